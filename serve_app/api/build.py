@@ -1,0 +1,87 @@
+"""Puts the API together from settings and a dispatcher."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from serve_app.api import anthropic, ollama, openai
+from serve_app.api.app import Api, Route
+from serve_app.api.dialect import Bounds
+from serve_app.api.docs import documentation
+from serve_app.api.exchange import Observer
+from serve_app.api.guard import Guard, read_keys
+from serve_app.api.inference import Dispatcher, Inference
+from serve_app.api.listings import Listings, refuse_management
+from serve_app.names import ModelNames
+from serve_app.settings import Settings
+
+_ENDPOINTS = (*openai.ENDPOINTS, *ollama.ENDPOINTS, *anthropic.ENDPOINTS)
+
+
+def build_api(
+    settings: Settings,
+    dispatcher: Dispatcher,
+    observer: Observer,
+    on_shutdown: Callable[[], Awaitable[None]],
+) -> Api:
+    """The ASGI application. Raises SettingsError when the keys can't be read."""
+    names = ModelNames(name for pool in settings.all_pools for name in pool.models)
+    routes = [
+        *_inference_routes(settings, dispatcher, names),
+        *_listing_routes(Listings(dispatcher, names)),
+        *_management_routes(),
+    ]
+    return Api(
+        [*routes, *documentation(routes, list(names))], guard(settings), observer, on_shutdown
+    )
+
+
+def guard(settings: Settings) -> Guard:
+    """Raises SettingsError when the file of keys can't be read."""
+    keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
+    if settings.api_keys_file:
+        keys |= read_keys(settings.api_keys_file)
+    return Guard(keys, settings.allowed_hosts, settings.allowed_origins)
+
+
+def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:
+    bounds = Bounds(settings.max_tokens, settings.allow_model_options)
+    size = int(settings.max_body_mib * 2**20)
+    return [
+        Route(
+            "POST",
+            endpoint.path,
+            Inference(endpoint, dispatcher, names, bounds, size, settings.body_timeout_s),
+            endpoint.summary,
+            endpoint.example,
+        )
+        for endpoint in _ENDPOINTS
+    ]
+
+
+def _listing_routes(listings: Listings) -> list[Route]:
+    get = [
+        Route("GET", "/v1/models", listings.models, "Models"),
+        Route("GET", "/v1/models/*", listings.model, "One model; its id may hold : and /"),
+        Route("GET", "/api/ps", listings.running, "Loaded models"),
+        Route("GET", "/healthz", listings.healthz, "The process is up", open=True),
+        Route("GET", "/readyz", listings.readyz, "Every pool can answer", open=True),
+    ]
+    also_head = [
+        Route("GET", "/", listings.root, "Ollama's sign of life"),
+        Route("GET", "/api/version", listings.version, "Version of Ollama's API"),
+        Route("GET", "/api/tags", listings.tags, "Models"),
+    ]
+    return [*get, *also_head, *(replace(route, method="HEAD") for route in also_head)]
+
+
+def _management_routes() -> list[Route]:
+    refused = [
+        *ollama.MANAGEMENT,
+        ("POST", "/api/blobs/*"),
+        ("HEAD", "/api/blobs/*"),
+        ("DELETE", "/api/user/*"),
+    ]
+    return [
+        Route(method, path, refuse_management, "Refused: models are configured", hidden=False)
+        for method, path in refused
+    ]

@@ -1,0 +1,117 @@
+"""What is noted of one request while it is answered: for metrics and for its one log line."""
+
+from enum import StrEnum
+from time import perf_counter
+from typing import Protocol
+
+from serve_app.errors import ClientError, EngineSlow, Overloaded, ServiceError
+from serve_app.relay import Usage
+
+# Observing a gap costs more than sending a token: one in this many is enough for a histogram.
+GAP_SAMPLE = 16
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    UPSTREAM_ERROR = "upstream_error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+class Exchange:
+    """One request and its answer. Times are seconds on the monotonic clock."""
+
+    __slots__ = (
+        "dialect",
+        "first",
+        "gaps",
+        "key_name",
+        "last",
+        "method",
+        "model",
+        "outcome",
+        "path",
+        "pieces",
+        "quiet",
+        "request_id",
+        "started",
+        "status",
+        "stream",
+        "usage",
+    )
+
+    def __init__(self, method: str, path: str, dialect: str, request_id: str) -> None:
+        self.method = method
+        self.path = path
+        self.dialect = dialect
+        self.request_id = request_id
+        self.key_name = ""
+        self.model = ""  # canonical, or "" while unknown: it labels metrics
+        self.stream = False
+        self.status = 0
+        self.outcome = Outcome.OK
+        self.usage = Usage()
+        self.started = perf_counter()
+        self.first = 0.0  # when the first piece of the body came; 0 before
+        self.last = 0.0
+        self.pieces = 0
+        self.quiet = False  # a probe: no line in the log
+        self.gaps: list[float] = []
+
+    def piece(self) -> None:
+        """Note that a piece of a streamed body has come."""
+        now = perf_counter()
+        if self.pieces == 0:
+            self.first = now
+        elif self.pieces % GAP_SAMPLE == 1:
+            self.gaps.append(now - self.last)
+        self.last = now
+        self.pieces += 1
+
+    def failed(self, exc: ServiceError) -> None:
+        self.outcome = _outcome(exc)
+
+    @property
+    def ttft(self) -> float | None:
+        return self.first - self.started if self.first else None
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return perf_counter() - self.started
+
+    def fields(self) -> dict[str, object]:
+        """For a structured log line; times in milliseconds."""
+        return {
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "outcome": str(self.outcome),
+            "dialect": self.dialect,
+            "model": self.model,
+            "stream": self.stream,
+            "key": self.key_name,
+            "ttft_ms": None if self.ttft is None else round(1000 * self.ttft, 1),
+            "duration_ms": round(1000 * self.seconds, 1),
+            "prompt_tokens": self.usage.prompt,
+            "generated_tokens": self.usage.generated,
+            "cached_tokens": self.usage.cached,
+        }
+
+
+def _outcome(exc: ServiceError) -> Outcome:
+    if isinstance(exc, ClientError):
+        return Outcome.CLIENT_ERROR
+    if isinstance(exc, Overloaded):
+        return Outcome.REJECTED
+    return Outcome.TIMEOUT if isinstance(exc, EngineSlow) else Outcome.UPSTREAM_ERROR
+
+
+class Observer(Protocol):
+    """Told of every exchange; must be quick and must not raise."""
+
+    def began(self, exchange: Exchange) -> None: ...
+
+    def ended(self, exchange: Exchange) -> None: ...

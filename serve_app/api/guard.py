@@ -1,0 +1,142 @@
+"""Who may ask: API keys, or, where there are none, the Hosts and Origins that Ollama accepts."""
+
+import hmac
+import ipaddress
+import socket
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from serve_app.api.http import Headers, Request
+from serve_app.errors import ForeignCaller, SettingsError, Unauthorized
+
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+_LOCAL_ORIGINS = ("localhost", "127.0.0.1", "0.0.0.0")
+_APP_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
+_PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
+    (b"access-control-max-age", b"43200"),
+    (b"vary", b"Access-Control-Request-Method"),
+    (b"vary", b"Access-Control-Request-Headers"),
+]
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """Keys by name from a file of `name: key` lines; empty lines and `#` comments are skipped.
+
+    Raises SettingsError naming the file (never a key) when it can't be read or holds no key.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except OSError as exc:
+        raise SettingsError(f"api_keys_file: {path} can't be read: {exc.strerror}") from exc
+    pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
+    keys = {name.strip(): key.strip() for name, _, key in pairs}
+    if not keys or not all(name and key for name, key in keys.items()):
+        raise SettingsError(f"api_keys_file: {path} must hold lines of `name: key`")
+    return keys
+
+
+class Guard:
+    """Decides on a request's Host, Origin and key."""
+
+    def __init__(
+        self, keys: Mapping[str, str], allowed_hosts: tuple[str, ...], origins: tuple[str, ...]
+    ) -> None:
+        # Digests: equal lengths for the comparison, and no key lies about in memory dumps of ours.
+        self._keys = {name: _digest(key.encode()) for name, key in keys.items()}
+        self._hosts = {host.lower() for host in allowed_hosts}
+        self._origins = set(origins)
+        self._host_allowed = lru_cache(maxsize=1024)(self._judge_host)
+        self._origin_allowed = lru_cache(maxsize=1024)(self._judge_origin)
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self._keys)
+
+    def admit(self, request: Request) -> str:
+        """The name of the caller's key, or "" . Raises Unauthorized, ForeignCaller."""
+        if self._keys:
+            return self._key_name(request)
+        if not self._host_allowed(request.header(b"host")):
+            raise ForeignCaller("this Host is not in allowed_hosts")
+        if not self._own_origin(request) and not self._origin_allowed(request.header(b"origin")):
+            raise ForeignCaller("this Origin is not in allowed_origins")
+        return ""
+
+    def _key_name(self, request: Request) -> str:
+        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
+        bearer = token.strip() if scheme.lower() == b"bearer" else b""
+        presented = [key for key in (bearer, request.headers.get(b"x-api-key")) if key]
+        # No early end: every key is compared, whichever fits.
+        fitting = [
+            name
+            for digest in map(_digest, presented)
+            for name, key in self._keys.items()
+            if hmac.compare_digest(key, digest)
+        ]
+        if not fitting:
+            raise Unauthorized("a valid API key is needed: Authorization: Bearer, or x-api-key")
+        return fitting[0]
+
+    def cors(self, request: Request) -> Headers:
+        """Headers that let a browser hand our answer to a page of an allowed origin."""
+        origin = request.headers.get(b"origin")
+        if origin is None or self._own_origin(request):
+            return []
+        if not self._origin_allowed(origin.decode("latin-1")):
+            return []
+        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+
+    def preflight(self, request: Request) -> Headers | None:
+        """More headers if this is a browser's preflight from an allowed origin."""
+        if request.method != "OPTIONS" or not self.cors(request):
+            return None
+        wanted = request.headers.get(b"access-control-request-headers", b"Content-Type")
+        return [*_PREFLIGHT, (b"access-control-allow-headers", wanted)]
+
+    def _own_origin(self, request: Request) -> bool:
+        origin = request.header(b"origin")
+        return not origin or _split(origin).netloc == request.header(b"host")
+
+    def _judge_host(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        if "*" in self._hosts or name in self._hosts or name in ("", "localhost"):
+            return True
+        return _is_near(name) or name == socket.gethostname().lower()
+
+    def _judge_origin(self, origin: str) -> bool:
+        if not origin or "*" in self._origins or origin in self._origins:
+            return True
+        parts = _split(origin)
+        if parts.scheme in ("http", "https"):
+            return parts.hostname in _LOCAL_ORIGINS
+        return parts.scheme in _APP_SCHEMES
+
+
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()
+
+
+def _split(origin: str) -> SplitResult:
+    try:
+        return urlsplit(origin)
+    except ValueError:
+        return urlsplit("")  # no scheme, no host: allowed nowhere
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _is_near(name: str) -> bool:
+    """This machine or a network that is not the internet's; names by their suffix."""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name.endswith(_LOCAL_SUFFIXES)
+    return address.is_loopback or address.is_private or address.is_unspecified

@@ -1,0 +1,70 @@
+"""Answers that need no engine: models, versions, health, and what is refused."""
+
+from datetime import datetime
+
+from serve_app.api.exchange import Exchange
+from serve_app.api.http import Request, Send, send_body, send_json
+from serve_app.api.inference import Dispatcher
+from serve_app.api.ollama import MANAGEMENT_REFUSED, running, tag
+from serve_app.engines.base import ModelCard
+from serve_app.errors import Forbidden, NotFound
+from serve_app.names import ModelNames, short_name
+
+TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+class Listings:
+    """Handlers of the routes that tell what is here."""
+
+    def __init__(self, dispatcher: Dispatcher, names: ModelNames) -> None:
+        self._dispatcher = dispatcher
+        self._names = names
+
+    async def root(self, request: Request, send: Send, exchange: Exchange) -> None:
+        exchange.status = 200
+        await send_body(send, 200, b"Ollama is running", TEXT)
+
+    async def version(self, request: Request, send: Send, exchange: Exchange) -> None:
+        await _ok(send, exchange, {"version": self._dispatcher.version()})
+
+    async def tags(self, request: Request, send: Send, exchange: Exchange) -> None:
+        await _ok(send, exchange, {"models": [tag(card) for card in self._dispatcher.cards()]})
+
+    async def running(self, request: Request, send: Send, exchange: Exchange) -> None:
+        loaded = [card for card in self._dispatcher.cards() if card.loaded]
+        await _ok(send, exchange, {"models": [running(card) for card in loaded]})
+
+    async def models(self, request: Request, send: Send, exchange: Exchange) -> None:
+        data = [_openai_model(card) for card in self._dispatcher.cards()]
+        await _ok(send, exchange, {"object": "list", "data": data})
+
+    async def model(self, request: Request, send: Send, exchange: Exchange) -> None:
+        asked = request.path.removeprefix("/v1/models/")
+        name = self._names.find(asked)
+        found = [card for card in self._dispatcher.cards() if card.name == name]
+        if not found:
+            raise NotFound(f"model '{short_name(asked)[:512]}' not found")
+        await _ok(send, exchange, _openai_model(found[0]))
+
+    async def healthz(self, request: Request, send: Send, exchange: Exchange) -> None:
+        await _ok(send, exchange, {"status": "ok"})
+
+    async def readyz(self, request: Request, send: Send, exchange: Exchange) -> None:
+        problem = await self._dispatcher.problem()
+        exchange.status = 503 if problem else 200
+        await send_json(send, {"status": problem or "ready"}, exchange.status)
+
+
+async def refuse_management(request: Request, send: Send, exchange: Exchange) -> None:
+    raise Forbidden(MANAGEMENT_REFUSED)
+
+
+async def _ok(send: Send, exchange: Exchange, value: object) -> None:
+    exchange.status = 200
+    await send_json(send, value)
+
+
+def _openai_model(card: ModelCard) -> dict[str, object]:
+    created = int(datetime.fromisoformat(card.modified_at).timestamp())
+    owner = card.name.rpartition("/")[0].rpartition("/")[2] or "library"
+    return {"id": card.name, "object": "model", "created": created, "owned_by": owner}

@@ -1,0 +1,254 @@
+"""Ollama's native dialect: chat, generate, embed, show, and the listings."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from serve_app.api.dialect import (
+    Bounds,
+    Dialect,
+    Endpoint,
+    Payload,
+    bound_tokens,
+    count,
+    last_events,
+    words,
+)
+from serve_app.engines.base import ModelCard
+from serve_app.errors import BadRequest, ServiceError
+from serve_app.relay import End, Usage
+
+# A request that differs in one of these makes Ollama restart the engine, and everyone waits.
+RELOADING_OPTIONS = words(
+    "num_ctx num_thread num_batch num_gpu main_gpu use_mmap use_mlock low_vram numa shift"
+)
+
+
+def _error(exc: ServiceError, request_id: str) -> Payload:
+    return {"error": str(exc)}
+
+
+OLLAMA = Dialect("ollama", _error)
+
+_COMMON = words("model stream format keep_alive options think logprobs top_logprobs")
+_CHAT = _COMMON | words("messages tools truncate shift")
+_GENERATE = _COMMON | words("prompt suffix system template context raw images truncate shift")
+_EMBED = words("model input truncate keep_alive options dimensions")
+_EMBEDDINGS = words("model prompt keep_alive options")
+_SHOW = words("model name system template options verbose")
+
+
+def _event(error: Payload) -> bytes:
+    return orjson.dumps(error) + b"\n"
+
+
+def _shape_generation(payload: Payload, bounds: Bounds) -> None:
+    options = _options(payload, bounds)
+    bound_tokens(options, "num_predict", bounds.max_tokens)
+    payload["options"] = options
+
+
+def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
+    options = _options(payload, bounds)
+    if options:
+        payload["options"] = options
+
+
+def _options(payload: Payload, bounds: Bounds) -> Payload:
+    """The request's options, without what would make everyone else wait for a reload."""
+    options = payload.pop("options", None) or {}
+    if not isinstance(options, dict):
+        raise BadRequest("options must be an object")
+    if bounds.allow_model_options:
+        return options
+    payload.pop("keep_alive", None)
+    payload.pop("shift", None)
+    return {key: value for key, value in options.items() if key.lower() not in RELOADING_OPTIONS}
+
+
+def _shape_show(payload: Payload, bounds: Bounds) -> None:
+    """Nothing is generated."""
+
+
+def _usage(value: Payload) -> Usage:
+    return Usage(count(value, "prompt_eval_count"), count(value, "eval_count"))
+
+
+def _stream_end(tail: bytes) -> End:
+    line: Payload = next(iter(last_events(tail, 1)), {})
+    return End(line.get("done") is True, told="error" in line, usage=_usage(line))
+
+
+def _body_end(body: Payload) -> End:
+    return End(body.get("done") is True, usage=_usage(body))
+
+
+def _any_end(body: Payload) -> End:
+    return End(True, usage=_usage(body))
+
+
+def _unload(answer: Payload, prompt: str) -> Any:
+    """Unload requests are answered as Ollama answers them; the model stays, others use it."""
+
+    def local(payload: Payload) -> Payload | None:
+        if payload.get(prompt) or not _is_zero(payload.get("keep_alive")):
+            return None
+        head = {"model": payload["model"], "created_at": timestamp()}
+        return head | answer | {"done": True, "done_reason": "unload"}
+
+    return local
+
+
+def _is_zero(keep_alive: Any) -> bool:
+    """0, "0", "0s", "0m" … as Go's durations write nothing."""
+    if isinstance(keep_alive, str):
+        return keep_alive.strip("+-0.hmsunµ") == "" and "0" in keep_alive
+    return keep_alive == 0 and not isinstance(keep_alive, bool)
+
+
+def timestamp(ahead: timedelta = timedelta()) -> str:
+    """Now, or `ahead` of it, in RFC 3339 as Go prints it: nanoseconds, no trailing zeros."""
+    now, fraction = divmod(time.time_ns(), 10**9)
+    clock = (datetime.fromtimestamp(now, UTC) + ahead).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{clock}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+
+
+def _details(card: ModelCard) -> Payload:
+    return {
+        "parent_model": "",
+        "format": card.format,
+        "family": card.family,
+        "families": [card.family],
+        "parameter_size": card.parameter_size,
+        "quantization_level": card.quantization_level,
+    }
+
+
+def tag(card: ModelCard) -> Payload:
+    """One entry of `GET /api/tags`."""
+    return {
+        "name": card.name,
+        "model": card.name,
+        "modified_at": card.modified_at,
+        "size": card.size,
+        "digest": card.digest,
+        "details": _details(card)
+        | {"context_length": card.context_length, "embedding_length": card.embedding_length},
+        "capabilities": list(card.capabilities),
+    }
+
+
+# What Ollama shows for keep_alive -1: the most that Go's durations hold from now on.
+_FOR_EVER = timedelta(microseconds=(2**63 - 1) // 1000)
+
+
+def running(card: ModelCard) -> Payload:
+    """One entry of `GET /api/ps`."""
+    return {
+        "name": card.name,
+        "model": card.name,
+        "size": card.size_loaded,
+        "digest": card.digest,
+        "details": _details(card),
+        "expires_at": timestamp(_FOR_EVER),
+        "size_vram": card.size_vram,
+        "context_length": card.loaded_context_length,
+    }
+
+
+_HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]
+_MISSING = "missing request body"
+_UNKNOWN_EMBED = 'model "{name}" not found, try pulling it first'
+
+ENDPOINTS = (
+    Endpoint(
+        path="/api/chat",
+        dialect=OLLAMA,
+        keys=_CHAT,
+        shape=_shape_generation,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_body_end,
+        summary="Chat",
+        example={"messages": _HELLO, "stream": False, "options": {"num_predict": 32}},
+        streams=True,
+        empty_body=_MISSING,
+        local=_unload({"message": {"role": "assistant", "content": ""}}, "messages"),
+    ),
+    Endpoint(
+        path="/api/generate",
+        dialect=OLLAMA,
+        keys=_GENERATE,
+        shape=_shape_generation,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_body_end,
+        summary="Continue a prompt",
+        example={"prompt": "The sky is", "stream": False, "options": {"num_predict": 16}},
+        streams=True,
+        empty_body=_MISSING,
+        local=_unload({"response": ""}, "prompt"),
+    ),
+    Endpoint(
+        path="/api/embed",
+        dialect=OLLAMA,
+        keys=_EMBED,
+        shape=_shape_embedding,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_any_end,
+        summary="Embed one text or several",
+        example={"input": "hello"},
+        streams=None,
+        empty_body=_MISSING,
+        unknown_model=_UNKNOWN_EMBED,
+    ),
+    Endpoint(
+        path="/api/embeddings",
+        dialect=OLLAMA,
+        keys=_EMBEDDINGS,
+        shape=_shape_embedding,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_any_end,
+        summary="Embed one text (legacy)",
+        example={"prompt": "hello"},
+        streams=None,
+        empty_body=_MISSING,
+        unknown_model=_UNKNOWN_EMBED,
+    ),
+    Endpoint(
+        path="/api/show",
+        dialect=OLLAMA,
+        keys=_SHOW,
+        shape=_shape_show,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_any_end,
+        summary="Describe a model",
+        example={},
+        streams=None,
+        empty_body=_MISSING,
+        tagged_in_errors=True,
+        takes_slot=False,
+    ),
+)
+
+# Account and management routes of Ollama: (method, path).
+MANAGEMENT = (
+    ("POST", "/api/pull"),
+    ("POST", "/api/push"),
+    ("POST", "/api/create"),
+    ("POST", "/api/copy"),
+    ("DELETE", "/api/delete"),
+    ("POST", "/api/me"),
+    ("POST", "/api/signout"),
+    ("POST", "/api/experimental/web_search"),
+    ("POST", "/api/experimental/web_fetch"),
+)
+MANAGEMENT_REFUSED = (
+    "models are managed by the operator of this service, not over its API: they are named in its "
+    "settings (SERVE_APP_MODELS, or `models` of a pool) and loaded before a replica takes requests"
+)

@@ -1,0 +1,177 @@
+"""OpenAI's dialect: chat completions, completions, embeddings, responses."""
+
+from typing import Any
+
+import orjson
+
+from serve_app.api.dialect import (
+    Bounds,
+    Dialect,
+    Endpoint,
+    Payload,
+    bound_tokens,
+    count,
+    last_events,
+    words,
+)
+from serve_app.errors import BadRequest, ServiceError
+from serve_app.relay import End, Usage
+
+# Ollama's words for what OpenAI has no own type for.
+_KINDS = {
+    "overloaded_error": "api_error",
+    "timeout_error": "api_error",
+    "request_too_large": "invalid_request_error",
+}
+
+
+def _error(exc: ServiceError, request_id: str) -> Payload:
+    kind = _KINDS.get(exc.kind, exc.kind)
+    return {"error": {"message": str(exc), "type": kind, "param": None, "code": None}}
+
+
+OPENAI = Dialect("openai", _error)
+
+SAMPLING = words(
+    "temperature top_p seed stop frequency_penalty presence_penalty "
+    "top_k min_p repeat_penalty repeat_last_n"
+)
+_CHAT = SAMPLING | words(
+    "model messages stream stream_options max_tokens max_completion_tokens response_format tools "
+    "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user"
+)
+_COMPLETION = SAMPLING | words("model prompt suffix stream stream_options max_tokens logprobs user")
+_EMBEDDING = words("model input encoding_format dimensions user")
+_RESPONSE = words(
+    "model input instructions stream max_output_tokens temperature top_p tools tool_choice "
+    "parallel_tool_calls reasoning text truncation user metadata store"
+)
+
+
+def _event(error: Payload) -> bytes:
+    return b"data: " + orjson.dumps(error) + b"\n\n"
+
+
+def _response_event(error: Payload) -> bytes:
+    detail = error["error"]
+    value = {"type": "error", "code": detail["type"], "message": detail["message"], "param": None}
+    return b"event: error\ndata: " + orjson.dumps(value) + b"\n\n"
+
+
+def _shape_chat(payload: Payload, bounds: Bounds) -> None:
+    if payload.get("messages") in (None, []):
+        raise BadRequest("[] is too short - 'messages'")
+    bound_tokens(payload, "max_tokens", bounds.max_tokens, also="max_completion_tokens")
+
+
+def _shape_completion(payload: Payload, bounds: Bounds) -> None:
+    if not isinstance(payload.get("prompt", ""), str):
+        raise BadRequest("prompt must be a string: one prompt per request")
+    bound_tokens(payload, "max_tokens", bounds.max_tokens)
+
+
+def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
+    """Nothing is generated; the engine checks the input."""
+
+
+def _shape_response(payload: Payload, bounds: Bounds) -> None:
+    bound_tokens(payload, "max_output_tokens", bounds.max_tokens)
+
+
+def usage(value: Any) -> Usage:
+    """From OpenAI's `usage`, or llama.cpp's `timings` beside it."""
+    used, timings = value.get("usage") or {}, value.get("timings") or {}
+    cached = (used.get("prompt_tokens_details") or used.get("input_tokens_details") or {}).get(
+        "cached_tokens", timings.get("cache_n")
+    )
+    prompt = count(used, "prompt_tokens") or count(used, "input_tokens")
+    generated = count(used, "completion_tokens") or count(used, "output_tokens")
+    if not used and timings:
+        prompt = (count(timings, "prompt_n") or 0) + (cached or 0)
+        generated = count(timings, "predicted_n")
+    return Usage(prompt, generated, cached)
+
+
+def _stream_end(tail: bytes) -> End:
+    events = last_events(tail, 2)
+    counted = next((usage(e) for e in events if e.get("usage") or e.get("timings")), Usage())
+    told = bool(events) and "error" in events[0]
+    return End(tail.rstrip().endswith(b"\ndata: [DONE]"), told, counted)
+
+
+def _body_end(body: Payload) -> End:
+    choices = body.get("choices") or [{}]
+    return End(all(choice.get("finish_reason") for choice in choices), usage=usage(body))
+
+
+def _embedding_end(body: Payload) -> End:
+    return End("data" in body, usage=usage(body))
+
+
+_FINAL_RESPONSES = ("response.completed", "response.incomplete", "response.failed")
+
+
+def _response_stream_end(tail: bytes) -> End:
+    event: Payload = next(iter(last_events(tail, 1)), {})
+    kind = event.get("type")
+    if kind not in _FINAL_RESPONSES:
+        return End(False, told=kind == "error")
+    return End(True, usage=usage(event.get("response") or {}))
+
+
+def _response_end(body: Payload) -> End:
+    used = usage(body)
+    # Ollama says "completed" of an answer that it cut, but has counted nothing.
+    return End(bool(used.generated) or not body.get("output"), usage=used)
+
+
+_HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]
+
+ENDPOINTS = (
+    Endpoint(
+        path="/v1/chat/completions",
+        dialect=OPENAI,
+        keys=_CHAT,
+        shape=_shape_chat,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_body_end,
+        summary="Chat",
+        example={"messages": _HELLO, "max_tokens": 32, "stream": False},
+    ),
+    Endpoint(
+        path="/v1/completions",
+        dialect=OPENAI,
+        keys=_COMPLETION,
+        shape=_shape_completion,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_body_end,
+        summary="Continue a text",
+        example={"prompt": "The sky is", "max_tokens": 16},
+    ),
+    Endpoint(
+        path="/v1/embeddings",
+        dialect=OPENAI,
+        keys=_EMBEDDING,
+        shape=_shape_embedding,
+        event=_event,
+        stream_end=_stream_end,
+        body_end=_embedding_end,
+        summary="Embed one text or several",
+        example={"input": "hello"},
+        streams=None,
+        unknown_model='model "{name}" not found, try pulling it first',
+    ),
+    Endpoint(
+        path="/v1/responses",
+        dialect=OPENAI,
+        keys=_RESPONSE,
+        shape=_shape_response,
+        event=_response_event,
+        stream_end=_response_stream_end,
+        body_end=_response_end,
+        summary="Responses (no state is kept)",
+        example={"input": "Say hello.", "max_output_tokens": 32},
+    ),
+)

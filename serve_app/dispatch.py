@@ -1,0 +1,104 @@
+"""From the API to the engine beside it: admission in order of arrival, and another try."""
+
+import asyncio
+from collections.abc import Callable
+
+from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
+from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
+
+# A request that kills its engine each time must not do so for ever.
+ATTEMPTS = 3
+API_VERSION = "0.33.0"
+
+
+class Admission:
+    """The engine's slots, and a bounded queue before them, in order of arrival."""
+
+    def __init__(self, slots: int, queue: int, timeout_s: float) -> None:
+        self._slots = asyncio.Semaphore(slots)
+        self._free = slots + queue
+        self._timeout_s = timeout_s
+
+    async def enter(self) -> Callable[[], None]:
+        """Wait for a slot; returns what gives it back, once. Raises Overloaded."""
+        if self._free <= 0:
+            raise Overloaded("server busy, please try again: slots and queue are full", 1)
+        self._free -= 1
+        try:
+            if self._slots.locked():
+                await asyncio.wait_for(self._slots.acquire(), self._timeout_s)
+            else:
+                await self._slots.acquire()
+        except TimeoutError as exc:
+            self._free += 1
+            raise Overloaded(f"no slot became free within {self._timeout_s:g} s", 5) from exc
+        except BaseException:
+            self._free += 1
+            raise
+        return self._leave
+
+    def _leave(self) -> None:
+        self._free += 1
+        self._slots.release()
+
+
+class LocalDispatcher:
+    """Sends calls to the engine beside this replica."""
+
+    def __init__(
+        self, engine: Engine, admission: Admission, generation_timeout_s: float, wait_s: float
+    ) -> None:
+        self._engine = engine
+        self._admission = admission
+        self._generation_timeout_s = generation_timeout_s
+        self._wait_s = wait_s
+
+    async def send(self, call: Call) -> Answer:
+        if not call.takes_slot:
+            return await self._bounded(call)
+        leave = await self._admission.enter()
+        try:
+            answer = await self._bounded(call)
+        except BaseException:
+            leave()
+            raise
+        answer.on_close(leave)
+        return answer
+
+    async def _bounded(self, call: Call) -> Answer:
+        deadline = asyncio.get_running_loop().time() + self._generation_timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                answer = await self._persistent(call)
+        except TimeoutError as exc:
+            raise EngineSlow("the generation took longer than the service allows") from exc
+        answer.deadline = deadline
+        return answer
+
+    async def _persistent(self, call: Call) -> Answer:
+        """Nothing of the answer has come yet, so an engine that went away may be tried again."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._engine.send(call)
+            except (EngineDown, EngineLost) as exc:
+                await self._engine_back(exc)
+        return await self._engine.send(call)
+
+    async def _engine_back(self, lost: EngineDown | EngineLost) -> None:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._engine.ready()
+        except TimeoutError:
+            raise lost from None
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        return self._engine.status.models
+
+    def version(self) -> str:
+        return self._engine.status.version or API_VERSION
+
+    async def problem(self) -> str:
+        status = self._engine.status
+        if status.state is State.READY:
+            return ""
+        return f"engine {status.state}: {status.detail}".rstrip(": ")

@@ -1,0 +1,35 @@
+"""An Ollama that something else runs, such as the sidecar container beside a Ray worker."""
+
+import aiohttp
+import httpx
+
+from serve_app.engines import ollama_models
+from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.upstream import Upstream
+from serve_app.settings import Pool
+
+
+class Attach:
+    """Waits until it is up and the models are there; loads them again when it was restarted."""
+
+    name = "attached Ollama"
+    patience_s = 0.0  # its owner restarts it: look at once whether it is back
+
+    def __init__(
+        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
+    ) -> None:
+        self._pool = pool
+        self._session = session
+        self._first_token_timeout_s = first_token_timeout_s
+
+    def plan(self) -> Plan:
+        return Plan(self._pool.engine.url or "")
+
+    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+        return await ollama_models.prepare(http, phases, self._pool.models, pull=False, wait=True)
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        await ollama_models.check_loaded(http, self._pool.models)
+
+    def client(self, url: str, facts: Facts) -> Client:
+        return Upstream(self._session, url, self._first_token_timeout_s)

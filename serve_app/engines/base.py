@@ -1,0 +1,124 @@
+"""What the service asks of an engine: one Protocol and the values that cross it."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One checked request on its way to an engine.
+
+    Nothing in it is the client's own bytes: `path` comes from our table of routes, `model` is the
+    canonical name, `body` is our re-encoding (one JSON object in UTF-8, its `model` canonical).
+    """
+
+    path: str  # e.g. "/v1/chat/completions", "/api/chat", "/v1/messages"
+    model: str
+    body: bytes
+    stream: bool
+    takes_slot: bool = True  # it generates or embeds; False: it only looks something up
+    request_id: str = ""
+    affinity: str | None = None  # calls with the same key share a prompt prefix
+    headers: tuple[tuple[str, str], ...] = ()  # those that mean something to the engine
+
+
+class Answer:
+    """An engine's answer: status and headers are known, the body comes piece by piece.
+
+    The first piece has already been received, so an answer that exists has begun. Whoever holds
+    it must `close` it, on every path; closing before the end makes the engine stop generating.
+
+    Iteration yields non-empty `bytes` exactly as the engine sent them.
+    Raises EngineLost while iterating when the connection breaks before the body's end.
+    """
+
+    __slots__ = ("_closers", "body", "deadline", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: tuple[tuple[bytes, bytes], ...],
+        body: AsyncIterator[bytes],
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers  # lower-case names; only content-type and cache-control
+        self.body = body
+        self.deadline: float | None = None  # of its end, on the event loop's clock
+        self._closers = [close] if close else []
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Run `closer` once, when the answer is closed."""
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        while self._closers:
+            self._closers.pop()()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known of one model, in the terms of Ollama's listings. Sizes are bytes."""
+
+    name: str
+    size: int = 0
+    loaded: bool = True
+    size_loaded: int = 0
+    size_vram: int = 0
+    digest: str = ""
+    modified_at: str = "1970-01-01T00:00:00Z"  # RFC 3339
+    format: str = "gguf"
+    family: str = ""
+    parameter_size: str = ""  # e.g. "134.52M"
+    quantization_level: str = ""  # e.g. "Q4_1"
+    context_length: int = 0  # that the model was trained for
+    embedding_length: int = 0
+    loaded_context_length: int = 0  # that one slot of the engine has
+    capabilities: tuple[str, ...] = ("completion",)
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    DOWN = "down"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """`down_for_s`: seconds since it was last ready (0 when it is); `phases`: seconds of the last
+    start by phase (up, pull, load)."""
+
+    state: State
+    detail: str = ""
+    down_for_s: float = 0.0
+    restarts: int = 0
+    version: str = ""
+    url: str = ""
+    models: tuple[ModelCard, ...] = ()
+    phases: tuple[tuple[str, float], ...] = ()
+
+
+class Engine(Protocol):
+    """A server that generates tokens, beside the replica on the same host."""
+
+    async def ready(self) -> None:
+        """Start it if it has not been; return when every configured model has given one token.
+
+        Raises EngineStartError or SettingsError when it can't be started.
+        """
+
+    async def stop(self) -> None:
+        """Stop what this engine started, and nothing else. Safe to call twice."""
+
+    @property
+    def status(self) -> EngineStatus: ...
+
+    async def send(self, call: Call) -> Answer:
+        """Forward one call; returns with the first byte of the body.
+
+        Raises EngineDown (not reachable, nothing was sent), EngineLost (broke before the first
+        byte), EngineSlow (no first token of a stream within the bound).
+        """

@@ -1,0 +1,110 @@
+"""Which engine `auto` means here, and why. It never pulls and never loads anything."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+import httpx
+
+from serve_app.engines import ollama_models
+from serve_app.engines.attach import Attach
+from serve_app.engines.lifecycle import Kind, Lifecycle, new_http
+from serve_app.engines.llamacpp import LlamaCpp
+from serve_app.engines.ollama import Ollama, environment
+from serve_app.engines.process import Process, free_port
+from serve_app.engines.simulated import Simulated
+from serve_app.names import short_name
+from serve_app.settings import EngineKind, Pool
+
+_KINDS: dict[str, Callable[[Pool, aiohttp.ClientSession, float], Kind]] = {
+    "attach": Attach,
+    "ollama": Ollama,
+    "llamacpp": LlamaCpp,
+    "simulated": Simulated,
+}
+_PORT = 11434
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen. `pool` has the kind, and the address if there is one, filled in."""
+
+    pool: Pool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"chosen: engine {self.pool.engine.kind}: {self.reason}"
+
+
+async def choose(pool: Pool) -> Choice:
+    """The engine that `pool` asks for, or that `auto` finds, in this order: a configured URL, an
+    Ollama that runs, an `ollama` on PATH, the embedded default."""
+    engine = pool.engine
+    if engine.kind != "auto":
+        return Choice(pool, "it is configured")
+    if engine.url:
+        return _choice(pool, "attach", f"engine.url is {engine.url}", engine.url)
+    url = _ollama_url()
+    if not (problem := await _problem(url, pool)):
+        return _choice(pool, "attach", f"the Ollama at {url} has every model", url)
+    reasons = [f"the Ollama at {url} {problem}"]
+    if binary := shutil.which(engine.binary):
+        if not (problem := await _problem_of_binary(binary, pool)):
+            return _choice(pool, "ollama", f"{reasons[0]}; {binary} has every model")
+        reasons.append(f"{binary} {problem}")
+    else:
+        reasons.append(f"no {engine.binary} on PATH")
+    return _choice(pool, "llamacpp", "; ".join(reasons))
+
+
+def _choice(pool: Pool, kind: EngineKind, reason: str, url: str | None = None) -> Choice:
+    # Validated anew: a rule may hold for the chosen kind only.
+    engine = pool.engine.model_copy(update={"kind": kind, "url": url})
+    return Choice(Pool.model_validate({**dict(pool), "engine": engine}), reason)
+
+
+def _ollama_url() -> str:
+    """OLLAMA_HOST as Ollama reads it: the scheme and the port may be missing."""
+    host = os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1"
+    scheme, _, rest = host.rpartition("://")
+    where = rest.rstrip("/").replace("0.0.0.0", "127.0.0.1")
+    has_port = where.rpartition(":")[2].isdigit() and ":" in where
+    return f"{scheme or 'http'}://{where if has_port else f'{where}:{_PORT}'}"
+
+
+async def _problem(url: str, pool: Pool) -> str:
+    """Why the Ollama at `url` can't be taken, or ""."""
+    try:
+        async with new_http(url) as http, asyncio.timeout(2):
+            absent = await ollama_models.missing(http, map(short_name, pool.models))
+    except (httpx.HTTPError, TimeoutError, ValueError, KeyError):
+        return "does not answer"
+    return f"lacks {', '.join(absent)}" if absent else ""
+
+
+async def _problem_of_binary(binary: str, pool: Pool) -> str:
+    """Ask a server of our own, which is ended again."""
+    port = free_port()
+    env = environment(pool.engine, port)
+    process = await Process.start("ollama", (binary, "serve"), env, pool.engine.stop_grace_s)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        async with new_http(url) as http, asyncio.timeout(10):
+            await ollama_models.until_up(http, "/api/version")
+        return await _problem(url, pool)
+    except TimeoutError:
+        return "does not start"
+    finally:
+        await process.stop()
+
+
+def new_engine(
+    choice: Choice, session: aiohttp.ClientSession, first_token_timeout_s: float
+) -> Lifecycle:
+    """The engine of `choice`, not started yet."""
+    engine = choice.pool.engine
+    kind = _KINDS[engine.kind](choice.pool, session, first_token_timeout_s)
+    return Lifecycle(kind, engine.start_timeout_s, engine.stop_grace_s)

@@ -1,0 +1,269 @@
+"""The life of an engine: launched, prepared, ready, lost, and launched again.
+
+    starting ──prepared──> ready ──lost──> down ──backoff──> starting …
+       └── three failures before it was ever ready: given up
+
+What differs between engines is a `Kind`; an engine that something else runs differs only in that
+there is nothing to launch.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Protocol
+
+import httpx
+
+from serve_app.engines.base import Answer, Call, EngineStatus, ModelCard, State
+from serve_app.engines.process import Process
+from serve_app.errors import EngineDown, EngineError, EngineStartError, ServiceError, SettingsError
+
+logger = logging.getLogger("ray.serve")
+
+START_ATTEMPTS = 3
+PROBE_EVERY_S = 2.0
+PROBE_TIMEOUT_S = 10.0
+MAX_BACKOFF_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One launch. Without a command there is nothing of ours to start."""
+
+    url: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a prepared engine is."""
+
+    version: str
+    models: tuple[ModelCard, ...]
+
+
+class Client(Protocol):
+    async def send(self, call: Call) -> Answer: ...
+
+
+class Phases:
+    """Seconds of each phase of one start."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + monotonic() - started
+
+
+class Kind(Protocol):
+    """What differs between engines. `patience_s`: how long probes may fail before it is lost."""
+
+    name: str
+    patience_s: float
+
+    def plan(self) -> Plan:
+        """Raises SettingsError when something that it needs is not installed."""
+
+    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+        """Return when it is up, has every model loaded and has given one token of each."""
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        """Raise EngineError or httpx.HTTPError unless it is as `prepare` left it."""
+
+    def client(self, url: str, facts: Facts) -> Client:
+        """For the calls of the hot path."""
+
+
+class Lifecycle:
+    """Keeps one engine of some kind alive. An `Engine`."""
+
+    def __init__(self, kind: Kind, start_timeout_s: float, stop_grace_s: float) -> None:
+        self._kind = kind
+        self._start_timeout_s = start_timeout_s
+        self._stop_grace_s = stop_grace_s
+        self._life: asyncio.Task[None] | None = None
+        self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._suspect = asyncio.Event()
+        self._client: Client | None = None
+        self._facts = Facts("", ())
+        self._phases = Phases()
+        self._url = ""
+        self._state = State.STARTING
+        self._detail = ""
+        self._down_since = monotonic()
+        self._starts = 0
+
+    async def ready(self) -> None:
+        if self._life is None:
+            self._life = asyncio.create_task(self._live())
+        await asyncio.shield(self._is_ready)
+
+    async def stop(self) -> None:
+        self._state = State.STOPPED  # on purpose: no warning
+        if self._life is not None:
+            self._life.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._life
+        self._state = State.STOPPED
+        self._fail(EngineDown("the engine was stopped"))
+
+    @property
+    def status(self) -> EngineStatus:
+        return EngineStatus(
+            state=self._state,
+            detail=self._detail,
+            down_for_s=0.0 if self._state is State.READY else monotonic() - self._down_since,
+            restarts=max(0, self._starts - 1),
+            version=self._facts.version,
+            url=self._url,
+            models=self._facts.models,
+            phases=tuple(self._phases.seconds.items()),
+        )
+
+    async def send(self, call: Call) -> Answer:
+        if self._client is None:
+            raise EngineDown(f"the engine is {self._state}: {self._detail}".rstrip(": "))
+        try:
+            return await self._client.send(call)
+        except EngineDown:
+            self._lost("it refuses connections")
+            self._suspect.set()
+            raise
+
+    async def _live(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._one_life()
+                failures = 0
+            except (ServiceError, httpx.HTTPError) as exc:
+                failures += 1
+                self._lost(str(exc))
+                logger.warning("%s: %s", self._kind.name, exc)
+                final = isinstance(exc, SettingsError) or failures >= START_ATTEMPTS
+                if final and not self._facts.models:
+                    return self._fail(_start_error(exc))
+            await asyncio.sleep(min(0.1 * 2**failures, MAX_BACKOFF_S))
+
+    async def _one_life(self) -> None:
+        """From launch to loss. Raises ServiceError, httpx.HTTPError when it does not get ready."""
+        plan = self._kind.plan()
+        self._state, self._url, self._phases = State.STARTING, plan.url, Phases()
+        self._starts += 1
+        process = await self._launch(plan)
+        try:
+            async with new_http(plan.url) as http:
+                preparing = self._kind.prepare(http, self._phases)
+                facts = await self._unless_it_ends(process, preparing)
+                self._gained(facts)
+                await self._until_lost(process, http)
+        finally:
+            self._lost(self._detail or "it ended")
+            if process:
+                await process.stop()
+
+    async def _launch(self, plan: Plan) -> Process | None:
+        if not plan.command:
+            return None
+        return await Process.start(self._kind.name, plan.command, plan.env, self._stop_grace_s)
+
+    async def _unless_it_ends(
+        self, process: Process | None, preparing: Coroutine[Any, Any, Facts]
+    ) -> Facts:
+        work = asyncio.create_task(preparing)
+        end = asyncio.create_task(process.wait() if process else asyncio.Event().wait())
+        try:
+            await asyncio.wait(
+                {work, end}, timeout=self._start_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if work.done():
+                return work.result()
+            said = f": {process.last_words}" if process else ""
+            if end.done():
+                raise EngineStartError(f"it exited with code {end.result()}{said}")
+            raise EngineStartError(f"it was not ready within {self._start_timeout_s:g} s{said}")
+        finally:
+            await _cancel(work, end)
+
+    def _gained(self, facts: Facts) -> None:
+        if facts is not self._facts:
+            self._facts = facts
+            self._client = self._kind.client(self._url, facts)
+            took = ", ".join(f"{name} {s:.2f} s" for name, s in self._phases.seconds.items())
+            logger.info("%s is ready at %s (%s)", self._kind.name, self._url, took)
+        self._state, self._detail = State.READY, ""
+        self._suspect.clear()
+        if not self._is_ready.done():
+            self._is_ready.set_result(None)
+
+    def _lost(self, detail: str) -> None:
+        if self._state is State.READY:
+            logger.warning("%s is lost: %s", self._kind.name, detail)
+            self._down_since = monotonic()
+        self._state, self._detail = State.DOWN, detail
+        if self._is_ready.done():
+            self._is_ready = asyncio.get_running_loop().create_future()
+
+    def _fail(self, exc: Exception) -> None:
+        if self._is_ready.done():
+            self._is_ready = asyncio.get_running_loop().create_future()
+        self._is_ready.set_exception(exc)
+        self._is_ready.exception()  # somebody may ask, nobody must
+        self._detail = str(exc)
+
+    async def _until_lost(self, process: Process | None, http: httpx.AsyncClient) -> None:
+        watching = asyncio.create_task(self._watch(http))
+        end = asyncio.create_task(process.wait() if process else asyncio.Event().wait())
+        try:
+            await asyncio.wait({watching, end}, return_when=asyncio.FIRST_COMPLETED)
+            if end.done() and process:
+                self._lost(f"it exited with code {end.result()}: {process.last_words}")
+        finally:
+            self._client = None
+            await _cancel(watching, end)
+
+    async def _watch(self, http: httpx.AsyncClient) -> None:
+        """Return when probes have failed for as long as this kind of engine may be silent."""
+        silent_since: float | None = None
+        while silent_since is None or monotonic() - silent_since < self._kind.patience_s:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._suspect.wait(), PROBE_EVERY_S)
+            try:
+                await self._kind.probe(http)
+            except (EngineError, httpx.HTTPError) as exc:
+                self._suspect.clear()
+                silent_since = silent_since or monotonic()
+                problem = str(exc) or type(exc).__name__
+            else:
+                silent_since = None
+                self._gained(self._facts)
+        self._lost(problem)
+
+
+def new_http(url: str) -> httpx.AsyncClient:
+    """For an engine's management. No proxy, and no certificates (30 ms) where none are needed."""
+    return httpx.AsyncClient(
+        base_url=url, timeout=PROBE_TIMEOUT_S, trust_env=False, verify=url.startswith("https:")
+    )
+
+
+def _start_error(exc: Exception) -> ServiceError:
+    if isinstance(exc, ServiceError):
+        return exc
+    return EngineStartError(str(exc) or type(exc).__name__)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,95 @@
+"""The embedded default: llama.cpp's own server as a child process, with SmolLM2 or any GGUF."""
+
+import asyncio
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+import httpx
+
+from serve_app.engines.base import Answer, Call
+from serve_app.engines.gguf import find_smollm2, model_card, read_header
+from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.native import PATHS, NativeRoutes
+from serve_app.engines.ollama_models import until_up
+from serve_app.engines.process import free_port
+from serve_app.engines.upstream import Upstream
+from serve_app.errors import EngineStartError, SettingsError
+from serve_app.names import full_name, short_name
+from serve_app.settings import Pool
+
+SMOLLM2 = "smollm2:135m"
+
+
+class LlamaCpp:
+    """Speaks OpenAI and Anthropic by itself; Ollama's native routes are translated."""
+
+    name = "llama.cpp"
+    patience_s = 60.0
+
+    def __init__(
+        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
+    ) -> None:
+        self._model = short_name(pool.models[0])
+        self._engine = pool.engine
+        self._session = session
+        self._first_token_timeout_s = first_token_timeout_s
+
+    def plan(self) -> Plan:
+        port = free_port()
+        options = {
+            "--model": self._path(),
+            "--alias": self._model,
+            "--port": port,
+            "--slots": self._engine.slots,
+            "--context-length": self._engine.context_length,
+            "--threads": self._engine.threads,
+            "--cache-ram-mib": self._engine.cache_ram_mib,
+        }
+        words = (str(word) for option in options.items() for word in option)
+        command = (sys.executable, "-m", "serve_app.engines.llamacpp_server", *words)
+        return Plan(f"http://127.0.0.1:{port}", command, self._engine.env)
+
+    def _path(self) -> Path:
+        """Raises SettingsError rather than serve one model under another's name."""
+        if self._engine.model_path:
+            return self._engine.model_path
+        if full_name(self._model) != full_name(SMOLLM2):
+            raise SettingsError(
+                f"models: the embedded engine has {SMOLLM2}, not {self._model}: "
+                "start an Ollama that has it, or set engine.model_path to a GGUF file"
+            )
+        return find_smollm2()
+
+    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+        with phases.phase("up"):
+            await until_up(http, "/health")
+        with phases.phase("load"):
+            body = {"prompt": "Hi", "n_predict": 1, "cache_prompt": False}
+            answer = await http.post("/completion", json=body)
+            if answer.status_code != 200:
+                raise EngineStartError(f"it can't generate: status {answer.status_code}")
+        context = self._engine.context_length
+        card = await asyncio.to_thread(model_card, self._path(), self._model, context)
+        return Facts(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        (await http.get("/health")).raise_for_status()
+
+    def client(self, url: str, facts: Facts) -> Client:
+        header = read_header(self._path())
+        native = NativeRoutes(self._session, url, facts.models[0], header)
+        upstream = Upstream(self._session, url, self._first_token_timeout_s, keep_alive=False)
+        return _ByDialect(native, upstream)
+
+
+class _ByDialect:
+    """Native routes to the translation, everything else as it is."""
+
+    def __init__(self, native: NativeRoutes, upstream: Upstream) -> None:
+        self._native = native
+        self._upstream = upstream
+
+    async def send(self, call: Call) -> Answer:
+        return await (self._native if call.path in PATHS else self._upstream).send(call)

@@ -1,0 +1,102 @@
+"""llama.cpp's own HTTP server on 127.0.0.1, in this process, until SIGTERM or SIGINT.
+
+    python -m serve_app.engines.llamacpp_server --model FILE.gguf --alias NAME --port N
+
+Exits with 0 when told to stop; with 1, and a sentence on stderr's last line, when it can't start.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serve_app.engines.gguf import read_header
+from serve_app.errors import ServiceError, SettingsError
+
+_OPEN_ENDED_CONTEXTS = 10  # see native_options; here for the dialects that llama.cpp speaks
+_MEAN_POOLING = 1
+_ERRORS_ONLY = 1  # warnings (2) come with every repeated prompt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        server = serve(options)
+    except ServiceError as exc:
+        print(f"llamacpp_server: {exc}", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    print(f"llamacpp_server: {options.alias} on {server.listening_address}", file=sys.stderr)
+    while True:
+        signal.pause()
+
+
+def serve(options: argparse.Namespace) -> Any:
+    """A running server, which lives in native threads as long as the object.
+
+    Raises SettingsError when xllamacpp is missing, the model is broken or the port is taken.
+    """
+    read_header(options.model)
+    try:
+        import xllamacpp
+    except ImportError as exc:
+        raise SettingsError("llama.cpp is not installed; type: pip install xllamacpp") from exc
+    try:
+        return xllamacpp.Server(_parameters(xllamacpp, options))
+    except RuntimeError as exc:
+        raise SettingsError(
+            f"llama.cpp can't serve {options.model} on port {options.port}; the lines above say why"
+        ) from exc
+
+
+def _parameters(xllamacpp: Any, options: argparse.Namespace) -> Any:
+    wanted = xllamacpp.CommonParams()
+    wanted.model.path = str(options.model)
+    wanted.model_alias = {options.alias}
+    wanted.hostnames, wanted.port = ["127.0.0.1"], options.port
+    wanted.n_parallel = options.slots
+    wanted.n_ctx = options.slots * options.context_length
+    wanted.n_predict = _OPEN_ENDED_CONTEXTS * options.context_length
+    wanted.ctx_shift = True  # a full context goes on without its oldest half, as in Ollama
+    wanted.n_batch = wanted.n_ubatch = options.batch_size
+    wanted.embedding = True
+    wanted.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
+    wanted.cache_ram_mib = options.cache_ram_mib
+    wanted.sse_ping_interval = -1  # a comment before the first token is no first byte
+    wanted.use_jinja = True
+    wanted.ui = False
+    wanted.verbosity = options.verbosity
+    if options.threads:
+        wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = options.threads
+    if options.chat_template:
+        wanted.chat_template = options.chat_template.read_text()
+    return wanted
+
+
+def _leave(number: int, frame: object) -> None:
+    os._exit(0)  # llama.cpp's threads would finish their batch first, which takes seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llamacpp_server", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="GGUF file")
+    add("--alias", required=True, help="name of the model in answers")
+    add("--port", type=int, required=True, help="TCP port on 127.0.0.1")
+    add("--slots", type=int, default=4, help="requests answered at a time (%(default)s)")
+    add("--context-length", type=int, default=4096, help="tokens of one slot (%(default)s)")
+    add("--threads", type=int, default=0, help="0: llama.cpp decides (%(default)s)")
+    batch = "tokens of prompts evaluated at a time; no embedding input is longer (%(default)s)"
+    add("--batch-size", type=int, default=512, help=batch)
+    add("--cache-ram-mib", type=int, default=256, help="MiB of old prompts kept (%(default)s)")
+    add("--chat-template", type=Path, help="Jinja file to use in place of the model's own")
+    add("--verbosity", type=int, default=_ERRORS_ONLY, help="1 errors, 2 warnings (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

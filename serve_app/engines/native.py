@@ -1,0 +1,179 @@
+"""Ollama's native routes, served by llama.cpp's server.
+
+Ollama 0.30 and later do the same: a front that speaks Ollama before a llama-server child. What a
+client sees here, byte for byte in shape, is what that front would have sent.
+"""
+
+import asyncio
+from math import sqrt
+
+import aiohttp
+import orjson
+
+from serve_app.engines import native_requests as requests
+from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.gguf import GgufHeader, read_header
+from serve_app.engines.llamacpp_client import Json, LlamaCpp, Refusal
+from serve_app.engines.native_answers import (
+    ChatVoice,
+    Clock,
+    GenerateVoice,
+    Voice,
+    json_answer,
+    refusal_answer,
+)
+from serve_app.engines.native_events import Piece
+from serve_app.engines.native_options import unloads
+from serve_app.engines.native_show import show
+from serve_app.engines.native_turn import CHAT, TEXT, Turn
+
+PATHS = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"})
+
+_NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
+
+
+class NativeRoutes:
+    """Serves `PATHS` for the model of `card` and `header` with the llama.cpp server at `url`.
+
+    `batch_size`: the server's, in tokens; no embedding input is longer.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        card: ModelCard,
+        header: GgufHeader,
+        batch_size: int = 512,
+    ) -> None:
+        self._llama = LlamaCpp(session, url)
+        self._card = card
+        self._header = header
+        self._longest_input = min(batch_size, card.loaded_context_length)
+        self._routes = {
+            "/api/chat": self._chat,
+            "/api/generate": self._generate,
+            "/api/embed": self._embed,
+            "/api/embeddings": self._embeddings,
+            "/api/show": self._show,
+        }
+
+    async def send(self, call: Call) -> Answer:
+        """The answer to `call`, whose path is one of `PATHS`, with its first piece received.
+
+        What Ollama would refuse comes back as an Answer with its 4xx. Raises EngineDown and
+        EngineLost, see base.Engine.
+        """
+        try:
+            return await self._routes[call.path](call, Clock())
+        except Refusal as refusal:
+            return refusal_answer(refusal, call.stream)
+
+    async def _chat(self, call: Call, clock: Clock) -> Answer:
+        body = requests.read_chat(call, self._card)
+        if not body.get("messages"):
+            return await self._load(body, ChatVoice(call.model))
+        request = requests.chat_request(body, requests.chat_messages(body), self._card)
+        turn = Turn(self._llama, ChatVoice(call.model), clock)
+        return await turn.answer(call, body, CHAT, request)
+
+    async def _generate(self, call: Call, clock: Clock) -> Answer:
+        body = requests.read_generate(call, self._card)
+        if not body.get("prompt"):
+            return await self._load(body, GenerateVoice(call.model))
+        request = requests.chat_request(body, requests.prompt_messages(body), self._card)
+        turn = Turn(self._llama, GenerateVoice(call.model), clock)
+        if body.get("raw"):
+            if "response_format" in request:  # /completion would ignore a bad schema
+                await self._llama.apply_template(request)
+            request = requests.text_request(body, body["prompt"], self._card)
+            return await turn.answer(call, body, TEXT, request)
+        turn.tokens = self._tokens
+        if not body.get("context"):
+            return await turn.answer(call, body, CHAT, request)
+        before = await self._llama.detokenize(body["context"])
+        prompt = before + await self._llama.apply_template(request)
+        request = requests.text_request(body, prompt, self._card)
+        return await turn.answer(call, body, TEXT, request)
+
+    async def _load(self, body: Json, voice: Voice) -> Answer:
+        """A request without text: the model is loaded already, and others use it."""
+        await self._llama.tokenize("")  # an engine that is down has nothing loaded
+        reason = "unload" if unloads(body.get("keep_alive")) else "load"
+        return json_answer(voice.last(Piece(), reason, {}, ()))
+
+    async def _tokens(self, request: Json, text: str) -> list[int]:
+        """The whole conversation, for the next request's `context`."""
+        prompt = request.get("prompt")
+        if prompt is None:
+            prompt = await self._llama.apply_template(request)
+        elif isinstance(prompt, list):
+            prompt = await self._llama.detokenize(prompt)
+        return await self._llama.tokenize(prompt + text)
+
+    async def _embed(self, call: Call, clock: Clock) -> Answer:
+        body = requests.read_embed(call)
+        inputs = _inputs(body.get("input"))
+        self._check_embeds()
+        if not inputs:
+            return json_answer({"model": call.model, "embeddings": []})
+        if not all(inputs):
+            message = "input exceeds maximum context length and cannot be truncated further"
+            raise Refusal(400, message)
+        fitted = [await self._fit_input(text, body.get("truncate")) for text in inputs]
+        clock.loaded()
+        vectors, tokens = await self._vectors(fitted)
+        if 0 < (size := body.get("dimensions") or 0) < len(vectors[0]):
+            vectors = [_normalized(vector[:size]) for vector in vectors]
+        answer = {"model": call.model, "embeddings": vectors, **clock.durations()}
+        return json_answer({**answer, "prompt_eval_count": tokens})
+
+    async def _embeddings(self, call: Call, clock: Clock) -> Answer:
+        body = requests.read_embed(call)
+        self._check_embeds()
+        if not body.get("prompt"):
+            return json_answer({"embedding": []})
+        vectors, _ = await self._vectors([await self._fit_input(body["prompt"], False)])
+        return json_answer({"embedding": vectors[0]})
+
+    def _check_embeds(self) -> None:
+        if "embedding" not in self._card.capabilities:
+            raise Refusal(501, _NO_EMBEDDINGS)
+
+    async def _fit_input(self, text: str, truncate: bool | None) -> str | list[int]:
+        """An input that one batch holds."""
+        # A token has at least one byte, so that short texts need no counting.
+        if len(text.encode()) <= self._longest_input:
+            return text
+        tokens = await self._llama.tokenize(text)
+        if len(tokens) > self._longest_input and truncate is False:
+            raise Refusal(400, "the input length exceeds the context length")
+        return tokens[: self._longest_input]
+
+    async def _vectors(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
+        """One vector for each input, and the tokens of all of them."""
+        answer = await self._llama.ask("/v1/embeddings", {"input": inputs})
+        data = sorted(answer["data"], key=lambda entry: entry["index"])
+        return [entry["embedding"] for entry in data], answer["usage"]["prompt_tokens"]
+
+    async def _show(self, call: Call, clock: Clock) -> Answer:
+        header = self._header
+        if orjson.loads(call.body).get("verbose"):
+            header = await asyncio.to_thread(read_header, header.path, arrays=True)
+        return json_answer(show(call.model, self._card, header))
+
+
+def _inputs(given: object) -> list[str]:
+    """The texts to embed. Raises Refusal 400."""
+    if given is None or given == "":
+        return []
+    texts = given if isinstance(given, list) else [given]
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) < len(texts):
+        raise Refusal(400, "invalid input type")
+    return strings
+
+
+def _normalized(vector: list[float]) -> list[float]:
+    length = sqrt(sum(value * value for value in vector)) or 1.0
+    return [value / length for value in vector]

@@ -1,0 +1,118 @@
+"""Ollama's answers, written."""
+
+from collections.abc import AsyncIterator, Sequence
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+from serve_app.engines.base import Answer
+from serve_app.engines.gotext import encode, now
+from serve_app.engines.llamacpp_client import Events, Json, Refusal
+from serve_app.engines.native_events import End, Piece
+
+_JSON = b"application/json; charset=utf-8"
+_JSON_AFTER_STREAM = b"application/json"  # how Ollama types an error in place of a stream
+_NDJSON = b"application/x-ndjson"
+
+
+class Clock:
+    """Of one request: nanoseconds since it came and since the model was at its service."""
+
+    def __init__(self) -> None:
+        self._started = perf_counter_ns()
+        self._loaded = self._started
+
+    def loaded(self) -> None:
+        self._loaded = perf_counter_ns()
+
+    def durations(self) -> Json:
+        return {
+            "total_duration": perf_counter_ns() - self._started,
+            "load_duration": max(1, self._loaded - self._started),
+        }
+
+    def metrics(self, end: End) -> Json:
+        """Ollama's six numbers. Zeros are left out, as Go does."""
+        timings = end.timings
+        numbers = {
+            **self.durations(),
+            "prompt_eval_count": timings.get("cache_n", 0) + timings.get("prompt_n", 0),
+            "prompt_eval_duration": int(timings.get("prompt_ms", 0) * 1e6),
+            "eval_count": timings.get("predicted_n", 0),
+            "eval_duration": int(timings.get("predicted_ms", 0) * 1e6),
+        }
+        return {name: number for name, number in numbers.items() if number}
+
+
+class Voice(Protocol):
+    """Writes the answers of one route."""
+
+    def part(self, piece: Piece) -> Json: ...
+
+    def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json: ...
+
+
+class ChatVoice:
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def part(self, piece: Piece) -> Json:
+        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+
+    def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
+        done = {"done": True, "done_reason": reason}
+        return self._head(piece) | done | given(logprobs=piece.logprobs) | metrics
+
+    def _head(self, piece: Piece) -> Json:
+        message = {"role": "assistant", "content": piece.text}
+        message |= given(thinking=piece.thinking, tool_calls=piece.calls)
+        return {"model": self._model, "created_at": now(), "message": message}
+
+
+class GenerateVoice:
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def part(self, piece: Piece) -> Json:
+        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+
+    def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
+        done = {"done": True, "done_reason": reason} | given(context=context)
+        return self._head(piece) | done | metrics | given(logprobs=piece.logprobs)
+
+    def _head(self, piece: Piece) -> Json:
+        head = {"model": self._model, "created_at": now(), "response": piece.text}
+        return head | given(thinking=piece.thinking)
+
+
+def json_answer(value: Any, status: int = 200) -> Answer:
+    return _answer(status, _JSON, _once(encode(value)))
+
+
+def stream_answer(first: bytes, rest: AsyncIterator[bytes], events: Events) -> Answer:
+    answer = _answer(200, _NDJSON, _after(first, rest))
+    answer.on_close(events.close)
+    return answer
+
+
+def refusal_answer(refusal: Refusal, stream: bool) -> Answer:
+    kind = _JSON_AFTER_STREAM if stream and refusal.by_engine else _JSON
+    return _answer(refusal.status, kind, _once(encode({"error": str(refusal)})))
+
+
+def _answer(status: int, kind: bytes, body: AsyncIterator[bytes]) -> Answer:
+    return Answer(status, ((b"content-type", kind),), body)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def given(**fields: Any) -> Json:
+    """Those that are not empty."""
+    return {name: value for name, value in fields.items() if value}

@@ -1,0 +1,134 @@
+"""llama.cpp's events, read: pieces of an answer and its end."""
+
+import random
+import string
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import orjson
+
+from serve_app.engines.llamacpp_client import Events, Json
+from serve_app.errors import EngineLost
+
+
+@dataclass(slots=True)
+class Piece:
+    """Some of an answer: what one event brought, or all of it."""
+
+    text: str = ""
+    thinking: str = ""
+    calls: list[Json] = field(default_factory=list)
+    logprobs: list[Json] = field(default_factory=list)
+
+    def add(self, other: "Piece") -> None:
+        self.text += other.text
+        self.thinking += other.thinking
+        self.calls += other.calls
+        self.logprobs += other.logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why an answer ended ("stop" or "length"), and llama.cpp's timings."""
+
+    reason: str
+    timings: Json
+
+
+class Reader(Protocol):
+    """Reads the events of one answer; `end` is None until the last one. Raises EngineLost."""
+
+    end: End | None
+
+    def read(self, event: Json) -> Piece | None: ...
+
+
+class ChatReader:
+    """Of /v1/chat/completions. Tool calls come in fragments and go on whole, at the end."""
+
+    def __init__(self, top_logprobs: int) -> None:
+        self.end: End | None = None
+        self._top = top_logprobs
+        self._calls: dict[int, Json] = {}
+
+    def read(self, event: Json) -> Piece | None:
+        if not event.get("choices"):
+            return None
+        choice = event["choices"][0]
+        delta = choice.get("delta") or {}
+        for fragment in delta.get("tool_calls") or ():
+            self._collect(fragment)
+        piece = Piece(
+            delta.get("content") or "",
+            delta.get("reasoning_content") or "",
+            logprobs=_logprobs((choice.get("logprobs") or {}).get("content"), self._top),
+        )
+        if reason := choice.get("finish_reason"):
+            self.end = End("length" if reason == "length" else "stop", event.get("timings") or {})
+            piece.calls = self._whole_calls()
+        return piece if piece.text or piece.thinking or piece.calls or piece.logprobs else None
+
+    def _collect(self, fragment: Json) -> None:
+        call = self._calls.setdefault(fragment.get("index", 0), {"name": "", "arguments": ""})
+        function = fragment.get("function") or {}
+        call["name"] += function.get("name") or ""
+        call["arguments"] += function.get("arguments") or ""
+
+    def _whole_calls(self) -> list[Json]:
+        calls = [self._call(index, call) for index, call in sorted(self._calls.items())]
+        return [call for call in calls if call]
+
+    def _call(self, index: int, call: Json) -> Json | None:
+        try:
+            arguments = orjson.loads(call["arguments"] or "{}")
+        except orjson.JSONDecodeError as exc:
+            if self.end and self.end.reason == "length":  # the caller's limit cut it
+                return None
+            raise EngineLost("the engine gave a tool call whose arguments are not JSON") from exc
+        function = {"index": index, "name": call["name"], "arguments": arguments}
+        return {"id": _call_id(), "function": function}
+
+
+class TextReader:
+    """Of /completion."""
+
+    def __init__(self, top_logprobs: int) -> None:
+        self.end: End | None = None
+        self._top = top_logprobs
+
+    def read(self, event: Json) -> Piece | None:
+        text = event.get("content") or ""
+        if event.get("stop"):
+            reason = "length" if event.get("stop_type") == "limit" else "stop"
+            self.end = End(reason, event.get("timings") or {})
+            return Piece(text) if text else None
+        entries = _logprobs(event.get("completion_probabilities"), self._top)
+        return Piece(text, logprobs=entries) if text or entries else None
+
+
+async def pieces(events: Events, reader: Reader) -> AsyncIterator[list[Piece]]:
+    """What each read brings. Raises EngineLost when the answer ends without its last event."""
+    async for batch in events.batches():
+        if some := [piece for event in batch if (piece := reader.read(event))]:
+            yield some
+    if reader.end is None:
+        raise EngineLost("the engine ended the answer before it was complete")
+
+
+def _call_id() -> str:
+    return "call_" + "".join(random.choices(string.ascii_lowercase + string.digits, k=8))
+
+
+def _logprobs(entries: list[Json] | None, top: int) -> list[Json]:
+    """llama.cpp's entries in Ollama's shape, with alternatives only if they were asked for."""
+    shown = [_logprob(entry) for entry in entries or ()]
+    if top:
+        for entry, said in zip(shown, entries or (), strict=True):
+            entry["top_logprobs"] = [_logprob(other) for other in said["top_logprobs"]]
+    return shown
+
+
+def _logprob(entry: Json) -> Json:
+    shown = {"token": entry["token"], "logprob": entry["logprob"]}
+    return shown | ({"bytes": entry["bytes"]} if entry.get("bytes") else {})

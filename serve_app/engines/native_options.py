@@ -1,0 +1,145 @@
+"""Ollama's `options`, `format`, `think` and `keep_alive`, checked and put in llama.cpp's terms.
+
+Names, types, defaults and texts are Ollama 0.33's (api/types.go); what it does not know it ignores.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import orjson
+
+from serve_app.engines.gotext import quote
+from serve_app.engines.llamacpp_client import Json, Refusal
+
+# A generation without a limit ends after this many contexts: with a context that shifts, a model
+# that repeats itself would go on for ever.
+OPEN_ENDED_CONTEXTS = 10
+
+LEVELS = ("high", "medium", "low", "max")
+_THINK_VALUES = '"high", "medium", "low", "max", true, or false'
+_DURATION = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+)")
+
+
+class Option(NamedTuple):
+    """`name` is llama.cpp's, or "" when it can't be set for one request."""
+
+    type: str  # Go's word for it
+    name: str = ""
+    default: Any = None
+
+
+OPTIONS = {
+    "num_predict": Option("integer"),
+    "stop": Option("array"),
+    "seed": Option("integer"),
+    "num_keep": Option("integer", "n_keep", 4),
+    "temperature": Option("float32", "temperature", 0.8),
+    "top_k": Option("integer", "top_k", 40),
+    "top_p": Option("float32", "top_p", 0.9),
+    "min_p": Option("float32", "min_p", 0.0),
+    "typical_p": Option("float32", "typical_p", 1.0),
+    "repeat_last_n": Option("integer", "repeat_last_n", 64),
+    "repeat_penalty": Option("float32", "repeat_penalty", 1.0),
+    "presence_penalty": Option("float32", "presence_penalty", 0.0),
+    "frequency_penalty": Option("float32", "frequency_penalty", 0.0),
+    # Ollama has dropped these three; llama.cpp still has them.
+    "mirostat": Option("integer", "mirostat"),
+    "mirostat_tau": Option("float32", "mirostat_tau"),
+    "mirostat_eta": Option("float32", "mirostat_eta"),
+    "num_ctx": Option("integer"),
+    "num_batch": Option("integer"),
+    "num_gpu": Option("integer"),
+    "main_gpu": Option("integer"),
+    "num_thread": Option("integer"),
+    "use_mmap": Option("boolean"),
+}
+
+
+def sampling(options: Json, context: int) -> Json:
+    """llama.cpp's sampling fields for a slot of `context` tokens. Raises Refusal 400."""
+    given = {name: _value(name, value) for name, value in options.items() if name in OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    fields = {
+        option.name: given.get(name, option.default)
+        for name, option in OPTIONS.items()
+        if option.name and (name in given or option.default is not None)
+    }
+    if fields["repeat_last_n"] < 0:
+        fields["repeat_last_n"] = context
+    fields["seed"] = given.get("seed", -1) % 2**32  # -1 is llama.cpp's random one
+    fields["n_predict"] = _limit(given.get("num_predict", 0), OPEN_ENDED_CONTEXTS * context)
+    fields["stop"] = [stop for stop in given.get("stop", ()) if stop]  # "" would stop at once
+    return fields
+
+
+def response_format(wanted: Any) -> Json:
+    """The field for a `format`: "json", a JSON schema or nothing. Raises Refusal 400."""
+    if wanted is None or wanted == "":
+        return {}
+    if wanted == "json":
+        return {"response_format": {"type": "json_object"}}
+    if not isinstance(wanted, dict):
+        shown = quote(orjson.dumps(wanted).decode())
+        raise Refusal(
+            400, f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
+        )
+    schema = {"name": "schema", "schema": wanted}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def check_think(think: Any) -> None:
+    """Raises Refusal 400 unless it is a bool, a level or left out."""
+    if think is None or isinstance(think, bool) or think in LEVELS:
+        return
+    if isinstance(think, str):
+        raise Refusal(400, f"invalid think value: {quote(think)} (must be {_THINK_VALUES})")
+    raise Refusal(400, f"think must be a boolean or string ({_THINK_VALUES})")
+
+
+def thinking(think: Any) -> Json:
+    """The fields that make a model which can think do so, or not; by default it does."""
+    if think is False:
+        # Its thoughts, if it has them all the same, stay in the text.
+        return {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_format": "none"}
+    template: Json = {"enable_thinking": True}
+    if isinstance(think, str):
+        template["reasoning_effort"] = think
+    return {"chat_template_kwargs": template, "reasoning_format": "deepseek"}
+
+
+def unloads(keep_alive: Any) -> bool:
+    """Whether a request without text asks to unload the model. Raises Refusal 400."""
+    if keep_alive is None:
+        return False
+    if isinstance(keep_alive, str):
+        if not _DURATION.fullmatch(keep_alive):
+            raise Refusal(400, f"time: invalid duration {quote(keep_alive)}")
+        return not re.search("[1-9]", keep_alive)
+    if isinstance(keep_alive, bool) or not isinstance(keep_alive, int | float):
+        raise Refusal(400, "keep_alive must be a number of seconds or a duration like 5m")
+    return keep_alive == 0
+
+
+def _limit(wanted: int, most: int) -> int:
+    return wanted if 0 < wanted < most else most
+
+
+def _value(name: str, value: Any) -> Any:
+    kind = OPTIONS[name].type
+    if value is None:
+        return None
+    if kind == "array":
+        return _texts(name, value)
+    if kind == "boolean" and isinstance(value, bool):
+        return value
+    if kind == "boolean" or isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refusal(400, f"option {quote(name)} must be of type {kind}")
+    return int(value) if kind == "integer" else value
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise Refusal(400, f"option {quote(name)} must be of type array")
+    if not all(isinstance(text, str) for text in value):
+        raise Refusal(400, f"option {quote(name)} must be of an array of strings")
+    return value

@@ -1,0 +1,219 @@
+"""Ollama's chat and generate requests, checked as Ollama does and put in llama.cpp's terms."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from serve_app.engines.base import Call, ModelCard
+from serve_app.engines.gotext import quote
+from serve_app.engines.llamacpp_client import Json, Refusal
+from serve_app.engines.native_options import (
+    check_think,
+    response_format,
+    sampling,
+    thinking,
+    unloads,
+)
+from serve_app.names import full_name
+
+_KINDS = {
+    bool: "bool",
+    str: "string",
+    int: "number",
+    float: "number",
+    list: "array",
+    dict: "object",
+}
+
+# JSON's kind and Go's type of each field that is read.
+_COMMON = {
+    "options": ("object", "map[string]interface {}"),
+    "truncate": ("bool", "bool"),
+    "logprobs": ("bool", "bool"),
+    "top_logprobs": ("number", "int"),
+}
+_CHAT = _COMMON | {"messages": ("array", "[]api.Message"), "tools": ("array", "api.Tools")}
+_GENERATE = _COMMON | {
+    "prompt": ("string", "string"),
+    "suffix": ("string", "string"),
+    "system": ("string", "string"),
+    "template": ("string", "string"),
+    "raw": ("bool", "bool"),
+    "images": ("array", "[]api.ImageData"),
+    "context": ("array", "[]int"),
+}
+_EMBED = {
+    "options": _COMMON["options"],
+    "truncate": _COMMON["truncate"],
+    "dimensions": ("number", "int"),
+    "prompt": ("string", "string"),
+}
+_MESSAGE = {
+    "role": ("string", "string"),
+    "content": ("string", "string"),
+    "thinking": ("string", "string"),
+    "images": ("array", "[]api.ImageData"),
+    "tool_calls": ("array", "[]api.ToolCall"),
+    "tool_name": ("string", "string"),
+    "tool_call_id": ("string", "string"),
+}
+
+_TEXT_ONLY = (
+    '{"error":{"code":400,"message":"Multimodal data provided, but model does not support '
+    'multimodal requests.","type":"invalid_request_error"}}'
+)
+
+
+def read_chat(call: Call, card: ModelCard) -> Json:
+    """The checked body of a chat request. Raises Refusal 400."""
+    body = _read(call, "ChatRequest", _CHAT)
+    _check_abilities(body, call.model, card, "chat")
+    if body.get("tools") and "tools" not in card.capabilities:
+        raise Refusal(400, f"{full_name(call.model)} does not support tools")
+    return body
+
+
+def read_generate(call: Call, card: ModelCard) -> Json:
+    """The checked body of a generate request. Raises Refusal 400."""
+    body = _read(call, "GenerateRequest", _GENERATE)
+    if body.get("raw") and (body.get("template") or body.get("system") or body.get("context")):
+        raise Refusal(400, "raw mode does not support template, system, or context")
+    _check_abilities(body, call.model, card, "generate")
+    if body.get("suffix"):
+        raise Refusal(400, f"{full_name(call.model)} does not support insert")
+    if body.get("template"):
+        raise Refusal(400, "this engine uses the model's own template")
+    _refuse_images(body.get("images"))
+    if not all(isinstance(token, int) for token in body.get("context") or ()):
+        raise _mismatch("GenerateRequest", "context", next(iter(body["context"])), "int")
+    return body
+
+
+def read_embed(call: Call) -> Json:
+    """The checked body of /api/embed or /api/embeddings. Raises Refusal 400."""
+    struct = "EmbedRequest" if call.path == "/api/embed" else "EmbeddingRequest"
+    return _read(call, struct, _EMBED)
+
+
+def chat_request(body: Json, messages: list[Json], card: ModelCard) -> Json:
+    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    request = {"messages": messages, **_generation(body, card)}
+    request |= response_format(body.get("format"))
+    if "thinking" in card.capabilities:
+        request |= thinking(body.get("think"))
+    if tools := body.get("tools"):
+        request["tools"] = tools
+    if body.get("logprobs"):
+        request |= {"logprobs": True, "top_logprobs": max(body.get("top_logprobs") or 0, 1)}
+    return request
+
+
+def text_request(body: Json, prompt: str | list[int], card: ModelCard) -> Json:
+    """What llama.cpp's /completion is asked. Raises Refusal 400."""
+    request = {"prompt": prompt, **_generation(body, card)}
+    if wanted := response_format(body.get("format")).get("response_format"):
+        request["json_schema"] = wanted.get("json_schema", {}).get("schema", {"type": "object"})
+    if body.get("logprobs"):
+        request["n_probs"] = max(body.get("top_logprobs") or 0, 1)
+    return request
+
+
+def chat_messages(body: Json) -> list[Json]:
+    """The conversation of a chat request, for llama.cpp. Raises Refusal 400."""
+    return [_message(message) for message in body["messages"]]
+
+
+def prompt_messages(body: Json) -> list[Json]:
+    """The conversation that a generate request stands for."""
+    system = [{"role": "system", "content": body["system"]}] if body.get("system") else []
+    return [*system, {"role": "user", "content": body["prompt"]}]
+
+
+def _generation(body: Json, card: ModelCard) -> Json:
+    options = sampling(body.get("options") or {}, card.loaded_context_length)
+    return {**options, "cache_prompt": True}
+
+
+def _read(call: Call, struct: str, fields: Mapping[str, tuple[str, str]]) -> Json:
+    body: Json = orjson.loads(call.body)
+    _check_types(body, struct, fields)
+    check_think(body.get("think"))
+    unloads(body.get("keep_alive"))
+    if not 0 <= (body.get("top_logprobs") or 0) <= 20:
+        raise Refusal(400, "top_logprobs must be between 0 and 20")
+    return body
+
+
+def _check_abilities(body: Json, model: str, card: ModelCard, verb: str) -> None:
+    if body.get("think") and "thinking" not in card.capabilities:
+        raise Refusal(400, f"{quote(model)} does not support thinking")
+    if "completion" not in card.capabilities:
+        raise Refusal(400, f"{quote(model)} does not support {verb}")
+
+
+def _check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) -> None:
+    for name, (kind, go_type) in fields.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if _KINDS[type(value)] != kind or (go_type == "int" and isinstance(value, float)):
+            raise _mismatch(struct, name, value, go_type)
+
+
+def _mismatch(struct: str, name: str, value: Any, go_type: str) -> Refusal:
+    found = _KINDS.get(type(value), "null")
+    if isinstance(value, float):
+        found += f" {value}"
+    place = f"Go struct field {struct}.{name}"
+    return Refusal(400, f"json: cannot unmarshal {found} into {place} of type {go_type}")
+
+
+def _message(message: Any) -> Json:
+    if not isinstance(message, dict):
+        raise _mismatch("ChatRequest", "messages", message, "api.Message")
+    _check_types(message, "ChatRequest.messages", _MESSAGE)
+    _refuse_images(message.get("images"))
+    role, content = message.get("role") or "", message.get("content") or ""
+    optional = {
+        "reasoning_content": message.get("thinking"),
+        "tool_calls": [_tool_call(call) for call in message.get("tool_calls") or ()],
+        "name": message.get("tool_name"),
+        "tool_call_id": message.get("tool_call_id"),
+    }
+    given = {name: value for name, value in optional.items() if value}
+    return {"role": role.lower(), "content": content, **given}
+
+
+def _tool_call(call: Any) -> Json:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        raise Refusal(400, "a tool call must be an object with a function")
+    arguments = orjson.dumps(function.get("arguments") or {}).decode()
+    return {
+        "id": call.get("id") or "",
+        "type": "function",
+        "function": {"name": function.get("name") or "", "arguments": arguments},
+    }
+
+
+def _refuse_images(images: list[Any] | None) -> None:
+    """The engine reads text only, but first an image must be one."""
+    for image in images or ():
+        if not isinstance(image, str):
+            raise _mismatch("ChatRequest", "messages.images", image, "[]uint8")
+        _check_base64(image)
+    if images:
+        raise Refusal(400, _TEXT_ONLY)
+
+
+def _check_base64(data: str) -> None:
+    try:
+        base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        foreign = re.search(r"[^A-Za-z0-9+/]", data)
+        at = foreign.start() if foreign else len(data)
+        raise Refusal(400, f"illegal base64 data at input byte {at}") from exc

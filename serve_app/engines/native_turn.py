@@ -1,0 +1,74 @@
+"""One generation: asked of llama.cpp, read, and written as Ollama's."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+
+from serve_app.engines.base import Answer, Call
+from serve_app.engines.gotext import encode
+from serve_app.engines.llamacpp_client import Events, Json, LlamaCpp, PromptTooLong, Refusal
+from serve_app.engines.native_answers import Clock, Voice, json_answer, stream_answer
+from serve_app.engines.native_events import ChatReader, Piece, Reader, TextReader, pieces
+from serve_app.engines.native_fitting import fit_chat, fit_text
+from serve_app.errors import EngineLost
+
+CHAT, TEXT = "/v1/chat/completions", "/completion"
+
+Tokens = Callable[[Json, str], Awaitable[list[int]]]  # of a request and the answer to it
+
+
+class Turn:
+    """One generation: asked, read and written. `tokens` gives what `context` shall be, if any."""
+
+    def __init__(self, llama: LlamaCpp, voice: Voice, clock: Clock) -> None:
+        self._llama = llama
+        self._voice = voice
+        self._clock = clock
+        self.tokens: Tokens | None = None
+
+    async def answer(self, call: Call, body: Json, path: str, request: Json) -> Answer:
+        top = body.get("top_logprobs") or 0
+        reader = ChatReader(top) if path == CHAT else TextReader(top)
+        self._clock.loaded()
+        events, request = await self._ask(path, request, body.get("truncate") is not False)
+        if not call.stream:
+            with closing(events):
+                return json_answer(await self._whole(events, reader, request))
+        lines = self._lines(events, reader, request)
+        try:
+            return stream_answer(await anext(lines), lines, events)
+        except BaseException:
+            events.close()
+            raise
+
+    async def _ask(self, path: str, request: Json, truncate: bool) -> tuple[Events, Json]:
+        try:
+            return await self._llama.stream(path, request), request
+        except PromptTooLong as too_long:
+            if not truncate:
+                raise
+            fit = fit_chat if path == CHAT else fit_text
+            shorter = await fit(self._llama, request, too_long)
+        return await self._llama.stream(path, shorter), shorter
+
+    async def _lines(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
+        """NDJSON: what each read brought, then the line that ends the answer."""
+        text = ""
+        async for some in pieces(events, reader):
+            text += "".join(piece.text for piece in some)
+            yield b"".join(encode(self._voice.part(piece)) + b"\n" for piece in some)
+        yield encode(await self._last(Piece(), text, reader, request)) + b"\n"
+
+    async def _whole(self, events: Events, reader: Reader, request: Json) -> Json:
+        whole = Piece()
+        async for some in pieces(events, reader):
+            for piece in some:
+                whole.add(piece)
+        return await self._last(whole, whole.text, reader, request)
+
+    async def _last(self, piece: Piece, text: str, reader: Reader, request: Json) -> Json:
+        assert reader.end is not None  # or `pieces` would have raised
+        try:
+            context = await self.tokens(request, text) if self.tokens else []
+        except Refusal as exc:
+            raise EngineLost(f"the engine failed: {exc}") from exc
+        return self._voice.last(piece, reader.end.reason, self._clock.metrics(reader.end), context)

@@ -1,0 +1,59 @@
+"""`ollama serve` as a child process of the replica, on a free port of loopback."""
+
+import shutil
+
+import aiohttp
+import httpx
+
+from serve_app.engines import ollama_models
+from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.process import free_port
+from serve_app.engines.upstream import Upstream
+from serve_app.errors import SettingsError
+from serve_app.settings import EngineSettings, Pool
+
+
+class Ollama:
+    """Owns its server; pulls models that are missing, if it may."""
+
+    name = "ollama"
+    patience_s = 60.0
+
+    def __init__(
+        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
+    ) -> None:
+        self._pool = pool
+        self._session = session
+        self._first_token_timeout_s = first_token_timeout_s
+
+    def plan(self) -> Plan:
+        engine = self._pool.engine
+        binary = shutil.which(engine.binary)
+        if binary is None:
+            raise SettingsError(f"engine.binary: there is no executable {engine.binary}")
+        port = free_port()
+        return Plan(f"http://127.0.0.1:{port}", (binary, "serve"), environment(engine, port))
+
+    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+        pool = self._pool
+        return await ollama_models.prepare(http, phases, pool.models, pool.engine.pull, wait=False)
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        await ollama_models.check_loaded(http, self._pool.models)
+
+    def client(self, url: str, facts: Facts) -> Client:
+        return Upstream(self._session, url, self._first_token_timeout_s)
+
+
+def environment(engine: EngineSettings, port: int) -> dict[str, str]:
+    """What `ollama serve` is told; the GPUs are those that Ray put into CUDA_VISIBLE_DEVICES."""
+    environment = {
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_NUM_PARALLEL": str(engine.slots),
+        "OLLAMA_CONTEXT_LENGTH": str(engine.context_length),
+        "OLLAMA_KEEP_ALIVE": "-1",
+        "LLAMA_ARG_CACHE_RAM": str(engine.cache_ram_mib),
+    }
+    if engine.models_dir:
+        environment["OLLAMA_MODELS"] = str(engine.models_dir)
+    return environment | engine.env

@@ -1,0 +1,56 @@
+"""The simulated engine as a child process: a declared speed in place of a model."""
+
+import sys
+
+import aiohttp
+import httpx
+
+from serve_app.engines import ollama_models
+from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.process import free_port
+from serve_app.engines.upstream import Upstream
+from serve_app.settings import Pool
+
+
+class Simulated:
+    """A modelled GPU, for work on autoscaling, routing and capacity, and for tests."""
+
+    name = "simulated engine"
+    patience_s = 60.0
+
+    def __init__(
+        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
+    ) -> None:
+        self._pool = pool
+        self._session = session
+        self._first_token_timeout_s = first_token_timeout_s
+
+    def plan(self) -> Plan:
+        port = free_port()
+        return Plan(f"http://127.0.0.1:{port}", self._command(port), self._pool.engine.env)
+
+    def _command(self, port: int) -> tuple[str, ...]:
+        engine, speed = self._pool.engine, self._pool.engine.simulated
+        options = {
+            "--port": port,
+            "--models": ",".join(self._pool.models),
+            "--slots": engine.slots,
+            "--context-length": engine.context_length,
+            "--cold-start-s": speed.cold_start_s,
+            "--load-s": speed.load_s,
+            "--prefill-tokens-per-s": speed.prefill_tokens_per_s,
+            "--decode-tokens-per-s": speed.decode_tokens_per_s,
+            "--decode-slowdown": speed.decode_slowdown,
+            "--answer-tokens": speed.answer_tokens,
+        }
+        words = (str(word) for option in options.items() for word in option)
+        return (sys.executable, "-m", "serve_app.engines.simulator", *words)
+
+    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+        return await ollama_models.prepare(http, phases, self._pool.models, pull=False, wait=False)
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        (await http.get("/api/version")).raise_for_status()
+
+    def client(self, url: str, facts: Facts) -> Client:
+        return Upstream(self._session, url, self._first_token_timeout_s)

@@ -1,0 +1,191 @@
+"""The model of time: slots with one FIFO, a prompt cache each, and a clock that load slows down."""
+
+import asyncio
+import heapq
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+
+# libuv's timers have this resolution in seconds; a token may be half of it early.
+_TICK = 0.001
+
+
+class Slot:
+    """A place in the engine, with the tokens that its last request left in the cache."""
+
+    __slots__ = ("model", "words")
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.words: Sequence[str] = ()
+
+    def cached(self, model: str, words: Sequence[str]) -> int:
+        """How many leading tokens of a prompt are already there."""
+        return common_prefix(self.words, words) if self.model == model else 0
+
+
+class Slots:
+    """First come, first served.
+
+    Of the free slots, that with the longest common prefix is taken, else the one free longest.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free = [Slot() for _ in range(size)]
+        self._queue: deque[asyncio.Future[Slot]] = deque()
+        self.max_running = 0
+        self.max_queued = 0
+
+    @property
+    def running(self) -> int:
+        return self._size - len(self._free)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    async def acquire(self, model: str, words: Sequence[str]) -> Slot:
+        slot = self._take_best(model, words) if self._free else await self._wait()
+        self.max_running = max(self.max_running, self.running)
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(slot)
+                return
+        self._free.append(slot)
+
+    def forget_peaks(self) -> None:
+        self.max_running = self.running
+        self.max_queued = self.queued
+
+    def _take_best(self, model: str, words: Sequence[str]) -> Slot:
+        best, most = 0, 0
+        for index, slot in enumerate(self._free):
+            if (cached := slot.cached(model, words)) > most:
+                best, most = index, cached
+            if most == len(words):
+                break
+        return self._free.pop(best)
+
+    async def _wait(self) -> Slot:
+        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        self.max_queued = max(self.max_queued, self.queued)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._abandon(waiter)
+            raise
+
+    def _abandon(self, waiter: "asyncio.Future[Slot]") -> None:
+        if waiter.done() and not waiter.cancelled():
+            self.release(waiter.result())
+        elif waiter in self._queue:
+            self._queue.remove(waiter)
+
+
+def common_prefix(left: Sequence[str], right: Sequence[str]) -> int:
+    """Length of the common prefix; slices are compared in C, so long prompts stay cheap."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class DecodeClock:
+    """Time as n decoding streams live it: 1/(1+slowdown*(n-1)) of a second per second.
+
+    Streams wait for points of this time, so a token's due time follows from its number alone
+    and nothing drifts, however often n changes. One timer serves all streams.
+    """
+
+    def __init__(self, slowdown: float) -> None:
+        self._slowdown = slowdown
+        self._streams = 0
+        self._virtual = 0.0
+        self._real = time.monotonic()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._ties = count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _pace(self) -> float:
+        return 1.0 / (1.0 + self._slowdown * max(0, self._streams - 1))
+
+    def now(self) -> float:
+        real = time.monotonic()
+        self._virtual += (real - self._real) * self._pace
+        self._real = real
+        return self._virtual
+
+    def join(self) -> None:
+        self._change(1)
+
+    def leave(self) -> None:
+        self._change(-1)
+
+    async def until(self, due: float) -> None:
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (due, next(self._ties), sleeper))
+        if self._sleepers[0][2] is sleeper:
+            self._arm()
+        await sleeper
+
+    def _change(self, streams: int) -> None:
+        self.now()
+        self._streams += streams
+        if self._slowdown:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._sleepers:
+            delay = max(0.0, (self._sleepers[0][0] - self.now()) / self._pace)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        early = self.now() + _TICK / 2
+        while self._sleepers and self._sleepers[0][0] <= early:
+            sleeper = heapq.heappop(self._sleepers)[2]
+            if not sleeper.done():
+                sleeper.set_result(None)
+        self._arm()
+
+
+class Decoding:
+    """One stream's tokens: token k (from 1) is due k/rate after the start. Close it."""
+
+    def __init__(self, clock: DecodeClock, rate: float) -> None:
+        self._clock = clock
+        self._rate = rate
+        if rate:
+            clock.join()
+            self._start = clock.now()
+
+    def due(self) -> float:
+        """Tokens that are due by now."""
+        if not self._rate:
+            return math.inf
+        return int((self._clock.now() + _TICK / 2 - self._start) * self._rate + 1e-6)
+
+    async def reached(self, token: int) -> float:
+        """Return when that token is due, with the number of tokens that are due by then."""
+        while (due := self.due()) < token:
+            await self._clock.until(self._start + token / self._rate)
+        return due
+
+    def close(self) -> None:
+        if self._rate:
+            self._clock.leave()

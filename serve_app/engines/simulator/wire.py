@@ -1,0 +1,195 @@
+"""HTTP/1.1 as a server: keep-alive, chunks, and a client's hang-up that cancels its request."""
+
+import asyncio
+import time
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import cast
+from urllib.parse import unquote
+
+import httptools
+
+Headers = Sequence[tuple[str, str]]
+
+JSON = "application/json; charset=utf-8"
+EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("Connection", "keep-alive"))
+
+# Go's net/http buffers this much of a body before it must give up on a Content-Length.
+_GO_BUFFER = 2048
+
+
+@dataclass(slots=True)
+class Request:
+    method: str = ""
+    target: str = ""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    keep_alive: bool = True
+
+    @property
+    def path(self) -> str:
+        """Decoded, without the query."""
+        path = self.target.partition("?")[0]
+        return unquote(path) if "%" in path else path
+
+
+class Response:
+    """One answer: either `whole`, or `begin`, `send`… and `end`."""
+
+    __slots__ = ("_connection", "_head", "_request", "begun")
+
+    def __init__(self, connection: "Connection", request: Request) -> None:
+        self._connection = connection
+        self._request = request
+        self._head = b""
+        self.begun = False
+
+    def whole(
+        self, body: bytes, content_type: str = JSON, *, status: int = 200, headers: Headers = ()
+    ) -> None:
+        if len(body) > _GO_BUFFER:
+            self.begin(content_type, status=status, headers=headers)
+            self.end([body])
+            return
+        length = ("Content-Length", str(len(body)))
+        head = self._headline(status, content_type, headers, length)
+        self._connection.write(head if self._request.method == "HEAD" else head + body)
+
+    def begin(self, content_type: str, *, status: int = 200, headers: Headers = ()) -> None:
+        """Prepare a chunked body; the head goes out with the first chunk."""
+        chunked = ("Transfer-Encoding", "chunked")
+        self._head = self._headline(status, content_type, headers, chunked)
+        self.begun = True
+
+    def send(self, chunks: Sequence[bytes]) -> None:
+        """One HTTP chunk each, all in one write."""
+        self._connection.write(self._head + _frames(chunks))
+        self._head = b""
+
+    def end(self, chunks: Sequence[bytes] = ()) -> None:
+        self._connection.write(self._head + _frames(chunks) + b"0\r\n\r\n")
+
+    def cut(self) -> None:
+        """Close the connection in the middle of the answer."""
+        self._connection.close()
+
+    async def flushed(self) -> None:
+        """Return when everything said so far has been handed to the kernel."""
+        await self._connection.flushed()
+
+    def _headline(
+        self, status: int, content_type: str, headers: Headers, framing: tuple[str, str]
+    ) -> bytes:
+        # Go's order: the handler's headers by name, then its own.
+        named = [*headers, ("Content-Type", content_type)] if content_type else [*headers]
+        lines = [*sorted(named), ("Date", _date(int(time.time()))), framing]
+        if not self._request.keep_alive:
+            lines.append(("Connection", "close"))
+        fields = "".join([f"{name}: {value}\r\n" for name, value in lines])
+        return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{fields}\r\n".encode()
+
+
+def _frames(chunks: Sequence[bytes]) -> bytes:
+    return b"".join([b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks])
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+Handler = Callable[[Request, Response], Awaitable[None]]
+
+
+class Connection(asyncio.Protocol):
+    """One client. Requests are answered in their order; all end when the client hangs up."""
+
+    def __init__(self, handle: Handler, connections: "set[Connection]") -> None:
+        self._handle = handle
+        self._connections = connections
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Request] = deque()
+        self._request = Request()
+        self._body: list[bytes] = []
+
+    # asyncio's side; no `eof_received`: a half-close is a hang-up, as it is for Ollama
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._waiting.clear()
+        self._connections.discard(self)
+        if self._task:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
+            self.close()
+
+    # httptools' side
+
+    def on_message_begin(self) -> None:
+        self._request = Request()
+        self._body = []
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._request.headers.append((name.decode("latin-1"), value.decode("latin-1")))
+        if name.lower() == b"expect" and value.lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        request = self._request
+        request.method = self._parser.get_method().decode()
+        request.keep_alive = self._parser.should_keep_alive()
+        request.body = b"".join(self._body)
+        self._waiting.append(request)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._answer_all())
+
+    # ours
+
+    def write(self, data: bytes) -> None:
+        if self._transport and data:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """After what has been written is out; a chunked answer is left without its end."""
+        if self._transport:
+            self._transport.close()
+
+    async def flushed(self) -> None:
+        # The transport tells of an empty buffer only if that was full before.
+        while self._transport and self._transport.get_write_buffer_size():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    async def _answer_all(self) -> None:
+        try:
+            while self._waiting:
+                request = self._waiting.popleft()
+                await self._handle(request, Response(self, request))
+                if not request.keep_alive:
+                    self.close()
+        except Exception:
+            traceback.print_exc()
+            self.close()
+        finally:
+            self._task = None

@@ -1,0 +1,114 @@
+"""Every error that the service raises itself.
+
+    ServiceError
+    ├── SettingsError             the configuration can't work
+    ├── ClientError               the caller's fault: 4xx, never reaches an engine
+    │   ├── BadRequest            400
+    │   ├── Unauthorized          401
+    │   ├── Forbidden             403
+    │   │   └── ForeignCaller     403  a Host or Origin that is not ours
+    │   ├── NotFound              404
+    │   ├── MethodNotAllowed      405
+    │   ├── BodyTimeout           408
+    │   └── BodyTooLarge          413
+    ├── Overloaded                503  slots and queue are full: come back later
+    └── EngineError               the engine's fault
+        ├── EngineDown            503  not reachable within the bound
+        ├── EngineLost            502  no answer, or one that broke off
+        ├── EngineSlow            504  no first token, or no end, within the bound
+        └── EngineStartError      it can't be started at all
+
+`status` is the HTTP status, `kind` the error type in OpenAI's and Anthropic's vocabulary.
+Each dialect under `api/` writes these in its own shape.
+"""
+
+
+class ServiceError(Exception):
+    """Root of the tree; `str(error)` is the sentence that the caller reads."""
+
+    status = 500
+    kind = "api_error"
+    retry_after_s: int | None = None
+
+
+class SettingsError(ServiceError):
+    """The settings contradict each other or something on this machine is missing."""
+
+
+class ClientError(ServiceError):
+    status = 400
+    kind = "invalid_request_error"
+
+
+class BadRequest(ClientError):
+    pass
+
+
+class Unauthorized(ClientError):
+    status = 401
+    kind = "authentication_error"
+
+
+class Forbidden(ClientError):
+    status = 403
+    kind = "permission_error"
+
+
+class ForeignCaller(Forbidden):
+    """Answered without a word, as Ollama does."""
+
+
+class NotFound(ClientError):
+    status = 404
+    kind = "not_found_error"
+
+
+class MethodNotAllowed(ClientError):
+    """`allow` is the value of the Allow header, for example `HEAD, GET`."""
+
+    status = 405
+
+    def __init__(self, allow: str) -> None:
+        super().__init__("405 method not allowed")
+        self.allow = allow
+
+
+class BodyTimeout(ClientError):
+    status = 408
+
+
+class BodyTooLarge(ClientError):
+    status = 413
+    kind = "request_too_large"
+
+
+class Overloaded(ServiceError):
+    status = 503
+    kind = "overloaded_error"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(ServiceError):
+    status = 502
+
+
+class EngineDown(EngineError):
+    status = 503
+    kind = "overloaded_error"
+    retry_after_s = 2
+
+
+class EngineLost(EngineError):
+    status = 502
+
+
+class EngineSlow(EngineError):
+    status = 504
+    kind = "timeout_error"
+
+
+class EngineStartError(EngineError):
+    status = 503

@@ -1,0 +1,69 @@
+"""What a request body says that routing depends on. Pure functions."""
+
+from typing import Any
+
+import orjson
+
+from serve_app.errors import BadRequest
+
+# Our encoder nests this deep; no honest request comes near.
+MAX_DEPTH = 250
+
+
+def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[str, Any]:
+    """The one JSON object in `body`, under known keys only, each in its one spelling.
+
+    Go's decoder, which Ollama uses, matches keys in any case and lets the last of equal ones win;
+    here the same happens before anything is checked, so that engine and gate read the same.
+    Keys that mean nothing to any engine are dropped. `empty` is the message for an empty body.
+
+    Raises BadRequest: no JSON, text after it, not UTF-8, not an object, nested too deep.
+    """
+    if not body.strip():
+        raise BadRequest(empty)
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise BadRequest(f"invalid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise BadRequest(f"the request body must be a JSON object, not {_json_type(value)}")
+    return value if value.keys() <= keys else _fold(value, keys)
+
+
+def _fold(value: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    # Go folds two letters beyond ASCII onto it; `lower` does it for one, the other is dropped.
+    folded = ((key if key in keys else key.lower(), item) for key, item in value.items())
+    return {key: item for key, item in folded if key in keys}
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def encode(payload: dict[str, Any]) -> bytes:
+    """`payload` as UTF-8 JSON. Raises BadRequest when it is nested deeper than MAX_DEPTH."""
+    try:
+        return orjson.dumps(payload)
+    except orjson.JSONEncodeError as exc:
+        raise BadRequest(f"the request body is nested deeper than {MAX_DEPTH} levels") from exc
+
+
+def model_of(payload: dict[str, Any]) -> str:
+    """The model that the caller asks for, as spelled. Raises BadRequest."""
+    model = payload.get("model")
+    if model is None or model == "":
+        raise BadRequest("model is required")
+    if not isinstance(model, str):
+        raise BadRequest(f"model must be a string, not {_json_type(model)}")
+    return model
+
+
+def stream_of(payload: dict[str, Any], default: bool) -> bool:
+    """Whether the answer is to be streamed. Raises BadRequest."""
+    stream = payload.get("stream")
+    if stream is None:
+        return default
+    if not isinstance(stream, bool):
+        raise BadRequest(f"stream must be a boolean, not {_json_type(stream)}")
+    return stream

@@ -1,0 +1,279 @@
+"""Every setting of the service: builder arguments, then environment, then these defaults.
+
+Serve's own options (`autoscaling_config`, `ray_actor_options`, …) get their defaults from here and
+stay overridable in a Serve config file, which Ray applies after our builder.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from serve_app.names import full_name
+
+PREFIX = "SERVE_APP_"
+Topology = Literal["auto", "direct", "gateway"]
+EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
+
+
+def _split(value: Any) -> Any:
+    """Environment variables and command lines give lists as `a,b`."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Simulated(_Model):
+    """The declared speed of the simulated engine; a rate of 0 means instant."""
+
+    cold_start_s: float = Field(0, ge=0, description="Seconds before the process listens.")
+    load_s: float = Field(0, ge=0, description="Seconds that loading a model takes.")
+    prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens per second.")
+    decode_tokens_per_s: float = Field(0, ge=0, description="Generated tokens per second, alone.")
+    decode_slowdown: float = Field(
+        0, ge=0, description="With n streams each runs at rate / (1 + slowdown * (n - 1))."
+    )
+    answer_tokens: int = Field(64, ge=1, description="Tokens of an answer without a limit.")
+
+
+class EngineSettings(_Model):
+    """The server that generates tokens, beside each replica."""
+
+    kind: EngineKind = Field("auto", description="Which engine; `auto` chooses and says why.")
+    url: str | None = Field(None, description="Address of an Ollama that something else runs.")
+    slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
+    context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
+    model_path: Path | None = Field(None, description="`llamacpp`: GGUF file; default SmolLM2.")
+    threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores.")
+    cache_ram_mib: int = Field(512, ge=0, description="RAM for old prompts, MiB; below the limit!")
+    binary: str = Field("ollama", description="`ollama`: the executable, on PATH or a path.")
+    models_dir: Path | None = Field(None, description="`ollama`: OLLAMA_MODELS.")
+    pull: bool = Field(True, description="`ollama`: pull models that are missing.")
+    env: dict[str, str] = Field({}, description="Further environment of the engine's process.")
+    start_timeout_s: float = Field(900, gt=0, description="Bound from launch to ready, with pulls.")
+    unhealthy_after_s: float = Field(
+        120, gt=0, description="Serve replaces a replica whose engine is down for longer."
+    )
+    stop_grace_s: float = Field(10, gt=0, description="From SIGTERM to SIGKILL.")
+    simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
+
+
+class Autoscaling(_Model):
+    """Ray Serve's request-based autoscaler, with defaults for LLM work."""
+
+    min_replicas: int = Field(1, ge=0, description="Never fewer; 0 needs the gateway topology.")
+    max_replicas: int = Field(1, ge=1, description="Never more.")
+    initial_replicas: int | None = Field(None, ge=0, description="At deployment.")
+    target_ongoing_requests: float | None = Field(
+        None, gt=0, description="Requests per replica to aim at; default: the engine's slots."
+    )
+    upscale_delay_s: float = Field(5, ge=0, description="Load must last this long to add replicas.")
+    downscale_delay_s: float = Field(300, ge=0, description="And this long below to remove them.")
+    downscale_to_zero_delay_s: float | None = Field(None, ge=0, description="From one to none.")
+    look_back_period_s: float = Field(10, gt=0, description="Load is averaged over this window.")
+    metrics_interval_s: float = Field(2, gt=0, description="How often replicas report their load.")
+
+
+class Pool(_Model):
+    """One kind of worker: identical replicas, each with one engine that serves `models`."""
+
+    name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Deployment name.")
+    models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
+    engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
+    queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
+    autoscaling: Autoscaling = Field(Autoscaling(), description="Bounds and speed of scaling.")
+    ray_actor_options: dict[str, Any] = Field(
+        {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
+    )
+
+    @property
+    def admitted(self) -> int:
+        """Requests that one replica holds at most: those in slots and those in its queue."""
+        return self.engine.slots + self.queue
+
+    @property
+    def max_ongoing_requests(self) -> int:
+        """Just above what we admit: the surplus gets our own 503 in its dialect, at once."""
+        return self.admitted + 4
+
+    @property
+    def target_ongoing_requests(self) -> float:
+        full = self.engine.slots if self.queue else self.engine.slots - 0.5
+        return self.autoscaling.target_ongoing_requests or full
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        scaling, engine = self.autoscaling, self.engine
+        low, high = scaling.min_replicas, scaling.max_replicas
+        initial = low if scaling.initial_replicas is None else scaling.initial_replicas
+        _refuse(
+            (
+                self.target_ongoing_requests >= self.admitted,
+                f"autoscaling.target_ongoing_requests ({self.target_ongoing_requests:g}) must be "
+                f"below engine.slots + queue ({self.admitted}), the most that a replica holds "
+                "(max_ongoing_requests lies just above): it would never scale up",
+            ),
+            (
+                low > high,
+                f"autoscaling.min_replicas ({low}) is above autoscaling.max_replicas ({high})",
+            ),
+            (
+                not low <= initial <= high,
+                f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
+            ),
+            (engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"),
+            (
+                bool(engine.url) and engine.kind not in ("auto", "attach"),
+                f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
+            ),
+            (
+                engine.kind == "llamacpp" and len(self.models) > 1,
+                f"models names {len(self.models)}, but engine.kind llamacpp serves one",
+            ),
+            *((True, f"models names {name} twice") for name in _duplicates(self.models)),
+        )
+        return self
+
+
+class Settings(BaseSettings):
+    """Arguments of `serve_app:app`; in the environment SERVE_APP_NAME, nested with `__`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # The short form of one pool
+    models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
+    engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
+    queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
+    autoscaling: Autoscaling = Field(Autoscaling(), description="Bounds and speed of scaling.")
+    ray_actor_options: dict[str, Any] = Field(
+        {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
+    )
+    pools: tuple[Pool, ...] = Field(
+        (), description="Several kinds of worker; instead of the five settings above."
+    )
+    topology: Topology = Field("auto", description="One hop (`direct`) or a `gateway` with pools.")
+
+    # Who may ask
+    api_keys_file: Path | None = Field(None, description="File of `name: key` lines; # comments.")
+    api_keys: dict[str, SecretStr] = Field({}, description="Keys by name; prefer the file.")
+    allowed_hosts: Names = Field(
+        (), description="Host names accepted without keys, besides Ollama's; `*` = any."
+    )
+    allowed_origins: Names = Field(
+        (), description="Origins that browsers may call from, besides Ollama's; `*` = any."
+    )
+
+    # Bounds
+    max_body_mib: float = Field(32, gt=0, description="Largest request body, MiB.")
+    body_timeout_s: float = Field(30, gt=0, description="For a request body to arrive.")
+    max_tokens: int = Field(4096, ge=1, description="Most tokens that one request may generate.")
+    generation_timeout_s: float = Field(600, gt=0, description="Longest generation; see shutdown.")
+    first_token_timeout_s: float = Field(120, gt=0, description="Until a stream's first token.")
+    queue_timeout_s: float = Field(60, gt=0, description="Longest wait for a slot.")
+    engine_wait_s: float = Field(
+        20, ge=0, description="How long a request without a first byte waits for a lost engine."
+    )
+    allow_model_options: bool = Field(
+        False, description="Pass keep_alive and options that make Ollama reload a model."
+    )
+
+    # Logs
+    log_format: Literal["text", "json"] = Field("text", description="Form of the log lines.")
+    request_log: bool = Field(True, description="One line per request.")
+
+    @property
+    def all_pools(self) -> tuple[Pool, ...]:
+        return self.pools or (
+            Pool(
+                models=self.models,
+                engine=self.engine,
+                queue=self.queue,
+                autoscaling=self.autoscaling,
+                ray_actor_options=self.ray_actor_options,
+            ),
+        )
+
+    @property
+    def shutdown_timeout_s(self) -> float:
+        """Long enough for every generation that may be running when a replica must go."""
+        return self.queue_timeout_s + self.generation_timeout_s + 30
+
+    @property
+    def resolved_topology(self) -> Literal["direct", "gateway"]:
+        """`auto`: direct when one pool that always has a replica is all there is."""
+        if self.topology != "auto":
+            return self.topology
+        one = len(self.all_pools) == 1 and self.all_pools[0].autoscaling.min_replicas > 0
+        return "direct" if one else "gateway"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        pools = self.all_pools
+        short = sorted(self.model_fields_set & SHORT_FORM) if self.pools else []
+        _refuse(
+            *((True, f"{name} is set beside pools; set it in a pool") for name in short),
+            *((True, f"pools names {n} twice") for n in _twice(pool.name for pool in pools)),
+            *(
+                (True, f"models: {name} belongs to more than one pool")
+                for name in _duplicates(tuple(name for pool in pools for name in pool.models))
+            ),
+            (
+                self.topology == "direct" and len(pools) > 1,
+                f"topology direct serves one pool, but pools names {len(pools)}",
+            ),
+            (
+                self.topology == "direct" and pools[0].autoscaling.min_replicas == 0,
+                "topology direct can't scale to zero: autoscaling.min_replicas must be at least 1",
+            ),
+            (
+                self.first_token_timeout_s > self.generation_timeout_s,
+                "first_token_timeout_s is above generation_timeout_s",
+            ),
+            *((True, f"{name} is no setting") for name in _unknown_environment()),
+        )
+        return self
+
+
+SHORT_FORM = {"models", "engine", "queue", "autoscaling", "ray_actor_options"}
+
+
+def _refuse(*rules: tuple[bool, str]) -> None:
+    """Raise the sentence of the first rule that is broken."""
+    for broken, sentence in rules:
+        if broken:
+            raise ValueError(sentence)
+
+
+def _twice(items: Iterable[str]) -> list[str]:
+    return [item for item, count in Counter(items).items() if count > 1]
+
+
+def _duplicates(names: tuple[str, ...]) -> list[str]:
+    return _twice(full_name(name) for name in names)
+
+
+def _unknown_environment() -> list[str]:
+    """Names like SERVE_APP_MODLES: a typing error must not pass in silence."""
+    ours = (name for name in os.environ if name.startswith(PREFIX))
+    return [name for name in ours if not _is_known(name.removeprefix(PREFIX).lower())]
+
+
+def _is_known(name: str) -> bool:
+    return name.startswith("test_") or name.partition("__")[0] in Settings.model_fields

@@ -1,0 +1,54 @@
+"""One local Ray and one Serve for all tests here; the application is deployed per module."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
+
+import pytest
+import ray
+from ray import serve
+
+from serve_app.application import app
+from serve_app.engines.process import free_port
+from serve_app.settings import Settings
+
+Deploy = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    ray.init(
+        num_cpus=8,  # a promise, not a count: the tests need many small replicas
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        _system_config={"metrics_report_interval_ms": 500},
+    )
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def port(ray_cluster: None) -> int:
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    return port
+
+
+@pytest.fixture(scope="module")
+def deploy(port: int) -> Iterator[Deploy]:
+    """Deploy the application with some settings; returns its address, when it is ready."""
+
+    def run(**settings: Any) -> str:
+        built = app(Settings.model_validate(settings))
+        serve.run(built, name="default", logging_config={"enable_access_log": False})
+        return f"http://127.0.0.1:{port}"
+
+    yield run
+    serve.delete("default")

@@ -1,0 +1,24 @@
+"""What Ray is told about the application."""
+
+import inspect
+
+from serve_app.application import app
+from serve_app.settings import Settings
+
+
+def test_ray_validates_the_arguments_of_app() -> None:
+    """Ray looks at the annotation: as text it would pass a plain dict and check nothing."""
+    (parameter,) = inspect.signature(app).parameters.values()
+    assert parameter.annotation is Settings
+
+
+def test_deployment_gets_its_options() -> None:
+    """Serve's bounds lie just above ours, and shutdown waits out the longest generation."""
+    settings = Settings.model_validate({"engine": {"slots": 3}, "queue": 5})
+    deployment = app(settings)._bound_deployment
+    scaling = deployment._deployment_config.autoscaling_config
+    assert deployment.max_ongoing_requests == 3 + 5 + 4
+    assert scaling.target_ongoing_requests == 3
+    config = deployment._deployment_config
+    assert config.graceful_shutdown_timeout_s > settings.generation_timeout_s
+    assert (config.max_queued_requests, config.backpressure_config.status_code) == (48, 503)

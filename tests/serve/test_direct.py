@@ -1,0 +1,161 @@
+"""The direct topology behind Serve's own proxy, before a simulated engine that counts."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+
+from tests.support.service import Simulator, start_simulator
+from tests.support.waiting import eventually
+
+MESSAGES = [{"role": "user", "content": "tell me more"}]
+CHAT = {"model": "smollm2:135m", "messages": MESSAGES, "max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Simulator]:
+    simulator = start_simulator("--decode-tokens-per-s", "200", "--slots", "2")
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture(scope="module")
+def url(deploy, shared: Simulator) -> str:
+    return deploy(
+        models="smollm2:135m,other",
+        engine={"kind": "attach", "url": shared.url, "slots": 2},
+        queue=2,
+        max_body_mib=1,
+        log_format="json",
+    )
+
+
+@pytest.fixture
+def simulator(shared: Simulator) -> Simulator:
+    shared.fault(kind="none")
+    shared.reset()
+    return shared
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}, b"data: [DONE]\n\n"),
+        ("/api/chat", {"messages": MESSAGES}, b"}\n"),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 5, "stream": True}, b'stop"}\n\n'),
+        ("/v1/responses", {"input": "x", "stream": True}, b'"response.completed"}\n\n'),
+    ],
+)
+async def test_streams_come_whole(
+    client: httpx.AsyncClient, simulator: Simulator, path: str, body: dict[str, object], end: bytes
+) -> None:
+    """Every dialect streams through Serve, with one request id: Serve's."""
+    answer = await client.post(path, json={"model": "smollm2:135m", **body})
+    assert answer.status_code == 200
+    assert answer.content.endswith(end)
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    assert simulator.reached == {path: 1}
+
+
+async def test_headers_come_with_the_first_token(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    """So an error before it keeps its status, and time to first byte is time to first token."""
+    simulator.fault(kind="comment", for_s=0.3, every_s=0.05)
+    async with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}):
+        assert simulator.stats()["tokens"] >= 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_hang_up_reaches_the_engine(
+    client: httpx.AsyncClient, simulator: Simulator, stream: bool
+) -> None:
+    """Whoever leaves takes the engine's work along, streamed or not."""
+    body = {**CHAT, "max_tokens": 4000, "stream": stream}
+    asking = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+    await eventually(lambda: simulator.stats()["in_flight"] == 1)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await eventually(lambda: simulator.stats()["in_flight"] == 0, within_s=2)
+    assert simulator.stats()["aborts"] == 1
+
+
+async def test_too_many_are_refused_in_their_dialect(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    """Two run, two wait, the rest get our own 503 with a time to come back."""
+    body = {**CHAT, "max_tokens": 60, "stream": False}
+    answers = await asyncio.gather(
+        *(client.post("/v1/chat/completions", json=body) for _ in range(6))
+    )
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(refused) == 2
+    assert all(answer.headers["retry-after"] == "1" for answer in refused)
+    assert all("busy" in answer.json()["error"]["message"] for answer in refused)
+    assert simulator.reached == {"/v1/chat/completions": 4}
+    assert simulator.stats()["max_in_flight"] == 2
+
+
+async def test_oversize_bodies_are_refused(client: httpx.AsyncClient, simulator: Simulator) -> None:
+    """Through Serve's proxy too."""
+    answer = await client.post("/v1/chat/completions", content=b"x" * (2 << 20))
+    assert answer.status_code == 413
+    assert simulator.reached == {}
+
+
+async def test_each_request_has_one_line_in_the_log(client: httpx.AsyncClient) -> None:
+    """As JSON, under the request id that the caller got."""
+    answer = await client.post("/v1/chat/completions", json=CHAT)
+    request_id = answer.headers["x-request-id"]
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
+    found: list[dict[str, object]] = []
+
+    def logged() -> bool:
+        text = "".join(file.read_text() for file in folder.glob("replica_*pool*.log"))
+        found[:] = [json.loads(line) for line in text.splitlines() if request_id in line]
+        return bool(found)
+
+    await eventually(logged)
+    (line,) = found
+    assert line["request_id"] == request_id
+    assert (line["path"], line["status"], line["outcome"]) == ("/v1/chat/completions", 200, "ok")
+    assert (line["model"], line["generated_tokens"]) == ("smollm2:135m", 8)
+
+
+METRICS = [
+    'llm_requests_total.*dialect="openai".*outcome="ok"',
+    "llm_requests_in_flight",
+    "llm_ttft_seconds_bucket",
+    "llm_inter_token_seconds_bucket",
+    "llm_request_seconds_bucket",
+    'llm_prompt_tokens_total.*model="smollm2:135m"',
+    "llm_generated_tokens_total",
+    "llm_engine_ready",
+    "llm_engine_restarts",
+    'llm_engine_start_seconds.*phase="load"',
+]
+
+
+async def test_metrics_are_exported(client: httpx.AsyncClient) -> None:
+    """Under Ray's own endpoint, labelled by model and dialect."""
+    body = {**CHAT, "max_tokens": 40, "stream": True, "stream_options": {"include_usage": True}}
+    await client.post("/v1/chat/completions", json=body)
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+    def exported() -> bool:
+        text = httpx.get(address, trust_env=False).text
+        return all(re.search(f"ray_{pattern}", text) for pattern in METRICS)
+
+    await eventually(exported, within_s=30)

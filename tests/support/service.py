@@ -1,0 +1,167 @@
+"""A whole service without Ray: the API on a real socket, before a real simulated engine."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+
+from serve_app.api.build import build_api
+from serve_app.api.exchange import Exchange
+from serve_app.dispatch import Admission, LocalDispatcher
+from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.lifecycle import Lifecycle
+from serve_app.engines.upstream import new_session
+from serve_app.settings import EngineSettings, Settings
+from tests.support.waiting import eventually
+
+MODELS = "smollm2:135m,other"
+
+
+# What the lifecycle asks by itself, at any time.
+PROBES = {"/api/ps", "/api/version", "/api/tags"}
+
+
+class Simulator:
+    """A running simulated engine and what it has counted."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.url = process.stdout.readline().split()[-1]
+        self._http = httpx.Client(base_url=self.url, trust_env=False, verify=False)
+
+    def stats(self) -> dict[str, Any]:
+        return self._http.get("/_sim/stats").json()
+
+    def fault(self, **fault: Any) -> None:
+        self._http.post("/_sim/fault", json=fault).raise_for_status()
+
+    def reset(self) -> None:
+        self._http.post("/_sim/reset").raise_for_status()
+
+    @property
+    def reached(self) -> dict[str, int]:
+        """Requests by path since the last reset, without the lifecycle's own probes."""
+        counted = self.stats()["requests"]
+        return {path: number for path, number in counted.items() if path not in PROBES}
+
+    @property
+    def last_body(self) -> dict[str, Any]:
+        """The body of the last request that was no probe."""
+        history = self.stats()["history"]
+        bodies = [entry["body"] for entry in history if entry["path"] not in PROBES]
+        return json.loads(bodies[-1])
+
+    def stop(self) -> None:
+        self._http.close()
+        self.process.terminate()
+        self.process.communicate()
+
+
+def start_simulator(*options: str) -> Simulator:
+    command = [sys.executable, "-m", "serve_app.engines.simulator", "--models", MODELS, *options]
+    return Simulator(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+
+
+class Noted:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.ended_exchanges: list[Exchange] = []
+        self.running = 0
+
+    def began(self, exchange: Exchange) -> None:
+        self.running += 1
+
+    def ended(self, exchange: Exchange) -> None:
+        self.running -= 1
+        self.ended_exchanges.append(exchange)
+
+    @property
+    def last(self) -> Exchange:
+        return self.ended_exchanges[-1]
+
+
+class Service(httpx.AsyncClient):
+    """A client of one running service, with its observer and its engine."""
+
+    def __init__(self, url: str, noted: Noted, engine: Lifecycle) -> None:
+        super().__init__(base_url=url, timeout=20, trust_env=False, verify=False)
+        self.noted = noted
+        self.engine = engine
+        self.port = httpx.URL(url).port
+
+
+@asynccontextmanager
+async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Service]:
+    """A service with `settings` in front of `simulator`."""
+    engine_settings = EngineSettings(
+        kind="attach", url=simulator.url, slots=settings.pop("slots", 4)
+    )
+    built = Settings(models=("smollm2:135m", "other"), engine=engine_settings, **settings)
+    session, noted = new_session(), Noted()
+    (pool,) = built.all_pools
+    engine = new_engine(await choose(pool), session, built.first_token_timeout_s)
+    await engine.ready()
+    simulator.reset()
+    admission = Admission(pool.engine.slots, pool.queue, built.queue_timeout_s)
+    dispatcher = LocalDispatcher(engine, admission, built.generation_timeout_s, built.engine_wait_s)
+    api = build_api(built, dispatcher, noted, engine.stop)
+    try:
+        async with listening(api) as url, Service(url, noted, engine) as service:
+            yield service
+    finally:
+        await engine.stop()
+        await session.close()
+
+
+class CancellingServer:
+    """Cancels a request whose caller hangs up, as Ray Serve does around each ASGI application."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self._api(scope, receive, send)
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+        request = asyncio.create_task(self._api(scope, messages.get, send))
+        watch = asyncio.create_task(self._watch(receive, messages))
+        try:
+            await asyncio.wait({request, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watch.cancel()
+            request.cancel() if not request.done() else None
+            await asyncio.gather(request, watch, return_exceptions=True)
+
+    async def _watch(self, receive: Any, messages: asyncio.Queue[Any]) -> None:
+        message = {"type": "http.request"}
+        while message["type"] != "http.disconnect":
+            message = await receive()
+            messages.put_nowait(message)
+
+
+@asynccontextmanager
+async def listening(api: Any) -> AsyncIterator[str]:
+    """`api` behind uvicorn, as in a replica, on a free port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    # Ray's uvloop sets this by itself; without it each small answer waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    server = uvicorn.Server(
+        uvicorn.Config(CancellingServer(api), log_level="warning", lifespan="on")
+    )
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        await eventually(lambda: server.started)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()

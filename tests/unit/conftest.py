@@ -1,0 +1,33 @@
+"""Fixtures of the unit tests: one simulated engine for all, one service for each."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.service import Service, Simulator, serving, start_simulator
+
+
+@pytest.fixture(scope="session")
+def shared_simulator() -> Iterator[Simulator]:
+    simulator = start_simulator("--decode-tokens-per-s", "2000", "--slots", "4")
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture
+def simulator(shared_simulator: Simulator) -> Simulator:
+    shared_simulator.fault(kind="none")
+    shared_simulator.reset()
+    return shared_simulator
+
+
+@pytest.fixture(scope="session")
+async def shared_service(shared_simulator: Simulator) -> AsyncIterator[Service]:
+    async with serving(shared_simulator) as running:
+        yield running
+
+
+@pytest.fixture
+def service(shared_service: Service, simulator: Simulator) -> Service:
+    """With default settings, in front of `simulator`."""
+    return shared_service

@@ -24,7 +24,15 @@ _GRACE_S = 90.0
 
 # The engine's threads share these cores with the service: Ray's usual niceness would starve it.
 _DEFAULTS = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
-_HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+_HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # The log on the terminal, line by line, as without it.
+    "RAY_SERVE_LOG_TO_STDERR": "1",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    # Nobody else routes to this one machine: no half minute for them to notice that it goes.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+}
 
 _CONFIG = """\
 http_options: {{host: {host}, port: {port}}}
@@ -86,11 +94,18 @@ class _Chosen:
     """The engine that a replica has chosen, as it says itself in the log."""
 
     def __init__(self) -> None:
-        self.engine = "engine: see the log"
+        self._seen = threading.Event()
+        self._engine = "engine: see the log"
 
     def look(self, line: str) -> None:
         if found := re.search(r"chosen: (engine .*)", line):
-            self.engine = re.sub(r"\x1b\[\d+m", "", found[1])
+            self._engine = re.sub(r"\x1b\[\d+m", "", found[1])
+            self._seen.set()
+
+    def wait(self) -> str:
+        """Ray passes log lines on with some delay."""
+        self._seen.wait(5)
+        return self._engine
 
 
 def _announce(process: subprocess.Popen[str], url: str, chosen: _Chosen) -> None:
@@ -105,7 +120,7 @@ def _announce(process: subprocess.Popen[str], url: str, chosen: _Chosen) -> None
         '"messages": [{"role": "user", "content": "Say hello."}]}'
     )
     print(
-        f"\nReady at {url} (documentation: {url}/docs)\n{chosen.engine}\nTry:\n"
+        f"\nReady at {url} (documentation: {url}/docs)\n{chosen.wait()}\nTry:\n"
         f"  curl -N {url}/v1/chat/completions -d '{body}'\nCtrl-C ends it.\n",
         flush=True,
     )

@@ -1,6 +1,7 @@
 """Thin Ray Serve shells around plain objects."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from ray import serve
@@ -33,7 +34,7 @@ class DirectPool:
         self._engine: Engine | None = None
 
     async def __serve_build_asgi_app__(self) -> Api:
-        _warn_if_exposed(self._settings)
+        _warn_of_what_is_odd(self._settings, self._pool)
         settings, observer = self._settings, ServeObserver(logger, self._settings.request_log)
         self._session = new_session()
         self._gauges = EngineGauges()
@@ -85,12 +86,55 @@ def options(settings: Settings, pool: Pool) -> dict[str, Any]:
     }
 
 
-def _warn_if_exposed(settings: Settings) -> None:
+def _warn_of_what_is_odd(settings: Settings, pool: Pool) -> None:
+    """What only the replica can see: overrides by a Serve config file come after our builder."""
+    config = serve.get_replica_context()._deployment_config
+    scaling = config.autoscaling_config
+    target = scaling.target_ongoing_requests if scaling else None
     client = _get_global_client()
-    host = client.http_config.host if client else None
-    if host not in (None, "127.0.0.1", "localhost", "::1") and not guard(settings).has_keys:
-        logger.warning(
-            "listening on %s without API keys: whoever reaches this port uses the models; "
-            "set api_keys_file",
-            host,
+    host = client.http_config.host if client else "127.0.0.1"
+    for sentence in [
+        *contradictions(
+            settings,
+            pool,
+            max_ongoing_requests=config.max_ongoing_requests,
+            target_ongoing_requests=target,
+            graceful_shutdown_timeout_s=config.graceful_shutdown_timeout_s,
+        ),
+        *exposure(host, has_keys=guard(settings).has_keys),
+    ]:
+        logger.warning("%s", sentence)
+
+
+def contradictions(
+    settings: Settings,
+    pool: Pool,
+    *,
+    max_ongoing_requests: int,
+    target_ongoing_requests: float | None,
+    graceful_shutdown_timeout_s: float,
+) -> Iterator[str]:
+    """What is wrong with Serve's options as they are in force, a sentence each."""
+    if target_ongoing_requests and target_ongoing_requests >= max_ongoing_requests:
+        yield (
+            f"target_ongoing_requests ({target_ongoing_requests:g}) is not below "
+            f"max_ongoing_requests ({max_ongoing_requests}): the pool will never scale up"
+        )
+    if max_ongoing_requests < pool.admitted:
+        yield (
+            f"max_ongoing_requests ({max_ongoing_requests}) is below engine.slots + queue "
+            f"({pool.admitted}): requests will wait where the autoscaler can't see them"
+        )
+    if graceful_shutdown_timeout_s < settings.generation_timeout_s:
+        yield (
+            f"graceful_shutdown_timeout_s ({graceful_shutdown_timeout_s:g}) is below "
+            f"generation_timeout_s ({settings.generation_timeout_s:g}): long answers will be cut"
+        )
+
+
+def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
+    if host not in (None, "127.0.0.1", "localhost", "::1") and not has_keys:
+        yield (
+            f"listening on {host} without API keys: whoever reaches this port uses the models; "
+            "set api_keys_file"
         )

@@ -75,6 +75,9 @@ async def _send_static(
     await send_body(send, 200, body, headers)
 
 
+_TITLES = {"openai": "OpenAI", "ollama": "Ollama", "anthropic": "Anthropic"}
+
+
 def describe(routes: list[Route], models: list[str]) -> dict[str, Any]:
     """The OpenAPI 3.0 document of `routes`."""
     paths: dict[str, dict[str, Any]] = {}
@@ -99,7 +102,7 @@ def _operation(route: Route, models: list[str]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{route.method} {route.path}",
-        "tags": ["Operations" if route.open else dialect_of(route.path).name.capitalize()],
+        "tags": ["Operations" if route.open else _TITLES[dialect_of(route.path).name]],
         "security": [] if route.open else [{}, {"bearer": []}, {"key": []}],
         "responses": _responses(route),
     }

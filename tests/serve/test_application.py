@@ -2,7 +2,10 @@
 
 import inspect
 
+import pytest
+
 from serve_app.application import app
+from serve_app.deployments import contradictions, exposure
 from serve_app.settings import Settings
 
 
@@ -22,3 +25,41 @@ def test_deployment_gets_its_options() -> None:
     config = deployment._deployment_config
     assert config.graceful_shutdown_timeout_s > settings.generation_timeout_s
     assert (config.max_queued_requests, config.backpressure_config.status_code) == (48, 503)
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"target_ongoing_requests": 30.0}, "never scale up"),
+        ({"max_ongoing_requests": 10}, "can't see them"),
+        ({"graceful_shutdown_timeout_s": 20.0}, "will be cut"),
+        ({}, None),
+    ],
+)
+def test_a_replica_sees_contradictions_of_a_config_file(
+    changed: dict[str, float], word: str | None
+) -> None:
+    """Overrides come after our builder, so the replica says what is wrong with them."""
+    settings = Settings()
+    (pool,) = settings.all_pools
+    sound = {
+        "max_ongoing_requests": pool.max_ongoing_requests,
+        "target_ongoing_requests": pool.target_ongoing_requests,
+        "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
+    }
+    sentences = list(contradictions(settings, pool, **(sound | changed)))  # type: ignore[arg-type]
+    assert [word in sentence for sentence in sentences if word] == ([True] if word else [])
+
+
+@pytest.mark.parametrize(
+    ("host", "has_keys", "warned"),
+    [
+        ("127.0.0.1", False, False),
+        ("0.0.0.0", False, True),
+        ("10.0.0.1", False, True),
+        ("0.0.0.0", True, False),
+    ],
+)
+def test_an_open_port_without_keys_is_warned_of(host: str, has_keys: bool, warned: bool) -> None:
+    """Whoever reaches it could use the models."""
+    assert bool(list(exposure(host, has_keys=has_keys))) == warned

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.service import Service, Simulator, serving
+from tests.support.service import Service, Simulator, serving, start_simulator
 from tests.support.waiting import eventually
 
 MESSAGES = [{"role": "user", "content": "tell me more"}]
@@ -175,3 +175,16 @@ async def test_an_answer_that_broke_before_its_first_byte_is_tried_again(
     assert answer.status_code == 200
     assert b'"done":true' in answer.content
     assert simulator.reached["/api/chat"] == 2
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_an_engine_that_stays_away_is_503(path: str) -> None:
+    """Within its bound a request waits for a lost engine; then it is told when to come back."""
+    simulator = start_simulator()
+    async with serving(simulator, engine_wait_s=0.05) as service:
+        simulator.stop()
+        answer = await service.post(path, json=body(path))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "2"
+        assert "engine" in answer.text
+        assert service.noted.last.outcome == "upstream_error"

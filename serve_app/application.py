@@ -8,9 +8,14 @@ from typing import cast
 
 from ray.serve import Application, Deployment
 
-from serve_app.deployments import DirectPool, options
-from serve_app.errors import SettingsError
+from serve_app import deployments
+from serve_app.deployments import direct_options, gateway_options, worker_options
 from serve_app.settings import Settings
+
+# What the decorators have made of the classes.
+DirectPool = cast(Deployment, deployments.DirectPool)
+WorkerPool = cast(Deployment, deployments.WorkerPool)
+Gateway = cast(Deployment, deployments.Gateway)
 
 
 def app(args: Settings) -> Application:
@@ -18,8 +23,11 @@ def app(args: Settings) -> Application:
 
     Raises pydantic.ValidationError, naming the field, for settings that can't work.
     """
-    if args.resolved_topology == "gateway":
-        raise SettingsError("topology: the gateway is not built yet; use one pool, never empty")
-    (pool,) = args.all_pools
-    deployment = cast(Deployment, DirectPool)  # what the decorators have made of it
-    return deployment.options(**options(args, pool)).bind(args)
+    if args.resolved_topology == "direct":
+        (pool,) = args.all_pools
+        return DirectPool.options(**direct_options(args, pool)).bind(args)
+    pools = {
+        pool.name: WorkerPool.options(**worker_options(args, pool)).bind(args, pool)
+        for pool in args.all_pools
+    }
+    return Gateway.options(**gateway_options(args)).bind(args, pools)

@@ -47,7 +47,9 @@ class Failure:
 Frame = Head | bytes | Failure
 
 
-async def frames(send: Callable[[], Awaitable[Answer]], window_s: float) -> AsyncIterator[Frame]:
+async def frames(
+    send: Callable[[], Awaitable[Answer]], window_s: float
+) -> AsyncGenerator[Frame, None]:
     """What `send` answers, frame by frame: a head and pieces, or a failure at any place."""
     try:
         answer = await send()

@@ -1,14 +1,20 @@
 """Thin Ray Serve shells around plain objects."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 
 from serve_app.api.app import Api
 from serve_app.api.build import build_api, guard
+from serve_app.crossing import Frame, frames
+from serve_app.engines.base import Call
+from serve_app.gateway import GatewayDispatcher
 from serve_app.metrics import EngineGauges, ServeObserver
 from serve_app.replica import Replica
 from serve_app.settings import Pool, Settings
@@ -39,21 +45,97 @@ class DirectPool:
             self._replica.check_health()
 
 
-def options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Serve's options of a pool's deployment: defaults that a Serve config file may override."""
-    scaling = pool.autoscaling
+@serve.deployment
+class WorkerPool:
+    """The gateway topology's pool: answers calls over a handle."""
+
+    async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
+        # Serve awaits it: a replica is running when its engine is ready.
+        self._window_s = settings.gateway.join_ms / 1000
+        self._replica = Replica(settings, pool, EngineGauges().show)
+        self._dispatcher = await self._replica.start()
+
+    async def answer(self, call: Call) -> AsyncIterator[Frame]:
+        async with aclosing(frames(partial(self._dispatcher.send, call), self._window_s)) as answer:
+            async for frame in answer:
+                yield frame
+
+    async def check_health(self) -> None:
+        self._replica.check_health()
+
+    async def __del__(self) -> None:
+        await self._replica.stop()
+
+
+@serve.deployment
+@serve.ingress()
+class Gateway:
+    """The gateway topology's ingress: checks, routes by model, relays."""
+
+    def __init__(self, settings: Settings, pools: dict[str, DeploymentHandle[Any]]) -> None:
+        self._settings = settings
+        self._pools = pools
+
+    async def __serve_build_asgi_app__(self) -> Api:
+        dispatcher = GatewayDispatcher(self._settings, self._pools)
+        observer = ServeObserver(logger, self._settings.request_log)
+        return build_api(self._settings, dispatcher, observer, _nothing)
+
+
+async def _nothing() -> None:
+    """A gateway owns nothing that must be stopped."""
+
+
+def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
+    """Serve's options of a pool that is the ingress: defaults that a config file may override."""
+    # Just above what we admit: the surplus gets our own 503, at once, in its dialect.
+    most = pool.admitted + 4
+    return _pool_options(settings, pool) | {
+        "max_ongoing_requests": most,
+        "max_queued_requests": 4 * most,
+        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
+    }
+
+
+def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
+    """Of a pool behind the gateway: what it can't admit waits in the gateway for any replica."""
+    return _pool_options(settings, pool) | {
+        "max_ongoing_requests": pool.admitted,
+        "max_queued_requests": 4 * pool.admitted,
+    }
+
+
+def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     return {
         "name": pool.name,
         "ray_actor_options": pool.ray_actor_options,
-        "max_ongoing_requests": pool.max_ongoing_requests,
-        "max_queued_requests": 4 * pool.max_ongoing_requests,
-        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
-        "logging_config": {"encoding": settings.log_format.upper(), "enable_access_log": False},
-        "autoscaling_config": scaling.model_dump(exclude_none=True)
+        "logging_config": _logging(settings),
+        "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
         | {"target_ongoing_requests": pool.target_ongoing_requests},
     }
+
+
+def gateway_options(settings: Settings) -> dict[str, Any]:
+    gateway = settings.gateway
+    return {
+        "name": "gateway",
+        "ray_actor_options": gateway.ray_actor_options,
+        "max_ongoing_requests": gateway.max_ongoing_requests,
+        "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
+        "graceful_shutdown_wait_loop_s": 1.0,
+        "logging_config": _logging(settings),
+        "autoscaling_config": {
+            "min_replicas": gateway.min_replicas,
+            "max_replicas": gateway.max_replicas,
+            "target_ongoing_requests": gateway.target_ongoing_requests,
+        },
+    }
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    return {"encoding": settings.log_format.upper(), "enable_access_log": False}
 
 
 def _warn_of_what_is_odd(settings: Settings, pool: Pool) -> None:

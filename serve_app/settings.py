@@ -34,6 +34,21 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+def _refuse(*rules: tuple[bool, str]) -> None:
+    """Raise the sentence of the first rule that is broken."""
+    for broken, sentence in rules:
+        if broken:
+            raise ValueError(sentence)
+
+
+def _twice(items: Iterable[str]) -> list[str]:
+    return [item for item, count in Counter(items).items() if count > 1]
+
+
+def _duplicates(names: tuple[str, ...]) -> list[str]:
+    return _twice(full_name(name) for name in names)
+
+
 class Simulated(_Model):
     """The declared speed of the simulated engine; a rate of 0 means instant."""
 
@@ -103,11 +118,6 @@ class Pool(_Model):
         return self.engine.slots + self.queue
 
     @property
-    def max_ongoing_requests(self) -> int:
-        """Just above what we admit: the surplus gets our own 503 in its dialect, at once."""
-        return self.admitted + 4
-
-    @property
     def target_ongoing_requests(self) -> float:
         full = self.engine.slots if self.queue else self.engine.slots - 0.5
         return self.autoscaling.target_ongoing_requests or full
@@ -122,7 +132,7 @@ class Pool(_Model):
                 self.target_ongoing_requests >= self.admitted,
                 f"autoscaling.target_ongoing_requests ({self.target_ongoing_requests:g}) must be "
                 f"below engine.slots + queue ({self.admitted}), the most that a replica holds "
-                "(max_ongoing_requests lies just above): it would never scale up",
+                "(max_ongoing_requests): it would never scale up",
             ),
             (
                 low > high,
@@ -142,6 +152,34 @@ class Pool(_Model):
                 f"models names {len(self.models)}, but engine.kind llamacpp serves one",
             ),
             *((True, f"models names {name} twice") for name in _duplicates(self.models)),
+        )
+        return self
+
+
+class GatewaySettings(_Model):
+    """The ingress of the gateway topology: no engine, only ways to the pools."""
+
+    min_replicas: int = Field(1, ge=1, description="Never fewer.")
+    max_replicas: int = Field(4, ge=1, description="Never more.")
+    target_ongoing_requests: float = Field(64, gt=0, description="Requests per replica to aim at.")
+    max_ongoing_requests: int = Field(1000, ge=1, description="Requests of one replica at most.")
+    ray_actor_options: dict[str, Any] = Field({}, description="Ray resources of a replica.")
+    join_ms: float = Field(20, ge=0, description="Later pieces of a stream are joined this long.")
+    hold_s: float = Field(300, gt=0, description="Longest wait for a pool's first replica.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        target, most = self.target_ongoing_requests, self.max_ongoing_requests
+        _refuse(
+            (
+                target >= most,
+                f"gateway.target_ongoing_requests ({target:g}) must be below "
+                f"gateway.max_ongoing_requests ({most})",
+            ),
+            (
+                self.min_replicas > self.max_replicas,
+                "gateway.min_replicas is above gateway.max_replicas",
+            ),
         )
         return self
 
@@ -169,6 +207,9 @@ class Settings(BaseSettings):
         (), description="Several kinds of worker; instead of the five settings above."
     )
     topology: Topology = Field("auto", description="One hop (`direct`) or a `gateway` with pools.")
+    gateway: GatewaySettings = Field(
+        GatewaySettings(), description="The ingress of the gateway topology."
+    )
 
     # Who may ask
     api_keys_file: Path | None = Field(None, description="File of `name: key` lines; # comments.")
@@ -229,6 +270,7 @@ class Settings(BaseSettings):
         short = sorted(self.model_fields_set & SHORT_FORM) if self.pools else []
         _refuse(
             *((True, f"{name} is set beside pools; set it in a pool") for name in short),
+            *((pool.name == "gateway", "pools: the name gateway is taken") for pool in pools),
             *((True, f"pools names {n} twice") for n in _twice(pool.name for pool in pools)),
             *(
                 (True, f"models: {name} belongs to more than one pool")
@@ -252,21 +294,6 @@ class Settings(BaseSettings):
 
 
 SHORT_FORM = {"models", "engine", "queue", "autoscaling", "ray_actor_options"}
-
-
-def _refuse(*rules: tuple[bool, str]) -> None:
-    """Raise the sentence of the first rule that is broken."""
-    for broken, sentence in rules:
-        if broken:
-            raise ValueError(sentence)
-
-
-def _twice(items: Iterable[str]) -> list[str]:
-    return [item for item, count in Counter(items).items() if count > 1]
-
-
-def _duplicates(names: tuple[str, ...]) -> list[str]:
-    return _twice(full_name(name) for name in names)
 
 
 def _unknown_environment() -> list[str]:

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from serve_app.application import app
-from serve_app.deployments import contradictions, exposure
+from serve_app.deployments import contradictions, direct_options, exposure
 from serve_app.settings import Settings
 
 
@@ -43,7 +43,7 @@ def test_a_replica_sees_contradictions_of_a_config_file(
     settings = Settings()
     (pool,) = settings.all_pools
     sound = {
-        "max_ongoing_requests": pool.max_ongoing_requests,
+        "max_ongoing_requests": direct_options(settings, pool)["max_ongoing_requests"],
         "target_ongoing_requests": pool.target_ongoing_requests,
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
     }

@@ -13,14 +13,14 @@ LAYERS = [
     ["__main__", "settings_table"],
     ["application"],
     ["deployments"],
-    ["metrics", "replica"],
+    ["metrics", "replica", "gateway"],
     ["dispatch", "api", "crossing"],
     ["relay", "engines"],
     ["routing"],
     ["settings"],
     ["names", "errors"],
 ]
-RAY = {"application", "deployments", "metrics"}
+RAY = {"application", "deployments", "gateway", "metrics"}
 
 
 def modules() -> list[Path]:

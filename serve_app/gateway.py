@@ -1,0 +1,141 @@
+"""From the gateway to the pools: the pool by its model, another replica before the first byte."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeStatus
+
+from serve_app.crossing import Failure, Head, unframed
+from serve_app.dispatch import API_VERSION, ATTEMPTS
+from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.errors import EngineDown, EngineLost, Overloaded, ServiceError
+from serve_app.names import short_name
+from serve_app.settings import Pool, Settings
+
+_STATUS_FOR_S = 1.0
+
+
+class GatewayDispatcher:
+    """Sends each call to a replica of the pool that serves its model."""
+
+    def __init__(self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+        self._pools = settings.all_pools
+        self._by_model = {
+            short_name(model): handles[pool.name].options(stream=True)
+            for pool in self._pools
+            for model in pool.models
+        }
+        self._bound_s = (
+            settings.gateway.hold_s + settings.queue_timeout_s + settings.generation_timeout_s
+        )
+        self._status = _Remembered(_serve_status, _STATUS_FOR_S)
+
+    async def send(self, call: Call) -> Answer:
+        lost: ServiceError = EngineDown("no replica answers")
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._attempt(call)
+            except EngineLost as exc:
+                lost = exc
+        raise lost
+
+    async def _attempt(self, call: Call) -> Answer:
+        stream: Any = self._by_model[call.model].answer.remote(call)
+        try:
+            async with asyncio.timeout(self._bound_s):
+                head = await anext(stream)
+        except TimeoutError as exc:
+            stream.cancel()
+            raise EngineDown("no replica became ready in time") from exc
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        except (RayError, BackPressureError, *_UNAVAILABLE) as exc:
+            raise handle_error(exc) from exc
+        if isinstance(head, Failure):
+            raise head.error()
+        return _answer(head, stream)
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        """From the settings: a listing must not wake a pool."""
+        return tuple(
+            ModelCard(name, loaded_context_length=pool.engine.context_length)
+            for pool in self._pools
+            for name in map(short_name, pool.models)
+        )
+
+    def version(self) -> str:
+        return API_VERSION
+
+    async def problem(self) -> str:
+        status = await self._status()
+        return "; ".join(filter(None, (_pool_problem(pool, status) for pool in self._pools)))
+
+
+_UNAVAILABLE = (DeploymentUnavailableError, ReplicaUnavailableError)
+
+
+def handle_error(exc: Exception) -> ServiceError:
+    """What an exception of a Serve handle means for the caller."""
+    if isinstance(exc, BackPressureError):
+        return Overloaded("server busy, please try again: the pool's queue is full", 1)
+    if isinstance(exc, DeploymentUnavailableError):
+        return EngineDown("the pool is not available")
+    return EngineLost("the replica was lost")
+
+
+def _answer(head: Head, stream: Any) -> Answer:
+    body = unframed(head.first, _frames(stream))
+    answer = Answer(head.status, head.headers, body, stream.cancel)
+    if head.seconds_left is not None:
+        answer.deadline = asyncio.get_running_loop().time() + head.seconds_left
+    return answer
+
+
+async def _frames(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    try:
+        async for frame in stream:
+            yield frame
+    except (RayError, *_UNAVAILABLE) as exc:
+        raise handle_error(exc) from exc
+
+
+def _pool_problem(pool: Pool, status: ServeStatus) -> str:
+    if pool.autoscaling.min_replicas == 0:
+        return ""
+    for application in status.applications.values():
+        if found := application.deployments.get(pool.name):
+            if any(state == "RUNNING" for state in found.replica_states):
+                return ""
+            return f"pool {pool.name} has no replica that runs: {found.message}"
+    return f"pool {pool.name} is not deployed"
+
+
+async def _serve_status() -> ServeStatus:
+    return await asyncio.to_thread(serve.status)
+
+
+class _Remembered:
+    """An answer that may be asked for often, and fetched once in `for_s` seconds."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[ServeStatus]], for_s: float) -> None:
+        self._fetch = fetch
+        self._for_s = for_s
+        self._until = 0.0
+        self._value: ServeStatus | None = None
+
+    async def __call__(self) -> ServeStatus:
+        if self._value is None or time.monotonic() > self._until:
+            self._value = await self._fetch()
+            self._until = time.monotonic() + self._for_s
+        return self._value

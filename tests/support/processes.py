@@ -36,3 +36,9 @@ def gone(pids: Iterable[int], within_s: float = 10) -> bool:
 
 def command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def own_command(pid: int) -> str:
+    """The command line, unless it is a guard's, which holds that of its child."""
+    line = command(pid)
+    return "" if "guard.py" in line else line

@@ -1,0 +1,101 @@
+"""Faults under load, in both topologies: only streams in progress are lost, and they say so."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+
+from tests.support import processes
+
+MESSAGES = [{"role": "user", "content": "tell me more"}]
+SLOW = {
+    "kind": "simulated",
+    "slots": 2,
+    "simulated": {"decode_tokens_per_s": 100, "answer_tokens": 9999},
+}
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module", params=["direct", "gateway"])
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"topology": request.param, "engine": SLOW, "queue": 8}
+
+
+@pytest.fixture(scope="module")
+def url(deploy, settings: dict[str, Any]) -> str:
+    return deploy(**settings)
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def chat(tokens: int, **more: Any) -> dict[str, Any]:
+    return {"model": "smollm2:135m", "messages": MESSAGES, "max_tokens": tokens, **more}
+
+
+def engine() -> int:
+    """The process of the simulated engine itself."""
+    pids = processes.descendants(os.getpid())
+    (pid,) = [p for p in pids if "-m serve_app.engines.simulator" in processes.own_command(p)]
+    return pid
+
+
+async def test_a_killed_engine_costs_only_the_streams_in_progress(
+    client: httpx.AsyncClient,
+) -> None:
+    """Those who wait for a slot, or have no byte yet, are answered when it is back."""
+    async with client.stream("POST", PATH, json=chat(500, stream=True)) as answer:
+        pieces = answer.aiter_bytes()
+        await anext(pieces)
+        whole = [asyncio.create_task(client.post(PATH, json=chat(3))) for _ in range(6)]
+        os.kill(engine(), signal.SIGKILL)
+        rest = b"".join([piece async for piece in pieces])
+    assert rest.count(b'data: {"error":') == 1
+    assert b"[DONE]" not in rest
+    answers = await asyncio.gather(*whole)
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert (await client.get("/readyz")).status_code == 200
+
+
+async def begun(client: httpx.AsyncClient, tokens: int) -> asyncio.Task[bytes]:
+    """A stream that has its first bytes; the task gives all of them at its end."""
+    first = asyncio.Event()
+
+    async def read() -> bytes:
+        got = b""
+        async with client.stream("POST", PATH, json=chat(tokens, stream=True)) as answer:
+            async for piece in answer.aiter_bytes():
+                got += piece
+                first.set()
+        return got
+
+    task = asyncio.create_task(read())
+    await first.wait()
+    return task
+
+
+async def test_a_redeployment_truncates_nothing(
+    client: httpx.AsyncClient, deploy, settings: dict[str, Any]
+) -> None:
+    """Streams run to their end on the old replica while the new one takes over."""
+    streams = [await begun(client, 500) for _ in range(2)]
+    before = engine()
+    await asyncio.to_thread(deploy, **settings, max_tokens=1000)
+    for stream in streams:
+        assert (await stream).endswith(b"data: [DONE]\n\n")
+    assert processes.gone([before], within_s=60)
+
+
+async def test_deletion_waits_for_answers(client: httpx.AsyncClient) -> None:
+    """Taking the application down lets a running answer end."""
+    stream = await begun(client, 300)
+    await asyncio.to_thread(serve.delete, "default")
+    assert (await stream).endswith(b"data: [DONE]\n\n")

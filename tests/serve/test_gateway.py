@@ -1,0 +1,96 @@
+"""What only the gateway does: several pools, pools without a replica, replicas that die."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+
+from tests.support import processes
+from tests.support.waiting import eventually
+
+MESSAGES = [{"role": "user", "content": "tell me more"}]
+SLOW = {"decode_tokens_per_s": 50}
+ZERO = {"min_replicas": 0, "max_replicas": 1, "downscale_to_zero_delay_s": 600}
+
+
+@pytest.fixture(scope="module")
+def url(deploy) -> str:
+    engine = {"kind": "simulated", "slots": 2, "simulated": SLOW}
+    return deploy(
+        pools=[
+            {"name": "small", "models": "a,b", "engine": engine},
+            {"name": "large", "models": "c", "engine": engine, "autoscaling": ZERO},
+        ]
+    )
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def chat(model: str, tokens: int = 2, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": MESSAGES, "max_tokens": tokens, **more}
+
+
+def replicas(pool: str) -> int:
+    """That a pool has, in any state."""
+    deployments = serve.status().applications["default"].deployments
+    return sum(deployments[pool].replica_states.values())
+
+
+async def test_listings_and_health_wake_no_pool(client: httpx.AsyncClient) -> None:
+    """They come from the settings; a pool that may be empty is ready."""
+    models = (await client.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in models] == ["a:latest", "b:latest", "c:latest"]
+    assert (await client.get("/readyz")).status_code == 200
+    assert (await client.get("/api/ps")).status_code == 200
+    assert replicas("large") == 0
+
+
+async def test_the_pool_is_found_by_the_model(client: httpx.AsyncClient) -> None:
+    """Each model belongs to one pool, and only that works."""
+    answer = await client.post("/v1/chat/completions", json=chat("B"))
+    assert answer.json()["model"] == "b:latest"
+    assert replicas("large") == 0
+
+
+async def test_the_first_request_is_held_until_a_replica_is_there(
+    client: httpx.AsyncClient,
+) -> None:
+    """From zero it is answered, not refused."""
+    answer = await client.post("/v1/chat/completions", json=chat("c"))
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 2
+
+
+def worker() -> int:
+    """The process of the small pool's replica."""
+    pids = processes.descendants(os.getpid())
+    (pid,) = [p for p in pids if processes.command(p).startswith("ray::ServeReplica:default:small")]
+    return pid
+
+
+async def test_a_killed_replica_costs_only_the_streams_in_progress(
+    client: httpx.AsyncClient,
+) -> None:
+    """A stream that had begun ends in an error event; a request after it waits and is answered."""
+    async with client.stream(
+        "POST", "/v1/chat/completions", json=chat("a", 500, stream=True)
+    ) as answer:
+        pieces = answer.aiter_bytes()
+        await anext(pieces)
+        pid = worker()
+        os.kill(pid, signal.SIGKILL)
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=chat("a")))
+        rest = b"".join([piece async for piece in pieces])
+    assert b'data: {"error":' in rest
+    assert b"[DONE]" not in rest
+    assert (await asking).status_code == 200
+    await eventually(lambda: replicas("small") == 1, within_s=30)

@@ -36,7 +36,7 @@ class PromptTooLong(Refusal):
         self.context = context
 
 
-class LlamaCpp:
+class LlamaServer:
     """Asks the llama.cpp server at `url`.
 
     Every method raises EngineDown (not reachable, or still loading), EngineLost (the connection

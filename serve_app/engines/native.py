@@ -13,7 +13,7 @@ import orjson
 from serve_app.engines import native_requests as requests
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.gguf import GgufHeader, read_header
-from serve_app.engines.llamacpp_client import Json, LlamaCpp, Refusal
+from serve_app.engines.llamacpp_client import Json, LlamaServer, Refusal
 from serve_app.engines.native_answers import (
     ChatVoice,
     Clock,
@@ -46,7 +46,7 @@ class NativeRoutes:
         header: GgufHeader,
         batch_size: int = 512,
     ) -> None:
-        self._llama = LlamaCpp(session, url)
+        self._llama = LlamaServer(session, url)
         self._card = card
         self._header = header
         self._longest_input = min(batch_size, card.loaded_context_length)

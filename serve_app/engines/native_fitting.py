@@ -5,7 +5,7 @@ Nothing is counted before llama.cpp has refused a prompt: most fit, and counting
 
 from typing import Any
 
-from serve_app.engines.llamacpp_client import Json, LlamaCpp, PromptTooLong
+from serve_app.engines.llamacpp_client import Json, LlamaServer, PromptTooLong
 
 
 def room(context: int, kept: int) -> int:
@@ -24,14 +24,14 @@ def cut(tokens: list[int], context: int, kept: int) -> list[int]:
     return tokens[:kept] + tokens[len(tokens) - latest :]
 
 
-async def fit_text(llama: LlamaCpp, request: Json, too_long: PromptTooLong) -> Json:
+async def fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     """A /completion request whose prompt fits."""
     prompt: Any = request["prompt"]
     tokens = await llama.tokenize(prompt) if isinstance(prompt, str) else prompt
     return {**request, "prompt": cut(tokens, too_long.context, request["n_keep"])}
 
 
-async def fit_chat(llama: LlamaCpp, request: Json, too_long: PromptTooLong) -> Json:
+async def fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     """A chat request that fits: without its oldest messages but for the system's.
 
     If even the last message is too long, its beginning goes. Raises PromptTooLong when what must
@@ -52,7 +52,7 @@ def _without(messages: list[Json], dropped: int) -> list[Json]:
 
 
 async def _longest_fit(
-    llama: LlamaCpp, request: Json, fewer: list[list[Json]], context: int
+    llama: LlamaServer, request: Json, fewer: list[list[Json]], context: int
 ) -> list[Json] | None:
     """The first of ever shorter conversations that fits, found by halving."""
     low, high = 0, len(fewer)
@@ -65,7 +65,7 @@ async def _longest_fit(
     return fewer[low] if low < len(fewer) else None
 
 
-async def _cut_last(llama: LlamaCpp, request: Json, too_long: PromptTooLong) -> list[Json]:
+async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:
     *others, last = request["messages"]
     frame = await llama.count({**request, "messages": [*others, {**last, "content": ""}]})
     latest = room(too_long.context, request["n_keep"]) - frame

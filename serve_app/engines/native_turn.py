@@ -5,7 +5,7 @@ from contextlib import closing
 
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.gotext import encode
-from serve_app.engines.llamacpp_client import Events, Json, LlamaCpp, PromptTooLong, Refusal
+from serve_app.engines.llamacpp_client import Events, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.native_answers import Clock, Voice, json_answer, stream_answer
 from serve_app.engines.native_events import ChatReader, Piece, Reader, TextReader, pieces
 from serve_app.engines.native_fitting import fit_chat, fit_text
@@ -19,7 +19,7 @@ Tokens = Callable[[Json, str], Awaitable[list[int]]]  # of a request and the ans
 class Turn:
     """One generation: asked, read and written. `tokens` gives what `context` shall be, if any."""
 
-    def __init__(self, llama: LlamaCpp, voice: Voice, clock: Clock) -> None:
+    def __init__(self, llama: LlamaServer, voice: Voice, clock: Clock) -> None:
         self._llama = llama
         self._voice = voice
         self._clock = clock

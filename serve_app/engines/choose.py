@@ -12,7 +12,7 @@ import httpx
 from serve_app.engines import ollama_models
 from serve_app.engines.attach import Attach
 from serve_app.engines.lifecycle import Kind, Lifecycle, new_http
-from serve_app.engines.llamacpp import LlamaCpp
+from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.ollama import Ollama, environment
 from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated

@@ -1,7 +1,7 @@
 """The hot path to an engine: one long-lived aiohttp session, bytes through undecoded."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import aiohttp
 
@@ -44,13 +44,7 @@ class Upstream:
 
     async def send(self, call: Call) -> Answer:
         """Raises EngineDown, EngineLost, EngineSlow before the first byte, see base.Engine."""
-        try:
-            async with asyncio.timeout(self._first_token_timeout_s if call.stream else None):
-                return await self._send(call)
-        except TimeoutError as exc:
-            raise EngineSlow(
-                f"the engine gave no first token within {self._first_token_timeout_s:g} s"
-            ) from exc
+        return await first_token(call, self._send(call), self._first_token_timeout_s)
 
     async def _send(self, call: Call) -> Answer:
         headers = {**dict(call.headers), **self._headers}
@@ -71,6 +65,15 @@ class Upstream:
             if (value := response.headers.get(name))
         )
         return Answer(response.status, passed, _body(response, first), response.close)
+
+
+async def first_token(call: Call, sending: Awaitable[Answer], timeout_s: float) -> Answer:
+    """What `sending` gives. Raises EngineSlow when a stream has not begun within `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s if call.stream else None):
+            return await sending
+    except TimeoutError as exc:
+        raise EngineSlow(f"the engine gave no first token within {timeout_s:g} s") from exc
 
 
 async def _first_piece(response: aiohttp.ClientResponse) -> bytes:

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import pytest
 from serve_app.engines.base import Call, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.lifecycle import Lifecycle
+from serve_app.engines.llamacpp.gguf import find_smollm2
+from serve_app.engines.process import free_port
 from serve_app.engines.upstream import new_session
 from serve_app.errors import EngineDown, EngineError, EngineStartError, SettingsError
 from serve_app.settings import EngineSettings, Pool, Simulated
@@ -27,7 +30,8 @@ from tests.support.waiting import eventually
 
 MODEL = "smollm2:135m"
 FAKE = Path(__file__).parents[1] / "support" / "fake_ollama.py"
-OWNED = ["simulated", "ollama", "llamacpp"]
+OWNED = ["simulated", "ollama", "real ollama", "llamacpp"]
+REAL_OLLAMA = os.environ.get("SERVE_APP_TEST_OLLAMA") or shutil.which("ollama")
 
 
 @dataclass
@@ -51,14 +55,57 @@ def fake_ollama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return script
 
 
+MODELFILE = """\
+FROM {path}
+TEMPLATE "{{{{ range .Messages }}}}<|im_start|>{{{{ .Content }}}}<|im_end|>{{{{ end }}}}"
+"""
+
+
+@contextmanager
+def real_server(models: Path) -> Iterator[dict[str, str]]:
+    """A real `ollama serve` that keeps its models in `models`; gives its environment."""
+    own = {"OLLAMA_HOST": f"127.0.0.1:{free_port()}", "OLLAMA_MODELS": str(models)}
+    env = {**os.environ, **own, "HOME": str(models), "OLLAMA_NO_CLOUD": "1"}
+    assert REAL_OLLAMA
+    server = subprocess.Popen([REAL_OLLAMA, "serve"], env=env, stderr=subprocess.DEVNULL)
+    try:
+        yield env
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def real_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder of a real Ollama, with the embedded model in it; nothing is downloaded."""
+    if not REAL_OLLAMA:
+        pytest.skip("no ollama on PATH, nor in SERVE_APP_TEST_OLLAMA")
+    folder = tmp_path_factory.mktemp("models")
+    modelfile = folder / "Modelfile"
+    modelfile.write_text(MODELFILE.format(path=find_smollm2()))
+    create = [REAL_OLLAMA, "create", MODEL, "-f", str(modelfile)]
+    with real_server(folder) as env:
+        for _ in range(100):  # until it listens
+            if subprocess.run(create, env=env, capture_output=True, check=False).returncode == 0:
+                return folder
+    raise AssertionError("ollama create did not succeed")
+
+
 @pytest.fixture
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     kind = request.param
     if kind == "ollama":
         fake = request.getfixturevalue("fake_ollama")
         yield Rig(kind, {"binary": str(fake), "env": {"FAKE_OLLAMA_MODELS": MODEL}})
+    elif kind == "real ollama":
+        models = request.getfixturevalue("real_models")
+        env = {"OLLAMA_NO_CLOUD": "1", "HOME": str(models)}
+        yield Rig("ollama", {"binary": REAL_OLLAMA, "models_dir": models, "env": env})
+    elif kind == "real attach":
+        with real_server(request.getfixturevalue("real_models")) as env:
+            yield Rig("attach", {"url": f"http://{env['OLLAMA_HOST']}"})
     elif kind == "attach":
-        simulator = start_simulator()
+        simulator = start_simulator("--decode-tokens-per-s", "500")
         yield Rig(kind, {"url": simulator.url})
         simulator.stop()
     elif kind == "simulated":
@@ -113,7 +160,7 @@ async def until(state: State, engine: Lifecycle) -> None:
     await eventually(lambda: engine.status.state is state)
 
 
-@pytest.mark.parametrize("rig", [*OWNED, "attach"], indirect=True)
+@pytest.mark.parametrize("rig", [*OWNED, "attach", "real attach"], indirect=True)
 async def test_ready_means_that_it_serves(rig: Rig) -> None:
     """Once `ready` returns, the model is loaded and answers come, streamed and whole."""
     async with running(rig.pool()) as engine:
@@ -128,7 +175,7 @@ async def test_ready_means_that_it_serves(rig: Rig) -> None:
         assert (whole["done"], whole["eval_count"]) == (True, 5)
 
 
-@pytest.mark.parametrize("rig", [*OWNED, "attach"], indirect=True)
+@pytest.mark.parametrize("rig", [*OWNED, "attach", "real attach"], indirect=True)
 async def test_streams_come_as_they_are_made(rig: Rig) -> None:
     """The first piece is there before the last one is made: closing then stops the engine."""
     async with running(rig.pool()) as engine:

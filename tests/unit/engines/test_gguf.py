@@ -8,7 +8,7 @@ from time import perf_counter
 
 import pytest
 
-from serve_app.engines.gguf import (
+from serve_app.engines.llamacpp.gguf import (
     INSTALL_SMOLLM2,
     find_smollm2,
     human,

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.engines.gguf import GgufHeader
-from serve_app.engines.native import NativeRoutes
+from serve_app.engines.llamacpp.gguf import GgufHeader
+from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import new_session
 from serve_app.errors import EngineDown, EngineError, EngineLost

@@ -10,11 +10,9 @@ from math import sqrt
 import aiohttp
 import orjson
 
-from serve_app.engines import native_requests as requests
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.engines.gguf import GgufHeader, read_header
-from serve_app.engines.llamacpp_client import Json, LlamaServer, Refusal
-from serve_app.engines.native_answers import (
+from serve_app.engines.llamacpp import requests
+from serve_app.engines.llamacpp.answers import (
     ChatVoice,
     Clock,
     GenerateVoice,
@@ -22,10 +20,12 @@ from serve_app.engines.native_answers import (
     json_answer,
     refusal_answer,
 )
-from serve_app.engines.native_events import Piece
-from serve_app.engines.native_options import unloads
-from serve_app.engines.native_show import show
-from serve_app.engines.native_turn import CHAT, TEXT, Turn
+from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
+from serve_app.engines.llamacpp.events import Piece
+from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
+from serve_app.engines.llamacpp.options import unloads
+from serve_app.engines.llamacpp.show import show
+from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
 
 PATHS = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"})
 

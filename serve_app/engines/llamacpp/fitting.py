@@ -5,7 +5,7 @@ Nothing is counted before llama.cpp has refused a prompt: most fit, and counting
 
 from typing import Any
 
-from serve_app.engines.llamacpp_client import Json, LlamaServer, PromptTooLong
+from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 
 
 def room(context: int, kept: int) -> int:

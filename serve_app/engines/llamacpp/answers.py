@@ -5,9 +5,9 @@ from time import perf_counter_ns
 from typing import Any, Protocol
 
 from serve_app.engines.base import Answer
-from serve_app.engines.gotext import encode, now
-from serve_app.engines.llamacpp_client import Events, Json, Refusal
-from serve_app.engines.native_events import End, Piece
+from serve_app.engines.llamacpp.client import Events, Json, Refusal
+from serve_app.engines.llamacpp.events import End, Piece
+from serve_app.engines.llamacpp.gotext import encode, now
 
 _JSON = b"application/json; charset=utf-8"
 _JSON_AFTER_STREAM = b"application/json"  # how Ollama types an error in place of a stream

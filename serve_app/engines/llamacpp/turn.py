@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 
 from serve_app.engines.base import Answer, Call
-from serve_app.engines.gotext import encode
-from serve_app.engines.llamacpp_client import Events, Json, LlamaServer, PromptTooLong, Refusal
-from serve_app.engines.native_answers import Clock, Voice, json_answer, stream_answer
-from serve_app.engines.native_events import ChatReader, Piece, Reader, TextReader, pieces
-from serve_app.engines.native_fitting import fit_chat, fit_text
+from serve_app.engines.llamacpp.answers import Clock, Voice, json_answer, stream_answer
+from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
+from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
+from serve_app.engines.llamacpp.fitting import fit_chat, fit_text
+from serve_app.engines.llamacpp.gotext import encode
 from serve_app.errors import EngineLost
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import orjson
 
-from serve_app.engines.llamacpp_client import Events, Json
+from serve_app.engines.llamacpp.client import Events, Json
 from serve_app.errors import EngineLost
 
 

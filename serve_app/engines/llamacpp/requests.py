@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from serve_app.engines.base import Call, ModelCard
-from serve_app.engines.gotext import quote
-from serve_app.engines.llamacpp_client import Json, Refusal
-from serve_app.engines.native_options import (
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.gotext import quote
+from serve_app.engines.llamacpp.options import (
     check_think,
     response_format,
     sampling,

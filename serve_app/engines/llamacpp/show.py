@@ -1,8 +1,8 @@
 """Ollama's /api/show for a model that is one GGUF file."""
 
 from serve_app.engines.base import ModelCard
-from serve_app.engines.gguf import GgufHeader
-from serve_app.engines.llamacpp_client import Json
+from serve_app.engines.llamacpp.client import Json
+from serve_app.engines.llamacpp.gguf import GgufHeader
 
 # Ollama shows them elsewhere, or not at all.
 _LEFT_OUT = ("general.name", "tokenizer.chat_template")

@@ -9,12 +9,12 @@ import aiohttp
 import httpx
 
 from serve_app.engines.base import Answer, Call
-from serve_app.engines.gguf import find_smollm2, model_card, read_header
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
-from serve_app.engines.native import PATHS, NativeRoutes
+from serve_app.engines.llamacpp.gguf import find_smollm2, model_card, read_header
+from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
 from serve_app.engines.ollama_models import until_up
 from serve_app.engines.process import free_port
-from serve_app.engines.upstream import Upstream
+from serve_app.engines.upstream import Upstream, first_token
 from serve_app.errors import EngineStartError, SettingsError
 from serve_app.names import full_name, short_name
 from serve_app.settings import Pool
@@ -48,7 +48,7 @@ class LlamaCpp:
             "--cache-ram-mib": self._engine.cache_ram_mib,
         }
         words = (str(word) for option in options.items() for word in option)
-        command = (sys.executable, "-m", "serve_app.engines.llamacpp_server", *words)
+        command = (sys.executable, "-m", "serve_app.engines.llamacpp.server", *words)
         return Plan(f"http://127.0.0.1:{port}", command, self._engine.env)
 
     def _path(self) -> Path:
@@ -81,15 +81,20 @@ class LlamaCpp:
         header = read_header(self._path())
         native = NativeRoutes(self._session, url, facts.models[0], header)
         upstream = Upstream(self._session, url, self._first_token_timeout_s, keep_alive=False)
-        return _ByDialect(native, upstream)
+        return _ByDialect(native, upstream, self._first_token_timeout_s)
 
 
 class _ByDialect:
     """Native routes to the translation, everything else as it is."""
 
-    def __init__(self, native: NativeRoutes, upstream: Upstream) -> None:
+    def __init__(
+        self, native: NativeRoutes, upstream: Upstream, first_token_timeout_s: float
+    ) -> None:
         self._native = native
         self._upstream = upstream
+        self._first_token_timeout_s = first_token_timeout_s
 
     async def send(self, call: Call) -> Answer:
-        return await (self._native if call.path in PATHS else self._upstream).send(call)
+        if call.path not in PATHS:
+            return await self._upstream.send(call)
+        return await first_token(call, self._native.send(call), self._first_token_timeout_s)

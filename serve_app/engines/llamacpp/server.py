@@ -1,6 +1,6 @@
 """llama.cpp's own HTTP server on 127.0.0.1, in this process, until SIGTERM or SIGINT.
 
-    python -m serve_app.engines.llamacpp_server --model FILE.gguf --alias NAME --port N
+    python -m serve_app.engines.llamacpp.server --model FILE.gguf --alias NAME --port N
 
 Exits with 0 when told to stop; with 1, and a sentence on stderr's last line, when it can't start.
 """
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serve_app.engines.gguf import read_header
+from serve_app.engines.llamacpp.gguf import read_header
 from serve_app.errors import ServiceError, SettingsError
 
-_OPEN_ENDED_CONTEXTS = 10  # see native_options; here for the dialects that llama.cpp speaks
+_OPEN_ENDED_CONTEXTS = 10  # see options.py; here for the dialects that llama.cpp speaks
 _MEAN_POOLING = 1
 _ERRORS_ONLY = 1  # warnings (2) come with every repeated prompt
 
@@ -26,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         server = serve(options)
     except ServiceError as exc:
-        print(f"llamacpp_server: {exc}", file=sys.stderr)
+        print(f"llama.cpp: {exc}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    print(f"llamacpp_server: {options.alias} on {server.listening_address}", file=sys.stderr)
+    print(f"llama.cpp: {options.alias} on {server.listening_address}", file=sys.stderr)
     while True:
         signal.pause()
 
@@ -88,7 +88,9 @@ def _leave(number: int, frame: object) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llamacpp_server", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="serve_app.engines.llamacpp.server", description=__doc__.split("\n")[0]
+    )
     add = parser.add_argument
     add("--model", type=Path, required=True, help="GGUF file")
     add("--alias", required=True, help="name of the model in answers")

@@ -1,7 +1,7 @@
 """From the API to the engine beside it: admission in order of arrival, and another try."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
 from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
@@ -9,6 +9,14 @@ from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
 # A request that kills its engine each time must not do so for ever.
 ATTEMPTS = 3
 API_VERSION = "0.33.0"
+
+
+# How Ollama says so, before it has given a token.
+_RUNNER_DIED = (
+    b"an error was encountered while running the model",
+    b"model runner has unexpectedly stopped",
+    b"process has terminated",
+)
 
 
 class Admission:
@@ -69,11 +77,21 @@ class LocalDispatcher:
         deadline = asyncio.get_running_loop().time() + self._generation_timeout_s
         try:
             async with asyncio.timeout_at(deadline):
-                answer = await self._persistent(call)
+                answer = await self._once_more_if_it_died(call)
         except TimeoutError as exc:
             raise EngineSlow("the generation took longer than the service allows") from exc
         answer.deadline = deadline
         return answer
+
+    async def _once_more_if_it_died(self, call: Call) -> Answer:
+        """Ollama survives the death of its runner and answers 500; the next call loads it anew."""
+        answer = await self._persistent(call)
+        if answer.status != 500:
+            return answer
+        body = await _read(answer)
+        if any(sentence in body for sentence in _RUNNER_DIED):
+            return await self._persistent(call)
+        return Answer(500, answer.headers, _again(body))
 
     async def _persistent(self, call: Call) -> Answer:
         """Nothing of the answer has come yet, so an engine that went away may be tried again."""
@@ -102,3 +120,14 @@ class LocalDispatcher:
         if status.state is State.READY:
             return ""
         return f"engine {status.state}: {status.detail}".rstrip(": ")
+
+
+async def _read(answer: Answer) -> bytes:
+    try:
+        return b"".join([piece async for piece in answer.body])
+    finally:
+        answer.close()
+
+
+async def _again(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -188,3 +188,27 @@ async def test_an_engine_that_stays_away_is_503(path: str) -> None:
         assert answer.headers["retry-after"] == "2"
         assert "engine" in answer.text
         assert service.noted.last.outcome == "upstream_error"
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_dead_runner_is_tried_once_more(
+    service: Service, simulator: Simulator, path: str
+) -> None:
+    """Ollama answers 500 when its runner dies, and loads it anew for the next request."""
+    died = "an error was encountered while running the model: unexpected EOF"
+    simulator.fault(kind="refuse", status=500, error=died)
+    answer = await service.post(path, json=body(path, stream=False))
+    assert answer.status_code == 200
+    assert simulator.reached == {path: 2}
+
+
+async def test_a_runner_that_dies_twice_is_told(service: Service, simulator: Simulator) -> None:
+    """In Ollama's own words; and any other 500 is not tried again."""
+    died = "an error was encountered while running the model: unexpected EOF"
+    simulator.fault(kind="refuse", status=500, error=died, times=2)
+    answer = await service.post("/api/chat", json=body("/api/chat"))
+    assert (answer.status_code, answer.json()["error"]) == (500, died)
+    simulator.reset()
+    simulator.fault(kind="refuse", status=500, error="invalid file magic")
+    answer = await service.post("/api/chat", json=body("/api/chat"))
+    assert (answer.status_code, simulator.reached) == (500, {"/api/chat": 1})

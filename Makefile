@@ -29,6 +29,7 @@ run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1
 
 test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine
 	$(BIN)/python -m pytest
+	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest tests/serve --ignore tests/serve/test_replay.py
 
 check: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

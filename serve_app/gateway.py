@@ -30,8 +30,10 @@ class GatewayDispatcher:
 
     def __init__(self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._pools = settings.all_pools
+        # By reference: over gRPC (Ray 2.60) `cancel` does not reach the replica, and a caller who
+        # has hung up would leave the engine working for nobody.
         self._by_model = {
-            short_name(model): handles[pool.name].options(stream=True)
+            short_name(model): handles[pool.name].options(stream=True, _by_reference=True)
             for pool in self._pools
             for model in pool.models
         }

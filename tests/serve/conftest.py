@@ -1,4 +1,7 @@
-"""One local Ray and one Serve for all tests here; the application is deployed per module."""
+"""One local Ray and one Serve for all tests here; the application is deployed per module.
+
+SERVE_APP_TEST_HAPROXY=1 puts HAProxy and the throughput flags in place of Serve's own proxy.
+"""
 
 import logging
 import os
@@ -9,12 +12,23 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
 
+from serve_app.engines.process import free_port
+
+if os.environ.get("SERVE_APP_TEST_HAPROXY"):
+    os.environ |= {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+    }
+
 import pytest
 import ray
 from ray import serve
 
 from serve_app.application import app
-from serve_app.engines.process import free_port
 from serve_app.settings import Settings
 
 Deploy = Callable[..., str]

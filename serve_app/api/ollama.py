@@ -1,7 +1,6 @@
 """Ollama's native dialect: chat, generate, embed, show, and the listings."""
 
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -18,6 +17,7 @@ from serve_app.api.dialect import (
 )
 from serve_app.engines.base import ModelCard
 from serve_app.errors import BadRequest, ServiceError
+from serve_app.gotext import now, rfc3339
 from serve_app.relay import End, Usage
 
 # A request that differs in one of these makes Ollama restart the engine, and everyone waits.
@@ -95,7 +95,7 @@ def _unload(answer: Payload, prompt: str) -> Any:
     def local(payload: Payload) -> Payload | None:
         if payload.get(prompt) or not _is_zero(payload.get("keep_alive")):
             return None
-        head = {"model": payload["model"], "created_at": timestamp()}
+        head = {"model": payload["model"], "created_at": now()}
         return head | answer | {"done": True, "done_reason": "unload"}
 
     return local
@@ -106,13 +106,6 @@ def _is_zero(keep_alive: Any) -> bool:
     if isinstance(keep_alive, str):
         return keep_alive.strip("+-0.hmsunµ") == "" and "0" in keep_alive
     return keep_alive == 0 and not isinstance(keep_alive, bool)
-
-
-def timestamp(ahead: timedelta = timedelta()) -> str:
-    """Now, or `ahead` of it, in RFC 3339 as Go prints it: nanoseconds, no trailing zeros."""
-    now, fraction = divmod(time.time_ns(), 10**9)
-    clock = (datetime.fromtimestamp(now, UTC) + ahead).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{clock}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 
 def _details(card: ModelCard) -> Payload:
@@ -141,7 +134,7 @@ def tag(card: ModelCard) -> Payload:
 
 
 # What Ollama shows for keep_alive -1: the most that Go's durations hold from now on.
-_FOR_EVER = timedelta(microseconds=(2**63 - 1) // 1000)
+_FOR_EVER_NS = 2**63 - 1
 
 
 def running(card: ModelCard) -> Payload:
@@ -152,7 +145,7 @@ def running(card: ModelCard) -> Payload:
         "size": card.size_loaded,
         "digest": card.digest,
         "details": _details(card),
-        "expires_at": timestamp(_FOR_EVER),
+        "expires_at": rfc3339(time.time_ns() + _FOR_EVER_NS),
         "size_vram": card.size_vram,
         "context_length": card.loaded_context_length,
     }

@@ -18,7 +18,7 @@ LAYERS = [
     ["relay", "engines"],
     ["routing"],
     ["settings"],
-    ["names", "errors"],
+    ["names", "errors", "gotext"],
 ]
 RAY = {"application", "deployments", "gateway", "metrics"}
 

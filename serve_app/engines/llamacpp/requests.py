@@ -10,7 +10,6 @@ import orjson
 
 from serve_app.engines.base import Call, ModelCard
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.engines.llamacpp.gotext import quote
 from serve_app.engines.llamacpp.options import (
     check_think,
     response_format,
@@ -18,6 +17,7 @@ from serve_app.engines.llamacpp.options import (
     thinking,
     unloads,
 )
+from serve_app.gotext import quote
 from serve_app.names import full_name
 
 _KINDS = {

@@ -8,8 +8,8 @@ from serve_app.engines.llamacpp.answers import Clock, Voice, json_answer, stream
 from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
 from serve_app.engines.llamacpp.fitting import fit_chat, fit_text
-from serve_app.engines.llamacpp.gotext import encode
 from serve_app.errors import EngineLost
+from serve_app.gotext import encode
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"
 

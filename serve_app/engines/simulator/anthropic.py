@@ -7,10 +7,10 @@ from typing import Any
 from serve_app.engines.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.engines.simulator.bodies import Body, expect
 from serve_app.engines.simulator.failures import ApiError
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.jobs import Ask, Message, Run
 from serve_app.engines.simulator.ollama import words
 from serve_app.engines.simulator.wire import EVENT_HEADERS
+from serve_app.gotext import encode
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens"}
 # What a block starts with, and the type and field of its deltas.

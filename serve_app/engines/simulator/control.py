@@ -8,9 +8,9 @@ from typing import Any
 from serve_app.engines.simulator import bodies, failures
 from serve_app.engines.simulator.failures import ApiError
 from serve_app.engines.simulator.faults import Faults
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.speed import Slots
 from serve_app.engines.simulator.wire import Connection, Request, Response
+from serve_app.gotext import encode
 
 _HISTORY = 200
 _HISTORY_BYTES = 4096

@@ -13,10 +13,10 @@ from serve_app.engines.simulator.bodies import Body
 from serve_app.engines.simulator.catalogue import Catalogue, Model, seconds
 from serve_app.engines.simulator.failures import ApiError
 from serve_app.engines.simulator.generation import Engine
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.jobs import Job, Run
 from serve_app.engines.simulator.settings import Settings
 from serve_app.engines.simulator.wire import Response
+from serve_app.gotext import encode
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 _FORMATS = ("", "float", "base64")

@@ -2,8 +2,8 @@
 
 import secrets
 
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.wire import EVENT_HEADERS, Response
+from serve_app.gotext import encode
 
 UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
 

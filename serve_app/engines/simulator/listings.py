@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from serve_app.engines.simulator.catalogue import Model
-from serve_app.engines.simulator.gojson import rfc3339
+from serve_app.gotext import rfc3339
 
 Listing = dict[str, Any]
 

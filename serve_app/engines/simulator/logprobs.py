@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.engines.simulator.answer import Piece
-from serve_app.engines.simulator.gojson import encode
+from serve_app.gotext import encode
 
 _SURE = -0.25
 

@@ -6,10 +6,10 @@ from typing import Any
 from serve_app.engines.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.engines.simulator.bodies import Body, expect
 from serve_app.engines.simulator.failures import UNEXPECTED_EOF, ApiError, native
-from serve_app.engines.simulator.gojson import encode, now
 from serve_app.engines.simulator.jobs import Ask, Message, Run
 from serve_app.engines.simulator.logprobs import logprobs
 from serve_app.engines.simulator.wire import JSON, Headers
+from serve_app.gotext import encode, now
 
 _NOTHING = Answer((), "")
 _LEVELS = ("high", "medium", "low", "max")
@@ -118,7 +118,7 @@ class _Voice:
         )
 
     def _head(self) -> bytes:
-        return b'{"model":%b,"created_at":"%b",' % (self._model, now())
+        return b'{"model":%b,"created_at":"%b",' % (self._model, now().encode())
 
     def _line(self, head: bytes, piece: Piece) -> bytes:
         said = self._piece(piece)

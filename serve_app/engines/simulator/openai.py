@@ -10,11 +10,11 @@ import orjson
 from serve_app.engines.simulator.answer import Answer, Kind, Piece
 from serve_app.engines.simulator.bodies import Body, expect
 from serve_app.engines.simulator.failures import ApiError
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.jobs import Ask, Message, Run
 from serve_app.engines.simulator.logprobs import logprobs
 from serve_app.engines.simulator.ollama import function_tools, top_logprobs, words
 from serve_app.engines.simulator.wire import Headers
+from serve_app.gotext import encode
 
 
 def ask_chat(body: Body) -> Ask:

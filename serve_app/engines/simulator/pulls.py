@@ -8,9 +8,9 @@ from typing import Any
 from serve_app.engines.simulator.bodies import Body
 from serve_app.engines.simulator.catalogue import Catalogue, canonical
 from serve_app.engines.simulator.failures import ApiError, native
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.settings import Settings
 from serve_app.engines.simulator.wire import Response
+from serve_app.gotext import encode
 
 _STEPS = 10
 

@@ -9,8 +9,8 @@ import orjson
 
 from serve_app.engines.simulator.answer import Answer, Kind
 from serve_app.engines.simulator.bodies import Body
-from serve_app.engines.simulator.gojson import encode, number
 from serve_app.engines.simulator.jobs import Ask, Run
+from serve_app.gotext import encode, number
 
 
 class ResponseObject:

@@ -5,11 +5,11 @@ from typing import Any
 
 from serve_app.engines.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.engines.simulator.bodies import Body
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.jobs import Ask, Message, Run
 from serve_app.engines.simulator.ollama import words
 from serve_app.engines.simulator.response_object import ResponseObject
 from serve_app.engines.simulator.wire import EVENT_HEADERS
+from serve_app.gotext import encode
 
 
 def ask_response(body: Body) -> Ask:

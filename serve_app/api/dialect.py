@@ -18,6 +18,7 @@ class Bounds:
 
     max_tokens: int
     allow_model_options: bool
+    max_schema_nodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,36 @@ def _tokens(value: Any, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise BadRequest(f"{name} must be a whole number")
     return int(value)
+
+
+def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
+    """What costs an engine far more than its size says. `stops`: where stop sequences are.
+
+    Raises BadRequest for too many log probabilities and for schemas too large to compile.
+    """
+    for name in ("top_logprobs", "logprobs"):
+        value = payload.get(name)
+        if isinstance(value, int) and not 0 <= value <= _MOST_LOGPROBS:
+            raise BadRequest(f"{name} must be between 0 and {_MOST_LOGPROBS}")
+    for name in ("response_format", "format", "text"):
+        if _nodes(payload.get(name)) > bounds.max_schema_nodes:
+            raise BadRequest(f"the schema in {name} has more than {bounds.max_schema_nodes} parts")
+    for name in stops:
+        given = payload.get(name)
+        if isinstance(given, list):
+            payload[name] = [stop for stop in given if stop != ""]
+        elif given == "":
+            del payload[name]  # it would stop at once
+
+
+_MOST_LOGPROBS = 20
+
+
+def _nodes(value: Any) -> int:
+    """Objects and lists in `value`, itself included."""
+    if isinstance(value, dict):
+        return 1 + sum(map(_nodes, value.values()))
+    return 1 + sum(map(_nodes, value)) if isinstance(value, list) else 0
 
 
 def last_events(tail: bytes, count: int) -> list[Any]:

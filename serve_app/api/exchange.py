@@ -78,6 +78,11 @@ class Exchange:
         return self.first - self.started if self.first else None
 
     @property
+    def printable_path(self) -> str:
+        """Nothing in it can begin a line or colour a terminal."""
+        return self.path[:200].encode("unicode_escape").decode()
+
+    @property
     def seconds(self) -> float:
         """Since it began."""
         return perf_counter() - self.started
@@ -86,7 +91,7 @@ class Exchange:
         """For a structured log line; times in milliseconds."""
         return {
             "method": self.method,
-            "path": self.path,
+            "path": self.printable_path,
             "status": self.status,
             "outcome": str(self.outcome),
             "dialect": self.dialect,

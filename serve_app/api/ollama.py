@@ -11,6 +11,7 @@ from serve_app.api.dialect import (
     Endpoint,
     Payload,
     bound_tokens,
+    bound_work,
     count,
     last_events,
     words,
@@ -47,6 +48,8 @@ def _event(error: Payload) -> bytes:
 def _shape_generation(payload: Payload, bounds: Bounds) -> None:
     options = _options(payload, bounds)
     bound_tokens(options, "num_predict", bounds.max_tokens)
+    bound_work(options, bounds, "stop")
+    bound_work(payload, bounds)
     payload["options"] = options
 
 

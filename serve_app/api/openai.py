@@ -10,6 +10,7 @@ from serve_app.api.dialect import (
     Endpoint,
     Payload,
     bound_tokens,
+    bound_work,
     count,
     last_events,
     words,
@@ -62,12 +63,14 @@ def _shape_chat(payload: Payload, bounds: Bounds) -> None:
     if payload.get("messages") in (None, []):
         raise BadRequest("[] is too short - 'messages'")
     bound_tokens(payload, "max_tokens", bounds.max_tokens, also="max_completion_tokens")
+    bound_work(payload, bounds, "stop")
 
 
 def _shape_completion(payload: Payload, bounds: Bounds) -> None:
     if not isinstance(payload.get("prompt", ""), str):
         raise BadRequest("prompt must be a string: one prompt per request")
     bound_tokens(payload, "max_tokens", bounds.max_tokens)
+    bound_work(payload, bounds, "stop")
 
 
 def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
@@ -76,6 +79,7 @@ def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
 
 def _shape_response(payload: Payload, bounds: Bounds) -> None:
     bound_tokens(payload, "max_output_tokens", bounds.max_tokens)
+    bound_work(payload, bounds)
 
 
 def usage(value: Any) -> Usage:

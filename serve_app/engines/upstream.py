@@ -34,6 +34,7 @@ class Upstream:
         url: str,
         first_token_timeout_s: float,
         keep_alive: bool = True,
+        key: str = "",
     ) -> None:
         self._session = session
         self._url = url.rstrip("/")
@@ -41,6 +42,8 @@ class Upstream:
         self._headers = {"Content-Type": "application/json"}
         if not keep_alive:
             self._headers["Connection"] = "close"
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
 
     async def send(self, call: Call) -> Answer:
         """Raises EngineDown, EngineLost, EngineSlow before the first byte, see base.Engine."""

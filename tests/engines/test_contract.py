@@ -22,7 +22,7 @@ from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.llamacpp.gguf import find_smollm2
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import new_session
-from serve_app.errors import EngineDown, EngineError, EngineStartError, SettingsError
+from serve_app.errors import BadRequest, EngineDown, EngineError, EngineStartError, SettingsError
 from serve_app.settings import EngineSettings, Pool, Simulated
 from tests.support import processes
 from tests.support.service import start_simulator
@@ -184,6 +184,38 @@ async def test_streams_come_as_they_are_made(rig: Rig) -> None:
         assert b'"done":true' not in await anext(answer.body)
         answer.close()
         assert await text_of(engine, chat(1))
+
+
+async def test_the_embedded_engine_answers_nobody_else() -> None:
+    """Its port can be found: without its key no page and no other process may use it."""
+    async with running(Rig("llamacpp").pool()) as engine, aiohttp.ClientSession() as session:
+        await engine.ready()
+        for path in ("/v1/chat/completions", "/completion", "/v1/embeddings", "/v1/messages"):
+            async with session.post(engine.status.url + path, json={"prompt": "a"}) as answer:
+                assert answer.status == 401
+        origin = {"Origin": "http://evil.example"}
+        async with session.get(f"{engine.status.url}/props", headers=origin) as answer:
+            assert answer.status == 401
+            assert answer.headers.get("Access-Control-Allow-Origin") != origin["Origin"]
+
+
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+MISTAKES = [
+    ("/v1/chat/completions", {"messages": [{"content": "x"}], "tools": 1}),
+    ("/v1/messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
+    ("/v1/embeddings", {"input": "word " * 900}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), MISTAKES)
+async def test_mistakes_that_llamacpp_calls_its_own_are_the_callers(
+    path: str, body: dict[str, object]
+) -> None:
+    """It says 500 of them, in OpenAI's shape everywhere; the caller's dialect says 400."""
+    async with running(Rig("llamacpp").pool()) as engine:
+        await engine.ready()
+        with pytest.raises(BadRequest):
+            await engine.send(Call(path, MODEL, orjson.dumps({"model": MODEL, **body}), False))
 
 
 @pytest.mark.parametrize("rig", OWNED, indirect=True)

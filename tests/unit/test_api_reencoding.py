@@ -167,3 +167,19 @@ async def test_headers_of_the_client_stay_with_us(service: Service, simulator: S
     assert last["host"] == simulator.url.removeprefix("http://")
     assert last["anthropic-version"] == "2023-06-01"
     assert {"authorization", "origin", "cookie"}.isdisjoint(last)
+
+
+@pytest.mark.parametrize("stop", ["", [""], ["", "x"]])
+async def test_empty_stop_sequences_are_dropped(
+    service: Service, simulator: Simulator, stop: Any
+) -> None:
+    """They would stop every answer before it begins."""
+    body = {"model": "smollm2:135m", "messages": MESSAGES, "max_tokens": 1, "stop": stop}
+    await service.post("/v1/chat/completions", json=body)
+    assert "" not in simulator.last_body.get("stop", [])
+
+
+async def test_a_path_cannot_forge_log_lines(service: Service) -> None:
+    """What a caller writes into a path stays on its own line, and colours nothing."""
+    await service.get("/v1/models/x%0aINFO%20forged%1b%5b31m")
+    assert service.noted.last.fields()["path"] == r"/v1/models/x\nINFO forged\x1b[31m"

@@ -43,8 +43,9 @@ class LlamaServer:
     broke) and Refusal (llama.cpp refused the request).
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, key: str = "") -> None:
         self._session = session
+        self._headers = {**_HEADERS, "Authorization": f"Bearer {key}"}
         self._url = url.rstrip("/")
 
     async def ask(self, path: str, body: Json) -> Json:
@@ -82,7 +83,7 @@ class LlamaServer:
         """A response with status 200, its body unread."""
         data = orjson.dumps(body)
         try:
-            response = await self._session.post(self._url + path, data=data, headers=_HEADERS)
+            response = await self._session.post(self._url + path, data=data, headers=self._headers)
             if response.status == 200:
                 return response
             async with response:

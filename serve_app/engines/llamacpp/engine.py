@@ -1,21 +1,24 @@
 """The embedded default: llama.cpp's own server as a child process, with SmolLM2 or any GGUF."""
 
 import asyncio
+import secrets
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
 import httpx
+import orjson
 
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
 from serve_app.engines.llamacpp.gguf import find_smollm2, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
+from serve_app.engines.llamacpp.server import KEY_VARIABLE
 from serve_app.engines.ollama_models import until_up
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream, first_token
-from serve_app.errors import EngineStartError, SettingsError
+from serve_app.errors import BadRequest, EngineDown, EngineLost, EngineStartError, SettingsError
 from serve_app.names import full_name, short_name
 from serve_app.settings import Pool
 
@@ -31,6 +34,7 @@ class LlamaCpp:
     def __init__(
         self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
     ) -> None:
+        self._key = secrets.token_urlsafe(24)
         self._model = short_name(pool.models[0])
         self._engine = pool.engine
         self._session = session
@@ -49,7 +53,13 @@ class LlamaCpp:
         }
         words = (str(word) for option in options.items() for word in option)
         command = (sys.executable, "-m", "serve_app.engines.llamacpp.server", *words)
-        return Plan(f"http://127.0.0.1:{port}", command, self._engine.env)
+        return Plan(
+            f"http://127.0.0.1:{port}", command, {KEY_VARIABLE: self._key, **self._engine.env}
+        )
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"}
 
     def _path(self) -> Path:
         """Raises SettingsError rather than serve one model under another's name."""
@@ -67,7 +77,7 @@ class LlamaCpp:
             await until_up(http, "/health")
         with phases.phase("load"):
             body = {"prompt": "Hi", "n_predict": 1, "cache_prompt": False}
-            answer = await http.post("/completion", json=body)
+            answer = await http.post("/completion", json=body, headers=self._headers)
             if answer.status_code != 200:
                 raise EngineStartError(f"it can't generate: status {answer.status_code}")
         context = self._engine.context_length
@@ -79,8 +89,11 @@ class LlamaCpp:
 
     def client(self, url: str, facts: Facts) -> Client:
         header = read_header(self._path())
-        native = NativeRoutes(self._session, url, facts.models[0], header)
-        upstream = Upstream(self._session, url, self._first_token_timeout_s, keep_alive=False)
+        key = self._key
+        native = NativeRoutes(self._session, url, facts.models[0], header, key=key)
+        upstream = Upstream(
+            self._session, url, self._first_token_timeout_s, keep_alive=False, key=key
+        )
         return _ByDialect(native, upstream, self._first_token_timeout_s)
 
 
@@ -96,5 +109,26 @@ class _ByDialect:
 
     async def send(self, call: Call) -> Answer:
         if call.path not in PATHS:
-            return await self._upstream.send(call)
+            answer = await self._upstream.send(call)
+            return answer if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)
+
+
+async def _refused(answer: Answer) -> Answer:
+    """Raises what llama.cpp's refusal means, for the caller's own dialect to say.
+
+    Its own words are OpenAI's in every dialect, and it says 500 of mistakes in a request.
+    """
+    try:
+        body = b"".join([piece async for piece in answer.body])
+    finally:
+        answer.close()
+    if answer.status == 503:
+        raise EngineDown("the engine is loading")
+    try:
+        message = str(orjson.loads(body)["error"]["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = body.decode(errors="replace")
+    if "compute error" in message.lower():
+        raise EngineLost(message)
+    raise BadRequest(message)

@@ -35,7 +35,7 @@ _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embe
 class NativeRoutes:
     """Serves `PATHS` for the model of `card` and `header` with the llama.cpp server at `url`.
 
-    `batch_size`: the server's, in tokens; no embedding input is longer.
+    `batch_size`: the server's, in tokens; no embedding input is longer. `key`: the server's.
     """
 
     def __init__(
@@ -45,8 +45,9 @@ class NativeRoutes:
         card: ModelCard,
         header: GgufHeader,
         batch_size: int = 512,
+        key: str = "",
     ) -> None:
-        self._llama = LlamaServer(session, url)
+        self._llama = LlamaServer(session, url, key)
         self._card = card
         self._header = header
         self._longest_input = min(batch_size, card.loaded_context_length)

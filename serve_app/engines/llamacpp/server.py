@@ -17,6 +17,8 @@ from serve_app.engines.llamacpp.gguf import read_header
 from serve_app.errors import ServiceError, SettingsError
 
 _OPEN_ENDED_CONTEXTS = 10  # see options.py; here for the dialects that llama.cpp speaks
+# A random port is no secret: without the key no page and no other process may ask.
+KEY_VARIABLE = "LLAMACPP_ENGINE_KEY"
 _MEAN_POOLING = 1
 _ERRORS_ONLY = 1  # warnings (2) come with every repeated prompt
 
@@ -69,6 +71,9 @@ def _parameters(xllamacpp: Any, options: argparse.Namespace) -> Any:
     wanted.sse_ping_interval = -1  # a comment before the first token is no first byte
     wanted.use_jinja = True
     wanted.ui = False
+    wanted.cors_origins, wanted.cors_origins_explicit = "http://127.0.0.1", True
+    if key := os.environ.pop(KEY_VARIABLE, ""):
+        wanted.api_keys = [key]
     wanted.verbosity = options.verbosity
     threads = options.threads or _spare_cores()
     wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads

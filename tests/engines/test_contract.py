@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import aiohttp
 import orjson
 import pytest
 
+from serve_app.engines import ollama_models
 from serve_app.engines.base import Call, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.lifecycle import Lifecycle
@@ -186,6 +188,40 @@ async def test_streams_come_as_they_are_made(rig: Rig) -> None:
         assert await text_of(engine, chat(1))
 
 
+async def test_the_embedded_engine_serves_any_gguf_by_its_path(tmp_path: Path) -> None:
+    """Under the name that is configured, in every dialect, and never under its path."""
+    copy = tmp_path / "mine.gguf"
+    copy.symlink_to(find_smollm2())
+    settings = EngineSettings(kind="llamacpp", model_path=copy, slots=1, context_length=512)
+    async with running(Pool(models=("mine",), engine=settings)) as engine:
+        await engine.ready()
+        call = Call("/v1/completions", "mine:latest", b'{"prompt":"a","max_tokens":1}', False)
+        answered = await text_of(engine, call)
+        shown = await text_of(engine, Call("/api/show", "mine:latest", b"{}", False))
+    assert orjson.loads(answered)["model"] == "mine:latest"
+    assert b"gguf" not in answered + shown.replace(b'"format":"gguf"', b"")
+
+
+async def test_no_model_is_served_under_the_name_of_another() -> None:
+    """The embedded engine has one model; what it does not have is named."""
+    pool = Pool(models=("llama3.2:3b",), engine=EngineSettings(kind="llamacpp"))
+    async with running(pool) as engine:
+        with pytest.raises(SettingsError, match=r"has smollm2:135m, not llama3\.2:3b"):
+            await engine.ready()
+
+
+async def test_a_pull_tells_how_it_gets_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fake_ollama: Path
+) -> None:
+    """Bytes, share and seconds, while it lasts."""
+    monkeypatch.setattr(ollama_models, "PROGRESS_EVERY_S", 0.05)
+    with caplog.at_level("INFO", logger="ray.serve"):
+        async with running(ollama(fake_ollama, models="")) as engine:
+            await engine.ready()
+    assert re.search(r"pulling smollm2:135m: \d of 1 MB \(\d+ %\), \d+ s", caplog.text)
+    assert "pulled smollm2:135m" in caplog.text
+
+
 async def test_the_embedded_engine_answers_nobody_else() -> None:
     """Its port can be found: without its key no page and no other process may use it."""
     async with running(Rig("llamacpp").pool()) as engine, aiohttp.ClientSession() as session:
@@ -313,8 +349,11 @@ async def test_attach_waits_for_a_model_that_somebody_else_pulls() -> None:
     simulator.stop()
 
 
-async def test_ollama_gets_its_settings(fake_ollama: Path, tmp_path: Path) -> None:
-    """Address, slots, context, models folder and cache bound reach it, and what is added."""
+async def test_ollama_gets_its_settings(
+    fake_ollama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Address, slots, context, models folder, cache bound, Ray's GPUs, and what is added."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")  # as Ray sets it for a replica
     seen = tmp_path / "seen"
     env = {"FAKE_OLLAMA_MODELS": MODEL, "FAKE_OLLAMA_SEEN": str(seen), "OLLAMA_DEBUG": "1"}
     rig = Rig("ollama", {"binary": str(fake_ollama), "env": env, "models_dir": tmp_path})
@@ -329,6 +368,7 @@ async def test_ollama_gets_its_settings(fake_ollama: Path, tmp_path: Path) -> No
     assert given["OLLAMA_MODELS"] == str(tmp_path)
     assert given["LLAMA_ARG_CACHE_RAM"] == "7"
     assert given["OLLAMA_DEBUG"] == "1"
+    assert given["CUDA_VISIBLE_DEVICES"] == "3,5"
 
 
 def ollama(fake: Path, behaviour: str = "", models: str = MODEL, **settings: object) -> Pool:

@@ -222,7 +222,7 @@ class Lifecycle:
         self._detail = str(exc)
 
     async def _until_lost(self, process: Process | None, http: httpx.AsyncClient) -> None:
-        watching = asyncio.create_task(self._watch(http))
+        watching = asyncio.create_task(self._watch(process, http))
         end = asyncio.create_task(process.wait() if process else asyncio.Event().wait())
         try:
             await asyncio.wait({watching, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -232,8 +232,8 @@ class Lifecycle:
             self._client = None
             await _cancel(watching, end)
 
-    async def _watch(self, http: httpx.AsyncClient) -> None:
-        """Return when probes have failed for as long as this kind of engine may be silent."""
+    async def _watch(self, process: Process | None, http: httpx.AsyncClient) -> None:
+        """Return when probes fail and the process is gone, or has been silent for too long."""
         silent_since: float | None = None
         while silent_since is None or monotonic() - silent_since < self._kind.patience_s:
             with suppress(TimeoutError):
@@ -244,6 +244,8 @@ class Lifecycle:
                 self._suspect.clear()
                 silent_since = silent_since or monotonic()
                 problem = str(exc) or type(exc).__name__
+                if process and process.has_ended:
+                    break
             else:
                 silent_since = None
                 self._gained(self._facts)

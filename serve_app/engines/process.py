@@ -16,6 +16,8 @@ logger = logging.getLogger("ray.serve")
 
 _GUARD = str(Path(__file__).with_name("guard.py"))
 _LAST_LINES = 20
+_LOST_NEWS_S = 1.0
+_POLL_S = 0.02
 
 
 class Process:
@@ -59,21 +61,41 @@ class Process:
     def last_words(self) -> str:
         return self._lines[-1] if self._lines else "it said nothing"
 
-    async def wait(self) -> int:
-        """Its exit code, when it has ended and everything it said has been read."""
+    @property
+    def has_ended(self) -> bool:
+        """Asked of the kernel: in a replica's loop the news of a child's end may get lost."""
+        if self._process.returncode is not None:
+            return True
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return sys.platform == "linux"
+        return state == "Z"
+
+    async def wait(self) -> int | None:
+        """Its exit code, if that can be told, when it has ended and all that it said is read."""
         await asyncio.shield(self._reader)
-        return await self._process.wait()
+        try:
+            return await asyncio.wait_for(self._process.wait(), _LOST_NEWS_S)
+        except TimeoutError:
+            return self._process.returncode
 
     async def stop(self) -> None:
         """End it and all that it started. Safe to call twice."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
+            if not self.has_ended:
                 self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), self._grace_s + 6)
-            except TimeoutError:
+            if not await self._ends_within(self._grace_s + 6):
                 self._process.kill()
-        await self.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.wait(), 2 * _LOST_NEWS_S)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        for _ in range(int(seconds / _POLL_S)):
+            if self.has_ended:
+                return True
+            await asyncio.sleep(_POLL_S)
+        return self.has_ended
 
     async def _read(self) -> None:
         assert self._process.stdout is not None

@@ -52,7 +52,9 @@ def claude(url: str) -> Iterator[anthropic.Anthropic]:
 class TestOpenAI:
     def test_chat(self, gpt: openai.OpenAI) -> None:
         """A chat answers with text and usage, within its limit."""
-        answer = gpt.chat.completions.create(model=MODEL, messages=HELLO, max_completion_tokens=8)
+        answer = gpt.chat.completions.create(
+            model=MODEL, messages=HELLO, max_completion_tokens=8, temperature=0
+        )
         assert answer.choices[0].message.content
         assert answer.usage is not None
         assert 0 < answer.usage.completion_tokens <= 8
@@ -64,6 +66,7 @@ class TestOpenAI:
             model=MODEL,
             messages=HELLO,
             max_tokens=8,
+            temperature=0,
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -75,12 +78,16 @@ class TestOpenAI:
 
     def test_completions(self, gpt: openai.OpenAI) -> None:
         """A text is continued."""
-        answer = gpt.completions.create(model=MODEL, prompt="The sky is", max_tokens=4)
+        answer = gpt.completions.create(
+            model=MODEL, prompt="The sky is", max_tokens=4, temperature=0
+        )
         assert answer.choices[0].text
 
     def test_responses(self, gpt: openai.OpenAI) -> None:
         """The Responses API, whole and streamed."""
-        answer = gpt.responses.create(model=MODEL, input="Say hello.", max_output_tokens=8)
+        answer = gpt.responses.create(
+            model=MODEL, input="Say hello.", max_output_tokens=8, temperature=0
+        )
         assert answer.output_text
         events = list(
             gpt.responses.create(model=MODEL, input="Hi", max_output_tokens=8, stream=True)
@@ -121,7 +128,7 @@ class TestOpenAI:
 class TestOllama:
     def test_chat(self, llama: ollama.Client) -> None:
         """A chat answers whole, with counts and durations."""
-        answer = llama.chat(MODEL, HELLO, options={"num_predict": 8, "seed": 1})
+        answer = llama.chat(MODEL, HELLO, options={"num_predict": 8, "temperature": 0})
         assert answer.message.content
         assert (answer.done, answer.model) == (True, MODEL)
         assert answer.eval_count is not None and answer.eval_count <= 8
@@ -129,13 +136,15 @@ class TestOllama:
 
     def test_streaming(self, llama: ollama.Client) -> None:
         """And token by token."""
-        parts = list(llama.chat(MODEL, HELLO, stream=True, options={"num_predict": 6}))
+        parts = list(
+            llama.chat(MODEL, HELLO, stream=True, options={"num_predict": 6, "temperature": 0})
+        )
         assert "".join(part.message.content or "" for part in parts)
         assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
 
     def test_generate(self, llama: ollama.Client) -> None:
         """A prompt is answered; its context can be handed back."""
-        first = llama.generate(MODEL, "The sky is", options={"num_predict": 4})
+        first = llama.generate(MODEL, "The sky is", options={"num_predict": 4, "temperature": 0})
         assert first.response
         assert first.context
         again = llama.generate(MODEL, "And?", context=first.context, options={"num_predict": 4})
@@ -175,14 +184,16 @@ class TestOllama:
 class TestAnthropic:
     def test_messages(self, claude: anthropic.Anthropic) -> None:
         """A message answers with text and usage."""
-        answer = claude.messages.create(model=MODEL, messages=HELLO, max_tokens=8)
+        answer = claude.messages.create(model=MODEL, messages=HELLO, max_tokens=8, temperature=0)
         assert answer.content[0].type == "text" and answer.content[0].text
         assert 0 < answer.usage.output_tokens <= 8
         assert answer.model == MODEL
 
     def test_streaming(self, claude: anthropic.Anthropic) -> None:
         """The client's own accumulator gets a whole message."""
-        with claude.messages.stream(model=MODEL, messages=HELLO, max_tokens=8) as stream:
+        with claude.messages.stream(
+            model=MODEL, messages=HELLO, max_tokens=8, temperature=0
+        ) as stream:
             text = "".join(stream.text_stream)
             final = stream.get_final_message()
         assert text

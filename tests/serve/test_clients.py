@@ -12,6 +12,7 @@ import pytest
 
 MODEL = "smollm2:135m"
 HELLO: Any = [{"role": "user", "content": "Say hello in one short sentence."}]
+GREEDY = {"temperature": 0}  # the client has no parameter for it
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
@@ -184,7 +185,9 @@ class TestOllama:
 class TestAnthropic:
     def test_messages(self, claude: anthropic.Anthropic) -> None:
         """A message answers with text and usage."""
-        answer = claude.messages.create(model=MODEL, messages=HELLO, max_tokens=8, temperature=0)
+        answer = claude.messages.create(
+            model=MODEL, messages=HELLO, max_tokens=8, extra_body=GREEDY
+        )
         assert answer.content[0].type == "text" and answer.content[0].text
         assert 0 < answer.usage.output_tokens <= 8
         assert answer.model == MODEL
@@ -192,7 +195,7 @@ class TestAnthropic:
     def test_streaming(self, claude: anthropic.Anthropic) -> None:
         """The client's own accumulator gets a whole message."""
         with claude.messages.stream(
-            model=MODEL, messages=HELLO, max_tokens=8, temperature=0
+            model=MODEL, messages=HELLO, max_tokens=8, extra_body=GREEDY
         ) as stream:
             text = "".join(stream.text_stream)
             final = stream.get_final_message()

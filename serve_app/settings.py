@@ -70,7 +70,7 @@ class EngineSettings(_Model):
     slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
     context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
     model_path: Path | None = Field(None, description="`llamacpp`: GGUF file; default SmolLM2.")
-    threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores.")
+    threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores but one.")
     cache_ram_mib: int = Field(512, ge=0, description="RAM for old prompts, MiB; below the limit!")
     binary: str = Field("ollama", description="`ollama`: the executable, on PATH or a path.")
     models_dir: Path | None = Field(None, description="`ollama`: OLLAMA_MODELS.")

@@ -1,0 +1,88 @@
+"""Lengths of prompts and answers, in tokens."""
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve_app.capacity.workload.text import WorkloadError, number, pairs
+
+HELP = "100 | fixed:100 | lognormal:median=200,p95=800[,max=4000]"
+_Z95 = 1.6448536269514722  # the standard normal's 95th percentile
+
+
+class Distribution(Protocol):
+    def draw(self, rng: random.Random) -> int:
+        """Tokens, at least 1."""
+
+
+class Lengths(Protocol):
+    def draw(self, rng: random.Random) -> tuple[int, int]:
+        """Tokens of a prompt and of its answer, each at least 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    tokens: int
+
+    def draw(self, rng: random.Random) -> int:
+        return self.tokens
+
+    def __str__(self) -> str:
+        return f"fixed:{self.tokens}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lognormal:
+    """Half are below `median`, 95 in 100 below `p95`; none above `most`."""
+
+    median: float
+    p95: float
+    most: float = math.inf
+
+    def draw(self, rng: random.Random) -> int:
+        sigma = math.log(self.p95 / self.median) / _Z95
+        return max(1, round(min(self.most, rng.lognormvariate(math.log(self.median), sigma))))
+
+    def __str__(self) -> str:
+        bound = "" if math.isinf(self.most) else f",max={self.most:g}"
+        return f"lognormal:median={self.median:g},p95={self.p95:g}{bound}"
+
+
+def parse(text: str) -> Distribution:
+    """Read one of the forms in `HELP`. Raises WorkloadError."""
+    name, _, options = text.rpartition(":")
+    values = {key: number(value) for key, value in pairs(options)}
+    match name, sorted(values):
+        case "" | "fixed", [""]:
+            return Fixed(max(1, round(values[""])))
+        case "lognormal", ["median", "p95"] | ["max", "median", "p95"]:
+            if not 0 < values["median"] <= values["p95"]:
+                raise WorkloadError(f"{text!r}: the median must be above 0, and p95 not below it")
+            return Lognormal(values["median"], values["p95"], values.get("max", math.inf))
+        case _:
+            raise WorkloadError(f"{text!r} is no distribution of lengths; write {HELP}")
+
+
+@dataclass(frozen=True, slots=True)
+class Independent:
+    """Prompt and answer know nothing of each other."""
+
+    prompt: Distribution
+    output: Distribution
+
+    def draw(self, rng: random.Random) -> tuple[int, int]:
+        return self.prompt.draw(rng), self.output.draw(rng)
+
+
+class Empirical:
+    """Pairs as they occur in a trace, drawn with replacement: long prompts keep their answers."""
+
+    def __init__(self, observed: Iterable[tuple[int, int]]) -> None:
+        self._pairs: Sequence[tuple[int, int]] = list(observed)
+        if not self._pairs:
+            raise WorkloadError("no request to take lengths from")
+
+    def draw(self, rng: random.Random) -> tuple[int, int]:
+        return rng.choice(self._pairs)

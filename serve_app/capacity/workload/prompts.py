@@ -1,0 +1,61 @@
+"""Texts of about n tokens, and conversations that grow.
+
+The words are short and common, so that most tokenizers make one token of each; the simulated
+engine counts words. Equal seeds give equal texts, and texts of one seed begin alike.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from serve_app.capacity.workload.requests import Request
+
+BLOCK_TOKENS = 512
+
+_VOCABULARY = (
+    "time year people way day man thing woman life child world school state family student group "
+    "country problem hand part place case week company system program question work government "
+    "number night point home water room mother area money story fact month lot right study book "
+    "eye job word business issue side kind head house service friend father power hour game line "
+    "end member law car city name team minute idea body back parent face others level office door "
+    "health person art war history party result change morning reason research girl guy moment air "
+    "teacher force education"
+)
+_WORDS = _VOCABULARY.split()
+
+Messages = list[dict[str, str]]
+
+
+def text(tokens: int, seed: int | str = 0) -> str:
+    """So many words; the first n of a longer text are the shorter one."""
+    return " ".join(random.Random(f"text {seed}").choices(_WORDS, k=max(1, tokens)))
+
+
+def prompt(request: Request, seed: int = 0) -> str:
+    """The request's whole prompt in one text; equal blocks give equal beginnings."""
+    if not request.blocks:
+        own = f"{seed} {request.session}" if request.session else f"{seed} {request.at_s!r}"
+        return text(request.prompt_tokens, own)
+    blocks = " ".join(text(BLOCK_TOKENS, f"block {block}") for block in request.blocks)
+    return " ".join(blocks.split(" ")[: request.prompt_tokens])
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A session that resends its history: ask, then tell it what was answered, and ask again."""
+
+    seed: int | str
+    messages: Messages = field(default_factory=list)
+    turn: int = 0
+
+    def ask(self, tokens: int) -> Messages:
+        """The history with a question of `tokens` at its end."""
+        self.messages.append({"role": "user", "content": text(tokens, f"{self.seed} {self.turn}")})
+        self.turn += 1
+        return list(self.messages)
+
+    def answered(self, content: str) -> None:
+        self.messages.append({"role": "assistant", "content": content})
+
+    def failed(self) -> None:
+        """No answer came: the question leaves the history."""
+        self.messages.pop()

@@ -1,0 +1,39 @@
+"""Options as text, `name:key=value,key=value`, with units: `30s`, `5m`, `10/s`, `95%`."""
+
+import re
+
+from serve_app.errors import ServiceError
+
+_NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<unit>ms|s|m|h|/s|/m|/h|%)?")
+_FACTORS = {
+    None: 1.0,
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "/s": 1.0,
+    "/m": 1 / 60,
+    "/h": 1 / 3600,
+    "%": 0.01,
+}
+
+
+class WorkloadError(ServiceError):
+    """A shape, a distribution or a trace that can't be read, or that makes no sense."""
+
+
+def number(text: str) -> float:
+    """`90`, `1.5m`, `120/m` or `5%` in seconds, per second, or as a share. Raises WorkloadError."""
+    found = _NUMBER.fullmatch(text.strip())
+    if not found:
+        raise WorkloadError(f"{text!r} is no number; write 90, 30s, 5m, 1h, 10/s, 120/m or 5%")
+    return float(found["number"]) * _FACTORS[found["unit"]]
+
+
+def pairs(text: str) -> list[tuple[str, str]]:
+    """The parts of `a=1,b=2`, a single one also without a name. Raises WorkloadError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    split = [part.rpartition("=") for part in parts]
+    if len(parts) > 1 and not all(name for name, _, _ in split):
+        raise WorkloadError(f"{text!r}: write key=value, separated by commas")
+    return [(name.strip(), value.strip()) for name, _, value in split]

@@ -1,0 +1,19 @@
+"""Two public traces, where they are at hand: they are no part of this repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE = [parent / "shared" for parent in Path(__file__).parents]
+_NAMED = os.environ.get("SERVE_APP_TEST_SHARED")
+FOLDER = next(
+    (found / "data" for found in ([Path(_NAMED)] if _NAMED else _BESIDE) if found.is_dir()),
+    Path("shared"),
+)
+AZURE = FOLDER / "azure_llm_2023_conv.csv"
+MOONCAKE = FOLDER / "mooncake_conversation.jsonl"
+needed = pytest.mark.skipif(
+    not (AZURE.is_file() and MOONCAKE.is_file()),
+    reason="the public traces are not at hand: name their folder's parent in SERVE_APP_TEST_SHARED",
+)

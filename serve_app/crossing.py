@@ -1,75 +1,180 @@
-"""An answer across a Serve handle: frames out of the pool's replica, an answer into the gateway.
+"""How calls and answers cross between the gateway and a pool's replica: frames on a connection.
 
-Each frame costs Ray about as much as a whole HTTP request, so later pieces of a stream are joined
-for a moment; the first one, which everybody waits for, goes at once.
+    gateway ──CALL──────────────────────────────> replica
+            <──HEAD, DATA …, END── or ──FAILURE──         one call at a time, then the next
+
+Serve's own streams cost a whole request's time per piece, and the cancelling of one does not always
+arrive. Here a piece costs a write, and whoever hangs up closes the connection.
+
+A frame is its kind (one byte), the length of the rest (four, big-endian), and the rest.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Self, cast
+
+import orjson
 
 from serve_app import errors
-from serve_app.engines.base import Answer
+from serve_app.engines.base import Call
 from serve_app.errors import EngineLost, Overloaded, ServiceError
+
+CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
+_HEADER = 5
+_MOST_BUFFERED = 1 << 18
+
+
+class ChannelClosed(EngineLost):
+    """The other side is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first frame of an answer. `seconds_left`: until its generation must be over."""
+    """What is known with an answer's first piece. `seconds_left`: until it must be over."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
-    first: bytes
     seconds_left: float | None
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error of the service, as values: exceptions lose their arguments in a pickle."""
-
-    name: str
-    message: str
-    retry_after_s: int | None
+    def encode(self) -> bytes:
+        headers = [(n.decode("latin-1"), value.decode("latin-1")) for n, value in self.headers]
+        return orjson.dumps((self.status, headers, self.seconds_left))
 
     @classmethod
-    def of(cls, exc: ServiceError) -> "Failure":
-        return cls(type(exc).__name__, str(exc), exc.retry_after_s)
-
-    def error(self) -> ServiceError:
-        if self.name == Overloaded.__name__:
-            return Overloaded(self.message, self.retry_after_s or 1)
-        kind = getattr(errors, self.name, EngineLost)
-        error: ServiceError = kind(self.message)
-        return error
+    def decode(cls, data: bytes) -> Self:
+        status, headers, seconds_left = orjson.loads(data)
+        encoded = ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+        return cls(status, tuple(encoded), seconds_left)
 
 
-Frame = Head | bytes | Failure
+def encode_failure(exc: ServiceError) -> bytes:
+    return orjson.dumps((type(exc).__name__, str(exc), exc.retry_after_s))
 
 
-async def frames(
-    send: Callable[[], Awaitable[Answer]], window_s: float
-) -> AsyncGenerator[Frame, None]:
-    """What `send` answers, frame by frame: a head and pieces, or a failure at any place."""
-    try:
-        answer = await send()
-    except ServiceError as exc:
-        yield Failure.of(exc)
-        return
-    try:
-        async with aclosing(joined(answer.body, window_s)) as body:
-            first = await anext(body, b"")
-            yield Head(answer.status, answer.headers, first, _left(answer.deadline))
-            async for piece in body:
-                yield piece
-    except ServiceError as exc:
-        yield Failure.of(exc)
-    finally:
-        answer.close()
+def decode_failure(data: bytes) -> ServiceError:
+    name, message, retry_after_s = orjson.loads(data)
+    if name == Overloaded.__name__:
+        return Overloaded(message, retry_after_s or 1)
+    kind = getattr(errors, name, EngineLost)
+    error: ServiceError = kind(message)
+    return error
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else deadline - asyncio.get_running_loop().time()
+def encode_call(call: Call) -> bytes:
+    """Its body as it is, behind one line of JSON for the rest."""
+    rest = (
+        *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
+        *(call.affinity, call.headers),
+    )
+    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.body
+
+
+def decode_call(data: bytes) -> Call:
+    line, _, body = data.partition(b"\n")
+    path, model, stream, takes_slot, request_id, affinity, headers = orjson.loads(line)
+    pairs = tuple((name, value) for name, value in headers)
+    return Call(path, model, body, stream, takes_slot, request_id, affinity, pairs)
+
+
+class Channel(asyncio.Protocol):
+    """One connection between a gateway and a replica, seen from either side."""
+
+    def __init__(self, opened: "Callable[[Channel], None]" = lambda channel: None) -> None:
+        self._opened = opened
+        self._rest = bytearray()
+        self._frames: deque[tuple[bytes, bytes]] = deque()
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None  # None: no need to wait
+        self._reading = True
+        self.closed = False
+        self.on_close: Callable[[], object] = lambda: None
+
+    async def receive(self) -> tuple[bytes, bytes]:
+        """The next frame's kind and content. Raises ChannelClosed when none will come."""
+        while not self._frames:
+            if self.closed:
+                raise ChannelClosed("the replica was lost")
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._pop()
+
+    def _pop(self) -> tuple[bytes, bytes]:
+        kind, content = self._frames.popleft()
+        self._buffered -= len(content)
+        if not self._reading and self._buffered < _MOST_BUFFERED:
+            self._reading = True
+            self._transport.resume_reading()
+        return kind, content
+
+    def take(self, kind: bytes) -> bytes | None:
+        """The next frame's content, if it has come already and is of this kind."""
+        if not self._frames or self._frames[0][0] != kind:
+            return None
+        return self._pop()[1]
+
+    def send(self, *frames: tuple[bytes, bytes]) -> None:
+        """In one write. Nothing happens when the other side is gone: `receive` tells."""
+        self._transport.write(
+            b"".join(part for kind, content in frames for part in (_header(kind, content), content))
+        )
+
+    async def drain(self) -> None:
+        """Return when the other side keeps up."""
+        if self._writable:
+            await self._writable
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        del self._rest[: self._cut_frames(self._rest)]
+        if self._buffered > _MOST_BUFFERED and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake()
+
+    def _cut_frames(self, data: bytearray) -> int:
+        """Take over the whole frames at the beginning; returns where they end."""
+        at = 0
+        while len(data) - at >= _HEADER:
+            begin = at + _HEADER
+            end = begin + int.from_bytes(data[at + 1 : begin], "big")
+            if len(data) < end:
+                break
+            self._frames.append((bytes(data[at : at + 1]), bytes(data[begin:end])))
+            self._buffered += end - begin
+            at = end
+        return at
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._wake()
+        self.resume_writing()
+        self.on_close()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable and not writable.done():
+            writable.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _header(kind: bytes, content: bytes) -> bytes:
+    return kind + len(content).to_bytes(4, "big")
 
 
 async def joined(body: AsyncIterator[bytes], window_s: float) -> AsyncGenerator[bytes, None]:
@@ -102,14 +207,3 @@ async def _read(body: AsyncIterator[bytes], pieces: list[bytes], came: asyncio.E
             came.set()
     finally:
         came.set()
-
-
-async def unframed(first: bytes, rest: AsyncIterator[Frame]) -> AsyncIterator[bytes]:
-    """The body on the other side. Raises the ServiceError of a failure."""
-    if first:
-        yield first
-    async for frame in rest:
-        if isinstance(frame, Failure):
-            raise frame.error()
-        if isinstance(frame, bytes):
-            yield frame

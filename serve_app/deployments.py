@@ -1,21 +1,19 @@
 """Thin Ray Serve shells around plain objects."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.api.app import Api
 from serve_app.api.build import build_api, guard
-from serve_app.crossing import Frame, frames
-from serve_app.engines.base import Call
 from serve_app.gateway import GatewayDispatcher
-from serve_app.metrics import EngineGauges, ServeObserver
+from serve_app.lending import Lender
+from serve_app.metrics import EngineGauges, RequestLog, ServeObserver
 from serve_app.replica import Replica
 from serve_app.settings import Pool, Settings
 
@@ -36,7 +34,7 @@ class DirectPool:
         _warn_of_what_is_odd(self._settings, self._pool)
         self._replica = Replica(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._replica.start()
-        observer = ServeObserver(logger, self._settings.request_log)
+        observer = _observer(self._settings)
         return build_api(self._settings, dispatcher, observer, self._replica.stop)
 
     async def check_health(self) -> None:
@@ -51,14 +49,12 @@ class WorkerPool:
 
     async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
         # Serve awaits it: a replica is running when its engine is ready.
-        self._window_s = settings.gateway.join_ms / 1000
         self._replica = Replica(settings, pool, EngineGauges().show)
-        self._dispatcher = await self._replica.start()
+        self._lender = Lender(await self._replica.start(), settings.gateway.join_ms / 1000)
 
-    async def answer(self, call: Call) -> AsyncIterator[Frame]:
-        async with aclosing(frames(partial(self._dispatcher.send, call), self._window_s)) as answer:
-            async for frame in answer:
-                yield frame
+    async def lend(self, host: str, port: int, token: bytes) -> None:
+        """Answer the calls of the gateway that listens there, see `lending`."""
+        await self._lender.lend(host, port, token)
 
     async def check_health(self) -> None:
         self._replica.check_health()
@@ -77,13 +73,15 @@ class Gateway:
         self._pools = pools
 
     async def __serve_build_asgi_app__(self) -> Api:
-        dispatcher = GatewayDispatcher(self._settings, self._pools)
-        observer = ServeObserver(logger, self._settings.request_log)
-        return build_api(self._settings, dispatcher, observer, _nothing)
+        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        dispatcher = GatewayDispatcher(self._settings, self._pools, host)
+        await dispatcher.start()
+        return build_api(self._settings, dispatcher, _observer(self._settings), dispatcher.stop)
 
 
-async def _nothing() -> None:
-    """A gateway owns nothing that must be stopped."""
+def _observer(settings: Settings) -> ServeObserver:
+    log = RequestLog(logger, settings.log_format == "json") if settings.request_log else None
+    return ServeObserver(log)
 
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -15,58 +14,55 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeStatus
 
-from serve_app.crossing import Failure, Head, unframed
 from serve_app.dispatch import API_VERSION, ATTEMPTS
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineDown, EngineLost, Overloaded, ServiceError
+from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded, ServiceError
+from serve_app.leases import Leases, Listener
 from serve_app.names import short_name
 from serve_app.settings import Pool, Settings
 
 _STATUS_FOR_S = 1.0
+_SPARE_S = 10.0
 
 
 class GatewayDispatcher:
     """Sends each call to a replica of the pool that serves its model."""
 
-    def __init__(self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+    def __init__(
+        self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]], host: str
+    ) -> None:
         self._pools = settings.all_pools
-        # By reference: over gRPC (Ray 2.60) `cancel` does not reach the replica, and a caller who
-        # has hung up would leave the engine working for nobody.
-        self._by_model = {
-            short_name(model): handles[pool.name].options(stream=True, _by_reference=True)
+        self._listener = Listener(host)
+        leases = {
+            pool.name: Leases(self._listener, handles[pool.name].lend.remote, handle_error)
             for pool in self._pools
-            for model in pool.models
         }
-        self._bound_s = (
-            settings.gateway.hold_s + settings.queue_timeout_s + settings.generation_timeout_s
-        )
+        self._by_model = {
+            short_name(model): leases[pool.name] for pool in self._pools for model in pool.models
+        }
+        self._hold_s = settings.gateway.hold_s
+        # A replica keeps its bounds itself; this is for one that can't any more.
+        self._answer_s = settings.queue_timeout_s + settings.generation_timeout_s + _SPARE_S
         self._status = _Remembered(_serve_status, _STATUS_FOR_S)
 
+    async def start(self) -> None:
+        await self._listener.start()
+
+    async def stop(self) -> None:
+        self._listener.close()
+
     async def send(self, call: Call) -> Answer:
+        leases = self._by_model[call.model]
         lost: ServiceError = EngineDown("no replica answers")
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
-                return await self._attempt(call)
+                async with asyncio.timeout(self._hold_s + self._answer_s):
+                    return await leases.call(call, self._hold_s, fresh=attempt > 0)
             except EngineLost as exc:
                 lost = exc
+            except TimeoutError as exc:
+                raise EngineSlow("the pool gave no answer in time") from exc
         raise lost
-
-    async def _attempt(self, call: Call) -> Answer:
-        stream: Any = self._by_model[call.model].answer.remote(call)
-        try:
-            async with asyncio.timeout(self._bound_s):
-                head = await anext(stream)
-        except TimeoutError as exc:
-            stream.cancel()
-            raise EngineDown("no replica became ready in time") from exc
-        except asyncio.CancelledError:
-            stream.cancel()
-            raise
-        except (RayError, BackPressureError, *_UNAVAILABLE) as exc:
-            raise handle_error(exc) from exc
-        if isinstance(head, Failure):
-            raise head.error()
-        return _answer(head, stream)
 
     def cards(self) -> tuple[ModelCard, ...]:
         """From the settings: a listing must not wake a pool."""
@@ -94,22 +90,6 @@ def handle_error(exc: Exception) -> ServiceError:
     if isinstance(exc, DeploymentUnavailableError):
         return EngineDown("the pool is not available")
     return EngineLost("the replica was lost")
-
-
-def _answer(head: Head, stream: Any) -> Answer:
-    body = unframed(head.first, _frames(stream))
-    answer = Answer(head.status, head.headers, body, stream.cancel)
-    if head.seconds_left is not None:
-        answer.deadline = asyncio.get_running_loop().time() + head.seconds_left
-    return answer
-
-
-async def _frames(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    try:
-        async for frame in stream:
-            yield frame
-    except (RayError, *_UNAVAILABLE) as exc:
-        raise handle_error(exc) from exc
 
 
 def _pool_problem(pool: Pool, status: ServeStatus) -> str:

@@ -1,8 +1,11 @@
 """Metrics and the request log, through Ray Serve. Ray adds deployment, replica and application."""
 
+import asyncio
 import logging
+from collections import Counter
 from typing import Any
 
+from ray._private.log import INTERNAL_TIMESTAMP_LOG_KEY
 from ray.serve import metrics
 
 from serve_app.api.exchange import Exchange
@@ -13,17 +16,20 @@ TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
 GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 
+_TELL_S = 1.0
 _LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
 
 
 class ServeObserver:
-    """Counts every exchange and writes its log line."""
+    """Counts every exchange and writes its log line.
 
-    def __init__(self, logger: logging.Logger, log_requests: bool) -> None:
-        self._logger = logger
-        self._log_requests = log_requests
+    Counts are told to Ray once in `_TELL_S`, as sums: telling each one costs more than relaying
+    a token. Histograms can't be told as sums.
+    """
+
+    def __init__(self, log: "RequestLog | None") -> None:
+        self._log = log
         outcome: Any = (*_LABELS, "outcome")
-        self._requests = metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
         self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
         self._ttft = metrics.Histogram(
             "llm_ttft_seconds", "Arrival to first byte of the answer.", TTFT_BUCKETS, _LABELS
@@ -34,7 +40,9 @@ class ServeObserver:
         self._duration = metrics.Histogram(
             "llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS, _LABELS
         )
-        self._tokens = {
+        self._counters = {
+            "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
+        } | {
             name: metrics.Counter(
                 f"llm_{name}_tokens_total", f"{text}, as the engine counted.", _LABELS
             )
@@ -44,42 +52,85 @@ class ServeObserver:
                 "cached": "Prompt tokens found in the prefix cache",
             }.items()
         }
+        self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def began(self, exchange: Exchange) -> None:
         self._running += 1
-        self._in_flight.set(self._running)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_TELL_S, self._tell)
 
     def ended(self, exchange: Exchange) -> None:
         self._running -= 1
-        self._in_flight.set(self._running)
         self._count(exchange)
-        if self._log_requests and not exchange.quiet:
-            self._log(exchange)
+        if self._log and not exchange.quiet:
+            self._log.write(exchange)
 
     def _count(self, exchange: Exchange) -> None:
-        labels = {"model": exchange.model, "dialect": exchange.dialect}
-        self._requests.inc(1, {**labels, "outcome": exchange.outcome})
-        if not exchange.model:
+        model, dialect = exchange.model, exchange.dialect
+        self._sums["requests", model, dialect, exchange.outcome] += 1
+        if not model:
             return  # nothing reached an engine
+        labels = {"model": model, "dialect": dialect}
         self._duration.observe(exchange.seconds, labels)
         if exchange.ttft is not None:
             self._ttft.observe(exchange.ttft, labels)
         for gap in exchange.gaps:
             self._gap.observe(gap, labels)
-        for name, counter in self._tokens.items():
-            if number := getattr(exchange.usage, name):
-                counter.inc(number, labels)
+        usage = exchange.usage
+        for name, number in (
+            ("prompt", usage.prompt),
+            ("generated", usage.generated),
+            ("cached", usage.cached),
+        ):
+            if number:
+                self._sums[name, model, dialect, ""] += number
 
-    def _log(self, exchange: Exchange) -> None:
-        ttft = "-" if exchange.ttft is None else f"{1000 * exchange.ttft:.0f}"
-        self._logger.info(
-            "%s %s %d %s key=%s model=%s ttft_ms=%s ms=%.0f tokens=%s",
-            *(exchange.method, exchange.printable_path, exchange.status, exchange.outcome),
-            *(exchange.key_name or "-", exchange.model or "-", ttft, 1000 * exchange.seconds),
-            "-" if exchange.usage.generated is None else exchange.usage.generated,
-            extra=exchange.fields(),
+    def _tell(self) -> None:
+        self._in_flight.set(self._running)
+        sums, self._sums = self._sums, Counter()
+        for (name, model, dialect, outcome), number in sums.items():
+            labels = {"model": model, "dialect": dialect}
+            if name == "requests":
+                labels["outcome"] = outcome
+            self._counters[name].inc(number, labels)
+        again = bool(self._running or sums)  # once more after the last: the gauge is 0 then
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_TELL_S, self._tell) if again else None
+
+
+class RequestLog:
+    """One line a request, to the handlers of Serve's logger.
+
+    The record is made here: `Logger.info` looks for its caller on the stack and makes a record
+    through Ray's factory, which takes as long as sending a stream's head.
+    """
+
+    def __init__(self, logger: logging.Logger, as_json: bool) -> None:
+        self._logger = logger
+        self._as_json = as_json
+
+    def write(self, exchange: Exchange) -> None:
+        if not self._logger.isEnabledFor(logging.INFO):
+            return
+        record = logging.LogRecord(
+            self._logger.name, logging.INFO, __file__, 0, _line(exchange), None, None, "write"
         )
+        if self._as_json:
+            record.__dict__ |= exchange.fields()
+        record.__dict__[INTERNAL_TIMESTAMP_LOG_KEY] = int(record.created * 1e9)
+        self._logger.handle(record)
+
+
+def _line(exchange: Exchange) -> str:
+    ttft = "-" if exchange.ttft is None else f"{1000 * exchange.ttft:.0f}"
+    tokens = "-" if exchange.usage.generated is None else exchange.usage.generated
+    return (
+        f"{exchange.method} {exchange.printable_path} {exchange.status} {exchange.outcome} "
+        f"key={exchange.key_name or '-'} model={exchange.model or '-'} ttft_ms={ttft} "
+        f"ms={1000 * exchange.seconds:.0f} tokens={tokens}"
+    )
 
 
 class EngineGauges:

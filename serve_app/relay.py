@@ -92,25 +92,29 @@ async def relay_stream(
             "headers": list(answer.headers),
         }
     )
-    tail, lines = Tail(), Lines()
+    tail, lines, last = Tail(), Lines(), b""
     error: ServiceError | None = None
     try:
         async with asyncio.timeout_at(answer.deadline):
             async for piece in answer.body:
                 on_piece()
-                if piece := lines.whole(piece):
+                piece = lines.whole(piece)
+                if answer.over():
+                    last = piece  # goes with the end: one write less
+                elif piece:
                     tail.add(piece)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
     except TimeoutError:
         error = EngineSlow("the generation took longer than the service allows")
     except ServiceError as exc:
         error = exc
-    last = b"" if error else lines.held
-    tail.add(last)
+    held = b"" if error else lines.held
+    tail.add(last + held)
     end = stream_end(tail.join())
     if not end.whole and not end.told:
         error = error or EngineLost("the engine ended the stream before the answer was complete")
-        last = error_event(error)
+        held = error_event(error)
+    last += held
     await send({"type": "http.response.body", "body": last, "more_body": False})
     return end, error
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from serve_app.dispatch import Admission, LocalDispatcher
 from serve_app.engines.base import Engine, EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
-from serve_app.engines.upstream import new_session
+from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown
 from serve_app.settings import Pool, Settings
 
@@ -22,7 +22,7 @@ class Replica:
         self._settings = settings
         self._pool = pool
         self._show = show
-        self._session = new_session()
+        self._http = HttpClient()
         self._engine: Engine | None = None
 
     async def start(self) -> LocalDispatcher:
@@ -30,7 +30,7 @@ class Replica:
         settings = self._settings
         choice = await choose(self._pool)
         logger.info("%s", choice)
-        self._engine = new_engine(choice, self._session, settings.first_token_timeout_s)
+        self._engine = new_engine(choice, self._http, settings.first_token_timeout_s)
         await self._engine.ready()
         self._show(self._engine.status)
         return LocalDispatcher(
@@ -56,4 +56,4 @@ class Replica:
     async def stop(self) -> None:
         if self._engine is not None:
             await self._engine.stop()
-        await self._session.close()
+        await self._http.close()

@@ -80,7 +80,8 @@ class Exchange:
     @property
     def printable_path(self) -> str:
         """Nothing in it can begin a line or colour a terminal."""
-        return self.path[:200].encode("unicode_escape").decode()
+        path = self.path[:200]
+        return path if path.isprintable() else path.encode("unicode_escape").decode()
 
     @property
     def seconds(self) -> float:

@@ -1,9 +1,9 @@
 """An Ollama that something else runs, such as the sidecar container beside a Ray worker."""
 
-import aiohttp
 import httpx
 
 from serve_app.engines import ollama_models
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
 from serve_app.engines.upstream import Upstream
 from serve_app.settings import Pool
@@ -15,11 +15,9 @@ class Attach:
     name = "attached Ollama"
     patience_s = 0.0  # its owner restarts it: look at once whether it is back
 
-    def __init__(
-        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
-    ) -> None:
+    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
         self._pool = pool
-        self._session = session
+        self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
     def plan(self) -> Plan:
@@ -32,4 +30,4 @@ class Attach:
         await ollama_models.check_loaded(http, self._pool.models)
 
     def client(self, url: str, facts: Facts) -> Client:
-        return Upstream(self._session, url, self._first_token_timeout_s)
+        return Upstream(self._http, url, self._first_token_timeout_s)

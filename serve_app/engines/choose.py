@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import aiohttp
 import httpx
 
 from serve_app.engines import ollama_models
 from serve_app.engines.attach import Attach
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Kind, Lifecycle, new_http
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.ollama import Ollama, environment
@@ -19,7 +19,7 @@ from serve_app.engines.simulated import Simulated
 from serve_app.names import short_name
 from serve_app.settings import EngineKind, Pool
 
-_KINDS: dict[str, Callable[[Pool, aiohttp.ClientSession, float], Kind]] = {
+_KINDS: dict[str, Callable[[Pool, HttpClient, float], Kind]] = {
     "attach": Attach,
     "ollama": Ollama,
     "llamacpp": LlamaCpp,
@@ -101,10 +101,8 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
         await process.stop()
 
 
-def new_engine(
-    choice: Choice, session: aiohttp.ClientSession, first_token_timeout_s: float
-) -> Lifecycle:
+def new_engine(choice: Choice, http: HttpClient, first_token_timeout_s: float) -> Lifecycle:
     """The engine of `choice`, not started yet."""
     engine = choice.pool.engine
-    kind = _KINDS[engine.kind](choice.pool, session, first_token_timeout_s)
+    kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s)
     return Lifecycle(kind, engine.start_timeout_s, engine.stop_grace_s)

@@ -2,10 +2,10 @@
 
 import shutil
 
-import aiohttp
 import httpx
 
 from serve_app.engines import ollama_models
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
@@ -19,11 +19,9 @@ class Ollama:
     name = "ollama"
     patience_s = 60.0
 
-    def __init__(
-        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
-    ) -> None:
+    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
         self._pool = pool
-        self._session = session
+        self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
     def plan(self) -> Plan:
@@ -42,7 +40,7 @@ class Ollama:
         await ollama_models.check_loaded(http, self._pool.models)
 
     def client(self, url: str, facts: Facts) -> Client:
-        return Upstream(self._session, url, self._first_token_timeout_s)
+        return Upstream(self._http, url, self._first_token_timeout_s)
 
 
 def environment(engine: EngineSettings, port: int) -> dict[str, str]:

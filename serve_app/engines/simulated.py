@@ -2,10 +2,10 @@
 
 import sys
 
-import aiohttp
 import httpx
 
 from serve_app.engines import ollama_models
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
@@ -18,11 +18,9 @@ class Simulated:
     name = "simulated engine"
     patience_s = 60.0
 
-    def __init__(
-        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
-    ) -> None:
+    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
         self._pool = pool
-        self._session = session
+        self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
     def plan(self) -> Plan:
@@ -53,4 +51,4 @@ class Simulated:
         (await http.get("/api/version")).raise_for_status()
 
     def client(self, url: str, facts: Facts) -> Client:
-        return Upstream(self._session, url, self._first_token_timeout_s)
+        return Upstream(self._http, url, self._first_token_timeout_s)

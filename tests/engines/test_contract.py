@@ -20,10 +20,10 @@ import pytest
 from serve_app.engines import ollama_models
 from serve_app.engines.base import Call, State
 from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.llamacpp.gguf import find_smollm2
 from serve_app.engines.process import free_port
-from serve_app.engines.upstream import new_session
 from serve_app.errors import BadRequest, EngineDown, EngineError, EngineStartError, SettingsError
 from serve_app.settings import EngineSettings, Pool, Simulated
 from tests.support import processes
@@ -118,7 +118,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 @asynccontextmanager
 async def running(pool: Pool) -> AsyncIterator[Lifecycle]:
-    session = new_session()
+    session = HttpClient()
     engine = new_engine(await choose(pool), session, first_token_timeout_s=20)
     try:
         yield engine
@@ -288,12 +288,12 @@ async def test_stop_leaves_nothing(rig: Rig) -> None:
 REPLICA = """
 import asyncio, sys
 from serve_app.engines.choose import choose, new_engine
-from serve_app.engines.upstream import new_session
+from serve_app.engines.http1 import HttpClient
 from serve_app.settings import Pool
 
 async def main():
     pool = Pool.model_validate_json(sys.argv[1])
-    engine = new_engine(await choose(pool), new_session(), 20)
+    engine = new_engine(await choose(pool), HttpClient(), 20)
     await engine.ready()
     print("ready", flush=True)
     await asyncio.Event().wait()

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import aiohttp
 import ollama
 import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.client import LlamaServer
 from serve_app.engines.llamacpp.gguf import find_smollm2, model_card, read_header
 from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.process import free_port
-from serve_app.engines.upstream import new_session
 from serve_app.errors import EngineDown, EngineLost, SettingsError
 from tests.support.recordings import Recording, load, needed
 from tests.support.waiting import eventually
@@ -141,19 +140,19 @@ def engine(gguf: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[st
 
 
 @pytest.fixture(scope="module")
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with new_session() as running:
+async def session() -> AsyncIterator[HttpClient]:
+    async with HttpClient() as running:
         yield running
 
 
-def rig_at(url: str, gguf: Path, session: aiohttp.ClientSession, *more: str) -> Rig:
+def rig_at(url: str, gguf: Path, session: HttpClient, *more: str) -> Rig:
     card = model_card(gguf, MODEL, CONTEXT)
     card = replace(card, capabilities=(*card.capabilities, *more))
     return Rig(NativeRoutes(session, url, card, read_header(gguf), BATCH), card, url)
 
 
 @pytest.fixture(scope="module")
-async def rig(gguf: Path, session: aiohttp.ClientSession) -> AsyncIterator[Rig]:
+async def rig(gguf: Path, session: HttpClient) -> AsyncIterator[Rig]:
     """SmolLM2 as it is."""
     with engine(gguf) as (url, _):
         yield rig_at(url, gguf, session)
@@ -161,7 +160,7 @@ async def rig(gguf: Path, session: aiohttp.ClientSession) -> AsyncIterator[Rig]:
 
 @pytest.fixture(scope="module")
 async def able(
-    gguf: Path, session: aiohttp.ClientSession, tmp_path_factory: pytest.TempPathFactory
+    gguf: Path, session: HttpClient, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Rig]:
     """SmolLM2 with a template that has tools and thoughts."""
     template = tmp_path_factory.mktemp("template") / "able.jinja"
@@ -171,7 +170,7 @@ async def able(
 
 
 @pytest.fixture(scope="module")
-def embedder(rig: Rig, session: aiohttp.ClientSession, gguf: Path) -> Rig:
+def embedder(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine under the card of a model that only embeds."""
     card = replace(rig.card, capabilities=("embedding",))
     return replace(rig, routes=NativeRoutes(session, rig.url, card, read_header(gguf)))
@@ -364,7 +363,7 @@ async def test_a_cut_may_fall_within_a_character(rig: Rig) -> None:
 
 
 async def test_a_long_history_loses_its_oldest_messages_but_keeps_the_system(
-    rig: Rig, session: aiohttp.ClientSession
+    rig: Rig, session: HttpClient
 ) -> None:
     """The system's message and the latest ones are evaluated, as many as fit."""
     system, history = {"role": "system", "content": "Answer in one word."}, MESSAGES["history"]
@@ -421,7 +420,7 @@ async def test_a_hang_up_stops_the_generation(rig: Rig) -> None:
     await eventually(lambda: not rig.busy(), 2)
 
 
-async def test_a_dead_engine_is_told_apart(gguf: Path, session: aiohttp.ClientSession) -> None:
+async def test_a_dead_engine_is_told_apart(gguf: Path, session: HttpClient) -> None:
     """Killed in the middle: EngineLost, and no line says done. Asked again: EngineDown."""
     body = json.dumps({"model": MODEL, **ENDLESS}).encode()
     with engine(gguf) as (url, process):

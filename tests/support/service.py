@@ -16,8 +16,8 @@ from serve_app.api.build import build_api
 from serve_app.api.exchange import Exchange
 from serve_app.dispatch import Admission, LocalDispatcher
 from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
-from serve_app.engines.upstream import new_session
 from serve_app.settings import EngineSettings, Settings
 from tests.support.waiting import eventually
 
@@ -106,9 +106,9 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
         kind="attach", url=simulator.url, slots=settings.pop("slots", 4)
     )
     built = Settings(models=("smollm2:135m", "other"), engine=engine_settings, **settings)
-    session, noted = new_session(), Noted()
+    http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
-    engine = new_engine(await choose(pool), session, built.first_token_timeout_s)
+    engine = new_engine(await choose(pool), http, built.first_token_timeout_s)
     await engine.ready()
     simulator.reset()
     admission = Admission(pool.engine.slots, pool.queue, built.queue_timeout_s)
@@ -119,7 +119,7 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
             yield service
     finally:
         await engine.stop()
-        await session.close()
+        await http.close()
 
 
 class CancellingServer:

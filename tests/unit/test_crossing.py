@@ -1,87 +1,127 @@
-"""Answers across a handle: the first piece at once, later ones joined, failures as themselves."""
+"""Calls and answers across a connection: frames whole and in order, failures as themselves."""
 
 import asyncio
-import pickle
 from collections.abc import AsyncIterator
 
 import pytest
 
-from serve_app.crossing import Failure, Frame, Head, frames, unframed
-from serve_app.engines.base import Answer
-from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded, ServiceError
+from serve_app.crossing import (
+    DATA,
+    END,
+    Channel,
+    ChannelClosed,
+    Head,
+    decode_call,
+    decode_failure,
+    encode_call,
+    encode_failure,
+    joined,
+)
+from serve_app.engines.base import Call
+from serve_app.errors import BadRequest, EngineDown, EngineSlow, Overloaded, ServiceError
 
 
-class Source:
-    """An engine's body, piece by piece as told."""
+class Ends:
+    """Two channels that are connected."""
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[bytes | ServiceError | None] = asyncio.Queue()
-        self.closed = False
+        self.near: Channel
+        self.far: Channel
 
-    async def body(self) -> AsyncIterator[bytes]:
-        while (piece := await self.queue.get()) is not None:
-            if isinstance(piece, ServiceError):
-                raise piece
-            yield piece
 
-    async def send(self) -> Answer:
-        return Answer(200, ((b"content-type", b"x"),), self.body(), self.close)
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    loop, ends = asyncio.get_running_loop(), Ends()
+    accepted: asyncio.Future[Channel] = loop.create_future()
+    server = await loop.create_server(lambda: Channel(accepted.set_result), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    _, ends.near = await loop.create_connection(Channel, "127.0.0.1", port)
+    ends.far = await accepted
+    yield ends
+    ends.near.close()
+    ends.far.close()
+    server.close()
 
-    def close(self) -> None:
-        self.closed = True
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 3_000_000])
+async def test_a_frame_arrives_whole(ends: Ends, size: int) -> None:
+    """However many reads it takes, and whatever comes behind it."""
+    ends.near.send((DATA, b"x" * size), (END, b""))
+    assert await ends.far.receive() == (DATA, b"x" * size)
+    assert await ends.far.receive() == (END, b"")
+
+
+async def test_who_does_not_read_is_waited_for(ends: Ends) -> None:
+    """The writer is held back instead of filling memory; then all of it arrives."""
+    sent = 0
+
+    async def write() -> None:
+        nonlocal sent
+        for _ in range(200):
+            ends.near.send((DATA, b"x" * 100_000))
+            sent += 1
+            await ends.near.drain()
+
+    writing = asyncio.create_task(write())
+    done, _ = await asyncio.wait({writing}, timeout=0.2)
+    assert not done
+    assert sent < 200
+    got = [await ends.far.receive() for _ in range(200)]
+    await writing
+    assert sum(len(content) for _, content in got) == 20_000_000
+
+
+async def test_an_end_is_noticed(ends: Ends) -> None:
+    """What had come is still given; then whoever waits is told."""
+    ends.near.send((DATA, b"last"))
+    ends.near.close()
+    assert await ends.far.receive() == (DATA, b"last")
+    with pytest.raises(ChannelClosed):
+        await ends.far.receive()
+    assert ends.far.closed
+
+
+def test_a_call_crosses_as_it_was() -> None:
+    """Its body is untouched, line ends and all."""
+    call = Call("/x", "m", b'{"a": "\\n"}\n\x00', True, False, "id", "key", (("h", "v"),))
+    assert decode_call(encode_call(call)) == call
+
+
+def test_a_head_crosses_as_it_was() -> None:
+    """Headers are bytes of latin-1, in their order."""
+    head = Head(200, ((b"content-type", b"text/\xe4"), (b"a", b"b")), 1.5)
+    assert Head.decode(head.encode()) == head
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("busy", 7), EngineDown("down"), EngineSlow("slow"), BadRequest("bad")]
+)
+def test_a_failure_is_the_same_on_the_other_side(error: ServiceError) -> None:
+    """Kind, sentence and the time to come back."""
+    again = decode_failure(encode_failure(error))
+    assert (type(again), str(again)) == (type(error), str(error))
+    assert again.retry_after_s == error.retry_after_s
+
+
+async def pieces(queue: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes]:
+    while (piece := await queue.get()) is not None:
+        yield piece
 
 
 async def test_the_first_piece_goes_at_once() -> None:
     """It does not wait for a second one, nor for the window."""
-    source = Source()
-    source.queue.put_nowait(b"a")
-    stream = frames(source.send, window_s=99)
-    assert await anext(stream) == Head(200, ((b"content-type", b"x"),), b"a", None)
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+    queue.put_nowait(b"a")
+    stream = joined(pieces(queue), window_s=99)
+    assert await anext(stream) == b"a"
     await stream.aclose()
-    assert source.closed
 
 
 async def test_later_pieces_are_joined_and_none_is_lost() -> None:
-    """What came meanwhile goes in one frame; the end comes without a wait."""
-    source = Source()
+    """What came meanwhile goes in one; the end comes without a wait."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     for piece in (b"a", b"b", b"c", None):
-        source.queue.put_nowait(piece)
-    got = [frame async for frame in frames(source.send, window_s=0.001)]
-    assert isinstance(got[0], Head)
-    assert b"".join(f for f in got[1:] if isinstance(f, bytes)) == b"bc"
-    assert source.closed
-
-
-async def test_a_break_comes_after_what_came_before_it() -> None:
-    """The pieces first, then the error, which the other side raises."""
-    source = Source()
-    for piece in (b"a", b"b", EngineLost("gone")):
-        source.queue.put_nowait(piece)
-    head, *rest = [frame async for frame in frames(source.send, window_s=0.001)]
-    assert isinstance(head, Head)
-
-    async def others() -> AsyncIterator[Frame]:
-        for frame in rest:
-            yield frame
-
-    got = []
-    with pytest.raises(EngineLost, match="gone"):
-        async for piece in unframed(head.first, others()):
-            got.append(piece)
-    assert b"".join(got) == b"ab"
-
-
-@pytest.mark.parametrize(
-    "error", [Overloaded("busy", 7), EngineDown("down"), EngineSlow("slow"), EngineLost("lost")]
-)
-async def test_errors_cross_as_themselves(error: ServiceError) -> None:
-    """Class, sentence and time to come back survive."""
-
-    async def refuse() -> Answer:
-        raise error
-
-    (frame,) = [frame async for frame in frames(refuse, window_s=1)]
-    assert isinstance(frame, Failure)
-    crossed = pickle.loads(pickle.dumps(frame)).error()
-    assert (type(crossed), str(crossed)) == (type(error), str(error))
-    assert crossed.retry_after_s == error.retry_after_s
+        queue.put_nowait(piece)
+    got = [piece async for piece in joined(pieces(queue), window_s=0.001)]
+    assert got[0] == b"a"
+    assert b"".join(got[1:]) == b"bc"

@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import orjson
 
-from serve_app.engines.upstream import engine_error
+from serve_app.engines.http1 import HttpClient, Response
 from serve_app.errors import EngineDown, EngineLost
 
 Json = dict[str, Any]
@@ -43,10 +42,10 @@ class LlamaServer:
     broke) and Refusal (llama.cpp refused the request).
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, key: str = "") -> None:
-        self._session = session
+    def __init__(self, http: HttpClient, url: str, key: str = "") -> None:
+        self._http = http
         self._headers = {**_HEADERS, "Authorization": f"Bearer {key}"}
-        self._url = url.rstrip("/")
+        self._url = url
 
     async def ask(self, path: str, body: Json) -> Json:
         response = await self._post(path, body)
@@ -54,10 +53,8 @@ class LlamaServer:
             answer: Json = orjson.loads(await response.read())
         except orjson.JSONDecodeError as exc:
             raise EngineLost("the engine's answer can't be read") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise engine_error(exc) from exc
         finally:
-            response.release()
+            response.close()
         return answer
 
     async def stream(self, path: str, body: Json) -> "Events":
@@ -79,24 +76,22 @@ class LlamaServer:
         """The tokens of a chat request's prompt, from the template to the tools."""
         return int((await self.ask("/v1/chat/completions/input_tokens", request))["input_tokens"])
 
-    async def _post(self, path: str, body: Json) -> aiohttp.ClientResponse:
+    async def _post(self, path: str, body: Json) -> Response:
         """A response with status 200, its body unread."""
-        data = orjson.dumps(body)
+        response = await self._http.post(self._url, path, orjson.dumps(body), self._headers)
+        if response.status == 200:
+            return response
         try:
-            response = await self._session.post(self._url + path, data=data, headers=self._headers)
-            if response.status == 200:
-                return response
-            async with response:
-                refusal = _refusal(response.status, await response.text())
-        except (aiohttp.ClientError, OSError) as exc:
-            raise engine_error(exc) from exc
-        raise refusal
+            text = (await response.read()).decode("utf-8", "replace")
+        finally:
+            response.close()
+        raise _refusal(response.status, text)
 
 
 class Events:
     """The server-sent events of one answer. Whoever holds it must `close` it, on every path."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
 
     def close(self) -> None:
@@ -109,13 +104,10 @@ class Events:
         Raises EngineLost when the connection breaks or llama.cpp reports an error.
         """
         rest = b""
-        try:
-            while piece := await self._response.content.readany():
-                *lines, rest = (rest + piece).split(b"\n")
-                if events := [event for line in lines if (event := _event(line)) is not None]:
-                    yield events
-        except (aiohttp.ClientError, OSError) as exc:
-            raise engine_error(exc) from exc
+        while piece := await self._response.piece():
+            *lines, rest = (rest + piece).split(b"\n")
+            if events := [event for line in lines if (event := _event(line)) is not None]:
+                yield events
 
 
 def _event(line: bytes) -> Json | None:

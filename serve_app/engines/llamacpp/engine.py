@@ -6,11 +6,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import aiohttp
 import httpx
 import orjson
 
 from serve_app.engines.base import Answer, Call
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
 from serve_app.engines.llamacpp.gguf import find_smollm2, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
@@ -31,13 +31,11 @@ class LlamaCpp:
     name = "llama.cpp"
     patience_s = 60.0
 
-    def __init__(
-        self, pool: Pool, session: aiohttp.ClientSession, first_token_timeout_s: float
-    ) -> None:
+    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
         self._key = secrets.token_urlsafe(24)
         self._model = short_name(pool.models[0])
         self._engine = pool.engine
-        self._session = session
+        self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
     def plan(self) -> Plan:
@@ -90,10 +88,8 @@ class LlamaCpp:
     def client(self, url: str, facts: Facts) -> Client:
         header = read_header(self._path())
         key = self._key
-        native = NativeRoutes(self._session, url, facts.models[0], header, key=key)
-        upstream = Upstream(
-            self._session, url, self._first_token_timeout_s, keep_alive=False, key=key
-        )
+        native = NativeRoutes(self._http, url, facts.models[0], header, key=key)
+        upstream = Upstream(self._http, url, self._first_token_timeout_s, keep_alive=False, key=key)
         return _ByDialect(native, upstream, self._first_token_timeout_s)
 
 

@@ -7,10 +7,10 @@ client sees here, byte for byte in shape, is what that front would have sent.
 import asyncio
 from math import sqrt
 
-import aiohttp
 import orjson
 
 from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp import requests
 from serve_app.engines.llamacpp.answers import (
     ChatVoice,
@@ -40,14 +40,14 @@ class NativeRoutes:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        http: HttpClient,
         url: str,
         card: ModelCard,
         header: GgufHeader,
         batch_size: int = 512,
         key: str = "",
     ) -> None:
-        self._llama = LlamaServer(session, url, key)
+        self._llama = LlamaServer(http, url, key)
         self._card = card
         self._header = header
         self._longest_input = min(batch_size, card.loaded_context_length)

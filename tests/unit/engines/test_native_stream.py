@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.gguf import GgufHeader
 from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.process import free_port
-from serve_app.engines.upstream import new_session
 from serve_app.errors import EngineDown, EngineError, EngineLost
 
 CARD = ModelCard("m:latest", loaded_context_length=64, capabilities=("completion", "tools"))
@@ -54,7 +54,7 @@ async def routes_before(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, new_session() as session:
+    async with server, HttpClient() as session:
         yield NativeRoutes(session, url, CARD, GgufHeader(Path("m.gguf"), {}, ()))
 
 
@@ -179,7 +179,7 @@ async def test_failures_before_the_first_byte_have_their_class(
 
 async def test_nobody_there_is_engine_down() -> None:
     """A refused connection: nothing was sent."""
-    async with new_session() as session:
+    async with HttpClient() as session:
         url = f"http://127.0.0.1:{free_port()}"
         routes = NativeRoutes(session, url, CARD, GgufHeader(Path("m.gguf"), {}, ()))
         with pytest.raises(EngineDown):

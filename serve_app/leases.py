@@ -1,0 +1,265 @@
+"""The gateway's side: replicas of one pool, leased through Serve and kept while there is work.
+
+Opening a lease costs one request of Serve's, 2 ms and more; a call over an open one costs a write
+and a read. So a lease that is free again serves whoever waits longest, or stays open for a moment.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from serve_app.crossing import (
+    CALL,
+    DATA,
+    END,
+    FAILURE,
+    TOKEN,
+    Channel,
+    ChannelClosed,
+    Head,
+    decode_failure,
+    encode_call,
+)
+from serve_app.engines.base import Answer, Call
+from serve_app.errors import EngineDown, EngineLost, ServiceError
+
+# How long a free lease stays open, counted by the autoscaler as a request that runs.
+LINGER_S = 0.02
+# After this, Serve chooses anew: a replica that is to go gets no further calls.
+MOST_AGE_S = 1.0
+_TOKEN_TIMEOUT_S = 5.0
+_TOKEN_BYTES = 16
+
+
+class Listener:
+    """Where replicas connect to, each with the token of the lease that it serves."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.port = 0
+        self._expected: dict[bytes, asyncio.Future[Channel]] = {}
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Channel(self._greet), self.host, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def expect(self) -> tuple[bytes, asyncio.Future[Channel]]:
+        """A new token, and the connection that will come with it."""
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        self._expected[token] = asyncio.get_running_loop().create_future()
+        return token, self._expected[token]
+
+    def forget(self, token: bytes) -> None:
+        """Whoever comes with it now is turned away."""
+        self._expected.pop(token, None)
+
+    def close(self) -> None:
+        if self._server:
+            self._server.close()
+
+    def _greet(self, channel: Channel) -> None:
+        task = asyncio.create_task(self._meet(channel))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
+
+    async def _meet(self, channel: Channel) -> None:
+        try:
+            async with asyncio.timeout(_TOKEN_TIMEOUT_S):
+                kind, token = await channel.receive()
+        except (TimeoutError, ChannelClosed):
+            return channel.close()
+        expected = self._expected.pop(token, None) if kind == TOKEN else None
+        if expected is None or expected.done():
+            return channel.close()
+        expected.set_result(channel)
+
+
+class Lease:
+    """A replica's attention, for one call at a time."""
+
+    def __init__(self, channel: Channel, request: asyncio.Task[Exception | None]) -> None:
+        self.channel = channel
+        self.born = _now()
+        # When Serve says that it is over, it is, though the connection may not know of it.
+        self._request = request
+        request.add_done_callback(lambda _: channel.close())
+        self.free = True  # no answer is under way
+        self.ending: asyncio.TimerHandle | None = None
+
+    async def ask(self, call: Call) -> Head:
+        """Raises what the replica failed with, ChannelClosed when it is lost."""
+        self.free = False
+        self.channel.send((CALL, encode_call(call)))
+        await self.channel.drain()
+        kind, content = await self.channel.receive()
+        if kind == FAILURE:
+            self.free = True
+            raise decode_failure(content)
+        return Head.decode(content)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """All that has come, joined. Raises what the replica failed with, ChannelClosed."""
+        while not self.free:
+            kind, content = await self.channel.receive()
+            if kind == DATA:
+                while more := self.channel.take(DATA):
+                    content += more
+                self.free = self.channel.take(END) is not None  # it often comes along
+                yield content
+            elif kind == END:
+                self.free = True
+            elif kind == FAILURE:
+                self.free = True
+                raise decode_failure(content)
+
+    def over(self) -> bool:
+        return self.free
+
+
+# Asks Serve for a replica that connects to (host, port) with the token; returns when it has gone.
+Open = Callable[[str, int, bytes], Any]
+
+
+class Leases:
+    """Of one pool. `open_` gives an awaitable with a `cancel`, as Serve's handles do."""
+
+    def __init__(
+        self, listener: Listener, open_: Open, failure: Callable[[Exception], ServiceError]
+    ) -> None:
+        self._listener = listener
+        self._open = open_
+        self._failure = failure
+        self._idle: list[Lease] = []
+        self._waiting: deque[asyncio.Future[Lease]] = deque()
+        self._opening: list[asyncio.Task[None]] = []
+
+    async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
+        """The answer of some replica. `fresh`: over a lease that no earlier call has used.
+
+        Raises EngineDown when no replica is there within `wait_s`, and what the replica raises.
+        """
+        lease = await self._take(wait_s, fresh)
+        try:
+            head = await lease.ask(call)
+        except BaseException:
+            self._give_back(lease)
+            raise
+        answer = Answer(
+            head.status, head.headers, lease.body(), lambda: self._give_back(lease), lease.over
+        )
+        if head.seconds_left is not None:
+            answer.deadline = _now() + head.seconds_left
+        return answer
+
+    async def _take(self, wait_s: float, fresh: bool) -> Lease:
+        while self._idle and not fresh:
+            lease = self._idle.pop()
+            if lease.ending:
+                lease.ending.cancel()
+            if not lease.channel.closed:
+                return lease
+        return await self._wait(wait_s)
+
+    async def _wait(self, wait_s: float) -> Lease:
+        waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._begin_opening()
+        try:
+            async with asyncio.timeout(wait_s):
+                return await waiter
+        except TimeoutError as exc:
+            self._withdraw(waiter)
+            raise EngineDown("no replica became ready in time") from exc
+        except asyncio.CancelledError:
+            self._withdraw(waiter)
+            raise
+
+    def _withdraw(self, waiter: asyncio.Future[Lease]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+            self._want_no_more_than_wait()
+        elif waiter.done() and not waiter.cancelled() and not waiter.exception():
+            self._give_back(waiter.result())
+
+    def _want_no_more_than_wait(self) -> None:
+        # A pool must not be woken, nor grow, for nobody.
+        while len(self._opening) > len(self._waiting):
+            self._opening.pop().cancel()
+
+    def _begin_opening(self) -> None:
+        task = asyncio.create_task(self._open_one())
+        self._opening.append(task)
+
+    async def _open_one(self) -> None:
+        token, arrived = self._listener.expect()
+        request = self._open(self._listener.host, self._listener.port, token)
+        ended = asyncio.ensure_future(_end(request))
+        either: set[asyncio.Future[Any]] = {arrived, ended}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            request.cancel()
+            self._listener.forget(token)
+            raise
+        self._opened()
+        if arrived.done():
+            return self._welcome(Lease(arrived.result(), ended))
+        self._listener.forget(token)
+        self._refuse(self._failure(ended.result() or EngineLost("the replica was lost")))
+
+    def _opened(self) -> None:
+        task = asyncio.current_task()
+        if task in self._opening:
+            self._opening.remove(task)
+
+    def _welcome(self, lease: Lease) -> None:
+        self._serve_next(lease)
+        self._want_no_more_than_wait()
+
+    def _refuse(self, error: ServiceError) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                return waiter.set_exception(error)
+
+    def _serve_next(self, lease: Lease) -> None:
+        """To who waits longest, else idle for a moment."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                return waiter.set_result(lease)
+        lease.ending = asyncio.get_running_loop().call_later(LINGER_S, self._expire, lease)
+        self._idle.append(lease)
+
+    def _give_back(self, lease: Lease) -> None:
+        if lease.channel.closed:
+            return
+        if not lease.free or _now() - lease.born > MOST_AGE_S:
+            return lease.channel.close()  # in the middle of an answer: the replica stops it
+        self._serve_next(lease)
+        self._want_no_more_than_wait()
+
+    def _expire(self, lease: Lease) -> None:
+        if lease in self._idle:
+            self._idle.remove(lease)
+        lease.channel.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _end(request: Awaitable[Any]) -> Exception | None:
+    """How a request of Serve's ended."""
+    try:
+        with suppress(asyncio.CancelledError):
+            await request
+    except Exception as exc:
+        return exc
+    return None

@@ -1,0 +1,100 @@
+"""The pool's side of the gateway topology: a replica lends itself to a gateway for some calls.
+
+A lease is one request of Serve's, open for as long as the gateway uses it: so Serve's router
+chooses the replica, its queue holds who waits, and its autoscaler counts what runs.
+"""
+
+import asyncio
+from contextlib import aclosing
+from typing import Protocol
+
+from serve_app.crossing import (
+    CALL,
+    DATA,
+    END,
+    FAILURE,
+    HEAD,
+    TOKEN,
+    Channel,
+    ChannelClosed,
+    Head,
+    decode_call,
+    encode_failure,
+    joined,
+)
+from serve_app.engines.base import Answer, Call
+from serve_app.errors import EngineLost, ServiceError
+
+
+class Dispatcher(Protocol):
+    async def send(self, call: Call) -> Answer: ...
+
+
+class Lender:
+    """Answers calls over connections that it opens to gateways.
+
+    `window_s`: later pieces of a stream are joined for this long; 0: they are not.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, window_s: float) -> None:
+        self._dispatcher = dispatcher
+        self._window_s = window_s
+
+    async def lend(self, host: str, port: int, token: bytes) -> None:
+        """Connect to the gateway that asked, and answer its calls until it closes.
+
+        Raises EngineLost when the gateway is not there any more.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            _, channel = await loop.create_connection(Channel, host, port)
+        except OSError as exc:
+            raise EngineLost("the gateway is gone") from exc
+        channel.send((TOKEN, token))
+        serving = asyncio.create_task(self._serve(channel))
+        channel.on_close = serving.cancel
+        try:
+            await asyncio.wait({serving})
+            if not serving.cancelled():
+                serving.result()
+        finally:
+            serving.cancel()
+            channel.close()
+
+    async def _serve(self, channel: Channel) -> None:
+        try:
+            while True:
+                kind, content = await channel.receive()
+                if kind == CALL:
+                    await self._answer(decode_call(content), channel)
+        except ChannelClosed:
+            return  # the gateway has no further use of this replica
+
+    async def _answer(self, call: Call, channel: Channel) -> None:
+        try:
+            answer = await self._dispatcher.send(call)
+        except ServiceError as exc:
+            return channel.send((FAILURE, encode_failure(exc)))
+        try:
+            await self._pass_on(answer, channel)
+        except ServiceError as exc:
+            channel.send((FAILURE, encode_failure(exc)))
+        finally:
+            answer.close()
+
+    async def _pass_on(self, answer: Answer, channel: Channel) -> None:
+        head = Head(answer.status, answer.headers, _left(answer.deadline)).encode()
+        before = [(HEAD, head)]
+        body = joined(answer.body, self._window_s) if self._window_s else answer.body
+        async with aclosing(body):  # type: ignore[type-var]
+            async for piece in body:
+                if answer.over():
+                    return channel.send(*before, (DATA, piece), (END, b""))
+                channel.send(*before, (DATA, piece))
+                before.clear()
+                await channel.drain()
+        channel.send(*before, (END, b""))
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - asyncio.get_running_loop().time()

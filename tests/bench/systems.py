@@ -1,0 +1,219 @@
+"""The systems that are compared, each a process of its own that says where it listens.
+
+`python -m tests.bench.systems KIND '{"engine": URL, …}'` prints its address when it is ready and
+ends, with all that it started, when its standard input does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from serve_app.engines.process import free_port
+
+MODEL = "smollm2:135m"
+SLOTS = 64
+_RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+_START_S = 120.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class System:
+    """A running system; `engine` is true for the one that the others stand before."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[str]
+    key: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that its processes have used so far."""
+        return sum(map(_cpu_s, _tree(self.process.pid)))
+
+
+@contextmanager
+def running(name: str, kind: str, key: str = "", **options: Any) -> Iterator[System]:
+    """Start a system and end it on every path. Raises RuntimeError when it does not get ready."""
+    command = [sys.executable, "-m", "tests.bench.systems", kind, json.dumps(options)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | _RAY
+    )
+    assert process.stdin and process.stdout
+    try:
+        yield System(name, _address(process.stdout, kind), process, key)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.stdout.close()
+
+
+def _address(lines: Any, kind: str) -> str:
+    for line in lines:
+        if line.startswith("listening: "):
+            return str(line.split()[1])
+    raise RuntimeError(f"{kind} did not start; its own words are above")
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        below = [int(p) for task in tasks for p in (task / "children").read_text().split()]
+    except OSError:
+        return []
+    return [pid, *(p for child in below for p in _tree(child))]
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / _TICKS_PER_S
+
+
+def main(kind: str, options: dict[str, Any]) -> None:
+    with KINDS[kind](**options) as url:
+        print(f"listening: {url}", flush=True)
+        sys.stdin.read()
+
+
+@contextmanager
+def simulator(decode_tokens_per_s: float = 0) -> Iterator[str]:
+    port = free_port()
+    words = ["--port", str(port), "--models", MODEL, "--slots", str(SLOTS)]
+    speed = ["--decode-tokens-per-s", str(decode_tokens_per_s)]
+    command = [sys.executable, "-m", "serve_app.engines.simulator", *words, *speed]
+    with _child(command, f"http://127.0.0.1:{port}", "/api/version") as url:
+        yield url
+
+
+@contextmanager
+def llamacpp(slots: int) -> Iterator[str]:
+    from serve_app.engines.llamacpp.gguf import find_smollm2
+
+    port = free_port()
+    words = ["--model", str(find_smollm2()), "--alias", MODEL, "--port", str(port)]
+    command = [sys.executable, "-m", "serve_app.engines.llamacpp.server", *words]
+    with _child([*command, "--slots", str(slots)], f"http://127.0.0.1:{port}", "/health") as url:
+        yield url
+
+
+@contextmanager
+def litellm(engine: str, python: str) -> Iterator[str]:
+    port = free_port()
+    config = {
+        "model_list": [
+            {
+                "model_name": MODEL,
+                "litellm_params": {
+                    "model": f"openai/{MODEL}",
+                    "api_base": f"{engine}/v1",
+                    "api_key": "none",
+                },
+            }
+        ]
+    }
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"litellm-{port}.yaml"
+    path.write_text(json.dumps(config))
+    command = [str(Path(python).with_name("litellm")), "--config", str(path)]
+    try:
+        with _child(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            f"http://127.0.0.1:{port}",
+            "/health/liveliness",
+        ) as url:
+            yield url
+    finally:
+        path.unlink()
+
+
+@contextmanager
+def _child(command: list[str], url: str, probe: str) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=sys.stderr)
+    try:
+        _wait(url + probe)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(url: str) -> None:
+    """Raises httpx.HTTPError when nothing answers in time."""
+    import httpx
+
+    deadline = monotonic() + _START_S
+    while True:
+        try:
+            httpx.get(url, trust_env=False).raise_for_status()
+            return
+        except httpx.HTTPError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.2)
+
+
+@contextmanager
+def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[str]:
+    """Ours, on HAProxy and the throughput flags as on a cluster."""
+    if haproxy:
+        os.environ |= {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        }
+    from serve_app.application import app
+    from serve_app.settings import Settings
+
+    with _serve(app(Settings.model_validate({"topology": topology, **settings}))) as url:
+        yield url
+
+
+@contextmanager
+def stock(engine: str) -> Iterator[str]:
+    from tests.bench.stock import app
+
+    with _serve(app(engine)) as url:
+        yield url
+
+
+@contextmanager
+def _serve(application: Any) -> Iterator[str]:
+    import ray
+    from ray import serve
+
+    ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+    port = free_port()
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(application, name="default")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+KINDS = {
+    "simulator": simulator,
+    "llamacpp": llamacpp,
+    "service": service,
+    "stock": stock,
+    "litellm": litellm,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

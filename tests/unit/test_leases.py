@@ -1,0 +1,233 @@
+"""Leases of replicas: opened through Serve, kept while there is work, dropped with the caller."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from serve_app import leases
+from serve_app.engines.base import Answer, Call
+from serve_app.errors import EngineDown, EngineLost, Overloaded, ServiceError
+from serve_app.leases import Leases, Listener
+from serve_app.lending import Lender
+from tests.support.waiting import eventually
+
+CALL = Call("/api/chat", "m", b"{}", stream=True)
+
+
+class Engine:
+    """Answers calls as it is told; `pieces` of None hold an answer back until it is released."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | ServiceError] = [b"a", b"b"]
+        self.calls = 0
+        self.closed = 0
+        self.failure: ServiceError | None = None
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def send(self, call: Call) -> Answer:
+        self.calls += 1
+        if self.failure:
+            raise self.failure
+        return Answer(200, ((b"content-type", b"x"),), self._body(), self._close)
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, ServiceError):
+                raise piece
+            yield piece
+            await self.goes_on.wait()
+
+    def _close(self) -> None:
+        self.closed += 1
+
+
+class Serve:
+    """Runs what a handle would: one replica's `lend`, at most `room` at once."""
+
+    def __init__(self, engine: Engine, room: int = 9) -> None:
+        self._lender = Lender(engine, 0)
+        self._room = asyncio.Semaphore(room)
+        self.requests: list[asyncio.Task[None]] = []
+        self.failure: Exception | None = None
+
+    def lend(self, host: str, port: int, token: bytes) -> "asyncio.Task[None]":
+        self.requests.append(asyncio.create_task(self._lend(host, port, token)))
+        return self.requests[-1]
+
+    async def _lend(self, *where: Any) -> None:
+        if self.failure:
+            raise self.failure
+        async with self._room:
+            await self._lender.lend(*where)
+
+    @property
+    def running(self) -> int:
+        return sum(not request.done() for request in self.requests)
+
+
+def failure(exc: Exception) -> ServiceError:
+    return Overloaded("full", 1) if isinstance(exc, MemoryError) else EngineLost("lost")
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    listener = Listener("127.0.0.1")
+    await listener.start()
+    yield listener
+    listener.close()
+
+
+Pool = tuple[Leases, Serve]
+
+
+@pytest.fixture
+async def new_pool(listener: Listener, engine: Engine) -> AsyncIterator[Callable[..., Pool]]:
+    made: list[Serve] = []
+
+    def new(room: int = 9) -> Pool:
+        made.append(Serve(engine, room))
+        return Leases(listener, made[-1].lend, failure), made[-1]
+
+    yield new
+    for serve in made:
+        await eventually(lambda serve=serve: serve.running == 0)
+
+
+async def read(answer: Answer) -> bytes:
+    try:
+        return b"".join([piece async for piece in answer.body])
+    finally:
+        answer.close()
+
+
+async def test_an_answer_crosses(new_pool: Callable[..., Pool]) -> None:
+    """Status, headers, and every byte in order; then Serve's request ends by itself."""
+    pool, serve = new_pool()
+    answer = await pool.call(CALL, 5)
+    assert (answer.status, answer.headers) == (200, ((b"content-type", b"x"),))
+    assert await read(answer) == b"ab"
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) -> None:
+    """One request of Serve's carries many calls."""
+    pool, serve = new_pool()
+    for _ in range(20):
+        assert await read(await pool.call(CALL, 5)) == b"ab"
+    assert len(serve.requests) < 20
+
+
+async def test_an_old_lease_is_not_used_again(
+    new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a replica that is to go gets no further calls, and load finds new replicas."""
+    monkeypatch.setattr(leases, "MOST_AGE_S", 0)
+    pool, serve = new_pool()
+    for _ in range(3):
+        await read(await pool.call(CALL, 5))
+    assert len(serve.requests) == 3
+
+
+async def test_a_freed_lease_goes_to_who_waits(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """With room for one, the second call is served by the first one's lease."""
+    pool, serve = new_pool(room=1)
+    engine.goes_on.clear()
+    first = await pool.call(CALL, 5)
+    second = asyncio.create_task(pool.call(CALL, 5))
+    await eventually(lambda: len(serve.requests) == 2)
+    engine.goes_on.set()
+    assert await read(first) == b"ab"
+    assert await read(await second) == b"ab"
+
+
+async def test_who_hangs_up_takes_the_work_along(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """In the middle of an answer: the engine's is closed, and the lease with it."""
+    pool, serve = new_pool()
+    engine.goes_on.clear()
+    answer = await pool.call(CALL, 5)
+    answer.close()
+    await eventually(lambda: engine.closed == 1)
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_who_gives_up_waiting_leaves_nothing_behind(new_pool: Callable[..., Pool]) -> None:
+    """A pool must not be woken for nobody."""
+    pool, serve = new_pool(room=0)
+    waiting = asyncio.create_task(pool.call(CALL, 5))
+    await eventually(lambda: serve.running == 1)
+    waiting.cancel()
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_nobody_waits_for_ever(new_pool: Callable[..., Pool]) -> None:
+    """A pool that gets no replica in time is an engine that is down."""
+    pool, serve = new_pool(room=0)
+    with pytest.raises(EngineDown):
+        await pool.call(CALL, 0.01)
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_what_serve_refuses_is_told(new_pool: Callable[..., Pool]) -> None:
+    """In the words of `failure`."""
+    pool, serve = new_pool()
+    serve.failure = MemoryError()
+    with pytest.raises(Overloaded):
+        await pool.call(CALL, 5)
+
+
+async def test_a_failure_leaves_the_lease_whole(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """The replica refuses one call and answers the next."""
+    pool, _ = new_pool()
+    engine.failure = Overloaded("busy", 3)
+    with pytest.raises(Overloaded, match="busy"):
+        await pool.call(CALL, 5)
+    engine.failure = None
+    assert await read(await pool.call(CALL, 5)) == b"ab"
+
+
+async def test_a_failure_within_an_answer_comes_after_its_pieces(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """The pieces first, then the error as itself."""
+    pool, _ = new_pool()
+    engine.pieces = [b"a", EngineLost("gone")]
+    answer = await pool.call(CALL, 5)
+    body = aiter(answer.body)
+    assert await anext(body) == b"a"
+    with pytest.raises(EngineLost, match="gone"):
+        await anext(body)
+    answer.close()
+
+
+async def test_a_replica_that_dies_is_a_lost_one(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """Before the first byte the gateway may then ask another."""
+    pool, serve = new_pool()
+    engine.goes_on.clear()
+    answer = await pool.call(CALL, 5)
+    serve.requests[0].cancel()
+    with pytest.raises(EngineLost):
+        await read(answer)
+
+
+async def test_a_stranger_without_a_token_is_turned_away(listener: Listener) -> None:
+    """Whoever finds the port gets nothing from it."""
+    reader, writer = await asyncio.open_connection(listener.host, listener.port)
+    writer.write(b"T\x00\x00\x00\x10" + b"0" * 16)
+    assert await reader.read() == b""
+    writer.close()

@@ -11,7 +11,7 @@ A frame is its kind (one byte), the length of the rest (four, big-endian), and t
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -177,33 +177,36 @@ def _header(kind: bytes, content: bytes) -> bytes:
     return kind + len(content).to_bytes(4, "big")
 
 
-async def joined(body: AsyncIterator[bytes], window_s: float) -> AsyncGenerator[bytes, None]:
-    """The first piece at once; then at most one every `window_s`, holding all that came."""
-    async for piece in body:
-        yield piece
-        break
-    pieces: list[bytes] = []
-    came = asyncio.Event()
-    reading = asyncio.create_task(_read(body, pieces, came))
-    try:
-        while not reading.done() or pieces:
-            await came.wait()
-            came.clear()
-            if pieces:
-                piece = b"".join(pieces)
-                pieces.clear()
-                yield piece
-            if not reading.done():
-                await asyncio.sleep(window_s)
-        await reading
-    finally:
-        reading.cancel()
+class Joiner:
+    """Sends the first piece at once, and later ones at most every `window_s`, joined."""
 
+    def __init__(self, send: Callable[[bytes], None], window_s: float) -> None:
+        self._send = send
+        self._window_s = window_s
+        self._next = 0.0  # when the next piece may go
+        self._pieces: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
 
-async def _read(body: AsyncIterator[bytes], pieces: list[bytes], came: asyncio.Event) -> None:
-    try:
-        async for piece in body:
-            pieces.append(piece)
-            came.set()
-    finally:
-        came.set()
+    def add(self, piece: bytes) -> None:
+        if self._timer:
+            return self._pieces.append(piece)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._next:
+            self._next = now + self._window_s
+            return self._send(piece)
+        self._pieces.append(piece)
+        self._timer = loop.call_at(self._next, self._flush)
+
+    def rest(self) -> bytes:
+        """What is still held; nothing is sent after this."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        rest = b"".join(self._pieces)
+        self._pieces.clear()
+        return rest
+
+    def _flush(self) -> None:
+        self._next = asyncio.get_running_loop().time() + self._window_s
+        self._send(self.rest())

@@ -5,7 +5,6 @@ chooses the replica, its queue holds who waits, and its autoscaler counts what r
 """
 
 import asyncio
-from contextlib import aclosing
 from typing import Protocol
 
 from serve_app.crossing import (
@@ -18,9 +17,9 @@ from serve_app.crossing import (
     Channel,
     ChannelClosed,
     Head,
+    Joiner,
     decode_call,
     encode_failure,
-    joined,
 )
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, ServiceError
@@ -77,23 +76,28 @@ class Lender:
             return channel.send((FAILURE, encode_failure(exc)))
         try:
             await self._pass_on(answer, channel)
-        except ServiceError as exc:
-            channel.send((FAILURE, encode_failure(exc)))
         finally:
             answer.close()
 
     async def _pass_on(self, answer: Answer, channel: Channel) -> None:
-        head = Head(answer.status, answer.headers, _left(answer.deadline)).encode()
-        before = [(HEAD, head)]
-        body = joined(answer.body, self._window_s) if self._window_s else answer.body
-        async with aclosing(body):  # type: ignore[type-var]
-            async for piece in body:
+        before = [(HEAD, Head(answer.status, answer.headers, _left(answer.deadline)).encode())]
+
+        def send(piece: bytes, *end: tuple[bytes, bytes]) -> None:
+            channel.send(*before, *([(DATA, piece)] if piece else []), *end)
+            before.clear()
+
+        joiner = Joiner(send, self._window_s)
+        try:
+            async for piece in answer.body:
                 if answer.over():
-                    return channel.send(*before, (DATA, piece), (END, b""))
-                channel.send(*before, (DATA, piece))
-                before.clear()
+                    return send(joiner.rest() + piece, (END, b""))
+                joiner.add(piece)
                 await channel.drain()
-        channel.send(*before, (END, b""))
+            send(joiner.rest(), (END, b""))
+        except ServiceError as exc:
+            send(joiner.rest(), (FAILURE, encode_failure(exc)))
+        finally:
+            joiner.rest()
 
 
 def _left(deadline: float | None) -> float | None:

@@ -87,7 +87,8 @@ class Api:
     async def _http(self, request: Request, send: Send) -> None:
         dialect = dialect_of(request.path)
         exchange = Exchange(request.method, request.path, dialect.name, request.request_id)
-        sender = _Sender(send, self._guard.cors(request))
+        cors = self._guard.cors(request)
+        sender = _Sender(send, cors) if cors else send
         self._observer.began(exchange)
         try:
             await self._answer(request, sender, exchange)
@@ -142,7 +143,7 @@ class _Sender:
         self._cors = cors
 
     async def __call__(self, message: Any) -> None:
-        if self._cors and message["type"] == "http.response.start":
+        if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], *self._cors]
         await self._send(message)
 

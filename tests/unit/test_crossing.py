@@ -11,14 +11,15 @@ from serve_app.crossing import (
     Channel,
     ChannelClosed,
     Head,
+    Joiner,
     decode_call,
     decode_failure,
     encode_call,
     encode_failure,
-    joined,
 )
 from serve_app.engines.base import Call
 from serve_app.errors import BadRequest, EngineDown, EngineSlow, Overloaded, ServiceError
+from tests.support.waiting import eventually
 
 
 class Ends:
@@ -103,25 +104,32 @@ def test_a_failure_is_the_same_on_the_other_side(error: ServiceError) -> None:
     assert again.retry_after_s == error.retry_after_s
 
 
-async def pieces(queue: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes]:
-    while (piece := await queue.get()) is not None:
-        yield piece
-
-
 async def test_the_first_piece_goes_at_once() -> None:
     """It does not wait for a second one, nor for the window."""
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-    queue.put_nowait(b"a")
-    stream = joined(pieces(queue), window_s=99)
-    assert await anext(stream) == b"a"
-    await stream.aclose()
+    sent: list[bytes] = []
+    joiner = Joiner(sent.append, window_s=99)
+    joiner.add(b"a")
+    joiner.add(b"b")
+    assert sent == [b"a"]
+    assert joiner.rest() == b"b"
 
 
-async def test_later_pieces_are_joined_and_none_is_lost() -> None:
-    """What came meanwhile goes in one; the end comes without a wait."""
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-    for piece in (b"a", b"b", b"c", None):
-        queue.put_nowait(piece)
-    got = [piece async for piece in joined(pieces(queue), window_s=0.001)]
-    assert got[0] == b"a"
-    assert b"".join(got[1:]) == b"bc"
+async def test_later_pieces_are_joined() -> None:
+    """What comes within the window goes in one, by itself when it is over."""
+    sent: list[bytes] = []
+    joiner = Joiner(sent.append, window_s=0.01)
+    for piece in (b"a", b"b", b"c"):
+        joiner.add(piece)
+    await eventually(lambda: sent == [b"a", b"bc"])
+    assert joiner.rest() == b""
+
+
+async def test_what_is_taken_as_the_rest_is_not_sent_again() -> None:
+    """The end of an answer must not wait for the window, nor come twice."""
+    sent: list[bytes] = []
+    joiner = Joiner(sent.append, window_s=0.001)
+    for piece in (b"a", b"b"):
+        joiner.add(piece)
+    assert joiner.rest() == b"b"
+    await asyncio.sleep(0.005)
+    assert sent == [b"a"]

@@ -1,0 +1,122 @@
+"""`make bench`: this service beside the engine itself, the stock way, and LiteLLM if installed.
+
+Every phase starts all systems before one engine and gives each the same loads in turn, round by
+round, so that a machine whose speed drifts drifts for all of them.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from tests.bench import report
+from tests.bench.compare import (
+    DIRECT,
+    EMBEDDED,
+    ENGINE,
+    GATEWAY,
+    LITELLM,
+    MANY,
+    ONE,
+    PACED,
+    STOCK,
+    rows,
+    verdicts,
+)
+from tests.bench.measure import Measurement, Task, measure
+from tests.bench.systems import SLOTS, System, running
+
+_PEERS = Path(".venv-peers/bin/python")
+_WARM_UP = Task("warm-up", 8, 1.5, 8)
+_EMBEDDED_CLIENTS = 4
+_TASKS = {
+    "instant": [Task(ONE, 1, 2, 16), Task(MANY, 32, 3, 16)],
+    "paced": [Task(PACED, 64, 4, 64)],
+    "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 6, 64)],
+}
+_PACE = 100.0  # tokens per second of one stream
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=5, show_default=True, help="Alternations of each load.")
+@click.option("--phases", default="instant,paced,embedded", show_default=True)
+@click.option("--systems", default=f"{DIRECT},{GATEWAY},{STOCK},{LITELLM}", show_default=True)
+@click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
+def main(rounds: int, phases: str, systems: str, out: Path) -> None:
+    console = Console()
+    measured = list(run(phases.split(","), systems.split(","), rounds, console))
+    table = rows(measured)
+    report.show(console, table)
+    report.write(out, _about(rounds), table, measured)
+    console.print(f"written to {out}")
+    sys.exit(0 if all(verdict.floor_met for verdict in verdicts(table)) else 1)
+
+
+def run(
+    phases: Sequence[str], wanted: Sequence[str], rounds: int, console: Console
+) -> Iterator[Measurement]:
+    total = sum(len(_TASKS[phase]) for phase in phases) * rounds
+    with Progress(console=console) as progress:
+        bar = progress.add_task("starting", total=total)
+        for phase in phases:
+            with ExitStack() as stack:
+                systems = list(_started(phase, wanted, stack))
+                for system in systems:
+                    measure(system, _WARM_UP, 0)
+                for number in range(rounds):
+                    for task in _TASKS[phase]:
+                        progress.update(bar, advance=1, description=f"{phase}, round {number + 1}")
+                        for system in systems:
+                            yield measure(system, task, number)
+
+
+def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[System]:
+    engine = stack.enter_context(_engine(phase))
+    yield engine
+    settings = _settings(phase, engine)
+    for topology in (DIRECT, GATEWAY):
+        if topology in wanted:
+            yield stack.enter_context(running(topology, "service", topology=topology, **settings))
+    if phase == "embedded":
+        return  # the engine is the bottleneck of every system
+    if STOCK in wanted:
+        yield stack.enter_context(running(STOCK, "stock", engine=engine.url))
+    if LITELLM in wanted and _PEERS.exists():
+        peer = running(LITELLM, "litellm", engine=engine.url, python=str(_PEERS.absolute()))
+        yield stack.enter_context(peer)
+
+
+def _engine(phase: str) -> Any:
+    if phase == "embedded":
+        return running(ENGINE, "llamacpp", slots=_EMBEDDED_CLIENTS)
+    return running(ENGINE, "simulator", decode_tokens_per_s=_PACE if phase == "paced" else 0)
+
+
+def _settings(phase: str, engine: System) -> dict[str, Any]:
+    if phase == "embedded":
+        return {"engine": {"kind": "llamacpp", "slots": _EMBEDDED_CLIENTS}}
+    return {"engine": {"kind": "attach", "url": engine.url, "slots": SLOTS}}
+
+
+def _about(rounds: int) -> dict[str, Any]:
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m tests.bench", *sys.argv[1:]]),
+        "rounds": rounds,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "ray": version("ray"),
+    }
+
+
+if __name__ == "__main__":
+    main()

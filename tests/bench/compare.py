@@ -1,0 +1,154 @@
+"""What the measurements come to: medians over rounds, ratios within each round. Pure functions."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tests.bench.measure import Measurement
+
+ENGINE, DIRECT, GATEWAY, STOCK, LITELLM = "engine", "direct", "gateway", "stock", "litellm"
+ONE, MANY, PACED, EMBEDDED = "instant, 1", "instant, 32", "paced, 64", "embedded, 4"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`floor` must be reached, `target` is aimed at; `better` says in which direction."""
+
+    system: str
+    what: str
+    unit: str
+    floor: float
+    target: float
+    higher_is_better: bool = True
+
+
+GOALS = (
+    Goal(DIRECT, "requests/s against stock", "x", 15, 20),
+    Goal(DIRECT, "paced streams/s against the engine", "x", 0.90, 0.97),
+    Goal(DIRECT, "added TTFT p50, 1 client", "ms", 1.5, 0.8, higher_is_better=False),
+    Goal(DIRECT, "embedded tokens/s against the engine", "x", 0.90, 0.97),
+    Goal(GATEWAY, "requests/s against stock", "x", 5, 8),
+    Goal(GATEWAY, "paced streams/s against the engine", "x", 0.80, 0.92),
+    Goal(GATEWAY, "added TTFT p50, 1 client", "ms", 4, 2, higher_is_better=False),
+)
+
+
+class Rounds:
+    """All measurements, by system, load and round."""
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._by_key = {(m.system, m.load, m.round): m for m in measurements}
+
+    def median(self, system: str, load: str, value: Callable[[Measurement], float]) -> float | None:
+        """None: never measured."""
+        found = [
+            value(m) for (s, kind, _), m in self._by_key.items() if (s, kind) == (system, load)
+        ]
+        return median(found) if found else None
+
+    def against(
+        self,
+        system: str,
+        other: str,
+        load: str,
+        compared: Callable[[Measurement, Measurement], float],
+    ) -> float | None:
+        """Median over the rounds of one system compared with another in the same round."""
+        pairs = [
+            compared(m, self._by_key[other, load, number])
+            for (s, kind, number), m in self._by_key.items()
+            if (s, kind) == (system, load) and (other, load, number) in self._by_key
+        ]
+        return median(pairs) if pairs else None
+
+    @property
+    def systems(self) -> list[str]:
+        return list(dict.fromkeys(system for system, _, _ in self._by_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system's figures; None where it was not measured."""
+
+    system: str
+    requests_per_s: float | None
+    requests_against_stock: float | None
+    added_ttft_p50_one: float | None
+    added_ttft_p99_one: float | None
+    added_ttft_p50_many: float | None
+    added_ttft_p99_many: float | None
+    paced_streams_per_s: float | None
+    paced_against_engine: float | None
+    paced_gap_p99: float | None
+    cpu_s_per_1000: float | None
+    embedded_tokens_per_s: float | None
+    embedded_against_engine: float | None
+    failed: int
+
+
+def rows(measurements: Sequence[Measurement]) -> list[Row]:
+    found = Rounds(measurements)
+    failed = {s: sum(m.failed for m in measurements if m.system == s) for s in found.systems}
+    return [_row(found, system, failed[system]) for system in found.systems]
+
+
+def _row(found: Rounds, system: str, failed: int) -> Row:
+    return Row(
+        system=system,
+        requests_per_s=found.median(system, MANY, lambda m: m.requests_per_s),
+        requests_against_stock=found.against(system, STOCK, MANY, _rate_ratio),
+        added_ttft_p50_one=found.against(system, ENGINE, ONE, _added_p50),
+        added_ttft_p99_one=found.against(system, ENGINE, ONE, _added_p99),
+        added_ttft_p50_many=found.against(system, ENGINE, MANY, _added_p50),
+        added_ttft_p99_many=found.against(system, ENGINE, MANY, _added_p99),
+        paced_streams_per_s=found.median(system, PACED, lambda m: m.requests_per_s),
+        paced_against_engine=found.against(system, ENGINE, PACED, _rate_ratio),
+        paced_gap_p99=found.median(system, PACED, lambda m: m.gap_p99),
+        cpu_s_per_1000=found.median(system, MANY, lambda m: m.cpu_s_per_1000),
+        embedded_tokens_per_s=found.median(system, EMBEDDED, lambda m: m.tokens_per_s),
+        embedded_against_engine=found.against(system, ENGINE, EMBEDDED, _token_ratio),
+        failed=failed,
+    )
+
+
+def _rate_ratio(one: Measurement, other: Measurement) -> float:
+    return one.requests_per_s / other.requests_per_s
+
+
+def _token_ratio(one: Measurement, other: Measurement) -> float:
+    return one.tokens_per_s / other.tokens_per_s
+
+
+def _added_p50(one: Measurement, other: Measurement) -> float:
+    return one.ttft_p50 - other.ttft_p50
+
+
+def _added_p99(one: Measurement, other: Measurement) -> float:
+    return one.ttft_p99 - other.ttft_p99
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    goal: Goal
+    value: float
+    floor_met: bool
+    target_met: bool
+
+
+def verdicts(table: Sequence[Row]) -> Iterator[Verdict]:
+    """Each goal that was measured."""
+    fields = {
+        "requests/s against stock": "requests_against_stock",
+        "paced streams/s against the engine": "paced_against_engine",
+        "added TTFT p50, 1 client": "added_ttft_p50_one",
+        "embedded tokens/s against the engine": "embedded_against_engine",
+    }
+    by_system = {row.system: row for row in table}
+    for goal in GOALS:
+        row = by_system.get(goal.system)
+        value = getattr(row, fields[goal.what]) if row else None
+        if value is not None:
+            sign = 1 if goal.higher_is_better else -1
+            yield Verdict(
+                goal, value, sign * value >= sign * goal.floor, sign * value >= sign * goal.target
+            )

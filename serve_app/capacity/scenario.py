@@ -85,6 +85,13 @@ class Scenario:
             return self._recorded()
         return Synthetic(self.level(), self.lengths(), self.seed, self.burstiness)
 
+    @property
+    def seconds(self) -> float:
+        """From the beginning to the last arrival, or until the last user leaves."""
+        if self.shape == REPLAY:
+            return max((request.at_s for request in self._recorded()), default=0.0)
+        return self.level().seconds
+
     def options(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -1,8 +1,8 @@
 """One test from start to end, in each kind of process that Locust has.
 
-    the only process     Course, Ledger and Part
-    master               Course and Ledger: how many users, and what all of them wrote
-    worker               Part: its share of the arrivals or users
+the only process     Course, Ledger and Part
+master               Course and Ledger: how many users, and what all of them wrote
+worker               Part: its share of the arrivals or users
 """
 
 import logging
@@ -11,7 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,7 @@ class Worker:
         name = environment.runner.client_id
         reporter = Reporter(name, clock, self._send)
         entries = Entries(environment, target.path, slo_of(options))
-        self.part = Part(
-            scenario_of(options), target, clock, reporter, entries, *self._share
-        )
+        self.part = Part(scenario_of(options), target, clock, reporter, entries, *self._share)
 
     def _stop(self, **_: Any) -> None:
         self.finish()

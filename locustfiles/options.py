@@ -57,4 +57,3 @@ def scenario_of(options: Namespace) -> Scenario:
 def slo_of(options: Namespace) -> Slo:
     """Raises SloError."""
     return Slo.parse(options.slo)
-

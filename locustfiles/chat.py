@@ -5,7 +5,6 @@ the answers are. A closed load is as many `Chatter`s as the shape says, who wait
 """
 
 import logging
-import os
 import sys
 from itertools import islice
 from pathlib import Path
@@ -39,7 +38,6 @@ def _prepare(environment: Environment, **_: Any) -> None:
 
 class _ChatUser(User):
     abstract = True
-    host = os.environ.get("BASE_URL", "http://127.0.0.1:8000")
     concurrency = 1
 
     def on_start(self) -> None:

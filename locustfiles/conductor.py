@@ -12,6 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,9 @@ class Worker:
 class Head:
     """Says how many users there are to be, and writes down what all processes report."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, finish: Callable[[], None]) -> None:
         self._environment = environment
+        self._finish = finish
         self.course: Course | None = None
         self.ledger: Ledger | None = None
         environment.events.test_start.add_listener(self._share_out)
@@ -149,9 +151,7 @@ class Head:
 
         Locust's master quits half a second after it has told its workers to.
         """
-        runner = self._environment.runner
-        if isinstance(runner, MasterRunner):
-            runner.send_message(_FINISH, {})
+        self._finish()
         deadline = time.monotonic() + self._environment.stop_timeout
         while self.ledger and not self.ledger.idle and time.monotonic() < deadline:
             gevent.sleep(0.1)
@@ -171,23 +171,23 @@ class Head:
 
 
 class Conductor:
-    """Both, as far as this process has them."""
+    """Head and worker, as far as this process has them, and what they tell each other."""
 
     def __init__(self, environment: Environment) -> None:
-        runner = environment.runner
         self.head: Head | None = None
         self.worker: Worker | None = None
-        if not isinstance(runner, WorkerRunner):
-            self.head = Head(environment)
-        if isinstance(runner, LocalRunner):
-            self.worker = Worker(environment, self.head.take)
-            environment.events.test_stopping.add_listener(self.worker.finish)
-        if isinstance(runner, MasterRunner):
-            runner.register_message(_RECORDS, self.head.take_message)
-        if isinstance(runner, WorkerRunner):
-            self.worker = Worker(environment, lambda report: runner.send_message(_RECORDS, report))
-            runner.register_message(_SHARE, self.worker.take_share)
-            runner.register_message(_FINISH, self.worker.finish)
+        match environment.runner:
+            case LocalRunner():
+                self.worker = Worker(environment, lambda report: self.head.take(report))
+                self.head = Head(environment, self.worker.finish)
+            case MasterRunner() as runner:
+                self.head = Head(environment, lambda: runner.send_message(_FINISH, {}))
+                runner.register_message(_RECORDS, self.head.take_message)
+            case WorkerRunner() as runner:
+                send = partial(runner.send_message, _RECORDS)
+                self.worker = Worker(environment, send)
+                runner.register_message(_SHARE, self.worker.take_share)
+                runner.register_message(_FINISH, self.worker.finish)
 
 
 def _options(environment: Environment) -> Namespace:

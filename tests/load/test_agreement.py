@@ -1,0 +1,100 @@
+"""Locust, k6 and the reference client tell the same of the same server."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serve_app.capacity.chat import DIALECTS, Target
+from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.scenario import Scenario
+from tests.support import generators
+from tests.support.service import Simulator
+
+PROMPT, ANSWER, REQUESTS = 100, 8, 20
+ASKED = {"PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
+# Ten a second for 2 s, and then too little for another: none is due at the very end, where k6 lets
+# chance decide.
+SHAPE = "points:0s=10,2s=10,2s=1,2.4s=1"
+SHORT = "points:0s=10,0.5s=10,0.5s=1,0.9s=1"
+SCENARIO = Scenario(
+    shape=SHAPE,
+    burstiness=0,
+    prompt_tokens=str(PROMPT),
+    answer_tokens=str(ANSWER),
+)
+Generator = Callable[[Target, Path], generators.Result]
+
+
+def reference(target: Target, folder: Path) -> generators.Result:
+    return generators.reference(target, SCENARIO)
+
+
+def locust(target: Target, folder: Path) -> generators.Result:
+    return generators.locust(target, SCENARIO, folder)
+
+
+def k6(target: Target, folder: Path) -> generators.Result:
+    return generators.k6(target, folder, SHAPE=SHAPE, **ASKED)
+
+
+def plan_trouble(engine: Simulator) -> None:
+    """Of the next requests, five fail in three ways."""
+    engine.fault(kind="refuse", status=503, error="no room", times=2)
+    engine.fault(kind="end", after_tokens=3, times=2)
+    engine.fault(kind="cut", after_tokens=3)
+
+
+def told(records: list[Record]) -> dict[str, object]:
+    """What generators can't disagree on, whatever their speed."""
+    served = [record for record in records if record.ok]
+    return {
+        "outcomes": Counter(record.outcome for record in records),
+        "answers": [record.output_tokens for record in served],
+        "prompts": [record.prompt_tokens for record in served],
+        "streamed": {record.stream for record in records},
+        "dialects": {record.dialect for record in records},
+    }
+
+
+@pytest.mark.parametrize("generator", [reference, locust, k6])
+def test_all_generators_tell_the_same(
+    generator: Generator, paced: Simulator, target: Target, tmp_path: Path
+) -> None:
+    """Counts, outcomes and tokens, among answers that were refused, cut off or ended too soon.
+
+    And none saw a token before the engine can give it: 20 ms each, the prompt from its cache.
+    """
+    plan_trouble(paced)
+    run, records = generator(target, tmp_path / "run")
+    served = REQUESTS - 5
+    assert told(records) == {
+        "outcomes": {Outcome.OK: served, Outcome.REJECTED: 2, Outcome.TRUNCATED: 3},
+        "answers": [ANSWER] * served,
+        "prompts": [PROMPT] * served,
+        "streamed": {True},
+        "dialects": {"openai"},
+    }
+    assert run.open_model and run.timeout_s == target.timeout_s and run.dropped == 0
+    assert all(seen.ttft and seen.ttft >= 0.019 for seen in records if seen.ok)
+    assert all(seen.e2e and seen.e2e >= 0.019 * ANSWER for seen in records if seen.ok)
+    assert paced.reached == {"/v1/chat/completions": REQUESTS} | looked(run.tool)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_k6_reads_every_dialect_as_the_reference_client_does(
+    dialect: str, target: Target, tmp_path: Path
+) -> None:
+    """k6 has a reader of its own, in its own language."""
+    target = replace(target, dialect=dialect)
+    _, ours = generators.reference(target, replace(SCENARIO, shape=SHORT))
+    _, theirs = generators.k6(target, tmp_path / "run", SHAPE=SHORT, **ASKED)
+    assert len(ours) == 5
+    assert told(theirs) == told(ours)
+
+
+def looked(tool: str) -> dict[str, int]:
+    """k6 looks first whether anything answers."""
+    return {"/": 1} if tool == "k6" else {}

@@ -1,0 +1,72 @@
+"""Each load generator as a user runs it, against one server; what it wrote comes back."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from serve_app.capacity.chat import Target
+from serve_app.capacity.records import Record, Run, read_run
+from serve_app.capacity.reference_client import measure
+from serve_app.capacity.scenario import Scenario
+
+ROOT = Path(__file__).parents[2]
+Result = tuple[Run, list[Record]]
+
+
+def reference(target: Target, scenario: Scenario) -> Result:
+    return asyncio.run(measure(target, scenario))
+
+
+def locust(target: Target, scenario: Scenario, folder: Path, *more: str) -> Result:
+    start_locust(target, scenario, folder, *more).communicate(timeout=120)
+    return read_run(folder)
+
+
+def start_locust(
+    target: Target, scenario: Scenario, folder: Path, *more: str
+) -> subprocess.Popen[str]:
+    options = {**scenario.options(), "host": target.base_url, "records": folder}
+    options |= {"dialect": target.dialect, "timeout_s": target.timeout_s, "model": target.model}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    command = [_beside("locust"), "-f", "locustfiles/chat.py", "--headless", "--only-summary"]
+    return _start([*command, *words, *more], {})
+
+
+def k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Result:
+    """Raises RecordError when it wrote no run; else see `run_k6`."""
+    run_k6(target, folder, script, **env)
+    return read_run(folder)
+
+
+def run_k6(
+    target: Target, folder: Path, script: str = "soak", **env: Any
+) -> "subprocess.CompletedProcess[str]":
+    settings = {
+        "BASE_URL": target.base_url,
+        "MODEL": target.model,
+        "DIALECT": target.dialect,
+        "TIMEOUT_S": target.timeout_s,
+        **env,
+    }
+    command = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder)]
+    process = _start([*command, f"k6/{script}.js", "-q"], settings)
+    output, _ = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, output, "")
+
+
+def _start(command: list[str], env: dict[str, Any]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **{name: str(value) for name, value in env.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _beside(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))

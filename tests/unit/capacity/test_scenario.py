@@ -1,0 +1,81 @@
+"""What a scenario asks, and that it asks the same again."""
+
+from pathlib import Path
+
+import pytest
+
+from serve_app.capacity.scenario import REPLAY, Scenario, Visit, Visits
+from serve_app.capacity.workload.text import WorkloadError
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> str:
+    path = tmp_path / "trace.csv"
+    rows = ["2023-11-16 18:00:00.0,100,10", "2023-11-16 18:00:02.0,900,20"]
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    return str(path)
+
+
+def texts(scenario: Scenario) -> list[str]:
+    lengths = scenario.lengths()
+    visits = (Visit(scenario, r, lengths, str(i)) for i, r in enumerate(scenario.arrivals()))
+    questions = (visit.question() for visit in visits)
+    return [question.messages[0]["content"] for question in questions if question]
+
+
+def test_equal_scenarios_ask_equal_questions() -> None:
+    """And another seed others; no two questions are alike."""
+    once, again = texts(Scenario()), texts(Scenario())
+    assert once == again
+    assert len(set(once)) == len(once) > 10
+    assert texts(Scenario(seed=1)) != once
+
+
+def test_a_replay_has_the_traces_times_and_lengths(trace: str) -> None:
+    """Cut to what a small context can hold."""
+    scenario = Scenario(shape=REPLAY, trace=trace, max_prompt_tokens=500, trace_speed=2)
+    arrivals = list(scenario.arrivals())
+    assert [(r.at_s, r.prompt_tokens, r.output_tokens) for r in arrivals] == [
+        (0, 100, 10),
+        (1, 500, 20),
+    ]
+    assert scenario.seconds == 1
+    assert [len(text.split()) for text in texts(scenario)] == [100, 500]
+
+
+def test_lengths_from_a_trace_follow_any_shape(trace: str) -> None:
+    """Prompt and answer stay together."""
+    scenario = Scenario(shape="constant:level=10,hold=2s", trace=trace)
+    pairs = {(r.prompt_tokens, r.output_tokens) for r in scenario.arrivals()}
+    assert pairs == {(100, 10), (900, 20)}
+
+
+def test_a_visit_ends_when_an_answer_fails() -> None:
+    """Nobody goes on with a conversation that broke off."""
+    visit = Visits(Scenario(load="closed", turns=3), "ada").next()
+    assert visit.question()
+    visit.failed()
+    assert visit.question() is None
+
+
+def test_users_say_different_things() -> None:
+    """Or a prefix cache would make the server look fast."""
+    first, second = (Visits(Scenario(load="closed"), name).next() for name in ("ada", "bob"))
+    assert first.question() != second.question()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"load": "half-open"},
+        {"shape": "wave:level=1"},
+        {"shape": REPLAY},
+        {"prompt_tokens": "many"},
+        {"turns": 0},
+        {"think_s": -1.0},
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    """Before the first request."""
+    with pytest.raises(WorkloadError):
+        Scenario(**wrong)  # type: ignore[arg-type]

@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LITELLM := 1.0.0
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install run test check fix settings load locust clean-ports clean help
+.PHONY: install run test check fix settings load locust bench bench-peers overload soak clean-ports clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -52,6 +53,21 @@ load: $(VENV)/.load ## k6 against BASE_URL, 127.0.0.1:8000 unless told: ramp up,
 
 locust: $(VENV)/.load ## Locust's web UI on http://127.0.0.1:8089, for BASE_URL
 	$(BIN)/locust -f locustfiles/chat.py --web-host 127.0.0.1
+
+bench: $(VENV)/.dev ## this service beside the engine itself and the stock way: table, JSON, plot
+	$(BIN)/python -m tests.bench
+
+bench-peers: ## LiteLLM in an environment of its own; `make bench` then measures it too
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check 'litellm[proxy]==$(LITELLM)'
+
+overload: $(VENV)/.dev ## five times what the slots can do, for a minute; both topologies
+	$(BIN)/python -m tests.bench.overload --topology direct
+	$(BIN)/python -m tests.bench.overload --topology gateway
+
+soak: $(VENV)/.dev ## ten minutes of hang-ups, killed engines and killed replicas, in each topology
+	$(BIN)/python -m tests.bench.soak --topology gateway
+	$(BIN)/python -m tests.bench.soak --topology direct
 
 clean-ports: $(STAMP) ## stop what a crashed run of ours has left behind
 	$(BIN)/python -m serve_app --clean

@@ -1,5 +1,6 @@
 """Thin Ray Serve shells around plain objects."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,7 @@ class DirectPool:
         self._replica = Replica(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._replica.start()
         observer = _observer(self._settings)
+        _spare_the_collector()
         return build_api(self._settings, dispatcher, observer, self._replica.stop)
 
     async def check_health(self) -> None:
@@ -51,6 +53,7 @@ class WorkerPool:
         # Serve awaits it: a replica is running when its engine is ready.
         self._replica = Replica(settings, pool, EngineGauges().show)
         self._lender = Lender(await self._replica.start(), settings.gateway.join_ms / 1000)
+        _spare_the_collector()
 
     async def lend(self, host: str, port: int, token: bytes) -> None:
         """Answer the calls of the gateway that listens there, see `lending`."""
@@ -76,7 +79,15 @@ class Gateway:
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         dispatcher = GatewayDispatcher(self._settings, self._pools, host)
         await dispatcher.start()
+        _spare_the_collector()
         return build_api(self._settings, dispatcher, _observer(self._settings), dispatcher.stop)
+
+
+def _spare_the_collector() -> None:
+    """What is there when a replica is ready stays: Ray alone has brought half a million objects,
+    and each full collection would hold up every stream while it looks at them."""
+    gc.collect()
+    gc.freeze()
 
 
 def _observer(settings: Settings) -> ServeObserver:

@@ -40,6 +40,7 @@ class ServeObserver:
         self._duration = metrics.Histogram(
             "llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS, _LABELS
         )
+        self._tasks = metrics.Gauge("llm_event_loop_tasks", "Tasks of the replica's event loop.")
         self._counters = {
             "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
         } | {
@@ -89,6 +90,7 @@ class ServeObserver:
 
     def _tell(self) -> None:
         self._in_flight.set(self._running)
+        self._tasks.set(len(asyncio.all_tasks()))
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
             labels = {"model": model, "dialect": dialect}

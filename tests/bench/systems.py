@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -32,7 +32,7 @@ class System:
     url: str
     process: subprocess.Popen[str]
     key: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
+    metrics_url: str = ""  # Ray's, for Prometheus; "" where there is no Ray
 
     def cpu_s(self) -> float:
         """CPU seconds that its processes have used so far."""
@@ -48,7 +48,8 @@ def running(name: str, kind: str, key: str = "", **options: Any) -> Iterator[Sys
     )
     assert process.stdin and process.stdout
     try:
-        yield System(name, _address(process.stdout, kind), process, key)
+        url, metrics_url = _addresses(process.stdout, kind)
+        yield System(name, url, process, key, metrics_url)
     finally:
         process.stdin.close()
         try:
@@ -58,11 +59,22 @@ def running(name: str, kind: str, key: str = "", **options: Any) -> Iterator[Sys
         process.stdout.close()
 
 
-def _address(lines: Any, kind: str) -> str:
+def _addresses(lines: Any, kind: str) -> tuple[str, str]:
     for line in lines:
         if line.startswith("listening: "):
-            return str(line.split()[1])
+            url, _, metrics_url = line.removeprefix("listening: ").strip().partition(" ")
+            return url, metrics_url
     raise RuntimeError(f"{kind} did not start; its own words are above")
+
+
+def processes(pid: int) -> dict[int, str]:
+    """The process and all below it, with their command lines."""
+    found = {}
+    for each in _tree(pid):
+        with suppress(OSError):
+            line = Path(f"/proc/{each}/cmdline").read_bytes()
+            found[each] = line.replace(b"\0", b" ").decode()
+    return found
 
 
 def _tree(pid: int) -> list[int]:
@@ -201,7 +213,9 @@ def _serve(application: Any) -> Iterator[str]:
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(application, name="default")
-        yield f"http://127.0.0.1:{port}"
+        node = ray.nodes()[0]
+        metrics = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        yield f"http://127.0.0.1:{port} {metrics}"
     finally:
         serve.shutdown()
         ray.shutdown()

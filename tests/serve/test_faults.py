@@ -11,6 +11,7 @@ import pytest
 from ray import serve
 
 from tests.support import processes
+from tests.support.waiting import eventually
 
 MESSAGES = [{"role": "user", "content": "tell me more"}]
 SLOW = {
@@ -92,6 +93,56 @@ async def test_a_redeployment_truncates_nothing(
     for stream in streams:
         assert (await stream).endswith(b"data: [DONE]\n\n")
     assert processes.gone([before], within_s=60)
+
+
+def replicas() -> dict[str, int]:
+    """Of the pool, by state."""
+    states = serve.status().applications["default"].deployments["pool"].replica_states
+    return {str(state): number for state, number in states.items() if number}
+
+
+def workers() -> list[int]:
+    pids = processes.descendants(os.getpid())
+    return [p for p in pids if processes.command(p).startswith("ray::ServeReplica:default:pool")]
+
+
+async def test_a_killed_replica_leaves_no_answer_that_looks_whole(
+    client: httpx.AsyncClient,
+) -> None:
+    """A stream that had begun breaks off or says so; soon requests are answered again."""
+    stream = await begun(client, 500)
+    (pid,) = workers()
+    os.kill(pid, signal.SIGKILL)
+    try:
+        assert b"[DONE]" not in await stream
+    except httpx.RemoteProtocolError:
+        pass  # the direct topology: the connection is gone with its replica
+    await eventually(lambda: workers() not in ([], [pid]), within_s=30)
+    await eventually(lambda: replicas() == {"RUNNING": 1}, within_s=30)
+    assert (await client.get("/readyz")).status_code == 200
+
+
+FEWER = {
+    "initial_replicas": 2,
+    "max_replicas": 2,
+    "target_ongoing_requests": 8,
+    "downscale_delay_s": 1,
+    "look_back_period_s": 1,
+    "metrics_interval_s": 0.5,
+}
+
+
+async def test_scaling_down_truncates_nothing(
+    client: httpx.AsyncClient, deploy, settings: dict[str, Any]
+) -> None:
+    """A replica that must go finishes its streams first."""
+    await asyncio.to_thread(deploy, **settings, autoscaling=FEWER)
+    streams = [await begun(client, 600) for _ in range(4)]
+    await eventually(lambda: replicas().get("RUNNING") == 1, within_s=20)
+    assert not any(stream.done() for stream in streams)
+    for stream in streams:
+        assert (await stream).endswith(b"data: [DONE]\n\n")
+    await eventually(lambda: replicas() == {"RUNNING": 1}, within_s=60)
 
 
 async def test_deletion_waits_for_answers(client: httpx.AsyncClient) -> None:

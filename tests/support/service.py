@@ -105,7 +105,8 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
     engine_settings = EngineSettings(
         kind="attach", url=simulator.url, slots=settings.pop("slots", 4)
     )
-    built = Settings(models=("smollm2:135m", "other"), engine=engine_settings, **settings)
+    models = settings.pop("models", ("smollm2:135m", "other"))
+    built = Settings(models=models, engine=engine_settings, **settings)
     http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
     engine = new_engine(await choose(pool), http, built.first_token_timeout_s)

@@ -1,0 +1,85 @@
+"""Every recorded request of a real Ollama, asked of the service: its answer, or a known difference.
+
+Before the simulated engine, which has Ollama's shapes; see `tests/engines` for engines alone.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.contract.differences import NO_EYES, OTHER, STATUS
+from tests.engines.test_simulator_shape import OPTIONS, body_of
+from tests.support import recordings
+from tests.support.recordings import Recording
+from tests.support.service import Service, Simulator, serving, start_simulator
+
+MODELS = ("smollm2:135m", "smollm2-tools", "smollm2-embed")
+# Of the connection, not of the request; lengths are counted anew.
+_UNSENT = ("content-length", "transfer-encoding", "connection", "expect")
+pytestmark = recordings.needed
+
+
+def asked(recording: Recording) -> bool:
+    # trouble_*: what happened to the engine, not to the request. Its own body was not recorded.
+    left_out = recording.name.startswith("trouble_") or recording.name.endswith("_body_40mb")
+    return not left_out and not re.fullmatch(NO_EYES, recording.name)
+
+
+RECORDINGS = recordings.load(asked)
+
+
+class Reply(NamedTuple):
+    status: int
+    media_type: str
+
+
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    simulator: Simulator = start_simulator(*OPTIONS)
+    async with serving(simulator, models=MODELS) as service:
+        yield service
+    simulator.stop()
+
+
+async def ask(port: int, recording: Recording) -> Reply:
+    """As the recorded client asked, byte by byte."""
+    request = recording.request
+    headers = [(k, v) for k, v in request["headers"] if k.lower() not in _UNSENT]
+    body = body_of(recording.name, request)
+    lines = [f"{request['method']} {request['path']} HTTP/1.1", *map(": ".join, headers)]
+    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "Connection: close", "", ""])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(head.encode() + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode()
+        await reader.read()
+    finally:
+        writer.close()
+    kind = re.search(r"(?i)^content-type: (.*?)\r$", answer, re.MULTILINE)
+    return Reply(int(answer.split()[1]), kind[1].partition(";")[0] if kind else "")
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording.name)
+async def test_asked_as_recorded(service: Service, recording: Recording) -> None:
+    """The status is Ollama's or that of a difference; the media type as well."""
+    reply = await ask(service.port, recording)
+    different = [each for each in STATUS if each.covers(recording.name)]
+    if different and reply.status != recording.status:
+        assert reply.status == different[0].status, different[0].reason
+        return
+    assert reply.status == recording.status
+    told, _, _ = (recording.header("content-type") or "").partition(";")
+    if told == "text/plain" and reply.status >= 400:
+        assert reply.media_type == "application/json", OTHER["text/plain errors"]
+    else:
+        assert reply.media_type == told
+
+
+def test_every_difference_is_one() -> None:
+    """A rule that no recording needs is no difference any more."""
+    for difference in STATUS:
+        covered = [r for r in RECORDINGS if difference.covers(r.name)]
+        assert any(r.status != difference.status for r in covered), difference.reason

@@ -33,12 +33,9 @@ class GatewayDispatcher:
     ) -> None:
         self._pools = settings.all_pools
         self._listener = Listener(host)
-        leases = {
-            pool.name: Leases(self._listener, handles[pool.name].lend.remote, handle_error)
-            for pool in self._pools
-        }
+        ways = {pool.name: _Way(pool, handles[pool.name], self._listener) for pool in self._pools}
         self._by_model = {
-            short_name(model): leases[pool.name] for pool in self._pools for model in pool.models
+            short_name(model): ways[pool.name] for pool in self._pools for model in pool.models
         }
         self._hold_s = settings.gateway.hold_s
         # A replica keeps its bounds itself; this is for one that can't any more.
@@ -52,12 +49,12 @@ class GatewayDispatcher:
         self._listener.close()
 
     async def send(self, call: Call) -> Answer:
-        leases = self._by_model[call.model]
+        way = self._by_model[call.model]
         lost: ServiceError = EngineDown("no replica answers")
         for attempt in range(ATTEMPTS):
             try:
                 async with asyncio.timeout(self._hold_s + self._answer_s):
-                    return await leases.call(call, self._hold_s, fresh=attempt > 0)
+                    return await way.call(call, self._hold_s, again=attempt > 0)
             except EngineLost as exc:
                 lost = exc
             except TimeoutError as exc:
@@ -78,6 +75,21 @@ class GatewayDispatcher:
     async def problem(self) -> str:
         status = await self._status()
         return "; ".join(filter(None, (_pool_problem(pool, status) for pool in self._pools)))
+
+
+class _Way:
+    """To one pool."""
+
+    def __init__(self, pool: Pool, handle: DeploymentHandle[Any], listener: Listener) -> None:
+        self._handle = handle
+        self._by_session = pool.routing == "session"
+        self._leases = Leases(listener, handle.lend.remote, handle_error)
+
+    async def call(self, call: Call, wait_s: float, again: bool) -> Answer:
+        if self._by_session and call.affinity:
+            handle = self._handle.options(session_id=call.affinity)
+            return await self._leases.call(call, wait_s, open_=handle.lend.remote)
+        return await self._leases.call(call, wait_s, fresh=again)
 
 
 _UNAVAILABLE = (DeploymentUnavailableError, ReplicaUnavailableError)

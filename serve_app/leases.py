@@ -32,6 +32,7 @@ LINGER_S = 0.02
 MOST_AGE_S = 1.0
 _TOKEN_TIMEOUT_S = 5.0
 _TOKEN_BYTES = 16
+_NOBODY = "no replica became ready in time"
 
 
 class Listener:
@@ -90,6 +91,7 @@ class Lease:
         self._request = request
         request.add_done_callback(lambda _: channel.close())
         self.free = True  # no answer is under way
+        self.shared = True  # any call may follow
         self.ending: asyncio.TimerHandle | None = None
 
     async def ask(self, call: Call) -> Head:
@@ -139,12 +141,15 @@ class Leases:
         self._waiting: deque[asyncio.Future[Lease]] = deque()
         self._opening: list[asyncio.Task[None]] = []
 
-    async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
+    async def call(
+        self, call: Call, wait_s: float, *, fresh: bool = False, open_: Open | None = None
+    ) -> Answer:
         """The answer of some replica. `fresh`: over a lease that no earlier call has used.
 
+        `open_`: opens a lease for this call alone, with a replica that Serve chooses for it.
         Raises EngineDown when no replica is there within `wait_s`, and what the replica raises.
         """
-        lease = await self._take(wait_s, fresh)
+        lease = await (self._alone(open_, wait_s) if open_ else self._take(wait_s, fresh))
         try:
             head = await lease.ask(call)
         except BaseException:
@@ -166,6 +171,15 @@ class Leases:
                 return lease
         return await self._wait(wait_s)
 
+    async def _alone(self, open_: Open, wait_s: float) -> Lease:
+        try:
+            async with asyncio.timeout(wait_s):
+                lease = await self._new(open_)
+        except TimeoutError as exc:
+            raise EngineDown(_NOBODY) from exc
+        lease.shared = False
+        return lease
+
     async def _wait(self, wait_s: float) -> Lease:
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
@@ -175,7 +189,7 @@ class Leases:
                 return await waiter
         except TimeoutError as exc:
             self._withdraw(waiter)
-            raise EngineDown("no replica became ready in time") from exc
+            raise EngineDown(_NOBODY) from exc
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise
@@ -197,8 +211,19 @@ class Leases:
         self._opening.append(task)
 
     async def _open_one(self) -> None:
+        try:
+            lease = await self._new(self._open)
+        except ServiceError as exc:
+            self._opened()
+            return self._refuse(exc)
+        self._opened()
+        self._serve_next(lease)
+        self._want_no_more_than_wait()
+
+    async def _new(self, open_: Open) -> Lease:
+        """Raises what Serve refuses with, in the words of `failure`."""
         token, arrived = self._listener.expect()
-        request = self._open(self._listener.host, self._listener.port, token)
+        request = open_(self._listener.host, self._listener.port, token)
         ended = asyncio.ensure_future(_end(request))
         either: set[asyncio.Future[Any]] = {arrived, ended}
         try:
@@ -207,20 +232,15 @@ class Leases:
             request.cancel()
             self._listener.forget(token)
             raise
-        self._opened()
         if arrived.done():
-            return self._welcome(Lease(arrived.result(), ended))
+            return Lease(arrived.result(), ended)
         self._listener.forget(token)
-        self._refuse(self._failure(ended.result() or EngineLost("the replica was lost")))
+        raise self._failure(ended.result() or EngineLost("the replica was lost"))
 
     def _opened(self) -> None:
         task = asyncio.current_task()
         if task in self._opening:
             self._opening.remove(task)
-
-    def _welcome(self, lease: Lease) -> None:
-        self._serve_next(lease)
-        self._want_no_more_than_wait()
 
     def _refuse(self, error: ServiceError) -> None:
         while self._waiting:
@@ -240,7 +260,8 @@ class Leases:
     def _give_back(self, lease: Lease) -> None:
         if lease.channel.closed:
             return
-        if not lease.free or _now() - lease.born > MOST_AGE_S:
+        old = _now() - lease.born > MOST_AGE_S
+        if old or not lease.shared or not lease.free:
             return lease.channel.close()  # in the middle of an answer: the replica stops it
         self._serve_next(lease)
         self._want_no_more_than_wait()

@@ -17,6 +17,8 @@ from serve_app.names import full_name
 
 PREFIX = "SERVE_APP_"
 Topology = Literal["auto", "direct", "gateway"]
+Routing = Literal["least_loaded", "session"]
+_ROUTING = "`session`: requests of one x-session-id go to one replica; needs the gateway."
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
 
@@ -107,6 +109,7 @@ class Pool(_Model):
     models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
+    routing: Routing = Field("least_loaded", description=_ROUTING)
     autoscaling: Autoscaling = Field(Autoscaling(), description="Bounds and speed of scaling.")
     ray_actor_options: dict[str, Any] = Field(
         {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
@@ -199,12 +202,13 @@ class Settings(BaseSettings):
     models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
+    routing: Routing = Field("least_loaded", description=_ROUTING)
     autoscaling: Autoscaling = Field(Autoscaling(), description="Bounds and speed of scaling.")
     ray_actor_options: dict[str, Any] = Field(
         {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
     )
     pools: tuple[Pool, ...] = Field(
-        (), description="Several kinds of worker; instead of the five settings above."
+        (), description="Several kinds of worker; instead of the six settings above."
     )
     topology: Topology = Field("auto", description="One hop (`direct`) or a `gateway` with pools.")
     gateway: GatewaySettings = Field(
@@ -249,6 +253,7 @@ class Settings(BaseSettings):
                 models=self.models,
                 engine=self.engine,
                 queue=self.queue,
+                routing=self.routing,
                 autoscaling=self.autoscaling,
                 ray_actor_options=self.ray_actor_options,
             ),
@@ -261,11 +266,12 @@ class Settings(BaseSettings):
 
     @property
     def resolved_topology(self) -> Literal["direct", "gateway"]:
-        """`auto`: direct when one pool that always has a replica is all there is."""
+        """`auto`: direct when one pool that always has a replica, least loaded, is all there is."""
         if self.topology != "auto":
             return self.topology
-        one = len(self.all_pools) == 1 and self.all_pools[0].autoscaling.min_replicas > 0
-        return "direct" if one else "gateway"
+        first, *others = self.all_pools
+        plain = first.autoscaling.min_replicas > 0 and first.routing == "least_loaded"
+        return "direct" if plain and not others else "gateway"
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -288,6 +294,10 @@ class Settings(BaseSettings):
                 "topology direct can't scale to zero: autoscaling.min_replicas must be at least 1",
             ),
             (
+                self.topology == "direct" and pools[0].routing != "least_loaded",
+                "topology direct can't route by session: HAProxy takes the least loaded",
+            ),
+            (
                 self.first_token_timeout_s > self.generation_timeout_s,
                 "first_token_timeout_s is above generation_timeout_s",
             ),
@@ -296,7 +306,7 @@ class Settings(BaseSettings):
         return self
 
 
-SHORT_FORM = {"models", "engine", "queue", "autoscaling", "ray_actor_options"}
+SHORT_FORM = {"models", "engine", "queue", "routing", "autoscaling", "ray_actor_options"}
 
 
 def _unknown_environment() -> list[str]:

@@ -25,6 +25,13 @@ def url(deploy) -> str:
         pools=[
             {"name": "small", "models": "a,b", "engine": engine},
             {"name": "large", "models": "c", "engine": engine, "autoscaling": ZERO},
+            {
+                "name": "sticky",
+                "models": "d",
+                "engine": {"kind": "simulated"},
+                "routing": "session",
+                "autoscaling": {"min_replicas": 2, "max_replicas": 2},
+            },
         ]
     )
 
@@ -48,7 +55,7 @@ def replicas(pool: str) -> int:
 async def test_listings_and_health_wake_no_pool(client: httpx.AsyncClient) -> None:
     """They come from the settings; a pool that may be empty is ready."""
     models = (await client.get("/v1/models")).json()["data"]
-    assert [model["id"] for model in models] == ["a:latest", "b:latest", "c:latest"]
+    assert [model["id"] for model in models] == ["a:latest", "b:latest", "c:latest", "d:latest"]
     assert (await client.get("/readyz")).status_code == 200
     assert (await client.get("/api/ps")).status_code == 200
     assert replicas("large") == 0
@@ -68,6 +75,32 @@ async def test_the_first_request_is_held_until_a_replica_is_there(
     answer = await client.post("/v1/chat/completions", json=chat("c"))
     assert answer.status_code == 200
     assert answer.json()["usage"]["completion_tokens"] == 2
+
+
+async def test_a_session_stays_with_its_replica(client: httpx.AsyncClient) -> None:
+    """So a conversation's second turn finds its history in the engine's prefix cache."""
+    words = "the history of a long conversation " * 20
+    for session in "abcdef":
+        body = chat("d") | {"messages": [{"role": "user", "content": f"{session} {words}"}]}
+        headers = {"x-session-id": session}
+        for _ in range(2):
+            answer = await client.post("/v1/chat/completions", json=body, headers=headers)
+            assert answer.status_code == 200
+    assert len(simulators("d")) == 2
+    stats = [(await client.get(f"{url}/_sim/stats")).json() for url in simulators("d")]
+    # All of every second prompt but its last token.
+    assert sum(each["cached_tokens"] for each in stats) >= 6 * 119
+
+
+def simulators(model: str) -> list[str]:
+    """The addresses of the engines that serve `model`."""
+    pids = processes.descendants(os.getpid())
+    lines = (processes.own_command(pid).split() for pid in pids)
+    return [
+        f"http://127.0.0.1:{line[line.index('--port') + 1]}"
+        for line in lines
+        if "serve_app.engines.simulator" in line and line[line.index("--models") + 1] == model
+    ]
 
 
 def worker() -> int:

@@ -19,7 +19,7 @@ from locust.env import Environment
 sys.path.append(str(Path(__file__).parents[1]))
 
 from locustfiles.conductor import Conductor, Part
-from locustfiles.options import add_options
+from locustfiles.options import add_options, chat_parser
 from locustfiles.streaming import StreamingClient
 from serve_app.capacity.reference_client import AHEAD_S
 from serve_app.capacity.scenario import Visit, Visits
@@ -138,3 +138,7 @@ class Shape(LoadTestShape):
         users = head.course.users(self.get_run_time())
         kind = Arrivals if head.course.scenario.is_open else Chatter
         return None if users is None else (users, _AT_ONCE, [kind])
+
+
+if __name__ == "__main__":
+    chat_parser().parse_args(["--help"])

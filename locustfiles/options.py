@@ -1,7 +1,11 @@
-"""The options of `chat.py`: `--help`, sensible defaults, environment twins."""
+"""The options of `chat.py`, with defaults and environment twins.
+
+Locust answers `--help` before it reads a locustfile: ours are shown by `--chat-help`, and by
+`python locustfiles/chat.py --help`.
+"""
 
 import os
-from argparse import Namespace
+from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace
 from dataclasses import replace
 
 from locust.argument_parser import LocustArgumentParser
@@ -32,7 +36,37 @@ _OURS = {
 
 
 def add_options(parser: LocustArgumentParser) -> None:
-    """Locust's own stay as they are; `--host` is the address, with BASE_URL as its default."""
+    """Ours beside Locust's own; `--host` is the address, with BASE_URL as its default."""
+    _add(parser)
+    parser.add_argument(
+        "--chat-help",
+        action=_ChatHelp,
+        nargs=0,
+        help="what this file adds",
+        include_in_web_ui=False,
+    )
+    parser.set_defaults(host=os.environ.get("BASE_URL", Target().base_url))
+
+
+def chat_parser() -> LocustArgumentParser:
+    """Of our options alone."""
+    parser = LocustArgumentParser(
+        prog="locust -f locustfiles/chat.py",
+        description="Streaming chat users; all of Locust's own options hold as well: locust --help",
+        formatter_class=ArgumentDefaultsHelpFormatter,
+        default_config_files=[],
+    )
+    parser.add_argument("--host", default=Target().base_url, env_var="BASE_URL", help="address")
+    _add(parser)
+    return parser
+
+
+class _ChatHelp(Action):
+    def __call__(self, parser: object, *_: object) -> None:
+        chat_parser().parse_args(["--help"])
+
+
+def _add(parser: LocustArgumentParser) -> None:
     for name, (default, text) in (_TARGET | descriptions() | _OURS).items():
         parser.add_argument(
             "--" + name.replace("_", "-"),
@@ -43,7 +77,6 @@ def add_options(parser: LocustArgumentParser) -> None:
             choices=_CHOICES.get(name),
             is_secret=name == "api_key",
         )
-    parser.set_defaults(host=os.environ.get("BASE_URL", Target().base_url))
 
 
 def target_of(options: Namespace) -> Target:

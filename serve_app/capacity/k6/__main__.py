@@ -29,7 +29,12 @@ def main() -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--records", type=click.Path(path_type=Path), help="Folder for the records.")
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    envvar="RECORDS",
+    help="Folder for the records; default results/k6-TIME.",
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("k6_options", nargs=-1, type=click.UNPROCESSED)
 def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:

@@ -1,0 +1,75 @@
+"""How far apart Locust, k6 and the reference client are: `python -m tests.bench.generators`.
+
+All three send the same even arrivals to one paced simulated engine, one after the other. Their
+TTFT at p50 must lie within 5 ms of the reference client's; exit code 1 where it does not.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serve_app.capacity.chat import Target
+from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.statistics import Summary, summarise
+from tests.support import generators
+from tests.support.service import start_simulator
+
+LIMIT_S = 0.005
+RATE, SECONDS, PROMPT, ANSWER = 10, 20, 100, 20
+# A little more than 20 s, too little for another: none is due at the very end.
+SHAPE = f"points:0s={RATE},{SECONDS}s={RATE},{SECONDS}s=1,{SECONDS + 0.4}s=1"
+
+
+def compare(url: str) -> dict[str, Any]:
+    """Seconds by generator, and how far each is from the reference client."""
+    target = Target(url, timeout_s=30)
+    scenario = Scenario(
+        shape=SHAPE, burstiness=0, prompt_tokens=str(PROMPT), answer_tokens=str(ANSWER)
+    )
+    asked = {"SHAPE": SHAPE, "PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            "reference": generators.reference(target, scenario),
+            "locust": generators.locust(target, scenario, Path(folder) / "locust"),
+            "k6": generators.k6(target, Path(folder) / "k6", **asked),
+        }
+    found = {
+        name: figures(summarise(records, run.seconds)) | {"invalid": list(run.invalid)}
+        for name, (run, records) in runs.items()
+    }
+    return found | {"apart_s": apart(found), "limit_s": LIMIT_S}
+
+
+def figures(summary: Summary) -> dict[str, Any]:
+    return {
+        "requests": summary.requests,
+        "outcomes": summary.outcomes,
+        "ttft_p50_s": summary.ttft.quantiles["p50"],
+        "ttft_p99_s": summary.ttft.quantiles["p99"],
+        "gap_mean_s": summary.itl.mean if summary.itl.count else None,  # k6 sees none
+        "e2e_p50_s": summary.e2e.quantiles["p50"],
+    }
+
+
+def apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    reference = found["reference"]["ttft_p50_s"]
+    return {name: each["ttft_p50_s"] - reference for name, each in found.items()}
+
+
+def main() -> int:
+    # Each stream has a slot of its own, so that nothing waits and prompts stay in no cache
+    speed = ("--prefill-tokens-per-s", "1000", "--decode-tokens-per-s", "50", "--slots", "64")
+    engine = start_simulator(*speed)
+    try:
+        found = compare(engine.url)
+    finally:
+        engine.stop()
+    print(json.dumps(found, indent=2))
+    return int(any(abs(seconds) > LIMIT_S for seconds in found["apart_s"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

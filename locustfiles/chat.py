@@ -5,6 +5,7 @@ the answers are. A closed load is as many `Chatter`s as the shape says, who wait
 """
 
 import logging
+import signal
 import sys
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,10 @@ events.init_command_line_parser.add_listener(add_options)
 @events.init.add_listener
 def _prepare(environment: Environment, **_: Any) -> None:
     environment.conductor = Conductor(environment)
+    options = environment.parsed_options
+    if options and options.headless:
+        # While a shape runs without the UI, Locust knows how to end by Ctrl-C alone
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class _ChatUser(User):
@@ -97,8 +102,8 @@ class Arrivals(_ChatUser):
             self.part.reporter.running -= 1
 
     def _schedule(self, visits: gevent.pool.Group) -> None:
-        part, began = self.part, self.part.clock()
-        lengths = part.scenario.lengths()
+        part, lengths = self.part, self.part.scenario.lengths()
+        began = part.clock()
         ours = islice(enumerate(part.scenario.arrivals()), part.index, None, part.processes)
         for number, first in ours:
             self._sleep_until(began + first.at_s - AHEAD_S)

@@ -1,5 +1,6 @@
 """A load test as it is asked for: whom, how much, how long, what to say. Strings to objects."""
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -10,7 +11,7 @@ from serve_app.capacity.attempt import Question
 from serve_app.capacity.workload import lengths
 from serve_app.capacity.workload.lengths import Empirical, Independent, Lengths
 from serve_app.capacity.workload.prompts import Conversation, prompt, text
-from serve_app.capacity.workload.requests import Request, Synthetic, limited
+from serve_app.capacity.workload.requests import Request, Synthetic, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
@@ -46,6 +47,8 @@ class Scenario:
     trace: str = _option("", "file to take lengths from: Azure's CSV or Mooncake's JSONL")
     trace_speed: float = _option(1.0, "2 replays the trace in half of its time")
     trace_rate: float = _option(1.0, "0.1 replays one in ten of its requests, 2 each one twice")
+    trace_from_s: float = _option(0.0, "leave out so many seconds of it, at the speed asked for")
+    trace_for_s: float = _option(0.0, "and what comes more than so many seconds later; 0: nothing")
     max_prompt_tokens: int = _option(100_000, "longest prompt; the trace's are cut to it")
     max_answer_tokens: int = _option(100_000, "longest answer; the trace's are cut to it")
     turns: int = _option(1, "questions of a conversation, each with the history before it")
@@ -97,7 +100,9 @@ class Scenario:
 
     def _recorded(self) -> Iterator[Request]:
         trace = Trace(Path(self.trace), self.trace_speed, self.trace_rate, self.seed)
-        return limited(trace, self.max_prompt_tokens, self.max_answer_tokens)
+        end = self.trace_from_s + self.trace_for_s if self.trace_for_s else math.inf
+        part = window(trace, self.trace_from_s, end)
+        return limited(part, self.max_prompt_tokens, self.max_answer_tokens)
 
 
 def descriptions() -> dict[str, tuple[Any, str]]:

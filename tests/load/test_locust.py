@@ -4,6 +4,8 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from serve_app.capacity.chat import Target
 from serve_app.capacity.records import REQUESTS, Outcome, read_run
 from serve_app.capacity.scenario import Scenario
@@ -38,15 +40,16 @@ def test_processes_share_the_arrivals(target: Target, tmp_path: Path) -> None:
     assert {record.outcome for record in records} == {Outcome.OK}
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_run_keeps_what_it_saw(
-    paced: Simulator, target: Target, tmp_path: Path
+    end: signal.Signals, paced: Simulator, target: Target, tmp_path: Path
 ) -> None:
-    """Ctrl-C: answers in progress are finished, nothing new begins, the records are there."""
+    """By Ctrl-C or by Kubernetes: what is in progress ends, nothing begins, the records are there."""
     endless = replace(BRIEF, shape="constant:level=10,hold=1h")
     process = generators.start_locust(target, endless, tmp_path / "run")
     await eventually((tmp_path / "run" / REQUESTS).exists, within_s=60)
     await eventually(lambda: (tmp_path / "run" / REQUESTS).read_bytes(), within_s=60)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     process.communicate(timeout=60)
     _, records = read_run(tmp_path / "run")
     assert {record.outcome for record in records} == {Outcome.OK}

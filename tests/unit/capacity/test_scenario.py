@@ -43,6 +43,12 @@ def test_a_replay_has_the_traces_times_and_lengths(trace: str) -> None:
     assert [len(text.split()) for text in texts(scenario)] == [100, 500]
 
 
+def test_a_part_of_a_trace_is_replayed(trace: str) -> None:
+    """Its beginning becomes second 0."""
+    part = Scenario(shape=REPLAY, trace=trace, trace_from_s=1.5, trace_for_s=1)
+    assert [(r.at_s, r.prompt_tokens) for r in part.arrivals()] == [(0.5, 900)]
+
+
 def test_lengths_from_a_trace_follow_any_shape(trace: str) -> None:
     """Prompt and answer stay together."""
     scenario = Scenario(shape="constant:level=10,hold=2s", trace=trace)

@@ -44,7 +44,7 @@ def test_processes_share_the_arrivals(target: Target, tmp_path: Path) -> None:
 async def test_an_interrupted_run_keeps_what_it_saw(
     end: signal.Signals, paced: Simulator, target: Target, tmp_path: Path
 ) -> None:
-    """By Ctrl-C or by Kubernetes: what is in progress ends, nothing begins, the records are there."""
+    """By Ctrl-C or by Kubernetes: what is in progress is finished, the records are there."""
     endless = replace(BRIEF, shape="constant:level=10,hold=1h")
     process = generators.start_locust(target, endless, tmp_path / "run")
     await eventually((tmp_path / "run" / REQUESTS).exists, within_s=60)

@@ -19,7 +19,7 @@ def table(folder: Path, slo: Slo) -> str:
     for found in slo.judge(records):
         lines.append(f"  {found.bound!s:<22} {found.value:10.4g}   {found.verdict}")
     share, rate = attainment(records, slo), goodput(records, slo, run.seconds)
-    lines.append(f"  met by {share:.1%} of the requests; goodput {rate:.3g}/s")
+    lines.append(f"  met by {share:.1%} of the requests; goodput {rate:.2f}/s")
     lines += [f"INVALID: {reason}" for reason in run.invalid]
     return "\n".join([*lines, f"records: {folder}", ""])
 
@@ -28,7 +28,7 @@ def _counts(run: Run, summary: Summary) -> Iterator[str]:
     model = "open" if run.open_model else "closed"
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(summary.outcomes.items()))
     yield f"{run.tool}, {model} load, {run.seconds:.1f} s: {outcomes or 'no request'}"
-    yield f"{summary.requests_per_s:.3g} requests/s, {summary.output_tokens_per_s:.3g} tokens/s"
+    yield f"{summary.requests_per_s:.2f} requests/s, {summary.output_tokens_per_s:.1f} tokens/s"
 
 
 def _times(summary: Summary) -> Iterator[str]:

@@ -1,16 +1,20 @@
 """k6's own ways: the knee, arrivals that find no virtual user, a service that is not there."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
+import pytest
 
 from serve_app.capacity.chat import Target
-from serve_app.capacity.k6.results import SUMMARY
+from serve_app.capacity.k6.results import LINES, SUMMARY
 from serve_app.capacity.records import Outcome, read_run
 from serve_app.engines.process import free_port
 from tests.support import generators
 from tests.support.service import Simulator
+from tests.support.waiting import eventually
 
 SHORT = {"PROMPT_TOKENS": 20, "ANSWER_TOKENS": 10}
 
@@ -58,6 +62,22 @@ def test_models_and_stream_kinds_are_told_apart(target: Target, tmp_path: Path) 
         f"{model} {kind}" for model in target.model.split(",") for kind in ("streamed", "whole")
     ]
     assert counted == {"all": 8, **dict.fromkeys(kinds, 2)}
+
+
+@pytest.mark.parametrize("to_all", [True, False])
+async def test_an_interrupted_run_keeps_what_it_saw(
+    to_all: bool, target: Target, tmp_path: Path
+) -> None:
+    """Ctrl-C reaches k6 and its keeper alike, SIGTERM the keeper alone: the records are there."""
+    process = generators.start_k6(target, tmp_path / "run", **SHORT, RATE=20, HOLD="1h")
+    lines = tmp_path / "run" / LINES
+    await eventually(lambda: lines.exists() and lines.read_bytes(), within_s=60)
+    os.killpg(process.pid, signal.SIGINT) if to_all else process.terminate()
+    process.communicate(timeout=60)
+    run, records = read_run(tmp_path / "run")
+    assert run.tool == "k6"
+    assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
+    assert any(record.ok for record in records)
 
 
 def test_a_service_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -44,6 +44,15 @@ def k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Result
 def run_k6(
     target: Target, folder: Path, script: str = "soak", **env: Any
 ) -> "subprocess.CompletedProcess[str]":
+    process = start_k6(target, folder, script, **env)
+    output, _ = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, "")
+
+
+def start_k6(
+    target: Target, folder: Path, script: str = "soak", **env: Any
+) -> subprocess.Popen[str]:
+    """In a process group of its own, as a terminal starts it."""
     settings = {
         "BASE_URL": target.base_url,
         "MODEL": target.model,
@@ -52,9 +61,7 @@ def run_k6(
         **env,
     }
     command = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder)]
-    process = _start([*command, f"k6/{script}.js", "-q"], settings)
-    output, _ = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(command, process.returncode, output, "")
+    return _start([*command, f"k6/{script}.js", "-q"], settings)
 
 
 def _start(command: list[str], env: dict[str, Any]) -> subprocess.Popen[str]:
@@ -65,6 +72,7 @@ def _start(command: list[str], env: dict[str, Any]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0,
     )
 
 

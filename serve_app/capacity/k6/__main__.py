@@ -20,7 +20,6 @@ from serve_app.capacity.show import table
 from serve_app.capacity.slo import Slo
 
 _INVALID = 3
-_THRESHOLDS = 99  # k6's own: a threshold was crossed
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,8 +48,8 @@ def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = [*_k6(folder), *k6_options, script]
     code, share = _watch(command, folder)
-    if code not in (0, _THRESHOLDS):
-        raise SystemExit(code)
+    if not _left_results(folder):
+        sys.exit(code or 1)  # k6 has said why
     result = _convert(folder, shlex.join(["k6", "run", *_hidden(k6_options), script]), share)
     sys.exit(_INVALID if result.invalid else 0 if _has_knee(folder) else code)
 
@@ -87,23 +86,23 @@ def _watch(command: Sequence[str], folder: Path) -> tuple[int, float]:
     """k6's exit code, and the share that it used of all cores."""
     env = {**os.environ, "RECORDS": "1", "SUMMARY": str(folder / SUMMARY)}
     before, began = _busy(), time.monotonic()
-    # Ctrl-C reaches k6 as well: it ends its run, and we write what it saw
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        code = subprocess.run(command, env=env, preexec_fn=_listen_to_ctrl_c).returncode
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    with subprocess.Popen(command, env=env) as process:
+        # Whoever ends us ends k6's run first, and we write what it saw; Ctrl-C reaches it by itself
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        code = process.wait()
     cores = int(os.environ.get("GOMAXPROCS") or len(os.sched_getaffinity(0)))
     return code, (_busy() - before) / (time.monotonic() - began) / cores
-
-
-def _listen_to_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _busy() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def _left_results(folder: Path) -> bool:
+    lines = folder / LINES
+    return (folder / SUMMARY).exists() and lines.exists() and lines.stat().st_size > 0
 
 
 def _has_knee(folder: Path) -> bool:

@@ -22,8 +22,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from locustfiles.conductor import Conductor, Part
 from locustfiles.options import add_options, chat_parser
 from locustfiles.streaming import StreamingClient
-from serve_app.capacity.reference_client import AHEAD_S
-from serve_app.capacity.scenario import Visit, Visits
+from serve_app.capacity.scenario import AHEAD_S, Visit, Visits
 from serve_app.errors import ServiceError
 
 _FOR_EVER = 10**9
@@ -60,7 +59,8 @@ class Chatter(_ChatUser):
 
     def on_start(self) -> None:
         super().on_start()
-        self.visits = Visits(self.part.scenario, self.part.next_name())
+        part = self.part
+        self.visits = Visits(part.scenario, part.lengths, part.next_name(), part.queue)
         self.visit = self.visits.next()
 
     def wait_time(self) -> float:
@@ -102,14 +102,13 @@ class Arrivals(_ChatUser):
             self.part.reporter.running -= 1
 
     def _schedule(self, visits: gevent.pool.Group) -> None:
-        part, lengths = self.part, self.part.scenario.lengths()
-        began = part.clock()
+        part, began = self.part, self.part.clock()
         ours = islice(enumerate(part.scenario.arrivals()), part.index, None, part.processes)
         for number, first in ours:
             self._sleep_until(began + first.at_s - AHEAD_S)
             if part.stopping:
                 return
-            visit = Visit(part.scenario, first, lengths, str(number))
+            visit = Visit(part.scenario, first, part.lengths, str(number))
             visits.spawn(self._visit, visit, began + first.at_s)
 
     def _visit(self, visit: Visit, due: float) -> None:

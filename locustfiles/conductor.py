@@ -10,10 +10,10 @@ import shlex
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from serve_app.capacity.chat import Target
 from serve_app.capacity.records import Record, Run
 from serve_app.capacity.scenario import Scenario
 from serve_app.capacity.show import table
+from serve_app.capacity.workload.lengths import Lengths
+from serve_app.capacity.workload.requests import Request
 
 logger = logging.getLogger("chat")
 
@@ -44,13 +46,19 @@ class Part:
 
     scenario: Scenario
     target: Target
+    lengths: Lengths
     clock: Clock
     reporter: Reporter
     entries: Entries
     index: int = 0
     processes: int = 1
     stopping: bool = False
+    queue: Iterator[Request] | None = field(init=False)
     names: "count[int]" = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        queue = self.scenario.queue()
+        self.queue = queue and islice(queue, self.index, None, self.processes)
 
     def keep(self, record: Record) -> None:
         self.reporter.note(record)
@@ -82,11 +90,17 @@ class Worker:
 
     def _start(self, environment: Environment, **_: Any) -> None:
         options, clock = _options(environment), Clock()
-        target = target_of(options)
-        name = environment.runner.client_id
-        reporter = Reporter(name, clock, self._send)
-        entries = Entries(environment, target.path, slo_of(options))
-        self.part = Part(scenario_of(options), target, clock, reporter, entries, *self._share)
+        scenario, target = scenario_of(options), target_of(options)
+        lengths = scenario.lengths()  # of a trace it takes a while
+        self.part = Part(
+            scenario,
+            target,
+            lengths,
+            clock,
+            Reporter(environment.runner.client_id, clock, self._send),
+            Entries(environment, target.path, slo_of(options)),
+            *self._share,
+        )
 
     def _stop(self, **_: Any) -> None:
         self.finish()

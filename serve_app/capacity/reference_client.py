@@ -15,12 +15,10 @@ import aiohttp
 from serve_app.capacity.attempt import Attempt, Clock, Question, broken_off
 from serve_app.capacity.chat import Target
 from serve_app.capacity.records import Outcome, Record, Run
-from serve_app.capacity.scenario import Scenario, Visit, Visits
+from serve_app.capacity.scenario import AHEAD_S, Scenario, Visit, Visits
 from serve_app.capacity.validity import judged
 from serve_app.capacity.workload.shapes import Shape
 
-# A question is made this long before it is due, so that making it delays nothing.
-AHEAD_S = 0.1
 _POLL_S = 0.05
 
 
@@ -103,14 +101,15 @@ async def open_load(client: ReferenceClient, scenario: Scenario) -> None:
 
 async def closed_load(client: ReferenceClient, scenario: Scenario) -> None:
     """As many users as the scenario's level says; each asks, waits, pauses and asks again."""
-    shape = scenario.level()
+    shape, lengths, queue = scenario.level(), scenario.lengths(), scenario.queue()
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(shape.peak)):
-            tasks.create_task(_user(client, scenario, shape, number))
+            visits = Visits(scenario, lengths, f"user-{number}", queue)
+            tasks.create_task(_user(client, visits, shape, number))
 
 
-async def _user(client: ReferenceClient, scenario: Scenario, shape: Shape, number: int) -> None:
-    visits, began = Visits(scenario, f"user-{number}"), client.clock()
+async def _user(client: ReferenceClient, visits: Visits, shape: Shape, number: int) -> None:
+    began = client.clock()
     while (now := client.clock() - began) < shape.seconds:
         if round(shape.at(now)) <= number:
             await asyncio.sleep(_POLL_S)

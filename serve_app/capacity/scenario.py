@@ -17,6 +17,8 @@ from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
 
 REPLAY = "trace"
+# A question is made this long before it is due, so that making it delays nothing.
+AHEAD_S = 0.1
 
 
 def _option(default: Any, description: str) -> Any:
@@ -44,7 +46,11 @@ class Scenario:
         "lognormal:median=60,p95=240,max=1000", "tokens of a question: " + lengths.HELP
     )
     answer_tokens: str = _option("lognormal:median=40,p95=120,max=400", "tokens of an answer")
-    trace: str = _option("", "file to take lengths from: Azure's CSV or Mooncake's JSONL")
+    trace: str = _option(
+        "",
+        "file of requests, Azure's CSV or Mooncake's JSONL: an open load draws lengths from it or "
+        "replays it, a closed one asks them in order",
+    )
     trace_speed: float = _option(1.0, "2 replays the trace in half of its time")
     trace_rate: float = _option(1.0, "0.1 replays one in ten of its requests, 2 each one twice")
     trace_from_s: float = _option(0.0, "leave out so many seconds of it, at the speed asked for")
@@ -60,7 +66,7 @@ class Scenario:
         if self.load not in ("open", "closed"):
             raise WorkloadError(f"load is open or closed, not {self.load!r}")
         if self.shape == REPLAY and not (self.trace and self.is_open and self.turns == 1):
-            raise WorkloadError("a replay needs a trace, an open model and single questions")
+            raise WorkloadError("shape trace needs a trace, an open load and single questions")
         if self.turns < 1 or self.think_s < 0:
             raise WorkloadError("a conversation has at least one turn, and no negative pauses")
         if self.shape != REPLAY:
@@ -88,6 +94,10 @@ class Scenario:
             return self._recorded()
         return Synthetic(self.level(), self.lengths(), self.seed, self.burstiness)
 
+    def queue(self) -> Iterator[Request] | None:
+        """Of a closed load with a trace: its requests in order, again and again."""
+        return self._for_ever() if self.trace and not self.is_open else None
+
     @property
     def seconds(self) -> float:
         """From the beginning to the last arrival, or until the last user leaves."""
@@ -97,6 +107,10 @@ class Scenario:
 
     def options(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _for_ever(self) -> Iterator[Request]:
+        while True:
+            yield from self._recorded()
 
     def _recorded(self) -> Iterator[Request]:
         trace = Trace(Path(self.trace), self.trace_speed, self.trace_rate, self.seed)
@@ -168,16 +182,29 @@ class Visit:
 
 
 class Visits:
-    """What one user of a closed model does, visit after visit. `name` tells users apart."""
+    """What one user of a closed load does, visit after visit. `name` tells users apart; where there
+    is a `queue` (see Scenario), all users of a process take from the same one."""
 
-    def __init__(self, scenario: Scenario, name: str) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        lengths: Lengths,
+        name: str,
+        queue: Iterator[Request] | None = None,
+    ) -> None:
         self._scenario = scenario
-        self._lengths = scenario.lengths()
+        self._lengths = lengths
+        self._queue = queue
         self._rng = random.Random(f"{scenario.seed} {name}")
         self._name = name
         self._count = 0
 
     def next(self) -> Visit:
-        first = Request(0.0, *self._lengths.draw(self._rng))
         self._count += 1
-        return Visit(self._scenario, first, self._lengths, f"{self._name}-{self._count}")
+        name = f"{self._name}-{self._count}"
+        return Visit(self._scenario, self._first(), self._lengths, name)
+
+    def _first(self) -> Request:
+        if self._queue:
+            return next(self._queue)
+        return Request(0.0, *self._lengths.draw(self._rng))

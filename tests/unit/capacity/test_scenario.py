@@ -56,9 +56,19 @@ def test_lengths_from_a_trace_follow_any_shape(trace: str) -> None:
     assert pairs == {(100, 10), (900, 20)}
 
 
+def test_users_of_a_closed_load_ask_a_trace_in_order(trace: str) -> None:
+    """One after the other takes the next, whoever is free, and it begins again at its end."""
+    scenario = Scenario(load="closed", shape="constant:level=2,hold=1s", trace=trace)
+    queue = scenario.queue()
+    ada, bob = (Visits(scenario, scenario.lengths(), name, queue) for name in ("ada", "bob"))
+    asked = [visits.next().question() for visits in (ada, bob, ada)]
+    assert [question and question.prompt_tokens for question in asked] == [100, 900, 100]
+
+
 def test_a_visit_ends_when_an_answer_fails() -> None:
     """Nobody goes on with a conversation that broke off."""
-    visit = Visits(Scenario(load="closed", turns=3), "ada").next()
+    scenario = Scenario(load="closed", turns=3)
+    visit = Visits(scenario, scenario.lengths(), "ada").next()
     assert visit.question()
     visit.failed()
     assert visit.question() is None
@@ -66,7 +76,9 @@ def test_a_visit_ends_when_an_answer_fails() -> None:
 
 def test_users_say_different_things() -> None:
     """Or a prefix cache would make the server look fast."""
-    first, second = (Visits(Scenario(load="closed"), name).next() for name in ("ada", "bob"))
+    scenario = Scenario(load="closed")
+    lengths = scenario.lengths()
+    first, second = (Visits(scenario, lengths, name).next() for name in ("ada", "bob"))
     assert first.question() != second.question()
 
 

@@ -138,6 +138,7 @@ class Head:
         self.course = Course(
             scenario,
             scenario.seconds,
+            scenario.turns * (target.timeout_s + 10 * scenario.think_s) + 10,
             runner.worker_count if distributed else 1,
             distributed,
             lambda: self.ledger.idle,

@@ -11,10 +11,12 @@ _QUIET_TICKS = 3
 
 @dataclass(slots=True)
 class Course:
-    """Of one test. `idle` says whether nothing runs; `processes` how many run users."""
+    """Of one test. `idle` says whether nothing runs, `processes` how many run users; `patience_s`
+    after its time a test ends even so: a worker may be lost."""
 
     scenario: Scenario
     seconds: float
+    patience_s: float
     processes: int
     distributed: bool
     idle: Callable[[], bool]
@@ -22,7 +24,8 @@ class Course:
 
     def users(self, second: float) -> int | None:
         """None when the test is over: its time is up and the last answer has come."""
-        if second > self.seconds and self._is_quiet():
+        late = second - self.seconds
+        if late > self.patience_s or (late > 0 and self._is_quiet()):
             return None
         if self.scenario.is_open:
             return self.processes  # one schedule in each

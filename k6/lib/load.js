@@ -13,9 +13,7 @@ export function openLoad(points) {
   const users = settings.maxVUs || Math.min(MOST_USERS, Math.ceil(peak * settings.timeoutS) + 1);
   return {
     points,
-    peak,
     users,
-    seconds: points[points.length - 1][0],
     scenario: {
       executor: 'ramping-arrival-rate',
       timeUnit: `${UNIT_S}s`,

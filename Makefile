@@ -56,6 +56,7 @@ locust: $(VENV)/.load ## Locust's web UI on http://127.0.0.1:8089, for BASE_URL
 
 bench: $(VENV)/.dev ## this service beside the engine itself and the stock way: table, JSON, plot
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.generators
 
 bench-peers: ## LiteLLM in an environment of its own; `make bench` then measures it too
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers

@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev,load]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev,kuberay,load]'
 	touch $@
 
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy

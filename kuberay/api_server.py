@@ -1,0 +1,171 @@
+"""The Kubernetes API over HTTP: requests within bounds of time, errors as ours."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes.client import ApiClient, ApiException
+
+from kuberay import errors
+
+_ERRORS: Mapping[int, type[errors.ApiError]] = {
+    400: errors.Invalid,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    410: errors.Expired,
+    422: errors.Invalid,
+    429: errors.TooManyRequests,
+}
+_TRIES = 5
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+
+class Stream:
+    """The lines of an answer that goes on; `close()` may be called from another thread."""
+
+    def __init__(self, response: urllib3.HTTPResponse) -> None:
+        self._response = response
+
+    def lines(self) -> Iterator[bytes]:
+        """Raises Unreachable when the connection breaks; a clean end just ends."""
+        rest = b""
+        with _translated():
+            for chunk in self._response.stream(2**16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
+        if rest:
+            yield rest
+
+    def close(self) -> None:
+        with suppress(ValueError, RuntimeError):  # it has ended already
+            self._response.shutdown()  # wakes a thread that waits in `lines`
+        self._response.close()
+
+
+class ApiServer:
+    """Sends requests; tries again what the server asks to try again, or what is safe to repeat."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        timeout_s: float = 30.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._pause = pause
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """The JSON object that the server answers. Raises ApiError."""
+        pause_s = _FIRST_PAUSE_S
+        for left in reversed(range(_TRIES)):
+            try:
+                with _translated():
+                    return self._once(method, path, query, body, content_type)
+            except (errors.TooManyRequests, errors.ServerFailure, errors.Unreachable) as exc:
+                if not left or not _may_repeat(method, exc):
+                    raise
+                self._pause(min(exc.retry_after_s or pause_s, _LONGEST_PAUSE_S))
+                pause_s *= 2
+        raise AssertionError("unreachable")
+
+    def stream(self, path: str, query: Mapping[str, str], idle_s: float | None) -> Stream:
+        """A GET whose answer goes on; a silence of `idle_s` seconds ends it. Raises ApiError."""
+        with _translated():
+            response = self._send("GET", path, query, None, "application/json", idle_s)
+            if response.status >= 300:
+                raise _error(response, response.data)
+        return Stream(response)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: object,
+        content_type: str,
+    ) -> dict[str, Any]:
+        response = self._send(method, path, query or {}, body, content_type, self._timeout_s)
+        content = response.data
+        if response.status >= 300:
+            raise _error(response, content)
+        try:
+            answer: dict[str, Any] = json.loads(content)
+        except ValueError as exc:
+            raise errors.ServerFailure(f"the API server's answer is no JSON: {exc}") from exc
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: object,
+        content_type: str,
+        read_s: float | None,
+    ) -> urllib3.HTTPResponse:
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        parts = self._client.param_serialize(
+            method, url, header_params=headers, auth_settings=["BearerToken"]
+        )
+        answer = self._client.call_api(
+            parts[0],
+            parts[1],
+            parts[2],
+            None if body is None else json.dumps(body).encode(),
+            _request_timeout=(self._timeout_s, read_s),
+        )
+        response: urllib3.HTTPResponse = answer.response
+        return response
+
+
+def _may_repeat(method: str, exc: errors.ApiError) -> bool:
+    """A refusal for load was not carried out; of the rest, only a POST may not be done twice."""
+    return isinstance(exc, errors.TooManyRequests) or method != "POST"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Exceptions of urllib3 and of the official client become ours."""
+    try:
+        yield
+    except urllib3.exceptions.TimeoutError as exc:
+        raise errors.Unreachable("the API server does not answer in time") from exc
+    except (urllib3.exceptions.HTTPError, OSError) as exc:
+        raise errors.Unreachable(f"the API server can't be reached: {exc}") from exc
+    except ApiException as exc:
+        raise errors.Unreachable(f"the API server can't be reached: {exc.reason}") from exc
+
+
+def _error(response: urllib3.HTTPResponse, content: bytes) -> errors.ApiError:
+    status = response.status
+    kind = _ERRORS.get(status, errors.ServerFailure if status >= 500 else errors.ApiError)
+    wait = response.headers.get("Retry-After", "")
+    return kind(_message(status, content), status, float(wait) if wait.isdigit() else None)
+
+
+def _message(status: int, content: bytes) -> str:
+    """The `message` of Kubernetes' Status object, else what there is."""
+    try:
+        said = json.loads(content)["message"]
+    except (ValueError, KeyError, TypeError):
+        said = content.decode(errors="replace").strip()[:500]
+    return f"{said} ({status})"

@@ -1,0 +1,142 @@
+"""`RayServiceApi`: the RayService half of KubeRay's Python client, with typed results and errors.
+
+api = RayServiceApi.connect(namespace="llm")
+api.deploy_ray_service(manifests.read("kuberay/rayservice.yaml"))
+api.wait_until_ray_service_running("llm")
+print(api.get_ray_service_status("llm").diagnosis.state)
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kuberay import manifests
+from kuberay.api_server import ApiServer
+from kuberay.changes import Change, Proposal, previous_spec, propose, scaled
+from kuberay.connection import connect
+from kuberay.diagnosis import Diagnosis, diagnose
+from kuberay.errors import Conflict
+from kuberay.manifests import Applied
+from kuberay.objects import RAY_SERVICES, Objects, Server
+from kuberay.observed import Observed
+from kuberay.rehearsal import Rehearsal
+from kuberay.waiting import Limits, Wait
+from kuberay.watching import Watcher, look
+
+Object = dict[str, Any]
+
+_CONFLICTS = 10
+_TICK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """One view of a RayService, and what it means."""
+
+    view: Observed
+    diagnosis: Diagnosis
+
+
+class RayServiceApi:
+    """The RayServices of one namespace. Whatever it does raises KubeRayError when it fails."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+
+    @classmethod
+    def connect(
+        cls,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        namespace: str | None = None,
+        request_timeout_s: float = 30.0,
+        rehearse: Callable[[str], None] | None = None,
+    ) -> "RayServiceApi":
+        """By kubeconfig, or inside a pod by its service account.
+
+        With `rehearse` every change is shown to it instead of being carried out.
+        """
+        connection = connect(kubeconfig, context, namespace)
+        server: Server = ApiServer(connection.client, request_timeout_s)
+        if rehearse:
+            server = Rehearsal(server, rehearse)
+        return cls(Objects(server, connection.namespace))
+
+    def list_ray_services(self) -> list[Object]:
+        return self.objects.list(RAY_SERVICES)[0]
+
+    def get_ray_service(self, name: str) -> Object:
+        """The object itself. Raises NotFound."""
+        return self.objects.get(RAY_SERVICES, name)
+
+    def get_ray_service_status(self, name: str) -> Status:
+        """Also of one that does not exist: its state is `absent`."""
+        view = look(self.objects, name)
+        return Status(view, diagnose(view))
+
+    def watch_ray_service_status(self, name: str, every_s: float = _TICK_S) -> Iterator[Status]:
+        """At once, then at each change and at least every `every_s` seconds; never ends."""
+        with Watcher(self.objects, name) as watcher:
+            for view in watcher.views(every_s):
+                yield Status(view, diagnose(view))
+
+    def wait_until_ray_service_running(
+        self,
+        name: str,
+        limits: Limits | None = None,
+        on_status: Callable[[Status], None] = lambda status: None,
+    ) -> Status:
+        """Until all of the present spec serves. Raises CannotHeal, OutOfPatience, WaitTimeout."""
+        wait = Wait(datetime.now(UTC))
+        with Watcher(self.objects, name) as watcher:
+            for view in watcher.views(_TICK_S):
+                wait, diagnosis, is_there = wait.judge(view, limits or Limits())
+                status = Status(view, diagnosis)
+                on_status(status)
+                if is_there:
+                    return status
+        raise AssertionError("a watcher never ends")
+
+    def create_ray_service(self, body: Object, dry_run: bool = False) -> Object:
+        """Raises Conflict where it exists, Invalid where it does not fit the schema."""
+        return self.objects.create(RAY_SERVICES, body, dry_run)
+
+    def deploy_ray_service(self, documents: list[Object]) -> Iterator[Applied]:
+        """Apply manifests in their order, as `kubectl apply -f` does."""
+        return (manifests.apply(self.objects, each) for each in documents)
+
+    def propose_change(self, name: str, change: Change) -> Proposal:
+        """What `change` would do now; nothing is sent. Raises ChangeError."""
+        return propose(self.get_ray_service(name), change)
+
+    def propose_rollback(self, name: str) -> Proposal:
+        """Back to the spec before the last change; once more leads forward again."""
+        live = self.get_ray_service(name)
+        spec = previous_spec(live)
+        return propose(live, lambda _: spec)
+
+    def patch_ray_service(self, proposal: Proposal) -> Object:
+        """Send just what was proposed. The operator writes the status all the time: where only
+        that has changed meanwhile it is sent again. Raises Conflict where the spec has."""
+        patch = proposal.patch
+        for _ in range(_CONFLICTS):
+            try:
+                return self.objects.patch(RAY_SERVICES, proposal.name, patch)
+            except Conflict:
+                live = self.get_ray_service(proposal.name)
+                if live["spec"] != proposal.before:
+                    break
+                version = live["metadata"]["resourceVersion"]
+                patch = {**patch, "metadata": {**patch["metadata"], "resourceVersion": version}}
+        raise Conflict("somebody else changed the spec meanwhile: look again", 409)
+
+    def scale_ray_service(
+        self, name: str, low: int, high: int, deployment: str = "pool", group: str | None = None
+    ) -> Object:
+        """Other bounds of replicas and pods, in place."""
+        change = scaled(low, high, deployment, group=group)
+        return self.patch_ray_service(self.propose_change(name, change))
+
+    def rollback_ray_service(self, name: str) -> Object:
+        return self.patch_ray_service(self.propose_rollback(name))

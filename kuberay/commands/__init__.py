@@ -1,0 +1,52 @@
+"""The command line: `python -m kuberay COMMAND`."""
+
+from typing import Any
+
+import click
+
+from kuberay.commands import changing, reading
+from kuberay.commands.options import Cluster, Duration
+from kuberay.errors import KubeRayError
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KubeRayError as exc:
+            click.echo(f"Error: {exc}", err=True)
+            ctx.exit(exc.exit_code)
+
+
+@click.group(cls=_Group)
+@click.option("--kubeconfig", help="Default: KUBECONFIG, ~/.kube/config, the pod's own account.")
+@click.option("--context", help="Of the kubeconfig; default: its current one.")
+@click.option("-n", "--namespace", help="Default: the context's, else `default`.")
+@click.option(
+    "--request-timeout", type=Duration(), default="30s", show_default=True, help="Of one request."
+)
+@click.pass_context
+def commands(
+    ctx: click.Context,
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    request_timeout: float,
+) -> None:
+    """Deploy, watch and change a RayService of KubeRay. NAME is `llm` unless told."""
+    ctx.obj = Cluster(kubeconfig, context, namespace, request_timeout)
+
+
+for _command in (
+    changing.deploy,
+    reading.status,
+    reading.wait,
+    reading.show_logs,
+    changing.scale,
+    changing.update_config,
+    changing.apply_plan,
+    changing.upgrade,
+    changing.rollback,
+    changing.delete,
+):
+    commands.add_command(_command)

@@ -1,0 +1,105 @@
+"""Deleting in the order that leaves nothing behind: a Redis outlives the clusters that use it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kuberay.errors import WaitTimeout
+from kuberay.manifests import Object, is_ray_service, ray_service
+from kuberay.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
+
+# What others may live in, or what holds the definitions of others, is never ours to delete.
+_NEVER = {"Namespace", "CustomResourceDefinition", "PersistentVolume", "StorageClass"}
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """An object that exists and is to go. Its `uid` keeps a namesake made meanwhile safe."""
+
+    kind: Kind
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.plural} {self.name}"
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The RayService first, and `after` once its clusters are gone."""
+
+    name: str
+    service: Doomed | None
+    after: tuple[Doomed, ...]
+
+    def __iter__(self) -> Iterator[Doomed]:
+        if self.service:
+            yield self.service
+        yield from self.after
+
+
+def propose_deletion(objects: Objects, documents: list[Object]) -> Deletion:
+    """What there is of the manifests' objects, and the Redis password that the RayService names.
+
+    Nothing else: not the namespace, not Secrets of API keys, not volumes with models.
+    """
+    service = ray_service(documents)
+    rest = [each for each in documents if not is_ray_service(each) and each["kind"] not in _NEVER]
+    wanted = [(objects.kind_of(each), each["metadata"]["name"]) for each in reversed(rest)]
+    wanted += [(SECRETS, secret) for secret in _password(service)]
+    found = [_find(objects, kind, name) for kind, name in dict.fromkeys(wanted)]
+    name = service["metadata"]["name"]
+    return Deletion(name, _find(objects, RAY_SERVICES, name), tuple(each for each in found if each))
+
+
+def delete(
+    objects: Objects,
+    deletion: Deletion,
+    timeout_s: float = 600.0,
+    on_progress: Callable[[str], None] = lambda line: None,
+    wait: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Raises WaitTimeout where the clusters are not gone in time: the rest then stays.
+
+    Without `wait`, for a rehearsal, nobody waits for them.
+    """
+    if deletion.service:
+        _delete(objects, deletion.service, on_progress)
+    until = clock() + timeout_s
+    while wait and (left := _clusters(objects, deletion.name)):
+        if clock() >= until:
+            raise WaitTimeout(
+                f"{', '.join(left)} still there after {timeout_s:g} s: the rest stays"
+            )
+        on_progress(f"waiting for {', '.join(left)} to go, which clean up in Redis")
+        pause(_POLL_S)
+    for each in deletion.after:
+        _delete(objects, each, on_progress)
+
+
+def _delete(objects: Objects, doomed: Doomed, on_progress: Callable[[str], None]) -> None:
+    objects.delete(doomed.kind, doomed.name, doomed.uid)
+    on_progress(f"deleted {doomed}")
+
+
+def _clusters(objects: Objects, name: str) -> list[str]:
+    selector = f"ray.io/originated-from-crd=RayService,ray.io/originated-from-cr-name={name}"
+    found, _ = objects.list(RAY_CLUSTERS, labelSelector=selector)
+    return [each["metadata"]["name"] for each in found]
+
+
+def _find(objects: Objects, kind: Kind, name: str) -> Doomed | None:
+    found = objects.find(kind, name)
+    return Doomed(kind, name, found["metadata"]["uid"]) if found else None
+
+
+def _password(service: Object) -> list[str]:
+    """The Secret that the manifests' Job has made, by the RayService's reference to it."""
+    options: Any = service["spec"]["rayClusterConfig"].get("gcsFaultToleranceOptions") or {}
+    for part in ("redisPassword", "valueFrom", "secretKeyRef"):
+        options = options.get(part) or {}
+    return [options["name"]] if "name" in options else []

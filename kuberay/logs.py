@@ -1,0 +1,138 @@
+"""Logs of several pods at once, each line with where it comes from."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty, Queue
+
+from kuberay.api_server import Stream
+from kuberay.errors import ApiError
+from kuberay.objects import Objects
+from kuberay.observed import HEAD, WORKER, Observed, Pod
+from kuberay.watching import look
+
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One container of one pod."""
+
+    pod: str
+    container: str
+
+
+@dataclass(frozen=True)
+class Line:
+    source: Source
+    text: str
+
+
+def sources(view: Observed, which: str) -> list[Source]:
+    """`head` and `workers` are the Ray containers; `sidecar` the engine beside each worker."""
+    role = HEAD if which == "head" else WORKER
+    named = [(pod.name, _container(pod, which)) for pod in view.pods if pod.role == role]
+    return [Source(pod, container) for pod, container in named if container]
+
+
+def _container(pod: Pod, which: str) -> str:
+    if which != "sidecar":
+        return pod.ray.name if pod.ray else ""
+    return next((each.name for each in pod.containers if each.is_sidecar), "")
+
+
+def read(objects: Objects, name: str, which: str, **options: str) -> Iterator[Line]:
+    """What there is, source after source. One without a log says so in its place."""
+    for source in sources(look(objects, name), which):
+        try:
+            stream = objects.logs(source.pod, source.container, False, **options)
+        except ApiError as exc:
+            yield Line(source, f"(no log: {exc})")
+            continue
+        try:
+            yield from (Line(source, each.decode(errors="replace")) for each in stream.lines())
+        finally:
+            stream.close()
+
+
+class Follower:
+    """Follows the logs of all sources, also of pods and containers that come later."""
+
+    def __init__(self, objects: Objects, name: str, which: str, **options: str) -> None:
+        self._objects = objects
+        self._name = name
+        self._which = which
+        self._options = options
+        self._queue: Queue[Line] = Queue(maxsize=1000)
+        self._tails: dict[Source, _Tail] = {}
+
+    def lines(self) -> Iterator[Line]:
+        """Never ends by itself; closing it closes the streams."""
+        try:
+            while True:
+                self._look()
+                yield from self._until(time.monotonic() + _POLL_S)
+        finally:
+            for tail in self._tails.values():
+                tail.stop()
+
+    def _look(self) -> None:
+        for source in sources(look(self._objects, self._name), self._which):
+            if source not in self._tails:
+                self._tails[source] = _Tail(self._objects, source, self._queue, self._options)
+            self._tails[source].go_on()
+
+    def _until(self, end: float) -> Iterator[Line]:
+        while (left := end - time.monotonic()) > 0:
+            try:
+                yield self._queue.get(timeout=left)
+            except Empty:
+                return
+
+
+class _Tail:
+    """The log of one source; a stream that ended goes on after the last line that it gave."""
+
+    def __init__(
+        self, objects: Objects, source: Source, queue: "Queue[Line]", options: dict[str, str]
+    ) -> None:
+        self._objects = objects
+        self._source = source
+        self._queue = queue
+        self._options = options
+        self._last = ""
+        self._stream: Stream | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def go_on(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if stream := self._stream:
+            stream.close()
+
+    def _run(self) -> None:
+        since = {"sinceTime": self._last} if self._last else self._options
+        try:
+            self._stream = self._objects.logs(
+                self._source.pod, self._source.container, True, timestamps="true", **since
+            )
+            for each in self._stream.lines():
+                self._take(each.decode(errors="replace"))
+        except ApiError:
+            return  # not started, gone, or broken off: the next look finds out
+        finally:
+            if self._stream:
+                self._stream.close()
+
+    def _take(self, line: str) -> None:
+        stamp, _, text = line.partition(" ")
+        if self._stopped or stamp <= self._last:
+            return
+        self._last = stamp
+        self._queue.put(Line(self._source, text))

@@ -1,0 +1,190 @@
+"""Kubernetes objects of any kind, by the verbs that the client needs. Objects are plain JSON."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kuberay.api_server import Stream
+from kuberay.errors import ApiError, ConfigurationError, Expired, NotFound, ServerFailure
+
+Object = dict[str, Any]
+
+FIELD_MANAGER = "python-kuberay"
+_PAGE = "500"
+# The server ends a watch after this long, and sends a bookmark at least once a minute.
+_WATCH_S = 240
+_SILENCE_S = 90
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object as discovery tells it: `group_version` is `v1` or `ray.io/v1`."""
+
+    group_version: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str, name: str = "") -> str:
+        root = "/apis/" if "/" in self.group_version else "/api/"
+        scope = f"/namespaces/{namespace}" if self.namespaced else ""
+        return f"{root}{self.group_version}{scope}/{self.plural}" + (f"/{name}" if name else "")
+
+
+RAY_SERVICES = Kind("ray.io/v1", "rayservices")
+RAY_CLUSTERS = Kind("ray.io/v1", "rayclusters")
+PODS = Kind("v1", "pods")
+EVENTS = Kind("v1", "events")
+SECRETS = Kind("v1", "secrets")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Object
+
+
+class Server(Protocol):
+    """What carries requests: `ApiServer`, or a rehearsal of it."""
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> Object: ...
+
+    def stream(self, path: str, query: Mapping[str, str], idle_s: float | None) -> Stream: ...
+
+
+class Objects:
+    """The objects of one namespace."""
+
+    def __init__(self, server: Server, namespace: str) -> None:
+        self._server = server
+        self.namespace = namespace
+        self._kinds: dict[tuple[str, str], Kind] = {}
+
+    def get(self, kind: Kind, name: str) -> Object:
+        """Raises NotFound."""
+        return self._server.call("GET", kind.path(self.namespace, name))
+
+    def find(self, kind: Kind, name: str) -> Object | None:
+        try:
+            return self.get(kind, name)
+        except NotFound:
+            return None
+
+    def list(self, kind: Kind, **selectors: str) -> tuple[list[Object], str]:
+        """All that match, page by page, and the resource version to watch from."""
+        items: list[Object] = []
+        query = {"limit": _PAGE, **selectors}
+        while True:
+            page = self._server.call("GET", kind.path(self.namespace), query)
+            items += page["items"]
+            if not (rest := page["metadata"].get("continue")):
+                return items, page["metadata"]["resourceVersion"]
+            query["continue"] = rest
+
+    def create(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
+        """Raises Conflict where it exists already, Invalid where it does not fit the schema."""
+        return self._server.call("POST", kind.path(self.namespace), _writing(dry_run), body)
+
+    def apply(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
+        """Server-side apply: what we no longer name, and nobody else owns, goes."""
+        path = kind.path(self.namespace, body["metadata"]["name"])
+        query = {**_writing(dry_run), "force": "true"}
+        return self._server.call("PATCH", path, query, body, "application/apply-patch+yaml")
+
+    def patch(self, kind: Kind, name: str, patch: Object, dry_run: bool = False) -> Object:
+        """A JSON merge patch. With a resource version in it, Conflict where that is not current."""
+        path = kind.path(self.namespace, name)
+        content_type = "application/merge-patch+json"
+        return self._server.call("PATCH", path, _writing(dry_run), patch, content_type)
+
+    def delete(self, kind: Kind, name: str, uid: str) -> None:
+        """Delete this very object and leave what it owns to Kubernetes. Gone already is fine."""
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            self._server.call("DELETE", kind.path(self.namespace, name), body=options)
+        except NotFound:
+            return
+
+    def watch(self, kind: Kind, resource_version: str, **selectors: str) -> "Watch":
+        """Raises Expired where the version is too old: list again."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(_WATCH_S),
+            **selectors,
+        }
+        return Watch(self._server.stream(kind.path(self.namespace), query, _SILENCE_S))
+
+    def logs(self, pod: str, container: str, follow: bool, **options: str) -> Stream:
+        """The log of one container as lines of bytes. Options as in the Kubernetes API."""
+        path = PODS.path(self.namespace, pod) + "/log"
+        query = {"container": container, "follow": str(follow).lower(), **options}
+        return self._server.stream(path, query, None if follow else _SILENCE_S)
+
+    def kind_of(self, manifest: Object) -> Kind:
+        """Asks the server. Raises ConfigurationError where it has no such kind."""
+        version, kind = manifest["apiVersion"], manifest["kind"]
+        if (version, kind) not in self._kinds:
+            self._kinds |= self._discover(version)
+        try:
+            return self._kinds[version, kind]
+        except KeyError:
+            raise ConfigurationError(f"{version} has no kind {kind} on this cluster") from None
+
+    def _discover(self, version: str) -> dict[tuple[str, str], Kind]:
+        root = "/apis/" if "/" in version else "/api/"
+        try:
+            resources = self._server.call("GET", root + version)["resources"]
+        except NotFound as exc:
+            hint = ": is the KubeRay operator installed?" if version.startswith("ray.io/") else ""
+            raise ConfigurationError(f"this cluster knows no {version}{hint}") from exc
+        return {
+            (version, each["kind"]): Kind(version, each["name"], each["namespaced"])
+            for each in resources
+            if "/" not in each["name"]
+        }
+
+
+class Watch:
+    """The changes of a watch, until it ends; `close()` may be called from another thread."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def changes(self) -> Iterator[Change]:
+        """Raises Expired or another ApiError where the server says so in the stream."""
+        for line in self._stream.lines():
+            if not line.strip():
+                continue
+            try:
+                change = json.loads(line)
+            except ValueError as exc:
+                raise ServerFailure(f"a watch broke off within a line: {line[:80]!r}") from exc
+            if change["type"] == "ERROR":
+                raise _watch_error(change["object"])
+            yield Change(change["type"], change["object"])
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _watch_error(status: Object) -> ApiError:
+    """A version from the future (after a restore of etcd) needs a new list as an old one does."""
+    message, code = status.get("message", "the watch failed"), status.get("code", 0)
+    too_large = "Too large resource version" in message
+    return (Expired if code == 410 or too_large else ServerFailure)(message, code)
+
+
+def _writing(dry_run: bool) -> dict[str, str]:
+    query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+    return {**query, "dryRun": "All"} if dry_run else query

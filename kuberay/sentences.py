@@ -1,0 +1,43 @@
+"""Long messages of machines, cut to the one line that a person needs."""
+
+import re
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_IMAGE = re.compile(r'image "([^"]+)"')
+# What the scheduler says after its reason is about preemption and claims, always the same.
+_AFTER_REASON = re.compile(r"(?<=\.)\s*(?:no new claims|preemption).*", re.DOTALL)
+_SIGNALS = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
+
+
+def last_line(message: str) -> str:
+    """Of a traceback the exception; of anything else its last line with words in it."""
+    lines = [line.strip() for line in _ANSI.sub("", message).splitlines()]
+    return next((line for line in reversed(lines) if re.search(r"\w", line)), "")
+
+
+def first_sentence(message: str) -> str:
+    text = " ".join(_ANSI.sub("", message).split())
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", text, maxsplit=1)[0]
+
+
+def scheduler_reason(message: str) -> str:
+    """`0/1 nodes are available: 1 Insufficient nvidia.com/gpu.`"""
+    return _AFTER_REASON.sub("", message).strip()
+
+
+def pull_reason(message: str) -> str:
+    """`dial tcp: lookup registry: no such host`, of a chain of errors its last two links."""
+    return ": ".join(" ".join(message.split()).split(": ")[-2:])
+
+
+def image_in(message: str) -> str:
+    found = _IMAGE.search(message)
+    return found[1] if found else ""
+
+
+def exit_words(exit_code: int, reason: str) -> str:
+    """`OOMKilled`, `exit code 137, SIGKILL`, `exit code 1`."""
+    if reason not in ("", "Error", "Completed"):
+        return reason
+    signal = _SIGNALS.get(exit_code)
+    return f"exit code {exit_code}" + (f", {signal}" if signal else "")

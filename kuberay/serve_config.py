@@ -1,0 +1,175 @@
+"""serveConfigV2: a Serve config as text inside a RayService, read, merged and written again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from kuberay.errors import ChangeError
+from serve_app.settings import Pool
+
+Config = dict[str, Any]
+
+_OURS = "serve_app:app"
+
+
+def parse(text: str, what: str = "serveConfigV2") -> Config:
+    """Raises ChangeError where it is no Serve config of several applications."""
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise ChangeError(f"{what} is no YAML: {exc}") from exc
+    applications = config.get("applications") if isinstance(config, dict) else None
+    if not isinstance(applications, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("deployments", []), list)
+        for each in applications
+    ):
+        raise ChangeError(f"{what} is no Serve config: it needs a list `applications`")
+    return dict(config)
+
+
+def dump(config: Config) -> str:
+    return yaml.safe_dump(config, sort_keys=False, width=100)
+
+
+def merge(config: Config, partial: Config) -> Config:
+    """`partial` over `config`: applications, deployments and `args.pools` by their names.
+
+    Raises ChangeError for an application that `config` does not have.
+    """
+    merged = _over(config, {k: v for k, v in partial.items() if k != "applications"})
+    applications = [dict(each) for each in config["applications"]]
+    for change in partial.get("applications", []):
+        index = _index(applications, change.get("name", "default"))
+        applications[index] = _application(applications[index], change)
+    return {**merged, "applications": applications}
+
+
+def with_bounds(
+    config: Config, application: str | None, deployment: str, low: int, high: int
+) -> Config:
+    """`config` with other bounds of replicas. Raises ChangeError where there is no such thing."""
+    name = application or _only_application(config)
+    known = _pools(config["applications"][_index(config["applications"], name)])
+    if deployment not in known:
+        raise ChangeError(f"no deployment {deployment}: there are {', '.join(known) or 'none'}")
+    bounds = {"min_replicas": low, "max_replicas": high}
+    change = {"name": name, "deployments": [{"name": deployment, "autoscaling_config": bounds}]}
+    return merge(config, {"applications": [change]})
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Least and most replicas of a deployment, and the Ray resources that each asks for."""
+
+    low: int
+    high: int
+    resources: Mapping[str, float]
+
+
+def pools(config: Config) -> dict[str, Scaling]:
+    """The deployments by name."""
+    return {
+        name: _scaling(options)
+        for application in config["applications"]
+        for name, options in _pools(application).items()
+    }
+
+
+def _scaling(options: Config) -> Scaling:
+    bounds: Config = options.get("autoscaling_config") or {}
+    fixed = int(options.get("num_replicas") or 1)
+    return Scaling(
+        int(bounds.get("min_replicas", fixed)),
+        int(bounds.get("max_replicas", fixed)),
+        _resources(options.get("ray_actor_options") or {}),
+    )
+
+
+def _resources(options: Mapping[str, Any]) -> dict[str, float]:
+    named = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus")}
+    asked = {**named, **(options.get("resources") or {})}
+    return {name: float(amount) for name, amount in asked.items() if amount}
+
+
+def _application(config: Config, change: Config) -> Config:
+    merged = _over(config, {k: v for k, v in change.items() if k != "deployments"})
+    if not (changes := change.get("deployments")):
+        return merged
+    built = _built(merged)
+    deployments = {each["name"]: each for each in config.get("deployments", [])}
+    for each in changes:
+        name = each["name"]
+        before = deployments.get(name, {"name": name})
+        # Serve replaces an autoscaling_config as a whole: begin with what the builder would set.
+        if "autoscaling_config" in each and "autoscaling_config" not in before:
+            scaling = built.get(name, {}).get("autoscaling_config", {})
+            before = {**before, "autoscaling_config": scaling}
+        deployments[name] = _over(before, each)
+    return {**merged, "deployments": list(deployments.values())}
+
+
+def _over(below: Config, above: Config) -> Config:
+    """Mappings are merged, lists of named mappings by name; the rest is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = below.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = _over(old, value)
+        elif key == "pools" and isinstance(old, list):
+            merged[key] = list(_by_name(old, value))
+        else:
+            merged[key] = value
+    return merged
+
+
+def _by_name(old: list[Config], changes: list[Config]) -> Iterator[Config]:
+    rest = {each["name"]: each for each in changes}
+    for each in old:
+        yield _over(each, rest.pop(each["name"], {}))
+    yield from rest.values()
+
+
+def _pools(application: Config) -> dict[str, Config]:
+    """Deployments by name: what the builder makes of `args`, under what `deployments` overrides."""
+    options = _built(application)
+    for each in application.get("deployments", []):
+        options[each["name"]] = {**options.get(each["name"], {}), **each}
+    return options
+
+
+def _built(application: Config) -> dict[str, Config]:
+    """What our own builder makes of `args`; of a foreign application nothing is known."""
+    if application.get("import_path") != _OURS:
+        return {}
+    args = application.get("args") or {}
+    described = args.get("pools") or [{k: v for k, v in args.items() if k in Pool.model_fields}]
+    try:
+        found = [Pool.model_validate(each) for each in described]
+    except ValidationError as exc:
+        raise ChangeError(f"args of the application can't work: {exc}") from exc
+    return {
+        pool.name: {
+            "name": pool.name,
+            "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
+            | {"target_ongoing_requests": pool.target_ongoing_requests},
+            "ray_actor_options": pool.ray_actor_options,
+        }
+        for pool in found
+    }
+
+
+def _index(applications: list[Config], name: str) -> int:
+    names = [each.get("name", "default") for each in applications]
+    if name not in names:
+        raise ChangeError(f"no application {name}: there are {', '.join(names)}")
+    return names.index(name)
+
+
+def _only_application(config: Config) -> str:
+    names = [each.get("name", "default") for each in config["applications"]]
+    if len(names) != 1:
+        raise ChangeError(f"which application? There are {', '.join(names)}")
+    return str(names[0])

@@ -1,0 +1,133 @@
+"""A status as a person reads it: what is wrong first, then the parts."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from kuberay.client import Status
+from kuberay.diagnosis import State
+from kuberay.observed import Container, Event, Observed, Pod, RayService, Serving
+from kuberay.sentences import first_sentence, last_line
+
+_COLOURS = {
+    State.RUNNING: "green",
+    State.FAILED: "red",
+    State.DEGRADED: "yellow",
+    State.ABSENT: "red",
+}
+_EVENTS = 6
+
+
+def render(name: str, status: Status) -> RenderableType:
+    view = status.view
+    parts: list[RenderableType] = [_headline(name, status), *_findings(status)]
+    if view.service:
+        parts.append(_applications(view.service))
+    if view.pods:
+        parts.append(_pods(view))
+    if events := [each for each in view.events if matters(each)]:
+        parts.append(_events(events[-_EVENTS:], view.at))
+    return Group(*parts)
+
+
+def matters(event: Event) -> bool:
+    """Warnings, but for readiness probes: a worker without a replica is unready by design."""
+    if event.reason == "TriggeredScaleUp":
+        return True
+    return event.is_warning and not event.message.startswith("Readiness probe failed")
+
+
+def _headline(name: str, status: Status) -> Text:
+    service, state = status.view.service, status.diagnosis.state
+    line = Text.assemble((name, "bold"), "  ", (state.value, f"bold {_COLOURS.get(state, 'cyan')}"))
+    if service:
+        clusters = [service.active.cluster, service.pending.cluster]
+        line.append(f"  {' → '.join(filter(None, clusters))}  endpoints {service.endpoints}")
+        observed = "" if service.is_observed else ", not yet seen by the operator"
+        line.append(f"  generation {service.generation}{observed}")
+    return line
+
+
+def _findings(status: Status) -> Iterator[Text]:
+    for each in status.diagnosis.findings:
+        colour = "red" if each.is_fatal else "yellow"
+        yield Text.assemble(("✗ ", colour), (each.cause, colour), "\n  → ", each.advice)
+
+
+def _applications(service: RayService) -> Table:
+    table = _table("application", "deployment", "status", "cluster", "message")
+    for serving in (service.active, service.pending):
+        for row in _rows(serving):
+            table.add_row(*row)
+    return table
+
+
+def _rows(serving: Serving) -> Iterator[tuple[str, ...]]:
+    for each in serving.applications:
+        yield each.name, "", _status(each.status), serving.cluster, escape(last_line(each.message))
+        for deployment in each.deployments:
+            message = escape(first_sentence(deployment.message))
+            yield "", deployment.name, _status(deployment.status), "", message
+
+
+def _status(status: str) -> str:
+    good, bad = ("RUNNING", "HEALTHY"), ("DEPLOY_FAILED", "UNHEALTHY")
+    colour = "green" if status in good else "red" if status in bad else "yellow"
+    return f"[{colour}]{status}[/]"
+
+
+def _pods(view: Observed) -> Table:
+    sizes = ", ".join(
+        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.most})" for c in view.clusters
+    )
+    table = _table("pod", "group", "containers", "restarts", "age", "state")
+    table.title, table.title_justify, table.title_style = sizes, "left", "dim"
+    for pod in view.pods:
+        ready = sum(each.is_ready for each in pod.containers)
+        counted = f"{ready}/{len(pod.containers)}" if pod.containers else "-"
+        age = _age(pod.created_at, view.at)
+        table.add_row(pod.name, pod.group, counted, str(pod.restarts), age, _pod_state(pod))
+    return table
+
+
+def _pod_state(pod: Pod) -> str:
+    if pod.is_deleting:
+        return "[dim]terminating[/]"
+    if pod.is_ready:
+        return "[green]ready[/]"
+    if pod.unscheduled:
+        return "[yellow]no node[/]"
+    waiting = [_container_state(each) for each in pod.containers if not each.is_ready]
+    return f"[yellow]{escape('; '.join(waiting) or pod.phase.lower())}[/]"
+
+
+def _container_state(container: Container) -> str:
+    return f"{container.name}: {container.reason or container.state or 'pending'}"
+
+
+def _events(events: list[Event], at: datetime) -> Table:
+    table = _table("event", "about", "age", "message")
+    for each in reversed(events):
+        times = f" x{each.count}" if each.count > 1 else ""
+        message = escape(first_sentence(each.message))
+        table.add_row(each.reason + times, each.name, _age(each.at, at), message)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim")
+    for each in columns:
+        table.add_column(each, overflow="fold", no_wrap=each not in ("message", "state"))
+    return table
+
+
+def _age(since: datetime, at: datetime) -> str:
+    seconds = max(0, int((at - since).total_seconds()))
+    for size, letter in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{letter}"
+    return f"{seconds}s"

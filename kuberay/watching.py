@@ -1,0 +1,194 @@
+"""Four watches (the RayService, its clusters, pods and events) joined into one view."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
+from kuberay.objects import (
+    EVENTS,
+    PODS,
+    RAY_CLUSTERS,
+    RAY_SERVICES,
+    Change,
+    Kind,
+    Object,
+    Objects,
+    Watch,
+)
+from kuberay.observed import Observed
+from kuberay.reading import observe
+
+_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 10.0
+_LOST_AFTER_S = 120.0
+
+
+def sources(name: str) -> dict[Kind, dict[str, str]]:
+    """What is read for the RayService `name`, with the selectors that keep the answers small."""
+    return {
+        RAY_SERVICES: {"fieldSelector": f"metadata.name={name}"},
+        RAY_CLUSTERS: {"labelSelector": f"ray.io/originated-from-cr-name={name}"},
+        PODS: {"labelSelector": "ray.io/is-ray-node=yes"},
+        EVENTS: {},
+    }
+
+
+def look(objects: Objects, name: str) -> Observed:
+    """One view, by four lists. Raises ApiError."""
+    found = [objects.list(kind, **selectors)[0] for kind, selectors in sources(name).items()]
+    return _view(name, *found)
+
+
+def _view(
+    name: str,
+    services: list[Object],
+    clusters: list[Object],
+    pods: list[Object],
+    events: list[Object],
+) -> Observed:
+    service = services[0] if services else None
+    return observe(name, datetime.now(UTC), service, clusters, pods, events)
+
+
+class Watcher:
+    """Keeps the view up to date on threads of its own; a context manager.
+
+    A watch that drops is taken up where it was; one whose version is too old lists again. Raises
+    ApiError where the server can't be reached for two minutes or says that it never will.
+    """
+
+    def __init__(self, objects: Objects, name: str) -> None:
+        self._name = name
+        self._changed = threading.Event()
+        self._reflectors = [
+            _Reflector(objects, kind, selectors, self._changed.set)
+            for kind, selectors in sources(name).items()
+        ]
+
+    def __enter__(self) -> Self:
+        for each in self._reflectors:
+            each.read()
+        for each in self._reflectors:
+            each.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for each in self._reflectors:
+            each.stop()
+
+    def views(self, every_s: float) -> Iterator[Observed]:
+        """At once, then at each change, and at least every `every_s` seconds; never ends."""
+        while True:
+            self._changed.clear()
+            for each in self._reflectors:
+                each.check()
+            yield _view(self._name, *(each.items() for each in self._reflectors))
+            self._changed.wait(every_s)
+
+
+class _Reflector:
+    """The present objects of one kind."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        kind: Kind,
+        selectors: dict[str, str],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._objects = objects
+        self._kind = kind
+        self._selectors = selectors
+        self._on_change = on_change
+        self._items: dict[str, Object] = {}
+        self._version = ""
+        self._lock = threading.Lock()
+        self._watch: Watch | None = None
+        self._stopped = threading.Event()
+        self._heard_at = time.monotonic()
+        self._error: ApiError | None = None
+        self._thread = threading.Thread(target=self._run, name=kind.plural, daemon=True)
+
+    def read(self) -> None:
+        found, version = self._objects.list(self._kind, **self._selectors)
+        with self._lock:
+            self._items = {each["metadata"]["name"]: each for each in found}
+            self._version = version
+        self._heard()
+        self._on_change()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if watch := self._watch:
+            watch.close()
+        self._thread.join()
+
+    def items(self) -> list[Object]:
+        with self._lock:
+            return list(self._items.values())
+
+    def check(self) -> None:
+        """Raises what keeps the watch from going on."""
+        if self._error and time.monotonic() - self._heard_at > self._bound_s(self._error):
+            raise self._error
+
+    @staticmethod
+    def _bound_s(error: ApiError) -> float:
+        return 0.0 if isinstance(error, Unauthorized | Forbidden | NotFound) else _LOST_AFTER_S
+
+    def _run(self) -> None:
+        pause_s = _PAUSE_S
+        while not self._stopped.wait(pause_s):
+            try:
+                self._follow()
+                pause_s = _PAUSE_S
+            except Expired:
+                self._version = ""
+            except ApiError as exc:
+                self._error = exc
+                self._on_change()
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    def _follow(self) -> None:
+        """One watch, until it ends."""
+        if not self._version:
+            self.read()
+        watch = self._objects.watch(self._kind, self._version, **self._selectors)
+        self._watch = watch
+        if self._stopped.is_set():  # `stop` came before there was a watch to close
+            watch.close()
+        try:
+            self._heard()
+            for change in watch.changes():
+                self._take(change)
+        finally:
+            self._watch = None
+            watch.close()
+
+    def _take(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        self._heard()
+        with self._lock:
+            self._version = metadata["resourceVersion"]
+            if change.type == "DELETED":
+                self._items.pop(metadata["name"], None)
+            elif change.type != "BOOKMARK":
+                self._items[metadata["name"]] = change.object
+        if change.type != "BOOKMARK":
+            self._on_change()
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+        self._error = None

@@ -36,8 +36,10 @@ def connect(
     try:
         if kubeconfig or context or _has_kubeconfig():
             found = _from_kubeconfig(configuration, kubeconfig, context)
-        else:
+        elif service_account.is_dir():
             found = _from_service_account(configuration, service_account)
+        else:
+            raise ConfigurationError("no kubeconfig, and this is no pod with a service account")
     except (ConfigException, OSError, ValueError) as exc:
         raise ConfigurationError(f"no way to a cluster: {exc}") from exc
     return Connection(ApiClient(configuration), namespace or found)

@@ -57,25 +57,24 @@ def propose_deletion(objects: Objects, documents: list[Object]) -> Deletion:
 def delete(
     objects: Objects,
     deletion: Deletion,
-    timeout_s: float = 600.0,
+    timeout_s: float | None = 600.0,
     on_progress: Callable[[str], None] = lambda line: None,
-    wait: bool = True,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Raises WaitTimeout where the clusters are not gone in time: the rest then stays.
 
-    Without `wait`, for a rehearsal, nobody waits for them.
+    In a rehearsal there is nothing to wait for: None.
     """
     if deletion.service:
         _delete(objects, deletion.service, on_progress)
-    until = clock() + timeout_s
-    while wait and (left := _clusters(objects, deletion.name)):
+    until, said = clock() + (timeout_s or 0), ""
+    while timeout_s is not None and (left := ", ".join(_clusters(objects, deletion.name))):
         if clock() >= until:
-            raise WaitTimeout(
-                f"{', '.join(left)} still there after {timeout_s:g} s: the rest stays"
-            )
-        on_progress(f"waiting for {', '.join(left)} to go, which clean up in Redis")
+            raise WaitTimeout(f"{left} still there after {timeout_s:g} s: the rest stays")
+        if left != said:
+            on_progress(f"waiting for {left} to clean up in Redis and go")
+        said = left
         pause(_POLL_S)
     for each in deletion.after:
         _delete(objects, each, on_progress)

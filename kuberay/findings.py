@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from kuberay.observed import HEAD, WORKER, Application, Container, Event, Observed, Pod, Serving
+from kuberay.events import about, latest
+from kuberay.observed import HEAD, WORKER, Application, Container, Observed, Pod, Serving
 from kuberay.sentences import (
     exit_words,
     first_sentence,
@@ -93,7 +94,7 @@ def no_operator(observed: Observed) -> Iterator[Finding]:
 
 def not_created(observed: Observed) -> Iterator[Finding]:
     """The API server refuses pods: a quota, a policy, an admission webhook."""
-    for event in _latest(observed, _NOT_CREATED):
+    for event in latest(observed, _NOT_CREATED):
         if not any(pod.created_at >= event.at for pod in observed.pods):
             cause = f"{event.name}: {pull_reason(event.message)}"
             advice = "look at the namespace's quotas, pod security level and webhooks"
@@ -127,7 +128,7 @@ def unscheduled(observed: Observed) -> Iterator[Finding]:
 
 
 def _room(pod: Pod, observed: Observed) -> str:
-    coming = [e for e in _about(observed, pod) if e.reason == "TriggeredScaleUp"]
+    coming = [e for e in about(observed, pod) if e.reason == "TriggeredScaleUp"]
     if coming:
         return f"wait: the node autoscaler adds a node ({first_sentence(coming[-1].message)})"
     if "gpu" in pod.unscheduled.lower() and "Insufficient" in pod.unscheduled:
@@ -156,7 +157,7 @@ def replaced_pods(observed: Observed) -> Iterator[Finding]:
     whole = all(cluster.ready >= cluster.desired for cluster in observed.clusters)
     if whole and all(pod.is_ready for pod in observed.pods):
         return
-    for event in _latest(observed, {"DeletedWorkerPod", "DeletedHeadPod"}):
+    for event in latest(observed, {"DeletedWorkerPod", "DeletedHeadPod"}):
         name = event.message.partition(";")[0].rpartition("/")[2]
         _, died, how = event.message.partition("ContainerStateTerminated{")
         if died and observed.at - event.at < _REMEMBERED:
@@ -211,7 +212,7 @@ def starting_probes(observed: Observed) -> Iterator[Finding]:
     for pod in observed.pods:
         said = [
             e
-            for e in _about(observed, pod)
+            for e in about(observed, pod)
             if e.reason == "Unhealthy" and e.message.startswith(("Startup", "Liveness"))
         ]
         waiting = [c for c in pod.containers if c.state == "running" and not c.is_ready]
@@ -234,7 +235,7 @@ def _probe_advice(why: str) -> str:
 
 def volumes(observed: Observed) -> Iterator[Finding]:
     for pod in observed.pods:
-        said = [e for e in _about(observed, pod) if e.reason in _VOLUMES]
+        said = [e for e in about(observed, pod) if e.reason in _VOLUMES]
         if said and not any(each.state == "running" for each in pod.containers):
             cause = f"pod {pod.name} can't be set up: {pull_reason(said[-1].message)}"
             advice = "check the volume, Secret or ConfigMap, or the node's network"
@@ -255,7 +256,7 @@ def heads(observed: Observed) -> Iterator[Finding]:
 
 def refused_configs(observed: Observed) -> Iterator[Finding]:
     """Ray's dashboard does not take the Serve config; at a head's start that passes."""
-    last = _latest(observed, {"FailedToUpdateServeApplications", "UpdatedServeApplications"})
+    last = latest(observed, {"FailedToUpdateServeApplications", "UpdatedServeApplications"})
     for event in last:
         if event.is_warning and observed.at - event.at > _HEAD_STARTS:
             cause = f"the Serve config is not accepted: {pull_reason(event.message)}"
@@ -285,16 +286,6 @@ def _containers(observed: Observed) -> Iterator[tuple[Pod, Container]]:
     for pod in observed.pods:
         if not pod.is_deleting:
             yield from ((pod, container) for container in pod.containers)
-
-
-def _about(observed: Observed, pod: Pod) -> list[Event]:
-    return [e for e in observed.events if e.kind == "Pod" and e.name == pod.name]
-
-
-def _latest(observed: Observed, reasons: set[str]) -> list[Event]:
-    """The last event with one of the reasons, about the service and each of its clusters."""
-    found = {e.name: e for e in observed.events if e.reason in reasons}
-    return list(found.values())
 
 
 RULES: tuple[Callable[[Observed], Iterator[Finding]], ...] = (

@@ -6,6 +6,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _IMAGE = re.compile(r'image "([^"]+)"')
 # What the scheduler says after its reason is about preemption and claims, always the same.
 _AFTER_REASON = re.compile(r"(?<=\.)\s*(?:no new claims|preemption).*", re.DOTALL)
+_BRIEF = 160
 _SIGNALS = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 
 
@@ -28,6 +29,12 @@ def scheduler_reason(message: str) -> str:
 def pull_reason(message: str) -> str:
     """`dial tcp: lookup registry: no such host`, of a chain of errors its last two links."""
     return ": ".join(" ".join(message.split()).split(": ")[-2:])
+
+
+def brief(message: str) -> str:
+    """The first sentence; of a long chain of errors its end, which is the cause."""
+    sentence = first_sentence(message)
+    return sentence if len(sentence) <= _BRIEF else f"… {pull_reason(message)}"
 
 
 def image_in(message: str) -> str:

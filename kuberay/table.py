@@ -10,8 +10,9 @@ from rich.text import Text
 
 from kuberay.client import Status
 from kuberay.diagnosis import State
-from kuberay.observed import Container, Event, Observed, Pod, RayService, Serving
-from kuberay.sentences import first_sentence, last_line
+from kuberay.events import notable
+from kuberay.observed import Event, Observed, Pod, RayService, Serving
+from kuberay.sentences import brief, last_line
 
 _COLOURS = {
     State.RUNNING: "green",
@@ -29,16 +30,9 @@ def render(name: str, status: Status) -> RenderableType:
         parts.append(_applications(view.service))
     if view.pods:
         parts.append(_pods(view))
-    if events := [each for each in view.events if matters(each)]:
+    if events := notable(view):
         parts.append(_events(events[-_EVENTS:], view.at))
     return Group(*parts)
-
-
-def matters(event: Event) -> bool:
-    """Warnings, but for readiness probes: a worker without a replica is unready by design."""
-    if event.reason == "TriggeredScaleUp":
-        return True
-    return event.is_warning and not event.message.startswith("Readiness probe failed")
 
 
 def _headline(name: str, status: Status) -> Text:
@@ -70,7 +64,7 @@ def _rows(serving: Serving) -> Iterator[tuple[str, ...]]:
     for each in serving.applications:
         yield each.name, "", _status(each.status), serving.cluster, escape(last_line(each.message))
         for deployment in each.deployments:
-            message = escape(first_sentence(deployment.message))
+            message = escape(brief(deployment.message))
             yield "", deployment.name, _status(deployment.status), "", message
 
 
@@ -101,19 +95,18 @@ def _pod_state(pod: Pod) -> str:
         return "[green]ready[/]"
     if pod.unscheduled:
         return "[yellow]no node[/]"
-    waiting = [_container_state(each) for each in pod.containers if not each.is_ready]
-    return f"[yellow]{escape('; '.join(waiting) or pod.phase.lower())}[/]"
-
-
-def _container_state(container: Container) -> str:
-    return f"{container.name}: {container.reason or container.state or 'pending'}"
+    # Containers start one after another: the first that is not ready holds up the others.
+    waiting = next((each for each in pod.containers if not each.is_ready), None)
+    if waiting is None:
+        return f"[yellow]{pod.phase.lower()}[/]"
+    return f"[yellow]{waiting.name}: {escape(waiting.reason or waiting.state)}[/]"
 
 
 def _events(events: list[Event], at: datetime) -> Table:
     table = _table("event", "about", "age", "message")
     for each in reversed(events):
         times = f" x{each.count}" if each.count > 1 else ""
-        message = escape(first_sentence(each.message))
+        message = escape(brief(each.message))
         table.add_row(each.reason + times, each.name, _age(each.at, at), message)
     return table
 

@@ -4,50 +4,50 @@ from pathlib import Path
 
 import click
 
-from kuberay import changes, manifests
+from kuberay import changes, deletion, manifests
 from kuberay.changes import Change, Proposal
 from kuberay.client import RayServiceApi
 from kuberay.commands.options import (
     Cluster,
-    Duration,
+    Sending,
+    awaiting,
     dry_run_option,
-    limits,
     name_argument,
-    wait_option,
-    yes_option,
+    sending,
+    timeout_option,
 )
 from kuberay.commands.reading import wait_for
-from kuberay.deletion import delete as carry_out
-from kuberay.deletion import propose_deletion
 from kuberay.waiting import Limits
 
-_file_option = click.option(
+_manifests = click.option(
     "-f",
     "--file",
     "source",
     default=str(manifests.DEFAULT),
     help="Manifests, or - for standard input; default: kuberay/rayservice.yaml.",
 )
+_config_file = click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE"
+)
 
 
 @click.command()
-@_file_option
+@_manifests
 @dry_run_option
-@wait_option
+@awaiting
 @click.pass_obj
-def deploy(
-    cluster: Cluster, source: str, dry_run: bool, wait: bool, patience: float, timeout: float
-) -> None:
+def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) -> None:
     """Apply manifests as `kubectl apply -f` does, then wait until the service is there.
 
     Applying again changes nothing.
     """
     api, documents = cluster.api(dry_run), manifests.read(source)
     name = manifests.ray_service(documents)["metadata"]["name"]
+    rehearsed = " (dry run)" if dry_run else ""
     for each in api.deploy_ray_service(documents):
-        click.echo(f"{each.kind.lower()}/{each.name} {each.verb}{_unsent(dry_run)}")
-    if wait and not dry_run:
-        wait_for(api, name, limits(patience, timeout))
+        click.echo(f"{each.kind.lower()}/{each.name} {each.verb}{rehearsed}")
+    if bounds and not dry_run:
+        wait_for(api, name, bounds)
 
 
 @click.command()
@@ -57,8 +57,8 @@ def deploy(
 @click.option("--deployment", default="pool", show_default=True, help="The Serve deployment.")
 @click.option("--application", help="Its application, where there are several.")
 @click.option("--group", help="Its worker group, where that can't be told by its resources.")
-@yes_option
-@dry_run_option
+@sending
+@awaiting
 @click.pass_obj
 def scale(
     cluster: Cluster,
@@ -68,77 +68,57 @@ def scale(
     deployment: str,
     application: str | None,
     group: str | None,
-    yes: bool,
-    dry_run: bool,
+    sending: Sending,
+    bounds: Limits | None,
 ) -> None:
     """Set the bounds of replicas and of their worker group's pods, in place."""
-    change = changes.scaled(low, high, deployment, application, group)
-    _change(cluster.api(dry_run), name, change, yes or dry_run)
+    _change(
+        cluster, name, changes.scaled(low, high, deployment, application, group), sending, bounds
+    )
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_config_file
 @name_argument
-@yes_option
-@dry_run_option
-@wait_option
+@sending
+@awaiting
 @click.pass_obj
 def update_config(
-    cluster: Cluster,
-    file: Path,
-    name: str,
-    yes: bool,
-    dry_run: bool,
-    wait: bool,
-    patience: float,
-    timeout: float,
+    cluster: Cluster, file: Path, name: str, sending: Sending, bounds: Limits | None
 ) -> None:
     """Replace serveConfigV2 by a Serve config file, in place."""
-    bounds = limits(patience, timeout) if wait and not dry_run else None
-    change = changes.configured(file.read_text())
-    _change(cluster.api(dry_run), name, change, yes or dry_run, bounds)
+    _change(cluster, name, changes.configured(file.read_text()), sending, bounds)
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_config_file
 @name_argument
-@yes_option
-@dry_run_option
-@wait_option
+@sending
+@awaiting
 @click.pass_obj
 def apply_plan(
-    cluster: Cluster,
-    file: Path,
-    name: str,
-    yes: bool,
-    dry_run: bool,
-    wait: bool,
-    patience: float,
-    timeout: float,
+    cluster: Cluster, file: Path, name: str, sending: Sending, bounds: Limits | None
 ) -> None:
     """Merge the capacity planner's output, a partial Serve config, into serveConfigV2.
 
     Applications and deployments are found by their names; worker groups follow the bounds.
     """
-    bounds = limits(patience, timeout) if wait and not dry_run else None
-    change = changes.planned(file.read_text())
-    _change(cluster.api(dry_run), name, change, yes or dry_run, bounds)
+    _change(cluster, name, changes.planned(file.read_text()), sending, bounds)
 
 
 @click.command()
 @name_argument
 @click.option("--image", help="Of the Ray containers, and of those that share it.")
 @click.option("--ray-version", help="The Ray version in that image.")
-@click.option("--sidecar-image", help="Of Ollama.")
+@click.option("--sidecar-image", help="Of the sidecar `ollama`, and of those that share it.")
 @click.option(
     "--strategy",
     type=click.Choice(["NewCluster", "NewClusterWithIncrementalUpgrade", "None"]),
     help="How clusters follow each other; default: as it is.",
 )
 @click.option("-f", "--file", "source", help="Take the whole spec from this manifest instead.")
-@yes_option
-@dry_run_option
-@wait_option
+@sending
+@awaiting
 @click.pass_obj
 def upgrade(
     cluster: Cluster,
@@ -148,11 +128,8 @@ def upgrade(
     sidecar_image: str | None,
     strategy: str | None,
     source: str | None,
-    yes: bool,
-    dry_run: bool,
-    wait: bool,
-    patience: float,
-    timeout: float,
+    sending: Sending,
+    bounds: Limits | None,
 ) -> None:
     """Change images, the Ray version or the whole spec; wait until the new cluster has taken over.
 
@@ -161,72 +138,60 @@ def upgrade(
     change = changes.upgraded(image, ray_version, sidecar_image, strategy)
     if source:
         change = changes.replaced(manifests.ray_service(manifests.read(source)))
-    bounds = limits(patience, timeout) if wait and not dry_run else None
-    _change(cluster.api(dry_run), name, change, yes or dry_run, bounds)
+    _change(cluster, name, change, sending, bounds)
 
 
 @click.command()
 @name_argument
-@yes_option
-@dry_run_option
-@wait_option
+@sending
+@awaiting
 @click.pass_obj
-def rollback(
-    cluster: Cluster,
-    name: str,
-    yes: bool,
-    dry_run: bool,
-    wait: bool,
-    patience: float,
-    timeout: float,
-) -> None:
+def rollback(cluster: Cluster, name: str, sending: Sending, bounds: Limits | None) -> None:
     """Go back to the spec before the last change; once more leads forward again."""
-    api = cluster.api(dry_run)
-    bounds = limits(patience, timeout) if wait and not dry_run else None
-    _send(api, api.propose_rollback(name), yes or dry_run, bounds)
+    api = cluster.api(sending.dry_run)
+    _send(api, api.propose_rollback(name), sending, bounds)
 
 
 @click.command()
-@_file_option
-@click.option("--timeout", type=Duration(), default="10m", show_default=True, help="Of it all.")
-@yes_option
-@dry_run_option
+@_manifests
+@timeout_option("10m")
+@sending
 @click.pass_obj
-def delete(cluster: Cluster, source: str, timeout: float, yes: bool, dry_run: bool) -> None:
+def delete(cluster: Cluster, source: str, timeout: float, sending: Sending) -> None:
     """Delete what the manifests name: the RayService, then, when its clusters are gone, the rest.
 
     With the rest goes the Secret of the Redis password. The namespace, Secrets of API keys and
     models stay.
     """
-    objects = cluster.api(dry_run).objects
-    deletion = propose_deletion(objects, manifests.read(source))
-    for each in deletion:
-        click.echo(f"- {each}")
-    if not list(deletion):
+    objects = cluster.api(sending.dry_run).objects
+    doomed = deletion.propose_deletion(objects, manifests.read(source))
+    if not list(doomed):
         click.echo("there is nothing to delete")
         return
-    if not (yes or dry_run):
-        click.confirm("Delete these?", abort=True)
-    carry_out(objects, deletion, timeout, click.echo, wait=not dry_run)
+    for each in doomed:
+        click.echo(f"- {each}")
+    _ask("Delete these?", sending)
+    deletion.delete(objects, doomed, None if sending.dry_run else timeout, click.echo)
 
 
 def _change(
-    api: RayServiceApi, name: str, change: Change, sure: bool, bounds: Limits | None = None
+    cluster: Cluster, name: str, change: Change, sending: Sending, bounds: Limits | None
 ) -> None:
-    _send(api, api.propose_change(name, change), sure, bounds)
+    api = cluster.api(sending.dry_run)
+    _send(api, api.propose_change(name, change), sending, bounds)
 
 
-def _send(api: RayServiceApi, proposal: Proposal, sure: bool, bounds: Limits | None) -> None:
+def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limits | None) -> None:
     if proposal.is_empty:
         click.echo("nothing to change")
         return
     click.echo(proposal.diff)
-    if not sure:
-        click.confirm("Send this?", abort=True)
+    _ask("Send this?", sending)
     api.patch_ray_service(proposal)
-    if bounds:
+    if bounds and not sending.dry_run:
         wait_for(api, proposal.name, bounds)
 
 
-def _unsent(dry_run: bool) -> str:
-    return " (dry run)" if dry_run else ""
+def _ask(question: str, sending: Sending) -> None:
+    if not sending.is_sure:
+        click.confirm(question, abort=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import click
@@ -54,30 +55,62 @@ name_argument = click.argument("name", default="llm", metavar="[NAME]")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print what would be sent and let the server check it."
 )
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+_wait = click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Until all of it serves."
+)
+_patience = click.option(
+    "--patience",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    help="Bound of one and the same hindrance: no node, an image or a model on its way.",
+)
 
 
-def waiting_options(command: Command) -> Command:
-    """`--patience` and `--timeout`."""
-    patience = click.option(
-        "--patience",
-        type=Duration(),
-        default="5m",
-        show_default=True,
-        help="Bound of one and the same hindrance: no node, an image or a model on its way.",
+def timeout_option(default: str = "30m") -> Callable[[Command], Command]:
+    return click.option(
+        "--timeout", type=Duration(), default=default, show_default=True, help="Bound of it all."
     )
-    timeout = click.option(
-        "--timeout", type=Duration(), default="30m", show_default=True, help="Bound of it all."
-    )
-    return patience(timeout(command))
 
 
-def wait_option(command: Command) -> Command:
-    wait = click.option(
-        "--wait/--no-wait", default=True, show_default=True, help="Until all of it serves."
-    )
-    return wait(waiting_options(command))
+@dataclass(frozen=True)
+class Sending:
+    """How a change is sent: rehearsed or for real, and asked for or not."""
+
+    dry_run: bool
+    yes: bool
+
+    @property
+    def is_sure(self) -> bool:
+        return self.yes or self.dry_run
 
 
-def limits(patience: float, timeout: float) -> Limits:
-    return Limits(patience_s=patience, timeout_s=timeout)
+def sending(command: Command) -> Command:
+    """`--dry-run` and `--yes`: the command gets `sending`, Sending."""
+
+    @wraps(command)
+    def with_sending(*args: Any, dry_run: bool, yes: bool, **options: Any) -> Any:
+        return command(*args, sending=Sending(dry_run, yes), **options)
+
+    return _yes(dry_run_option(with_sending))
+
+
+def waiting(command: Command) -> Command:
+    """`--patience` and `--timeout`: the command gets `bounds`, Limits."""
+
+    @wraps(command)
+    def with_bounds(*args: Any, patience: float, timeout: float, **options: Any) -> Any:
+        return command(*args, bounds=Limits(patience, timeout), **options)
+
+    return _patience(timeout_option()(with_bounds))
+
+
+def awaiting(command: Command) -> Command:
+    """`waiting` and `--no-wait`, with which `bounds` is None."""
+
+    @wraps(command)
+    def with_wait(*args: Any, wait: bool, bounds: Limits, **options: Any) -> Any:
+        return command(*args, bounds=bounds if wait else None, **options)
+
+    return _wait(waiting(with_wait))

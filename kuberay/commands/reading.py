@@ -10,7 +10,7 @@ from rich.live import Live
 
 from kuberay import logs, table
 from kuberay.client import RayServiceApi, Status
-from kuberay.commands.options import Cluster, limits, name_argument, waiting_options
+from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
 from kuberay.waiting import Limits
 
@@ -45,9 +45,9 @@ def _watch(api: RayServiceApi, name: str) -> None:
 
 @click.command()
 @name_argument
-@waiting_options
+@waiting
 @click.pass_obj
-def wait(cluster: Cluster, name: str, patience: float, timeout: float) -> None:
+def wait(cluster: Cluster, name: str, bounds: Limits) -> None:
     """Until all of the present spec serves.
 
     \b
@@ -57,7 +57,7 @@ def wait(cluster: Cluster, name: str, patience: float, timeout: float) -> None:
                 5 not there within --timeout
                 1 any other error, for example no access
     """
-    wait_for(cluster.api(), name, limits(patience, timeout))
+    wait_for(cluster.api(), name, bounds)
 
 
 def wait_for(api: RayServiceApi, name: str, bounds: Limits) -> None:

@@ -1,0 +1,34 @@
+"""Which of the events that Kubernetes and the operator send matter."""
+
+from kuberay.observed import Event, Observed, Pod
+
+# The operator repeats these until they succeed; at a head's start the first ones always fail.
+_UPDATED = {"FailedToUpdateServeApplications": "UpdatedServeApplications"}
+
+
+def about(observed: Observed, pod: Pod) -> list[Event]:
+    return [each for each in observed.events if each.kind == "Pod" and each.name == pod.name]
+
+
+def latest(observed: Observed, reasons: set[str]) -> list[Event]:
+    """The last event with one of the reasons, about the service and each of its clusters."""
+    found = {each.name: each for each in observed.events if each.reason in reasons}
+    return list(found.values())
+
+
+def notable(observed: Observed) -> list[Event]:
+    """Warnings, the oldest first, but not readiness probes (a worker without a replica is unready
+    by design) and not what has succeeded since; and the news that a node is on its way."""
+    return [each for each in observed.events if _is_notable(each, observed)]
+
+
+def _is_notable(event: Event, observed: Observed) -> bool:
+    if event.reason == "TriggeredScaleUp":
+        return True
+    if not event.is_warning or event.message.startswith("Readiness probe failed"):
+        return False
+    success = _UPDATED.get(event.reason)
+    return not any(
+        each.reason == success and each.name == event.name and each.at >= event.at
+        for each in observed.events
+    )

@@ -1,0 +1,42 @@
+"""Fixtures of the client's tests: an API server on a real socket, fresh for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kuberay.client import RayServiceApi
+from tests.support.kubernetes.recordings import CRD
+from tests.support.kubernetes.schema import Schema
+from tests.support.kubernetes.server import ApiServer, Cluster
+
+MANIFESTS = Path(__file__).with_name("manifests") / "rayservice.yaml"
+
+
+@pytest.fixture(scope="session")
+def schema() -> Schema | None:
+    """The definition of a RayService, where it is at hand."""
+    return Schema(CRD) if CRD.is_file() else None
+
+
+@pytest.fixture
+def server(tmp_path: Path, schema: Schema | None) -> Iterator[ApiServer]:
+    with ApiServer(tmp_path, schema) as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(server: ApiServer) -> Cluster:
+    return server.cluster
+
+
+@pytest.fixture
+def api(server: ApiServer) -> RayServiceApi:
+    return RayServiceApi.connect(str(server.kubeconfig()), request_timeout_s=5)
+
+
+@pytest.fixture
+def documents() -> list[dict]:
+    """The manifests of the tests, as they stand in the file."""
+    return list(yaml.safe_load_all(MANIFESTS.read_text()))

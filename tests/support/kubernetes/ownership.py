@@ -1,0 +1,114 @@
+"""Who owns which field: server-side apply and the managed fields that it keeps.
+
+Lists are taken as a whole, as the definition has it for worker groups; a real server merges some
+lists of a pod template by name.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.kubernetes.failures import Refused
+
+Object = dict[str, Any]
+Path = tuple[str, ...]
+_UNOWNED = ("apiVersion", "kind", "status")
+_METADATA = ("labels", "annotations")
+
+
+def leaves(value: Object, path: Path = ()) -> dict[Path, Any]:
+    """Every value that is no mapping (an empty one counts), by its path."""
+    found: dict[Path, Any] = {}
+    for key, inner in value.items():
+        where = (*path, key)
+        if isinstance(inner, dict) and inner:
+            found |= leaves(inner, where)
+        else:
+            found[where] = inner
+    return found
+
+
+def owned(found: Object) -> dict[Path, Any]:
+    """The leaves that somebody can own."""
+    metadata = {k: v for k, v in found.get("metadata", {}).items() if k in _METADATA}
+    rest = {k: v for k, v in found.items() if k not in (*_UNOWNED, "metadata")}
+    return leaves({**rest, "metadata": metadata} if metadata else rest)
+
+
+@dataclass
+class Ownership:
+    """By manager and operation, `Apply` or `Update`: its paths, and when they last changed."""
+
+    paths: dict[tuple[str, str], set[Path]] = field(default_factory=dict)
+    times: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def apply(self, live: Object, body: Object, manager: str, force: bool) -> Object:
+        """The object after a server-side apply. Raises Refused, 409, for a conflict."""
+        me = (manager, "Apply")
+        wanted, present = owned(body), owned(live)
+        others = {key: paths for key, paths in self.paths.items() if key != me}
+        taken = {path for path, value in wanted.items() if present.get(path, value) != value}
+        for key, paths in others.items():
+            if (conflicts := paths & taken) and not force:
+                fields = ", ".join("." + ".".join(path) for path in sorted(conflicts))
+                raise Refused(409, f'Apply failed: conflict with "{key[0]}": {fields}')
+        merged = copy.deepcopy(live)
+        for path in self.paths.get(me, set()) - wanted.keys():
+            if not any(path in paths for paths in others.values()):
+                _remove(merged, path)
+        for path, value in wanted.items():
+            _set(merged, path, value)
+        return merged
+
+    def note(
+        self, before: Object, after: Object, me: tuple[str, str], body: Object, now: str
+    ) -> None:
+        """After a write: what changed is the writer's; an applier has all that it names."""
+        old, new = owned(before), owned(after)
+        changed = {path for path in new if path not in old or old[path] != new[path]}
+        gone = old.keys() - new.keys()
+        for key, paths in self.paths.items():
+            if key != me:
+                paths -= changed | gone
+        named = set(owned(body)) if me[1] == "Apply" else self.paths.get(me, set())
+        mine = (named | changed) - gone
+        if changed or gone or mine != self.paths.get(me):
+            self.times[me] = now
+        self.paths[me] = mine
+
+    def entries(self, version: str) -> list[Object]:
+        return [
+            {
+                "manager": manager,
+                "operation": operation,
+                "apiVersion": version,
+                "time": self.times[manager, operation],
+                "fieldsType": "FieldsV1",
+                "fieldsV1": _fields(paths),
+            }
+            for (manager, operation), paths in sorted(self.paths.items())
+            if paths
+        ]
+
+
+def _fields(paths: set[Path]) -> Object:
+    tree: Object = {}
+    for path in sorted(paths):
+        node = tree
+        for key in path:
+            node = node.setdefault(f"f:{key}", {})
+    return tree
+
+
+def _set(found: Object, path: Path, value: Any) -> None:
+    *above, last = path
+    for key in above:
+        found = found.setdefault(key, {})
+    found[last] = copy.deepcopy(value)
+
+
+def _remove(found: Object, path: Path) -> None:
+    *above, last = path
+    for key in above:
+        found = found.get(key, {})
+    found.pop(last, None)

@@ -1,0 +1,71 @@
+"""What an API server does with a custom resource by its definition's OpenAPI schema."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from yaml import CSafeLoader
+
+from tests.support.kubernetes.failures import Refused
+
+Object = dict[str, Any]
+
+
+class Schema:
+    """One version of a CustomResourceDefinition."""
+
+    def __init__(self, definition: Path, version: str = "v1") -> None:
+        found = yaml.load(definition.read_text(), CSafeLoader)
+        self._kind = found["spec"]["names"]["kind"]
+        self._group = found["spec"]["group"]
+        versions = {each["name"]: each for each in found["spec"]["versions"]}
+        self._schema = versions[version]["schema"]["openAPIV3Schema"]
+
+    @cached_property
+    def _validator(self) -> Draft202012Validator:
+        return Draft202012Validator(_plain(self._schema))
+
+    def check(self, body: Object) -> None:
+        """As `fieldValidation=Strict`: raises Refused, 400 or 422."""
+        if unknown := list(_unknown(body, self._schema, "")):
+            listed = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise Refused(400, f"{self._kind} in version is not valid: strict decoding: {listed}")
+        errors = list(self._validator.iter_errors(body))
+        if errors:
+            causes = ", ".join(f"{e.json_path.removeprefix('$.')}: {e.message}" for e in errors)
+            name = body.get("metadata", {}).get("name", "")
+            raise Refused(422, f'{self._kind}.{self._group} "{name}" is invalid: {causes}')
+
+
+def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:
+    """Fields that the schema does not have; below `metadata` it says nothing."""
+    properties, more = schema.get("properties"), schema.get("additionalProperties")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{path}.{key}".lstrip(".")
+            if properties and key in properties:
+                yield from _unknown(inner, properties[key], where)
+            elif isinstance(more, dict):
+                yield from _unknown(inner, more, where)
+            elif properties and not schema.get("x-kubernetes-preserve-unknown-fields"):
+                yield where
+    elif isinstance(value, list) and "items" in schema:
+        for index, inner in enumerate(value):
+            yield from _unknown(inner, schema["items"], f"{path}[{index}]")
+
+
+def _plain(schema: Any) -> Any:
+    """OpenAPI's dialect as JSON Schema: int-or-string, nullable, no formats."""
+    if isinstance(schema, list):
+        return [_plain(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _plain(value) for key, value in schema.items() if key != "format"}
+    if schema.get("x-kubernetes-int-or-string"):
+        plain.pop("type", None)
+    if schema.get("nullable") and isinstance(plain.get("type"), str):
+        plain["type"] = [plain["type"], "null"]
+    return plain

@@ -130,7 +130,7 @@ class ApiServer:
             parts[0],
             parts[1],
             parts[2],
-            None if body is None else json.dumps(body).encode(),
+            body,
             _request_timeout=(self._timeout_s, read_s),
         )
         response: urllib3.HTTPResponse = answer.response
@@ -144,15 +144,18 @@ def _may_repeat(method: str, exc: errors.ApiError) -> bool:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Exceptions of urllib3 and of the official client become ours."""
+    """Exceptions of urllib3 and of the official client (its own are about TLS) become ours."""
     try:
         yield
+    except urllib3.exceptions.NewConnectionError as exc:
+        raise errors.Unreachable(f"the API server can't be reached: {exc}") from exc
     except urllib3.exceptions.TimeoutError as exc:
         raise errors.Unreachable("the API server does not answer in time") from exc
     except (urllib3.exceptions.HTTPError, OSError) as exc:
         raise errors.Unreachable(f"the API server can't be reached: {exc}") from exc
     except ApiException as exc:
-        raise errors.Unreachable(f"the API server can't be reached: {exc.reason}") from exc
+        reason = " ".join(str(exc.reason).split())
+        raise errors.Unreachable(f"the API server can't be trusted: {reason}") from exc
 
 
 def _error(response: urllib3.HTTPResponse, content: bytes) -> errors.ApiError:

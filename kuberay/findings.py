@@ -15,6 +15,7 @@ from kuberay.sentences import (
     image_in,
     last_line,
     pull_reason,
+    refusal,
     scheduler_reason,
 )
 
@@ -24,6 +25,7 @@ _HEAD_STARTS = timedelta(seconds=15)
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _VOLUMES = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"}
+_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster"}
 _NOT_CREATED = {"FailedToCreateHeadPod", "FailedToCreateWorkerPod", "FailedToCreateRayCluster"}
 
 
@@ -94,9 +96,9 @@ def no_operator(observed: Observed) -> Iterator[Finding]:
 
 def not_created(observed: Observed) -> Iterator[Finding]:
     """The API server refuses pods: a quota, a policy, an admission webhook."""
-    for event in latest(observed, _NOT_CREATED):
-        if not any(pod.created_at >= event.at for pod in observed.pods):
-            cause = f"{event.name}: {pull_reason(event.message)}"
+    for event in latest(observed, _NOT_CREATED | _CREATED):
+        if event.reason in _NOT_CREATED:
+            cause = f"no pod for {event.name}: {refusal(event.message)}"
             advice = "look at the namespace's quotas, pod security level and webhooks"
             yield Finding("not-created", event.name, cause, advice)
 

@@ -42,7 +42,9 @@ def observe(
     own_pods = [each for each in pods if _labels(each).get("ray.io/cluster") in names]
     about = {("RayService", name)} | {("RayCluster", each) for each in names}
     about |= {("Pod", each["metadata"]["name"]) for each in own_pods}
-    own_events = [_event(each) for each in events if _subject(each) in about]
+    # Their times are often whole seconds; their names end in the nanosecond.
+    in_order = sorted(events, key=lambda each: str(each["metadata"]["name"]).rpartition(".")[2])
+    own_events = [_event(each) for each in in_order if _subject(each) in about]
     return Observed(
         at=at,
         service=seen,

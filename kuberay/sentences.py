@@ -31,6 +31,11 @@ def pull_reason(message: str) -> str:
     return ": ".join(" ".join(message.split()).split(": ")[-2:])
 
 
+def refusal(message: str) -> str:
+    """Of an API server's refusal what it is about: `exceeded quota: gpus, requested: …`."""
+    return " ".join(message.partition("is forbidden: ")[2].split()) or pull_reason(message)
+
+
 def brief(message: str) -> str:
     """The first sentence; of a long chain of errors its end, which is the cause."""
     sentence = first_sentence(message)

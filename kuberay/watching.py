@@ -22,7 +22,7 @@ from kuberay.objects import (
 from kuberay.observed import Observed
 from kuberay.reading import observe
 
-_PAUSE_S = 0.2
+_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _LOST_AFTER_S = 120.0
 
@@ -149,17 +149,17 @@ class _Reflector:
         return 0.0 if isinstance(error, Unauthorized | Forbidden | NotFound) else _LOST_AFTER_S
 
     def _run(self) -> None:
-        pause_s = _PAUSE_S
+        pause_s = 0.0
         while not self._stopped.wait(pause_s):
             try:
                 self._follow()
                 pause_s = _PAUSE_S
             except Expired:
-                self._version = ""
+                self._version, pause_s = "", _PAUSE_S
             except ApiError as exc:
                 self._error = exc
                 self._on_change()
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                pause_s = min(max(2 * pause_s, _PAUSE_S), _LONGEST_PAUSE_S)
 
     def _follow(self) -> None:
         """One watch, until it ends."""

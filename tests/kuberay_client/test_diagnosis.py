@@ -24,7 +24,13 @@ MOMENTS = [
         "lookup lab.local: no such host",
         "check the image's name",
     ),
-    ("bad_image", 39, State.STARTING, "image lab.local/ollama:missing of ollama", "check the image"),
+    (
+        "bad_image",
+        39,
+        State.STARTING,
+        "image lab.local/ollama:missing of ollama",
+        "check the image",
+    ),
     (
         "unschedulable",
         4,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +76,26 @@ class Recording:
 
     def views(self) -> Iterator[tuple[float, Observed]]:
         """What a client sees after each change."""
-        seen: dict[str, dict[str, Object]] = {kind: {} for kind in _KINDS}
-        for line in self.lines:
-            name = line.object["metadata"]["name"]
-            seen[line.kind][name] = line.object
-            if line.type == "DELETED":
-                del seen[line.kind][name]
-            service = next(iter(seen["rayservices"].values()), None)
-            others = (list(seen[kind].values()) for kind in _KINDS[1:])
-            yield line.t, observe("llm", self.at(line.t), service, *others)
+        return ((t, self._view(t, objects)) for t, objects in self._states())
 
     def view(self, t: float) -> Observed:
         """What a client sees at the second `t`."""
-        *_, (_, last) = (view for view in self.views() if view[0] <= t)
-        return last
+        *_, (at, last) = takewhile(lambda state: state[0] <= t, self._states())
+        return self._view(at, last)
+
+    def _states(self) -> Iterator[tuple[float, dict[str, dict[str, Object]]]]:
+        """All objects by kind and name, after each change."""
+        seen: dict[str, dict[str, Object]] = {kind: {} for kind in _KINDS}
+        for line in self.lines:
+            name = line.object["metadata"]["name"]
+            others = {k: v for k, v in seen[line.kind].items() if k != name}
+            present = {} if line.type == "DELETED" else {name: line.object}
+            seen = {**seen, line.kind: {**others, **present}}
+            yield line.t, seen
+
+    def _view(self, t: float, objects: dict[str, dict[str, Object]]) -> Observed:
+        services, *others = (list(objects[kind].values()) for kind in _KINDS)
+        return observe("llm", self.at(t), services[0] if services else None, *others)
 
 
 _KINDS = ("rayservices", "rayclusters", "pods", "events")

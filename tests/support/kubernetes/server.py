@@ -35,10 +35,12 @@ _BOOKMARK_S = 60.0
 class Fault:
     """What the next `times` requests that match get instead of an answer.
 
-    `status` 0 closes the connection without a word; `hang_s` holds the answer back.
+    `status` 0 closes the connection without a word; `hang_s` holds the answer back; `text` comes
+    in place of JSON.
     """
 
     status: int = 0
+    text: str = ""
     method: str = ".*"
     path: str = ".*"
     times: int = 1
@@ -48,6 +50,13 @@ class Fault:
     def takes(self, method: str, path: str) -> bool:
         fits = re.fullmatch(self.method, method) and re.search(self.path, path)
         return self.times > 0 and bool(fits)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that breaks off or refuses our certificate is the test's business."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +96,7 @@ class ApiServer:
         self.cluster = Cluster(Store({"rayservices": schema} if schema else {}))
         self._folder = folder
         self._watches: set[socket.socket] = set()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), _handler(self))
         self._authority = certificate.make(folder)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._authority)
@@ -182,6 +190,7 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     standin: ApiServer
 
     def do_GET(self) -> None:
@@ -221,6 +230,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return True
+        if fault.text:
+            self._send(fault.status, "text/html", fault.text.encode())
+            return True
         refused = Refused(fault.status, "the server is currently unable to handle the request")
         self._reply(fault.status, refused.status, fault.retry_after)
         return True
@@ -253,12 +265,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(code, _write(cluster.store, found, request, content_type))
 
     def _reply(self, code: int, body: Object, retry_after: int | None = None) -> None:
-        content = json.dumps(body).encode()
+        wait = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self._send(code, "application/json", json.dumps(body).encode(), wait)
+
+    def _send(
+        self, code: int, content_type: str, content: bytes, headers: dict[str, str] | None = None
+    ) -> None:
         self.send_response(code)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
-        if retry_after is not None:
-            self.send_header("Retry-After", str(retry_after))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 

@@ -138,6 +138,12 @@ class Store:
             self._compacted = self._version
             self._log.clear()
 
+    def rewind(self, version: int) -> None:
+        """Go back to a version of the past, as after a restore; the objects stay as they are."""
+        with self.changed:
+            self._version = version
+            self._log.clear()
+
     def changes(self, plural: str, after: int) -> Iterator[Change]:
         """Raises Refused, 410, where they are forgotten."""
         with self.changed:

@@ -1,0 +1,132 @@
+"""API objects in the shape that a server has them, as small as a test needs."""
+
+from typing import Any
+
+Object = dict[str, Any]
+
+BORN = "2026-11-24T08:00:00Z"
+
+
+def ray_service(status: Object | None = None, **metadata: Any) -> Object:
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {
+            "name": "llm",
+            "namespace": "default",
+            "uid": "u1",
+            "generation": 2,
+            "creationTimestamp": BORN,
+            **metadata,
+        },
+        "spec": {"rayClusterConfig": {}},
+        "status": status or {"observedGeneration": 2},
+    }
+
+
+def serving(application: Object | None = None, generation: int = 2, **more: Any) -> Object:
+    """The status of a service that serves on the cluster llm-a."""
+    deployed = {"status": "RUNNING", "serveDeploymentStatuses": {"pool": {"status": "HEALTHY"}}}
+    return {
+        "observedGeneration": generation,
+        "numServeEndpoints": 1,
+        "conditions": [condition("Ready", True), condition("UpgradeInProgress", False)],
+        "activeServiceStatus": {
+            "rayClusterName": "llm-a",
+            "applicationStatuses": {"llm": application or deployed},
+        },
+        **more,
+    }
+
+
+def condition(kind: str, status: bool, reason: str = "", message: str = "") -> Object:
+    return {
+        "type": kind,
+        "status": str(status),
+        "reason": reason,
+        "message": message,
+        "observedGeneration": 2,
+    }
+
+
+def ray_cluster(name: str = "llm-a", ready: int = 1, owner: str = "u1", **metadata: Any) -> Object:
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": f"uid-{name}",
+            "labels": {
+                "ray.io/originated-from-cr-name": "llm",
+                "ray.io/originated-from-crd": "RayService",
+            },
+            "ownerReferences": [{"kind": "RayService", "name": "llm", "uid": owner}],
+            **metadata,
+        },
+        "status": {"readyWorkerReplicas": ready, "desiredWorkerReplicas": 1},
+    }
+
+
+def pod(
+    name: str = "w1",
+    *containers: Object,
+    cluster: str = "llm-a",
+    role: str = "worker",
+    ready: bool = False,
+    **status: Any,
+) -> Object:
+    """A pod whose first container is Ray's; those with `sidecar` come before it."""
+    init = [each for each in containers if each["sidecar"]]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "creationTimestamp": BORN,
+            "labels": {
+                "ray.io/cluster": cluster,
+                "ray.io/group": "gpu",
+                "ray.io/is-ray-node": "yes",
+                "ray.io/node-type": role,
+            },
+        },
+        "spec": {"initContainers": [{"name": e["name"], "restartPolicy": "Always"} for e in init]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+            "initContainerStatuses": init,
+            "containerStatuses": [each for each in containers if not each["sidecar"]],
+            **status,
+        },
+    }
+
+
+def container(
+    name: str = "ray-worker", state: str = "running", sidecar: bool = False, **more: Any
+) -> Object:
+    """`more` goes into its state, but for `restarts`, `ready` and `last`."""
+    return {
+        "name": name,
+        "sidecar": sidecar,
+        "ready": more.pop("ready", state == "running"),
+        "restartCount": more.pop("restarts", 0),
+        "lastState": {"terminated": more.pop("last")} if "last" in more else {},
+        "state": {state: more},
+    }
+
+
+def event(reason: str, message: str, about: str = "Pod/w1", at: str = BORN, **more: Any) -> Object:
+    kind, _, name = about.partition("/")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.{reason}.{at}", "namespace": "default"},
+        "involvedObject": {"kind": kind, "name": name},
+        "reason": reason,
+        "message": message,
+        "type": more.pop("type", "Warning"),
+        "lastTimestamp": at,
+        **more,
+    }

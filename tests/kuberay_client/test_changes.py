@@ -1,0 +1,189 @@
+"""Changes as pure functions from spec to spec."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from kuberay import changes
+from kuberay.changes import PREVIOUS, merge_patch, propose
+from kuberay.errors import ChangeError
+
+
+@pytest.fixture
+def live(documents: list[dict]) -> dict[str, Any]:
+    """The service of the tests as a server has it."""
+    found = copy.deepcopy(documents[0])
+    found["metadata"]["resourceVersion"] = "7"
+    return found
+
+
+def config_of(spec: dict[str, Any]) -> dict[str, Any]:
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    return application
+
+
+def group_of(spec: dict[str, Any]) -> dict[str, Any]:
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    return group
+
+
+def test_scale_sets_replicas_and_pods(live: dict[str, Any]) -> None:
+    """The deployment's bounds and the group's are the same; everything else stays."""
+    after = propose(live, changes.scaled(2, 8, "pool")).after
+    (deployment,) = config_of(after)["deployments"]
+    assert deployment["autoscaling_config"]["min_replicas"] == 2
+    assert deployment["autoscaling_config"]["max_replicas"] == 8
+    group = group_of(after)
+    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (2, 2, 8)
+    assert config_of(after)["args"] == config_of(live["spec"])["args"]
+
+
+def test_scale_keeps_what_the_builder_sets(live: dict[str, Any]) -> None:
+    """Serve replaces an autoscaling_config as a whole, so an override has all of it."""
+    (deployment,) = config_of(propose(live, changes.scaled(2, 8, "pool")).after)["deployments"]
+    scaling = deployment["autoscaling_config"]
+    assert scaling["target_ongoing_requests"] == 4  # the engine's slots
+    assert scaling["downscale_delay_s"] == 300  # from args
+    assert scaling["upscale_delay_s"] == 5  # our default, not Ray's
+
+
+def test_scale_twice_edits_the_override(live: dict[str, Any]) -> None:
+    """The second time there is an override already, and only the bounds change."""
+    live["spec"] = propose(live, changes.scaled(2, 8, "pool")).after
+    proposal = propose(live, changes.scaled(2, 9, "pool"))
+    changed = [line for line in proposal.diff.splitlines() if line[0] in "+-"][2:]
+    assert [line.split() for line in changed] == [
+        ["-", "max_replicas:", "8"],
+        ["+", "max_replicas:", "9"],
+        ["-", "maxReplicas:", "8"],
+        ["+", "maxReplicas:", "9"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 2, "pool"), "min <= max"),
+        ((0, 0, "pool"), "max >= 1"),
+        ((1, 2, "nope"), "no deployment nope: there are pool"),
+        ((1, 2, "pool", "nope"), "no application nope: there are llm"),
+        ((1, 2, "pool", None, "nope"), "there is no worker group nope"),
+    ],
+)
+def test_scale_refuses(live: dict[str, Any], arguments: tuple, message: str) -> None:
+    """What can't be done is said before anything is sent."""
+    with pytest.raises(ChangeError, match=message):
+        propose(live, changes.scaled(*arguments))
+
+
+def test_scale_asks_which_group(live: dict[str, Any]) -> None:
+    """Two groups that could have the pods: one has to be named, and only that one changes."""
+    groups = live["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    groups.append({**copy.deepcopy(groups[0]), "groupName": "large"})
+    with pytest.raises(ChangeError, match="which worker group has pool's pods"):
+        propose(live, changes.scaled(1, 6, "pool"))
+    after = propose(live, changes.scaled(1, 6, "pool", group="large")).after
+    most = [each["maxReplicas"] for each in after["rayClusterConfig"]["workerGroupSpecs"]]
+    assert most == [4, 6]
+
+
+PLAN = """
+applications:
+  - name: llm
+    args: {queue: 32, engine: {slots: 8}}
+    deployments:
+      - name: pool
+        max_ongoing_requests: 44
+        autoscaling_config: {max_replicas: 12, target_ongoing_requests: 6}
+"""
+
+
+def test_a_plan_is_merged_by_names(live: dict[str, Any]) -> None:
+    """Options and arguments of the plan replace ours; what it does not name stays."""
+    after = propose(live, changes.planned(PLAN)).after
+    application = config_of(after)
+    assert application["args"]["engine"]["slots"] == 8
+    assert application["args"]["engine"]["kind"] == "attach"
+    assert application["args"]["models"] == "llama3.1:8b"
+    (deployment,) = application["deployments"]
+    assert deployment["max_ongoing_requests"] == 44
+    scaling = deployment["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 12)
+    assert scaling["target_ongoing_requests"] == 6
+    assert group_of(after)["maxReplicas"] == 12
+
+
+def test_a_plan_twice_changes_nothing(live: dict[str, Any]) -> None:
+    """Merging what is there already leaves the spec as it is."""
+    live["spec"] = propose(live, changes.planned(PLAN)).after
+    assert propose(live, changes.planned(PLAN)).is_empty
+
+
+def test_pools_in_args_are_merged_by_name(live: dict[str, Any]) -> None:
+    """Several pools are a list; a plan that names one leaves the others alone."""
+    pools = [{"name": "small", "models": "a"}, {"name": "large", "models": "b"}]
+    application = {"name": "llm", "import_path": "serve_app:app", "args": {"pools": pools}}
+    live["spec"]["serveConfigV2"] = yaml.safe_dump({"applications": [application]})
+    plan = yaml.safe_dump(
+        {"applications": [{"name": "llm", "args": {"pools": [{"name": "large", "queue": 3}]}}]}
+    )
+    after = propose(live, changes.planned(plan)).after
+    assert config_of(after)["args"]["pools"] == [pools[0], {**pools[1], "queue": 3}]
+
+
+@pytest.mark.parametrize("text", ["[", "x: 1", "applications: {}", "- 1", ""])
+def test_no_serve_config(text: str) -> None:
+    """A file that is something else is refused before anything is sent."""
+    with pytest.raises(ChangeError):
+        changes.configured(text)
+    with pytest.raises(ChangeError):
+        changes.planned(text)
+
+
+def test_the_same_config_in_other_words_changes_nothing(live: dict[str, Any]) -> None:
+    """Order and layout of YAML mean nothing."""
+    same = json.dumps(yaml.safe_load(live["spec"]["serveConfigV2"]))
+    assert propose(live, changes.configured(same)).is_empty
+
+
+def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> None:
+    """Head and workers follow --image; the init container that pulls follows its Ollama."""
+    change = changes.upgraded("llm:2", "2.61.0", "ollama/ollama:0.34.0", "NewCluster")
+    cluster = propose(live, change).after["rayClusterConfig"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
+    assert cluster["rayVersion"] == "2.61.0"
+    assert [each["image"] for each in head["containers"] + worker["containers"]] == ["llm:2"] * 2
+    assert {each["image"] for each in worker["initContainers"]} == {"ollama/ollama:0.34.0"}
+
+
+def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
+    """And it is bound to the version that was looked at, with the spec of before in a note."""
+    patch = propose(live, changes.upgraded(strategy="None")).patch
+    assert patch["spec"] == {"upgradeStrategy": {"type": "None"}}
+    assert patch["metadata"]["resourceVersion"] == "7"
+    assert json.loads(patch["metadata"]["annotations"][PREVIOUS]) == live["spec"]
+
+
+def test_a_spec_too_large_leaves_no_note(live: dict[str, Any]) -> None:
+    """An annotation has its limits; a note of an older spec must not stay either."""
+    live["spec"]["serveConfigV2"] += "#" * 200_000
+    assert propose(live, changes.upgraded(strategy="None")).patch["metadata"]["annotations"] == {
+        PREVIOUS: None
+    }
+
+
+def test_nothing_to_go_back_to(live: dict[str, Any]) -> None:
+    """Without a note there is no rollback."""
+    with pytest.raises(ChangeError, match="no previous spec"):
+        changes.previous_spec(live)
+
+
+def test_merge_patches_are_minimal() -> None:
+    """Removed keys are null, lists are whole, equal parts are left out."""
+    before = {"a": 1, "b": {"c": [1], "d": 2}, "e": 3}
+    after = {"a": 1, "b": {"c": [1, 2], "d": 2}, "f": {}}
+    assert merge_patch(before, after) == {"e": None, "b": {"c": [1, 2]}, "f": {}}

@@ -1,0 +1,249 @@
+"""Rules of the diagnosis for what no recording shows."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from kuberay.diagnosis import Diagnosis, State, diagnose
+from kuberay.observed import Observed
+from kuberay.reading import observe
+from tests.kuberay_client.objects import (
+    BORN,
+    condition,
+    container,
+    event,
+    pod,
+    ray_cluster,
+    ray_service,
+    serving,
+)
+
+NOW = datetime(2026, 11, 24, 8, 1, tzinfo=UTC)
+
+
+def seen(*found: dict[str, Any], at: datetime = NOW) -> Observed:
+    """A view of these objects, of whatever kind they are, and of a service that is well."""
+    kinds = {k: [each for each in found if each["kind"] == k] for k in {e["kind"] for e in found}}
+    service = kinds.get("RayService", [ray_service(serving())])[0]
+    clusters = kinds.get("RayCluster", [ray_cluster()])
+    pods = kinds.get("Pod", [])
+    if not any(each["metadata"]["labels"]["ray.io/node-type"] == "head" for each in pods):
+        pods = [*pods, pod("h", container("ray-head"), role="head", ready=True)]
+    return observe("llm", at, service, clusters, pods, kinds.get("Event", []))
+
+
+def diagnosis(*found: dict[str, Any], at: datetime = NOW) -> Diagnosis:
+    return diagnose(seen(*found, at=at))
+
+
+def test_an_invalid_spec_is_fatal() -> None:
+    """The operator's own refusal is passed on, and nothing but another spec helps."""
+    refusal = condition("Ready", False, "ValidationFailed", "the name is too long")
+    found = diagnosis(ray_service({"conditions": [refusal]}))
+    assert (found.state, found.cause) == (State.FAILED, "invalid spec: the name is too long")
+
+
+def test_a_refusal_of_an_older_spec_does_not_count() -> None:
+    """A condition that was decided for the generation before says nothing of this one."""
+    refusal = condition("Ready", False, "ValidationFailed", "the name is too long")
+    found = diagnosis(ray_service({"conditions": [refusal]}, generation=3))
+    assert not found.is_fatal
+
+
+def test_a_failed_deployment_of_an_older_spec_does_not_count() -> None:
+    """Until the operator has taken notice of a new spec, DEPLOY_FAILED is the old one's."""
+    status = serving({"status": "DEPLOY_FAILED", "message": "boom"})
+    assert diagnosis(ray_service(status)).is_fatal
+    assert not diagnosis(ray_service(status, generation=3)).is_fatal
+
+
+def test_a_failing_upgrade_says_what_still_serves() -> None:
+    """When the new cluster's application fails, the advice names the old one, and rollback."""
+    pending = {
+        "rayClusterName": "llm-b",
+        "applicationStatuses": {"llm": {"status": "DEPLOY_FAILED", "message": "E\nKeyError: 'x'"}},
+    }
+    found = diagnosis(ray_service(serving(pendingServiceStatus=pending)))
+    assert found.cause == "application llm: KeyError: 'x'"
+    assert found.advice.startswith("llm-a still serves: rollback")
+
+
+def test_nobody_takes_notice() -> None:
+    """Without an operator a RayService has no status; that is said after a while."""
+    service = ray_service({"observedGeneration": 0})
+    assert diagnosis(service, at=datetime(2026, 11, 24, 8, 0, 5, tzinfo=UTC)).cause == ""
+    assert diagnosis(service).cause == "no operator has taken notice of it"
+
+
+def test_suspended() -> None:
+    """A suspended service says so."""
+    service = ray_service(serving())
+    service["spec"]["suspend"] = True
+    assert diagnosis(service).state == State.SUSPENDED
+
+
+POD_TROUBLE = [
+    pytest.param(
+        pod("w1", container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)),
+        (),
+        "pod w1: sidecar ollama ended (OOMKilled) and is restarting (restarts: 0)",
+        "raise its memory limit",
+        id="out of memory",
+    ),
+    pytest.param(
+        pod(
+            "w1",
+            container(
+                "ollama",
+                "waiting",
+                True,
+                reason="CrashLoopBackOff",
+                restarts=4,
+                last={"exitCode": 1, "reason": "Error"},
+            ),
+        ),
+        (),
+        "pod w1: sidecar ollama ended (exit code 1) and is restarting (restarts: 4)",
+        "logs sidecar --previous",
+        id="crash loop",
+    ),
+    pytest.param(
+        pod("w1", container(state="terminated", reason="OOMKilled", exitCode=137)),
+        (),
+        "worker w1 is lost: its Ray container ended (OOMKilled)",
+        "raise its memory limit",
+        id="Ray out of memory",
+    ),
+    pytest.param(
+        pod("w1", phase="Failed", reason="Evicted", message="The node was low on memory. Sorry."),
+        (),
+        "worker w1 is lost: Evicted: The node was low on memory.",
+        "the operator replaces it",
+        id="evicted",
+    ),
+    pytest.param(
+        pod(
+            "w1",
+            container(
+                state="waiting",
+                reason="CreateContainerConfigError",
+                message='secret "llm-redis-password" not found',
+            ),
+        ),
+        (),
+        'pod w1: ray-worker can\'t start: secret "llm-redis-password" not found',
+        "create what it refers to",
+        id="no secret",
+    ),
+    pytest.param(
+        pod("w1", container("ollama", "running", True, ready=False)),
+        (event("Unhealthy", "Startup probe failed: Error: could not connect to ollama app"),),
+        "pod w1: ollama is not ready: startup probe failed: Error: could not connect to ollama app",
+        "wait while it loads",
+        id="startup probe",
+    ),
+    pytest.param(
+        pod("w1"),
+        (event("FailedMount", 'MountVolume.SetUp failed: configmap "llm-ollama" not found'),),
+        'pod w1 can\'t be set up: MountVolume.SetUp failed: configmap "llm-ollama" not found',
+        "check the volume",
+        id="volume",
+    ),
+]
+
+
+@pytest.mark.parametrize(("found", "events", "cause", "advice"), POD_TROUBLE)
+def test_trouble_of_a_pod(
+    found: dict[str, Any], events: tuple[dict[str, Any], ...], cause: str, advice: str
+) -> None:
+    """What a pod's status or events tell is the cause, with advice that fits."""
+    result = diagnosis(found, *events)
+    assert result.cause == cause
+    assert advice in result.advice
+
+
+UNSCHEDULED = [
+    ("0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 …", "add a GPU node"),
+    ("0/3 nodes are available: 3 node(s) had untolerated taint {x: y}.", "tolerate the taint"),
+    ("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.", "labels"),
+    ("0/3 nodes are available: 3 Insufficient memory.", "lower the group's requests"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "advice"), UNSCHEDULED)
+def test_no_node(sentence: str, advice: str) -> None:
+    """The scheduler's sentence is passed on, and the advice depends on its reason."""
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": sentence}
+    found = diagnosis(pod("w1", phase="Pending", conditions=[unscheduled]))
+    assert found.cause == f"pod w1 has no node: {sentence.partition(' preemption')[0]}"
+    assert advice in found.advice
+
+
+def test_a_node_on_its_way() -> None:
+    """When the node autoscaler has reacted, the advice is to wait."""
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: none. "}
+    coming = event("TriggeredScaleUp", "pod triggered scale-up: [{gpus 0->1}]", type="Normal")
+    found = diagnosis(pod("w1", conditions=[unscheduled]), coming)
+    assert "the node autoscaler adds a node (pod triggered scale-up: [{gpus 0->1}])" in found.advice
+
+
+def test_pods_that_may_not_be_created() -> None:
+    """A quota shows only in an event of the cluster."""
+    refused = event(
+        "FailedToCreateWorkerPod",
+        'Failed to create worker Pod: pods "w" is forbidden: exceeded quota: gpus, requested: '
+        "nvidia.com/gpu=1, used: nvidia.com/gpu=8, limited: nvidia.com/gpu=8",
+        "RayCluster/llm-a",
+    )
+    cause = diagnosis(refused).cause
+    assert cause.startswith("no pod for llm-a: exceeded quota: gpus, requested: nvidia.com/gpu=1")
+
+
+def test_a_missing_head() -> None:
+    """While the head is away its workers serve on, and that is said."""
+    found = diagnosis(pod("h", container("ray-head", "running", ready=False), role="head"))
+    assert found.cause == "the head of llm-a is not ready: nothing scales meanwhile"
+    assert found.state == State.DEGRADED
+
+
+def test_a_refused_serve_config() -> None:
+    """Only a refusal that lasts counts, and none after a success."""
+    refused = event(
+        "FailedToUpdateServeApplications", "Failed: err: 400 Bad Request: no", "RayService/llm"
+    )
+    accepted = event("UpdatedServeApplications", "Updated", "RayService/llm", type="Normal")
+    assert diagnosis(refused).cause == "the Serve config is not accepted: 400 Bad Request: no"
+    assert diagnosis(refused, accepted).cause == ""
+    assert diagnosis(refused, at=datetime(2026, 11, 24, 8, 0, 3, tzinfo=UTC)).cause == ""
+
+
+def test_events_of_others_do_not_count() -> None:
+    """A pod of another service, or a namesake in the past, has no say."""
+    probe = "Startup probe failed: model not found"
+    loading = pod("w1", container("ollama", "running", True, ready=False))
+    foreign = pod("x1", container("ollama", "running", True, ready=False), cluster="other")
+    changed = {
+        "manager": "kubectl",
+        "operation": "Apply",
+        "time": "2026-11-24T08:00:30Z",
+        "fieldsV1": {"f:spec": {}},
+    }
+    service = ray_service(serving(), managedFields=[changed])
+    assert diagnosis(foreign, event("Unhealthy", probe, "Pod/x1")).cause == ""
+    assert diagnosis(service, loading, event("Unhealthy", probe, at=BORN)).cause == ""
+    later = event("Unhealthy", probe, at="2026-11-24T08:00:31Z")
+    assert "model not found" in diagnosis(service, loading, later).cause
+
+
+def test_clusters_of_a_namesake_do_not_count() -> None:
+    """After a service was deleted and made again, its predecessor's clusters are not its own."""
+    assert seen(ray_cluster(owner="u0")).clusters == ()
+
+
+def test_a_pod_that_scales_down_is_not_lost() -> None:
+    """Termination on purpose is no trouble, though Ray ends with an error."""
+    leaving = pod("w1", container(state="terminated", reason="Error", exitCode=1))
+    leaving["metadata"]["deletionTimestamp"] = BORN
+    gone = event("DeletedWorkerPod", "Deleted pod default/w1", "RayCluster/llm-a", type="Normal")
+    assert diagnosis(leaving, gone).findings == ()

@@ -1,0 +1,105 @@
+"""The policy of waiting, over views at chosen times."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from kuberay.errors import CannotHeal, OutOfPatience, WaitError, WaitTimeout
+from kuberay.observed import Observed
+from kuberay.waiting import Limits, Wait
+from tests.kuberay_client.objects import container, event, pod, ray_service, serving
+from tests.kuberay_client.test_findings import NOW, seen
+
+LIMITS = Limits(patience_s=300, timeout_s=1800, settle_s=5)
+LOADING = pod("w1", container("ollama", "running", True, ready=False))
+PROBE = event("Unhealthy", "Startup probe failed: Error: model 'm' not found")
+STARTING = ray_service({"observedGeneration": 2})
+FAILED = serving({"status": "DEPLOY_FAILED", "message": "E\nKeyError: 'x'"})
+
+
+def judge(*views: tuple[float, Observed]) -> tuple[bool, float]:
+    """Whether the service was found to be there, and at which second."""
+    wait = Wait(NOW)
+    for t, view in views:
+        at = NOW + timedelta(seconds=t)
+        wait, _, is_there = wait.judge(replace(view, at=at), LIMITS)
+        if is_there:
+            return True, t
+    return False, views[-1][0]
+
+
+def recent(status: dict) -> dict:
+    """A service whose spec was changed at second 0."""
+    changed = {"time": NOW.isoformat(), "fieldsV1": {"f:spec": {}}}
+    return ray_service(status, managedFields=[changed])
+
+
+def test_a_service_that_serves_is_there_at_once() -> None:
+    """Nothing is waited for where the spec is old and all of it serves."""
+    assert judge((0, seen())) == (True, 0)
+
+
+def test_a_fresh_change_has_to_settle() -> None:
+    """Right after a change the operator still shows the applications' old state."""
+    view = seen(recent(serving()))
+    assert judge((1, view), (3, view), (5.9, view)) == (False, 5.9)
+    assert judge((1, view), (6, view)) == (True, 6)
+
+
+def test_an_old_failure_has_to_settle_too() -> None:
+    """After a correction the failure of before is shown once more, and is no reason to end."""
+    failed, healed = seen(recent(FAILED)), seen(recent(serving()))
+    assert judge((1, failed), (3, healed), (6, healed)) == (True, 6)
+
+
+def test_what_cannot_heal_ends_it() -> None:
+    """DEPLOY_FAILED of the present spec, with the traceback's last line."""
+    with pytest.raises(CannotHeal, match="application llm: KeyError: 'x'") as caught:
+        judge((0, seen(ray_service(FAILED))))
+    assert caught.value.exit_code == 3
+
+
+def test_patience_bounds_one_hindrance() -> None:
+    """What may be normal is an error once it has lasted."""
+    view = seen(STARTING, LOADING, PROBE)
+    judge((10, view), (309, view))
+    with pytest.raises(OutOfPatience, match="model 'm' not found") as caught:
+        judge((10, view), (200, view), (310, view))
+    assert caught.value.exit_code == 4
+
+
+def test_patience_begins_anew_with_each_hindrance() -> None:
+    """A pod without a node, then a model that loads: each has its own time."""
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}
+    waiting = seen(STARTING, pod("w1", conditions=[unscheduled]))
+    loading = seen(STARTING, LOADING, PROBE)
+    assert judge((0, waiting), (299, waiting), (300, loading), (599, loading)) == (False, 599)
+
+
+def test_the_timeout_bounds_it_all() -> None:
+    """Even without any hindrance."""
+    view = seen(STARTING)
+    judge((0, view), (1799, view))
+    with pytest.raises(WaitTimeout, match="starting after 1800 s") as caught:
+        judge((0, view), (1800, view))
+    assert caught.value.exit_code == 5
+
+
+def test_a_service_that_is_deleted_ends_it() -> None:
+    """There is nothing left to wait for."""
+    with pytest.raises(CannotHeal, match="no such RayService"):
+        judge((0, replace(seen(), service=None)))
+
+
+def test_an_upgrade_is_over_when_one_cluster_is_left() -> None:
+    """While both clusters exist the old one serves, and the wait goes on."""
+    status = serving()
+    status["conditions"][1]["status"] = "True"
+    assert judge((0, seen(ray_service(status))), (60, seen(ray_service(status)))) == (False, 60)
+
+
+def test_each_end_has_an_exit_code_of_its_own() -> None:
+    """Scripts can tell them apart."""
+    kinds: list[type[WaitError]] = [CannotHeal, OutOfPatience, WaitTimeout]
+    assert [each.exit_code for each in kinds] == [3, 4, 5]

@@ -1,0 +1,168 @@
+"""The joined view over a real socket: it follows, and it survives what watches go through."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kuberay.client import RayServiceApi, Status
+from kuberay.errors import Forbidden
+from kuberay.observed import Observed
+from kuberay.watching import Watcher, look
+from tests.kuberay_client.objects import event, pod, ray_cluster, ray_service, serving
+from tests.support.kubernetes.recordings import NAMES, Recording, needed
+from tests.support.kubernetes.replay import Replay
+from tests.support.kubernetes.server import ApiServer, Cluster, Fault
+
+
+@pytest.fixture
+def views(api: RayServiceApi, cluster: Cluster) -> Iterator[Iterator[Observed]]:
+    cluster.store.put("rayservices", ray_service(serving()))
+    cluster.store.put("rayclusters", ray_cluster())
+    with Watcher(api.objects, "llm") as watcher:
+        yield watcher.views(0.5)
+
+
+def until(views: Iterator[Observed], condition: Callable[[Observed], object]) -> Observed:
+    """The first view that meets the condition, among the next ones."""
+    for _, view in zip(range(40), views, strict=False):
+        if condition(view):
+            return view
+    raise AssertionError("no view was as expected")
+
+
+def has_pod(name: str) -> Callable[[Observed], bool]:
+    return lambda view: name in [each.name for each in view.pods]
+
+
+def all_watch(server: ApiServer) -> Callable[[Observed], bool]:
+    return lambda _: server.watches == 4
+
+
+def test_it_follows_every_kind(views: Iterator[Observed], cluster: Cluster) -> None:
+    """Pods and events that come, change and go show in the next views."""
+    assert next(views).service is not None
+    cluster.store.put("pods", pod("w1"))
+    assert not until(views, has_pod("w1")).pods[0].is_ready
+    cluster.store.put("pods", pod("w1", ready=True))
+    until(views, lambda view: view.pods[0].is_ready)
+    cluster.store.put("events", event("Unhealthy", "x"))
+    until(views, lambda view: view.events)
+    cluster.store.put("pods", pod("w1"), "DELETED")
+    until(views, lambda view: not view.pods)
+
+
+def test_watches_that_drop_are_taken_up(
+    views: Iterator[Observed], server: ApiServer, cluster: Cluster
+) -> None:
+    """A broken connection costs nothing: the watch goes on after the last version seen."""
+    until(views, all_watch(server))
+    lists = len([each for each in cluster.requests if "watch" not in each.query])
+    server.drop_watches()
+    cluster.store.put("pods", pod("w1"))
+    until(views, has_pod("w1"))
+    assert len([each for each in cluster.requests if "watch" not in each.query]) == lists
+
+
+def test_an_expired_version_lists_again(
+    views: Iterator[Observed], server: ApiServer, cluster: Cluster
+) -> None:
+    """410 in the stream: what happened in between is found by a new list."""
+    until(views, all_watch(server))
+    cluster.faults.append(Fault(503, path="pods$", times=2))
+    server.drop_watches()
+    cluster.store.put("pods", pod("w1"))
+    cluster.store.compact()
+    until(views, has_pod("w1"))
+    cluster.store.put("pods", pod("w1"), "DELETED")
+    until(views, lambda view: not view.pods)
+
+
+def test_a_version_from_the_future_lists_again(
+    api: RayServiceApi, server: ApiServer, cluster: Cluster
+) -> None:
+    """504 `Too large resource version`, after a restore: list again and go on."""
+    cluster.store.put("pods", pod("w1"))
+    cluster.store.put("rayclusters", ray_cluster())
+    with Watcher(api.objects, "llm") as watcher:
+        views = watcher.views(0.5)
+        until(views, all_watch(server))
+        cluster.store.rewind(1)
+        server.drop_watches()
+        cluster.store.put("pods", pod("w2"))
+        until(views, has_pod("w2"))
+
+
+def test_a_line_cut_in_the_middle_is_no_change(
+    views: Iterator[Observed], server: ApiServer, cluster: Cluster
+) -> None:
+    """A watch that ends within a line is taken up as one that ends between lines."""
+    until(views, all_watch(server))
+    half = json.dumps({"type": "ADDED", "object": pod("w1")})[:50]
+    cluster.faults.append(Fault(200, text=half, path="pods$"))
+    server.drop_watches()
+    cluster.store.put("pods", pod("w2"))
+    assert not has_pod("w1")(until(views, has_pod("w2")))
+
+
+def test_a_right_taken_away_ends_it(
+    views: Iterator[Observed], server: ApiServer, cluster: Cluster
+) -> None:
+    """What no patience mends is raised to whoever looks."""
+    until(views, all_watch(server))
+    cluster.forbidden.add("pods")
+    server.drop_watches()
+    with pytest.raises(Forbidden, match="pods is forbidden"):
+        until(views, lambda view: False)
+
+
+def test_it_leaves_no_thread_and_no_watch(api: RayServiceApi, server: ApiServer) -> None:
+    """Leaving it ends its threads and connections at once, though the server says nothing."""
+    before = threading.active_count()
+    with Watcher(api.objects, "llm") as watcher:
+        until(watcher.views(0.5), all_watch(server))
+    assert not {"pods", "events", "rayclusters", "rayservices"} & {
+        each.name for each in threading.enumerate()
+    }
+    assert threading.active_count() <= before + 4  # the server's own, until it notices
+
+
+@needed
+@pytest.mark.parametrize("name", NAMES)
+def test_watching_ends_where_looking_does(api: RayServiceApi, cluster: Cluster, name: str) -> None:
+    """After a whole recording, played while it is watched, the view is that of fresh lists."""
+    replay = Replay(Recording(name), cluster.store)
+    with Watcher(api.objects, "llm") as watcher:
+        views = watcher.views(0.2)
+        next(views)
+        replay.to(200)
+        wanted = look(api.objects, "llm")
+        until(views, lambda view: parts(view) == parts(wanted))
+
+
+def parts(view: Observed) -> tuple[object, ...]:
+    return view.service, view.clusters, view.pods, view.events
+
+
+@needed
+def test_statuses_come_as_they_change(api: RayServiceApi, cluster: Cluster) -> None:
+    """A recording played fast shows each of its states, in order, to whoever watches."""
+    replay, stop = Replay(Recording("create_upgrade"), cluster.store), threading.Event()
+    player = threading.Thread(target=replay.run, args=(100, stop))
+    player.start()
+    states: list[str] = []
+    try:
+        for status in api.watch_ray_service_status("llm", 0.2):
+            note(status, states)
+            if states.count("running") == 2:
+                break
+    finally:
+        stop.set()
+        player.join()
+    assert states[-4:] == ["starting", "running", "upgrading", "running"]
+
+
+def note(status: Status, states: list[str]) -> None:
+    if states[-1:] != [status.diagnosis.state]:
+        states.append(status.diagnosis.state)

@@ -8,10 +8,21 @@ from typing import Any
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, list_kube_config_contexts, load_kube_config
 from kubernetes.config.incluster_config import InClusterConfigLoader
+from yaml import YAMLError
 
 from kuberay.errors import ConfigurationError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# The official loader checks little: a file of another shape makes it stumble.
+_UNREADABLE = (
+    ConfigException,
+    OSError,
+    YAMLError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ def connect(
             found = _from_service_account(configuration, service_account)
         else:
             raise ConfigurationError("no kubeconfig, and this is no pod with a service account")
-    except (ConfigException, OSError, ValueError) as exc:
+    except _UNREADABLE as exc:
         raise ConfigurationError(f"no way to a cluster: {exc}") from exc
     return Connection(ApiClient(configuration), namespace or found)
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, Queue
 
@@ -11,8 +11,6 @@ from kuberay.errors import ApiError
 from kuberay.objects import Objects
 from kuberay.observed import HEAD, WORKER, Observed, Pod
 from kuberay.watching import look
-
-_POLL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def _container(pod: Pod, which: str) -> str:
     return next((each.name for each in pod.containers if each.is_sidecar), "")
 
 
-def read(objects: Objects, name: str, which: str, **options: str) -> Iterator[Line]:
+def read(objects: Objects, name: str, which: str, options: Mapping[str, str]) -> Iterator[Line]:
     """What there is, source after source. One without a log says so in its place."""
     for source in sources(look(objects, name), which):
         try:
@@ -59,7 +57,15 @@ def read(objects: Objects, name: str, which: str, **options: str) -> Iterator[Li
 class Follower:
     """Follows the logs of all sources, also of pods and containers that come later."""
 
-    def __init__(self, objects: Objects, name: str, which: str, **options: str) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        name: str,
+        which: str,
+        options: Mapping[str, str],
+        look_every_s: float = 2.0,
+    ) -> None:
+        self._look_every_s = look_every_s
         self._objects = objects
         self._name = name
         self._which = which
@@ -72,7 +78,7 @@ class Follower:
         try:
             while True:
                 self._look()
-                yield from self._until(time.monotonic() + _POLL_S)
+                yield from self._until(time.monotonic() + self._look_every_s)
         finally:
             for tail in self._tails.values():
                 tail.stop()
@@ -95,7 +101,7 @@ class _Tail:
     """The log of one source; a stream that ended goes on after the last line that it gave."""
 
     def __init__(
-        self, objects: Objects, source: Source, queue: "Queue[Line]", options: dict[str, str]
+        self, objects: Objects, source: Source, queue: "Queue[Line]", options: Mapping[str, str]
     ) -> None:
         self._objects = objects
         self._source = source

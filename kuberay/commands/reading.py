@@ -95,8 +95,8 @@ def show_logs(
     if previous:
         options["previous"] = "true"
     if follow:
-        lines = logs.Follower(objects, name, which, **options).lines()
+        lines = logs.Follower(objects, name, which, options).lines()
     else:
-        lines = logs.read(objects, name, which, **options)
+        lines = logs.read(objects, name, which, options)
     for line in lines:
         click.echo(f"{line.source.pod} {line.text}")

@@ -39,13 +39,14 @@ def serving(application: Object | None = None, generation: int = 2, **more: Any)
     }
 
 
-def condition(kind: str, status: bool, reason: str = "", message: str = "") -> Object:
+def condition(kind: str, status: bool, reason: str = "AsTested", message: str = "") -> Object:
     return {
         "type": kind,
         "status": str(status),
         "reason": reason,
         "message": message,
         "observedGeneration": 2,
+        "lastTransitionTime": BORN,
     }
 
 

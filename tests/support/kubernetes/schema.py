@@ -29,19 +29,20 @@ class Schema:
         return Draft202012Validator(_plain(self._schema))
 
     def check(self, body: Object) -> None:
-        """As `fieldValidation=Strict`: raises Refused, 400 or 422."""
+        """As `fieldValidation=Strict`: raises Refused, 400 or 422. It says nothing of metadata."""
+        name = body["metadata"]["name"]
+        body = {key: value for key, value in body.items() if key != "metadata"}
         if unknown := list(_unknown(body, self._schema, "")):
             listed = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise Refused(400, f"{self._kind} in version is not valid: strict decoding: {listed}")
+            raise Refused(400, f'strict decoding error: {self._kind} "{name}": {listed}')
         errors = list(self._validator.iter_errors(body))
         if errors:
             causes = ", ".join(f"{e.json_path.removeprefix('$.')}: {e.message}" for e in errors)
-            name = body.get("metadata", {}).get("name", "")
             raise Refused(422, f'{self._kind}.{self._group} "{name}" is invalid: {causes}')
 
 
 def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:
-    """Fields that the schema does not have; below `metadata` it says nothing."""
+    """Fields that the schema does not have."""
     properties, more = schema.get("properties"), schema.get("additionalProperties")
     if isinstance(value, dict):
         for key, inner in value.items():

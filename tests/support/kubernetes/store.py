@@ -171,7 +171,7 @@ class Store:
         dry: bool,
     ) -> Object:
         if schema := self._schemas.get(plural):
-            schema.check({k: v for k, v in after.items() if k != "metadata"})
+            schema.check(after)
         after = copy.deepcopy(after)
         metadata = after["metadata"]
         if before and before.get("spec") != after.get("spec"):

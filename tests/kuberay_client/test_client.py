@@ -1,0 +1,226 @@
+"""`RayServiceApi` and manifests against an API server that validates, conflicts and remembers."""
+
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kuberay import changes, manifests
+from kuberay.changes import PREVIOUS
+from kuberay.client import RayServiceApi
+from kuberay.errors import ChangeError, ConfigurationError, Conflict, Invalid, NotFound
+from kuberay.objects import RAY_SERVICES
+from kuberay.waiting import Limits
+from tests.kuberay_client.conftest import MANIFESTS
+from tests.kuberay_client.objects import serving
+from tests.support.kubernetes.recordings import needed
+from tests.support.kubernetes.server import Cluster
+
+Object = dict[str, Any]
+
+
+@pytest.fixture
+def deployed(api: RayServiceApi, documents: list[Object]) -> RayServiceApi:
+    """With the manifests of the tests applied."""
+    list(api.deploy_ray_service(documents))
+    return api
+
+
+def verbs(api: RayServiceApi, documents: list[Object]) -> list[str]:
+    return [each.verb for each in api.deploy_ray_service(documents)]
+
+
+def versions(cluster: Cluster) -> dict[str, str]:
+    kinds = ("rayservices", "deployments", "jobs")
+    found = [each for kind in kinds for each in cluster.store.list(kind, "default")]
+    return {each["metadata"]["name"]: each["metadata"]["resourceVersion"] for each in found}
+
+
+def test_deploying_creates_and_again_changes_nothing(
+    api: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """As `kubectl apply -f` twice: the second time no object has a new version."""
+    assert verbs(api, documents) == ["created"] * 3
+    before = versions(cluster)
+    assert verbs(api, documents) == ["unchanged"] * 3
+    assert versions(cluster) == before
+
+
+def test_deploying_again_survives_status_and_operator(
+    api: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """What the operator writes (status, finalizer, defaults) is no difference of ours."""
+    verbs(api, documents)
+
+    def operate(found: Object) -> None:
+        found["status"] = serving()
+        found["metadata"]["finalizers"] = ["ray.io/rayservice-finalizer"]
+        found["spec"]["rayClusterDeletionDelaySeconds"] = 60
+
+    cluster.store.update("rayservices", "default", "llm", operate)
+    assert verbs(api, documents) == ["unchanged"] * 3
+    live = api.get_ray_service("llm")
+    assert live["spec"]["rayClusterDeletionDelaySeconds"] == 60
+    assert live["status"] == serving()
+
+
+def test_deploying_a_change_notes_what_was_before(
+    deployed: RayServiceApi, documents: list[Object]
+) -> None:
+    """What the manifest no longer names goes, and `rollback` could bring it back."""
+    before = deployed.get_ray_service("llm")["spec"]
+    changed = copy.deepcopy(documents)
+    del changed[0]["spec"]["rayClusterConfig"]["enableInTreeAutoscaling"]
+    changed[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
+    assert verbs(deployed, changed) == ["configured", "unchanged", "unchanged"]
+    live = deployed.get_ray_service("llm")
+    assert "enableInTreeAutoscaling" not in live["spec"]["rayClusterConfig"]
+    assert changes.previous_spec(live) == before
+    assert verbs(deployed, changed) == ["unchanged"] * 3
+    assert changes.previous_spec(deployed.get_ray_service("llm")) == before
+
+
+@needed
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("spec", "rayClusterConfig", "rayVersoin"), "2", "rayClusterConfig.rayVersoin"),
+        (("spec", "rayClusterConfig", "workerGroupSpecs"), [{}], "groupName"),
+        (("spec", "suspend"), "yes", "suspend"),
+    ],
+)
+def test_what_does_not_fit_the_schema_is_refused(
+    api: RayServiceApi, documents: list[Object], path: tuple[str, ...], value: Any, message: str
+) -> None:
+    """An unknown field is an error too, named in the server's words, with exit code 3."""
+    place = documents[0]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(Invalid, match=message) as caught:
+        verbs(api, documents)
+    assert caught.value.exit_code == 3
+    with pytest.raises(Invalid, match=message):
+        api.create_ray_service(documents[0])
+
+
+def test_creating_twice_is_a_conflict(api: RayServiceApi, documents: list[Object]) -> None:
+    """Unlike deploying."""
+    api.create_ray_service(documents[0])
+    assert [each["metadata"]["name"] for each in api.list_ray_services()] == ["llm"]
+    with pytest.raises(Conflict, match="already exists"):
+        api.create_ray_service(documents[0])
+
+
+def test_a_status_written_meanwhile_is_no_conflict(
+    deployed: RayServiceApi, cluster: Cluster
+) -> None:
+    """The operator raises the resource version all the time; the proposal still stands."""
+    proposal = deployed.propose_change("llm", changes.scaled(2, 6, "pool"))
+    cluster.store.update(
+        "rayservices", "default", "llm", lambda found: found.update(status=serving())
+    )
+    after = deployed.patch_ray_service(proposal)
+    assert after["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"] == 6
+    assert after["status"] == serving()
+    assert after["metadata"]["generation"] == 2
+
+
+def test_a_spec_changed_meanwhile_is_a_conflict(deployed: RayServiceApi) -> None:
+    """What was shown and confirmed would no longer be what happens."""
+    proposal = deployed.propose_change("llm", changes.scaled(2, 6, "pool"))
+    deployed.scale_ray_service("llm", 1, 5)
+    with pytest.raises(Conflict, match="somebody else changed the spec"):
+        deployed.patch_ray_service(proposal)
+
+
+def test_rollback_goes_back_and_forth(deployed: RayServiceApi) -> None:
+    """Once leads to the spec before, twice to the one that was rolled back."""
+    first = deployed.get_ray_service("llm")["spec"]
+    with pytest.raises(ChangeError, match="no previous spec"):
+        deployed.rollback_ray_service("llm")
+    second = deployed.scale_ray_service("llm", 2, 6)["spec"]
+    assert first != second
+    assert deployed.rollback_ray_service("llm")["spec"] == first
+    assert deployed.rollback_ray_service("llm")["spec"] == second
+
+
+def test_rollback_of_a_deployment(deployed: RayServiceApi, documents: list[Object]) -> None:
+    """A rollback holds until the manifest is deployed again."""
+    documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
+    verbs(deployed, documents)
+    deployed.rollback_ray_service("llm")
+    live = deployed.get_ray_service("llm")
+    assert live["spec"]["rayClusterConfig"]["rayVersion"] == "2.60.0"
+    assert verbs(deployed, documents)[0] == "configured"
+
+
+def test_no_such_service(api: RayServiceApi) -> None:
+    """Changing what is not there is NotFound; its status is that it is absent."""
+    with pytest.raises(NotFound):
+        api.scale_ray_service("llm", 1, 2)
+    assert api.get_ray_service_status("llm").diagnosis.state == "absent"
+
+
+def test_waiting_until_it_runs(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """Each status is told to the caller while it waits."""
+    states: list[str] = []
+
+    def operate() -> None:
+        def edit(found: Object) -> None:
+            found["status"] = serving(generation=found["metadata"]["generation"])
+
+        cluster.store.update("rayservices", "default", "llm", edit)
+
+    operator = threading.Timer(0.3, operate)
+    operator.start()
+    limits = Limits(patience_s=10, timeout_s=20, settle_s=0)
+    found = deployed.wait_until_ray_service_running(
+        "llm", limits, lambda status: states.append(status.diagnosis.state)
+    )
+    operator.join()
+    assert found.diagnosis.state == "running"
+    assert (states[0], states[-1]) == ("starting", "running")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "can't be read"),
+        ("kind: RayService", "document 1 is no Kubernetes manifest"),
+        ("- 1", "document 1 is no Kubernetes manifest"),
+        ("", "must be one RayService, and there are 0"),
+        (f"{MANIFESTS.read_text()}---\n{MANIFESTS.read_text()}", "there are 2"),
+    ],
+)
+def test_files_that_are_no_manifests(tmp_path: Path, text: str, message: str) -> None:
+    """Before anything is sent."""
+    file = tmp_path / "file.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        manifests.ray_service(manifests.read(str(file)))
+
+
+def test_lists_are_manifests_too(tmp_path: Path, documents: list[Object]) -> None:
+    """As `kubectl get -o yaml` writes them."""
+    file = tmp_path / "list.yaml"
+    file.write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": documents}))
+    assert manifests.read(str(file)) == documents
+
+
+def test_the_note_stays_when_nothing_changes(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """Deploying the present manifest again does not lose the way back."""
+    deployed.scale_ray_service("llm", 2, 6)
+    live = deployed.get_ray_service("llm")
+    manifest = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": "llm"},
+        "spec": live["spec"],
+    }
+    list(deployed.deploy_ray_service([manifest]))
+    again = deployed.objects.get(RAY_SERVICES, "llm")
+    assert PREVIOUS in again["metadata"]["annotations"]

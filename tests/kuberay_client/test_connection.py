@@ -1,0 +1,79 @@
+"""Ways to a cluster: kubeconfig and service account."""
+
+from pathlib import Path
+
+import pytest
+
+from kuberay.api_server import ApiServer
+from kuberay.connection import connect
+from kuberay.errors import ConfigurationError
+from kuberay.objects import PODS, Objects
+from tests.support.kubernetes.server import ApiServer as StandIn
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this machine's kubeconfig nor its pod has a say."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def account(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the kubelet mounts into a pod, and the addresses in its environment."""
+    folder = tmp_path / "serviceaccount"
+    folder.mkdir()
+    (folder / "token").write_text(server.cluster.token)
+    (folder / "ca.crt").write_bytes(server.certificate.read_bytes())
+    (folder / "namespace").write_text("of-the-pod")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    return folder
+
+
+def test_by_the_named_file(server: StandIn) -> None:
+    """With the namespace of its context, unless another one is named."""
+    file = str(server.kubeconfig("team"))
+    assert connect(file).namespace == "team"
+    assert connect(file, namespace="other").namespace == "other"
+
+
+def test_by_environment_or_home(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """KUBECONFIG first, then ~/.kube/config, as kubectl looks."""
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").write_text(server.kubeconfig("home").read_text())
+    assert connect().namespace == "home"
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig("environment")))
+    assert connect().namespace == "environment"
+
+
+def test_by_another_context(server: StandIn) -> None:
+    """One that is not there is an error that names it."""
+    assert connect(str(server.kubeconfig("team")), context="nobody").namespace == "team"
+    with pytest.raises(ConfigurationError, match="elsewhere"):
+        connect(str(server.kubeconfig()), context="elsewhere")
+
+
+def test_inside_a_pod(account: Path) -> None:
+    """The service account's token, authority and namespace, over TLS."""
+    connection = connect(service_account=account)
+    assert connection.namespace == "of-the-pod"
+    assert Objects(ApiServer(connection.client), connection.namespace).list(PODS)[0] == []
+
+
+def test_a_kubeconfig_comes_before_the_pod(server: StandIn, account: Path) -> None:
+    """Whoever names a file means it."""
+    named = connect(str(server.kubeconfig("team")), service_account=account)
+    assert named.namespace == "team"
+
+
+def test_no_way(tmp_path: Path) -> None:
+    """Neither the one nor the other, or a file that can't be read."""
+    with pytest.raises(ConfigurationError, match="no kubeconfig, and this is no pod"):
+        connect(service_account=tmp_path / "nothing")
+    broken = tmp_path / "broken"
+    broken.write_text("clusters: 1")
+    with pytest.raises(ConfigurationError, match="no way to a cluster"):
+        connect(str(broken))

@@ -28,7 +28,7 @@ _LONGEST_PAUSE_S = 30.0
 
 
 class Stream:
-    """The lines of an answer that goes on; `close()` may be called from another thread."""
+    """The lines of an answer that goes on, for the one thread that reads and then closes it."""
 
     def __init__(self, response: urllib3.HTTPResponse) -> None:
         self._response = response
@@ -43,9 +43,13 @@ class Stream:
         if rest:
             yield rest
 
+    def interrupt(self) -> None:
+        """From another thread: end what `lines` waits for."""
+        # It may have ended already, or end at this moment.
+        with suppress(ValueError, RuntimeError, OSError, TypeError):
+            self._response.shutdown()
+
     def close(self) -> None:
-        with suppress(ValueError, RuntimeError):  # it has ended already
-            self._response.shutdown()  # wakes a thread that waits in `lines`
         self._response.close()
 
 
@@ -83,7 +87,7 @@ class ApiServer:
                 pause_s *= 2
         raise AssertionError("unreachable")
 
-    def stream(self, path: str, query: Mapping[str, str], idle_s: float | None) -> Stream:
+    def stream(self, path: str, query: Mapping[str, str], idle_s: float) -> Stream:
         """A GET whose answer goes on; a silence of `idle_s` seconds ends it. Raises ApiError."""
         with _translated():
             response = self._send("GET", path, query, None, "application/json", idle_s)
@@ -119,7 +123,7 @@ class ApiServer:
         query: Mapping[str, str],
         body: object,
         content_type: str,
-        read_s: float | None,
+        read_s: float,
     ) -> urllib3.HTTPResponse:
         url = f"{path}?{urlencode(query)}" if query else path
         headers = {"Accept": "application/json", "Content-Type": content_type}

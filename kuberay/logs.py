@@ -3,14 +3,17 @@
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, Queue
+from queue import Empty, Full, Queue
 
 from kuberay.api_server import Stream
 from kuberay.errors import ApiError
 from kuberay.objects import Objects
 from kuberay.observed import HEAD, WORKER, Observed, Pod
 from kuberay.watching import look
+
+_FULL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -120,25 +123,33 @@ class _Tail:
     def stop(self) -> None:
         self._stopped = True
         if stream := self._stream:
-            stream.close()
+            stream.interrupt()
 
     def _run(self) -> None:
         since = {"sinceTime": self._last} if self._last else self._options
+        pod, container = self._source.pod, self._source.container
         try:
-            self._stream = self._objects.logs(
-                self._source.pod, self._source.container, True, timestamps="true", **since
-            )
-            for each in self._stream.lines():
-                self._take(each.decode(errors="replace"))
+            stream = self._objects.logs(pod, container, True, timestamps="true", **since)
         except ApiError:
-            return  # not started, gone, or broken off: the next look finds out
+            return  # not started, or gone: the next look finds out
+        self._stream = stream
+        try:
+            self._read(stream, self._last)
+        except ApiError:
+            return  # broken off: the next look takes it up
         finally:
-            if self._stream:
-                self._stream.close()
+            stream.close()
 
-    def _take(self, line: str) -> None:
-        stamp, _, text = line.partition(" ")
-        if self._stopped or stamp <= self._last:
-            return
-        self._last = stamp
-        self._queue.put(Line(self._source, text))
+    def _read(self, stream: Stream, seen: str) -> None:
+        for each in stream.lines():
+            stamp, _, text = each.decode(errors="replace").partition(" ")
+            if self._stopped:
+                return
+            if stamp > seen:
+                self._last = stamp
+                self._put(Line(self._source, text))
+
+    def _put(self, line: Line) -> None:
+        while not self._stopped:
+            with suppress(Full):
+                return self._queue.put(line, timeout=_FULL_S)

@@ -15,6 +15,7 @@ _PAGE = "500"
 # The server ends a watch after this long, and sends a bookmark at least once a minute.
 _WATCH_S = 240
 _SILENCE_S = 90
+_QUIET_LOG_S = 600
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Server(Protocol):
         content_type: str = "application/json",
     ) -> Object: ...
 
-    def stream(self, path: str, query: Mapping[str, str], idle_s: float | None) -> Stream: ...
+    def stream(self, path: str, query: Mapping[str, str], idle_s: float) -> Stream: ...
 
 
 class Objects:
@@ -129,7 +130,7 @@ class Objects:
         """The log of one container as lines of bytes. Options as in the Kubernetes API."""
         path = PODS.path(self.namespace, pod) + "/log"
         query = {"container": container, "follow": str(follow).lower(), **options}
-        return self._server.stream(path, query, None if follow else _SILENCE_S)
+        return self._server.stream(path, query, _QUIET_LOG_S if follow else _SILENCE_S)
 
     def kind_of(self, manifest: Object) -> Kind:
         """Asks the server. Raises ConfigurationError where it has no such kind."""
@@ -156,7 +157,7 @@ class Objects:
 
 
 class Watch:
-    """The changes of a watch, until it ends; `close()` may be called from another thread."""
+    """The changes of a watch, until it ends, for the one thread that reads and then closes it."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -173,6 +174,10 @@ class Watch:
             if change["type"] == "ERROR":
                 raise _watch_error(change["object"])
             yield Change(change["type"], change["object"])
+
+    def interrupt(self) -> None:
+        """From another thread."""
+        self._stream.interrupt()
 
     def close(self) -> None:
         self._stream.close()

@@ -33,7 +33,7 @@ class Rehearsal:
                 body = {**body, "dryRun": ["All"]}  # its options count in the body alone
         return self._server.call(method, path, query, body, content_type)
 
-    def stream(self, path: str, query: Mapping[str, str], idle_s: float | None) -> Stream:
+    def stream(self, path: str, query: Mapping[str, str], idle_s: float) -> Stream:
         return self._server.stream(path, query, idle_s)
 
 

@@ -132,7 +132,7 @@ class _Reflector:
     def stop(self) -> None:
         self._stopped.set()
         if watch := self._watch:
-            watch.close()
+            watch.interrupt()
         self._thread.join()
 
     def items(self) -> list[Object]:
@@ -167,8 +167,8 @@ class _Reflector:
             self.read()
         watch = self._objects.watch(self._kind, self._version, **self._selectors)
         self._watch = watch
-        if self._stopped.is_set():  # `stop` came before there was a watch to close
-            watch.close()
+        if self._stopped.is_set():  # `stop` came before there was a watch to interrupt
+            watch.interrupt()
         try:
             self._heard()
             for change in watch.changes():

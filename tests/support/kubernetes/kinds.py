@@ -22,6 +22,7 @@ rbac.authorization.k8s.io/v1 rolebindings RoleBinding
 ray.io/v1 rayservices RayService
 ray.io/v1 rayclusters RayCluster
 """
+_VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 KINDS = {
     (version, plural): kind for version, plural, kind in map(str.split, _KINDS.strip().splitlines())
 }
@@ -40,16 +41,29 @@ class Address:
 
 def discovery(version: str) -> list[dict[str, object]]:
     return [
-        {"name": plural, "kind": kind, "namespaced": True}
+        {"name": plural, "kind": kind, "namespaced": True, "verbs": _VERBS}
         for (of, plural), kind in KINDS.items()
         if of == version
+    ]
+
+
+def groups() -> list[dict[str, object]]:
+    """All API groups but the core, each with its one version."""
+    versions = sorted({version for version, _ in KINDS if "/" in version})
+    return [
+        {
+            "name": version.partition("/")[0],
+            "versions": [{"groupVersion": version, "version": version.partition("/")[2]}],
+            "preferredVersion": {"groupVersion": version, "version": version.partition("/")[2]},
+        }
+        for version in versions
     ]
 
 
 def address(path: str) -> Address | None:
     """None for a path of no kind that is served."""
     parts = path.strip("/").split("/")
-    version = parts[1] if parts[0] == "api" else "/".join(parts[1:3])
+    version = "/".join(parts[1:2] if parts[0] == "api" else parts[1:3])
     rest = parts[2:] if parts[0] == "api" else parts[3:]
     if len(rest) < 3 or rest[0] != "namespaces" or (version, rest[2]) not in KINDS:
         return None

@@ -23,7 +23,7 @@ import yaml
 
 from tests.support.kubernetes import certificate
 from tests.support.kubernetes.failures import Refused
-from tests.support.kubernetes.kinds import KINDS, Address, address, discovery
+from tests.support.kubernetes.kinds import KINDS, Address, address, discovery, groups
 from tests.support.kubernetes.schema import Schema
 from tests.support.kubernetes.selectors import matches
 from tests.support.kubernetes.store import Object, Store
@@ -316,6 +316,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _resources(path: str) -> Object:
+    """Discovery: the core's version, the other groups, or the kinds of one version."""
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"]}
+    if path == "/apis":
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups()}
     version = path.removeprefix("/apis/").removeprefix("/api/")
     if version not in {of for of, _ in KINDS}:
         raise Refused(404, "the server could not find the requested resource")

@@ -220,4 +220,4 @@ def _readable(spec: Object) -> str:
     shown = dict(spec)
     if "serveConfigV2" in spec:
         shown["serveConfigV2"] = yaml.safe_load(spec["serveConfigV2"])
-    return yaml.safe_dump(shown, sort_keys=False, width=100)
+    return yaml.safe_dump(shown, sort_keys=False, width=100, allow_unicode=True)

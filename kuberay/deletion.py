@@ -64,7 +64,7 @@ def delete(
 ) -> None:
     """Raises WaitTimeout where the clusters are not gone in time: the rest then stays.
 
-    In a rehearsal there is nothing to wait for: None.
+    A rehearsal has nothing to wait for: None.
     """
     if deletion.service:
         _delete(objects, deletion.service, on_progress)

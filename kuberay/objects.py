@@ -81,11 +81,17 @@ class Objects:
             return None
 
     def list(self, kind: Kind, **selectors: str) -> tuple[list[Object], str]:
-        """All that match, page by page, and the resource version to watch from."""
+        """All that match, page by page, and the resource version to watch from.
+
+        Raises NotFound where the cluster has no such kind.
+        """
         items: list[Object] = []
         query = {"limit": _PAGE, **selectors}
         while True:
-            page = self._server.call("GET", kind.path(self.namespace), query)
+            try:
+                page = self._server.call("GET", kind.path(self.namespace), query)
+            except NotFound as exc:
+                raise NotFound(_unknown(kind.group_version), exc.status) from exc
             items += page["items"]
             if not (rest := page["metadata"].get("continue")):
                 return items, page["metadata"]["resourceVersion"]
@@ -147,8 +153,7 @@ class Objects:
         try:
             resources = self._server.call("GET", root + version)["resources"]
         except NotFound as exc:
-            hint = ": is the KubeRay operator installed?" if version.startswith("ray.io/") else ""
-            raise ConfigurationError(f"this cluster knows no {version}{hint}") from exc
+            raise ConfigurationError(_unknown(version)) from exc
         return {
             (version, each["kind"]): Kind(version, each["name"], each["namespaced"])
             for each in resources
@@ -181,6 +186,11 @@ class Watch:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _unknown(version: str) -> str:
+    hint = ": is the KubeRay operator installed?" if version.startswith("ray.io/") else ""
+    return f"this cluster knows no {version}{hint}"
 
 
 def _watch_error(status: Object) -> ApiError:

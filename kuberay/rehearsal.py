@@ -9,6 +9,8 @@ import yaml
 from kuberay.api_server import Stream
 from kuberay.objects import Server
 
+_LONGEST = 200
+
 
 class Rehearsal:
     """An API server that reads as the real one and carries nothing out."""
@@ -39,4 +41,22 @@ class Rehearsal:
 
 def _request(method: str, path: str, query: Mapping[str, str], body: object) -> str:
     line = f"{method} {path}" + (f"?{urlencode(query)}" if query else "")
-    return f"{line}\n{yaml.safe_dump(body, sort_keys=False, width=100)}"
+    return (
+        f"{line}\n{yaml.dump(body, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)}"
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as such; of a note that fills pages its beginning and its size."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    if "\n" in text:
+        lines = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", lines, style="|")
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}… ({len(text)} characters)"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text)
+
+
+_Dumper.add_representer(str, _text)

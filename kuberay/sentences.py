@@ -38,7 +38,7 @@ def refusal(message: str) -> str:
 
 def brief(message: str) -> str:
     """The first sentence; of a long chain of errors its end, which is the cause."""
-    sentence = first_sentence(message)
+    sentence = first_sentence(scheduler_reason(message))
     return sentence if len(sentence) <= _BRIEF else f"… {pull_reason(message)}"
 
 

@@ -31,7 +31,7 @@ def parse(text: str, what: str = "serveConfigV2") -> Config:
 
 
 def dump(config: Config) -> str:
-    return yaml.safe_dump(config, sort_keys=False, width=100)
+    return yaml.safe_dump(config, sort_keys=False, width=100, allow_unicode=True)
 
 
 def merge(config: Config, partial: Config) -> Config:

@@ -29,7 +29,7 @@ def render(name: str, status: Status) -> RenderableType:
     if view.service:
         parts.append(_applications(view.service))
     if view.pods:
-        parts.append(_pods(view))
+        parts += [_sizes(view), _pods(view)]
     if events := notable(view):
         parts.append(_events(events[-_EVENTS:], view.at))
     return Group(*parts)
@@ -74,12 +74,15 @@ def _status(status: str) -> str:
     return f"[{colour}]{status}[/]"
 
 
-def _pods(view: Observed) -> Table:
-    sizes = ", ".join(
+def _sizes(view: Observed) -> Text:
+    sizes = [
         f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.most})" for c in view.clusters
-    )
+    ]
+    return Text(", ".join(sizes), style="dim")
+
+
+def _pods(view: Observed) -> Table:
     table = _table("pod", "group", "containers", "restarts", "age", "state")
-    table.title, table.title_justify, table.title_style = sizes, "left", "dim"
     for pod in view.pods:
         ready = sum(each.is_ready for each in pod.containers)
         counted = f"{ready}/{len(pod.containers)}" if pod.containers else "-"

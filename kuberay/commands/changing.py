@@ -171,7 +171,10 @@ def delete(cluster: Cluster, source: str, timeout: float, sending: Sending) -> N
     for each in doomed:
         click.echo(f"- {each}")
     _ask("Delete these?", sending)
-    deletion.delete(objects, doomed, None if sending.dry_run else timeout, click.echo)
+    if sending.dry_run:
+        deletion.delete(objects, doomed, timeout_s=None)
+    else:
+        deletion.delete(objects, doomed, timeout, click.echo)
 
 
 def _change(
@@ -185,7 +188,8 @@ def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limi
     if proposal.is_empty:
         click.echo("nothing to change")
         return
-    click.echo(proposal.diff)
+    for line in proposal.diff.splitlines():
+        click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
     _ask("Send this?", sending)
     api.patch_ray_service(proposal)
     if bounds and not sending.dry_run:

@@ -290,6 +290,7 @@ def test_no_access(run: Run, cluster: Cluster, code: int) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
+    assert ("is the KubeRay operator installed?" in result.stderr) == (code == 404)
 
 
 def test_logs(run: Run, cluster: Cluster) -> None:

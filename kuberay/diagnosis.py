@@ -1,10 +1,34 @@
 """What state a RayService is in, what is wrong with it in one line, and what to do."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kuberay.findings import RULES, Finding
+from kuberay import pod_rules, service_rules
+from kuberay.finding import Finding
 from kuberay.observed import Observed, RayService
+
+# In the order of causes: what a rule finds explains what those below it find.
+RULES: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
+    service_rules.invalid_spec,
+    service_rules.suspended,
+    service_rules.failed_applications,
+    service_rules.no_operator,
+    service_rules.not_created,
+    pod_rules.images,
+    pod_rules.configurations,
+    pod_rules.lost_pods,
+    pod_rules.failed_init,
+    pod_rules.restarting,
+    pod_rules.unscheduled,
+    pod_rules.pulling,
+    pod_rules.replaced_pods,
+    pod_rules.starting_probes,
+    pod_rules.volumes,
+    service_rules.heads,
+    service_rules.refused_configs,
+    service_rules.deployments,
+)
 
 
 class State(StrEnum):

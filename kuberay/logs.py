@@ -30,22 +30,33 @@ class Line:
     text: str
 
 
-def sources(view: Observed, which: str) -> list[Source]:
-    """`head` and `workers` are the Ray containers; `sidecar` the engine beside each worker."""
-    role = HEAD if which == "head" else WORKER
-    named = [(pod.name, _container(pod, which)) for pod in view.pods if pod.role == role]
-    return [Source(pod, container) for pod, container in named if container]
+@dataclass(frozen=True)
+class Selection:
+    """`head` and `workers` are the Ray containers, `sidecar` the engine beside each worker; with
+    `container` it is that one of the same pods."""
 
+    which: str
+    container: str = ""
 
-def _container(pod: Pod, which: str) -> str:
-    if which != "sidecar":
+    def sources(self, view: Observed) -> list[Source]:
+        role = HEAD if self.which == "head" else WORKER
+        named = [(pod.name, self._container(pod)) for pod in view.pods if pod.role == role]
+        return [Source(pod, container) for pod, container in named if container]
+
+    def _container(self, pod: Pod) -> str:
+        if self.container:
+            names = [each.name for each in pod.containers]
+            return self.container if self.container in names else ""
+        if self.which == "sidecar":
+            return next((each.name for each in pod.containers if each.is_sidecar), "")
         return pod.ray.name if pod.ray else ""
-    return next((each.name for each in pod.containers if each.is_sidecar), "")
 
 
-def read(objects: Objects, name: str, which: str, options: Mapping[str, str]) -> Iterator[Line]:
+def read(
+    objects: Objects, name: str, selection: Selection, options: Mapping[str, str]
+) -> Iterator[Line]:
     """What there is, source after source. One without a log says so in its place."""
-    for source in sources(look(objects, name), which):
+    for source in selection.sources(look(objects, name)):
         try:
             stream = objects.logs(source.pod, source.container, False, **options)
         except ApiError as exc:
@@ -64,14 +75,14 @@ class Follower:
         self,
         objects: Objects,
         name: str,
-        which: str,
+        selection: Selection,
         options: Mapping[str, str],
         look_every_s: float = 2.0,
     ) -> None:
         self._look_every_s = look_every_s
         self._objects = objects
         self._name = name
-        self._which = which
+        self._selection = selection
         self._options = options
         self._queue: Queue[Line] = Queue(maxsize=1000)
         self._tails: dict[Source, _Tail] = {}
@@ -87,7 +98,7 @@ class Follower:
                 tail.stop()
 
     def _look(self) -> None:
-        for source in sources(look(self._objects, self._name), self._which):
+        for source in self._selection.sources(look(self._objects, self._name)):
             if source not in self._tails:
                 self._tails[source] = _Tail(self._objects, source, self._queue, self._options)
             self._tails[source].go_on()

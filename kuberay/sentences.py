@@ -16,9 +16,12 @@ def last_line(message: str) -> str:
     return next((line for line in reversed(lines) if re.search(r"\w", line)), "")
 
 
+def one_line(message: str) -> str:
+    return " ".join(_ANSI.sub("", message).split())
+
+
 def first_sentence(message: str) -> str:
-    text = " ".join(_ANSI.sub("", message).split())
-    return re.split(r"(?<=[.!?]) (?=[A-Z])", text, maxsplit=1)[0]
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", one_line(message), maxsplit=1)[0]
 
 
 def scheduler_reason(message: str) -> str:
@@ -28,12 +31,12 @@ def scheduler_reason(message: str) -> str:
 
 def pull_reason(message: str) -> str:
     """`dial tcp: lookup registry: no such host`, of a chain of errors its last two links."""
-    return ": ".join(" ".join(message.split()).split(": ")[-2:])
+    return ": ".join(one_line(message).split(": ")[-2:])
 
 
 def refusal(message: str) -> str:
     """Of an API server's refusal what it is about: `exceeded quota: gpus, requested: …`."""
-    return " ".join(message.partition("is forbidden: ")[2].split()) or pull_reason(message)
+    return one_line(message.partition("is forbidden: ")[2]) or pull_reason(message)
 
 
 def brief(message: str) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from kuberay.diagnosis import Diagnosis, diagnose, serves_as_specified
 from kuberay.errors import CannotHeal, OutOfPatience, WaitError, WaitTimeout
-from kuberay.findings import Finding
+from kuberay.finding import Finding
 from kuberay.observed import Observed, RayService
 
 

@@ -25,6 +25,7 @@ from kuberay.reading import observe
 _PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _LOST_AFTER_S = 120.0
+_LEAVE_S = 1.0
 
 
 def sources(name: str) -> dict[Kind, dict[str, str]]:
@@ -133,7 +134,7 @@ class _Reflector:
         self._stopped.set()
         if watch := self._watch:
             watch.interrupt()
-        self._thread.join()
+        self._thread.join(_LEAVE_S)  # it may be waiting for a server that does not answer
 
     def items(self) -> list[Object]:
         with self._lock:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from contextlib import suppress
 
 import click
 from rich.console import Console
@@ -38,7 +39,8 @@ def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
 
 
 def _watch(api: RayServiceApi, name: str) -> None:
-    with Live(auto_refresh=False, screen=sys.stdout.isatty()) as live:
+    live = Live(auto_refresh=False, screen=sys.stdout.isatty())
+    with suppress(KeyboardInterrupt), live:
         for found in api.watch_ray_service_status(name):
             live.update(table.render(name, found), refresh=True)
 
@@ -82,21 +84,30 @@ def wait_for(api: RayServiceApi, name: str, bounds: Limits) -> None:
 @click.command(name="logs")
 @click.argument("which", type=click.Choice(["head", "workers", "sidecar"]))
 @name_argument
+@click.option("-c", "--container", default="", help="Another container of the same pods.")
 @click.option("-f", "--follow", is_flag=True, help="Go on, with pods that come later as well.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only the last lines of each container.")
 @click.option("-p", "--previous", is_flag=True, help="Of the run before the last restart.")
 @click.pass_obj
 def show_logs(
-    cluster: Cluster, which: str, name: str, follow: bool, tail: int | None, previous: bool
+    cluster: Cluster,
+    which: str,
+    name: str,
+    container: str,
+    follow: bool,
+    tail: int | None,
+    previous: bool,
 ) -> None:
     """Of the head, of the workers, or of the engines beside them."""
     objects = cluster.api().objects
     options = {"tailLines": str(tail)} if tail is not None else {}
     if previous:
         options["previous"] = "true"
+    selection = logs.Selection(which, container)
     if follow:
-        lines = logs.Follower(objects, name, which, options).lines()
+        lines = logs.Follower(objects, name, selection, options).lines()
     else:
-        lines = logs.read(objects, name, which, options)
-    for line in lines:
-        click.echo(f"{line.source.pod} {line.text}")
+        lines = logs.read(objects, name, selection, options)
+    with suppress(KeyboardInterrupt):
+        for line in lines:
+            click.echo(f"{line.source.pod} {line.text}")

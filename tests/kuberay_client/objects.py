@@ -75,9 +75,11 @@ def pod(
     cluster: str = "llm-a",
     role: str = "worker",
     ready: bool = False,
+    sidecars: tuple[str, ...] = ("ollama",),
     **status: Any,
 ) -> Object:
-    """A pod whose first container is Ray's; those with `sidecar` come before it."""
+    """A pod whose first container is Ray's; those with `sidecar` come before it, and go on if
+    they are among the `sidecars`."""
     init = [each for each in containers if each["sidecar"]]
     return {
         "apiVersion": "v1",
@@ -93,7 +95,15 @@ def pod(
                 "ray.io/node-type": role,
             },
         },
-        "spec": {"initContainers": [{"name": e["name"], "restartPolicy": "Always"} for e in init]},
+        "spec": {
+            "initContainers": [
+                {
+                    "name": e["name"],
+                    **({"restartPolicy": "Always"} if e["name"] in sidecars else {}),
+                }
+                for e in init
+            ]
+        },
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": str(ready)}],

@@ -304,6 +304,7 @@ def test_logs(run: Run, cluster: Cluster) -> None:
     cluster.store.put("pods", pod("w3", container(state="waiting", reason="PodInitializing")))
     cluster.logs["w1", "ray-worker"] = ["1 hello"]
     assert run("logs", "sidecar", "--tail", "1").stdout == "w1 ready\nw2 ready\n"
+    assert run("logs", "workers", "-c", "ollama", "--tail", "1").stdout == "w1 ready\nw2 ready\n"
     workers = run("logs", "workers").stdout.splitlines()
     assert workers[0] == "w1 hello"
     assert workers[1].startswith("w3 (no log: container")

@@ -14,12 +14,15 @@ LAYERS = [
     ["client"],
     ["waiting", "watching", "deletion", "logs", "rehearsal", "manifests"],
     ["diagnosis"],
-    ["findings"],
+    ["service_rules", "pod_rules"],
     ["reading", "events", "changes", "objects"],
     ["observed", "serve_config", "api_server", "connection"],
-    ["sentences", "errors"],
+    ["finding", "sentences", "errors"],
 ]
-PURE = {"observed", "reading", "events", "sentences", "findings", "diagnosis", "waiting", "changes"}
+PURE = {
+    *("observed", "reading", "events", "sentences", "finding", "service_rules", "pod_rules"),
+    *("diagnosis", "waiting", "changes", "serve_config"),
+}
 NETWORK = {"kubernetes", "urllib3", "kuberay.api_server", "kuberay.objects", "time", "threading"}
 
 

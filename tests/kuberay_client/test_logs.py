@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from kuberay.client import RayServiceApi
-from kuberay.logs import Follower, Line
+from kuberay.logs import Follower, Line, Selection
 from tests.kuberay_client.objects import container, pod, ray_cluster, ray_service, serving
 from tests.support.kubernetes.server import ApiServer, Cluster
 
@@ -16,7 +16,7 @@ def lines(api: RayServiceApi, cluster: Cluster) -> Iterator[Iterator[Line]]:
     cluster.store.put("rayservices", ray_service(serving()))
     cluster.store.put("rayclusters", ray_cluster())
     add(cluster, "w1", "1 loading")
-    following = Follower(api.objects, "llm", "sidecar", {}, look_every_s=0.1).lines()
+    following = Follower(api.objects, "llm", Selection("sidecar"), {}, look_every_s=0.1).lines()
     yield following
     following.close()
 

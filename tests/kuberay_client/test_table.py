@@ -11,7 +11,7 @@ from kuberay.diagnosis import diagnose
 from kuberay.events import notable
 from kuberay.observed import Observed
 from tests.kuberay_client.objects import container, event, pod, ray_service, serving
-from tests.kuberay_client.test_findings import seen
+from tests.kuberay_client.test_rules import seen
 from tests.support.kubernetes.recordings import NAMES, Recording, needed
 
 

@@ -9,7 +9,7 @@ from kuberay.errors import CannotHeal, OutOfPatience, WaitError, WaitTimeout
 from kuberay.observed import Observed
 from kuberay.waiting import Limits, Wait
 from tests.kuberay_client.objects import container, event, pod, ray_service, serving
-from tests.kuberay_client.test_findings import NOW, seen
+from tests.kuberay_client.test_rules import NOW, seen
 
 LIMITS = Limits(patience_s=300, timeout_s=1800, settle_s=5)
 LOADING = pod("w1", container("ollama", "running", True, ready=False))

@@ -109,6 +109,26 @@ POD_TROUBLE = [
         id="crash loop",
     ),
     pytest.param(
+        pod(
+            "w1",
+            {**container("pull", "terminated", True, exitCode=1, message="a\nno space left\n")},
+            container(state="waiting", reason="PodInitializing"),
+            phase="Failed",
+            sidecars=(),
+        ),
+        (),
+        "pod w1: init container pull failed (exit code 1): no space left",
+        "logs workers --container pull",
+        id="init container",
+    ),
+    pytest.param(
+        pod("w1", container("ollama", "waiting", True, reason="PodInitializing")),
+        (event("Pulling", 'Pulling image "ollama/ollama:1"', type="Normal"),),
+        "pod w1: image ollama/ollama:1 is being pulled, for 60 s now",
+        "pre-pull Job",
+        id="image on its way",
+    ),
+    pytest.param(
         pod("w1", container(state="terminated", reason="OOMKilled", exitCode=137)),
         (),
         "worker w1 is lost: its Ray container ended (OOMKilled)",

@@ -1,106 +1,30 @@
-"""The rules of a diagnosis: each looks at one kind of trouble and names it, or says nothing.
+"""Rules about the pods and their containers, in the order in which a pod comes to life.
 
-They stand in the order of causes: what a rule finds explains what those below it find.
+A rule looks at one kind of trouble and names it, or says nothing.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
 
 from kuberay.events import about, latest
-from kuberay.observed import HEAD, WORKER, Application, Container, Observed, Pod, Serving
+from kuberay.finding import Finding
+from kuberay.observed import HEAD, WORKER, Container, Observed, Pod
 from kuberay.sentences import (
     exit_words,
     first_sentence,
     image_in,
     last_line,
     pull_reason,
-    refusal,
     scheduler_reason,
 )
 
-_OPERATOR_WITHIN = timedelta(seconds=20)
 _REMEMBERED = timedelta(minutes=2)
-_HEAD_STARTS = timedelta(seconds=15)
+_PULL_SHOWS = timedelta(seconds=5)
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+_PULLING = {"Pulling", "Pulled", "Failed", "BackOff"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _VOLUMES = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"}
-_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster"}
-_NOT_CREATED = {"FailedToCreateHeadPod", "FailedToCreateWorkerPod", "FailedToCreateRayCluster"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`cause` and `advice` are one line each. A fatal one can't heal without a change of the spec;
-    `about` names the object, so that the same trouble is recognised a moment later."""
-
-    kind: str
-    about: str
-    cause: str
-    advice: str
-    is_fatal: bool = False
-
-
-def invalid_spec(observed: Observed) -> Iterator[Finding]:
-    """The operator itself refuses the spec, or has given up on it."""
-    service = observed.service
-    ready = service.condition("Ready") if service else None
-    if service is None or ready is None or ready.generation < service.generation:
-        return
-    if ready.reason == "ValidationFailed":
-        advice = "correct the manifest and deploy it again"
-        yield Finding("invalid", service.name, f"invalid spec: {ready.message}", advice, True)
-    if ready.reason == "InitializingTimeout":
-        advice = "find the cause below; then delete it and deploy again"
-        cause = f"the operator gave up: {ready.message}"
-        yield Finding("gave-up", service.name, cause, advice, True)
-
-
-def suspended(observed: Observed) -> Iterator[Finding]:
-    if observed.service and observed.service.is_suspended:
-        advice = "set spec.suspend to false and deploy again"
-        yield Finding("suspended", observed.service.name, "it is suspended", advice, True)
-
-
-def failed_applications(observed: Observed) -> Iterator[Finding]:
-    """Serve could not build or start an application: a new spec has to come."""
-    service = observed.service
-    if service is None or not service.is_observed:
-        return
-    for serving in (service.pending, service.active):
-        for each in serving.applications:
-            if each.status == "DEPLOY_FAILED":
-                yield _failed(each, serving, observed)
-
-
-def _failed(application: Application, serving: Serving, observed: Observed) -> Finding:
-    service = observed.service
-    said = [d.message for d in application.deployments if d.status == "DEPLOY_FAILED" and d.message]
-    cause = f"application {application.name}: {last_line(said[0] if said else application.message)}"
-    advice = "correct import_path, args or code; then update-config, or upgrade to a new image"
-    if service and service.active.cluster and serving.cluster == service.pending.cluster:
-        advice = f"{service.active.cluster} still serves: rollback, or {advice}"
-    return Finding("deploy-failed", application.name, cause, advice, True)
-
-
-def no_operator(observed: Observed) -> Iterator[Finding]:
-    """Nobody has looked at it for a while."""
-    service = observed.service
-    if service is None or service.observed_generation or service.conditions:
-        return
-    if observed.at - service.created_at > _OPERATOR_WITHIN:
-        cause = "no operator has taken notice of it"
-        advice = "install the KubeRay operator, and let it watch this namespace"
-        yield Finding("no-operator", service.name, cause, advice)
-
-
-def not_created(observed: Observed) -> Iterator[Finding]:
-    """The API server refuses pods: a quota, a policy, an admission webhook."""
-    for event in latest(observed, _NOT_CREATED | _CREATED):
-        if event.reason in _NOT_CREATED:
-            cause = f"no pod for {event.name}: {refusal(event.message)}"
-            advice = "look at the namespace's quotas, pod security level and webhooks"
-            yield Finding("not-created", event.name, cause, advice)
+_BACK_SOON = "wait: it comes back by itself and loads its model again"
 
 
 def images(observed: Observed) -> Iterator[Finding]:
@@ -111,6 +35,21 @@ def images(observed: Observed) -> Iterator[Finding]:
             cause = f"pod {pod.name}: image {image} of {container.name} can't be pulled: {why}"
             advice = "check the image's name and tag, the registry and imagePullSecrets"
             yield Finding("image", f"{pod.name}/{container.name}", cause, advice)
+
+
+def pulling(observed: Observed) -> Iterator[Finding]:
+    """An image on its way: normal on a new node, and it may take minutes."""
+    for pod in observed.pods:
+        said = [each for each in about(observed, pod) if each.reason in _PULLING]
+        waits = any(each.state == "waiting" for each in pod.containers)
+        if not said or said[-1].reason != "Pulling" or not waits or pod.is_deleting:
+            continue
+        passed = observed.at - said[-1].at
+        if passed > _PULL_SHOWS:
+            image, seconds = image_in(said[-1].message), int(passed.total_seconds())
+            cause = f"pod {pod.name}: image {image} is being pulled, for {seconds} s now"
+            advice = "wait; the pre-pull Job brings images to nodes beforehand"
+            yield Finding("pulling", f"{pod.name}/{image}", cause, advice)
 
 
 def configurations(observed: Observed) -> Iterator[Finding]:
@@ -177,10 +116,25 @@ def _lost(name: str, role: str, how: str, reason: str) -> Finding:
     return Finding("lost", name, cause, _memory_advice(reason) or advice)
 
 
+def failed_init(observed: Observed) -> Iterator[Finding]:
+    """An init container that fails ends its pod: Ray's pods are never restarted, but replaced."""
+    for pod, container in _containers(observed):
+        failed = container.state == "terminated" and container.exit_code
+        if failed and container.is_init and not container.is_sidecar:
+            how = exit_words(container.exit_code, container.reason)
+            said = f": {last_line(container.message)}" if container.message else ""
+            cause = f"pod {pod.name}: init container {container.name} failed ({how}){said}"
+            advice = f"read its log: logs workers --container {container.name}"
+            about_it = f"{pod.group}/{container.name}"
+            yield Finding("init", about_it, cause, _memory_advice(container.reason) or advice)
+
+
 def restarting(observed: Observed) -> Iterator[Finding]:
     """A sidecar (or another container) that has ended, or is back and not ready yet."""
     for pod, container in _containers(observed):
         if container is pod.ray or container.is_ready or pod.ray_has_ended:
+            continue
+        if pod.phase == "Failed":
             continue
         ended = container.state == "terminated" and container.exit_code
         looping = container.reason == "CrashLoopBackOff"
@@ -198,9 +152,6 @@ def restarting(observed: Observed) -> Iterator[Finding]:
         yield Finding(
             "restarting", f"{pod.name}/{container.name}", cause, _memory_advice(reason) or advice
         )
-
-
-_BACK_SOON = "wait: it comes back by itself and loads its model again"
 
 
 def _memory_advice(reason: str) -> str:
@@ -244,67 +195,7 @@ def volumes(observed: Observed) -> Iterator[Finding]:
             yield Finding("volume", pod.name, cause, advice)
 
 
-def heads(observed: Observed) -> Iterator[Finding]:
-    """The head of the serving cluster is away: workers answer, nothing scales."""
-    service = observed.service
-    if service is None or not service.active.cluster or service.is_deleting:
-        return
-    of_active = [p for p in observed.pods if p.cluster == service.active.cluster]
-    if of_active and not any(p.role == HEAD and p.is_ready for p in of_active):
-        cause = f"the head of {service.active.cluster} is not ready: nothing scales meanwhile"
-        advice = "wait: it comes back, workers serve on; else read its log: logs head"
-        yield Finding("head", service.active.cluster, cause, advice)
-
-
-def refused_configs(observed: Observed) -> Iterator[Finding]:
-    """Ray's dashboard does not take the Serve config; at a head's start that passes."""
-    last = latest(observed, {"FailedToUpdateServeApplications", "UpdatedServeApplications"})
-    for event in last:
-        if event.is_warning and observed.at - event.at > _HEAD_STARTS:
-            cause = f"the Serve config is not accepted: {pull_reason(event.message)}"
-            advice = "if that stays, correct serveConfigV2, or let the operator reach port 8265"
-            yield Finding("config-refused", event.name, cause, advice)
-
-
-def deployments(observed: Observed) -> Iterator[Finding]:
-    """What Serve itself says of a deployment or an application."""
-    service = observed.service
-    for serving in (service.pending, service.active) if service else ():
-        for application in serving.applications:
-            for each in application.deployments:
-                if each.message and each.status not in ("HEALTHY", "DEPLOY_FAILED"):
-                    cause = f"deployment {each.name} {each.status}: {_said(each.message)}"
-                    yield Finding("deployment", each.name, cause, _REPLICAS)
-
-
-_REPLICAS = "wait for a worker with free resources; else compare what replicas ask with the groups"
-
-
-def _said(message: str) -> str:
-    return last_line(message) if "Traceback" in message else first_sentence(message)
-
-
 def _containers(observed: Observed) -> Iterator[tuple[Pod, Container]]:
     for pod in observed.pods:
         if not pod.is_deleting:
             yield from ((pod, container) for container in pod.containers)
-
-
-RULES: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
-    invalid_spec,
-    suspended,
-    failed_applications,
-    no_operator,
-    not_created,
-    images,
-    configurations,
-    lost_pods,
-    restarting,
-    unscheduled,
-    replaced_pods,
-    starting_probes,
-    volumes,
-    heads,
-    refused_configs,
-    deployments,
-)

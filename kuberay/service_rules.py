@@ -1,0 +1,119 @@
+"""Rules about the RayService, its clusters and its applications.
+
+A rule looks at one kind of trouble and names it, or says nothing.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from kuberay.events import latest
+from kuberay.finding import Finding
+from kuberay.observed import HEAD, Application, Observed, Serving
+from kuberay.sentences import brief, last_line, one_line, pull_reason, refusal
+
+_OPERATOR_WITHIN = timedelta(seconds=20)
+_HEAD_STARTS = timedelta(seconds=15)
+_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster"}
+_NOT_CREATED = {"FailedToCreateHeadPod", "FailedToCreateWorkerPod", "FailedToCreateRayCluster"}
+_REPLICAS = "wait for a worker with free resources; else compare what replicas ask with the groups"
+
+
+def invalid_spec(observed: Observed) -> Iterator[Finding]:
+    """The operator itself refuses the spec, or has given up on it."""
+    service = observed.service
+    ready = service.condition("Ready") if service else None
+    if service is None or ready is None or ready.generation < service.generation:
+        return
+    if ready.reason == "ValidationFailed":
+        advice = "correct the manifest and deploy it again"
+        yield Finding(
+            "invalid", service.name, f"invalid spec: {one_line(ready.message)}", advice, True
+        )
+    if ready.reason == "InitializingTimeout":
+        advice = "find the cause below; then delete it and deploy again"
+        cause = f"the operator gave up: {one_line(ready.message)}"
+        yield Finding("gave-up", service.name, cause, advice, True)
+
+
+def suspended(observed: Observed) -> Iterator[Finding]:
+    if observed.service and observed.service.is_suspended:
+        advice = "set spec.suspend to false and deploy again"
+        yield Finding("suspended", observed.service.name, "it is suspended", advice, True)
+
+
+def failed_applications(observed: Observed) -> Iterator[Finding]:
+    """Serve could not build or start an application: a new spec has to come."""
+    service = observed.service
+    if service is None or not service.is_observed:
+        return
+    for serving in (service.pending, service.active):
+        for each in serving.applications:
+            if each.status == "DEPLOY_FAILED":
+                yield _failed(each, serving, observed)
+
+
+def _failed(application: Application, serving: Serving, observed: Observed) -> Finding:
+    service = observed.service
+    said = [d.message for d in application.deployments if d.status == "DEPLOY_FAILED" and d.message]
+    cause = f"application {application.name}: {last_line(said[0] if said else application.message)}"
+    advice = "correct import_path, args or code; then update-config, or upgrade to a new image"
+    if service and service.active.cluster and serving.cluster == service.pending.cluster:
+        advice = f"{service.active.cluster} still serves: rollback, or {advice}"
+    return Finding("deploy-failed", application.name, cause, advice, True)
+
+
+def no_operator(observed: Observed) -> Iterator[Finding]:
+    """Nobody has looked at it for a while."""
+    service = observed.service
+    if service is None or service.observed_generation or service.conditions:
+        return
+    if observed.at - service.created_at > _OPERATOR_WITHIN:
+        cause = "no operator has taken notice of it"
+        advice = "install the KubeRay operator, and let it watch this namespace"
+        yield Finding("no-operator", service.name, cause, advice)
+
+
+def not_created(observed: Observed) -> Iterator[Finding]:
+    """The API server refuses pods: a quota, a policy, an admission webhook."""
+    for event in latest(observed, _NOT_CREATED | _CREATED):
+        if event.reason in _NOT_CREATED:
+            cause = f"no pod for {event.name}: {refusal(event.message)}"
+            advice = "look at the namespace's quotas, pod security level and webhooks"
+            yield Finding("not-created", event.name, cause, advice)
+
+
+def heads(observed: Observed) -> Iterator[Finding]:
+    """The head of the serving cluster is away: workers answer, nothing scales."""
+    service = observed.service
+    if service is None or not service.active.cluster or service.is_deleting:
+        return
+    of_active = [p for p in observed.pods if p.cluster == service.active.cluster]
+    if of_active and not any(p.role == HEAD and p.is_ready for p in of_active):
+        cause = f"the head of {service.active.cluster} is not ready: nothing scales meanwhile"
+        advice = "wait: it comes back, workers serve on; else read its log: logs head"
+        yield Finding("head", service.active.cluster, cause, advice)
+
+
+def refused_configs(observed: Observed) -> Iterator[Finding]:
+    """Ray's dashboard does not take the Serve config; at a head's start that passes."""
+    last = latest(observed, {"FailedToUpdateServeApplications", "UpdatedServeApplications"})
+    for event in last:
+        if event.is_warning and observed.at - event.at > _HEAD_STARTS:
+            cause = f"the Serve config is not accepted: {pull_reason(event.message)}"
+            advice = "if that stays, correct serveConfigV2, or let the operator reach port 8265"
+            yield Finding("config-refused", event.name, cause, advice)
+
+
+def deployments(observed: Observed) -> Iterator[Finding]:
+    """What Serve itself says of a deployment or an application."""
+    service = observed.service
+    for serving in (service.pending, service.active) if service else ():
+        for application in serving.applications:
+            for each in application.deployments:
+                if each.message and each.status not in ("HEALTHY", "DEPLOY_FAILED"):
+                    cause = f"deployment {each.name} {each.status}: {_said(each.message)}"
+                    yield Finding("deployment", each.name, cause, _REPLICAS)
+
+
+def _said(message: str) -> str:
+    return last_line(message) if "Traceback" in message else brief(message)

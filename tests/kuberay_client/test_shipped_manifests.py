@@ -1,0 +1,60 @@
+"""The client and the manifests that lie beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from kuberay import changes, manifests
+from kuberay.client import RayServiceApi
+from kuberay.deletion import propose_deletion
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(
+    not manifests.DEFAULT.is_file(), reason="kuberay/rayservice.yaml is not there"
+)
+
+
+@pytest.fixture
+def documents() -> list[dict]:
+    return manifests.read(str(manifests.DEFAULT))
+
+
+@pytest.fixture
+def deployed(api: RayServiceApi, documents: list[dict]) -> RayServiceApi:
+    assert {each.verb for each in api.deploy_ray_service(documents)} == {"created"}
+    return api
+
+
+def test_deploying_twice_changes_nothing(deployed: RayServiceApi, documents: list[dict]) -> None:
+    """Every document is as it was."""
+    assert {each.verb for each in deployed.deploy_ray_service(documents)} == {"unchanged"}
+
+
+def test_scaling_finds_the_worker_group(deployed: RayServiceApi) -> None:
+    """By the resource that replicas ask for, without being told."""
+    (group,) = deployed.scale_ray_service("llm", 2, 7)["spec"]["rayClusterConfig"][
+        "workerGroupSpecs"
+    ]
+    assert (group["minReplicas"], group["maxReplicas"]) == (2, 7)
+
+
+def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
+    """No container keeps an image of before."""
+    change = changes.upgraded(image="new-ray:1", sidecar_image="new-ollama:1")
+    cluster = deployed.propose_change("llm", change).after["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    pods = [group["template"]["spec"] for group in groups]
+    containers = [c for pod in pods for c in [*pod.get("initContainers", []), *pod["containers"]]]
+    assert {each["image"] for each in containers} == {"new-ray:1", "new-ollama:1"}
+
+
+def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[dict]) -> None:
+    """Made in the cluster by a Job, it is in no manifest; the README names the same Secret."""
+    service = manifests.ray_service(documents)
+    redis = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    secret = redis["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}
+    list(deployed.deploy_ray_service([body]))
+    doomed = [str(each) for each in propose_deletion(deployed.objects, documents)]
+    assert (doomed[0], doomed[-1]) == ("rayservices llm", f"secrets {secret}")
+    assert f"kubectl delete secret {secret} " in (ROOT / "README.md").read_text()

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kuberay import manifests
-from kuberay.api_server import ApiServer
-from kuberay.changes import Change, Proposal, previous_spec, propose, scaled
-from kuberay.connection import connect
-from kuberay.diagnosis import Diagnosis, diagnose
+from kuberay.access.api_server import ApiServer
+from kuberay.access.connection import connect
+from kuberay.access.objects import RAY_SERVICES, Objects, Server
+from kuberay.access.rehearsal import Rehearsal
+from kuberay.changes import manifests
+from kuberay.changes.edits import Change, Proposal, previous_spec, propose, scaled
+from kuberay.changes.manifests import Applied
 from kuberay.errors import Conflict
-from kuberay.manifests import Applied
-from kuberay.objects import RAY_SERVICES, Objects, Server
-from kuberay.observed import Observed
-from kuberay.rehearsal import Rehearsal
-from kuberay.waiting import Limits, Wait
-from kuberay.watching import Watcher, look
+from kuberay.status.diagnosis import Diagnosis, diagnose
+from kuberay.status.observed import Observed
+from kuberay.status.waiting import Limits, Wait
+from kuberay.status.watching import Watcher, look
 
 Object = dict[str, Any]
 

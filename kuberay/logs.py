@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 
-from kuberay.api_server import Stream
+from kuberay.access.api_server import Stream
+from kuberay.access.objects import Objects
 from kuberay.errors import ApiError
-from kuberay.objects import Objects
-from kuberay.observed import HEAD, WORKER, Observed, Pod
-from kuberay.watching import look
+from kuberay.status.observed import HEAD, WORKER, Observed, Pod
+from kuberay.status.watching import look
 
 _FULL_S = 0.5
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from kuberay import changes, deletion, manifests
-from kuberay.changes import Change, Proposal
+from kuberay.changes import deletion, edits, manifests
+from kuberay.changes.edits import Change, Proposal
 from kuberay.client import RayServiceApi
 from kuberay.commands.options import (
     Cluster,
@@ -17,7 +17,7 @@ from kuberay.commands.options import (
     timeout_option,
 )
 from kuberay.commands.reading import wait_for
-from kuberay.waiting import Limits
+from kuberay.status.waiting import Limits
 
 _manifests = click.option(
     "-f",
@@ -72,9 +72,7 @@ def scale(
     bounds: Limits | None,
 ) -> None:
     """Set the bounds of replicas and of their worker group's pods, in place."""
-    _change(
-        cluster, name, changes.scaled(low, high, deployment, application, group), sending, bounds
-    )
+    _change(cluster, name, edits.scaled(low, high, deployment, application, group), sending, bounds)
 
 
 @click.command()
@@ -87,7 +85,7 @@ def update_config(
     cluster: Cluster, file: Path, name: str, sending: Sending, bounds: Limits | None
 ) -> None:
     """Replace serveConfigV2 by a Serve config file, in place."""
-    _change(cluster, name, changes.configured(file.read_text()), sending, bounds)
+    _change(cluster, name, edits.configured(file.read_text()), sending, bounds)
 
 
 @click.command()
@@ -103,7 +101,7 @@ def apply_plan(
 
     Applications and deployments are found by their names; worker groups follow the bounds.
     """
-    _change(cluster, name, changes.planned(file.read_text()), sending, bounds)
+    _change(cluster, name, edits.planned(file.read_text()), sending, bounds)
 
 
 @click.command()
@@ -135,9 +133,9 @@ def upgrade(
 
     The old cluster serves until then. If the new one can't, `rollback` ends the attempt.
     """
-    change = changes.upgraded(image, ray_version, sidecar_image, strategy)
+    change = edits.upgraded(image, ray_version, sidecar_image, strategy)
     if source:
-        change = changes.replaced(manifests.ray_service(manifests.read(source)))
+        change = edits.replaced(manifests.ray_service(manifests.read(source)))
     _change(cluster, name, change, sending, bounds)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kuberay.client import RayServiceApi
-from kuberay.waiting import Limits
+from kuberay.status.waiting import Limits
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 

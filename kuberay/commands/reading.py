@@ -9,11 +9,12 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from kuberay import logs, table
+from kuberay import logs
 from kuberay.client import RayServiceApi, Status
+from kuberay.commands import table
 from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
-from kuberay.waiting import Limits
+from kuberay.status.waiting import Limits
 
 
 @click.command()

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from kuberay.client import RayServiceApi
+from tests.support.kubernetes.cluster import Cluster
 from tests.support.kubernetes.recordings import CRD
 from tests.support.kubernetes.schema import Schema
-from tests.support.kubernetes.server import ApiServer, Cluster
+from tests.support.kubernetes.server import ApiServer
 
 MANIFESTS = Path(__file__).with_name("manifests") / "rayservice.yaml"
 

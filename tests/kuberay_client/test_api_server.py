@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from kuberay import errors
-from kuberay.api_server import ApiServer
-from kuberay.connection import Connection, connect
-from kuberay.objects import EVENTS, PODS, RAY_SERVICES, SECRETS, Objects
+from kuberay.access.api_server import ApiServer
+from kuberay.access.connection import Connection, connect
+from kuberay.access.objects import EVENTS, PODS, RAY_SERVICES, SECRETS, Objects
 from tests.kuberay_client.objects import event, pod, ray_service
 from tests.support.kubernetes import certificate
+from tests.support.kubernetes.cluster import Cluster, Fault
 from tests.support.kubernetes.server import ApiServer as StandIn
-from tests.support.kubernetes.server import Cluster, Fault
 
 
 class Pauses(list[float]):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kuberay import changes
-from kuberay.changes import PREVIOUS, merge_patch, propose
+from kuberay.changes import edits
+from kuberay.changes.edits import PREVIOUS, merge_patch, propose
 from kuberay.errors import ChangeError
 
 
@@ -32,7 +32,7 @@ def group_of(spec: dict[str, Any]) -> dict[str, Any]:
 
 def test_scale_sets_replicas_and_pods(live: dict[str, Any]) -> None:
     """The deployment's bounds and the group's are the same; everything else stays."""
-    after = propose(live, changes.scaled(2, 8, "pool")).after
+    after = propose(live, edits.scaled(2, 8, "pool")).after
     (deployment,) = config_of(after)["deployments"]
     assert deployment["autoscaling_config"]["min_replicas"] == 2
     assert deployment["autoscaling_config"]["max_replicas"] == 8
@@ -43,7 +43,7 @@ def test_scale_sets_replicas_and_pods(live: dict[str, Any]) -> None:
 
 def test_scale_keeps_what_the_builder_sets(live: dict[str, Any]) -> None:
     """Serve replaces an autoscaling_config as a whole, so an override has all of it."""
-    (deployment,) = config_of(propose(live, changes.scaled(2, 8, "pool")).after)["deployments"]
+    (deployment,) = config_of(propose(live, edits.scaled(2, 8, "pool")).after)["deployments"]
     scaling = deployment["autoscaling_config"]
     assert scaling["target_ongoing_requests"] == 4  # the engine's slots
     assert scaling["downscale_delay_s"] == 300  # from args
@@ -52,8 +52,8 @@ def test_scale_keeps_what_the_builder_sets(live: dict[str, Any]) -> None:
 
 def test_scale_twice_edits_the_override(live: dict[str, Any]) -> None:
     """The second time there is an override already, and only the bounds change."""
-    live["spec"] = propose(live, changes.scaled(2, 8, "pool")).after
-    proposal = propose(live, changes.scaled(2, 9, "pool"))
+    live["spec"] = propose(live, edits.scaled(2, 8, "pool")).after
+    proposal = propose(live, edits.scaled(2, 9, "pool"))
     changed = [line for line in proposal.diff.splitlines() if line[0] in "+-"][2:]
     assert [line.split() for line in changed] == [
         ["-", "max_replicas:", "8"],
@@ -76,7 +76,7 @@ def test_scale_twice_edits_the_override(live: dict[str, Any]) -> None:
 def test_scale_refuses(live: dict[str, Any], arguments: tuple, message: str) -> None:
     """What can't be done is said before anything is sent."""
     with pytest.raises(ChangeError, match=message):
-        propose(live, changes.scaled(*arguments))
+        propose(live, edits.scaled(*arguments))
 
 
 def test_scale_asks_which_group(live: dict[str, Any]) -> None:
@@ -84,8 +84,8 @@ def test_scale_asks_which_group(live: dict[str, Any]) -> None:
     groups = live["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     groups.append({**copy.deepcopy(groups[0]), "groupName": "large"})
     with pytest.raises(ChangeError, match="which worker group has pool's pods"):
-        propose(live, changes.scaled(1, 6, "pool"))
-    after = propose(live, changes.scaled(1, 6, "pool", group="large")).after
+        propose(live, edits.scaled(1, 6, "pool"))
+    after = propose(live, edits.scaled(1, 6, "pool", group="large")).after
     most = [each["maxReplicas"] for each in after["rayClusterConfig"]["workerGroupSpecs"]]
     assert most == [4, 6]
 
@@ -103,7 +103,7 @@ applications:
 
 def test_a_plan_is_merged_by_names(live: dict[str, Any]) -> None:
     """Options and arguments of the plan replace ours; what it does not name stays."""
-    after = propose(live, changes.planned(PLAN)).after
+    after = propose(live, edits.planned(PLAN)).after
     application = config_of(after)
     assert application["args"]["engine"]["slots"] == 8
     assert application["args"]["engine"]["kind"] == "attach"
@@ -118,8 +118,8 @@ def test_a_plan_is_merged_by_names(live: dict[str, Any]) -> None:
 
 def test_a_plan_twice_changes_nothing(live: dict[str, Any]) -> None:
     """Merging what is there already leaves the spec as it is."""
-    live["spec"] = propose(live, changes.planned(PLAN)).after
-    assert propose(live, changes.planned(PLAN)).is_empty
+    live["spec"] = propose(live, edits.planned(PLAN)).after
+    assert propose(live, edits.planned(PLAN)).is_empty
 
 
 def test_pools_in_args_are_merged_by_name(live: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_pools_in_args_are_merged_by_name(live: dict[str, Any]) -> None:
     plan = yaml.safe_dump(
         {"applications": [{"name": "llm", "args": {"pools": [{"name": "large", "queue": 3}]}}]}
     )
-    after = propose(live, changes.planned(plan)).after
+    after = propose(live, edits.planned(plan)).after
     assert config_of(after)["args"]["pools"] == [pools[0], {**pools[1], "queue": 3}]
 
 
@@ -138,20 +138,20 @@ def test_pools_in_args_are_merged_by_name(live: dict[str, Any]) -> None:
 def test_no_serve_config(text: str) -> None:
     """A file that is something else is refused before anything is sent."""
     with pytest.raises(ChangeError):
-        changes.configured(text)
+        edits.configured(text)
     with pytest.raises(ChangeError):
-        changes.planned(text)
+        edits.planned(text)
 
 
 def test_the_same_config_in_other_words_changes_nothing(live: dict[str, Any]) -> None:
     """Order and layout of YAML mean nothing."""
     same = json.dumps(yaml.safe_load(live["spec"]["serveConfigV2"]))
-    assert propose(live, changes.configured(same)).is_empty
+    assert propose(live, edits.configured(same)).is_empty
 
 
 def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> None:
     """Head and workers follow --image; the init container that pulls follows its Ollama."""
-    change = changes.upgraded("llm:2", "2.61.0", "ollama/ollama:0.34.0", "NewCluster")
+    change = edits.upgraded("llm:2", "2.61.0", "ollama/ollama:0.34.0", "NewCluster")
     cluster = propose(live, change).after["rayClusterConfig"]
     head = cluster["headGroupSpec"]["template"]["spec"]
     worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
@@ -162,7 +162,7 @@ def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> No
 
 def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
     """And it is bound to the version that was looked at, with the spec of before in a note."""
-    patch = propose(live, changes.upgraded(strategy="None")).patch
+    patch = propose(live, edits.upgraded(strategy="None")).patch
     assert patch["spec"] == {"upgradeStrategy": {"type": "None"}}
     assert patch["metadata"]["resourceVersion"] == "7"
     assert json.loads(patch["metadata"]["annotations"][PREVIOUS]) == live["spec"]
@@ -171,7 +171,7 @@ def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
 def test_a_spec_too_large_leaves_no_note(live: dict[str, Any]) -> None:
     """An annotation has its limits; a note of an older spec must not stay either."""
     live["spec"]["serveConfigV2"] += "#" * 200_000
-    assert propose(live, changes.upgraded(strategy="None")).patch["metadata"]["annotations"] == {
+    assert propose(live, edits.upgraded(strategy="None")).patch["metadata"]["annotations"] == {
         PREVIOUS: None
     }
 
@@ -179,7 +179,7 @@ def test_a_spec_too_large_leaves_no_note(live: dict[str, Any]) -> None:
 def test_nothing_to_go_back_to(live: dict[str, Any]) -> None:
     """Without a note there is no rollback."""
     with pytest.raises(ChangeError, match="no previous spec"):
-        changes.previous_spec(live)
+        edits.previous_spec(live)
 
 
 def test_merge_patches_are_minimal() -> None:

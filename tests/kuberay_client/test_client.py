@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from kuberay import changes, manifests
-from kuberay.changes import PREVIOUS
+from kuberay.access.objects import RAY_SERVICES
+from kuberay.changes import edits, manifests
+from kuberay.changes.edits import PREVIOUS
 from kuberay.client import RayServiceApi
 from kuberay.errors import ChangeError, ConfigurationError, Conflict, Invalid, NotFound
-from kuberay.objects import RAY_SERVICES
-from kuberay.waiting import Limits
+from kuberay.status.waiting import Limits
 from tests.kuberay_client.conftest import MANIFESTS
 from tests.kuberay_client.objects import serving
+from tests.support.kubernetes.cluster import Cluster
 from tests.support.kubernetes.recordings import needed
-from tests.support.kubernetes.server import Cluster
 
 Object = dict[str, Any]
 
@@ -78,9 +78,9 @@ def test_deploying_a_change_notes_what_was_before(
     assert verbs(deployed, changed) == ["configured", "unchanged", "unchanged"]
     live = deployed.get_ray_service("llm")
     assert "enableInTreeAutoscaling" not in live["spec"]["rayClusterConfig"]
-    assert changes.previous_spec(live) == before
+    assert edits.previous_spec(live) == before
     assert verbs(deployed, changed) == ["unchanged"] * 3
-    assert changes.previous_spec(deployed.get_ray_service("llm")) == before
+    assert edits.previous_spec(deployed.get_ray_service("llm")) == before
 
 
 @needed
@@ -119,7 +119,7 @@ def test_a_status_written_meanwhile_is_no_conflict(
     deployed: RayServiceApi, cluster: Cluster
 ) -> None:
     """The operator raises the resource version all the time; the proposal still stands."""
-    proposal = deployed.propose_change("llm", changes.scaled(2, 6, "pool"))
+    proposal = deployed.propose_change("llm", edits.scaled(2, 6, "pool"))
     cluster.store.update(
         "rayservices", "default", "llm", lambda found: found.update(status=serving())
     )
@@ -131,7 +131,7 @@ def test_a_status_written_meanwhile_is_no_conflict(
 
 def test_a_spec_changed_meanwhile_is_a_conflict(deployed: RayServiceApi) -> None:
     """What was shown and confirmed would no longer be what happens."""
-    proposal = deployed.propose_change("llm", changes.scaled(2, 6, "pool"))
+    proposal = deployed.propose_change("llm", edits.scaled(2, 6, "pool"))
     deployed.scale_ray_service("llm", 1, 5)
     with pytest.raises(Conflict, match="somebody else changed the spec"):
         deployed.patch_ray_service(proposal)

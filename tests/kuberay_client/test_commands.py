@@ -21,9 +21,10 @@ from tests.kuberay_client.objects import (
     serving,
 )
 from tests.kuberay_client.test_changes import PLAN
+from tests.support.kubernetes.cluster import Cluster, Fault
 from tests.support.kubernetes.recordings import Recording, needed
 from tests.support.kubernetes.replay import Replay
-from tests.support.kubernetes.server import ApiServer, Cluster, Fault
+from tests.support.kubernetes.server import ApiServer
 
 Run = Callable[..., Result]
 Object = dict[str, Any]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from kuberay.api_server import ApiServer
-from kuberay.connection import connect
+from kuberay.access.api_server import ApiServer
+from kuberay.access.connection import connect
+from kuberay.access.objects import PODS, Objects
 from kuberay.errors import ConfigurationError
-from kuberay.objects import PODS, Objects
 from tests.support.kubernetes.server import ApiServer as StandIn
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kuberay.diagnosis import State, diagnose
+from kuberay.status.diagnosis import State, diagnose
 from tests.support.kubernetes.recordings import NAMES, Recording, needed
 
 pytestmark = needed

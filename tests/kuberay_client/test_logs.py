@@ -7,7 +7,8 @@ import pytest
 from kuberay.client import RayServiceApi
 from kuberay.logs import Follower, Line, Selection
 from tests.kuberay_client.objects import container, pod, ray_cluster, ray_service, serving
-from tests.support.kubernetes.server import ApiServer, Cluster
+from tests.support.kubernetes.cluster import Cluster
+from tests.support.kubernetes.server import ApiServer
 
 
 @pytest.fixture

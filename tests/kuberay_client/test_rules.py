@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from kuberay.diagnosis import Diagnosis, State, diagnose
-from kuberay.observed import Observed
-from kuberay.reading import observe
+from kuberay.status.diagnosis import Diagnosis, State, diagnose
+from kuberay.status.observed import Observed
+from kuberay.status.reading import observe
 from tests.kuberay_client.objects import (
     BORN,
     condition,

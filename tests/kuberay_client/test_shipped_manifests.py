@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kuberay import changes, manifests
+from kuberay.changes import edits, manifests
+from kuberay.changes.deletion import propose_deletion
 from kuberay.client import RayServiceApi
-from kuberay.deletion import propose_deletion
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -40,7 +40,7 @@ def test_scaling_finds_the_worker_group(deployed: RayServiceApi) -> None:
 
 def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
     """No container keeps an image of before."""
-    change = changes.upgraded(image="new-ray:1", sidecar_image="new-ollama:1")
+    change = edits.upgraded(image="new-ray:1", sidecar_image="new-ollama:1")
     cluster = deployed.propose_change("llm", change).after["rayClusterConfig"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     pods = [group["template"]["spec"] for group in groups]

@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from kuberay import table
 from kuberay.client import Status
-from kuberay.diagnosis import diagnose
-from kuberay.events import notable
-from kuberay.observed import Observed
+from kuberay.commands import table
+from kuberay.status.diagnosis import diagnose
+from kuberay.status.events import notable
+from kuberay.status.observed import Observed
 from tests.kuberay_client.objects import container, event, pod, ray_service, serving
 from tests.kuberay_client.test_rules import seen
 from tests.support.kubernetes.recordings import NAMES, Recording, needed

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from kuberay.errors import CannotHeal, OutOfPatience, WaitError, WaitTimeout
-from kuberay.observed import Observed
-from kuberay.waiting import Limits, Wait
+from kuberay.status.observed import Observed
+from kuberay.status.waiting import Limits, Wait
 from tests.kuberay_client.objects import container, event, pod, ray_service, serving
 from tests.kuberay_client.test_rules import NOW, seen
 

@@ -8,12 +8,13 @@ import pytest
 
 from kuberay.client import RayServiceApi, Status
 from kuberay.errors import Forbidden
-from kuberay.observed import Observed
-from kuberay.watching import Watcher, look
+from kuberay.status.observed import Observed
+from kuberay.status.watching import Watcher, look
 from tests.kuberay_client.objects import event, pod, ray_cluster, ray_service, serving
+from tests.support.kubernetes.cluster import Cluster, Fault
 from tests.support.kubernetes.recordings import NAMES, Recording, needed
 from tests.support.kubernetes.replay import Replay
-from tests.support.kubernetes.server import ApiServer, Cluster, Fault
+from tests.support.kubernetes.server import ApiServer
 
 
 @pytest.fixture

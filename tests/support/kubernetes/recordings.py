@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kuberay.observed import Observed
-from kuberay.reading import observe, read_time
+from kuberay.status.observed import Observed
+from kuberay.status.reading import observe, read_time
 
 Object = dict[str, Any]
 

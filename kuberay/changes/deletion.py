@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
+from kuberay.changes.manifests import Object, is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
-from kuberay.manifests import Object, is_ray_service, ray_service
-from kuberay.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
 
 # What others may live in, or what holds the definitions of others, is never ours to delete.
 _NEVER = {"Namespace", "CustomResourceDefinition", "PersistentVolume", "StorageClass"}

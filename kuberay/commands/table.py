@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kuberay.client import Status
-from kuberay.diagnosis import State
-from kuberay.events import notable
-from kuberay.observed import Event, Observed, Pod, RayService, Serving
-from kuberay.sentences import brief, last_line
+from kuberay.status.diagnosis import State
+from kuberay.status.events import notable
+from kuberay.status.observed import Event, Observed, Pod, RayService, Serving
+from kuberay.status.sentences import brief, last_line
 
 _COLOURS = {
     State.RUNNING: "green",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kuberay.observed import (
+from kuberay.status.observed import (
     Application,
     Condition,
     Container,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,6 +26,21 @@ _ERRORS: Mapping[int, type[errors.ApiError]] = {
 _TRIES = 5
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """`path` without host and query; `body` is JSON."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: object = None
+    content_type: str = "application/json"
+
+    @property
+    def url(self) -> str:
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
 
 
 class Stream:
@@ -66,31 +82,24 @@ class ApiServer:
         self._timeout_s = timeout_s
         self._pause = pause
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
+    def call(self, request: Request) -> dict[str, Any]:
         """The JSON object that the server answers. Raises ApiError."""
         pause_s = _FIRST_PAUSE_S
         for left in reversed(range(_TRIES)):
             try:
                 with _translated():
-                    return self._once(method, path, query, body, content_type)
+                    return self._once(request)
             except (errors.TooManyRequests, errors.ServerFailure, errors.Unreachable) as exc:
-                if not left or not _may_repeat(method, exc):
+                if not left or not _may_repeat(request.method, exc):
                     raise
                 self._pause(min(exc.retry_after_s or pause_s, _LONGEST_PAUSE_S))
                 pause_s *= 2
         raise AssertionError("unreachable")
 
-    def stream(self, path: str, query: Mapping[str, str], idle_s: float) -> Stream:
-        """A GET whose answer goes on; a silence of `idle_s` seconds ends it. Raises ApiError."""
+    def stream(self, request: Request, idle_s: float) -> Stream:
+        """An answer that goes on; a silence of `idle_s` seconds ends it. Raises ApiError."""
         with _translated():
-            response = self._send("GET", path, query, None, "application/json", idle_s)
+            response = self._send(request, idle_s)
             if response.status >= 300:
                 raise _error(response, response.data)
         return Stream(response)
@@ -98,15 +107,8 @@ class ApiServer:
     def close(self) -> None:
         self._client.close()
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: object,
-        content_type: str,
-    ) -> dict[str, Any]:
-        response = self._send(method, path, query or {}, body, content_type, self._timeout_s)
+    def _once(self, request: Request) -> dict[str, Any]:
+        response = self._send(request, self._timeout_s)
         content = response.data
         if response.status >= 300:
             raise _error(response, content)
@@ -116,26 +118,16 @@ class ApiServer:
             raise errors.ServerFailure(f"the API server's answer is no JSON: {exc}") from exc
         return answer
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: object,
-        content_type: str,
-        read_s: float,
-    ) -> urllib3.HTTPResponse:
-        url = f"{path}?{urlencode(query)}" if query else path
-        headers = {"Accept": "application/json", "Content-Type": content_type}
-        parts = self._client.param_serialize(
-            method, url, header_params=headers, auth_settings=["BearerToken"]
+    def _send(self, request: Request, read_s: float) -> urllib3.HTTPResponse:
+        method, url, headers, *_ = self._client.param_serialize(
+            request.method,
+            request.url,
+            header_params={"Accept": "application/json", "Content-Type": request.content_type},
+            auth_settings=["BearerToken"],
         )
+        timeouts = (self._timeout_s, read_s)
         answer = self._client.call_api(
-            parts[0],
-            parts[1],
-            parts[2],
-            body,
-            _request_timeout=(self._timeout_s, read_s),
+            method, url, headers, request.body, _request_timeout=timeouts
         )
         response: urllib3.HTTPResponse = answer.response
         return response

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from kuberay.changes import PREVIOUS, remembering
+from kuberay.access.objects import Objects
+from kuberay.changes.edits import PREVIOUS, remembering
 from kuberay.errors import ConfigurationError
-from kuberay.objects import Objects
 
 Object = dict[str, Any]
 
-DEFAULT = Path(__file__).with_name("rayservice.yaml")
+DEFAULT = Path(__file__).parents[1] / "rayservice.yaml"
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 
 

@@ -1,6 +1,6 @@
 """Which of the events that Kubernetes and the operator send matter."""
 
-from kuberay.observed import Event, Observed, Pod
+from kuberay.status.observed import Event, Observed, Pod
 
 # The operator repeats these until they succeed; at a head's start the first ones always fail.
 _UPDATED = {"FailedToUpdateServeApplications": "UpdatedServeApplications"}

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kuberay import pod_rules, service_rules
-from kuberay.finding import Finding
-from kuberay.observed import Observed, RayService
+from kuberay.status import pod_rules, service_rules
+from kuberay.status.finding import Finding
+from kuberay.status.observed import Observed, RayService
 
 # In the order of causes: what a rule finds explains what those below it find.
 RULES: tuple[Callable[[Observed], Iterator[Finding]], ...] = (

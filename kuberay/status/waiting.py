@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from kuberay.diagnosis import Diagnosis, diagnose, serves_as_specified
 from kuberay.errors import CannotHeal, OutOfPatience, WaitError, WaitTimeout
-from kuberay.finding import Finding
-from kuberay.observed import Observed, RayService
+from kuberay.status.diagnosis import Diagnosis, diagnose, serves_as_specified
+from kuberay.status.finding import Finding
+from kuberay.status.observed import Observed, RayService
 
 
 @dataclass(frozen=True)

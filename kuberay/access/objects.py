@@ -1,11 +1,11 @@
 """Kubernetes objects of any kind, by the verbs that the client needs. Objects are plain JSON."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kuberay.api_server import Stream
+from kuberay.access.api_server import Request, Stream
 from kuberay.errors import ApiError, ConfigurationError, Expired, NotFound, ServerFailure
 
 Object = dict[str, Any]
@@ -50,16 +50,9 @@ class Change:
 class Server(Protocol):
     """What carries requests: `ApiServer`, or a rehearsal of it."""
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content_type: str = "application/json",
-    ) -> Object: ...
+    def call(self, request: Request) -> Object: ...
 
-    def stream(self, path: str, query: Mapping[str, str], idle_s: float) -> Stream: ...
+    def stream(self, request: Request, idle_s: float) -> Stream: ...
 
 
 class Objects:
@@ -72,7 +65,7 @@ class Objects:
 
     def get(self, kind: Kind, name: str) -> Object:
         """Raises NotFound."""
-        return self._server.call("GET", kind.path(self.namespace, name))
+        return self._server.call(Request("GET", kind.path(self.namespace, name)))
 
     def find(self, kind: Kind, name: str) -> Object | None:
         try:
@@ -89,7 +82,7 @@ class Objects:
         query = {"limit": _PAGE, **selectors}
         while True:
             try:
-                page = self._server.call("GET", kind.path(self.namespace), query)
+                page = self._server.call(Request("GET", kind.path(self.namespace), query))
             except NotFound as exc:
                 raise NotFound(_unknown(kind.group_version), exc.status) from exc
             items += page["items"]
@@ -99,25 +92,29 @@ class Objects:
 
     def create(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
         """Raises Conflict where it exists already, Invalid where it does not fit the schema."""
-        return self._server.call("POST", kind.path(self.namespace), _writing(dry_run), body)
+        return self._server.call(
+            Request("POST", kind.path(self.namespace), _writing(dry_run), body)
+        )
 
     def apply(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
         """Server-side apply: what we no longer name, and nobody else owns, goes."""
         path = kind.path(self.namespace, body["metadata"]["name"])
         query = {**_writing(dry_run), "force": "true"}
-        return self._server.call("PATCH", path, query, body, "application/apply-patch+yaml")
+        return self._server.call(
+            Request("PATCH", path, query, body, "application/apply-patch+yaml")
+        )
 
     def patch(self, kind: Kind, name: str, patch: Object, dry_run: bool = False) -> Object:
         """A JSON merge patch. With a resource version in it, Conflict where that is not current."""
         path = kind.path(self.namespace, name)
         content_type = "application/merge-patch+json"
-        return self._server.call("PATCH", path, _writing(dry_run), patch, content_type)
+        return self._server.call(Request("PATCH", path, _writing(dry_run), patch, content_type))
 
     def delete(self, kind: Kind, name: str, uid: str) -> None:
         """Delete this very object and leave what it owns to Kubernetes. Gone already is fine."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            self._server.call("DELETE", kind.path(self.namespace, name), body=options)
+            self._server.call(Request("DELETE", kind.path(self.namespace, name), body=options))
         except NotFound:
             return
 
@@ -130,13 +127,17 @@ class Objects:
             "timeoutSeconds": str(_WATCH_S),
             **selectors,
         }
-        return Watch(self._server.stream(kind.path(self.namespace), query, _SILENCE_S))
+        return Watch(
+            self._server.stream(Request("GET", kind.path(self.namespace), query), _SILENCE_S)
+        )
 
     def logs(self, pod: str, container: str, follow: bool, **options: str) -> Stream:
         """The log of one container as lines of bytes. Options as in the Kubernetes API."""
         path = PODS.path(self.namespace, pod) + "/log"
         query = {"container": container, "follow": str(follow).lower(), **options}
-        return self._server.stream(path, query, _QUIET_LOG_S if follow else _SILENCE_S)
+        return self._server.stream(
+            Request("GET", path, query), _QUIET_LOG_S if follow else _SILENCE_S
+        )
 
     def kind_of(self, manifest: Object) -> Kind:
         """Asks the server. Raises ConfigurationError where it has no such kind."""
@@ -151,7 +152,7 @@ class Objects:
     def _discover(self, version: str) -> dict[tuple[str, str], Kind]:
         root = "/apis/" if "/" in version else "/api/"
         try:
-            resources = self._server.call("GET", root + version)["resources"]
+            resources = self._server.call(Request("GET", root + version))["resources"]
         except NotFound as exc:
             raise ConfigurationError(_unknown(version)) from exc
         return {

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kuberay import serve_config
+from kuberay.changes import serve_config
 from kuberay.errors import ChangeError
 
 Object = dict[str, Any]

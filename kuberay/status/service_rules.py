@@ -6,10 +6,10 @@ A rule looks at one kind of trouble and names it, or says nothing.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.events import latest
-from kuberay.finding import Finding
-from kuberay.observed import HEAD, Application, Observed, Serving
-from kuberay.sentences import brief, last_line, one_line, pull_reason, refusal
+from kuberay.status.events import latest
+from kuberay.status.finding import Finding
+from kuberay.status.observed import HEAD, Application, Observed, Serving
+from kuberay.status.sentences import brief, last_line, one_line, pull_reason, refusal
 
 _OPERATOR_WITHIN = timedelta(seconds=20)
 _HEAD_STARTS = timedelta(seconds=15)

@@ -6,10 +6,10 @@ A rule looks at one kind of trouble and names it, or says nothing.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.events import about, latest
-from kuberay.finding import Finding
-from kuberay.observed import HEAD, WORKER, Container, Observed, Pod
-from kuberay.sentences import (
+from kuberay.status.events import about, latest
+from kuberay.status.finding import Finding
+from kuberay.status.observed import HEAD, WORKER, Container, Observed, Pod
+from kuberay.status.sentences import (
     exit_words,
     first_sentence,
     image_in,

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
-from kuberay.objects import (
+from kuberay.access.objects import (
     EVENTS,
     PODS,
     RAY_CLUSTERS,
@@ -19,8 +18,9 @@ from kuberay.objects import (
     Objects,
     Watch,
 )
-from kuberay.observed import Observed
-from kuberay.reading import observe
+from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
+from kuberay.status.observed import Observed
+from kuberay.status.reading import observe
 
 _PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0

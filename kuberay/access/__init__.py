@@ -1,0 +1,1 @@
+"""The Kubernetes API: where it is, requests, objects of any kind."""

@@ -1,0 +1,1 @@
+"""What a RayService is doing: observed, diagnosed by rules, waited for. Only watching has I/O."""

@@ -1,0 +1,62 @@
+"""What a stand-in API server keeps, and what tests set and read."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.kubernetes.store import Store
+
+
+@dataclass
+class Fault:
+    """What the next `times` requests that match get instead of an answer.
+
+    `status` 0 closes the connection without a word; `hang_s` holds the answer back; `text` comes
+    in place of JSON.
+    """
+
+    status: int = 0
+    text: str = ""
+    method: str = ".*"
+    path: str = ".*"
+    times: int = 1
+    retry_after: int | None = None
+    hang_s: float = 0.0
+
+    def takes(self, method: str, path: str) -> bool:
+        fits = re.fullmatch(self.method, method) and re.search(self.path, path)
+        return self.times > 0 and bool(fits)
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Cluster:
+    """The stand-in's state, and what tests set and read."""
+
+    store: Store
+    token: str = "token-of-the-tests"
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    logs: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    forbidden: set[str] = field(default_factory=set)
+    page: int | None = None
+
+    @property
+    def writes(self) -> list[Request]:
+        """Requests that change something, in their order."""
+        return [
+            each
+            for each in self.requests
+            if each.method != "GET" and not is_rehearsal(each.query, each.body)
+        ]
+
+
+def is_rehearsal(query: dict[str, str], body: Any) -> bool:
+    return "dryRun" in query or (isinstance(body, dict) and "dryRun" in body)

@@ -1,0 +1,153 @@
+"""HTTP: a request in, an answer, a stream or a fault out."""
+
+import json
+import socket
+import ssl
+import time
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
+from typing import Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+import yaml
+
+from tests.support.kubernetes import answers
+from tests.support.kubernetes.cluster import Cluster, Request
+from tests.support.kubernetes.failures import Refused
+from tests.support.kubernetes.kinds import Address, address
+from tests.support.kubernetes.store import Object
+
+
+class StandIn(Protocol):
+    """The server that a handler belongs to."""
+
+    cluster: Cluster
+
+    def watching(self, connection: socket.socket) -> AbstractContextManager[None]: ...
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    standin: StandIn
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_POST = do_PATCH = do_DELETE = do_PUT = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests look at `Cluster.requests` instead."""
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        length = int(self.headers.get("Content-Length") or 0)
+        text = self.rfile.read(length).decode()
+        cluster = self.standin.cluster
+        try:
+            if self._disturbed(url.path):
+                return
+            body = yaml.safe_load(text) if text else None
+            request = Request(self.command, url.path, query, body)
+            cluster.requests.append(request)
+            self._admit(request)
+            self._serve(request, cluster)
+        except Refused as refused:
+            self._reply(refused.code, refused.status)
+        except (ConnectionError, ssl.SSLError):
+            self.close_connection = True
+
+    def _disturbed(self, path: str) -> bool:
+        fault = next((f for f in self.standin.cluster.faults if f.takes(self.command, path)), None)
+        if fault is None:
+            return False
+        fault.times -= 1
+        time.sleep(fault.hang_s)
+        if not fault.status:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return True
+        if fault.text:
+            self._send(fault.status, "text/html", fault.text.encode())
+            return True
+        refused = Refused(fault.status, "the server is currently unable to handle the request")
+        self._reply(fault.status, refused.status, fault.retry_after)
+        return True
+
+    def _admit(self, request: Request) -> None:
+        cluster = self.standin.cluster
+        if self.headers.get("authorization", "").lower() != f"bearer {cluster.token}":
+            raise Refused(401, "Unauthorized")
+        found = address(request.path)
+        if found and found.plural in cluster.forbidden:
+            raise Refused(
+                403,
+                f'{found.plural} is forbidden: User "test" cannot {request.method.lower()} '
+                f'resource "{found.plural}" in the namespace "{found.namespace}"',
+            )
+
+    def _serve(self, request: Request, cluster: Cluster) -> None:
+        found = address(request.path)
+        if found is None:
+            self._reply(200, answers.resources(request.path))
+        elif found.subresource == "log":
+            self._log(found, request.query)
+        elif request.query.get("watch") == "true":
+            self._watch(found, request.query)
+        elif request.method == "GET":
+            self._reply(200, answers.read(cluster, found, request.query))
+        else:
+            content_type = self.headers.get("Content-Type", "")
+            code = 201 if request.method == "POST" else 200
+            self._reply(code, answers.write(cluster.store, found, request, content_type))
+
+    def _reply(self, code: int, body: Object, retry_after: int | None = None) -> None:
+        wait = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self._send(code, "application/json", json.dumps(body).encode(), wait)
+
+    def _send(
+        self, code: int, content_type: str, content: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _watch(self, found: Address, query: dict[str, str]) -> None:
+        with self.standin.watching(self.connection):
+            self._begin_stream("application/json")
+            for line in answers.changes(self.standin.cluster.store, found, query):
+                self._chunk(json.dumps(line).encode() + b"\n")
+            self._chunk(b"")
+
+    def _log(self, found: Address, query: dict[str, str]) -> None:
+        store, logs = self.standin.cluster.store, self.standin.cluster.logs
+        pod = store.get("pods", found.namespace, found.name)
+        answers.refuse_log(pod, query["container"])
+        with self.standin.watching(self.connection):
+            self._begin_stream("text/plain")
+            sent = 0
+            while True:
+                lines = logs.get((found.name, query["container"]), [])
+                for line in answers.log_lines(lines[sent:], query, sent == 0):
+                    self._chunk(line.encode() + b"\n")
+                sent = len(lines)
+                if query.get("follow") != "true" or not answers.has(store, found):
+                    break
+                with store.changed:
+                    store.changed.wait(0.05)
+            self._chunk(b"")
+
+    def _begin_stream(self, content_type: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.wfile.flush()

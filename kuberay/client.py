@@ -131,6 +131,14 @@ class RayServiceApi:
                 patch = {**patch, "metadata": {**patch["metadata"], "resourceVersion": version}}
         raise Conflict("somebody else changed the spec meanwhile: look again", 409)
 
+    def delete_ray_service(self, name: str) -> None:
+        """The RayService alone; the operator then removes its clusters. Raises NotFound.
+
+        `changes.deletion` goes on with its Redis when they are gone.
+        """
+        uid = self.get_ray_service(name)["metadata"]["uid"]
+        self.objects.delete(RAY_SERVICES, name, uid)
+
     def scale_ray_service(
         self, name: str, low: int, high: int, deployment: str = "pool", group: str | None = None
     ) -> Object:

@@ -8,6 +8,7 @@ from typing import Any
 from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
 from kuberay.changes.manifests import Object, is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
+from kuberay.status.watching import clusters_of
 
 # What others may live in, or what holds the definitions of others, is never ours to delete.
 _NEVER = {"Namespace", "CustomResourceDefinition", "PersistentVolume", "StorageClass"}
@@ -86,8 +87,7 @@ def _delete(objects: Objects, doomed: Doomed, on_progress: Callable[[str], None]
 
 
 def _clusters(objects: Objects, name: str) -> list[str]:
-    selector = f"ray.io/originated-from-crd=RayService,ray.io/originated-from-cr-name={name}"
-    found, _ = objects.list(RAY_CLUSTERS, labelSelector=selector)
+    found, _ = objects.list(RAY_CLUSTERS, labelSelector=clusters_of(name))
     return [each["metadata"]["name"] for each in found]
 
 

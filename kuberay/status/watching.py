@@ -28,11 +28,16 @@ _LOST_AFTER_S = 120.0
 _LEAVE_S = 1.0
 
 
+def clusters_of(name: str) -> str:
+    """The selector of the RayClusters that the operator has made for the RayService `name`."""
+    return f"ray.io/originated-from-crd=RayService,ray.io/originated-from-cr-name={name}"
+
+
 def sources(name: str) -> dict[Kind, dict[str, str]]:
     """What is read for the RayService `name`, with the selectors that keep the answers small."""
     return {
         RAY_SERVICES: {"fieldSelector": f"metadata.name={name}"},
-        RAY_CLUSTERS: {"labelSelector": f"ray.io/originated-from-cr-name={name}"},
+        RAY_CLUSTERS: {"labelSelector": clusters_of(name)},
         PODS: {"labelSelector": "ray.io/is-ray-node=yes"},
         EVENTS: {},
     }

@@ -158,6 +158,14 @@ def test_rollback_of_a_deployment(deployed: RayServiceApi, documents: list[Objec
     assert verbs(deployed, documents)[0] == "configured"
 
 
+def test_deleting_takes_one_object(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """What lies beside the service stays."""
+    deployed.delete_ray_service("llm")
+    assert list(versions(cluster)) == ["llm-redis", "llm-redis-password"]
+    with pytest.raises(NotFound):
+        deployed.delete_ray_service("llm")
+
+
 def test_no_such_service(api: RayServiceApi) -> None:
     """Changing what is not there is NotFound; its status is that it is absent."""
     with pytest.raises(NotFound):

@@ -250,7 +250,8 @@ def test_events_of_others_do_not_count() -> None:
         "fieldsV1": {"f:spec": {}},
     }
     service = ray_service(serving(), managedFields=[changed])
-    assert diagnosis(foreign, event("Unhealthy", probe, "Pod/x1")).cause == ""
+    view = seen(foreign, event("Unhealthy", probe, "Pod/x1"))
+    assert (diagnose(view).cause, view.events) == ("", ())
     assert diagnosis(service, loading, event("Unhealthy", probe, at=BORN)).cause == ""
     later = event("Unhealthy", probe, at="2026-11-24T08:00:31Z")
     assert "model not found" in diagnosis(service, loading, later).cause

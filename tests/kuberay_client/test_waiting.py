@@ -40,6 +40,12 @@ def test_a_service_that_serves_is_there_at_once() -> None:
     assert judge((0, seen())) == (True, 0)
 
 
+def test_a_spec_that_nobody_has_seen_is_not_there() -> None:
+    """While the operator is away the old spec's service is no answer, however long it lasts."""
+    view = seen(ray_service(serving(), generation=3))
+    assert judge((0, view), (600, view)) == (False, 600)
+
+
 def test_a_fresh_change_has_to_settle() -> None:
     """Right after a change the operator still shows the applications' old state."""
     view = seen(recent(serving()))

@@ -46,7 +46,7 @@ def read(cluster: Cluster, found: Address, query: dict[str, str]) -> Object:
 
 def write(store: Store, found: Address, request: Request, content_type: str) -> Object:
     plural, namespace, body = found.plural, found.namespace, request.body
-    dry = is_rehearsal(request.query, body)
+    dry = is_rehearsal(request)
     manager = request.query.get("fieldManager", "unknown")
     if request.method == "POST":
         return store.create(plural, namespace, body, manager, dry)

@@ -51,12 +51,11 @@ class Cluster:
     @property
     def writes(self) -> list[Request]:
         """Requests that change something, in their order."""
-        return [
-            each
-            for each in self.requests
-            if each.method != "GET" and not is_rehearsal(each.query, each.body)
-        ]
+        return [each for each in self.requests if each.method != "GET" and not is_rehearsal(each)]
 
 
-def is_rehearsal(query: dict[str, str], body: Any) -> bool:
-    return "dryRun" in query or (isinstance(body, dict) and "dryRun" in body)
+def is_rehearsal(request: Request) -> bool:
+    """Of a deletion only the options in its body count, where it has one."""
+    if request.method == "DELETE" and request.body:
+        return "dryRun" in request.body
+    return "dryRun" in request.query

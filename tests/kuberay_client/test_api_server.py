@@ -87,11 +87,11 @@ def test_a_creation_is_not_repeated_blindly(
 def test_no_answer_in_time(connection: Connection, cluster: Cluster, pauses: Pauses) -> None:
     """A server that says nothing is given up within the bound of each try."""
     impatient = ApiServer(connection.client, 0.1, pauses)
-    cluster.faults.append(Fault(503, times=99, hang_s=0.4))
+    cluster.faults.append(Fault(503, times=99, hang_s=5))
     began = time.monotonic()
     with pytest.raises(errors.Unreachable, match="does not answer in time"):
         Objects(impatient, "default").get(PODS, "w1")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_nobody_listens(server: StandIn, pauses: Pauses, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`RayServiceApi` and manifests against an API server that validates, conflicts and remembers."""
 
 import copy
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 from kuberay.access.objects import RAY_SERVICES
 from kuberay.changes import edits, manifests
 from kuberay.changes.edits import PREVIOUS
-from kuberay.client import RayServiceApi
+from kuberay.client import RayServiceApi, Status
 from kuberay.errors import ChangeError, ConfigurationError, Conflict, Invalid, NotFound
 from kuberay.status.waiting import Limits
 from tests.kuberay_client.conftest import MANIFESTS
@@ -177,21 +176,20 @@ def test_waiting_until_it_runs(deployed: RayServiceApi, cluster: Cluster) -> Non
     """Each status is told to the caller while it waits."""
     states: list[str] = []
 
-    def operate() -> None:
-        def edit(found: Object) -> None:
-            found["status"] = serving(generation=found["metadata"]["generation"])
+    def tell(status: Status) -> None:
+        """The operator acts as soon as somebody is seen to wait."""
+        if not states:
+            cluster.store.update("rayservices", "default", "llm", serve)
+        states.append(status.diagnosis.state)
 
-        cluster.store.update("rayservices", "default", "llm", edit)
-
-    operator = threading.Timer(0.3, operate)
-    operator.start()
-    limits = Limits(patience_s=10, timeout_s=20, settle_s=0)
-    found = deployed.wait_until_ray_service_running(
-        "llm", limits, lambda status: states.append(status.diagnosis.state)
-    )
-    operator.join()
+    limits = Limits(patience_s=30, timeout_s=60, settle_s=0)
+    found = deployed.wait_until_ray_service_running("llm", limits, tell)
     assert found.diagnosis.state == "running"
     assert (states[0], states[-1]) == ("starting", "running")
+
+
+def serve(found: Object) -> None:
+    found["status"] = serving(generation=found["metadata"]["generation"])
 
 
 @pytest.mark.parametrize(

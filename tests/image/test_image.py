@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 IMAGE = os.environ.get("SERVE_APP_TEST_IMAGE", "")
 BUILDER = os.environ.get("SERVE_APP_TEST_BUILDER", "docker")
 pytestmark = pytest.mark.skipif(not IMAGE, reason="opt-in: make image-check")
-ENGINE = {"SERVE_APP_ENGINE__KIND": "simulated", "RAY_AUTH_MODE": "disabled"}
+ENGINE = {"SERVE_APP_ENGINE__KIND": "simulated"}
 
 
 def docker(*arguments: str) -> str:

@@ -9,8 +9,10 @@ from tests.support.manifests import (
     FILES,
     Object,
     containers,
+    env,
     of_kind,
     pods,
+    ray_services,
     read,
     rendered,
     with_components,
@@ -132,3 +134,19 @@ def test_keys_are_required_of_every_group(component: str, tmp_path: Path) -> Non
         for volume in template["spec"].get("volumes", []):
             if volume["name"] == "api-keys":
                 assert volume["secret"]["optional"] is False
+
+
+@pytest.mark.parametrize(
+    "path", ["prepull.yaml", "load-test/locust.yaml", "load-test/k6.yaml", "fill.yaml"]
+)
+def test_jobs_mean_the_models_of_the_service(path: str) -> None:
+    """Those that rayservice.yaml has, as it stands."""
+    file = Path("components/shared-cache") / path if path == "fill.yaml" else Path(path)
+    (service,) = ray_services(read(Path("rayservice.yaml")))
+    named = {
+        env(container).get("MODELS") or env(container)["MODEL"]
+        for _, template in pods(read(file))
+        for container in containers(template["spec"])
+        if container["name"] != "ray-image"
+    }
+    assert named == {service.args["models"]}

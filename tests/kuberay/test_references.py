@@ -97,9 +97,9 @@ def test_each_shape_is_whole(shape: tuple[Object, ...]) -> None:
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda path: path.name)
-def test_each_component_brings_what_it_names(component: Path, tmp_path: Path) -> None:
+def test_each_component_brings_what_it_names(component: Path) -> None:
     """Added to the plain service."""
-    check(with_components(Path("base"), component, scratch=tmp_path))
+    check(with_components(Path("base"), component))
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -115,9 +115,9 @@ def test_the_one_file_is_the_plain_service() -> None:
 
 @pytest.mark.parametrize("component", ["node-cache", "shared-cache"])
 @pytest.mark.parametrize("shape", ["base", "overlays/pools"])
-def test_a_cache_is_every_workers(component: str, shape: str, tmp_path: Path) -> None:
+def test_a_cache_is_every_workers(component: str, shape: str) -> None:
     """Each group with an Ollama has it, and none a ReadWriteOnce claim."""
-    objects = with_components(Path(shape), Path("components") / component, scratch=tmp_path)
+    objects = with_components(Path(shape), Path("components") / component)
     for name, template in pods(objects):
         for volume in template["spec"].get("volumes", []):
             if volume["name"] == "models":
@@ -127,10 +127,10 @@ def test_a_cache_is_every_workers(component: str, shape: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("component", ["ingress", "gateway-api"])
-def test_keys_are_required_of_every_group(component: str, tmp_path: Path) -> None:
+def test_keys_are_required_of_every_group(component: str) -> None:
     """Of those too whose replicas are the ingress of several pools."""
     parts = [Path("components") / component]
-    for _, template in pods(with_components(Path("overlays/pools"), *parts, scratch=tmp_path)):
+    for _, template in pods(with_components(Path("overlays/pools"), *parts)):
         for volume in template["spec"].get("volumes", []):
             if volume["name"] == "api-keys":
                 assert volume["secret"]["optional"] is False

@@ -48,9 +48,9 @@ def test_kustomizations_are_valid(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_components_fit_on_shapes(shape: str, component: Path, tmp_path: Path) -> None:
+def test_components_fit_on_shapes(shape: str, component: Path) -> None:
     """A component can be added to the plain service and to one with several pools."""
-    check(manifests.with_components(Path(shape), component, scratch=tmp_path))
+    check(manifests.with_components(Path(shape), component))
 
 
 @pytest.mark.parametrize("folder", [*KUSTOMIZATIONS, *FILES], ids=str)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -42,14 +43,16 @@ def rendered(folder: Path) -> tuple[Object, ...]:
     return _kustomize(FOLDER / folder)
 
 
-def with_components(folder: Path, *components: Path, scratch: Path) -> tuple[Object, ...]:
+@lru_cache
+def with_components(folder: Path, *components: Path) -> tuple[Object, ...]:
     """`folder` with components on top, as somebody's own overlay would be."""
-    content = {
-        "resources": [os.path.relpath(FOLDER / folder, scratch)],
-        "components": [os.path.relpath(FOLDER / component, scratch) for component in components],
-    }
-    (scratch / "kustomization.yaml").write_text(yaml.safe_dump(content))
-    return _kustomize(scratch)
+    with TemporaryDirectory() as scratch:
+        content = {
+            "resources": [os.path.relpath(FOLDER / folder, scratch)],
+            "components": [os.path.relpath(FOLDER / part, scratch) for part in components],
+        }
+        (Path(scratch) / "kustomization.yaml").write_text(yaml.safe_dump(content))
+        return _kustomize(Path(scratch))
 
 
 def _kustomize(folder: Path) -> tuple[Object, ...]:

@@ -1,5 +1,6 @@
 """Strict validation: by the API schemas of Kubernetes, and by the CRDs that are at hand."""
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -10,14 +11,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.support.traces import FOLDER
+
 KUBERNETES = "1.34"
 _NAME = "ray.io_rayservices.yaml"
-# Beside the repository, or beside what holds its worktrees; or a CRD exported from a cluster.
-_BESIDE = [parent / "shared" / "data" / _NAME for parent in Path(__file__).parents[3:]]
-_CRD = next(
-    (path for path in [Path(os.environ.get("RAYSERVICE_CRD", "")), *_BESIDE] if path.is_file()),
-    None,
-)
+_NAMED = Path(os.environ.get("RAYSERVICE_CRD", ""))  # one exported from a cluster
+_CRD = next((path for path in (_NAMED, FOLDER / _NAME) if path.is_file()), None)
 # CRDs of others that no package has: Gateway API, Prometheus operator. A folder of files.
 _EXTRA = os.environ.get("EXTRA_CRDS")
 
@@ -34,6 +33,13 @@ class NoSchema(Exception):
 
 def validate(found: dict[str, Any]) -> None:
     """Raise ValidationError at a wrong or unknown field; NoSchema when nothing can be said."""
+    _validate(json.dumps(found))
+
+
+@lru_cache(None)
+def _validate(text: str) -> None:
+    """Once for each: most objects are the same in every shape."""
+    found = json.loads(text)
     group = found["apiVersion"].partition("/")[0]
     if validator := _validators().get((found["apiVersion"], found["kind"])):
         validator.validate(found)

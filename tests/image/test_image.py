@@ -110,14 +110,14 @@ async def test_it_serves(container: Container) -> None:
 
 
 def test_it_has_what_kuberay_runs(container: Container) -> None:
-    """Its probes and its clean-up, found by login shells too, as a user who is not root."""
+    """Probes, clean-up, autoscaler, found by login shells too, as a user who is not root."""
     for shell in ("-c", "-lc"):
         found = container.run("bash", shell, "which bash wget grep timeout ray serve python; id -u")
         assert "/opt/shim/ray" in found
         assert "/opt/venv/bin/python" in found
         assert found.splitlines()[-1] == "1000"
-    module = "from ray._private.gcs_utils import cleanup_redis_storage"
-    container.run("python", "-c", module)
+    for module in ("ray._private.gcs_utils", "ray.autoscaler._private.kuberay.run_autoscaler"):
+        container.run("python", "-c", f"import {module}")
 
 
 def test_its_ray_is_ray(container: Container) -> None:

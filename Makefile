@@ -70,6 +70,22 @@ soak: $(VENV)/.dev ## ten minutes of hang-ups, killed engines and killed replica
 	$(BIN)/python -m tests.bench.soak --topology gateway
 	$(BIN)/python -m tests.bench.soak --topology direct
 
+# Of the image: docker, podman or buildah; more of its flags; a base of your own; extras in it.
+BUILDER ?= $(notdir $(firstword $(shell command -v docker podman buildah)))
+BUILD_FLAGS ?=
+BASE ?=
+EXTRAS ?=
+IMAGE ?= scalable-llm-inference:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: image image-check
+image: ## the container image; EXTRAS=load or embedded, BASE=…, BUILDER=docker, podman or buildah
+	$(BUILDER) build $(BUILD_FLAGS) $(if $(BASE),--build-arg BASE=$(BASE)) \
+		$(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) --tag $(IMAGE) .
+
+image-check: image $(VENV)/.dev ## build it, start the service in it, and ask it something
+	SERVE_APP_TEST_IMAGE=$(IMAGE) SERVE_APP_TEST_BUILDER=$(BUILDER) \
+		$(BIN)/python -m pytest tests/image
+
 clean-ports: $(STAMP) ## stop what a crashed run of ours has left behind
 	$(BIN)/python -m serve_app --clean
 

@@ -217,6 +217,9 @@ class Settings(BaseSettings):
 
     # Who may ask
     api_keys_file: Path | None = Field(None, description="File of `name: key` lines; # comments.")
+    api_keys_optional: bool = Field(
+        False, description="Without that file everybody may ask, until it is there."
+    )
     api_keys: dict[str, SecretStr] = Field({}, description="Keys by name; prefer the file.")
     allowed_hosts: Names = Field(
         (), description="Host names accepted without keys, besides Ollama's; `*` = any."

@@ -8,8 +8,9 @@ from serve_app.api.app import Api, Route
 from serve_app.api.dialect import Bounds
 from serve_app.api.docs import documentation
 from serve_app.api.exchange import Observer
-from serve_app.api.guard import Guard, read_keys
+from serve_app.api.guard import Guard
 from serve_app.api.inference import Dispatcher, Inference
+from serve_app.api.keys import FileKeys, Keys
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.names import ModelNames
 from serve_app.settings import Settings
@@ -37,10 +38,14 @@ def build_api(
 
 def guard(settings: Settings) -> Guard:
     """Raises SettingsError when the file of keys can't be read."""
-    keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
-    if settings.api_keys_file:
-        keys |= read_keys(settings.api_keys_file)
-    return Guard(keys, settings.allowed_hosts, settings.allowed_origins)
+    return Guard(_keys(settings), settings.allowed_hosts, settings.allowed_origins)
+
+
+def _keys(settings: Settings) -> Keys:
+    fixed = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
+    if settings.api_keys_file is None:
+        return Keys(fixed)
+    return FileKeys(fixed, settings.api_keys_file, optional=settings.api_keys_optional)
 
 
 def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:

@@ -1,16 +1,13 @@
 """Who may ask: API keys, or, where there are none, the Hosts and Origins that Ollama accepts."""
 
-import hmac
 import ipaddress
 import socket
-from collections.abc import Mapping
 from functools import lru_cache
-from hashlib import sha256
-from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from serve_app.api.http import Headers, Request
-from serve_app.errors import ForeignCaller, SettingsError, Unauthorized
+from serve_app.api.keys import Keys
+from serve_app.errors import ForeignCaller, Unauthorized
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _LOCAL_ORIGINS = ("localhost", "127.0.0.1", "0.0.0.0")
@@ -23,30 +20,13 @@ _PREFLIGHT = [
 ]
 
 
-def read_keys(path: Path) -> dict[str, str]:
-    """Keys by name from a file of `name: key` lines; empty lines and `#` comments are skipped.
-
-    Raises SettingsError naming the file (never a key) when it can't be read or holds no key.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-    except OSError as exc:
-        raise SettingsError(f"api_keys_file: {path} can't be read: {exc.strerror}") from exc
-    pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
-    keys = {name.strip(): key.strip() for name, _, key in pairs}
-    if not keys or not all(name and key for name, key in keys.items()):
-        raise SettingsError(f"api_keys_file: {path} must hold lines of `name: key`")
-    return keys
-
-
 class Guard:
     """Decides on a request's Host, Origin and key."""
 
     def __init__(
-        self, keys: Mapping[str, str], allowed_hosts: tuple[str, ...], origins: tuple[str, ...]
+        self, keys: Keys, allowed_hosts: tuple[str, ...], origins: tuple[str, ...]
     ) -> None:
-        # Digests: equal lengths for the comparison, and no key lies about in memory dumps of ours.
-        self._keys = {name: _digest(key.encode()) for name, key in keys.items()}
+        self._keys = keys
         self._hosts = {host.lower() for host in allowed_hosts}
         self._origins = set(origins)
         self._host_allowed = lru_cache(maxsize=1024)(self._judge_host)
@@ -70,13 +50,7 @@ class Guard:
         scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
         bearer = token.strip() if scheme.lower() == b"bearer" else b""
         presented = [key for key in (bearer, request.headers.get(b"x-api-key")) if key]
-        # No early end: every key is compared, whichever fits.
-        fitting = [
-            name
-            for digest in map(_digest, presented)
-            for name, key in self._keys.items()
-            if hmac.compare_digest(key, digest)
-        ]
+        fitting = self._keys.names(presented)
         if not fitting:
             raise Unauthorized("a valid API key is needed: Authorization: Bearer, or x-api-key")
         return fitting[0]
@@ -114,10 +88,6 @@ class Guard:
         if parts.scheme in ("http", "https"):
             return parts.hostname in _LOCAL_ORIGINS
         return parts.scheme in _APP_SCHEMES
-
-
-def _digest(key: bytes) -> bytes:
-    return sha256(key).digest()
 
 
 def _split(origin: str) -> SplitResult:

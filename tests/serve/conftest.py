@@ -33,11 +33,15 @@ from serve_app.settings import Settings
 
 Deploy = Callable[..., str]
 
+# What the worker groups of kuberay/ have, by their names there.
+WORKERS = {"ollama": 4, "ollama-small": 4, "ollama-large": 2, "gateway": 4}
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     ray.init(
         num_cpus=8,  # a promise, not a count: the tests need many small replicas
+        resources=WORKERS,
         include_dashboard=False,
         logging_level=logging.WARNING,
         log_to_driver=False,

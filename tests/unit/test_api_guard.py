@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.guard import read_keys
+from serve_app.api.keys import FileKeys, read_keys
 from serve_app.errors import SettingsError
 from tests.support.service import Service, Simulator, serving
 
@@ -162,3 +162,49 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The error names the setting and the file."""
     with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
         read_keys(tmp_path / "keys")
+
+
+def file_keys(path: Path, *, optional: bool = False) -> FileKeys:
+    return FileKeys({}, path, optional=optional, check_every_s=0)
+
+
+def accepts(keys: FileKeys, key: str) -> bool:
+    return bool(keys) and bool(keys.names([key.encode()]))
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """Keys are rotated without a restart: the new one fits, the old one does not."""
+    file = tmp_path / "keys"
+    file.write_text("alice: sk-old")
+    keys = file_keys(file)
+    assert accepts(keys, "sk-old")
+    (tmp_path / "new").write_text("alice: sk-new")
+    (tmp_path / "new").rename(file)
+    assert accepts(keys, "sk-new")
+    assert not accepts(keys, "sk-old")
+
+
+def test_a_file_that_is_gone_or_broken_changes_nothing(tmp_path: Path) -> None:
+    """The door does not open by accident."""
+    file = tmp_path / "keys"
+    file.write_text("alice: sk-a")
+    keys = file_keys(file)
+    file.write_text("nonsense")
+    assert accepts(keys, "sk-a")
+    file.unlink()
+    assert accepts(keys, "sk-a")
+
+
+def test_an_optional_file_may_come_later(tmp_path: Path) -> None:
+    """Until it is there, nobody needs a key; from then on everybody does."""
+    keys = file_keys(tmp_path / "keys", optional=True)
+    assert not keys
+    (tmp_path / "keys").write_text("alice: sk-a")
+    assert keys
+    assert accepts(keys, "sk-a")
+
+
+def test_a_file_that_is_not_optional_must_be_there(tmp_path: Path) -> None:
+    """A typing error in its path is found at deployment."""
+    with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
+        file_keys(tmp_path / "keys")

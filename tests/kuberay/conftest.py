@@ -1,0 +1,19 @@
+"""What the rules are checked on: each shape of the service as kubectl renders it."""
+
+import pytest
+
+from tests.support.manifests import KUSTOMIZATIONS, Object, RayService, ray_services, rendered
+
+SHAPES = [folder for folder in KUSTOMIZATIONS if folder.name != "monitoring"]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def shape(request: pytest.FixtureRequest) -> tuple[Object, ...]:
+    """Every object of one shape."""
+    return rendered(request.param)
+
+
+@pytest.fixture
+def service(shape: tuple[Object, ...]) -> RayService:
+    (found,) = ray_services(shape)
+    return found

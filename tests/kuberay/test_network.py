@@ -1,0 +1,131 @@
+"""Who may connect to whom, written out once more; and what keeps workers through a drain."""
+
+from typing import Any
+
+from tests.support.manifests import Object, of_kind, pods
+
+# Pods that policies tell apart, with the labels that KubeRay adds to ours.
+PODS = {
+    "head": {"component": "head", "ray": "head"},
+    "worker": {"component": "worker", "ray": "worker"},
+    "gateway": {"component": "gateway", "ray": "worker"},
+    "cleanup": {"component": "head", "ray": "redis-cleanup"},
+    "redis": {"component": "redis"},
+    "prepull": {"component": "prepull"},
+}
+RAY = ("head", "worker", "gateway")
+ANY = "any port"
+API = "anywhere"
+INTERNET = "public addresses"
+DNS = "namespace kube-system"
+
+
+def labels(name: str) -> dict[str, str]:
+    known = PODS[name]
+    found = {
+        "app.kubernetes.io/part-of": "llm",
+        "app.kubernetes.io/component": known["component"],
+    }
+    return found | ({"ray.io/node-type": known["ray"]} if "ray" in known else {})
+
+
+def fits(selector: Object, has: dict[str, str]) -> bool:
+    expressions = selector.get("matchExpressions", [])
+    assert all(expression["operator"] == "In" for expression in expressions)
+    return selector.get("matchLabels", {}).items() <= has.items() and all(
+        has.get(expression["key"]) in expression["values"] for expression in expressions
+    )
+
+
+def peers(rule: Object, key: str) -> set[str]:
+    """The names of those whom one rule is about."""
+    if key not in rule:
+        return {API}
+    return {name for peer in rule[key] for name in _peer(peer)}
+
+
+def _peer(peer: dict[str, Any]) -> set[str]:
+    if "ipBlock" in peer:
+        assert peer["ipBlock"]["cidr"] == "0.0.0.0/0"
+        assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} <= set(peer["ipBlock"]["except"])
+        return {INTERNET}
+    ((kind, selector),) = peer.items()
+    wanted = selector.get("matchLabels", {})
+    if kind == "namespaceSelector":
+        ((key, value),) = wanted.items()
+        return {f"namespace {value}" if "metadata.name" in key else f"namespaces {key}={value}"}
+    if "llm-client" in wanted:
+        return {"pods llm-client=true"}
+    return {name for name in PODS if fits(selector, labels(name))}
+
+
+def opened(policies: list[Object], direction: str) -> set[tuple[str, str, str | int]]:
+    """(pod, peer, port) of all that is open."""
+    key = {"ingress": "from", "egress": "to"}[direction]
+    return {
+        (name, peer, port)
+        for policy in policies
+        for name in PODS
+        if fits(policy["spec"]["podSelector"], labels(name))
+        for rule in policy["spec"].get(direction, [])
+        for peer in peers(rule, key)
+        for port in ([entry["port"] for entry in rule.get("ports", [])] or [ANY])
+    }
+
+
+def plain(shape: tuple[Object, ...]) -> list[Object]:
+    """Without the one that a component adds for its ingress controller."""
+    found = of_kind(shape, "NetworkPolicy")
+    return [policy for policy in found if policy["metadata"]["name"] != "llm-ingress"]
+
+
+def test_exactly_these_may_come_in(shape: tuple[Object, ...]) -> None:
+    """Clients, operator, Ray's own pods, Redis's two clients, monitoring."""
+    expected: set[tuple[str, str, str | int]] = set()
+    for pod in RAY:
+        expected |= {(pod, "pods llm-client=true", 8000), (pod, "namespaces llm-client=true", 8000)}
+        expected |= {(pod, other, ANY) for other in RAY}
+        expected |= {(pod, "namespace monitoring", 8080), (pod, "namespace monitoring", 9101)}
+    expected |= {("head", "namespace kuberay-system", port) for port in (8265, 8000)}
+    expected |= {("redis", "head", 6379), ("redis", "cleanup", 6379)}
+    assert opened(plain(shape), "ingress") == expected
+
+
+def test_exactly_these_may_go_out(shape: tuple[Object, ...]) -> None:
+    """DNS for all; Ray's own pods; the autoscaler; Redis's clients; those who pull."""
+    expected: set[tuple[str, str, str | int]] = {(pod, DNS, 53) for pod in PODS}
+    expected |= {(pod, other, ANY) for pod in RAY for other in RAY}
+    expected |= {("head", API, 443), ("head", API, 6443)}
+    expected |= {("head", "redis", 6379), ("cleanup", "redis", 6379)}
+    expected |= {("worker", INTERNET, 443), ("prepull", INTERNET, 443)}
+    assert opened(plain(shape), "egress") == expected
+
+
+def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:
+    """Each pod is under a policy for both directions, but the Job that makes the password."""
+    (default,) = [p for p in plain(shape) if p["metadata"]["name"] == "llm-default"]
+    assert default["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    for name, template in pods(shape):
+        is_job = name == "Job/llm-redis-password"
+        assert fits(default["spec"]["podSelector"], template["metadata"]["labels"]) is not is_job
+
+
+def test_policies_declare_what_they_open(shape: tuple[Object, ...]) -> None:
+    """A rule in a direction that its policy does not name would be void."""
+    for policy in of_kind(shape, "NetworkPolicy"):
+        rules = {key.capitalize() for key in ("ingress", "egress") if key in policy["spec"]}
+        assert rules <= set(policy["spec"]["policyTypes"])
+
+
+def test_a_disruption_budget_is_an_integer(shape: tuple[Object, ...]) -> None:
+    """Others can't be computed for pods of a RayCluster, and would block every drain."""
+    (budget,) = of_kind(shape, "PodDisruptionBudget")
+    assert isinstance(budget["spec"]["minAvailable"], int)
+    assert "maxUnavailable" not in budget["spec"]
+    selected = [
+        name
+        for name, template in pods(shape)
+        if fits(budget["spec"]["selector"], template["metadata"]["labels"])
+    ]
+    assert selected
+    assert all(name.startswith("RayService/") for name in selected)

@@ -1,0 +1,152 @@
+"""Whatever a manifest names is there: Secrets, ConfigMaps, claims, services, ports, labels."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.manifests import (
+    COMPONENTS,
+    FILES,
+    Object,
+    containers,
+    env,
+    of_kind,
+    pods,
+    ray_services,
+    read,
+    rendered,
+    with_components,
+)
+
+# Who makes what is in no manifest of ours.
+SECRETS = {
+    "llm-redis": "the Job llm-redis-password",
+    "llm-api-keys": "whoever runs the service; optional unless it is public",
+    "llm-load-key": "whoever runs a load test; optional",
+    "llm-tls": "cert-manager",
+}
+SERVICES = {"llm-serve-svc": "the operator"}
+
+
+def named(objects: tuple[Object, ...] | list[Object], kind: str) -> set[str]:
+    return {found["metadata"]["name"] for found in of_kind(objects, kind)}
+
+
+def check_pod(pod: Object, objects: tuple[Object, ...]) -> None:
+    volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+    for volume in volumes.values():
+        if "configMap" in volume:
+            assert volume["configMap"]["name"] in named(objects, "ConfigMap")
+        if "persistentVolumeClaim" in volume:
+            claim = volume["persistentVolumeClaim"]["claimName"]
+            assert claim in named(objects, "PersistentVolumeClaim")
+        if "secret" in volume:
+            assert volume["secret"]["secretName"] in SECRETS
+    mounted = {m["name"] for c in containers(pod) for m in c.get("volumeMounts", [])}
+    assert mounted == volumes.keys()
+    for container in containers(pod):
+        check_container(container)
+
+
+def check_container(container: Object) -> None:
+    for entry in container.get("env", []):
+        if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
+            assert reference["name"] in SECRETS
+    ports = container.get("ports", [])
+    assert len({port["name"] for port in ports}) == len(ports)
+    assert len({port["containerPort"] for port in ports}) == len(ports)
+
+
+def check_service(service: Object, objects: tuple[Object, ...]) -> None:
+    selected = [
+        template["spec"]
+        for _, template in pods(objects)
+        if service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    ]
+    assert selected
+    for port in service["spec"]["ports"]:
+        for pod in selected:
+            assert port["targetPort"] in {p["name"] for c in containers(pod) for p in c["ports"]}
+
+
+def check(objects: tuple[Object, ...]) -> None:
+    for _, template in pods(objects):
+        check_pod(template["spec"], objects)
+    for service in of_kind(objects, "Service"):
+        check_service(service, objects)
+    for binding in of_kind(objects, "RoleBinding"):
+        assert binding["roleRef"]["name"] in named(objects, "Role")
+        assert {s["name"] for s in binding["subjects"]} <= named(objects, "ServiceAccount")
+    for ingress in of_kind(objects, "Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                assert path["backend"]["service"]["name"] in SERVICES
+                assert path["backend"]["service"]["port"] == {"name": "serve"}
+        assert {tls["secretName"] for tls in ingress["spec"]["tls"]} <= SECRETS.keys()
+    for route in of_kind(objects, "HTTPRoute"):
+        backends = [backend for rule in route["spec"]["rules"] for backend in rule["backendRefs"]]
+        assert {backend["name"] for backend in backends} <= SERVICES.keys()
+        assert {parent["name"] for parent in route["spec"]["parentRefs"]} <= named(
+            objects, "Gateway"
+        )
+
+
+def test_each_shape_is_whole(shape: tuple[Object, ...]) -> None:
+    """Nothing that it names is missing."""
+    check(shape)
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda path: path.name)
+def test_each_component_brings_what_it_names(component: Path) -> None:
+    """Added to the plain service."""
+    check(with_components(Path("base"), component))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_each_file_is_whole_beside_the_service(path: Path) -> None:
+    """Applied after it, or, the service itself, alone."""
+    check((*read(path), *(read(Path("rayservice.yaml")) if path.name != "rayservice.yaml" else ())))
+
+
+def test_the_one_file_is_the_plain_service() -> None:
+    """`apply -f rayservice.yaml` and `apply -k` don't differ in what both have."""
+    assert all(found in rendered(Path("base")) for found in read(Path("rayservice.yaml")))
+
+
+@pytest.mark.parametrize("component", ["node-cache", "shared-cache"])
+@pytest.mark.parametrize("shape", ["base", "overlays/pools"])
+def test_a_cache_is_every_workers(component: str, shape: str) -> None:
+    """Each group with an Ollama has it, and none a ReadWriteOnce claim."""
+    objects = with_components(Path(shape), Path("components") / component)
+    for name, template in pods(objects):
+        for volume in template["spec"].get("volumes", []):
+            if volume["name"] == "models":
+                assert volume.keys() & {"hostPath", "persistentVolumeClaim"}, name
+    for claim in of_kind(objects, "PersistentVolumeClaim"):
+        assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+@pytest.mark.parametrize("component", ["ingress", "gateway-api"])
+def test_keys_are_required_of_every_group(component: str) -> None:
+    """Of those too whose replicas are the ingress of several pools."""
+    parts = [Path("components") / component]
+    for _, template in pods(with_components(Path("overlays/pools"), *parts)):
+        for volume in template["spec"].get("volumes", []):
+            if volume["name"] == "api-keys":
+                assert volume["secret"]["optional"] is False
+
+
+@pytest.mark.parametrize(
+    "path", ["prepull.yaml", "load-test/locust.yaml", "load-test/k6.yaml", "fill.yaml"]
+)
+def test_jobs_mean_the_models_of_the_service(path: str) -> None:
+    """Those that rayservice.yaml has, as it stands."""
+    file = Path("components/shared-cache") / path if path == "fill.yaml" else Path(path)
+    (service,) = ray_services(read(Path("rayservice.yaml")))
+    named = {
+        env(container).get("MODELS") or env(container)["MODEL"]
+        for _, template in pods(read(file))
+        for container in containers(template["spec"])
+        if container["name"] != "ray-image"
+    }
+    assert named == {service.args["models"]}

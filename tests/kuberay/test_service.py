@@ -1,0 +1,239 @@
+"""Inside a RayService everything must agree: versions, resources, engines, bounds of time."""
+
+import re
+import tomllib
+
+import pytest
+
+from serve_app.settings import GatewaySettings, Pool, Settings
+from tests.support.manifests import ROOT, Group, Object, RayService, containers, env, pods
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OURS = "scalable-llm-inference"
+
+
+def settings(service: RayService) -> Settings:
+    return Settings.model_validate(service.args)
+
+
+def group_of(service: RayService, wanted: dict[str, float]) -> Group:
+    """The one worker group that has what a deployment asks for."""
+    (found,) = [group for group in service.groups if wanted.keys() & group.content["resources"]]
+    return found
+
+
+def engines(service: RayService) -> list[tuple[Pool, Object]]:
+    """Each pool with the sidecar that its replicas find beside them."""
+    found = []
+    for pool in settings(service).all_pools:
+        group = group_of(service, pool.ray_actor_options["resources"])
+        sidecar = group.init("ollama")
+        assert sidecar is not None, f"{group.name} has no sidecar"
+        found.append((pool, sidecar))
+    return found
+
+
+def mebibytes(quantity: str) -> float:
+    return float(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
+def test_ray_is_the_pinned_one(service: RayService) -> None:
+    """One version of Ray in pyproject and in the cluster."""
+    (pin,) = [entry for entry in PYPROJECT["dependencies"] if entry.startswith("ray[")]
+    assert pin == f"ray[serve]=={service.cluster['rayVersion']}"
+
+
+def test_our_image_has_the_version_of_the_project(shape: tuple[Object, ...]) -> None:
+    """A tag that says which code is in it, everywhere the same."""
+    images = {
+        container["image"]
+        for _, template in pods(shape)
+        for container in containers(template["spec"])
+        if OURS in container["image"]
+    }
+    assert {image.rpartition(":")[2] for image in images} == {PYPROJECT["version"]}
+
+
+def test_every_image_is_pinned(shape: tuple[Object, ...]) -> None:
+    """No tag that may mean something else tomorrow."""
+    for name, template in pods(shape):
+        for container in containers(template["spec"]):
+            assert re.search(r":v?\d+\.\d+\.\d+", container["image"]), (name, container["image"])
+
+
+def test_ray_is_the_first_and_only_container(service: RayService) -> None:
+    """KubeRay reads resources from the first; a second one, once dead, would stay so."""
+    for pod in [service.head, *(group.pod for group in service.groups)]:
+        (ray,) = pod["containers"]
+        assert OURS in ray["image"]
+        assert "command" not in ray
+
+
+def test_ollama_is_a_native_sidecar_after_its_models(service: RayService) -> None:
+    """Pulled first, started before Ray, restarted by the kubelet alone."""
+    for group in service.groups:
+        if group.init("ollama"):
+            pull, sidecar = group.pod["initContainers"]
+            assert (pull["name"], sidecar["name"]) == ("pull", "ollama")
+            assert "restartPolicy" not in pull
+            assert sidecar["restartPolicy"] == "Always"
+
+
+def test_probes_of_the_sidecar_are_run_in_it(service: RayService) -> None:
+    """It listens on loopback, where the kubelet can't connect."""
+    for pool, sidecar in engines(service):
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert set(sidecar[probe]) & {"exec", "httpGet", "tcpSocket", "grpc"} == {"exec"}
+        assert pool.engine.url == f"http://{env(sidecar)['OLLAMA_HOST']}"
+        assert env(sidecar)["OLLAMA_HOST"].startswith("127.0.0.1:")
+
+
+def test_a_gpu_belongs_to_the_sidecar_alone(service: RayService) -> None:
+    """Ray counts the logical resource; the device is Ollama's."""
+    for group in service.groups:
+        for container in containers(group.pod):
+            has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+            assert not has_gpu or container["name"] == "ollama"
+        assert not {"num-cpus", "num-gpus", "resources"} & group.content["rayStartParams"].keys()
+
+
+def deployments(service: RayService) -> list[Pool | GatewaySettings]:
+    """Whatever has replicas on workers."""
+    found = settings(service)
+    gateways = [found.gateway] if found.resolved_topology == "gateway" else []
+    return [*found.all_pools, *gateways]
+
+
+def test_each_worker_has_room_for_one_replica(service: RayService) -> None:
+    """What a deployment asks for is all that a worker of its one group has of it."""
+    for deployment in deployments(service):
+        options = deployment.ray_actor_options
+        ((name, amount),) = options["resources"].items()
+        has = group_of(service, options["resources"]).content["resources"]
+        assert float(has[name]) == amount
+        assert float(has["CPU"]) >= options["num_cpus"]
+    assert len(deployments(service)) == len(service.groups)
+
+
+def test_workers_and_replicas_have_the_same_bounds(service: RayService) -> None:
+    """Ray can start what Serve asks for, and keeps no worker that nobody uses."""
+    for deployment in deployments(service):
+        group = group_of(service, deployment.ray_actor_options["resources"]).content
+        bounds = deployment.autoscaling if isinstance(deployment, Pool) else deployment
+        assert group["minReplicas"] == group["replicas"] == bounds.min_replicas
+        assert group["maxReplicas"] == bounds.max_replicas
+
+
+def test_the_sidecar_is_what_the_replica_takes_it_for(service: RayService) -> None:
+    """Models, slots and context stand in two places: they agree."""
+    for pool, sidecar in engines(service):
+        has = env(sidecar)
+        assert pool.engine.kind == "attach"
+        assert tuple(has["MODELS"].split()) == pool.models
+        assert int(has["OLLAMA_MAX_LOADED_MODELS"]) == len(pool.models)
+        assert int(has["OLLAMA_NUM_PARALLEL"]) == pool.engine.slots
+        assert int(has["OLLAMA_CONTEXT_LENGTH"]) == pool.engine.context_length
+        assert (has["OLLAMA_KEEP_ALIVE"], has["OLLAMA_NOPRUNE"]) == ("-1", "1")
+
+
+def test_the_puller_pulls_what_the_sidecar_serves(service: RayService) -> None:
+    """In the same place, under the same image."""
+    for group in service.groups:
+        pull, sidecar = group.init("pull"), group.init("ollama")
+        if pull and sidecar:
+            assert pull["image"] == sidecar["image"]
+            for name in ("MODELS", "OLLAMA_MODELS", "OLLAMA_NOPRUNE"):
+                assert env(pull)[name] == env(sidecar)[name]
+
+
+def test_the_prompt_cache_fits_into_memory(service: RayService) -> None:
+    """Ollama's own bound is 8 GiB, whatever the container may have."""
+    for _, sidecar in engines(service):
+        limit = mebibytes(sidecar["resources"]["limits"]["memory"])
+        assert int(env(sidecar)["LLAMA_ARG_CACHE_RAM"]) <= limit / 2
+
+
+def test_every_answer_has_time_to_end(service: RayService) -> None:
+    """Each bound of a drain is above the one before."""
+    found = settings(service)
+    for group in service.groups:
+        has = env(group.ray)
+        longest_first = [
+            service.spec["rayClusterDeletionDelaySeconds"],
+            int(has["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]),
+            int(has["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]),
+            found.shutdown_timeout_s,
+            found.queue_timeout_s + found.generation_timeout_s,
+        ]
+        assert longest_first == sorted(longest_first, reverse=True)
+        assert len(set(longest_first)) == len(longest_first)
+        assert group.pod["terminationGracePeriodSeconds"] > longest_first[1]
+
+
+def test_the_head_does_not_keep_its_successor_waiting(service: RayService) -> None:
+    """Its autoscaler waits out the whole grace period."""
+    assert service.head["terminationGracePeriodSeconds"] <= 15
+
+
+def test_no_replica_lives_on_the_head(service: RayService) -> None:
+    """It may die at any time."""
+    assert service.cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    assert "resources" not in service.cluster["headGroupSpec"]
+
+
+def test_head_and_workers_agree_on_the_ingress(service: RayService) -> None:
+    """HAProxy is chosen on each node, before Serve starts."""
+    head = env(service.head["containers"][0])
+    assert head["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    for group in service.groups:
+        assert env(group.ray) == head
+
+
+def test_scaling_is_rays(service: RayService) -> None:
+    """In-tree autoscaler, version 2, looking each second."""
+    assert service.cluster["enableInTreeAutoscaling"] is True
+    options = service.cluster["autoscalerOptions"]
+    assert options["version"] == "v2"
+    assert {"name": "AUTOSCALER_UPDATE_INTERVAL_S", "value": "1"} in options["env"]
+
+
+def test_state_outlives_the_head_and_is_each_clusters_own(service: RayService) -> None:
+    """Redis, and never a fixed namespace in it, which both clusters of an upgrade would share."""
+    options = service.cluster["gcsFaultToleranceOptions"]
+    assert options.keys() == {"redisAddress", "redisPassword"}
+    assert options["redisPassword"].keys() == {"valueFrom"}
+    assert "RAY_gcs_rpc_server_reconnect_timeout_s" not in str(service.content)
+    assert "external" not in str(service.content).lower().replace("external-managed", "")
+
+
+def test_ray_asks_for_a_token(service: RayService) -> None:
+    """Which the operator makes for each cluster by itself."""
+    assert service.cluster["authOptions"] == {"mode": "token"}
+
+
+def test_the_service_answers_to_its_name(service: RayService) -> None:
+    """Without keys a Host must be known, and the cluster's short names are not Ollama's."""
+    name = f"{service.content['metadata']['name']}-serve-svc"
+    assert len(service.content["metadata"]["name"]) <= 47
+    assert name in settings(service).allowed_hosts
+
+
+def test_pools_that_sleep_have_a_gateway(service: RayService) -> None:
+    """Which holds the request that wakes them."""
+    found = settings(service)
+    sleeps = any(pool.autoscaling.min_replicas == 0 for pool in found.all_pools)
+    if sleeps or len(found.all_pools) > 1:
+        assert found.resolved_topology == "gateway"
+        group = group_of(service, found.gateway.ray_actor_options["resources"])
+        assert group.init("ollama") is None
+
+
+@pytest.mark.parametrize("setting", ["api_keys_file", "api_keys_optional"])
+def test_keys_are_read_where_they_are_mounted(service: RayService, setting: str) -> None:
+    """In each group, for any may hold replicas that ask for them."""
+    assert service.args[setting]
+    for group in service.groups:
+        (mount,) = [m for m in group.ray["volumeMounts"] if m["name"] == "api-keys"]
+        (volume,) = [v for v in group.pod["volumes"] if v["name"] == "api-keys"]
+        ((item,),) = [volume["secret"]["items"]]
+        assert f"{mount['mountPath']}/{item['path']}" == service.args["api_keys_file"]

@@ -1,0 +1,60 @@
+"""What our alerts and our dashboard ask Prometheus."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.support.manifests import FOLDER, Object, read
+
+# Named here for want of them in a test: kube-state-metrics and NVIDIA's DCGM exporter.
+OF_OTHERS = {
+    "kube_pod_status_phase",
+    "kube_pod_status_ready",
+    "kube_pod_init_container_status_restarts_total",
+    "kube_deployment_status_replicas_available",
+    "DCGM_FI_DEV_XID_ERRORS",
+    "DCGM_FI_DEV_FB_FREE",
+    "DCGM_FI_DEV_FB_USED",
+    "DCGM_FI_DEV_GPU_UTIL",
+}
+_VARIABLES = {"$__rate_interval": "1m", "$namespace": "default", "$model": ".*"}
+
+
+def rules() -> Object:
+    """Our alerts as Prometheus itself reads them."""
+    (found,) = read(Path("monitoring/alerts.yaml"))
+    return found["spec"]
+
+
+def alerts() -> list[Object]:
+    return [rule for group in rules()["groups"] for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    dashboard = json.loads((FOLDER / "monitoring/dashboard.json").read_text())
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Each expression with what it belongs to, the dashboard's variables filled in."""
+    for alert in alerts():
+        yield alert["alert"], alert["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            expression = target["expr"]
+            for variable, value in _VARIABLES.items():
+                expression = expression.replace(variable, value)
+            yield panel["title"], expression
+
+
+def metrics(expression: str) -> set[str]:
+    """The metrics named in it: we write each of them with its braces."""
+    return set(re.findall(r"([A-Za-z_:][\w:]*)\{", expression))
+
+
+def our_metrics() -> set[str]:
+    """Those that the running service must export."""
+    named = {name for _, expression in expressions() for name in metrics(expression)}
+    return named - OF_OTHERS

@@ -1,0 +1,89 @@
+"""Strict validation: by the API schemas of Kubernetes, and by the CRDs that are at hand."""
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema.protocols
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.traces import FOLDER
+
+KUBERNETES = "1.34"
+_NAME = "ray.io_rayservices.yaml"
+_NAMED = Path(os.environ.get("RAYSERVICE_CRD", ""))  # one exported from a cluster
+_CRD = next((path for path in (_NAMED, FOLDER / _NAME) if path.is_file()), None)
+# CRDs of others that no package has: Gateway API, Prometheus operator. A folder of files.
+_EXTRA = os.environ.get("EXTRA_CRDS")
+
+needs_crd = pytest.mark.skipif(
+    _CRD is None,
+    reason=f"no {_NAME} at hand: RAYSERVICE_CRD may name a file with it, as from "
+    "`kubectl get crd rayservices.ray.io -o yaml`",
+)
+
+
+class NoSchema(Exception):
+    """Of this kind there is none at hand."""
+
+
+def validate(found: dict[str, Any]) -> None:
+    """Raise ValidationError at a wrong or unknown field; NoSchema when nothing can be said."""
+    _validate(json.dumps(found))
+
+
+@lru_cache(None)
+def _validate(text: str) -> None:
+    """Once for each: most objects are the same in every shape."""
+    found = json.loads(text)
+    group = found["apiVersion"].partition("/")[0]
+    if validator := _validators().get((found["apiVersion"], found["kind"])):
+        validator.validate(found)
+    elif "." in group and not group.endswith(".k8s.io"):
+        raise NoSchema(found["kind"])
+    else:
+        _validate_builtin(found)
+
+
+def _validate_builtin(found: dict[str, Any]) -> None:
+    try:
+        kubernetes_validate.validate(found, KUBERNETES, strict=True)
+    except kubernetes_validate.SchemaNotFoundError as exc:
+        raise NoSchema(found["kind"]) from exc
+
+
+@lru_cache
+def _validators() -> dict[tuple[str, str], jsonschema.protocols.Validator]:
+    files = ([_CRD] if _CRD else []) + (sorted(Path(_EXTRA).glob("*.yaml")) if _EXTRA else [])
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a CRD is a megabyte
+    crds = [crd for file in files for crd in yaml.load_all(file.read_text(), loader) if crd]
+    return {
+        (
+            f"{crd['spec']['group']}/{version['name']}",
+            crd["spec"]["names"]["kind"],
+        ): jsonschema.Draft202012Validator(strict(version["schema"]["openAPIV3Schema"]))
+        for crd in crds
+        if crd["kind"] == "CustomResourceDefinition"
+        for version in crd["spec"]["versions"]
+    }
+
+
+def strict(schema: Any, *, top: bool = True) -> Any:
+    """A CRD's schema as JSON Schema in which an unknown field is an error."""
+    if isinstance(schema, list):
+        return [strict(item, top=False) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {key: strict(value, top=False) for key, value in schema.items() if key != "format"}
+    if schema.get("x-kubernetes-int-or-string"):
+        result.pop("type", None)
+    closed = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
+    if closed and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        result.setdefault("additionalProperties", False)
+    if top:  # which every CRD leaves to the API server
+        result["properties"] |= {name: {} for name in ("apiVersion", "kind", "metadata")}
+    return result

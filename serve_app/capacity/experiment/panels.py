@@ -1,0 +1,150 @@
+"""One axis of a picture each: load, replicas, latency, failures, requests, CPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from serve_app.capacity.experiment.series import Bins, Series
+from serve_app.capacity.records import Record
+from serve_app.capacity.samples import Sample
+from serve_app.capacity.slo import Slo
+from serve_app.capacity.workload.shapes import Shape
+
+# Colours that the colour-blind can tell apart (Okabe and Ito).
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#777777"
+COLOURS = [RED, "#cc79a7", ORANGE, "#56b4e9", GREY, "#f0e442"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that was seen of one run. Times on the axis count from `began`, when the load did."""
+
+    records: Sequence[Record]
+    samples: Sequence[Sample]
+    slo: Slo
+    began: float
+    shape: Shape | None = None
+    slots: int | None = None
+
+    @property
+    def bins(self) -> Bins:
+        moments = [self.began, *(s.at for s in self.samples), *(r.intended for r in self.records)]
+        return Bins.over(min(moments), max(moments))
+
+    @property
+    def offset(self) -> float:
+        """Of the bins' beginning from the load's: negative where the watch began before."""
+        return self.bins.begin - self.began
+
+    @property
+    def clock(self) -> list[float]:
+        return [sample.at - self.began for sample in self.samples]
+
+
+def load(axis: Axes, seen: Seen, found: Series) -> None:
+    middles = moved(found.bins.middles, seen)
+    if seen.shape:
+        times = [at for at, _ in seen.shape.points]
+        levels = [level for _, level in seen.shape.points]
+        axis.plot(times, levels, color=GREY, linestyle=":", label="planned")
+    axis.step(middles, found.offered, where="mid", color=ORANGE, label="offered (arrivals)")
+    axis.step(middles, found.completed, where="mid", color=BLUE, label="completed (whole answers)")
+    axis.set(ylabel="requests/s", ylim=(0, None))
+    _legend(axis)
+
+
+def replicas(axis: Axes, seen: Seen) -> None:
+    clock, samples = seen.clock, seen.samples
+    running = [float(s.running) for s in samples]
+    starting = [running[i] + s.starting for i, s in enumerate(samples)]
+    draining = [starting[i] + s.draining for i, s in enumerate(samples)]
+    axis.fill_between(clock, running, step="post", color=GREEN, alpha=0.45, lw=0, label="running")
+    axis.fill_between(
+        clock, running, starting, step="post", color=ORANGE, alpha=0.5, lw=0, label="starting"
+    )
+    axis.fill_between(
+        clock, starting, draining, step="post", color=GREY, alpha=0.4, lw=0, label="draining"
+    )
+    axis.step(clock, [s.target for s in samples], where="post", color=RED, lw=1.5, label="desired")
+    axis.set(ylabel="replicas", ylim=(0, max([*draining, 1]) + 0.5))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(axis)
+
+
+def ttft(axis: Axes, seen: Seen, found: Series) -> None:
+    middles = moved(found.bins.middles, seen)
+    axis.plot(middles, found.ttft["p50"], ".-", ms=3, color=BLUE, label="p50")
+    axis.plot(middles, found.ttft["p99"], ".-", ms=3, color=RED, label="p99")
+    for bound in seen.slo.bounds:
+        if bound.quantity == "ttft":
+            axis.axhline(bound.limit, color=GREY, ls="--", lw=1, label=f"SLO {bound}")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_ylabel("TTFT, s")
+    _legend(axis)
+
+
+def errors(axis: Axes, seen: Seen, found: Series) -> None:
+    middles, width = moved(found.bins.middles, seen), found.bins.width
+    below = [0] * found.bins.count
+    for colour, (outcome, counts) in zip(COLOURS, sorted(found.failures.items()), strict=False):
+        label = f"{outcome} ({sum(counts)})"
+        axis.bar(middles, counts, width, bottom=below, color=colour, label=label)
+        below = [low + high for low, high in zip(below, counts, strict=True)]
+    axis.set(ylabel="failed", ylim=(0, max([*below, 1])))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+    if found.failures:
+        return _legend(axis)
+    axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color=GREEN)
+
+
+def requests(axis: Axes, seen: Seen) -> None:
+    clock = seen.clock
+    held = [sample.ongoing for sample in seen.samples]
+    waiting = [sample.ongoing + sample.queued for sample in seen.samples]
+    axis.fill_between(clock, held, step="post", color=BLUE, alpha=0.4, lw=0, label="at replicas")
+    axis.fill_between(
+        clock, held, waiting, step="post", color=RED, alpha=0.5, lw=0, label="waiting for one"
+    )
+    if seen.slots:
+        places = [sample.running * seen.slots for sample in seen.samples]
+        axis.step(
+            clock, places, where="post", color=GREY, ls="--", label="slots of running engines"
+        )
+    axis.set(ylabel="requests", ylim=(0, None))
+    _legend(axis)
+
+
+def per_replica(axis: Axes, seen: Seen) -> None:
+    shares = [
+        (s.ongoing + s.queued) / s.running if s.running else float("nan") for s in seen.samples
+    ]
+    axis.step(seen.clock, shares, where="post", color=BLUE, label="requests per running replica")
+    if seen.slots:
+        axis.axhline(seen.slots, color=GREY, ls="--", lw=1, label=f"slots of one ({seen.slots})")
+    axis.set(ylabel="per replica", ylim=(0, None))
+    _legend(axis)
+
+
+def cpu(axis: Axes, seen: Seen) -> None:
+    shares = [100 * s.cpu_share if s.cpu_share is not None else float("nan") for s in seen.samples]
+    axis.step(seen.clock, shares, where="post", color=GREY, label="CPU of all nodes")
+    axis.set(ylabel="CPU, %", ylim=(0, 100))
+    _legend(axis)
+
+
+def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) -> None:
+    ordered = sorted(value for value in values if value is not None)
+    if ordered:
+        shares = [(i + 1) / len(ordered) for i in range(len(ordered))]
+        axis.step(ordered, shares, where="post", color=colour, label=label)
+
+
+def _legend(axis: Axes) -> None:
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def moved(times: Sequence[float], seen: Seen) -> list[float]:
+    return [seen.offset + time for time in times]

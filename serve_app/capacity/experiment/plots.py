@@ -1,0 +1,135 @@
+"""Pictures of an experiment: everything on one time axis, for those who were not there."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from serve_app.capacity.experiment import panels
+from serve_app.capacity.experiment.panels import BLUE, COLOURS, GREEN, RED, Seen
+from serve_app.capacity.experiment.series import series
+
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "serve_app",  # equal data, equal files
+}
+_WIDTH_INCHES = 9.5
+_DPI = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`alt` says what is to be seen to those who can't see it."""
+
+    name: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+def main_picture(seen: Seen) -> Picture:
+    """Offered and completed load, replicas, TTFT and errors on one time axis."""
+    found = series(seen.records, seen.bins)
+    with rc_context(_STYLE):
+        figure, axes = _panels(4, [1.1, 1.1, 1.1, 0.6], 8.6)
+        panels.load(axes[0], seen, found)
+        panels.replicas(axes[1], seen)
+        panels.ttft(axes[2], seen, found)
+        panels.errors(axes[3], seen, found)
+        _finish(figure, axes, seen)
+        return _picture(
+            "scaling",
+            "Offered and completed load, replicas, time to first token and failures over time.",
+            figure,
+        )
+
+
+def pressure_picture(seen: Seen) -> Picture:
+    """What the autoscaler sees: requests held and waiting, per replica; and CPU."""
+    with rc_context(_STYLE):
+        figure, axes = _panels(3, [1, 1, 0.8], 6.4)
+        panels.requests(axes[0], seen)
+        panels.per_replica(axes[1], seen)
+        panels.cpu(axes[2], seen)
+        _finish(figure, axes, seen)
+        return _picture(
+            "pressure", "Requests held and waiting, in all and per replica, and CPU.", figure
+        )
+
+
+def latency_picture(seen: Seen) -> Picture:
+    """How times to first token and whole answers are distributed, against the SLO."""
+    served = [record for record in seen.records if record.ok]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_INCHES, 3.4), layout="constrained")
+        axis = figure.subplots()
+        panels.shares(axis, [r.ttft for r in served], "TTFT", BLUE)
+        panels.shares(axis, [r.e2e for r in served], "E2E", GREEN)
+        for bound in seen.slo.bounds:
+            if bound.quantity in ("ttft", "e2e"):
+                axis.plot(bound.limit, bound.quantile, "x", color=RED, label=f"SLO {bound}")
+        axis.set(xlabel="seconds from the intended start", ylabel="share of answers", ylim=(0, 1))
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.legend(loc="lower right")
+        return _picture("latency", "Cumulative shares of TTFT and E2E.", figure)
+
+
+def runs_picture(runs: Sequence[Seen]) -> Picture:
+    """The same load several times: replicas that served, and the median TTFT, of each run."""
+    with rc_context(_STYLE):
+        figure, (above, below) = _panels(2, [1, 1], 5)
+        for number, seen in enumerate(runs, start=1):
+            colour = COLOURS[(number - 1) % len(COLOURS)]
+            label = f"run {number}"
+            above.step(
+                seen.clock,
+                [s.running for s in seen.samples],
+                where="post",
+                color=colour,
+                label=label,
+            )
+            found = series(seen.records, seen.bins)
+            below.plot(
+                panels.moved(found.bins.middles, seen), found.ttft["p50"], color=colour, label=label
+            )
+        above.set_ylabel("replicas running")
+        below.set(ylabel="TTFT p50, s", xlabel="seconds from the beginning of the load")
+        above.legend(loc="upper right")
+        return _picture("runs", "Running replicas and median TTFT of each run.", figure)
+
+
+def _panels(count: int, heights: list[float], inches: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(_WIDTH_INCHES, inches), layout="constrained")
+    axes = figure.subplots(count, 1, sharex=True, height_ratios=heights)
+    return figure, list(axes)
+
+
+def _finish(figure: Figure, axes: Sequence[Axes], seen: Seen) -> None:
+    axes[-1].set_xlabel("seconds from the beginning of the load")
+    begin = seen.offset
+    axes[0].set_xlim(begin, begin + seen.bins.width * seen.bins.count)
+    figure.align_ylabels(axes)
+
+
+def _picture(name: str, alt: str, figure: Figure) -> Picture:
+    return Picture(name, alt, _drawn(figure, "svg"), _drawn(figure, "png"))
+
+
+def _drawn(figure: Figure, form: str) -> bytes:
+    file = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else {}
+    figure.savefig(file, format=form, dpi=_DPI, metadata=metadata)
+    return file.getvalue()

@@ -1,0 +1,272 @@
+"""What a report says of one run, or of several with the same load, in that order."""
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from serve_app.capacity.experiment.document import (
+    Block,
+    Code,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    html_page,
+    markdown,
+)
+from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.experiment.panels import Seen
+from serve_app.capacity.experiment.plots import (
+    Picture,
+    latency_picture,
+    main_picture,
+    pressure_picture,
+    runs_picture,
+)
+from serve_app.capacity.experiment.scaling import WINDOW_S, Response
+from serve_app.capacity.experiment.summary import Findings
+from serve_app.capacity.statistics import Spread
+
+DEFINITIONS = """\
+**Intended start**: when the arrival process scheduled the request. **TTFT**: from the intended
+start to the first token with content. **ITL**: the gap between consecutive chunks with content,
+pooled. **TPOT**: (E2E - TTFT) / (tokens - 1). **E2E**: from the intended start to the last byte.
+**Goodput**: answers a second that met every bound of the SLO. **Error rate**: the share of requests
+that were not answered with 2xx and whole. All percentiles are of one record per request, pooled.
+**Desired** replicas are Ray's target; **replica-seconds** count replicas that start, run or drain.
+**Lost**: neither a whole answer nor a refusal. A **flap** is a turn of the target that the load
+itself did not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run: where it lies, what was seen, what that says."""
+
+    folder: Path
+    seen: Seen
+    findings: Findings
+
+
+def write(result: Result, inputs: Inputs, command: str) -> None:
+    """The report of one run: summary, pictures, Markdown, HTML."""
+    pictures = [main_picture(result.seen), pressure_picture(result.seen)]
+    pictures.append(latency_picture(result.seen))
+    blocks = list(_one(result.findings, inputs, command, pictures))
+    _save(result.folder, inputs.title, blocks, pictures)
+    _json(result.folder, result.findings.as_json())
+
+
+def write_all(
+    folder: Path,
+    results: Sequence[Result],
+    inputs: Inputs,
+    summary: dict[str, object],
+    command: str,
+) -> None:
+    """The report over several runs of the same load."""
+    pictures = [runs_picture([result.seen for result in results])]
+    blocks = list(_several(results, inputs, command, pictures[0]))
+    _save(folder, inputs.title, blocks, pictures)
+    _json(folder, summary)
+
+
+def _save(folder: Path, title: str, blocks: Sequence[Block], pictures: Sequence[Picture]) -> None:
+    for picture in pictures:
+        (folder / f"{picture.name}.svg").write_bytes(picture.svg)
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
+    (folder / "report.md").write_text(markdown(blocks))
+    (folder / "report.html").write_text(html_page(title, blocks))
+
+
+def _json(folder: Path, value: object) -> None:
+    (folder / "summary.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def _one(
+    found: Findings, inputs: Inputs, command: str, pictures: Sequence[Picture]
+) -> Iterator[Block]:
+    main, pressure, latency = pictures
+    yield Heading(inputs.title or "An autoscaling experiment", 1)
+    yield from _warnings(found)
+    yield Paragraph(headline(found))
+    yield Figure(main, _MAIN)
+    yield Heading("How replicas followed the load")
+    for response in found.responses:
+        yield from _response(response, found)
+    yield Heading("What the callers got")
+    yield _served(found)
+    yield _latencies(found)
+    yield Figure(latency, "Where a curve passes left of a cross, that bound of the SLO is met.")
+    yield Heading("What it cost")
+    yield _cost(found, inputs)
+    yield Heading("What the autoscaler saw")
+    yield Figure(pressure, "Requests at replicas include those that wait there for a slot.")
+    yield from _appendix(inputs, command)
+
+
+_MAIN = (
+    "Top to bottom: arrivals against whole answers a second; replicas that Ray wants, and those "
+    "that start, run and drain; time to first token by the request's intended start (p99 of few "
+    "requests is their slowest); failed requests."
+)
+
+
+def _appendix(inputs: Inputs, command: str) -> Iterator[Block]:
+    yield Heading("How it was made")
+    yield Code(command)
+    yield Paragraph(
+        "Beside this report: `scenario.json` (what was asked for), `run.json` and `requests.jsonl` "
+        "(the load generator's own account, one line a request), `samples.jsonl` (Ray Serve, one "
+        "line a second), `summary.json` (the figures above)."
+    )
+    yield Code(orjson.dumps(inputs.model_dump(), option=orjson.OPT_INDENT_2).decode())
+    yield Paragraph(DEFINITIONS)
+
+
+def headline(found: Findings) -> str:
+    """The run in three sentences."""
+    total = found.latency.requests
+    return (
+        f"**{total}** requests by {found.tool} in {found.load_seconds:.0f} s: **{found.lost}** lost, "
+        f"{found.truncated} of them truncated, {found.refused} refused; "
+        f"{_percent(found.slo_attainment)} met the SLO ({found.slo}). "
+        f"Replicas went up to **{found.peak_running}** and were {found.lowest_after} at the end, "
+        f"with {found.flaps} flaps. "
+        f"**{found.replica_seconds:.0f} replica-seconds** were used; "
+        f"{_seconds(found.least.least, 0)} would have done for one who knew the load beforehand."
+    )
+
+
+def _warnings(found: Findings) -> Iterator[Block]:
+    if found.interrupted:
+        yield Paragraph("**Interrupted**: this is what was seen until then.", warning=True)
+    for reason in found.invalid:
+        yield Paragraph(f"**Invalid run**, don't use its figures: {reason}.", warning=True)
+
+
+def _response(response: Response, found: Findings) -> Iterator[Block]:
+    rise = response.rise
+    begin = rise.begin - found.load_began
+    steep = f"within {rise.end - rise.begin:.0f} s" if rise.end > rise.begin else "at once"
+    yield Paragraph(
+        f"At {begin:.0f} s the load began to rise from {rise.low:g} to {rise.high:g}, {steep}. "
+        + _slo_sentence(response)
+    )
+    if response.steps:
+        head = ["Replica", "wanted after", "served after", "start took"]
+        yield Table(head, [_step(s.replicas, s.wanted_s, s.running_s) for s in response.steps])
+
+
+def _step(number: int, wanted: float, running: float | None) -> list[str]:
+    took = None if running is None else running - wanted
+    return [f"{number}", _seconds(wanted), _seconds(running), _seconds(took)]
+
+
+def _slo_sentence(response: Response) -> str:
+    window = f"in windows of {WINDOW_S:g} s"
+    if response.slo_lost_s is None:
+        return f"The SLO was met throughout ({window})."
+    lost = f"The SLO was first missed {response.slo_lost_s:.0f} s after that"
+    if response.slo_met_s is None:
+        return f"{lost} and not met again ({window})."
+    return f"{lost} and met again for good after **{response.slo_met_s:.0f} s** ({window})."
+
+
+def _served(found: Findings) -> Table:
+    outcomes = [[name, str(count)] for name, count in sorted(found.latency.outcomes.items())]
+    bounds = [
+        [f"SLO {each.bound}", f"{_value(each.bound.quantity, each.value)}: {each.verdict}"]
+        for each in found.slo_findings
+    ]
+    return Table(
+        ["", ""],
+        [
+            *outcomes,
+            ["whole answers a second", f"{found.latency.requests_per_s:.2f}"],
+            ["goodput a second", f"{found.goodput_per_s:.2f}"],
+            ["tokens a second", f"{found.latency.output_tokens_per_s:.0f}"],
+            *bounds,
+        ],
+    )
+
+
+def _latencies(found: Findings) -> Table:
+    spreads = {
+        name: getattr(found.latency, name.lower()) for name in ("TTFT", "ITL", "TPOT", "E2E")
+    }
+    spreads["lateness of the generator"] = found.latency.lateness
+    known = {name: spread for name, spread in spreads.items() if spread.count}
+    names = list(found.latency.ttft.quantiles)
+    return Table(["seconds", "mean", *names], [_spread(n, s, names) for n, s in known.items()])
+
+
+def _spread(name: str, spread: Spread, quantiles: Sequence[str]) -> list[str]:
+    return [name, f"{spread.mean:.3f}", *(f"{spread.quantiles[q]:.3f}" for q in quantiles)]
+
+
+def _cost(found: Findings, inputs: Inputs) -> Table:
+    used, least = found.replica_seconds, found.least
+    price = inputs.price_per_replica_hour / 3600
+    rows = [
+        ["used", used],
+        ["least that would have met the SLO, with foresight", least.least],
+        ["work alone, every slot always busy", least.work],
+    ]
+    return Table(
+        ["", "replica-seconds", "of those used", f"cost at {inputs.price_per_replica_hour:g}/h"],
+        [_priced(str(name), value, used, price) for name, value in rows],  # type: ignore[arg-type]
+    )
+
+
+def _priced(name: str, seconds: float | None, used: float, price: float) -> list[str]:
+    if seconds is None:
+        return [name, "no schedule that was tried", "-", "-"]
+    share = _percent(seconds / used) if used else "-"
+    return [name, f"{seconds:.0f}", share, f"{seconds * price:.4f}"]
+
+
+def _several(
+    results: Sequence[Result], inputs: Inputs, command: str, picture: Picture
+) -> Iterator[Block]:
+    yield Heading(inputs.title or "Several runs of one experiment", 1)
+    yield Paragraph(
+        f"The same arrivals and lengths, **{len(results)}** times. Runs differ by what the machine "
+        "and the autoscaler's clock do; a figure of one run is worth no more than this spread."
+    )
+    yield Figure(picture, "Above, replicas that served; below, the median time to first token.")
+    head = ["Run", "requests", "lost", "SLO met by", "TTFT p50", "TTFT p99", "replica-s", "peak"]
+    yield Table(head, [_line(number, r.findings) for number, r in enumerate(results, start=1)])
+    for number, result in enumerate(results, start=1):
+        yield Paragraph(f"Run {number}: `{result.folder.name}/report.html`")
+        yield from _warnings(result.findings)
+    yield from _appendix(inputs, command)
+
+
+def _line(number: int, found: Findings) -> list[str]:
+    ttft = found.latency.ttft.quantiles
+    return [
+        *(f"{number}", f"{found.latency.requests}", f"{found.lost}"),
+        *(_percent(found.slo_attainment), _seconds(ttft["p50"], 3), _seconds(ttft["p99"], 3)),
+        *(f"{found.replica_seconds:.0f}", f"{found.peak_running}"),
+    ]
+
+
+def _seconds(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f} s"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _value(quantity: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if quantity == "error_rate" else _seconds(value, 3)
+
+
+def quoted(arguments: Sequence[str]) -> str:
+    """A command line that can be pasted."""
+    return shlex.join(arguments)

@@ -1,0 +1,139 @@
+"""How replicas followed the load. Pure functions of samples, records and the load's shape."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from serve_app.capacity.records import Record
+from serve_app.capacity.samples import Sample
+from serve_app.capacity.slo import Slo
+from serve_app.capacity.statistics import asked
+from serve_app.capacity.workload.shapes import Shape
+
+WINDOW_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A stretch in which the load only grows: its begin and end, and the level at both."""
+
+    begin: float
+    end: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The n-th replica: seconds from the rise's begin until wanted, and until it served."""
+
+    replicas: int
+    wanted_s: float
+    running_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What one rise of the load led to, in seconds from its begin.
+
+    `slo_lost_s` is when the SLO was first missed, None if it never was; `slo_met_s` when it was met
+    again for good (until the next rise), None if it was not.
+    """
+
+    rise: Rise
+    steps: tuple[Step, ...]
+    slo_lost_s: float | None
+    slo_met_s: float | None
+
+
+def rises(shape: Shape) -> list[Rise]:
+    """Each uninterrupted growth of a shape, in order."""
+    found: list[Rise] = []
+    for (begin, low), (end, high) in pairwise(shape.points):
+        if high <= low:
+            continue
+        if found and found[-1].end == begin:
+            begin, low = found[-1].begin, found.pop().low
+        found.append(Rise(begin, end, low, high))
+    return found
+
+
+def responses(
+    begins: Sequence[Rise], samples: Sequence[Sample], records: Sequence[Record], slo: Slo
+) -> list[Response]:
+    """`begins` in Unix seconds; each answers for the time until the next one begins."""
+    ends = [rise.begin for rise in begins[1:]] + [float("inf")]
+    missed = list(missed_windows(records, slo))
+    return [
+        Response(
+            rise,
+            tuple(_steps(rise, [s for s in samples if rise.begin <= s.at < end])),
+            *_slo(rise, [w for w in missed if rise.begin <= w < end], end, records),
+        )
+        for rise, end in zip(begins, ends, strict=True)
+    ]
+
+
+def _steps(rise: Rise, samples: Sequence[Sample]) -> Iterator[Step]:
+    if not samples:
+        return
+    for number in range(samples[0].target + 1, max(s.target for s in samples) + 1):
+        wanted = next(s.at for s in samples if s.target >= number)
+        served = next((s.at for s in samples if s.running >= number), None)
+        yield Step(
+            number, wanted - rise.begin, None if served is None else max(0, served - rise.begin)
+        )
+
+
+def _slo(
+    rise: Rise, missed: Sequence[float], end: float, records: Sequence[Record]
+) -> tuple[float | None, float | None]:
+    if not missed:
+        return None, None
+    met = missed[-1] + 1.0
+    last = max((r.intended for r in records if r.intended < end), default=met)
+    return missed[0] - rise.begin, met - rise.begin if met < last else None
+
+
+def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
+    """Each whole second whose window misses the SLO: of the requests intended in the `WINDOW_S`
+    before its end, a smaller share met every bound than the SLO's lowest percentile asks for."""
+    counted = sorted(asked(records), key=lambda record: record.intended)
+    if not counted:
+        return
+    share = min((b.quantile for b in slo.bounds if b.quantile), default=1.0)
+    met = [slo.met_by(record) for record in counted]
+    times = [record.intended for record in counted]
+    low = high = 0
+    second = times[0]
+    while second <= times[-1]:
+        while high < len(times) and times[high] < second + 1:
+            high += 1
+        while times[low] < second + 1 - WINDOW_S:
+            low += 1
+        if high > low and sum(met[low:high]) < share * (high - low):
+            yield second
+        second += 1
+
+
+def changes(samples: Sequence[Sample]) -> list[tuple[float, int]]:
+    """When the target changed, and by how much."""
+    return [
+        (after.at, after.target - this.target)
+        for this, after in pairwise(samples)
+        if after.target != this.target
+    ]
+
+
+def flaps(samples: Sequence[Sample], shape: Shape | None) -> int:
+    """How often the target turned round without the load's doing so: its reversals beyond those of
+    the shape, of which a load that goes up and down has one."""
+    turns = _reversals([change for _, change in changes(samples)])
+    levels = [level for _, level in shape.points] if shape else []
+    steps = [high - low for low, high in pairwise(levels) if high != low]
+    # From nothing and back to nothing: a shape that only holds goes up and down at its ends.
+    return max(0, turns - max(1, _reversals(steps)))
+
+
+def _reversals(steps: Sequence[float]) -> int:
+    return sum((this > 0) != (after > 0) for this, after in pairwise(steps))

@@ -1,0 +1,91 @@
+"""Records over time: what the plots show. Pure functions; seconds count from `begin`."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.statistics import quantile
+
+# Bins as wide as can be read: not more than these over a run.
+_BINS = 120
+_WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+
+_SERVED = (Outcome.OK, Outcome.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Equal stretches of time from `begin` (Unix seconds)."""
+
+    begin: float
+    width: float
+    count: int
+
+    @classmethod
+    def over(cls, begin: float, end: float) -> "Bins":
+        seconds = max(1.0, end - begin)
+        width = next((w for w in _WIDTHS_S if seconds / w <= _BINS), _WIDTHS_S[-1])
+        return cls(begin, width, max(1, -int(-seconds // width)))
+
+    @property
+    def edges(self) -> list[float]:
+        return [self.width * i for i in range(self.count + 1)]
+
+    @property
+    def middles(self) -> list[float]:
+        return [self.width * (i + 0.5) for i in range(self.count)]
+
+    def place(self, at: float) -> int | None:
+        """The bin of a moment; None outside."""
+        index = int((at - self.begin) // self.width)
+        return index if 0 <= index < self.count else None
+
+    def rates(self, moments: Sequence[float]) -> list[float]:
+        """Events per second in each bin."""
+        counted = Counter(map(self.place, moments))
+        return [counted[i] / self.width for i in range(self.count)]
+
+    def pooled(
+        self, records: Sequence[Record], value: Callable[[Record], float | None]
+    ) -> list[list[float]]:
+        """The values of the records intended in each bin."""
+        pools: list[list[float]] = [[] for _ in range(self.count)]
+        for record in records:
+            place, found = self.place(record.intended), value(record)
+            if place is not None and found is not None:
+                pools[place].append(found)
+        return pools
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Per bin: arrivals and whole answers a second, quantiles of TTFT, failures by outcome."""
+
+    bins: Bins
+    offered: list[float]
+    completed: list[float]
+    ttft: dict[str, list[float]]
+    failures: dict[str, list[int]]
+
+
+def series(records: Sequence[Record], bins: Bins) -> Series:
+    """Arrivals and first tokens belong to the bin of the intended start; ends to their own."""
+    served = [record for record in records if record.ok]
+    pools = bins.pooled(served, lambda record: record.ttft)
+    return Series(
+        bins=bins,
+        offered=bins.rates([record.intended for record in records]),
+        completed=bins.rates([record.ended for record in served if record.ended is not None]),
+        ttft={name: [quantile(p, q) for p in pools] for name, q in (("p50", 0.5), ("p99", 0.99))},
+        failures=_failures(records, bins),
+    )
+
+
+def _failures(records: Sequence[Record], bins: Bins) -> dict[str, list[int]]:
+    failed: dict[str, list[int]] = {}
+    for record in records:
+        place = bins.place(record.intended)
+        if record.outcome not in _SERVED and place is not None:
+            failed.setdefault(str(record.outcome), [0] * bins.count)[place] += 1
+    return failed

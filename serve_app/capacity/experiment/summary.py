@@ -1,0 +1,138 @@
+"""What one run's records and samples say: `summary.json`. Pure functions."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.experiment.least import Fleet, Least, least
+from serve_app.capacity.experiment.scaling import Response, Rise, changes, flaps, responses, rises
+from serve_app.capacity.records import Outcome, Record, Run
+from serve_app.capacity.samples import Sample, replica_seconds
+from serve_app.capacity.slo import Finding, Slo, attainment, goodput
+from serve_app.capacity.statistics import Summary, summarise
+from serve_app.capacity.workload.shapes import Shape
+from serve_app.capacity.workload.text import WorkloadError
+
+# Neither whole nor refused in time: what a caller has lost.
+_LOST = (Outcome.ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT, Outcome.TRANSPORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Of one run. Replica-seconds are counted while the run was watched, starts and drains too.
+
+    `lost` are requests that got neither a whole answer nor a refusal; `truncated` those of them
+    whose answer broke off. Costs are at the price of the inputs.
+    """
+
+    title: str
+    tool: str
+    invalid: tuple[str, ...]
+    interrupted: bool
+    load_began: float
+    load_seconds: float
+    watched_seconds: float
+    latency: Summary
+    lost: int
+    truncated: int
+    refused: int
+    slo: str
+    slo_findings: tuple[Finding, ...]
+    slo_attainment: float
+    goodput_per_s: float
+    responses: tuple[Response, ...]
+    start_s: float | None  # the median from wanted to running
+    peak_running: int
+    lowest_after: int
+    target_changes: int
+    flaps: int
+    engine_starts: int
+    replica_seconds: float
+    least: Least
+    cost: float
+    least_cost: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def findings(
+    inputs: Inputs,
+    run: Run,
+    records: Sequence[Record],
+    samples: Sequence[Sample],
+    interrupted: bool = False,
+) -> Findings:
+    """Raises ValueError without samples: nothing was watched."""
+    if not samples:
+        raise ValueError("no sample was taken")
+    slo, shape = Slo.parse(inputs.slo), shape_of(inputs)
+    found = tuple(responses(_rises(shape, run), samples, records, slo))
+    start_s = _start(found)
+    used = replica_seconds(samples)
+    fewest = least(records, slo, _fleet(inputs, start_s), samples[0].at, samples[-1].at)
+    outcomes = [record.outcome for record in records]
+    price = inputs.price_per_replica_hour / 3600
+    return Findings(
+        title=inputs.title,
+        tool=run.tool,
+        invalid=run.invalid,
+        interrupted=interrupted,
+        load_began=run.began,
+        load_seconds=run.seconds,
+        watched_seconds=samples[-1].at - samples[0].at,
+        latency=summarise(records, run.seconds),
+        lost=sum(outcome in _LOST for outcome in outcomes),
+        truncated=outcomes.count(Outcome.TRUNCATED),
+        refused=outcomes.count(Outcome.REJECTED),
+        slo=inputs.slo,
+        slo_findings=tuple(slo.judge(records)),
+        slo_attainment=attainment(records, slo),
+        goodput_per_s=goodput(records, slo, run.seconds),
+        responses=found,
+        start_s=start_s,
+        peak_running=max(sample.running for sample in samples),
+        lowest_after=samples[-1].billed,
+        target_changes=len(changes(samples)),
+        flaps=flaps(samples, shape),
+        engine_starts=samples[-1].engine_starts,
+        replica_seconds=used,
+        least=fewest,
+        cost=used * price,
+        least_cost=None if fewest.least is None else fewest.least * price,
+    )
+
+
+def shape_of(inputs: Inputs) -> Shape | None:
+    """The load's level over time; None where a trace is replayed."""
+    try:
+        return Shape.parse(str(inputs.load.get("shape", "")))
+    except WorkloadError:
+        return None
+
+
+def _rises(shape: Shape | None, run: Run) -> list[Rise]:
+    """In Unix seconds. A load without a shape, or one that only holds, is one step up."""
+    found = rises(shape) if shape else []
+    if not found:
+        return [Rise(run.began, run.began, 0.0, shape.peak if shape else 0.0)]
+    return [
+        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high) for rise in found
+    ]
+
+
+def _start(found: Sequence[Response]) -> float | None:
+    took = [
+        step.running_s - step.wanted_s
+        for response in found
+        for step in response.steps
+        if step.running_s is not None
+    ]
+    return median(took) if took else None
+
+
+def _fleet(inputs: Inputs, start_s: float | None) -> Fleet:
+    pool = inputs.pool
+    return Fleet(pool.engine.slots, start_s or 0.0, pool.autoscaling.min_replicas)

@@ -65,8 +65,8 @@ def html_page(title: str, blocks: Sequence[Block]) -> str:
     body = "\n".join(map(_html, blocks))
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{html.escape(title)}</title>\n'
-        f"<style>{_CSS}</style>\n<body>\n{body}\n</body>\n</html>\n"
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

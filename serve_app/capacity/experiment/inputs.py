@@ -32,6 +32,12 @@ class Inputs(BaseModel):
     slo: str = Field("ttft_p99=2s,error_rate=0.1%", description="What counts as well served.")
     price_per_replica_hour: float = Field(1.0, ge=0, description="In any currency.")
     haproxy: bool = Field(True, description="HAProxy and the throughput flags, as on a cluster.")
+    environment: dict[str, str] = Field(
+        # Ray's 30 s suit a cluster. One second is too short: HAProxy's old process, which ends
+        # after a reload, may still send a request to a replica that has gone.
+        {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5"},
+        description="Of the service's processes, for Ray's own flags.",
+    )
     before_s: float = Field(5, ge=0, description="Seconds watched before the load.")
     settle_s: float = Field(120, ge=0, description="After it, at most, until replicas are back.")
 
@@ -69,6 +75,7 @@ class Inputs(BaseModel):
             raise InputsError(f"{name}: {_first(exc)}") from exc
 
     def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         value = orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2)
         (folder / SCENARIO).write_bytes(value)
 

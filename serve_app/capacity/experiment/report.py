@@ -131,8 +131,8 @@ def headline(found: Findings) -> str:
     """The run in three sentences."""
     total = found.latency.requests
     return (
-        f"**{total}** requests by {found.tool} in {found.load_seconds:.0f} s: **{found.lost}** lost, "
-        f"{found.truncated} of them truncated, {found.refused} refused; "
+        f"**{total}** requests by {found.tool} in {found.load_seconds:.0f} s: "
+        f"**{found.lost}** lost, {found.truncated} of them truncated, {found.refused} refused; "
         f"{_percent(found.slo_attainment)} met the SLO ({found.slo}). "
         f"Replicas went up to **{found.peak_running}** and were {found.lowest_after} at the end, "
         f"with {found.flaps} flaps. "
@@ -211,14 +211,14 @@ def _spread(name: str, spread: Spread, quantiles: Sequence[str]) -> list[str]:
 def _cost(found: Findings, inputs: Inputs) -> Table:
     used, least = found.replica_seconds, found.least
     price = inputs.price_per_replica_hour / 3600
-    rows = [
-        ["used", used],
-        ["least that would have met the SLO, with foresight", least.least],
-        ["work alone, every slot always busy", least.work],
+    rows: list[tuple[str, float | None]] = [
+        ("used", used),
+        ("least that would have met the SLO, with foresight", least.least),
+        ("work alone, every slot always busy", least.work),
     ]
     return Table(
         ["", "replica-seconds", "of those used", f"cost at {inputs.price_per_replica_hour:g}/h"],
-        [_priced(str(name), value, used, price) for name, value in rows],  # type: ignore[arg-type]
+        [_priced(name, value, used, price) for name, value in rows],
     )
 
 

@@ -1,0 +1,176 @@
+"""The command line: `python -m serve_app.capacity experiment`."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from serve_app.capacity.experiment import run
+from serve_app.capacity.experiment.experiment import Attach, Experiment
+from serve_app.capacity.experiment.generators import TOOLS, Load
+from serve_app.capacity.experiment.inputs import Inputs, names
+from serve_app.capacity.experiment.report import headline, quoted
+from serve_app.capacity.experiment.run import Show
+from serve_app.capacity.experiment.summary import Findings
+from serve_app.errors import ServiceError
+
+_LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
+
+
+@click.command(
+    epilog="Exits with 0 when nothing was lost, 1 when requests were lost or truncated, "
+    "2 when it could not run, 3 when the load generator's figures are invalid, 130 after Ctrl-C."
+)
+@click.argument("scenario", default="one-to-six")
+@click.option("--tool", type=click.Choice(list(TOOLS)), default="locust", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder; default results/SCENARIO-TIME."
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs with the same arrivals and lengths.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change the scenario, e.g. service.autoscaling.max_replicas=3 or slo=ttft_p95=1s.",
+)
+@click.option("--url", help="Attach to a service that runs, instead of starting one.")
+@click.option(
+    "--dashboard",
+    default="http://127.0.0.1:8265",
+    show_default=True,
+    help="Ray's dashboard of that service; its token in RAY_AUTH_TOKEN.",
+)
+@click.option("--application", default="default", show_default=True, help="In Ray Serve.")
+@click.option("--deployment", default="", help="To watch; default: the first pool.")
+@click.option("--json", "as_json", is_flag=True, help="The summary on stdout.")
+def experiment(
+    scenario: str,
+    tool: str,
+    out: Path | None,
+    repeat: int,
+    changes: Sequence[str],
+    url: str | None,
+    dashboard: str,
+    application: str,
+    deployment: str,
+    as_json: bool,
+) -> None:
+    """Drive a load, watch Ray Serve scale, and write a report.
+
+    SCENARIO is the name of one that comes with the project, or a YAML file of the same form.
+    Ctrl-C ends the load and writes the report of what was seen; once more gives up.
+    """
+    try:
+        inputs = Inputs.read(scenario, dict(map(_change, changes)))
+        Load(inputs.load, inputs.slo, "")
+        work = Experiment(
+            inputs=inputs,
+            tool=tool,
+            folder=out
+            or Path("results") / f"{Path(scenario).stem}-{time.strftime('%Y%m%d-%H%M%S')}",
+            command=_command(),
+            repeat=repeat,
+            attach=Attach(url, dashboard, os.environ.get("RAY_AUTH_TOKEN", "")) if url else None,
+            application=application,
+            deployment=deployment,
+        )
+        found = _run(work)
+    except ServiceError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        sys.exit(_FAILED)
+    except asyncio.CancelledError:
+        sys.exit(_INTERRUPTED)
+    _tell(work, found, as_json)
+    sys.exit(_code(found))
+
+
+experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
+
+
+def _change(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+    return name, yaml.safe_load(value)
+
+
+def _command() -> str:
+    return quoted(["python", "-m", "serve_app.capacity", "experiment", *sys.argv[1:]])
+
+
+def _run(work: Experiment) -> list[Findings]:
+    with _progress() as show:
+        return asyncio.run(_stoppable(work, show))
+
+
+async def _stoppable(work: Experiment, show: Show) -> list[Findings]:
+    """Ctrl-C once ends the load, twice everything."""
+    stop, task = asyncio.Event(), asyncio.current_task()
+    assert task is not None
+
+    def interrupt() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    return await work.run(stop, show)
+
+
+@contextmanager
+def _progress() -> Any:
+    columns = (
+        *(TextColumn("{task.description:>16}"), BarColumn(), TimeElapsedColumn()),
+        TextColumn("{task.fields[seen]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("starting", total=None, seen="")
+        yield lambda now: _show(bars, task, now)
+
+
+def _show(bars: Progress, task: TaskID, now: run.Progress) -> None:
+    sample = now.sample
+    seen = ""
+    if sample:
+        seen = (
+            f"replicas {sample.running}/{sample.target}  requests {sample.ongoing:.0f}"
+            f"+{sample.queued:.0f}  answered {now.answered}"
+        )
+    bars.update(task, description=now.phase, completed=now.done_s, total=now.total_s, seen=seen)
+
+
+def _tell(work: Experiment, found: Sequence[Findings], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps([each.as_json() for each in found]))
+        return
+    for each in found:
+        click.echo(headline(each).replace("**", ""))
+        for reason in each.invalid:
+            click.echo(f"INVALID: {reason}")
+    click.echo(f"Report: {work.folder / 'report.html'}")
+
+
+def _code(found: Sequence[Findings]) -> int:
+    if any(each.interrupted for each in found):
+        return _INTERRUPTED
+    if any(each.invalid for each in found):
+        return _INVALID
+    return _LOST if any(each.lost for each in found) else 0

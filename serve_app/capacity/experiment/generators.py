@@ -1,0 +1,135 @@
+"""The load generators as child processes: Locust, k6, and the reference client.
+
+Each writes `run.json` and `requests.jsonl` into a folder of its own, and ends by itself when the
+load is over; SIGINT ends it early.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import serve_app
+from serve_app.capacity.chat import Target
+from serve_app.capacity.records import REQUESTS, RUN
+from serve_app.capacity.scenario import Scenario
+from serve_app.engines import guard
+from serve_app.errors import ServiceError
+
+LOG = "generator.log"
+_PROJECT = Path(serve_app.__file__).parents[1]
+_GRACE_S = 20.0
+
+
+class GeneratorError(ServiceError):
+    """The load generator could not be started, or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Options of a load test by name: those of `Scenario` and of `Target`, and the SLO."""
+
+    options: Mapping[str, Any]
+    slo: str
+    base_url: str
+
+    def __post_init__(self) -> None:
+        """Raises GeneratorError, WorkloadError for options that make no sense."""
+        known = {each.name for kind in (Scenario, Target) for each in fields(kind)}
+        if unknown := sorted(set(self.options) - known):
+            raise GeneratorError(f"the load has no option {', '.join(unknown)}")
+        self.scenario()
+
+    def scenario(self) -> Scenario:
+        return Scenario(**_of(Scenario, self.options))
+
+    def target(self) -> Target:
+        return Target(**{**_of(Target, self.options), "base_url": self.base_url})
+
+
+def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in options.items() if name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is run, and what is added to its environment."""
+
+    words: list[str]
+    env: dict[str, str]
+
+
+def locust(load: Load, folder: Path) -> Command:
+    script = str(_PROJECT / "locustfiles" / "chat.py")
+    words = [sys.executable, "-m", "locust", "-f", script, "--headless", "--only-summary"]
+    words += ["--host", load.base_url, "--records", str(folder), "--slo", load.slo]
+    for name, value in load.options.items():
+        words += ["--" + name.replace("_", "-"), _word(value)]
+    return Command(words, {})
+
+
+def reference(load: Load, folder: Path) -> Command:
+    asked = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
+    module = "serve_app.capacity.experiment.reference"
+    return Command([sys.executable, "-m", module, orjson.dumps(asked).decode(), str(folder)], {})
+
+
+TOOLS = {"locust": locust, "reference": reference}
+
+
+class Generator:
+    """One run of a tool, behind a guard that leaves none of it behind."""
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+
+    @classmethod
+    async def start(cls, tool: str, load: Load, folder: Path) -> "Generator":
+        """It writes to `folder`/load until it has ended; its log goes to `folder`."""
+        command = TOOLS[tool](load, folder / "load")
+        with (folder / LOG).open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", guard.__file__, str(_GRACE_S), "INT"),
+                *command.words,
+                env={**os.environ, **command.env},
+                cwd=_PROJECT,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is passed on by us
+            )
+        return cls(process, folder)
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """End it early, and let it write what it has."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+            await self._process.wait()
+
+    def answered(self) -> int:
+        """Records so far."""
+        path = self._folder / "load" / REQUESTS
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def collect(self) -> None:
+        """Move its files up into the run's folder. Raises GeneratorError when there are none."""
+        for name in (RUN, REQUESTS):
+            found = self._folder / "load" / name
+            if not found.exists():
+                said = (self._folder / LOG).read_text(errors="replace").splitlines()[-15:]
+                raise GeneratorError("the load generator left no records:\n" + "\n".join(said))
+            found.rename(self._folder / name)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

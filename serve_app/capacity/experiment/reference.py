@@ -1,0 +1,38 @@
+"""The reference client as a process of its own: `… reference OPTIONS FOLDER`, with JSON options."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import orjson
+
+from serve_app.capacity.experiment.generators import Load
+from serve_app.capacity.records import REQUESTS, Record, Run, write_record, write_run
+from serve_app.capacity.reference_client import measure
+
+
+def main(options: str, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with (folder / REQUESTS).open("w", buffering=1) as file:
+        run = asyncio.run(measured(Load(**orjson.loads(options)), partial(write_record, file)))
+    write_run(folder, run)
+
+
+async def measured(load: Load, keep: Callable[[Record], object]) -> Run:
+    """To the load's end, or to SIGINT."""
+    began = time.time()
+    measuring = asyncio.create_task(measure(load.target(), load.scenario(), keep))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, measuring.cancel)
+    try:
+        run, _ = await measuring
+    except asyncio.CancelledError:
+        return Run("reference", load.base_url, began, time.time(), load.scenario().options())
+    return run
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

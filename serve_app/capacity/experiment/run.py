@@ -1,0 +1,187 @@
+"""One run: the generator and the watch side by side, from before the load until all is quiet."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+
+from serve_app.capacity.experiment.generators import Generator, Load
+from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.records import Record, Run, read_run
+from serve_app.capacity.samples import SAMPLES, Sample
+from serve_app.capacity.watch import Watch, WatchError
+
+_EVERY_S = 1.0
+_SHOW_EVERY_S = 0.5
+# Replicas are back when they have been as at first for so long.
+_QUIET_S = 5.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run is, for those who wait for it."""
+
+    phase: str = ""
+    done_s: float = 0.0
+    total_s: float = 1.0
+    answered: int = 0
+    sample: Sample | None = None
+
+
+Show = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`began`: when the load did, Unix seconds. `silent`: seconds that the watch could not see."""
+
+    run: Run
+    records: list[Record]
+    samples: list[Sample]
+    began: float
+    interrupted: bool
+    silent: int
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Takes a sample every second, keeps it and writes it."""
+
+    watch: Watch
+    file: Path
+    samples: list[Sample] = field(default_factory=list)
+    silent: int = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Sampler"]:
+        """The first sample must succeed. Raises WatchError."""
+        await self._take()
+        task = asyncio.create_task(self._go_on())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @property
+    def last(self) -> Sample:
+        return self.samples[-1]
+
+    def settled(self, at_first: int) -> bool:
+        """Whether for a while no replica started or drained, and there were as many as at first."""
+        since = self.last.at - _QUIET_S
+        return all(
+            s.target == s.billed == s.running <= at_first for s in self.samples if s.at >= since
+        )
+
+    async def _go_on(self) -> None:
+        due = monotonic()
+        while True:
+            due = max(due + _EVERY_S, monotonic())
+            await asyncio.sleep(due - monotonic())
+            try:
+                await self._take()
+            except WatchError:
+                self.silent += 1
+
+    async def _take(self) -> None:
+        sample = await self.watch.sample()
+        self.samples.append(sample)
+        with self.file.open("ab") as file:
+            file.write(sample.line())
+
+
+class Runner:
+    """Does one run in `folder`. Set `stop` to end it early, with what was seen."""
+
+    def __init__(
+        self, inputs: Inputs, load: Load, tool: str, folder: Path, stop: asyncio.Event, show: Show
+    ) -> None:
+        self._inputs = inputs
+        self._load = load
+        self._tool = tool
+        self._folder = folder
+        self._stop = stop
+        self._show = show
+        self._progress = Progress()
+
+    async def run(self, watch: Watch) -> Outcome:
+        """Raises WatchError, GeneratorError, RecordError."""
+        async with Sampler(watch, self._folder / SAMPLES).running() as sampler:
+            at_first = sampler.last.target
+            await self._wait("before the load", self._inputs.before_s, sampler, _never)
+            await self._drive(sampler)
+            await self._wait(
+                "after the load", self._inputs.settle_s, sampler, lambda: sampler.settled(at_first)
+            )
+        run, records = read_run(self._folder)
+        return Outcome(
+            run=run,
+            records=records,
+            samples=sampler.samples,
+            began=began(self._load, run, records),
+            interrupted=self._stop.is_set(),
+            silent=sampler.silent,
+        )
+
+    async def _drive(self, sampler: Sampler) -> None:
+        generator = await Generator.start(self._tool, self._load, self._folder)
+        ended = asyncio.create_task(generator.wait())
+        try:
+            await self._wait("the load", self._seconds, sampler, ended.done, generator.answered)
+            await self._until(ended)
+        finally:
+            await generator.stop()
+            await ended
+        generator.collect()
+
+    @property
+    def _seconds(self) -> float:
+        scenario = self._load.scenario()
+        if scenario.shape == "trace":
+            return max((request.at_s for request in scenario.arrivals()), default=0.0)
+        return scenario.level().seconds
+
+    async def _until(self, ended: "asyncio.Task[int]") -> None:
+        """The load's time is up, its last answers are not there: the tool's own bounds hold."""
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+
+    async def _wait(
+        self,
+        phase: str,
+        seconds: float,
+        sampler: Sampler,
+        over: Callable[[], bool],
+        answered: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Until `seconds` have passed, it is over, or somebody stops it; shows how far it is."""
+        began = monotonic()
+        while (passed := monotonic() - began) < seconds and not over() and not self._stop.is_set():
+            self._progress = replace(
+                self._progress,
+                phase=phase,
+                done_s=passed,
+                total_s=seconds,
+                answered=answered() or self._progress.answered,
+                sample=sampler.last,
+            )
+            self._show(self._progress)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), min(_SHOW_EVERY_S, seconds - passed))
+
+
+def began(load: Load, run: Run, records: list[Record]) -> float:
+    """When the load's clock began: tools take their time to start. Unix seconds."""
+    first = next(iter(load.scenario().arrivals()), None) if run.open_model else None
+    intended = min((record.intended for record in records), default=None)
+    if first is None or intended is None:
+        return run.began
+    return intended - first.at_s
+
+
+def _never() -> bool:
+    return False

@@ -106,10 +106,9 @@ def _averaged(values: Sequence[float], window: int) -> list[float]:
 
 def _bridged(plan: Sequence[int], window: int) -> list[int]:
     """Without dips shorter than `window`: who would start anew is kept."""
-    size = len(plan)
-    kept = [max(plan[max(0, i - window) : i + 1]) for i in range(size)]
-    ahead = [min(kept[i : i + window + 1]) for i in range(size)]
-    return [max(now, later) for now, later in zip(plan, ahead, strict=True)]
+    longer = [*plan, *([min(plan)] * window)]
+    kept = [max(longer[max(0, i - window) : i + 1]) for i in range(len(longer))]
+    return [max(now, min(kept[i : i + window + 1])) for i, now in enumerate(plan)]
 
 
 def waits(jobs: Sequence[Job], slots: int, plan: Sequence[int]) -> Iterator[float]:

@@ -55,7 +55,7 @@ def write(result: Result, inputs: Inputs, command: str) -> None:
     """The report of one run: summary, pictures, Markdown, HTML."""
     pictures = [main_picture(result.seen), pressure_picture(result.seen)]
     pictures.append(latency_picture(result.seen))
-    blocks = list(_one(result.findings, inputs, command, pictures))
+    blocks = list(one(result.findings, inputs, command, pictures))
     _save(result.folder, inputs.title, blocks, pictures)
     _json(result.folder, result.findings.as_json())
 
@@ -86,9 +86,10 @@ def _json(folder: Path, value: object) -> None:
     (folder / "summary.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
-def _one(
+def one(
     found: Findings, inputs: Inputs, command: str, pictures: Sequence[Picture]
 ) -> Iterator[Block]:
+    """Of one run; `pictures` are the main one, the pressure, the latencies."""
     main, pressure, latency = pictures
     yield Heading(inputs.title or "An autoscaling experiment", 1)
     yield from _warnings(found)

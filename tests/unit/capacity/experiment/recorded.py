@@ -1,0 +1,45 @@
+"""A run as it could have been: for tests of what is made of it."""
+
+from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.records import Outcome, Record, Run
+from serve_app.capacity.samples import Sample
+
+BEGAN = 1000.0
+
+INPUTS = Inputs.read(
+    "one-to-six", {"title": "One & two", "load.shape": "step:low=1,high=4,before=10s,hold=30s"}
+)
+RUN = Run("reference", "http://127.0.0.1:1", BEGAN, BEGAN + 44)
+
+
+def records() -> list[Record]:
+    """One a second, then four; those after the step wait for the second replica."""
+    times = [*range(10), *(10 + i / 4 for i in range(120))]
+    return [_record(BEGAN + at, 3.0 if 12 <= at < 20 else 0.2) for at in times]
+
+
+def _record(at: float, ttft: float) -> Record:
+    return Record(
+        *(at, Outcome.OK, at, at + ttft, at + ttft + 1.0, 200),
+        output_tokens=20,
+        gaps=(0.05,) * 19,
+    )
+
+
+def samples() -> list[Sample]:
+    """The second replica is wanted 3 s after the step, serves 6 s later and goes at 45 s."""
+    return [_sample(second) for second in range(-5, 60)]
+
+
+def _sample(second: int) -> Sample:
+    wanted, serves = 13 <= second < 45, 19 <= second < 45
+    return Sample(
+        at=BEGAN + second,
+        target=1 + wanted,
+        running=1 + serves,
+        starting=int(wanted and not serves),
+        draining=int(45 <= second < 47),
+        ongoing=4.0 if 0 <= second < 40 else 0.0,
+        engine_starts=1 + (second >= 19),
+        cpu_share=0.3,
+    )

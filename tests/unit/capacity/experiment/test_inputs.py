@@ -1,0 +1,58 @@
+"""What an experiment is asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from serve_app.capacity.experiment.generators import GeneratorError, Load
+from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_scenarios_of_the_project_can_run(name: str) -> None:
+    """Settings of the service and options of the load are all known, the SLO can be read."""
+    inputs = Inputs.read(name)
+    Load(inputs.load, inputs.slo, "http://127.0.0.1:1").scenario()
+    assert inputs.title and inputs.pool.autoscaling.max_replicas > 1
+
+
+def test_changes_are_by_dotted_name() -> None:
+    """Of whatever is in the scenario, and of what is not yet."""
+    changes = {"service.autoscaling.max_replicas": 3, "load.seed": 7, "settle_s": 1}
+    inputs = Inputs.read("one-to-six", changes)
+    assert inputs.pool.autoscaling.max_replicas == 3
+    assert (inputs.load["seed"], inputs.settle_s) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"service.autoscaling.max_replicas": 0}, "max_replicas"),
+        ({"service.engin": {}}, "engin"),
+        ({"slo": "fast"}, "no bound"),
+        ({"lod": {}}, "lod"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(change: dict[str, object], word: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(InputsError, match=word):
+        Inputs.read("one-to-six", change)
+
+
+def test_an_unknown_option_of_the_load_is_refused() -> None:
+    """A mistyped name must not be left out in silence."""
+    with pytest.raises(GeneratorError, match="sead"):
+        Load({"sead": 1}, "ttft_p99=1s", "http://127.0.0.1:1")
+
+
+def test_an_unknown_scenario_lists_those_that_there_are() -> None:
+    """By name."""
+    with pytest.raises(InputsError, match="one-to-six"):
+        Inputs.read("one-to-seven")
+
+
+def test_inputs_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    """A folder tells how it was made."""
+    inputs = Inputs.read("one-to-six")
+    inputs.write(tmp_path)
+    assert Inputs.read(str(tmp_path / SCENARIO)) == inputs

@@ -1,0 +1,64 @@
+"""What one run's records and samples say."""
+
+import orjson
+import pytest
+
+from serve_app.capacity.experiment.experiment import compared
+from serve_app.capacity.experiment.summary import findings
+from serve_app.capacity.records import Outcome, Record
+from tests.unit.capacity.experiment import recorded
+
+
+def test_a_run_is_summed_up() -> None:
+    """Replicas, their times, what they cost, and what would have done."""
+    found = findings(recorded.INPUTS, recorded.RUN, recorded.records(), recorded.samples())
+    (response,) = found.responses
+    (step,) = response.steps
+    assert (step.replicas, step.wanted_s, step.running_s) == (2, 3.0, 9.0)
+    assert (found.start_s, found.peak_running, found.lowest_after) == (6.0, 2, 1)
+    assert (found.flaps, found.target_changes, found.engine_starts) == (0, 2, 2)
+    assert found.replica_seconds == 64 + (47 - 13)
+    assert found.cost == pytest.approx(found.replica_seconds * 2.0 / 3600)
+    assert found.least.least is not None
+    assert found.least.work <= found.least.least < found.replica_seconds
+    assert response.slo_lost_s == pytest.approx(2.0)
+    assert response.slo_met_s == pytest.approx(10 + 9.0, abs=1.5)
+
+
+def test_lost_requests_are_those_without_answer_or_refusal() -> None:
+    """Truncated ones are among them; refused and cancelled ones are not."""
+    outcomes = [*Outcome]
+    broken = [Record(recorded.BEGAN, outcome) for outcome in outcomes]
+    found = findings(recorded.INPUTS, recorded.RUN, broken, recorded.samples())
+    assert (found.lost, found.truncated, found.refused) == (4, 1, 1)
+
+
+def test_without_a_sample_there_is_nothing_to_say() -> None:
+    """A run that was not watched is no experiment."""
+    with pytest.raises(ValueError, match="no sample"):
+        findings(recorded.INPUTS, recorded.RUN, recorded.records(), [])
+
+
+def test_a_load_that_only_holds_is_one_step_at_its_beginning() -> None:
+    """From nothing."""
+    load = {**recorded.INPUTS.load, "shape": "constant:level=4,hold=40s"}
+    inputs = recorded.INPUTS.model_copy(update={"load": load})
+    found = findings(inputs, recorded.RUN, recorded.records(), recorded.samples())
+    (response,) = found.responses
+    assert (response.rise.begin, response.rise.high) == (recorded.BEGAN, 4)
+
+
+def test_a_summary_is_json() -> None:
+    """What is not a number is null there."""
+    found = findings(recorded.INPUTS, recorded.RUN, [], recorded.samples())
+    value = orjson.loads(orjson.dumps(found.as_json()))
+    assert value["slo_attainment"] is None
+    assert value["replica_seconds"] == 98
+
+
+def test_several_runs_are_compared_by_median_and_spread() -> None:
+    """Of the same load."""
+    found = findings(recorded.INPUTS, recorded.RUN, recorded.records(), recorded.samples())
+    summary = compared([found, found, found])
+    assert summary["runs"] == 3
+    assert summary["replica_seconds"] == {"median": 98, "least": 98, "greatest": 98}

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,15 @@ class Command:
     env: dict[str, str]
 
 
-def locust(load: Load, folder: Path) -> Command:
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """`first_s`: when the first request is due, in seconds of the load; None if that is unknown."""
+
+    command: Callable[[Load, Path], Command]
+    first_s: Callable[[Scenario], float | None]
+
+
+def _locust(load: Load, folder: Path) -> Command:
     script = str(_PROJECT / "locustfiles" / "chat.py")
     words = [sys.executable, "-m", "locust", "-f", script, "--headless", "--only-summary"]
     words += ["--host", load.base_url, "--records", str(folder), "--slo", load.slo]
@@ -75,13 +83,32 @@ def locust(load: Load, folder: Path) -> Command:
     return Command(words, {})
 
 
-def reference(load: Load, folder: Path) -> Command:
+def _k6(load: Load, folder: Path) -> Command:
+    """k6 knows shapes by their points alone, and lengths and arrivals of its own."""
+    script = str(_PROJECT / "k6" / "load_test.js")
+    words = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder), script]
+    given = {**load.options, "shape": load.scenario().level(), "slo": load.slo}
+    env = {name.upper(): _word(value) for name, value in given.items()}
+    return Command(words, {**env, "BASE_URL": load.base_url})
+
+
+def _reference(load: Load, folder: Path) -> Command:
     asked = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
     module = "serve_app.capacity.experiment.reference"
     return Command([sys.executable, "-m", module, orjson.dumps(asked).decode(), str(folder)], {})
 
 
-TOOLS = {"locust": locust, "reference": reference}
+def _first_arrival(scenario: Scenario) -> float | None:
+    if not scenario.is_open:
+        return None
+    return next((request.at_s for request in scenario.arrivals()), None)
+
+
+TOOLS = {
+    "locust": Tool(_locust, _first_arrival),
+    "k6": Tool(_k6, lambda scenario: scenario.level().when(1)),
+    "reference": Tool(_reference, _first_arrival),
+}
 
 
 class Generator:
@@ -94,16 +121,17 @@ class Generator:
     @classmethod
     async def start(cls, tool: str, load: Load, folder: Path) -> "Generator":
         """It writes to `folder`/load until it has ended; its log goes to `folder`."""
-        command = TOOLS[tool](load, folder / "load")
+        command = TOOLS[tool].command(load, folder / "load")
+        # The guard's own signal is harmless: `stop` has told the whole group already.
         with (folder / LOG).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", guard.__file__, str(_GRACE_S), "INT"),
+                *(sys.executable, "-I", "-S", guard.__file__, str(_GRACE_S), "CONT"),
                 *command.words,
                 env={**os.environ, **command.env},
                 cwd=_PROJECT,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is passed on by us
+                start_new_session=True,  # Ctrl-C is passed on by us, once
             )
         return cls(process, folder)
 
@@ -113,7 +141,7 @@ class Generator:
     async def stop(self) -> None:
         """End it early, and let it write what it has."""
         if self._process.returncode is None:
-            self._process.send_signal(signal.SIGINT)
+            os.killpg(self._process.pid, signal.SIGINT)  # k6 hears of it by its group only
             await self._process.wait()
 
     def answered(self) -> int:

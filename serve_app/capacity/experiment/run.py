@@ -1,13 +1,13 @@
 """One run: the generator and the watch side by side, from before the load until all is quiet."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from serve_app.capacity.experiment.generators import Generator, Load
+from serve_app.capacity.experiment.generators import TOOLS, Generator, Load
 from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.records import Record, Run, read_run
 from serve_app.capacity.samples import SAMPLES, Sample
@@ -121,7 +121,7 @@ class Runner:
             run=run,
             records=records,
             samples=sampler.samples,
-            began=began(self._load, run, records),
+            began=began(TOOLS[self._tool].first_s(self._load.scenario()), run, records),
             interrupted=self._stop.is_set(),
             silent=sampler.silent,
         )
@@ -174,13 +174,10 @@ class Runner:
                 await asyncio.wait_for(self._stop.wait(), min(_SHOW_EVERY_S, seconds - passed))
 
 
-def began(load: Load, run: Run, records: list[Record]) -> float:
+def began(first_s: float | None, run: Run, records: Sequence[Record]) -> float:
     """When the load's clock began: tools take their time to start. Unix seconds."""
-    first = next(iter(load.scenario().arrivals()), None) if run.open_model else None
     intended = min((record.intended for record in records), default=None)
-    if first is None or intended is None:
-        return run.began
-    return intended - first.at_s
+    return run.began if first_s is None or intended is None else intended - first_s
 
 
 def _never() -> bool:

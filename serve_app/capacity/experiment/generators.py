@@ -54,8 +54,9 @@ class Load:
 
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(kind)}
-    return {name: value for name, value in options.items() if name in names}
+    """Those of its fields, as it has them: YAML reads `20` as a number where text is meant."""
+    types = {each.name: type(each.default) for each in fields(kind)}
+    return {name: types[name](value) for name, value in options.items() if name in types}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,12 @@ def test_what_makes_no_sense_is_refused_by_name(change: dict[str, object], word:
         Inputs.read("one-to-six", change)
 
 
+def test_a_number_can_stand_where_text_is_meant() -> None:
+    """As YAML reads `answer_tokens: 20`."""
+    load = Load({"answer_tokens": 20, "seed": 3}, "ttft_p99=1s", "http://127.0.0.1:1")
+    assert (load.scenario().answer_tokens, load.scenario().seed) == ("20", 3)
+
+
 def test_an_unknown_option_of_the_load_is_refused() -> None:
     """A mistyped name must not be left out in silence."""
     with pytest.raises(GeneratorError, match="sead"):

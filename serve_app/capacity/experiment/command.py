@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from serve_app.capacity.experiment import run
 from serve_app.capacity.experiment.experiment import Attach, Experiment
 from serve_app.capacity.experiment.generators import TOOLS, Load
 from serve_app.capacity.experiment.inputs import Inputs, names
-from serve_app.capacity.experiment.report import headline, quoted
+from serve_app.capacity.experiment.report import headline
 from serve_app.capacity.experiment.run import Show
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.errors import ServiceError
@@ -113,7 +114,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 
 def _command() -> str:
-    return quoted(["python", "-m", "serve_app.capacity", "experiment", *sys.argv[1:]])
+    return shlex.join(["python", "-m", "serve_app.capacity", "experiment", *sys.argv[1:]])
 
 
 def _run(work: Experiment) -> list[Findings]:

@@ -1,6 +1,7 @@
 """A document of paragraphs, tables and pictures, as Markdown and as one HTML file."""
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,3 +118,12 @@ def _inline(text: str) -> str:
 def _inner(svg: str) -> str:
     """Without the declarations that only a file of its own has."""
     return svg[svg.index("<svg") :]
+
+
+def seconds(value: float | None, digits: int = 1) -> str:
+    """In a cell or a sentence; a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f} s"
+
+
+def percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"

@@ -55,7 +55,7 @@ class Load:
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of its fields, as it has them: YAML reads `20` as a number where text is meant."""
-    types = {each.name: type(each.default) for each in fields(kind)}
+    types: dict[str, Any] = {each.name: type(each.default) for each in fields(kind)}
     return {name: types[name](value) for name, value in options.items() if name in types}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from serve_app.capacity.experiment.series import Bins, Series
+from serve_app.capacity.experiment.series import Bins, Series, series
 from serve_app.capacity.records import Record
 from serve_app.capacity.samples import Sample
 from serve_app.capacity.slo import Slo
@@ -140,6 +140,18 @@ def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) 
     if ordered:
         shares = [(i + 1) / len(ordered) for i in range(len(ordered))]
         axis.step(ordered, shares, where="post", color=colour, label=label)
+
+
+def overlay(axes: Sequence[Axes], seen: Seen, colour: str, label: str) -> None:
+    """One of several runs: replicas that served above, the median TTFT below."""
+    above, below = axes
+    running = [sample.running for sample in seen.samples]
+    above.step(seen.clock, running, where="post", color=colour, label=label, alpha=0.8)
+    above.set_ylabel("replicas running")
+    found = series(seen.records, seen.bins)
+    below.plot(moved(found.bins.middles, seen), found.ttft["p50"], color=colour, alpha=0.8)
+    below.set(ylabel="TTFT p50, s", xlabel="seconds from the beginning of the load", yscale="log")
+    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _legend(axis: Axes) -> None:

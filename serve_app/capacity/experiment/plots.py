@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from matplotlib import rc_context
@@ -87,27 +88,14 @@ def latency_picture(seen: Seen) -> Picture:
         return _picture("latency", "Cumulative shares of TTFT and E2E.", figure)
 
 
-def runs_picture(runs: Sequence[Seen]) -> Picture:
-    """The same load several times: replicas that served, and the median TTFT, of each run."""
+def runs_picture(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Picture:
+    """Runs by group: replicas that served, and the median TTFT, each group in its colour."""
     with rc_context(_STYLE):
-        figure, (above, below) = _panels(2, [1, 1], 5)
-        for number, seen in enumerate(runs, start=1):
-            colour = COLOURS[(number - 1) % len(COLOURS)]
-            label = f"run {number}"
-            above.step(
-                seen.clock,
-                [s.running for s in seen.samples],
-                where="post",
-                color=colour,
-                label=label,
-            )
-            found = series(seen.records, seen.bins)
-            below.plot(
-                panels.moved(found.bins.middles, seen), found.ttft["p50"], color=colour, label=label
-            )
-        above.set_ylabel("replicas running")
-        below.set(ylabel="TTFT p50, s", xlabel="seconds from the beginning of the load")
-        above.legend(loc="upper right")
+        figure, axes = _panels(2, [1, 1], 5)
+        for colour, (name, runs) in zip(cycle(COLOURS), groups, strict=False):
+            for number, seen in enumerate(runs):
+                panels.overlay(axes, seen, colour, "" if number else name)
+        axes[0].legend(loc="upper right")
         return _picture("runs", "Running replicas and median TTFT of each run.", figure)
 
 

@@ -1,9 +1,6 @@
-"""What a report says of one run, or of several with the same load, in that order."""
+"""What a report says of one run, in that order."""
 
-import math
-import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -17,16 +14,17 @@ from serve_app.capacity.experiment.document import (
     Table,
     html_page,
     markdown,
+    percent,
+    seconds,
 )
 from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.experiment.panels import Seen
 from serve_app.capacity.experiment.plots import (
     Picture,
     latency_picture,
     main_picture,
     pressure_picture,
-    runs_picture,
 )
+from serve_app.capacity.experiment.recording import SUMMARY, Recording
 from serve_app.capacity.experiment.scaling import WINDOW_S, Response
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.statistics import Spread
@@ -42,39 +40,15 @@ that were not answered with 2xx and whole. All percentiles are of one record per
 itself did not make."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One run: where it lies, what was seen, what that says."""
-
-    folder: Path
-    seen: Seen
-    findings: Findings
-
-
-def write(result: Result, inputs: Inputs, command: str) -> None:
+def write(done: Recording, command: str) -> None:
     """The report of one run: summary, pictures, Markdown, HTML."""
-    pictures = [main_picture(result.seen), pressure_picture(result.seen)]
-    pictures.append(latency_picture(result.seen))
-    blocks = list(one(result.findings, inputs, command, pictures))
-    _save(result.folder, inputs.title, blocks, pictures)
-    _json(result.folder, result.findings.as_json())
+    pictures = [main_picture(done.seen), pressure_picture(done.seen), latency_picture(done.seen)]
+    blocks = list(one(done.findings, done.inputs, command, pictures))
+    save(done.folder, done.inputs.title, blocks, pictures)
+    save_json(done.folder, done.findings.as_json())
 
 
-def write_all(
-    folder: Path,
-    results: Sequence[Result],
-    inputs: Inputs,
-    summary: dict[str, object],
-    command: str,
-) -> None:
-    """The report over several runs of the same load."""
-    pictures = [runs_picture([result.seen for result in results])]
-    blocks = list(_several(results, inputs, command, pictures[0]))
-    _save(folder, inputs.title, blocks, pictures)
-    _json(folder, summary)
-
-
-def _save(folder: Path, title: str, blocks: Sequence[Block], pictures: Sequence[Picture]) -> None:
+def save(folder: Path, title: str, blocks: Sequence[Block], pictures: Sequence[Picture]) -> None:
     for picture in pictures:
         (folder / f"{picture.name}.svg").write_bytes(picture.svg)
         (folder / f"{picture.name}.png").write_bytes(picture.png)
@@ -82,8 +56,8 @@ def _save(folder: Path, title: str, blocks: Sequence[Block], pictures: Sequence[
     (folder / "report.html").write_text(html_page(title, blocks))
 
 
-def _json(folder: Path, value: object) -> None:
-    (folder / "summary.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+def save_json(folder: Path, value: object) -> None:
+    (folder / SUMMARY).write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
 def one(
@@ -92,7 +66,7 @@ def one(
     """Of one run; `pictures` are the main one, the pressure, the latencies."""
     main, pressure, latency = pictures
     yield Heading(inputs.title or "An autoscaling experiment", 1)
-    yield from _warnings(found)
+    yield from warnings(found)
     yield Paragraph(headline(found))
     yield Figure(main, _MAIN)
     yield Heading("How replicas followed the load")
@@ -106,7 +80,7 @@ def one(
     yield _cost(found, inputs)
     yield Heading("What the autoscaler saw")
     yield Figure(pressure, "Requests at replicas include those that wait there for a slot.")
-    yield from _appendix(inputs, command)
+    yield from appendix(inputs, command)
 
 
 _MAIN = (
@@ -116,7 +90,7 @@ _MAIN = (
 )
 
 
-def _appendix(inputs: Inputs, command: str) -> Iterator[Block]:
+def appendix(inputs: Inputs, command: str) -> Iterator[Block]:
     yield Heading("How it was made")
     yield Code(command)
     yield Paragraph(
@@ -134,15 +108,15 @@ def headline(found: Findings) -> str:
     return (
         f"**{total}** requests by {found.tool} in {found.load_seconds:.0f} s: "
         f"**{found.lost}** lost, {found.truncated} of them truncated, {found.refused} refused; "
-        f"{_percent(found.slo_attainment)} met the SLO ({found.slo}). "
+        f"{percent(found.slo_attainment)} met the SLO ({found.slo}). "
         f"Replicas went up to **{found.peak_running}** and were {found.lowest_after} at the end, "
         f"with {found.flaps} flaps. "
         f"**{found.replica_seconds:.0f} replica-seconds** were used; "
-        f"{_seconds(found.least.least, 0)} would have done for one who knew the load beforehand."
+        f"{seconds(found.least.least, 0)} would have done for one who knew the load beforehand."
     )
 
 
-def _warnings(found: Findings) -> Iterator[Block]:
+def warnings(found: Findings) -> Iterator[Block]:
     if found.interrupted:
         yield Paragraph("**Interrupted**: this is what was seen until then.", warning=True)
     for reason in found.invalid:
@@ -164,7 +138,7 @@ def _response(response: Response, found: Findings) -> Iterator[Block]:
 
 def _step(number: int, wanted: float, running: float | None) -> list[str]:
     took = None if running is None else running - wanted
-    return [f"{number}", _seconds(wanted), _seconds(running), _seconds(took)]
+    return [f"{number}", seconds(wanted), seconds(running), seconds(took)]
 
 
 def _slo_sentence(response: Response) -> str:
@@ -223,51 +197,12 @@ def _cost(found: Findings, inputs: Inputs) -> Table:
     )
 
 
-def _priced(name: str, seconds: float | None, used: float, price: float) -> list[str]:
-    if seconds is None:
+def _priced(name: str, total: float | None, used: float, price: float) -> list[str]:
+    if total is None:
         return [name, "no schedule that was tried", "-", "-"]
-    share = _percent(seconds / used) if used else "-"
-    return [name, f"{seconds:.0f}", share, f"{seconds * price:.4f}"]
-
-
-def _several(
-    results: Sequence[Result], inputs: Inputs, command: str, picture: Picture
-) -> Iterator[Block]:
-    yield Heading(inputs.title or "Several runs of one experiment", 1)
-    yield Paragraph(
-        f"The same arrivals and lengths, **{len(results)}** times. Runs differ by what the machine "
-        "and the autoscaler's clock do; a figure of one run is worth no more than this spread."
-    )
-    yield Figure(picture, "Above, replicas that served; below, the median time to first token.")
-    head = ["Run", "requests", "lost", "SLO met by", "TTFT p50", "TTFT p99", "replica-s", "peak"]
-    yield Table(head, [_line(number, r.findings) for number, r in enumerate(results, start=1)])
-    for number, result in enumerate(results, start=1):
-        yield Paragraph(f"Run {number}: `{result.folder.name}/report.html`")
-        yield from _warnings(result.findings)
-    yield from _appendix(inputs, command)
-
-
-def _line(number: int, found: Findings) -> list[str]:
-    ttft = found.latency.ttft.quantiles
-    return [
-        *(f"{number}", f"{found.latency.requests}", f"{found.lost}"),
-        *(_percent(found.slo_attainment), _seconds(ttft["p50"], 3), _seconds(ttft["p99"], 3)),
-        *(f"{found.replica_seconds:.0f}", f"{found.peak_running}"),
-    ]
-
-
-def _seconds(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f} s"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+    share = percent(total / used) if used else "-"
+    return [name, f"{total:.0f}", share, f"{total * price:.4f}"]
 
 
 def _value(quantity: str, value: float) -> str:
-    return f"{100 * value:.2f} %" if quantity == "error_rate" else _seconds(value, 3)
-
-
-def quoted(arguments: Sequence[str]) -> str:
-    """A command line that can be pasted."""
-    return shlex.join(arguments)
+    return f"{100 * value:.2f} %" if quantity == "error_rate" else seconds(value, 3)

@@ -35,14 +35,13 @@ Show = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`began`: when the load did, Unix seconds. `silent`: seconds that the watch could not see."""
+    """`began`: when the load did, Unix seconds."""
 
     run: Run
     records: list[Record]
     samples: list[Sample]
     began: float
     interrupted: bool
-    silent: int
 
 
 @dataclass(slots=True)
@@ -52,7 +51,6 @@ class Sampler:
     watch: Watch
     file: Path
     samples: list[Sample] = field(default_factory=list)
-    silent: int = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Sampler"]:
@@ -81,10 +79,8 @@ class Sampler:
         while True:
             due = max(due + _EVERY_S, monotonic())
             await asyncio.sleep(due - monotonic())
-            try:
+            with suppress(WatchError):  # a second that was not seen: the last one holds
                 await self._take()
-            except WatchError:
-                self.silent += 1
 
     async def _take(self) -> None:
         sample = await self.watch.sample()
@@ -123,7 +119,6 @@ class Runner:
             samples=sampler.samples,
             began=began(TOOLS[self._tool].first_s(self._load.scenario()), run, records),
             interrupted=self._stop.is_set(),
-            silent=sampler.silent,
         )
 
     async def _drive(self, sampler: Sampler) -> None:

@@ -1,6 +1,12 @@
 """A run as it could have been: for tests of what is made of it."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from serve_app.capacity.experiment import recording as made
 from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.experiment.recording import Recording
+from serve_app.capacity.experiment.run import Outcome as Seen
 from serve_app.capacity.records import Outcome, Record, Run
 from serve_app.capacity.samples import Sample
 
@@ -43,3 +49,11 @@ def _sample(second: int) -> Sample:
         engine_starts=1 + (second >= 19),
         cpu_share=0.3,
     )
+
+
+def recording(
+    folder: Path, interrupted: bool = False, invalid: tuple[str, ...] = (), **inputs: object
+) -> Recording:
+    run = replace(RUN, invalid=invalid)
+    seen = Seen(run, records(), samples(), BEGAN, interrupted)
+    return made.recording(folder, INPUTS.model_copy(update=inputs), seen)

@@ -1,7 +1,6 @@
 """The report: one folder that says what happened to those who were not there."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,32 +8,14 @@ import pytest
 
 from serve_app.capacity.experiment import report
 from serve_app.capacity.experiment.document import Heading, Paragraph, Table, html_page, markdown
-from serve_app.capacity.experiment.experiment import compared, result_of
 from serve_app.capacity.experiment.plots import Picture, main_picture
-from serve_app.capacity.experiment.report import Result
-from serve_app.capacity.experiment.run import Outcome
 from tests.unit.capacity.experiment import recorded
-
-
-def result(folder: Path, interrupted: bool = False, invalid: tuple[str, ...] = ()) -> Result:
-    return result_of(
-        folder,
-        recorded.INPUTS,
-        Outcome(
-            run=replace(recorded.RUN, invalid=invalid),
-            records=recorded.records(),
-            samples=recorded.samples(),
-            began=recorded.BEGAN,
-            interrupted=interrupted,
-            silent=0,
-        ),
-    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    report.write(result(folder), recorded.INPUTS, "python -m serve_app.capacity experiment")
+    report.write(recorded.recording(folder), "python -m serve_app.capacity experiment")
     return folder
 
 
@@ -87,7 +68,7 @@ def test_the_report_states_what_the_experiment_is_for(folder: Path) -> None:
 def test_what_must_not_be_trusted_says_so_first(folder: Path) -> None:
     """An interrupted or an invalid run, before any figure."""
     reason = "the generator was late"
-    found = result(folder, True, (reason,)).findings
+    found = recorded.recording(folder, True, (reason,)).findings
     pictures = [Picture(name, "", b"", b"") for name in ("scaling", "pressure", "latency")]
     text = markdown(list(report.one(found, recorded.INPUTS, "", pictures)))
     assert "**Interrupted**" in text
@@ -96,18 +77,8 @@ def test_what_must_not_be_trusted_says_so_first(folder: Path) -> None:
 
 def test_equal_data_make_equal_pictures(folder: Path) -> None:
     """So that a report that is made again differs only where its data do."""
-    again = main_picture(result(folder).seen)
+    again = main_picture(recorded.recording(folder).seen)
     assert again.svg == (folder / "scaling.svg").read_bytes()
-
-
-def test_several_runs_are_one_table_and_one_picture(tmp_path: Path) -> None:
-    """With a line for each run."""
-    runs = [result(tmp_path / f"run-{number}") for number in (1, 2)]
-    summary = compared([run.findings for run in runs])
-    report.write_all(tmp_path, runs, recorded.INPUTS, summary, "")
-    text = (tmp_path / "report.md").read_text()
-    assert "](runs.png)" in text
-    assert len(re.findall(r"^\| [12] \| 130 \| 0 \|", text, re.MULTILINE)) == 2
 
 
 def test_text_is_escaped_in_html() -> None:

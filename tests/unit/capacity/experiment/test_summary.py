@@ -3,7 +3,6 @@
 import orjson
 import pytest
 
-from serve_app.capacity.experiment.experiment import compared
 from serve_app.capacity.experiment.summary import findings
 from serve_app.capacity.records import Outcome, Record
 from tests.unit.capacity.experiment import recorded
@@ -54,11 +53,3 @@ def test_a_summary_is_json() -> None:
     value = orjson.loads(orjson.dumps(found.as_json()))
     assert value["slo_attainment"] is None
     assert value["replica_seconds"] == 98
-
-
-def test_several_runs_are_compared_by_median_and_spread() -> None:
-    """Of the same load."""
-    found = findings(recorded.INPUTS, recorded.RUN, recorded.records(), recorded.samples())
-    summary = compared([found, found, found])
-    assert summary["runs"] == 3
-    assert summary["replica_seconds"] == {"median": 98, "least": 98, "greatest": 98}

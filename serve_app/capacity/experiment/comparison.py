@@ -1,0 +1,145 @@
+"""Several runs side by side: the same settings again, or other settings under the same load."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from serve_app.capacity.experiment.document import (
+    Block,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    percent,
+    seconds,
+)
+from serve_app.capacity.experiment.plots import Picture, runs_picture
+from serve_app.capacity.experiment.recording import Recording
+from serve_app.capacity.experiment.report import appendix, save, save_json, warnings
+from serve_app.capacity.experiment.summary import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs of one setting, under one name."""
+
+    name: str
+    runs: Sequence[Recording]
+
+    def median(self, value: Callable[[Findings], float]) -> float:
+        return median(value(run.findings) for run in self.runs)
+
+
+FIGURES: dict[str, tuple[Callable[[Findings], float], Callable[[float], str]]] = {
+    "requests": (lambda f: f.latency.requests, lambda v: f"{v:.0f}"),
+    "lost": (lambda f: f.lost, lambda v: f"{v:.0f}"),
+    "refused": (lambda f: f.refused, lambda v: f"{v:.0f}"),
+    "SLO met by": (lambda f: f.slo_attainment, percent),
+    "TTFT p50": (lambda f: f.latency.ttft.quantiles["p50"], lambda v: seconds(v, 2)),
+    "TTFT p99": (lambda f: f.latency.ttft.quantiles["p99"], lambda v: seconds(v, 2)),
+    "replica-seconds": (lambda f: f.replica_seconds, lambda v: f"{v:.0f}"),
+    "peak": (lambda f: f.peak_running, lambda v: f"{v:.0f}"),
+    "flaps": (lambda f: f.flaps, lambda v: f"{v:.0f}"),
+}
+
+
+def again(runs: Sequence[Recording]) -> list[Group]:
+    """The same settings several times: each run by itself."""
+    return [Group(f"run {number}", [run]) for number, run in enumerate(runs, start=1)]
+
+
+def summary(groups: Sequence[Group]) -> dict[str, Any]:
+    """Of all runs together: each figure's median, least and greatest value."""
+    found = [run.findings for group in groups for run in group.runs]
+    spreads = {name: [value(each) for each in found] for name, (value, _) in FIGURES.items()}
+    return {
+        "runs": len(found),
+        **{
+            name: {"median": median(values), "least": min(values), "greatest": max(values)}
+            for name, values in spreads.items()
+        },
+    }
+
+
+def write(folder: Path, title: str, groups: Sequence[Group], command: str) -> None:
+    """The report of several runs, into a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = [(group.name, [run.seen for run in group.runs]) for group in groups]
+    picture = runs_picture(named)
+    save(folder, title, list(_blocks(folder, title, groups, command, picture)), [picture])
+    save_json(folder, {group.name: summary([group]) for group in groups} | {"all": summary(groups)})
+
+
+def _blocks(
+    folder: Path, title: str, groups: Sequence[Group], command: str, picture: Picture
+) -> Iterator[Block]:
+    yield Heading(title, 1)
+    yield Paragraph(
+        "The same arrivals and lengths each time. Runs differ by what the machine and the "
+        "autoscaler's clock do: a figure of one run is worth no more than the spread of several."
+    )
+    for before, after in pairwise(groups):
+        if changed([before, after]):
+            yield Paragraph(verdict(before, after))
+    yield Figure(picture, "Above, replicas that served; below, the median time to first token.")
+    yield _table(groups)
+    if rows := changed(groups):
+        yield Heading("What differs")
+        yield Table(["setting", *(group.name for group in groups)], rows)
+    yield Heading("Each run")
+    for group in groups:
+        for run in group.runs:
+            yield Paragraph(f"{group.name}: `{_beside(run.folder, folder)}/report.html`")
+            yield from warnings(run.findings)
+    yield from appendix(groups[0].runs[0].inputs, command)
+
+
+def verdict(before: Group, after: Group) -> str:
+    """The second against the first, in a sentence."""
+    met = [group.median(lambda f: f.slo_attainment) for group in (before, after)]
+    used = [group.median(lambda f: f.replica_seconds) for group in (before, after)]
+    return (
+        f"**{after.name}** met the SLO for {percent(met[1])} of the requests, **{before.name}** "
+        f"for {percent(met[0])}; it used {used[1]:.0f} replica-seconds against {used[0]:.0f} "
+        f"({percent(used[1] / used[0])})."
+    )
+
+
+def _table(groups: Sequence[Group]) -> Table:
+    rows = [[name, *(_cell(group, *of) for group in groups)] for name, of in FIGURES.items()]
+    return Table(["", *(group.name for group in groups)], rows)
+
+
+def _cell(group: Group, value: Callable[[Findings], float], shown: Callable[[float], str]) -> str:
+    """The median, and the spread where there is one."""
+    values = [value(run.findings) for run in group.runs]
+    middle = shown(median(values))
+    if min(values) == max(values):
+        return middle
+    return f"{middle} ({shown(min(values))} to {shown(max(values))})"
+
+
+def changed(groups: Sequence[Group]) -> list[list[str]]:
+    """The inputs that are not the same for all groups, a row each."""
+    flat = [dict(_flat(group.runs[0].inputs.model_dump())) for group in groups]
+    names = dict.fromkeys(name for each in flat for name in each if name != "title")
+    rows = [[name, *(str(each.get(name, "default")) for each in flat)] for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, item in value.items():
+        yield from _flat(item, f"{name}.{key}" if name else key)
+
+
+def _beside(folder: Path, other: Path) -> str:
+    try:
+        return str(folder.resolve().relative_to(other.resolve()))
+    except ValueError:
+        return folder.name

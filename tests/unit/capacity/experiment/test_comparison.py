@@ -1,0 +1,63 @@
+"""Several runs side by side."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from serve_app.capacity.experiment import comparison, report
+from serve_app.capacity.experiment.comparison import Group
+from serve_app.capacity.experiment.recording import read, read_all
+from serve_app.capacity.records import RecordError, write_run
+from serve_app.capacity.samples import SAMPLES
+from tests.unit.capacity.experiment import recorded
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an experiment with two runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    for number in (1, 2):
+        _write(folder / f"run-{number}")
+    return folder
+
+
+def _write(folder: Path) -> None:
+    write_run(folder, recorded.RUN, recorded.records())
+    (folder / SAMPLES).write_bytes(b"".join(sample.line() for sample in recorded.samples()))
+    recorded.INPUTS.write(folder)
+    report.write(recorded.recording(folder), "")
+
+
+def test_a_folder_says_the_same_when_it_is_read_back(folder: Path) -> None:
+    """Nothing of a run is known only while it runs."""
+    (first, _) = read_all(folder)
+    assert first == recorded.recording(folder / "run-1")
+    assert read_all(folder / "run-2") == [read(folder / "run-2")]
+
+
+def test_a_folder_without_a_summary_is_refused(folder: Path, tmp_path: Path) -> None:
+    """It is a load test's, not an experiment's."""
+    write_run(tmp_path, recorded.RUN, recorded.records())
+    with pytest.raises(RecordError, match="of an experiment"):
+        read(tmp_path)
+
+
+def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> None:
+    """A column for each run; the summary has the median and the spread of all."""
+    groups = comparison.again(read_all(folder))
+    comparison.write(tmp_path, "Twice", groups, "python -m serve_app.capacity experiment")
+    text = (tmp_path / "report.md").read_text()
+    assert "](runs.png)" in text and "| replica-seconds | 98 | 98 |" in text
+    assert "What differs" not in text
+    found = orjson.loads((tmp_path / "summary.json").read_bytes())["all"]
+    assert found["replica-seconds"] == {"median": 98, "least": 98, "greatest": 98}
+
+
+def test_other_settings_are_named_and_judged(folder: Path) -> None:
+    """What differs, and in a sentence what that did."""
+    service = {**recorded.INPUTS.service, "queue": 8}
+    before = Group("defaults", [recorded.recording(folder)])
+    after = Group("tuned", [recorded.recording(folder, service=service)])
+    assert comparison.changed([before, after]) == [["service.queue", "64", "8"]]
+    assert comparison.verdict(before, after).startswith("**tuned** met the SLO for 75.4 %")

@@ -48,7 +48,7 @@ def experiment(service: Service, folder: Path, shape: str) -> subprocess.Popen[b
     there = ["--url", service.url, "--dashboard", service.dashboard, "--tool", "reference"]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "serve_app.capacity.experiment", "one-to-six"),
+            *(sys.executable, "-m", "serve_app.capacity.experiment", "experiment", "one-to-six"),
             *(*changes, *there, "--out", str(folder), "--json"),
         ],
         env={**os.environ, "RAY_AUTH_TOKEN": service.token},

@@ -1,5 +1,7 @@
-"""The experiment by itself; it is also a command of `python -m serve_app.capacity`."""
+"""`experiment` and `compare` by themselves; both are commands of `python -m serve_app.capacity`."""
 
-from serve_app.capacity.experiment.command import experiment
+import click
 
-experiment()
+from serve_app.capacity.experiment.command import compare, experiment
+
+click.Group("experiment", {"experiment": experiment, "compare": compare})()

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from serve_app.capacity.experiment import run
+from serve_app.capacity.experiment import comparison, run
+from serve_app.capacity.experiment.comparison import Group
 from serve_app.capacity.experiment.experiment import Attach, Experiment
 from serve_app.capacity.experiment.generators import TOOLS, Load
 from serve_app.capacity.experiment.inputs import Inputs, names
+from serve_app.capacity.experiment.recording import read_all
 from serve_app.capacity.experiment.report import headline
 from serve_app.capacity.experiment.run import Show
 from serve_app.capacity.experiment.summary import Findings
@@ -87,7 +90,7 @@ def experiment(
             tool=tool,
             folder=out
             or Path("results") / f"{Path(scenario).stem}-{time.strftime('%Y%m%d-%H%M%S')}",
-            command=_command(),
+            command=_command("experiment"),
             repeat=repeat,
             attach=Attach(url, dashboard, os.environ.get("RAY_AUTH_TOKEN", "")) if url else None,
             application=application,
@@ -106,15 +109,42 @@ def experiment(
 experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
 
 
-def _change(text: str) -> tuple[str, Any]:
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="NAME=FOLDER...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
+@click.option("--title", default="The same load, other settings", show_default=True)
+def compare(runs: Sequence[str], out: Path, title: str) -> None:
+    """Put experiments side by side: other settings under the same load.
+
+    Each FOLDER is one that `experiment` has written, of one run or, after --repeat, of several.
+    """
+    try:
+        groups = [Group(name, read_all(Path(folder))) for name, folder in map(_pair, runs)]
+        comparison.write(out, title, groups, _command("compare"))
+    except ServiceError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        sys.exit(_FAILED)
+    for before, after in pairwise(groups):
+        click.echo(comparison.verdict(before, after).replace("**", ""))
+    click.echo(f"Report: {out / 'report.html'}")
+
+
+def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _change(text: str) -> tuple[str, Any]:
+    name, value = _pair(text)
     return name, yaml.safe_load(value)
 
 
-def _command() -> str:
-    return shlex.join(["python", "-m", "serve_app.capacity", "experiment", *sys.argv[1:]])
+def _command(name: str) -> str:
+    """As it can be pasted."""
+    given = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
+    return shlex.join(["python", "-m", "serve_app.capacity", name, *given])
 
 
 def _run(work: Experiment) -> list[Findings]:

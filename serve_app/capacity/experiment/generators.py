@@ -25,6 +25,7 @@ from serve_app.errors import ServiceError
 LOG = "generator.log"
 _PROJECT = Path(serve_app.__file__).parents[1]
 _GRACE_S = 20.0
+_ELSEWHERE = {"base_url", "api_key"}
 
 
 class GeneratorError(ServiceError):
@@ -33,7 +34,10 @@ class GeneratorError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Options of a load test by name: those of `Scenario` and of `Target`, and the SLO."""
+    """Options of a load test by name: those of `Scenario` and of `Target`, and the SLO.
+
+    A key of the service is no option, for options are written down: it is in API_KEY.
+    """
 
     options: Mapping[str, Any]
     slo: str
@@ -42,7 +46,7 @@ class Load:
     def __post_init__(self) -> None:
         """Raises GeneratorError, WorkloadError for options that make no sense."""
         known = {each.name for kind in (Scenario, Target) for each in fields(kind)}
-        if unknown := sorted(set(self.options) - known):
+        if unknown := sorted(set(self.options) - known | set(self.options) & _ELSEWHERE):
             raise GeneratorError(f"the load has no option {', '.join(unknown)}")
         self.scenario()
 
@@ -50,7 +54,8 @@ class Load:
         return Scenario(**_of(Scenario, self.options))
 
     def target(self) -> Target:
-        return Target(**{**_of(Target, self.options), "base_url": self.base_url})
+        given = _of(Target, self.options)
+        return Target(**given, base_url=self.base_url, api_key=os.environ.get("API_KEY", ""))
 
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from serve_app.capacity.experiment.scaling import WINDOW_S, Response
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.statistics import Spread
 
+_LONG_GAP_S = 5.0
 DEFINITIONS = """\
 **Intended start**: when the arrival process scheduled the request. **TTFT**: from the intended
 start to the first token with content. **ITL**: the gap between consecutive chunks with content,
@@ -119,6 +120,9 @@ def headline(found: Findings) -> str:
 def warnings(found: Findings) -> Iterator[Block]:
     if found.interrupted:
         yield Paragraph("**Interrupted**: this is what was seen until then.", warning=True)
+    if found.longest_gap_s > _LONG_GAP_S:
+        gap = f"Ray's dashboard was silent for up to {found.longest_gap_s:.0f} s."
+        yield Paragraph(f"**Gaps**: {gap} Replicas and their seconds are less exact.", warning=True)
     for reason in found.invalid:
         yield Paragraph(f"**Invalid run**, don't use its figures: {reason}.", warning=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -34,6 +35,7 @@ class Findings:
     load_began: float
     load_seconds: float
     watched_seconds: float
+    longest_gap_s: float  # between two samples
     latency: Summary
     lost: int
     truncated: int
@@ -83,6 +85,7 @@ def findings(
         load_began=run.began,
         load_seconds=run.seconds,
         watched_seconds=samples[-1].at - samples[0].at,
+        longest_gap_s=max((b.at - a.at for a, b in pairwise(samples)), default=0.0),
         latency=summarise(records, run.seconds),
         lost=sum(outcome in _LOST for outcome in outcomes),
         truncated=outcomes.count(Outcome.TRUNCATED),

@@ -13,7 +13,7 @@ def test_scenarios_of_the_project_can_run(name: str) -> None:
     """Settings of the service and options of the load are all known, the SLO can be read."""
     inputs = Inputs.read(name)
     Load(inputs.load, inputs.slo, "http://127.0.0.1:1").scenario()
-    assert inputs.title and inputs.pool.autoscaling.max_replicas > 1
+    assert inputs.title and inputs.pool.autoscaling.max_replicas >= 1
 
 
 def test_changes_are_by_dotted_name() -> None:
@@ -43,6 +43,12 @@ def test_a_number_can_stand_where_text_is_meant() -> None:
     """As YAML reads `answer_tokens: 20`."""
     load = Load({"answer_tokens": 20, "seed": 3}, "ttft_p99=1s", "http://127.0.0.1:1")
     assert (load.scenario().answer_tokens, load.scenario().seed) == ("20", 3)
+
+
+def test_a_key_is_no_option() -> None:
+    """Options are written into the report; the key comes from the environment."""
+    with pytest.raises(GeneratorError, match="api_key"):
+        Load({"api_key": "secret"}, "ttft_p99=1s", "http://127.0.0.1:1")
 
 
 def test_an_unknown_option_of_the_load_is_refused() -> None:

@@ -45,6 +45,7 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Code:
     text: str
+    language: str = "sh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ def _markdown(block: Block) -> str:
         case Table(head, rows):
             lines = [head, ["---"] * len(head), *rows]
             return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-        case Code(text):
-            return f"```sh\n{text}\n```"
+        case Code(text, language):
+            return f"```{language}\n{text}\n```"
         case Figure(picture, caption):
             return f"![{picture.alt}]({picture.name}.png)\n\n{caption}"
 

@@ -99,7 +99,7 @@ def appendix(inputs: Inputs, command: str) -> Iterator[Block]:
         "(the load generator's own account, one line a request), `samples.jsonl` (Ray Serve, one "
         "line a second), `summary.json` (the figures above)."
     )
-    yield Code(orjson.dumps(inputs.model_dump(), option=orjson.OPT_INDENT_2).decode())
+    yield Code(orjson.dumps(inputs.model_dump(), option=orjson.OPT_INDENT_2).decode(), "json")
     yield Paragraph(DEFINITIONS)
 
 

@@ -15,6 +15,17 @@ from serve_app.settings import Pool, Settings
 
 SCENARIO = "scenario.json"
 
+# After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
+# request to a replica that may have gone. With Ray's defaults it tries the removed ones again and
+# again, for they look least loaded, and answers 500. So each refusal takes a server out of its
+# sight, and it tries often enough to come to one that lives.
+_RAY_FLAGS = {
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    # Of 30 s: here nobody else routes to the replicas.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+}
+
 
 class InputsError(ServiceError):
     """A scenario that can't be read, or that makes no sense."""
@@ -33,10 +44,7 @@ class Inputs(BaseModel):
     price_per_replica_hour: float = Field(1.0, ge=0, description="In any currency.")
     haproxy: bool = Field(True, description="HAProxy and the throughput flags, as on a cluster.")
     environment: dict[str, str] = Field(
-        # Ray's 30 s suit a cluster. One second is too short: HAProxy's old process, which ends
-        # after a reload, may still send a request to a replica that has gone.
-        {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5"},
-        description="Of the service's processes, for Ray's own flags.",
+        _RAY_FLAGS, description="Of the service's processes, for Ray's own flags."
     )
     before_s: float = Field(5, ge=0, description="Seconds watched before the load.")
     settle_s: float = Field(120, ge=0, description="After it, at most, until replicas are back.")

@@ -146,9 +146,13 @@ class Generator:
 
     async def stop(self) -> None:
         """End it early, and let it write what it has."""
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGINT)  # k6 hears of it by its group only
-            await self._process.wait()
+        if self._process.returncode is not None:
+            return
+        os.killpg(self._process.pid, signal.SIGINT)  # k6 hears of it by its group only
+        try:
+            await asyncio.wait_for(self._process.wait(), _GRACE_S)
+        except TimeoutError:
+            self._process.terminate()  # the guard kills what is left
 
     def answered(self) -> int:
         """Records so far."""

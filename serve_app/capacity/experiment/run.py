@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from serve_app.capacity.experiment.generators import TOOLS, Generator, Load
+from serve_app.capacity.experiment.generators import TOOLS, Generator, GeneratorError, Load
 from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.records import Record, Run, read_run
 from serve_app.capacity.samples import SAMPLES, Sample
@@ -108,6 +108,8 @@ class Runner:
         async with Sampler(watch, self._folder / SAMPLES).running() as sampler:
             at_first = sampler.last.target
             await self._wait("before the load", self._inputs.before_s, sampler, _never)
+            if self._stop.is_set():
+                raise GeneratorError("interrupted before the load began: nothing was seen")
             await self._drive(sampler)
             await self._wait(
                 "after the load", self._inputs.settle_s, sampler, lambda: sampler.settled(at_first)

@@ -15,6 +15,7 @@ from serve_app.capacity.watch import Watch, WatchError
 
 _EVERY_S = 1.0
 _SHOW_EVERY_S = 0.5
+_FIRST_ATTEMPTS = 5
 # Replicas are back when they have been as at first for so long.
 _QUIET_S = 5.0
 
@@ -54,8 +55,8 @@ class Sampler:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Sampler"]:
-        """The first sample must succeed. Raises WatchError."""
-        await self._take()
+        """Raises WatchError when no first sample can be had."""
+        await self._first()
         task = asyncio.create_task(self._go_on())
         try:
             yield self
@@ -73,6 +74,14 @@ class Sampler:
         return all(
             s.target == s.billed == s.running <= at_first for s in self.samples if s.at >= since
         )
+
+    async def _first(self) -> None:
+        """Ray's dashboard may need a while for its first answer."""
+        for _ in range(_FIRST_ATTEMPTS - 1):
+            with suppress(WatchError):
+                return await self._take()
+            await asyncio.sleep(_EVERY_S)
+        await self._take()
 
     async def _go_on(self) -> None:
         due = monotonic()

@@ -31,7 +31,7 @@ class Seen:
     @property
     def bins(self) -> Bins:
         moments = [self.began, *(s.at for s in self.samples), *(r.intended for r in self.records)]
-        return Bins.over(min(moments), max(moments))
+        return Bins.over(min(moments), max(moments), len(self.records))
 
     @property
     def offset(self) -> float:

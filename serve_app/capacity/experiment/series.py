@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from serve_app.capacity.records import Outcome, Record
 from serve_app.capacity.statistics import quantile
 
-# Bins as wide as can be read: not more than these over a run.
+# Bins as wide as can be read: not more than these over a run, nor emptier than that.
 _BINS = 120
+_REQUESTS = 2
 _WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 _SERVED = (Outcome.OK, Outcome.CANCELLED)
@@ -23,9 +24,10 @@ class Bins:
     count: int
 
     @classmethod
-    def over(cls, begin: float, end: float) -> "Bins":
+    def over(cls, begin: float, end: float, requests: int) -> "Bins":
         seconds = max(1.0, end - begin)
-        width = next((w for w in _WIDTHS_S if seconds / w <= _BINS), _WIDTHS_S[-1])
+        most = min(_BINS, max(1, requests // _REQUESTS))
+        width = next((w for w in _WIDTHS_S if seconds / w <= most), _WIDTHS_S[-1])
         return cls(begin, width, max(1, -int(-seconds // width)))
 
     @property

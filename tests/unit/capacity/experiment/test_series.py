@@ -7,9 +7,11 @@ from serve_app.capacity.records import Outcome, Record
 
 
 def test_bins_are_wide_enough_to_be_read() -> None:
-    """A minute has one a second, a day far fewer than its seconds."""
-    assert Bins.over(0, 60).width == 1
-    assert Bins.over(0, 86_400).count <= 120
+    """A busy minute has one a second, a quiet one fewer, a day far fewer than its seconds."""
+    assert Bins.over(0, 60, 600).width == 1
+    assert Bins.over(0, 60, 60).width == 2
+    assert Bins.over(0, 60, 0).count == 1
+    assert Bins.over(0, 86_400, 10**6).count <= 120
 
 
 def test_arrivals_count_where_intended_and_answers_where_they_ended() -> None:

@@ -24,6 +24,9 @@ _RAY_FLAGS = {
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     # Of 30 s: here nobody else routes to the replicas.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # The load generator goes first on the cores that both share: replicas that start must not make
+    # it late.
+    "RAY_worker_niceness": "5",
 }
 
 

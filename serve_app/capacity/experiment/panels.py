@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
 from serve_app.capacity.experiment.series import Bins, Series, series
 from serve_app.capacity.records import Record
@@ -80,9 +80,8 @@ def ttft(axis: Axes, seen: Seen, found: Series) -> None:
     for bound in seen.slo.bounds:
         if bound.quantity == "ttft":
             axis.axhline(bound.limit, color=GREY, ls="--", lw=1, label=f"SLO {bound}")
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_ylabel("TTFT, s")
+    _logarithmic(axis)
     _legend(axis)
 
 
@@ -150,8 +149,15 @@ def overlay(axes: Sequence[Axes], seen: Seen, colour: str, label: str) -> None:
     above.set_ylabel("replicas running")
     found = series(seen.records, seen.bins)
     below.plot(moved(found.bins.middles, seen), found.ttft["p50"], color=colour, alpha=0.8)
-    below.set(ylabel="TTFT p50, s", xlabel="seconds from the beginning of the load", yscale="log")
-    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    below.set(ylabel="TTFT p50, s", xlabel="seconds from the beginning of the load")
+    _logarithmic(below)
+
+
+def _logarithmic(axis: Axes) -> None:
+    """With plain numbers, also between the powers of ten where there are few of those."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
 
 
 def _legend(axis: Axes) -> None:

@@ -28,6 +28,7 @@ CHANGES = {
     "service.autoscaling.upscale_delay_s": 0,
     "service.autoscaling.look_back_period_s": 1,
     "load.answer_tokens": "20",
+    "haproxy": False,  # it starts sooner, and on no fixed port
     "before_s": 0,
     "settle_s": 0,
 }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from serve_app.capacity.experiment.series import Bins, Series, series
 from serve_app.capacity.records import Record
@@ -154,10 +154,10 @@ def overlay(axes: Sequence[Axes], seen: Seen, colour: str, label: str) -> None:
 
 
 def _logarithmic(axis: Axes) -> None:
-    """With plain numbers, also between the powers of ten where there are few of those."""
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axis: Axes) -> None:

@@ -155,9 +155,9 @@ class Generator:
             self._process.terminate()  # the guard kills what is left
 
     def answered(self) -> int:
-        """Records so far."""
-        path = self._folder / "load" / REQUESTS
-        return path.read_bytes().count(b"\n") if path.exists() else 0
+        """Lines of its records so far; k6 keeps them in a file of its own until it ends."""
+        files = (self._folder / "load").glob("*.jsonl")
+        return max((file.read_bytes().count(b"\n") for file in files), default=0)
 
     def collect(self) -> None:
         """Move its files up into the run's folder. Raises GeneratorError when there are none."""

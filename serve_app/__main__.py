@@ -35,11 +35,12 @@ _HAPROXY = {
     # have gone, again and again: one refusal is enough, and some more tries find one that lives.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
+    "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
     # The log on the terminal, line by line, as without it.
     "RAY_SERVE_LOG_TO_STDERR": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    # Nobody else routes to this one machine: no half minute for them to notice that it goes.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    # Nobody else routes to this one machine: a moment, not half a minute, for HAProxy to notice.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
 }
 
 _CONFIG = """\

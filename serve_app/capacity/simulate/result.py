@@ -1,0 +1,151 @@
+"""What a simulation has seen, and what an SLO says of it."""
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.simulate.replica import Gaps, Job
+from serve_app.capacity.slo import Bound, Finding, Slo, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second of the fleet; counts, `arrived` and `completed` within that second."""
+
+    at: float
+    target: int
+    running: int
+    starting: int
+    draining: int
+    ongoing: int
+    queued: int
+    arrived: int
+    completed: int
+
+    @property
+    def replicas(self) -> int:
+        """Those that are paid for."""
+        return self.running + self.starting + self.draining
+
+
+class Result:
+    """Three numbers are kept of each request that was served; times in seconds."""
+
+    def __init__(self, model: ServiceModel, gaps: Gaps) -> None:
+        self._model = model
+        self._gaps = gaps
+        self._ttft = array("d")
+        self._e2e = array("d")
+        self._tpot = array("d")
+        self._first = array("d")
+        self.refusals = 0
+        self.seconds = 0.0
+        self.replica_seconds = 0.0
+        self.starts = 0
+        self.samples: list[Sample] = []
+
+    def served(self, job: Job) -> None:
+        overhead = self._model.overhead_s
+        self._first.append(job.first)
+        self._ttft.append(job.first - job.intended + overhead)
+        self._e2e.append(job.ended - job.intended + overhead)
+        gaps = job.request.output_tokens - 1
+        self._tpot.append((job.ended - job.first) / gaps if gaps else math.nan)
+
+    def refused(self, job: Job) -> None:
+        self.refusals += 1
+
+    @property
+    def requests(self) -> int:
+        return len(self._ttft) + self.refusals
+
+    @property
+    def error_rate(self) -> float:
+        return self.refusals / self.requests if self.requests else math.nan
+
+    @property
+    def replica_hours(self) -> float:
+        return self.replica_seconds / 3600
+
+    def values(self, quantity: str) -> "np.ndarray[Any, Any]":
+        """One number for each request served: ttft, e2e, tpot (nan of one token), or `first`, the
+        time of its first token.
+        """
+        columns = {"ttft": self._ttft, "e2e": self._e2e, "tpot": self._tpot, "first": self._first}
+        return np.frombuffer(columns[quantity])
+
+    def quantile(self, quantity: str, q: float) -> float:
+        """Of ttft, e2e, tpot (pooled requests) or itl (pooled tokens); nan of none."""
+        if quantity == "itl":
+            return self._gap_quantile(q)
+        values = self.values(quantity)
+        return float(np.nanquantile(values, q)) if values.size else math.nan
+
+    def judge(self, slo: Slo) -> list[Finding]:
+        return [self._finding(bound) for bound in slo.bounds]
+
+    def meets(self, slo: Slo) -> bool:
+        return all(finding.verdict is Verdict.MET for finding in self.judge(slo))
+
+    def attainment(self, slo: Slo) -> float:
+        """Share of the requests that met every bound, each taken as a limit of its own.
+
+        A request's gaps between tokens are judged by their mean.
+        """
+        if not self.requests:
+            return math.nan
+        met = np.ones(len(self._ttft), dtype=bool)
+        for bound in slo.bounds:
+            met &= self._within(bound)
+        return float(met.sum()) / self.requests
+
+    def summary(self) -> dict[str, Any]:
+        """The figures by name; durations in seconds."""
+        times = {
+            f"{quantity}_{name}_s": self.quantile(quantity, q)
+            for quantity in ("ttft", "e2e", "itl")
+            for name, q in (("p50", 0.5), ("p99", 0.99))
+        }
+        return {
+            "requests": self.requests,
+            "refused": self.refusals,
+            "error_rate": self.error_rate,
+            "seconds": self.seconds,
+            "replica_hours": self.replica_hours,
+            "replica_starts": self.starts,
+            "peak_replicas": max((each.replicas for each in self.samples), default=0),
+            **times,
+        }
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The samples, one a second, as an experiment's folder keeps them."""
+        return (asdict(sample) for sample in self.samples)
+
+    def _finding(self, bound: Bound) -> Finding:
+        if bound.quantity == "error_rate":
+            value, count = self.error_rate, self.requests
+        else:
+            value, count = self.quantile(bound.quantity, bound.quantile), len(self._ttft)
+        if count < bound.needed or math.isnan(value):
+            return Finding(bound, value, count, Verdict.TOO_FEW)
+        return Finding(bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED)
+
+    def _within(self, bound: Bound) -> Any:
+        if bound.quantity == "error_rate":
+            return True
+        values = self.values("tpot" if bound.quantity == "itl" else bound.quantity)
+        return np.isnan(values) | (values <= bound.limit)
+
+    def _gap_quantile(self, q: float) -> float:
+        tokens = self._gaps.tokens
+        wanted, seen = q * sum(tokens), 0.0
+        for streams, count in enumerate(tokens):
+            seen += count
+            if count and seen >= wanted:
+                return self._model.token_s(streams)
+        return math.nan

@@ -1,0 +1,191 @@
+"""One simulation: requests in, `Result` out."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.policy import CONTROL_LOOP_S
+from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.fleet import FixedStartup, Fleet, Startup
+from serve_app.capacity.simulate.policies import Policy
+from serve_app.capacity.simulate.replica import Gaps, Job, Replica
+from serve_app.capacity.simulate.reports import Reports
+from serve_app.capacity.simulate.result import Result, Sample
+from serve_app.capacity.simulate.router import LeastLoaded, PowerOfTwo, Router
+from serve_app.capacity.workload.requests import Request
+from serve_app.settings import Autoscaling
+
+Routing = Literal["power-of-two", "least-loaded"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is simulated: the speed of one replica, its bounds, and how the fleet scales.
+
+    `max_ongoing` is Serve's bound on one replica (default: what a replica holds, slots + queue),
+    `max_queued` on those who wait in the router (below 0: none).
+    """
+
+    model: ServiceModel
+    slots: int = 4
+    queue: int = 16
+    scaling: Autoscaling = field(default_factory=Autoscaling)
+    startup: Startup = field(default_factory=lambda: FixedStartup(0.0))
+    drain_s: float = 1.0
+    routing: Routing = "power-of-two"
+    max_ongoing: int | None = None
+    max_queued: int = -1
+    queue_timeout_s: float = 60.0
+
+    @property
+    def target_ongoing_requests(self) -> float:
+        full = self.slots if self.queue else self.slots - 0.5
+        return self.scaling.target_ongoing_requests or full
+
+
+def simulate(
+    requests: Iterable[Request],
+    service: Service,
+    policy: Policy,
+    seed: int = 0,
+    seconds: float | None = None,
+) -> Result:
+    """Play the requests against the service under a policy.
+
+    The fleet is billed for `seconds`, or until the last answer when that is later or none is given.
+    Requests are taken one by one: memory grows by three numbers a request and not by more.
+    """
+    return _Simulation(service, policy, random.Random(seed)).run(requests, seconds)
+
+
+class _Simulation:
+    def __init__(self, service: Service, policy: Policy, rng: random.Random) -> None:
+        scaling = service.scaling
+        initial = scaling.initial_replicas
+        self._service = service
+        self._policy = policy
+        self._rng = rng
+        self._events = Events()
+        self._gaps = Gaps(service.slots)
+        self._result = Result(service.model, self._gaps)
+        self._reports = Reports(scaling)
+        self._open = 0
+        self._arrived = self._completed = 0
+        admitted = service.slots + service.queue
+        choice = PowerOfTwo(rng) if service.routing == "power-of-two" else LeastLoaded()
+        self._router = Router(
+            choice, service.max_ongoing or admitted, service.max_queued, self._refused
+        )
+        self._fleet = Fleet(
+            self._events, service.startup, service.drain_s, rng, self._replica, self._ready
+        )
+        self._fleet.scale_to(scaling.min_replicas if initial is None else initial, warm=True)
+
+    def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
+        events = self._events
+        # Nobody's clocks begin together.
+        events.at(self._rng.uniform(0, self._reports.record_s), self._record)
+        events.at(self._rng.uniform(0, self._reports.push_s), self._push)
+        events.at(self._rng.uniform(0, CONTROL_LOOP_S), self._decide)
+        events.at(1.0, self._sample)
+        for request in requests:
+            events.run_until(request.at_s)
+            self._arrive(Job(request))
+        while self._open or events.now < (seconds or 0.0):
+            events.run_until(events.now + 1.0)
+        self._result.seconds = events.now
+        self._result.replica_seconds = self._fleet.replica_seconds
+        self._result.starts = self._fleet.starts
+        return self._result
+
+    def _replica(self, number: int) -> Replica:
+        service = self._service
+        return Replica(
+            number,
+            self._events,
+            service.model,
+            service.slots,
+            service.queue,
+            self._ended,
+            self._gaps,
+        )
+
+    def _ready(self, replica: Replica) -> None:
+        self._reports.running_changed()
+        self._router.freed(replica)
+
+    def _arrive(self, job: Job) -> None:
+        self._open += 1
+        self._arrived += 1
+        running = self._fleet.running
+        self._router.send(job, running)
+        if job.replica is not None and not job.began:
+            self._events.at(job.intended + self._service.queue_timeout_s, self._give_up, job)
+        if not running and self._router.pending:
+            self._push_now()  # Ray does so, to wake a deployment that is at zero
+
+    def _ended(self, job: Job) -> None:
+        replica = job.replica
+        assert replica is not None
+        self._open -= 1
+        self._completed += 1
+        self._result.served(job)
+        self._router.freed(replica)
+        self._fleet.ended(replica)
+
+    def _refused(self, job: Job) -> None:
+        self._open -= 1
+        self._result.refused(job)
+
+    def _give_up(self, job: Job) -> None:
+        if job.replica is not None and job.replica.give_up(job):
+            self._refused(job)
+            self._router.freed(job.replica)
+            self._fleet.ended(job.replica)
+
+    def _known(self) -> list[Replica]:
+        fleet = self._fleet
+        known = [each for each in fleet.running if each.known]
+        return known + [each for each in fleet.draining if each.ongoing]
+
+    def _record(self, _: None) -> None:
+        now = self._events.now
+        self._reports.record(now, self._known(), len(self._router.pending))
+        self._events.at(now + self._reports.record_s, self._record)
+
+    def _push(self, _: None) -> None:
+        self._push_now()
+        self._events.at(self._events.now + self._reports.push_s, self._push)
+
+    def _push_now(self) -> None:
+        self._reports.push(self._events.now, self._known(), len(self._router.pending))
+
+    def _decide(self, _: None) -> None:
+        now, fleet = self._events.now, self._fleet
+        ongoing = self._reports.ongoing(now, fleet.running)
+        target = self._policy.target(now, len(fleet.running), fleet.target, ongoing)
+        if target != fleet.target:
+            fleet.scale_to(target)
+            self._reports.running_changed()
+        self._events.at(now + CONTROL_LOOP_S, self._decide)
+
+    def _sample(self, _: None) -> None:
+        fleet = self._fleet
+        everywhere = (*fleet.running, *fleet.draining)
+        self._result.samples.append(
+            Sample(
+                at=self._events.now,
+                target=fleet.target,
+                running=len(fleet.running),
+                starting=len(fleet.starting),
+                draining=len(fleet.draining),
+                ongoing=sum(each.ongoing for each in everywhere),
+                queued=len(self._router.pending) + sum(each.waiting for each in everywhere),
+                arrived=self._arrived,
+                completed=self._completed,
+            )
+        )
+        self._arrived = self._completed = 0
+        self._events.at(self._events.now + 1.0, self._sample)

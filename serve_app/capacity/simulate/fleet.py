@@ -50,7 +50,7 @@ class Fleet:
         drain_s: float,
         rng: random.Random,
         make: Callable[[int], Replica],
-        ready: Callable[[Replica], None],
+        running_changed: Callable[[], None],
     ) -> None:
         self.running: list[Replica] = []  # oldest first
         self.starting: list[Replica] = []
@@ -62,7 +62,7 @@ class Fleet:
         self._drain_s = drain_s
         self._rng = rng
         self._make = make
-        self._ready = ready
+        self._running_changed = running_changed
         self._billed_s = 0.0
 
     @property
@@ -104,18 +104,20 @@ class Fleet:
             self.starting.remove(replica)
             self.running.append(replica)
             replica.serving = True
-            self._ready(replica)
+            self._running_changed()
 
     def _stop(self) -> None:
         if self.starting:
-            self._billed_s += self._events.now - self.starting.pop().began
+            self._gone(self.starting.pop())
             return
         replica = self.running.pop()
         self.draining.add(replica)
         replica.serving = False
+        self._running_changed()
         self.ended(replica)
 
     def _gone(self, replica: Replica) -> None:
+        replica.gone = True
         self.draining.discard(replica)
         self._billed_s += self._events.now - replica.began
 

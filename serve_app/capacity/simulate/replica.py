@@ -18,7 +18,7 @@ from serve_app.capacity.workload.requests import Request
 class Job:
     """A request under way; `intended`, `first` and `ended` are times of the simulation."""
 
-    __slots__ = ("began", "ended", "first", "intended", "replica", "request")
+    __slots__ = ("began", "ended", "first", "intended", "life", "replica", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -26,6 +26,7 @@ class Job:
         self.began = False
         self.first = 0.0
         self.ended = 0.0
+        self.life = 0  # of the HAProxy that has sent it
         self.replica: Replica | None = None
 
 
@@ -84,6 +85,7 @@ class Replica:
         self.ongoing = 0
         self.began = events.now
         self.serving = False  # it is ready, and not draining
+        self.gone = False
         self.known = False  # whether the router has sent it anything yet
         self._events = events
         self._model = model

@@ -1,84 +1,200 @@
-"""What the controller hears of the load, and when.
+"""What the controller hears of the load, and when (Ray 2.60).
 
-Serve's router notes its queue and each replica's ongoing requests every `record_s`, keeps
-`look_back_period_s` of that, and pushes it all every `metrics_interval_s`. Between two pushes the
-controller holds the last values to be true. It leaves out replicas that no longer run, and opens
-its window when every series has begun: so a new replica shortens the memory of all
-(`RouterMetricsManager`, `DeploymentAutoscalingState` in Ray 2.60). Replicas under HAProxy report
-in the same rhythm themselves.
+Behind Serve's own proxy and behind a gateway the router reports: its queue and each replica's
+requests (`RouterMetricsManager`). Under HAProxy every replica reports itself
+(`ReplicaMetricsManager`). Either notes a point now and then, keeps `look_back_period_s` of them,
+and pushes it all every `metrics_interval_s`. Between pushes the controller holds the last values to
+be true; it leaves out replicas that do not run, and its window opens when every series has begun,
+so that a new replica shortens the memory of all (`DeploymentAutoscalingState`).
 """
 
-from collections.abc import Sequence
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from serve_app.capacity.policy import EMPTY, Window, merged
+from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.fleet import Fleet
 from serve_app.capacity.simulate.replica import Replica
+from serve_app.capacity.simulate.router import Router
 from serve_app.settings import Autoscaling
 
 # RAY_SERVE_AUTOSCALING_METRIC_RECORD_INTERVAL_FACTOR
 _RECORD_FACTOR = 0.2
+_QUEUE = -1  # its series, beside those of the replicas by their numbers
 
-Series = tuple[list[float], list[float]]  # times, values
+Points = tuple[list[float], list[float]]  # times, values
 
 
-class Reports:
-    def __init__(self, scaling: Autoscaling) -> None:
-        self.push_s = scaling.metrics_interval_s
-        self.record_s = min(_RECORD_FACTOR * scaling.look_back_period_s, self.push_s)
-        self._look_back_s = scaling.look_back_period_s
-        self._queued: Series = ([], [])
-        self._ongoing: dict[int, Series] = {}
-        self._pushed: dict[int, Series] = {}
-        self._pushed_queue: Series = ([], [])
+class Reporter(Protocol):
+    """Tells the controller, by events of its own."""
+
+    def started(self, replica: Replica) -> None:
+        """A process is there."""
+
+    def woken(self) -> None:
+        """A request waits and there is no replica."""
+
+
+class Heard:
+    """The controller's side: the series that have been pushed to it."""
+
+    def __init__(self) -> None:
+        self._series: dict[int, Points] = {}
         self._window: Window | None = EMPTY
 
-    def record(self, now: float, known: Sequence[Replica], queued: int) -> None:
-        """`known`: the replicas that have been sent a request, running or with requests left."""
-        _add(self._queued, now, queued)
-        for replica in known:
-            _add(self._ongoing.setdefault(replica.number, ([], [])), now, replica.ongoing)
-        self._forget(now - self._look_back_s)
-
-    def push(self, now: float, known: Sequence[Replica], queued: int) -> None:
-        """The controller has it at once; what has no point yet gets one."""
-        self._pushed_queue = _copy(self._queued) if self._queued[0] else ([now], [float(queued)])
-        self._pushed = {
-            each.number: _copy(self._ongoing[each.number])
-            if each.number in self._ongoing
-            else ([now], [float(each.ongoing)])
-            for each in known
-        }
+    def replace(self, series: dict[int, Points]) -> None:
+        self._series = series
         self._window = None
 
+    def take(self, number: int, points: Points) -> None:
+        self._series[number] = points
+        self._window = None
+
+    def forget(self, number: int) -> None:
+        self._series.pop(number, None)
+
     def running_changed(self) -> None:
-        """Series of other replicas count from now on."""
+        """Other replicas count from now on."""
         self._window = None
 
     def ongoing(self, now: float, running: Sequence[Replica]) -> float:
         """The number of ongoing requests that the controller believes in."""
         if self._window is None:
-            alive = [self._pushed[r.number] for r in running if r.number in self._pushed]
-            self._window = merged([*alive, self._pushed_queue])
+            numbers = [_QUEUE, *(replica.number for replica in running)]
+            self._window = merged([self._series[n] for n in numbers if n in self._series])
         return self._window.mean(now)
 
-    def _forget(self, before: float) -> None:
-        _cut(self._queued, before)
-        for number in list(self._ongoing):
-            series = self._ongoing[number]
-            _cut(series, before)
-            if not series[0]:
-                del self._ongoing[number]
+
+class RouterReports:
+    """One router notes for all, and then pushes."""
+
+    def __init__(
+        self,
+        events: Events,
+        scaling: Autoscaling,
+        rng: random.Random,
+        heard: Heard,
+        fleet: Fleet,
+        router: Router,
+    ) -> None:
+        self._events = events
+        self._heard = heard
+        self._fleet = fleet
+        self._router = router
+        self._look_back_s = scaling.look_back_period_s
+        self._push_s = scaling.metrics_interval_s
+        self._record_s = _record_s(scaling)
+        self._noted: dict[int, Noted] = {}
+        begin = rng.uniform(0, self._push_s)
+        events.at(begin, self._record)
+        events.at(begin, self._push)
+
+    def started(self, replica: Replica) -> None:
+        """The router knows it from its first request on."""
+
+    def woken(self) -> None:
+        self._tell()
+
+    def _record(self, _: None) -> None:
+        now = self._events.now
+        for number, value in self._values():
+            if number not in self._noted:
+                self._noted[number] = Noted()
+            self._noted[number].add(now, value)
+        for number in list(self._noted):
+            if not self._noted[number].since(now - self._look_back_s):
+                del self._noted[number]
+        self._events.at(now + self._record_s, self._record)
+
+    def _push(self, _: None) -> None:
+        self._tell()
+        self._events.at(self._events.now + self._push_s, self._push)
+
+    def _tell(self) -> None:
+        """What has no point yet gets one."""
+        now = self._events.now
+        self._heard.replace(
+            {
+                number: self._noted[number].points()
+                if number in self._noted
+                else ([now], [float(value)])
+                for number, value in self._values()
+            }
+        )
+
+    def _values(self) -> Iterable[tuple[int, int]]:
+        yield _QUEUE, len(self._router.pending)
+        for replica in self._fleet.running:
+            if replica.known:
+                yield replica.number, replica.ongoing
+        for replica in self._fleet.draining:
+            if replica.ongoing:
+                yield replica.number, replica.ongoing
 
 
-def _add(series: Series, now: float, value: float) -> None:
-    series[0].append(now)
-    series[1].append(float(value))
+class ReplicaReports:
+    """Each replica pushes and then notes, in a rhythm that begins with its process."""
+
+    def __init__(
+        self, events: Events, scaling: Autoscaling, rng: random.Random, heard: Heard
+    ) -> None:
+        self._events = events
+        self._heard = heard
+        self._rng = rng
+        self._look_back_s = scaling.look_back_period_s
+        self._push_s = scaling.metrics_interval_s
+        self._record_s = _record_s(scaling)
+
+    def started(self, replica: Replica) -> None:
+        noted = Noted()
+        begin = self._events.now + self._rng.uniform(0, self._push_s)
+        self._events.at(begin, self._push, (replica, noted))
+        self._events.at(begin, self._record, (replica, noted))
+
+    def woken(self) -> None:
+        """Nobody is there who could say so: HAProxy needs a replica."""
+
+    def _record(self, mine: "tuple[Replica, Noted]") -> None:
+        replica, noted = mine
+        if not replica.gone:
+            noted.add(self._events.now, replica.ongoing)
+            self._events.at(self._events.now + self._record_s, self._record, mine)
+
+    def _push(self, mine: "tuple[Replica, Noted]") -> None:
+        replica, noted = mine
+        if replica.gone:
+            self._heard.forget(replica.number)
+            return
+        noted.since(self._events.now - self._look_back_s)
+        self._heard.take(replica.number, noted.points())
+        self._events.at(self._events.now + self._push_s, self._push, mine)
 
 
-def _cut(series: Series, before: float) -> None:
-    times, values = series
-    while times and times[0] <= before:
-        del times[0], values[0]
+class Noted:
+    """The points of one series that are not too old."""
+
+    __slots__ = ("_times", "_values")
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+        self._values: deque[float] = deque()
+
+    def add(self, now: float, value: float) -> None:
+        self._times.append(now)
+        self._values.append(float(value))
+
+    def since(self, begin: float) -> bool:
+        """Drop what is older; whether anything is left."""
+        while self._times and self._times[0] <= begin:
+            self._times.popleft()
+            self._values.popleft()
+        return bool(self._times)
+
+    def points(self) -> Points:
+        return list(self._times), list(self._values)
 
 
-def _copy(series: Series) -> Series:
-    return series[0][:], series[1][:]
+def _record_s(scaling: Autoscaling) -> float:
+    return min(_RECORD_FACTOR * scaling.look_back_period_s, scaling.metrics_interval_s)

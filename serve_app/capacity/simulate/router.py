@@ -13,8 +13,11 @@ class Choice(Protocol):
     def choose(self, running: Sequence[Replica]) -> Replica:
         """One of the running replicas, at least one."""
 
-    def changed(self, replica: Replica) -> None:
-        """It has taken or ended a request, or it is new."""
+    def sent(self, job: Job, replica: Replica) -> None: ...
+
+    def ended(self, job: Job, replica: Replica) -> None: ...
+
+    def running_changed(self, running: Sequence[Replica]) -> None: ...
 
 
 class PowerOfTwo:
@@ -31,32 +34,56 @@ class PowerOfTwo:
         other = running[second + (second >= first)] if count > 1 else one
         return other if other.ongoing < one.ongoing else one
 
-    def changed(self, replica: Replica) -> None:
-        """It asks afresh each time."""
+    def sent(self, job: Job, replica: Replica) -> None:
+        """It asks afresh each time, and so needs no memory."""
+
+    ended = sent
+
+    def running_changed(self, running: Sequence[Replica]) -> None:
+        """As with `sent`."""
 
 
 class LeastLoaded:
-    """HAProxy's leastconn: the replica with the fewest, in turn among equals.
+    """HAProxy's leastconn: the replica with the fewest connections, in turn among equals.
 
-    A heap with an entry per change; one that is no longer true is dropped when it comes up.
+    Each change of the replicas starts HAProxy anew, and it has forgotten the connections that its
+    predecessor still holds. A heap has an entry per change of a count; one that is no longer true
+    is dropped when it comes up.
     """
 
     def __init__(self) -> None:
         self._turn = 0
+        self._life = 0
         self._heap: list[tuple[int, int, Replica]] = []
-        self._latest: dict[Replica, int] = {}
+        self._latest: dict[Replica, tuple[int, int]] = {}  # connections, turn
 
     def choose(self, running: Sequence[Replica]) -> Replica:
         while True:
-            _, turn, replica = self._heap[0]
-            if replica.serving and self._latest[replica] == turn:
+            connections, turn, replica = self._heap[0]
+            if self._latest[replica] == (connections, turn):
                 return replica
             heapq.heappop(self._heap)
 
-    def changed(self, replica: Replica) -> None:
+    def sent(self, job: Job, replica: Replica) -> None:
+        job.life = self._life
+        self._count(replica, 1)
+
+    def ended(self, job: Job, replica: Replica) -> None:
+        if job.life == self._life:
+            self._count(replica, -1)
+
+    def running_changed(self, running: Sequence[Replica]) -> None:
+        self._life += 1
+        self._heap = []
+        self._latest = {replica: (0, 0) for replica in running}
+        for replica in running:
+            self._count(replica, 0)
+
+    def _count(self, replica: Replica, change: int) -> None:
         self._turn += 1
-        self._latest[replica] = self._turn
-        heapq.heappush(self._heap, (replica.ongoing, self._turn, replica))
+        connections = self._latest[replica][0] + change
+        self._latest[replica] = (connections, self._turn)
+        heapq.heappush(self._heap, (connections, self._turn, replica))
 
 
 class Router:
@@ -85,13 +112,21 @@ class Router:
         else:
             self.pending.append(job)
 
-    def freed(self, replica: Replica) -> None:
-        """A replica is new, or one of its requests has ended: those who wait come first."""
-        if not replica.serving:
-            return
+    def freed(self, job: Job, replica: Replica) -> None:
+        """One of its requests has ended."""
+        self._choice.ended(job, replica)
+        if replica.serving:
+            self._fill(replica)
+
+    def running_changed(self, running: Sequence[Replica]) -> None:
+        """One is new or leaves; those who wait come first."""
+        self._choice.running_changed(running)
+        for replica in running if self.pending else ():
+            self._fill(replica)
+
+    def _fill(self, replica: Replica) -> None:
         while self.pending and replica.ongoing < self._max_ongoing:
             self._give(self.pending.popleft(), replica)
-        self._choice.changed(replica)
 
     def _with_room(self, running: Sequence[Replica]) -> Replica | None:
         chosen = self._choice.choose(running)
@@ -101,6 +136,7 @@ class Router:
 
     def _give(self, job: Job, replica: Replica) -> None:
         replica.known = True
-        if not replica.admit(job):
+        if replica.admit(job):
+            self._choice.sent(job, replica)
+        else:
             self._refuse(job)
-        self._choice.changed(replica)

@@ -11,13 +11,13 @@ from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import FixedStartup, Fleet, Startup
 from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
-from serve_app.capacity.simulate.reports import Reports
+from serve_app.capacity.simulate.reports import Heard, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result, Sample
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOfTwo, Router
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
-Routing = Literal["power-of-two", "least-loaded"]
+Routing = Literal["serve", "haproxy"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Service:
     scaling: Autoscaling = field(default_factory=Autoscaling)
     startup: Startup = field(default_factory=lambda: FixedStartup(0.0))
     drain_s: float = 1.0
-    routing: Routing = "power-of-two"
+    routing: Routing = "serve"
     max_ongoing: int | None = None
     max_queued: int = -1
     queue_timeout_s: float = 60.0
@@ -70,31 +70,38 @@ class _Simulation:
         self._events = Events()
         self._gaps = Gaps(service.slots)
         self._result = Result(service.model, self._gaps)
-        self._reports = Reports(scaling)
-        self._open = 0
-        self._arrived = self._completed = 0
-        admitted = service.slots + service.queue
-        choice = PowerOfTwo(rng) if service.routing == "power-of-two" else LeastLoaded()
-        self._router = Router(
-            choice, service.max_ongoing or admitted, service.max_queued, self._refused
-        )
+        self._heard = Heard()
+        self._open = self._arrived = self._completed = 0
+        self._router = self._new_router()
         self._fleet = Fleet(
-            self._events, service.startup, service.drain_s, rng, self._replica, self._ready
+            self._events, service.startup, service.drain_s, rng, self._replica, self._changed
         )
-        self._fleet.scale_to(scaling.min_replicas if initial is None else initial, warm=True)
+        self._reporter = self._new_reporter()
+        initial = service.scaling.initial_replicas
+        self._fleet.scale_to(service.scaling.min_replicas if initial is None else initial, True)
+
+    def _new_router(self) -> Router:
+        service = self._service
+        choice = PowerOfTwo(self._rng) if service.routing == "serve" else LeastLoaded()
+        most = service.max_ongoing or service.slots + service.queue
+        return Router(choice, most, service.max_queued, self._refused)
+
+    def _new_reporter(self) -> Reporter:
+        events, rng, heard, scaling = self._events, self._rng, self._heard, self._service.scaling
+        if self._service.routing == "serve":
+            return RouterReports(events, scaling, rng, heard, self._fleet, self._router)
+        return ReplicaReports(events, scaling, rng, heard)
 
     def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
         events = self._events
-        # Nobody's clocks begin together.
-        events.at(self._rng.uniform(0, self._reports.record_s), self._record)
-        events.at(self._rng.uniform(0, self._reports.push_s), self._push)
         events.at(self._rng.uniform(0, CONTROL_LOOP_S), self._decide)
         events.at(1.0, self._sample)
         for request in requests:
             events.run_until(request.at_s)
             self._arrive(Job(request))
-        while self._open or events.now < (seconds or 0.0):
-            events.run_until(events.now + 1.0)
+        events.run_until(seconds or 0.0)
+        while self._open:
+            events.run_until(events.now + 0.1)
         self._result.seconds = events.now
         self._result.replica_seconds = self._fleet.replica_seconds
         self._result.starts = self._fleet.starts
@@ -102,7 +109,7 @@ class _Simulation:
 
     def _replica(self, number: int) -> Replica:
         service = self._service
-        return Replica(
+        replica = Replica(
             number,
             self._events,
             service.model,
@@ -111,10 +118,12 @@ class _Simulation:
             self._ended,
             self._gaps,
         )
+        self._reporter.started(replica)
+        return replica
 
-    def _ready(self, replica: Replica) -> None:
-        self._reports.running_changed()
-        self._router.freed(replica)
+    def _changed(self) -> None:
+        self._heard.running_changed()
+        self._router.running_changed(self._fleet.running)
 
     def _arrive(self, job: Job) -> None:
         self._open += 1
@@ -124,7 +133,7 @@ class _Simulation:
         if job.replica is not None and not job.began:
             self._events.at(job.intended + self._service.queue_timeout_s, self._give_up, job)
         if not running and self._router.pending:
-            self._push_now()  # Ray does so, to wake a deployment that is at zero
+            self._reporter.woken()
 
     def _ended(self, job: Job) -> None:
         replica = job.replica
@@ -132,7 +141,7 @@ class _Simulation:
         self._open -= 1
         self._completed += 1
         self._result.served(job)
-        self._router.freed(replica)
+        self._router.freed(job, replica)
         self._fleet.ended(replica)
 
     def _refused(self, job: Job) -> None:
@@ -142,33 +151,15 @@ class _Simulation:
     def _give_up(self, job: Job) -> None:
         if job.replica is not None and job.replica.give_up(job):
             self._refused(job)
-            self._router.freed(job.replica)
+            self._router.freed(job, job.replica)
             self._fleet.ended(job.replica)
-
-    def _known(self) -> list[Replica]:
-        fleet = self._fleet
-        known = [each for each in fleet.running if each.known]
-        return known + [each for each in fleet.draining if each.ongoing]
-
-    def _record(self, _: None) -> None:
-        now = self._events.now
-        self._reports.record(now, self._known(), len(self._router.pending))
-        self._events.at(now + self._reports.record_s, self._record)
-
-    def _push(self, _: None) -> None:
-        self._push_now()
-        self._events.at(self._events.now + self._reports.push_s, self._push)
-
-    def _push_now(self) -> None:
-        self._reports.push(self._events.now, self._known(), len(self._router.pending))
 
     def _decide(self, _: None) -> None:
         now, fleet = self._events.now, self._fleet
-        ongoing = self._reports.ongoing(now, fleet.running)
+        ongoing = self._heard.ongoing(now, fleet.running)
         target = self._policy.target(now, len(fleet.running), fleet.target, ongoing)
         if target != fleet.target:
             fleet.scale_to(target)
-            self._reports.running_changed()
         self._events.at(now + CONTROL_LOOP_S, self._decide)
 
     def _sample(self, _: None) -> None:

@@ -10,13 +10,21 @@ from serve_app.capacity.simulate.replica import Replica
 
 
 class Startup(Protocol):
-    def draw(self, rng: random.Random) -> float:
-        """Seconds from the decision to the first request that a new replica can take."""
+    """Seconds from the decision to the first request that a new replica can take."""
+
+    @property
+    def longest(self) -> float: ...
+
+    def draw(self, rng: random.Random) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
 class FixedStartup:
     seconds: float
+
+    @property
+    def longest(self) -> float:
+        return self.seconds
 
     def draw(self, rng: random.Random) -> float:
         return self.seconds
@@ -30,6 +38,10 @@ class ObservedStartup:
     """Any of the times that were seen, with equal chance."""
 
     seconds: tuple[float, ...]
+
+    @property
+    def longest(self) -> float:
+        return max(self.seconds)
 
     def draw(self, rng: random.Random) -> float:
         return rng.choice(self.seconds)

@@ -1,0 +1,132 @@
+"""Settings and policies side by side: SLO attainment against replica-hours, over several seeds."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from serve_app.capacity.policy import RayPolicy
+from serve_app.capacity.simulate.intervals import Interval, interval
+from serve_app.capacity.simulate.policies import Demand, Policy, Static, demand, oracle
+from serve_app.capacity.simulate.result import Result
+from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.slo import Slo
+from serve_app.capacity.workload.requests import Request
+from serve_app.settings import Autoscaling
+
+# What a seed of arrivals and lengths gives: the same requests each time.
+Workload = Callable[[int], Iterable[Request]]
+# Ray 2.60's own defaults (ray.serve.config.AutoscalingConfig), in place of ours.
+RAY_DEFAULTS = {
+    "target_ongoing_requests": 2.0,
+    "upscale_delay_s": 30.0,
+    "downscale_delay_s": 600.0,
+    "downscale_to_zero_delay_s": None,
+    "look_back_period_s": 30.0,
+    "metrics_interval_s": 10.0,
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`family` draws one curve; `policy` makes a fresh policy for each run."""
+
+    name: str
+    family: str
+    service: Service
+    policy: Callable[[], Policy]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Over all seeds. `met`: the share of the seeds in which every bound of the SLO was met."""
+
+    name: str
+    family: str
+    attainment: Interval
+    replica_hours: Interval
+    met: float
+    ttft_p50_s: float
+    ttft_p99_s: float
+    peak_replicas: int
+
+
+def evaluate(
+    candidate: Candidate, workload: Workload, seeds: Sequence[int], slo: Slo, seconds: float
+) -> Score:
+    """Every candidate sees the same requests under the same seed."""
+    results = [
+        simulate(workload(seed), candidate.service, candidate.policy(), seed, seconds)
+        for seed in seeds
+    ]
+    return score(candidate, results, slo)
+
+
+def score(candidate: Candidate, results: Sequence[Result], slo: Slo) -> Score:
+    return Score(
+        name=candidate.name,
+        family=candidate.family,
+        attainment=interval([result.attainment(slo) for result in results]),
+        replica_hours=interval([result.replica_hours for result in results]),
+        met=sum(result.meets(slo) for result in results) / len(results),
+        ttft_p50_s=_mean(result.quantile("ttft", 0.5) for result in results),
+        ttft_p99_s=_mean(result.quantile("ttft", 0.99) for result in results),
+        peak_replicas=max(sample.replicas for result in results for sample in result.samples),
+    )
+
+
+def autoscaled(name: str, family: str, service: Service) -> Candidate:
+    """Ray's policy with the service's settings."""
+    options = service.scaling.model_dump(exclude_none=True)
+    options["target_ongoing_requests"] = service.target_ongoing_requests
+    return Candidate(name, family, service, lambda: RayPolicy(options))
+
+
+def with_scaling(service: Service, **changes: object) -> Service:
+    scaling = Autoscaling.model_validate(service.scaling.model_dump() | changes)
+    return replace(service, scaling=scaling)
+
+
+def baselines(service: Service, needed: Demand) -> Iterator[Candidate]:
+    """What any settings are to be held against, all within the service's own bounds."""
+    yield fixed("static: peak", service, needed.peak)
+    yield fixed("static: mean", service, needed.mean)
+    yield autoscaled("Ray's defaults", "Ray's defaults", with_scaling(service, **RAY_DEFAULTS))
+    yield foreseen(service, needed, 1.25)
+
+
+def curves(service: Service, needed: Demand) -> Iterator[Candidate]:
+    """Each family over its one dial: replicas, target per replica, headroom."""
+    for share in (0.4, 0.6, 0.8, 1.0, 1.2, 1.5):
+        yield fixed(f"static x{share:g}", service, share * needed.peak)
+    for share in (0.4, 0.55, 0.7, 0.85, 1.0):
+        target = share * service.slots
+        changed = with_scaling(service, target_ongoing_requests=target)
+        yield autoscaled(f"target {target:.3g}", "these settings, other targets", changed)
+    for headroom in (0.8, 1.0, 1.5, 2.0):
+        yield foreseen(service, needed, headroom)
+
+
+def fixed(name: str, service: Service, replicas: float) -> Candidate:
+    """A constant number of replicas, warm from the beginning."""
+    most = service.scaling.max_replicas
+    count = max(1, min(most, math.ceil(replicas - 1e-9)))
+    held = with_scaling(service, min_replicas=count, max_replicas=most, initial_replicas=count)
+    return Candidate(f"{name} ({count})", "static", held, lambda: Static(count))
+
+
+def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
+    """The future is known: how many replicas, and when they must be started."""
+    most = service.scaling.max_replicas
+    schedule = oracle(needed, service.startup.longest, headroom)
+    schedule = replace(schedule, replicas=tuple(min(most, n) for n in schedule.replicas))
+    first = schedule.replicas[0] if schedule.replicas else 1
+    warm = with_scaling(service, min_replicas=min(1, first), initial_replicas=first)
+    return Candidate(f"oracle x{headroom:g}", "oracle", warm, lambda: schedule)
+
+
+def needs(service: Service, requests: Iterable[Request]) -> Demand:
+    return demand(requests, service.model, service.slots)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return interval(list(values)).mean

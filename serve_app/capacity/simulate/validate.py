@@ -1,0 +1,279 @@
+"""The same requests as a live experiment's, in virtual time: how wrong is the simulator?
+
+A folder of an experiment holds one run, or several of the same load as `run-1`, `run-2`, …; each
+has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. Inputs are the settings, the
+recorded arrivals and lengths, and two properties of the machine that are taken from the runs as
+the engine's speed is: how long replicas took to start and to go. What is compared is not an input:
+replicas over time, times to first token, replica-seconds.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+
+import orjson
+
+from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.policy import RayPolicy
+from serve_app.capacity.records import Outcome, Record, RecordError, read_run
+from serve_app.capacity.simulate.fleet import ObservedStartup
+from serve_app.capacity.simulate.result import Result
+from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.statistics import quantile
+from serve_app.capacity.workload.requests import Request
+from serve_app.errors import ServiceError
+from serve_app.settings import Pool, Settings
+
+# Within this share of the live value, or within the live runs' own spread.
+ALLOWED = 0.15
+ENOUGH_RUNS = 3
+
+
+class ValidationError(ServiceError):
+    """The folder holds nothing that can be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """One sample of a live run, `at` seconds after its load's beginning."""
+
+    at: float
+    running: int
+    starting: int
+    draining: int
+
+    @property
+    def replicas(self) -> int:
+        return self.running + self.starting + self.draining
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One live run."""
+
+    records: tuple[Record, ...]
+    began: float
+    samples: tuple[Second, ...]
+
+    @property
+    def begin_s(self) -> float:
+        return self.samples[0].at
+
+    @property
+    def end_s(self) -> float:
+        return self.samples[-1].at
+
+    def ttft(self, q: float) -> float:
+        return quantile([r.ttft for r in self.records if r.ok and r.ttft is not None], q)
+
+    def replica_seconds(self, begin: float, end: float) -> float:
+        return fmean(billed(self.samples, begin, end)) * (end - begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`error` of the simulator and `spread` of the live runs, both as shares of `live`.
+
+    `spread` is the largest distance of a live run from their median.
+    """
+
+    name: str
+    unit: str
+    live: float
+    simulated: float
+    error: float
+    spread: float
+
+    @property
+    def holds(self) -> bool:
+        return self.error <= max(ALLOWED, self.spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    runs: int
+    seeds: int
+    startup: str
+    figures: tuple[Figure, ...]
+
+    @property
+    def holds(self) -> bool:
+        return self.runs >= ENOUGH_RUNS and all(figure.holds for figure in self.figures)
+
+
+def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> Validation:
+    """Raises ValidationError. `done` is called after each simulation."""
+    folders = sorted(folder.glob("run-*")) or [folder]
+    runs = [read_live(each) for each in folders]
+    pool, haproxy = _settings(folders[0])
+    service = _service(pool, haproxy, runs)
+    begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
+    requests = requests_of(runs[0], begin)
+    results = []
+    for seed in seeds:
+        options = pool.autoscaling.model_dump(exclude_none=True)
+        options["target_ongoing_requests"] = pool.target_ongoing_requests
+        results.append(simulate(requests, service, RayPolicy(options), seed, end - begin))
+        done()
+    figures = tuple(_figures(runs, results, begin, end))
+    return Validation(len(runs), len(results), str(service.startup), figures)
+
+
+def read_live(folder: Path) -> Live:
+    """Raises ValidationError."""
+    try:
+        run, records = read_run(folder)
+        lines = (folder / "samples.jsonl").read_bytes().splitlines()
+    except (RecordError, OSError) as exc:
+        raise ValidationError(f"{folder} can't be replayed: {exc}") from exc
+    samples = sorted((_second(line, run.began) for line in lines), key=lambda s: s.at)
+    if len(samples) < 2 or not records:
+        raise ValidationError(f"{folder} can't be replayed: it has no samples or no requests")
+    return Live(tuple(sorted(records, key=lambda r: r.intended)), run.began, tuple(samples))
+
+
+def requests_of(run: Live, begin_s: float) -> list[Request]:
+    """What was asked, at seconds after `begin_s`; of an answer that failed, what was asked for."""
+    return [
+        Request(
+            at_s=record.intended - run.began - begin_s,
+            prompt_tokens=record.prompt_tokens or record.asked_prompt_tokens or 1,
+            output_tokens=record.output_tokens or record.asked_output_tokens or 1,
+            session=record.session,
+            turn=record.turn,
+        )
+        for record in run.records
+        if record.outcome is not Outcome.CANCELLED
+    ]
+
+
+def durations(samples: Sequence[Second], begun: Callable[[Second], int]) -> list[float]:
+    """How long replicas stayed in a state: those that left it, first in, first out.
+
+    `begun` counts those in the state; a second's net change is taken for what happened in it.
+    """
+    waiting: list[float] = []
+    found = []
+    for before, after in pairwise(samples):
+        change = begun(after) - begun(before)
+        waiting.extend([after.at] * change)
+        for _ in range(min(-change, len(waiting))):
+            found.append(after.at - waiting.pop(0))
+    return found
+
+
+def billed(samples: Sequence[Second], begin: float, end: float) -> list[int]:
+    return [sample.replicas for sample in samples if begin <= sample.at <= end]
+
+
+def _second(line: bytes, began: float) -> Second:
+    value = orjson.loads(line)
+    return Second(value["at"] - began, value["running"], value["starting"], value["draining"])
+
+
+def _settings(folder: Path) -> tuple[Pool, bool]:
+    """The pool that was watched, and whether HAProxy was in front."""
+    try:
+        inputs = orjson.loads((folder / "scenario.json").read_bytes())
+        settings = Settings.model_validate(inputs["service"])
+    except (OSError, KeyError, ValueError) as exc:
+        raise ValidationError(f"{folder} has no readable scenario.json: {exc}") from exc
+    direct = settings.resolved_topology == "direct"
+    return settings.all_pools[0], direct and bool(inputs.get("haproxy"))
+
+
+def _service(pool: Pool, haproxy: bool, runs: Sequence[Live]) -> Service:
+    speed = pool.engine.simulated
+    if pool.engine.kind != "simulated":
+        raise ValidationError(
+            f"the engine was {pool.engine.kind}, whose speed no setting declares: "
+            "validate with runs of the simulated engine"
+        )
+    model = ServiceModel(
+        speed.prefill_tokens_per_s, speed.decode_tokens_per_s, speed.decode_slowdown
+    )
+    starts = [s for run in runs for s in durations(run.samples, lambda s: s.starting)]
+    drains = [s for run in runs for s in durations(run.samples, lambda s: s.draining)]
+    first = runs[0].samples[0]
+    scaling = pool.autoscaling.model_copy(update={"initial_replicas": first.running})
+    return Service(
+        model=replace(model, overhead_s=_overhead(model, runs)),
+        slots=pool.engine.slots,
+        queue=pool.queue,
+        scaling=scaling,
+        startup=ObservedStartup(tuple(starts) or (0.0,)),
+        drain_s=min(drains, default=1.0),
+        routing="haproxy" if haproxy else "serve",
+    )
+
+
+def _overhead(model: ServiceModel, runs: Sequence[Live]) -> float:
+    """What the quickest answers took besides their tokens: the path through the service."""
+    rests = [
+        record.ttft - model.prefill_s(record.prompt_tokens) - model.token_s()
+        for run in runs
+        for record in run.records
+        if record.ok and record.ttft is not None and record.prompt_tokens
+    ]
+    return max(0.0, quantile(rests, 0.1)) if rests else 0.0
+
+
+def _figures(
+    runs: Sequence[Live], results: Sequence[Result], begin: float, end: float
+) -> "list[Figure]":
+    grid = [begin + i for i in range(int(end - begin))]
+    live = [[_running(run, at) for at in grid] for run in runs]
+    simulated = [[_simulated(result, at - begin) for at in grid] for result in results]
+    return [
+        _over_time(live, simulated),
+        *(_ttft(runs, results, name, q) for name, q in (("p50", 0.5), ("p99", 0.99))),
+        _figure(
+            "replica-seconds",
+            "s",
+            [run.replica_seconds(begin, end) for run in runs],
+            [result.replica_seconds for result in results],
+        ),
+    ]
+
+
+def _ttft(runs: Sequence[Live], results: Sequence[Result], name: str, q: float) -> Figure:
+    return _figure(
+        f"TTFT {name}", "s", [run.ttft(q) for run in runs], [r.quantile("ttft", q) for r in results]
+    )
+
+
+def _figure(name: str, unit: str, live: Sequence[float], simulated: Sequence[float]) -> Figure:
+    middle, found = median(live), median(simulated)
+    if not middle:
+        return Figure(name, unit, middle, found, math.inf if found else 0.0, 0.0)
+    spread = max(abs(value - middle) for value in live) / middle
+    return Figure(name, unit, middle, found, abs(found - middle) / middle, spread)
+
+
+def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]) -> Figure:
+    """Mean absolute difference of the running replicas, over their mean."""
+    middle = [median(column) for column in zip(*live, strict=True)]
+    found = [median(column) for column in zip(*simulated, strict=True)]
+    mean = fmean(middle)
+    spread = max(_distance(run, middle) for run in live) / mean
+    return Figure(
+        "replicas over time", "", mean, fmean(found), _distance(found, middle) / mean, spread
+    )
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    return fmean(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _running(run: Live, at: float) -> int:
+    """Of the last sample by then."""
+    before = [sample for sample in run.samples if sample.at <= at]
+    return (before or run.samples[:1])[-1].running
+
+
+def _simulated(result: Result, at: float) -> int:
+    """Samples are one second apart, the first after one."""
+    return result.samples[max(0, min(len(result.samples), int(at)) - 1)].running

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.simulate.intervals import Interval, interval
-from serve_app.capacity.simulate.policies import Demand, Policy, Static, demand, oracle
+from serve_app.capacity.simulate.policies import Demand, Policy, Static, oracle
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.slo import Slo
@@ -117,15 +117,20 @@ def fixed(name: str, service: Service, replicas: float) -> Candidate:
 def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
     """The future is known: how many replicas, and when they must be started."""
     most = service.scaling.max_replicas
-    schedule = oracle(needed, service.startup.longest, headroom)
+    schedule = oracle(needed, service.startup.usual, headroom)
     schedule = replace(schedule, replicas=tuple(min(most, n) for n in schedule.replicas))
     first = schedule.replicas[0] if schedule.replicas else 1
     warm = with_scaling(service, min_replicas=min(1, first), initial_replicas=first)
     return Candidate(f"oracle x{headroom:g}", "oracle", warm, lambda: schedule)
 
 
-def needs(service: Service, requests: Iterable[Request]) -> Demand:
-    return demand(requests, service.model, service.slots)
+def started_for(service: Service, needed: Demand) -> Service:
+    """A load that does not begin at zero finds the replicas that its first minute needs."""
+    first = [each for step, each in enumerate(needed.replicas) if step * needed.step_s < 60]
+    wanted = math.ceil(sum(first) / len(first)) if first else 0
+    scaling = service.scaling
+    begun = max(scaling.min_replicas, min(scaling.max_replicas, wanted))
+    return with_scaling(service, initial_replicas=begun)
 
 
 def _mean(values: Iterable[float]) -> float:

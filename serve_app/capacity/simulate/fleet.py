@@ -1,137 +1,143 @@
 """Replicas that start, serve and drain, and what they cost."""
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.replica import Replica
+from serve_app.capacity.simulate.startup import Startup
 
-
-class Startup(Protocol):
-    """Seconds from the decision to the first request that a new replica can take."""
-
-    @property
-    def longest(self) -> float: ...
-
-    def draw(self, rng: random.Random) -> float: ...
+# Serve asks a draining replica this often whether it is done (graceful_shutdown_wait_loop_s).
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class FixedStartup:
-    seconds: float
+class Delays:
+    """Seconds. `join_s`: until the router knows of a replica that is ready, or is to go. It learns
+    of one change after the other, and what changes meanwhile waits for its next turn.
 
-    @property
-    def longest(self) -> float:
-        return self.seconds
+    `drain_s`: how long a replica drains at least.
+    """
 
-    def draw(self, rng: random.Random) -> float:
-        return self.seconds
-
-    def __str__(self) -> str:
-        return f"{self.seconds:g} s"
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedStartup:
-    """Any of the times that were seen, with equal chance."""
-
-    seconds: tuple[float, ...]
-
-    @property
-    def longest(self) -> float:
-        return max(self.seconds)
-
-    def draw(self, rng: random.Random) -> float:
-        return rng.choice(self.seconds)
-
-    def __str__(self) -> str:
-        return f"{min(self.seconds):.1f} to {max(self.seconds):.1f} s, as observed"
+    startup: Startup
+    join_s: float = 0.0
+    drain_s: float = 1.0
 
 
 class Fleet:
-    """`replica_seconds` counts from the decision to start to the end of the process: while a
-    replica starts, serves and drains, its GPU is taken.
+    """`running` is the controller's view, `serving` the router's, a little later.
+
+    `replica_seconds` counts from the decision to start to the end of the process: while a replica
+    starts, serves and drains, its GPU is taken.
     """
 
     def __init__(
         self,
         events: Events,
-        startup: Startup,
-        drain_s: float,
+        delays: Delays,
         rng: random.Random,
         make: Callable[[int], Replica],
         running_changed: Callable[[], None],
+        serving_changed: Callable[[], None],
     ) -> None:
         self.running: list[Replica] = []  # oldest first
+        self.serving: list[Replica] = []
         self.starting: list[Replica] = []
         self.draining: set[Replica] = set()
         self.target = 0
         self.starts = 0
         self._events = events
-        self._startup = startup
-        self._drain_s = drain_s
+        self._delays = delays
         self._rng = rng
         self._make = make
         self._running_changed = running_changed
+        self._serving_changed = serving_changed
         self._billed_s = 0.0
-
-    @property
-    def size(self) -> int:
-        return len(self.running) + len(self.starting) + len(self.draining)
+        self._untold: list[Replica] = []
+        self._telling: list[Replica] = []
 
     @property
     def replica_seconds(self) -> float:
         now = self._events.now
         return self._billed_s + sum(now - each.began for each in self._all())
 
-    def scale_to(self, target: int, warm: bool = False) -> None:
-        """Ray stops those that are starting first, then the newest. `warm`: ready at once."""
+    def begin_with(self, count: int) -> None:
+        """Replicas that serve already."""
+        self.target = count
+        for _ in range(count):
+            self.running.append(self._new())
+        for replica in self.running:
+            replica.serving = True
+        self.serving = list(self.running)
+        self._running_changed()
+        self._serving_changed()
+
+    def scale_to(self, target: int) -> None:
+        """Ray stops those that are starting first, then the newest."""
         self.target = target
         missing = target - len(self.running) - len(self.starting)
         for _ in range(missing):
-            self._start(warm)
+            self._start()
         for _ in range(-missing):
             self._stop()
+        self._running_changed()
 
     def ended(self, replica: Replica) -> None:
-        """One of its requests has ended: a drained replica goes."""
-        if replica in self.draining and not replica.ongoing:
-            self._events.at(self._events.now + self._drain_s, self._gone, replica)
+        """One of its requests has ended: a replica that drains may go."""
+        if replica in self.draining and not (replica.ongoing or replica.serving):
+            due = max(replica.stopped + self._delays.drain_s, self._events.now + _POLL_S)
+            self._events.at(due, self._gone, replica)
 
-    def _start(self, warm: bool) -> None:
-        replica = self._make(self.starts)
-        self.starts += 1
+    def _start(self) -> None:
+        replica = self._new()
         self.starting.append(replica)
-        if warm:
-            self._started(replica)
-        else:
-            self._events.at(
-                self._events.now + self._startup.draw(self._rng), self._started, replica
-            )
+        ready = self._events.now + self._delays.startup.draw(self._rng)
+        self._events.at(ready, self._started, replica)
+
+    def _new(self) -> Replica:
+        self.starts += 1
+        return self._make(self.starts)
 
     def _started(self, replica: Replica) -> None:
         if replica in self.starting:
             self.starting.remove(replica)
             self.running.append(replica)
-            replica.serving = True
             self._running_changed()
+            self._tell(replica)
 
     def _stop(self) -> None:
-        if self.starting:
-            self._gone(self.starting.pop())
-            return
-        replica = self.running.pop()
+        replica = self.starting.pop() if self.starting else self.running.pop()
+        replica.stopped = self._events.now
         self.draining.add(replica)
-        replica.serving = False
-        self._running_changed()
-        self.ended(replica)
+        self._tell(replica)
+
+    def _tell(self, replica: Replica) -> None:
+        self._untold.append(replica)
+        if not self._telling:
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        self._telling, self._untold = self._untold, []
+        self._events.at(self._events.now + self._delays.join_s, self._told)
+
+    def _told(self, _: None) -> None:
+        told, self._telling = self._telling, []
+        for replica in told:
+            replica.serving = replica.stopped == math.inf
+        self.serving = [each for each in self.running if each.serving]
+        self._serving_changed()
+        for replica in told:
+            self.ended(replica)
+        if self._untold:
+            self._next_turn()
 
     def _gone(self, replica: Replica) -> None:
-        replica.gone = True
-        self.draining.discard(replica)
-        self._billed_s += self._events.now - replica.began
+        if not replica.gone:
+            replica.gone = True
+            self.draining.discard(replica)
+            self._billed_s += self._events.now - replica.began
 
     def _all(self) -> Iterable[Replica]:
         yield from self.running

@@ -6,6 +6,7 @@ and what the next one has in common with it is not read again.
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -84,7 +85,8 @@ class Replica:
         self.number = number
         self.ongoing = 0
         self.began = events.now
-        self.serving = False  # it is ready, and not draining
+        self.serving = False  # the router sends to it
+        self.stopped = math.inf  # when it was told to go
         self.gone = False
         self.known = False  # whether the router has sent it anything yet
         self._events = events

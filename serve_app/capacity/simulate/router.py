@@ -10,14 +10,14 @@ from serve_app.capacity.simulate.replica import Job, Replica
 
 
 class Choice(Protocol):
-    def choose(self, running: Sequence[Replica]) -> Replica:
-        """One of the running replicas, at least one."""
+    def choose(self, serving: Sequence[Replica]) -> Replica:
+        """One of those that are sent requests, at least one."""
 
     def sent(self, job: Job, replica: Replica) -> None: ...
 
     def ended(self, job: Job, replica: Replica) -> None: ...
 
-    def running_changed(self, running: Sequence[Replica]) -> None: ...
+    def serving_changed(self, serving: Sequence[Replica]) -> None: ...
 
 
 class PowerOfTwo:
@@ -26,12 +26,12 @@ class PowerOfTwo:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
-    def choose(self, running: Sequence[Replica]) -> Replica:
-        count = len(running)
+    def choose(self, serving: Sequence[Replica]) -> Replica:
+        count = len(serving)
         first = int(self._rng.random() * count)
         second = int(self._rng.random() * (count - 1))
-        one = running[first]
-        other = running[second + (second >= first)] if count > 1 else one
+        one = serving[first]
+        other = serving[second + (second >= first)] if count > 1 else one
         return other if other.ongoing < one.ongoing else one
 
     def sent(self, job: Job, replica: Replica) -> None:
@@ -39,7 +39,7 @@ class PowerOfTwo:
 
     ended = sent
 
-    def running_changed(self, running: Sequence[Replica]) -> None:
+    def serving_changed(self, serving: Sequence[Replica]) -> None:
         """As with `sent`."""
 
 
@@ -57,7 +57,7 @@ class LeastLoaded:
         self._heap: list[tuple[int, int, Replica]] = []
         self._latest: dict[Replica, tuple[int, int]] = {}  # connections, turn
 
-    def choose(self, running: Sequence[Replica]) -> Replica:
+    def choose(self, serving: Sequence[Replica]) -> Replica:
         while True:
             connections, turn, replica = self._heap[0]
             if self._latest[replica] == (connections, turn):
@@ -72,11 +72,11 @@ class LeastLoaded:
         if job.life == self._life:
             self._count(replica, -1)
 
-    def running_changed(self, running: Sequence[Replica]) -> None:
+    def serving_changed(self, serving: Sequence[Replica]) -> None:
         self._life += 1
         self._heap = []
-        self._latest = {replica: (0, 0) for replica in running}
-        for replica in running:
+        self._latest = {replica: (0, 0) for replica in serving}
+        for replica in serving:
             self._count(replica, 0)
 
     def _count(self, replica: Replica, change: int) -> None:
@@ -103,8 +103,8 @@ class Router:
         self._max_queued = max_queued
         self._refuse = refuse
 
-    def send(self, job: Job, running: Sequence[Replica]) -> None:
-        replica = self._with_room(running) if running and not self.pending else None
+    def send(self, job: Job, serving: Sequence[Replica]) -> None:
+        replica = self._with_room(serving) if serving and not self.pending else None
         if replica is not None:
             self._give(job, replica)
         elif 0 <= self._max_queued <= len(self.pending):
@@ -118,21 +118,21 @@ class Router:
         if replica.serving:
             self._fill(replica)
 
-    def running_changed(self, running: Sequence[Replica]) -> None:
+    def serving_changed(self, serving: Sequence[Replica]) -> None:
         """One is new or leaves; those who wait come first."""
-        self._choice.running_changed(running)
-        for replica in running if self.pending else ():
+        self._choice.serving_changed(serving)
+        for replica in serving if self.pending else ():
             self._fill(replica)
 
     def _fill(self, replica: Replica) -> None:
         while self.pending and replica.ongoing < self._max_ongoing:
             self._give(self.pending.popleft(), replica)
 
-    def _with_room(self, running: Sequence[Replica]) -> Replica | None:
-        chosen = self._choice.choose(running)
+    def _with_room(self, serving: Sequence[Replica]) -> Replica | None:
+        chosen = self._choice.choose(serving)
         if chosen.ongoing < self._max_ongoing:
             return chosen
-        return next((each for each in running if each.ongoing < self._max_ongoing), None)
+        return next((each for each in serving if each.ongoing < self._max_ongoing), None)
 
     def _give(self, job: Job, replica: Replica) -> None:
         replica.known = True

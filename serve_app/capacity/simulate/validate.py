@@ -2,9 +2,9 @@
 
 A folder of an experiment holds one run, or several of the same load as `run-1`, `run-2`, …; each
 has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. Inputs are the settings, the
-recorded arrivals and lengths, and two properties of the machine that are taken from the runs as
-the engine's speed is: how long replicas took to start and to go. What is compared is not an input:
-replicas over time, times to first token, replica-seconds.
+recorded arrivals and lengths, and how long replicas took to start and to go in each run, which
+depends on the machine. What is compared is no input: replicas over time, times to first token,
+replica-seconds.
 """
 
 import math
@@ -19,9 +19,9 @@ import orjson
 from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.records import Outcome, Record, RecordError, read_run
-from serve_app.capacity.simulate.fleet import ObservedStartup
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.statistics import quantile
 from serve_app.capacity.workload.requests import Request
 from serve_app.errors import ServiceError
@@ -96,7 +96,7 @@ class Figure:
 class Validation:
     runs: int
     seeds: int
-    startup: str
+    startups: tuple[str, ...]
     figures: tuple[Figure, ...]
 
     @property
@@ -109,17 +109,19 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     folders = sorted(folder.glob("run-*")) or [folder]
     runs = [read_live(each) for each in folders]
     pool, haproxy = _settings(folders[0])
-    service = _service(pool, haproxy, runs)
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
-    requests = requests_of(runs[0], begin)
+    options = pool.autoscaling.model_dump(exclude_none=True)
+    options["target_ongoing_requests"] = pool.target_ongoing_requests
+    services = [_service(pool, haproxy, run) for run in runs]
     results = []
     for seed in seeds:
-        options = pool.autoscaling.model_dump(exclude_none=True)
-        options["target_ongoing_requests"] = pool.target_ongoing_requests
+        # By turns the requests and start-up times of each run
+        run, service = runs[seed % len(runs)], services[seed % len(runs)]
+        requests = requests_of(run, begin)
         results.append(simulate(requests, service, RayPolicy(options), seed, end - begin))
         done()
-    figures = tuple(_figures(runs, results, begin, end))
-    return Validation(len(runs), len(results), str(service.startup), figures)
+    startups = tuple(str(service.startup) for service in services)
+    return Validation(len(runs), len(results), startups, tuple(_figures(runs, results, begin, end)))
 
 
 def read_live(folder: Path) -> Live:
@@ -185,7 +187,7 @@ def _settings(folder: Path) -> tuple[Pool, bool]:
     return settings.all_pools[0], direct and bool(inputs.get("haproxy"))
 
 
-def _service(pool: Pool, haproxy: bool, runs: Sequence[Live]) -> Service:
+def _service(pool: Pool, haproxy: bool, run: Live) -> Service:
     speed = pool.engine.simulated
     if pool.engine.kind != "simulated":
         raise ValidationError(
@@ -195,12 +197,11 @@ def _service(pool: Pool, haproxy: bool, runs: Sequence[Live]) -> Service:
     model = ServiceModel(
         speed.prefill_tokens_per_s, speed.decode_tokens_per_s, speed.decode_slowdown
     )
-    starts = [s for run in runs for s in durations(run.samples, lambda s: s.starting)]
-    drains = [s for run in runs for s in durations(run.samples, lambda s: s.draining)]
-    first = runs[0].samples[0]
-    scaling = pool.autoscaling.model_copy(update={"initial_replicas": first.running})
+    starts = durations(run.samples, lambda sample: sample.starting)
+    drains = durations(run.samples, lambda sample: sample.draining)
+    scaling = pool.autoscaling.model_copy(update={"initial_replicas": run.samples[0].running})
     return Service(
-        model=replace(model, overhead_s=_overhead(model, runs)),
+        model=replace(model, overhead_s=_overhead(model, run)),
         slots=pool.engine.slots,
         queue=pool.queue,
         scaling=scaling,
@@ -210,15 +211,14 @@ def _service(pool: Pool, haproxy: bool, runs: Sequence[Live]) -> Service:
     )
 
 
-def _overhead(model: ServiceModel, runs: Sequence[Live]) -> float:
+def _overhead(model: ServiceModel, run: Live) -> float:
     """What the quickest answers took besides their tokens: the path through the service."""
     rests = [
         record.ttft - model.prefill_s(record.prompt_tokens) - model.token_s()
-        for run in runs
         for record in run.records
         if record.ok and record.ttft is not None and record.prompt_tokens
     ]
-    return max(0.0, quantile(rests, 0.1)) if rests else 0.0
+    return max(0.0, quantile(rests, 0.02)) if rests else 0.0
 
 
 def _figures(

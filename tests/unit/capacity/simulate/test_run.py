@@ -7,10 +7,10 @@ import pytest
 
 from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.policy import RayPolicy
-from serve_app.capacity.simulate.fleet import FixedStartup, ObservedStartup
 from serve_app.capacity.simulate.policies import Demand, Schedule, Static, demand, oracle
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Routing, Service, simulate
+from serve_app.capacity.simulate.startup import FixedStartup, ObservedStartup
 from serve_app.capacity.slo import Slo, Verdict
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Request, Synthetic

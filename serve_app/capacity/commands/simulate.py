@@ -1,0 +1,207 @@
+"""`simulate`: play a load in virtual time; compare settings and policies; check against life."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from serve_app.capacity import measured
+from serve_app.capacity.commands.common import (
+    FOLDER,
+    NEW_FOLDER,
+    NO,
+    as_json,
+    progress,
+    scenario_options,
+    table,
+    told,
+)
+from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.simulate import plot, startup
+from serve_app.capacity.simulate.compare import (
+    Candidate,
+    Score,
+    autoscaled,
+    baselines,
+    curves,
+    evaluate,
+    started_for,
+)
+from serve_app.capacity.simulate.run import Service
+from serve_app.capacity.simulate.run import simulate as run
+from serve_app.capacity.simulate.scene import Load, Span, load_of, scenario_of, service_of
+from serve_app.capacity.simulate.validate import ALLOWED, ENOUGH_RUNS, Validation, validate
+from serve_app.capacity.slo import Slo
+
+GIVEN = "these settings"
+COLUMNS = (
+    *("policy", "replica-hours", "cost", "requests in SLO", "SLO met"),
+    *("TTFT p50", "p99", "peak"),
+)
+
+
+@click.command(
+    epilog="Exits with 0 when the settings meet the SLO under every seed (with --validate: when "
+    "every error is within its bound), 1 when not, 2 when it could not run."
+)
+@scenario_options
+@click.option("--span", metavar="A-B", help="Part of the load, e.g. 0-30m; default: all of it.")
+@click.option("--quick", is_flag=True, help="The settings and the baselines; no curves.")
+@click.option("--out", type=NEW_FOLDER, help="Write pictures and result.json there.")
+@click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
+@click.option(
+    "--validate",
+    "report",
+    type=FOLDER,
+    help="Replay a live experiment of the simulated engine instead (its folder, with run-1, "
+    "run-2, …), and print the simulator's error.",
+)
+@told
+def simulate(
+    scenario: str,
+    changes: Sequence[tuple[str, Any]],
+    trace: Path | None,
+    sweep: Path | None,
+    start: str | None,
+    slo: str | None,
+    seeds: int,
+    span: str | None,
+    quick: bool,
+    out: Path | None,
+    json: bool,
+    report: Path | None,
+) -> None:
+    """Play a load in virtual time, through Ray's own autoscaling policy.
+
+    SCENARIO is one of `experiment`'s, by name or as a YAML file. Requests arrive as they are drawn
+    or recorded; a modelled engine serves them; Ray's shipped policy decides on what it would have
+    been told. The same load is then played under baselines (static, Ray's defaults, an oracle that
+    knows the future) and along the curve of what each family of settings can reach.
+    """
+    if report:
+        _validate(report, max(seeds, 10), json)
+        return
+    inputs = scenario_of(scenario, dict(changes), trace)
+    service, load = scene(inputs, sweep, start, span)
+    bounds = Slo.parse(slo or inputs.slo)
+    scores = _scores(service, load, range(seeds), bounds, quick)
+    if out:
+        _write(out, service, load, bounds, scores)
+    _tell(scores, bounds, load, inputs.price_per_replica_hour, json)
+    sys.exit(0 if scores[0].met == 1 else NO)
+
+
+def scene(
+    inputs: Inputs, sweep: Path | None, start: str | None, span: str | None
+) -> tuple[Service, Load]:
+    """What is simulated, and the requests; the fleet begins as large as they need at once."""
+    model = best_model(sweep) if sweep else None
+    service = service_of(inputs, model, startup.parse(start) if start else None)
+    load = load_of(inputs, Span.parse(span) if span else None)
+    return started_for(service, load.needs(service)), load
+
+
+def best_model(sweep: Path) -> Any:
+    """The fit of the sweep's measurement with the highest throughput. Raises FitError."""
+    found = measured.read(sweep).measured
+    return max(found, key=lambda each: each.best_tokens_per_s()).fit().model
+
+
+def _scores(
+    service: Service, load: Load, seeds: Sequence[int], slo: Slo, quick: bool
+) -> list[Score]:
+    needed = load.needs(service)
+    candidates: list[Candidate] = [
+        autoscaled(GIVEN, GIVEN, service),
+        *baselines(service, needed),
+        *(() if quick else curves(service, needed)),
+    ]
+    scores = []
+    with progress("simulating", len(candidates)) as done:
+        for candidate in candidates:
+            scores.append(evaluate(candidate, load.requests, seeds, slo, load.seconds))
+            done()
+    return scores
+
+
+def _write(out: Path, service: Service, load: Load, slo: Slo, scores: Sequence[Score]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"SLO: {slo}"
+    plot.curve(scores, title, out / "curve.png")
+    given = autoscaled(GIVEN, GIVEN, service)
+    result = run(load.requests(0), service, given.policy(), 0, load.seconds)
+    plot.over_time(result, f"{GIVEN}, seed 0", out / "over-time.png")
+    value = {"slo": str(slo), "scores": [asdict(score) for score in scores]}
+    (out / "result.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def _tell(scores: Sequence[Score], slo: Slo, load: Load, price: float, json: bool) -> None:
+    if json:
+        as_json({"slo": str(slo), "scores": [asdict(score) for score in scores]})
+        return
+    table(
+        f"{slo} over {load.seconds / 60:.0f} minutes",
+        (
+            "policy",
+            "replica-hours",
+            "cost",
+            "requests in SLO",
+            "SLO met",
+            "TTFT p50",
+            "p99",
+            "peak",
+        ),
+        [row(score, price) for score in scores],
+    )
+
+
+def row(score: Score, price: float) -> tuple[str, ...]:
+    attained = score.attainment
+    half = 100 * (attained.high - attained.mean)
+    return (
+        score.name,
+        f"{score.replica_hours:.2f}",
+        f"{price * score.replica_hours.mean:.2f}",
+        f"{100 * attained.mean:.2f} %" + ("" if half != half else f" ± {half:.2f}"),
+        f"{score.met:.0%}",
+        f"{score.ttft_p50_s:.2f} s",
+        f"{score.ttft_p99_s:.2f} s",
+        str(score.peak_replicas),
+    )
+
+
+def _validate(report: Path, seeds: int, json: bool) -> None:
+    with progress("replaying", seeds) as done:
+        found = validate(report, range(seeds), done)
+    if json:
+        as_json(asdict(found) | {"holds": found.holds})
+    else:
+        _tell_validation(found)
+    sys.exit(0 if found.holds else NO)
+
+
+def _tell_validation(found: Validation) -> None:
+    table(
+        f"{found.runs} live runs, {found.seeds} simulations of the same requests (medians)",
+        ("figure", "live", "simulated", "error", "spread of the live runs", "allowed", ""),
+        [
+            (
+                figure.name,
+                f"{figure.live:.4g} {figure.unit}",
+                f"{figure.simulated:.4g} {figure.unit}",
+                f"{figure.error:.1%}",
+                f"{figure.spread:.1%}",
+                f"{max(ALLOWED, figure.spread):.1%}",
+                "holds" if figure.holds else "FAILS",
+            )
+            for figure in found.figures
+        ],
+    )
+    for number, seconds in enumerate(found.startups, 1):
+        click.echo(f"run {number}: replicas took {seconds}, to start")
+    if found.runs < ENOUGH_RUNS:
+        click.echo(f"{found.runs} runs are too few to know their spread: repeat {ENOUGH_RUNS}")

@@ -1,0 +1,123 @@
+"""What a sweep found out of one replica, kept as a folder.
+
+sweep.json            what was asked, and of each step where it lies
+slots-4/03-rate-12/   a step: `run.json` and `requests.jsonl`, as of any load test
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from serve_app.capacity.model import Fit, FitError, fit
+from serve_app.capacity.records import RecordError, read_run
+from serve_app.capacity.slo import Slo
+from serve_app.capacity.steps import Kind, Step, cut, knee, largest, saturation, step_of
+from serve_app.errors import ServiceError
+
+SWEEP = "sweep.json"
+
+
+class SweepError(ServiceError):
+    """A folder that holds no sweep, or a service that can't be swept."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Steps of load on one replica with so many parallel slots; None where nobody knows."""
+
+    slots: int | None
+    steps: tuple[Step, ...]
+
+    @property
+    def invalid(self) -> list[str]:
+        """Why some step's generator must not be trusted, each reason once."""
+        return list(dict.fromkeys(reason for step in self.steps for reason in step.invalid))
+
+    def saturation(self) -> Step | None:
+        return saturation(self.steps)
+
+    def knee(self) -> Step | None:
+        return knee(self.steps)
+
+    def largest(self, slo: Slo) -> Step | None:
+        return largest(self.steps, slo)
+
+    def best_tokens_per_s(self) -> float:
+        return max((step.tokens_per_s for step in self.steps), default=0.0)
+
+    def fit(self) -> Fit:
+        """From steps that no queue has muddled: not above the slots. Raises FitError."""
+        if not self.steps:
+            raise FitError("there are no steps")
+        inside = [
+            step.records
+            for step in self.steps
+            if self.slots is None or step.kind is Kind.RATE or step.level <= self.slots
+        ]
+        return fit(inside or [step.records for step in self.steps])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """`service` and `load` are what an experiment's scenario calls so."""
+
+    measured: tuple[Measured, ...]
+    slo: Slo
+    service: dict[str, Any] = field(default_factory=dict)
+    load: dict[str, Any] = field(default_factory=dict)
+
+
+def write(folder: Path, sweep: Sweep, places: Sequence[Sequence[str]]) -> None:
+    """`places`: of each measurement's steps, their folders within `folder`."""
+    value = {
+        "slo": str(sweep.slo),
+        "service": sweep.service,
+        "load": sweep.load,
+        "measured": [
+            {
+                "slots": each.slots,
+                "steps": [
+                    {"kind": s.kind, "level": s.level, "begin": s.begin, "end": s.end, "at": at}
+                    for s, at in zip(each.steps, where, strict=True)
+                ],
+            }
+            for each, where in zip(sweep.measured, places, strict=True)
+        ],
+    }
+    (folder / SWEEP).write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def read(folder: Path) -> Sweep:
+    """Raises SweepError."""
+    try:
+        value = orjson.loads((folder / SWEEP).read_bytes())
+        return Sweep(
+            tuple(_measured(folder, each) for each in value["measured"]),
+            Slo.parse(value["slo"]),
+            value["service"],
+            value["load"],
+        )
+    except (OSError, RecordError, KeyError, TypeError, ValueError) as exc:
+        raise SweepError(f"{folder} holds no sweep: {exc}") from exc
+
+
+def read_runs(folders: Iterable[Path], slots: int | None, window_s: float) -> Measured:
+    """Any load tests of one replica as steps of arrival rate. Raises RecordError."""
+    steps: list[Step] = []
+    for folder in folders:
+        run, records = read_run(folder)
+        steps += cut(records, window_s, run.invalid)
+    return Measured(slots, tuple(steps))
+
+
+def _measured(folder: Path, value: dict[str, Any]) -> Measured:
+    return Measured(value["slots"], tuple(_step(folder, each) for each in value["steps"]))
+
+
+def _step(folder: Path, value: dict[str, Any]) -> Step:
+    run, records = read_run(folder / value["at"])
+    begin, end = value["begin"], value["end"]
+    return step_of(Kind(value["kind"]), value["level"], records, begin, end, run.invalid)

@@ -1,0 +1,96 @@
+"""How long a new replica takes from the decision to its first request."""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve_app.capacity.workload.text import WorkloadError, number, pairs
+
+HELP = "30s | uniform:least=20s,most=60s | lognormal:median=30s,p95=60s"
+_Z95 = 1.6448536269514722  # the standard normal's 95th percentile
+
+
+class Startup(Protocol):
+    """Seconds; `usual` is what an oracle reckons with."""
+
+    @property
+    def usual(self) -> float: ...
+
+    def draw(self, rng: random.Random) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedStartup:
+    usual: float
+
+    def draw(self, rng: random.Random) -> float:
+        return self.usual
+
+    def __str__(self) -> str:
+        return f"{self.usual:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class UniformStartup:
+    least: float
+    most: float
+
+    @property
+    def usual(self) -> float:
+        return self.most
+
+    def draw(self, rng: random.Random) -> float:
+        return rng.uniform(self.least, self.most)
+
+    def __str__(self) -> str:
+        return f"{self.least:g} to {self.most:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class LognormalStartup:
+    median: float
+    p95: float
+
+    @property
+    def usual(self) -> float:
+        return self.p95
+
+    def draw(self, rng: random.Random) -> float:
+        sigma = math.log(self.p95 / self.median) / _Z95
+        return rng.lognormvariate(math.log(self.median), sigma)
+
+    def __str__(self) -> str:
+        return f"{self.median:g} s, 1 in 20 above {self.p95:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedStartup:
+    """Any of the times that were seen, with equal chance."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def usual(self) -> float:
+        return max(self.seconds)
+
+    def draw(self, rng: random.Random) -> float:
+        return rng.choice(self.seconds)
+
+    def __str__(self) -> str:
+        return f"{min(self.seconds):.1f} to {max(self.seconds):.1f} s, as observed"
+
+
+def parse(text: str) -> Startup:
+    """Read one of the forms in `HELP`. Raises WorkloadError."""
+    name, _, options = text.rpartition(":")
+    values = {key: number(value) for key, value in pairs(options)}
+    match name, sorted(values):
+        case "", [""]:
+            return FixedStartup(values[""])
+        case "uniform", ["least", "most"] if values["least"] <= values["most"]:
+            return UniformStartup(values["least"], values["most"])
+        case "lognormal", ["median", "p95"] if 0 < values["median"] <= values["p95"]:
+            return LognormalStartup(values["median"], values["p95"])
+        case _:
+            raise WorkloadError(f"{text!r} is no time to start; write {HELP}")

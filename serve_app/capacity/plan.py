@@ -142,9 +142,8 @@ def _slot_choices(
 
 
 def _request_choices(found: Step, slots: int, slo: Slo, wanted: Wanted) -> Iterator[Choice]:
-    service_s = found.e2e_s
     bound = _ttft_bound(slo)
-    queue = max(1, math.floor(slots * bound / service_s)) if bound else 2 * slots
+    queue = max(1, math.floor(found.completed_per_s * bound)) if bound else 2 * slots
     admitted = slots + queue
     target = min(_HEADROOM * found.ongoing, admitted - 0.5)
     rate = _HEADROOM * found.completed_per_s
@@ -152,9 +151,12 @@ def _request_choices(found: Step, slots: int, slo: Slo, wanted: Wanted) -> Itera
         "args",
         "queue",
         queue,
-        f"{slots} slots of {service_s:.3g} s each free one in {service_s / slots:.3g} s: who "
-        f"stands further back waits longer than "
-        + (f"the SLO's {bound:g} s." if bound else "two full turns."),
+        (
+            f"One replica completes {found.completed_per_s:.3g} requests/s: who stands further "
+            f"back waits longer than the SLO's {bound:g} s."
+            if bound
+            else f"Two turns of the {slots} slots: the SLO bounds no wait."
+        ),
     )
     yield Choice(
         "deployment",
@@ -170,7 +172,7 @@ def _request_choices(found: Step, slots: int, slo: Slo, wanted: Wanted) -> Itera
     yield Choice(
         "deployment",
         "max_queued_requests",
-        max(1, math.ceil(_replicas(found, wanted) * rate * (bound or service_s))),
+        max(1, math.ceil(_replicas(found, wanted) * rate * (bound or found.e2e_s))),
         "What all replicas at the peak begin within "
         + (f"the SLO's {bound:g} s" if bound else "one answer's time")
         + ": who comes later is told so at once.",

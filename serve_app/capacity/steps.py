@@ -5,7 +5,7 @@ A step is a level of load (users at once, or arrivals per second) that was held 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from serve_app.capacity.records import Record
@@ -27,7 +27,8 @@ class Kind(StrEnum):
 class Step:
     """`records` are those intended in [begin, end), Unix seconds, the warm-up left out.
 
-    `invalid`: why the generator's own figures must not be used.
+    `run` are all records of the load test, for what ended within the step. `invalid`: why the
+    generator's own figures must not be used.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Step:
     begin: float
     end: float
     records: Sequence[Record]
+    run: Sequence[Record]
     invalid: tuple[str, ...] = ()
 
     @property
@@ -48,12 +50,12 @@ class Step:
     @property
     def completed_per_s(self) -> float:
         """Whole answers that ended within the step."""
-        return sum(map(self._ended_within, self.records)) / self.seconds
+        return sum(map(self._ended_within, self.run)) / self.seconds
 
     @property
     def tokens_per_s(self) -> float:
         """Generated tokens, each answer's spread evenly over the time in which it came."""
-        return sum(map(self._tokens_within, self.records)) / self.seconds
+        return sum(map(self._tokens_within, self.run)) / self.seconds
 
     @property
     def ongoing(self) -> float:
@@ -72,14 +74,16 @@ class Step:
         return quantile([value for value in found if value is not None], q)
 
     def _ended_within(self, record: Record) -> bool:
-        return record.ok and record.ended is not None and record.ended < self.end
+        return record.ok and record.ended is not None and self.begin <= record.ended < self.end
 
     def _tokens_within(self, record: Record) -> float:
         if not (record.ok and record.first and record.ended and record.output_tokens):
             return 0.0
         length = record.ended - record.first
-        inside = min(record.ended, self.end) - min(record.first, self.end)
-        return record.output_tokens * (inside / length if length > 0 else float(inside >= 0))
+        inside = min(record.ended, self.end) - max(record.first, self.begin)
+        if length <= 0:
+            return record.output_tokens if inside >= 0 else 0.0
+        return record.output_tokens * max(0.0, inside) / length
 
 
 def step_of(
@@ -90,7 +94,7 @@ def step_of(
     end: float,
     invalid: tuple[str, ...] = (),
 ) -> Step:
-    return Step(kind, level, begin, end, between(records, begin, end), invalid)
+    return Step(kind, level, begin, end, between(records, begin, end), records, invalid)
 
 
 def cut(records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = ()) -> list[Step]:
@@ -105,7 +109,7 @@ def cut(records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = (
         for edge in edges
         if edge + window_s <= last
     ]
-    return [Step(s.kind, s.offered_per_s, s.begin, s.end, s.records, invalid) for s in steps]
+    return [replace(step, level=step.offered_per_s) for step in steps]
 
 
 def saturation(steps: Sequence[Step]) -> Step | None:

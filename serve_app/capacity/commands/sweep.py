@@ -111,11 +111,10 @@ async def _sweep(asked: _Asked, values: Sequence[int], url: str | None, api_key:
         folder = asked.out / f"slots-{slots}"
         folder.mkdir(parents=True, exist_ok=True)
         async with _service(asked.inputs, slots, folder, url) as address:
-            with _steps(f"{slots} slots") as show:
-                model = asked.inputs.pool.models[0]
-                target = Target(base_url=address, model=model, api_key=api_key)
-                sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, show)
-                found.append(await sweeper.run(slots))
+            model = asked.inputs.pool.models[0]
+            target = Target(base_url=address, model=model, api_key=api_key)
+            sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, _say)
+            found.append(await sweeper.run(slots))
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
     result = Sweep(tuple(found), asked.slo, asked.inputs.service, asked.inputs.load)
     measured.write(asked.out, result, places)

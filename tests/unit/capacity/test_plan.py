@@ -1,0 +1,141 @@
+"""Plans: settings with their evidence, and refusals with their reasons."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from serve_app.capacity import measured
+from serve_app.capacity.measured import Measured, Sweep, SweepError
+from serve_app.capacity.plan import Choice, Plan, Refused, Wanted, plan
+from serve_app.capacity.records import Outcome, Record, Run, write_run
+from serve_app.capacity.slo import Slo
+from serve_app.capacity.steps import Kind, Step, step_of
+from serve_app.settings import Settings
+
+SLO = Slo.parse("ttft_p99=2s,error_rate=1%")
+
+
+def step(kind: Kind, level: float, per_s: float, wait: float = 0.2) -> Step:
+    """Answers of 0.8 s and 40 tokens, 100 s of them."""
+    times = [i / per_s - 10 for i in range(int(110 * per_s))]  # ten seconds of warm-up
+    records = [
+        Record(t, Outcome.OK, t, t + wait, t + wait + 0.8, prompt_tokens=100, output_tokens=40)
+        for t in times
+    ]
+    return step_of(kind, level, records, 0.0, 100.0)
+
+
+USERS = (
+    step(Kind.CONCURRENCY, 1, 1.25),
+    step(Kind.CONCURRENCY, 4, 8.0),
+    step(Kind.CONCURRENCY, 8, 8.1),
+)
+RATES = (step(Kind.RATE, 6, 6.0), step(Kind.RATE, 8, 8.0, wait=3.0))
+GOOD = Measured(4, USERS + RATES)
+
+
+def by_name(made: Plan) -> dict[str, Choice]:
+    return {choice.name.rpartition(".")[2]: choice for choice in made.choices}
+
+
+def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
+    """6 requests/s at six requests at once: 85 % of both is planned for."""
+    choices = by_name(plan([GOOD], SLO, Wanted(peak=50, base=6, startup_s=20)))
+    values = {name: choice.value for name, choice in choices.items()}
+    assert values == {
+        "slots": 4,
+        "queue": 12,  # 6 requests/s x 2 s
+        "max_ongoing_requests": 20,
+        "max_queued_requests": 102,  # 10 replicas x 5.1 requests/s x 2 s
+        "target_ongoing_requests": 5.1,
+        "max_replicas": 10,
+        "min_replicas": 2,
+        "initial_replicas": 2,
+        "look_back_period_s": 2.0,
+        "metrics_interval_s": 0.5,
+        "upscale_delay_s": 2.0,
+        "downscale_delay_s": 60,
+    }
+    assert all(choice.because.endswith(".") for choice in choices.values())
+    assert "6 requests/s" in choices["target_ongoing_requests"].because
+
+
+def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
+    """Partial: merged by the names of application and deployment."""
+    text = plan([GOOD], SLO, Wanted(peak=50, startup_s=20)).yaml()
+    assert text.startswith("# engine.slots: 4. ")
+    (application,) = yaml.safe_load(text)["applications"]
+    assert (application["name"], application["deployments"][0]["name"]) == ("default", "pool")
+    whole = {"applications": [{"import_path": "serve_app:app", **application}]}
+    ServeDeploySchema.model_validate(whole)
+    args = Settings.model_validate(application["args"])
+    assert args.all_pools[0].admitted + 4 == application["deployments"][0]["max_ongoing_requests"]
+
+
+def test_what_serves_most_is_chosen_among_numbers_of_slots() -> None:
+    """And the others are named in evidence."""
+    better = Measured(8, (*USERS, step(Kind.RATE, 7, 7.0), RATES[1]))
+    choice = by_name(plan([GOOD, better], SLO, Wanted(peak=10)))["slots"]
+    assert choice.value == 8
+    assert "6 with 4" in choice.because
+
+
+def test_without_a_start_up_time_no_delay_is_planned() -> None:
+    """Nothing measured says how long they should be."""
+    names = by_name(plan([GOOD], SLO, Wanted(peak=10)))
+    assert not {"upscale_delay_s", "downscale_delay_s", "look_back_period_s"} & set(names)
+
+
+def test_a_pool_that_may_sleep_begins_at_zero() -> None:
+    """With one replica at deployment."""
+    values = by_name(plan([GOOD], SLO, Wanted(peak=10, to_zero=True, direct=False)))
+    assert values["min_replicas"].value == 0
+    assert values["initial_replicas"].value == 1
+    assert values["max_ongoing_requests"].value == 16
+
+
+@pytest.mark.parametrize(
+    ("found", "slo", "reason"),
+    [
+        (Measured(4, USERS[:2] + RATES[:1]), SLO, "no saturation"),
+        (Measured(4, USERS), SLO, "no step of arrivals"),
+        (GOOD, Slo.parse("ttft_p99.9=2s"), "too few samples for ttft_p99.9=2s"),
+        (GOOD, Slo.parse("ttft_p99=10ms"), "missed even at the lowest rate, 6 requests/s"),
+        (
+            Measured(4, (*USERS, replace(RATES[0], invalid=("it was late",)), RATES[1])),
+            SLO,
+            "a run is invalid: it was late",
+        ),
+    ],
+)
+def test_what_the_data_does_not_support_is_refused(found: Measured, slo: Slo, reason: str) -> None:
+    """With the reason."""
+    with pytest.raises(Refused, match=reason):
+        plan([found], slo, Wanted(peak=10))
+
+
+def test_one_good_measurement_is_enough() -> None:
+    """Others that say nothing are left aside."""
+    made = plan([Measured(8, USERS), GOOD], SLO, Wanted(peak=10))
+    assert by_name(made)["slots"].value == 4
+
+
+def test_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Records, slots, SLO and inputs."""
+    for number, each in enumerate(GOOD.steps):
+        write_run(tmp_path / str(number), Run("reference", "", 0.0, 100.0), each.records)
+    places = [[str(number) for number in range(len(GOOD.steps))]]
+    measured.write(tmp_path, Sweep((GOOD,), SLO, {"queue": 3}, {"seed": 1}), places)
+    again = measured.read(tmp_path)
+    assert (again.slo, again.service, again.load) == (SLO, {"queue": 3}, {"seed": 1})
+    assert again.measured[0].largest(SLO) is not None
+    assert [s.level for s in again.measured[0].steps] == [s.level for s in GOOD.steps]
+
+
+def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
+    """By its name."""
+    with pytest.raises(SweepError, match=tmp_path.name):
+        measured.read(tmp_path)

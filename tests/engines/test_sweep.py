@@ -1,0 +1,48 @@
+"""A sweep of a real server whose limits are declared: the simulated engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serve_app.capacity.chat import Target
+from serve_app.capacity.measured import Measured
+from serve_app.capacity.slo import Slo
+from serve_app.capacity.steps import Kind
+from serve_app.capacity.sweep import Effort, Sweeper
+from tests.support.service import Simulator, start_simulator
+
+# 20 tokens at 400 a second, 10 % slower with two at once, and a prompt of 0.01 s: 60 ms alone, 31
+# requests/s at most.
+SLOTS = 2
+SLO = Slo.parse("ttft_p80=100ms,error_rate=20%")
+EFFORT = Effort(warm_up_s=0.3, least_s=1.0, most_s=2.0, most_users=16, requests_per_user_step=10)
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    simulator = start_simulator(
+        *("--slots", str(SLOTS), "--prefill-tokens-per-s", "10000"),
+        *("--decode-tokens-per-s", "400", "--decode-slowdown", "0.1"),
+    )
+    yield simulator
+    simulator.stop()
+
+
+async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path: Path) -> None:
+    """Saturation beyond the slots, rates and slowdown, and a rate below capacity within the SLO."""
+    told: list[str] = []
+    load = {"prompt_tokens": "lognormal:median=100,p95=400,max=800", "answer_tokens": "20"}
+    sweeper = Sweeper(Target(simulator.url), load, SLO, tmp_path, EFFORT, told.append)
+    found: Measured = await sweeper.run(SLOTS)
+    saturated, largest = found.saturation(), found.largest(SLO)
+    assert saturated is not None
+    assert 2 * SLOTS <= saturated.level <= 4 * SLOTS
+    assert largest is not None
+    assert largest.level < 31
+    model = found.fit().model
+    assert model.decode_tokens_per_s == pytest.approx(400, rel=0.1)
+    assert model.decode_slowdown == pytest.approx(0.1, abs=0.06)
+    assert model.prefill_tokens_per_s == pytest.approx(10_000, rel=0.5)
+    assert len(told) == len(found.steps) == len(sweeper.places)
+    assert {step.kind for step in found.steps} == {Kind.CONCURRENCY, Kind.RATE}

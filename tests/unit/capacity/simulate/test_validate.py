@@ -1,0 +1,158 @@
+"""Replaying live experiments: what is read from their folders, and how errors are counted."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.policy import RayPolicy
+from serve_app.capacity.records import Outcome, Record, Run, write_run
+from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.startup import FixedStartup
+from serve_app.capacity.simulate.validate import (
+    Figure,
+    Second,
+    ValidationError,
+    durations,
+    read_live,
+    requests_of,
+    validate,
+)
+from serve_app.capacity.workload.lengths import Fixed, Independent
+from serve_app.capacity.workload.requests import Synthetic
+from serve_app.capacity.workload.shapes import Shape
+from serve_app.settings import Settings
+
+BEGAN = 1_700_000_000.0
+SERVICE: dict[str, Any] = {
+    "engine": {
+        "kind": "simulated",
+        "slots": 2,
+        "simulated": {"prefill_tokens_per_s": 1000, "decode_tokens_per_s": 50},
+    },
+    "autoscaling": {
+        "max_replicas": 4,
+        "upscale_delay_s": 1,
+        "downscale_delay_s": 10,
+        "look_back_period_s": 5,
+        "metrics_interval_s": 1,
+    },
+}
+LOAD = Synthetic(
+    Shape.parse("points:0s=1,20s=1,30s=6,80s=6,90s=1,120s=1"), Independent(Fixed(100), Fixed(25))
+)
+
+
+def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> None:
+    """A run as an experiment keeps it. Its service is the simulator, its answers `stretch`ed."""
+    pool = Settings.model_validate(SERVICE).all_pools[0]
+    service = Service(
+        ServiceModel(1000, 50),
+        slots=2,
+        scaling=pool.autoscaling,
+        startup=FixedStartup(startup_s),
+        routing="haproxy",
+    )
+    options = pool.autoscaling.model_dump(exclude_none=True) | {"target_ongoing_requests": 2}
+    result = simulate(LOAD, service, RayPolicy(options), seed, 150)
+    order = sorted(
+        zip(*(result.values(name).tolist() for name in ("first", "ttft", "e2e")), strict=True),
+        key=lambda row: row[0] - row[1],
+    )
+    records = [
+        Record(
+            intended=BEGAN + first - ttft,
+            outcome=Outcome.OK,
+            started=BEGAN + first - ttft,
+            first=BEGAN + first - ttft + stretch * ttft,
+            ended=BEGAN + first - ttft + stretch * ttft + (e2e - ttft),
+            prompt_tokens=100,
+            output_tokens=25,
+        )
+        for first, ttft, e2e in order
+    ]
+    write_run(folder, Run("reference", "", BEGAN, BEGAN + 150), records)
+    samples = [orjson.dumps(line | {"at": BEGAN + line["at"]}) for line in result.lines()]
+    (folder / "samples.jsonl").write_bytes(b"\n".join(samples))
+    inputs = {"service": SERVICE, "haproxy": True}
+    (folder / "scenario.json").write_bytes(orjson.dumps(inputs))
+
+
+def nothing() -> None:
+    """No progress to be shown."""
+
+
+def test_runs_that_behave_as_the_model_says_are_met(tmp_path: Path) -> None:
+    """Three of them; start-up times are read from their samples."""
+    for seed in (7, 8, 9):
+        live(tmp_path / f"run-{seed - 6}", seed, startup_s=6)
+    found = validate(tmp_path, range(6), nothing)
+    assert found.holds
+    assert (found.runs, found.seeds) == (3, 6)
+    assert {figure.name for figure in found.figures} == {
+        "replicas over time",
+        "TTFT p50",
+        "TTFT p99",
+        "replica-seconds",
+    }
+
+
+def test_a_slower_service_is_told_apart(tmp_path: Path) -> None:
+    """First tokens twice as late as modelled: no overhead explains the tail, the replicas hold."""
+    for number in (1, 2, 3):
+        live(tmp_path / f"run-{number}", number, startup_s=6, stretch=2)
+    found = validate(tmp_path, range(3), nothing)
+    assert not found.holds
+    failed = {figure.name for figure in found.figures if not figure.holds}
+    assert failed == {"TTFT p99"}
+
+
+def test_one_run_proves_nothing(tmp_path: Path) -> None:
+    """Its own spread is not known."""
+    live(tmp_path, 1, startup_s=6)
+    found = validate(tmp_path, range(2), nothing)
+    assert not found.holds
+    assert all(figure.holds for figure in found.figures)
+
+
+@pytest.mark.parametrize(
+    ("error", "spread", "holds"), [(0.14, 0.0, True), (0.16, 0.0, False), (0.3, 0.4, True)]
+)
+def test_an_error_is_allowed_up_to_the_runs_own_spread(
+    error: float, spread: float, holds: bool
+) -> None:
+    """Or 15 %, if that is more."""
+    assert Figure("TTFT p50", "s", 1.0, 1.0, error, spread).holds is holds
+
+
+def test_durations_are_read_first_in_first_out() -> None:
+    """Two replicas start, one is there after 3 s, the other after 5."""
+    starting = [0, 2, 2, 2, 1, 1, 0]
+    samples = [Second(float(at), 1, count, 0) for at, count in enumerate(starting)]
+    assert durations(samples, lambda sample: sample.starting) == [3.0, 5.0]
+
+
+def test_failed_requests_are_replayed_as_they_were_asked(tmp_path: Path) -> None:
+    """And what was cancelled is not."""
+    live(tmp_path, 1, startup_s=6)
+    late = [
+        Record(BEGAN + 149, Outcome.TIMEOUT, asked_prompt_tokens=7, asked_output_tokens=9),
+        Record(BEGAN + 149, Outcome.CANCELLED),
+    ]
+    write_run(tmp_path, Run("reference", "", BEGAN, BEGAN + 150), late)
+    run = read_live(tmp_path)
+    last = requests_of(run, run.begin_s)[-1]
+    assert (last.prompt_tokens, last.output_tokens) == (7, 9)
+    assert last.at_s == pytest.approx(148)  # the first sample came after a second
+
+
+def test_a_folder_that_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
+    """With what is missing, or what the simulator can't know."""
+    with pytest.raises(ValidationError, match="holds no run"):
+        validate(tmp_path, range(1), nothing)
+    live(tmp_path, 1, startup_s=6)
+    (tmp_path / "scenario.json").write_bytes(orjson.dumps({"service": {"models": "llama3.2:3b"}}))
+    with pytest.raises(ValidationError, match="no setting declares"):
+        validate(tmp_path, range(1), nothing)

@@ -14,8 +14,8 @@ from serve_app.capacity.statistics import between, quantile
 
 # Growth of the throughput below which more load is only more waiting.
 _FLAT = 0.05
-# An open step that completes less than this share of its arrivals piles up the rest.
-_KEPT_UP = 0.95
+# An open step that leaves more than this share of its arrivals unanswered piles them up.
+_LEFT = 0.05
 
 
 class Kind(StrEnum):
@@ -115,15 +115,22 @@ def cut(records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = (
 def saturation(steps: Sequence[Step]) -> Step | None:
     """The first step at which more load brought no more throughput; None if none is known.
 
-    Users: tokens/s grew by less than 5 % over any lower level. Arrivals: less than 95 % of them
-    were answered within the step.
+    Users: tokens/s grew by less than 5 % over any lower level. Arrivals: more than 5 % of them
+    were left over within the step, and more than chance leaves.
     """
     for step in sorted(steps, key=lambda each: each.level):
-        if step.kind is Kind.RATE and step.completed_per_s < _KEPT_UP * step.offered_per_s:
+        if step.kind is Kind.RATE and _falls_behind(step):
             return step
         if step.kind is Kind.CONCURRENCY and _flat(step, steps):
             return step
     return None
+
+
+def _falls_behind(step: Step) -> bool:
+    arrived = len(step.records)
+    left = arrived - step.completed_per_s * step.seconds
+    # The square root is how far a Poisson process strays.
+    return left > max(_LEFT * arrived, math.sqrt(arrived))
 
 
 def _flat(step: Step, steps: Sequence[Step]) -> bool:
@@ -154,7 +161,7 @@ def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
     found = None
     for step in sorted((s for s in steps if s.kind is Kind.RATE), key=lambda s: s.level):
         verdicts = {finding.verdict for finding in slo.judge(step.records)}
-        if Verdict.MISSED in verdicts or step.completed_per_s < _KEPT_UP * step.offered_per_s:
+        if Verdict.MISSED in verdicts or _falls_behind(step):
             break
         if verdicts <= {Verdict.MET}:
             found = step

@@ -87,7 +87,7 @@ def sweep(
     the highest rate at which every bound is met.
     """
     inputs = Inputs.read(scenario, dict(changes))
-    values = [int(value) for value in slots.split(",") if value] or [inputs.pool.engine.slots]
+    values = _numbers(slots) or [inputs.pool.engine.slots]
     if url and len(values) > 1:
         raise SweepError("a service that runs already has one number of slots: give one")
     asked = _Asked(inputs, Slo.parse(slo or inputs.slo), out, Effort(warm_up, least, most, users))
@@ -116,8 +116,9 @@ async def _sweep(asked: _Asked, values: Sequence[int], url: str | None, api_key:
             sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, _say)
             found.append(await sweeper.run(slots))
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
-    result = Sweep(tuple(found), asked.slo, asked.inputs.service, asked.inputs.load)
-    measured.write(asked.out, result, places)
+        # After each, so that what was found is there whatever comes next.
+        result = Sweep(tuple(found), asked.slo, asked.inputs.service, asked.inputs.load)
+        measured.write(asked.out, result, places)
     return result
 
 
@@ -129,6 +130,13 @@ async def _service(inputs: Inputs, slots: int, folder: Path, url: str | None) ->
     pinned = inputs.model_copy(update={"service": _pinned(inputs.service, slots)})
     async with started(pinned, folder) as there:
         yield there.url
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part]
+    except ValueError as exc:
+        raise SweepError(f"{text!r} are no numbers of slots; write 4,8") from exc
 
 
 def _pinned(service: dict[str, Any], slots: int) -> dict[str, Any]:

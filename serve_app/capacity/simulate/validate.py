@@ -16,16 +16,17 @@ from statistics import fmean, median
 
 import orjson
 
+from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError
 from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.records import Outcome, Record, RecordError, read_run
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.statistics import quantile
 from serve_app.capacity.workload.requests import Request
 from serve_app.errors import ServiceError
-from serve_app.settings import Pool, Settings
 
 # Within this share of the live value, or within the live runs' own spread.
 ALLOWED = 0.15
@@ -108,11 +109,12 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     """Raises ValidationError. `done` is called after each simulation."""
     folders = sorted(folder.glob("run-*")) or [folder]
     runs = [read_live(each) for each in folders]
-    pool, haproxy = _settings(folders[0])
+    inputs = _inputs(folders[0])
+    pool = inputs.pool
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
     options = pool.autoscaling.model_dump(exclude_none=True)
     options["target_ongoing_requests"] = pool.target_ongoing_requests
-    services = [_service(pool, haproxy, run) for run in runs]
+    services = [_service(inputs, run) for run in runs]
     results = []
     for seed in seeds:
         # By turns the requests and start-up times of each run
@@ -176,38 +178,29 @@ def _second(line: bytes, began: float) -> Second:
     return Second(value["at"] - began, value["running"], value["starting"], value["draining"])
 
 
-def _settings(folder: Path) -> tuple[Pool, bool]:
-    """The pool that was watched, and whether HAProxy was in front."""
+def _inputs(folder: Path) -> Inputs:
     try:
-        inputs = orjson.loads((folder / "scenario.json").read_bytes())
-        settings = Settings.model_validate(inputs["service"])
-    except (OSError, KeyError, ValueError) as exc:
-        raise ValidationError(f"{folder} has no readable scenario.json: {exc}") from exc
-    direct = settings.resolved_topology == "direct"
-    return settings.all_pools[0], direct and bool(inputs.get("haproxy"))
+        return Inputs.read(str(folder / SCENARIO))
+    except InputsError as exc:
+        raise ValidationError(f"{folder} has no readable {SCENARIO}: {exc}") from exc
 
 
-def _service(pool: Pool, haproxy: bool, run: Live) -> Service:
-    speed = pool.engine.simulated
-    if pool.engine.kind != "simulated":
+def _service(inputs: Inputs, run: Live) -> Service:
+    if inputs.pool.engine.kind != "simulated":
         raise ValidationError(
-            f"the engine was {pool.engine.kind}, whose speed no setting declares: "
+            f"the engine was {inputs.pool.engine.kind}, whose speed no setting declares: "
             "validate with runs of the simulated engine"
         )
-    model = ServiceModel(
-        speed.prefill_tokens_per_s, speed.decode_tokens_per_s, speed.decode_slowdown
-    )
+    declared = service_of(inputs)
     starts = durations(run.samples, lambda sample: sample.starting)
     drains = durations(run.samples, lambda sample: sample.draining)
-    scaling = pool.autoscaling.model_copy(update={"initial_replicas": run.samples[0].running})
-    return Service(
-        model=replace(model, overhead_s=_overhead(model, run)),
-        slots=pool.engine.slots,
-        queue=pool.queue,
-        scaling=scaling,
-        startup=ObservedStartup(tuple(starts) or (0.0,)),
-        drain_s=min(drains, default=1.0),
-        routing="haproxy" if haproxy else "serve",
+    began = {"initial_replicas": run.samples[0].running}
+    return replace(
+        declared,
+        model=replace(declared.model, overhead_s=_overhead(declared.model, run)),
+        scaling=declared.scaling.model_copy(update=began),
+        startup=ObservedStartup(tuple(starts)) if starts else declared.startup,
+        drain_s=min(drains, default=declared.drain_s),
     )
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import orjson
 import pytest
 
-from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.records import Outcome, Record, Run, write_run
-from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.run import simulate
+from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.validate import (
     Figure,
@@ -23,7 +24,6 @@ from serve_app.capacity.simulate.validate import (
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
-from serve_app.settings import Settings
 
 BEGAN = 1_700_000_000.0
 SERVICE: dict[str, Any] = {
@@ -47,15 +47,10 @@ LOAD = Synthetic(
 
 def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> None:
     """A run as an experiment keeps it. Its service is the simulator, its answers `stretch`ed."""
-    pool = Settings.model_validate(SERVICE).all_pools[0]
-    service = Service(
-        ServiceModel(1000, 50),
-        slots=2,
-        scaling=pool.autoscaling,
-        startup=FixedStartup(startup_s),
-        routing="haproxy",
-    )
-    options = pool.autoscaling.model_dump(exclude_none=True) | {"target_ongoing_requests": 2}
+    inputs = Inputs(service=SERVICE)
+    service = service_of(inputs, startup=FixedStartup(startup_s))
+    options = inputs.pool.autoscaling.model_dump(exclude_none=True)
+    options["target_ongoing_requests"] = inputs.pool.target_ongoing_requests
     result = simulate(LOAD, service, RayPolicy(options), seed, 150)
     order = sorted(
         zip(*(result.values(name).tolist() for name in ("first", "ttft", "e2e")), strict=True),

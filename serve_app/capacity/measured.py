@@ -7,11 +7,13 @@ slots-4/03-rate-12/   a step: `run.json` and `requests.jsonl`, as of any load te
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import orjson
 
-from serve_app.capacity.model import Fit, FitError, fit
+from serve_app.capacity.model import Fit, FitError, fit, streams
+from serve_app.capacity.queueing import mgc_wait
 from serve_app.capacity.records import RecordError, read_run
 from serve_app.capacity.slo import Slo
 from serve_app.capacity.steps import Kind, Step, cut, knee, largest, saturation, step_of
@@ -58,6 +60,35 @@ class Measured:
             if self.slots is None or step.kind is Kind.RATE or step.level <= self.slots
         ]
         return fit(inside or [step.records for step in self.steps])
+
+    def wait(self, step: Step) -> "Wait | None":
+        """For a slot at a rate, as it was and as theory has it; None without the slots or a model.
+
+        Service times follow from the fitted model at the concurrency that the step's answers saw.
+        """
+        if not self.slots or not step.records:
+            return None
+        model, at_once = self.fit().model, streams(step.records)
+        before = model.overhead_s + model.token_s(at_once)
+        times, seen = [], []
+        for record in step.records:
+            if record.ok and record.prompt_tokens and record.output_tokens and record.ttft:
+                prompt, output = record.prompt_tokens, record.output_tokens
+                times.append(model.service_s(prompt, output, at_once))
+                seen.append(record.ttft - before - model.prefill_s(prompt))
+        if len(times) < 2:
+            return None
+        mean = fmean(times)
+        expected = mgc_wait(self.slots, step.offered_per_s, mean, stdev(times) / mean)
+        return Wait(max(0.0, fmean(seen)), expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Seconds, on average: as seen, and by Allen and Cunneen's formula for M/G/c."""
+
+    seen: float
+    expected: float
 
 
 @dataclass(frozen=True)

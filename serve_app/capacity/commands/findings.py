@@ -59,6 +59,7 @@ def sentences(each: Measured, slo: Slo) -> list[str]:
             f"Largest load that meets {slo}: {largest.completed_per_s:.3g} requests/s, "
             f"{largest.ongoing:.3g} requests at once."
         )
+        told += _queueing(each, largest)
     else:
         told.append(f"No rate was seen to meet {slo}.")
     told += [
@@ -89,6 +90,19 @@ def _model(each: Measured) -> str:
         f"{model.decode_slowdown:.1%}, overhead {1000 * model.overhead_s:.0f} ms "
         f"(mean error {fitted.error:.1%})."
     )
+
+
+def _queueing(each: Measured, step: Step) -> list[str]:
+    try:
+        wait = each.wait(step)
+    except FitError:
+        return []
+    if wait is None:
+        return []
+    return [
+        f"Queueing there: a slot was waited for {1000 * wait.seen:.0f} ms on average; "
+        f"M/G/{each.slots} says {1000 * wait.expected:.0f} ms."
+    ]
 
 
 def _figures(each: Measured, slo: Slo) -> dict[str, Any]:

@@ -24,16 +24,17 @@ from serve_app.capacity.simulate.scene import Load, scenario_of
 from serve_app.capacity.slo import Slo
 from serve_app.capacity.tune import Search, Trial, candidate, scaling_of
 
+# Seeds from here on are never searched on.
+_UNSEEN = 1000
+
 
 @click.command(
     epilog="Exits with 0 when the tuned settings meet the SLO on the held-out window under every "
     "seed, 1 when not, 2 when it could not run."
 )
 @scenario_options
-@click.option(
-    "--train", default="0-50%", show_default=True, metavar="A-B", help="Span to search on."
-)
-@click.option("--test", default="50%-", show_default=True, metavar="A-B", help="Span to judge on.")
+@click.option("--train", metavar="A-B", help="Span to search on: 0-30m, or 0-50%.")
+@click.option("--test", metavar="A-B", help="Span to judge on: 30m-60m, or 50%-.")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the settings as YAML."
 )
@@ -47,23 +48,26 @@ def tune(
     start: str | None,
     slo: str | None,
     seeds: int,
-    train: str,
-    test: str,
+    train: str | None,
+    test: str | None,
     out: Path | None,
     json: bool,
 ) -> None:
     """Search the cheapest autoscaling settings that meet the SLO.
 
-    SCENARIO is one of `experiment`'s, by name or as a YAML file. The search sees the training
-    window alone; the figures are of the held-out one. Spans: 0-30m, 30m-60m, or shares: 0-50%.
+    SCENARIO is one of `experiment`'s, by name or as a YAML file. A recorded trace is searched on
+    its first half and judged on its second, unless told otherwise. Where arrivals are drawn, the
+    search sees some seeds and is judged on others.
     """
     inputs = scenario_of(scenario, dict(changes), trace)
     bounds = Slo.parse(slo or inputs.slo)
-    whole = scene(inputs, sweep, start, None)[1].seconds
-    service, seen = scene(inputs, sweep, start, _span(train, whole))
-    _, unseen = scene(inputs, sweep, start, _span(test, whole))
-    best, tried = _search(service, seen, range(seeds), bounds)
-    scores = _judge(service, best, unseen, range(seeds), bounds)
+    service, whole = scene(inputs, sweep, start, None)
+    training, held_out = _spans(train, test, whole)
+    seen = scene(inputs, sweep, start, training)[1]
+    unseen = scene(inputs, sweep, start, held_out)[1]
+    best, tried = _search(started_for(service, seen.needs(service)), seen, range(seeds), bounds)
+    others = range(_UNSEEN, _UNSEEN + seeds)
+    scores = _judge(service, best, unseen, others, bounds)
     settings = scaling_of(service, best.settings)
     if out:
         out.write_text(yaml.safe_dump({"service": {"autoscaling": settings}}, sort_keys=False))
@@ -114,14 +118,21 @@ def _tell(
     slo: Slo,
     price: float,
 ) -> None:
-    table(f"Training window, best of {tried}: {slo}", COLUMNS, [row(best.score, price)])
-    table("Held-out window", COLUMNS, [row(score, price) for score in scores])
+    table(f"Training, best of {tried}: {slo}", COLUMNS, [row(best.score, price)])
+    table("Held out", COLUMNS, [row(score, price) for score in scores])
     click.echo(yaml.safe_dump({"autoscaling": settings}, sort_keys=False))
 
 
-def _span(text: str, whole_s: float) -> str:
+def _spans(train: str | None, test: str | None, load: Load) -> tuple[str | None, str | None]:
+    """Halves of a trace; all of a load that is drawn."""
+    if load.scenario.shape == "trace":
+        train, test = train or "0-50%", test or "50%-"
+    return _span(train, load.seconds), _span(test, load.seconds)
+
+
+def _span(text: str | None, whole_s: float) -> str | None:
     """Shares of the whole load as seconds."""
-    parts = text.split("-")
-    return "-".join(
-        f"{float(part[:-1]) / 100 * whole_s:g}" if part.endswith("%") else part for part in parts
+    return text and "-".join(
+        f"{float(part[:-1]) / 100 * whole_s:g}" if part.endswith("%") else part
+        for part in text.split("-")
     )

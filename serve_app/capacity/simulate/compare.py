@@ -70,7 +70,7 @@ def score(candidate: Candidate, results: Sequence[Result], slo: Slo) -> Score:
         met=sum(result.meets(slo) for result in results) / len(results),
         ttft_p50_s=_mean(result.quantile("ttft", 0.5) for result in results),
         ttft_p99_s=_mean(result.quantile("ttft", 0.99) for result in results),
-        peak_replicas=max(sample.replicas for result in results for sample in result.samples),
+        peak_replicas=max(sample.billed for result in results for sample in result.samples),
     )
 
 

@@ -51,8 +51,8 @@ def over_time(result: Result, title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 7), layout="constrained")
     load, replicas, ttft = figure.subplots(3, 1, sharex=True)
     minutes = [sample.at / 60 for sample in result.samples]
-    load.plot(minutes, _smooth([s.arrived for s in result.samples]), color=_COLOURS[0])
-    load.plot(minutes, _smooth([s.completed for s in result.samples]), color=_COLOURS[1], ls="--")
+    load.plot(minutes, _smooth(result.arrived), color=_COLOURS[0])
+    load.plot(minutes, _smooth(result.completed), color=_COLOURS[1], ls="--")
     load.set_ylabel("requests per s\n(10 s mean)")
     load.legend(["offered", "completed"], fontsize=8)
     for name, colour in (("target", _COLOURS[6]), ("running", _COLOURS[2])):

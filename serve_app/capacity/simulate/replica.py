@@ -102,10 +102,6 @@ class Replica:
         self._real = events.now
         self._plan = 0  # which of the planned ends is the valid one
 
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
     def admit(self, job: Job) -> bool:
         """False: slots and queue are full."""
         if self.ongoing >= self._most:

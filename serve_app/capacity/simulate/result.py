@@ -2,35 +2,14 @@
 
 import math
 from array import array
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.samples import Sample
 from serve_app.capacity.simulate.replica import Gaps, Job
 from serve_app.capacity.slo import Bound, Finding, Slo, Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One second of the fleet; counts, `arrived` and `completed` within that second."""
-
-    at: float
-    target: int
-    running: int
-    starting: int
-    draining: int
-    ongoing: int
-    queued: int
-    arrived: int
-    completed: int
-
-    @property
-    def replicas(self) -> int:
-        """Those that are paid for."""
-        return self.running + self.starting + self.draining
 
 
 class Result:
@@ -47,7 +26,9 @@ class Result:
         self.seconds = 0.0
         self.replica_seconds = 0.0
         self.starts = 0
-        self.samples: list[Sample] = []
+        self.samples: list[Sample] = []  # one a second; `at` counts from the beginning
+        self.arrived: list[int] = []  # in the second before the sample
+        self.completed: list[int] = []
 
     def served(self, job: Job) -> None:
         overhead = self._model.overhead_s
@@ -118,13 +99,9 @@ class Result:
             "seconds": self.seconds,
             "replica_hours": self.replica_hours,
             "replica_starts": self.starts,
-            "peak_replicas": max((each.replicas for each in self.samples), default=0),
+            "peak_replicas": max((each.billed for each in self.samples), default=0),
             **times,
         }
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """The samples, one a second, as an experiment's folder keeps them."""
-        return (asdict(sample) for sample in self.samples)
 
     def _finding(self, bound: Bound) -> Finding:
         if bound.quantity == "error_rate":

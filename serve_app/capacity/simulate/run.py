@@ -7,12 +7,13 @@ from typing import Literal
 
 from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.policy import CONTROL_LOOP_S
+from serve_app.capacity.samples import Sample
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
 from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
 from serve_app.capacity.simulate.reports import Heard, ReplicaReports, Reporter, RouterReports
-from serve_app.capacity.simulate.result import Result, Sample
+from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOfTwo, Router
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.workload.requests import Request
@@ -174,20 +175,20 @@ class _Simulation:
         self._events.at(now + CONTROL_LOOP_S, self._decide)
 
     def _sample(self, _: None) -> None:
-        fleet = self._fleet
-        everywhere = (*fleet.running, *fleet.draining)
-        self._result.samples.append(
+        fleet, result = self._fleet, self._result
+        result.samples.append(
             Sample(
                 at=self._events.now,
                 target=fleet.target,
                 running=len(fleet.running),
                 starting=len(fleet.starting),
                 draining=len(fleet.draining),
-                ongoing=sum(each.ongoing for each in everywhere),
-                queued=len(self._router.pending) + sum(each.waiting for each in everywhere),
-                arrived=self._arrived,
-                completed=self._completed,
+                ongoing=sum(each.ongoing for each in (*fleet.running, *fleet.draining)),
+                queued=len(self._router.pending),
+                engine_starts=fleet.starts,
             )
         )
+        result.arrived.append(self._arrived)
+        result.completed.append(self._completed)
         self._arrived = self._completed = 0
         self._events.at(self._events.now + 1.0, self._sample)

@@ -10,68 +10,22 @@ replica-seconds.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
-
-import orjson
 
 from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError
 from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.policy import RayPolicy
-from serve_app.capacity.records import Outcome, Record, RecordError, read_run
+from serve_app.capacity.simulate.live import Live, ValidationError, read_live
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.statistics import quantile
-from serve_app.capacity.workload.requests import Request
-from serve_app.errors import ServiceError
 
 # Within this share of the live value, or within the live runs' own spread.
 ALLOWED = 0.15
 ENOUGH_RUNS = 3
-
-
-class ValidationError(ServiceError):
-    """The folder holds nothing that can be replayed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Second:
-    """One sample of a live run, `at` seconds after its load's beginning."""
-
-    at: float
-    running: int
-    starting: int
-    draining: int
-
-    @property
-    def replicas(self) -> int:
-        return self.running + self.starting + self.draining
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """One live run."""
-
-    records: tuple[Record, ...]
-    began: float
-    samples: tuple[Second, ...]
-
-    @property
-    def begin_s(self) -> float:
-        return self.samples[0].at
-
-    @property
-    def end_s(self) -> float:
-        return self.samples[-1].at
-
-    def ttft(self, q: float) -> float:
-        return quantile([r.ttft for r in self.records if r.ok and r.ttft is not None], q)
-
-    def replica_seconds(self, begin: float, end: float) -> float:
-        return fmean(billed(self.samples, begin, end)) * (end - begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,63 +73,11 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     for seed in seeds:
         # By turns the requests and start-up times of each run
         run, service = runs[seed % len(runs)], services[seed % len(runs)]
-        requests = requests_of(run, begin)
+        requests = run.requests(begin)
         results.append(simulate(requests, service, RayPolicy(options), seed, end - begin))
         done()
     startups = tuple(str(service.startup) for service in services)
     return Validation(len(runs), len(results), startups, tuple(_figures(runs, results, begin, end)))
-
-
-def read_live(folder: Path) -> Live:
-    """Raises ValidationError."""
-    try:
-        run, records = read_run(folder)
-        lines = (folder / "samples.jsonl").read_bytes().splitlines()
-    except (RecordError, OSError) as exc:
-        raise ValidationError(f"{folder} can't be replayed: {exc}") from exc
-    samples = sorted((_second(line, run.began) for line in lines), key=lambda s: s.at)
-    if len(samples) < 2 or not records:
-        raise ValidationError(f"{folder} can't be replayed: it has no samples or no requests")
-    return Live(tuple(sorted(records, key=lambda r: r.intended)), run.began, tuple(samples))
-
-
-def requests_of(run: Live, begin_s: float) -> list[Request]:
-    """What was asked, at seconds after `begin_s`; of an answer that failed, what was asked for."""
-    return [
-        Request(
-            at_s=record.intended - run.began - begin_s,
-            prompt_tokens=record.prompt_tokens or record.asked_prompt_tokens or 1,
-            output_tokens=record.output_tokens or record.asked_output_tokens or 1,
-            session=record.session,
-            turn=record.turn,
-        )
-        for record in run.records
-        if record.outcome is not Outcome.CANCELLED
-    ]
-
-
-def durations(samples: Sequence[Second], begun: Callable[[Second], int]) -> list[float]:
-    """How long replicas stayed in a state: those that left it, first in, first out.
-
-    `begun` counts those in the state; a second's net change is taken for what happened in it.
-    """
-    waiting: list[float] = []
-    found = []
-    for before, after in pairwise(samples):
-        change = begun(after) - begun(before)
-        waiting.extend([after.at] * change)
-        for _ in range(min(-change, len(waiting))):
-            found.append(after.at - waiting.pop(0))
-    return found
-
-
-def billed(samples: Sequence[Second], begin: float, end: float) -> list[int]:
-    return [sample.replicas for sample in samples if begin <= sample.at <= end]
-
-
-def _second(line: bytes, began: float) -> Second:
-    value = orjson.loads(line)
-    return Second(value["at"] - began, value["running"], value["starting"], value["draining"])
 
 
 def _inputs(folder: Path) -> Inputs:
@@ -192,8 +94,8 @@ def _service(inputs: Inputs, run: Live) -> Service:
             "validate with runs of the simulated engine"
         )
     declared = service_of(inputs)
-    starts = durations(run.samples, lambda sample: sample.starting)
-    drains = durations(run.samples, lambda sample: sample.draining)
+    starts = run.durations(lambda sample: sample.starting)
+    drains = run.durations(lambda sample: sample.draining)
     began = {"initial_replicas": run.samples[0].running}
     return replace(
         declared,
@@ -218,7 +120,7 @@ def _figures(
     runs: Sequence[Live], results: Sequence[Result], begin: float, end: float
 ) -> "list[Figure]":
     grid = [begin + i for i in range(int(end - begin))]
-    live = [[_running(run, at) for at in grid] for run in runs]
+    live = [[run.running(at) for at in grid] for run in runs]
     simulated = [[_simulated(result, at - begin) for at in grid] for result in results]
     return [
         _over_time(live, simulated),
@@ -259,12 +161,6 @@ def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]
 
 def _distance(one: Sequence[float], other: Sequence[float]) -> float:
     return fmean(abs(a - b) for a, b in zip(one, other, strict=True))
-
-
-def _running(run: Live, at: float) -> int:
-    """Of the last sample by then."""
-    before = [sample for sample in run.samples if sample.at <= at]
-    return (before or run.samples[:1])[-1].running
 
 
 def _simulated(result: Result, at: float) -> int:

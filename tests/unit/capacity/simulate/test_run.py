@@ -55,7 +55,7 @@ def test_a_fleet_follows_its_load_up_and_down(routing: Routing) -> None:
     assert (running[0], max(running), running[-1]) == (1, 6, 1)
     assert result.error_rate == 0
     assert result.requests == sum(1 for _ in ramp)
-    by_the_second = sum(sample.replicas for sample in result.samples)
+    by_the_second = sum(sample.billed for sample in result.samples)
     assert result.replica_seconds == pytest.approx(by_the_second, rel=0.03)
 
 

@@ -1,5 +1,6 @@
 """Replaying live experiments: what is read from their folders, and how errors are counted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,12 @@ import pytest
 from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.records import Outcome, Record, Run, write_run
+from serve_app.capacity.samples import SAMPLES, Sample
+from serve_app.capacity.simulate.live import Live, ValidationError, read_live
 from serve_app.capacity.simulate.run import simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import FixedStartup
-from serve_app.capacity.simulate.validate import (
-    Figure,
-    Second,
-    ValidationError,
-    durations,
-    read_live,
-    requests_of,
-    validate,
-)
+from serve_app.capacity.simulate.validate import Figure, validate
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
@@ -69,8 +64,8 @@ def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> Non
         for first, ttft, e2e in order
     ]
     write_run(folder, Run("reference", "", BEGAN, BEGAN + 150), records)
-    samples = [orjson.dumps(line | {"at": BEGAN + line["at"]}) for line in result.lines()]
-    (folder / "samples.jsonl").write_bytes(b"\n".join(samples))
+    samples = [replace(sample, at=BEGAN + sample.at).line() for sample in result.samples]
+    (folder / SAMPLES).write_bytes(b"".join(samples))
     inputs = {"service": SERVICE, "haproxy": True}
     (folder / "scenario.json").write_bytes(orjson.dumps(inputs))
 
@@ -125,8 +120,9 @@ def test_an_error_is_allowed_up_to_the_runs_own_spread(
 def test_durations_are_read_first_in_first_out() -> None:
     """Two replicas start, one is there after 3 s, the other after 5."""
     starting = [0, 2, 2, 2, 1, 1, 0]
-    samples = [Second(float(at), 1, count, 0) for at, count in enumerate(starting)]
-    assert durations(samples, lambda sample: sample.starting) == [3.0, 5.0]
+    samples = [Sample(float(at), 1, 1, count) for at, count in enumerate(starting)]
+    run = Live((), tuple(samples), 0.0)
+    assert run.durations(lambda sample: sample.starting) == [3.0, 5.0]
 
 
 def test_failed_requests_are_replayed_as_they_were_asked(tmp_path: Path) -> None:
@@ -138,7 +134,7 @@ def test_failed_requests_are_replayed_as_they_were_asked(tmp_path: Path) -> None
     ]
     write_run(tmp_path, Run("reference", "", BEGAN, BEGAN + 150), late)
     run = read_live(tmp_path)
-    last = requests_of(run, run.begin_s)[-1]
+    last = run.requests(run.begin_s)[-1]
     assert (last.prompt_tokens, last.output_tokens) == (7, 9)
     assert last.at_s == pytest.approx(148)  # the first sample came after a second
 

@@ -1,0 +1,90 @@
+"""A live experiment's run, as the simulator takes it: requests, start-up times, samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from serve_app.capacity.records import Outcome, Record, RecordError, read_run
+from serve_app.capacity.samples import Sample, read_samples, replica_seconds
+from serve_app.capacity.statistics import quantile
+from serve_app.capacity.workload.requests import Request
+from serve_app.errors import ServiceError
+
+
+class ValidationError(ServiceError):
+    """The folder holds nothing that can be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One live run. Its times count from `began`, when its load did (Unix seconds)."""
+
+    records: tuple[Record, ...]
+    samples: tuple[Sample, ...]
+    began: float
+
+    @property
+    def begin_s(self) -> float:
+        return self.samples[0].at - self.began
+
+    @property
+    def end_s(self) -> float:
+        return self.samples[-1].at - self.began
+
+    def ttft(self, q: float) -> float:
+        return quantile([r.ttft for r in self.records if r.ok and r.ttft is not None], q)
+
+    def replica_seconds(self, begin_s: float, end_s: float) -> float:
+        within = [s for s in self.samples if begin_s <= s.at - self.began <= end_s]
+        return replica_seconds(within)
+
+    def running(self, at_s: float) -> int:
+        """Replicas, by the last sample until then."""
+        before = [sample for sample in self.samples if sample.at - self.began <= at_s]
+        return (before or self.samples[:1])[-1].running
+
+    def durations(self, state: Callable[[Sample], int]) -> list[float]:
+        """How long replicas stayed in a state: those that left it, first in, first out.
+
+        `state` counts those in it; a second's net change is taken for what happened in it.
+        """
+        waiting: list[float] = []
+        found = []
+        for before, after in pairwise(self.samples):
+            change = state(after) - state(before)
+            waiting.extend([after.at] * change)
+            for _ in range(min(-change, len(waiting))):
+                found.append(after.at - waiting.pop(0))
+        return found
+
+    def requests(self, begin_s: float) -> list[Request]:
+        """What was asked, at seconds after `begin_s`; where no answer came, as it was asked."""
+        return [
+            _request(record, self.began + begin_s)
+            for record in self.records
+            if record.outcome is not Outcome.CANCELLED
+        ]
+
+
+def read_live(folder: Path) -> Live:
+    """Raises ValidationError."""
+    try:
+        run, records = read_run(folder)
+        samples = read_samples(folder)
+    except RecordError as exc:
+        raise ValidationError(f"{folder} can't be replayed: {exc}") from exc
+    if len(samples) < 2 or not records:
+        raise ValidationError(f"{folder} can't be replayed: it has no samples or no requests")
+    in_order = sorted(records, key=lambda record: record.intended)
+    return Live(tuple(in_order), tuple(samples), run.began)
+
+
+def _request(record: Record, begin: float) -> Request:
+    return Request(
+        at_s=record.intended - begin,
+        prompt_tokens=record.prompt_tokens or record.asked_prompt_tokens or 1,
+        output_tokens=record.output_tokens or record.asked_output_tokens or 1,
+        session=record.session,
+        turn=record.turn,
+    )

@@ -35,8 +35,12 @@ class Measured:
 
     @property
     def invalid(self) -> list[str]:
-        """Why some step's generator must not be trusted, each reason once."""
-        return list(dict.fromkeys(reason for step in self.steps for reason in step.invalid))
+        """Why some steps' generator must not be trusted."""
+        return [
+            f"{step.kind} {step.level:g}: {reason}"
+            for step in self.steps
+            for reason in step.invalid
+        ]
 
     def saturation(self) -> Step | None:
         return saturation(self.steps)

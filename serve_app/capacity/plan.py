@@ -6,6 +6,7 @@ Every value comes with the sentence that says why; what the data does not suppor
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -92,8 +93,8 @@ def plan(measured: Sequence[Measured], slo: Slo, wanted: Wanted) -> Plan:
     assert found is not None
     slots = best.slots or _slots(best)
     choices = [
-        *_slot_choices(best, measured, slots, slo),
-        *_request_choices(found, slots, slo, wanted),
+        *_slot_choices(best, usable, slots, slo),
+        *_request_choices(best, found, slots, slo, wanted),
         *_replica_choices(found, wanted),
         *_time_choices(found, wanted),
     ]
@@ -141,12 +142,14 @@ def _slot_choices(
     yield Choice("args", "engine.slots", slots, sentence + ".")
 
 
-def _request_choices(found: Step, slots: int, slo: Slo, wanted: Wanted) -> Iterator[Choice]:
+def _request_choices(
+    best: Measured, found: Step, slots: int, slo: Slo, wanted: Wanted
+) -> Iterator[Choice]:
     bound = _ttft_bound(slo)
     queue = max(1, math.floor(found.completed_per_s * bound)) if bound else 2 * slots
     admitted = slots + queue
-    target = min(_HEADROOM * found.ongoing, admitted - 0.5)
     rate = _HEADROOM * found.completed_per_s
+    target = min(ongoing_at(best.steps, rate), admitted - 0.5)
     yield Choice(
         "args",
         "queue",
@@ -181,9 +184,9 @@ def _request_choices(found: Step, slots: int, slo: Slo, wanted: Wanted) -> Itera
         "deployment",
         "autoscaling_config.target_ongoing_requests",
         round(target, 2),
-        f"At {found.completed_per_s:.3g} requests/s, the most that met the SLO, one replica held "
-        f"{found.ongoing:.3g} requests on average; {_HEADROOM:.0%} of that, and below "
-        f"max_ongoing_requests, else Ray would never see the need.",
+        f"At {rate:.3g} requests/s, {_HEADROOM:.0%} of the most that met the SLO, one replica holds "
+        f"{target:.3g} requests on average (between the measured steps). It is below "
+        "max_ongoing_requests, else Ray would never see the need.",
     )
 
 
@@ -246,6 +249,16 @@ def _time_choices(found: Step, wanted: Wanted) -> Iterator[Choice]:
         f"A replica that is given up and needed again costs {start:.3g} s of start: a lull must "
         "last three times as long.",
     )
+
+
+def ongoing_at(steps: Sequence[Step], rate: float) -> float:
+    """Requests at once at a rate, on straight lines between the measured ones, from zero on."""
+    known = [(0.0, 0.0)]
+    known += sorted((s.offered_per_s, s.ongoing) for s in steps if s.kind is Kind.RATE)
+    for (low, few), (high, many) in pairwise(known):
+        if rate <= high:
+            return few + (many - few) * (rate - low) / (high - low)
+    return known[-1][1]
 
 
 def _rate(measured: Measured, slo: Slo) -> float:

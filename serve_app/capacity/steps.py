@@ -118,10 +118,9 @@ def saturation(steps: Sequence[Step]) -> Step | None:
     Users: tokens/s grew by less than 5 % over any lower level. Arrivals: more than 5 % of them
     were left over within the step, and more than chance leaves.
     """
-    for step in sorted(steps, key=lambda each: each.level):
-        if step.kind is Kind.RATE and _falls_behind(step):
-            return step
-        if step.kind is Kind.CONCURRENCY and _flat(step, steps):
+    # Users first: what they show does not depend on chance.
+    for step in sorted(steps, key=lambda each: (each.kind, each.level)):
+        if _falls_behind(step) if step.kind is Kind.RATE else _flat(step, steps):
             return step
     return None
 

@@ -10,7 +10,7 @@ from ray.serve.schema import ServeDeploySchema
 from serve_app.capacity import measured
 from serve_app.capacity.measured import Measured, Sweep, SweepError
 from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.plan import Choice, Plan, Refused, Wanted, plan
+from serve_app.capacity.plan import Choice, Plan, Refused, Wanted, ongoing_at, plan
 from serve_app.capacity.records import Outcome, Record, Run, write_run
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.run import Service, simulate
@@ -66,7 +66,14 @@ def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
         "downscale_delay_s": 60,
     }
     assert all(choice.because.endswith(".") for choice in choices.values())
-    assert "6 requests/s" in choices["target_ongoing_requests"].because
+    assert "At 5.1 requests/s" in choices["target_ongoing_requests"].because
+
+
+def test_requests_at_once_are_read_between_the_steps() -> None:
+    """From zero on; beyond the last step nothing is known but that step."""
+    assert ongoing_at(RATES, 3.0) == pytest.approx(3.0)
+    assert ongoing_at(RATES, 7.0) == pytest.approx((6.0 + 8 * 3.8) / 2, rel=0.01)
+    assert ongoing_at(RATES, 99.0) == pytest.approx(8 * 3.8, rel=0.01)
 
 
 def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
@@ -113,7 +120,7 @@ def test_a_pool_that_may_sleep_begins_at_zero() -> None:
         (
             Measured(4, (*USERS, replace(RATES[0], invalid=("it was late",)), RATES[1])),
             SLO,
-            "a run is invalid: it was late",
+            "a run is invalid: rate 6: it was late",
         ),
     ],
 )

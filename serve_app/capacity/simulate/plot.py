@@ -29,21 +29,32 @@ def curve(scores: Sequence[Score], title: str, path: Path) -> None:
         )
         axes.errorbar(
             [score.replica_hours.mean for score in mine],
-            [100 * score.attainment.mean for score in mine],
+            [100 * (1 - score.attainment.mean) for score in mine],
             xerr=_bars([score.replica_hours for score in mine], 1),
             yerr=_bars([score.attainment for score in mine], 100),
-            marker="o",
+            marker="o" if len(mine) > 1 else "*",
+            markersize=5 if len(mine) > 1 else 13,
+            linestyle="-" if len(mine) > 1 else "",
+            zorder=2 if len(mine) > 1 else 3,
             label=family,
             color=colour,
-            linestyle="-" if len(mine) > 1 else "",
             capsize=2,
         )
+    _nines(axes)
     axes.set_xlabel("replica-hours paid for (starting, running, draining)")
     axes.set_ylabel("requests that met every bound (%)")
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def _nines(axes: Any) -> None:
+    """The vertical axis counts nines: 0, 90, 99, 99.9 and 100 % lie as far apart."""
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_ylim(100, -0.02)
+    axes.set_yticks([100, 10, 1, 0.1, 0], ["0", "90", "99", "99.9", "100"])
+    axes.minorticks_off()
 
 
 def over_time(result: Result, title: str, path: Path) -> None:

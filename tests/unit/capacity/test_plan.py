@@ -8,9 +8,10 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve_app.capacity import measured
+from serve_app.capacity.choices import Choice, Wanted, ongoing_at
 from serve_app.capacity.measured import Measured, Sweep, SweepError
 from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.plan import Choice, Plan, Refused, Wanted, ongoing_at, plan
+from serve_app.capacity.plan import Plan, Refused, plan
 from serve_app.capacity.records import Outcome, Record, Run, write_run
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.run import Service, simulate

@@ -10,6 +10,10 @@ _COMMANDS = {
         "serve_app.capacity.experiment.command",
         "Drive a load, watch Ray Serve scale, and write a report.",
     ),
+    "compare": (
+        "serve_app.capacity.experiment.command",
+        "Put experiments side by side in one report.",
+    ),
     "sweep": ("serve_app.capacity.commands.sweep", "Find the limits of one replica."),
     "plan": ("serve_app.capacity.commands.plan", "From measurements to the settings of a pool."),
     "simulate": (

@@ -51,7 +51,7 @@ def test_help_is_quick_and_needs_no_ray() -> None:
         "assert not {'ray', 'matplotlib', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True)
-    for name in ("experiment", "sweep", "plan", "simulate", "tune"):
+    for name in ("experiment", "compare", "sweep", "plan", "simulate", "tune"):
         assert name in done.stdout
 
 

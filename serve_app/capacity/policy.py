@@ -6,7 +6,6 @@ that reads the wall clock. The average that the policy sees is Ray's merge of th
 (`ray.serve._private.autoscaling_state`, `get_total_num_requests`).
 """
 
-import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -130,5 +129,4 @@ def _config(options: Mapping[str, Any]) -> AutoscalingConfig:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         return AutoscalingConfig(**options)

@@ -160,7 +160,7 @@ def test_memory_is_bounded_by_a_few_numbers_a_request() -> None:
     """Less than 64 bytes each: requests, jobs and events do not pile up."""
     service = Service(SECOND, scaling=scaling(min_replicas=8, max_replicas=8))
     tracemalloc.start()
-    result = simulate(load("constant:level=25,hold=400"), service, Static(8))
+    result = simulate(load("constant:level=25,hold=160"), service, Static(8))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     samples = len(result.samples)

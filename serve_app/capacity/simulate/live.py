@@ -1,5 +1,6 @@
 """A live experiment's run, as the simulator takes it: requests, start-up times, samples."""
 
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,6 +57,18 @@ class Live:
             waiting.extend([after.at] * change)
             for _ in range(min(-change, len(waiting))):
                 found.append(after.at - waiting.pop(0))
+        return found
+
+    def unhindered(self, slots: int) -> list[Record]:
+        """Answers to requests that can't have waited: fewer than `slots` others were there."""
+        there: list[float] = []  # when those in the service leave it
+        found = []
+        for record in self.records:
+            while there and there[0] <= record.intended:
+                heapq.heappop(there)
+            if record.ok and len(there) < slots:
+                found.append(record)
+            heapq.heappush(there, record.ended or record.intended)
         return found
 
     def requests(self, begin_s: float) -> list[Request]:

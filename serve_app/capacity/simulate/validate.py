@@ -14,14 +14,12 @@ from pathlib import Path
 from statistics import fmean, median
 
 from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError
-from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
-from serve_app.capacity.statistics import quantile
 
 # Within this share of the live value, or within the live runs' own spread.
 ALLOWED = 0.15
@@ -99,21 +97,23 @@ def _service(inputs: Inputs, run: Live) -> Service:
     began = {"initial_replicas": run.samples[0].running}
     return replace(
         declared,
-        model=replace(declared.model, overhead_s=_overhead(declared.model, run)),
+        model=replace(declared.model, overhead_s=_overhead(declared, run)),
         scaling=declared.scaling.model_copy(update=began),
         startup=ObservedStartup(tuple(starts)) if starts else declared.startup,
         drain_s=min(drains, default=declared.drain_s),
     )
 
 
-def _overhead(model: ServiceModel, run: Live) -> float:
-    """What the quickest answers took besides their tokens: the path through the service."""
+def _overhead(service: Service, run: Live) -> float:
+    """What half of the answers that had not to wait took besides their tokens, or more: the path
+    through the service, on that machine."""
+    model = service.model
     rests = [
         record.ttft - model.prefill_s(record.prompt_tokens) - model.token_s()
-        for record in run.records
-        if record.ok and record.ttft is not None and record.prompt_tokens
+        for record in run.unhindered(service.slots)
+        if record.ttft is not None and record.prompt_tokens
     ]
-    return max(0.0, quantile(rests, 0.02)) if rests else 0.0
+    return max(0.0, median(rests)) if rests else 0.0
 
 
 def _figures(

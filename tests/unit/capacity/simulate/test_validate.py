@@ -125,6 +125,15 @@ def test_durations_are_read_first_in_first_out() -> None:
     assert run.durations(lambda sample: sample.starting) == [3.0, 5.0]
 
 
+def test_who_cannot_have_waited_is_known() -> None:
+    """With one slot: the first, and the one that comes when the others have gone."""
+    spans = [(0.0, 5.0), (1.0, 6.0), (7.0, 9.0)]
+    records = [Record(begin, Outcome.OK, ended=end) for begin, end in spans]
+    run = Live(tuple(records), (), 0.0)
+    assert run.unhindered(1) == [records[0], records[2]]
+    assert run.unhindered(2) == records
+
+
 def test_failed_requests_are_replayed_as_they_were_asked(tmp_path: Path) -> None:
     """And what was cancelled is not."""
     live(tmp_path, 1, startup_s=6)

@@ -3,15 +3,17 @@
 A run is a folder with two files:
 
     run.json         what was asked, who asked it, and how the generator itself fared: `Run`
-    requests.jsonl   one `Record` a line, in any order
+    requests.jsonl   one `Record` a line, in any order; or packed, requests.jsonl.gz
 
 Times are Unix seconds, durations are seconds. Percentiles are computed from pooled records and
 from nothing else (see `statistics`).
 """
 
+import gzip
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -143,10 +145,16 @@ def read_run(folder: Path) -> tuple[Run, list[Record]]:
     except (OSError, orjson.JSONDecodeError, TypeError) as exc:
         raise RecordError(f"{folder} holds no {RUN} of a load test: {exc}") from exc
     try:
-        with (folder / REQUESTS).open("rb") as lines:
+        with _requests(folder) as lines:
             return run, list(read_records(lines))
     except OSError as exc:
         raise RecordError(f"{folder} holds no {REQUESTS}: {exc}") from exc
+
+
+def _requests(folder: Path) -> gzip.GzipFile | BufferedReader:
+    """Packed, where a run is kept as an example."""
+    packed = folder / f"{REQUESTS}.gz"
+    return gzip.open(packed) if packed.exists() else (folder / REQUESTS).open("rb")
 
 
 def read_records(lines: Iterable[bytes | str]) -> Iterator[Record]:

@@ -1,11 +1,20 @@
 """Records of load tests, their figures, and what an SLO says of them."""
 
+import gzip
 import math
 from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.records import Outcome, Record, RecordError, Run, read_run, write_run
+from serve_app.capacity.records import (
+    REQUESTS,
+    Outcome,
+    Record,
+    RecordError,
+    Run,
+    read_run,
+    write_run,
+)
 from serve_app.capacity.slo import Slo, SloError, Verdict, attainment, goodput
 from serve_app.capacity.statistics import between, error_rate, quantile, summarise
 
@@ -22,6 +31,16 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = Run("reference", "http://127.0.0.1", 1.0, 2.0, {"rate": 3}, invalid=("late",))
     records = [record(), Record(5.0, Outcome.DROPPED)]
     write_run(tmp_path, run, records)
+    assert read_run(tmp_path) == (run, records)
+
+
+def test_a_run_may_be_kept_packed(tmp_path: Path) -> None:
+    """As the examples are."""
+    run, records = Run("reference", "http://127.0.0.1", 1.0, 2.0), [record()]
+    write_run(tmp_path, run, records)
+    plain = tmp_path / REQUESTS
+    (tmp_path / f"{REQUESTS}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
     assert read_run(tmp_path) == (run, records)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 import orjson
+import yaml
 
 from serve_app.capacity import measured
 from serve_app.capacity.commands.common import (
+    FILE,
     FOLDER,
     NEW_FOLDER,
     NO,
@@ -30,10 +32,18 @@ from serve_app.capacity.simulate.compare import (
     curves,
     evaluate,
     started_for,
+    with_scaling,
 )
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.run import simulate as run
-from serve_app.capacity.simulate.scene import Load, Span, load_of, scenario_of, service_of
+from serve_app.capacity.simulate.scene import (
+    Load,
+    SceneError,
+    Span,
+    load_of,
+    scenario_of,
+    service_of,
+)
 from serve_app.capacity.simulate.validate import ALLOWED, ENOUGH_RUNS, Validation, validate
 from serve_app.capacity.slo import Slo
 
@@ -50,6 +60,9 @@ COLUMNS = (
 )
 @scenario_options
 @click.option("--span", metavar="A-B", help="Part of the load, e.g. 0-30m; default: all of it.")
+@click.option(
+    "--tuned", type=FILE, help="Settings that `tune` has written, to be compared as well."
+)
 @click.option("--quick", is_flag=True, help="The settings and the baselines; no curves.")
 @click.option("--out", type=NEW_FOLDER, help="Write pictures and result.json there.")
 @click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
@@ -70,6 +83,7 @@ def simulate(
     slo: str | None,
     seeds: int,
     span: str | None,
+    tuned: Path | None,
     quick: bool,
     out: Path | None,
     json: bool,
@@ -88,7 +102,10 @@ def simulate(
     inputs = scenario_of(scenario, dict(changes), trace)
     service, load = scene(inputs, sweep, start, span)
     bounds = Slo.parse(slo or inputs.slo)
-    scores = _scores(service, load, range(seeds), bounds, quick)
+    others = _tuned(service, tuned)
+    if not quick:
+        others += curves(service, load.needs(service))
+    scores = _scores(service, load, range(seeds), bounds, others)
     if out:
         _write(out, service, load, bounds, scores)
     _tell(scores, bounds, load, inputs.price_per_replica_hour, json)
@@ -111,14 +128,23 @@ def best_model(sweep: Path) -> Any:
     return max(found, key=lambda each: each.best_tokens_per_s()).fit().model
 
 
+def _tuned(service: Service, file: Path | None) -> list[Candidate]:
+    if file is None:
+        return []
+    try:
+        changes = yaml.safe_load(file.read_text())["service"]["autoscaling"]
+        return [autoscaled("tuned", "tuned", with_scaling(service, **changes))]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
+        raise SceneError(f"{file} holds no settings as `tune` writes them: {exc}") from exc
+
+
 def _scores(
-    service: Service, load: Load, seeds: Sequence[int], slo: Slo, quick: bool
+    service: Service, load: Load, seeds: Sequence[int], slo: Slo, others: Sequence[Candidate]
 ) -> list[Score]:
-    needed = load.needs(service)
     candidates: list[Candidate] = [
         autoscaled(GIVEN, GIVEN, service),
-        *baselines(service, needed),
-        *(() if quick else curves(service, needed)),
+        *baselines(service, load.needs(service)),
+        *others,
     ]
     scores = []
     with progress("simulating", len(candidates)) as done:

@@ -122,9 +122,10 @@ def test_tuning_writes_settings_that_the_scenario_takes(scenario: str, tmp_path:
     tuned, given = told["held_out"][:2]
     assert (tuned["name"], given["name"]) == ("tuned", "these settings")
     assert result.exit_code == (0 if tuned["met"] == 1 else 1)
-    changes = yaml.safe_load(out.read_text())["service"]["autoscaling"]
-    sets = [f"--set=service.autoscaling.{name}={value}" for name, value in changes.items()]
-    assert call("simulate", scenario, "--seeds", "1", "--quick", *sets).exit_code in (0, 1)
+    result = call("simulate", scenario, "--seeds=1", "--quick", "--json", f"--tuned={out}")
+    assert json.loads(result.stdout)["scores"][-1]["name"] == "tuned"
+    out.write_text("service: 3")
+    assert call("simulate", scenario, f"--tuned={out}").exit_code == 2
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ service:
   queue: 64
   autoscaling: {max_replicas: 4, upscale_delay_s: 1, downscale_delay_s: 20}
 load:
-  shape: "points:0s=1,60s=1,70s=4,120s=4,130s=1,200s=1"
+  shape: "points:0s=1,20s=1,25s=4,45s=4,50s=1,80s=1"
   prompt_tokens: "100"
   answer_tokens: "50"
-slo: ttft_p95=5s,error_rate=1%
+slo: ttft_p95=20s,error_rate=1%
 """
 
 

@@ -152,7 +152,7 @@ def test_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
 def simulated(rate: float, burstiness: float) -> Step:
     """Two slots; answers of 0.9 s on average, more or less."""
     lengths = Independent(Fixed(1), parse("lognormal:median=80,p95=200"))
-    load = Synthetic(Shape(((0, rate), (4000, rate))), lengths, 3, burstiness)
+    load = Synthetic(Shape(((0, rate), (2000, rate))), lengths, 3, burstiness)
     result = simulate(load, Service(ServiceModel(0.0, 100.0), 2, 500), Static(1))
     rows = zip(*(result.values(name).tolist() for name in ("first", "ttft", "e2e")), strict=True)
     records = [
@@ -167,7 +167,7 @@ def simulated(rate: float, burstiness: float) -> Step:
         for first, ttft, e2e in rows
     ]
     kind = Kind.RATE if burstiness else Kind.CONCURRENCY
-    return step_of(kind, rate, records, 0.0, 4000.0)
+    return step_of(kind, rate, records, 0.0, 2000.0)
 
 
 def test_waits_for_a_slot_are_held_against_theory() -> None:

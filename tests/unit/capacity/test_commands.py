@@ -27,7 +27,7 @@ load:
   shape: "points:0s=1,20s=1,25s=4,45s=4,50s=1,80s=1"
   prompt_tokens: "100"
   answer_tokens: "50"
-slo: ttft_p95=20s,error_rate=1%
+slo: ttft_p90=20s,error_rate=5%
 """
 
 

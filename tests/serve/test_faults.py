@@ -23,6 +23,11 @@ SLOW = {
 PATH = "/v1/chat/completions"
 
 
+slow = pytest.mark.skipif(
+    not os.environ.get("SERVE_APP_TEST_HAPROXY"), reason="half a minute: under HAProxy only"
+)
+
+
 @pytest.fixture(scope="module", params=["direct", "gateway"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"topology": request.param, "engine": SLOW, "queue": 8}
@@ -107,6 +112,7 @@ def workers() -> list[int]:
     return [p for p in pids if processes.command(p).startswith("ray::ServeReplica:default:pool")]
 
 
+@slow
 async def test_a_killed_replica_leaves_no_answer_that_looks_whole(
     client: httpx.AsyncClient,
 ) -> None:
@@ -126,21 +132,22 @@ FEWER = {
     "initial_replicas": 2,
     "max_replicas": 2,
     "target_ongoing_requests": 8,
-    "downscale_delay_s": 4,  # not before the streams have begun
+    "downscale_delay_s": 8,  # not before the streams have begun
     "look_back_period_s": 1,
     "metrics_interval_s": 0.5,
 }
 
 
+@slow
 async def test_scaling_down_truncates_nothing(
     client: httpx.AsyncClient, deploy, settings: dict[str, Any]
 ) -> None:
     """A replica that must go finishes its streams first."""
     await asyncio.to_thread(serve.delete, "default")  # initial_replicas are for a new one
     await asyncio.to_thread(deploy, **settings, autoscaling=FEWER)
-    streams = [await begun(client, 1200) for _ in range(4)]
+    streams = await asyncio.gather(*(begun(client, 2000) for _ in range(4)))
     assert len(workers()) == 2
-    await eventually(lambda: replicas().get("RUNNING") == 1, within_s=20)
+    await eventually(lambda: replicas().get("RUNNING") == 1, within_s=30)
     assert not any(stream.done() for stream in streams)
     for stream in streams:
         assert (await stream).endswith(b"data: [DONE]\n\n")

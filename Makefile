@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-LITELLM := 1.109.1
+LITELLM := 1.106.2
 HOST ?= 127.0.0.1
 PORT ?= 8000
 

@@ -6,6 +6,7 @@ round, so that a machine whose speed drifts drifts for all of them.
 
 import os
 import platform
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -91,8 +92,13 @@ def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[Sy
     if STOCK in wanted:
         yield stack.enter_context(running(STOCK, "stock", engine=engine.url))
     if LITELLM in wanted and _PEERS.exists():
-        peer = running(LITELLM, "litellm", engine=engine.url, python=str(_PEERS.absolute()))
-        yield stack.enter_context(peer)
+        yield stack.enter_context(_litellm(engine))
+
+
+def _litellm(engine: System) -> Any:
+    key = f"sk-{secrets.token_hex(16)}"
+    options = {"engine": engine.url, "python": str(_PEERS.absolute()), "master_key": key}
+    return running(LITELLM, "litellm", key=key, **options)
 
 
 def _engine(phase: str) -> Any:

@@ -122,9 +122,10 @@ def llamacpp(slots: int) -> Iterator[str]:
 
 
 @contextmanager
-def litellm(engine: str, python: str) -> Iterator[str]:
+def litellm(engine: str, python: str, master_key: str) -> Iterator[str]:
     port = free_port()
     config = {
+        "general_settings": {"master_key": master_key},  # it does not start without one
         "model_list": [
             {
                 "model_name": MODEL,
@@ -134,7 +135,7 @@ def litellm(engine: str, python: str) -> Iterator[str]:
                     "api_key": "none",
                 },
             }
-        ]
+        ],
     }
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"litellm-{port}.yaml"
     path.write_text(json.dumps(config))

@@ -140,6 +140,7 @@ def litellm(engine: str, python: str, master_key: str) -> Iterator[str]:
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"litellm-{port}.yaml"
     path.write_text(json.dumps(config))
     command = [str(Path(python).with_name("litellm")), "--config", str(path)]
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # nothing is fetched from elsewhere
     try:
         with _child(
             [*command, "--host", "127.0.0.1", "--port", str(port)],

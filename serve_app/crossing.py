@@ -22,7 +22,7 @@ from serve_app.engines.base import Call
 from serve_app.errors import EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
-_HEADER = 5
+HEADER_BYTES = 5
 _MOST_BUFFERED = 1 << 18
 
 
@@ -81,7 +81,12 @@ def decode_call(data: bytes) -> Call:
 class Channel(asyncio.Protocol):
     """One connection between a gateway and a replica, seen from either side."""
 
-    def __init__(self, opened: "Callable[[Channel], None]" = lambda channel: None) -> None:
+    def __init__(
+        self,
+        opened: "Callable[[Channel], None]" = lambda channel: None,
+        most_bytes: int | None = None,
+    ) -> None:
+        self.most_bytes = most_bytes  # that a stranger may send in a frame; None: it is known
         self._opened = opened
         self._rest = bytearray()
         self._frames: deque[tuple[bytes, bytes]] = deque()
@@ -117,6 +122,8 @@ class Channel(asyncio.Protocol):
 
     def send(self, *frames: tuple[bytes, bytes]) -> None:
         """In one write. Nothing happens when the other side is gone: `receive` tells."""
+        if self.closed:
+            return  # uvloop's would raise
         self._transport.write(
             b"".join(part for kind, content in frames for part in (_header(kind, content), content))
         )
@@ -127,7 +134,8 @@ class Channel(asyncio.Protocol):
             await self._writable
 
     def close(self) -> None:
-        self._transport.close()
+        """At once: what is not yet sent is for nobody, who may never take it."""
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -135,6 +143,8 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
+        if self.most_bytes is not None and len(self._rest) > self.most_bytes:
+            return self.close()
         del self._rest[: self._cut_frames(self._rest)]
         if self._buffered > _MOST_BUFFERED and self._reading:
             self._reading = False
@@ -144,8 +154,8 @@ class Channel(asyncio.Protocol):
     def _cut_frames(self, data: bytearray) -> int:
         """Take over the whole frames at the beginning; returns where they end."""
         at = 0
-        while len(data) - at >= _HEADER:
-            begin = at + _HEADER
+        while len(data) - at >= HEADER_BYTES:
+            begin = at + HEADER_BYTES
             end = begin + int.from_bytes(data[at + 1 : begin], "big")
             if len(data) < end:
                 break

@@ -34,7 +34,8 @@ class Admission:
         self._free -= 1
         try:
             if self._slots.locked():
-                await asyncio.wait_for(self._slots.acquire(), self._timeout_s)
+                async with asyncio.timeout(self._timeout_s):  # wait_for may swallow a hang-up
+                    await self._slots.acquire()
             else:
                 await self._slots.acquire()
         except TimeoutError as exc:

@@ -17,7 +17,8 @@ from ray.serve.schema import ServeStatus
 from serve_app.dispatch import API_VERSION, ATTEMPTS
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded, ServiceError
-from serve_app.leases import Leases, Listener
+from serve_app.leases import Leases
+from serve_app.listener import Listener
 from serve_app.names import short_name
 from serve_app.settings import Pool, Settings
 

@@ -5,7 +5,6 @@ and a read. So a lease that is free again serves whoever waits longest, or stays
 """
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -16,69 +15,20 @@ from serve_app.crossing import (
     DATA,
     END,
     FAILURE,
-    TOKEN,
     Channel,
-    ChannelClosed,
     Head,
     decode_failure,
     encode_call,
 )
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineDown, EngineLost, ServiceError
+from serve_app.errors import EngineDown, EngineError, EngineLost, ServiceError
+from serve_app.listener import Listener
 
 # How long a free lease stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
 # After this, Serve chooses anew: a replica that is to go gets no further calls.
 MOST_AGE_S = 1.0
-_TOKEN_TIMEOUT_S = 5.0
-_TOKEN_BYTES = 16
 _NOBODY = "no replica became ready in time"
-
-
-class Listener:
-    """Where replicas connect to, each with the token of the lease that it serves."""
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        self.port = 0
-        self._expected: dict[bytes, asyncio.Future[Channel]] = {}
-        self._greeting: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Channel(self._greet), self.host, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def expect(self) -> tuple[bytes, asyncio.Future[Channel]]:
-        """A new token, and the connection that will come with it."""
-        token = secrets.token_bytes(_TOKEN_BYTES)
-        self._expected[token] = asyncio.get_running_loop().create_future()
-        return token, self._expected[token]
-
-    def forget(self, token: bytes) -> None:
-        """Whoever comes with it now is turned away."""
-        self._expected.pop(token, None)
-
-    def close(self) -> None:
-        if self._server:
-            self._server.close()
-
-    def _greet(self, channel: Channel) -> None:
-        task = asyncio.create_task(self._meet(channel))
-        self._greeting.add(task)
-        task.add_done_callback(self._greeting.discard)
-
-    async def _meet(self, channel: Channel) -> None:
-        try:
-            async with asyncio.timeout(_TOKEN_TIMEOUT_S):
-                kind, token = await channel.receive()
-        except (TimeoutError, ChannelClosed):
-            return channel.close()
-        expected = self._expected.pop(token, None) if kind == TOKEN else None
-        if expected is None or expected.done():
-            return channel.close()
-        expected.set_result(channel)
 
 
 class Lease:
@@ -101,8 +51,7 @@ class Lease:
         await self.channel.drain()
         kind, content = await self.channel.receive()
         if kind == FAILURE:
-            self.free = True
-            raise decode_failure(content)
+            raise self._failed(content)
         return Head.decode(content)
 
     async def body(self) -> AsyncIterator[bytes]:
@@ -117,8 +66,15 @@ class Lease:
             elif kind == END:
                 self.free = True
             elif kind == FAILURE:
-                self.free = True
-                raise decode_failure(content)
+                raise self._failed(content)
+
+    def _failed(self, content: bytes) -> ServiceError:
+        self.free = True
+        error = decode_failure(content)
+        if isinstance(error, EngineError):
+            # It fails fast and would be free first, again and again: let Serve choose another.
+            self.shared = False
+        return error
 
     def over(self) -> bool:
         return self.free
@@ -149,7 +105,8 @@ class Leases:
         `open_`: opens a lease for this call alone, with a replica that Serve chooses for it.
         Raises EngineDown when no replica is there within `wait_s`, and what the replica raises.
         """
-        lease = await (self._alone(open_, wait_s) if open_ else self._take(wait_s, fresh))
+        alone = open_ or (self._open if fresh else None)
+        lease = await (self._alone(alone, wait_s) if alone else self._take(wait_s))
         try:
             head = await lease.ask(call)
         except BaseException:
@@ -162,8 +119,8 @@ class Leases:
             answer.deadline = _now() + head.seconds_left
         return answer
 
-    async def _take(self, wait_s: float, fresh: bool) -> Lease:
-        while self._idle and not fresh:
+    async def _take(self, wait_s: float) -> Lease:
+        while self._idle:
             lease = self._idle.pop()
             if lease.ending:
                 lease.ending.cancel()
@@ -188,23 +145,23 @@ class Leases:
             async with asyncio.timeout(wait_s):
                 return await waiter
         except TimeoutError as exc:
-            self._withdraw(waiter)
+            self._withdraw(waiter, oldest=True)  # an opening as hopeless as this wait
             raise EngineDown(_NOBODY) from exc
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise
 
-    def _withdraw(self, waiter: asyncio.Future[Lease]) -> None:
+    def _withdraw(self, waiter: asyncio.Future[Lease], oldest: bool = False) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
-            self._want_no_more_than_wait()
+            self._want_no_more_than_wait(oldest)
         elif waiter.done() and not waiter.cancelled() and not waiter.exception():
             self._give_back(waiter.result())
 
-    def _want_no_more_than_wait(self) -> None:
+    def _want_no_more_than_wait(self, oldest: bool = False) -> None:
         # A pool must not be woken, nor grow, for nobody.
         while len(self._opening) > len(self._waiting):
-            self._opening.pop().cancel()
+            self._opening.pop(0 if oldest else -1).cancel()
 
     def _begin_opening(self) -> None:
         task = asyncio.create_task(self._open_one())
@@ -223,7 +180,11 @@ class Leases:
     async def _new(self, open_: Open) -> Lease:
         """Raises what Serve refuses with, in the words of `failure`."""
         token, arrived = self._listener.expect()
-        request = open_(self._listener.host, self._listener.port, token)
+        try:
+            request = open_(self._listener.host, self._listener.port, token)
+        except Exception as exc:
+            self._listener.forget(token)
+            raise self._failure(exc) from exc
         ended = asyncio.ensure_future(_end(request))
         either: set[asyncio.Future[Any]] = {arrived, ended}
         try:
@@ -231,6 +192,8 @@ class Leases:
         except asyncio.CancelledError:
             request.cancel()
             self._listener.forget(token)
+            if arrived.done():
+                arrived.result().close()
             raise
         if arrived.done():
             return Lease(arrived.result(), ended)
@@ -243,10 +206,13 @@ class Leases:
             self._opening.remove(task)
 
     def _refuse(self, error: ServiceError) -> None:
+        """Who came last: Serve refuses the request that finds its queue full."""
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter = self._waiting.pop()
             if not waiter.done():
-                return waiter.set_exception(error)
+                waiter.set_exception(error)
+                break
+        self._want_no_more_than_wait()
 
     def _serve_next(self, lease: Lease) -> None:
         """To who waits longest, else idle for a moment."""

@@ -24,6 +24,10 @@ from serve_app.crossing import (
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, ServiceError
 
+# A gateway closes a lease that it does not use within 20 ms: after this, its node is gone.
+_IDLE_S = 10.0
+_CONNECT_S = 5.0
+
 
 class Dispatcher(Protocol):
     async def send(self, call: Call) -> Answer: ...
@@ -46,8 +50,9 @@ class Lender:
         """
         loop = asyncio.get_running_loop()
         try:
-            _, channel = await loop.create_connection(Channel, host, port)
-        except OSError as exc:
+            async with asyncio.timeout(_CONNECT_S):
+                _, channel = await loop.create_connection(Channel, host, port)
+        except (OSError, TimeoutError) as exc:
             raise EngineLost("the gateway is gone") from exc
         channel.send((TOKEN, token))
         serving = asyncio.create_task(self._serve(channel))
@@ -63,7 +68,7 @@ class Lender:
     async def _serve(self, channel: Channel) -> None:
         try:
             while True:
-                kind, content = await channel.receive()
+                kind, content = await _next(channel)
                 if kind == CALL:
                     await self._answer(decode_call(content), channel)
         except ChannelClosed:
@@ -98,6 +103,15 @@ class Lender:
             send(joiner.rest(), (FAILURE, encode_failure(exc)))
         finally:
             joiner.rest()
+
+
+async def _next(channel: Channel) -> tuple[bytes, bytes]:
+    """Raises ChannelClosed when the gateway has left, with or without a word."""
+    try:
+        async with asyncio.timeout(_IDLE_S):
+            return await channel.receive()
+    except TimeoutError as exc:
+        raise ChannelClosed("the gateway is silent") from exc
 
 
 def _left(deadline: float | None) -> float | None:

@@ -85,10 +85,11 @@ class ServeObserver:
             ("generated", usage.generated),
             ("cached", usage.cached),
         ):
-            if number:
+            if number and number > 0:
                 self._sums[name, model, dialect, ""] += number
 
     def _tell(self) -> None:
+        self._timer = None
         self._in_flight.set(self._running)
         self._tasks.set(len(asyncio.all_tasks()))
         sums, self._sums = self._sums, Counter()

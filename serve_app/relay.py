@@ -106,6 +106,7 @@ async def relay_stream(
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
     except TimeoutError:
         error = EngineSlow("the generation took longer than the service allows")
+        answer.close()  # the client may never take its end
     except ServiceError as exc:
         error = exc
     held = b"" if error else lines.held

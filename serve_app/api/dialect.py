@@ -125,4 +125,4 @@ def _json(text: bytes) -> Any:
 
 def count(values: Any, key: str) -> int | None:
     value = values.get(key) if isinstance(values, dict) else None
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and value >= 0 else None

@@ -122,6 +122,7 @@ class Inference:
 
     async def _relay_whole(self, answer: Answer, send: Send, exchange: Exchange) -> None:
         body = await read_whole(answer)
+        answer.close()  # the slot is free, however slowly the caller takes the body
         exchange.piece()
         if answer.status == 200:
             self._prove(body, exchange)

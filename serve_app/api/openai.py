@@ -85,9 +85,8 @@ def _shape_response(payload: Payload, bounds: Bounds) -> None:
 def usage(value: Any) -> Usage:
     """From OpenAI's `usage`, or llama.cpp's `timings` beside it."""
     used, timings = value.get("usage") or {}, value.get("timings") or {}
-    cached = (used.get("prompt_tokens_details") or used.get("input_tokens_details") or {}).get(
-        "cached_tokens", timings.get("cache_n")
-    )
+    details = used.get("prompt_tokens_details") or used.get("input_tokens_details")
+    cached = count(details, "cached_tokens") if details else count(timings, "cache_n")
     prompt = count(used, "prompt_tokens") or count(used, "input_tokens")
     generated = count(used, "completion_tokens") or count(used, "output_tokens")
     if not used and timings:

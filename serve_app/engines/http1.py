@@ -73,6 +73,10 @@ class HttpClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
     def _take(self, origin: Origin) -> "_Connection | None":
         """The connection that was used last, unless the engine may be about to close it."""
         idle = self._idle.get(origin, [])
@@ -224,7 +228,7 @@ class _Connection(asyncio.Protocol):
         if self._response:
             self._response.ended(ConnectionError("closed on this side"))
             self._response = None
-        self._transport.close()
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._response is None:
@@ -263,8 +267,9 @@ class _Connection(asyncio.Protocol):
             self._response.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        if self._response:
-            self._response.begun(self._parser.get_status_code())
+        status = self._parser.get_status_code()
+        if self._response and status >= 200:
+            self._response.begun(status)
 
     def on_body(self, data: bytes) -> None:
         if self._response and self._response.came(data) and not self._paused:
@@ -272,6 +277,10 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
+        if self._response is None:
+            return self._transport.abort()  # a second answer: nobody asked
+        if not self._response.status:
+            return self._response.headers.clear()  # 1xx: the answer is still to come
         keep = self._parser.should_keep_alive()
         self._finish(None)
         if keep:

@@ -78,3 +78,22 @@ async def test_too_many_get_503_in_their_dialect(simulator: Simulator, path: str
         assert all("busy" in answer.text for answer in refused)
     assert simulator.reached == {path: 3}
     assert simulator.stats()["max_in_flight"] == 1
+
+
+@pytest.mark.parametrize("ticks", range(4))
+async def test_a_hang_up_while_a_slot_is_handed_over_gives_it_back(ticks: int) -> None:
+    """In whichever tick of the loop it comes: nobody works for somebody who has left."""
+    admission = Admission(1, 5, 60)
+    leave = await admission.enter()
+    waiting = asyncio.create_task(admission.enter())
+    await asyncio.sleep(0)
+    leave()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    if not waiting.done():
+        waiting.cancel()
+    entered = (await asyncio.gather(waiting, return_exceptions=True))[0]
+    if callable(entered):
+        entered()  # it had the slot before it was cancelled
+    async with asyncio.timeout(1):
+        (await admission.enter())()

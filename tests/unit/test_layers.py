@@ -14,7 +14,7 @@ LAYERS = [
     ["application"],
     ["deployments"],
     ["metrics", "replica", "gateway"],
-    ["dispatch", "api", "lending", "leases", "crossing", "capacity"],
+    ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
     ["relay", "engines"],
     ["routing"],
     ["settings"],

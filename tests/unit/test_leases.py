@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from serve_app import leases
+from serve_app import leases, lending
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineDown, EngineLost, Overloaded, ServiceError
-from serve_app.leases import Leases, Listener
+from serve_app.leases import Leases
 from serve_app.lending import Lender
+from serve_app.listener import Listener
 from tests.support.waiting import eventually
 
 CALL = Call("/api/chat", "m", b"{}", stream=True)
@@ -45,11 +47,12 @@ class Engine:
 
 
 class Serve:
-    """Runs what a handle would: one replica's `lend`, at most `room` at once."""
+    """Runs what a handle would: one replica's `lend`, `room` at once and `queue` behind them."""
 
-    def __init__(self, engine: Engine, room: int = 9) -> None:
+    def __init__(self, engine: Engine, room: int = 9, queue: int = 99) -> None:
         self._lender = Lender(engine, 0)
         self._room = asyncio.Semaphore(room)
+        self._most = room + queue
         self.requests: list[asyncio.Task[None]] = []
         self.failure: Exception | None = None
 
@@ -58,8 +61,8 @@ class Serve:
         return self.requests[-1]
 
     async def _lend(self, *where: Any) -> None:
-        if self.failure:
-            raise self.failure
+        if self.failure or self.running > self._most:
+            raise self.failure or MemoryError
         async with self._room:
             await self._lender.lend(*where)
 
@@ -92,8 +95,8 @@ Pool = tuple[Leases, Serve]
 async def new_pool(listener: Listener, engine: Engine) -> AsyncIterator[Callable[..., Pool]]:
     made: list[Serve] = []
 
-    def new(room: int = 9) -> Pool:
-        made.append(Serve(engine, room))
+    def new(room: int = 9, queue: int = 99) -> Pool:
+        made.append(Serve(engine, room, queue))
         return Leases(listener, made[-1].lend, failure), made[-1]
 
     yield new
@@ -230,4 +233,101 @@ async def test_a_stranger_without_a_token_is_turned_away(listener: Listener) -> 
     reader, writer = await asyncio.open_connection(listener.host, listener.port)
     writer.write(b"T\x00\x00\x00\x10" + b"0" * 16)
     assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_full_queue_refuses_who_came_last(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """Whoever has waited keeps the place: the newcomer is told at once."""
+    pool, _ = new_pool(room=1, queue=1)
+    engine.goes_on.clear()
+    first = await pool.call(CALL, 5)
+    second = asyncio.create_task(pool.call(CALL, 5))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await pool.call(CALL, 5)
+    assert not second.done()
+    engine.goes_on.set()
+    assert await read(first) == b"ab"
+    assert await read(await second) == b"ab"
+
+
+async def test_a_failed_replica_attracts_no_calls(listener: Listener) -> None:
+    """It fails fast and would be free first: the next call asks Serve for a replica again."""
+    bad, good = Engine(), Engine()
+    bad.failure = EngineLost("its engine died")
+    serves = [Serve(bad), Serve(good)]
+
+    def open_(*where: Any) -> "asyncio.Task[None]":
+        return (serves.pop(0) if len(serves) > 1 else serves[0]).lend(*where)
+
+    pool = Leases(listener, open_, failure)
+    with pytest.raises(EngineLost):
+        await pool.call(CALL, 5)
+    assert await read(await pool.call(CALL, 5)) == b"ab"
+
+
+async def test_a_fresh_lease_is_one_of_its_own(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """Another try must not go over what an earlier call has left."""
+    pool, serve = new_pool()
+    await read(await pool.call(CALL, 5))
+    await read(await pool.call(CALL, 5, fresh=True))
+    assert len(serve.requests) == 2
+
+
+async def test_a_stuck_opening_starves_nobody_else(
+    new_pool: Callable[..., Pool], listener: Listener
+) -> None:
+    """Who gives up takes the oldest opening along, not a healthy one that somebody waits for."""
+    _, serve = new_pool()
+    goes_on = asyncio.Event()
+    opened: list[asyncio.Task[None]] = []
+
+    async def stuck_or_slow(number: int, *where: Any) -> None:
+        await (asyncio.Event() if number == 0 else goes_on).wait()
+        await serve.lend(*where)
+
+    def open_(*where: Any) -> "asyncio.Task[None]":
+        opened.append(asyncio.create_task(stuck_or_slow(len(opened), *where)))
+        return opened[-1]
+
+    pool = Leases(listener, open_, failure)
+    hopeless = asyncio.create_task(pool.call(CALL, 0.02))
+    await eventually(lambda: len(opened) == 1)
+    other = asyncio.create_task(pool.call(CALL, 5))
+    with pytest.raises(EngineDown):
+        await hopeless
+    goes_on.set()
+    assert await read(await other) == b"ab"
+
+
+async def test_a_handle_that_refuses_at_once_is_told(listener: Listener) -> None:
+    """Nobody waits for an opening that never began."""
+
+    def open_(*where: Any) -> None:
+        raise RuntimeError("the handle is shut down")
+
+    with pytest.raises(EngineLost):
+        await Leases(listener, open_, failure).call(CALL, 5)
+
+
+async def test_a_silent_gateway_is_left(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway whose node has vanished must not hold a replica for ever."""
+    monkeypatch.setattr(lending, "_IDLE_S", 0.01)
+    token, _ = listener.expect()
+    async with asyncio.timeout(5):
+        await Lender(engine, 0).lend(listener.host, listener.port, token)
+
+
+async def test_a_stranger_cannot_fill_memory(listener: Listener) -> None:
+    """Without a token nobody sends more than a token."""
+    reader, writer = await asyncio.open_connection(listener.host, listener.port)
+    writer.write(b"T\xff\xff\xff\xff" + b"x" * 100_000)
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
     writer.close()

@@ -1,0 +1,61 @@
+"""Where replicas connect to the gateway that has asked for them."""
+
+import asyncio
+import secrets
+
+from serve_app.crossing import HEADER_BYTES, TOKEN, Channel, ChannelClosed
+
+_TOKEN_TIMEOUT_S = 5.0
+_TOKEN_BYTES = 16
+
+
+class Listener:
+    """Where replicas connect to, each with the token of the lease that it serves."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.port = 0
+        self._expected: dict[bytes, asyncio.Future[Channel]] = {}
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Channel(self._greet, HEADER_BYTES + _TOKEN_BYTES), self.host, 0
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def expect(self) -> tuple[bytes, asyncio.Future[Channel]]:
+        """A new token, and the connection that will come with it."""
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        self._expected[token] = asyncio.get_running_loop().create_future()
+        return token, self._expected[token]
+
+    def forget(self, token: bytes) -> None:
+        """Whoever comes with it now is turned away."""
+        self._expected.pop(token, None)
+
+    def close(self) -> None:
+        if self._server:
+            self._server.close()
+
+    def _stranger(self) -> Channel:
+        return Channel(self._greet, most_bytes=HEADER_BYTES + _TOKEN_BYTES)
+
+    def _greet(self, channel: Channel) -> None:
+        task = asyncio.create_task(self._meet(channel))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
+
+    async def _meet(self, channel: Channel) -> None:
+        try:
+            async with asyncio.timeout(_TOKEN_TIMEOUT_S):
+                kind, token = await channel.receive()
+        except (TimeoutError, ChannelClosed):
+            return channel.close()
+        expected = self._expected.pop(token, None) if kind == TOKEN else None
+        if expected is None or expected.done():
+            return channel.close()
+        channel.most_bytes = None
+        expected.set_result(channel)

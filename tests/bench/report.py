@@ -13,33 +13,37 @@ from tests.bench.compare import Row, verdicts
 from tests.bench.measure import Measurement
 
 _NAMES = {
-    "engine": "(a) the engine itself",
-    "direct": "(b) this service, direct",
-    "gateway": "(c) this service, gateway",
-    "stock": "(d) FastAPI + httpx on Ray Serve",
-    "litellm": "(e) LiteLLM proxy",
+    "engine": "(a) engine alone",
+    "direct": "(b) direct",
+    "gateway": "(c) gateway",
+    "stock": "(d) stock",
+    "litellm": "(e) LiteLLM",
 }
-_COLUMNS = (
+_LINES = (
     ("requests/s, 32 clients", "requests_per_s", "{:,.0f}"),
-    ("x stock", "requests_against_stock", "{:.1f}"),
+    ("… x stock", "requests_against_stock", "{:.1f}"),
     ("added TTFT p50 / p99, 1 client, ms", ("added_ttft_p50_one", "added_ttft_p99_one"), "{:.1f}"),
-    ("… 32 clients, ms", ("added_ttft_p50_many", "added_ttft_p99_many"), "{:.0f}"),
+    (
+        "added TTFT p50 / p99, 32 clients, ms",
+        ("added_ttft_p50_many", "added_ttft_p99_many"),
+        "{:.0f}",
+    ),
     ("paced streams/s, 64 clients", "paced_streams_per_s", "{:.1f}"),
-    ("x engine", "paced_against_engine", "{:.2f}"),
+    ("… x engine alone", "paced_against_engine", "{:.2f}"),
     ("p99 gap, ms", "paced_gap_p99", "{:.0f}"),
     ("CPU s / 1,000 requests", "cpu_s_per_1000", "{:.2f}"),
-    ("embedded tokens/s, x engine", "embedded_against_engine", "{:.2f}"),
+    ("embedded engine: tokens/s, x engine alone", "embedded_against_engine", "{:.2f}"),
 )
 
 
 def show(console: Console, table: Sequence[Row]) -> None:
     """The table and what became of the goals."""
     shown = Table(title="Medians over rounds; ratios and differences within each round")
-    shown.add_column("system", no_wrap=True)
-    for name, _, _ in _COLUMNS:
-        shown.add_column(name, justify="right")
+    shown.add_column("")
     for row in table:
-        shown.add_row(_NAMES[row.system], *_cells(row))
+        shown.add_column(_NAMES[row.system], justify="right", no_wrap=True)
+    for line in _lines(table):
+        shown.add_row(*line)
     console.print(shown)
     for verdict in verdicts(table):
         goal = verdict.goal
@@ -53,9 +57,9 @@ def show(console: Console, table: Sequence[Row]) -> None:
 
 
 def markdown(table: Sequence[Row]) -> str:
-    head = ["system", *(name for name, _, _ in _COLUMNS)]
-    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * len(_COLUMNS)}"]
-    lines += [f"| {' | '.join([_NAMES[row.system], *_cells(row)])} |" for row in table]
+    head = ["", *(_NAMES[row.system] for row in table)]
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * len(table)}"]
+    lines += [f"| {' | '.join(line)} |" for line in _lines(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -100,8 +104,9 @@ def plot(path: Path, table: Sequence[Row]) -> None:
     pyplot.close(figure)
 
 
-def _cells(row: Row) -> list[str]:
-    return [_cell(row, names, form) for _, names, form in _COLUMNS]
+def _lines(table: Sequence[Row]) -> list[list[str]]:
+    """A line for each figure, with a cell for each system."""
+    return [[name, *(_cell(row, names, form) for row in table)] for name, names, form in _LINES]
 
 
 def _cell(row: Row, names: str | tuple[str, ...], form: str) -> str:

@@ -12,6 +12,8 @@ from serve_app.capacity.steps import Kind, Step
 # The share of what one replica can do that is planned for: the rest is for chance and for growth
 # while another replica starts.
 _HEADROOM = 0.85
+# A sidecar is no part of a Serve config.
+_SIDECAR = "Where Ollama runs as a sidecar, its OLLAMA_NUM_PARALLEL must be the same."
 # Serve's bound lies above ours where the pool is the ingress, so that our own 503 says so.
 _ABOVE = 4
 
@@ -55,7 +57,7 @@ def slot_choices(
             f" and met the SLO up to {rate_of(best, slo):.3g} requests/s, the most of all values "
             f"tried ({rates})"
         )
-    yield Choice("args", "engine.slots", slots, sentence + ".")
+    yield Choice("args", "engine.slots", slots, f"{sentence}. {_SIDECAR}")
 
 
 def request_choices(

@@ -42,7 +42,12 @@ from serve_app.capacity.slo import Slo
     show_default=True,
     help="Runs of other tools are cut into steps of this length.",
 )
-@click.option("--application", default="default", show_default=True, help="In Ray Serve.")
+@click.option(
+    "--application",
+    default="default",
+    show_default=True,
+    help="In Ray Serve; the manifests in kuberay/ call it llm.",
+)
 @click.option("--deployment", default="pool", show_default=True, help="In Ray Serve.")
 @click.option(
     "--out",

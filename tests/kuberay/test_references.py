@@ -167,3 +167,41 @@ def test_jobs_mean_the_models_of_the_service(path: str) -> None:
         if container["name"] != "ray-image"
     }
     assert named == {service.args["models"]}
+
+
+JOBS_OF_MODELS = ["prepull.yaml", "components/shared-cache/fill.yaml"]
+
+
+@pytest.mark.parametrize("path", JOBS_OF_MODELS)
+def test_jobs_that_name_models_go_by_themselves(path: str) -> None:
+    """A Job can't be changed: one that stayed would refuse the next list of models."""
+    (job,) = of_kind(read(Path(path)), "Job")
+    assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+
+
+@pytest.mark.parametrize("path", ["rayservice.yaml", *JOBS_OF_MODELS])
+def test_what_pulls_says_why_it_failed(path: str) -> None:
+    """Its last lines are its status, which names the models that are missing."""
+    pullers = [
+        container
+        for _, template in pods(read(Path(path)))
+        for container in containers(template["spec"])
+        if "/scripts/pull.sh" in container.get("command", [])
+    ]
+    assert pullers
+    assert {each["terminationMessagePolicy"] for each in pullers} == {"FallbackToLogsOnError"}
+
+
+def test_nodes_without_a_gpu_are_not_prepared() -> None:
+    """One label of four clouds says that a node has one; any of them will do."""
+    ((_, template),) = pods(read(Path("prepull.yaml")))
+    wanted = template["spec"]["affinity"]["nodeAffinity"]
+    terms = wanted["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    labels = [(e["key"], e["operator"]) for term in terms for e in term["matchExpressions"]]
+    assert len(labels) == len(terms)
+    assert labels == [
+        ("nvidia.com/gpu.present", "Exists"),
+        ("cloud.google.com/gke-accelerator", "Exists"),
+        ("kubernetes.azure.com/accelerator", "Exists"),
+        ("k8s.amazonaws.com/accelerator", "Exists"),
+    ]

@@ -9,7 +9,7 @@ from queue import Empty, Full, Queue
 
 from kuberay.access.api_server import Stream
 from kuberay.access.objects import Objects
-from kuberay.errors import ApiError
+from kuberay.errors import ApiError, NotFound
 from kuberay.status.observed import HEAD, WORKER, Observed, Pod
 from kuberay.status.watching import look
 
@@ -38,6 +38,9 @@ class Selection:
     which: str
     container: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.which}, container {self.container}" if self.container else self.which
+
     def sources(self, view: Observed) -> list[Source]:
         role = HEAD if self.which == "head" else WORKER
         named = [(pod.name, self._container(pod)) for pod in view.pods if pod.role == role]
@@ -55,8 +58,14 @@ class Selection:
 def read(
     objects: Objects, name: str, selection: Selection, options: Mapping[str, str]
 ) -> Iterator[Line]:
-    """What there is, source after source. One without a log says so in its place."""
-    for source in selection.sources(look(objects, name)):
+    """What there is, source after source. One without a log says so in its place.
+
+    Raises NotFound where there is no source at all.
+    """
+    sources = selection.sources(look(objects, name))
+    if not sources:
+        raise NotFound(f"no such pod: {name} has none for {selection}", 404)
+    for source in sources:
         try:
             stream = objects.logs(source.pod, source.container, False, **options)
         except ApiError as exc:

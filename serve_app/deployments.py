@@ -140,7 +140,7 @@ def gateway_options(settings: Settings) -> dict[str, Any]:
         "name": "gateway",
         "ray_actor_options": gateway.ray_actor_options,
         "max_ongoing_requests": gateway.max_ongoing_requests,
-        "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
+        "graceful_shutdown_timeout_s": settings.gateway_shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
         "logging_config": _logging(settings),
         "autoscaling_config": {

@@ -268,6 +268,11 @@ class Settings(BaseSettings):
         return self.queue_timeout_s + self.generation_timeout_s + 30
 
     @property
+    def gateway_shutdown_timeout_s(self) -> float:
+        """The gateway's own: what it answers may first have been held for a pool's replica."""
+        return self.gateway.hold_s + self.shutdown_timeout_s
+
+    @property
     def resolved_topology(self) -> Literal["direct", "gateway"]:
         """`auto`: direct when one pool that always has a replica, least loaded, is all there is."""
         if self.topology != "auto":

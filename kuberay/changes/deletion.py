@@ -10,8 +10,15 @@ from kuberay.changes.manifests import Object, is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
 from kuberay.status.watching import clusters_of
 
-# What others may live in, or what holds the definitions of others, is never ours to delete.
-_NEVER = {"Namespace", "CustomResourceDefinition", "PersistentVolume", "StorageClass"}
+# What others may live in, what holds the definitions of others, and data (models, Redis's state),
+# which no manifest brings back, are never ours to delete.
+_NEVER = {
+    "Namespace",
+    "CustomResourceDefinition",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "StorageClass",
+}
 _POLL_S = 1.0
 
 
@@ -44,7 +51,7 @@ class Deletion:
 def propose_deletion(objects: Objects, documents: list[Object]) -> Deletion:
     """What there is of the manifests' objects, and the Redis password that the RayService names.
 
-    Nothing else: not the namespace, not Secrets of API keys, not volumes with models.
+    Nothing else: not the namespace, not Secrets of API keys, not claims of volumes.
     """
     service = ray_service(documents)
     rest = [each for each in documents if not is_ray_service(each) and each["kind"] not in _NEVER]

@@ -20,6 +20,7 @@ PREVIOUS = "scalable-llm-inference/previous-spec"
 # All annotations of an object together may have 256 KiB.
 _LARGEST = 128 * 1024
 _SIDECAR = "ollama"
+_INCREMENTAL = "NewClusterWithIncrementalUpgrade"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,10 @@ def upgraded(
     sidecar_image: str | None = None,
     strategy: str | None = None,
 ) -> Change:
-    """Other images. Containers that share the Ray container's or the sidecar's follow it."""
+    """Other images. Containers that share the Ray container's or the sidecar's follow it.
+
+    Raises ChangeError for a strategy whose options the spec does not have.
+    """
 
     def change(spec: Object) -> Object:
         cluster = spec["rayClusterConfig"]
@@ -136,10 +140,19 @@ def upgraded(
             _replace(containers, pod["containers"][0]["image"], image)
             _replace(containers, sidecars[0] if sidecars else None, sidecar_image)
         if strategy:
-            spec["upgradeStrategy"] = {**(spec.get("upgradeStrategy") or {}), "type": strategy}
+            spec["upgradeStrategy"] = _strategy(spec.get("upgradeStrategy") or {}, strategy)
         return spec
 
     return change
+
+
+def _strategy(present: Object, wanted: str) -> Object:
+    if wanted == _INCREMENTAL and not present.get("clusterUpgradeOptions"):
+        raise ChangeError(
+            f"{wanted} needs clusterUpgradeOptions, which the spec has not: "
+            "deploy with components/incremental-upgrade, which sets both"
+        )
+    return {**present, "type": wanted}
 
 
 def replaced(manifest: Object) -> Change:

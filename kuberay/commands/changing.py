@@ -159,7 +159,7 @@ def delete(cluster: Cluster, source: str, timeout: float, sending: Sending) -> N
     """Delete what the manifests name: the RayService, then, when its clusters are gone, the rest.
 
     With the rest goes the Secret of the Redis password. The namespace, Secrets of API keys and
-    models stay.
+    PersistentVolumeClaims (models, Redis's state) stay, named in the manifests or not.
     """
     objects = cluster.api(sending.dry_run).objects
     doomed = deletion.propose_deletion(objects, manifests.read(source))

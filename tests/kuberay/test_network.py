@@ -1,8 +1,12 @@
 """Who may connect to whom, written out once more; and what keeps workers through a drain."""
 
+from pathlib import Path
 from typing import Any
 
-from tests.support.manifests import Object, of_kind, pods
+import pytest
+
+from tests.kuberay.conftest import SHAPES
+from tests.support.manifests import COMPONENTS, Object, of_kind, pods, rendered, with_components
 
 # Pods that policies tell apart, with the labels that KubeRay adds to ours.
 PODS = {
@@ -18,6 +22,14 @@ ANY = "any port"
 API = "anywhere"
 INTERNET = "public addresses"
 DNS = "namespace kube-system"
+GATEWAY = "gateway.networking.k8s.io/gateway-name"
+# Whom a component lets in besides; every other opens nothing.
+FRONTS = {
+    "ingress": "namespace ingress-nginx",
+    "gateway-api": f"pods with {GATEWAY}",
+    "incremental-upgrade": f"pods with {GATEWAY}",
+}
+PARTS = [component.name for component in COMPONENTS]
 
 
 def labels(name: str) -> dict[str, str]:
@@ -31,10 +43,15 @@ def labels(name: str) -> dict[str, str]:
 
 def fits(selector: Object, has: dict[str, str]) -> bool:
     expressions = selector.get("matchExpressions", [])
-    assert all(expression["operator"] == "In" for expression in expressions)
-    return selector.get("matchLabels", {}).items() <= has.items() and all(
-        has.get(expression["key"]) in expression["values"] for expression in expressions
-    )
+    wanted = selector.get("matchLabels", {}).items()
+    return wanted <= has.items() and all(_meets(expression, has) for expression in expressions)
+
+
+def _meets(expression: Object, has: dict[str, str]) -> bool:
+    if expression["operator"] == "Exists":
+        return expression["key"] in has
+    assert expression["operator"] == "In"
+    return has.get(expression["key"]) in expression["values"]
 
 
 def peers(rule: Object, key: str) -> set[str]:
@@ -56,15 +73,17 @@ def _peer(peer: dict[str, Any]) -> set[str]:
         return {f"namespace {value}" if "metadata.name" in key else f"namespaces {key}={value}"}
     if "llm-client" in wanted:
         return {"pods llm-client=true"}
+    if fits(selector, {GATEWAY: "any"}):
+        return {f"pods with {GATEWAY}"}
     return {name for name in PODS if fits(selector, labels(name))}
 
 
-def opened(policies: list[Object], direction: str) -> set[tuple[str, str, str | int]]:
+def opened(found: list[Object], direction: str) -> set[tuple[str, str, str | int]]:
     """(pod, peer, port) of all that is open."""
     key = {"ingress": "from", "egress": "to"}[direction]
     return {
         (name, peer, port)
-        for policy in policies
+        for policy in found
         for name in PODS
         if fits(policy["spec"]["podSelector"], labels(name))
         for rule in policy["spec"].get(direction, [])
@@ -73,37 +92,59 @@ def opened(policies: list[Object], direction: str) -> set[tuple[str, str, str | 
     }
 
 
-def plain(shape: tuple[Object, ...]) -> list[Object]:
-    """Without the one that a component adds for its ingress controller."""
-    found = of_kind(shape, "NetworkPolicy")
-    return [policy for policy in found if policy["metadata"]["name"] != "llm-ingress"]
+def policies(objects: tuple[Object, ...]) -> list[Object]:
+    return of_kind(objects, "NetworkPolicy")
 
 
-def test_exactly_these_may_come_in(shape: tuple[Object, ...]) -> None:
-    """Clients, operator, Ray's own pods, Redis's two clients, monitoring."""
+def may_come_in(fronts: set[str]) -> set[tuple[str, str, str | int]]:
     expected: set[tuple[str, str, str | int]] = set()
     for pod in RAY:
         expected |= {(pod, "pods llm-client=true", 8000), (pod, "namespaces llm-client=true", 8000)}
         expected |= {(pod, other, ANY) for other in RAY}
         expected |= {(pod, "namespace monitoring", 8080), (pod, "namespace monitoring", 9101)}
+        expected |= {(pod, front, 8000) for front in fronts}
     expected |= {("head", "namespace kuberay-system", port) for port in (8265, 8000)}
-    expected |= {("redis", "head", 6379), ("redis", "cleanup", 6379)}
-    assert opened(plain(shape), "ingress") == expected
+    return expected | {("redis", "head", 6379), ("redis", "cleanup", 6379)}
 
 
-def test_exactly_these_may_go_out(shape: tuple[Object, ...]) -> None:
-    """DNS for all; Ray's own pods; the autoscaler; Redis's clients; those who pull."""
+def may_go_out() -> set[tuple[str, str, str | int]]:
     expected: set[tuple[str, str, str | int]] = {(pod, DNS, 53) for pod in PODS}
     expected |= {(pod, other, ANY) for pod in RAY for other in RAY}
     expected |= {("head", API, 443), ("head", API, 6443)}
     expected |= {("head", "redis", 6379), ("cleanup", "redis", 6379)}
-    expected |= {("worker", INTERNET, 443), ("prepull", INTERNET, 443)}
-    assert opened(plain(shape), "egress") == expected
+    return expected | {("worker", INTERNET, 443), ("prepull", INTERNET, 443)}
+
+
+@pytest.mark.parametrize("folder", SHAPES, ids=str)
+def test_exactly_these_may_come_into_a_shape(folder: Path) -> None:
+    """Clients, operator, Ray's own pods, Redis's two clients, monitoring; production's ingress."""
+    fronts = {FRONTS["ingress"]} if folder.name == "production" else set()
+    assert opened(policies(rendered(folder)), "ingress") == may_come_in(fronts)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_exactly_these_may_come_in_with_a_component(part: str) -> None:
+    """Besides, the proxies of the front door that it brings, which else reach nothing."""
+    objects = with_components(Path("base"), Path("components") / part)
+    fronts = {FRONTS[part]} if part in FRONTS else set()
+    assert opened(policies(objects), "ingress") == may_come_in(fronts)
+
+
+def test_exactly_these_may_go_out(shape: tuple[Object, ...]) -> None:
+    """DNS for all; Ray's own pods; the autoscaler; Redis's clients; those who pull."""
+    assert opened(policies(shape), "egress") == may_go_out()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_component_lets_more_out(part: str) -> None:
+    """A front door is one of requests that come in."""
+    objects = with_components(Path("base"), Path("components") / part)
+    assert opened(policies(objects), "egress") == may_go_out()
 
 
 def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:
     """Each pod is under a policy for both directions, but the Job that makes the password."""
-    (default,) = [p for p in plain(shape) if p["metadata"]["name"] == "llm-default"]
+    (default,) = [p for p in policies(shape) if p["metadata"]["name"] == "llm-default"]
     assert default["spec"]["policyTypes"] == ["Ingress", "Egress"]
     for name, template in pods(shape):
         is_job = name == "Job/llm-redis-password"
@@ -112,7 +153,7 @@ def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:
 
 def test_policies_declare_what_they_open(shape: tuple[Object, ...]) -> None:
     """A rule in a direction that its policy does not name would be void."""
-    for policy in of_kind(shape, "NetworkPolicy"):
+    for policy in policies(shape):
         rules = {key.capitalize() for key in ("ingress", "egress") if key in policy["spec"]}
         assert rules <= set(policy["spec"]["policyTypes"])
 

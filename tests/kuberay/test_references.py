@@ -25,7 +25,16 @@ SECRETS = {
     "llm-load-key": "whoever runs a load test; optional",
     "llm-tls": "cert-manager",
 }
-SERVICES = {"llm-serve-svc": "the operator"}
+INCREMENTAL = "NewClusterWithIncrementalUpgrade"
+
+
+def services(objects: tuple[Object, ...]) -> set[str]:
+    """Those that the operator makes; in incremental upgrades only ones of each cluster."""
+    return {
+        f"{service.content['metadata']['name']}-serve-svc"
+        for service in ray_services(objects)
+        if service.spec["upgradeStrategy"]["type"] != INCREMENTAL
+    }
 
 
 def named(objects: tuple[Object, ...] | list[Object], kind: str) -> set[str]:
@@ -80,12 +89,12 @@ def check(objects: tuple[Object, ...]) -> None:
     for ingress in of_kind(objects, "Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
-                assert path["backend"]["service"]["name"] in SERVICES
+                assert path["backend"]["service"]["name"] in services(objects)
                 assert path["backend"]["service"]["port"] == {"name": "serve"}
         assert {tls["secretName"] for tls in ingress["spec"]["tls"]} <= SECRETS.keys()
     for route in of_kind(objects, "HTTPRoute"):
         backends = [backend for rule in route["spec"]["rules"] for backend in rule["backendRefs"]]
-        assert {backend["name"] for backend in backends} <= SERVICES.keys()
+        assert {backend["name"] for backend in backends} <= services(objects)
         assert {parent["name"] for parent in route["spec"]["parentRefs"]} <= named(
             objects, "Gateway"
         )
@@ -100,6 +109,14 @@ def test_each_shape_is_whole(shape: tuple[Object, ...]) -> None:
 def test_each_component_brings_what_it_names(component: Path) -> None:
     """Added to the plain service."""
     check(with_components(Path("base"), component))
+
+
+@pytest.mark.parametrize("front", ["ingress", "gateway-api"])
+def test_incremental_upgrades_have_no_other_front_door(front: str) -> None:
+    """It would lead to a Service that is not there: that is found, in every shape."""
+    parts = [Path("components") / part for part in ("incremental-upgrade", front)]
+    with pytest.raises(AssertionError, match="llm-serve-svc"):
+        check(with_components(Path("base"), *parts))
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -126,7 +143,7 @@ def test_a_cache_is_every_workers(component: str, shape: str) -> None:
         assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-@pytest.mark.parametrize("component", ["ingress", "gateway-api"])
+@pytest.mark.parametrize("component", ["ingress", "gateway-api", "incremental-upgrade"])
 def test_keys_are_required_of_every_group(component: str) -> None:
     """Of those too whose replicas are the ingress of several pools."""
     parts = [Path("components") / component]
@@ -150,3 +167,41 @@ def test_jobs_mean_the_models_of_the_service(path: str) -> None:
         if container["name"] != "ray-image"
     }
     assert named == {service.args["models"]}
+
+
+JOBS_OF_MODELS = ["prepull.yaml", "components/shared-cache/fill.yaml"]
+
+
+@pytest.mark.parametrize("path", JOBS_OF_MODELS)
+def test_jobs_that_name_models_go_by_themselves(path: str) -> None:
+    """A Job can't be changed: one that stayed would refuse the next list of models."""
+    (job,) = of_kind(read(Path(path)), "Job")
+    assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+
+
+@pytest.mark.parametrize("path", ["rayservice.yaml", *JOBS_OF_MODELS])
+def test_what_pulls_says_why_it_failed(path: str) -> None:
+    """Its last lines are its status, which names the models that are missing."""
+    pullers = [
+        container
+        for _, template in pods(read(Path(path)))
+        for container in containers(template["spec"])
+        if "/scripts/pull.sh" in container.get("command", [])
+    ]
+    assert pullers
+    assert {each["terminationMessagePolicy"] for each in pullers} == {"FallbackToLogsOnError"}
+
+
+def test_nodes_without_a_gpu_are_not_prepared() -> None:
+    """One label of four clouds says that a node has one; any of them will do."""
+    ((_, template),) = pods(read(Path("prepull.yaml")))
+    wanted = template["spec"]["affinity"]["nodeAffinity"]
+    terms = wanted["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    labels = [(e["key"], e["operator"]) for term in terms for e in term["matchExpressions"]]
+    assert len(labels) == len(terms)
+    assert labels == [
+        ("nvidia.com/gpu.present", "Exists"),
+        ("cloud.google.com/gke-accelerator", "Exists"),
+        ("kubernetes.azure.com/accelerator", "Exists"),
+        ("k8s.amazonaws.com/accelerator", "Exists"),
+    ]

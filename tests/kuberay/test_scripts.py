@@ -36,8 +36,14 @@ class Node:
 
     def start(self, script: str, port: int) -> subprocess.Popen[str]:
         """`script` in a container of its own: each has its own loopback."""
+        return self._launch(["bash", str(self.scripts / script)], port)
+
+    def ollama(self, *arguments: str, port: int) -> subprocess.Popen[str]:
+        return self._launch([str(self._folder / "bin" / "ollama"), *arguments], port)
+
+    def _launch(self, command: list[str], port: int) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            ["bash", self.scripts / script],
+            command,
             env={
                 "PATH": f"{self._folder / 'bin'}:/usr/bin:/bin",
                 "PYTHONPATH": str(ROOT),
@@ -95,14 +101,23 @@ def test_two_pods_do_not_pull_at_once(node: Node) -> None:
     assert sum("another pod is pulling" in output for output in outputs) == 1
 
 
-async def test_a_model_that_does_not_exist_is_left_to_the_sidecar(tmp_path: Path) -> None:
-    """The puller gives up; the startup probe then names the model, in events that people read."""
+def test_a_model_that_is_missing_fails_the_pod(tmp_path: Path) -> None:
+    """Its last line names the model and no other: the pod is replaced, and `status` says why."""
     node = Node(tmp_path, "small:1b absent:1b")
+    try:
+        code, output = node.run("pull.sh", free_port())
+        assert (code, node.pulled) == (1, ["small:1b"])
+        assert "manifest: file does not exist" in output
+        assert output.splitlines()[-1] == "could not be pulled: absent:1b"
+    finally:
+        node.stop()
+
+
+async def test_a_model_that_is_lost_is_named_by_the_probe(tmp_path: Path) -> None:
+    """Gone from the cache after the pull: in events that people read."""
+    node = Node(tmp_path, "absent:1b")
     port = free_port()
     try:
-        code, output = node.run("pull.sh", port)
-        assert code == 0
-        assert "manifest: file does not exist" in output
         node.start("serve.sh", port)
         said = (1, "Error: model 'absent:1b' not found\n")
         await eventually(lambda: node.run("models-there.sh", port) == said, within_s=20)
@@ -126,10 +141,28 @@ def test_a_pod_that_waits_can_be_deleted(node: Node) -> None:
         holder.wait()
 
 
-async def test_the_sidecar_loads_its_models_by_itself(node: Node) -> None:
-    """At each start, so after a crash as well; ready is when one is loaded."""
+@pytest.mark.parametrize("models", ["small:1b large:70b", "small:1b embed:1b"])
+async def test_the_sidecar_loads_its_models_by_itself(tmp_path: Path, models: str) -> None:
+    """At each start, so after a crash as well; models of embeddings too."""
+    node = Node(tmp_path, models)
+    port = free_port()
+    try:
+        node.run("pull.sh", free_port())
+        node.start("serve.sh", port)
+        await eventually(lambda: node.run("models-there.sh", port)[0] == 0, within_s=20)
+        await eventually(lambda: node.run("model-loaded.sh", port)[0] == 0, within_s=20)
+    finally:
+        node.stop()
+
+
+async def test_ready_is_when_every_model_is_loaded(node: Node) -> None:
+    """One of two is not enough: requests for the other would wait for it."""
     port = free_port()
     node.run("pull.sh", free_port())
-    node.start("serve.sh", port)
+    node.ollama("serve", port=port)
     await eventually(lambda: node.run("models-there.sh", port)[0] == 0, within_s=20)
-    await eventually(lambda: node.run("model-loaded.sh", port)[0] == 0, within_s=20)
+    codes = []
+    for model in ("small:1b", "large:70b"):
+        assert node.ollama("run", model, "", port=port).wait(timeout=20) == 0
+        codes.append(node.run("model-loaded.sh", port)[0])
+    assert codes == [1, 0]

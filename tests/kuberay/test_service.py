@@ -2,14 +2,28 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from serve_app.deployments import direct_options, gateway_options
 from serve_app.settings import GatewaySettings, Pool, Settings
-from tests.support.manifests import ROOT, Group, Object, RayService, containers, env, pods
+from tests.support.manifests import (
+    ROOT,
+    Group,
+    Object,
+    RayService,
+    containers,
+    env,
+    of_kind,
+    pods,
+    ray_services,
+    with_components,
+)
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = "scalable-llm-inference"
+SPARE_S = 10  # what a gateway adds for a replica that can't keep its bounds any more
 
 
 def settings(service: RayService) -> Settings:
@@ -153,21 +167,48 @@ def test_the_prompt_cache_fits_into_memory(service: RayService) -> None:
         assert int(env(sidecar)["LLAMA_ARG_CACHE_RAM"]) <= limit / 2
 
 
+def longest(found: Settings) -> list[float]:
+    """The longest answer, then what a replica that must go waits for it: of the ingress."""
+    answer = found.queue_timeout_s + found.generation_timeout_s
+    if found.resolved_topology == "direct":
+        (pool,) = found.all_pools
+        return [answer, direct_options(found, pool)["graceful_shutdown_timeout_s"]]
+    answer += found.gateway.hold_s + SPARE_S
+    return [answer, gateway_options(found)["graceful_shutdown_timeout_s"]]
+
+
 def test_every_answer_has_time_to_end(service: RayService) -> None:
-    """Each bound of a drain is above the one before."""
-    found = settings(service)
+    """Each bound of a drain is above the one before, on every node that a stream may pass."""
+    answer, replica = longest(settings(service))
     for group in service.groups:
         has = env(group.ray)
         longest_first = [
             service.spec["rayClusterDeletionDelaySeconds"],
             int(has["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]),
             int(has["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]),
-            found.shutdown_timeout_s,
-            found.queue_timeout_s + found.generation_timeout_s,
+            replica,
+            answer,
         ]
         assert longest_first == sorted(longest_first, reverse=True)
         assert len(set(longest_first)) == len(longest_first)
         assert group.pod["terminationGracePeriodSeconds"] > longest_first[1]
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/pools"])
+def test_front_doors_wait_for_the_longest_answer(folder: str) -> None:
+    """An ingress or a route that gave up sooner would cut it."""
+    parts = [Path("components") / part for part in ("ingress", "gateway-api")]
+    objects = with_components(Path(folder), *parts)
+    (service,), (ingress,), (route,) = (
+        ray_services(objects),
+        of_kind(objects, "Ingress"),
+        of_kind(objects, "HTTPRoute"),
+    )
+    answer, _ = longest(settings(service))
+    annotations = ingress["metadata"]["annotations"]
+    assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > answer
+    for rule in route["spec"]["rules"]:
+        assert int(rule["timeouts"]["request"].removesuffix("s")) > answer
 
 
 def test_the_head_does_not_keep_its_successor_waiting(service: RayService) -> None:

@@ -160,6 +160,16 @@ def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> No
     assert {each["image"] for each in worker["initContainers"]} == {"ollama/ollama:0.34.0"}
 
 
+def test_a_strategy_needs_its_options(live: dict[str, Any]) -> None:
+    """The operator would refuse the spec: refused here, with what to do."""
+    change = edits.upgraded(strategy="NewClusterWithIncrementalUpgrade")
+    with pytest.raises(ChangeError, match="components/incremental-upgrade"):
+        propose(live, change)
+    live["spec"]["upgradeStrategy"] = {"clusterUpgradeOptions": {"gatewayClassName": "istio"}}
+    after = propose(live, change).after
+    assert after["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
+
+
 def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
     """And it is bound to the version that was looked at, with the spec of before in a note."""
     patch = propose(live, edits.upgraded(strategy="None")).patch

@@ -312,6 +312,17 @@ def test_logs(run: Run, cluster: Cluster) -> None:
     assert workers[1].startswith("w3 (no log: container")
 
 
+@pytest.mark.parametrize("arguments", [["head"], ["workers", "-c", "olama"]], ids=" ".join)
+def test_logs_of_nothing(run: Run, cluster: Cluster, arguments: list[str]) -> None:
+    """An empty log and no pod are two things: the second is an error, in a sentence."""
+    cluster.store.put("rayservices", ray_service(serving()))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pod("w1", container("ollama", sidecar=True), container()))
+    result = run("logs", *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"no such pod: llm has none for {arguments[0]}" in result.stderr
+
+
 def clean_up(cluster: Cluster) -> None:
     """The operator's clean-up in Redis, which takes longer than one look at its clusters."""
     looks: list[object] = []
@@ -366,6 +377,27 @@ def test_delete_rehearsed(deployed: Run, cluster: Cluster) -> None:
         "DELETE /apis/apps/v1/namespaces/default/deployments/llm-redis",
     ]
     assert len(cluster.store.list("rayservices", "default")) == 1
+
+
+def test_delete_keeps_claims(run: Run, cluster: Cluster, tmp_path: Path) -> None:
+    """Models and Redis's state outlive the service, though the manifests name their claims."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "llm-models"},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    file = tmp_path / "with-claim.yaml"
+    file.write_text(f"{MANIFESTS.read_text()}\n---\n{yaml.safe_dump(claim)}")
+    assert run("deploy", "-f", str(file), "--no-wait").exit_code == 0
+    result = run("delete", "-f", str(file), "--yes")
+    assert result.exit_code == 0
+    assert "persistentvolumeclaims" not in result.stdout
+    assert not cluster.store.list("deployments", "default")
+    assert len(cluster.store.list("persistentvolumeclaims", "default")) == 1
 
 
 def test_delete_twice(deployed: Run) -> None:

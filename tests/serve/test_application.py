@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from serve_app.application import app
-from serve_app.deployments import contradictions, direct_options, exposure
+from serve_app.deployments import contradictions, direct_options, exposure, gateway_options
 from serve_app.settings import Settings
 
 
@@ -25,6 +25,13 @@ def test_deployment_gets_its_options() -> None:
     config = deployment._deployment_config
     assert config.graceful_shutdown_timeout_s > settings.generation_timeout_s
     assert (config.max_queued_requests, config.backpressure_config.status_code) == (48, 503)
+
+
+def test_a_gateway_that_must_go_waits_for_what_it_holds() -> None:
+    """A held request has its queue and its generation still before it."""
+    settings = Settings.model_validate({"topology": "gateway", "gateway": {"hold_s": 500}})
+    longest = 500 + settings.queue_timeout_s + settings.generation_timeout_s
+    assert gateway_options(settings)["graceful_shutdown_timeout_s"] > longest + 10
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def list() -> int:
 def ps() -> int:
     print("NAME  ID")
     for model in ask("/api/ps")["models"]:
-        print(model["name"])
+        print(f"{model['name']}  0123456789ab")
     return 0
 
 
@@ -71,6 +71,9 @@ def pull(model: str) -> int:
 
 
 def run(model: str, prompt: str) -> int:
+    if model.startswith("embed") and not prompt:
+        print("Error: embedding models require input text.", file=sys.stderr)
+        return 1
     ask("/api/generate", model=model, prompt=prompt, stream=False)
     return 0
 

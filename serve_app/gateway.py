@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray import serve
@@ -51,16 +52,18 @@ class GatewayDispatcher:
 
     async def send(self, call: Call) -> Answer:
         way = self._by_model[call.model]
-        lost: ServiceError = EngineDown("no replica answers")
-        for attempt in range(ATTEMPTS):
-            try:
-                async with asyncio.timeout(self._hold_s + self._answer_s):
-                    return await way.call(call, self._hold_s, again=attempt > 0)
-            except EngineLost as exc:
-                lost = exc
-            except TimeoutError as exc:
-                raise EngineSlow("the pool gave no answer in time") from exc
-        raise lost
+        try:
+            async with asyncio.timeout(self._hold_s + self._answer_s):
+                return await self._persistent(way, call)
+        except TimeoutError as exc:
+            raise EngineSlow("the pool gave no answer in time") from exc
+
+    async def _persistent(self, way: "_Way", call: Call) -> Answer:
+        """Nothing of the answer has come yet, so another replica may be tried."""
+        for attempt in range(ATTEMPTS - 1):
+            with suppress(EngineLost):
+                return await way.call(call, self._hold_s, again=attempt > 0)
+        return await way.call(call, self._hold_s, again=True)
 
     def cards(self) -> tuple[ModelCard, ...]:
         """From the settings: a listing must not wake a pool."""

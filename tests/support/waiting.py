@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 
 
 async def eventually(condition: Callable[[], object], within_s: float = 10) -> None:
     """Return as soon as `condition()` holds. Raises AssertionError when it never does."""
-    for _ in range(int(within_s / 0.005)):
-        if condition():
-            return
+    deadline = monotonic() + within_s
+    while not condition():
+        if monotonic() > deadline:
+            raise AssertionError(f"did not happen within {within_s} s")
         await asyncio.sleep(0.005)
-    raise AssertionError(f"did not happen within {within_s} s")

@@ -50,7 +50,7 @@ def chat(tokens: int, **more: Any) -> dict[str, Any]:
 
 def engine() -> int:
     """The process of the simulated engine itself."""
-    pids = processes.descendants(os.getpid())
+    pids = [pid for worker in workers() for pid in processes.descendants(worker)]
     (pid,) = [p for p in pids if "-m serve_app.engines.simulator" in processes.own_command(p)]
     return pid
 

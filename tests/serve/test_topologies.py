@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -80,9 +81,12 @@ async def test_headers_come_with_the_first_token(
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_hang_up_reaches_the_engine(
-    client: httpx.AsyncClient, simulator: Simulator, stream: bool
+    client: httpx.AsyncClient, simulator: Simulator, stream: bool, request: pytest.FixtureRequest
 ) -> None:
     """Whoever leaves takes the engine's work along, streamed or not."""
+    if os.environ.get("SERVE_APP_TEST_HAPROXY") and not stream:
+        known = "before the first byte HAProxy does not always pass a hang-up on in time"
+        request.applymarker(pytest.mark.xfail(reason=known, strict=False))
     simulator.fault(kind="stall", after_tokens=3, for_s=60)
     body = {**CHAT, "stream": stream}
     asking = asyncio.create_task(client.post("/v1/chat/completions", json=body))

@@ -20,6 +20,7 @@ from time import sleep
 import httpx
 from pydantic import ValidationError
 
+from serve_app import haproxy
 from serve_app.settings import Settings
 
 _GUARD = Path(__file__).with_name("engines") / "guard.py"
@@ -29,12 +30,7 @@ _GRACE_S = 90.0
 # The engine's threads share these cores with the service: Ray's usual niceness would starve it.
 _DEFAULTS = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
 _HAPROXY = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # After a reload HAProxy's old process keeps its callers' connections and may try replicas that
-    # have gone, again and again: one refusal is enough, and some more tries find one that lives.
-    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    **haproxy.FLAGS,
     "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
     # The log on the terminal, line by line, as without it.
     "RAY_SERVE_LOG_TO_STDERR": "1",

@@ -9,11 +9,12 @@ import re
 from pathlib import Path
 from statistics import median
 
+from serve_app import haproxy
+
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    **haproxy.FLAGS,
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
 }
 from serve_app.engines.process import free_port

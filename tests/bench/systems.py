@@ -17,6 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from serve_app.engines.process import free_port
+from serve_app.haproxy import FLAGS
 
 MODEL = "smollm2:135m"
 SLOTS = 64
@@ -197,12 +198,9 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
     """Ours, on HAProxy and the throughput flags as on a cluster."""
     if haproxy:
         os.environ |= {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            **FLAGS,
             "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-            "RAY_SERVE_HAPROXY_RETRIES": "10",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

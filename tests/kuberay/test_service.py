@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from serve_app import haproxy
 from serve_app.deployments import direct_options, gateway_options
 from serve_app.settings import GatewaySettings, Pool, Settings
 from tests.support.manifests import (
@@ -225,7 +226,7 @@ def test_no_replica_lives_on_the_head(service: RayService) -> None:
 def test_head_and_workers_agree_on_the_ingress(service: RayService) -> None:
     """HAProxy is chosen on each node, before Serve starts."""
     head = env(service.head["containers"][0])
-    assert head["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert head.items() >= haproxy.FLAGS.items()
     for group in service.groups:
         assert env(group.ray) == head
 

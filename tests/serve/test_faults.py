@@ -48,11 +48,22 @@ def chat(tokens: int, **more: Any) -> dict[str, Any]:
     return {"model": "smollm2:135m", "messages": MESSAGES, "max_tokens": tokens, **more}
 
 
-def engine() -> int:
-    """The process of the simulated engine itself."""
+def engines() -> list[int]:
+    """The processes of the simulated engines themselves."""
     pids = [pid for worker in workers() for pid in processes.descendants(worker)]
-    (pid,) = [p for p in pids if "-m serve_app.engines.simulator" in processes.own_command(p)]
+    return [p for p in pids if "-m serve_app.engines.simulator" in processes.own_command(p)]
+
+
+def engine() -> int:
+    (pid,) = engines()
     return pid
+
+
+def was_asked(engine: int) -> bool:
+    """Whether a chat has reached it."""
+    port = processes.command(engine).partition("--port ")[2].split()[0]
+    stats = httpx.get(f"http://127.0.0.1:{port}/_sim/stats", trust_env=False).json()
+    return PATH in stats["requests"]
 
 
 async def test_a_killed_engine_costs_only_the_streams_in_progress(
@@ -132,7 +143,7 @@ FEWER = {
     "initial_replicas": 2,
     "max_replicas": 2,
     "target_ongoing_requests": 8,
-    "downscale_delay_s": 8,  # not before the streams have begun
+    "downscale_delay_s": 15,  # not before the streams have begun
     "look_back_period_s": 1,
     "metrics_interval_s": 0.5,
 }
@@ -144,7 +155,10 @@ async def test_scaling_down_truncates_nothing(
 ) -> None:
     """A replica that must go finishes its streams first."""
     await asyncio.to_thread(serve.delete, "default")  # initial_replicas are for a new one
-    await asyncio.to_thread(deploy, **settings, autoscaling=FEWER)
+    enough = {**settings, "engine": {**SLOW, "slots": 4}}
+    await asyncio.to_thread(deploy, **enough, autoscaling=FEWER)
+    while not all(map(was_asked, engines())):  # HAProxy learns of a replica a little later
+        await client.post(PATH, json=chat(1))
     streams = await asyncio.gather(*(begun(client, 2000) for _ in range(4)))
     assert len(workers()) == 2
     await eventually(lambda: replicas().get("RUNNING") == 1, within_s=30)

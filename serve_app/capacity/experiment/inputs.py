@@ -15,13 +15,7 @@ from serve_app.settings import Pool, Settings
 
 SCENARIO = "scenario.json"
 
-# After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
-# request to a replica that may have gone. With Ray's defaults it tries the removed ones again and
-# again, for they look least loaded, and answers 500. So each refusal takes a server out of its
-# sight, and it tries often enough to come to one that lives.
 _RAY_FLAGS = {
-    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
-    "RAY_SERVE_HAPROXY_RETRIES": "10",
     # Of 30 s: here nobody else routes to the replicas.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     # The load generator goes first on the cores that both share: replicas that start must not make

@@ -1,0 +1,17 @@
+"""HAProxy before the replicas: Ray's flags for it, as the manifests and the README have them."""
+
+FLAGS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
+    # request to a replica that may have gone. With Ray's defaults it tries the removed ones again
+    # and again, for they look least loaded, and answers 500. So each refusal takes a server out of
+    # its sight, and it tries often enough to come to one that lives.
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    # Ray turns splicing on, and has no setting for it. Once HAProxy (2.8.25) has spliced a body
+    # that came apart from its head, as most clients send it, it watches the caller no more: until
+    # the first byte of the answer it does not see that the caller has gone, and the engine works
+    # for nobody. Ray writes this value as it stands into the section that must say no.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    no option splice-request",
+}

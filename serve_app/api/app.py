@@ -101,6 +101,7 @@ class Api:
             if isinstance(exc, asyncio.CancelledError):
                 raise
         finally:
+            request.answered()
             self._observer.ended(exchange)
 
     async def _answer(self, request: Request, send: Send, exchange: Exchange) -> None:

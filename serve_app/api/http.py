@@ -17,6 +17,9 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json; charset=utf-8"
 
+# Whoever sets it to `?1` has told Serve not to watch the caller.
+UNWATCHED = b"x-request-disconnect-disabled"
+
 
 class ClientGone(Exception):
     """The client hung up before its request was whole: nobody is left to answer."""
@@ -25,7 +28,7 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request: what handlers need of the ASGI scope. The last of equal headers counts."""
 
-    __slots__ = ("headers", "method", "path", "raw_path", "receive", "request_id")
+    __slots__ = ("_watch", "headers", "method", "path", "raw_path", "receive", "request_id")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -35,9 +38,28 @@ class Request:
         # Serve puts its request id there before us, and into the answer after us.
         self.request_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.receive = receive
+        self._watch: asyncio.Task[None] | None = None
+
+    def watch_caller(self) -> None:
+        """Where Serve does not: cancel the running task when the caller goes. For read bodies."""
+        if self.headers.get(UNWATCHED) == b"?1":
+            task = asyncio.current_task()
+            assert task
+            self._watch = asyncio.create_task(_cancel_at_hang_up(task, self.receive))
+
+    def answered(self) -> None:
+        """Nothing is cancelled any more."""
+        if self._watch:
+            self._watch.cancel()
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
+
+
+async def _cancel_at_hang_up(task: asyncio.Task[Any], receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:

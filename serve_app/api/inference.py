@@ -54,6 +54,7 @@ class Inference:
 
     async def __call__(self, request: Request, send: Send, exchange: Exchange) -> None:
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
+        request.watch_caller()
         payload = self._check(body, exchange)
         if (local := self.endpoint.local(payload)) is not None:
             exchange.status = 200

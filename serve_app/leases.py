@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from random import uniform
 from typing import Any
 
 from serve_app.crossing import (
@@ -27,7 +28,7 @@ from serve_app.listener import Listener
 # How long a free lease stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
 # After this, Serve chooses anew: a replica that is to go gets no further calls.
-MOST_AGE_S = 1.0
+MOST_AGE_S = 5.0
 _NOBODY = "no replica became ready in time"
 
 
@@ -36,7 +37,7 @@ class Lease:
 
     def __init__(self, channel: Channel, request: asyncio.Task[Exception | None]) -> None:
         self.channel = channel
-        self.born = _now()
+        self.old_at = _now() + MOST_AGE_S * uniform(0.5, 1)  # those of one burst not all at once
         # When Serve says that it is over, it is, though the connection may not know of it.
         self._request = request
         request.add_done_callback(lambda _: channel.close())
@@ -226,7 +227,7 @@ class Leases:
     def _give_back(self, lease: Lease) -> None:
         if lease.channel.closed:
             return
-        old = _now() - lease.born > MOST_AGE_S
+        old = _now() >= lease.old_at
         if old or not lease.shared or not lease.free:
             return lease.channel.close()  # in the middle of an answer: the replica stops it
         self._serve_next(lease)

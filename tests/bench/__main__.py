@@ -42,7 +42,7 @@ _WARM_UP = Task("warm-up", 8, 1.5, 8)
 _EMBEDDED_CLIENTS = 4
 _TASKS = {
     "instant": [Task(ONE, 1, 2, 16), Task(MANY, 32, 3, 16)],
-    "paced": [Task(PACED, 64, 4, 64)],
+    "paced": [Task(PACED, 64, 8, 64)],
     "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 6, 64)],
 }
 _SETTLE_S = 1.0  # what was paused catches up with its timers

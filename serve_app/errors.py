@@ -14,6 +14,7 @@
     ├── Overloaded                503  slots and queue are full: come back later
     └── EngineError               the engine's fault
         ├── EngineDown            503  not reachable within the bound
+        │   └── PoolDown          503  no replica became ready within the bound
         ├── EngineLost            502  no answer, or one that broke off
         ├── EngineSlow            504  no first token, or no end, within the bound
         └── EngineStartError      it can't be started at all
@@ -99,6 +100,10 @@ class EngineDown(EngineError):
     status = 503
     kind = "overloaded_error"
     retry_after_s = 2
+
+
+class PoolDown(EngineDown):
+    """There is no other replica to try."""
 
 
 class EngineLost(EngineError):

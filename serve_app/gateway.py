@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from ray import serve
@@ -17,7 +16,14 @@ from ray.serve.schema import ServeStatus
 
 from serve_app.dispatch import API_VERSION, ATTEMPTS
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded, ServiceError
+from serve_app.errors import (
+    EngineDown,
+    EngineLost,
+    EngineSlow,
+    Overloaded,
+    PoolDown,
+    ServiceError,
+)
 from serve_app.leases import Leases
 from serve_app.listener import Listener
 from serve_app.names import short_name
@@ -61,8 +67,12 @@ class GatewayDispatcher:
     async def _persistent(self, way: "_Way", call: Call) -> Answer:
         """Nothing of the answer has come yet, so another replica may be tried."""
         for attempt in range(ATTEMPTS - 1):
-            with suppress(EngineLost):
+            try:
                 return await way.call(call, self._hold_s, again=attempt > 0)
+            except PoolDown:
+                raise
+            except (EngineDown, EngineLost):
+                continue
         return await way.call(call, self._hold_s, again=True)
 
     def cards(self) -> tuple[ModelCard, ...]:
@@ -104,7 +114,7 @@ def handle_error(exc: Exception) -> ServiceError:
     if isinstance(exc, BackPressureError):
         return Overloaded("server busy, please try again: the pool's queue is full", 1)
     if isinstance(exc, DeploymentUnavailableError):
-        return EngineDown("the pool is not available")
+        return PoolDown("the pool is not available")
     return EngineLost("the replica was lost")
 
 

@@ -1,5 +1,7 @@
 """HAProxy before the replicas: Ray's flags for it, as the manifests and the README have them."""
 
+from shlex import quote
+
 FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -15,7 +17,17 @@ FLAGS = {
     # for nobody. Ray writes this value as it stands into the section that must say no.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    no option splice-request",
     # Ray has a Python process read a line of each request, to count what HAProxy's own exporter
-    # and our metrics count as well: a seventh of what a short request costs, on the same cores.
+    # and our metrics count as well: a tenth of what a short request costs, on the same cores.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares",
 }
+
+
+def main() -> None:
+    """`eval "$(python -m serve_app.haproxy)"`: for a shell that starts Ray or Serve itself."""
+    for name, value in FLAGS.items():
+        print(f"export {name}={quote(value)}")
+
+
+if __name__ == "__main__":
+    main()

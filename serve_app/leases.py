@@ -22,7 +22,7 @@ from serve_app.crossing import (
     encode_call,
 )
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineDown, EngineError, EngineLost, ServiceError
+from serve_app.errors import EngineError, EngineLost, PoolDown, ServiceError
 from serve_app.listener import Listener
 
 # How long a free lease stays open, counted by the autoscaler as a request that runs.
@@ -104,7 +104,7 @@ class Leases:
         """The answer of some replica. `fresh`: over a lease that no earlier call has used.
 
         `open_`: opens a lease for this call alone, with a replica that Serve chooses for it.
-        Raises EngineDown when no replica is there within `wait_s`, and what the replica raises.
+        Raises PoolDown when no replica is there within `wait_s`, and what the replica raises.
         """
         alone = open_ or (self._open if fresh else None)
         lease = await (self._alone(alone, wait_s) if alone else self._take(wait_s))
@@ -134,7 +134,7 @@ class Leases:
             async with asyncio.timeout(wait_s):
                 lease = await self._new(open_)
         except TimeoutError as exc:
-            raise EngineDown(_NOBODY) from exc
+            raise PoolDown(_NOBODY) from exc
         lease.shared = False
         return lease
 
@@ -147,7 +147,7 @@ class Leases:
                 return await waiter
         except TimeoutError as exc:
             self._withdraw(waiter, oldest=True)  # an opening as hopeless as this wait
-            raise EngineDown(_NOBODY) from exc
+            raise PoolDown(_NOBODY) from exc
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise

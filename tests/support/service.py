@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ import uvicorn
 
 from serve_app.api.build import build_api
 from serve_app.api.exchange import Exchange
+from serve_app.api.http import UNWATCHED
 from serve_app.dispatch import Admission, LocalDispatcher
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
@@ -124,7 +125,7 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
 
 
 class CancellingServer:
-    """Cancels a request whose caller hangs up, as Ray Serve does around each ASGI application."""
+    """Cancels a request whose caller hangs up, unless told not to, as Ray Serve does."""
 
     def __init__(self, api: Any) -> None:
         self._api = api
@@ -132,6 +133,10 @@ class CancellingServer:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self._api(scope, receive, send)
+        if (UNWATCHED, b"?1") in scope["headers"]:
+            with suppress(asyncio.CancelledError):
+                await self._api(scope, receive, send)
+            return None
         messages: asyncio.Queue[Any] = asyncio.Queue()
         request = asyncio.create_task(self._api(scope, messages.get, send))
         watch = asyncio.create_task(self._watch(receive, messages))

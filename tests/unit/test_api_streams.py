@@ -146,20 +146,22 @@ async def idle(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("unwatched", ["?1", "?0"])
 async def test_a_hang_up_reaches_the_engine(
-    service: Service, simulator: Simulator, stream: bool
+    service: Service, simulator: Simulator, stream: bool, unwatched: str
 ) -> None:
-    """A caller who leaves takes the engine's work along, streamed or not."""
+    """A caller who leaves takes the engine's work along, be it Serve that watches or the API."""
+    headers = {"x-request-disconnect-disabled": unwatched}
     long = {**body("/api/chat", stream), "options": {"num_predict": 4000}}
     long["options"] = {"num_predict": 4000}
     hurried = httpx.Timeout(5, read=0.3)
     if stream:
-        async with service.stream("POST", "/api/chat", json=long) as answer:
+        async with service.stream("POST", "/api/chat", json=long, headers=headers) as answer:
             await anext(answer.aiter_bytes())
     else:
         simulator.fault(kind="stall", after_tokens=1, for_s=30)
         with pytest.raises(httpx.ReadTimeout):
-            await service.post("/api/chat", json=long, timeout=hurried)
+            await service.post("/api/chat", json=long, headers=headers, timeout=hurried)
     await idle(simulator)
     assert simulator.stats()["aborts"] == 1
     await eventually(lambda: not service.noted.running)

@@ -13,17 +13,18 @@ LAYERS = [
     ["__main__", "settings_table"],
     ["application"],
     ["deployments"],
-    ["metrics", "replica", "gateway"],
+    ["metrics", "replica", "gateway", "ingress"],
     ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
     ["relay", "engines"],
     ["routing"],
     ["settings"],
-    ["names", "errors", "gotext"],
+    ["names", "errors", "gotext", "haproxy"],
 ]
 RAY = {
     "application.py",
     "deployments.py",
     "gateway.py",
+    "ingress.py",  # Serve's own extension point
     "metrics.py",
     "capacity/policy.py",  # Ray's own autoscaling policy, in virtual time
     "capacity/watch.py",  # what a live Ray Serve is doing

@@ -30,8 +30,10 @@ RUN apt-get update \
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --chmod=755 kuberay/image/ray /opt/shim/ray
 COPY --chmod=644 kuberay/image/path.sh /etc/profile.d/path.sh
-# In a container the service is there for those outside of it.
-ENV PATH=/opt/shim:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+# In a container the service is there for those outside of it. Two arenas: each of Ray's many threads
+# would keep memory of its own.
+ENV MALLOC_ARENA_MAX=2 \
+    PATH=/opt/shim:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     RAY_SERVE_DEFAULT_HTTP_HOST=0.0.0.0 \

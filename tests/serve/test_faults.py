@@ -12,8 +12,10 @@ import pytest
 from ray import serve
 
 from tests.support import processes
+from tests.support.fronts import behind_haproxy
 from tests.support.waiting import eventually
 
+pytestmark = behind_haproxy
 MESSAGES = [{"role": "user", "content": "tell me more"}]
 SLOW = {
     "kind": "simulated",
@@ -21,11 +23,6 @@ SLOW = {
     "simulated": {"decode_tokens_per_s": 100, "answer_tokens": 9999},
 }
 PATH = "/v1/chat/completions"
-
-
-slow = pytest.mark.skipif(
-    not os.environ.get("SERVE_APP_TEST_HAPROXY"), reason="half a minute: under HAProxy only"
-)
 
 
 @pytest.fixture(scope="module", params=["direct", "gateway"])
@@ -123,7 +120,6 @@ def workers() -> list[int]:
     return [p for p in pids if processes.command(p).startswith("ray::ServeReplica:default:pool")]
 
 
-@slow
 async def test_a_killed_replica_leaves_no_answer_that_looks_whole(
     client: httpx.AsyncClient,
 ) -> None:
@@ -149,7 +145,6 @@ FEWER = {
 }
 
 
-@slow
 async def test_scaling_down_truncates_nothing(
     client: httpx.AsyncClient, deploy, settings: dict[str, Any]
 ) -> None:

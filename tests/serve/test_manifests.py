@@ -12,14 +12,12 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from tests.support import monitoring
+from tests.support.fronts import behind_haproxy
 from tests.support.manifests import Object, RayService, ray_services, rendered
 from tests.support.service import Simulator, start_simulator
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("SERVE_APP_TEST_HAPROXY"),
-    reason="the manifests run under HAProxy: SERVE_APP_TEST_HAPROXY=1",
-)
+pytestmark = behind_haproxy
 SHAPES = ["base", "overlays/cpu", "overlays/scale-to-zero", "overlays/pools"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from serve_app.capacity.experiment import report
 from serve_app.capacity.experiment.document import Heading, Paragraph, Table, html_page, markdown
 from serve_app.capacity.experiment.plots import Picture, main_picture
-from tests.unit.capacity.experiment import recorded
+from tests.capacity.experiment import recorded
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from serve_app.capacity.commands import capacity
 from serve_app.capacity.measured import Measured, Sweep
 from serve_app.capacity.records import Run, write_run
 from serve_app.capacity.slo import Slo
-from tests.unit.capacity.test_plan import GOOD
+from tests.capacity.test_plan import GOOD
 
 SCENARIO = """\
 service:

@@ -5,7 +5,7 @@ import pytest
 
 from serve_app.capacity.experiment.summary import findings
 from serve_app.capacity.records import Outcome, Record
-from tests.unit.capacity.experiment import recorded
+from tests.capacity.experiment import recorded
 
 
 def test_a_run_is_summed_up() -> None:

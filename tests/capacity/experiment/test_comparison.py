@@ -10,7 +10,7 @@ from serve_app.capacity.experiment.comparison import Group
 from serve_app.capacity.experiment.recording import read, read_all
 from serve_app.capacity.records import RecordError, write_run
 from serve_app.capacity.samples import SAMPLES
-from tests.unit.capacity.experiment import recorded
+from tests.capacity.experiment import recorded
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from serve_app.capacity.samples import read_samples
 from serve_app.capacity.simulate.validate import validate
 from serve_app.capacity.slo import Slo
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "serve_app" / "capacity" / "examples"
 SWEEP = EXAMPLES / "modelled-gpu" / "sweep"
 RUNS = sorted(file.parent for file in EXAMPLES.rglob(RUN))

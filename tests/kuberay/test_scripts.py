@@ -113,6 +113,14 @@ def test_a_model_that_is_missing_fails_the_pod(tmp_path: Path) -> None:
         node.stop()
 
 
+def test_a_server_that_can_not_start_fails_the_pod(node: Node, tmp_path: Path) -> None:
+    """Its own words come before."""
+    (tmp_path / "bin" / "ollama").write_text("#!/bin/sh\necho no such driver >&2; exit 1\n")
+    code, output = node.run("pull.sh", free_port())
+    assert code == 1
+    assert output.splitlines() == ["no such driver", "ollama serve has ended by itself"]
+
+
 async def test_a_model_that_is_lost_is_named_by_the_probe(tmp_path: Path) -> None:
     """Gone from the cache after the pull: in events that people read."""
     node = Node(tmp_path, "absent:1b")

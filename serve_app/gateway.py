@@ -65,13 +65,18 @@ class GatewayDispatcher:
             raise EngineSlow("the pool gave no answer in time") from exc
 
     async def _persistent(self, way: "_Way", call: Call) -> Answer:
-        """Nothing of the answer has come yet, so another replica may be tried."""
+        """Nothing of the answer has come yet, so another replica may be tried.
+
+        A replica that says EngineDown has waited for its engine already: one more try, elsewhere.
+        """
         for attempt in range(ATTEMPTS - 1):
             try:
                 return await way.call(call, self._hold_s, again=attempt > 0)
             except PoolDown:
                 raise
-            except (EngineDown, EngineLost):
+            except EngineDown:
+                break
+            except EngineLost:
                 continue
         return await way.call(call, self._hold_s, again=True)
 
@@ -100,7 +105,7 @@ class _Way:
         self._leases = Leases(listener, handle.lend.remote, handle_error)
 
     async def call(self, call: Call, wait_s: float, again: bool) -> Answer:
-        if self._by_session and call.affinity:
+        if self._by_session and call.affinity and not again:  # else the same replica again
             handle = self._handle.options(session_id=call.affinity)
             return await self._leases.call(call, wait_s, open_=handle.lend.remote)
         return await self._leases.call(call, wait_s, fresh=again)

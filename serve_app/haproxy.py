@@ -16,8 +16,8 @@ FLAGS = {
     # the first byte of the answer it does not see that the caller has gone, and the engine works
     # for nobody. Ray writes this value as it stands into the section that must say no.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    no option splice-request",
-    # Ray has a Python process read a line of each request, to count what HAProxy's own exporter
-    # and our metrics count as well: a tenth of what a short request costs, on the same cores.
+    # Ray has a Python process read a line of each request: a tenth of what a short request costs,
+    # on the same cores. HAProxy's own exporter counts by server, and our metrics by model.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares",
 }

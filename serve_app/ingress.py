@@ -5,6 +5,7 @@ costs. Told not to, it calls the API at once, and the API watches with one task 
 """
 
 from ray import serve
+from ray.serve._private.constants import RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
 from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,12 +14,15 @@ from serve_app.api.http import UNWATCHED
 
 
 def middlewares() -> list[Middleware]:
-    """For `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, which Serve's own proxies read too."""
+    """For `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, which Serve's own proxies read too.
+
+    Only where the application shares uvicorn's event loop: from another it can't watch.
+    """
     try:
         serve.get_replica_context()
     except RayServeException:
         return []
-    return [Middleware(Unwatched)]
+    return [] if RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD else [Middleware(Unwatched)]
 
 
 class Unwatched:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 from random import uniform
 from typing import Any
 
@@ -27,7 +28,8 @@ from serve_app.listener import Listener
 
 # How long a free lease stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
-# After this, Serve chooses anew: a replica that is to go gets no further calls.
+# After this, and some after half of it, Serve chooses anew: a replica that is to go gets no further
+# calls.
 MOST_AGE_S = 5.0
 _NOBODY = "no replica became ready in time"
 
@@ -165,7 +167,9 @@ class Leases:
             self._opening.pop(0 if oldest else -1).cancel()
 
     def _begin_opening(self) -> None:
-        task = asyncio.create_task(self._open_one())
+        # Not as a part of the caller's request: when that is cancelled, Serve cancels what it asked
+        # for, and the lease may serve another by then.
+        task = asyncio.create_task(self._open_one(), context=Context())
         self._opening.append(task)
 
     async def _open_one(self) -> None:

@@ -57,8 +57,9 @@ class Request:
 
 
 async def _cancel_at_hang_up(task: asyncio.Task[Any], receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    with suppress(Exception):  # whatever it can't be received from is gone as well
+        while (await receive())["type"] != "http.disconnect":
+            pass
     task.cancel()
 
 

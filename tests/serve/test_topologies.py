@@ -104,6 +104,22 @@ async def test_a_hang_up_reaches_the_engine(
     assert simulator.stats()["in_flight"] == 0
 
 
+async def test_who_hangs_up_while_waiting_never_reaches_the_engine(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    """Both slots are taken; when they are free again nobody works for those who left."""
+    simulator.fault(kind="stall", after_tokens=1, for_s=1, times=2)
+    body = {**CHAT, "stream": False}
+    served = [asyncio.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(2)]
+    await eventually(lambda: simulator.stats()["in_flight"] == 2)
+    waiting = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+    assert (await client.get("/api/version")).status_code == 200  # it has had time to arrive
+    waiting.cancel()
+    assert [answer.status_code for answer in await asyncio.gather(*served)] == [200, 200]
+    assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert simulator.reached == {"/v1/chat/completions": 3}
+
+
 async def test_too_many_are_refused_in_their_dialect(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:

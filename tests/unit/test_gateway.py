@@ -73,6 +73,14 @@ async def test_a_request_is_not_tried_for_ever() -> None:
     assert [replica.calls for replica in replicas] == [1, 1, 1, 0]
 
 
+async def test_a_replica_without_its_engine_is_not_the_last_word_but_once() -> None:
+    """Each has waited for its engine already: the caller does not wait three times."""
+    replicas = [Replica(EngineDown(f"number {number}")) for number in range(3)]
+    with pytest.raises(EngineDown, match="number 1"):
+        await ask(*replicas)
+    assert [replica.calls for replica in replicas] == [1, 1, 0]
+
+
 async def test_slow_engines_are_not_asked_again() -> None:
     """It may be the request itself that takes so long."""
     second = Replica()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -276,6 +277,23 @@ async def test_a_fresh_lease_is_one_of_its_own(
     await read(await pool.call(CALL, 5))
     await read(await pool.call(CALL, 5, fresh=True))
     assert len(serve.requests) == 2
+
+
+async def test_an_opening_is_no_part_of_the_request_that_began_it(
+    new_pool: Callable[..., Pool], listener: Listener
+) -> None:
+    """Serve cancels what a cancelled request had asked for, whoever uses it by then."""
+    _, serve = new_pool()
+    request: ContextVar[str] = ContextVar("request", default="nobody's")
+    seen: list[str] = []
+
+    def open_(*where: Any) -> "asyncio.Task[None]":
+        seen.append(request.get())
+        return serve.lend(*where)
+
+    request.set("mine")
+    await read(await Leases(listener, open_, failure).call(CALL, 5))
+    assert seen == ["nobody's"]
 
 
 async def test_a_stuck_opening_starves_nobody_else(

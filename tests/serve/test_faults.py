@@ -139,7 +139,7 @@ FEWER = {
     "initial_replicas": 2,
     "max_replicas": 2,
     "target_ongoing_requests": 8,
-    "downscale_delay_s": 15,  # not before the streams have begun
+    "downscale_delay_s": 10,  # not before the streams have begun
     "look_back_period_s": 1,
     "metrics_interval_s": 0.5,
 }
@@ -154,7 +154,7 @@ async def test_scaling_down_truncates_nothing(
     await asyncio.to_thread(deploy, **enough, autoscaling=FEWER)
     while not all(map(was_asked, engines())):  # HAProxy learns of a replica a little later
         await client.post(PATH, json=chat(1))
-    streams = await asyncio.gather(*(begun(client, 2000) for _ in range(4)))
+    streams = await asyncio.gather(*(begun(client, 1500) for _ in range(4)))
     assert len(workers()) == 2
     await eventually(lambda: replicas().get("RUNNING") == 1, within_s=30)
     assert not any(stream.done() for stream in streams)

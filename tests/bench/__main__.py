@@ -43,7 +43,7 @@ _EMBEDDED_CLIENTS = 4
 _TASKS = {
     "instant": [Task(ONE, 1, 2, 16), Task(MANY, 32, 3, 16)],
     "paced": [Task(PACED, 64, 8, 64)],
-    "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 6, 64)],
+    "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 15, 64)],
 }
 _SETTLE_S = 1.0  # what was paused catches up with its timers
 _PACE = 100.0  # tokens per second of one stream

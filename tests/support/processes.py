@@ -1,20 +1,32 @@
 """Processes as the kernel sees them."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
 
+def _parents() -> dict[int, int]:
+    """Of every process. (`/proc/PID/task/TID/children` may omit some while others end.)"""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            stat = (folder / "stat").read_text().rpartition(")")[2]
+            found[int(folder.name)] = int(stat.split()[1])
+    return found
+
+
 def children(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(p) for task in tasks for p in (task / "children").read_text().split()]
-    except OSError:
-        return []
+    return [child for child, parent in _parents().items() if parent == pid]
 
 
 def descendants(pid: int) -> list[int]:
-    return [p for child in children(pid) for p in (child, *descendants(child))]
+    parents = _parents()
+
+    def below(top: int) -> list[int]:
+        return [p for child in parents if parents[child] == top for p in (child, *below(child))]
+
+    return below(pid)
 
 
 def alive(pid: int) -> bool:
@@ -35,7 +47,11 @@ def gone(pids: Iterable[int], within_s: float = 10) -> bool:
 
 
 def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    """Its command line, "" when it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def own_command(pid: int) -> str:

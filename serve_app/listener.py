@@ -21,9 +21,7 @@ class Listener:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Channel(self._greet, HEADER_BYTES + _TOKEN_BYTES), self.host, 0
-        )
+        self._server = await loop.create_server(self._stranger, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def expect(self) -> tuple[bytes, asyncio.Future[Channel]]:

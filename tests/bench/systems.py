@@ -18,6 +18,8 @@ from typing import Any
 
 from serve_app.engines.process import free_port
 from serve_app.haproxy import FLAGS
+from tests.support.processes import command as command_line
+from tests.support.processes import descendants
 
 MODEL = "smollm2:135m"
 SLOTS = 64
@@ -89,21 +91,11 @@ def _addresses(lines: Any, kind: str) -> tuple[str, str]:
 
 def processes(pid: int) -> dict[int, str]:
     """The process and all below it, with their command lines."""
-    found = {}
-    for each in _tree(pid):
-        with suppress(OSError):
-            line = Path(f"/proc/{each}/cmdline").read_bytes()
-            found[each] = line.replace(b"\0", b" ").decode()
-    return found
+    return {each: line for each in _tree(pid) if (line := command_line(each))}
 
 
 def _tree(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        below = [int(p) for task in tasks for p in (task / "children").read_text().split()]
-    except OSError:
-        return []
-    return [pid, *(p for child in below for p in _tree(child))]
+    return [pid, *descendants(pid)]
 
 
 def _cpu_s(pid: int) -> float:

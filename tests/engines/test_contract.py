@@ -344,8 +344,10 @@ async def test_attach_waits_for_a_model_that_somebody_else_pulls() -> None:
         waiting = asyncio.create_task(engine.ready())
         await eventually(lambda: simulator.stats()["requests"].get("/api/tags"))
         async with aiohttp.ClientSession() as session:
+            assert not waiting.done()
             await (await session.post(f"{simulator.url}/api/pull", json={"model": "late"})).read()
         await waiting
+        assert [card.name for card in engine.status.models] == ["late:latest"]
     simulator.stop()
 
 
@@ -395,6 +397,7 @@ async def test_a_slow_start_is_waited_for(fake_ollama: Path) -> None:
     """Within its bound an engine may take its time."""
     async with running(ollama(fake_ollama, "slow")) as engine:
         await engine.ready()
+        assert (engine.status.state, engine.status.restarts) == (State.READY, 0)
 
 
 async def test_an_early_exit_is_told_in_its_own_words(fake_ollama: Path) -> None:

@@ -40,7 +40,6 @@ _HAPROXY = {
     "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
     # The log on the terminal, line by line, as without it.
     "RAY_SERVE_LOG_TO_STDERR": "1",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     # Nobody else routes to this one machine: a moment, not half a minute, for HAProxy to notice.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
 }

@@ -14,11 +14,12 @@ from serve_app.api.app import Api
 from serve_app.api.build import build_api, guard
 from serve_app.gateway import GatewayDispatcher
 from serve_app.lending import Lender
-from serve_app.metrics import EngineGauges, RequestLog, ServeObserver
+from serve_app.metrics import EngineGauges, ServeObserver
 from serve_app.replica import Replica
+from serve_app.request_log import RequestLog, spare_access_records
 from serve_app.settings import Pool, Settings
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.llm")
 
 
 @serve.deployment
@@ -36,7 +37,7 @@ class DirectPool:
         self._replica = Replica(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._replica.start()
         observer = _observer(self._settings)
-        _spare_the_collector()
+        _settle()
         return build_api(self._settings, dispatcher, observer, self._replica.stop)
 
     async def check_health(self) -> None:
@@ -53,7 +54,7 @@ class WorkerPool:
         # Serve awaits it: a replica is running when its engine is ready.
         self._replica = Replica(settings, pool, EngineGauges().show)
         self._lender = Lender(await self._replica.start(), settings.gateway.join_ms / 1000)
-        _spare_the_collector()
+        _settle()
 
     async def lend(self, host: str, port: int, token: bytes) -> None:
         """Answer the calls of the gateway that listens there, see `lending`."""
@@ -79,19 +80,20 @@ class Gateway:
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         dispatcher = GatewayDispatcher(self._settings, self._pools, host)
         await dispatcher.start()
-        _spare_the_collector()
+        _settle()
         return build_api(self._settings, dispatcher, _observer(self._settings), dispatcher.stop)
 
 
-def _spare_the_collector() -> None:
+def _settle() -> None:
     """What is there when a replica is ready stays: Ray alone has brought half a million objects,
     and each full collection would hold up every stream while it looks at them."""
     gc.collect()
     gc.freeze()
+    spare_access_records()
 
 
 def _observer(settings: Settings) -> ServeObserver:
-    log = RequestLog(logger, settings.log_format == "json") if settings.request_log else None
+    log = RequestLog(settings.log_format == "json") if settings.request_log else None
     return ServeObserver(log)
 
 

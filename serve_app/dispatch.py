@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
 from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
 
@@ -77,7 +78,7 @@ class LocalDispatcher:
     async def _bounded(self, call: Call) -> Answer:
         deadline = asyncio.get_running_loop().time() + self._generation_timeout_s
         try:
-            async with asyncio.timeout_at(deadline):
+            with Deadline(deadline):
                 answer = await self._once_more_if_it_died(call)
         except TimeoutError as exc:
             raise EngineSlow("the generation took longer than the service allows") from exc

@@ -14,6 +14,7 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeStatus
 
+from serve_app.deadline import Deadline
 from serve_app.dispatch import API_VERSION, ATTEMPTS
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import (
@@ -59,7 +60,7 @@ class GatewayDispatcher:
     async def send(self, call: Call) -> Answer:
         way = self._by_model[call.model]
         try:
-            async with asyncio.timeout(self._hold_s + self._answer_s):
+            with Deadline.after(self._hold_s + self._answer_s):
                 return await self._persistent(way, call)
         except TimeoutError as exc:
             raise EngineSlow("the pool gave no answer in time") from exc

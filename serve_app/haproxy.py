@@ -19,6 +19,9 @@ FLAGS = {
     # Ray has a Python process read a line of each request: a tenth of what a short request costs,
     # on the same cores. HAProxy's own exporter counts by server, and our metrics by model.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # Under the throughput flags Ray holds back a thousand lines of a replica's log, its warnings
+    # too, however long that takes. Ours come together by themselves, see `request_log.py`.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares",
 }
 

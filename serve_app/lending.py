@@ -21,6 +21,7 @@ from serve_app.crossing import (
     decode_call,
     encode_failure,
 )
+from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, ServiceError
 
@@ -108,7 +109,7 @@ class Lender:
 async def _next(channel: Channel) -> tuple[bytes, bytes]:
     """Raises ChannelClosed when the gateway has left, with or without a word."""
     try:
-        async with asyncio.timeout(_IDLE_S):
+        with Deadline.after(_IDLE_S):
             return await channel.receive()
     except TimeoutError as exc:
         raise ChannelClosed("the gateway is silent") from exc

@@ -1,15 +1,14 @@
-"""Metrics and the request log, through Ray Serve. Ray adds deployment, replica and application."""
+"""Metrics, through Ray Serve. Ray adds deployment, replica and application."""
 
 import asyncio
-import logging
 from collections import Counter
 from typing import Any
 
-from ray._private.log import INTERNAL_TIMESTAMP_LOG_KEY
 from ray.serve import metrics
 
 from serve_app.api.exchange import Exchange
 from serve_app.engines.base import EngineStatus
+from serve_app.request_log import RequestLog
 
 # Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
@@ -27,7 +26,7 @@ class ServeObserver:
     a token. Histograms can't be told as sums.
     """
 
-    def __init__(self, log: "RequestLog | None") -> None:
+    def __init__(self, log: RequestLog | None) -> None:
         self._log = log
         outcome: Any = (*_LABELS, "outcome")
         self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
@@ -66,7 +65,7 @@ class ServeObserver:
         self._running -= 1
         self._count(exchange)
         if self._log and not exchange.quiet:
-            self._log.write(exchange)
+            self._log.add(exchange)
 
     def _count(self, exchange: Exchange) -> None:
         model, dialect = exchange.model, exchange.dialect
@@ -101,39 +100,6 @@ class ServeObserver:
         again = bool(self._running or sums)  # once more after the last: the gauge is 0 then
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_TELL_S, self._tell) if again else None
-
-
-class RequestLog:
-    """One line a request, to the handlers of Serve's logger.
-
-    The record is made here: `Logger.info` looks for its caller on the stack and makes a record
-    through Ray's factory, which takes as long as sending a stream's head.
-    """
-
-    def __init__(self, logger: logging.Logger, as_json: bool) -> None:
-        self._logger = logger
-        self._as_json = as_json
-
-    def write(self, exchange: Exchange) -> None:
-        if not self._logger.isEnabledFor(logging.INFO):
-            return
-        record = logging.LogRecord(
-            self._logger.name, logging.INFO, __file__, 0, _line(exchange), None, None, "write"
-        )
-        if self._as_json:
-            record.__dict__ |= exchange.fields()
-        record.__dict__[INTERNAL_TIMESTAMP_LOG_KEY] = int(record.created * 1e9)
-        self._logger.handle(record)
-
-
-def _line(exchange: Exchange) -> str:
-    ttft = "-" if exchange.ttft is None else f"{1000 * exchange.ttft:.0f}"
-    tokens = "-" if exchange.usage.generated is None else exchange.usage.generated
-    return (
-        f"{exchange.method} {exchange.printable_path} {exchange.status} {exchange.outcome} "
-        f"key={exchange.key_name or '-'} model={exchange.model or '-'} ttft_ms={ttft} "
-        f"ms={1000 * exchange.seconds:.0f} tokens={tokens}"
-    )
 
 
 class EngineGauges:

@@ -1,11 +1,11 @@
 """Engine bytes to client bytes, undecoded; and the proof that an answer is whole."""
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer
 from serve_app.errors import EngineLost, EngineSlow, ServiceError
 
@@ -95,7 +95,7 @@ async def relay_stream(
     tail, lines, last = Tail(), Lines(), b""
     error: ServiceError | None = None
     try:
-        async with asyncio.timeout_at(answer.deadline):
+        with Deadline(answer.deadline):
             async for piece in answer.body:
                 on_piece()
                 piece = lines.whole(piece)
@@ -123,7 +123,7 @@ async def relay_stream(
 async def read_whole(answer: Answer) -> bytes:
     """The whole body of an answer that is not streamed. Raises EngineLost, EngineSlow."""
     try:
-        async with asyncio.timeout_at(answer.deadline):
+        with Deadline(answer.deadline):
             return b"".join([piece async for piece in answer.body])
     except TimeoutError as exc:
         raise EngineSlow("the generation took longer than the service allows") from exc

@@ -102,6 +102,7 @@ class Api:
                 raise
         finally:
             request.answered()
+            exchange.end()
             self._observer.ended(exchange)
 
     async def _answer(self, request: Request, send: Send, exchange: Exchange) -> None:

@@ -25,6 +25,7 @@ class Exchange:
 
     __slots__ = (
         "dialect",
+        "ended",
         "first",
         "gaps",
         "key_name",
@@ -57,6 +58,7 @@ class Exchange:
         self.first = 0.0  # when the first piece of the body came; 0 before
         self.last = 0.0
         self.pieces = 0
+        self.ended = 0.0
         self.quiet = False  # a probe: no line in the log
         self.gaps: list[float] = []
 
@@ -69,6 +71,9 @@ class Exchange:
             self.gaps.append(now - self.last)
         self.last = now
         self.pieces += 1
+
+    def end(self) -> None:
+        self.ended = perf_counter()
 
     def failed(self, exc: ServiceError) -> None:
         self.outcome = _outcome(exc)
@@ -85,8 +90,12 @@ class Exchange:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
-        return perf_counter() - self.started
+        return self.ended - self.started
+
+    @property
+    def age(self) -> float:
+        """Seconds since it ended."""
+        return perf_counter() - self.ended
 
     def fields(self) -> dict[str, object]:
         """For a structured log line; times in milliseconds."""

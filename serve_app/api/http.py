@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from serve_app.deadline import Deadline
 from serve_app.errors import BadRequest, BodyTimeout, BodyTooLarge
 
 Scope = MutableMapping[str, Any]
@@ -75,7 +76,7 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
     if length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)
     try:
-        async with asyncio.timeout(timeout_s):
+        with Deadline.after(timeout_s):
             return await _collect(request.receive, max_bytes)
     except TimeoutError as exc:
         raise BodyTimeout(f"the request body did not arrive within {timeout_s:g} s") from exc

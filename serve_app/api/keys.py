@@ -9,7 +9,7 @@ from time import monotonic
 
 from serve_app.errors import SettingsError
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.llm")
 
 CHECK_EVERY_S = 1.0
 

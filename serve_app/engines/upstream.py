@@ -1,8 +1,8 @@
 """The hot path to an engine: bytes through undecoded."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable
 
+from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient, Response
 from serve_app.errors import EngineSlow
@@ -61,7 +61,7 @@ async def first_token(call: Call, sending: Awaitable[Answer], timeout_s: float) 
     if not call.stream:
         return await sending
     try:
-        async with asyncio.timeout(timeout_s):
+        with Deadline.after(timeout_s):
             return await sending
     except TimeoutError as exc:
         raise EngineSlow(f"the engine gave no first token within {timeout_s:g} s") from exc

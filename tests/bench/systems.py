@@ -196,7 +196,6 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
     if haproxy:
         os.environ |= {
             **FLAGS,
-            "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),

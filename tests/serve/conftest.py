@@ -18,7 +18,6 @@ from serve_app.engines.process import free_port
 if os.environ.get("SERVE_APP_TEST_HAPROXY"):
     os.environ |= {
         **haproxy.FLAGS,
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

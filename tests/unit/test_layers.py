@@ -13,12 +13,12 @@ LAYERS = [
     ["__main__", "settings_table"],
     ["application"],
     ["deployments"],
-    ["metrics", "replica", "gateway", "ingress"],
+    ["metrics", "request_log", "replica", "gateway", "ingress"],
     ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
     ["relay", "engines"],
     ["routing"],
     ["settings"],
-    ["names", "errors", "gotext", "haproxy"],
+    ["names", "errors", "gotext", "haproxy", "deadline"],
 ]
 RAY = {
     "application.py",
@@ -26,6 +26,7 @@ RAY = {
     "gateway.py",
     "ingress.py",  # Serve's own extension point
     "metrics.py",
+    "request_log.py",  # its handlers
     "capacity/policy.py",  # Ray's own autoscaling policy, in virtual time
     "capacity/watch.py",  # what a live Ray Serve is doing
 }

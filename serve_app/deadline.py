@@ -1,0 +1,103 @@
+"""`asyncio.timeout_at` for what every request passes: a tenth of a second coarser, and cheaper.
+
+asyncio starts and stops a timer of the event loop for each, and the four of a short request took a
+twentieth of a replica's time. Here those of the same tick are one set, and one timer looks which
+sets are due.
+"""
+
+import asyncio
+import math
+import threading
+from contextvars import Context
+from types import TracebackType
+from typing import Self
+
+_TICK_S = 0.1
+
+
+class Deadline:
+    """Cancels what runs inside once `at` has passed, and raises TimeoutError in its place.
+
+    `at`: seconds on the event loop's clock; None: never.
+    """
+
+    __slots__ = ("_cancelling", "_expired", "_task", "_tick", "_wheel")
+
+    def __init__(self, at: float | None) -> None:
+        self._tick = None if at is None else math.ceil(at / _TICK_S)
+        self._expired = False
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        return cls(asyncio.get_running_loop().time() + seconds)
+
+    def __enter__(self) -> None:
+        if self._tick is None:
+            return
+        task = asyncio.current_task()
+        assert task
+        self._task, self._cancelling = task, task.cancelling()
+        self._wheel = _wheel()
+        self._wheel.add(self, self._tick)
+
+    def expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._tick is None:
+            return
+        if not self._expired:
+            return self._wheel.remove(self, self._tick)
+        others = self._task.uncancel() > self._cancelling
+        if kind is asyncio.CancelledError and not others:
+            raise TimeoutError from exc
+
+
+class _Wheel:
+    """The deadlines of one event loop, by tick."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._due: dict[int, set[Deadline]] = {}
+        self._turning = False
+
+    def add(self, deadline: Deadline, tick: int) -> None:
+        self._due.setdefault(tick, set()).add(deadline)
+        if not self._turning:
+            self._turn_later()
+
+    def remove(self, deadline: Deadline, tick: int) -> None:
+        due = self._due[tick]
+        due.discard(deadline)
+        if not due:
+            del self._due[tick]
+
+    def _turn_later(self) -> None:
+        self._turning = True
+        self.loop.call_later(_TICK_S, self._turn, context=Context())  # nobody's in particular
+
+    def _turn(self) -> None:
+        now = self.loop.time() / _TICK_S
+        for tick in [tick for tick in self._due if tick <= now]:
+            for deadline in self._due.pop(tick):
+                deadline.expire()
+        self._turning = False
+        if self._due:
+            self._turn_later()
+
+
+_here = threading.local()
+
+
+def _wheel() -> _Wheel:
+    loop = asyncio.get_running_loop()
+    wheel: _Wheel | None = getattr(_here, "wheel", None)
+    if wheel is None or wheel.loop is not loop:
+        wheel = _here.wheel = _Wheel(loop)
+    return wheel

@@ -19,7 +19,7 @@ from serve_app.replica import Replica
 from serve_app.request_log import RequestLog, spare_access_records
 from serve_app.settings import Pool, Settings
 
-logger = logging.getLogger("ray.serve.llm")
+logger = logging.getLogger("ray.serve")
 
 
 @serve.deployment

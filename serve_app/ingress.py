@@ -47,10 +47,10 @@ def _prepared(headers: Headers) -> Headers:
     """Serve watches each caller for a hang-up with two tasks and a queue: a tenth of what a short
     request costs. Told not to, it calls the API at once, which watches with one task of its own.
     An id of ours is cheaper than Serve's, which looks for one and appends it on its own."""
-    headers = [*headers, (UNWATCHED, b"?1")]  # the last one counts
-    if not any(name == _ID for name, _ in headers):
-        headers.insert(0, (_ID, os.urandom(16).hex().encode()))
-    return headers
+    if not dict(headers).get(_ID):
+        own = (_ID, os.urandom(16).hex().encode())
+        headers = [own, *(header for header in headers if header[0] != _ID)]
+    return [*headers, (UNWATCHED, b"?1")]  # the last one counts
 
 
 def _join_writes(send: Any) -> None:

@@ -2,28 +2,29 @@
 
 import asyncio
 from collections import Counter
+from contextvars import Context
 from typing import Any
 
 from ray.serve import metrics
 
 from serve_app.api.exchange import Exchange
 from serve_app.engines.base import EngineStatus
-from serve_app.request_log import RequestLog
+from serve_app.request_log import Ended, RequestLog
 
 # Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
 GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 
-_TELL_S = 1.0
+_TELL_S = 0.1
 _LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
 
 
 class ServeObserver:
-    """Counts every exchange and writes its log line.
+    """Counts every exchange and writes its log line: all of a tenth of a second together.
 
-    Counts are told to Ray once in `_TELL_S`, as sums: telling each one costs more than relaying
-    a token. Histograms can't be told as sums.
+    Counts are told to Ray as sums: telling each one costs more than relaying a token. Histograms
+    can't be, but one after the other they cost a third of what they do between two requests.
     """
 
     def __init__(self, log: RequestLog | None) -> None:
@@ -53,19 +54,40 @@ class ServeObserver:
             }.items()
         }
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
+        self._ended: list[Ended] = []
         self._running = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def began(self, exchange: Exchange) -> None:
         self._running += 1
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TELL_S, self._tell)
+            self._tell_later()
 
     def ended(self, exchange: Exchange) -> None:
         self._running -= 1
-        self._count(exchange)
-        if self._log and not exchange.quiet:
-            self._log.add(exchange)
+        self._ended.append(Ended.now(exchange))
+
+    def close(self) -> None:
+        if self._ended:
+            self._tell()
+
+    def _tell_later(self) -> None:
+        # Not in a caller's context: Serve would write its id into every line.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_TELL_S, self._tell, context=Context())
+
+    def _tell(self) -> None:
+        self._timer = None
+        ended, self._ended = self._ended, []
+        for each in ended:
+            self._count(each.exchange)
+        self._tell_sums()
+        self._in_flight.set(self._running)
+        self._tasks.set(len(asyncio.all_tasks()))
+        if self._log:
+            self._log.write(ended)
+        if self._running or ended:  # once more after the last: the gauge is 0 then
+            self._tell_later()
 
     def _count(self, exchange: Exchange) -> None:
         model, dialect = exchange.model, exchange.dialect
@@ -87,19 +109,13 @@ class ServeObserver:
             if number and number > 0:
                 self._sums[name, model, dialect, ""] += number
 
-    def _tell(self) -> None:
-        self._timer = None
-        self._in_flight.set(self._running)
-        self._tasks.set(len(asyncio.all_tasks()))
+    def _tell_sums(self) -> None:
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
             labels = {"model": model, "dialect": dialect}
             if name == "requests":
                 labels["outcome"] = outcome
             self._counters[name].inc(number, labels)
-        again = bool(self._running or sums)  # once more after the last: the gauge is 0 then
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_TELL_S, self._tell) if again else None
 
 
 class EngineGauges:

@@ -10,7 +10,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown
 from serve_app.settings import Pool, Settings
 
-logger = logging.getLogger("ray.serve.llm")
+logger = logging.getLogger("ray.serve")
 
 
 class Replica:

@@ -1,33 +1,42 @@
 """The request log: one line for each exchange, through the handlers of Serve's logger."""
 
-import asyncio
 import logging
 import time
-from contextvars import Context
+from collections.abc import Sequence
 from logging.handlers import MemoryHandler, RotatingFileHandler
+from typing import Any, NamedTuple, Self
 
 from ray._private.log import INTERNAL_TIMESTAMP_LOG_KEY
-from ray.serve._private.constants import SERVE_LOG_REQUEST_ID, SERVE_LOGGER_NAME
+from ray.serve._private import constants, replica
+from ray.serve.context import _get_serve_request_context
 
-from serve_app.api.exchange import Exchange
+from serve_app.api.exchange import Exchange, printable
 
-_EVERY_S = 0.1
-
-logger = logging.getLogger("ray.serve.llm")
-_serve_logger = logging.getLogger(SERVE_LOGGER_NAME)
+logger = logging.getLogger(constants.SERVE_LOGGER_NAME)
 
 
 def spare_access_records() -> None:
-    """Have Serve's own INFO unsaid in this process: it makes a record of each request before it
-    finds that nobody wants it. Ours goes on: through a child of its logger, to the same handlers.
+    """Serve's replica makes a record of each request before it finds that nobody wants it: as
+    costly as relaying a token. What else it says of itself at INFO, once it runs, is unsaid too.
     """
-    if _serve_logger.level == logging.INFO:
-        logger.setLevel(logging.INFO)
-        _serve_logger.setLevel(logging.WARNING)
+    if not logger.isEnabledFor(logging.DEBUG):
+        replica.logger = logging.getLogger(f"{constants.SERVE_LOGGER_NAME}.replica")
+        replica.logger.setLevel(logging.WARNING)
+
+
+class Ended(NamedTuple):
+    """An exchange that has ended, and what Serve knows of the request."""
+
+    exchange: Exchange
+    served: Any
+
+    @classmethod
+    def now(cls, exchange: Exchange) -> Self:
+        return cls(exchange, _get_serve_request_context())
 
 
 class RequestLog:
-    """Writes the lines of each tenth of a second together.
+    """Writes the lines of several exchanges together.
 
     A record that goes its usual way takes as long as a stream's head: its maker looks for its
     caller on the stack, and a rotating file looks for its own name on the disk.
@@ -35,33 +44,29 @@ class RequestLog:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._waiting: list[Exchange] = []
 
-    def add(self, exchange: Exchange) -> None:
-        """For an exchange that has ended."""
-        if not self._waiting:
-            # Not in the caller's context: Serve would write its id into every line.
-            asyncio.get_running_loop().call_later(_EVERY_S, self.write, context=Context())
-        self._waiting.append(exchange)
-
-    def write(self) -> None:
-        exchanges, self._waiting = self._waiting, []
+    def write(self, ended: Sequence[Ended]) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        records = [self._record(exchange) for exchange in exchanges]
-        for handler in _serve_logger.handlers:
+        records = [self._record(*each) for each in ended if not each.exchange.quiet]
+        for handler in logger.handlers:
             _handle(handler, records)
 
-    def _record(self, exchange: Exchange) -> logging.LogRecord:
+    def _record(self, exchange: Exchange, served: Any) -> logging.LogRecord:
         record = logging.LogRecord(
             logger.name, logging.INFO, __file__, 0, _line(exchange), None, None, "write"
         )
         ended = time.time() - exchange.age
         record.created, record.msecs = ended, ended % 1 * 1000
-        record.__dict__[INTERNAL_TIMESTAMP_LOG_KEY] = int(ended * 1e9)
-        record.__dict__[SERVE_LOG_REQUEST_ID] = exchange.request_id
+        fields: dict[str, object] = {
+            INTERNAL_TIMESTAMP_LOG_KEY: int(ended * 1e9),
+            constants.SERVE_LOG_REQUEST_ID: printable(served.request_id),
+        }
         if self._as_json:
-            record.__dict__ |= exchange.fields()
+            fields |= exchange.fields()
+            fields[constants.SERVE_LOG_ROUTE] = served.route
+            fields[constants.SERVE_LOG_APPLICATION] = served.app_name
+        record.__dict__ |= fields
         return record
 
 
@@ -69,10 +74,14 @@ def _handle(handler: logging.Handler, records: list[logging.LogRecord]) -> None:
     """What `handler.handle` does with each; to Serve's log file in one write."""
     if isinstance(handler, MemoryHandler) and isinstance(handler.target, RotatingFileHandler):
         handler.flush()  # what was said before
-        _append(handler.target, [record for record in records if handler.filter(record)])
-    else:
-        for record in records:
-            handler.handle(record)
+        records = [record for record in records if handler.filter(record)]
+        handler = handler.target
+        try:
+            return _append(handler, records)
+        except Exception:
+            pass  # one by one: each says on its own what is wrong with it
+    for record in records:
+        handler.handle(record)
 
 
 def _append(file: RotatingFileHandler, records: list[logging.LogRecord]) -> None:
@@ -94,7 +103,7 @@ def _line(exchange: Exchange) -> str:
     ttft = "-" if exchange.ttft is None else f"{1000 * exchange.ttft:.0f}"
     tokens = "-" if exchange.usage.generated is None else exchange.usage.generated
     return (
-        f"{exchange.method} {exchange.printable_path} {exchange.status} {exchange.outcome} "
+        f"{exchange.method} {printable(exchange.path)} {exchange.status} {exchange.outcome} "
         f"key={exchange.key_name or '-'} model={exchange.model or '-'} ttft_ms={ttft} "
         f"ms={1000 * exchange.seconds:.0f} tokens={tokens}"
     )

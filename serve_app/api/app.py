@@ -82,6 +82,7 @@ class Api:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._on_shutdown()
+        self._observer.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, request: Request, send: Send) -> None:

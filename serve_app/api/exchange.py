@@ -83,12 +83,6 @@ class Exchange:
         return self.first - self.started if self.first else None
 
     @property
-    def printable_path(self) -> str:
-        """Nothing in it can begin a line or colour a terminal."""
-        path = self.path[:200]
-        return path if path.isprintable() else path.encode("unicode_escape").decode()
-
-    @property
     def seconds(self) -> float:
         return self.ended - self.started
 
@@ -101,7 +95,7 @@ class Exchange:
         """For a structured log line; times in milliseconds."""
         return {
             "method": self.method,
-            "path": self.printable_path,
+            "path": printable(self.path),
             "status": self.status,
             "outcome": str(self.outcome),
             "dialect": self.dialect,
@@ -114,6 +108,12 @@ class Exchange:
             "generated_tokens": self.usage.generated,
             "cached_tokens": self.usage.cached,
         }
+
+
+def printable(text: str) -> str:
+    """A caller's own words, for a log: nothing in them can begin a line or colour a terminal."""
+    text = text[:200]
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _outcome(exc: ServiceError) -> Outcome:
@@ -130,3 +130,6 @@ class Observer(Protocol):
     def began(self, exchange: Exchange) -> None: ...
 
     def ended(self, exchange: Exchange) -> None: ...
+
+    def close(self) -> None:
+        """There will be no more."""

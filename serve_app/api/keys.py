@@ -9,7 +9,7 @@ from time import monotonic
 
 from serve_app.errors import SettingsError
 
-logger = logging.getLogger("ray.serve.llm")
+logger = logging.getLogger("ray.serve")
 
 CHECK_EVERY_S = 1.0
 

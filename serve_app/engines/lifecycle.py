@@ -21,7 +21,7 @@ from serve_app.engines.base import Answer, Call, EngineStatus, ModelCard, State
 from serve_app.engines.process import Process
 from serve_app.errors import EngineDown, EngineError, EngineStartError, ServiceError, SettingsError
 
-logger = logging.getLogger("ray.serve.llm")
+logger = logging.getLogger("ray.serve")
 
 START_ATTEMPTS = 3
 PROBE_EVERY_S = 2.0

@@ -14,7 +14,7 @@ from serve_app.engines.lifecycle import Facts, Phases
 from serve_app.errors import EngineLost, EngineStartError, SettingsError
 from serve_app.names import full_name, short_name
 
-logger = logging.getLogger("ray.serve.llm")
+logger = logging.getLogger("ray.serve")
 
 POLL_S = 0.05
 WAITING_EVERY_S = 10.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serve_app.errors import EngineStartError
 
-logger = logging.getLogger("ray.serve.llm")
+logger = logging.getLogger("ray.serve")
 
 _GUARD = str(Path(__file__).with_name("guard.py"))
 _LAST_LINES = 20

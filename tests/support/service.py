@@ -85,6 +85,9 @@ class Noted:
         self.running -= 1
         self.ended_exchanges.append(exchange)
 
+    def close(self) -> None:
+        pass
+
     @property
     def last(self) -> Exchange:
         return self.ended_exchanges[-1]

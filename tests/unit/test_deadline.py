@@ -1,6 +1,7 @@
 """Coarse deadlines end what runs inside, and only that."""
 
 import asyncio
+import math
 
 import pytest
 
@@ -33,9 +34,11 @@ async def test_what_ends_in_time_is_left_alone() -> None:
     await asyncio.sleep(0)
 
 
-async def test_none_is_never() -> None:
-    with Deadline(None):
-        await asyncio.sleep(0)
+@pytest.mark.parametrize("at", [None, math.inf])
+async def test_never_is_never(at: float | None) -> None:
+    """Also after the ticks of others have passed."""
+    with Deadline(at), pytest.raises(TimeoutError), Deadline.after(0.01):
+        await asyncio.Event().wait()
 
 
 async def test_the_inner_of_two_is_told_from_the_outer() -> None:

@@ -38,6 +38,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def close(self) -> None:
+        pass
+
     def pause_reading(self) -> None:
         pass
 
@@ -56,9 +59,11 @@ class App:
         self.headers = scope["headers"]
         if self._reads:
             await receive()
-        for message in self._messages:
-            await send(message)
-        self.done.set()
+        try:
+            for message in self._messages:
+                await send(message)
+        finally:
+            self.done.set()
 
 
 async def exchange(app: App, request: bytes) -> list[bytes]:
@@ -110,6 +115,12 @@ async def test_100_continue_is_not_held() -> None:
     assert writes[1].endswith(b"\r\n\r\nall")
 
 
+async def test_a_failure_after_the_head_is_no_answer() -> None:
+    """HAProxy makes a 502 of the closed connection; a head alone would be half a success."""
+    app = App([HEAD, HEAD])  # uvicorn raises at the second
+    assert await exchange(app, get()) == []
+
+
 async def test_serve_need_not_watch_nor_make_an_id() -> None:
     app = App(WHOLE)
     await exchange(app, get(headers="x-request-disconnect-disabled: ?0\r\n"))
@@ -122,3 +133,10 @@ async def test_a_callers_own_id_stays() -> None:
     app = App(WHOLE)
     await exchange(app, get(headers="X-Request-Id: mine\r\n"))
     assert [value for name, value in app.headers if name == b"x-request-id"] == [b"mine"]
+
+
+async def test_an_empty_id_is_none() -> None:
+    app = App(WHOLE)
+    await exchange(app, get(headers="X-Request-Id:\r\n"))
+    (own,) = [value for name, value in app.headers if name == b"x-request-id"]
+    assert len(own) == 32

@@ -92,7 +92,7 @@ def _blocks(
     yield Heading("Each run")
     for group in groups:
         for run in group.runs:
-            yield Paragraph(f"{group.name}: `{_beside(run.folder, folder)}/report.html`")
+            yield Paragraph(f"{group.name}: `{_beside(run.folder, folder)}/report.md`")
             yield from warnings(run.findings)
     yield from appendix(groups[0].runs[0].inputs, command)
 

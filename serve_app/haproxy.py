@@ -2,6 +2,24 @@
 
 from shlex import quote
 
+# Ray writes this value as it stands into HAProxy's section of defaults, so it can carry lines that
+# Ray has no setting for.
+_RETRY_ON = "\n    ".join(
+    [
+        # A replica that went away before the first byte, killed or in the moment in which it ends:
+        # the request is asked of another. Tokens cost time; they do not do anything twice.
+        "conn-failure empty-response",
+        # HAProxy sends again only what it had as a whole, and most clients send the body of a
+        # request apart from its head.
+        "option http-buffer-request",
+        "timeout http-request 30s",
+        # With splicing, which Ray turns on, HAProxy (2.8.25) watches a caller no more once it has
+        # spliced a body that came apart: until the first byte of the answer it does not see that
+        # the caller has gone, and the engine works for nobody.
+        "no option splice-request",
+    ]
+)
+
 FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -11,11 +29,9 @@ FLAGS = {
     # its sight, and it tries often enough to come to one that lives.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
-    # Ray turns splicing on, and has no setting for it. Once HAProxy (2.8.25) has spliced a body
-    # that came apart from its head, as most clients send it, it watches the caller no more: until
-    # the first byte of the answer it does not see that the caller has gone, and the engine works
-    # for nobody. Ray writes this value as it stands into the section that must say no.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure\n    no option splice-request",
+    "RAY_SERVE_HAPROXY_RETRY_ON": _RETRY_ON,
+    # The largest request that HAProxy can send again, head and body; 16 KiB by default.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     # Ray has a Python process read a line of each request: a tenth of what a short request costs,
     # on the same cores. HAProxy's own exporter counts by server, and our metrics by model.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",

@@ -11,8 +11,10 @@ import pytest
 from ray import serve
 
 from tests.support import processes
+from tests.support.fronts import behind_haproxy
 from tests.support.waiting import eventually
 
+pytestmark = behind_haproxy
 MESSAGES = [{"role": "user", "content": "tell me more"}]
 SLOW = {"decode_tokens_per_s": 50}
 ZERO = {"min_replicas": 0, "max_replicas": 1, "downscale_to_zero_delay_s": 600}

@@ -9,6 +9,8 @@ from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
 
 # A request that kills its engine each time must not do so for ever.
 ATTEMPTS = 3
+# A killed engine may take calls until the kernel has closed its listener.
+_DYING_S = 0.05
 API_VERSION = "0.33.0"
 
 
@@ -76,7 +78,7 @@ class LocalDispatcher:
         return answer
 
     async def _bounded(self, call: Call) -> Answer:
-        deadline = asyncio.get_running_loop().time() + self._generation_timeout_s
+        deadline = _now() + self._generation_timeout_s
         try:
             with Deadline(deadline):
                 answer = await self._once_more_if_it_died(call)
@@ -97,19 +99,29 @@ class LocalDispatcher:
 
     async def _persistent(self, call: Call) -> Answer:
         """Nothing of the answer has come yet, so an engine that went away may be tried again."""
-        for _ in range(ATTEMPTS - 1):
+        lost, patience = 0, 0.0
+        while True:
+            error: EngineDown | EngineLost
             try:
                 return await self._engine.send(call)
-            except (EngineDown, EngineLost) as exc:
-                await self._engine_back(exc)
-        return await self._engine.send(call)
+            except EngineDown as exc:  # it has not seen the call
+                error = exc
+            except EngineLost as exc:
+                lost += 1
+                if lost == ATTEMPTS:
+                    raise
+                error, patience = exc, 0.0
+                await asyncio.sleep(_DYING_S)
+            patience = patience or _now() + self._wait_s
+            await self._engine_back(error, patience)
 
-    async def _engine_back(self, lost: EngineDown | EngineLost) -> None:
+    async def _engine_back(self, error: EngineDown | EngineLost, patience: float) -> None:
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout_at(patience):
                 await self._engine.ready()
+                await asyncio.sleep(0)  # out of patience though it says that it is ready
         except TimeoutError:
-            raise lost from None
+            raise error from None
 
     def cards(self) -> tuple[ModelCard, ...]:
         return self._engine.status.models
@@ -122,6 +134,10 @@ class LocalDispatcher:
         if status.state is State.READY:
             return ""
         return f"engine {status.state}: {status.detail}".rstrip(": ")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _read(answer: Answer) -> bytes:

@@ -32,6 +32,9 @@ FLAGS = {
     "RAY_SERVE_HAPROXY_RETRY_ON": _RETRY_ON,
     # The largest request that HAProxy can send again, head and body; 16 KiB by default.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    # After a reload the old process ends after 120 s, with all of its streams, unless told: above
+    # the longest answer and the longest wait for a pool's first replica (600 and 300 s).
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "960",
     # Ray has a Python process read a line of each request: a tenth of what a short request costs,
     # on the same cores. HAProxy's own exporter counts by server, and our metrics by model.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",

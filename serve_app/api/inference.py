@@ -6,7 +6,7 @@ import orjson
 
 from serve_app.api.dialect import Bounds, Endpoint, Payload
 from serve_app.api.exchange import Exchange, Outcome
-from serve_app.api.http import JSON, Headers, Request, Send, read_body, send_body, send_json
+from serve_app.api.http import Request, Send, read_body, send_body, send_json
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineLost, NotFound, ServiceError
 from serve_app.names import ModelNames, short_name
@@ -131,7 +131,7 @@ class Inference:
             client = answer.status < 500
             exchange.outcome = Outcome.CLIENT_ERROR if client else Outcome.UPSTREAM_ERROR
         exchange.status = answer.status
-        await send_body(send, answer.status, body, _with_type(answer.headers))
+        await send_body(send, answer.status, body, list(answer.headers))
 
     def _prove(self, body: bytes, exchange: Exchange) -> None:
         """Raise EngineLost unless the answer says itself that it is finished."""
@@ -142,7 +142,3 @@ class Inference:
         if not end.whole:
             raise EngineLost("the engine ended the answer before it was complete")
         exchange.usage = end.usage
-
-
-def _with_type(headers: tuple[tuple[bytes, bytes], ...]) -> Headers:
-    return list(headers) if headers else [(b"content-type", JSON)]

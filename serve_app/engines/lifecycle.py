@@ -168,7 +168,6 @@ class Lifecycle:
                 self._gained(facts)
                 await self._until_lost(process, http)
         finally:
-            self._lost(self._detail or "it ended")
             if process:
                 await process.stop()
 
@@ -229,6 +228,7 @@ class Lifecycle:
             if end.done() and process:
                 self._lost(f"it exited with code {end.result()}: {process.last_words}")
         finally:
+            self._lost(self._detail or "it ended")  # who asks whether it is ready shall wait
             self._client = None
             await _cancel(watching, end)
 

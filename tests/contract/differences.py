@@ -1,5 +1,6 @@
 """Every deliberate difference between this service and Ollama, and why. There are no others:
 `test_front_door.py` asks every recorded request and finds either Ollama's answer or one of these.
+(What the engines that we bring leave out of Ollama stands in their own tests, `tests/engines`.)
 """
 
 import re
@@ -65,9 +66,14 @@ STATUS = (
 OTHER = {
     "text/plain errors": "404 and 405 are JSON in the dialect of the path: clients parse errors",
     "charset": "our own answers always say `; charset=utf-8`, Ollama's only sometimes",
+    "words": "of an error that the service finds itself: its own, and in Ollama's form",
+    "framing": "a whole answer has a Content-Length where Ollama sends what is over 2 KB in chunks",
+    "end of line": "Ollama's compatible routes end some of their JSON with one; ours do not",
     "model": "an answer echoes the canonical name, whatever spelling was asked for",
     "max_completion_tokens": "Ollama ignores it; here it bounds the answer as OpenAI says it does",
     "413": "Ollama reads bodies of any size; here `max_body_mib` bounds them",
 }
 # The engine before which these are asked can't show them; a real one does.
 NO_EYES = "native_(chat|generate)_images_.*|openai_chat_image_data"
+# A state that the service does not have: its models stay loaded.
+UNLOADED = "native_ps_(empty|after_unload)"

@@ -42,7 +42,7 @@ FAULTS: dict[str, dict[str, Any]] = {
         "error": "server busy, please try again.  maximum pending requests exceeded",
     },
 }
-SERVED = r"(error_)?(native|openai|anthropic)_|trouble_(engine_killed_(?!idle)|token_repeat|busy)_"
+SERVED = r"(error_)?(native|openai|anthropic)_|trouble_(engine_killed_(?!idle)|token_repeat_|busy_)"
 
 OPTIONS = (
     "--models=smollm2:135m,smollm2-tools,smollm2-embed",
@@ -124,11 +124,11 @@ async def ask(port: int, method: str, path: str, body: bytes) -> Reply:
 async def read(reader: asyncio.StreamReader, method: str) -> Reply:
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
     headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-    told = dict(headers)
-    if "Transfer-Encoding" in told:
+    told = {name.lower(): value for name, value in headers}
+    if "transfer-encoding" in told:
         chunks = [chunk async for chunk in read_chunks(reader)]
     else:
-        size = 0 if method == "HEAD" else int(told["Content-Length"])
+        size = 0 if method == "HEAD" else int(told.get("content-length", 0))
         chunks = [(await reader.readexactly(size)).decode()] if size else []
     return Reply(int(first.split()[1]), headers, chunks)
 

@@ -69,11 +69,11 @@ async def test_an_interrupted_run_keeps_what_it_saw(
     to_all: bool, target: Target, tmp_path: Path
 ) -> None:
     """Ctrl-C reaches k6 and its keeper alike, SIGTERM the keeper alone: the records are there."""
-    process = generators.start_k6(target, tmp_path / "run", **SHORT, RATE=20, HOLD="1h")
     lines = tmp_path / "run" / LINES
-    await eventually(lambda: lines.exists() and lines.read_bytes(), within_s=60)
-    os.killpg(process.pid, signal.SIGINT) if to_all else process.terminate()
-    process.communicate(timeout=60)
+    with generators.start_k6(target, tmp_path / "run", **SHORT, RATE=20, HOLD="1h") as process:
+        await eventually(lambda: lines.exists() and lines.read_bytes(), within_s=60)
+        os.killpg(process.pid, signal.SIGINT) if to_all else process.terminate()
+        process.communicate(timeout=60)
     run, records = read_run(tmp_path / "run")
     assert run.tool == "k6"
     assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}

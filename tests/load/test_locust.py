@@ -46,11 +46,11 @@ async def test_an_interrupted_run_keeps_what_it_saw(
 ) -> None:
     """By Ctrl-C or by Kubernetes: what is in progress is finished, the records are there."""
     endless = replace(BRIEF, shape="constant:level=10,hold=1h")
-    process = generators.start_locust(target, endless, tmp_path / "run")
-    await eventually((tmp_path / "run" / REQUESTS).exists, within_s=60)
-    await eventually(lambda: (tmp_path / "run" / REQUESTS).read_bytes(), within_s=60)
-    process.send_signal(end)
-    process.communicate(timeout=60)
+    with generators.start_locust(target, endless, tmp_path / "run") as process:
+        await eventually((tmp_path / "run" / REQUESTS).exists, within_s=60)
+        await eventually(lambda: (tmp_path / "run" / REQUESTS).read_bytes(), within_s=60)
+        process.send_signal(end)
+        process.communicate(timeout=60)
     _, records = read_run(tmp_path / "run")
     assert {record.outcome for record in records} == {Outcome.OK}
     assert len(records) == paced.reached["/v1/chat/completions"]
@@ -58,7 +58,8 @@ async def test_an_interrupted_run_keeps_what_it_saw(
 
 def test_what_cannot_be_asked_ends_at_once(target: Target, tmp_path: Path) -> None:
     """With exit code 2 and a sentence that shows how."""
-    wrong = generators.start_locust(target, BRIEF, tmp_path / "run", "--shape=wave:level=1")
-    output, _ = wrong.communicate(timeout=60)
+    mistake = "--shape=wave:level=1"
+    with generators.start_locust(target, BRIEF, tmp_path / "run", mistake) as wrong:
+        output, _ = wrong.communicate(timeout=60)
     assert wrong.returncode == 2
     assert "there is no shape 'wave'" in output

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from serve_app.capacity.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 Result = tuple[Run, list[Record]]
+Started = AbstractContextManager[subprocess.Popen[str]]
 
 
 def reference(target: Target, scenario: Scenario) -> Result:
@@ -21,13 +25,12 @@ def reference(target: Target, scenario: Scenario) -> Result:
 
 
 def locust(target: Target, scenario: Scenario, folder: Path, *more: str) -> Result:
-    start_locust(target, scenario, folder, *more).communicate(timeout=120)
+    with start_locust(target, scenario, folder, *more) as process:
+        process.communicate(timeout=120)
     return read_run(folder)
 
 
-def start_locust(
-    target: Target, scenario: Scenario, folder: Path, *more: str
-) -> subprocess.Popen[str]:
+def start_locust(target: Target, scenario: Scenario, folder: Path, *more: str) -> Started:
     options = {**scenario.options(), "host": target.base_url, "records": folder}
     options |= {"dialect": target.dialect, "timeout_s": target.timeout_s, "model": target.model}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -44,14 +47,12 @@ def k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Result
 def run_k6(
     target: Target, folder: Path, script: str = "soak", **env: Any
 ) -> "subprocess.CompletedProcess[str]":
-    process = start_k6(target, folder, script, **env)
-    output, _ = process.communicate(timeout=120)
+    with start_k6(target, folder, script, **env) as process:
+        output, _ = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, output, "")
 
 
-def start_k6(
-    target: Target, folder: Path, script: str = "soak", **env: Any
-) -> subprocess.Popen[str]:
+def start_k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Started:
     """In a process group of its own, as a terminal starts it."""
     settings = {
         "BASE_URL": target.base_url,
@@ -64,8 +65,9 @@ def start_k6(
     return _start([*command, f"k6/{script}.js", "-q"], settings)
 
 
-def _start(command: list[str], env: dict[str, Any]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def _start(command: list[str], env: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, **{name: str(value) for name, value in env.items()}},
@@ -74,6 +76,14 @@ def _start(command: list[str], env: dict[str, Any]) -> subprocess.Popen[str]:
         text=True,
         process_group=0,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
 
 
 def _beside(name: str) -> str:

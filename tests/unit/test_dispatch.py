@@ -1,11 +1,13 @@
-"""Admission: slots in order of arrival, a bounded queue, then 503."""
+"""Admission: slots in order of arrival, a bounded queue, then 503. Another try of what was lost."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
-from serve_app.dispatch import Admission
-from serve_app.errors import Overloaded
+from serve_app.dispatch import ATTEMPTS, Admission, LocalDispatcher
+from serve_app.engines.base import Answer, Call, EngineStatus, State
+from serve_app.errors import EngineDown, EngineLost, Overloaded
 from tests.support.service import Simulator, serving
 
 CHAT = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}]}
@@ -97,3 +99,64 @@ async def test_a_hang_up_while_a_slot_is_handed_over_gives_it_back(ticks: int) -
         entered()  # it had the slot before it was cancelled
     async with asyncio.timeout(1):
         (await admission.enter())()
+
+
+class Dying:
+    """An engine that fails as told, then answers; `back` when it is ready again."""
+
+    status = EngineStatus(State.READY)
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.back = asyncio.Event()
+        self.back.set()
+
+    async def send(self, call: Call) -> Answer:
+        if self.failures:
+            raise self.failures.pop(0)
+        return Answer(200, (), _nothing())
+
+    async def ready(self) -> None:
+        await self.back.wait()
+
+    async def stop(self) -> None:
+        pass
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for piece in ():
+        yield piece
+
+
+DOWN, LOST = EngineDown("it refuses connections"), EngineLost("it closed the connection")
+
+
+async def send(engine: Dying, wait_s: float = 9) -> int:
+    dispatcher = LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
+    answer = await dispatcher.send(Call("/api/chat", "m", b"{}", stream=False))
+    answer.close()
+    return answer.status
+
+
+@pytest.mark.parametrize("failures", [[LOST, LOST, DOWN, DOWN], [DOWN] * 9, [DOWN, LOST, DOWN]])
+async def test_a_call_outlives_the_engine_that_it_came_to(failures: list[Exception]) -> None:
+    """While a killed engine goes, it takes calls and drops them, then refuses: all in one death."""
+    assert await send(Dying(*failures)) == 200
+
+
+async def test_a_call_that_kills_its_engine_does_not_do_so_for_ever() -> None:
+    """Lost with it so many times, it is given up."""
+    engine = Dying(*[LOST] * 9)
+    with pytest.raises(EngineLost):
+        await send(engine)
+    assert len(engine.failures) == 9 - ATTEMPTS
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_waiting_for_an_engine_has_a_bound(is_back: bool) -> None:
+    """Whether it is away, or says that it is there and refuses."""
+    engine = Dying(*[DOWN] * 100_000)
+    if not is_back:
+        engine.back.clear()
+    with pytest.raises(EngineDown):
+        await send(engine, wait_s=0.02)

@@ -15,6 +15,19 @@ def test_defaults_make_one_direct_pool() -> None:
     assert [pool.models for pool in settings.all_pools] == [("smollm2:135m",)]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"autoscaling": {"min_replicas": 0}},
+        {"pools": [{"name": "a", "models": "x"}, {"name": "b", "models": "y"}]},
+        {"pools": [{"name": "a", "routing": "session"}]},
+    ],
+)
+def test_what_one_hop_can_not_do_needs_the_gateway(arguments: dict[str, Any]) -> None:
+    """A pool that may be empty, several of them, sessions."""
+    assert Settings.model_validate(arguments).resolved_topology == "gateway"
+
+
 def test_arguments_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Ray calls it: `model_validate` of what `serve run` was given."""
     monkeypatch.setenv("SERVE_APP_MODELS", "a, b:1")

@@ -1,5 +1,5 @@
 # One image for head, workers and load generators: `make image`.
-#   make image EXTRAS=load       with Locust and k6
+#   make image EXTRAS=load       with Locust and k6; its tag ends in -load
 #   make image EXTRAS=embedded   with the embedded engine, for `docker run` without an Ollama
 # BASE: any slim Debian with Python 3.11 or newer.
 ARG BASE=python:3.12.8-slim-bookworm
@@ -8,6 +8,8 @@ FROM ${BASE} AS dependencies
 ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml .
+# What pyproject.toml names is exact; what that brings along floats within its bounds, for a list of
+# it would be stale at the next bump. To have the very same image again, keep it by its digest.
 # From pyproject.toml alone, so that a change of code leaves this layer as it is. Dropped again:
 # pip, which nothing uses at run time, and Ray's Java. A pip.conf may come as a build secret.
 # hadolint ignore=DL3013,DL3042

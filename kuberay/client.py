@@ -7,17 +7,20 @@ print(api.get_ray_service_status("llm").diagnosis.state)
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from kuberay.access.api_server import ApiServer
 from kuberay.access.connection import connect
 from kuberay.access.objects import RAY_SERVICES, Objects, Server
 from kuberay.access.rehearsal import Rehearsal
-from kuberay.changes import manifests
-from kuberay.changes.edits import Change, Proposal, previous_spec, propose, scaled
+from kuberay.changes import clusters, manifests, upgrades
+from kuberay.changes.bounds import makes_new_cluster
+from kuberay.changes.edits import Change, Proposal, propose, scaled
 from kuberay.changes.manifests import Applied
+from kuberay.changes.notes import previous_spec
 from kuberay.errors import Conflict
 from kuberay.status.diagnosis import Diagnosis, diagnose
 from kuberay.status.observed import Observed
@@ -104,21 +107,58 @@ class RayServiceApi:
 
     def deploy_ray_service(self, documents: list[Object]) -> Iterator[Applied]:
         """Apply manifests in their order, as `kubectl apply -f` does."""
-        return (manifests.apply(self.objects, each) for each in documents)
+        for each in documents:
+            yield from manifests.apply(self.objects, each)
 
     def propose_change(self, name: str, change: Change) -> Proposal:
-        """What `change` would do now; nothing is sent. Raises ChangeError."""
-        return propose(self.get_ray_service(name), change)
+        """What `change` would do now; nothing is changed. Raises ChangeError, Invalid.
+
+        Where it makes a new cluster, that one begins as large as the present one is.
+        """
+        return self._propose(self.get_ray_service(name), change)
 
     def propose_rollback(self, name: str) -> Proposal:
         """Back to the spec before the last change; once more leads forward again."""
         live = self.get_ray_service(name)
-        spec = previous_spec(live)
-        return propose(live, lambda _: spec)
+        return self._propose(live, upgrades.restored(previous_spec(live)))
+
+    def _propose(self, live: Object, change: Change) -> Proposal:
+        proposal = self._filled(live, propose(live, change))
+        spec = proposal.after
+        if not makes_new_cluster(proposal.before, spec):
+            drifted = clusters.drifted(self.objects, live, spec)
+            return replace(proposal, clusters=tuple(drifted))
+        view = look(self.objects, proposal.name)
+        if upgrades.keeps_active(view, spec):
+            return proposal
+        return propose(live, upgrades.begun(spec, partial(upgrades.size_now, view)))
+
+    def _filled(self, live: Object, proposal: Proposal) -> Proposal:
+        """With what the API server fills in where a manifest leaves it out: that is no change."""
+        if not proposal.changes_spec:
+            return proposal
+        patch = {"spec": proposal.patch["spec"]}
+        filled = self.objects.patch(RAY_SERVICES, proposal.name, patch, dry_run=True)["spec"]
+        return propose(live, lambda _: filled)
 
     def patch_ray_service(self, proposal: Proposal) -> Object:
-        """Send just what was proposed. The operator writes the status all the time: where only
-        that has changed meanwhile it is sent again. Raises Conflict where the spec has."""
+        """Send what was proposed: the spec, then its bounds to the clusters that stay.
+
+        In this order a refused spec has changed nothing, and no cluster forbids pods whose replicas
+        Serve still wants. What Serve wants before the cluster allows it waits for a moment, where
+        Ray's autoscaler asks again every second or five.
+        """
+        if not proposal.changes_spec:
+            live = self.get_ray_service(proposal.name)
+        else:
+            live = self._patch(proposal)
+        if not makes_new_cluster(proposal.before, live["spec"]):
+            clusters.mend(self.objects, live)
+        return live
+
+    def _patch(self, proposal: Proposal) -> Object:
+        """The operator writes the status all the time: where only that has changed meanwhile it is
+        sent again. Raises Conflict where the spec has."""
         patch = proposal.patch
         for _ in range(_CONFLICTS):
             try:

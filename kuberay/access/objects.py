@@ -9,6 +9,7 @@ from kuberay.access.api_server import Request, Stream
 from kuberay.errors import ApiError, ConfigurationError, Expired, NotFound, ServerFailure
 
 Object = dict[str, Any]
+Operations = list[Object]
 
 FIELD_MANAGER = "python-kuberay"
 _PAGE = "500"
@@ -109,6 +110,12 @@ class Objects:
         path = kind.path(self.namespace, name)
         content_type = "application/merge-patch+json"
         return self._server.call(Request("PATCH", path, _writing(dry_run), patch, content_type))
+
+    def json_patch(self, kind: Kind, name: str, operations: Operations) -> Object:
+        """A JSON patch (RFC 6902). Raises Invalid where one of its tests fails."""
+        path = kind.path(self.namespace, name)
+        content_type = "application/json-patch+json"
+        return self._server.call(Request("PATCH", path, _writing(False), operations, content_type))
 
     def delete(self, kind: Kind, name: str, uid: str) -> None:
         """Delete this very object and leave what it owns to Kubernetes. Gone already is fine."""

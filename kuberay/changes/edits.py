@@ -1,46 +1,48 @@
 """Changes of a RayService's spec: pure functions from spec to spec, and what they amount to."""
 
 import copy
-import difflib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from kuberay.changes import serve_config
+from kuberay.changes import groups, serve_config
+from kuberay.changes.bounds import Rebound
+from kuberay.changes.differences import difference
+from kuberay.changes.notes import PREVIOUS, packed
 from kuberay.errors import ChangeError
 
 Object = dict[str, Any]
 Change = Callable[[Object], Object]
 
-# The spec before the last change, for `rollback`.
-PREVIOUS = "scalable-llm-inference/previous-spec"
-# All annotations of an object together may have 256 KiB.
-_LARGEST = 128 * 1024
-_SIDECAR = "ollama"
-_INCREMENTAL = "NewClusterWithIncrementalUpgrade"
-
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a change would do to one RayService; `patch` is a JSON merge patch."""
+    """What a change would do to one RayService; `patch` is a JSON merge patch.
+
+    `clusters` are those whose bounds have to be changed with it, or are not as it has them.
+    """
 
     name: str
     before: Object
     after: Object
     patch: Object
+    clusters: tuple[Rebound, ...] = ()
+
+    @property
+    def changes_spec(self) -> bool:
+        return bool(self.patch.get("spec"))
 
     @property
     def is_empty(self) -> bool:
-        return not self.patch.get("spec")
+        return not self.changes_spec and not self.clusters
 
     @property
     def diff(self) -> str:
         """As `diff -u` would show it, with the Serve config spelled out."""
-        now, then = (_readable(spec).splitlines() for spec in (self.before, self.after))
-        return "\n".join(difflib.unified_diff(now, then, "now", "then", lineterm=""))
+        spec = difference(_readable(self.before), _readable(self.after))
+        return "\n".join(filter(None, (spec, *(each.diff for each in self.clusters))))
 
 
 def propose(live: Object, change: Change) -> Proposal:
@@ -50,7 +52,7 @@ def propose(live: Object, change: Change) -> Proposal:
     metadata: Object = {"resourceVersion": live["metadata"]["resourceVersion"]}
     patch: Object = {"metadata": metadata, "spec": merge_patch(before, after)}
     if patch["spec"]:
-        metadata["annotations"] = {PREVIOUS: _packed(before)}
+        metadata["annotations"] = {PREVIOUS: packed(before)}
     return Proposal(live["metadata"]["name"], before, after, patch)
 
 
@@ -85,11 +87,11 @@ def scaled(
     def change(spec: Object) -> Object:
         config = serve_config.parse(spec.get("serveConfigV2", ""))
         config = serve_config.with_bounds(config, application, deployment, low, high)
-        groups = spec["rayClusterConfig"].get("workerGroupSpecs") or []
+        workers = groups.of(spec)
         if group:
-            _bound(_named(groups, group), low, high)
-        elif _owner(serve_config.pools(config)[deployment].resources, groups) is None:
-            names = ", ".join(each["groupName"] for each in groups)
+            groups.bound(groups.named(workers, group), low, high)
+        elif groups.owner(workers, serve_config.pools(config)[deployment].resources) is None:
+            names = ", ".join(each["groupName"] for each in workers)
             raise ChangeError(f"which worker group has {deployment}'s pods? There are {names}")
         return _with_config(spec, config)
 
@@ -118,115 +120,17 @@ def planned(text: str) -> Change:
     return change
 
 
-def upgraded(
-    image: str | None = None,
-    ray_version: str | None = None,
-    sidecar_image: str | None = None,
-    strategy: str | None = None,
-) -> Change:
-    """Other images. Containers that share the Ray container's or the sidecar's follow it.
-
-    Raises ChangeError for a strategy whose options the spec does not have.
-    """
-
-    def change(spec: Object) -> Object:
-        cluster = spec["rayClusterConfig"]
-        if ray_version:
-            cluster["rayVersion"] = ray_version
-        for group in (cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])):
-            pod = group["template"]["spec"]
-            containers = [*pod.get("initContainers", []), *pod["containers"]]
-            sidecars = [each["image"] for each in containers if each["name"] == _SIDECAR]
-            _replace(containers, pod["containers"][0]["image"], image)
-            _replace(containers, sidecars[0] if sidecars else None, sidecar_image)
-        if strategy:
-            spec["upgradeStrategy"] = _strategy(spec.get("upgradeStrategy") or {}, strategy)
-        return spec
-
-    return change
-
-
-def _strategy(present: Object, wanted: str) -> Object:
-    if wanted == _INCREMENTAL and not present.get("clusterUpgradeOptions"):
-        raise ChangeError(
-            f"{wanted} needs clusterUpgradeOptions, which the spec has not: "
-            "deploy with components/incremental-upgrade, which sets both"
-        )
-    return {**present, "type": wanted}
-
-
-def replaced(manifest: Object) -> Change:
-    """The spec of another manifest of the same RayService."""
-    return lambda spec: copy.deepcopy(manifest["spec"])
-
-
-def previous_spec(live: Object) -> Object:
-    """Raises ChangeError where no change of ours has left one."""
-    packed = (live["metadata"].get("annotations") or {}).get(PREVIOUS)
-    if not packed:
-        raise ChangeError("there is no previous spec to go back to")
-    spec: Object = json.loads(packed)
-    return spec
-
-
-def remembering(manifest: Object, live: Object) -> Object:
-    """`manifest` with the note that `rollback` reads: of `live` as it is before the change."""
-    metadata = manifest["metadata"]
-    annotations = dict(metadata.get("annotations") or {})
-    if note := _packed(live["spec"]):
-        annotations[PREVIOUS] = note
-    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
-
-
-def _replace(containers: list[Object], old: str | None, new: str | None) -> None:
-    for each in containers:
-        if old and new and each.get("image") == old:
-            each["image"] = new
-
-
 def _with_config(spec: Object, config: serve_config.Config) -> Object:
-    if config == serve_config.parse(spec["serveConfigV2"]):
-        return _fitted(spec, config)
-    return {**_fitted(spec, config), "serveConfigV2": serve_config.dump(config)}
+    """In place, so without `initial_replicas`: Serve goes back to them with any other change."""
+    config, fitted = serve_config.settled(config), _fitted(spec, config)
+    if config == serve_config.settled(serve_config.parse(spec["serveConfigV2"])):
+        return fitted
+    return {**fitted, "serveConfigV2": serve_config.dump(config)}
 
 
 def _fitted(spec: Object, config: serve_config.Config) -> Object:
-    """Each group's bounds of pods as its deployments' bounds of replicas: one replica a pod.
-
-    A group belongs to the deployments that ask for a resource which it alone declares.
-    """
-    pools = serve_config.pools(config).values()
-    groups = spec["rayClusterConfig"].get("workerGroupSpecs") or []
-    for group in groups:
-        mine = [pool for pool in pools if _owner(pool.resources, groups) is group]
-        if mine:
-            _bound(group, sum(pool.low for pool in mine), sum(pool.high for pool in mine))
+    groups.fit(groups.of(spec), serve_config.pools(config))
     return spec
-
-
-def _bound(group: Object, low: int, high: int) -> None:
-    group["minReplicas"], group["maxReplicas"] = low, high
-    if "replicas" in group:
-        group["replicas"] = min(max(group["replicas"], low), high)
-
-
-def _named(groups: list[Object], name: str) -> Object:
-    found = [each for each in groups if each["groupName"] == name]
-    if not found:
-        raise ChangeError(f"there is no worker group {name}")
-    return found[0]
-
-
-def _owner(asked: Mapping[str, float], groups: list[Object]) -> Object | None:
-    special = {name for name in asked if name not in ("CPU", "memory")}
-    able = [each for each in groups if special and special <= set(each.get("resources") or {})]
-    return able[0] if len(able) == 1 else None
-
-
-def _packed(spec: Object) -> str | None:
-    """None (which removes the note) for a spec too large to keep."""
-    text = json.dumps(spec, separators=(",", ":"))
-    return text if len(text) <= _LARGEST else None
 
 
 def _readable(spec: Object) -> str:

@@ -1,15 +1,17 @@
 """Files of Kubernetes manifests: read, ordered, applied."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kuberay.access.objects import Objects
-from kuberay.changes.edits import PREVIOUS, remembering
+from kuberay.access.objects import Kind, Objects
+from kuberay.changes import clusters
+from kuberay.changes.bounds import makes_new_cluster
+from kuberay.changes.notes import PREVIOUS, remembering
 from kuberay.errors import ConfigurationError
 
 Object = dict[str, Any]
@@ -61,21 +63,31 @@ def is_ray_service(manifest: Object) -> bool:
     return bool(manifest["kind"] == "RayService" and manifest["apiVersion"] == "ray.io/v1")
 
 
-def apply(objects: Objects, manifest: Object) -> Applied:
+def apply(objects: Objects, manifest: Object) -> Iterator[Applied]:
     """As `kubectl apply -f`: create it, or make it what the manifest says; else change nothing.
 
-    A RayService's present spec is noted in an annotation before it changes, for `rollback`.
+    A RayService's present spec is noted in an annotation before it changes, for `rollback`; its
+    bounds reach the clusters that stay, which the operator would leave as they are.
     """
     kind = objects.kind_of(manifest)
     live = objects.find(kind, manifest["metadata"]["name"])
-    if live and is_ray_service(manifest):
-        if _is_same(live, objects.apply(kind, _keeping_note(manifest, live), dry_run=True)):
-            return _applied(manifest, "unchanged")
-        manifest = remembering(manifest, live)
-    after = objects.apply(kind, manifest)
+    after = _apply(objects, kind, manifest, live)
     if live is None:
-        return _applied(manifest, "created")
-    return _applied(manifest, "unchanged" if _is_same(live, after) else "configured")
+        yield _applied(manifest, "created")
+        return
+    yield _applied(manifest, "unchanged" if _is_same(live, after) else "configured")
+    if is_ray_service(manifest) and not makes_new_cluster(live["spec"], after["spec"]):
+        for name in clusters.mend(objects, after):
+            yield Applied("RayCluster", name, "configured")
+
+
+def _apply(objects: Objects, kind: Kind, manifest: Object, live: Object | None) -> Object:
+    if live and is_ray_service(manifest):
+        after = objects.apply(kind, _keeping_note(manifest, live), dry_run=True)
+        if _is_same(live, after):
+            return after
+        manifest = remembering(manifest, live)
+    return objects.apply(kind, manifest)
 
 
 def _keeping_note(manifest: Object, live: Object) -> Object:

@@ -13,6 +13,9 @@ from serve_app.settings import Pool
 Config = dict[str, Any]
 
 _OURS = "serve_app:app"
+_INITIAL = "initial_replicas"
+# What Serve makes of `num_replicas: auto`.
+_AUTOMATIC = (1, 100)
 
 
 def parse(text: str, what: str = "serveConfigV2") -> Config:
@@ -60,12 +63,46 @@ def with_bounds(
     return merge(config, {"applications": [change]})
 
 
+def beginning(config: Config, counts: Mapping[str, int]) -> Config:
+    """`config` with other `initial_replicas`, by the names of deployments, where they differ."""
+    changes = [
+        {"name": each.get("name", "default"), "deployments": begin}
+        for each in config["applications"]
+        if (begin := list(_begin(_pools(each), counts)))
+    ]
+    return merge(config, {"applications": changes})
+
+
+def _begin(known: Mapping[str, Config], counts: Mapping[str, int]) -> Iterator[Config]:
+    for name, options in known.items():
+        if name in counts and counts[name] != _scaling(options).first:
+            yield {"name": name, "autoscaling_config": {_INITIAL: counts[name]}}
+
+
+def settled(config: Config) -> Config:
+    """`config` for deployments that run: without the `initial_replicas` of their options."""
+    applications = [dict(each) for each in config["applications"]]
+    for each in applications:
+        if "deployments" in each:
+            each["deployments"] = [_settled(options) for options in each["deployments"]]
+    return {**config, "applications": applications}
+
+
+def _settled(options: Config) -> Config:
+    scaling = options.get("autoscaling_config")
+    if not isinstance(scaling, dict):
+        return options
+    rest = {key: value for key, value in scaling.items() if key != _INITIAL}
+    return {**options, "autoscaling_config": rest}
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """Least and most replicas of a deployment, and the Ray resources that each asks for."""
+    """Least, most and first replicas of a deployment; the Ray resources that each asks for."""
 
     low: int
     high: int
+    first: int
     resources: Mapping[str, float]
 
 
@@ -79,13 +116,13 @@ def pools(config: Config) -> dict[str, Scaling]:
 
 
 def _scaling(options: Config) -> Scaling:
+    fixed = options.get("num_replicas") or 1
+    least, most = _AUTOMATIC if fixed == "auto" else (int(fixed), int(fixed))
     bounds: Config = options.get("autoscaling_config") or {}
-    fixed = int(options.get("num_replicas") or 1)
-    return Scaling(
-        int(bounds.get("min_replicas", fixed)),
-        int(bounds.get("max_replicas", fixed)),
-        _resources(options.get("ray_actor_options") or {}),
-    )
+    low, high = int(bounds.get("min_replicas", least)), int(bounds.get("max_replicas", most))
+    first = bounds.get(_INITIAL)
+    resources = _resources(options.get("ray_actor_options") or {})
+    return Scaling(low, high, low if first is None else int(first), resources)
 
 
 def _resources(options: Mapping[str, Any]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kuberay.changes import deletion, edits, manifests
+from kuberay.changes import deletion, edits, manifests, upgrades
 from kuberay.changes.edits import Change, Proposal
 from kuberay.client import RayServiceApi
 from kuberay.commands.options import (
@@ -131,11 +131,12 @@ def upgrade(
 ) -> None:
     """Change images, the Ray version or the whole spec; wait until the new cluster has taken over.
 
-    The old cluster serves until then. If the new one can't, `rollback` ends the attempt.
+    The old cluster serves until then. If the new one can't, `rollback` ends the attempt. The new
+    one begins with as many replicas as run now, and needs room for them beside the old ones.
     """
-    change = edits.upgraded(image, ray_version, sidecar_image, strategy)
+    change = upgrades.upgraded(image, ray_version, sidecar_image, strategy)
     if source:
-        change = edits.replaced(manifests.ray_service(manifests.read(source)))
+        change = upgrades.replaced(manifests.ray_service(manifests.read(source)))
     _change(cluster, name, change, sending, bounds)
 
 
@@ -186,6 +187,8 @@ def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limi
     if proposal.is_empty:
         click.echo("nothing to change")
         return
+    if not proposal.changes_spec:
+        click.echo("the RayService is as wanted, but not the bounds of what runs:")
     for line in proposal.diff.splitlines():
         click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
     _ask("Send this?", sending)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from contextlib import suppress
 
@@ -15,6 +16,9 @@ from kuberay.commands import table
 from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
 from kuberay.status.waiting import Limits
+
+# A cause that counts how long it has lasted is no new one each second.
+_SECONDS = re.compile(r"\d+ s\b")
 
 
 @click.command()
@@ -73,8 +77,8 @@ def wait_for(api: RayServiceApi, name: str, bounds: Limits) -> None:
         line = f"{diagnosis.state}"
         if diagnosis.cause:
             line += f": {diagnosis.cause}\n  → {diagnosis.advice}"
-        if line != said:
-            said = line
+        if (unclocked := _SECONDS.sub("", line)) != said:
+            said = unclocked
             click.echo(line, err=True)
 
     found = api.wait_until_ray_service_running(name, bounds, tell)

@@ -23,6 +23,7 @@ RULES: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
     pod_rules.unscheduled,
     pod_rules.pulling,
     pod_rules.replaced_pods,
+    pod_rules.preparing,
     pod_rules.starting_probes,
     pod_rules.volumes,
     service_rules.heads,

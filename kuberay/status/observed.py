@@ -88,8 +88,9 @@ class RayCluster:
 
 @dataclass(frozen=True)
 class Container:
-    """`state` is waiting, running, terminated or empty; `reason`, `message` and `exit_code`
-    belong to it, the `last_` ones to the run before. A sidecar is an init container that goes on.
+    """`state` is waiting, running, terminated or empty; `reason`, `message`, `exit_code` and, of a
+    running one, `started_at` belong to it, the `last_` ones to the run before. A sidecar is an
+    init container that goes on.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Container:
     reason: str
     message: str
     exit_code: int
+    started_at: datetime | None
     last_reason: str
     last_exit_code: int
 

@@ -24,6 +24,9 @@ _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverP
 _PULLING = {"Pulling", "Pulled", "Failed", "BackOff"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _VOLUMES = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"}
+_PULLER = "pull"
+# Runs in every worker until the head answers; the head has rules of its own.
+_OPERATORS = "wait-gcs-ready"
 _BACK_SOON = "wait: it comes back by itself and loads its model again"
 
 
@@ -127,6 +130,29 @@ def failed_init(observed: Observed) -> Iterator[Finding]:
             advice = f"read its log: logs workers --container {container.name}"
             about_it = f"{pod.group}/{container.name}"
             yield Finding("init", about_it, cause, _memory_advice(container.reason) or advice)
+
+
+def preparing(observed: Observed) -> Iterator[Finding]:
+    """An init container at work, as a rule on gigabytes of models: Serve waits, whatever it says
+    about resources."""
+    for pod, container in _containers(observed):
+        is_ours = container.is_init and container.name != _OPERATORS
+        if is_ours and container.state == "running" and not container.is_sidecar:
+            passed = observed.at - (container.started_at or pod.created_at)
+            cause = (
+                f"pod {pod.name}: init container {container.name} has been running for "
+                f"{int(passed.total_seconds())} s"
+            )
+            about_it = f"{pod.name}/{container.name}"
+            yield Finding("preparing", about_it, cause, _preparing_advice(pod, container))
+
+
+def _preparing_advice(pod: Pod, container: Container) -> str:
+    whose = HEAD if pod.role == HEAD else "workers"
+    advice = f"wait; how far it is: python -m kuberay logs {whose} -c {container.name}"
+    if container.name != _PULLER:
+        return advice
+    return f"{advice}; components/shared-cache or node-cache spares the next pod the pull"
 
 
 def restarting(observed: Observed) -> Iterator[Finding]:

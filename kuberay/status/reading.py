@@ -195,6 +195,7 @@ def _container(found: Object, is_init: bool, sidecars: set[str]) -> Container:
         reason=details.get("reason", ""),
         message=details.get("message", ""),
         exit_code=details.get("exitCode", 0),
+        started_at=read_time(details.get("startedAt")),
         last_reason=last.get("reason", ""),
         last_exit_code=last.get("exitCode", 0),
     )

@@ -12,12 +12,16 @@ import pytest
 import yaml
 
 from tests.support import monitoring
-from tests.support.manifests import ROOT, read
+from tests.support.manifests import ROOT, ray_services, read
 
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="no promtool: apt-get install prometheus"
 )
+PROMQL = {
+    *("sum", "max", "min", "rate", "increase", "histogram_quantile", "clamp_min", "vector"),
+    *("label_replace", "or", "unless"),
+}
 CASES = Path(__file__).with_name("alert_cases.yaml")
 
 
@@ -77,11 +81,63 @@ def test_every_expression_is_promql(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "expression"), list(monitoring.expressions()))
 def test_every_expression_names_metrics(name: str, expression: str) -> None:
     """Known to us by their braces, so that none escapes the check against the running service."""
-    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|by \([^)]*\)', "", expression)
-    functions = {"sum", "max", "min", "rate", "increase", "histogram_quantile", "or", "vector"}
-    unknown = set(re.findall(r"[A-Za-z_]\w+", bare)) - functions - monitoring.metrics(expression)
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|(by|on) \([^)]*\)', "", expression)
+    unknown = set(re.findall(r"[A-Za-z_]\w+", bare)) - PROMQL - monitoring.metrics(expression)
     assert monitoring.metrics(expression)
     assert not unknown, name
+
+
+QUEUE = [
+    'ray_serve_replica_processing_queries{namespace="default", deployment="pool", replica="busy"}',
+    'ray_serve_replica_processing_queries{namespace="default", deployment="pool", replica="idle"}',
+    'ray_serve_replica_processing_queries{namespace="default", deployment="gateway", replica="x"}',
+    'ray_serve_deployment_queued_queries{namespace="default", deployment="pool", handle="x"}',
+]
+
+
+@needs_promtool
+def test_the_queue_is_what_has_no_slot(tmp_path: Path) -> None:
+    """Of 7 requests in a replica 4 have one; a replica that is not full makes up for no other."""
+    (panel,) = [panel for panel in monitoring.panels() if panel["title"] == "Waiting"]
+    asked = [
+        {
+            "expr": monitoring.filled_in(target["expr"]),
+            "eval_time": "1m",
+            "exp_samples": [{"labels": '{deployment="pool"}', "value": value}],
+        }
+        for target, value in zip(panel["targets"], (3, 2), strict=True)
+    ]
+    levels = zip(QUEUE, ("7x2", "1x2", "9x2", "2x2"), strict=True)
+    series = [{"series": each, "values": values} for each, values in levels]
+    file = tmp_path / "cases.yaml"
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
+    file.write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", file)
+
+
+def test_the_dashboard_knows_the_slots_of_the_service() -> None:
+    """No metric says how many there are: its variable starts with those of rayservice.yaml."""
+    (service,) = ray_services(read(Path("rayservice.yaml")))
+    assert monitoring.variables()["slots"]["query"] == str(service.args["engine"]["slots"])
+
+
+def test_every_variable_of_the_dashboard_is_there() -> None:
+    """Grafana would ask for it by its name."""
+    targets = [target["expr"] for panel in monitoring.panels() for target in panel["targets"]]
+    used = set(re.findall(r"\$(\w+)", " ".join(targets)))
+    assert used - {"__rate_interval"} <= monitoring.variables().keys()
+
+
+def test_no_panel_covers_another() -> None:
+    """24 columns, each taken once."""
+    places = [
+        (x, y)
+        for where in (panel["gridPos"] for panel in monitoring.dashboard()["panels"])
+        for x in range(where["x"], where["x"] + where["w"])
+        for y in range(where["y"], where["y"] + where["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert max(x for x, _ in places) == 23
 
 
 def test_every_alert_is_explained() -> None:

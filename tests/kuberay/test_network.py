@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from tests.kuberay.conftest import SHAPES
-from tests.support.manifests import COMPONENTS, Object, of_kind, pods, rendered, with_components
+from tests.support.manifests import (
+    COMPONENTS,
+    Object,
+    of_kind,
+    pods,
+    ray_services,
+    rendered,
+    with_components,
+)
 
 # Pods that policies tell apart, with the labels that KubeRay adds to ours.
 PODS = {
@@ -29,6 +37,8 @@ FRONTS = {
     "gateway-api": f"pods with {GATEWAY}",
     "incremental-upgrade": f"pods with {GATEWAY}",
 }
+# Shapes that have one of them.
+FRONT_OF = {"production": "ingress", "incremental-upgrade": "incremental-upgrade"}
 PARTS = [component.name for component in COMPONENTS]
 
 
@@ -107,18 +117,19 @@ def may_come_in(fronts: set[str]) -> set[tuple[str, str, str | int]]:
     return expected | {("redis", "head", 6379), ("redis", "cleanup", 6379)}
 
 
-def may_go_out() -> set[tuple[str, str, str | int]]:
+def may_go_out(folder: Path = Path("base")) -> set[tuple[str, str, str | int]]:
     expected: set[tuple[str, str, str | int]] = {(pod, DNS, 53) for pod in PODS}
     expected |= {(pod, other, ANY) for pod in RAY for other in RAY}
-    expected |= {("head", API, 443), ("head", API, 6443)}
+    minikubes = {8443} if folder.name == "cpu" else set()
+    expected |= {("head", API, port) for port in {443, 6443} | minikubes}
     expected |= {("head", "redis", 6379), ("cleanup", "redis", 6379)}
     return expected | {("worker", INTERNET, 443), ("prepull", INTERNET, 443)}
 
 
 @pytest.mark.parametrize("folder", SHAPES, ids=str)
 def test_exactly_these_may_come_into_a_shape(folder: Path) -> None:
-    """Clients, operator, Ray's own pods, Redis's two clients, monitoring; production's ingress."""
-    fronts = {FRONTS["ingress"]} if folder.name == "production" else set()
+    """Clients, operator, Ray's own pods, Redis's two clients, monitoring; its front door if any."""
+    fronts = {FRONTS[FRONT_OF[folder.name]]} if folder.name in FRONT_OF else set()
     assert opened(policies(rendered(folder)), "ingress") == may_come_in(fronts)
 
 
@@ -130,9 +141,10 @@ def test_exactly_these_may_come_in_with_a_component(part: str) -> None:
     assert opened(policies(objects), "ingress") == may_come_in(fronts)
 
 
-def test_exactly_these_may_go_out(shape: tuple[Object, ...]) -> None:
-    """DNS for all; Ray's own pods; the autoscaler; Redis's clients; those who pull."""
-    assert opened(policies(shape), "egress") == may_go_out()
+@pytest.mark.parametrize("folder", SHAPES, ids=str)
+def test_exactly_these_may_go_out(folder: Path) -> None:
+    """DNS for all; Ray's own pods; the autoscaler, to minikube too; Redis's clients; pullers."""
+    assert opened(policies(rendered(folder)), "egress") == may_go_out(folder)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -158,15 +170,22 @@ def test_policies_declare_what_they_open(shape: tuple[Object, ...]) -> None:
         assert rules <= set(policy["spec"]["policyTypes"])
 
 
-def test_a_disruption_budget_is_an_integer(shape: tuple[Object, ...]) -> None:
-    """Others can't be computed for pods of a RayCluster, and would block every drain."""
-    (budget,) = of_kind(shape, "PodDisruptionBudget")
-    assert isinstance(budget["spec"]["minAvailable"], int)
-    assert "maxUnavailable" not in budget["spec"]
-    selected = [
+def test_disruption_budgets_are_integers(shape: tuple[Object, ...]) -> None:
+    """Others can't be computed for pods of a RayCluster, and would block every drain; so would a
+    worker that is not ready."""
+    for budget in of_kind(shape, "PodDisruptionBudget"):
+        spec = {key: value for key, value in budget["spec"].items() if key != "selector"}
+        assert spec == {"minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+
+
+def test_each_worker_group_has_a_budget_of_its_own(shape: tuple[Object, ...]) -> None:
+    """One over two groups would keep one of both; a pod under two can't be evicted at all."""
+    covered = [
         name
+        for budget in of_kind(shape, "PodDisruptionBudget")
         for name, template in pods(shape)
         if fits(budget["spec"]["selector"], template["metadata"]["labels"])
     ]
-    assert selected
-    assert all(name.startswith("RayService/") for name in selected)
+    (service,) = ray_services(shape)
+    assert sorted(covered) == sorted(f"RayService/llm/{group.name}" for group in service.groups)
+    assert len(of_kind(shape, "PodDisruptionBudget")) == len(service.groups)

@@ -1,5 +1,6 @@
 """Whatever a manifest names is there: Secrets, ConfigMaps, claims, services, ports, labels."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def services(objects: tuple[Object, ...]) -> set[str]:
         f"{service.content['metadata']['name']}-serve-svc"
         for service in ray_services(objects)
         if service.spec["upgradeStrategy"]["type"] != INCREMENTAL
+    }
+
+
+def serve_ports(objects: tuple[Object, ...]) -> set[int]:
+    """Of the Services that the operator makes: the head's ports of that name."""
+    return {
+        port["containerPort"]
+        for service in ray_services(objects)
+        for port in service.head["containers"][0]["ports"]
+        if port["name"] == "serve"
     }
 
 
@@ -92,9 +103,18 @@ def check(objects: tuple[Object, ...]) -> None:
                 assert path["backend"]["service"]["name"] in services(objects)
                 assert path["backend"]["service"]["port"] == {"name": "serve"}
         assert {tls["secretName"] for tls in ingress["spec"]["tls"]} <= SECRETS.keys()
+    check_gateway_api(objects)
+
+
+def check_gateway_api(objects: tuple[Object, ...]) -> None:
+    for gateway in of_kind(objects, "Gateway"):
+        for listener in gateway["spec"]["listeners"]:
+            assert listener["protocol"] == "HTTPS"
+            assert {ref["name"] for ref in listener["tls"]["certificateRefs"]} <= SECRETS.keys()
     for route in of_kind(objects, "HTTPRoute"):
         backends = [backend for rule in route["spec"]["rules"] for backend in rule["backendRefs"]]
         assert {backend["name"] for backend in backends} <= services(objects)
+        assert {backend["port"] for backend in backends} <= serve_ports(objects)
         assert {parent["name"] for parent in route["spec"]["parentRefs"]} <= named(
             objects, "Gateway"
         )
@@ -117,6 +137,20 @@ def test_incremental_upgrades_have_no_other_front_door(front: str) -> None:
     parts = [Path("components") / part for part in ("incremental-upgrade", front)]
     with pytest.raises(AssertionError, match="llm-serve-svc"):
         check(with_components(Path("base"), *parts))
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [("HTTPRoute", "'port': 8000", "'port': 80"), ("Gateway", "'llm-tls'", "'llm-tsl'")],
+)
+def test_a_gateway_that_leads_nowhere_is_found(kind: str, right: str, wrong: str) -> None:
+    """A port that the Service has not, a certificate that nobody makes."""
+    objects = with_components(Path("base"), Path("components/gateway-api"))
+    (found,) = of_kind(objects, kind)
+    assert right in str(found)
+    broken = ast.literal_eval(str(found).replace(right, wrong))
+    with pytest.raises(AssertionError):
+        check(tuple(broken if each is found else each for each in objects))
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -1,7 +1,10 @@
 """Every manifest is what the API server of Kubernetes 1.34 and KubeRay's CRD accept, strictly."""
 
 import copy
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -11,18 +14,17 @@ from tests.support import manifests, schemas
 from tests.support.manifests import COMPONENTS, FILES, KUSTOMIZATIONS, Object
 from tests.support.schemas import needs_crd
 
-# Kinds whose schemas no package has. EXTRA_CRDS names a folder of CRDs, to check these as well.
-UNKNOWN = {"Gateway", "HTTPRoute", "PodMonitor", "PrometheusRule"}
-
 OWN = "gateway-group"  # which overlays/pools has already
+Place = Sequence[str | int]
+
+
+def inside(found: Any, path: Place) -> Any:
+    return reduce(lambda place, key: place[key], path, found)
 
 
 def check(objects: list[Object] | tuple[Object, ...]) -> None:
     for found in objects:
-        try:
-            schemas.validate(found)
-        except schemas.NoSchema:
-            assert found["kind"] in UNKNOWN, f"no schema for {found['kind']}"
+        schemas.validate(found)
 
 
 @needs_crd
@@ -69,9 +71,56 @@ def test_unknown_fields_are_found(path: list[str]) -> None:
     """A typing error anywhere in the RayService does not pass."""
     (service, *_) = manifests.read(Path("rayservice.yaml"))
     wrong = copy.deepcopy(service)
-    place = wrong
-    for key in path:
-        place = place[key]
-    place["rayClsuterConfig"] = {}
+    inside(wrong, path)["rayClsuterConfig"] = {}
     with pytest.raises((jsonschema.ValidationError, ValidationError), match="rayClsuterConfig"):
+        schemas.validate(wrong)
+
+
+FREE = {"metadata", "labels", "annotations", "matchLabels"}  # keys in it are anybody's
+OF_OTHERS = {
+    found["kind"]: found
+    for path in ("components/gateway-api/gateway", "monitoring/pod-monitor", "monitoring/alerts")
+    for found in manifests.read(Path(f"{path}.yaml"))
+}
+
+
+def mappings(found: Any, path: Place = ()) -> Iterator[Place]:
+    """Where in a document there is a mapping whose keys the schema names."""
+    if isinstance(found, dict):
+        yield path
+        for key, value in found.items():
+            if key not in FREE:
+                yield from mappings(value, (*path, key))
+    if isinstance(found, list):
+        for index, value in enumerate(found):
+            yield from mappings(value, (*path, index))
+
+
+@pytest.mark.parametrize("kind", OF_OTHERS)
+def test_unknown_fields_of_others_are_found(kind: str) -> None:
+    """The Gateway API's and the Prometheus operator's, at any depth."""
+    schemas.validate(OF_OTHERS[kind])
+    for path in mappings(OF_OTHERS[kind]):
+        wrong = copy.deepcopy(OF_OTHERS[kind])
+        inside(wrong, path)["mistyped"] = {}
+        with pytest.raises(jsonschema.ValidationError, match="mistyped"):
+            schemas.validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("Gateway", ["spec", "listeners", 0, "port"], "443"),
+        ("Gateway", ["spec", "listeners", 0, "tls", "mode"], "terminate"),
+        ("HTTPRoute", ["spec", "rules", 0, "timeouts", "request"], "11 minutes"),
+        ("HTTPRoute", ["spec", "rules", 0, "matches", 0, "path", "type"], "Prefix"),
+        ("PodMonitor", ["spec", "podMetricsEndpoints", 0, "interval"], "15"),
+        ("PrometheusRule", ["spec", "groups", 0, "rules", 0, "for"], "ten minutes"),
+    ],
+)
+def test_wrong_values_of_others_are_found(kind: str, path: Place, value: str) -> None:
+    """Types, names and durations."""
+    wrong = copy.deepcopy(OF_OTHERS[kind])
+    inside(wrong, path[:-1])[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
         schemas.validate(wrong)

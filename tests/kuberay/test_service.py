@@ -1,6 +1,7 @@
 """Inside a RayService everything must agree: versions, resources, engines, bounds of time."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from serve_app import haproxy
 from serve_app.deployments import direct_options, gateway_options
 from serve_app.settings import GatewaySettings, Pool, Settings
 from tests.support.manifests import (
+    FILES,
     ROOT,
     Group,
     Object,
@@ -19,11 +21,14 @@ from tests.support.manifests import (
     of_kind,
     pods,
     ray_services,
+    read,
+    rendered,
     with_components,
 )
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = "scalable-llm-inference"
+HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
 SPARE_S = 10  # what a gateway adds for a replica that can't keep its bounds any more
 
 
@@ -67,6 +72,18 @@ def test_our_image_has_the_version_of_the_project(shape: tuple[Object, ...]) -> 
         if OURS in container["image"]
     }
     assert {image.rpartition(":")[2] for image in images} == {PYPROJECT["version"]}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_jobs_have_an_image_that_make_image_builds(path: Path) -> None:
+    """A load test's by a tag of its own: a node that has the plain one would not fetch it."""
+    extras = {"load-test": "load"}.get(path.parent.name, "")
+    command = ["make", "--dry-run", "image", "BUILDER=x", f"EXTRAS={extras}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    (built,) = re.findall(r"--tag (\S+) ", done.stdout)
+    images = {c["image"] for _, pod in pods(read(path)) for c in containers(pod["spec"])}
+    assert {image for image in images if OURS in image} == {built}
+    assert built.endswith(f":{PYPROJECT['version']}{'-load' if extras else ''}")
 
 
 def test_every_image_is_pinned(shape: tuple[Object, ...]) -> None:
@@ -168,6 +185,31 @@ def test_the_prompt_cache_fits_into_memory(service: RayService) -> None:
         assert int(env(sidecar)["LLAMA_ARG_CACHE_RAM"]) <= limit / 2
 
 
+def cores(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def test_the_small_shape_asks_for_what_is_said_of_it() -> None:
+    """One worker, head with autoscaler, Redis: who has a laptop reads it before."""
+    shape = rendered(Path("overlays/cpu"))
+    (service,), (redis,) = ray_services(shape), of_kind(shape, "Deployment")
+    asked = [service.cluster["autoscalerOptions"]["resources"]["requests"]] + [
+        container["resources"]["requests"]
+        for pod in [
+            service.head,
+            *(g.pod for g in service.groups),
+            redis["spec"]["template"]["spec"],
+        ]
+        for container in containers(pod)
+        if container["name"] != "pull"  # over before the others start
+    ]
+    cpu = sum(cores(each["cpu"]) for each in asked)
+    memory = sum(mebibytes(each["memory"]) for each in asked) / 1024
+    said = f"{cpu:.1f} cores and {memory:.1f} GiB"
+    for file in ("README.md", "kuberay/overlays/cpu/kustomization.yaml"):
+        assert said in (ROOT / file).read_text(), said
+
+
 def longest(found: Settings) -> list[float]:
     """The longest answer, then what a replica that must go waits for it: of the ingress."""
     answer = found.queue_timeout_s + found.generation_timeout_s
@@ -186,7 +228,7 @@ def test_every_answer_has_time_to_end(service: RayService) -> None:
         longest_first = [
             service.spec["rayClusterDeletionDelaySeconds"],
             int(has["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]),
-            int(has["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]),
+            int(has[HARD_STOP]),
             replica,
             answer,
         ]
@@ -224,9 +266,11 @@ def test_no_replica_lives_on_the_head(service: RayService) -> None:
 
 
 def test_head_and_workers_agree_on_the_ingress(service: RayService) -> None:
-    """HAProxy is chosen on each node, before Serve starts."""
+    """HAProxy is chosen on each node, before Serve starts; how long old streams may go on is one
+    of the bounds of a drain, which are the manifest's own."""
     head = env(service.head["containers"][0])
-    assert head.items() >= haproxy.FLAGS.items()
+    flags = haproxy.FLAGS | {HARD_STOP: head[HARD_STOP]}
+    assert head.items() >= flags.items()
     for group in service.groups:
         assert env(group.ray) == head
 

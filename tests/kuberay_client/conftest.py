@@ -1,16 +1,20 @@
 """Fixtures of the client's tests: an API server on a real socket, fresh for each test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
 from kuberay.client import RayServiceApi
+from kuberay.commands import commands
 from tests.support.kubernetes.cluster import Cluster
 from tests.support.kubernetes.recordings import CRD
 from tests.support.kubernetes.schema import Schema
 from tests.support.kubernetes.server import ApiServer
+
+Run = Callable[..., Result]
 
 MANIFESTS = Path(__file__).with_name("manifests") / "rayservice.yaml"
 
@@ -35,6 +39,21 @@ def cluster(server: ApiServer) -> Cluster:
 @pytest.fixture
 def api(server: ApiServer) -> RayServiceApi:
     return RayServiceApi.connect(str(server.kubeconfig()), request_timeout_s=5)
+
+
+@pytest.fixture
+def run(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs one command against the stand-in; `input` is what the user types."""
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig()))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run_command(*arguments: str, input: str | None = None) -> Result:
+        result = CliRunner().invoke(commands, arguments, input=input)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run_command
 
 
 @pytest.fixture

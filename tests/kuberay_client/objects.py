@@ -50,7 +50,13 @@ def condition(kind: str, status: bool, reason: str = "AsTested", message: str = 
     }
 
 
-def ray_cluster(name: str = "llm-a", ready: int = 1, owner: str = "u1", **metadata: Any) -> Object:
+def ray_cluster(
+    name: str = "llm-a",
+    ready: int = 1,
+    owner: str = "u1",
+    groups: list[Object] | None = None,
+    **metadata: Any,
+) -> Object:
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -65,8 +71,26 @@ def ray_cluster(name: str = "llm-a", ready: int = 1, owner: str = "u1", **metada
             "ownerReferences": [{"kind": "RayService", "name": "llm", "uid": owner}],
             **metadata,
         },
+        "spec": {"workerGroupSpecs": groups or []},
         "status": {"readyWorkerReplicas": ready, "desiredWorkerReplicas": 1},
     }
+
+
+def worker_group(name: str = "gpu", low: int = 1, high: int = 4, pods: int = 1) -> Object:
+    """A worker group as it runs: `pods` is what Ray's autoscaler has asked for."""
+    return {"groupName": name, "minReplicas": low, "maxReplicas": high, "replicas": pods}
+
+
+def pulling(name: str = "w1", since: str = BORN) -> Object:
+    """A worker whose init container brings the models since then; all others wait for it."""
+    waiting = {"state": "waiting", "reason": "PodInitializing"}
+    return pod(
+        name,
+        container("pull", sidecar=True, ready=False, startedAt=since),
+        container("ollama", sidecar=True, **waiting),
+        container(**waiting),
+        phase="Pending",
+    )
 
 
 def pod(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kuberay.changes import edits
-from kuberay.changes.edits import PREVIOUS, merge_patch, propose
+from kuberay.changes import edits, notes, upgrades
+from kuberay.changes.edits import merge_patch, propose
+from kuberay.changes.notes import PREVIOUS
 from kuberay.errors import ChangeError
 
 
@@ -151,7 +152,7 @@ def test_the_same_config_in_other_words_changes_nothing(live: dict[str, Any]) ->
 
 def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> None:
     """Head and workers follow --image; the init container that pulls follows its Ollama."""
-    change = edits.upgraded("llm:2", "2.61.0", "ollama/ollama:0.34.0", "NewCluster")
+    change = upgrades.upgraded("llm:2", "2.61.0", "ollama/ollama:0.34.0", "NewCluster")
     cluster = propose(live, change).after["rayClusterConfig"]
     head = cluster["headGroupSpec"]["template"]["spec"]
     worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
@@ -162,7 +163,7 @@ def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> No
 
 def test_a_strategy_needs_its_options(live: dict[str, Any]) -> None:
     """The operator would refuse the spec: refused here, with what to do."""
-    change = edits.upgraded(strategy="NewClusterWithIncrementalUpgrade")
+    change = upgrades.upgraded(strategy="NewClusterWithIncrementalUpgrade")
     with pytest.raises(ChangeError, match="components/incremental-upgrade"):
         propose(live, change)
     live["spec"]["upgradeStrategy"] = {"clusterUpgradeOptions": {"gatewayClassName": "istio"}}
@@ -172,7 +173,7 @@ def test_a_strategy_needs_its_options(live: dict[str, Any]) -> None:
 
 def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
     """And it is bound to the version that was looked at, with the spec of before in a note."""
-    patch = propose(live, edits.upgraded(strategy="None")).patch
+    patch = propose(live, upgrades.upgraded(strategy="None")).patch
     assert patch["spec"] == {"upgradeStrategy": {"type": "None"}}
     assert patch["metadata"]["resourceVersion"] == "7"
     assert json.loads(patch["metadata"]["annotations"][PREVIOUS]) == live["spec"]
@@ -181,7 +182,7 @@ def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
 def test_a_spec_too_large_leaves_no_note(live: dict[str, Any]) -> None:
     """An annotation has its limits; a note of an older spec must not stay either."""
     live["spec"]["serveConfigV2"] += "#" * 200_000
-    assert propose(live, edits.upgraded(strategy="None")).patch["metadata"]["annotations"] == {
+    assert propose(live, upgrades.upgraded(strategy="None")).patch["metadata"]["annotations"] == {
         PREVIOUS: None
     }
 
@@ -189,7 +190,7 @@ def test_a_spec_too_large_leaves_no_note(live: dict[str, Any]) -> None:
 def test_nothing_to_go_back_to(live: dict[str, Any]) -> None:
     """Without a note there is no rollback."""
     with pytest.raises(ChangeError, match="no previous spec"):
-        edits.previous_spec(live)
+        notes.previous_spec(live)
 
 
 def test_merge_patches_are_minimal() -> None:

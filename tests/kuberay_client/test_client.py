@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from kuberay.access.objects import RAY_SERVICES
-from kuberay.changes import edits, manifests
-from kuberay.changes.edits import PREVIOUS
+from kuberay.changes import edits, manifests, notes
+from kuberay.changes.notes import PREVIOUS
 from kuberay.client import RayServiceApi, Status
 from kuberay.errors import ChangeError, ConfigurationError, Conflict, Invalid, NotFound
 from kuberay.status.waiting import Limits
@@ -77,9 +77,9 @@ def test_deploying_a_change_notes_what_was_before(
     assert verbs(deployed, changed) == ["configured", "unchanged", "unchanged"]
     live = deployed.get_ray_service("llm")
     assert "enableInTreeAutoscaling" not in live["spec"]["rayClusterConfig"]
-    assert edits.previous_spec(live) == before
+    assert notes.previous_spec(live) == before
     assert verbs(deployed, changed) == ["unchanged"] * 3
-    assert edits.previous_spec(deployed.get_ray_service("llm")) == before
+    assert notes.previous_spec(deployed.get_ray_service("llm")) == before
 
 
 @needed

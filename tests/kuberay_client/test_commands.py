@@ -3,47 +3,29 @@
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from kuberay.commands import commands
-from tests.kuberay_client.conftest import MANIFESTS
+from tests.kuberay_client.conftest import MANIFESTS, Run
 from tests.kuberay_client.objects import (
     container,
     event,
     pod,
+    pulling,
     ray_cluster,
     ray_service,
     serving,
+    worker_group,
 )
 from tests.kuberay_client.test_changes import PLAN
 from tests.support.kubernetes.cluster import Cluster, Fault
 from tests.support.kubernetes.recordings import Recording, needed
 from tests.support.kubernetes.replay import Replay
-from tests.support.kubernetes.server import ApiServer
 
-Run = Callable[..., Result]
 Object = dict[str, Any]
-
-
-@pytest.fixture
-def run(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs one command against the stand-in; `input` is what the user types."""
-    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig()))
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run_command(*arguments: str, input: str | None = None) -> Result:
-        result = CliRunner().invoke(commands, arguments, input=input)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run_command
 
 
 @pytest.fixture
@@ -110,6 +92,45 @@ def test_scale_asks_and_sends(deployed: Run, cluster: Cluster) -> None:
     assert spec(cluster) == before
     assert deployed("scale", "--min", "2", "--max", "8", "--no-wait", input="y\n").exit_code == 0
     assert spec(cluster)["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"] == 8
+
+
+@pytest.fixture
+def scaling(deployed: Run, cluster: Cluster) -> Run:
+    """With a cluster that runs with the bounds that it was made with."""
+    operate(cluster)
+    cluster.store.put("rayclusters", ray_cluster(groups=[worker_group()]))
+    return deployed
+
+
+def test_scale_shows_the_cluster_too(scaling: Run, cluster: Cluster) -> None:
+    """The difference names the cluster that runs; rehearsed, both requests are shown."""
+    result = scaling("scale", "--min", "1", "--max", "8", "--dry-run")
+    assert result.exit_code == 0
+    spec_part, cluster_part = result.stdout.split("--- now in llm-a, which runs")
+    assert "+    maxReplicas: 8" in spec_part
+    assert "-  maxReplicas: 4\n+  maxReplicas: 8" in cluster_part
+    service, of_cluster = cluster_part.split("PATCH ")[1:]
+    assert service.startswith("/apis/ray.io/v1/namespaces/default/rayservices/llm?")
+    assert of_cluster.startswith("/apis/ray.io/v1/namespaces/default/rayclusters/llm-a?")
+    assert "path: /spec/workerGroupSpecs/0/maxReplicas" in of_cluster
+    assert (
+        cluster.store.get("rayclusters", "default", "llm-a")["spec"]
+        == ray_cluster(groups=[worker_group()])["spec"]
+    )
+
+
+def test_scale_mends_a_cluster_that_is_behind(scaling: Run, cluster: Cluster) -> None:
+    """The RayService is as asked for, what runs is not: that is something to change, and it says
+    so; then there is nothing more."""
+    command = ("scale", "--min", "1", "--max", "8", "--yes", "--no-wait")
+    assert scaling(*command).exit_code == 0
+    cluster.store.put("rayclusters", ray_cluster(groups=[worker_group()]))
+    result = scaling(*command)
+    assert result.stdout.startswith("the RayService is as wanted, but not the bounds of what runs")
+    assert "+  maxReplicas: 8" in result.stdout
+    found = cluster.store.get("rayclusters", "default", "llm-a")["spec"]["workerGroupSpecs"]
+    assert found == [worker_group(high=8)]
+    assert scaling(*command).stdout == "nothing to change\n"
 
 
 CHANGES = [
@@ -214,6 +235,18 @@ def test_wait_shows_what_may_be_normal_and_has_patience(run: Run, cluster: Clust
     first, *_, last = result.stderr.splitlines()
     assert first.startswith("starting: pod w1: ollama is not ready: startup probe failed")
     assert last.startswith("Error: for 1 s now: pod w1: ollama is not ready")
+
+
+def test_wait_says_once_what_is_on_its_way(run: Run, cluster: Cluster) -> None:
+    """A pull counts its seconds: it is shown at once, not anew with each of them, and ends the
+    wait with 4 when it lasts."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pulling())
+    result = run("wait", "--patience", "2.5s")
+    assert result.exit_code == 4
+    assert result.stderr.count("starting: pod w1: init container pull has been running for") == 1
+    assert "Error: for 2.5 s now: pod w1: init container pull" in result.stderr
 
 
 def test_wait_has_an_end(run: Run, cluster: Cluster) -> None:

@@ -14,6 +14,7 @@ from tests.kuberay_client.objects import (
     container,
     event,
     pod,
+    pulling,
     ray_cluster,
     ray_service,
     serving,
@@ -268,3 +269,28 @@ def test_a_pod_that_scales_down_is_not_lost() -> None:
     leaving["metadata"]["deletionTimestamp"] = BORN
     gone = event("DeletedWorkerPod", "Deleted pod default/w1", "RayCluster/llm-a", type="Normal")
     assert diagnosis(leaving, gone).findings == ()
+
+
+def test_a_model_on_its_way_comes_before_what_serve_says_of_it() -> None:
+    """Serve only sees a replica without room; while the init container pulls, that is the cause."""
+    words = "Deployment 'pool' has 1 replicas that have taken more than 30s to be scheduled."
+    deployed = {
+        "status": "DEPLOYING",
+        "serveDeploymentStatuses": {"pool": {"status": "UPDATING", "message": words}},
+    }
+    found = diagnosis(ray_service(serving(deployed)), pulling("w1"))
+    assert found.cause == "pod w1: init container pull has been running for 60 s"
+    assert "python -m kuberay logs workers -c pull" in found.advice
+    assert "components/shared-cache" in found.advice
+    assert not found.is_fatal
+    assert [each.kind for each in found.findings] == ["preparing", "deployment"]
+
+
+def test_another_init_container_at_work() -> None:
+    """It is named too, without advice about models; a sidecar's and KubeRay's own waiting not."""
+    at_work = container("prepare", sidecar=True, ready=False)
+    found = diagnosis(pod("w1", at_work, container(state="waiting")))
+    assert found.cause.startswith("pod w1: init container prepare has been running for")
+    assert "cache" not in found.advice
+    own = container("wait-gcs-ready", sidecar=True, ready=False)
+    assert diagnosis(pod("w1", container("ollama", sidecar=True), own, container())).cause == ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kuberay.changes import edits, manifests
+from kuberay.changes import manifests, upgrades
 from kuberay.changes.deletion import propose_deletion
 from kuberay.client import RayServiceApi
 
@@ -40,7 +40,7 @@ def test_scaling_finds_the_worker_group(deployed: RayServiceApi) -> None:
 
 def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
     """No container keeps an image of before."""
-    change = edits.upgraded(image="new-ray:1", sidecar_image="new-ollama:1")
+    change = upgrades.upgraded(image="new-ray:1", sidecar_image="new-ollama:1")
     cluster = deployed.propose_change("llm", change).after["rayClusterConfig"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     pods = [group["template"]["spec"] for group in groups]

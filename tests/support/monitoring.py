@@ -19,7 +19,7 @@ OF_OTHERS = {
     "DCGM_FI_DEV_FB_USED",
     "DCGM_FI_DEV_GPU_UTIL",
 }
-_VARIABLES = {"$__rate_interval": "1m", "$namespace": "default", "$model": ".*"}
+_VARIABLES = {"$__rate_interval": "1m", "$namespace": "default", "$model": ".*", "$slots": "4"}
 
 
 def rules() -> Object:
@@ -32,9 +32,16 @@ def alerts() -> list[Object]:
     return [rule for group in rules()["groups"] for rule in group["rules"]]
 
 
+def dashboard() -> dict[str, Any]:
+    return json.loads((FOLDER / "monitoring/dashboard.json").read_text())
+
+
+def variables() -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in dashboard()["templating"]["list"]}
+
+
 def panels() -> list[dict[str, Any]]:
-    dashboard = json.loads((FOLDER / "monitoring/dashboard.json").read_text())
-    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -43,10 +50,13 @@ def expressions() -> Iterator[tuple[str, str]]:
         yield alert["alert"], alert["expr"]
     for panel in panels():
         for target in panel["targets"]:
-            expression = target["expr"]
-            for variable, value in _VARIABLES.items():
-                expression = expression.replace(variable, value)
-            yield panel["title"], expression
+            yield panel["title"], filled_in(target["expr"])
+
+
+def filled_in(expression: str) -> str:
+    for variable, value in _VARIABLES.items():
+        expression = expression.replace(variable, value)
+    return expression
 
 
 def metrics(expression: str) -> set[str]:

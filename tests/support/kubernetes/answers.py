@@ -58,6 +58,8 @@ def write(store: Store, found: Address, request: Request, content_type: str) -> 
         return store.apply(plural, namespace, body, manager, force, dry)
     if content_type == "application/merge-patch+json":
         return store.patch(plural, namespace, found.name, body, manager, dry)
+    if content_type == "application/json-patch+json":
+        return store.json_patch(plural, namespace, found.name, body, manager, dry)
     raise Refused(415, f"unsupported media type {content_type}")
 
 

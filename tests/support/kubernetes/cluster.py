@@ -38,7 +38,8 @@ class Request:
 
 @dataclass
 class Cluster:
-    """The stand-in's state, and what tests set and read."""
+    """The stand-in's state, and what tests set and read. `forbidden` has plurals, or one verb of
+    them: `secrets`, `patch rayclusters`."""
 
     store: Store
     token: str = "token-of-the-tests"

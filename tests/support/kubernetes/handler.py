@@ -80,10 +80,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("authorization", "").lower() != f"bearer {cluster.token}":
             raise Refused(401, "Unauthorized")
         found = address(request.path)
-        if found and found.plural in cluster.forbidden:
+        verb = request.method.lower()
+        if found and {found.plural, f"{verb} {found.plural}"} & cluster.forbidden:
             raise Refused(
                 403,
-                f'{found.plural} is forbidden: User "test" cannot {request.method.lower()} '
+                f'{found.plural} is forbidden: User "test" cannot {verb} '
                 f'resource "{found.plural}" in the namespace "{found.namespace}"',
             )
 

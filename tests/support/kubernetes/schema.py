@@ -1,5 +1,6 @@
 """What an API server does with a custom resource by its definition's OpenAPI schema."""
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,12 @@ class Schema:
     def _validator(self) -> Draft202012Validator:
         return Draft202012Validator(_plain(self._schema))
 
+    def filled(self, body: Object) -> Object:
+        """With the schema's defaults, as it is kept."""
+        body = copy.deepcopy(body)
+        _fill(body, self._schema)
+        return body
+
     def check(self, body: Object) -> None:
         """As `fieldValidation=Strict`: raises Refused, 400 or 422. It says nothing of metadata."""
         name = body["metadata"]["name"]
@@ -39,6 +46,19 @@ class Schema:
         if errors:
             causes = ", ".join(f"{e.json_path.removeprefix('$.')}: {e.message}" for e in errors)
             raise Refused(422, f'{self._kind}.{self._group} "{name}" is invalid: {causes}')
+
+
+def _fill(value: Any, schema: Object) -> None:
+    """Set what is left out to its default, and within that as well."""
+    if isinstance(value, list):
+        for each in value:
+            _fill(each, schema.get("items", {}))
+    elif isinstance(value, dict):
+        for key, inner in schema.get("properties", {}).items():
+            if "default" in inner:
+                value.setdefault(key, copy.deepcopy(inner["default"]))
+            if key in value:
+                _fill(value[key], inner)
 
 
 def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.support.kubernetes.failures import Refused, not_found
+from tests.support.kubernetes.json_patch import patched
 from tests.support.kubernetes.ownership import Ownership
 from tests.support.kubernetes.schema import Schema
 
@@ -90,6 +91,15 @@ class Store:
             merged = _merged(live, {k: v for k, v in patch.items() if k != "status"})
             return self._write(plural, live, merged, (manager, "Update"), patch, dry)
 
+    def json_patch(
+        self, plural: str, namespace: str, name: str, operations: Any, manager: str, dry: bool
+    ) -> Object:
+        """Raises Refused, 422, where one of its tests fails."""
+        with self.changed:
+            live = self.get(plural, namespace, name)
+            after = patched(live, operations)
+            return self._write(plural, live, after, (manager, "Update"), after, dry)
+
     def delete(self, plural: str, namespace: str, name: str, options: Object, dry: bool) -> None:
         """With finalizers it only gets its deletion timestamp. What it owns goes with it."""
         with self.changed:
@@ -170,9 +180,10 @@ class Store:
         body: Object,
         dry: bool,
     ) -> Object:
+        after = copy.deepcopy(after)
         if schema := self._schemas.get(plural):
             schema.check(after)
-        after = copy.deepcopy(after)
+            after = schema.filled(after)
         metadata = after["metadata"]
         if before and before.get("spec") != after.get("spec"):
             metadata["generation"] = before["metadata"].get("generation", 1) + 1

@@ -1,0 +1,230 @@
+"""A new cluster begins as large as the one that serves; in place nothing is begun anew."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from kuberay.changes import edits, upgrades
+from kuberay.client import RayServiceApi
+from tests.kuberay_client.objects import container, pod, ray_cluster, serving
+from tests.support.kubernetes.cluster import Cluster
+
+Object = dict[str, Any]
+
+IMAGE = upgrades.upgraded(image="llm:2")
+PENDING = {"pendingServiceStatus": {"rayClusterName": "llm-b"}}
+
+
+@pytest.fixture
+def deployed(api: RayServiceApi, cluster: Cluster, documents: list[Object]) -> RayServiceApi:
+    list(api.deploy_ray_service(documents))
+    run(cluster)
+    return api
+
+
+def run(cluster: Cluster, ready: int = 0, starting: int = 0, **status: Any) -> None:
+    """The service serves with so many workers on llm-a."""
+
+    def operate(found: Object) -> None:
+        found["status"] = serving(**status)
+
+    cluster.store.update("rayservices", "default", "llm", operate)
+    uid = cluster.store.get("rayservices", "default", "llm")["metadata"]["uid"]
+    for name in ("llm-a", "llm-b"):
+        cluster.store.put("rayclusters", ray_cluster(name, owner=uid))
+    for number in range(ready + starting):
+        worker = pod(f"w{number}", container(), ready=number < ready)
+        cluster.store.put("pods", worker)
+
+
+def scaling(spec: Object) -> Object:
+    """The options that stand over what the application's builder sets."""
+    (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    options = {each["name"]: each for each in application.get("deployments", [])}
+    return dict(options.get("pool", {}).get("autoscaling_config", {}))
+
+
+def pods(spec: Object) -> int:
+    return int(spec["rayClusterConfig"]["workerGroupSpecs"][0]["replicas"])
+
+
+def test_an_upgrade_carries_the_size_over(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """As many replicas as workers are ready, and pods for them; the rest as the builder has it."""
+    run(cluster, ready=3, starting=1)
+    after = deployed.propose_change("llm", IMAGE).after
+    assert (scaling(after)["initial_replicas"], pods(after)) == (3, 3)
+    assert (scaling(after)["min_replicas"], scaling(after)["max_replicas"]) == (1, 4)
+    assert scaling(after)["downscale_delay_s"] == 300
+
+
+def test_a_size_stays_within_the_bounds(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """Of the new spec: Serve refuses a config whose first replicas are outside."""
+    run(cluster, ready=4)
+
+    def change(spec: Object) -> Object:
+        return IMAGE(edits.scaled(1, 2, "pool")(spec))
+
+    after = deployed.propose_change("llm", change).after
+    assert (scaling(after)["initial_replicas"], pods(after)) == (2, 2)
+
+
+def test_only_workers_that_serve_count(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """Not those of another cluster, on their way out, or of the head."""
+    run(cluster, ready=2)
+    gone = pod("gone", container(), ready=True)
+    gone["metadata"]["deletionTimestamp"] = "2026-11-24T08:00:00Z"
+    cluster.store.put("pods", gone)
+    cluster.store.put("pods", pod("other", container(), cluster="llm-b", ready=True))
+    assert scaling(deployed.propose_change("llm", IMAGE).after)["initial_replicas"] == 2
+
+
+@pytest.mark.parametrize("workers", [{"ready": 1}, {"starting": 2}, {}])
+def test_what_begins_so_anyway_is_left(
+    deployed: RayServiceApi, cluster: Cluster, workers: dict[str, int]
+) -> None:
+    """One replica is the minimum; where none is ready, that is no measure of the load."""
+    run(cluster, **workers)
+    after = deployed.propose_change("llm", IMAGE).after
+    assert after["serveConfigV2"] == deployed.get_ray_service("llm")["spec"]["serveConfigV2"]
+    assert pods(after) == 1
+
+
+def test_an_outage_does_not_shrink(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """The upgrade that is to end it begins as large as the last one."""
+    run(cluster, ready=3)
+    deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
+    for number in range(3):
+        cluster.store.put("pods", pod(f"w{number}", container(), ready=False))
+    after = deployed.propose_change("llm", upgrades.upgraded(image="llm:3")).after
+    assert (scaling(after)["initial_replicas"], pods(after)) == (3, 3)
+
+
+def test_another_upgrade_carries_another_size(deployed: RayServiceApi, cluster: Cluster) -> None:
+    """Also a smaller one: no GPU stands idle for what was."""
+    run(cluster, ready=3)
+    deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
+    for name in ("w1", "w2"):
+        cluster.store.put("pods", pod(name, container()), "DELETED")
+    after = deployed.propose_change("llm", upgrades.upgraded(image="llm:3")).after
+    assert (scaling(after)["initial_replicas"], pods(after)) == (1, 1)
+
+
+def test_a_whole_spec_and_a_rollback_carry_it_too(
+    deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """Whatever makes a new cluster, as the operator decides it."""
+    run(cluster, ready=3)
+    documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
+    replaced = deployed.propose_change("llm", upgrades.replaced(documents[0]))
+    assert scaling(replaced.after)["initial_replicas"] == 3
+    deployed.patch_ray_service(replaced)
+    back = deployed.propose_rollback("llm").after
+    assert (back["rayClusterConfig"]["rayVersion"], pods(back)) == ("2.60.0", 3)
+    assert scaling(back)["initial_replicas"] == 3
+
+
+def test_without_a_new_cluster_nothing_is_carried(
+    deployed: RayServiceApi, cluster: Cluster
+) -> None:
+    """With the strategy None the Serve config would reach the replicas that run."""
+    run(cluster, ready=3)
+    change = upgrades.upgraded(image="llm:2", strategy="None")
+    assert scaling(deployed.propose_change("llm", change).after) == {}
+
+
+def test_an_incremental_upgrade_that_is_taken_back(
+    deployed: RayServiceApi, cluster: Cluster
+) -> None:
+    """The active cluster goes on, and gets the Serve config of before in place, as it was."""
+    steps = {"maxSurgePercent": 100, "stepSizePercent": 10, "intervalSeconds": 5}
+    options = {
+        "type": upgrades.INCREMENTAL,
+        "clusterUpgradeOptions": {"gatewayClassName": "istio", **steps},
+    }
+
+    def set_strategy(found: Object) -> None:
+        found["spec"]["upgradeStrategy"] = options
+
+    cluster.store.update("rayservices", "default", "llm", set_strategy)
+    before = deployed.get_ray_service("llm")["spec"]
+    run(cluster, ready=3)
+    proposal = deployed.propose_change("llm", IMAGE)
+    assert scaling(proposal.after)["initial_replicas"] == 3
+    deployed.patch_ray_service(proposal)
+    run(cluster, ready=3, **PENDING)
+    assert deployed.propose_rollback("llm").after == before
+
+
+def test_the_pods_of_a_fixed_group_are_not_ours(
+    deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """Without Ray's autoscaler `replicas` is what the user has chosen."""
+    documents[0]["spec"]["rayClusterConfig"]["enableInTreeAutoscaling"] = False
+    run(cluster, ready=3)
+    after = deployed.propose_change("llm", upgrades.replaced(documents[0])).after
+    assert (scaling(after)["initial_replicas"], pods(after)) == (3, 1)
+
+
+def test_pools_that_share_a_group_begin_as_they_are_told(
+    deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """Three workers are ready, and nobody can tell whose replicas they have."""
+    config = yaml.safe_load(documents[0]["spec"]["serveConfigV2"])
+    asked = {"engine": {"kind": "ollama"}, "ray_actor_options": {"resources": {"ollama": 1}}}
+    config["applications"][0]["args"] = {
+        "pools": [{"name": name, "models": name, **asked} for name in ("pool", "other")],
+        "topology": "gateway",
+    }
+    documents[0]["spec"]["serveConfigV2"] = text = yaml.safe_dump(config)
+    documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
+    run(cluster, ready=3)
+    after = deployed.propose_change("llm", upgrades.replaced(documents[0])).after
+    assert (after["serveConfigV2"], pods(after)) == (text, 1)
+
+
+PLAN = """{applications: [{name: llm, deployments: [
+    {name: pool, max_ongoing_requests: 9, autoscaling_config: {initial_replicas: 1}}]}]}"""
+
+
+@pytest.mark.parametrize(
+    "change", [edits.scaled(1, 8, "pool"), edits.planned(PLAN)], ids=["scale", "apply-plan"]
+)
+def test_in_place_nothing_begins_anew(
+    deployed: RayServiceApi, cluster: Cluster, change: edits.Change
+) -> None:
+    """Serve goes back to initial_replicas when anything else of a deployment changes."""
+    run(cluster, ready=3)
+    deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
+    after = deployed.patch_ray_service(deployed.propose_change("llm", change))["spec"]
+    assert "initial_replicas" not in scaling(after)
+    assert deployed.propose_change("llm", change).is_empty
+    assert "initial_replicas" not in scaling(deployed.propose_rollback("llm").after)
+
+
+def test_a_plan_that_changes_nothing_leaves_what_was_carried(
+    deployed: RayServiceApi, cluster: Cluster
+) -> None:
+    """To take it out alone would be a change of every replica's options."""
+    run(cluster, ready=3)
+    deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
+    plan = "{applications: [{name: llm, deployments: [{name: pool}]}]}"
+    assert deployed.propose_change("llm", edits.planned(plan)).is_empty
+
+
+def test_replicas_that_serve_counts_by_itself(
+    deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """`num_replicas: auto` is an autoscaled deployment of 1 to 100."""
+    config = yaml.safe_load(documents[0]["spec"]["serveConfigV2"])
+    asked = {"ray_actor_options": {"resources": {"ollama": 1}}}
+    config["applications"][0] = {
+        "name": "llm",
+        "import_path": "other:app",
+        "deployments": [{"name": "pool", "num_replicas": "auto", **asked}],
+    }
+    documents[0]["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+    documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
+    run(cluster, ready=3)
+    after = deployed.propose_change("llm", upgrades.replaced(documents[0])).after
+    assert scaling(after) == {"initial_replicas": 3}

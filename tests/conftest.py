@@ -1,4 +1,4 @@
-"""A shell that runs the tests in its background ignores Ctrl-C, and so would all that they start."""
+"""A shell that runs tests in its background ignores Ctrl-C, and so would all that they start."""
 
 import signal
 

@@ -67,16 +67,20 @@ async def _run(system: System, seconds: int, factor: float, console: Console) ->
     await _load(system, 0.5 * _CAPACITY, _QUIET_S)  # warm-up
     before = figures(await _load(system, 0.5 * _CAPACITY, _QUIET_S))
     console.print("before", before)
-    memory = [_memory_mib(system)]
-    overload: list[Record] = []
-    for _ in range(4):  # so that memory is seen to grow, or not
-        overload += await _load(system, factor * _CAPACITY, seconds / 4)
-        memory.append(_memory_mib(system))
-    during = figures(overload)
+    memory: list[float] = []
+    watch = asyncio.create_task(_watch_memory(system, seconds / 8, memory))
+    during = figures(await _load(system, factor * _CAPACITY, seconds))
+    watch.cancel()
     console.print("during", during, f"memory {memory} MiB")
     after = figures(await _load(system, 0.5 * _CAPACITY, _QUIET_S))
     console.print("after", after)
-    return list(claims(before, during, after, memory[1:]))
+    return list(claims(before, during, after, memory))
+
+
+async def _watch_memory(system: System, every_s: float, memory: list[float]) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        memory.append(_memory_mib(system))
 
 
 async def _load(system: System, rate: float, seconds: float) -> list[Record]:

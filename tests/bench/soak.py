@@ -41,16 +41,27 @@ _ENGINE_COMMAND = "-m serve_app.engines.simulator"
 
 @dataclass
 class Tally:
-    """What became of the requests; `silent` are answers that looked whole and were not."""
+    """What became of the requests; `lost` are neither whole, nor an explicit error, nor refused."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
-    silent: list[Record] = field(default_factory=list)
+    lost: list[Record] = field(default_factory=list)
 
     def keep(self, record: Record) -> None:
         self.outcomes[record.outcome] += 1
-        if record.outcome is Outcome.TRUNCATED and not record.error:
-            self.silent.append(record)
+        if is_lost(record):
+            self.lost.append(record)
+
+
+def is_lost(record: Record) -> bool:
+    """Whoever closed a connection in the middle said so; whoever ends a stream well must be done.
+
+    The engine gives as many tokens as are asked for.
+    """
+    if record.ok:
+        return record.output_tokens != record.asked_output_tokens
+    silent = record.outcome is Outcome.TRUNCATED and not record.error
+    return silent or record.outcome is Outcome.TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +103,30 @@ async def _run(system: System, seconds: float, rng: random.Random, console: Cons
         for task in (chaos, clock):
             task.cancel()
     after = await _settled(system, before)
+    slots = await _slots(system)
     console.print("after", after)
     console.print("requests", dict(tally.outcomes), "kills", dict(tally.kills))
-    return [*_losses(tally), *_leaks(before, after)]
+    return [*_losses(tally), *_leaks(before, after), *slots]
+
+
+async def _slots(system: System) -> list[str]:
+    """Fill all of them once more: a slot that was not given back is missing."""
+    engines = [_stats_url(system, pid) for pid in _engines(system)]
+    tally, most = Tally(), _ENGINE["slots"] * _REPLICAS
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for url in engines:
+            await http.post(f"{url}/_sim/reset")
+        async with ReferenceClient(Target(system.url), tally.keep) as client:
+            question = Question([{"role": "user", "content": "tell me"}], 5, 100)
+            await asyncio.gather(*(client.ask(question) for _ in range(most + _REPLICAS)))
+        stats = [(await http.get(f"{url}/_sim/stats")).json() for url in engines]
+    used = sum(each["max_in_flight"] for each in stats)
+    return [] if used == most else [f"{most - used} of {most} slots were not to be had"]
+
+
+def _stats_url(system: System, pid: int) -> str:
+    command = processes(system.process.pid)[pid]
+    return f"http://127.0.0.1:{command.partition('--port ')[2].split()[0]}"
 
 
 async def _tick(tell: Callable[[], None]) -> None:
@@ -198,7 +230,7 @@ async def _gauges(system: System) -> dict[str, list[float]]:
 
 
 def _losses(tally: Tally) -> list[str]:
-    return [f"ended early without a word: {record}" for record in tally.silent]
+    return [f"lost: {record}" for record in tally.lost]
 
 
 def _leaks(before: State, after: State) -> list[str]:

@@ -89,7 +89,15 @@ function table(result) {
     '',
     ...result.slo.map((bound) => `${bound.met ? 'met   ' : 'MISSED'}  ${shown(bound)}`),
     ...tooFewUsers(result),
+    ...withoutRecords(result),
   ];
+}
+
+function withoutRecords(result) {
+  if (settings.records) return [];
+  const command = `python -m serve_app.capacity.k6 run k6/${result.script}.js`;
+  const alias = result.script === 'load_test' ? ' (make load)' : '';
+  return [`no records: ${command}${alias} keeps one per request and checks the generator`];
 }
 
 function tooFewUsers(result) {

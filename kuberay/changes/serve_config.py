@@ -14,6 +14,7 @@ Config = dict[str, Any]
 
 _OURS = "serve_app:app"
 _INITIAL = "initial_replicas"
+_STANDING = ("import_path", "route_prefix")
 # What Serve makes of `num_replicas: auto`.
 _AUTOMATIC = (1, 100)
 
@@ -38,7 +39,8 @@ def dump(config: Config) -> str:
 
 
 def merge(config: Config, partial: Config) -> Config:
-    """`partial` over `config`: applications, deployments and `args.pools` by their names.
+    """`partial` over `config`: applications, deployments and `args.pools` by their names. What an
+    application is made of, and its route, stay: a plan has both to be whole by itself.
 
     Raises ChangeError for an application that `config` does not have.
     """
@@ -46,7 +48,8 @@ def merge(config: Config, partial: Config) -> Config:
     applications = [dict(each) for each in config["applications"]]
     for change in partial.get("applications", []):
         index = _index(applications, change.get("name", "default"))
-        applications[index] = _application(applications[index], change)
+        settings = {key: value for key, value in change.items() if key not in _STANDING}
+        applications[index] = _application(applications[index], settings)
     return {**merged, "applications": applications}
 
 

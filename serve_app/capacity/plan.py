@@ -39,12 +39,16 @@ class Plan:
     choices: tuple[Choice, ...]
 
     def config(self) -> dict[str, Any]:
-        """A partial Serve config, to be merged by the names of application and deployment."""
+        """A Serve config: to be deployed, or merged by the names of application and deployment."""
         args: dict[str, Any] = {}
         deployment: dict[str, Any] = {"name": self.deployment}
         for choice in self.choices:
             _set(args if choice.place == "args" else deployment, choice.name, choice.value)
-        application: dict[str, Any] = {"name": self.application}
+        application = {
+            "name": self.application,
+            "route_prefix": "/",
+            "import_path": "serve_app:app",
+        }
         return {"applications": [application | {"args": args, "deployments": [deployment]}]}
 
     def yaml(self) -> str:

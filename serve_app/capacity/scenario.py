@@ -85,8 +85,9 @@ class Scenario:
     def lengths(self) -> Lengths:
         if self.trace:
             return Empirical((r.prompt_tokens, r.output_tokens) for r in self._recorded())
-        prompts, answers = lengths.parse(self.prompt_tokens), lengths.parse(self.answer_tokens)
-        return Independent(prompts, answers)
+        # YAML reads `20` as a number where text is meant.
+        texts = str(self.prompt_tokens), str(self.answer_tokens)
+        return Independent(*map(lengths.parse, texts))
 
     def arrivals(self) -> Iterable[Request]:
         """Of an open model: the first question of each conversation. Iterate as often as needed."""

@@ -4,6 +4,7 @@ Users at once show the throughput that there is to have. Arrivals show what a ca
 bounds on time to first token are judged there, with as many requests as they need.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +36,18 @@ class Effort:
     most_users: int = 64
     requests_per_user_step: int = 40
 
+    @property
+    def most_steps(self) -> int:
+        """Doublings of the users, and halvings of the distance to the highest rate."""
+        return self.most_users.bit_length() + 1 + math.ceil(math.log2(_FIRST_SHARE / _CLOSE))
+
 
 @dataclass
 class Sweeper:
-    """Sweeps one service, which must be pinned to one replica. `show` is told of each step."""
+    """Sweeps one service, which must be pinned to one replica.
+
+    `show` is told of each step before it, `done` after it.
+    """
 
     target: Target
     load: dict[str, Any]
@@ -47,6 +56,7 @@ class Sweeper:
     effort: Effort = field(default_factory=Effort)
     show: Callable[[str], object] = lambda _: None
     generator: Generator = measure
+    done: Callable[[Step], object] = lambda _: None
     places: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
@@ -87,6 +97,7 @@ class Sweeper:
         begin = run.began + effort.warm_up_s
         step = step_of(kind, level, records, begin, begin + seconds, run.invalid)
         self.steps.append(step)
+        self.done(step)
         return step
 
     def _scenario(self, kind: Kind, level: float, seconds: float) -> Scenario:

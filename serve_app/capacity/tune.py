@@ -1,12 +1,13 @@
 """The cheapest autoscaling settings that meet an SLO, searched in the simulator.
 
 A search by coordinates: one dial after the other is turned through its values, the best is kept,
-until a whole round changes nothing. Dials are few and the simulator is quick, so that every step
-can be looked at; nothing is random but the seeds. What was found on one window of the load must be
-judged on another.
+until a whole round changes nothing. That ends in the valley in which it began, so it begins twice:
+with the given settings, and with as many replicas as the peak needs. Dials are few and the
+simulator is quick, so that every step can be looked at; nothing is random but the seeds. What was
+found on one window of the load must be judged on another.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serve_app.capacity.simulate.compare import (
@@ -30,7 +31,7 @@ DIALS: Mapping[str, Sequence[float]] = {
     "downscale_delay_s": (15, 30, 60, 120, 300, 600),
     "min_replicas": (1, 2, 3, 4, 6, 8),
 }
-_ROUNDS = 3
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,24 @@ class Search:
     slo: Slo
     seconds: float
     dials: Mapping[str, Sequence[float]] = field(default_factory=lambda: DIALS)
+    enough: int = 0  # replicas for the peak; 0: unknown
     done: Callable[[Trial], object] = lambda _: None
     trials: dict[tuple[tuple[str, float], ...], Trial] = field(default_factory=dict)
 
     def run(self) -> Trial:
         """The best settings that were found, whether or not they meet the SLO."""
-        best = self._try(self._given())
-        for _ in range(_ROUNDS):
+        return min(map(self._descend, self._starts()), key=lambda each: each.rank)
+
+    def _starts(self) -> Iterator[Settings]:
+        given = self._given()
+        yield given
+        if self.enough:
+            high = max(self.dials.get("target_ongoing_requests", [1]))
+            yield {**given, "min_replicas": self.enough, "target_ongoing_requests": high}
+
+    def _descend(self, start: Settings) -> Trial:
+        best = self._try(start)
+        for _ in range(ROUNDS):
             before = best
             for name in self.dials:
                 best = self._turn(best, name)

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from serve_app.capacity import measured
 from serve_app.capacity.commands import capacity
+from serve_app.capacity.commands.tune import MOST_TRIALS
 from serve_app.capacity.measured import Measured, Sweep
 from serve_app.capacity.records import Run, write_run
 from serve_app.capacity.slo import Slo
@@ -122,6 +123,7 @@ def test_tuning_writes_settings_that_the_scenario_takes(scenario: str, tmp_path:
     tuned, given = told["held_out"][:2]
     assert (tuned["name"], given["name"]) == ("tuned", "these settings")
     assert result.exit_code == (0 if tuned["met"] == 1 else 1)
+    assert told["tried"] <= MOST_TRIALS
     result = call("simulate", scenario, "--seeds=1", "--quick", "--json", f"--tuned={out}")
     assert json.loads(result.stdout)["scores"][-1]["name"] == "tuned"
     out.write_text("service: 3")
@@ -139,15 +141,17 @@ def sweep(tmp_path: Path) -> str:
 
 
 def test_a_plan_is_written_as_yaml(sweep: str, tmp_path: Path) -> None:
-    """To a file or to stdout, or as JSON with the reasons."""
+    """To a file or to stdout; as JSON with the reasons, beside a file too."""
     out = tmp_path / "plan.yaml"
     options = ("--slo", "ttft_p99=2s", "--peak", "600/m")
     assert call("plan", sweep, *options, "--out", str(out)).exit_code == 0
     (application,) = yaml.safe_load(out.read_text())["applications"]
     assert application["deployments"][0]["autoscaling_config"]["max_replicas"] == 2
     assert call("plan", sweep, *options).stdout == out.read_text()
-    choices = json.loads(call("plan", sweep, *options, "--json").stdout)["choices"]
-    assert all(choice["because"] for choice in choices)
+    again = tmp_path / "again.yaml"
+    told = call("plan", sweep, *options, "--json", "--out", str(again)).stdout
+    assert all(choice["because"] for choice in json.loads(told)["choices"])
+    assert again.read_text() == out.read_text()
 
 
 def test_a_refused_plan_ends_with_1(sweep: str) -> None:

@@ -9,6 +9,7 @@ import yaml
 from kuberay.changes import edits
 from serve_app.capacity import measured
 from serve_app.capacity.choices import Wanted
+from serve_app.capacity.commands.findings import sentences
 from serve_app.capacity.experiment.inputs import SCENARIO, Inputs
 from serve_app.capacity.plan import plan
 from serve_app.capacity.records import RUN, read_run
@@ -57,6 +58,14 @@ def test_the_plan_follows_from_the_sweep() -> None:
     wanted = Wanted(peak=100, base=10, startup_s=30, application="llm")
     made = plan(measured.read(SWEEP).measured, Slo.parse("ttft_p95=1s,error_rate=2%"), wanted)
     assert made.yaml() == (SWEEP.parent / "plan.yaml").read_text()
+
+
+def test_what_the_sweep_says_follows_from_its_records() -> None:
+    """sweep.txt has today's words and figures."""
+    found, text = measured.read(SWEEP), (SWEEP.parent / "sweep.txt").read_text()
+    said = [words for each in found.measured for words in sentences(each, found.slo)]
+    assert [words for words in said if words not in text] == []
+    assert "compared with 211 ms in theory (M/G/8)" in text
 
 
 def test_the_plan_fits_the_manifest() -> None:

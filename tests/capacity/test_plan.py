@@ -78,13 +78,14 @@ def test_requests_at_once_are_read_between_the_steps() -> None:
 
 
 def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
-    """Partial: merged by the names of application and deployment."""
+    """As it is written: `serve deploy` takes it, the rest comes from the environment."""
     text = plan([GOOD], SLO, Wanted(peak=50, startup_s=20)).yaml()
     assert text.startswith("# engine.slots: 4. ")
-    (application,) = yaml.safe_load(text)["applications"]
+    config = yaml.safe_load(text)
+    ServeDeploySchema.model_validate(config)
+    (application,) = config["applications"]
     assert (application["name"], application["deployments"][0]["name"]) == ("default", "pool")
-    whole = {"applications": [{"import_path": "serve_app:app", **application}]}
-    ServeDeploySchema.model_validate(whole)
+    assert (application["import_path"], application["route_prefix"]) == ("serve_app:app", "/")
     args = Settings.model_validate(application["args"])
     assert args.all_pools[0].admitted + 4 == application["deployments"][0]["max_ongoing_requests"]
 

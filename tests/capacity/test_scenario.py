@@ -1,6 +1,8 @@
 """What a scenario asks, and that it asks the same again."""
 
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,12 @@ def test_equal_scenarios_ask_equal_questions() -> None:
     assert once == again
     assert len(set(once)) == len(once) > 10
     assert texts(Scenario(seed=1)) != once
+
+
+def test_a_number_can_stand_where_tokens_are_meant() -> None:
+    """As YAML reads `answer_tokens: 20`, and `--set` with it."""
+    options: dict[str, Any] = {"answer_tokens": 20, "prompt_tokens": 30}
+    assert Scenario(**options).lengths().draw(Random(0)) == (30, 20)
 
 
 def test_a_replay_has_the_traces_times_and_lengths(trace: str) -> None:

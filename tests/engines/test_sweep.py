@@ -8,7 +8,7 @@ import pytest
 from serve_app.capacity.chat import Target
 from serve_app.capacity.measured import Measured
 from serve_app.capacity.slo import Slo
-from serve_app.capacity.steps import Kind
+from serve_app.capacity.steps import Kind, Step
 from serve_app.capacity.sweep import Effort, Sweeper
 from tests.support.service import Simulator, start_simulator
 
@@ -33,7 +33,9 @@ async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path:
     """Saturation beyond the slots, rates and slowdown, and a rate below capacity within the SLO."""
     told: list[str] = []
     load = {"prompt_tokens": "lognormal:median=100,p95=400,max=800", "answer_tokens": "20"}
+    done: list[Step] = []
     sweeper = Sweeper(Target(simulator.url), load, SLO, tmp_path, EFFORT, told.append)
+    sweeper.done = done.append
     found: Measured = await sweeper.run(SLOTS)
     saturated, largest = found.saturation(), found.largest(SLO)
     assert saturated is not None
@@ -44,5 +46,6 @@ async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path:
     assert model.decode_tokens_per_s == pytest.approx(400, rel=0.1)
     assert model.decode_slowdown == pytest.approx(0.1, abs=0.06)
     assert model.prefill_tokens_per_s == pytest.approx(10_000, rel=0.5)
-    assert len(told) == len(found.steps) == len(sweeper.places)
+    assert len(told) == len(found.steps) == len(sweeper.places) <= EFFORT.most_steps == 9
+    assert done == list(found.steps)
     assert {step.kind for step in found.steps} == {Kind.CONCURRENCY, Kind.RATE}

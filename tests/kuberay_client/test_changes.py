@@ -117,6 +117,20 @@ def test_a_plan_is_merged_by_names(live: dict[str, Any]) -> None:
     assert group_of(after)["maxReplicas"] == 12
 
 
+def test_a_plan_leaves_an_application_where_it_is(live: dict[str, Any]) -> None:
+    """It is a config by itself, with a route; that of the present one stays."""
+    application = {"name": "llm", "import_path": "mine:app", "route_prefix": "/x", "args": {}}
+    live["spec"]["serveConfigV2"] = yaml.safe_dump({"applications": [application]})
+    plan = {
+        "name": "llm",
+        "import_path": "serve_app:app",
+        "route_prefix": "/",
+        "args": {"queue": 3},
+    }
+    change = edits.planned(yaml.safe_dump({"applications": [plan]}))
+    assert config_of(propose(live, change).after) == {**application, "args": {"queue": 3}}
+
+
 def test_a_plan_twice_changes_nothing(live: dict[str, Any]) -> None:
     """Merging what is there already leaves the spec as it is."""
     live["spec"] = propose(live, edits.planned(PLAN)).after

@@ -51,6 +51,15 @@ def test_a_missed_slo_is_an_exit_code(paced: Simulator, target: Target, tmp_path
     assert "met     error_rate=1%" in done.stdout
 
 
+def test_plain_k6_says_how_records_are_kept(paced: Simulator, tmp_path: Path) -> None:
+    """And the command that keeps them does not say so."""
+    env = {"BASE_URL": paced.url, **SHORT, "SHAPE": "points:0s=10,0.5s=10"}
+    plain = generators.plain_k6("load_test", SUMMARY=tmp_path / SUMMARY, **env)
+    assert "python -m serve_app.capacity.k6 run k6/load_test.js (make load) keeps" in plain.stdout
+    kept = generators.run_k6(Target(paced.url), tmp_path / "run", "load_test", **env)
+    assert "no records" not in kept.stdout
+
+
 def test_models_and_stream_kinds_are_told_apart(target: Target, tmp_path: Path) -> None:
     """Two models, streamed and whole, take turns; each has figures of its own."""
     target = replace(target, model="smollm2:135m,other")

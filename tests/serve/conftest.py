@@ -14,8 +14,9 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
 
 from serve_app import haproxy
 from serve_app.engines.process import free_port
+from tests.support.fronts import HAPROXY
 
-if os.environ.get("SERVE_APP_TEST_HAPROXY"):
+if HAPROXY:
     os.environ |= {
         **haproxy.FLAGS,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

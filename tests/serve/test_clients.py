@@ -10,6 +10,8 @@ import ollama
 import openai
 import pytest
 
+from tests.support.fronts import HAPROXY
+
 MODEL = "smollm2:135m"
 HELLO: Any = [{"role": "user", "content": "Say hello in one short sentence."}]
 GREEDY = {"temperature": 0}  # the client has no parameter for it
@@ -21,7 +23,7 @@ SCHEMA = {
 }
 
 
-@pytest.fixture(scope="module", params=["direct", "gateway"])
+@pytest.fixture(scope="module", params=["direct", "gateway"] if HAPROXY else ["direct"])
 def url(request: pytest.FixtureRequest, deploy) -> str:
     engine = {"kind": "llamacpp", "slots": 2, "context_length": 2048}
     return deploy(topology=request.param, engine=engine)

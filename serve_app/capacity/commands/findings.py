@@ -100,8 +100,8 @@ def _queueing(each: Measured, step: Step) -> list[str]:
     if wait is None:
         return []
     return [
-        f"Queueing there: a slot was waited for {1000 * wait.seen:.0f} ms on average; "
-        f"M/G/{each.slots} says {1000 * wait.expected:.0f} ms."
+        f"Queueing there: a slot was waited for {1000 * wait.seen:.0f} ms on average, compared "
+        f"with {1000 * wait.expected:.0f} ms in theory (M/G/{each.slots})."
     ]
 
 

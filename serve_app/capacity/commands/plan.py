@@ -74,9 +74,9 @@ def plan(
 ) -> None:
     """From measurements to the settings of a pool, each with the reason why.
 
-    FOLDERS: one sweep, or runs of any load generator against one replica. The plan is a partial
-    Serve config (applications, deployments): for `serve deploy`, or as a patch of a RayService's
-    serveConfigV2.
+    FOLDERS: one sweep, or runs of any load generator against one replica. The plan is a Serve
+    config for `serve deploy`, where the environment has the other settings, or a patch of a
+    RayService's serveConfigV2.
     """
     wanted = Wanted(
         peak, base, startup, spare, application, deployment, direct=not gateway, to_zero=to_zero
@@ -86,11 +86,11 @@ def plan(
     except Refused as exc:
         as_json({"refused": exc.reasons}) if json else _refuse(exc)
         sys.exit(NO)
+    if out:
+        out.write_text(made.yaml())
     if json:
         as_json({"config": made.config(), "choices": [asdict(choice) for choice in made.choices]})
-    elif out:
-        out.write_text(made.yaml())
-    else:
+    elif not out:
         click.echo(made.yaml(), nl=False)
 
 

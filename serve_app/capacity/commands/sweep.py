@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from serve_app.capacity.commands.common import (
     NO,
     QUANTITY,
     Change,
+    progress,
     told,
 )
 from serve_app.capacity.experiment.inputs import Inputs
@@ -91,7 +92,9 @@ def sweep(
     if url and len(values) > 1:
         raise SweepError("a service that runs already has one number of slots: give one")
     asked = _Asked(inputs, Slo.parse(slo or inputs.slo), out, Effort(warm_up, least, most, users))
-    found = asyncio.run(_sweep(asked, values, url, api_key))
+    # A step says its name as it begins; the bar knows how many there are at most.
+    with progress("sweeping", len(values) * asked.effort.most_steps) as done:
+        found = asyncio.run(_sweep(asked, values, url, api_key, done))
     findings.tell(found, json)
     sys.exit(0 if all(map(findings.conclusive(found.slo), found.measured)) else NO)
 
@@ -104,7 +107,13 @@ class _Asked:
     effort: Effort
 
 
-async def _sweep(asked: _Asked, values: Sequence[int], url: str | None, api_key: str) -> Sweep:
+async def _sweep(
+    asked: _Asked,
+    values: Sequence[int],
+    url: str | None,
+    api_key: str,
+    done: Callable[[], object],
+) -> Sweep:
     found: list[Measured] = []
     places: list[list[str]] = []
     for slots in values:
@@ -114,7 +123,10 @@ async def _sweep(asked: _Asked, values: Sequence[int], url: str | None, api_key:
             model = asked.inputs.pool.models[0]
             target = Target(base_url=address, model=model, api_key=api_key)
             sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, _say)
+            sweeper.done = lambda _: done()
             found.append(await sweeper.run(slots))
+        for _ in range(asked.effort.most_steps - len(sweeper.steps)):
+            done()  # it needed fewer
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
         # After each, so that what was found is there whatever comes next.
         result = Sweep(tuple(found), asked.slo, asked.inputs.service, asked.inputs.load)

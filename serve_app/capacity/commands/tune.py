@@ -1,5 +1,6 @@
 """`tune`: search the cheapest settings that meet the SLO, and judge them on another window."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,10 +23,12 @@ from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, ev
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.scene import Load, scenario_of
 from serve_app.capacity.slo import Slo
-from serve_app.capacity.tune import Search, Trial, candidate, scaling_of
+from serve_app.capacity.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
 
 # Seeds from here on are never searched on.
 _UNSEEN = 1000
+# From two starts; a search ends sooner where a round changes nothing, and repeats no trial.
+MOST_TRIALS = 2 * (1 + ROUNDS * sum(map(len, DIALS.values())))
 
 
 @click.command(
@@ -65,7 +68,7 @@ def tune(
     training, held_out = _spans(train, test, whole)
     seen = scene(inputs, sweep, start, training)[1]
     unseen = scene(inputs, sweep, start, held_out)[1]
-    best, tried = _search(started_for(service, seen.needs(service)), seen, range(seeds), bounds)
+    best, tried = _search(service, seen, range(seeds), bounds)
     others = range(_UNSEEN, _UNSEEN + seeds)
     scores = _judge(service, best, unseen, others, bounds)
     settings = scaling_of(service, best.settings)
@@ -87,8 +90,13 @@ def tune(
 
 
 def _search(service: Service, load: Load, seeds: Sequence[int], slo: Slo) -> tuple[Trial, int]:
-    with progress("searching", None) as done:
-        search = Search(service, load.requests, seeds, slo, load.seconds, done=lambda trial: done())
+    needed = load.needs(service)
+    begun = started_for(service, needed)
+    enough = min(service.scaling.max_replicas, math.ceil(needed.peak))
+    with progress("searching", MOST_TRIALS) as done:
+        search = Search(
+            begun, load.requests, seeds, slo, load.seconds, enough=enough, done=lambda _: done()
+        )
         return search.run(), len(search.trials)
 
 

@@ -37,7 +37,14 @@ _LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
     "2 when it could not run, 3 when the load generator's figures are invalid, 130 after Ctrl-C."
 )
 @click.argument("scenario", default="one-to-six")
-@click.option("--tool", type=click.Choice(list(TOOLS)), default="locust", show_default=True)
+@click.option(
+    "--tool",
+    type=click.Choice(list(TOOLS)),
+    default="locust",
+    show_default=True,
+    help="Load generator. k6's arrivals are open and even: it refuses users, bursts, "
+    "conversations and traces.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder; default results/SCENARIO-TIME."
 )
@@ -84,7 +91,7 @@ def experiment(
     """
     try:
         inputs = Inputs.read(scenario, dict(map(_change, changes)))
-        Load(inputs.load, inputs.slo, "")
+        TOOLS[tool].command(Load(inputs.load, inputs.slo, ""), Path())  # before anything starts
         work = Experiment(
             inputs=inputs,
             tool=tool,
@@ -109,11 +116,18 @@ def experiment(
 experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
 
 
-@click.command()
+@click.command(
+    epilog="Exits with 0 when nothing was lost in any run, 1 when requests were lost or truncated, "
+    "2 when it could not run, 3 when a load generator's figures are invalid, 130 when a run was "
+    "ended early."
+)
 @click.argument("runs", nargs=-1, required=True, metavar="NAME=FOLDER...")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
 @click.option("--title", default="The same load, other settings", show_default=True)
-def compare(runs: Sequence[str], out: Path, title: str) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="The figures on stdout; durations in seconds."
+)
+def compare(runs: Sequence[str], out: Path, title: str, as_json: bool) -> None:
     """Put experiments side by side: other settings under the same load.
 
     Each FOLDER is one that `experiment` has written, of one run or, after --repeat, of several.
@@ -124,6 +138,14 @@ def compare(runs: Sequence[str], out: Path, title: str) -> None:
     except ServiceError as exc:
         click.echo(f"Error: {exc}", err=True)
         sys.exit(_FAILED)
+    if as_json:
+        _write(comparison.figures(groups))
+    else:
+        _judge(groups, out)
+    sys.exit(_code([run.findings for group in groups for run in group.runs]))
+
+
+def _judge(groups: Sequence[Group], out: Path) -> None:
     for before, after in pairwise(groups):
         click.echo(comparison.verdict(before, after).replace("**", ""))
     click.echo(f"Report: {out / 'report.html'}")
@@ -190,13 +212,17 @@ def _show(bars: Progress, task: TaskID, now: run.Progress) -> None:
 
 def _tell(work: Experiment, found: Sequence[Findings], as_json: bool) -> None:
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps([each.as_json() for each in found]))
+        _write([each.as_json() for each in found])
         return
     for each in found:
         click.echo(headline(each).replace("**", ""))
         for reason in each.invalid:
             click.echo(f"INVALID: {reason}")
     click.echo(f"Report: {work.folder / 'report.html'}")
+
+
+def _write(value: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value))
 
 
 def _code(found: Sequence[Findings]) -> int:

@@ -64,13 +64,18 @@ def summary(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
+def figures(groups: Sequence[Group]) -> dict[str, Any]:
+    """Of each group, and of all together: what `summary` says, by their names."""
+    return {group.name: summary([group]) for group in groups} | {"all": summary(groups)}
+
+
 def write(folder: Path, title: str, groups: Sequence[Group], command: str) -> None:
     """The report of several runs, into a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     named = [(group.name, [run.seen for run in group.runs]) for group in groups]
     picture = runs_picture(named)
     save(folder, title, list(_blocks(folder, title, groups, command, picture)), [picture])
-    save_json(folder, {group.name: summary([group]) for group in groups} | {"all": summary(groups)})
+    save_json(folder, figures(groups))
 
 
 def _blocks(

@@ -26,6 +26,8 @@ LOG = "generator.log"
 _PROJECT = Path(serve_app.__file__).parents[1]
 _GRACE_S = 20.0
 _ELSEWHERE = {"base_url", "api_key"}
+# Options that k6's scripts do not read, and what they do without them.
+_K6_ALWAYS = {"load": "open", "burstiness": 0.0, "turns": 1, "trace": ""}
 
 
 class GeneratorError(ServiceError):
@@ -90,10 +92,21 @@ def _locust(load: Load, folder: Path) -> Command:
 
 
 def _k6(load: Load, folder: Path) -> Command:
-    """k6 knows shapes by their points alone, and lengths and arrivals of its own."""
+    """k6 knows shapes by their points alone, and lengths and arrivals of its own.
+
+    Raises GeneratorError for a load that it would make another of.
+    """
+    scenario = load.scenario()
+    always = _K6_ALWAYS.items()
+    asked = [n for n, only in always if n in load.options and getattr(scenario, n) != only]
+    if asked:
+        raise GeneratorError(
+            f"k6 has no {', '.join(asked)}: its arrivals are open and even, its questions single "
+            "and drawn; take another tool"
+        )
     script = str(_PROJECT / "k6" / "load_test.js")
     words = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder), script]
-    given = {**load.options, "shape": load.scenario().level(), "slo": load.slo}
+    given = {**load.options, "shape": scenario.level(), "slo": load.slo}
     env = {name.upper(): _word(value) for name, value in given.items()}
     return Command(words, {**env, "BASE_URL": load.base_url})
 

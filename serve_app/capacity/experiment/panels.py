@@ -14,7 +14,8 @@ from serve_app.capacity.workload.shapes import Shape
 
 # Colours that the colour-blind can tell apart (Okabe and Ito).
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#777777"
-COLOURS = [RED, "#cc79a7", ORANGE, "#56b4e9", GREY, "#f0e442"]
+PURPLE, SKY, BLACK = "#cc79a7", "#56b4e9", "#000000"
+COLOURS = [RED, PURPLE, ORANGE, SKY, GREY, "#f0e442"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def load(axis: Axes, seen: Seen, found: Series) -> None:
     axis.step(middles, found.offered, where="mid", color=ORANGE, label="offered (arrivals)")
     axis.step(middles, found.completed, where="mid", color=BLUE, label="completed (whole answers)")
     axis.set(ylabel="requests/s", ylim=(0, None))
-    _legend(axis)
+    legend(axis)
 
 
 def replicas(axis: Axes, seen: Seen) -> None:
@@ -70,7 +71,7 @@ def replicas(axis: Axes, seen: Seen) -> None:
     axis.step(clock, [s.target for s in samples], where="post", color=RED, lw=1.5, label="desired")
     axis.set(ylabel="replicas", ylim=(0, max([*draining, 1]) + 0.5))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axis)
+    legend(axis)
 
 
 def ttft(axis: Axes, seen: Seen, found: Series) -> None:
@@ -82,7 +83,7 @@ def ttft(axis: Axes, seen: Seen, found: Series) -> None:
             axis.axhline(bound.limit, color=GREY, ls="--", lw=1, label=f"SLO {bound}")
     axis.set_ylabel("TTFT, s")
     _logarithmic(axis)
-    _legend(axis)
+    legend(axis)
 
 
 def errors(axis: Axes, seen: Seen, found: Series) -> None:
@@ -95,7 +96,7 @@ def errors(axis: Axes, seen: Seen, found: Series) -> None:
     axis.set(ylabel="failed", ylim=(0, max([*below, 1])))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
     if found.failures:
-        return _legend(axis)
+        return legend(axis)
     axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color=GREEN)
 
 
@@ -113,7 +114,7 @@ def requests(axis: Axes, seen: Seen) -> None:
             clock, places, where="post", color=GREY, ls="--", label="slots of running engines"
         )
     axis.set(ylabel="requests", ylim=(0, None))
-    _legend(axis)
+    legend(axis)
 
 
 def per_replica(axis: Axes, seen: Seen) -> None:
@@ -124,14 +125,14 @@ def per_replica(axis: Axes, seen: Seen) -> None:
     if seen.slots:
         axis.axhline(seen.slots, color=GREY, ls="--", lw=1, label=f"slots of one ({seen.slots})")
     axis.set(ylabel="per replica", ylim=(0, None))
-    _legend(axis)
+    legend(axis)
 
 
 def cpu(axis: Axes, seen: Seen) -> None:
     shares = [100 * s.cpu_share if s.cpu_share is not None else float("nan") for s in seen.samples]
     axis.step(seen.clock, shares, where="post", color=GREY, label="CPU of all nodes")
     axis.set(ylabel="CPU, %", ylim=(0, 100))
-    _legend(axis)
+    legend(axis)
 
 
 def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) -> None:
@@ -160,7 +161,7 @@ def _logarithmic(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axis: Axes) -> None:
+def legend(axis: Axes) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

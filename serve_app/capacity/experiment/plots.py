@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from serve_app.capacity.experiment import panels
-from serve_app.capacity.experiment.panels import BLUE, COLOURS, GREEN, RED, Seen
+from serve_app.capacity.experiment.panels import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    Seen,
+)
 from serve_app.capacity.experiment.series import series
 
 _STYLE: Any = {
@@ -27,6 +36,8 @@ _STYLE: Any = {
     "svg.hashsalt": "serve_app",  # equal data, equal files
 }
 _WIDTH_INCHES = 9.5
+# Of runs that lie over one another: the first ones differ most, in lightness too.
+_RUN_COLOURS = (BLUE, ORANGE, BLACK, GREEN, PURPLE, SKY)
 _DPI = 110
 
 
@@ -91,12 +102,17 @@ def latency_picture(seen: Seen) -> Picture:
 def runs_picture(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Picture:
     """Runs by group: replicas that served, and the median TTFT, each group in its colour."""
     with rc_context(_STYLE):
-        figure, axes = _panels(2, [1, 1], 5)
-        for colour, (name, runs) in zip(cycle(COLOURS), groups, strict=False):
-            for number, seen in enumerate(runs):
-                panels.overlay(axes, seen, colour, "" if number else name)
-        axes[0].legend(loc="upper right")
+        figure = runs_figure(groups)
         return _picture("runs", "Running replicas and median TTFT of each run.", figure)
+
+
+def runs_figure(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Figure:
+    figure, axes = _panels(2, [1, 1], 5)
+    for colour, (name, runs) in zip(cycle(_RUN_COLOURS), groups, strict=False):
+        for number, seen in enumerate(runs):
+            panels.overlay(axes, seen, colour, "" if number else name)
+    panels.legend(axes[0])
+    return figure
 
 
 def _panels(count: int, heights: list[float], inches: float) -> tuple[Figure, list[Axes]]:

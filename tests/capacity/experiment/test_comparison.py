@@ -1,14 +1,20 @@
 """Several runs side by side."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
+from click.testing import CliRunner
 
+from serve_app.capacity.commands import capacity
 from serve_app.capacity.experiment import comparison, report
 from serve_app.capacity.experiment.comparison import Group
-from serve_app.capacity.experiment.recording import read, read_all
-from serve_app.capacity.records import RecordError, write_run
+from serve_app.capacity.experiment.panels import BLACK, BLUE, ORANGE
+from serve_app.capacity.experiment.plots import runs_figure
+from serve_app.capacity.experiment.recording import SUMMARY, read, read_all
+from serve_app.capacity.records import Outcome, RecordError, write_run
 from serve_app.capacity.samples import SAMPLES
 from tests.capacity.experiment import recorded
 
@@ -52,6 +58,47 @@ def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> Non
     assert "What differs" not in text
     found = orjson.loads((tmp_path / "summary.json").read_bytes())["all"]
     assert found["replica-seconds"] == {"median": 98, "least": 98, "greatest": 98}
+
+
+def test_groups_are_told_apart(folder: Path) -> None:
+    """In colours of different lightness; the legend covers no line."""
+    seen = recorded.recording(folder).seen
+    figure = runs_figure([(name, [seen]) for name in ("tuned", "planned", "defaults")])
+    above = figure.axes[0]
+    assert [line.get_color() for line in above.lines] == [BLUE, ORANGE, BLACK]
+    figure.draw_without_rendering()
+    assert above.get_legend().get_window_extent().x0 >= above.bbox.x1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "invalid", "interrupted", "code"),
+    [
+        (Outcome.OK, (), False, 0),
+        (Outcome.TRUNCATED, (), False, 1),
+        (Outcome.OK, ("late",), False, 3),
+        (Outcome.OK, (), True, 130),
+    ],
+)
+def test_compare_tells_figures_and_ends_with_a_code(
+    folder: Path,
+    tmp_path: Path,
+    outcome: Outcome,
+    invalid: tuple[str, ...],
+    interrupted: bool,
+    code: int,
+) -> None:
+    """As JSON what summary.json holds, and nothing else on stdout."""
+    other, out = tmp_path / "other", tmp_path / "out"
+    shutil.copytree(folder / "run-1", other)
+    *rest, last = recorded.records()
+    run = replace(recorded.RUN, invalid=invalid)
+    write_run(other, run, [*rest, replace(last, outcome=outcome)])
+    told = {"load_began": recorded.BEGAN, "interrupted": interrupted}
+    (other / SUMMARY).write_bytes(orjson.dumps(told))
+    pairs = [f"one={folder / 'run-1'}", f"other={other}"]
+    result = CliRunner().invoke(capacity, ["compare", *pairs, "--out", str(out), "--json"])
+    assert result.exit_code == code
+    assert orjson.loads(result.stdout) == orjson.loads((out / SUMMARY).read_bytes())
 
 
 def test_other_settings_are_named_and_judged(folder: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.experiment.generators import GeneratorError, Load
+from serve_app.capacity.experiment.generators import TOOLS, GeneratorError, Load
 from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError, names
 
 
@@ -55,6 +55,24 @@ def test_an_unknown_option_of_the_load_is_refused() -> None:
     """A mistyped name must not be left out in silence."""
     with pytest.raises(GeneratorError, match="sead"):
         Load({"sead": 1}, "ttft_p99=1s", "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("load", "closed"), ("burstiness", 1), ("turns", 2), ("trace", "azure.csv")],
+)
+def test_k6_refuses_what_it_would_do_otherwise(option: str, value: object) -> None:
+    """By name: left out, it would be another load."""
+    options = {"shape": "constant:level=1,hold=1s", option: value}
+    with pytest.raises(GeneratorError, match=f"k6 has no {option}:"):
+        TOOLS["k6"].command(Load(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
+
+
+def test_k6_takes_what_it_does_anyway() -> None:
+    """Even arrivals, in their own time, of single questions."""
+    options = {"shape": "constant:level=1,hold=9s", "load": "open", "burstiness": 0, "turns": 1}
+    command = TOOLS["k6"].command(Load(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
+    assert command.env["SHAPE"] == "points:0s=1,9s=1"
 
 
 def test_an_unknown_scenario_lists_those_that_there_are() -> None:

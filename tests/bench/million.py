@@ -1,0 +1,45 @@
+"""A million requests on a thousand replicas in virtual time: `python -m tests.bench.million`.
+
+One of the modelled GPUs of `one-to-six` answers about one request a second. Arrivals climb to what
+a thousand of them serve, stay and fall again, in 26 minutes; Ray's policy scales. It prints the
+requests, the most replicas, seconds of CPU and the most memory that this process ever had.
+"""
+
+import resource
+import sys
+import time
+
+from serve_app.capacity.simulate.compare import autoscaled, started_for
+from serve_app.capacity.simulate.result import Result
+from serve_app.capacity.simulate.run import simulate
+from serve_app.capacity.simulate.scene import load_of, scenario_of, service_of
+
+REPLICAS = 1_000
+_MIB = 2**20 if sys.platform == "darwin" else 2**10  # what ru_maxrss counts in
+
+
+def play(replicas: int) -> Result:
+    """A thousand requests for each replica."""
+    least, most = 0.05 * replicas, 0.95 * replicas
+    changes = {
+        "service.autoscaling.max_replicas": replicas,
+        "load.shape": f"points:0s={least},480s={most},1080s={most},1560s={least}",
+    }
+    inputs = scenario_of("one-to-six", changes, None)
+    load, service = load_of(inputs), service_of(inputs)
+    service = started_for(service, load.needs(service))
+    policy = autoscaled("", "", service).policy()
+    return simulate(load.requests(0), service, policy, seconds=load.seconds)
+
+
+def main() -> None:
+    seen = play(REPLICAS).summary()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
+    print(f"requests       {seen['requests']:>9,}")
+    print(f"peak replicas  {seen['peak_replicas']:>9,}")
+    print(f"CPU            {time.process_time():>9.0f} s")
+    print(f"peak memory    {memory:>9.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -31,8 +31,8 @@ $(VENV)/.dev: $(STAMP)
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy
 	@exec $(BIN)/python -m serve_app --host $(HOST) --port $(PORT) $(if $(HAPROXY),--haproxy)
 
-# These start a Ray each, or measure: one at a time. All others share the cores.
-ALONE := tests/experiment tests/load tests/serve
+# These start a Ray or an engine each, or measure: one at a time. All others share the cores.
+ALONE := tests/engines tests/experiment tests/load tests/serve
 
 test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(ALONE))

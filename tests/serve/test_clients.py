@@ -10,8 +10,9 @@ import ollama
 import openai
 import pytest
 
-from tests.support.fronts import HAPROXY
+from tests.support.fronts import behind_haproxy
 
+pytestmark = behind_haproxy
 MODEL = "smollm2:135m"
 HELLO: Any = [{"role": "user", "content": "Say hello in one short sentence."}]
 GREEDY = {"temperature": 0}  # the client has no parameter for it
@@ -23,7 +24,7 @@ SCHEMA = {
 }
 
 
-@pytest.fixture(scope="module", params=["direct", "gateway"] if HAPROXY else ["direct"])
+@pytest.fixture(scope="module", params=["direct", "gateway"])
 def url(request: pytest.FixtureRequest, deploy) -> str:
     engine = {"kind": "llamacpp", "slots": 2, "context_length": 2048}
     return deploy(topology=request.param, engine=engine)

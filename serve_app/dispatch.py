@@ -99,21 +99,23 @@ class LocalDispatcher:
 
     async def _persistent(self, call: Call) -> Answer:
         """Nothing of the answer has come yet, so an engine that went away may be tried again."""
-        lost, patience = 0, 0.0
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._taken(call)
+            except EngineLost as exc:
+                await asyncio.sleep(_DYING_S)
+                await self._engine_back(exc, _now() + self._wait_s)
+        return await self._taken(call)
+
+    async def _taken(self, call: Call) -> Answer:
+        """An engine that is down has not seen the call, which waits for it."""
+        patience = 0.0
         while True:
-            error: EngineDown | EngineLost
             try:
                 return await self._engine.send(call)
-            except EngineDown as exc:  # it has not seen the call
-                error = exc
-            except EngineLost as exc:
-                lost += 1
-                if lost == ATTEMPTS:
-                    raise
-                error, patience = exc, 0.0
-                await asyncio.sleep(_DYING_S)
-            patience = patience or _now() + self._wait_s
-            await self._engine_back(error, patience)
+            except EngineDown as exc:
+                patience = patience or _now() + self._wait_s
+                await self._engine_back(exc, patience)
 
     async def _engine_back(self, error: EngineDown | EngineLost, patience: float) -> None:
         try:

@@ -51,7 +51,7 @@ def test_alerts_fire_when_they_should(rules: Path) -> None:
     cases = yaml.safe_load(CASES.read_text())
     file = rules.with_name("cases.yaml")
     file.write_text(yaml.safe_dump({**cases, "rule_files": [str(rules)]}))
-    promtool("test", "rules", file)
+    assert "SUCCESS" in promtool("test", "rules", file)
 
 
 def test_every_alert_has_a_case() -> None:
@@ -112,7 +112,7 @@ def test_the_queue_is_what_has_no_slot(tmp_path: Path) -> None:
     file = tmp_path / "cases.yaml"
     case = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
     file.write_text(yaml.safe_dump({"tests": [case]}))
-    promtool("test", "rules", file)
+    assert "SUCCESS" in promtool("test", "rules", file)
 
 
 def test_the_dashboard_knows_the_slots_of_the_service() -> None:

@@ -1,22 +1,19 @@
 """Each serveConfigV2 of kuberay/ starts as it stands, but for the engine's address, and answers."""
 
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
-import ray
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from tests.support import monitoring
 from tests.support.fronts import behind_haproxy
 from tests.support.manifests import Object, RayService, ray_services, rendered
+from tests.support.scraping import not_exported
 from tests.support.service import Simulator, start_simulator
-from tests.support.waiting import eventually
 
 pytestmark = behind_haproxy
 SHAPES = ["base", "overlays/cpu", "overlays/scale-to-zero", "overlays/pools"]
@@ -92,20 +89,7 @@ async def test_every_metric_that_we_watch_is_exported(
         "stream_options": {"include_usage": True},
     }
     await client.post("/v1/chat/completions", json=body)
-    node = ray.nodes()[0]
-    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-
-    seen: set[str] = set()
-
-    def all_seen() -> bool:
-        """A scrape takes gauges away until their process tells them anew, so not all in one."""
-        text = httpx.get(address, trust_env=False).text
-        seen.update(re.findall(r"^([A-Za-z_:][\w:]*)\{", text, re.MULTILINE))
-        return wanted <= seen
-
-    with suppress(AssertionError):
-        await eventually(all_seen, within_s=30)
-    assert not wanted - seen
+    assert not await not_exported(rf"{name}\{{" for name in wanted)
 
 
 @one_shape

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 import ray
 
+from tests.support.scraping import not_exported
 from tests.support.service import Simulator, start_simulator
 from tests.support.waiting import eventually
 
@@ -193,11 +193,4 @@ async def test_metrics_are_exported(client: httpx.AsyncClient) -> None:
     """Under Ray's own endpoint, labelled by model and dialect."""
     body = {**CHAT, "max_tokens": 40, "stream": True, "stream_options": {"include_usage": True}}
     await client.post("/v1/chat/completions", json=body)
-    node = ray.nodes()[0]
-    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-
-    def exported() -> bool:
-        text = httpx.get(address, trust_env=False).text
-        return all(re.search(f"ray_{pattern}", text) for pattern in METRICS)
-
-    await eventually(exported, within_s=30)
+    assert not await not_exported(f"ray_{pattern}" for pattern in METRICS)

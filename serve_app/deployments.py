@@ -108,20 +108,19 @@ def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     }
 
 
-_BY_SESSION = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+_ROUTERS = {
+    "least_loaded": "serve_app.request_router:PowerOfEight",
+    "session": "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter",
+}
 
 
 def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     """Of a pool behind the gateway: what it can't admit waits in the gateway for any replica."""
-    by_session = {"request_router_class": _BY_SESSION}
-    return (
-        _pool_options(settings, pool)
-        | {
-            "max_ongoing_requests": pool.admitted,
-            "max_queued_requests": 4 * pool.admitted,
-        }
-        | ({"request_router_config": by_session} if pool.routing == "session" else {})
-    )
+    return _pool_options(settings, pool) | {
+        "max_ongoing_requests": pool.admitted,
+        "max_queued_requests": 4 * pool.admitted,
+        "request_router_config": {"request_router_class": _ROUTERS[pool.routing]},
+    }
 
 
 def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:

@@ -135,11 +135,26 @@ def workers() -> list[int]:
     return [p for p in pids if processes.command(p).startswith("ray::ServeReplica:default:pool")]
 
 
+TWO = {"min_replicas": 2, "max_replicas": 2}
+
+
+async def test_a_burst_takes_every_slot(
+    client: httpx.AsyncClient, deploy, settings: dict[str, Any]
+) -> None:
+    """Nobody waits at one replica while another one has a free slot."""
+    await asyncio.to_thread(deploy, **settings, autoscaling=TWO)
+    await all_asked(client)
+    streams = await asyncio.gather(*(begun(client, 500) for _ in range(4)))
+    assert [in_flight(each) for each in engines()] == [2, 2]
+    for stream in streams:
+        stream.cancel()
+
+
 async def test_a_killed_replica_costs_only_the_streams_in_progress(
     client: httpx.AsyncClient, deploy, settings: dict[str, Any]
 ) -> None:
     """They break off or say so; what has no byte yet is asked of another replica."""
-    await asyncio.to_thread(deploy, **settings, autoscaling={"min_replicas": 2, "max_replicas": 2})
+    await asyncio.to_thread(deploy, **settings, autoscaling=TWO)
     await all_asked(client)
     streams = [await begun(client, 500) for _ in range(2)]
     whole = [asyncio.create_task(client.post(PATH, json=chat(100))) for _ in range(6)]

@@ -13,7 +13,7 @@ LAYERS = [
     ["__main__", "settings_table"],
     ["application"],
     ["deployments"],
-    ["metrics", "request_log", "replica", "gateway", "ingress"],
+    ["metrics", "request_log", "replica", "gateway", "ingress", "request_router"],
     ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
     ["relay", "engines"],
     ["routing"],
@@ -27,6 +27,7 @@ RAY = {
     "ingress.py",  # Serve's own extension point
     "metrics.py",
     "request_log.py",  # its handlers
+    "request_router.py",  # Serve's own extension point
     "capacity/policy.py",  # Ray's own autoscaling policy, in virtual time
     "capacity/watch.py",  # what a live Ray Serve is doing
 }

@@ -20,19 +20,19 @@ class Choice(Protocol):
     def serving_changed(self, serving: Sequence[Replica]) -> None: ...
 
 
-class PowerOfTwo:
-    """Ray Serve's own: of two random replicas, the one with fewer ongoing requests."""
+class PowerOf:
+    """Of so many random replicas the one with the fewest ongoing requests.
 
-    def __init__(self, rng: random.Random) -> None:
+    Two are Ray Serve's own, eight the gateway's (`serve_app/request_router.py`).
+    """
+
+    def __init__(self, choices: int, rng: random.Random) -> None:
+        self._choices = choices
         self._rng = rng
 
     def choose(self, serving: Sequence[Replica]) -> Replica:
-        count = len(serving)
-        first = int(self._rng.random() * count)
-        second = int(self._rng.random() * (count - 1))
-        one = serving[first]
-        other = serving[second + (second >= first)] if count > 1 else one
-        return other if other.ongoing < one.ongoing else one
+        some = self._rng.sample(serving, min(self._choices, len(serving)))
+        return min(some, key=lambda replica: replica.ongoing)
 
     def sent(self, job: Job, replica: Replica) -> None:
         """It asks afresh each time, and so needs no memory."""

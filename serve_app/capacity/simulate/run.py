@@ -14,15 +14,15 @@ from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
 from serve_app.capacity.simulate.reports import Heard, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.router import LeastLoaded, PowerOfTwo, Router
+from serve_app.capacity.simulate.router import Choice, LeastLoaded, PowerOf, Router
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
-Routing = Literal["serve", "haproxy"]
+Routing = Literal["serve", "gateway", "haproxy"]
 # From a replica's readiness to its first request: a broadcast; under HAProxy its restart as well
 # (0.6 to 1.2 s were seen in live runs on two cores).
-_JOIN_S: dict[Routing, float] = {"serve": 0.1, "haproxy": 0.8}
+_JOIN_S: dict[Routing, float] = {"serve": 0.1, "gateway": 0.1, "haproxy": 0.8}
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,19 @@ class _Simulation:
 
     def _new_router(self) -> Router:
         service = self._service
-        choice = PowerOfTwo(self._rng) if service.routing == "serve" else LeastLoaded()
         most = service.max_ongoing or service.slots + service.queue
-        return Router(choice, most, service.max_queued, self._refused)
+        return Router(self._new_choice(), most, service.max_queued, self._refused)
+
+    def _new_choice(self) -> Choice:
+        if self._service.routing == "haproxy":
+            return LeastLoaded()
+        return PowerOf(2 if self._service.routing == "serve" else 8, self._rng)
 
     def _new_reporter(self) -> Reporter:
         events, rng, heard, scaling = self._events, self._rng, self._heard, self._service.scaling
-        if self._service.routing == "serve":
-            return RouterReports(events, scaling, rng, heard, self._fleet, self._router)
-        return ReplicaReports(events, scaling, rng, heard)
+        if self._service.routing == "haproxy":
+            return ReplicaReports(events, scaling, rng, heard)
+        return RouterReports(events, scaling, rng, heard, self._fleet, self._router)
 
     def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
         events = self._events

@@ -9,7 +9,7 @@ from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.scenario import Scenario
 from serve_app.capacity.simulate.policies import Demand, demand
-from serve_app.capacity.simulate.run import Service
+from serve_app.capacity.simulate.run import Routing, Service
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.workload.requests import Request, window
 from serve_app.capacity.workload.text import WorkloadError, number
@@ -110,11 +110,17 @@ def service_of(
         queue=pool.queue,
         scaling=pool.autoscaling,
         startup=startup or FixedStartup(declared.cold_start_s + declared.load_s),
-        routing="haproxy" if direct and inputs.haproxy else "serve",
+        routing=_routing(direct, inputs.haproxy),
         max_ongoing=pool.admitted + (_SURPLUS if direct else 0),
         max_queued=4 * pool.admitted,
         queue_timeout_s=settings.queue_timeout_s,
     )
+
+
+def _routing(direct: bool, haproxy: bool) -> Routing:
+    if not direct:
+        return "gateway"
+    return "haproxy" if haproxy else "serve"
 
 
 def scenario_of(name: str, changes: dict[str, object], trace: Path | None) -> Inputs:

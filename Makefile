@@ -31,13 +31,14 @@ $(VENV)/.dev: $(STAMP)
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy
 	@exec $(BIN)/python -m serve_app --host $(HOST) --port $(PORT) $(if $(HAPROXY),--haproxy)
 
-# These start a Ray or an engine each, or measure: one at a time. All others share the cores.
-ALONE := tests/engines tests/experiment tests/load tests/serve
+# These measure time, on all cores. The others wait more than they work: two files at a time.
+ALONE := tests/engines tests/load
+TWO := --numprocesses 2 --dist loadfile
 
 test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest $(TWO) $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
-	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest tests/serve
+	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest $(TWO) tests/serve
 
 check: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -17,8 +17,11 @@ from serve_app.engines.process import free_port
 from tests.support.fronts import HAPROXY
 
 if HAPROXY:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     os.environ |= {
         **haproxy.FLAGS,
+        # A port of a replica that has died must not become one of another worker's.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 400 * worker),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

@@ -167,9 +167,7 @@ class Leases:
             self._opening.pop(0 if oldest else -1).cancel()
 
     def _begin_opening(self) -> None:
-        # Not as a part of the caller's request: when that is cancelled, Serve cancels what it asked
-        # for, and the lease may serve another by then.
-        task = asyncio.create_task(self._open_one(), context=Context())
+        task = asyncio.create_task(self._open_one())
         self._opening.append(task)
 
     async def _open_one(self) -> None:
@@ -186,7 +184,10 @@ class Leases:
         """Raises what Serve refuses with, in the words of `failure`."""
         token, arrived = self._listener.expect()
         try:
-            request = open_(self._listener.host, self._listener.port, token)
+            # Not as a part of the caller's request: when that is cancelled, Serve cancels what it
+            # asked for, and the lease may serve another by then; and Serve's router knows a request
+            # by its id, of which a try and the one after it would have the same.
+            request = Context().run(open_, self._listener.host, self._listener.port, token)
         except Exception as exc:
             self._listener.forget(token)
             raise self._failure(exc) from exc

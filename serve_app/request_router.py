@@ -10,6 +10,8 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 _CHOICES = 8
 # What is not sent by then never will be: its caller has left.
 _SENT_WITHIN_S = 0.2
+# Who was asked how much it has, and has not said within this, may be dead.
+_SAYS_WITHIN_S = 0.02
 
 
 class PowerOfEight(RequestRouter):
@@ -18,7 +20,8 @@ class PowerOfEight(RequestRouter):
     Serve's own power of two choices knows of a request when it is sent, chooses for all of a burst
     before that, and believes counts of the replicas that may be seconds old. Of eight that came at
     once, one of two idle replicas got seven or all, and half of them waited beside free slots. Here
-    a request counts from the choice to its end, as connections do in HAProxy.
+    a request counts from the choice to its end, as connections do in HAProxy; and as there, each
+    gateway counts its own.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -32,6 +35,8 @@ class PowerOfEight(RequestRouter):
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         """The best one and, should that take no more, the others of the eight."""
+        if pending_request:  # or Ray would ask full replicas again without a pause
+            pending_request.routing_context.should_backoff = True
         some = random.sample(candidate_replicas, min(_CHOICES, len(candidate_replicas)))
         if not some:
             return []
@@ -39,13 +44,18 @@ class PowerOfEight(RequestRouter):
         self._chosen[best.replica_id].append(monotonic())
         return [[best], [each for each in some if each is not best]]
 
-    def _load(self, replica: RunningReplica) -> tuple[int, int]:
-        """What it has, or is about to get, of this router; among equals, what it said last."""
-        of = replica.replica_id
+    def _load(self, replica: RunningReplica) -> tuple[bool, int, int]:
+        """What it has, or is about to get, of this router; among equals, what it said last.
+
+        The silent come last: asking one holds a request up for a tenth of a second.
+        """
+        of, now = replica.replica_id, monotonic()
         chosen = self._chosen[of]
-        while chosen and chosen[0] < monotonic() - _SENT_WITHIN_S:
+        while chosen and chosen[0] < now - _SENT_WITHIN_S:
             chosen.popleft()
-        return self._sent[of] + len(chosen), self.replica_queue_len_cache.get(of) or 0
+        said = self.replica_queue_len_cache.get(of)
+        silent = said is None and bool(chosen) and chosen[0] < now - _SAYS_WITHIN_S
+        return silent, self._sent[of] + len(chosen), said or 0
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         super().on_send_request(replica_id)
@@ -54,9 +64,10 @@ class PowerOfEight(RequestRouter):
             chosen.popleft()
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
-        """Called once for each that was sent, however it ended."""
-        self._sent[replica_id] -= 1
-        if not self._sent[replica_id]:
+        """Called once for each, however it ended; also for one whose sending failed."""
+        if self._sent[replica_id] > 1:
+            self._sent[replica_id] -= 1
+        else:
             del self._sent[replica_id]
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:

@@ -279,8 +279,9 @@ async def test_a_fresh_lease_is_one_of_its_own(
     assert len(serve.requests) == 2
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 async def test_an_opening_is_no_part_of_the_request_that_began_it(
-    new_pool: Callable[..., Pool], listener: Listener
+    new_pool: Callable[..., Pool], listener: Listener, fresh: bool
 ) -> None:
     """Serve cancels what a cancelled request had asked for, whoever uses it by then."""
     _, serve = new_pool()
@@ -292,7 +293,7 @@ async def test_an_opening_is_no_part_of_the_request_that_began_it(
         return serve.lend(*where)
 
     request.set("mine")
-    await read(await Leases(listener, open_, failure).call(CALL, 5))
+    await read(await Leases(listener, open_, failure).call(CALL, 5, fresh=fresh))
     assert seen == ["nobody's"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.serve._private.common import (
 from ray.serve._private.request_router.common import PendingRequest
 
 from serve_app.request_router import PowerOfEight
+from tests.support.waiting import eventually
 
 POOL = DeploymentID("pool")
 
@@ -25,8 +27,11 @@ class Replica(SimpleNamespace):
 
     def __init__(self, name: str, most: int = 100) -> None:
         super().__init__(replica_id=ReplicaID(name, POOL), max_ongoing_requests=most, says=0)
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def get_queue_len(self, *, deadline_s: float) -> int:
+        await self.answers.wait()
         if self.says is None:
             raise RuntimeError("it can't be reached")
         return self.says
@@ -117,7 +122,45 @@ async def test_a_caller_who_left_before_his_request_was_sent_is_forgotten(
     router = Router(list(pair))
     unsent = await router.choose()
     monkeypatch.setattr("serve_app.request_router.monotonic", lambda: 1e9)
-    assert router.router._load(unsent)[0] == 0  # type: ignore[arg-type]
+    assert router.router._load(unsent) == (False, 0, 0)  # type: ignore[arg-type]
+
+
+async def test_a_full_pool_is_asked_again_after_a_pause(pair: tuple[Replica, Replica]) -> None:
+    """Ray's base class does not pause by itself."""
+    router = Router(list(pair))
+    for each in pair:
+        each.says = each.max_ongoing_requests
+    waiting = asyncio.create_task(router.choose())
+    await eventually(lambda: router.router.num_routing_tasks_in_backoff == 1)
+    pair[1].says = 0
+    assert await waiting is pair[1]
+
+
+async def test_the_silent_come_last(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is asked and says nothing holds nobody up again."""
+    silent, other = pair
+    silent.answers = asyncio.Event()
+    router = Router([silent, other])
+    router.router.on_new_queue_len_info(other.replica_id, 1)
+    router.router.on_send_request(other.replica_id)  # so that the silent one has fewer
+    first = asyncio.create_task(router.choose())
+    await eventually(lambda: router.router._load(silent)[1] == 1)  # type: ignore[arg-type]
+    later = monotonic() + 0.1
+    monkeypatch.setattr("serve_app.request_router.monotonic", lambda: later)
+    assert await router.choose() is other
+    silent.answers.set()
+    assert await first is silent
+
+
+async def test_a_request_that_could_not_be_sent_leaves_no_trace(
+    pair: tuple[Replica, Replica],
+) -> None:
+    """Ray tells that it is over, though it was never sent."""
+    router = Router(list(pair))
+    router.over(pair[0])
+    assert not router.router._sent
 
 
 async def test_replicas_that_have_gone_are_forgotten(pair: tuple[Replica, Replica]) -> None:

@@ -15,7 +15,7 @@ from serve_app.capacity.measured import Measured
 from serve_app.capacity.records import Record, Run, write_run
 from serve_app.capacity.reference_client import measure
 from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.slo import Slo, Verdict
+from serve_app.capacity.slo import Slo
 from serve_app.capacity.steps import Kind, Step, saturation, step_of
 
 # Of the throughput that users at once have shown; a first guess at what arrivals may ask for.
@@ -84,8 +84,9 @@ class Sweeper:
             share = (met + missed) / 2
 
     def _misses(self, step: Step) -> bool:
-        verdicts = [finding.verdict for finding in self.slo.judge(step.records)]
-        return Verdict.MISSED in verdicts or saturation([step]) is not None
+        """As far as was seen: which way to go must be said even of too few requests to judge."""
+        over = any(found.value > found.bound.limit for found in self.slo.judge(step.records))
+        return over or saturation([step]) is not None
 
     async def _step(self, kind: Kind, level: float) -> Step:
         effort, seconds = self.effort, self._seconds(kind, level)

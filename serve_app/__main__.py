@@ -5,6 +5,8 @@ when this ends, however it ends. `--clean` ends an HAProxy that a killed run has
 """
 
 import argparse
+import json
+import math
 import os
 import re
 import signal
@@ -88,7 +90,7 @@ def _run(options: argparse.Namespace, config: Path, settings: Settings) -> int:
     serve = str(Path(sys.executable).with_name("serve"))
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_GUARD), str(_GRACE_S), "INT", serve, "run", str(config)],
-        env={**_DEFAULTS, **(_HAPROXY if options.haproxy else {}), **os.environ},
+        env={**_DEFAULTS, **room(settings), **(_HAPROXY if options.haproxy else {}), **os.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -112,6 +114,19 @@ def _run(options: argparse.Namespace, config: Path, settings: Settings) -> int:
         print(line, end="", flush=True)
     code = process.wait()
     return 0 if told.is_set() else code
+
+
+def room(settings: Settings) -> dict[str, str]:
+    """For Ray, which starts no more replicas than there are CPUs, though here they share them."""
+    groups = [
+        (pool.ray_actor_options, pool.autoscaling.max_replicas) for pool in settings.all_pools
+    ]
+    if settings.resolved_topology == "gateway":
+        groups.append((settings.gateway.ray_actor_options, settings.gateway.max_replicas))
+    wanted = math.ceil(sum(options.get("num_cpus", 1) * most for options, most in groups))
+    if wanted <= (os.cpu_count() or 1):
+        return {}
+    return {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": wanted})}
 
 
 class _Chosen:

@@ -200,6 +200,7 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         }
     from serve_app.application import app
     from serve_app.settings import Settings

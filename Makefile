@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # With `uv`, where there is one, an installation takes seconds instead of minutes.
-INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
+INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode --python $(BIN)/python,\
 	$(BIN)/pip install --quiet --disable-pip-version-check)
 LITELLM := 1.106.2
 HOST ?= 127.0.0.1

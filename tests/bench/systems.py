@@ -18,6 +18,7 @@ from typing import Any
 
 from serve_app.engines.process import free_port
 from serve_app.haproxy import FLAGS
+from tests.support.fronts import own_ports
 from tests.support.processes import command as command_line
 from tests.support.processes import descendants
 
@@ -198,9 +199,7 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
             **FLAGS,
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            **own_ports(),
         }
     from serve_app.application import app
     from serve_app.settings import Settings

@@ -14,19 +14,16 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
 
 from serve_app import haproxy
 from serve_app.engines.process import free_port
-from tests.support.fronts import HAPROXY
+from tests.support.fronts import HAPROXY, own_ports
 
 if HAPROXY:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     os.environ |= {
         **haproxy.FLAGS,
-        # What one worker's HAProxy asks must not become another worker's: a port of a replica that
-        # has died, nor the one for while there is none, which Serve's proxies would share.
+        **own_ports(),
+        # A port of a replica that has died must not become one of another worker's.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 400 * worker),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
     }
 
 import pytest

@@ -20,6 +20,7 @@ from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
 Routing = Literal["serve", "gateway", "haproxy"]
+_CHOICES = {"serve": 2, "gateway": 8}
 # From a replica's readiness to its first request: a broadcast; under HAProxy its restart as well
 # (0.6 to 1.2 s were seen in live runs on two cores).
 _JOIN_S: dict[Routing, float] = {"serve": 0.1, "gateway": 0.1, "haproxy": 0.8}
@@ -104,7 +105,7 @@ class _Simulation:
     def _new_choice(self) -> Choice:
         if self._service.routing == "haproxy":
             return LeastLoaded()
-        return PowerOf(2 if self._service.routing == "serve" else 8, self._rng)
+        return PowerOf(_CHOICES[self._service.routing], self._rng)
 
     def _new_reporter(self) -> Reporter:
         events, rng, heard, scaling = self._events, self._rng, self._heard, self._service.scaling

@@ -159,6 +159,14 @@ async def rig(gguf: Path, session: HttpClient) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture(scope="module")
+def unbound(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
+    """The same engine, as if its vocabulary had a token for any text."""
+    header = read_header(gguf)
+    header = replace(header, metadata={**header.metadata, "tokenizer.ggml.model": "bert"})
+    return replace(rig, routes=NativeRoutes(session, rig.url, rig.card, header, BATCH))
+
+
+@pytest.fixture(scope="module")
 async def able(
     gguf: Path, session: HttpClient, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Rig]:
@@ -353,6 +361,38 @@ async def test_too_long_a_prompt_leaves_half_of_the_context_to_the_answer(rig: R
     _, raw = await rig.post("/api/generate", {"prompt": FOX * 70, "raw": True, "options": SHORT})
     assert raw["prompt_eval_count"] == 258  # 512 - (512 - 4) / 2
     assert abs(chat["prompt_eval_count"] - 258) <= 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": [MESSAGES["one"][0] | {"content": FOX * 5000}]}),
+        ("/api/chat", {"messages": [HELLO[0] | {"role": "system"}, *MESSAGES["history"] * 50]}),
+        ("/api/generate", {"prompt": FOX * 5000}),
+        ("/api/generate", {"prompt": FOX * 5000, "raw": True}),
+        ("/api/generate", {"prompt": FOX, "context": list(range(500, 5000))}),
+        ("/api/embed", {"input": FOX * 5000}),
+    ],
+)
+async def test_bytes_that_cannot_fit_are_not_missed(
+    rig: Rig, unbound: Rig, path: str, body: dict[str, Any]
+) -> None:
+    """Cut by bytes first, or by tokens alone: the answer is the same."""
+    answers = [(await who.post(path, {**body, "options": SHORT}))[1] for who in (rig, unbound)]
+    first, second = (
+        {name: value for name, value in answer.items() if not name.endswith(("_at", "_duration"))}
+        for answer in answers
+    )
+    assert first == second
+
+
+async def test_what_cannot_fit_is_refused_unread(rig: Rig) -> None:
+    """With `truncate: false` a prompt of megabytes is refused as llama.cpp would."""
+    chat = ("/api/chat", {"messages": MESSAGES["history"] * 500})
+    for path, prompt in (chat, ("/api/generate", {"prompt": FOX * 5000, "raw": True})):
+        status, body = await rig.post(path, {**prompt, "truncate": False})
+        error = json.loads(body["error"])["error"]
+        assert (status, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 512)
 
 
 async def test_a_cut_may_fall_within_a_character(rig: Rig) -> None:

@@ -105,6 +105,7 @@ class _ByDialect:
 
     async def send(self, call: Call) -> Answer:
         if call.path not in PATHS:
+            self._native.window.check_body(call.path, call.body)
             answer = await self._upstream.send(call)
             return answer if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)

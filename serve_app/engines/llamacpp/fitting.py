@@ -1,11 +1,11 @@
 """Prompts longer than a slot, shortened as Ollama shortens them.
 
-Nothing is counted before llama.cpp has refused a prompt: most fit, and counting takes a request.
+No token is counted before llama.cpp has refused a prompt: most fit, and counting takes a request.
+First go, unasked, the bytes that can't fit: what is left of such a prompt is still too long.
 """
 
-from typing import Any
-
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
+from serve_app.engines.llamacpp.window import Window
 
 
 def room(context: int, kept: int) -> int:
@@ -24,19 +24,73 @@ def cut(tokens: list[int], context: int, kept: int) -> list[int]:
     return tokens[:kept] + tokens[len(tokens) - latest :]
 
 
-async def fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
-    """A /completion request whose prompt fits."""
-    prompt: Any = request["prompt"]
-    tokens = await llama.tokenize(prompt) if isinstance(prompt, str) else prompt
+def ends(tokens: list[int], context: int) -> list[int]:
+    """`tokens` without those in the middle that no cut would leave."""
+    return tokens if len(tokens) <= 2 * context else tokens[:context] + tokens[-context:]
+
+
+def size(request: Json, window: Window) -> int:
+    """Bytes of the prompt."""
+    if "prompt" in request:
+        return len(request["prompt"].encode())
+    return window.size([*request["messages"], *request.get("tools", ())])
+
+
+def clip(request: Json, window: Window) -> Json:
+    """`request` without what can't fit whatever its tokens are, for `fit` to do the rest.
+
+    Raises PromptTooLong when what must stay can't fit.
+    """
+    return (_clip_text if "prompt" in request else _clip_chat)(request, window)
+
+
+async def fit(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
+    """`request` with a prompt that fits; `too_long` is what llama.cpp said of it.
+
+    Raises PromptTooLong when what must stay, say the tools, is too long already.
+    """
+    return await (_fit_text if "prompt" in request else _fit_chat)(llama, request, too_long)
+
+
+def _clip_text(request: Json, window: Window) -> Json:
+    """Without the middle: the first `n_keep` tokens stay, and those that fill a slot."""
+    text = request["prompt"].encode()
+    kept = request["n_keep"] if request["n_keep"] >= 0 else window.context
+    head = min((kept + 1) * window.token_bytes, window.most_bytes)
+    if len(text) <= head + window.most_bytes:
+        return request
+    return {**request, "prompt": _text(text[:head] + text[-window.most_bytes :])}
+
+
+def _clip_chat(request: Json, window: Window) -> Json:
+    """Without the oldest messages but for the system's, then without the last one's beginning."""
+    *others, last = request["messages"]
+    over = size(request, window) - window.most_bytes
+    kept = []
+    for message in others:
+        if over > 0 and message["role"] != "system":
+            over -= window.size([message])
+        else:
+            kept.append(message)
+    if over > 0:
+        frame = {**request, "messages": [*kept, {**last, "content": ""}]}
+        window.check(size(frame, window))
+        last = {**last, "content": _text(last["content"].encode()[-window.most_bytes :])}
+    return {**request, "messages": [*kept, last]}
+
+
+def _text(cut: bytes) -> str:
+    """A cut may fall within a character."""
+    return cut.decode(errors="ignore")
+
+
+async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
+    tokens = await llama.tokenize(request["prompt"])
     return {**request, "prompt": cut(tokens, too_long.context, request["n_keep"])}
 
 
-async def fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
-    """A chat request that fits: without its oldest messages but for the system's.
-
-    If even the last message is too long, its beginning goes. Raises PromptTooLong when what must
-    stay, say the tools, is too long already.
-    """
+async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
+    """Without the oldest messages but for the system's; the last may lose its beginning."""
     messages = request["messages"]
     fewer = [_without(messages, dropped) for dropped in range(1, len(messages))]
     shorter = await _longest_fit(llama, request, fewer, too_long.context)

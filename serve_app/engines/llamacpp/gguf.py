@@ -107,6 +107,18 @@ def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
         raise SettingsError(f"the model file {path} is not a valid GGUF file: {exc}") from exc
 
 
+def longest_token(header: GgufHeader) -> int:
+    """Bytes that the longest token stands for at most; 0 when some stand for any length of text.
+
+    BPE ("gpt2") and SentencePiece ("llama") spell every byte; WordPiece has one token for all
+    words that it does not know.
+    """
+    if header.metadata.get("tokenizer.ggml.model") not in ("gpt2", "llama"):
+        return 0
+    tokens = read_header(header.path, arrays=True).metadata["tokenizer.ggml.tokens"]
+    return max(len(token.encode()) for token in tokens)
+
+
 def model_card(path: Path, name: str, context: int, *, embeddings: bool = True) -> ModelCard:
     """The card of the model in the file at `path`, called `name`, loaded with `context` tokens.
 

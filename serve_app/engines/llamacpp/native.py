@@ -22,12 +22,16 @@ from serve_app.engines.llamacpp.answers import (
 )
 from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
 from serve_app.engines.llamacpp.events import Piece
-from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
+from serve_app.engines.llamacpp.fitting import ends
+from serve_app.engines.llamacpp.gguf import GgufHeader, longest_token, read_header
 from serve_app.engines.llamacpp.options import unloads
 from serve_app.engines.llamacpp.show import show
 from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
+from serve_app.engines.llamacpp.window import Window
 
 PATHS = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"})
+
+_INPUTS_AT_ONCE = 64  # llama.cpp reads them all, also for a caller who has left
 
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 
@@ -47,10 +51,11 @@ class NativeRoutes:
         batch_size: int = 512,
         key: str = "",
     ) -> None:
+        self.window = Window(card.loaded_context_length, longest_token(header))
         self._llama = LlamaServer(http, url, key)
         self._card = card
         self._header = header
-        self._longest_input = min(batch_size, card.loaded_context_length)
+        self._input = self.window._replace(context=min(batch_size, card.loaded_context_length))
         self._routes = {
             "/api/chat": self._chat,
             "/api/generate": self._generate,
@@ -75,7 +80,7 @@ class NativeRoutes:
         if not body.get("messages"):
             return await self._load(body, ChatVoice(call.model))
         request = requests.chat_request(body, requests.chat_messages(body), self._card)
-        turn = Turn(self._llama, ChatVoice(call.model), clock)
+        turn = Turn(self._llama, self.window, ChatVoice(call.model), clock)
         return await turn.answer(call, body, CHAT, request)
 
     async def _generate(self, call: Call, clock: Clock) -> Answer:
@@ -83,7 +88,7 @@ class NativeRoutes:
         if not body.get("prompt"):
             return await self._load(body, GenerateVoice(call.model))
         request = requests.chat_request(body, requests.prompt_messages(body), self._card)
-        turn = Turn(self._llama, GenerateVoice(call.model), clock)
+        turn = Turn(self._llama, self.window, GenerateVoice(call.model), clock)
         if body.get("raw"):
             if "response_format" in request:  # /completion would ignore a bad schema
                 await self._llama.apply_template(request)
@@ -92,7 +97,7 @@ class NativeRoutes:
         turn.tokens = self._tokens
         if not body.get("context"):
             return await turn.answer(call, body, CHAT, request)
-        before = await self._llama.detokenize(body["context"])
+        before = await self._llama.detokenize(ends(body["context"], self.window.context))
         prompt = before + await self._llama.apply_template(request)
         request = requests.text_request(body, prompt, self._card)
         return await turn.answer(call, body, TEXT, request)
@@ -144,18 +149,25 @@ class NativeRoutes:
     async def _fit_input(self, text: str, truncate: bool | None) -> str | list[int]:
         """An input that one batch holds."""
         # A token has at least one byte, so that short texts need no counting.
-        if len(text.encode()) <= self._longest_input:
+        if len(text.encode()) <= self._input.context:
             return text
-        tokens = await self._llama.tokenize(text)
-        if len(tokens) > self._longest_input and truncate is False:
+        start = text.encode()[: self._input.most_bytes].decode(errors="ignore")
+        tokens = await self._llama.tokenize(start)
+        if len(tokens) > self._input.context and truncate is False:
             raise Refusal(400, "the input length exceeds the context length")
-        return tokens[: self._longest_input]
+        return tokens[: self._input.context]
 
     async def _vectors(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
         """One vector for each input, and the tokens of all of them."""
-        answer = await self._llama.ask("/v1/embeddings", {"input": inputs})
-        data = sorted(answer["data"], key=lambda entry: entry["index"])
-        return [entry["embedding"] for entry in data], answer["usage"]["prompt_tokens"]
+        vectors: list[list[float]] = []
+        tokens = 0
+        for at in range(0, len(inputs), _INPUTS_AT_ONCE):
+            some = inputs[at : at + _INPUTS_AT_ONCE]
+            answer = await self._llama.ask("/v1/embeddings", {"input": some})
+            data = sorted(answer["data"], key=lambda entry: entry["index"])
+            vectors += [entry["embedding"] for entry in data]
+            tokens += answer["usage"]["prompt_tokens"]
+        return vectors, tokens
 
     async def _show(self, call: Call, clock: Clock) -> Answer:
         header = self._header

@@ -112,7 +112,7 @@ def chat_request(body: Json, messages: list[Json], card: ModelCard) -> Json:
     return request
 
 
-def text_request(body: Json, prompt: str | list[int], card: ModelCard) -> Json:
+def text_request(body: Json, prompt: str, card: ModelCard) -> Json:
     """What llama.cpp's /completion is asked. Raises Refusal 400."""
     request = {"prompt": prompt, **_generation(body, card)}
     if wanted := response_format(body.get("format")).get("response_format"):

@@ -7,7 +7,8 @@ from serve_app.engines.base import Answer, Call
 from serve_app.engines.llamacpp.answers import Clock, Voice, json_answer, stream_answer
 from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
-from serve_app.engines.llamacpp.fitting import fit_chat, fit_text
+from serve_app.engines.llamacpp.fitting import clip, fit, size
+from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import EngineLost
 from serve_app.gotext import encode
 
@@ -19,8 +20,9 @@ Tokens = Callable[[Json, str], Awaitable[list[int]]]  # of a request and the ans
 class Turn:
     """One generation: asked, read and written. `tokens` gives what `context` shall be, if any."""
 
-    def __init__(self, llama: LlamaServer, voice: Voice, clock: Clock) -> None:
+    def __init__(self, llama: LlamaServer, window: Window, voice: Voice, clock: Clock) -> None:
         self._llama = llama
+        self._window = window
         self._voice = voice
         self._clock = clock
         self.tokens: Tokens | None = None
@@ -41,12 +43,15 @@ class Turn:
             raise
 
     async def _ask(self, path: str, request: Json, truncate: bool) -> tuple[Events, Json]:
+        if truncate:
+            request = clip(request, self._window)
+        else:
+            self._window.check(size(request, self._window))
         try:
             return await self._llama.stream(path, request), request
         except PromptTooLong as too_long:
             if not truncate:
                 raise
-            fit = fit_chat if path == CHAT else fit_text
             shorter = await fit(self._llama, request, too_long)
         return await self._llama.stream(path, shorter), shorter
 

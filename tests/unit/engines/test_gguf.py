@@ -12,6 +12,7 @@ from serve_app.engines.llamacpp.gguf import (
     INSTALL_SMOLLM2,
     find_smollm2,
     human,
+    longest_token,
     model_card,
     read_header,
 )
@@ -185,3 +186,13 @@ def test_the_real_model_is_read_quickly() -> None:
     assert (header.architecture, header.quantization) == ("llama", "Q4_1")
     assert human(header.parameter_count) == "134.52M"
     assert header.number("context_length") == 8192
+
+
+@pytest.mark.parametrize(("tokenizer", "longest"), [("gpt2", 9), ("llama", 9), ("bert", 0)])
+def test_the_longest_token_bounds_a_text_that_is_spelled(
+    tmp_path: Path, tokenizer: str, longest: int
+) -> None:
+    """In bytes, as the file has it; WordPiece has one token for any unknown word."""
+    words = {"tokenizer.ggml.model": tokenizer, "tokenizer.ggml.tokens": ["a", "▁▁▁", "bc"]}
+    path = saved(tmp_path, gguf(words))
+    assert longest_token(read_header(path)) == longest

@@ -1,0 +1,139 @@
+"""What can't fit into a slot is told by its bytes, and never sent to llama.cpp."""
+
+import json
+from typing import Any
+
+import pytest
+
+from serve_app.engines.llamacpp.client import PromptTooLong
+from serve_app.engines.llamacpp.fitting import clip, ends, size
+from serve_app.engines.llamacpp.window import Window
+from serve_app.errors import BadRequest
+
+WINDOW = Window(context=9, token_bytes=10)  # 100 bytes
+ANY = Window(context=9, token_bytes=0)
+
+
+def message(content: str, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def text(prompt: str, kept: int = 4) -> dict[str, Any]:
+    return {"prompt": prompt, "n_keep": kept, "seed": 1}
+
+
+def chat(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"messages": list(messages), "seed": 1, **more}
+
+
+@pytest.mark.parametrize(("kept", "head"), [(0, 10), (4, 50), (50, 100), (-1, 100)])
+def test_a_text_keeps_what_a_cut_by_tokens_may_leave(kept: int, head: int) -> None:
+    """Bytes of `n_keep` tokens and one more at its beginning, those of a whole slot at its end."""
+    prompt = "".join(chr(0x4E00 + n) for n in range(500))
+    kept_text = clip(text(prompt, kept), WINDOW)["prompt"]
+    assert kept_text.startswith(prompt[: head // 3]) and kept_text.endswith(prompt[-33:])
+    assert 100 <= len(kept_text.encode()) <= head + 100
+    assert len(kept_text.encode()) > 9 * 10  # more tokens than the context, whatever they are
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [text("x" * 150), chat(message("x" * 50)), chat(message("s", "system"), message("x" * 40))],
+)
+def test_what_may_fit_is_left_alone(request_: dict[str, Any]) -> None:
+    """A prompt within the window is sent as it is."""
+    assert clip(request_, WINDOW) == request_
+
+
+@pytest.mark.parametrize("request_", [text("x" * 10**5), chat(message("x" * 10**5))])
+def test_without_a_longest_token_everything_may_fit(request_: dict[str, Any]) -> None:
+    """A vocabulary with a token for any unknown word bounds nothing."""
+    assert clip(request_, ANY) == request_
+    ANY.check(size(request_, ANY))
+
+
+def test_a_conversation_loses_its_oldest_messages_but_for_the_systems() -> None:
+    """As few as leave something that may fit."""
+    old, system, new = message("x" * 60), message("s", "system"), message("y" * 20)
+    clipped = clip(chat(old, system, old, old, new), Window(context=19, token_bytes=10))
+    assert clipped == chat(system, old, new)
+
+
+def test_a_last_message_keeps_its_end() -> None:
+    """One that can't fit alone is cut to the bytes of a slot, which is still too much."""
+    clipped = clip(chat(message("x" * 60), message("abc" * 100 + "狐")), WINDOW)
+    assert clipped == chat(message(("abc" * 100 + "狐").encode()[-100:].decode()))
+
+
+def test_many_empty_messages_are_too_many() -> None:
+    """Each is a token at least: no more are rendered than the context has tokens."""
+    clipped = clip(chat(*[message("")] * 10**5), WINDOW)
+    assert len(clipped["messages"]) <= 9
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        chat(message("s" * 200, "system"), message("x" * 200)),
+        chat(message("hi"), tools=[{"function": {"name": "f" * 200}}]),
+    ],
+)
+def test_what_must_stay_may_be_too_long(request_: dict[str, Any]) -> None:
+    """The system's message and the tools are never cut: refused in llama.cpp's words."""
+    with pytest.raises(PromptTooLong, match=r"at least \d\d tokens") as refused:
+        clip(request_, WINDOW)
+    error = json.loads(str(refused.value))["error"]
+    assert list(error) == ["code", "message", "type", "n_prompt_tokens", "n_ctx"]
+    assert error["n_prompt_tokens"] > error["n_ctx"] == 9
+
+
+def test_a_context_keeps_its_ends() -> None:
+    """Of the tokens of earlier turns, as many from both ends as a slot holds."""
+    assert ends(list(range(10)), 4) == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert ends(list(range(8)), 4) == list(range(8))
+
+
+LONG = "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        ("/v1/completions", {"prompt": LONG}),
+        ("/v1/chat/completions", {"messages": [message(LONG)]}),
+        ("/v1/chat/completions", {"messages": [message("")] * 20}),
+        ("/v1/chat/completions", {"messages": [message("")], "tools": [{"name": LONG}]}),
+        ("/v1/chat/completions", {"messages": [{"content": [{"type": "text", "text": LONG}]}]}),
+        ("/v1/responses", {"input": LONG}),
+        ("/v1/responses", {"input": "", "instructions": LONG}),
+        ("/v1/responses", {"input": [message(LONG)]}),
+        ("/v1/messages", {"messages": [message("hi")], "system": LONG}),
+        ("/v1/messages", {"messages": [{"content": [{"type": "text", "text": LONG}]}]}),
+    ],
+)
+def test_other_dialects_are_told_at_once(path: str, request_: dict[str, Any]) -> None:
+    """Nothing is cut for them: what can't fit is refused, wherever its text is."""
+    body = json.dumps(request_).encode()
+    ANY.check_body(path, body)
+    with pytest.raises(BadRequest, match=r"at least \d+ tokens\) exceeds"):
+        WINDOW.check_body(path, body)
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        ("/v1/completions", {"prompt": "x" * 90, "stop": LONG}),
+        ("/v1/chat/completions", {"messages": [{"content": [{"image_url": LONG}]}]}),
+        ("/v1/messages", {"messages": [{"content": [{"source": LONG}]}]}),
+        ("/v1/embeddings", {"input": [LONG] * 3}),
+    ],
+)
+def test_a_long_body_is_no_long_prompt(path: str, request_: dict[str, Any]) -> None:
+    """What is no text of the prompt does not count; of an image llama.cpp has more to say."""
+    WINDOW.check_body(path, json.dumps(request_).encode())
+
+
+def test_embedding_inputs_are_few_enough_to_stop_reading() -> None:
+    """llama.cpp reads all inputs of a request before it looks whether its caller is there."""
+    with pytest.raises(BadRequest, match="send them in parts"):
+        WINDOW.check_body("/v1/embeddings", json.dumps({"input": [LONG] * 30_000}).encode())

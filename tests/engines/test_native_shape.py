@@ -18,8 +18,9 @@ import pytest
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.client import LlamaServer
-from serve_app.engines.llamacpp.gguf import find_smollm2, model_card, read_header
+from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import NativeRoutes
+from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineLost, SettingsError
 from tests.support.recordings import Recording, load, needed
@@ -148,7 +149,9 @@ async def session() -> AsyncIterator[HttpClient]:
 def rig_at(url: str, gguf: Path, session: HttpClient, *more: str) -> Rig:
     card = model_card(gguf, MODEL, CONTEXT)
     card = replace(card, capabilities=(*card.capabilities, *more))
-    return Rig(NativeRoutes(session, url, card, read_header(gguf), BATCH), card, url)
+    header = read_header(gguf)
+    window = Window(CONTEXT, longest_token(header))
+    return Rig(NativeRoutes(session, url, card, header, window, BATCH), card, url)
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +164,9 @@ async def rig(gguf: Path, session: HttpClient) -> AsyncIterator[Rig]:
 @pytest.fixture(scope="module")
 def unbound(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine, as if its vocabulary had a token for any text."""
-    header = read_header(gguf)
-    header = replace(header, metadata={**header.metadata, "tokenizer.ggml.model": "bert"})
-    return replace(rig, routes=NativeRoutes(session, rig.url, rig.card, header, BATCH))
+    window = Window(CONTEXT, 0)
+    routes = NativeRoutes(session, rig.url, rig.card, read_header(gguf), window, BATCH)
+    return replace(rig, routes=routes)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +184,8 @@ async def able(
 def embedder(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine under the card of a model that only embeds."""
     card = replace(rig.card, capabilities=("embedding",))
-    return replace(rig, routes=NativeRoutes(session, rig.url, card, read_header(gguf)))
+    routes = NativeRoutes(session, rig.url, card, read_header(gguf), Window(CONTEXT, 0))
+    return replace(rig, routes=routes)
 
 
 async def read(answer: Answer) -> bytes:
@@ -370,7 +374,7 @@ async def test_too_long_a_prompt_leaves_half_of_the_context_to_the_answer(rig: R
         ("/api/chat", {"messages": [HELLO[0] | {"role": "system"}, *MESSAGES["history"] * 50]}),
         ("/api/generate", {"prompt": FOX * 5000}),
         ("/api/generate", {"prompt": FOX * 5000, "raw": True}),
-        ("/api/generate", {"prompt": FOX, "context": list(range(500, 5000))}),
+        ("/api/generate", {"prompt": FOX * 5000, "context": list(range(500, 600))}),
         ("/api/embed", {"input": FOX * 5000}),
     ],
 )
@@ -393,6 +397,7 @@ async def test_what_cannot_fit_is_refused_unread(rig: Rig) -> None:
         status, body = await rig.post(path, {**prompt, "truncate": False})
         error = json.loads(body["error"])["error"]
         assert (status, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 512)
+        assert "at least" in error["message"]  # llama.cpp would have counted them
 
 
 async def test_a_cut_may_fall_within_a_character(rig: Rig) -> None:

@@ -12,9 +12,10 @@ import orjson
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
-from serve_app.engines.llamacpp.gguf import find_smollm2, model_card, read_header
+from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
 from serve_app.engines.llamacpp.server import KEY_VARIABLE
+from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.ollama_models import until_up
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream, first_token
@@ -37,6 +38,7 @@ class LlamaCpp:
         self._engine = pool.engine
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
+        self._window = Window(pool.engine.context_length, 0)
 
     def plan(self) -> Plan:
         port = free_port()
@@ -80,32 +82,34 @@ class LlamaCpp:
                 raise EngineStartError(f"it can't generate: status {answer.status_code}")
         context = self._engine.context_length
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)
+        longest = await asyncio.to_thread(longest_token, read_header(self._path()))
+        self._window = Window(context, longest)
         return Facts(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/health")).raise_for_status()
 
     def client(self, url: str, facts: Facts) -> Client:
-        header = read_header(self._path())
-        key = self._key
-        native = NativeRoutes(self._http, url, facts.models[0], header, key=key)
+        key, header = self._key, read_header(self._path())
+        native = NativeRoutes(self._http, url, facts.models[0], header, self._window, key=key)
         upstream = Upstream(self._http, url, self._first_token_timeout_s, keep_alive=False, key=key)
-        return _ByDialect(native, upstream, self._first_token_timeout_s)
+        return _ByDialect(native, upstream, self._window, self._first_token_timeout_s)
 
 
 class _ByDialect:
     """Native routes to the translation, everything else as it is."""
 
     def __init__(
-        self, native: NativeRoutes, upstream: Upstream, first_token_timeout_s: float
+        self, native: NativeRoutes, upstream: Upstream, window: Window, first_token_timeout_s: float
     ) -> None:
         self._native = native
         self._upstream = upstream
+        self._window = window
         self._first_token_timeout_s = first_token_timeout_s
 
     async def send(self, call: Call) -> Answer:
         if call.path not in PATHS:
-            self._native.window.check_body(call.path, call.body)
+            await self._window.check_body(call.path, call.body)
             answer = await self._upstream.send(call)
             return answer if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)

@@ -1,11 +1,11 @@
 """Prompts longer than a slot, shortened as Ollama shortens them.
 
 No token is counted before llama.cpp has refused a prompt: most fit, and counting takes a request.
-First go, unasked, the bytes that can't fit: what is left of such a prompt is still too long.
+Before it is asked, what can't fit whatever its tokens are goes by its bytes.
 """
 
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
-from serve_app.engines.llamacpp.window import Window
+from serve_app.engines.llamacpp.window import Window, text_bytes
 
 
 def room(context: int, kept: int) -> int:
@@ -29,11 +29,10 @@ def ends(tokens: list[int], context: int) -> list[int]:
     return tokens if len(tokens) <= 2 * context else tokens[:context] + tokens[-context:]
 
 
-def size(request: Json, window: Window) -> int:
-    """Bytes of the prompt."""
+def prompt_bytes(request: Json, window: Window) -> int:
     if "prompt" in request:
-        return len(request["prompt"].encode())
-    return window.size([*request["messages"], *request.get("tools", ())])
+        return text_bytes(request["prompt"])
+    return window.bytes_of([*request["messages"], *request.get("tools", ())])
 
 
 def clip(request: Json, window: Window) -> Json:
@@ -65,23 +64,23 @@ def _clip_text(request: Json, window: Window) -> Json:
 def _clip_chat(request: Json, window: Window) -> Json:
     """Without the oldest messages but for the system's, then without the last one's beginning."""
     *others, last = request["messages"]
-    over = size(request, window) - window.most_bytes
+    over = prompt_bytes(request, window) - window.most_bytes
     kept = []
     for message in others:
         if over > 0 and message["role"] != "system":
-            over -= window.size([message])
+            over -= window.bytes_of([message])
         else:
             kept.append(message)
     if over > 0:
         frame = {**request, "messages": [*kept, {**last, "content": ""}]}
-        window.check(size(frame, window))
+        window.check(prompt_bytes(frame, window))
         last = {**last, "content": _text(last["content"].encode()[-window.most_bytes :])}
     return {**request, "messages": [*kept, last]}
 
 
-def _text(cut: bytes) -> str:
-    """A cut may fall within a character."""
-    return cut.decode(errors="ignore")
+def _text(data: bytes) -> str:
+    """Without what is left of a character that a cut fell into."""
+    return data.decode(errors="ignore")
 
 
 async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
@@ -91,13 +90,10 @@ async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) 
 
 async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     """Without the oldest messages but for the system's; the last may lose its beginning."""
-    messages = request["messages"]
-    fewer = [_without(messages, dropped) for dropped in range(1, len(messages))]
-    shorter = await _longest_fit(llama, request, fewer, too_long.context)
-    if shorter is None:
-        last = fewer[-1] if fewer else messages
-        shorter = await _cut_last(llama, {**request, "messages": last}, too_long)
-    return {**request, "messages": shorter}
+    shorter = {**request, "messages": await _longest_fit(llama, request, too_long.context)}
+    if await llama.count(shorter) >= too_long.context:
+        shorter["messages"] = await _cut_last(llama, shorter, too_long)
+    return shorter
 
 
 def _without(messages: list[Json], dropped: int) -> list[Json]:
@@ -105,18 +101,17 @@ def _without(messages: list[Json], dropped: int) -> list[Json]:
     return system + messages[dropped:]
 
 
-async def _longest_fit(
-    llama: LlamaServer, request: Json, fewer: list[list[Json]], context: int
-) -> list[Json] | None:
-    """The first of ever shorter conversations that fits, found by halving."""
-    low, high = 0, len(fewer)
+async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[Json]:
+    """The first of ever shorter conversations that fits, found by halving; else the shortest."""
+    messages = request["messages"]
+    low, high = min(1, len(messages) - 1), len(messages) - 1
     while low < high:
         middle = (low + high) // 2
-        if await llama.count({**request, "messages": fewer[middle]}) < context:
+        if await llama.count({**request, "messages": _without(messages, middle)}) < context:
             high = middle
         else:
             low = middle + 1
-    return fewer[low] if low < len(fewer) else None
+    return _without(messages, low)
 
 
 async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:

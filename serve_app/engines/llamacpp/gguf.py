@@ -44,6 +44,8 @@ _FILE_TYPES = {
     38: "MXFP4_MOE",
 }  # fmt: skip
 
+_TOKENIZER = "tokenizer.ggml.model"
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -108,15 +110,20 @@ def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
 
 
 def longest_token(header: GgufHeader) -> int:
-    """Bytes that the longest token stands for at most; 0 when some stand for any length of text.
+    """Bytes that one token stands for at most; 0 where that is not known.
 
-    BPE ("gpt2") and SentencePiece ("llama") spell every byte; WordPiece has one token for all
-    words that it does not know.
+    BPE ("gpt2", a character for each byte) and SentencePiece ("llama") spell nearly every text;
+    WordPiece has one token for all words that it does not know.
     """
-    if header.metadata.get("tokenizer.ggml.model") not in ("gpt2", "llama"):
+    length = {"gpt2": len, "llama": _utf8_length}.get(header.metadata.get(_TOKENIZER, ""))
+    if length is None:
         return 0
-    tokens = read_header(header.path, arrays=True).metadata["tokenizer.ggml.tokens"]
-    return max(len(token.encode()) for token in tokens)
+    tokens = read_header(header.path, arrays=True).metadata.get("tokenizer.ggml.tokens")
+    return max(map(length, tokens or ()), default=0)
+
+
+def _utf8_length(text: str) -> int:
+    return len(text.encode())
 
 
 def model_card(path: Path, name: str, context: int, *, embeddings: bool = True) -> ModelCard:

@@ -23,7 +23,7 @@ from serve_app.engines.llamacpp.answers import (
 from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
 from serve_app.engines.llamacpp.events import Piece
 from serve_app.engines.llamacpp.fitting import ends
-from serve_app.engines.llamacpp.gguf import GgufHeader, longest_token, read_header
+from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
 from serve_app.engines.llamacpp.options import unloads
 from serve_app.engines.llamacpp.show import show
 from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
@@ -39,7 +39,8 @@ _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embe
 class NativeRoutes:
     """Serves `PATHS` for the model of `card` and `header` with the llama.cpp server at `url`.
 
-    `batch_size`: the server's, in tokens; no embedding input is longer. `key`: the server's.
+    `window`: what one of its slots holds. `batch_size`: the server's, in tokens; no embedding
+    input is longer. `key`: the server's.
     """
 
     def __init__(
@@ -48,14 +49,15 @@ class NativeRoutes:
         url: str,
         card: ModelCard,
         header: GgufHeader,
+        window: Window,
         batch_size: int = 512,
         key: str = "",
     ) -> None:
-        self.window = Window(card.loaded_context_length, longest_token(header))
         self._llama = LlamaServer(http, url, key)
         self._card = card
         self._header = header
-        self._input = self.window._replace(context=min(batch_size, card.loaded_context_length))
+        self._window = window
+        self._input = window._replace(context=min(batch_size, window.context))
         self._routes = {
             "/api/chat": self._chat,
             "/api/generate": self._generate,
@@ -80,7 +82,7 @@ class NativeRoutes:
         if not body.get("messages"):
             return await self._load(body, ChatVoice(call.model))
         request = requests.chat_request(body, requests.chat_messages(body), self._card)
-        turn = Turn(self._llama, self.window, ChatVoice(call.model), clock)
+        turn = Turn(self._llama, self._window, ChatVoice(call.model), clock)
         return await turn.answer(call, body, CHAT, request)
 
     async def _generate(self, call: Call, clock: Clock) -> Answer:
@@ -88,7 +90,7 @@ class NativeRoutes:
         if not body.get("prompt"):
             return await self._load(body, GenerateVoice(call.model))
         request = requests.chat_request(body, requests.prompt_messages(body), self._card)
-        turn = Turn(self._llama, self.window, GenerateVoice(call.model), clock)
+        turn = Turn(self._llama, self._window, GenerateVoice(call.model), clock)
         if body.get("raw"):
             if "response_format" in request:  # /completion would ignore a bad schema
                 await self._llama.apply_template(request)
@@ -97,7 +99,7 @@ class NativeRoutes:
         turn.tokens = self._tokens
         if not body.get("context"):
             return await turn.answer(call, body, CHAT, request)
-        before = await self._llama.detokenize(ends(body["context"], self.window.context))
+        before = await self._llama.detokenize(ends(body["context"], self._window.context))
         prompt = before + await self._llama.apply_template(request)
         request = requests.text_request(body, prompt, self._card)
         return await turn.answer(call, body, TEXT, request)

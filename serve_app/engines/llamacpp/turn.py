@@ -7,7 +7,7 @@ from serve_app.engines.base import Answer, Call
 from serve_app.engines.llamacpp.answers import Clock, Voice, json_answer, stream_answer
 from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
-from serve_app.engines.llamacpp.fitting import clip, fit, size
+from serve_app.engines.llamacpp.fitting import clip, fit, prompt_bytes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import EngineLost
 from serve_app.gotext import encode
@@ -46,7 +46,7 @@ class Turn:
         if truncate:
             request = clip(request, self._window)
         else:
-            self._window.check(size(request, self._window))
+            self._window.check(prompt_bytes(request, self._window))
         try:
             return await self._llama.stream(path, request), request
         except PromptTooLong as too_long:

@@ -1,9 +1,10 @@
 """How much text a slot can hold at all, told by its bytes.
 
-llama.cpp reads a prompt to its end, some 2 MB/s, before it knows that it is too long, and goes on
-when the caller has left. What can't fit, whatever its tokens are, is therefore never sent to it.
+llama.cpp counts a prompt's tokens to their end, some 2 MB/s, before it knows that they are too
+many, and goes on when the caller has left. What can't fit anyhow is therefore never sent to it.
 """
 
+import asyncio
 import sys
 from typing import Any, NamedTuple
 
@@ -12,8 +13,8 @@ import orjson
 from serve_app.engines.llamacpp.client import Json, PromptTooLong
 from serve_app.errors import BadRequest
 
-_MOST_INPUTS = 4 * 2**20  # bytes of all inputs of one OpenAI embeddings request
-_IMAGES = {"image_url", "source"}  # llama.cpp has a better sentence for these
+_MOST_INPUT_BYTES = 4 * 2**20  # one OpenAI embeddings request; each of its inputs may fit
+_NO_TEXT = {"image_url", "source", "images", "encrypted_content", "signature"}
 
 
 class Window(NamedTuple):
@@ -30,33 +31,32 @@ class Window(NamedTuple):
         """Text with more bytes has more tokens than the context."""
         return (self.context + 1) * self.token_bytes or sys.maxsize
 
-    def size(self, messages: list[Any]) -> int:
-        """Bytes of a conversation; a message is one token at least."""
-        return sum(max(_size(message), self.token_bytes) for message in messages)
+    def bytes_of(self, messages: list[Any]) -> int:
+        """What a conversation's text comes to; a message is one token at least."""
+        return sum(max(text_bytes(message), self.token_bytes) for message in messages)
 
     def check(self, size: int) -> None:
-        """Raises PromptTooLong, in llama.cpp's words, for `size` bytes that can't fit."""
+        """Raises PromptTooLong, as llama.cpp words it, for `size` bytes that can't fit."""
         if size <= self.most_bytes:
             return
         error = {"code": 400, "message": self._sentence(size), "type": "exceed_context_size_error"}
         counts = {"n_prompt_tokens": size // self.token_bytes, "n_ctx": self.context}
         raise PromptTooLong(400, orjson.dumps({"error": error | counts}).decode(), self.context)
 
-    def check_body(self, path: str, body: bytes) -> None:
+    async def check_body(self, path: str, body: bytes) -> None:
         """Raises BadRequest for a request in OpenAI's or Anthropic's words that can't fit."""
-        if len(body) <= min(self.most_bytes, _MOST_INPUTS):
-            return
-        request: Json = orjson.loads(body)
         if path == "/v1/embeddings":
-            if _size(request["input"]) > _MOST_INPUTS:
-                raise BadRequest(f"more than {_MOST_INPUTS} bytes of inputs; send them in parts")
-        elif (size := self._asked(request)) > self.most_bytes:
-            raise BadRequest(self._sentence(size))
+            if len(body) > _MOST_INPUT_BYTES:
+                raise BadRequest(f"more than {_MOST_INPUT_BYTES} bytes; send the inputs in parts")
+        elif len(body) > self.most_bytes:  # megabytes of JSON, which others shall not wait for
+            size = await asyncio.to_thread(self._asked, orjson.loads(body))
+            if size > self.most_bytes:
+                raise BadRequest(self._sentence(size))
 
     def _asked(self, request: Json) -> int:
         texts = [request.get(name) for name in ("prompt", "instructions", "system", "tools")]
         talk = request.get("messages") or request.get("input")
-        return sum(map(_size, texts)) + self.size(talk if isinstance(talk, list) else [talk])
+        return text_bytes(texts) + self.bytes_of(talk if isinstance(talk, list) else [talk])
 
     def _sentence(self, size: int) -> str:
         return (
@@ -65,17 +65,10 @@ class Window(NamedTuple):
         )
 
 
-def _size(value: Any) -> int:
-    """Bytes of a text, or of the JSON that templates write for the rest."""
+def text_bytes(value: Any) -> int:
+    """Bytes of all texts in `value`, a message or a part of one, that may come into a prompt."""
     if isinstance(value, str):
         return len(value.encode())
-    inner = value.get("content") if isinstance(value, dict) else value
-    if isinstance(inner, list):
-        return sum(_size_of_block(block) for block in inner)
-    return len(orjson.dumps(value)) if value else 0
-
-
-def _size_of_block(block: Any) -> int:
-    if isinstance(block, dict) and block.keys() & _IMAGES:
-        return 0
-    return len(orjson.dumps(block))
+    if isinstance(value, dict):
+        return sum(text_bytes(inner) for key, inner in value.items() if key not in _NO_TEXT)
+    return sum(map(text_bytes, value)) if isinstance(value, list) else 0

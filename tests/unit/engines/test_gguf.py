@@ -188,11 +188,11 @@ def test_the_real_model_is_read_quickly() -> None:
     assert header.number("context_length") == 8192
 
 
-@pytest.mark.parametrize(("tokenizer", "longest"), [("gpt2", 9), ("llama", 9), ("bert", 0)])
+@pytest.mark.parametrize(("tokenizer", "longest"), [("gpt2", 3), ("llama", 9), ("bert", 0)])
 def test_the_longest_token_bounds_a_text_that_is_spelled(
     tmp_path: Path, tokenizer: str, longest: int
 ) -> None:
-    """In bytes, as the file has it; WordPiece has one token for any unknown word."""
+    """BPE writes a byte as a character; WordPiece has one token for any unknown word."""
     words = {"tokenizer.ggml.model": tokenizer, "tokenizer.ggml.tokens": ["a", "▁▁▁", "bc"]}
     path = saved(tmp_path, gguf(words))
     assert longest_token(read_header(path)) == longest

@@ -12,10 +12,12 @@ from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.gguf import GgufHeader
 from serve_app.engines.llamacpp.native import NativeRoutes
+from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineError, EngineLost
 
 CARD = ModelCard("m:latest", loaded_context_length=64, capabilities=("completion", "tools"))
+HEADER, WINDOW = GgufHeader(Path("m.gguf"), {}, ()), Window(4096, 0)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
 TIMINGS = {"cache_n": 2, "prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "predicted_ms": 2.0}
 
@@ -55,7 +57,7 @@ async def routes_before(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, HttpClient() as session:
-        yield NativeRoutes(session, url, CARD, GgufHeader(Path("m.gguf"), {}, ()))
+        yield NativeRoutes(session, url, CARD, HEADER, WINDOW)
 
 
 def call(stream: bool = True) -> Call:
@@ -181,7 +183,7 @@ async def test_nobody_there_is_engine_down() -> None:
     """A refused connection: nothing was sent."""
     async with HttpClient() as session:
         url = f"http://127.0.0.1:{free_port()}"
-        routes = NativeRoutes(session, url, CARD, GgufHeader(Path("m.gguf"), {}, ()))
+        routes = NativeRoutes(session, url, CARD, HEADER, WINDOW)
         with pytest.raises(EngineDown):
             await routes.send(call())
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serve_app.engines.llamacpp.client import PromptTooLong
-from serve_app.engines.llamacpp.fitting import clip, ends, size
+from serve_app.engines.llamacpp.fitting import clip, ends, prompt_bytes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import BadRequest
 
@@ -49,13 +49,13 @@ def test_what_may_fit_is_left_alone(request_: dict[str, Any]) -> None:
 def test_without_a_longest_token_everything_may_fit(request_: dict[str, Any]) -> None:
     """A vocabulary with a token for any unknown word bounds nothing."""
     assert clip(request_, ANY) == request_
-    ANY.check(size(request_, ANY))
+    ANY.check(prompt_bytes(request_, ANY))
 
 
 def test_a_conversation_loses_its_oldest_messages_but_for_the_systems() -> None:
     """As few as leave something that may fit."""
     old, system, new = message("x" * 60), message("s", "system"), message("y" * 20)
-    clipped = clip(chat(old, system, old, old, new), Window(context=19, token_bytes=10))
+    clipped = clip(chat(old, system, old, old, new), Window(context=14, token_bytes=10))
     assert clipped == chat(system, old, new)
 
 
@@ -68,7 +68,7 @@ def test_a_last_message_keeps_its_end() -> None:
 def test_many_empty_messages_are_too_many() -> None:
     """Each is a token at least: no more are rendered than the context has tokens."""
     clipped = clip(chat(*[message("")] * 10**5), WINDOW)
-    assert len(clipped["messages"]) <= 9
+    assert len(clipped["messages"]) == 10
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,8 @@ def test_a_context_keeps_its_ends() -> None:
 
 
 LONG = "x" * 200
+BLOCK = {"type": "text", "text": LONG}
+CALL = {"function": {"name": "f", "arguments": LONG}}
 
 
 @pytest.mark.parametrize(
@@ -103,20 +105,23 @@ LONG = "x" * 200
         ("/v1/chat/completions", {"messages": [message(LONG)]}),
         ("/v1/chat/completions", {"messages": [message("")] * 20}),
         ("/v1/chat/completions", {"messages": [message("")], "tools": [{"name": LONG}]}),
-        ("/v1/chat/completions", {"messages": [{"content": [{"type": "text", "text": LONG}]}]}),
+        ("/v1/chat/completions", {"messages": [{"content": [BLOCK]}]}),
+        ("/v1/chat/completions", {"messages": [{"content": [BLOCK | {"image_url": ""}]}]}),
+        ("/v1/chat/completions", {"messages": [{"content": [], "reasoning_content": LONG}]}),
+        ("/v1/chat/completions", {"messages": [{"content": [], "tool_calls": [CALL]}]}),
         ("/v1/responses", {"input": LONG}),
         ("/v1/responses", {"input": "", "instructions": LONG}),
         ("/v1/responses", {"input": [message(LONG)]}),
         ("/v1/messages", {"messages": [message("hi")], "system": LONG}),
-        ("/v1/messages", {"messages": [{"content": [{"type": "text", "text": LONG}]}]}),
+        ("/v1/messages", {"messages": [{"content": [BLOCK]}]}),
     ],
 )
-def test_other_dialects_are_told_at_once(path: str, request_: dict[str, Any]) -> None:
+async def test_other_dialects_are_told_at_once(path: str, request_: dict[str, Any]) -> None:
     """Nothing is cut for them: what can't fit is refused, wherever its text is."""
     body = json.dumps(request_).encode()
-    ANY.check_body(path, body)
+    await ANY.check_body(path, body)
     with pytest.raises(BadRequest, match=r"at least \d+ tokens\) exceeds"):
-        WINDOW.check_body(path, body)
+        await WINDOW.check_body(path, body)
 
 
 @pytest.mark.parametrize(
@@ -124,16 +129,20 @@ def test_other_dialects_are_told_at_once(path: str, request_: dict[str, Any]) ->
     [
         ("/v1/completions", {"prompt": "x" * 90, "stop": LONG}),
         ("/v1/chat/completions", {"messages": [{"content": [{"image_url": LONG}]}]}),
-        ("/v1/messages", {"messages": [{"content": [{"source": LONG}]}]}),
+        ("/v1/chat/completions", {"messages": [{"content": "hi", "images": [LONG]}]}),
+        ("/v1/messages", {"messages": [{"content": [{"content": [{"source": LONG}]}]}]}),
         ("/v1/embeddings", {"input": [LONG] * 3}),
+        ("/v1/embeddings", {"user": LONG}),
+        ("/v1/chat/completions", {"messages": 5, "user": LONG}),
+        ("/v1/responses", {"user": LONG}),
     ],
 )
-def test_a_long_body_is_no_long_prompt(path: str, request_: dict[str, Any]) -> None:
+async def test_a_long_body_is_no_long_prompt(path: str, request_: dict[str, Any]) -> None:
     """What is no text of the prompt does not count; of an image llama.cpp has more to say."""
-    WINDOW.check_body(path, json.dumps(request_).encode())
+    await WINDOW.check_body(path, json.dumps(request_).encode())
 
 
-def test_embedding_inputs_are_few_enough_to_stop_reading() -> None:
+async def test_embedding_inputs_are_few_enough_to_stop_reading() -> None:
     """llama.cpp reads all inputs of a request before it looks whether its caller is there."""
-    with pytest.raises(BadRequest, match="send them in parts"):
-        WINDOW.check_body("/v1/embeddings", json.dumps({"input": [LONG] * 30_000}).encode())
+    with pytest.raises(BadRequest, match="send the inputs in parts"):
+        await WINDOW.check_body("/v1/embeddings", json.dumps({"input": [LONG] * 30_000}).encode())

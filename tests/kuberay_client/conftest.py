@@ -57,6 +57,13 @@ def run(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
+def deployed(run: Run) -> Run:
+    """`run`, with the tests' manifests deployed."""
+    assert run("deploy", "-f", str(MANIFESTS), "--no-wait").exit_code == 0
+    return run
+
+
+@pytest.fixture
 def documents() -> list[dict]:
     """The manifests of the tests, as they stand in the file."""
     return list(yaml.safe_load_all(MANIFESTS.read_text()))

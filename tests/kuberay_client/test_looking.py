@@ -1,0 +1,160 @@
+"""Commands that look: wait, status and logs, as their users see them."""
+
+import json
+
+import pytest
+
+from tests.kuberay_client.conftest import Run
+from tests.kuberay_client.objects import (
+    container,
+    event,
+    pod,
+    pulling,
+    ray_cluster,
+    ray_service,
+    serving,
+)
+from tests.support.kubernetes.cluster import Cluster, Fault
+from tests.support.kubernetes.recordings import Recording, needed
+from tests.support.kubernetes.replay import Replay
+
+
+def test_wait_ends_at_once_on_what_cannot_heal(run: Run, cluster: Cluster) -> None:
+    """DEPLOY_FAILED: exit code 3, and the traceback's last line."""
+    failed = {"status": "DEPLOY_FAILED", "message": "Traceback\nKeyError: 'x'"}
+    cluster.store.put("rayservices", ray_service(serving(failed)))
+    result = run("wait")
+    assert result.exit_code == 3
+    assert "application llm: KeyError: 'x'" in result.stderr
+
+
+def test_wait_shows_what_may_be_normal_and_has_patience(run: Run, cluster: Cluster) -> None:
+    """A missing model is shown at once, and ends the wait with 4 when it lasts."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pod("w1", container("ollama", "running", True, ready=False)))
+    cluster.store.put("events", event("Unhealthy", "Startup probe failed: model 'm' not found"))
+    result = run("wait", "--patience", "1s")
+    assert result.exit_code == 4
+    first, *_, last = result.stderr.splitlines()
+    assert first.startswith("starting: pod w1: ollama is not ready: startup probe failed")
+    assert last.startswith("Error: for 1 s now: pod w1: ollama is not ready")
+
+
+def test_wait_says_once_what_is_on_its_way(run: Run, cluster: Cluster) -> None:
+    """A pull counts its seconds: it is shown at once, not anew with each of them, and ends the
+    wait with 4 when it lasts."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pulling())
+    result = run("wait", "--patience", "2.5s")
+    assert result.exit_code == 4
+    assert result.stderr.count("starting: pod w1: init container pull has been running for") == 1
+    assert "Error: for 2.5 s now: pod w1: init container pull" in result.stderr
+
+
+def test_wait_has_an_end(run: Run, cluster: Cluster) -> None:
+    """5 after --timeout."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    result = run("wait", "--timeout", "0.5")
+    assert (result.exit_code, result.stderr[:8]) == (5, "starting")
+
+
+def test_wait_for_nothing(run: Run) -> None:
+    """A service that is not there will not come by waiting."""
+    assert run("wait").exit_code == 3
+
+
+RECORDED = [
+    ("app_import_error", "AttributeError: module 'labapp' has no attribute 'nope'"),
+    ("bad_image", "image lab.local/ollama:missing of ollama can't be pulled"),
+    ("unschedulable", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."),
+    ("model_missing", "Error: model 'llama3:70b' not found"),
+]
+
+
+@needed
+@pytest.mark.parametrize(("name", "cause"), RECORDED)
+def test_status_of_recordings(run: Run, cluster: Cluster, name: str, cause: str) -> None:
+    """The cause stands in the second line, above all tables."""
+    Replay(Recording(name), cluster.store).to(60)
+    headline, second, *_ = run("status").stdout.splitlines()
+    assert headline.startswith("llm  ")
+    assert cause in second
+
+
+@needed
+@pytest.mark.parametrize(
+    ("t", "cause"),
+    [
+        (38, "sidecar ollama ended (exit code 137, SIGKILL) and is restarting"),
+        (56, "worker llm-wbwfb-gpu-worker-tnrkq is lost"),
+    ],
+)
+def test_status_while_something_heals(run: Run, cluster: Cluster, t: float, cause: str) -> None:
+    """A sidecar that restarts and a worker that is replaced are named while it lasts."""
+    Replay(Recording("sidecar_killed_worker_killed"), cluster.store).to(t)
+    assert cause in run("status").stdout.splitlines()[1]
+
+
+@needed
+def test_wait_on_a_recording(run: Run, cluster: Cluster) -> None:
+    """The recorded import error, seen from start to end, is exit code 3."""
+    Replay(Recording("app_import_error"), cluster.store).to(33)
+    result = run("wait", "--timeout", "30s")
+    assert result.exit_code == 3
+    assert "module 'labapp' has no attribute 'nope'" in result.stderr
+
+
+def test_status_as_json(run: Run, cluster: Cluster) -> None:
+    """For scripts."""
+    cluster.store.put("rayservices", ray_service(serving()))
+    found = json.loads(run("status", "-o", "json").stdout)
+    assert found["diagnosis"]["state"] == "running"
+    assert found["view"]["service"]["endpoints"] == 1
+
+
+def test_status_of_nothing(run: Run) -> None:
+    """An error that says where it has looked."""
+    result = run("-n", "elsewhere", "status", "other")
+    assert result.exit_code == 1
+    assert "no RayService other in namespace elsewhere" in result.stderr
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_no_access(run: Run, cluster: Cluster, code: int) -> None:
+    """A refusal is one line with the server's words, never a traceback."""
+    cluster.faults.append(Fault(code, times=99))
+    result = run("status")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert ("is the KubeRay operator installed?" in result.stderr) == (code == 404)
+
+
+def test_logs(run: Run, cluster: Cluster) -> None:
+    """Each line behind its pod; the head's, the workers', and the engines' beside them."""
+    cluster.store.put("rayservices", ray_service(serving()))
+    cluster.store.put("rayclusters", ray_cluster())
+    for name in ("w1", "w2"):
+        containers = (container("ollama", sidecar=True), container())
+        cluster.store.put("pods", pod(name, *containers))
+        cluster.logs[name, "ollama"] = ["1 loading", "2 ready"]
+    cluster.store.put("pods", pod("w3", container(state="waiting", reason="PodInitializing")))
+    cluster.logs["w1", "ray-worker"] = ["1 hello"]
+    assert run("logs", "sidecar", "--tail", "1").stdout == "w1 ready\nw2 ready\n"
+    assert run("logs", "workers", "-c", "ollama", "--tail", "1").stdout == "w1 ready\nw2 ready\n"
+    workers = run("logs", "workers").stdout.splitlines()
+    assert workers[0] == "w1 hello"
+    assert workers[1].startswith("w3 (no log: container")
+
+
+@pytest.mark.parametrize("arguments", [["head"], ["workers", "-c", "olama"]], ids=" ".join)
+def test_logs_of_nothing(run: Run, cluster: Cluster, arguments: list[str]) -> None:
+    """An empty log and no pod are two things: the second is an error, in a sentence."""
+    cluster.store.put("rayservices", ray_service(serving()))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pod("w1", container("ollama", sidecar=True), container()))
+    result = run("logs", *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"no such pod: llm has none for {arguments[0]}" in result.stderr

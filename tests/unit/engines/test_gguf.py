@@ -4,7 +4,6 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -174,15 +173,14 @@ def test_smollm2_is_found_without_its_package(monkeypatch: pytest.MonkeyPatch) -
     assert INSTALL_SMOLLM2.startswith("pip install")
 
 
-def test_the_real_model_is_read_quickly() -> None:
-    """SmolLM2's header takes less than 0.3 s and says what Ollama says of it."""
+def test_the_real_model_is_read() -> None:
+    """SmolLM2's header says what Ollama says of it; its 49,152 tokens are passed over."""
     try:
         path = find_smollm2()
     except SettingsError as exc:
         pytest.skip(str(exc))
-    started = perf_counter()
     header = read_header(path)
-    assert perf_counter() - started < 0.3
+    assert header.metadata["tokenizer.ggml.tokens"] is None
     assert (header.architecture, header.quantization) == ("llama", "Q4_1")
     assert human(header.parameter_count) == "134.52M"
     assert header.number("context_length") == 8192

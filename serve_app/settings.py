@@ -168,7 +168,7 @@ class GatewaySettings(_Model):
     max_ongoing_requests: int = Field(1000, ge=1, description="Requests of one replica at most.")
     ray_actor_options: dict[str, Any] = Field({}, description="Ray resources of a replica.")
     join_ms: float = Field(20, ge=0, description="Later pieces of a stream are joined this long.")
-    hold_s: float = Field(300, gt=0, description="Longest wait for a pool's first replica.")
+    hold_s: float = Field(300, gt=0, description="Longest wait for a replica with room.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -435,6 +435,12 @@ async def test_an_embedding_input_is_cut_to_one_batch(rig: Rig) -> None:
     assert body["prompt_eval_count"] == BATCH + 1
 
 
+async def test_a_context_of_no_tokens_of_the_model_is_a_mistake(rig: Rig) -> None:
+    """400 instead of the 500 that llama.cpp says of it."""
+    status, body = await rig.post("/api/generate", {"prompt": "Hi", "context": [-1, 10**9]})
+    assert (status, list(body)) == (400, ["error"])
+
+
 async def test_dimensions_shorten_and_normalize(rig: Rig) -> None:
     """`dimensions` keeps the first numbers, scaled to length 1."""
     _, body = await rig.post("/api/embed", {"input": "hello", "dimensions": 8})

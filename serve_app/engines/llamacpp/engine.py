@@ -12,6 +12,9 @@ import orjson
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.llamacpp import embeddings
+from serve_app.engines.llamacpp.answers import json_answer
+from serve_app.engines.llamacpp.client import LlamaServer, Refusal
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
 from serve_app.engines.llamacpp.server import KEY_VARIABLE
@@ -93,26 +96,42 @@ class LlamaCpp:
         key, header = self._key, read_header(self._path())
         native = NativeRoutes(self._http, url, facts.models[0], header, self._window, key=key)
         upstream = Upstream(self._http, url, self._first_token_timeout_s, keep_alive=False, key=key)
-        return _ByDialect(native, upstream, self._window, self._first_token_timeout_s)
+        llama = LlamaServer(self._http, url, key)
+        return _ByDialect(native, upstream, llama, self._window, self._first_token_timeout_s)
 
 
 class _ByDialect:
-    """Native routes to the translation, everything else as it is."""
+    """Native routes to the translation, embeddings in parts, everything else as it is."""
 
     def __init__(
-        self, native: NativeRoutes, upstream: Upstream, window: Window, first_token_timeout_s: float
+        self,
+        native: NativeRoutes,
+        upstream: Upstream,
+        llama: LlamaServer,
+        window: Window,
+        first_token_timeout_s: float,
     ) -> None:
         self._native = native
         self._upstream = upstream
+        self._llama = llama
         self._window = window
         self._first_token_timeout_s = first_token_timeout_s
 
     async def send(self, call: Call) -> Answer:
+        if call.path == embeddings.PATH:
+            return await self._embed(call)
         if call.path not in PATHS:
-            await self._window.check_body(call.path, call.body)
+            await self._window.check_body(call.body)
             answer = await self._upstream.send(call)
             return answer if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)
+
+    async def _embed(self, call: Call) -> Answer:
+        await embeddings.check(call.body, self._window)
+        try:
+            return json_answer(await embeddings.embed(self._llama, orjson.loads(call.body)))
+        except Refusal as exc:
+            raise _meaning(str(exc).encode()) from exc
 
 
 async def _refused(answer: Answer) -> Answer:
@@ -126,10 +145,12 @@ async def _refused(answer: Answer) -> Answer:
         answer.close()
     if answer.status == 503:
         raise EngineDown("the engine is loading")
+    raise _meaning(body)
+
+
+def _meaning(refusal: bytes) -> Exception:
     try:
-        message = str(orjson.loads(body)["error"]["message"])
+        message = str(orjson.loads(refusal)["error"]["message"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        message = body.decode(errors="replace")
-    if "compute error" in message.lower():
-        raise EngineLost(message)
-    raise BadRequest(message)
+        message = refusal.decode(errors="replace")
+    return (EngineLost if "compute error" in message.lower() else BadRequest)(message)

@@ -21,6 +21,7 @@ from serve_app.engines.llamacpp.answers import (
     refusal_answer,
 )
 from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
+from serve_app.engines.llamacpp.embeddings import embed
 from serve_app.engines.llamacpp.events import Piece
 from serve_app.engines.llamacpp.fitting import ends
 from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
@@ -30,8 +31,6 @@ from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
 from serve_app.engines.llamacpp.window import Window
 
 PATHS = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"})
-
-_INPUTS_AT_ONCE = 64  # llama.cpp reads them all, also for a caller who has left
 
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 
@@ -99,10 +98,16 @@ class NativeRoutes:
         turn.tokens = self._tokens
         if not body.get("context"):
             return await turn.answer(call, body, CHAT, request)
-        before = await self._llama.detokenize(ends(body["context"], self._window.context))
-        prompt = before + await self._llama.apply_template(request)
+        prompt = await self._before(body["context"]) + await self._llama.apply_template(request)
         request = requests.text_request(body, prompt, self._card)
         return await turn.answer(call, body, TEXT, request)
+
+    async def _before(self, context: list[int]) -> str:
+        """The text of earlier turns. Raises Refusal 400 for tokens that the model has not."""
+        try:
+            return await self._llama.detokenize(ends(context, self._window.context))
+        except Refusal as exc:
+            raise Refusal(400, "invalid context: it has tokens that the model has not") from exc
 
     async def _load(self, body: Json, voice: Voice) -> Answer:
         """A request without text: the model is loaded already, and others use it."""
@@ -161,15 +166,9 @@ class NativeRoutes:
 
     async def _vectors(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
         """One vector for each input, and the tokens of all of them."""
-        vectors: list[list[float]] = []
-        tokens = 0
-        for at in range(0, len(inputs), _INPUTS_AT_ONCE):
-            some = inputs[at : at + _INPUTS_AT_ONCE]
-            answer = await self._llama.ask("/v1/embeddings", {"input": some})
-            data = sorted(answer["data"], key=lambda entry: entry["index"])
-            vectors += [entry["embedding"] for entry in data]
-            tokens += answer["usage"]["prompt_tokens"]
-        return vectors, tokens
+        answer = await embed(self._llama, {"input": inputs})
+        data = sorted(answer["data"], key=lambda entry: entry["index"])
+        return [entry["embedding"] for entry in data], answer["usage"]["prompt_tokens"]
 
     async def _show(self, call: Call, clock: Clock) -> Answer:
         header = self._header

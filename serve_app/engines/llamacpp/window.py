@@ -13,7 +13,6 @@ import orjson
 from serve_app.engines.llamacpp.client import Json, PromptTooLong
 from serve_app.errors import BadRequest
 
-_MOST_INPUT_BYTES = 4 * 2**20  # one OpenAI embeddings request; each of its inputs may fit
 _NO_TEXT = {"image_url", "source", "images", "encrypted_content", "signature"}
 
 
@@ -43,15 +42,14 @@ class Window(NamedTuple):
         counts = {"n_prompt_tokens": size // self.token_bytes, "n_ctx": self.context}
         raise PromptTooLong(400, orjson.dumps({"error": error | counts}).decode(), self.context)
 
-    async def check_body(self, path: str, body: bytes) -> None:
+    async def check_body(self, body: bytes) -> None:
         """Raises BadRequest for a request in OpenAI's or Anthropic's words that can't fit."""
-        if path == "/v1/embeddings":
-            if len(body) > _MOST_INPUT_BYTES:
-                raise BadRequest(f"more than {_MOST_INPUT_BYTES} bytes; send the inputs in parts")
-        elif len(body) > self.most_bytes:  # megabytes of JSON, which others shall not wait for
-            size = await asyncio.to_thread(self._asked, orjson.loads(body))
-            if size > self.most_bytes:
-                raise BadRequest(self._sentence(size))
+        if len(body) <= self.most_bytes:
+            return
+        # Megabytes of JSON, which others shall not wait for.
+        size = await asyncio.to_thread(self._asked, orjson.loads(body))
+        if size > self.most_bytes:
+            raise BadRequest(self._sentence(size))
 
     def _asked(self, request: Json) -> int:
         texts = [request.get(name) for name in ("prompt", "instructions", "system", "tools")]

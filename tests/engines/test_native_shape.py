@@ -151,7 +151,7 @@ def rig_at(url: str, gguf: Path, session: HttpClient, *more: str) -> Rig:
     card = replace(card, capabilities=(*card.capabilities, *more))
     header = read_header(gguf)
     window = Window(CONTEXT, longest_token(header))
-    return Rig(NativeRoutes(session, url, card, header, window, BATCH), card, url)
+    return Rig(NativeRoutes(LlamaServer(session, url), card, header, window, BATCH), card, url)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ async def rig(gguf: Path, session: HttpClient) -> AsyncIterator[Rig]:
 def unbound(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine, as if its vocabulary had a token for any text."""
     window = Window(CONTEXT, 0)
-    routes = NativeRoutes(session, rig.url, rig.card, read_header(gguf), window, BATCH)
+    routes = NativeRoutes(LlamaServer(session, rig.url), rig.card, read_header(gguf), window, BATCH)
     return replace(rig, routes=routes)
 
 
@@ -184,7 +184,8 @@ async def able(
 def embedder(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine under the card of a model that only embeds."""
     card = replace(rig.card, capabilities=("embedding",))
-    routes = NativeRoutes(session, rig.url, card, read_header(gguf), Window(CONTEXT, 0))
+    llama, window = LlamaServer(session, rig.url), Window(CONTEXT, 0)
+    routes = NativeRoutes(llama, card, read_header(gguf), window)
     return replace(rig, routes=routes)
 
 

@@ -5,6 +5,7 @@ ones it embeds to the end, and whoever asks for something else waits.
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -25,14 +26,18 @@ async def embed(llama: LlamaServer, request: Json) -> Json:
     """
     if "input" not in request:
         return await llama.ask(PATH, request)
-    first, *others = parts(request["input"])
-    whole = await llama.ask(PATH, {**request, "input": first})
-    for part in others:
+    whole: Json = {}
+    for part in parts(request["input"]):
         answer = await llama.ask(PATH, {**request, "input": part})
-        before = len(whole["data"])
-        whole["data"] += [{**each, "index": before + each["index"]} for each in answer["data"]]
-        for name, tokens in answer["usage"].items():
-            whole["usage"][name] += tokens
+        whole = _joined(whole, answer) if whole else answer
+    return whole
+
+
+def _joined(whole: Json, more: Json) -> Json:
+    before = len(whole["data"])
+    whole["data"] += [{**each, "index": before + each["index"]} for each in more["data"]]
+    for name, tokens in more["usage"].items():
+        whole["usage"][name] += tokens
     return whole
 
 
@@ -47,19 +52,21 @@ async def check(body: bytes, window: Window) -> None:
         raise BadRequest("the input length exceeds the context length")
 
 
-def parts(given: Any) -> list[Any]:
+def parts(given: Any) -> Iterator[Any]:
     """What to ask, in turn, for OpenAI's `input`: lists of a few, or what is one input itself."""
-    if not isinstance(given, list) or len(inputs := _inputs(given)) < 2:
-        return [given]
-    found: list[list[Any]] = [[]]
+    inputs = _inputs(given)
+    if inputs is not given:
+        yield given
+        return
+    part: list[Any] = []
     size = 0
     for each in inputs:
         size += _size(each)
-        if found[-1] and (len(found[-1]) == _MOST_INPUTS or size > _MOST_BYTES):
-            found.append([])
-            size = _size(each)
-        found[-1].append(each)
-    return found
+        if part and (len(part) == _MOST_INPUTS or size > _MOST_BYTES):
+            yield part
+            part, size = [], _size(each)
+        part.append(each)
+    yield part
 
 
 def _inputs(given: Any) -> list[Any]:

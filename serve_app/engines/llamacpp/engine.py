@@ -41,7 +41,6 @@ class LlamaCpp:
         self._engine = pool.engine
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
-        self._window = Window(pool.engine.context_length, 0)
 
     def plan(self) -> Plan:
         port = free_port()
@@ -85,19 +84,18 @@ class LlamaCpp:
                 raise EngineStartError(f"it can't generate: status {answer.status_code}")
         context = self._engine.context_length
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)
-        longest = await asyncio.to_thread(longest_token, read_header(self._path()))
-        self._window = Window(context, longest)
         return Facts(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/health")).raise_for_status()
 
     def client(self, url: str, facts: Facts) -> Client:
-        key, header = self._key, read_header(self._path())
-        native = NativeRoutes(self._http, url, facts.models[0], header, self._window, key=key)
-        upstream = Upstream(self._http, url, self._first_token_timeout_s, keep_alive=False, key=key)
+        header, key, within_s = read_header(self._path()), self._key, self._first_token_timeout_s
         llama = LlamaServer(self._http, url, key)
-        return _ByDialect(native, upstream, llama, self._window, self._first_token_timeout_s)
+        window = Window(self._engine.context_length, longest_token(header))
+        native = NativeRoutes(llama, facts.models[0], header, window)
+        upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
+        return _ByDialect(native, upstream, llama, window, within_s)
 
 
 class _ByDialect:

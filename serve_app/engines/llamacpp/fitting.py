@@ -90,10 +90,12 @@ async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) 
 
 async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     """Without the oldest messages but for the system's; the last may lose its beginning."""
-    shorter = {**request, "messages": await _longest_fit(llama, request, too_long.context)}
-    if await llama.count(shorter) >= too_long.context:
-        shorter["messages"] = await _cut_last(llama, shorter, too_long)
-    return shorter
+    shorter = await _longest_fit(llama, request, too_long.context)
+    if shorter is None:
+        messages = request["messages"]
+        last = _without(messages, len(messages) - 1)
+        shorter = await _cut_last(llama, {**request, "messages": last}, too_long)
+    return {**request, "messages": shorter}
 
 
 def _without(messages: list[Json], dropped: int) -> list[Json]:
@@ -101,17 +103,17 @@ def _without(messages: list[Json], dropped: int) -> list[Json]:
     return system + messages[dropped:]
 
 
-async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[Json]:
-    """The first of ever shorter conversations that fits, found by halving; else the shortest."""
+async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[Json] | None:
+    """The first of ever shorter conversations that fits, found by halving."""
     messages = request["messages"]
-    low, high = min(1, len(messages) - 1), len(messages) - 1
+    low, high = 1, len(messages)
     while low < high:
         middle = (low + high) // 2
         if await llama.count({**request, "messages": _without(messages, middle)}) < context:
             high = middle
         else:
             low = middle + 1
-    return _without(messages, low)
+    return _without(messages, low) if low < len(messages) else None
 
 
 async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:

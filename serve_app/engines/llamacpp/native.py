@@ -10,7 +10,6 @@ from math import sqrt
 import orjson
 
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp import requests
 from serve_app.engines.llamacpp.answers import (
     ChatVoice,
@@ -36,23 +35,21 @@ _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embe
 
 
 class NativeRoutes:
-    """Serves `PATHS` for the model of `card` and `header` with the llama.cpp server at `url`.
+    """Serves `PATHS` for the model of `card` and `header` with `llama`.
 
     `window`: what one of its slots holds. `batch_size`: the server's, in tokens; no embedding
-    input is longer. `key`: the server's.
+    input is longer.
     """
 
     def __init__(
         self,
-        http: HttpClient,
-        url: str,
+        llama: LlamaServer,
         card: ModelCard,
         header: GgufHeader,
         window: Window,
         batch_size: int = 512,
-        key: str = "",
     ) -> None:
-        self._llama = LlamaServer(http, url, key)
+        self._llama = llama
         self._card = card
         self._header = header
         self._window = window

@@ -52,7 +52,7 @@ async def test_many_inputs_are_asked_for_in_parts() -> None:
 )
 def test_a_part_is_about_a_batch(given: Any, found: list[Any]) -> None:
     """2 KiB of text, or one input that is longer; a list with numbers is one input."""
-    assert parts(given) == found
+    assert list(parts(given)) == found
 
 
 @pytest.mark.parametrize("given", ["x" * 200, ["y", "x" * 200], [1, "x" * 200]])

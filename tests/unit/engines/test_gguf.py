@@ -181,6 +181,7 @@ def test_the_real_model_is_read() -> None:
         pytest.skip(str(exc))
     header = read_header(path)
     assert header.metadata["tokenizer.ggml.tokens"] is None
+    assert longest_token(header) == 81  # a new line and 80 spaces
     assert (header.architecture, header.quantization) == ("llama", "Q4_1")
     assert human(header.parameter_count) == "134.52M"
     assert header.number("context_length") == 8192

@@ -10,6 +10,7 @@ import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
+from serve_app.engines.llamacpp.client import LlamaServer
 from serve_app.engines.llamacpp.gguf import GgufHeader
 from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.llamacpp.window import Window
@@ -57,7 +58,7 @@ async def routes_before(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, HttpClient() as session:
-        yield NativeRoutes(session, url, CARD, HEADER, WINDOW)
+        yield NativeRoutes(LlamaServer(session, url), CARD, HEADER, WINDOW)
 
 
 def call(stream: bool = True) -> Call:
@@ -183,7 +184,7 @@ async def test_nobody_there_is_engine_down() -> None:
     """A refused connection: nothing was sent."""
     async with HttpClient() as session:
         url = f"http://127.0.0.1:{free_port()}"
-        routes = NativeRoutes(session, url, CARD, HEADER, WINDOW)
+        routes = NativeRoutes(LlamaServer(session, url), CARD, HEADER, WINDOW)
         with pytest.raises(EngineDown):
             await routes.send(call())
 

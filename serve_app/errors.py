@@ -12,6 +12,7 @@
     │   ├── BodyTimeout           408
     │   └── BodyTooLarge          413
     ├── Overloaded                503  slots and queue are full: come back later
+    ├── InternalError             500  a fault of the service that nobody foresaw
     └── EngineError               the engine's fault
         ├── EngineDown            503  not reachable within the bound
         │   └── PoolDown          503  no replica became ready within the bound
@@ -90,6 +91,13 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class InternalError(ServiceError):
+    """Stands for an exception that nobody foresaw, whose text is for the log alone."""
+
+    def __init__(self, message: str = "internal error: the service's log has its cause") -> None:
+        super().__init__(message)
 
 
 class EngineError(ServiceError):

@@ -5,6 +5,7 @@ chooses the replica, its queue holds who waits, and its autoscaler counts what r
 """
 
 import asyncio
+import logging
 from typing import Protocol
 
 from serve_app.crossing import (
@@ -23,7 +24,9 @@ from serve_app.crossing import (
 )
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineLost, ServiceError
+from serve_app.errors import EngineLost, InternalError, ServiceError
+
+logger = logging.getLogger("ray.serve")
 
 # A gateway closes a lease that it does not use within 20 ms: after this, its node is gone.
 _IDLE_S = 10.0
@@ -78,14 +81,14 @@ class Lender:
     async def _answer(self, call: Call, channel: Channel) -> None:
         try:
             answer = await self._dispatcher.send(call)
-        except ServiceError as exc:
-            return channel.send((FAILURE, encode_failure(exc)))
+        except Exception as exc:
+            return channel.send((FAILURE, encode_failure(_told(exc, call))))
         try:
-            await self._pass_on(answer, channel)
+            await self._pass_on(answer, channel, call)
         finally:
             answer.close()
 
-    async def _pass_on(self, answer: Answer, channel: Channel) -> None:
+    async def _pass_on(self, answer: Answer, channel: Channel, call: Call) -> None:
         before = [(HEAD, Head(answer.status, answer.headers, _left(answer.deadline)).encode())]
 
         def send(piece: bytes, *end: tuple[bytes, bytes]) -> None:
@@ -100,10 +103,19 @@ class Lender:
                 joiner.add(piece)
                 await channel.drain()
             send(joiner.rest(), (END, b""))
-        except ServiceError as exc:
-            send(joiner.rest(), (FAILURE, encode_failure(exc)))
+        except Exception as exc:
+            send(joiner.rest(), (FAILURE, encode_failure(_told(exc, call))))
         finally:
             joiner.rest()
+
+
+def _told(exc: Exception, call: Call) -> ServiceError:
+    """What the gateway is told. An exception that nobody foresaw is logged here, where it was."""
+    if isinstance(exc, ServiceError):
+        return exc
+    request = call.request_id or "without an id"
+    logger.error("failed to answer %s, request %s", call.path, request, exc_info=exc)
+    return InternalError()
 
 
 async def _next(channel: Channel) -> tuple[bytes, bytes]:

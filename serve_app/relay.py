@@ -7,7 +7,7 @@ from typing import Any
 
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer
-from serve_app.errors import EngineLost, EngineSlow, ServiceError
+from serve_app.errors import EngineLost, EngineSlow, InternalError, ServiceError
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -55,22 +55,37 @@ class Tail:
         return b"".join(self._pieces)
 
 
-class Lines:
-    """Cuts a stream at line ends, so that our error event never lands inside the engine's line."""
+class Events:
+    """Cuts a stream where its events end, so that an error event never lands inside another one.
 
-    __slots__ = ("held",)
+    An event of `text/event-stream` ends with an empty line, one of any other type with its line.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_ends", "held")
+
+    def __init__(self, content_type: bytes) -> None:
         self.held = b""
+        sse = content_type.startswith(b"text/event-stream")
+        self._ends = (b"\n\n", b"\n\r\n") if sse else (b"\n",)
 
     def whole(self, piece: bytes) -> bytes:
-        """The whole lines so far; the rest is held until its line ends."""
-        if not self.held and piece.endswith(b"\n"):
+        """The whole events so far; the rest is held until its event ends."""
+        if not self.held and piece.endswith(self._ends):
             return piece
         piece = self.held + piece
-        cut = piece.rfind(b"\n") + 1
+        cut = max(_behind_last(end, piece) for end in self._ends)
         self.held = piece[cut:]
         return piece[:cut]
+
+    def rest(self) -> bytes:
+        """What is held, as the last event of a stream: with the line ends that it lacks."""
+        missing = b"" if not self.held else self._ends[0][self.held.endswith(b"\n") :]
+        return self.held + missing
+
+
+def _behind_last(end: bytes, piece: bytes) -> int:
+    found = piece.rfind(end)
+    return 0 if found < 0 else found + len(end)
 
 
 async def relay_stream(
@@ -83,8 +98,10 @@ async def relay_stream(
     """Send a streamed answer on as it comes.
 
     An answer that breaks off, or ends without its final marker, gets one error event: `error_event`
-    writes it. Returns what the end proved and the error that the client was told, if any.
+    writes it. Returns what the end proved and the error that the client was told, if any: an
+    InternalError has the exception that nobody foresaw as its cause.
     """
+    kind = dict(answer.headers).get(b"content-type", b"")
     await send(
         {
             "type": "http.response.start",
@@ -92,13 +109,13 @@ async def relay_stream(
             "headers": list(answer.headers),
         }
     )
-    tail, lines, last = Tail(), Lines(), b""
+    tail, events, last = Tail(), Events(kind), b""
     error: ServiceError | None = None
     try:
         with Deadline(answer.deadline):
             async for piece in answer.body:
                 on_piece()
-                piece = lines.whole(piece)
+                piece = events.whole(piece)
                 if answer.over():
                     last = piece  # goes with the end: one write less
                 elif piece:
@@ -109,15 +126,33 @@ async def relay_stream(
         answer.close()  # the client may never take its end
     except ServiceError as exc:
         error = exc
-    held = b"" if error else lines.held
-    tail.add(last + held)
-    end = stream_end(tail.join())
-    if not end.whole and not end.told:
-        error = error or EngineLost("the engine ended the stream before the answer was complete")
-        held = error_event(error)
-    last += held
+    except Exception as exc:
+        error = _unexpected(exc)
+    tail.add(last + events.held)
+    end, error = _proof(stream_end, tail.join(), error)
+    last += error_event(error) if error else events.rest()
     await send({"type": "http.response.body", "body": last, "more_body": False})
     return end, error
+
+
+def _proof(
+    stream_end: Callable[[bytes], End], tail: bytes, error: ServiceError | None
+) -> tuple[End, ServiceError | None]:
+    """What `tail` proves, and what the client is to be told: nothing if the engine told all."""
+    try:
+        end = stream_end(tail)
+    except Exception as exc:
+        return End(False), _unexpected(exc)
+    if end.whole or end.told:
+        return end, None
+    lost = EngineLost("the engine ended the stream before the answer was complete")
+    return end, error or lost
+
+
+def _unexpected(exc: Exception) -> InternalError:
+    error = InternalError()
+    error.__cause__ = exc
+    return error
 
 
 async def read_whole(answer: Answer) -> bytes:

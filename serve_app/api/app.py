@@ -1,6 +1,7 @@
 """The ASGI application: explicit routes, a guard before them, errors in the caller's dialect."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +29,14 @@ from serve_app.errors import (
     BodyTimeout,
     BodyTooLarge,
     ForeignCaller,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     ServiceError,
     Unauthorized,
 )
+
+logger = logging.getLogger("ray.serve")
 
 _LINGER_S = 1.0
 
@@ -81,30 +85,34 @@ class Api:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._on_shutdown()
-        self._observer.close()
+        try:
+            await self._on_shutdown()
+        finally:
+            self._observer.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, request: Request, send: Send) -> None:
         dialect = dialect_of(request.path)
         exchange = Exchange(request.method, request.path, dialect.name, request.request_id)
-        cors = self._guard.cors(request)
-        sender = _Sender(send, cors) if cors else send
-        self._observer.began(exchange)
+        sender = _Sender(send)
+        _tell(self._observer.began, exchange)
         try:
+            sender.cors = self._guard.cors(request)
             await self._answer(request, sender, exchange)
         except ServiceError as exc:
             exchange.failed(exc)
-            exchange.status = exc.status
-            await _send_error(sender, exc, dialect, request)
+            await _fail(exc, sender, dialect, request, exchange)
         except (ClientGone, asyncio.CancelledError) as exc:
             exchange.outcome = Outcome.CANCELLED
             if isinstance(exc, asyncio.CancelledError):
                 raise
+        except Exception as exc:
+            exchange.failed_unexpectedly(exc)
+            await _fail(InternalError(), sender, dialect, request, exchange)
         finally:
             request.answered()
             exchange.end()
-            self._observer.ended(exchange)
+            _tell(self._observer.ended, exchange)
 
     async def _answer(self, request: Request, send: Send, exchange: Exchange) -> None:
         methods = self._methods(request)
@@ -137,18 +145,28 @@ class Api:
 
 
 class _Sender:
-    """Adds the CORS headers to whatever is answered."""
+    """Adds the CORS headers to the answer, and knows whether it has begun."""
 
-    __slots__ = ("_cors", "_send")
+    __slots__ = ("_send", "begun", "cors")
 
-    def __init__(self, send: Send, cors: Headers) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._cors = cors
+        self.cors: Headers = []
+        self.begun = False
 
-    async def __call__(self, message: Any) -> None:
+    def __call__(self, message: Any) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *self._cors]
-        await self._send(message)
+            self.begun = True
+            message["headers"] = [*message["headers"], *self.cors]
+        return self._send(message)
+
+
+def _tell(observe: Callable[[Exchange], None], exchange: Exchange) -> None:
+    """An observer's fault is the operator's to see, not the caller's."""
+    try:
+        observe(exchange)
+    except Exception:
+        logger.exception("failed to observe a request")
 
 
 def dialect_of(path: str) -> Dialect:
@@ -156,6 +174,16 @@ def dialect_of(path: str) -> Dialect:
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return ANTHROPIC
     return OLLAMA if path == "/" or path == "/api" or path.startswith("/api/") else OPENAI
+
+
+async def _fail(
+    exc: ServiceError, sender: _Sender, dialect: Dialect, request: Request, exchange: Exchange
+) -> None:
+    """Answer with `exc`. Raises it where an answer has begun: the server breaks that one off."""
+    if sender.begun:
+        raise exc
+    exchange.status = exc.status
+    await _send_error(sender, exc, dialect, request)
 
 
 async def _send_error(send: Send, exc: ServiceError, dialect: Dialect, request: Request) -> None:

@@ -1,11 +1,14 @@
 """What is noted of one request while it is answered: for metrics and for its one log line."""
 
+import logging
 from enum import StrEnum
 from time import perf_counter
 from typing import Protocol
 
-from serve_app.errors import ClientError, EngineSlow, Overloaded, ServiceError
+from serve_app.errors import ClientError, EngineError, EngineSlow, Overloaded, ServiceError
 from serve_app.relay import Usage
+
+logger = logging.getLogger("ray.serve")
 
 # Observing a gap costs more than sending a token: one in this many is enough for a histogram.
 GAP_SAMPLE = 16
@@ -18,6 +21,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
+    INTERNAL_ERROR = "internal_error"
 
 
 class Exchange:
@@ -78,6 +82,15 @@ class Exchange:
     def failed(self, exc: ServiceError) -> None:
         self.outcome = _outcome(exc)
 
+    def failed_unexpectedly(self, exc: BaseException) -> None:
+        """Count `exc`, which no part of the service raises on purpose, and log its traceback."""
+        self.outcome = Outcome.INTERNAL_ERROR
+        logger.error(
+            "failed to answer %s %s, request %s",
+            *(self.method, printable(self.path), printable(self.request_id) or "without an id"),
+            exc_info=exc,
+        )
+
     @property
     def ttft(self) -> float | None:
         return self.first - self.started if self.first else None
@@ -121,11 +134,13 @@ def _outcome(exc: ServiceError) -> Outcome:
         return Outcome.CLIENT_ERROR
     if isinstance(exc, Overloaded):
         return Outcome.REJECTED
-    return Outcome.TIMEOUT if isinstance(exc, EngineSlow) else Outcome.UPSTREAM_ERROR
+    if isinstance(exc, EngineSlow):
+        return Outcome.TIMEOUT
+    return Outcome.UPSTREAM_ERROR if isinstance(exc, EngineError) else Outcome.INTERNAL_ERROR
 
 
 class Observer(Protocol):
-    """Told of every exchange; must be quick and must not raise."""
+    """Told of every exchange; must be quick. What it raises is logged and costs no answer."""
 
     def began(self, exchange: Exchange) -> None: ...
 

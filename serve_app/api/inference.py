@@ -8,7 +8,7 @@ from serve_app.api.dialect import Bounds, Endpoint, Payload
 from serve_app.api.exchange import Exchange, Outcome
 from serve_app.api.http import Request, Send, read_body, send_body, send_json
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineLost, NotFound, ServiceError
+from serve_app.errors import EngineLost, InternalError, NotFound, ServiceError
 from serve_app.names import ModelNames, short_name
 from serve_app.relay import read_whole, relay_stream
 from serve_app.routing import encode, model_of, read_object, stream_of
@@ -113,7 +113,9 @@ class Inference:
             exchange.piece,
         )
         exchange.usage = end.usage
-        if error:
+        if isinstance(error, InternalError) and error.__cause__:
+            exchange.failed_unexpectedly(error.__cause__)
+        elif error:
             exchange.failed(error)
         elif not end.whole:
             exchange.outcome = Outcome.UPSTREAM_ERROR

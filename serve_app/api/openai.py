@@ -83,8 +83,8 @@ def _shape_response(payload: Payload, bounds: Bounds) -> None:
 
 
 def usage(value: Any) -> Usage:
-    """From OpenAI's `usage`, or llama.cpp's `timings` beside it."""
-    used, timings = value.get("usage") or {}, value.get("timings") or {}
+    """From OpenAI's `usage`, or llama.cpp's `timings` beside it; engines may send anything."""
+    used, timings = _part(value, "usage"), _part(value, "timings")
     details = used.get("prompt_tokens_details") or used.get("input_tokens_details")
     cached = count(details, "cached_tokens") if details else count(timings, "cache_n")
     prompt = count(used, "prompt_tokens") or count(used, "input_tokens")
@@ -93,6 +93,11 @@ def usage(value: Any) -> Usage:
         prompt = (count(timings, "prompt_n") or 0) + (cached or 0)
         generated = count(timings, "predicted_n")
     return Usage(prompt, generated, cached)
+
+
+def _part(value: Any, name: str) -> Payload:
+    part = value.get(name) if isinstance(value, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def _stream_end(tail: bytes) -> End:
@@ -119,7 +124,7 @@ def _response_stream_end(tail: bytes) -> End:
     kind = event.get("type")
     if kind not in _FINAL_RESPONSES:
         return End(False, told=kind == "error")
-    return End(True, usage=usage(event.get("response") or {}))
+    return End(True, usage=usage(event.get("response")))
 
 
 def _response_end(body: Payload) -> End:

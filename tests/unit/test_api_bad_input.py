@@ -1,6 +1,8 @@
 """Bad input: the caller's dialect, the right status, and nothing reaches the engine."""
 
 import asyncio
+import re
+from json import dumps
 from typing import Any
 
 import pytest
@@ -58,6 +60,31 @@ async def test_broken_bodies_get_400(
     answer = await service.post(path, content=body)
     assert answer.status_code == 400
     assert message(path, answer.json())
+    assert simulator.reached == {}
+    assert service.noted.last.outcome == "client_error"
+
+
+@pytest.mark.parametrize("depth", [254, 1010, 1100])
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        *(("/v1/chat/completions", key) for key in ("response_format", "tools", "messages")),
+        *(("/v1/completions", "prompt"), ("/v1/embeddings", "input")),
+        *(("/v1/responses", key) for key in ("text", "input", "tools")),
+        *(("/api/chat", key) for key in ("format", "tools", "options", "messages")),
+        *(("/api/generate", "format"), ("/api/embed", "input"), ("/api/show", "options")),
+        *(("/v1/messages", key) for key in ("messages", "system", "tools")),
+    ],
+)
+async def test_deep_values_get_400(
+    service: Service, simulator: Simulator, path: str, key: str, depth: int
+) -> None:
+    """The bound on depth comes before everything that walks through a value."""
+    valid = dumps({**VALID[path], "model": "smollm2:135m"})[:-1].encode()
+    deep = b"[" * depth + b"]" * depth
+    answer = await service.post(path, content=valid + f',"{key}":'.encode() + deep + b"}")
+    assert answer.status_code == 400
+    assert re.search("deeper than 254 levels|depth limit", message(path, answer.json()))
     assert simulator.reached == {}
     assert service.noted.last.outcome == "client_error"
 

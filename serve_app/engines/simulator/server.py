@@ -70,7 +70,7 @@ class Server:
             await route.run(request, response, fault)
         except ApiError as error:
             failures.reply(response, path, error, stream=_wants_stream(path, request))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # A value of a type that its field can't have: Go says which, we say that much.
             malformed = ApiError(400, f"json: cannot unmarshal the request: {error}", early=True)
             failures.reply(response, path, malformed, stream=False)

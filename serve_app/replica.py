@@ -31,7 +31,11 @@ class Replica:
         choice = await choose(self._pool)
         logger.info("%s", choice)
         self._engine = new_engine(choice, self._http, settings.first_token_timeout_s)
-        await self._engine.ready()
+        try:
+            await self._engine.ready()
+        except BaseException:
+            await self.stop()
+            raise
         self._show(self._engine.status)
         return LocalDispatcher(
             self._engine,
@@ -54,6 +58,9 @@ class Replica:
         return self._pool.engine.unhealthy_after_s
 
     async def stop(self) -> None:
-        if self._engine is not None:
-            await self._engine.stop()
-        await self._http.close()
+        """Stop the engine, if it is this replica's own, and close every connection."""
+        try:
+            if self._engine is not None:
+                await self._engine.stop()
+        finally:
+            await self._http.close()

@@ -16,6 +16,7 @@ from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.ollama import Ollama, environment
 from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
+from serve_app.errors import EngineError
 from serve_app.names import short_name
 from serve_app.settings import EngineKind, Pool
 
@@ -80,8 +81,10 @@ async def _problem(url: str, pool: Pool) -> str:
     try:
         async with new_http(url) as http, asyncio.timeout(2):
             absent = await ollama_models.missing(http, map(short_name, pool.models))
-    except (httpx.HTTPError, TimeoutError, ValueError, KeyError):
+    except (httpx.HTTPError, TimeoutError):
         return "does not answer"
+    except EngineError as exc:
+        return f"does not answer as an Ollama does: {exc}"
     return f"lacks {', '.join(absent)}" if absent else ""
 
 
@@ -95,7 +98,7 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
         async with new_http(url) as http, asyncio.timeout(10):
             await ollama_models.until_up(http, "/api/version")
         return await _problem(url, pool)
-    except TimeoutError:
+    except (TimeoutError, EngineError):
         return "does not start"
     finally:
         await process.stop()

@@ -19,7 +19,7 @@ import httpx
 
 from serve_app.engines.base import Answer, Call, EngineStatus, ModelCard, State
 from serve_app.engines.process import Process
-from serve_app.errors import EngineDown, EngineError, EngineStartError, ServiceError, SettingsError
+from serve_app.errors import EngineDown, EngineStartError, ServiceError, SettingsError
 
 logger = logging.getLogger("ray.serve")
 
@@ -109,12 +109,9 @@ class Lifecycle:
         await asyncio.shield(self._is_ready)
 
     async def stop(self) -> None:
-        self._state = State.STOPPED  # on purpose: no warning
+        self._state = State.STOPPED  # on purpose: no warning, no other life
         if self._life is not None:
-            self._life.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._life
-        self._state = State.STOPPED
+            await _cancel(self._life)
         self._fail(EngineDown("the engine was stopped"))
 
     @property
@@ -142,21 +139,26 @@ class Lifecycle:
 
     async def _live(self) -> None:
         failures = 0
-        while True:
+        while self._state is not State.STOPPED:
             try:
                 await self._one_life()
                 failures = 0
-            except (ServiceError, httpx.HTTPError) as exc:
+            except Exception as exc:  # of whatever kind: the next start may be a better one
                 failures += 1
-                self._lost(str(exc))
-                logger.warning("%s: %s", self._kind.name, exc)
+                self._failed(exc)
                 final = isinstance(exc, SettingsError) or failures >= START_ATTEMPTS
                 if final and not self._facts.models:
                     return self._fail(_start_error(exc))
             await asyncio.sleep(min(0.1 * 2**failures, MAX_BACKOFF_S))
 
+    def _failed(self, exc: Exception) -> None:
+        self._lost(_words(exc))
+        logger.warning(
+            "failed to start %s: %s", self._kind.name, _words(exc), exc_info=_unforeseen(exc)
+        )
+
     async def _one_life(self) -> None:
-        """From launch to loss. Raises ServiceError, httpx.HTTPError when it does not get ready."""
+        """From launch to loss. Raises what keeps it from getting ready."""
         plan = self._kind.plan()
         self._state, self._url, self._phases = State.STARTING, plan.url, Phases()
         self._starts += 1
@@ -196,8 +198,8 @@ class Lifecycle:
 
     def _gained(self, facts: Facts) -> None:
         if facts is not self._facts:
-            self._facts = facts
             self._client = self._kind.client(self._url, facts)
+            self._facts = facts
             took = ", ".join(f"{name} {s:.2f} s" for name, s in self._phases.seconds.items())
             logger.info("%s is ready at %s (%s)", self._kind.name, self._url, took)
         self._state, self._detail = State.READY, ""
@@ -209,7 +211,8 @@ class Lifecycle:
         if self._state is State.READY:
             logger.warning("%s is lost: %s", self._kind.name, detail)
             self._down_since = monotonic()
-        self._state, self._detail = State.DOWN, detail
+        if self._state is not State.STOPPED:
+            self._state, self._detail = State.DOWN, detail
         if self._is_ready.done():
             self._is_ready = asyncio.get_running_loop().create_future()
 
@@ -239,11 +242,14 @@ class Lifecycle:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._suspect.wait(), PROBE_EVERY_S)
             try:
-                await self._kind.probe(http)
-            except (EngineError, httpx.HTTPError) as exc:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    await self._kind.probe(http)
+            except Exception as exc:
                 self._suspect.clear()
                 silent_since = silent_since or monotonic()
-                problem = str(exc) or type(exc).__name__
+                problem = _words(exc)
+                if unforeseen := _unforeseen(exc):
+                    logger.warning("failed to probe %s", self._kind.name, exc_info=unforeseen)
                 if process and process.has_ended:
                     break
             else:
@@ -260,9 +266,21 @@ def new_http(url: str) -> httpx.AsyncClient:
 
 
 def _start_error(exc: Exception) -> ServiceError:
-    if isinstance(exc, ServiceError):
+    if isinstance(exc, EngineStartError | SettingsError):
         return exc
-    return EngineStartError(str(exc) or type(exc).__name__)
+    return EngineStartError(_words(exc))
+
+
+def _words(exc: Exception) -> str:
+    if _unforeseen(exc):
+        return f"{type(exc).__name__}: {exc}"
+    return str(exc) or type(exc).__name__
+
+
+def _unforeseen(exc: Exception) -> Exception | None:
+    """`exc`, if only its traceback tells what has happened."""
+    known = isinstance(exc, ServiceError | httpx.HTTPError | TimeoutError)
+    return None if known else exc
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

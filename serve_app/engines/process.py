@@ -98,13 +98,19 @@ class Process:
         return self.has_ended
 
     async def _read(self) -> None:
+        while line := await self._line():
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self._lines.append(text)
+                logger.debug("%s: %s", self._name, text)
+
+    async def _line(self) -> bytes:
+        """The next line, b"" behind the last one."""
         assert self._process.stdout is not None
-        with suppress(ValueError):  # a line beyond the limit: nothing that is worth keeping
-            async for line in self._process.stdout:
-                text = line.decode(errors="replace").rstrip()
-                if text:
-                    self._lines.append(text)
-                    logger.debug("%s: %s", self._name, text)
+        try:
+            return await self._process.stdout.readline()
+        except ValueError:  # beyond the limit; reading must go on, or the process would wait for us
+            return b"(a line too long to keep)"
 
 
 def free_port() -> int:

@@ -50,15 +50,18 @@ class Head:
 
 
 def encode_failure(exc: ServiceError) -> bytes:
-    return orjson.dumps((type(exc).__name__, str(exc), exc.retry_after_s))
+    engines = exc.engines if isinstance(exc, EngineLost) else 0
+    return orjson.dumps((type(exc).__name__, str(exc), exc.retry_after_s, engines))
 
 
 def decode_failure(data: bytes) -> ServiceError:
-    name, message, retry_after_s = orjson.loads(data)
+    name, message, retry_after_s, engines = orjson.loads(data)
     if name == Overloaded.__name__:
         return Overloaded(message, retry_after_s or 1)
     kind = getattr(errors, name, EngineLost)
     error: ServiceError = kind(message)
+    if isinstance(error, EngineLost):
+        error.engines = max(1, engines)
     return error
 
 
@@ -66,16 +69,16 @@ def encode_call(call: Call) -> bytes:
     """Its body as it is, behind one line of JSON for the rest."""
     rest = (
         *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
-        *(call.affinity, call.headers),
+        *(call.affinity, call.headers, call.tries),
     )
     return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.body
 
 
 def decode_call(data: bytes) -> Call:
     line, _, body = data.partition(b"\n")
-    path, model, stream, takes_slot, request_id, affinity, headers = orjson.loads(line)
+    path, model, stream, takes_slot, request_id, affinity, headers, tries = orjson.loads(line)
     pairs = tuple((name, value) for name, value in headers)
-    return Call(path, model, body, stream, takes_slot, request_id, affinity, pairs)
+    return Call(path, model, body, stream, takes_slot, request_id, affinity, pairs, tries)
 
 
 class Channel(asyncio.Protocol):

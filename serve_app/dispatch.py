@@ -7,8 +7,6 @@ from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
 from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
 
-# A request that kills its engine each time must not do so for ever.
-ATTEMPTS = 3
 # A killed engine may take calls until the kernel has closed its listener.
 _DYING_S = 0.05
 API_VERSION = "0.33.0"
@@ -81,31 +79,44 @@ class LocalDispatcher:
         deadline = _now() + self._generation_timeout_s
         try:
             with Deadline(deadline):
-                answer = await self._once_more_if_it_died(call)
+                answer = await self._persistent(call)
         except TimeoutError as exc:
             raise EngineSlow("the generation took longer than the service allows") from exc
         answer.deadline = deadline
         return answer
 
-    async def _once_more_if_it_died(self, call: Call) -> Answer:
-        """Ollama survives the death of its runner and answers 500; the next call loads it anew."""
-        answer = await self._persistent(call)
-        if answer.status != 500:
-            return answer
-        body = await _read(answer)
-        if any(sentence in body for sentence in _RUNNER_DIED):
-            return await self._persistent(call)
-        return Answer(500, answer.headers, _again(body))
-
     async def _persistent(self, call: Call) -> Answer:
-        """Nothing of the answer has come yet, so an engine that went away may be tried again."""
-        for _ in range(ATTEMPTS - 1):
+        """Nothing of the answer has come yet, so an engine that went away may be tried again.
+
+        A dead runner of Ollama is tried once more. What raises says how many engines were lost.
+        """
+        lost = deaths = 0
+        while True:
             try:
-                return await self._taken(call)
+                answer, died = await self._answered(call)
             except EngineLost as exc:
+                lost += 1
+                exc.engines = lost + deaths
+                if exc.engines >= call.tries:
+                    raise
                 await asyncio.sleep(_DYING_S)
                 await self._engine_back(exc, _now() + self._wait_s)
-        return await self._taken(call)
+            else:
+                deaths += died
+                if not died or deaths > 1 or lost + deaths >= call.tries:
+                    return answer
+
+    async def _answered(self, call: Call) -> tuple[Answer, bool]:
+        """The engine's answer, and whether it says that Ollama's runner has died.
+
+        Ollama survives that and answers 500; the next call loads the model anew.
+        """
+        answer = await self._taken(call)
+        if answer.status != 500:
+            return answer, False
+        body = await _read(answer)
+        died = any(sentence in body for sentence in _RUNNER_DIED)
+        return Answer(500, answer.headers, _again(body)), died
 
     async def _taken(self, call: Call) -> Answer:
         """An engine that is down has not seen the call, which waits for it."""

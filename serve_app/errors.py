@@ -115,7 +115,10 @@ class PoolDown(EngineDown):
 
 
 class EngineLost(EngineError):
+    """`engines`: how many were lost with the request, one after the other."""
+
     status = 502
+    engines = 1
 
 
 class EngineSlow(EngineError):

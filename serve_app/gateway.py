@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -15,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeStatus
 
 from serve_app.deadline import Deadline
-from serve_app.dispatch import API_VERSION, ATTEMPTS
+from serve_app.dispatch import API_VERSION
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import (
     EngineDown,
@@ -69,17 +70,22 @@ class GatewayDispatcher:
         """Nothing of the answer has come yet, so another replica may be tried.
 
         A replica that says EngineDown has waited for its engine already: one more try, elsewhere.
+        The tries are those of all replicas together, and one is kept for another replica.
         """
-        for attempt in range(ATTEMPTS - 1):
+        left, again, last = call.tries, False, False
+        while True:
+            shared = replace(call, tries=max(1, left - 1))
             try:
-                return await way.call(call, self._hold_s, again=attempt > 0)
-            except PoolDown:
-                raise
-            except EngineDown:
-                break
-            except EngineLost:
-                continue
-        return await way.call(call, self._hold_s, again=True)
+                return await way.call(shared, self._hold_s, again)
+            except EngineDown as exc:
+                if last or isinstance(exc, PoolDown):
+                    raise
+                again = last = True
+            except EngineLost as exc:
+                left -= exc.engines
+                if left <= 0:
+                    raise
+                again = True
 
     def cards(self) -> tuple[ModelCard, ...]:
         """From the settings: a listing must not wake a pool."""

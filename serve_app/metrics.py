@@ -57,19 +57,25 @@ class ServeObserver:
         self._ended: list[Ended] = []
         self._running = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def began(self, exchange: Exchange) -> None:
         self._running += 1
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._tell_later()
 
     def ended(self, exchange: Exchange) -> None:
         self._running -= 1
         self._ended.append(Ended.now(exchange))
+        if self._closed:
+            self._tell()
 
     def close(self) -> None:
-        if self._ended:
-            self._tell()
+        """From here on what has ended is told at once: no timer is left behind."""
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        self._tell()
 
     def _tell_later(self) -> None:
         # Not in a caller's context: Serve would write its id into every line.
@@ -79,15 +85,16 @@ class ServeObserver:
     def _tell(self) -> None:
         self._timer = None
         ended, self._ended = self._ended, []
+        # Once more after the last, for the gauge to be 0 then; whatever fails below.
+        if (self._running or ended) and not self._closed:
+            self._tell_later()
+        if self._log:
+            self._log.write(ended)
         for each in ended:
             self._count(each.exchange)
         self._tell_sums()
         self._in_flight.set(self._running)
         self._tasks.set(len(asyncio.all_tasks()))
-        if self._log:
-            self._log.write(ended)
-        if self._running or ended:  # once more after the last: the gauge is 0 then
-            self._tell_later()
 
     def _count(self, exchange: Exchange) -> None:
         model, dialect = exchange.model, exchange.dialect

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+# A request that kills its engine each time must not do so for ever: engines in all, wherever.
+MAX_TRIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -22,6 +25,7 @@ class Call:
     request_id: str = ""
     affinity: str | None = None  # calls with the same key share a prompt prefix
     headers: tuple[tuple[str, str], ...] = ()  # those that mean something to the engine
+    tries: int = MAX_TRIES  # engines that it may be lost with before it is given up
 
 
 class Answer:

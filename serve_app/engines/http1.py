@@ -111,6 +111,8 @@ class HttpClient:
         idle = self._idle.get(connection.origin, [])
         if connection in idle:
             idle.remove(connection)
+        if not idle:  # each start of an engine has a new address
+            self._idle.pop(connection.origin, None)
 
 
 def _head(origin: Origin, path: str, length: int, headers: Mapping[str, str]) -> bytes:

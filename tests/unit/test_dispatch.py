@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from serve_app.dispatch import ATTEMPTS, Admission, LocalDispatcher
-from serve_app.engines.base import Answer, Call, EngineStatus, State
+from serve_app.dispatch import Admission, LocalDispatcher
+from serve_app.engines.base import MAX_TRIES, Answer, Call, EngineStatus, State
 from serve_app.errors import EngineDown, EngineLost, Overloaded
 from tests.support.service import Simulator, serving
 
@@ -149,7 +149,7 @@ async def test_a_call_that_kills_its_engine_does_not_do_so_for_ever() -> None:
     engine = Dying(*[LOST] * 9)
     with pytest.raises(EngineLost):
         await send(engine)
-    assert len(engine.failures) == 9 - ATTEMPTS
+    assert len(engine.failures) == 9 - MAX_TRIES
 
 
 @pytest.mark.parametrize("is_back", [True, False])

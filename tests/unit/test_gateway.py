@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineDown, EngineLost, EngineSlow, PoolDown, ServiceError
+from serve_app.dispatch import Admission, LocalDispatcher
+from serve_app.engines.base import Answer, Call, EngineStatus, State
+from serve_app.errors import (
+    EngineDown,
+    EngineLost,
+    EngineSlow,
+    InternalError,
+    PoolDown,
+    ServiceError,
+)
 from serve_app.gateway import GatewayDispatcher
-from serve_app.lending import Lender
+from serve_app.lending import Dispatcher, Lender
 from serve_app.settings import Settings
 
 CALL = Call("/api/chat", "smollm2:135m", b"{}", stream=True)
@@ -20,7 +29,7 @@ CALL = Call("/api/chat", "smollm2:135m", b"{}", stream=True)
 class Replica:
     """Fails as it is told, or answers."""
 
-    def __init__(self, failure: ServiceError | None = None) -> None:
+    def __init__(self, failure: Exception | None = None) -> None:
         self.calls = 0
         self._failure = failure
 
@@ -38,7 +47,7 @@ async def _body() -> AsyncIterator[bytes]:
 class Handle:
     """Lends `replicas` in turn, as Serve's router might; then there are none."""
 
-    def __init__(self, *replicas: Replica) -> None:
+    def __init__(self, *replicas: Dispatcher) -> None:
         self.replicas = list(replicas)
         self.lend = SimpleNamespace(remote=self._remote)
 
@@ -48,7 +57,7 @@ class Handle:
         return asyncio.create_task(Lender(self.replicas.pop(0), 0).lend(host, port, token))
 
 
-async def ask(*replicas: Replica) -> bytes:
+async def ask(*replicas: Dispatcher) -> bytes:
     settings = Settings.model_validate({"topology": "gateway"})
     dispatcher = GatewayDispatcher(settings, {"pool": Handle(*replicas)}, "127.0.0.1")
     await dispatcher.start()
@@ -92,3 +101,67 @@ async def test_slow_engines_are_not_asked_again() -> None:
 async def test_without_another_replica_that_is_said() -> None:
     with pytest.raises(PoolDown):
         await ask(Replica(EngineDown("it is away")))
+
+
+class Mortal:
+    """An engine that is lost with a call, or whose runner dies of it, and is back at once."""
+
+    status = EngineStatus(State.READY)
+
+    def __init__(self, *deaths: str) -> None:
+        self.kills = 0
+        self._deaths = deaths
+
+    async def send(self, call: Call) -> Answer:
+        death = self._deaths[self.kills % len(self._deaths)]
+        self.kills += 1
+        if death == "runner":
+            return Answer(500, (), _runner_died())
+        raise EngineLost("it closed the connection")
+
+    async def ready(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+async def _runner_died() -> AsyncIterator[bytes]:
+    yield b'{"error":"model runner has unexpectedly stopped"}'
+
+
+def replica(engine: Mortal) -> LocalDispatcher:
+    return LocalDispatcher(engine, Admission(1, 0, 9), 9, 9)
+
+
+async def test_a_request_that_kills_its_engine_kills_three_in_all() -> None:
+    """However many replicas there are: two of one, and the last where it might be another's."""
+    engines = [Mortal("engine") for _ in range(4)]
+    with pytest.raises(EngineLost):
+        await ask(*map(replica, engines))
+    assert [engine.kills for engine in engines] == [2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("deaths", [["runner"], ["engine", "runner"], ["runner", "engine"]])
+async def test_a_dead_runner_counts_as_a_dead_engine(deaths: list[str]) -> None:
+    """Ollama's runner is what generates."""
+    engines = [Mortal(*deaths) for _ in range(4)]
+    with suppress(EngineLost):
+        assert b"unexpectedly stopped" in await ask(*map(replica, engines))
+    assert 2 <= sum(engine.kills for engine in engines) <= 3
+
+
+async def test_in_one_hop_too_three_engines_are_the_most() -> None:
+    """Dead engines and dead runners together."""
+    engine = Mortal("engine", "runner", "engine", "engine")
+    with pytest.raises(EngineLost):
+        await replica(engine).send(CALL)
+    assert engine.kills == 3
+
+
+async def test_a_fault_of_a_replica_is_told_and_not_repeated() -> None:
+    """What nobody foresaw would happen at the next one too."""
+    second = Replica()
+    with pytest.raises(InternalError):
+        await ask(Replica(LookupError("planted")), second)
+    assert second.calls == 0

@@ -52,9 +52,19 @@ class Fault:
         await asyncio.sleep(self.for_s)
 
 
+# Of requests whose body holds this text the process dies, also after it was started again.
+DIES_OF = "SIMULATOR_DIES_OF"
+
+
 class Faults:
     def __init__(self) -> None:
         self._planned: list[Fault] = []
+        self._deadly = os.environ.get(DIES_OF, "").encode()
+
+    def die_of(self, body: bytes) -> None:
+        """End the process if `body` is deadly."""
+        if self._deadly and self._deadly in body:
+            os._exit(1)
 
     def plan(self, body: Body) -> None:
         """Raises ApiError 400 if there is no such fault."""

@@ -63,6 +63,7 @@ class Server:
             await self._run(route, path, request, response)
 
     async def _run(self, route: Route, path: str, request: Request, response: Response) -> None:
+        self._control.faults.die_of(request.body)
         fault = self._control.faults.take(path, answers=route.answers)
         try:
             if fault:

@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown, EngineLost
+from tests.support.waiting import eventually
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-T: y\r\n\r\n"
@@ -143,3 +144,17 @@ async def test_nobody_there_is_an_engine_that_is_down() -> None:
     async with HttpClient() as http:
         with pytest.raises(EngineDown):
             await ask(http, raw.url)
+
+
+async def test_nothing_is_kept_of_an_address_that_is_gone() -> None:
+    """Each start of an engine has a new address, and a replica lives for months."""
+    async with HttpClient() as http:
+        for _ in range(5):
+            raw = Raw([OK])
+            server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
+            raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            await asyncio.gather(ask(http, raw.url), ask(http, raw.url))
+            server.close()
+        await http.close()
+        await eventually(lambda: not http.open_connections)
+        assert not http._idle

@@ -2,7 +2,8 @@
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import ray
@@ -15,6 +16,13 @@ from serve_app.api.build import build_api, guard
 from serve_app.gateway import GatewayDispatcher
 from serve_app.lending import Lender
 from serve_app.metrics import EngineGauges, ServeObserver
+from serve_app.overrides import (
+    InForce,
+    direct_problems,
+    exposure,
+    gateway_problems,
+    worker_problems,
+)
 from serve_app.replica import Replica
 from serve_app.request_log import RequestLog, spare_access_records
 from serve_app.settings import Pool, Settings
@@ -33,7 +41,8 @@ class DirectPool:
         self._replica: Replica | None = None
 
     async def __serve_build_asgi_app__(self) -> Api:
-        _warn_of_what_is_odd(self._settings, self._pool)
+        settings, pool = self._settings, self._pool
+        _warn(chain(direct_problems(settings, pool, _options_in_force()), _exposure(settings)))
         self._replica = Replica(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._replica.start()
         observer = _observer(self._settings)
@@ -52,6 +61,7 @@ class WorkerPool:
 
     async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
         # Serve awaits it: a replica is running when its engine is ready.
+        _warn(worker_problems(settings, pool, _options_in_force()))
         self._replica = Replica(settings, pool, EngineGauges().show)
         self._lender = Lender(await self._replica.start(), settings.gateway.join_ms / 1000)
         _settle()
@@ -77,11 +87,14 @@ class Gateway:
         self._pools = pools
 
     async def __serve_build_asgi_app__(self) -> Api:
+        settings = self._settings
+        _warn(chain(gateway_problems(settings, _options_in_force()), _exposure(settings)))
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        dispatcher = GatewayDispatcher(self._settings, self._pools, host)
+        application = serve.get_replica_context().app_name
+        dispatcher = GatewayDispatcher(settings, self._pools, host, application)
         await dispatcher.start()
         _settle()
-        return build_api(self._settings, dispatcher, _observer(self._settings), dispatcher.stop)
+        return build_api(settings, dispatcher, _observer(settings), dispatcher.stop)
 
 
 def _settle() -> None:
@@ -156,55 +169,24 @@ def _logging(settings: Settings) -> dict[str, Any]:
     return {"encoding": settings.log_format.upper(), "enable_access_log": False}
 
 
-def _warn_of_what_is_odd(settings: Settings, pool: Pool) -> None:
-    """What only the replica can see: overrides by a Serve config file come after our builder."""
+def _options_in_force() -> InForce:
+    """Of the deployment that this replica belongs to."""
     config = serve.get_replica_context()._deployment_config
     scaling = config.autoscaling_config
-    target = scaling.target_ongoing_requests if scaling else None
+    return InForce(
+        config.max_ongoing_requests,
+        config.graceful_shutdown_timeout_s,
+        scaling.target_ongoing_requests if scaling else None,
+        scaling.min_replicas if scaling else None,
+    )
+
+
+def _exposure(settings: Settings) -> Iterator[str]:
     client = _get_global_client()
     host = client.http_config.host if client else "127.0.0.1"
-    for sentence in [
-        *contradictions(
-            settings,
-            pool,
-            max_ongoing_requests=config.max_ongoing_requests,
-            target_ongoing_requests=target,
-            graceful_shutdown_timeout_s=config.graceful_shutdown_timeout_s,
-        ),
-        *exposure(host, has_keys=guard(settings).has_keys),
-    ]:
+    return exposure(host, has_keys=guard(settings).has_keys)
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
         logger.warning("%s", sentence)
-
-
-def contradictions(
-    settings: Settings,
-    pool: Pool,
-    *,
-    max_ongoing_requests: int,
-    target_ongoing_requests: float | None,
-    graceful_shutdown_timeout_s: float,
-) -> Iterator[str]:
-    """What is wrong with Serve's options as they are in force, a sentence each."""
-    if target_ongoing_requests and target_ongoing_requests >= max_ongoing_requests:
-        yield (
-            f"target_ongoing_requests ({target_ongoing_requests:g}) is not below "
-            f"max_ongoing_requests ({max_ongoing_requests}): the pool will never scale up"
-        )
-    if max_ongoing_requests < pool.admitted:
-        yield (
-            f"max_ongoing_requests ({max_ongoing_requests}) is below engine.slots + queue "
-            f"({pool.admitted}): requests will wait where the autoscaler can't see them"
-        )
-    if graceful_shutdown_timeout_s < settings.generation_timeout_s:
-        yield (
-            f"graceful_shutdown_timeout_s ({graceful_shutdown_timeout_s:g}) is below "
-            f"generation_timeout_s ({settings.generation_timeout_s:g}): long answers will be cut"
-        )
-
-
-def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
-    if host not in (None, "127.0.0.1", "localhost", "::1") and not has_keys:
-        yield (
-            f"listening on {host} without API keys: whoever reaches this port uses the models; "
-            "set api_keys_file"
-        )

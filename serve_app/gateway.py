@@ -1,19 +1,23 @@
 """From the gateway to the pools: the pool by its model, another replica before the first byte."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
+    RayServeException,
     ReplicaUnavailableError,
 )
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ServeStatus
+from ray.serve.schema import ApplicationStatusOverview, ServeStatus
 
 from serve_app.deadline import Deadline
 from serve_app.dispatch import API_VERSION
@@ -31,6 +35,8 @@ from serve_app.listener import Listener
 from serve_app.names import short_name
 from serve_app.settings import Pool, Settings
 
+T = TypeVar("T")
+
 _STATUS_FOR_S = 1.0
 _SPARE_S = 10.0
 
@@ -39,8 +45,13 @@ class GatewayDispatcher:
     """Sends each call to a replica of the pool that serves its model."""
 
     def __init__(
-        self, settings: Settings, handles: Mapping[str, DeploymentHandle[Any]], host: str
+        self,
+        settings: Settings,
+        handles: Mapping[str, DeploymentHandle[Any]],
+        host: str,
+        application: str,
     ) -> None:
+        self._application = application
         self._pools = settings.all_pools
         self._listener = Listener(host)
         ways = {pool.name: _Way(pool, handles[pool.name], self._listener) for pool in self._pools}
@@ -50,7 +61,7 @@ class GatewayDispatcher:
         self._hold_s = settings.gateway.hold_s
         # A replica keeps its bounds itself; this is for one that can't any more.
         self._answer_s = settings.queue_timeout_s + settings.generation_timeout_s + _SPARE_S
-        self._status = _Remembered(_serve_status, _STATUS_FOR_S)
+        self._status = Remembered(_serve_status, _STATUS_FOR_S)
 
     async def start(self) -> None:
         await self._listener.start()
@@ -100,7 +111,8 @@ class GatewayDispatcher:
 
     async def problem(self) -> str:
         status = await self._status()
-        return "; ".join(filter(None, (_pool_problem(pool, status) for pool in self._pools)))
+        own = status.applications.get(self._application)
+        return "; ".join(filter(None, (pool_problem(pool, own) for pool in self._pools)))
 
 
 class _Way:
@@ -130,32 +142,46 @@ def handle_error(exc: Exception) -> ServiceError:
     return EngineLost("the replica was lost")
 
 
-def _pool_problem(pool: Pool, status: ServeStatus) -> str:
+def pool_problem(pool: Pool, own: ApplicationStatusOverview | None) -> str:
+    """Why `pool` can't answer, or "". `own`: what Serve says of the application it belongs to."""
     if pool.autoscaling.min_replicas == 0:
         return ""
-    for application in status.applications.values():
-        if found := application.deployments.get(pool.name):
-            if any(state == "RUNNING" for state in found.replica_states):
-                return ""
-            return f"pool {pool.name} has no replica that runs: {found.message}"
-    return f"pool {pool.name} is not deployed"
+    found = own.deployments.get(pool.name) if own else None
+    if found is None:
+        return f"pool {pool.name} is not deployed"
+    if any(state == "RUNNING" for state in found.replica_states):
+        return ""
+    return f"pool {pool.name} has no replica that runs: {found.message}"
 
 
 async def _serve_status() -> ServeStatus:
-    return await asyncio.to_thread(serve.status)
+    """Raises EngineDown when Serve does not tell."""
+    try:
+        return await asyncio.to_thread(serve.status)
+    except (RayError, RayServeException) as exc:
+        raise EngineDown("the state of the pools is not known: Serve's controller is away") from exc
 
 
-class _Remembered:
-    """An answer that may be asked for often, and fetched once in `for_s` seconds."""
+class Remembered(Generic[T]):
+    """An answer that may be asked for often, and is fetched once in `for_s` seconds.
 
-    def __init__(self, fetch: Callable[[], Awaitable[ServeStatus]], for_s: float) -> None:
+    Those who wait for it share one fetch, and what it raises.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[T]], for_s: float) -> None:
         self._fetch = fetch
         self._for_s = for_s
-        self._until = 0.0
-        self._value: ServeStatus | None = None
+        self._until = -math.inf
+        self._fetching: asyncio.Future[T] | None = None
 
-    async def __call__(self) -> ServeStatus:
-        if self._value is None or time.monotonic() > self._until:
-            self._value = await self._fetch()
-            self._until = time.monotonic() + self._for_s
-        return self._value
+    async def __call__(self) -> T:
+        running = self._fetching is not None and not self._fetching.done()
+        if self._fetching is None or (not running and time.monotonic() > self._until):
+            # Nobody's in particular: whoever leaves takes nothing from the others.
+            self._fetching = asyncio.create_task(self._fetched(), context=Context())
+        return await asyncio.shield(self._fetching)
+
+    async def _fetched(self) -> T:
+        value = await self._fetch()
+        self._until = time.monotonic() + self._for_s
+        return value

@@ -16,7 +16,7 @@ LAYERS = [
     ["metrics", "request_log", "replica", "gateway", "ingress", "request_router"],
     ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
     ["relay", "engines"],
-    ["routing"],
+    ["routing", "overrides"],
     ["settings"],
     ["names", "errors", "gotext", "haproxy", "deadline"],
 ]

@@ -50,15 +50,15 @@ class Head:
 
 
 def encode_failure(exc: ServiceError) -> bytes:
-    return orjson.dumps((type(exc).__name__, str(exc), exc.retry_after_s))
+    return orjson.dumps((type(exc).__name__, exc.args, exc.retry_after_s))
 
 
 def decode_failure(data: bytes) -> ServiceError:
-    name, message, retry_after_s = orjson.loads(data)
+    name, args, retry_after_s = orjson.loads(data)
     if name == Overloaded.__name__:
-        return Overloaded(message, retry_after_s or 1)
+        return Overloaded(args[0], retry_after_s or 1)
     kind = getattr(errors, name, EngineLost)
-    error: ServiceError = kind(message)
+    error: ServiceError = kind(*args)
     return error
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from serve_app.capacity.attempt import Clock
 from serve_app.capacity.records import REQUESTS, Record, Run, read_records, write_run
+from serve_app.capacity.run_folder import holds_run
 from serve_app.capacity.validity import judged
 
 Report = dict[str, Any]  # worker, lines, began, cpu_share, running
@@ -54,7 +55,7 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.folder = _unused(self.folder)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / REQUESTS).touch()
 
     @property
@@ -87,7 +88,7 @@ class Ledger:
 
 def _unused(folder: Path) -> Path:
     number, found = 1, folder
-    while (found / REQUESTS).exists():
+    while holds_run(found):
         number += 1
         found = folder.with_name(f"{folder.name}-{number}")
     return found

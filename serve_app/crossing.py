@@ -51,15 +51,15 @@ class Head:
 
 def encode_failure(exc: ServiceError) -> bytes:
     engines = exc.engines if isinstance(exc, EngineLost) else 0
-    return orjson.dumps((type(exc).__name__, str(exc), exc.retry_after_s, engines))
+    return orjson.dumps((type(exc).__name__, exc.args, exc.retry_after_s, engines))
 
 
 def decode_failure(data: bytes) -> ServiceError:
-    name, message, retry_after_s, engines = orjson.loads(data)
+    name, args, retry_after_s, engines = orjson.loads(data)
     if name == Overloaded.__name__:
-        return Overloaded(message, retry_after_s or 1)
+        return Overloaded(args[0], retry_after_s or 1)
     kind = getattr(errors, name, EngineLost)
-    error: ServiceError = kind(message)
+    error: ServiceError = kind(*args)
     if isinstance(error, EngineLost):
         error.engines = max(1, engines)
     return error

@@ -4,6 +4,7 @@
     ├── SettingsError             the configuration can't work
     ├── ClientError               the caller's fault: 4xx, never reaches an engine
     │   ├── BadRequest            400
+    │   │   └── ContextLengthExceeded  400  a prompt longer than the context
     │   ├── Unauthorized          401
     │   ├── Forbidden             403
     │   │   └── ForeignCaller     403  a Host or Origin that is not ours
@@ -44,6 +45,30 @@ class ClientError(ServiceError):
 
 class BadRequest(ClientError):
     pass
+
+
+class ContextLengthExceeded(BadRequest):
+    """A prompt has more tokens than the context; each dialect says it in its own words.
+
+    `at_least`: the prompt was not counted to its end. `args` crosses from a replica to a gateway.
+    """
+
+    def __init__(self, prompt_tokens: int, context_tokens: int, at_least: bool = False) -> None:
+        super().__init__(prompt_tokens, context_tokens, at_least)
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+        self.at_least = at_least
+
+    @property
+    def prompt(self) -> str:
+        """The prompt's length in words: `5000 tokens`, or `at least 5000 tokens`."""
+        return f"{'at least ' * self.at_least}{self.prompt_tokens} tokens"
+
+    def __str__(self) -> str:
+        return (
+            f"the prompt has {self.prompt}, but the context holds {self.context_tokens} tokens: "
+            "shorten the prompt"
+        )
 
 
 class Unauthorized(ClientError):

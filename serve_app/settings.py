@@ -19,6 +19,7 @@ PREFIX = "SERVE_APP_"
 Topology = Literal["auto", "direct", "gateway"]
 Routing = Literal["least_loaded", "session"]
 _ROUTING = "`session`: requests of one x-session-id go to one replica; needs the gateway."
+LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
 
@@ -71,6 +72,11 @@ class EngineSettings(_Model):
     url: str | None = Field(None, description="Address of an Ollama that something else runs.")
     slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
     context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
+    long_prompts: LongPrompts = Field(
+        "shorten",
+        description="Whether a prompt longer than the context is shortened, as Ollama does, or "
+        "refused with status 400; only `llamacpp` can refuse.",
+    )
     model_path: Path | None = Field(None, description="`llamacpp`: GGUF file; default SmolLM2.")
     threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores but one.")
     cache_ram_mib: int = Field(512, ge=0, description="RAM for old prompts, MiB; below the limit!")
@@ -149,6 +155,11 @@ class Pool(_Model):
             (
                 bool(engine.url) and engine.kind not in ("auto", "attach"),
                 f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
+            ),
+            (
+                engine.long_prompts == "refuse" and engine.kind not in ("auto", "llamacpp"),
+                f"engine.long_prompts refuse needs engine.kind llamacpp, not {engine.kind}, which "
+                "shortens prompts itself: set engine.long_prompts to shorten",
             ),
             (
                 engine.kind == "llamacpp" and len(self.models) > 1,

@@ -13,12 +13,14 @@ from serve_app.api.dialect import (
     last_events,
     words,
 )
-from serve_app.errors import BadRequest, ServiceError
+from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
 from serve_app.relay import End, Usage
 
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
     detail = {"type": exc.kind, "message": str(exc)}
+    if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at these very words
+        detail["message"] = f"prompt is too long: {exc.prompt} > {exc.context_tokens} maximum"
     return {"type": "error", "error": detail, "request_id": request_id}
 
 

@@ -15,7 +15,7 @@ from serve_app.api.dialect import (
     last_events,
     words,
 )
-from serve_app.errors import BadRequest, ServiceError
+from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
 from serve_app.relay import End, Usage
 
 # Ollama's words for what OpenAI has no own type for.
@@ -28,7 +28,14 @@ _KINDS = {
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
     kind = _KINDS.get(exc.kind, exc.kind)
-    return {"error": {"message": str(exc), "type": kind, "param": None, "code": None}}
+    error = {"message": str(exc), "type": kind, "param": None, "code": None}
+    if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at OpenAI's own words
+        error["message"] = (
+            f"This model's maximum context length is {exc.context_tokens} tokens. However, your "
+            f"messages resulted in {exc.prompt}. Please reduce the length of the messages."
+        )
+        error["code"] = "context_length_exceeded"
+    return {"error": error}
 
 
 OPENAI = Dialect("openai", _error)

@@ -97,12 +97,13 @@ class Wait:
 
 @dataclass(frozen=True)
 class Sweep:
-    """`service` and `load` are what an experiment's scenario calls so."""
+    """`service` and `load` are what an experiment's scenario calls so; `effort`: of each step."""
 
     measured: tuple[Measured, ...]
     slo: Slo
     service: dict[str, Any] = field(default_factory=dict)
     load: dict[str, Any] = field(default_factory=dict)
+    effort: dict[str, Any] = field(default_factory=dict)
 
 
 def write(folder: Path, sweep: Sweep, places: Sequence[Sequence[str]]) -> None:
@@ -111,6 +112,7 @@ def write(folder: Path, sweep: Sweep, places: Sequence[Sequence[str]]) -> None:
         "slo": str(sweep.slo),
         "service": sweep.service,
         "load": sweep.load,
+        "effort": sweep.effort,
         "measured": [
             {
                 "slots": each.slots,
@@ -126,7 +128,15 @@ def write(folder: Path, sweep: Sweep, places: Sequence[Sequence[str]]) -> None:
 
 
 def read(folder: Path) -> Sweep:
-    """Raises SweepError."""
+    """Raises SweepError, also for a sweep that was ended before its first measurement."""
+    sweep = read_begun(folder)
+    if not sweep.measured:
+        raise SweepError(f"{folder} holds a sweep that was not finished: `sweep --resume` goes on")
+    return sweep
+
+
+def read_begun(folder: Path) -> Sweep:
+    """A sweep with the measurements that are finished. Raises SweepError."""
     try:
         value = orjson.loads((folder / SWEEP).read_bytes())
         return Sweep(
@@ -134,6 +144,7 @@ def read(folder: Path) -> Sweep:
             Slo.parse(value["slo"]),
             value["service"],
             value["load"],
+            value.get("effort", {}),
         )
     except (OSError, RecordError, KeyError, TypeError, ValueError) as exc:
         raise SweepError(f"{folder} holds no sweep: {exc}") from exc

@@ -12,8 +12,9 @@ from typing import Any
 
 from serve_app.capacity.chat import Target
 from serve_app.capacity.measured import Measured
-from serve_app.capacity.records import Record, Run, write_run
+from serve_app.capacity.records import Record, RecordError, Run, read_run, write_run
 from serve_app.capacity.reference_client import measure
+from serve_app.capacity.run_folder import claim
 from serve_app.capacity.scenario import Scenario
 from serve_app.capacity.slo import Slo
 from serve_app.capacity.steps import Kind, Step, saturation, step_of
@@ -46,7 +47,8 @@ class Effort:
 class Sweeper:
     """Sweeps one service, which must be pinned to one replica.
 
-    `show` is told of each step before it, `done` after it.
+    `show` is told of each measurement before it, `done` of each step after it. `resume`: a step
+    that `folder` holds is not measured again.
     """
 
     target: Target
@@ -57,6 +59,7 @@ class Sweeper:
     show: Callable[[str], object] = lambda _: None
     generator: Generator = measure
     done: Callable[[Step], object] = lambda _: None
+    resume: bool = False
     places: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
@@ -89,17 +92,32 @@ class Sweeper:
         return over or saturation([step]) is not None
 
     async def _step(self, kind: Kind, level: float) -> Step:
-        effort, seconds = self.effort, self._seconds(kind, level)
-        self.show(f"{kind} {level:g} for {effort.warm_up_s + seconds:.0f} s")
-        run, records = await self.generator(self.target, self._scenario(kind, level, seconds))
+        seconds = self._seconds(kind, level)
         place = f"{len(self.steps):02d}-{kind}-{level:g}"
-        write_run(self.folder / place, run, records)
+        run, records = self._kept(place) or await self._measure(place, kind, level, seconds)
         self.places.append(place)
-        begin = run.began + effort.warm_up_s
+        begin = run.began + self.effort.warm_up_s
         step = step_of(kind, level, records, begin, begin + seconds, run.invalid)
         self.steps.append(step)
         self.done(step)
         return step
+
+    def _kept(self, place: str) -> tuple[Run, list[Record]] | None:
+        if not self.resume:
+            return None
+        try:
+            return read_run(self.folder / place)
+        except RecordError:
+            return None
+
+    async def _measure(
+        self, place: str, kind: Kind, level: float, seconds: float
+    ) -> tuple[Run, list[Record]]:
+        self.show(f"{kind} {level:g} for {self.effort.warm_up_s + seconds:.0f} s")
+        run, records = await self.generator(self.target, self._scenario(kind, level, seconds))
+        claim(self.folder / place, force=True)  # of one that was not written to its end
+        write_run(self.folder / place, run, records)
+        return run, records
 
     def _scenario(self, kind: Kind, level: float, seconds: float) -> Scenario:
         hold = self.effort.warm_up_s + seconds

@@ -239,7 +239,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 MISTAKES = [
     ("/v1/chat/completions", {"messages": [{"content": "x"}], "tools": 1}),
     ("/v1/messages", {"messages": [{"role": "user", "content": [IMAGE]}]}),
-    ("/v1/embeddings", {"input": "word " * 900}),
+    ("/v1/embeddings", {"input": ["word", None]}),
 ]
 
 

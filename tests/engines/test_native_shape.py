@@ -18,6 +18,7 @@ import pytest
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.client import LlamaServer
+from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.llamacpp.window import Window
@@ -429,11 +430,25 @@ async def test_an_answer_may_outgrow_the_context(rig: Rig) -> None:
     assert body["prompt_eval_count"] < CONTEXT < body["prompt_eval_count"] + body["eval_count"]
 
 
-async def test_an_embedding_input_is_cut_to_one_batch(rig: Rig) -> None:
-    """Long inputs are truncated; short ones in the same request are not."""
+async def test_an_embedding_input_is_cut_to_the_context(rig: Rig) -> None:
+    """Long inputs are truncated, not to a batch; short ones in the same request are not."""
     _, body = await rig.post("/api/embed", {"input": [FOX * 70, "hello"]})
     assert [len(vector) for vector in body["embeddings"]] == [576, 576]
-    assert body["prompt_eval_count"] == BATCH + 1
+    assert body["prompt_eval_count"] == CONTEXT + 1
+
+
+async def test_pieces_are_nearly_what_the_model_says_of_the_whole(
+    rig: Rig, session: HttpClient
+) -> None:
+    """A text embedded in two halves beside the same in one batch."""
+    llama = LlamaServer(session, rig.url)
+    source = await llama.tokenize(TEMPLATE)
+    text = await llama.detokenize(source[:BATCH])
+    halves, whole = [
+        (await Embedder(llama, Window(CONTEXT, 0), size).embed([text])).vectors[0]
+        for size in (BATCH // 2, BATCH)
+    ]
+    assert sum(a * b for a, b in zip(halves, whole, strict=True)) > 0.99
 
 
 async def test_a_context_of_no_tokens_of_the_model_is_a_mistake(rig: Rig) -> None:

@@ -111,11 +111,18 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
     )
     models = settings.pop("models", ("smollm2:135m", "other"))
     built = Settings(models=models, engine=engine_settings, **settings)
+    async with started(built) as service:
+        simulator.reset()
+        yield service
+
+
+@asynccontextmanager
+async def started(built: Settings) -> AsyncIterator[Service]:
+    """A service of one pool, with an engine of its own."""
     http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
     engine = new_engine(await choose(pool), http, built.first_token_timeout_s)
     await engine.ready()
-    simulator.reset()
     admission = Admission(pool.engine.slots, pool.queue, built.queue_timeout_s)
     dispatcher = LocalDispatcher(engine, admission, built.generation_timeout_s, built.engine_wait_s)
     api = build_api(built, dispatcher, noted, engine.stop)

@@ -18,7 +18,14 @@ from serve_app.crossing import (
     encode_failure,
 )
 from serve_app.engines.base import Call
-from serve_app.errors import BadRequest, EngineDown, EngineSlow, Overloaded, ServiceError
+from serve_app.errors import (
+    BadRequest,
+    ContextLengthExceeded,
+    EngineDown,
+    EngineSlow,
+    Overloaded,
+    ServiceError,
+)
 from tests.support.waiting import eventually
 
 
@@ -95,12 +102,16 @@ def test_a_head_crosses_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [Overloaded("busy", 7), EngineDown("down"), EngineSlow("slow"), BadRequest("bad")]
+    "error",
+    [
+        *(Overloaded("busy", 7), EngineDown("down"), EngineSlow("slow"), BadRequest("bad")),
+        ContextLengthExceeded(5000, 4096, at_least=True),
+    ],
 )
 def test_a_failure_is_the_same_on_the_other_side(error: ServiceError) -> None:
-    """Kind, sentence and the time to come back."""
+    """Kind, sentence, numbers and the time to come back."""
     again = decode_failure(encode_failure(error))
-    assert (type(again), str(again)) == (type(error), str(error))
+    assert (type(again), str(again), again.args) == (type(error), str(error), error.args)
     assert again.retry_after_s == error.retry_after_s
 
 

@@ -48,6 +48,10 @@ def test_arguments_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ({"models": ""}, "models"),
         ({"engine": {"kind": "attach"}}, r"engine\.kind attach needs engine\.url"),
         ({"engine": {"kind": "ollama", "url": "http://x"}}, r"engine\.url"),
+        (
+            {"engine": {"kind": "ollama", "long_prompts": "refuse"}},
+            r"engine\.long_prompts refuse needs engine\.kind llamacpp, not ollama",
+        ),
         ({"engine": {"kind": "llamacpp"}, "models": "a,b"}, r"engine\.kind llamacpp serves one"),
         ({"autoscaling": {"target_ongoing_requests": 20}}, "target_ongoing_requests"),
         ({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas"),

@@ -23,6 +23,7 @@ from serve_app.capacity.commands.common import (
     told,
 )
 from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.run_folder import claim
 from serve_app.capacity.simulate import plot, startup
 from serve_app.capacity.simulate.compare import (
     Candidate,
@@ -99,6 +100,8 @@ def simulate(
     if report:
         _validate(report, max(seeds, 10), json)
         return
+    if out:
+        claim(out, instead="give another --out")
     inputs = scenario_of(scenario, dict(changes), trace)
     service, load = scene(inputs, sweep, start, span)
     bounds = Slo.parse(slo or inputs.slo)

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from serve_app.capacity.commands.common import (
 from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.service import started
 from serve_app.capacity.measured import Measured, Sweep, SweepError
+from serve_app.capacity.run_folder import claim
 from serve_app.capacity.slo import Slo
 from serve_app.capacity.sweep import Effort, Sweeper
 
@@ -65,6 +66,10 @@ from serve_app.capacity.sweep import Effort, Sweeper
     "--users", type=click.IntRange(1), default=64, show_default=True, help="Users, at most."
 )
 @click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the sweep that --out holds: the same options."
+)
+@click.option("--force", is_flag=True, help="Remove the files of a run that --out holds, first.")
 @click.option("--json", "json", is_flag=True, help="The figures on stdout; seconds, per second.")
 @told
 def sweep(
@@ -79,6 +84,8 @@ def sweep(
     most: float,
     users: int,
     out: Path,
+    resume: bool,
+    force: bool,
     json: bool,
 ) -> None:
     """Find the limits of one replica: its speed, its knee, the largest load that meets the SLO.
@@ -91,10 +98,13 @@ def sweep(
     values = _numbers(slots) or [inputs.pool.engine.slots]
     if url and len(values) > 1:
         raise SweepError("a service that runs already has one number of slots: give one")
-    asked = _Asked(inputs, Slo.parse(slo or inputs.slo), out, Effort(warm_up, least, most, users))
+    asked = _Asked(
+        inputs, Slo.parse(slo or inputs.slo), out, Effort(warm_up, least, most, users), resume
+    )
+    finished = _finished(asked) if resume else _begin(asked, force)
     # A step says its name as it begins; the bar knows how many there are at most.
     with progress("sweeping", len(values) * asked.effort.most_steps) as done:
-        found = asyncio.run(_sweep(asked, values, url, api_key, done))
+        found = asyncio.run(_sweep(asked, finished, values, url, api_key, done))
     findings.tell(found, json)
     sys.exit(0 if all(map(findings.conclusive(found.slo), found.measured)) else NO)
 
@@ -105,10 +115,36 @@ class _Asked:
     slo: Slo
     out: Path
     effort: Effort
+    resume: bool
+
+    def sweep(self, found: Sequence[Measured] = ()) -> Sweep:
+        service, load = self.inputs.service, self.inputs.load
+        return Sweep(tuple(found), self.slo, service, load, asdict(self.effort))
+
+
+def _begin(asked: _Asked, force: bool) -> set[int | None]:
+    """No slots are finished. Raises FolderInUse."""
+    how = "give another --out, --resume to go on with a sweep, or --force to remove it"
+    claim(asked.out, force=force, instead=how)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    measured.write(asked.out, asked.sweep(), [])
+    return set()
+
+
+def _finished(asked: _Asked) -> set[int | None]:
+    """The slots whose sweep is finished. Raises SweepError where something else was swept."""
+    before, now = measured.read_begun(asked.out), asked.sweep()
+    for name in ("service", "load", "slo", "effort"):
+        if getattr(before, name) != getattr(now, name):
+            raise SweepError(
+                f"{asked.out} holds a sweep with another {name}: --resume needs the same options"
+            )
+    return {each.slots for each in before.measured}
 
 
 async def _sweep(
     asked: _Asked,
+    finished: set[int | None],
     values: Sequence[int],
     url: str | None,
     api_key: str,
@@ -119,19 +155,19 @@ async def _sweep(
     for slots in values:
         folder = asked.out / f"slots-{slots}"
         folder.mkdir(parents=True, exist_ok=True)
-        async with _service(asked.inputs, slots, folder, url) as address:
+        there = "nowhere" if slots in finished else url  # its steps are read, not measured
+        async with _service(asked.inputs, slots, folder, there) as address:
             model = asked.inputs.pool.models[0]
             target = Target(base_url=address, model=model, api_key=api_key)
             sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, _say)
-            sweeper.done = lambda _: done()
+            sweeper.done, sweeper.resume = lambda _: done(), asked.resume
             found.append(await sweeper.run(slots))
         for _ in range(asked.effort.most_steps - len(sweeper.steps)):
             done()  # it needed fewer
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
         # After each, so that what was found is there whatever comes next.
-        result = Sweep(tuple(found), asked.slo, asked.inputs.service, asked.inputs.load)
-        measured.write(asked.out, result, places)
-    return result
+        measured.write(asked.out, asked.sweep(found), places)
+    return asked.sweep(found)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from serve_app.capacity.experiment.recording import read_all
 from serve_app.capacity.experiment.report import headline
 from serve_app.capacity.experiment.run import Show
 from serve_app.capacity.experiment.summary import Findings
+from serve_app.capacity.run_folder import claim
 from serve_app.errors import ServiceError
 
 _LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
@@ -71,6 +72,7 @@ _LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
 )
 @click.option("--application", default="default", show_default=True, help="In Ray Serve.")
 @click.option("--deployment", default="", help="To watch; default: the first pool.")
+@click.option("--force", is_flag=True, help="Remove the files of a run that --out holds, first.")
 @click.option("--json", "as_json", is_flag=True, help="The summary on stdout.")
 def experiment(
     scenario: str,
@@ -82,6 +84,7 @@ def experiment(
     dashboard: str,
     application: str,
     deployment: str,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Drive a load, watch Ray Serve scale, and write a report.
@@ -103,6 +106,7 @@ def experiment(
             application=application,
             deployment=deployment,
         )
+        claim(work.folder, force=force, instead="give another --out, or --force to remove it")
         found = _run(work)
     except ServiceError as exc:
         click.echo(f"Error: {exc}", err=True)
@@ -133,6 +137,7 @@ def compare(runs: Sequence[str], out: Path, title: str, as_json: bool) -> None:
     Each FOLDER is one that `experiment` has written, of one run or, after --repeat, of several.
     """
     try:
+        claim(out, instead="give another --out for the comparison")
         groups = [Group(name, read_all(Path(folder))) for name, folder in map(_pair, runs)]
         comparison.write(out, title, groups, _command("compare"))
     except ServiceError as exc:

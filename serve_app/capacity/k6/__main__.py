@@ -16,6 +16,7 @@ import orjson
 
 from serve_app.capacity.k6.results import LINES, SUMMARY, convert
 from serve_app.capacity.records import RecordError, Run
+from serve_app.capacity.run_folder import FolderInUse, claim
 from serve_app.capacity.show import table
 from serve_app.capacity.slo import Slo
 
@@ -43,8 +44,10 @@ def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:
     success.
     """
     folder = records or Path(f"results/k6-{time.strftime('%Y%m%d-%H%M%S')}")
-    if (folder / LINES).exists():
-        raise click.ClickException(f"{folder} holds a run already")
+    try:
+        claim(folder, instead="give other --records")
+    except FolderInUse as exc:
+        raise click.ClickException(str(exc)) from exc
     folder.mkdir(parents=True, exist_ok=True)
     command = [*_k6(folder), *k6_options, script]
     code, share = _watch(command, folder)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from serve_app.engines.http1 import HttpClient, Response
-from serve_app.errors import EngineDown, EngineLost
+from serve_app.errors import ContextLengthExceeded, EngineDown, EngineLost
 
 Json = dict[str, Any]
 
@@ -28,11 +28,21 @@ class Refusal(Exception):
 
 
 class PromptTooLong(Refusal):
-    """`context`: the tokens that one slot holds."""
+    """A prompt with more `tokens` than a slot holds, its `context`.
 
-    def __init__(self, status: int, message: str, context: int) -> None:
-        super().__init__(status, message, by_engine=True)
+    `at_least`: nobody counted the tokens to their end.
+    """
+
+    def __init__(self, message: str, tokens: int, context: int, at_least: bool = False) -> None:
+        super().__init__(400, message, by_engine=True)
+        self.tokens = tokens
         self.context = context
+        self.at_least = at_least
+
+    @property
+    def error(self) -> ContextLengthExceeded:
+        """The same for a dialect other than Ollama's."""
+        return ContextLengthExceeded(self.tokens, self.context, self.at_least)
 
 
 class LlamaServer:
@@ -85,7 +95,7 @@ class LlamaServer:
             text = (await response.read()).decode("utf-8", "replace")
         finally:
             response.close()
-        raise _refusal(response.status, text)
+        raise read_refusal(response.status, text)
 
 
 class Events:
@@ -126,7 +136,8 @@ def _event(line: bytes) -> Json | None:
     return event
 
 
-def _refusal(status: int, text: str) -> Exception:
+def read_refusal(status: int, text: str) -> Exception:
+    """What an answer that is not 200 means: EngineLost, EngineDown, PromptTooLong or Refusal."""
     try:
         error = orjson.loads(text)["error"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -134,7 +145,7 @@ def _refusal(status: int, text: str) -> Exception:
     if status == 503:
         return EngineDown("the engine is still loading its model")
     if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
-        return PromptTooLong(status, text.strip(), int(error["n_ctx"]))
+        return PromptTooLong(text.strip(), int(error["n_prompt_tokens"]), int(error["n_ctx"]))
     return Refusal(status, text.strip(), by_engine=True)
 
 

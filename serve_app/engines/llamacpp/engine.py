@@ -7,22 +7,24 @@ from importlib.metadata import version
 from pathlib import Path
 
 import httpx
-import orjson
 
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
-from serve_app.engines.llamacpp import embeddings
-from serve_app.engines.llamacpp.answers import json_answer
+from serve_app.engines.llamacpp import openai, openai_embeddings
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
+from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
+from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
-from serve_app.engines.llamacpp.server import KEY_VARIABLE
+from serve_app.engines.llamacpp.openai import OpenAIRoutes
+from serve_app.engines.llamacpp.refusals import meaning, refused
+from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.ollama_models import until_up
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream, first_token
-from serve_app.errors import BadRequest, EngineDown, EngineLost, EngineStartError, SettingsError
+from serve_app.errors import EngineStartError, SettingsError
 from serve_app.names import full_name, short_name
 from serve_app.settings import Pool
 
@@ -82,7 +84,7 @@ class LlamaCpp:
             answer = await http.post("/completion", json=body, headers=self._headers)
             if answer.status_code != 200:
                 raise EngineStartError(f"it can't generate: status {answer.status_code}")
-        context = self._engine.context_length
+        context = slot_tokens(read_header(self._path()), self._engine.context_length)
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)
         return Facts(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
 
@@ -92,14 +94,16 @@ class LlamaCpp:
     def client(self, url: str, facts: Facts) -> Client:
         header, key, within_s = read_header(self._path()), self._key, self._first_token_timeout_s
         llama = LlamaServer(self._http, url, key)
-        window = Window(self._engine.context_length, longest_token(header))
-        native = NativeRoutes(llama, facts.models[0], header, window)
+        shortens = self._engine.long_prompts == "shorten"
+        window = Window(facts.models[0].loaded_context_length, longest_token(header), shortens)
+        batch = batch_size(header, window.context)
+        native = NativeRoutes(llama, facts.models[0], header, window, batch)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
-        return _ByDialect(native, upstream, llama, window, within_s)
+        return _ByDialect(native, upstream, llama, window, Embedder(llama, window, batch), within_s)
 
 
 class _ByDialect:
-    """Native routes to the translation, embeddings in parts, everything else as it is."""
+    """Native routes to the translation, embeddings in parts, everything else as bytes."""
 
     def __init__(
         self,
@@ -107,48 +111,34 @@ class _ByDialect:
         upstream: Upstream,
         llama: LlamaServer,
         window: Window,
+        embedder: Embedder,
         first_token_timeout_s: float,
     ) -> None:
         self._native = native
+        self._openai = OpenAIRoutes(llama, upstream, window)
         self._upstream = upstream
-        self._llama = llama
+        self._embedder = embedder
         self._window = window
         self._first_token_timeout_s = first_token_timeout_s
 
     async def send(self, call: Call) -> Answer:
-        if call.path == embeddings.PATH:
-            return await self._embed(call)
-        if call.path not in PATHS:
-            await self._window.check_body(call.body)
-            answer = await self._upstream.send(call)
-            return answer if answer.status == 200 else await _refused(answer)
-        return await first_token(call, self._native.send(call), self._first_token_timeout_s)
+        return await first_token(call, self._send(call), self._first_token_timeout_s)
 
-    async def _embed(self, call: Call) -> Answer:
-        await embeddings.check(call.body, self._window)
+    async def _send(self, call: Call) -> Answer:
+        if call.path in PATHS:
+            return await self._native.send(call)
         try:
-            return json_answer(await embeddings.embed(self._llama, orjson.loads(call.body)))
+            if call.path == EMBEDDINGS:
+                return await openai_embeddings.answer(call, self._embedder)
+            if call.path in openai.PATHS:
+                return await self._openai.send(call)
+            return await self._pass_on(call)
         except Refusal as exc:
-            raise _meaning(str(exc).encode()) from exc
+            raise meaning(exc) from exc
 
-
-async def _refused(answer: Answer) -> Answer:
-    """Raises what llama.cpp's refusal means, for the caller's own dialect to say.
-
-    Its own words are OpenAI's in every dialect, and it says 500 of mistakes in a request.
-    """
-    try:
-        body = b"".join([piece async for piece in answer.body])
-    finally:
-        answer.close()
-    if answer.status == 503:
-        raise EngineDown("the engine is loading")
-    raise _meaning(body)
-
-
-def _meaning(refusal: bytes) -> Exception:
-    try:
-        message = str(orjson.loads(refusal)["error"]["message"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        message = refusal.decode(errors="replace")
-    return (EngineLost if "compute error" in message.lower() else BadRequest)(message)
+    async def _pass_on(self, call: Call) -> Answer:
+        await self._window.check_body(call.body)
+        answer = await self._upstream.send(call)
+        if answer.status == 200:
+            return answer
+        raise await refused(answer)

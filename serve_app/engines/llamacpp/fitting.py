@@ -4,8 +4,13 @@ No token is counted before llama.cpp has refused a prompt: most fit, and countin
 Before it is asked, what can't fit whatever its tokens are goes by its bytes.
 """
 
+from typing import Any
+
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 from serve_app.engines.llamacpp.window import Window, text_bytes
+
+_KEPT_TOKENS = 4  # Ollama's default of num_keep, for requests in other dialects
+_STAYS = ("system", "developer")  # roles whose messages are never dropped
 
 
 def room(context: int, kept: int) -> int:
@@ -29,10 +34,38 @@ def ends(tokens: list[int], context: int) -> list[int]:
     return tokens if len(tokens) <= 2 * context else tokens[:context] + tokens[-context:]
 
 
+def can_shorten(request: Json) -> bool:
+    """Whether `request`, a caller's own, has a prompt of the kind that can be cut.
+
+    Another is llama.cpp's to refuse.
+    """
+    if "prompt" in request:
+        return isinstance(request["prompt"], str)
+    messages = request.get("messages")
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(isinstance(message, dict) for message in messages)
+        and text_of(messages[-1]) is not None
+        and isinstance(request.get("tools") or [], list)
+    )
+
+
+def text_of(message: Json) -> str | None:
+    """A message's text; None where it has a part that is no text."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    given = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    texts = [text for text in given if isinstance(text, str)]
+    return "\n".join(texts) if len(texts) == len(parts) else None
+
+
 def prompt_bytes(request: Json, window: Window) -> int:
     if "prompt" in request:
         return text_bytes(request["prompt"])
-    return window.bytes_of([*request["messages"], *request.get("tools", ())])
+    return window.bytes_of([*request["messages"], *(request.get("tools") or ())])
 
 
 def clip(request: Json, window: Window) -> Json:
@@ -54,7 +87,7 @@ async def fit(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Jso
 def _clip_text(request: Json, window: Window) -> Json:
     """Without the middle: the first `n_keep` tokens stay, and those that fill a slot."""
     text = request["prompt"].encode()
-    kept = request["n_keep"] if request["n_keep"] >= 0 else window.context
+    kept = _kept(request) if _kept(request) >= 0 else window.context
     head = min((kept + 1) * window.token_bytes, window.most_bytes)
     if len(text) <= head + window.most_bytes:
         return request
@@ -67,15 +100,20 @@ def _clip_chat(request: Json, window: Window) -> Json:
     over = prompt_bytes(request, window) - window.most_bytes
     kept = []
     for message in others:
-        if over > 0 and message["role"] != "system":
+        if over > 0 and message.get("role") not in _STAYS:
             over -= window.bytes_of([message])
         else:
             kept.append(message)
     if over > 0:
         frame = {**request, "messages": [*kept, {**last, "content": ""}]}
         window.check(prompt_bytes(frame, window))
-        last = {**last, "content": _text(last["content"].encode()[-window.most_bytes :])}
+        last = {**last, "content": _text((text_of(last) or "").encode()[-window.most_bytes :])}
     return {**request, "messages": [*kept, last]}
+
+
+def _kept(request: Json) -> int:
+    kept: Any = request.get("n_keep")
+    return kept if isinstance(kept, int) else _KEPT_TOKENS
 
 
 def _text(data: bytes) -> str:
@@ -85,7 +123,7 @@ def _text(data: bytes) -> str:
 
 async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     tokens = await llama.tokenize(request["prompt"])
-    return {**request, "prompt": cut(tokens, too_long.context, request["n_keep"])}
+    return {**request, "prompt": cut(tokens, too_long.context, _kept(request))}
 
 
 async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
@@ -99,7 +137,7 @@ async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) 
 
 
 def _without(messages: list[Json], dropped: int) -> list[Json]:
-    system = [message for message in messages[:dropped] if message["role"] == "system"]
+    system = [message for message in messages[:dropped] if message.get("role") in _STAYS]
     return system + messages[dropped:]
 
 
@@ -119,8 +157,8 @@ async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[
 async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:
     *others, last = request["messages"]
     frame = await llama.count({**request, "messages": [*others, {**last, "content": ""}]})
-    latest = room(too_long.context, request["n_keep"]) - frame
+    latest = room(too_long.context, _kept(request)) - frame
     if latest <= 0:
         raise too_long
-    tokens = await llama.tokenize(last["content"])
+    tokens = await llama.tokenize(text_of(last) or "")
     return [*others, {**last, "content": await llama.detokenize(tokens[-latest:])}]

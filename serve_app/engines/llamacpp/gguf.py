@@ -80,6 +80,11 @@ class GgufHeader:
         """Jinja text; empty when the model has none."""
         return str(self.metadata.get("tokenizer.chat_template", ""))
 
+    @property
+    def only_embeds(self) -> bool:
+        """Whether it was made for embeddings and nothing else."""
+        return f"{self.architecture}.pooling_type" in self.metadata
+
     def number(self, key: str) -> int:
         """The architecture's own `key`, e.g. "context_length"; 0 when the file does not say."""
         return int(self.metadata.get(f"{self.architecture}.{key}") or 0)
@@ -180,7 +185,7 @@ def human(count: int) -> str:
 
 
 def _capabilities(header: GgufHeader, embeddings: bool) -> Iterator[str]:
-    if f"{header.architecture}.pooling_type" in header.metadata:  # made for nothing else
+    if header.only_embeds:
         yield "embedding"
         return
     yield "completion"

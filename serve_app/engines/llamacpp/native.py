@@ -5,7 +5,6 @@ client sees here, byte for byte in shape, is what that front would have sent.
 """
 
 import asyncio
-from math import sqrt
 
 import orjson
 
@@ -20,11 +19,12 @@ from serve_app.engines.llamacpp.answers import (
     refusal_answer,
 )
 from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
-from serve_app.engines.llamacpp.embeddings import embed
+from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.events import Piece
 from serve_app.engines.llamacpp.fitting import ends
 from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
 from serve_app.engines.llamacpp.options import unloads
+from serve_app.engines.llamacpp.server import BATCH_SIZE
 from serve_app.engines.llamacpp.show import show
 from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
 from serve_app.engines.llamacpp.window import Window
@@ -37,8 +37,7 @@ _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embe
 class NativeRoutes:
     """Serves `PATHS` for the model of `card` and `header` with `llama`.
 
-    `window`: what one of its slots holds. `batch_size`: the server's, in tokens; no embedding
-    input is longer.
+    `window`: what one of its slots holds. `batch_size`: the server's, in tokens.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class NativeRoutes:
         card: ModelCard,
         header: GgufHeader,
         window: Window,
-        batch_size: int = 512,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         self._llama = llama
         self._card = card
         self._header = header
         self._window = window
-        self._input = window._replace(context=min(batch_size, window.context))
+        self._embedder = Embedder(llama, window, batch_size)
         self._routes = {
             "/api/chat": self._chat,
             "/api/generate": self._generate,
@@ -123,49 +122,27 @@ class NativeRoutes:
 
     async def _embed(self, call: Call, clock: Clock) -> Answer:
         body = requests.read_embed(call)
-        inputs = _inputs(body.get("input"))
+        texts = _texts(body.get("input"))
         self._check_embeds()
-        if not inputs:
+        if not texts:
             return json_answer({"model": call.model, "embeddings": []})
-        if not all(inputs):
-            message = "input exceeds maximum context length and cannot be truncated further"
-            raise Refusal(400, message)
-        fitted = [await self._fit_input(text, body.get("truncate")) for text in inputs]
         clock.loaded()
-        vectors, tokens = await self._vectors(fitted)
-        if 0 < (size := body.get("dimensions") or 0) < len(vectors[0]):
-            vectors = [_normalized(vector[:size]) for vector in vectors]
-        answer = {"model": call.model, "embeddings": vectors, **clock.durations()}
-        return json_answer({**answer, "prompt_eval_count": tokens})
+        truncate = body.get("truncate") is not False
+        done = await self._embedder.embed(texts, truncate, body.get("dimensions") or 0)
+        answer = {"model": call.model, "embeddings": done.vectors, **clock.durations()}
+        return json_answer({**answer, "prompt_eval_count": done.tokens})
 
     async def _embeddings(self, call: Call, clock: Clock) -> Answer:
         body = requests.read_embed(call)
         self._check_embeds()
         if not body.get("prompt"):
             return json_answer({"embedding": []})
-        vectors, _ = await self._vectors([await self._fit_input(body["prompt"], False)])
-        return json_answer({"embedding": vectors[0]})
+        done = await self._embedder.embed([body["prompt"]], truncate=False)
+        return json_answer({"embedding": done.vectors[0]})
 
     def _check_embeds(self) -> None:
         if "embedding" not in self._card.capabilities:
             raise Refusal(501, _NO_EMBEDDINGS)
-
-    async def _fit_input(self, text: str, truncate: bool | None) -> str | list[int]:
-        """An input that one batch holds."""
-        # A token has at least one byte, so that short texts need no counting.
-        if len(text.encode()) <= self._input.context:
-            return text
-        start = text.encode()[: self._input.most_bytes].decode(errors="ignore")
-        tokens = await self._llama.tokenize(start)
-        if len(tokens) > self._input.context and truncate is False:
-            raise Refusal(400, "the input length exceeds the context length")
-        return tokens[: self._input.context]
-
-    async def _vectors(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
-        """One vector for each input, and the tokens of all of them."""
-        answer = await embed(self._llama, {"input": inputs})
-        data = sorted(answer["data"], key=lambda entry: entry["index"])
-        return [entry["embedding"] for entry in data], answer["usage"]["prompt_tokens"]
 
     async def _show(self, call: Call, clock: Clock) -> Answer:
         header = self._header
@@ -174,7 +151,7 @@ class NativeRoutes:
         return json_answer(show(call.model, self._card, header))
 
 
-def _inputs(given: object) -> list[str]:
+def _texts(given: object) -> list[str]:
     """The texts to embed. Raises Refusal 400."""
     if given is None or given == "":
         return []
@@ -183,8 +160,3 @@ def _inputs(given: object) -> list[str]:
     if len(strings) < len(texts):
         raise Refusal(400, "invalid input type")
     return strings
-
-
-def _normalized(vector: list[float]) -> list[float]:
-    length = sqrt(sum(value * value for value in vector)) or 1.0
-    return [value / length for value in vector]

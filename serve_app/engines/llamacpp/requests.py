@@ -140,7 +140,7 @@ def _generation(body: Json, card: ModelCard) -> Json:
 
 def _read(call: Call, struct: str, fields: Mapping[str, tuple[str, str]]) -> Json:
     body: Json = orjson.loads(call.body)
-    _check_types(body, struct, fields)
+    check_types(body, struct, fields)
     check_think(body.get("think"))
     unloads(body.get("keep_alive"))
     if not 0 <= (body.get("top_logprobs") or 0) <= 20:
@@ -155,7 +155,8 @@ def _check_abilities(body: Json, model: str, card: ModelCard, verb: str) -> None
         raise Refusal(400, f"{quote(model)} does not support {verb}")
 
 
-def _check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) -> None:
+def check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) -> None:
+    """Raises Refusal 400, in Go's words, for a field of another type than `fields` says."""
     for name, (kind, go_type) in fields.items():
         value = body.get(name)
         if value is None:
@@ -175,7 +176,7 @@ def _mismatch(struct: str, name: str, value: Any, go_type: str) -> Refusal:
 def _message(message: Any) -> Json:
     if not isinstance(message, dict):
         raise _mismatch("ChatRequest", "messages", message, "api.Message")
-    _check_types(message, "ChatRequest.messages", _MESSAGE)
+    check_types(message, "ChatRequest.messages", _MESSAGE)
     _refuse_images(message.get("images"))
     role, content = message.get("role") or "", message.get("content") or ""
     optional = {

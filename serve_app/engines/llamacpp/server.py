@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serve_app.engines.llamacpp.gguf import read_header
+from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
 from serve_app.errors import ServiceError, SettingsError
 
 _OPEN_ENDED_CONTEXTS = 10  # see options.py; here for the dialects that llama.cpp speaks
 # A random port is no secret: without the key no page and no other process may ask.
 KEY_VARIABLE = "LLAMACPP_ENGINE_KEY"
+BATCH_SIZE = 512  # while a batch is evaluated everybody waits, and no hang-up is seen
+_CONTEXT_STEP = 256
 _MEAN_POOLING = 1
 _ERRORS_ONLY = 1  # warnings (2) come with every repeated prompt
 
@@ -42,20 +44,37 @@ def serve(options: argparse.Namespace) -> Any:
 
     Raises SettingsError when xllamacpp is missing, the model is broken or the port is taken.
     """
-    read_header(options.model)
+    header = read_header(options.model)
     try:
         import xllamacpp
     except ImportError as exc:
         raise SettingsError("llama.cpp is not installed; type: pip install xllamacpp") from exc
     try:
-        return xllamacpp.Server(_parameters(xllamacpp, options))
+        return xllamacpp.Server(_parameters(xllamacpp, options, header))
     except RuntimeError as exc:
         raise SettingsError(
             f"llama.cpp can't serve {options.model} on port {options.port}; the lines above say why"
         ) from exc
 
 
-def _parameters(xllamacpp: Any, options: argparse.Namespace) -> Any:
+def slot_tokens(header: GgufHeader, context_length: int) -> int:
+    """Tokens that a slot has when it is asked for `context_length`.
+
+    llama.cpp rounds up to a multiple of 256, and goes no further than the model was trained for.
+    """
+    rounded = -(-context_length // _CONTEXT_STEP) * _CONTEXT_STEP
+    return min(rounded, header.number("context_length") or rounded)
+
+
+def batch_size(header: GgufHeader, context_length: int) -> int:
+    """Tokens of a batch: as many as the context has where a model does nothing but embed.
+
+    llama.cpp embeds what one batch holds; Ollama does the same.
+    """
+    return context_length if header.only_embeds else min(BATCH_SIZE, context_length)
+
+
+def _parameters(xllamacpp: Any, options: argparse.Namespace, header: GgufHeader) -> Any:
     wanted = xllamacpp.CommonParams()
     wanted.model.path = str(options.model)
     wanted.model_alias = {options.alias}
@@ -64,9 +83,11 @@ def _parameters(xllamacpp: Any, options: argparse.Namespace) -> Any:
     wanted.n_ctx = options.slots * options.context_length
     wanted.n_predict = _OPEN_ENDED_CONTEXTS * options.context_length
     wanted.ctx_shift = True  # a full context goes on without its oldest half, as in Ollama
-    wanted.n_batch = wanted.n_ubatch = options.batch_size
+    batch = options.batch_size or batch_size(header, options.context_length)
+    wanted.n_batch = wanted.n_ubatch = batch
     wanted.embedding = True
-    wanted.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
+    if not header.only_embeds:  # which has a pooling of its own
+        wanted.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
     wanted.cache_ram_mib = options.cache_ram_mib
     wanted.sse_ping_interval = -1  # a comment before the first token is no first byte
     wanted.use_jinja = True
@@ -103,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--slots", type=int, default=4, help="requests answered at a time (%(default)s)")
     add("--context-length", type=int, default=4096, help="tokens of one slot (%(default)s)")
     add("--threads", type=int, default=0, help="0: all cores but one (%(default)s)")
-    batch = "tokens of prompts evaluated at a time; no embedding input is longer (%(default)s)"
-    add("--batch-size", type=int, default=512, help=batch)
+    batch = f"tokens of prompts evaluated at a time; 0: {BATCH_SIZE}, or, where a model only embeds"
+    add("--batch-size", type=int, default=0, help=f"{batch}, the context length (%(default)s)")
     add("--cache-ram-mib", type=int, default=256, help="MiB of old prompts kept (%(default)s)")
     add("--chat-template", type=Path, help="Jinja file to use in place of the model's own")
     add("--verbosity", type=int, default=_ERRORS_ONLY, help="1 errors, 2 warnings (%(default)s)")

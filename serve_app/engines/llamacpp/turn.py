@@ -43,6 +43,7 @@ class Turn:
             raise
 
     async def _ask(self, path: str, request: Json, truncate: bool) -> tuple[Events, Json]:
+        truncate = truncate and self._window.shortens
         if truncate:
             request = clip(request, self._window)
         else:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from serve_app.engines.llamacpp.client import Json, PromptTooLong
-from serve_app.errors import BadRequest
 
 _NO_TEXT = {"image_url", "source", "images", "encrypted_content", "signature"}
 
@@ -19,11 +18,13 @@ _NO_TEXT = {"image_url", "source", "images", "encrypted_content", "signature"}
 class Window(NamedTuple):
     """A slot of `context` tokens, of which none stands for more than `token_bytes` bytes of text.
 
-    `token_bytes` 0: there is no such bound, and any text may fit.
+    `token_bytes` 0: there is no such bound, and any text may fit. `shortens`: whether a prompt
+    that does not fit is shortened; it is refused otherwise.
     """
 
     context: int
     token_bytes: int
+    shortens: bool = True
 
     @property
     def most_bytes(self) -> int:
@@ -39,17 +40,17 @@ class Window(NamedTuple):
         if size <= self.most_bytes:
             return
         error = {"code": 400, "message": self._sentence(size), "type": "exceed_context_size_error"}
-        counts = {"n_prompt_tokens": size // self.token_bytes, "n_ctx": self.context}
-        raise PromptTooLong(400, orjson.dumps({"error": error | counts}).decode(), self.context)
+        tokens = size // self.token_bytes
+        counts = {"n_prompt_tokens": tokens, "n_ctx": self.context}
+        sentence = orjson.dumps({"error": error | counts}).decode()
+        raise PromptTooLong(sentence, tokens, self.context, at_least=True)
 
     async def check_body(self, body: bytes) -> None:
-        """Raises BadRequest for a request in OpenAI's or Anthropic's words that can't fit."""
+        """Raises PromptTooLong for a request in OpenAI's or Anthropic's words that can't fit."""
         if len(body) <= self.most_bytes:
             return
         # Megabytes of JSON, which others shall not wait for.
-        size = await asyncio.to_thread(self._asked, orjson.loads(body))
-        if size > self.most_bytes:
-            raise BadRequest(self._sentence(size))
+        self.check(await asyncio.to_thread(self._asked, orjson.loads(body)))
 
     def _asked(self, request: Json) -> int:
         texts = [request.get(name) for name in ("prompt", "instructions", "system", "tools")]

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from serve_app.engines.llamacpp.client import PromptTooLong
-from serve_app.engines.llamacpp.fitting import clip, ends, prompt_bytes
+from serve_app.engines.llamacpp.fitting import can_shorten, clip, ends, prompt_bytes
 from serve_app.engines.llamacpp.window import Window
-from serve_app.errors import BadRequest
 
 WINDOW = Window(context=9, token_bytes=10)  # 100 bytes
 ANY = Window(context=9, token_bytes=0)
@@ -87,6 +86,44 @@ def test_what_must_stay_may_be_too_long(request_: dict[str, Any]) -> None:
     assert error["n_prompt_tokens"] > error["n_ctx"] == 9
 
 
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_what_an_operator_says_stays(role: str) -> None:
+    """In OpenAI's newer word for it as well; a request need not say how much of a text stays."""
+    rules, old, new = message("s" * 20, role), message("x" * 60), message("y" * 60)
+    assert clip(chat(rules, old, new), WINDOW) == chat(rules, new)
+    assert clip({"prompt": "x" * 500}, WINDOW) == {"prompt": "x" * 150}
+
+
+def test_text_in_parts_is_cut_as_one() -> None:
+    """OpenAI's content may be a list of texts."""
+    parts = [{"type": "text", "text": "a" * 200}, {"type": "text", "text": "b" * 60}]
+    clipped = clip(chat({"role": "user", "content": parts}), WINDOW)
+    assert clipped == chat(message("a" * 39 + "\n" + "b" * 60))
+
+
+@pytest.mark.parametrize(
+    ("request_", "can"),
+    [
+        ({"prompt": "x"}, True),
+        ({"prompt": [1, 2]}, False),
+        (chat(message("x")), True),
+        (chat({"role": "assistant", "content": None, "tool_calls": []}), True),
+        (chat(message("x"), tools=None), True),
+        (chat(message("x"), tools=5), False),
+        (chat({"role": "user", "content": [{"type": "text", "text": "x"}]}), True),
+        (chat({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}), False),
+        (chat({"role": "user", "content": 5}), False),
+        (chat(), False),
+        ({"messages": "x"}, False),
+        ({"messages": ["x"]}, False),
+        ({}, False),
+    ],
+)
+def test_only_texts_can_be_shortened(request_: dict[str, Any], can: bool) -> None:
+    """Anything else is llama.cpp's to refuse."""
+    assert can_shorten(request_) is can
+
+
 def test_a_context_keeps_its_ends() -> None:
     """Of the tokens of earlier turns, as many from both ends as a slot holds."""
     assert ends(list(range(10)), 4) == [0, 1, 2, 3, 6, 7, 8, 9]
@@ -117,11 +154,12 @@ CALL = {"function": {"name": "f", "arguments": LONG}}
     ],
 )
 async def test_other_dialects_are_told_at_once(path: str, request_: dict[str, Any]) -> None:
-    """Nothing is cut for them: what can't fit is refused, wherever its text is."""
+    """What can't fit is counted wherever its text is."""
     body = json.dumps(request_).encode()
     await ANY.check_body(body)
-    with pytest.raises(BadRequest, match=r"at least \d+ tokens\) exceeds"):
+    with pytest.raises(PromptTooLong, match=r"at least \d+ tokens\) exceeds") as refused:
         await WINDOW.check_body(body)
+    assert refused.value.at_least and refused.value.tokens > refused.value.context == 9
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""OpenAI's embeddings, checked and written as Ollama does."""
+
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from serve_app.engines.base import Answer, Call
+from serve_app.engines.llamacpp.answers import json_answer
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.embeddings import EMPTY, Embedded, Embedder
+from serve_app.engines.llamacpp.requests import check_types
+
+_FIELDS = {"encoding_format": ("string", "string"), "dimensions": ("number", "int")}
+_FORMATS = ("", "float", "base64")
+_EXPECTED = "expected a text or a list of texts"
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+async def answer(call: Call, embedder: Embedder) -> Answer:
+    """The answer to a call of /v1/embeddings. Raises Refusal and what LlamaServer.ask raises."""
+    body: Json = orjson.loads(call.body)
+    check_types(body, "EmbedRequest", _FIELDS)
+    style = _format(body.get("encoding_format") or "")
+    texts = _texts(body.get("input"))
+    done = await embedder.embed(texts, dimensions=body.get("dimensions") or 0)
+    return json_answer(_written(call.model, done, style))
+
+
+def _format(given: str) -> str:
+    if given.lower() not in _FORMATS:
+        known = "Supported values: ['float', 'base64']."
+        raise Refusal(400, f"Invalid value for 'encoding_format' = {given[:80]}. {known}")
+    return given.lower()
+
+
+def _texts(given: Any) -> list[str]:
+    """Raises Refusal 400; tokens are refused as well: a caller has another model's."""
+    if given is None or given == []:
+        raise Refusal(400, f"invalid input: {_EXPECTED}, found none")
+    if given == "":
+        raise Refusal(400, EMPTY)
+    texts = given if isinstance(given, list) else [given]
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            name = f"input[{place}]" if texts is given else "input"
+            kind = _KINDS.get(type(text), "null")
+            raise Refusal(400, f"invalid input type: {name} is {kind}; {_EXPECTED}")
+    return texts
+
+
+def _written(model: str, done: Embedded, style: str) -> Json:
+    data = [
+        {"object": "embedding", "embedding": _vector(vector, style), "index": index}
+        for index, vector in enumerate(done.vectors)
+    ]
+    usage = {"prompt_tokens": done.tokens, "total_tokens": done.tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def _vector(vector: Sequence[float], style: str) -> Any:
+    """Base64 is of 32-bit floats, little-endian."""
+    if style != "base64":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -77,13 +77,14 @@ async def relay_stream(
     answer: Answer,
     send: Send,
     stream_end: Callable[[bytes], End],
-    error_event: Callable[[ServiceError], bytes],
+    error_event: Callable[[ServiceError, bytes], bytes],
     on_piece: Callable[[], None],
 ) -> tuple[End, ServiceError | None]:
     """Send a streamed answer on as it comes.
 
     An answer that breaks off, or ends without its final marker, gets one error event: `error_event`
-    writes it. Returns what the end proved and the error that the client was told, if any.
+    writes it, given the end of what was sent. Returns what the end proved and the error that the
+    client was told, if any.
     """
     await send(
         {
@@ -114,7 +115,7 @@ async def relay_stream(
     end = stream_end(tail.join())
     if not end.whole and not end.told:
         error = error or EngineLost("the engine ended the stream before the answer was complete")
-        held = error_event(error)
+        held = error_event(error, tail.join())
     last += held
     await send({"type": "http.response.body", "body": last, "more_body": False})
     return end, error

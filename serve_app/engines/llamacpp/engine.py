@@ -17,7 +17,10 @@ from serve_app.engines.llamacpp.answers import json_answer
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
+from serve_app.engines.llamacpp.prefill import only_new
 from serve_app.engines.llamacpp.server import KEY_VARIABLE
+from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
+from serve_app.engines.llamacpp.translated import TranslatedRoutes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.ollama_models import until_up
 from serve_app.engines.process import free_port
@@ -30,7 +33,7 @@ SMOLLM2 = "smollm2:135m"
 
 
 class LlamaCpp:
-    """Speaks OpenAI and Anthropic by itself; Ollama's native routes are translated."""
+    """Speaks OpenAI's older routes by itself; all others are translated onto its chat route."""
 
     name = "llama.cpp"
     patience_s = 60.0
@@ -95,21 +98,24 @@ class LlamaCpp:
         window = Window(self._engine.context_length, longest_token(header))
         native = NativeRoutes(llama, facts.models[0], header, window)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
-        return _ByDialect(native, upstream, llama, window, within_s)
+        translated = TranslatedRoutes(llama, facts.models[0], window)
+        return _ByDialect(native, translated, upstream, llama, window, within_s)
 
 
 class _ByDialect:
-    """Native routes to the translation, embeddings in parts, everything else as it is."""
+    """Native, Responses and Messages routes translated, embeddings in parts, the rest as it is."""
 
     def __init__(
         self,
         native: NativeRoutes,
+        translated: TranslatedRoutes,
         upstream: Upstream,
         llama: LlamaServer,
         window: Window,
         first_token_timeout_s: float,
     ) -> None:
         self._native = native
+        self._translated = translated
         self._upstream = upstream
         self._llama = llama
         self._window = window
@@ -118,11 +124,19 @@ class _ByDialect:
     async def send(self, call: Call) -> Answer:
         if call.path == embeddings.PATH:
             return await self._embed(call)
+        if call.path in TRANSLATED:
+            return await first_token(call, self._translate(call), self._first_token_timeout_s)
         if call.path not in PATHS:
             await self._window.check_body(call.body)
             answer = await self._upstream.send(call)
-            return answer if answer.status == 200 else await _refused(answer)
+            return only_new(call, answer) if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)
+
+    async def _translate(self, call: Call) -> Answer:
+        try:
+            return await self._translated.send(call)
+        except Refusal as exc:
+            raise _meaning(str(exc).encode()) from exc
 
     async def _embed(self, call: Call) -> Answer:
         await embeddings.check(call.body, self._window)

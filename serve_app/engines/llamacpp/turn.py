@@ -59,9 +59,10 @@ class Turn:
         text, begun = "", False
         async for some in pieces(events, reader):
             text += "".join(piece.text for piece in some)
-            written = self._writer.parts(some)
-            yield written if begun else self._writer.begin(reader.progress) + written
+            written = b"" if begun else self._writer.begin(reader.progress)
             begun = True
+            if written := written + self._writer.parts(some):
+                yield written
         last = self._writer.end(await self._done(text, reader, request))
         yield last if begun else self._writer.begin(reader.progress) + last
 

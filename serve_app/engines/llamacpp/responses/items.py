@@ -36,7 +36,9 @@ def _add(talk: Conversation, item: Json, where: str) -> None:
     kind = item.get("type") or "message"
     add = _ITEMS.get(kind) if isinstance(kind, str) else None
     if kind == "item_reference":
-        raise checked.unsupported(where, kind, "no items are kept: send the item itself")
+        raise checked.unsupported(
+            where, kind, "no items are kept: send the item itself, as clients do with store: false"
+        )
     if add is None:
         raise checked.unsupported(where, kind, f"these items are: {', '.join(_ITEMS)}")
     add(talk, item, where)

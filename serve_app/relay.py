@@ -92,14 +92,14 @@ async def relay_stream(
     answer: Answer,
     send: Send,
     stream_end: Callable[[bytes], End],
-    error_event: Callable[[ServiceError], bytes],
+    error_event: Callable[[ServiceError, bytes], bytes],
     on_piece: Callable[[], None],
 ) -> tuple[End, ServiceError | None]:
     """Send a streamed answer on as it comes.
 
     An answer that breaks off, or ends without its final marker, gets one error event: `error_event`
-    writes it. Returns what the end proved and the error that the client was told, if any: an
-    InternalError has the exception that nobody foresaw as its cause.
+    writes it, given the end of what was sent. Returns what the end proved and the error that the
+    client was told, if any: an InternalError has the exception that nobody foresaw as its cause.
     """
     kind = dict(answer.headers).get(b"content-type", b"")
     await send(
@@ -130,7 +130,7 @@ async def relay_stream(
         error = _unexpected(exc)
     tail.add(last + events.held)
     end, error = _proof(stream_end, tail.join(), error)
-    last += error_event(error) if error else events.rest()
+    last += error_event(error, tail.join()) if error else events.rest()
     await send({"type": "http.response.body", "body": last, "more_body": False})
     return end, error
 

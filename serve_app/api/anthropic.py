@@ -28,11 +28,11 @@ ANTHROPIC = Dialect("anthropic", _error)
 
 _KEYS = words(
     "model messages system max_tokens stream temperature top_p top_k stop_sequences tools "
-    "tool_choice thinking metadata"
+    "tool_choice thinking metadata output_config container"
 )
 
 
-def _event(error: Payload) -> bytes:
+def _event(error: Payload, tail: bytes) -> bytes:
     return b"event: error\ndata: " + orjson.dumps(error) + b"\n\n"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from serve_app.engines.base import Answer
 from serve_app.errors import BadRequest, ServiceError
 from serve_app.relay import End
 
@@ -34,14 +35,15 @@ class Endpoint:
     """One inference route, complete: everything that differs between routes stands here.
 
     `shape` checks the payload and puts our bounds into it; `event` writes an error into a running
-    stream; `stream_end` reads the tail of a stream, `body_end` a whole JSON answer.
+    stream, given what has been sent of it; `mend` corrects what an engine says wrongly of its
+    answer; `stream_end` reads the tail of a stream, `body_end` a whole JSON answer.
     """
 
     path: str
     dialect: Dialect
     keys: frozenset[str]
     shape: Callable[[Payload, Bounds], None]
-    event: Callable[[Payload], bytes]
+    event: Callable[[Payload, bytes], bytes]
     stream_end: Callable[[bytes], End]
     body_end: Callable[[Payload], End]
     summary: str
@@ -51,6 +53,7 @@ class Endpoint:
     unknown_model: str = "model '{name}' not found"
     tagged_in_errors: bool = False  # unknown names are echoed with their tag
     takes_slot: bool = True
+    mend: Callable[[Answer, Payload, Bounds], None] = lambda *_: None
     local: Callable[[Payload], Payload | None] = lambda _: None  # answers without the engine
 
 
@@ -84,7 +87,7 @@ def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
         value = payload.get(name)
         if isinstance(value, int) and not 0 <= value <= _MOST_LOGPROBS:
             raise BadRequest(f"{name} must be between 0 and {_MOST_LOGPROBS}")
-    for name in ("response_format", "format", "text"):
+    for name in ("response_format", "format", "text", "output_config"):
         if _nodes(payload.get(name)) > bounds.max_schema_nodes:
             raise BadRequest(f"the schema in {name} has more than {bounds.max_schema_nodes} parts")
     for name in stops:

@@ -62,6 +62,7 @@ class Inference:
         self.endpoint.shape(payload, self._bounds)
         answer = await self._dispatcher.send(self._call(request, payload, exchange))
         try:
+            self.endpoint.mend(answer, payload, self._bounds)
             await self._relay(answer, send, exchange)
         finally:
             answer.close()
@@ -109,7 +110,7 @@ class Inference:
             answer,
             send,
             self.endpoint.stream_end,
-            lambda exc: self._event(exc, exchange),
+            lambda exc, tail: self._event(exc, tail, exchange),
             exchange.piece,
         )
         exchange.usage = end.usage
@@ -120,8 +121,8 @@ class Inference:
         elif not end.whole:
             exchange.outcome = Outcome.UPSTREAM_ERROR
 
-    def _event(self, exc: ServiceError, exchange: Exchange) -> bytes:
-        return self.endpoint.event(self.endpoint.dialect.error(exc, exchange.request_id))
+    def _event(self, exc: ServiceError, tail: bytes, exchange: Exchange) -> bytes:
+        return self.endpoint.event(self.endpoint.dialect.error(exc, exchange.request_id), tail)
 
     async def _relay_whole(self, answer: Answer, send: Send, exchange: Exchange) -> None:
         body = await read_whole(answer)

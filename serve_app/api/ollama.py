@@ -41,7 +41,7 @@ _EMBEDDINGS = words("model prompt keep_alive options")
 _SHOW = words("model name system template options verbose")
 
 
-def _event(error: Payload) -> bytes:
+def _event(error: Payload, tail: bytes) -> bytes:
     return orjson.dumps(error) + b"\n"
 
 

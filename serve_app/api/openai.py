@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from serve_app.api.cut import admit_cut
 from serve_app.api.dialect import (
     Bounds,
     Dialect,
@@ -52,17 +53,26 @@ _COMPLETION = SAMPLING | words("model prompt suffix stream stream_options max_to
 _EMBEDDING = words("model input encoding_format dimensions user")
 _RESPONSE = words(
     "model input instructions stream max_output_tokens temperature top_p tools tool_choice "
-    "parallel_tool_calls reasoning text truncation user metadata store"
+    "parallel_tool_calls reasoning text truncation user metadata store include top_logprobs "
+    "previous_response_id conversation prompt background context_management moderation "
+    "max_tool_calls safety_identifier prompt_cache_key"
 )
 
 
-def _event(error: Payload) -> bytes:
+def _event(error: Payload, tail: bytes) -> bytes:
     return b"data: " + orjson.dumps(error) + b"\n\n"
 
 
-def _response_event(error: Payload) -> bytes:
+def _response_event(error: Payload, tail: bytes) -> bytes:
     detail = error["error"]
-    value = {"type": "error", "code": detail["type"], "message": detail["message"], "param": None}
+    sent = count(next(iter(last_events(tail, 1)), {}), "sequence_number")
+    value = {
+        "type": "error",
+        "code": detail["type"],
+        "message": detail["message"],
+        "param": None,
+        "sequence_number": 0 if sent is None else sent + 1,
+    }
     return b"event: error\ndata: " + orjson.dumps(value) + b"\n\n"
 
 
@@ -186,6 +196,7 @@ ENDPOINTS = (
         event=_response_event,
         stream_end=_response_stream_end,
         body_end=_response_end,
+        mend=admit_cut,
         summary="Responses (no state is kept)",
         example={"input": "Say hello.", "max_output_tokens": 32},
     ),

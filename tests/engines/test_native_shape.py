@@ -5,8 +5,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,45 +24,18 @@ from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineLost, SettingsError
+from tests.support.embedded import CONTEXT, MODEL, TEMPLATE, Process
+from tests.support.embedded import llama_server as start
 from tests.support.recordings import Recording, load, needed
 from tests.support.waiting import eventually
 
-MODEL, CONTEXT, BATCH = "smollm2:135m", 512, 256
+BATCH = 256
 FOX = "The quick brown fox jumps over the lazy dog. "
 SHORT = {"seed": 7, "temperature": 0, "num_predict": 4}
 HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]
 # The grammar lets no answer end before its 1000th number.
 NUMBERS = {"type": "array", "items": {"type": "integer"}, "minItems": 1000}
 ENDLESS = {"messages": HELLO, "format": NUMBERS, "options": {"num_predict": 5000}}
-
-# Tools and thoughts, which SmolLM2's own template has not.
-TEMPLATE = """\
-{%- if tools %}<|im_start|>system
-You may call functions. Tools:
-{%- for tool in tools %}
-{{ tool | tojson }}
-{%- endfor %}
-Answer with <tool_call>
-{"name": <name>, "arguments": <object>}
-</tool_call><|im_end|>
-{% endif %}
-{%- for message in messages %}
-{%- if message.role == "assistant" %}<|im_start|>assistant
-{% if message.reasoning_content %}<think>
-{{ message.reasoning_content }}
-</think>
-{% endif %}{{ message.content or "" }}
-{%- for call in message.tool_calls or [] %}<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|im_end|>
-{% elif message.role == "tool" %}<|im_start|>user
-{{ message.content }}<|im_end|>
-{% else %}<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
 
 # Recordings that are not ours to match, and why.
 ELSEWHERE = {
@@ -125,20 +98,8 @@ def gguf() -> Path:
         pytest.skip(str(exc))
 
 
-@contextmanager
-def engine(gguf: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """An engine in a child process, its address, and its end on every path."""
-    port = free_port()
-    command = [sys.executable, "-m", "serve_app.engines.llamacpp.server", "--model", str(gguf)]
-    command += ["--alias", MODEL, "--port", str(port), "--slots", "2"]
-    command += ["--context-length", str(CONTEXT), "--batch-size", str(BATCH), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            assert any(" on http://" in line for line in process.stderr), "it did not start"
-            yield f"http://127.0.0.1:{port}", process
-        finally:
-            process.kill()
+def engine(gguf: Path, *options: str) -> AbstractContextManager[tuple[str, Process]]:
+    return start(gguf, "--batch-size", str(BATCH), *options)
 
 
 @pytest.fixture(scope="module")

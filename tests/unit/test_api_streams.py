@@ -1,10 +1,12 @@
 """Answers on their way: bytes untouched, and never a truncated one that looks whole."""
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support.openai_events import check_event
 from tests.support.service import Service, Simulator, serving, start_simulator
 from tests.support.waiting import eventually
 
@@ -71,6 +73,18 @@ async def test_broken_streams_end_in_an_error_event(
     assert last.startswith(ERROR[path])
     assert answer.content.count(ERROR[path]) == 1
     assert service.noted.last.outcome == "upstream_error"
+
+
+async def test_an_error_event_of_a_response_is_numbered(
+    service: Service, simulator: Simulator
+) -> None:
+    """OpenAI numbers every event of a response, so the error goes on from the engine's last."""
+    simulator.fault(kind="cut", after_tokens=3)
+    answer = await service.post("/v1/responses", json=body("/v1/responses"))
+    datas = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    events = [json.loads(data) for data in datas]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    check_event(events[-1])
 
 
 @pytest.mark.parametrize("path", STREAMS)

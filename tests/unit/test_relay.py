@@ -65,7 +65,7 @@ async def relayed(endpoint: Endpoint, kind: str, *pieces: bytes, breaks: bool) -
         answer,
         send,
         endpoint.stream_end,
-        lambda exc: endpoint.event(endpoint.dialect.error(exc, "")),
+        lambda exc, tail: endpoint.event(endpoint.dialect.error(exc, ""), tail),
         lambda: None,
     )
     return b"".join(got)

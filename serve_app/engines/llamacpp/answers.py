@@ -1,8 +1,10 @@
-"""Ollama's answers, written."""
+"""Answers, written: what every dialect's writer must do, and Ollama's own lines."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import orjson
 
 from serve_app.engines.base import Answer
 from serve_app.engines.llamacpp.client import Events, Json, Refusal
@@ -11,7 +13,10 @@ from serve_app.gotext import encode, now
 
 _JSON = b"application/json; charset=utf-8"
 _JSON_AFTER_STREAM = b"application/json"  # how Ollama types an error in place of a stream
-_NDJSON = b"application/x-ndjson"
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+EVENT_STREAM: Headers = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
 
 
 class Clock:
@@ -43,8 +48,33 @@ class Clock:
         return {name: number for name, number in numbers.items() if number}
 
 
+class Done(NamedTuple):
+    """How an answer ended. `metrics` and `context` are the fields of Ollama's last line."""
+
+    end: End
+    metrics: Json
+    context: Sequence[int] = ()
+
+
+class Writer(Protocol):
+    """Writes one answer, either as a stream (begin, parts, end) or whole.
+
+    `headers`: of the stream. `progress`: see `events.Reader`.
+    """
+
+    headers: Headers
+
+    def begin(self, progress: Json) -> bytes: ...
+
+    def parts(self, pieces: Iterable[Piece]) -> bytes: ...
+
+    def end(self, done: Done) -> bytes: ...
+
+    def whole(self, piece: Piece, done: Done) -> Json: ...
+
+
 class Voice(Protocol):
-    """Writes the answers of one route."""
+    """Writes the answers of one native route."""
 
     def part(self, piece: Piece) -> Json: ...
 
@@ -84,14 +114,40 @@ class GenerateVoice:
         return head | given(thinking=piece.thinking)
 
 
+class LineWriter:
+    """Writes what a voice says as NDJSON: a line for each piece, then the line that ends it."""
+
+    headers: Headers = ((b"content-type", b"application/x-ndjson"),)
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+
+    def begin(self, progress: Json) -> bytes:
+        return b""
+
+    def parts(self, pieces: Iterable[Piece]) -> bytes:
+        return b"".join(encode(self._voice.part(piece)) + b"\n" for piece in pieces)
+
+    def end(self, done: Done) -> bytes:
+        return encode(self.whole(Piece(), done)) + b"\n"
+
+    def whole(self, piece: Piece, done: Done) -> Json:
+        return self._voice.last(piece, done.end.reason, done.metrics, done.context)
+
+
+def server_sent(event: Json) -> bytes:
+    """One server-sent event, named after its `type`."""
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
+
+
 def json_answer(value: Any, status: int = 200) -> Answer:
     return _answer(status, _JSON, _once(encode(value)))
 
 
-def stream_answer(first: bytes, rest: AsyncIterator[bytes], events: Events) -> Answer:
-    answer = _answer(200, _NDJSON, _after(first, rest))
-    answer.on_close(events.close)
-    return answer
+def stream_answer(
+    headers: Headers, first: bytes, rest: AsyncIterator[bytes], events: Events
+) -> Answer:
+    return Answer(200, headers, _after(first, rest), events.close)
 
 
 def refusal_answer(refusal: Refusal, stream: bool) -> Answer:

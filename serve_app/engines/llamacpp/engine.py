@@ -11,15 +11,18 @@ import httpx
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
-from serve_app.engines.llamacpp import openai, openai_embeddings
+from serve_app.engines.llamacpp import openai_embeddings
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
 from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
 from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
 from serve_app.engines.llamacpp.openai import OpenAIRoutes
-from serve_app.engines.llamacpp.refusals import meaning, refused
+from serve_app.engines.llamacpp.prefill import only_new
+from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
+from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
+from serve_app.engines.llamacpp.translated import TranslatedRoutes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.ollama_models import until_up
 from serve_app.engines.process import free_port
@@ -32,7 +35,7 @@ SMOLLM2 = "smollm2:135m"
 
 
 class LlamaCpp:
-    """Speaks OpenAI and Anthropic by itself; Ollama's native routes are translated."""
+    """Speaks OpenAI's older routes by itself; all others are translated onto its chat route."""
 
     name = "llama.cpp"
     patience_s = 60.0
@@ -99,26 +102,26 @@ class LlamaCpp:
         batch = batch_size(header, window.context)
         native = NativeRoutes(llama, facts.models[0], header, window, batch)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
-        return _ByDialect(native, upstream, llama, window, Embedder(llama, window, batch), within_s)
+        translated = TranslatedRoutes(llama, facts.models[0], window)
+        openai = OpenAIRoutes(llama, upstream, window)
+        return _ByDialect(native, translated, openai, Embedder(llama, window, batch), within_s)
 
 
 class _ByDialect:
-    """Native routes to the translation, embeddings in parts, everything else as bytes."""
+    """Native, Responses and Messages routes translated, embeddings in parts, the rest as bytes."""
 
     def __init__(
         self,
         native: NativeRoutes,
-        upstream: Upstream,
-        llama: LlamaServer,
-        window: Window,
+        translated: TranslatedRoutes,
+        openai: OpenAIRoutes,
         embedder: Embedder,
         first_token_timeout_s: float,
     ) -> None:
         self._native = native
-        self._openai = OpenAIRoutes(llama, upstream, window)
-        self._upstream = upstream
+        self._translated = translated
+        self._openai = openai
         self._embedder = embedder
-        self._window = window
         self._first_token_timeout_s = first_token_timeout_s
 
     async def send(self, call: Call) -> Answer:
@@ -130,15 +133,8 @@ class _ByDialect:
         try:
             if call.path == EMBEDDINGS:
                 return await openai_embeddings.answer(call, self._embedder)
-            if call.path in openai.PATHS:
-                return await self._openai.send(call)
-            return await self._pass_on(call)
+            if call.path in TRANSLATED:
+                return await self._translated.send(call)
+            return only_new(call, await self._openai.send(call))
         except Refusal as exc:
             raise meaning(exc) from exc
-
-    async def _pass_on(self, call: Call) -> Answer:
-        await self._window.check_body(call.body)
-        answer = await self._upstream.send(call)
-        if answer.status == 200:
-            return answer
-        raise await refused(answer)

@@ -30,16 +30,26 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why an answer ended ("stop" or "length"), and llama.cpp's timings."""
+    """Why an answer ended ("stop" or "length"), and llama.cpp's timings.
+
+    `stopped_by`: the stop sequence that ended it, if the request asked llama.cpp to name it.
+    `thinking_tokens`: the events that brought thoughts, one for each token or a few bytes more.
+    """
 
     reason: str
     timings: Json
+    stopped_by: str = ""
+    thinking_tokens: int = 0
 
 
 class Reader(Protocol):
-    """Reads the events of one answer; `end` is None until the last one. Raises EngineLost."""
+    """Reads the events of one answer; `end` is None until the last one. Raises EngineLost.
+
+    `progress`: llama.cpp's count of the prompt's tokens, {} unless the request asked for it.
+    """
 
     end: End | None
+    progress: Json
 
     def read(self, event: Json) -> Piece | None: ...
 
@@ -49,10 +59,13 @@ class ChatReader:
 
     def __init__(self, top_logprobs: int) -> None:
         self.end: End | None = None
+        self.progress: Json = {}
         self._top = top_logprobs
+        self._thinking_tokens = 0
         self._calls: dict[int, Json] = {}
 
     def read(self, event: Json) -> Piece | None:
+        self.progress = event.get("prompt_progress") or self.progress
         if not event.get("choices"):
             return None
         choice = event["choices"][0]
@@ -64,10 +77,19 @@ class ChatReader:
             delta.get("reasoning_content") or "",
             logprobs=_logprobs((choice.get("logprobs") or {}).get("content"), self._top),
         )
+        self._thinking_tokens += bool(piece.thinking)
         if reason := choice.get("finish_reason"):
-            self.end = End("length" if reason == "length" else "stop", event.get("timings") or {})
+            self.end = self._ended(reason, event)
             piece.calls = self._whole_calls()
         return piece if piece.text or piece.thinking or piece.calls or piece.logprobs else None
+
+    def _ended(self, reason: str, event: Json) -> End:
+        return End(
+            "length" if reason == "length" else "stop",
+            event.get("timings") or {},
+            (event.get("__verbose") or {}).get("stopping_word") or "",
+            self._thinking_tokens,
+        )
 
     def _collect(self, fragment: Json) -> None:
         call = self._calls.setdefault(fragment.get("index", 0), {"name": "", "arguments": ""})
@@ -95,6 +117,7 @@ class TextReader:
 
     def __init__(self, top_logprobs: int) -> None:
         self.end: End | None = None
+        self.progress: Json = {}
         self._top = top_logprobs
 
     def read(self, event: Json) -> Piece | None:

@@ -14,6 +14,7 @@ from serve_app.engines.llamacpp.answers import (
     ChatVoice,
     Clock,
     GenerateVoice,
+    LineWriter,
     Voice,
     json_answer,
     refusal_answer,
@@ -77,7 +78,7 @@ class NativeRoutes:
         if not body.get("messages"):
             return await self._load(body, ChatVoice(call.model))
         request = requests.chat_request(body, requests.chat_messages(body), self._card)
-        turn = Turn(self._llama, self._window, ChatVoice(call.model), clock)
+        turn = Turn(self._llama, self._window, LineWriter(ChatVoice(call.model)), clock)
         return await turn.answer(call, body, CHAT, request)
 
     async def _generate(self, call: Call, clock: Clock) -> Answer:
@@ -85,7 +86,8 @@ class NativeRoutes:
         if not body.get("prompt"):
             return await self._load(body, GenerateVoice(call.model))
         request = requests.chat_request(body, requests.prompt_messages(body), self._card)
-        turn = Turn(self._llama, self._window, GenerateVoice(call.model), clock)
+        writer = LineWriter(GenerateVoice(call.model))
+        turn = Turn(self._llama, self._window, writer, clock)
         if body.get("raw"):
             if "response_format" in request:  # /completion would ignore a bad schema
                 await self._llama.apply_template(request)

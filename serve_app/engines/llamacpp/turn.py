@@ -1,16 +1,15 @@
-"""One generation: asked of llama.cpp, read, and written as Ollama's."""
+"""One generation: asked of llama.cpp, read, and written in the caller's dialect."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 
 from serve_app.engines.base import Answer, Call
-from serve_app.engines.llamacpp.answers import Clock, Voice, json_answer, stream_answer
+from serve_app.engines.llamacpp.answers import Clock, Done, Writer, json_answer, stream_answer
 from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
 from serve_app.engines.llamacpp.fitting import clip, fit, prompt_bytes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import EngineLost
-from serve_app.gotext import encode
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"
 
@@ -20,10 +19,10 @@ Tokens = Callable[[Json, str], Awaitable[list[int]]]  # of a request and the ans
 class Turn:
     """One generation: asked, read and written. `tokens` gives what `context` shall be, if any."""
 
-    def __init__(self, llama: LlamaServer, window: Window, voice: Voice, clock: Clock) -> None:
+    def __init__(self, llama: LlamaServer, window: Window, writer: Writer, clock: Clock) -> None:
         self._llama = llama
         self._window = window
-        self._voice = voice
+        self._writer = writer
         self._clock = clock
         self.tokens: Tokens | None = None
 
@@ -35,9 +34,9 @@ class Turn:
         if not call.stream:
             with closing(events):
                 return json_answer(await self._whole(events, reader, request))
-        lines = self._lines(events, reader, request)
+        stream = self._stream(events, reader, request)
         try:
-            return stream_answer(await anext(lines), lines, events)
+            return stream_answer(self._writer.headers, await anext(stream), stream, events)
         except BaseException:
             events.close()
             raise
@@ -56,25 +55,29 @@ class Turn:
             shorter = await fit(self._llama, request, too_long)
         return await self._llama.stream(path, shorter), shorter
 
-    async def _lines(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
-        """NDJSON: what each read brought, then the line that ends the answer."""
-        text = ""
+    async def _stream(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
+        """What each read brought, then the end; the beginning goes with the first of them."""
+        text, begun = "", False
         async for some in pieces(events, reader):
             text += "".join(piece.text for piece in some)
-            yield b"".join(encode(self._voice.part(piece)) + b"\n" for piece in some)
-        yield encode(await self._last(Piece(), text, reader, request)) + b"\n"
+            written = b"" if begun else self._writer.begin(reader.progress)
+            begun = True
+            if written := written + self._writer.parts(some):
+                yield written
+        last = self._writer.end(await self._done(text, reader, request))
+        yield last if begun else self._writer.begin(reader.progress) + last
 
     async def _whole(self, events: Events, reader: Reader, request: Json) -> Json:
         whole = Piece()
         async for some in pieces(events, reader):
             for piece in some:
                 whole.add(piece)
-        return await self._last(whole, whole.text, reader, request)
+        return self._writer.whole(whole, await self._done(whole.text, reader, request))
 
-    async def _last(self, piece: Piece, text: str, reader: Reader, request: Json) -> Json:
+    async def _done(self, text: str, reader: Reader, request: Json) -> Done:
         assert reader.end is not None  # or `pieces` would have raised
         try:
             context = await self.tokens(request, text) if self.tokens else []
         except Refusal as exc:
             raise EngineLost(f"the engine failed: {exc}") from exc
-        return self._voice.last(piece, reader.end.reason, self._clock.metrics(reader.end), context)
+        return Done(reader.end, self._clock.metrics(reader.end), context)

@@ -16,24 +16,20 @@ from serve_app.engines.llamacpp.native import NativeRoutes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineError, EngineLost
+from tests.support.scripted_llama import (
+    DONE,
+    FAILURE,
+    HEAD,
+    HI,
+    ROLE,
+    STOP,
+    event,
+    scripted_llama,
+    stream_of,
+)
 
 CARD = ModelCard("m:latest", loaded_context_length=64, capabilities=("completion", "tools"))
 HEADER, WINDOW = GgufHeader(Path("m.gguf"), {}, ()), Window(4096, 0)
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
-TIMINGS = {"cache_n": 2, "prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "predicted_ms": 2.0}
-
-
-def event(**choice: object) -> bytes:
-    finished = "finish_reason" in choice
-    payload = {"choices": [choice], **({"timings": TIMINGS} if finished else {})}
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
-
-
-ROLE = event(delta={"role": "assistant", "content": None})
-HI = event(delta={"content": "hé"})
-STOP = event(delta={}, finish_reason="stop")
-DONE = b"data: [DONE]\n\n"
-FAILURE = b'data: {"error":{"code":500,"message":"no memory"}}\n\n'
 
 
 @asynccontextmanager
@@ -44,32 +40,13 @@ async def routes_before(
 
     With `hung_up` it waits for the other side to close first, and sets it then.
     """
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        if hung_up:
-            await reader.read()
-            hung_up.set()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, HttpClient() as session:
-        yield NativeRoutes(LlamaServer(session, url), CARD, HEADER, WINDOW)
+    async with scripted_llama(*pieces, hung_up=hung_up) as scripted:
+        yield NativeRoutes(scripted.llama, CARD, HEADER, WINDOW)
 
 
 def call(stream: bool = True) -> Call:
     body = {"model": "m:latest", "messages": [{"role": "user", "content": "x"}]}
     return Call("/api/chat", "m:latest", orjson.dumps(body), stream)
-
-
-def stream_of(*events: bytes, end: bool = True) -> Sequence[bytes]:
-    """Raw bytes: the head, each event as an HTTP chunk, and the clean end of the body."""
-    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in events]
-    return [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, *([b"0\r\n\r\n"] if end else [])]
 
 
 async def lines(answer: Answer) -> list[dict[str, object]]:

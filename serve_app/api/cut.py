@@ -1,0 +1,84 @@
+"""Answers that the service's own bound has cut, where an engine calls them complete.
+
+Ollama says `completed` of any answer on its Responses route. Every other route says by itself why
+an answer ended (`length`, `max_tokens`).
+"""
+
+from collections.abc import AsyncIterator
+
+import orjson
+
+from serve_app.api.dialect import Bounds, Payload
+from serve_app.engines.base import Answer
+from serve_app.errors import ServiceError
+from serve_app.relay import Events
+
+_COMPLETED = b"event: response.completed\n"
+_INCOMPLETE = b"event: response.incomplete\n"
+
+
+def admit_cut(answer: Answer, payload: Payload, bounds: Bounds) -> None:
+    """Make a response `incomplete` whose tokens reach the bound, if it is the service's own.
+
+    Where the caller asked for less, the engine's words pass as they are.
+    """
+    limit = payload["max_output_tokens"]
+    if answer.status != 200 or limit < bounds.max_tokens:
+        return
+    streams = dict(answer.headers).get(b"content-type", b"").startswith(b"text/event-stream")
+    answer.body = (_stream if streams else _whole)(answer.body, limit)
+    answer.over = lambda: False  # the last piece of the engine may be two of these
+
+
+async def _whole(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    yield _admitted(b"".join([piece async for piece in body]), limit)
+
+
+async def _stream(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """Pass events on as they come, the last one once it is whole."""
+    events = Events(b"text/event-stream")
+    try:
+        async for piece in body:
+            before, mark, after = events.whole(piece).partition(_COMPLETED)
+            if before:
+                yield before
+            if mark:
+                yield _last_event(mark + after, limit)
+    except ServiceError:
+        if events.held:
+            yield _last_event(events.held, limit)
+        raise
+    if events.held:
+        yield _last_event(events.held, limit)
+
+
+def _last_event(event: bytes, limit: int) -> bytes:
+    mark, data, value = event.partition(b"data:")
+    line, end, rest = value.partition(b"\n")
+    admitted = _admitted(line.strip(), limit)
+    if admitted == line.strip():
+        return event
+    return mark.replace(_COMPLETED, _INCOMPLETE) + data + b" " + admitted + end + rest
+
+
+def _admitted(text: bytes, limit: int) -> bytes:
+    """`text`, a response or the event that has one, as it came unless it was cut."""
+    try:
+        value = orjson.loads(text)
+        response = value.get("response", value)
+        cut = response["status"] == "completed" and response["usage"]["output_tokens"] >= limit
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return text  # whoever reads it says what is wrong with it
+    if not cut:
+        return text
+    _admit(response)
+    if response is not value:
+        value["type"] = "response.incomplete"
+    return orjson.dumps(value)
+
+
+def _admit(response: Payload) -> None:
+    reason = {"reason": "max_output_tokens"}
+    response |= {"status": "incomplete", "incomplete_details": reason, "completed_at": None}
+    if response.get("output"):
+        response["output"][-1]["status"] = "incomplete"

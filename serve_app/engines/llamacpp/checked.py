@@ -1,0 +1,45 @@
+"""Values of a caller's JSON, checked where they are read.
+
+Every function names the field in its Refusal, whose status is 400.
+"""
+
+from typing import Any
+
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.gotext import quote
+
+
+def text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise Refusal(400, f"{name} must be a string")
+    return value
+
+
+def fields(value: Any, name: str) -> Json:
+    if not isinstance(value, dict):
+        raise Refusal(400, f"{name} must be an object")
+    return value
+
+
+def entries(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise Refusal(400, f"{name} must be a list")
+    return value
+
+
+def flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise Refusal(400, f"{name} must be true or false")
+    return value
+
+
+def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise Refusal(400, f"{name} must be one of {', '.join(known)}")
+    return str(value)
+
+
+def unsupported(name: str, kind: Any, instead: str) -> Refusal:
+    """A Refusal of something that is documented, but not served here."""
+    shown = quote(kind) if isinstance(kind, str) else repr(kind)
+    return Refusal(400, f"{name}: {shown} is not supported; {instead}")

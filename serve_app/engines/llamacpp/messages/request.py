@@ -1,0 +1,103 @@
+"""A request of the Messages API, checked and put in the terms of llama.cpp's chat route."""
+
+from typing import Any
+
+from serve_app.engines.base import ModelCard
+from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.messages.blocks import conversation
+from serve_app.engines.llamacpp.options import response_format, sampling, thinking
+from serve_app.engines.llamacpp.tools import check_can_call, only
+from serve_app.gotext import quote
+
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_MODES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
+_THINKING = ("enabled", "adaptive", "disabled")
+
+
+def chat_request(body: Json, model: str, card: ModelCard) -> Json:
+    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    if body.get("container"):
+        raise Refusal(400, "container is not supported; leave it out: there are no containers")
+    if "completion" not in card.capabilities:
+        raise Refusal(400, f"{quote(model)} does not support chat")
+    request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}
+    config = checked.fields(body.get("output_config") or {}, "output_config")
+    request |= _format(config.get("format"))
+    request |= _tools(body, model, card)
+    request |= _thinking(body.get("thinking"), config.get("effort"), card)
+    # The last event names the stop sequence, and the first ones count the prompt.
+    return request | {
+        "verbose": True,
+        "response_fields": ["stopping_word"],
+        "return_progress": True,
+    }
+
+
+def _sampling(body: Json, card: ModelCard) -> Json:
+    options = {name: body.get(name) for name in ("temperature", "top_p", "top_k")}
+    options |= {"stop": body.get("stop_sequences"), "num_predict": body.get("max_tokens")}
+    return sampling(options, card.loaded_context_length)
+
+
+def _format(wanted: Any) -> Json:
+    if wanted is None:
+        return {}
+    kind = checked.fields(wanted, "output_config.format").get("type")
+    checked.one_of(kind, "output_config.format.type", ("json_schema",))
+    schema = checked.fields(wanted.get("schema"), "output_config.format.schema")
+    return response_format(schema)
+
+
+def _thinking(given: Any, effort: Any, card: ModelCard) -> Json:
+    """Ollama asks no thoughts of a model that has none, and says nothing of it."""
+    wanted = checked.fields(given or {}, "thinking")
+    kind = wanted.get("type")
+    if wanted:
+        checked.one_of(kind, "thinking.type", _THINKING)
+    if effort is not None:
+        checked.one_of(effort, "output_config.effort", _EFFORTS)
+    if "thinking" not in card.capabilities:
+        return {}
+    if kind == "disabled":
+        return thinking(False)
+    request = thinking("max" if effort == "xhigh" else effort)
+    if (budget := wanted.get("budget_tokens")) is not None:
+        if isinstance(budget, bool) or not isinstance(budget, int):
+            raise Refusal(400, "thinking.budget_tokens must be a whole number")
+        request["thinking_budget_tokens"] = budget
+    return request
+
+
+def _tools(body: Json, model: str, card: ModelCard) -> Json:
+    given = checked.entries(body.get("tools") or [], "tools")
+    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(given)]
+    if tools:
+        check_can_call(model, card)
+    choice = checked.fields(body.get("tool_choice") or {"type": "auto"}, "tool_choice")
+    mode = _MODES[checked.one_of(choice.get("type"), "tool_choice.type", tuple(_MODES))]
+    if choice["type"] == "tool":
+        tools = only(tools, [checked.text(choice.get("name"), "tool_choice.name")], "tool_choice")
+    if mode == "required" and not tools:
+        raise Refusal(400, "tool_choice requires a tool, but there are no tools")
+    if not tools:
+        return {}
+    fields: Json = {"tools": tools, "tool_choice": mode}
+    if (single := choice.get("disable_parallel_tool_use")) is not None:
+        where = "tool_choice.disable_parallel_tool_use"
+        fields["parallel_tool_calls"] = not checked.flag(single, where)
+    return fields
+
+
+def _tool(given: Any, where: str) -> Json:
+    tool = checked.fields(given, where)
+    if tool.get("type") not in (None, "custom"):
+        instead = "only tools with an input_schema are"
+        raise checked.unsupported(f"{where}.type", tool["type"], instead)
+    function = {
+        "name": checked.text(tool.get("name"), f"{where}.name"),
+        "parameters": checked.fields(tool.get("input_schema"), f"{where}.input_schema"),
+    }
+    if (description := tool.get("description")) is not None:
+        function["description"] = checked.text(description, f"{where}.description")
+    return {"type": "function", "function": function}

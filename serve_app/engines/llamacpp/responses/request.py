@@ -1,0 +1,101 @@
+"""A request of the Responses API, checked and put in the terms of llama.cpp's chat route."""
+
+from typing import Any
+
+from serve_app.engines.base import ModelCard
+from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.options import response_format, sampling, thinking
+from serve_app.engines.llamacpp.responses.items import conversation
+from serve_app.engines.llamacpp.responses.tools import tools
+from serve_app.gotext import quote
+
+# What would need a server that remembers, or models that this engine has not.
+_REFUSED = {
+    "previous_response_id": "send the whole conversation in input: no responses are kept",
+    "conversation": "send the whole conversation in input: no conversations are kept",
+    "prompt": "send its text in input: no prompts are kept",
+    "background": "leave it out: no responses are kept",
+    "context_management": "leave it out: prompts that are too long are shortened",
+    "moderation": "leave it out: nothing is moderated",
+}
+_LOGPROBS = "message.output_text.logprobs"
+_INCLUDED = (
+    _LOGPROBS,
+    "reasoning.encrypted_content",
+    # Of items that never come about here:
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+)
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_LEVELS: dict[str, str | bool] = {"none": False, "minimal": "low", "xhigh": "max"}
+
+
+def chat_request(body: Json, model: str, card: ModelCard) -> Json:
+    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    for name, instead in _REFUSED.items():
+        if body.get(name):
+            raise Refusal(400, f"{name} is not supported; {instead}")
+    if "completion" not in card.capabilities:
+        raise Refusal(400, f"{quote(model)} does not support chat")
+    request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}
+    request |= _format(body.get("text"))
+    request |= tools(body, model, card)
+    request |= _logprobs(body)
+    return request | _thinking(body.get("reasoning"), model, card)
+
+
+def _sampling(body: Json, card: ModelCard) -> Json:
+    """OpenAI's defaults for temperature and top_p are 1, as Ollama has them on this route."""
+    options = {
+        "temperature": _given(body.get("temperature"), 1.0),
+        "top_p": _given(body.get("top_p"), 1.0),
+        "num_predict": body.get("max_output_tokens"),
+    }
+    return sampling(options, card.loaded_context_length)
+
+
+def _given(value: Any, default: float) -> Any:
+    return default if value is None else value
+
+
+def _format(given: Any) -> Json:
+    if given is None:
+        return {}
+    wanted = checked.fields(given, "text").get("format")
+    if wanted is None:
+        return {}
+    kind = checked.fields(wanted, "text.format").get("type")
+    kinds = ("text", "json_object", "json_schema")
+    if checked.one_of(kind, "text.format.type", kinds) == "text":
+        return {}
+    if kind == "json_object":
+        return response_format("json")
+    return response_format(checked.fields(wanted.get("schema"), "text.format.schema"))
+
+
+def _logprobs(body: Json) -> Json:
+    top = body.get("top_logprobs")
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int)):
+        raise Refusal(400, "top_logprobs must be a whole number between 0 and 20")
+    included = checked.entries(body.get("include") or [], "include")
+    for number, name in enumerate(included):
+        checked.one_of(name, f"include[{number}]", _INCLUDED)
+    if not top and _LOGPROBS not in included:
+        return {}
+    return {"logprobs": True, "top_logprobs": max(top or 0, 1)}
+
+
+def _thinking(given: Any, model: str, card: ModelCard) -> Json:
+    effort = checked.fields(given or {}, "reasoning").get("effort")
+    if effort is not None:
+        checked.one_of(effort, "reasoning.effort", _EFFORTS)
+    if "thinking" in card.capabilities:
+        return thinking(None if effort is None else _LEVELS.get(effort, effort))
+    if effort not in (None, "none"):
+        raise Refusal(400, f"{quote(model)} does not support thinking")
+    return {}

@@ -1,0 +1,66 @@
+"""The tools of a request of the Responses API and the choice among them."""
+
+from typing import Any
+
+from serve_app.engines.base import ModelCard
+from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.tools import check_can_call, only
+
+_ONLY_FUNCTIONS = "only tools of type function are"
+
+
+def tools(body: Json, model: str, card: ModelCard) -> Json:
+    """The fields for `tools`, `tool_choice` and `parallel_tool_calls`. Raises Refusal 400."""
+    given = checked.entries(body.get("tools") or [], "tools")
+    functions = [_function(tool, f"tools[{number}]") for number, tool in enumerate(given)]
+    if functions:
+        check_can_call(model, card)
+    fields = _chosen(body.get("tool_choice"), functions)
+    if fields and (parallel := body.get("parallel_tool_calls")) is not None:
+        fields["parallel_tool_calls"] = checked.flag(parallel, "parallel_tool_calls")
+    return fields
+
+
+def _function(given: Any, where: str) -> Json:
+    tool = checked.fields(given, where)
+    if tool.get("type") != "function":
+        raise checked.unsupported(f"{where}.type", tool.get("type"), _ONLY_FUNCTIONS)
+    function: Json = {"name": checked.text(tool.get("name"), f"{where}.name")}
+    if (description := tool.get("description")) is not None:
+        function["description"] = checked.text(description, f"{where}.description")
+    if (parameters := tool.get("parameters")) is not None:
+        function["parameters"] = checked.fields(parameters, f"{where}.parameters")
+    return {"type": "function", "function": function}
+
+
+def _chosen(choice: Any, functions: list[Json]) -> Json:
+    """llama.cpp takes a choice as one word, so a choice of some tools leaves the others out."""
+    mode, names = _choice("auto" if choice is None else choice)
+    if names is not None:
+        functions = only(functions, names, "tool_choice")
+    if mode == "required" and not functions:
+        raise Refusal(400, "tool_choice requires a tool, but there are no tools")
+    return {"tools": functions, "tool_choice": mode} if functions else {}
+
+
+def _choice(choice: Any) -> tuple[str, list[str] | None]:
+    """The mode, and the names of the tools that may be called unless it is all of them."""
+    modes = ("auto", "none", "required")
+    if isinstance(choice, str):
+        return checked.one_of(choice, "tool_choice", modes), None
+    kind = checked.fields(choice, "tool_choice").get("type")
+    if kind == "function":
+        return "required", [checked.text(choice.get("name"), "tool_choice.name")]
+    if kind != "allowed_tools":
+        raise checked.unsupported("tool_choice.type", kind, "function and allowed_tools are")
+    mode = checked.one_of(choice.get("mode"), "tool_choice.mode", modes)
+    allowed = checked.entries(choice.get("tools"), "tool_choice.tools")
+    return mode, [_allowed(tool, f"tool_choice.tools[{n}]") for n, tool in enumerate(allowed)]
+
+
+def _allowed(given: Any, where: str) -> str:
+    tool = checked.fields(given, where)
+    if tool.get("type") != "function":
+        raise checked.unsupported(f"{where}.type", tool.get("type"), _ONLY_FUNCTIONS)
+    return checked.text(tool.get("name"), f"{where}.name")

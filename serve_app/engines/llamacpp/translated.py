@@ -1,0 +1,45 @@
+"""Routes of OpenAI and Anthropic that llama.cpp serves otherwise than their clients expect.
+
+They are translated onto its chat route, as Ollama's native ones are.
+"""
+
+from collections.abc import Callable
+
+import orjson
+
+from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.llamacpp import messages, responses
+from serve_app.engines.llamacpp.answers import Clock, Writer
+from serve_app.engines.llamacpp.client import Json, LlamaServer
+from serve_app.engines.llamacpp.turn import CHAT, Turn
+from serve_app.engines.llamacpp.window import Window
+
+_Read = Callable[[Json, str, ModelCard], Json]
+_Write = Callable[[str, Json], Writer]
+
+_ROUTES: dict[str, tuple[_Read, _Write]] = {
+    "/v1/responses": (responses.chat_request, responses.ResponseWriter),
+    "/v1/messages": (messages.chat_request, messages.MessageWriter),
+}
+PATHS = frozenset(_ROUTES)
+
+
+class TranslatedRoutes:
+    """Serves `PATHS` for the model of `card` with `llama`; `window`: what a slot holds."""
+
+    def __init__(self, llama: LlamaServer, card: ModelCard, window: Window) -> None:
+        self._llama = llama
+        self._card = card
+        self._window = window
+
+    async def send(self, call: Call) -> Answer:
+        """The answer to `call`, with its first piece received.
+
+        Raises Refusal for what can't be served; EngineDown and EngineLost, see base.Engine.
+        """
+        clock = Clock()
+        read, write = _ROUTES[call.path]
+        body: Json = orjson.loads(call.body)
+        request = read(body, call.model, self._card)
+        turn = Turn(self._llama, self._window, write(call.model, body), clock)
+        return await turn.answer(call, body, CHAT, request)

@@ -18,11 +18,22 @@ def latest(observed: Observed, reasons: set[str]) -> list[Event]:
 
 def notable(observed: Observed) -> list[Event]:
     """Warnings, the oldest first, but not readiness probes (a worker without a replica is unready
-    by design) and not what has succeeded since; and the news that a node is on its way."""
+    by design), not what has succeeded since, nor of a cluster on its way out; and the news that
+    a node is on its way."""
     return [each for each in observed.events if _is_notable(each, observed)]
 
 
+def _is_of_the_past(event: Event, observed: Observed) -> bool:
+    clusters = {each.name for each in observed.clusters} | {e.cluster for e in observed.pods}
+    leaving = [each for each in clusters if each and each not in observed.current]
+    if event.kind == "RayCluster":
+        return event.name in leaving
+    return event.kind == "Pod" and event.name.startswith(tuple(f"{each}-" for each in leaving))
+
+
 def _is_notable(event: Event, observed: Observed) -> bool:
+    if _is_of_the_past(event, observed):
+        return False
     if event.reason == "TriggeredScaleUp":
         return True
     if not event.is_warning or event.message.startswith("Readiness probe failed"):

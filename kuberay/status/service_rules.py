@@ -6,9 +6,10 @@ A rule looks at one kind of trouble and names it, or says nothing.
 from collections.abc import Iterator
 from datetime import timedelta
 
+from kuberay.status.advice import kubectl, ours
 from kuberay.status.events import latest
 from kuberay.status.finding import Finding
-from kuberay.status.observed import HEAD, Application, Observed, Serving
+from kuberay.status.observed import HEAD, Application, Event, Observed, Serving
 from kuberay.status.sentences import brief, last_line, one_line, pull_reason, refusal
 
 _OPERATOR_WITHIN = timedelta(seconds=20)
@@ -53,13 +54,17 @@ def failed_applications(observed: Observed) -> Iterator[Finding]:
 
 
 def _failed(application: Application, serving: Serving, observed: Observed) -> Finding:
-    service = observed.service
+    name, cluster = application.name, serving.cluster
     said = [d.message for d in application.deployments if d.status == "DEPLOY_FAILED" and d.message]
-    cause = f"application {application.name}: {last_line(said[0] if said else application.message)}"
-    advice = "correct import_path, args or code; then update-config, or upgrade to a new image"
-    if service and service.active.cluster and serving.cluster == service.pending.cluster:
-        advice = f"{service.active.cluster} still serves: rollback, or {advice}"
-    return Finding("deploy-failed", application.name, cause, advice, True)
+    cause = f"application {name}: {last_line(said[0] if said else application.message)}"
+    if cluster == observed.replaced:
+        about, advice = f"{name} of {cluster}", f"wait for {observed.current[0]}, which replaces it"
+        return Finding("deploy-failed", about, f"{cause} (in {cluster})", advice, cluster=cluster)
+    config, upgrade = ours(observed, "update-config FILE"), ours(observed, "upgrade --image IMAGE")
+    advice = f"correct import_path, args or code; then {config}, or {upgrade}"
+    if observed.replaced:
+        advice = f"{observed.replaced} still serves: {ours(observed, 'rollback')}, or {advice}"
+    return Finding("deploy-failed", name, cause, advice, True, cluster=cluster)
 
 
 def no_operator(observed: Observed) -> Iterator[Finding]:
@@ -76,10 +81,30 @@ def no_operator(observed: Observed) -> Iterator[Finding]:
 def not_created(observed: Observed) -> Iterator[Finding]:
     """The API server refuses pods: a quota, a policy, an admission webhook."""
     for event in latest(observed, _NOT_CREATED | _CREATED):
-        if event.reason in _NOT_CREATED:
+        if event.reason in _NOT_CREATED and _counts(event, observed):
             cause = f"no pod for {event.name}: {refusal(event.message)}"
-            advice = "look at the namespace's quotas, pod security level and webhooks"
-            yield Finding("not-created", event.name, cause, advice)
+            advice = _creation_advice(event.message, observed)
+            cluster = event.name if event.kind == "RayCluster" else ""
+            yield Finding("not-created", event.name, cause, advice, cluster=cluster)
+
+
+def _counts(event: Event, observed: Observed) -> bool:
+    return event.kind != "RayCluster" or event.name in observed.current
+
+
+def _creation_advice(message: str, observed: Observed) -> str:
+    if "exceeded quota" in message or "must specify" in message:
+        look = kubectl(observed, "describe resourcequota")
+        return f"raise the namespace's quota, or ask for less; what is used: {look}"
+    if "violates PodSecurity" in message:
+        look = "kubectl get namespace --show-labels"
+        return f"mend the pod's securityContext, or the namespace's pod security level: {look}"
+    if "admission webhook" in message:
+        return "ask whoever runs that admission webhook, or change what it refuses"
+    if "minimum" in message or "maximum" in message:
+        look = kubectl(observed, "describe limitrange")
+        return f"change the requests or the namespace's limits: {look}"
+    return "look at the namespace's quotas, pod security level and webhooks"
 
 
 def heads(observed: Observed) -> Iterator[Finding]:
@@ -90,8 +115,10 @@ def heads(observed: Observed) -> Iterator[Finding]:
     of_active = [p for p in observed.pods if p.cluster == service.active.cluster]
     if of_active and not any(p.role == HEAD and p.is_ready for p in of_active):
         cause = f"the head of {service.active.cluster} is not ready: nothing scales meanwhile"
-        advice = "wait: it comes back, workers serve on; else read its log: logs head"
-        yield Finding("head", service.active.cluster, cause, advice)
+        log = ours(observed, "logs head")
+        advice = f"wait: it comes back, workers serve on; else read its log: {log}"
+        cluster = service.active.cluster
+        yield Finding("head", cluster, cause, advice, cluster=cluster)
 
 
 def refused_configs(observed: Observed) -> Iterator[Finding]:
@@ -112,7 +139,9 @@ def deployments(observed: Observed) -> Iterator[Finding]:
             for each in application.deployments:
                 if each.message and each.status not in ("HEALTHY", "DEPLOY_FAILED"):
                     cause = f"deployment {each.name} {each.status}: {_said(each.message)}"
-                    yield Finding("deployment", each.name, cause, _REPLICAS)
+                    yield Finding(
+                        "deployment", each.name, cause, _REPLICAS, cluster=serving.cluster
+                    )
 
 
 def _said(message: str) -> str:

@@ -43,7 +43,7 @@ def has_pod(name: str) -> Callable[[Observed], bool]:
 
 
 def all_watch(server: ApiServer) -> Callable[[Observed], bool]:
-    return lambda _: server.watches == 4
+    return lambda _: server.watches == 6
 
 
 def test_it_follows_every_kind(views: Iterator[Observed], cluster: Cluster) -> None:

@@ -93,7 +93,7 @@ def _pods(view: Observed) -> Table:
         state = _pod_state(pod, view)
         if view.is_leaving(pod):
             state = f"[dim]of {pod.cluster}, which is on its way out:[/] {state}"
-        table.add_row(pod.name, pod.group, counted, str(pod.restarts), age, state)
+        table.add_row(pod.name, pod.group or pod.role, counted, str(pod.restarts), age, state)
     return table
 
 

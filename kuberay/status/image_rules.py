@@ -28,11 +28,11 @@ _REMEDIES = (
         "check the image's name, and whether nodes reach that registry (DNS, proxy, certificate)",
     ),
     (
-        r"toomanyrequests|429|rate limit",
+        r"toomanyrequests|\b429\b|rate limit",
         "wait, or name a Secret with an account of the registry in imagePullSecrets",
     ),
     (
-        r"unauthorized|denied|forbidden|authentication|401|403",
+        r"unauthorized|denied|forbidden|authentication|\b40[13]\b",
         "check the image's name; if it is right, name a Secret with access to the registry in "
         "imagePullSecrets",
     ),
@@ -91,7 +91,7 @@ def _failed_before(pod: Pod, image: str, failed: list[Event], observed: Observed
 
 def _message(pod: Pod, container: Container, image: str, observed: Observed) -> str:
     """An older kubelet's ImagePullBackOff has no reason with it: then the last event's."""
-    if ": " in container.message.partition(image)[2] or container.reason == "ErrImagePull":
+    if container.reason != "ImagePullBackOff" or "ErrImagePull" in container.message:
         return container.message
     said = [e for e in about(observed, pod) if e.reason == "Failed" and image in e.message]
     return said[-1].message if said else container.message

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from kuberay.status.advice import kubectl, nodes, ours
 from kuberay.status.events import about
 from kuberay.status.finding import Finding
-from kuberay.status.observed import Observed, Pod
+from kuberay.status.observed import WORKER, Observed, Pod
 from kuberay.status.sentences import first_sentence, one_line, scheduler_reason
 
 _TAINT_MANAGER, _GONE = "DeletionByTaintManager", "DeletionByPodGC"
@@ -111,9 +111,19 @@ def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
             f"add a GPU node, or take the change back: {ours(observed, 'rollback')}",
             False,
         )
-    ready = sum(each.is_ready for each in observed.pods if each.group == pod.group)
-    fewer = ours(observed, f"scale --min {min(1, ready)} --max {ready}") if ready else ""
-    return _ADD_GPU + (f"; else be content with {ready}: {fewer}" if ready else ""), False
+    return f"{_ADD_GPU}{_content_with_fewer(pod, observed)}", False
+
+
+def _content_with_fewer(pod: Pod, observed: Observed) -> str:
+    """The command for as many replicas as have a GPU, where the pool has the usual name."""
+    of_group = [p for p in observed.pods if p.group == pod.group and p.role == WORKER]
+    ready = sum(each.is_ready and not each.is_deleting for each in of_group)
+    applications = observed.service.active.applications if observed.service else ()
+    names = {deployment.name for each in applications for deployment in each.deployments}
+    if not ready or "pool" not in names:
+        return ""
+    fewer = ours(observed, f"scale --min 1 --max {ready}")
+    return f"; else be content with {ready}: {fewer}"
 
 
 _AWAY = re.compile(r"node\.kubernetes\.io/(unreachable|not-ready)|network-unavailable")

@@ -29,9 +29,10 @@ def seen(*found: dict[str, Any], at: datetime = NOW) -> Observed:
     service = kinds.get("RayService", [ray_service(serving())])[0]
     clusters = kinds.get("RayCluster", [ray_cluster()])
     pods = kinds.get("Pod", [])
-    if not any(each["metadata"]["labels"]["ray.io/node-type"] == "head" for each in pods):
+    if not any(each["metadata"]["labels"].get("ray.io/node-type") == "head" for each in pods):
         pods = [*pods, pod("h", container("ray-head"), role="head", ready=True)]
-    return observe("llm", at, service, clusters, pods, kinds.get("Event", []))
+    events, jobs = kinds.get("Event", []), kinds.get("Job", [])
+    return observe("llm", at, service, clusters, pods, events, jobs)
 
 
 def diagnosis(*found: dict[str, Any], at: datetime = NOW) -> Diagnosis:

@@ -42,12 +42,16 @@ def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(dataclasses.asdict(found), default=str, indent=2))
     else:
-        Console().print(table.render(name, found))
+        console = Console()
+        # The terminal breaks long lines: a command then still is one line to whoever copies it.
+        console.print(table.summary(name, found), soft_wrap=True)
+        console.print(table.details(found))
 
 
 def _absent(name: str, view: Observed, namespace: str) -> NotFound:
     left = [each for each in view.pods if each.is_ray]
-    rest = f"; of it there are still {leftovers.sentence(left, view.at)}" if left else ""
+    rest = "".join(f"; RayCluster {each.name} still cleans up" for each in view.clusters)
+    rest += f"; of it there are still {leftovers.sentence(left, view.at)}" if left else ""
     return NotFound(f"there is no RayService {name} in namespace {namespace}{rest}", 404)
 
 

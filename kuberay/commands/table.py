@@ -24,8 +24,18 @@ _EVENTS = 6
 
 
 def render(name: str, status: Status) -> RenderableType:
+    return Group(summary(name, status), details(status))
+
+
+def summary(name: str, status: Status) -> RenderableType:
+    """The state, what is wrong and what to do."""
+    return Group(_headline(name, status), *_findings(status))
+
+
+def details(status: Status) -> RenderableType:
+    """Applications, pods and events."""
     view = status.view
-    parts: list[RenderableType] = [_headline(name, status), *_findings(status)]
+    parts: list[RenderableType] = []
     if view.service:
         parts.append(_applications(view.service))
     if view.pods:

@@ -125,6 +125,8 @@ def _create(kind: str, name: str, key: str, observed: Observed) -> str:
 def _volume_advice(reason: str, message: str, pod: Pod, observed: Observed) -> str:
     if missing := _MISSING.search(message):
         return f"check the volume; {_create(missing[1], missing[2], 'KEY', observed)}"
+    if "non-existent" in message and "key" in message:
+        return "add the key to the Secret or ConfigMap, or correct `items` of the volume"
     if "Multi-Attach" in message:
         return "wait until the other pod has let go of the volume, or take one that many may mount"
     if reason == "FailedCreatePodSandBox":

@@ -73,7 +73,9 @@ def preparing(pod: Pod, observed: Observed) -> Iterator[Finding]:
         if failures:
             times = "once" if len(failures) == 1 else f"{len(failures)} times"
             cause += f" and has failed {times}: {failures[-1]}"
-            advice = f"{_remedy(container, failures[-1]) or 'read its log'}; {advice}"
+            remedy = _remedy(container, failures[-1])
+            log = log_of(observed, pod, container)
+            advice = f"{remedy}; its log: {log}" if remedy else f"read its log: {log}"
         about_it = f"{pod.name}/{container.name}"
         yield Finding("preparing", about_it, cause, advice, on_its_way=not failures)
 

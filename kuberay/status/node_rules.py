@@ -152,6 +152,10 @@ _ROOM = (
         re.compile("affinity|selector"),
         "add a node with the labels that the group selects, or correct nodeSelector",
     ),
+    (
+        re.compile("scheduling gates"),
+        "wait for whoever has set the gate (a queue such as Kueue): kubectl get workloads",
+    ),
     (re.compile("Too many pods"), "the nodes hold as many pods as they may: add a node"),
 )
 

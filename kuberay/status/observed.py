@@ -55,7 +55,7 @@ class Serving:
 @dataclass(frozen=True)
 class RayService:
     """`changed_at` is when its spec was last changed, as far as its managed fields tell; `part_of`
-    is the label that its companions (Redis, Jobs) share."""
+    is the label that its companions (Redis, Jobs) share, `redis` the host of its Redis."""
 
     name: str
     namespace: str
@@ -71,6 +71,7 @@ class RayService:
     pending: Serving
     endpoints: int
     part_of: str
+    redis: str
 
     def condition(self, kind: str) -> Condition | None:
         return next((each for each in self.conditions if each.type == kind), None)

@@ -47,6 +47,7 @@ def observe(
     part_of = seen.part_of if seen else name
     own_jobs = tuple(_job(each) for each in jobs if labels(each).get(PART_OF) == part_of)
     found = read_pods(name, names, pods, part_of, {each.name for each in own_jobs})
+    subjects = _Subjects(name, names, found, own_jobs, seen.redis if seen else "")
     view = Observed(
         name=name,
         namespace=seen.namespace if seen else "",
@@ -54,7 +55,7 @@ def observe(
         service=seen,
         clusters=tuple(_cluster(each) for each in own_clusters),
         pods=(),
-        events=tuple(_events(events, _Subjects(name, names, found, own_jobs), seen)),
+        events=tuple(_events(events, subjects, seen)),
         jobs=own_jobs,
     )
     return replace(view, pods=tuple(sorted(found, key=partial(_place, view))))
@@ -70,18 +71,22 @@ def _place(view: Observed, pod: Pod) -> tuple[int, str, str, str]:
 class _Subjects:
     """What events may be about."""
 
-    def __init__(self, name: str, clusters: set[str], pods: list[Pod], jobs: Iterable[Job]) -> None:
+    def __init__(
+        self, name: str, clusters: set[str], pods: list[Pod], jobs: Iterable[Job], redis: str
+    ) -> None:
         self._names = {("RayService", name)} | {("RayCluster", each) for each in clusters}
         self._names |= {("Pod", pod.name) for pod in pods} | {("Job", job.name) for job in jobs}
         claims = {claim for pod in pods for claim in pod.claims}
         self._names |= {("PersistentVolumeClaim", each) for each in claims}
         self._clusters = tuple(f"{each}-" for each in clusters)
+        self._redis = f"{redis}-" if redis else ""
 
     def __contains__(self, subject: tuple[str, str]) -> bool:
         """Pods that have been replaced too: what became of them stands only in their events."""
         kind, name = subject
         was_ours = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
-        return subject in self._names or was_ours
+        is_redis = kind in ("ReplicaSet", "StatefulSet") and bool(self._redis)
+        return subject in self._names or was_ours or (is_redis and name.startswith(self._redis))
 
 
 def _events(
@@ -135,8 +140,16 @@ def _service(found: Object) -> RayService:
         active=_serving(status.get("activeServiceStatus") or {}),
         pending=_serving(status.get("pendingServiceStatus") or {}),
         endpoints=status.get("numServeEndpoints", 0),
+        redis=_redis(found),
         part_of=labels(found).get(PART_OF) or metadata["name"],
     )
+
+
+def _redis(found: Object) -> str:
+    """`llm-redis` of `redis://llm-redis.ns:6379`."""
+    cluster = (found.get("spec") or {}).get("rayClusterConfig") or {}
+    address = (cluster.get("gcsFaultToleranceOptions") or {}).get("redisAddress") or ""
+    return re.split("[.:]", str(address).rpartition("//")[2])[0]
 
 
 def _changed(metadata: Object) -> datetime:

@@ -6,7 +6,7 @@ A rule looks at one kind of trouble and names it, or says nothing.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.status.advice import kubectl, ours
+from kuberay.status.advice import deploy, kubectl, ours
 from kuberay.status.events import latest
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, Application, Event, Observed, Serving
@@ -14,8 +14,14 @@ from kuberay.status.sentences import brief, last_line, one_line, pull_reason, re
 
 _OPERATOR_WITHIN = timedelta(seconds=20)
 _HEAD_STARTS = timedelta(seconds=15)
-_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster"}
-_NOT_CREATED = {"FailedToCreateHeadPod", "FailedToCreateWorkerPod", "FailedToCreateRayCluster"}
+# Of the operator, and of Kubernetes' own controllers (Redis, Jobs).
+_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster", "SuccessfulCreate"}
+_NOT_CREATED = {
+    "FailedToCreateHeadPod",
+    "FailedToCreateWorkerPod",
+    "FailedToCreateRayCluster",
+    "FailedCreate",
+}
 _REPLICAS = "wait for a worker with free resources; else compare what replicas ask with the groups"
 
 
@@ -93,6 +99,8 @@ def _counts(event: Event, observed: Observed) -> bool:
 
 
 def _creation_advice(message: str, observed: Observed) -> str:
+    if "serviceaccount" in message:
+        return f"wait: its ServiceAccount comes with the same manifest; else {deploy(observed)}"
     if "exceeded quota" in message or "must specify" in message:
         look = kubectl(observed, "describe resourcequota")
         return f"raise the namespace's quota, or ask for less; what is used: {look}"

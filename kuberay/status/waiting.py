@@ -80,4 +80,4 @@ class Wait:
 
 
 def _told(finding: Finding) -> str:
-    return f"{finding.cause} ({finding.advice})"
+    return f"{finding.cause} → {finding.advice}"

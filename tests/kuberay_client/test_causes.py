@@ -14,9 +14,11 @@ from tests.kuberay_client.objects import (
     deleting,
     disrupted,
     event,
+    job,
     pod,
     pulling,
     ray_cluster,
+    ray_service,
     unscheduled,
 )
 from tests.kuberay_client.test_rules import diagnosis, seen
@@ -200,8 +202,8 @@ def test_a_model_whose_pull_has_failed_before(line: str, advice: str) -> None:
     assert found.cause == (
         f"pod w1: init container pull has been running for 60 s and has failed 3 times: {line}"
     )
-    assert found.advice.startswith(("correct", "the models need", "let the pod reach"))
     assert advice in found.advice
+    assert found.advice.endswith("its log: python -m kuberay -n default logs workers -c pull llm")
     assert not found.findings[0].on_its_way
 
 
@@ -354,6 +356,7 @@ ROOM = [
         'persistentvolumeclaim "llm-models" not found',
         "deploy the manifest of the claim",
     ),
+    ("Scheduling is blocked due to non-empty scheduling gates", "such as Kueue"),
 ]
 
 
@@ -404,3 +407,28 @@ def test_a_pod_that_is_refused(message: str, advice: str) -> None:
         "FailedToCreateWorkerPod", f"Failed to create worker Pod: {message}", "RayCluster/llm-a"
     )
     assert advice in diagnosis(refused).advice
+
+
+def test_redis_that_is_refused() -> None:
+    """Its ReplicaSet and its Job are refused by Kubernetes' own controllers, until they are not."""
+    service = ray_service({"observedGeneration": 2})
+    service["spec"]["rayClusterConfig"] = {
+        "gcsFaultToleranceOptions": {"redisAddress": "redis://llm-redis.default:6379"}
+    }
+    quota = event(
+        "FailedCreate",
+        'Error creating: pods "llm-redis-5d-x" is forbidden: exceeded quota: small, requested: x=1',
+        "ReplicaSet/llm-redis-5d",
+    )
+    account = event(
+        "FailedCreate",
+        'Error creating: pods "p" is forbidden: error looking up service account default/p: '
+        'serviceaccount "p" not found',
+        "Job/llm-redis-password",
+    )
+    found = diagnosis(service, quota)
+    assert found.cause == "no pod for llm-redis-5d: exceeded quota: small, requested: x=1"
+    assert "kubectl -n default describe resourcequota" in found.advice
+    assert "its ServiceAccount comes with" in diagnosis(service, job(), account).advice
+    made = event("SuccessfulCreate", "Created pod", "Job/llm-redis-password", type="Normal")
+    assert diagnosis(service, job(), account, made).findings == ()

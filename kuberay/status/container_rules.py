@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 from kuberay.status.advice import log_of, more_memory, what
 from kuberay.status.events import about
@@ -12,6 +13,7 @@ from kuberay.status.sentences import exit_words, last_line
 _PULLER = "pull"
 # Runs in every worker until the head answers; the head has rules of its own.
 _OPERATORS = "wait-gcs-ready"
+_REACHES_HEAD = timedelta(seconds=60)
 _BACK_OFF = re.compile(r"back-off (\w+) restarting")
 # What the puller's errors have in it, and what helps; the first that fits.
 _REMEDIES = (
@@ -78,6 +80,20 @@ def preparing(pod: Pod, observed: Observed) -> Iterator[Finding]:
             advice = f"{remedy}; its log: {log}" if remedy else f"read its log: {log}"
         about_it = f"{pod.name}/{container.name}"
         yield Finding("preparing", about_it, cause, advice, on_its_way=not failures)
+
+
+def waiting_for_head(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """The operator's own init container goes on although the head is there: it can't reach it."""
+    heads = [p for p in observed.pods if p.cluster == pod.cluster and p.role == HEAD and p.is_ready]
+    for container in pod.containers:
+        passed = observed.at - (container.started_at or observed.at)
+        is_waiting = container.name == _OPERATORS and container.state == "running"
+        if heads and is_waiting and passed > _REACHES_HEAD:
+            seconds = int(passed.total_seconds())
+            cause = f"pod {pod.name}: does not reach the head {heads[0].name}, for {seconds} s now"
+            log = log_of(observed, pod, container)
+            advice = f"look at the network policies and at DNS; its log: {log}"
+            yield Finding("no-head", pod.name, cause, advice)
 
 
 def _remedy(container: Container, message: str) -> str:

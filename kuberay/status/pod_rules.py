@@ -77,6 +77,7 @@ _LIVING: tuple[Rule, ...] = (
     config_rules.volumes,
     image_rules.pulling,
     container_rules.preparing,
+    container_rules.waiting_for_head,
     container_rules.starting_probes,
 )
 
@@ -114,7 +115,7 @@ def replaced_pods(observed: Observed) -> Iterator[Finding]:
     for event in latest(observed, {"DeletedWorkerPod", "DeletedHeadPod"}):
         name = event.message.partition(";")[0].rpartition("/")[2]
         is_recent = observed.at - event.at < _REMEMBERED
-        if not is_recent or event.name not in observed.current:
+        if not is_recent:
             continue
         role = HEAD if event.reason == "DeletedHeadPod" else WORKER
         if found := _gone(name, role, event.message, name in present, observed):

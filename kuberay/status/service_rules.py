@@ -3,13 +3,14 @@
 A rule looks at one kind of trouble and names it, or says nothing.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
 from kuberay.status.advice import deploy, kubectl, ours
-from kuberay.status.events import latest
+from kuberay.status.events import cluster_of, latest
 from kuberay.status.finding import Finding
-from kuberay.status.observed import HEAD, Application, Event, Observed, Serving
+from kuberay.status.observed import HEAD, Application, Observed, Serving
 from kuberay.status.sentences import brief, last_line, one_line, pull_reason, refusal
 
 _OPERATOR_WITHIN = timedelta(seconds=20)
@@ -68,6 +69,10 @@ def _failed(application: Application, serving: Serving, observed: Observed) -> F
         return Finding("deploy-failed", about, f"{cause} (in {cluster})", advice, cluster=cluster)
     config, upgrade = ours(observed, "update-config FILE"), ours(observed, "upgrade --image IMAGE")
     advice = f"correct import_path, args or code; then {config}, or {upgrade}"
+    if re.search("ModuleNotFoundError|ImportError|has no attribute", cause):
+        advice = f"correct import_path; then {config}; or take an image that has it: {upgrade}"
+    elif "validation error" in cause:
+        advice = f"correct args in serveConfigV2; then {config}"
     if observed.replaced:
         advice = f"{observed.replaced} still serves: {ours(observed, 'rollback')}, or {advice}"
     return Finding("deploy-failed", name, cause, advice, True, cluster=cluster)
@@ -87,15 +92,10 @@ def no_operator(observed: Observed) -> Iterator[Finding]:
 def not_created(observed: Observed) -> Iterator[Finding]:
     """The API server refuses pods: a quota, a policy, an admission webhook."""
     for event in latest(observed, _NOT_CREATED | _CREATED):
-        if event.reason in _NOT_CREATED and _counts(event, observed):
+        if event.reason in _NOT_CREATED:
             cause = f"no pod for {event.name}: {refusal(event.message)}"
             advice = _creation_advice(event.message, observed)
-            cluster = event.name if event.kind == "RayCluster" else ""
-            yield Finding("not-created", event.name, cause, advice, cluster=cluster)
-
-
-def _counts(event: Event, observed: Observed) -> bool:
-    return event.kind != "RayCluster" or event.name in observed.current
+            yield Finding("not-created", event.name, cause, advice, cluster=cluster_of(event))
 
 
 def _creation_advice(message: str, observed: Observed) -> str:
@@ -136,7 +136,8 @@ def refused_configs(observed: Observed) -> Iterator[Finding]:
         if event.is_warning and observed.at - event.at > _HEAD_STARTS:
             cause = f"the Serve config is not accepted: {pull_reason(event.message)}"
             advice = "if that stays, correct serveConfigV2, or let the operator reach port 8265"
-            yield Finding("config-refused", event.name, cause, advice)
+            cluster = cluster_of(event)
+            yield Finding("config-refused", event.name, cause, advice, cluster=cluster)
 
 
 def deployments(observed: Observed) -> Iterator[Finding]:

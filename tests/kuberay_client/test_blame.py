@@ -76,6 +76,28 @@ def test_events_of_a_cluster_on_its_way_out_do_not_matter() -> None:
     assert diagnose(view).findings == ()
 
 
+def test_a_serve_config_that_the_old_cluster_refuses() -> None:
+    """The operator's events about the service name the cluster: each counts for its own."""
+    refusal = (
+        "Failed to update serve applications to the RayCluster default/{}: err: 400 Bad Request: no"
+    )
+    old, new = (
+        event("FailedToUpdateServeApplications", refusal.format(name), "RayService/llm")
+        for name in ("llm-0", "llm-b")
+    )
+    accepted = event(
+        "UpdatedServeApplications",
+        "Updated serve applications to the RayCluster default/llm-a",
+        "RayService/llm",
+        type="Normal",
+    )
+    assert diagnose(upgrade(old)).findings == ()
+    assert notable(upgrade(old)) == []
+    found = diagnose(upgrade(new, accepted))
+    assert found.cause == "the Serve config is not accepted: 400 Bad Request: no"
+    assert len(notable(upgrade(new, accepted))) == 1
+
+
 def test_the_awaited_cluster_comes_first() -> None:
     """In an upgrade the new cluster's hindrance is the cause; the old one's comes after it."""
     view = upgrade(

@@ -2,6 +2,7 @@
 documentation of its API has them."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from tests.kuberay_client.objects import (
     pulling,
     ray_cluster,
     ray_service,
+    serving,
     unscheduled,
 )
-from tests.kuberay_client.test_rules import diagnosis, seen
+from tests.kuberay_client.test_rules import NOW, diagnosis, seen
 
 Object = dict[str, Any]
 
@@ -432,3 +434,50 @@ def test_redis_that_is_refused() -> None:
     assert "its ServiceAccount comes with" in diagnosis(service, job(), account).advice
     made = event("SuccessfulCreate", "Created pod", "Job/llm-redis-password", type="Normal")
     assert diagnosis(service, job(), account, made).findings == ()
+
+
+VALIDATION = """Deploying app 'llm' failed with exception:
+Traceback (most recent call last):
+  File "/home/ray/serve_app/__init__.py", line 9, in app
+pydantic_core._pydantic_core.ValidationError: 2 validation errors for Settings
+topology
+  Input should be 'direct' or 'gateway' [type=literal_error, input_value='x', input_type=str]
+    For further information visit https://errors.pydantic.dev/2.12/v/literal_error
+nonsense
+  Extra inputs are not permitted [type=extra_forbidden, input_value=1, input_type=int]
+    For further information visit https://errors.pydantic.dev/2.12/v/extra_forbidden
+"""
+SERVE_CONFIGS = [
+    (
+        VALIDATION,
+        "2 validation errors for Settings: topology: Input should be 'direct' or 'gateway'",
+        "correct args in serveConfigV2; then python -m kuberay -n default update-config FILE llm",
+    ),
+    (
+        "Traceback\nModuleNotFoundError: No module named 'serve_ap'",
+        "ModuleNotFoundError: No module named 'serve_ap'",
+        "correct import_path; then python -m kuberay -n default update-config FILE llm",
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "cause", "advice"), SERVE_CONFIGS)
+def test_a_serve_config_that_does_not_build(message: str, cause: str, advice: str) -> None:
+    """The exception, or the first setting that is wrong, with the command that sends another."""
+    failed = serving({"status": "DEPLOY_FAILED", "message": message})
+    found = diagnosis(ray_service(failed))
+    assert found.is_fatal
+    assert found.cause == f"application llm: {cause}"
+    assert found.advice.startswith(advice)
+
+
+def test_a_worker_that_does_not_reach_its_head() -> None:
+    """The operator's init container goes on for ever; it is no trouble while the head starts."""
+    waits = container("wait-gcs-ready", sidecar=True, ready=False, startedAt=BORN)
+    worker = pod("w1", container("ollama", sidecar=True), waits, container(state="waiting"))
+    late = NOW + timedelta(seconds=30)
+    found = diagnosis(worker, at=late)
+    assert found.cause == "pod w1: does not reach the head h, for 90 s now"
+    assert "logs workers -c wait-gcs-ready llm" in found.advice
+    starting = pod("h", container("ray-head", ready=False), role="head")
+    assert not [e for e in diagnosis(worker, starting, at=late).findings if e.about == "w1"]

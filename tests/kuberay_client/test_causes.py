@@ -449,6 +449,11 @@ nonsense
 """
 SERVE_CONFIGS = [
     (
+        "1 validation error for Settings\n  Value error, no model [type=value_error]\n    For",
+        "1 validation error for Settings: Value error, no model",
+        "correct args",
+    ),
+    (
         VALIDATION,
         "2 validation errors for Settings: topology: Input should be 'direct' or 'gateway'",
         "correct args in serveConfigV2; then python -m kuberay -n default update-config FILE llm",

@@ -5,17 +5,13 @@ A rule looks at one kind of trouble of one pod and names it, or says nothing.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
 
 from kuberay.status import config_rules, container_rules, image_rules, node_rules
-from kuberay.status.advice import kubectl, log_of, more_memory, ours
-from kuberay.status.events import latest
+from kuberay.status.advice import kubectl, log_of, more_memory
 from kuberay.status.finding import Finding
 from kuberay.status.observed import CLEANUP, HEAD, PASSWORD, REDIS, WORKER, Observed, Pod
+from kuberay.status.replaced_rules import replaced_pods
 from kuberay.status.sentences import exit_words, first_sentence, last_line
-
-_REMEMBERED = timedelta(minutes=2)
-_MEMORY = "raise its memory limit (limits.memory of its Ray container)"
 
 # Without its Secret Redis can't start, without Redis the head, without the head no worker.
 _ROLES = (PASSWORD, REDIS, HEAD, WORKER, CLEANUP)
@@ -81,18 +77,20 @@ _LIVING: tuple[Rule, ...] = (
     container_rules.starting_probes,
 )
 
+# A worker that is lost explains why its successor has no node yet.
+_REPLACED_RANK = (_ROLES.index(WORKER), (*_DYING, *_LIVING).index(node_rules.unscheduled) - 0.5)
+
 
 def of_pods(observed: Observed) -> list[Finding]:
     """What is wrong with pods: first what nobody mends, then what is on its way; in each the
     causes before their consequences. Pods of clusters on their way out have no say."""
-    ranked = [
+    ranked: list[tuple[tuple[int, float], Finding]] = [
         ((_ROLES.index(pod.role), rank), replace(finding, cluster=pod.cluster))
         for pod in observed.pods
         if pod.role in _ROLES and (pod.role == CLEANUP or not observed.is_leaving(pod))
         for rank, finding in _explained(pod, observed)
     ]
-    last = (len(_ROLES), 0)
-    ranked += [(last, each) for each in replaced_pods(observed)]
+    ranked += [(_REPLACED_RANK, each) for each in replaced_pods(observed)]
     return [each for _, each in sorted(ranked, key=lambda r: (r[1].on_its_way, r[0]))]
 
 
@@ -103,47 +101,3 @@ def _explained(pod: Pod, observed: Observed) -> Iterator[tuple[int, Finding]]:
         if found := list(rule(pod, observed)):
             yield from ((rank, each) for each in found)
             return
-
-
-def replaced_pods(observed: Observed) -> Iterator[Finding]:
-    """A pod that has gone: while its successor starts, events alone tell why."""
-    of_current = [p for p in observed.pods if p.cluster in observed.current]
-    whole = all(c.ready >= c.desired for c in observed.clusters if c.name in observed.current)
-    if whole and all(pod.is_ready for pod in of_current):
-        return
-    present = {pod.name for pod in observed.pods}
-    for event in latest(observed, {"DeletedWorkerPod", "DeletedHeadPod"}):
-        name = event.message.partition(";")[0].rpartition("/")[2]
-        is_recent = observed.at - event.at < _REMEMBERED
-        if not is_recent:
-            continue
-        role = HEAD if event.reason == "DeletedHeadPod" else WORKER
-        if found := _gone(name, role, event.message, name in present, observed):
-            yield replace(found, cluster=event.name)
-
-
-def _gone(
-    name: str, role: str, message: str, is_present: bool, observed: Observed
-) -> Finding | None:
-    told = [e for e in observed.events if e.kind == "Pod" and e.name == name]
-    _, died, how = message.partition("ContainerStateTerminated{")
-    if why := next((e for e in told if e.reason in ("Evicted", "Preempted")), None):
-        cause = f"{role} {name} is lost: {why.reason}: {first_sentence(why.message)}"
-        advice = node_rules.eviction_advice(why.message)
-        if why.reason == "Preempted":
-            advice = "set priorityClassName in its pod template, or add a node"
-        return Finding("lost", name, cause, f"{advice}; wait: the operator replaces it")
-    if died:
-        fields = dict(part.partition(":")[::2] for part in how.split(","))
-        code, reason = int(fields.get("ExitCode") or 0), fields.get("Reason", "")
-        cause = f"{role} {name} is lost: its Ray container ended ({exit_words(code, reason)})"
-        which = "head" if role == HEAD else "workers"
-        advice = f"{_REPLACED}: {ours(observed, f'logs {which}')}"
-        return Finding("lost", name, cause, _MEMORY if reason == "OOMKilled" else advice)
-    if "Pod status: Failed" in message and not is_present:
-        cause = f"{role} {name} failed before Ray started: an init container, or its node"
-        which = "head" if role == HEAD else "workers"
-        log = ours(observed, f"logs {which} -c pull")
-        advice = f"wait for its successor and read there: {log}"
-        return Finding("lost", name, cause, advice)
-    return None

@@ -309,6 +309,17 @@ def test_a_node_that_is_back() -> None:
     assert "sidecar ollama ended" in diagnosis(crashed, late).cause
 
 
+def test_a_worker_that_is_gone_with_its_node() -> None:
+    """Once Kubernetes has given it up, its successor waits for a GPU: the node is the cause."""
+    lost = event("TaintManagerEviction", "Marking for deletion Pod default/x", "Pod/llm-a-gpu-w1")
+    full = unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    next_one = pod("llm-a-gpu-w2", phase="Pending", conditions=[full])
+    found = diagnosis(ray_cluster(ready=0), lost, next_one)
+    assert [each.kind for each in found.findings] == ["lost", "unscheduled"]
+    assert found.cause.startswith("worker llm-a-gpu-w1 is lost with its node (TaintManagerEvict")
+    assert "kubectl get nodes" in found.advice
+
+
 def test_a_node_that_is_gone() -> None:
     """The pod garbage collector says so."""
     gone = disrupted("DeletionByPodGC", "PodGC: node no longer exists")

@@ -38,6 +38,7 @@ RAY_CLUSTERS = Kind("ray.io/v1", "rayclusters")
 PODS = Kind("v1", "pods")
 EVENTS = Kind("v1", "events")
 SECRETS = Kind("v1", "secrets")
+JOBS = Kind("batch/v1", "jobs")
 
 
 @dataclass(frozen=True)

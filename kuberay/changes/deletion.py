@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
 from kuberay.changes.manifests import Object, is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
-from kuberay.status.watching import clusters_of
+from kuberay.status import leftovers
+from kuberay.status.observed import Pod
+from kuberay.status.watching import clusters_of, pods_left
 
 # What others may live in, what holds the definitions of others, and data (models, Redis's state),
 # which no manifest brings back, are never ours to delete.
@@ -69,23 +72,78 @@ def delete(
     on_progress: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
+    wait_for_pods: bool = True,
 ) -> None:
-    """Raises WaitTimeout where the clusters are not gone in time: the rest then stays.
+    """Until the last pod has ended, or else with a word on those that have not.
 
-    A rehearsal has nothing to wait for: None.
+    Raises WaitTimeout where the clusters are not gone in time (the rest then stays), or the pods
+    are not. A rehearsal has nothing to wait for: None.
     """
+    wait = _Wait(clock, pause, on_progress, timeout_s or 0.0)
+    clusters = set(_clusters(objects, deletion.name))
     if deletion.service:
         _delete(objects, deletion.service, on_progress)
-    until, said = clock() + (timeout_s or 0), ""
-    while timeout_s is not None and (left := ", ".join(_clusters(objects, deletion.name))):
-        if clock() >= until:
-            raise WaitTimeout(f"{left} still there after {timeout_s:g} s: the rest stays")
-        if left != said:
-            on_progress(f"waiting for {left} to clean up in Redis and go")
-        said = left
-        pause(_POLL_S)
+    if timeout_s is not None:
+        wait.for_clusters(objects, deletion.name, clusters)
     for each in deletion.after:
         _delete(objects, each, on_progress)
+    if timeout_s is not None:
+        wait.for_pods(objects, deletion.name, clusters, wait_for_pods)
+
+
+class _Wait:
+    """Looks once a second, says what has changed, and ends with the time-out."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+        on_progress: Callable[[str], None],
+        timeout_s: float,
+    ) -> None:
+        self._clock = clock
+        self._pause = pause
+        self._on_progress = on_progress
+        self._timeout_s = timeout_s
+        self._until = clock() + timeout_s
+        self._said = ""
+
+    def for_clusters(self, objects: Objects, name: str, known: set[str]) -> None:
+        """Adds those that it meets to `known`."""
+        while found := _clusters(objects, name):
+            left = ", ".join(found)
+            known.update(found)
+            self._check(f"{left} still there after {self._timeout_s:g} s: the rest stays")
+            self._say(left, f"waiting for {left} to clean up in Redis and go")
+            self._pause(_POLL_S)
+
+    def for_pods(self, objects: Objects, name: str, clusters: set[str], until_gone: bool) -> None:
+        """A worker ends when its answers have, and holds its GPU until then."""
+        while pods := pods_left(objects, name, clusters):
+            left = leftovers.sentence(pods, datetime.now(UTC))
+            if not until_gone:
+                self._on_progress(f"still ending: {left}")
+                return
+            self._check(
+                f"all is deleted, but after {self._timeout_s:g} s there are still {left}; they "
+                f"end by themselves: {_watch_pods(objects, pods)}"
+            )
+            self._say(",".join(each.name for each in pods), f"waiting for {left}")
+            self._pause(_POLL_S)
+
+    def _check(self, message: str) -> None:
+        if self._clock() >= self._until:
+            raise WaitTimeout(message)
+
+    def _say(self, what: str, line: str) -> None:
+        if what != self._said:
+            self._on_progress(line)
+        self._said = what
+
+
+def _watch_pods(objects: Objects, pods: list[Pod]) -> str:
+    clusters = ",".join(sorted({each.cluster for each in pods}))
+    return f"kubectl -n {objects.namespace} get pods -l 'ray.io/cluster in ({clusters})' -w"
 
 
 def _delete(objects: Objects, doomed: Doomed, on_progress: Callable[[str], None]) -> None:

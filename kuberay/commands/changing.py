@@ -154,26 +154,37 @@ def rollback(cluster: Cluster, name: str, sending: Sending, bounds: Limits | Non
 @click.command()
 @_manifests
 @timeout_option("10m")
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Until the pods have ended too, which hold their GPUs for minutes.",
+)
 @sending
 @click.pass_obj
-def delete(cluster: Cluster, source: str, timeout: float, sending: Sending) -> None:
+def delete(cluster: Cluster, source: str, timeout: float, wait: bool, sending: Sending) -> None:
     """Delete what the manifests name: the RayService, then, when its clusters are gone, the rest.
 
     With the rest goes the Secret of the Redis password. The namespace, Secrets of API keys and
-    PersistentVolumeClaims (models, Redis's state) stay, named in the manifests or not.
+    PersistentVolumeClaims (models, Redis's state) stay, named in the manifests or not. Ends when
+    the last pod has: a worker that answers somebody keeps its GPU until it is done.
+
+    \b
+    Exit codes: 0 all of it is gone (with --no-wait: deleted; it says which pods still end)
+                5 not gone within --timeout
     """
     objects = cluster.api(sending.dry_run).objects
     doomed = deletion.propose_deletion(objects, manifests.read(source))
     if not list(doomed):
         click.echo("there is nothing to delete")
-        return
     for each in doomed:
         click.echo(f"- {each}")
-    _ask("Delete these?", sending)
+    if list(doomed):
+        _ask("Delete these?", sending)
     if sending.dry_run:
         deletion.delete(objects, doomed, timeout_s=None)
     else:
-        deletion.delete(objects, doomed, timeout, click.echo)
+        deletion.delete(objects, doomed, timeout, click.echo, wait_for_pods=wait)
 
 
 def _change(

@@ -15,6 +15,8 @@ from kuberay.client import RayServiceApi, Status
 from kuberay.commands import table
 from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
+from kuberay.status import leftovers
+from kuberay.status.observed import Observed
 from kuberay.status.waiting import Limits
 
 # A cause that counts how long it has lasted is no new one each second.
@@ -36,11 +38,21 @@ def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
         return _watch(api, name)
     found = api.get_ray_service_status(name)
     if found.view.service is None:
-        raise NotFound(f"there is no RayService {name} in namespace {api.objects.namespace}", 404)
+        raise _absent(name, found.view, api.objects.namespace)
     if output == "json":
         click.echo(json.dumps(dataclasses.asdict(found), default=str, indent=2))
     else:
-        Console().print(table.render(name, found))
+        console = Console()
+        # The terminal breaks long lines: a command then still is one line to whoever copies it.
+        console.print(table.summary(name, found), soft_wrap=True)
+        console.print(table.details(found))
+
+
+def _absent(name: str, view: Observed, namespace: str) -> NotFound:
+    left = [each for each in view.pods if each.is_ray]
+    rest = "".join(f"; RayCluster {each.name} still cleans up" for each in view.clusters)
+    rest += f"; of it there are still {leftovers.sentence(left, view.at)}" if left else ""
+    return NotFound(f"there is no RayService {name} in namespace {namespace}{rest}", 404)
 
 
 def _watch(api: RayServiceApi, name: str) -> None:

@@ -24,8 +24,18 @@ _EVENTS = 6
 
 
 def render(name: str, status: Status) -> RenderableType:
+    return Group(summary(name, status), details(status))
+
+
+def summary(name: str, status: Status) -> RenderableType:
+    """The state, what is wrong and what to do."""
+    return Group(_headline(name, status), *_findings(status))
+
+
+def details(status: Status) -> RenderableType:
+    """Applications, pods and events."""
     view = status.view
-    parts: list[RenderableType] = [_headline(name, status), *_findings(status)]
+    parts: list[RenderableType] = []
     if view.service:
         parts.append(_applications(view.service))
     if view.pods:
@@ -76,8 +86,11 @@ def _status(status: str) -> str:
 
 def _sizes(view: Observed) -> Text:
     sizes = [
-        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.most})" for c in view.clusters
+        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.most})"
+        for c in view.clusters
+        if c.name in view.current
     ]
+    sizes += [f"{c.name} on its way out" for c in view.clusters if c.name not in view.current]
     return Text(", ".join(sizes), style="dim")
 
 
@@ -87,13 +100,18 @@ def _pods(view: Observed) -> Table:
         ready = sum(each.is_ready for each in pod.containers)
         counted = f"{ready}/{len(pod.containers)}" if pod.containers else "-"
         age = _age(pod.created_at, view.at)
-        table.add_row(pod.name, pod.group, counted, str(pod.restarts), age, _pod_state(pod))
+        state = _pod_state(pod, view)
+        if view.is_leaving(pod):
+            state = f"[dim]of {pod.cluster}, which is on its way out:[/] {state}"
+        table.add_row(pod.name, pod.group or pod.role, counted, str(pod.restarts), age, state)
     return table
 
 
-def _pod_state(pod: Pod) -> str:
+def _pod_state(pod: Pod, view: Observed) -> str:
     if pod.is_deleting:
-        return "[dim]terminating[/]"
+        return f"[dim]terminating{_hold(pod, view.at)}[/]"
+    if pod.phase == "Succeeded":
+        return "[dim]done[/]"
     if pod.is_ready:
         return "[green]ready[/]"
     if pod.unscheduled:
@@ -103,6 +121,13 @@ def _pod_state(pod: Pod) -> str:
     if waiting is None:
         return f"[yellow]{pod.phase.lower()}[/]"
     return f"[yellow]{waiting.name}: {escape(waiting.reason or waiting.state)}[/]"
+
+
+def _hold(pod: Pod, at: datetime) -> str:
+    """What a pod that ends still holds, and for how long at most."""
+    gpus = f", {pod.gpus} GPU{'s' if pod.gpus > 1 else ''}" if pod.gpus else ""
+    left = (pod.ends_by - at).total_seconds() if pod.ends_by else 0
+    return f"{gpus}, at most {left:.0f} s more" if left > 0 else gpus
 
 
 def _events(events: list[Event], at: datetime) -> Table:

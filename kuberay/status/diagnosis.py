@@ -4,28 +4,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kuberay.status import pod_rules, service_rules
+from kuberay.status import service_rules
 from kuberay.status.finding import Finding
 from kuberay.status.observed import Observed, RayService
+from kuberay.status.pod_rules import of_pods
 
-# In the order of causes: what a rule finds explains what those below it find.
-RULES: tuple[Callable[[Observed], Iterator[Finding]], ...] = (
+Rules = tuple[Callable[[Observed], Iterator[Finding]], ...]
+
+# In the order of causes, with the pods between: what one finds explains what later ones find.
+_CAUSES: Rules = (
     service_rules.invalid_spec,
     service_rules.suspended,
     service_rules.failed_applications,
     service_rules.no_operator,
     service_rules.not_created,
-    pod_rules.images,
-    pod_rules.configurations,
-    pod_rules.lost_pods,
-    pod_rules.failed_init,
-    pod_rules.restarting,
-    pod_rules.unscheduled,
-    pod_rules.pulling,
-    pod_rules.replaced_pods,
-    pod_rules.preparing,
-    pod_rules.starting_probes,
-    pod_rules.volumes,
+)
+_CONSEQUENCES: Rules = (
     service_rules.heads,
     service_rules.refused_configs,
     service_rules.deployments,
@@ -45,10 +39,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`findings` come with the cause before its consequences: the first one says it."""
+    """`findings` come with the cause before its consequences: the first one says it. In an
+    upgrade those of the new cluster come first, and they alone are `hindrances` to it."""
 
     state: State
     findings: tuple[Finding, ...]
+    hindrances: tuple[Finding, ...]
 
     @property
     def cause(self) -> str:
@@ -64,10 +60,22 @@ class Diagnosis:
 
 
 def diagnose(observed: Observed) -> Diagnosis:
+    found = [each for rule in _CAUSES for each in rule(observed)]
+    found += of_pods(observed)
+    found += [each for rule in _CONSEQUENCES for each in rule(observed)]
     # The first rule that finds something about an object explains it.
-    found = {(each.kind, each.about): each for rule in reversed(RULES) for each in rule(observed)}
-    findings = tuple(sorted(reversed(found.values()), key=lambda finding: not finding.is_fatal))
-    return Diagnosis(_state(observed, findings), findings)
+    unique = {(each.kind, each.about): each for each in reversed(found)}.values()
+    findings = sorted(
+        reversed(unique), key=lambda each: (not each.is_fatal, _is_aside(each, observed))
+    )
+    hindrances = tuple(each for each in findings if not _is_aside(each, observed))
+    return Diagnosis(_state(observed, tuple(findings)), tuple(findings), hindrances)
+
+
+def _is_aside(finding: Finding, observed: Observed) -> bool:
+    """Whether it is about another cluster than the one that the present spec waits for."""
+    awaited = observed.current[:1]
+    return bool(finding.cluster and awaited) and finding.cluster not in awaited
 
 
 def serves_as_specified(service: RayService) -> bool:

@@ -1,10 +1,14 @@
 """What a cluster says about one RayService, as values: everything that a diagnosis may look at."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 HEAD = "head"
 WORKER = "worker"
+CLEANUP = "redis-cleanup"  # the operator's Job that empties Redis after a cluster
+REDIS = "redis"
+PASSWORD = "redis-password"  # the Job that makes the Secret of Redis
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Serving:
 
 @dataclass(frozen=True)
 class RayService:
-    """`changed_at` is when its spec was last changed, as far as its managed fields tell."""
+    """`changed_at` is when its spec was last changed, as far as its managed fields tell; `part_of`
+    is the label that its companions (Redis, Jobs) share, `redis` the host of its Redis."""
 
     name: str
     namespace: str
@@ -65,6 +70,8 @@ class RayService:
     active: Serving
     pending: Serving
     endpoints: int
+    part_of: str
+    redis: str
 
     def condition(self, kind: str) -> Condition | None:
         return next((each for each in self.conditions if each.type == kind), None)
@@ -106,11 +113,15 @@ class Container:
     started_at: datetime | None
     last_reason: str
     last_exit_code: int
+    last_message: str
 
 
 @dataclass(frozen=True)
 class Pod:
-    """`unscheduled` is the scheduler's sentence, empty once the pod has a node."""
+    """`unscheduled` is the scheduler's sentence, empty once the pod has a node; `disruption` and
+    `disrupted` are reason and message of its condition DisruptionTarget. One that is deleted has
+    been so since `deleting_since`, and is killed at `ends_by`.
+    """
 
     name: str
     cluster: str
@@ -123,8 +134,18 @@ class Pod:
     is_ready: bool
     is_deleting: bool
     unscheduled: str
+    disruption: str
+    disrupted: str
+    gpus: int
+    claims: tuple[str, ...]
     created_at: datetime
+    deleting_since: datetime | None
+    ends_by: datetime | None
     containers: tuple[Container, ...]
+
+    @property
+    def is_ray(self) -> bool:
+        return self.role in (HEAD, WORKER)
 
     @property
     def ray(self) -> Container | None:
@@ -138,6 +159,19 @@ class Pod:
     @property
     def restarts(self) -> int:
         return sum(each.restarts for each in self.containers)
+
+
+@dataclass(frozen=True)
+class Job:
+    """`makes` are the objects that its containers' arguments name; `failure` is why it has been
+    given up, empty while it is at work; `failures` counts its failed pods."""
+
+    name: str
+    makes: tuple[str, ...]
+    is_complete: bool
+    failure: str
+    failures: int
+    started_at: datetime
 
 
 @dataclass(frozen=True)
@@ -156,10 +190,38 @@ class Event:
 
 @dataclass(frozen=True)
 class Observed:
-    """One view of it all at the time `at`; `service` is None where there is none (any more)."""
+    """One view of it all at the time `at`; `service` is None where there is none (any more).
 
+    `failures` are lines of errors in the logs of init containers at work, by `pod/container`.
+    """
+
+    name: str
+    namespace: str
     at: datetime
     service: RayService | None
     clusters: tuple[RayCluster, ...]
     pods: tuple[Pod, ...]
     events: tuple[Event, ...]
+    jobs: tuple[Job, ...] = ()
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def current(self) -> tuple[str, ...]:
+        """Clusters that serve or are about to, the awaited one first; others are on their way out.
+
+        Before the operator names one, all that are not being deleted.
+        """
+        serving = (self.service.pending, self.service.active) if self.service else ()
+        if names := tuple(each.cluster for each in serving if each.cluster):
+            return names
+        return tuple(each.name for each in self.clusters if not each.is_deleting)
+
+    @property
+    def replaced(self) -> str:
+        """The active cluster while another one is prepared to follow it, else empty."""
+        service = self.service
+        return service.active.cluster if service and service.pending.cluster else ""
+
+    def is_leaving(self, pod: Pod) -> bool:
+        """Whether it belongs to a cluster that is on its way out."""
+        return bool(pod.cluster) and pod.cluster not in self.current

@@ -1,25 +1,29 @@
 """API objects become values: what belongs to one RayService, and is not out of date."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
 
+from kuberay.status.metadata import LONG_AGO, PART_OF, Object, created, labels, read_time
 from kuberay.status.observed import (
     Application,
     Condition,
-    Container,
     Deployment,
     Event,
+    Job,
     Observed,
     Pod,
     RayCluster,
     RayService,
     Serving,
 )
+from kuberay.status.pod_reading import read_pods
 
-Object = Mapping[str, Any]
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+# A Secret in the text of a Job: as JSON for the API server, or as an argument of kubectl.
+_MADE = re.compile(r'(?:"name": ?"|secret generic )([a-z0-9][a-z0-9.-]*)')
 
 
 def observe(
@@ -29,35 +33,84 @@ def observe(
     clusters: Iterable[Object],
     pods: Iterable[Object],
     events: Iterable[Object],
+    jobs: Iterable[Object] = (),
 ) -> Observed:
     """Read API objects; keep what belongs to the RayService `name` and is not out of date.
 
-    Pods count by their cluster; events only when they are about the service, its clusters or its
-    present pods, and not older than the present spec.
+    Pods count by their cluster, those of Redis and of Jobs by their label `part-of`; events only
+    when they are about these, and not older than the present spec.
     """
     seen = None if service is None else _service(service)
     own_clusters = [each for each in clusters if _belongs(each, name, seen)]
     names = {each["metadata"]["name"] for each in own_clusters}
     names |= {seen.active.cluster, seen.pending.cluster} - {""} if seen else set()
-    own_pods = [each for each in pods if _labels(each).get("ray.io/cluster") in names]
-    about = {("RayService", name)} | {("RayCluster", each) for each in names}
-    about |= {("Pod", each["metadata"]["name"]) for each in own_pods}
-    # Their times are often whole seconds; their names end in the nanosecond.
-    in_order = sorted(events, key=lambda each: str(each["metadata"]["name"]).rpartition(".")[2])
-    own_events = [_event(each) for each in in_order if _subject(each) in about]
-    return Observed(
+    part_of = seen.part_of if seen else name
+    own_jobs = tuple(_job(each) for each in jobs if labels(each).get(PART_OF) == part_of)
+    found = read_pods(name, names, pods, part_of, {each.name for each in own_jobs})
+    subjects = _Subjects(name, names, found, own_jobs, seen.redis if seen else "")
+    view = Observed(
+        name=name,
+        namespace=seen.namespace if seen else "",
         at=at,
         service=seen,
         clusters=tuple(_cluster(each) for each in own_clusters),
-        pods=tuple(sorted(map(_pod, own_pods), key=lambda pod: (pod.cluster, pod.role, pod.name))),
-        events=tuple(
-            sorted((e for e in own_events if not _is_old(e, seen)), key=lambda event: event.at)
-        ),
+        pods=(),
+        events=tuple(_events(events, subjects, seen)),
+        jobs=own_jobs,
     )
+    return replace(view, pods=tuple(sorted(found, key=partial(_place, view))))
 
 
-def read_time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+def _place(view: Observed, pod: Pod) -> tuple[int, str, str, str]:
+    """Pods of the awaited cluster, of the one that serves, of neither, and of those that leave."""
+    order = {cluster: place for place, cluster in enumerate(view.current)}
+    place = order.get(pod.cluster, 8 if pod.cluster else 7)
+    return place, pod.cluster, pod.role, pod.name
+
+
+class _Subjects:
+    """What events may be about."""
+
+    def __init__(
+        self, name: str, clusters: set[str], pods: list[Pod], jobs: Iterable[Job], redis: str
+    ) -> None:
+        self._names = {("RayService", name)} | {("RayCluster", each) for each in clusters}
+        self._names |= {("Pod", pod.name) for pod in pods} | {("Job", job.name) for job in jobs}
+        claims = {claim for pod in pods for claim in pod.claims}
+        self._names |= {("PersistentVolumeClaim", each) for each in claims}
+        self._clusters = tuple(f"{each}-" for each in clusters)
+        self._redis = f"{redis}-" if redis else ""
+
+    def __contains__(self, subject: tuple[str, str]) -> bool:
+        """Pods that have been replaced too: what became of them stands only in their events."""
+        kind, name = subject
+        was_ours = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
+        is_redis = kind in ("ReplicaSet", "StatefulSet") and bool(self._redis)
+        return subject in self._names or was_ours or (is_redis and name.startswith(self._redis))
+
+
+def _events(
+    events: Iterable[Object], subjects: _Subjects, service: RayService | None
+) -> list[Event]:
+    # Their times are often whole seconds; their names end in the nanosecond.
+    in_order = sorted(events, key=lambda each: str(each["metadata"]["name"]).rpartition(".")[2])
+    found = [_event(each) for each in in_order if _subject(each) in subjects]
+    return sorted((e for e in found if not _is_old(e, service)), key=lambda event: event.at)
+
+
+def _job(found: Object) -> Job:
+    metadata, status = found["metadata"], found.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
+    failed = conditions.get("Failed", {})
+    text = json.dumps((found.get("spec") or {}).get("template") or {}).replace("\\", "")
+    return Job(
+        name=metadata["name"],
+        makes=tuple(dict.fromkeys([*_MADE.findall(text), metadata["name"]])),
+        is_complete="Complete" in conditions,
+        failure=": ".join(filter(None, (failed.get("reason"), failed.get("message")))),
+        failures=status.get("failed", 0),
+        started_at=read_time(status.get("startTime")) or created(metadata),
+    )
 
 
 def _is_old(event: Event, service: RayService | None) -> bool:
@@ -68,7 +121,7 @@ def _belongs(cluster: Object, name: str, service: RayService | None) -> bool:
     owners = cluster["metadata"].get("ownerReferences") or ()
     if service and service.uid and owners:
         return any(owner["uid"] == service.uid for owner in owners)
-    return _labels(cluster).get("ray.io/originated-from-cr-name") == name
+    return labels(cluster).get("ray.io/originated-from-cr-name") == name
 
 
 def _service(found: Object) -> RayService:
@@ -79,7 +132,7 @@ def _service(found: Object) -> RayService:
         uid=metadata.get("uid", ""),
         generation=metadata["generation"],
         observed_generation=status.get("observedGeneration", 0),
-        created_at=_created(metadata),
+        created_at=created(metadata),
         changed_at=_changed(metadata),
         is_deleting="deletionTimestamp" in metadata,
         is_suspended=bool((found.get("spec") or {}).get("suspend")),
@@ -87,11 +140,16 @@ def _service(found: Object) -> RayService:
         active=_serving(status.get("activeServiceStatus") or {}),
         pending=_serving(status.get("pendingServiceStatus") or {}),
         endpoints=status.get("numServeEndpoints", 0),
+        redis=_redis(found),
+        part_of=labels(found).get(PART_OF) or metadata["name"],
     )
 
 
-def _created(metadata: Object) -> datetime:
-    return read_time(metadata.get("creationTimestamp")) or _LONG_AGO
+def _redis(found: Object) -> str:
+    """`llm-redis` of `redis://llm-redis.ns:6379`."""
+    cluster = (found.get("spec") or {}).get("rayClusterConfig") or {}
+    address = (cluster.get("gcsFaultToleranceOptions") or {}).get("redisAddress") or ""
+    return re.split("[.:]", str(address).rpartition("//")[2])[0]
 
 
 def _changed(metadata: Object) -> datetime:
@@ -102,7 +160,7 @@ def _changed(metadata: Object) -> datetime:
         for entry in metadata.get("managedFields") or ()
         if "f:spec" in (entry.get("fieldsV1") or {}) and not entry.get("subresource")
     ]
-    return max([_created(metadata), *(each for each in times if each)])
+    return max([created(metadata), *(each for each in times if each)])
 
 
 def _condition(found: Object) -> Condition:
@@ -147,60 +205,6 @@ def _cluster(found: Object) -> RayCluster:
     )
 
 
-def _pod(found: Object) -> Pod:
-    metadata, spec = found["metadata"], found.get("spec") or {}
-    status = found.get("status") or {}
-    labels = _labels(found)
-    conditions = {each["type"]: each for each in status.get("conditions") or ()}
-    scheduled = conditions.get("PodScheduled", {})
-    return Pod(
-        name=metadata["name"],
-        cluster=labels.get("ray.io/cluster", ""),
-        group=labels.get("ray.io/group", ""),
-        role=labels.get("ray.io/node-type", ""),
-        node=spec.get("nodeName", ""),
-        phase=status.get("phase", ""),
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
-        is_ready=conditions.get("Ready", {}).get("status") == "True",
-        is_deleting="deletionTimestamp" in metadata,
-        unscheduled=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
-        created_at=_created(metadata),
-        containers=_containers(spec, status),
-    )
-
-
-def _containers(spec: Object, status: Object) -> tuple[Container, ...]:
-    of_init = spec.get("initContainers") or ()
-    sidecars = {each["name"] for each in of_init if each.get("restartPolicy") == "Always"}
-    return (
-        *(_container(each, True, sidecars) for each in status.get("initContainerStatuses") or ()),
-        *(_container(each, False, sidecars) for each in status.get("containerStatuses") or ()),
-    )
-
-
-def _container(found: Object, is_init: bool, sidecars: set[str]) -> Container:
-    states: Object = found.get("state") or {}
-    state = next(iter(states), "")
-    details: Object = states.get(state) or {}
-    last = (found.get("lastState") or {}).get("terminated") or {}
-    return Container(
-        name=found["name"],
-        image=found.get("image", ""),
-        is_init=is_init,
-        is_sidecar=found["name"] in sidecars,
-        is_ready=found.get("ready", False),
-        restarts=found.get("restartCount", 0),
-        state=state,
-        reason=details.get("reason", ""),
-        message=details.get("message", ""),
-        exit_code=details.get("exitCode", 0),
-        started_at=read_time(details.get("startedAt")),
-        last_reason=last.get("reason", ""),
-        last_exit_code=last.get("exitCode", 0),
-    )
-
-
 def _event(found: Object) -> Event:
     series = found.get("series") or {}
     times = (
@@ -220,14 +224,10 @@ def _event(found: Object) -> Event:
         message=found.get("message", ""),
         is_warning=found.get("type") == "Warning",
         count=series.get("count") or found.get("count") or 1,
-        at=next(filter(None, map(read_time, times)), _LONG_AGO),
+        at=next(filter(None, map(read_time, times)), LONG_AGO),
     )
 
 
 def _subject(event: Object) -> tuple[str, str]:
     about = event["involvedObject"]
     return about.get("kind", ""), about.get("name", "")
-
-
-def _labels(found: Object) -> Object:
-    return found["metadata"].get("labels") or {}

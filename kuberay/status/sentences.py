@@ -6,12 +6,18 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _IMAGE = re.compile(r'image "([^"]+)"')
 # What the scheduler says after its reason is about preemption and claims, always the same.
 _AFTER_REASON = re.compile(r"(?<=\.)\s*(?:no new claims|preemption).*", re.DOTALL)
+# Of pydantic's errors what is wrong first; their last line is a link.
+_VALIDATION = re.compile(
+    r"(\d+ validation errors? for \S+)\n(?:(\S+)\n)?\s+(.+?)(?: \[type=.*)?(?:\n|$)"
+)
 _BRIEF = 160
 _SIGNALS = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 
 
 def last_line(message: str) -> str:
     """Of a traceback the exception; of anything else its last line with words in it."""
+    if found := _VALIDATION.search(_ANSI.sub("", message)):
+        return ": ".join(filter(None, found.groups()))
     lines = [line.strip() for line in _ANSI.sub("", message).splitlines()]
     return next((line for line in reversed(lines) if re.search(r"\w", line)), "")
 

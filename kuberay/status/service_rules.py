@@ -3,18 +3,26 @@
 A rule looks at one kind of trouble and names it, or says nothing.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.status.events import latest
+from kuberay.status.advice import deploy, kubectl, ours
+from kuberay.status.events import cluster_of, latest
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, Application, Observed, Serving
 from kuberay.status.sentences import brief, last_line, one_line, pull_reason, refusal
 
 _OPERATOR_WITHIN = timedelta(seconds=20)
 _HEAD_STARTS = timedelta(seconds=15)
-_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster"}
-_NOT_CREATED = {"FailedToCreateHeadPod", "FailedToCreateWorkerPod", "FailedToCreateRayCluster"}
+# Of the operator, and of Kubernetes' own controllers (Redis, Jobs).
+_CREATED = {"CreatedHeadPod", "CreatedWorkerPod", "CreatedRayCluster", "SuccessfulCreate"}
+_NOT_CREATED = {
+    "FailedToCreateHeadPod",
+    "FailedToCreateWorkerPod",
+    "FailedToCreateRayCluster",
+    "FailedCreate",
+}
 _REPLICAS = "wait for a worker with free resources; else compare what replicas ask with the groups"
 
 
@@ -53,13 +61,21 @@ def failed_applications(observed: Observed) -> Iterator[Finding]:
 
 
 def _failed(application: Application, serving: Serving, observed: Observed) -> Finding:
-    service = observed.service
+    name, cluster = application.name, serving.cluster
     said = [d.message for d in application.deployments if d.status == "DEPLOY_FAILED" and d.message]
-    cause = f"application {application.name}: {last_line(said[0] if said else application.message)}"
-    advice = "correct import_path, args or code; then update-config, or upgrade to a new image"
-    if service and service.active.cluster and serving.cluster == service.pending.cluster:
-        advice = f"{service.active.cluster} still serves: rollback, or {advice}"
-    return Finding("deploy-failed", application.name, cause, advice, True)
+    cause = f"application {name}: {last_line(said[0] if said else application.message)}"
+    if cluster == observed.replaced:
+        about, advice = f"{name} of {cluster}", f"wait for {observed.current[0]}, which replaces it"
+        return Finding("deploy-failed", about, f"{cause} (in {cluster})", advice, cluster=cluster)
+    config, upgrade = ours(observed, "update-config FILE"), ours(observed, "upgrade --image IMAGE")
+    advice = f"correct import_path, args or code; then {config}, or {upgrade}"
+    if re.search("ModuleNotFoundError|ImportError|has no attribute", cause):
+        advice = f"correct import_path; then {config}; or take an image that has it: {upgrade}"
+    elif "validation error" in cause:
+        advice = f"correct args in serveConfigV2; then {config}"
+    if observed.replaced:
+        advice = f"{observed.replaced} still serves: {ours(observed, 'rollback')}, or {advice}"
+    return Finding("deploy-failed", name, cause, advice, True, cluster=cluster)
 
 
 def no_operator(observed: Observed) -> Iterator[Finding]:
@@ -78,8 +94,25 @@ def not_created(observed: Observed) -> Iterator[Finding]:
     for event in latest(observed, _NOT_CREATED | _CREATED):
         if event.reason in _NOT_CREATED:
             cause = f"no pod for {event.name}: {refusal(event.message)}"
-            advice = "look at the namespace's quotas, pod security level and webhooks"
-            yield Finding("not-created", event.name, cause, advice)
+            advice = _creation_advice(event.message, observed)
+            yield Finding("not-created", event.name, cause, advice, cluster=cluster_of(event))
+
+
+def _creation_advice(message: str, observed: Observed) -> str:
+    if "serviceaccount" in message:
+        return f"wait: its ServiceAccount comes with the same manifest; else {deploy(observed)}"
+    if "exceeded quota" in message or "must specify" in message:
+        look = kubectl(observed, "describe resourcequota")
+        return f"raise the namespace's quota, or ask for less; what is used: {look}"
+    if "violates PodSecurity" in message:
+        look = "kubectl get namespace --show-labels"
+        return f"mend the pod's securityContext, or the namespace's pod security level: {look}"
+    if "admission webhook" in message:
+        return "ask whoever runs that admission webhook, or change what it refuses"
+    if "minimum" in message or "maximum" in message:
+        look = kubectl(observed, "describe limitrange")
+        return f"change the requests or the namespace's limits: {look}"
+    return "look at the namespace's quotas, pod security level and webhooks"
 
 
 def heads(observed: Observed) -> Iterator[Finding]:
@@ -90,8 +123,10 @@ def heads(observed: Observed) -> Iterator[Finding]:
     of_active = [p for p in observed.pods if p.cluster == service.active.cluster]
     if of_active and not any(p.role == HEAD and p.is_ready for p in of_active):
         cause = f"the head of {service.active.cluster} is not ready: nothing scales meanwhile"
-        advice = "wait: it comes back, workers serve on; else read its log: logs head"
-        yield Finding("head", service.active.cluster, cause, advice)
+        log = ours(observed, "logs head")
+        advice = f"wait: it comes back, workers serve on; else read its log: {log}"
+        cluster = service.active.cluster
+        yield Finding("head", cluster, cause, advice, cluster=cluster)
 
 
 def refused_configs(observed: Observed) -> Iterator[Finding]:
@@ -101,7 +136,8 @@ def refused_configs(observed: Observed) -> Iterator[Finding]:
         if event.is_warning and observed.at - event.at > _HEAD_STARTS:
             cause = f"the Serve config is not accepted: {pull_reason(event.message)}"
             advice = "if that stays, correct serveConfigV2, or let the operator reach port 8265"
-            yield Finding("config-refused", event.name, cause, advice)
+            cluster = cluster_of(event)
+            yield Finding("config-refused", event.name, cause, advice, cluster=cluster)
 
 
 def deployments(observed: Observed) -> Iterator[Finding]:
@@ -112,7 +148,9 @@ def deployments(observed: Observed) -> Iterator[Finding]:
             for each in application.deployments:
                 if each.message and each.status not in ("HEALTHY", "DEPLOY_FAILED"):
                     cause = f"deployment {each.name} {each.status}: {_said(each.message)}"
-                    yield Finding("deployment", each.name, cause, _REPLICAS)
+                    yield Finding(
+                        "deployment", each.name, cause, _REPLICAS, cluster=serving.cluster
+                    )
 
 
 def _said(message: str) -> str:

@@ -52,7 +52,7 @@ class Wait:
         return after, diagnosis, False
 
     def _seen(self, view: Observed, service: RayService, diagnosis: Diagnosis) -> "Wait":
-        keys = {(each.kind, each.about) for each in diagnosis.findings}
+        keys = {(each.kind, each.about) for each in diagnosis.hindrances}
         hindrances = {key: self.hindrances.get(key, view.at) for key in keys}
         known = self.generation == service.generation
         observed_at = self.observed_at if known else None
@@ -69,7 +69,7 @@ class Wait:
         return view.at - since >= settled or view.at - service.changed_at >= 6 * settled
 
     def _exhausted(self, view: Observed, diagnosis: Diagnosis, limits: Limits) -> WaitError | None:
-        for each in diagnosis.findings:
+        for each in diagnosis.hindrances:
             since = self.hindrances[each.kind, each.about]
             if view.at - since >= timedelta(seconds=limits.patience_s):
                 return OutOfPatience(f"for {limits.patience_s:g} s now: {_told(each)}")
@@ -80,4 +80,4 @@ class Wait:
 
 
 def _told(finding: Finding) -> str:
-    return f"{finding.cause} ({finding.advice})"
+    return f"{finding.cause} → {finding.advice}"

@@ -1,14 +1,16 @@
-"""Four watches (the RayService, its clusters, pods and events) joined into one view."""
+"""Watches of a RayService, its clusters, pods, Jobs and events, joined into one view."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 from kuberay.access.objects import (
     EVENTS,
+    JOBS,
     PODS,
     RAY_CLUSTERS,
     RAY_SERVICES,
@@ -19,8 +21,11 @@ from kuberay.access.objects import (
     Watch,
 )
 from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
-from kuberay.status.observed import Observed
+from kuberay.status.metadata import PART_OF
+from kuberay.status.observed import PASSWORD, REDIS, Observed, Pod
+from kuberay.status.pod_reading import read_pods
 from kuberay.status.reading import observe
+from kuberay.status.watched_logs import Failures
 
 _PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
@@ -28,25 +33,58 @@ _LOST_AFTER_S = 120.0
 _LEAVE_S = 1.0
 
 
+RAY_PODS = "ray.io/is-ray-node=yes"
+
+
 def clusters_of(name: str) -> str:
     """The selector of the RayClusters that the operator has made for the RayService `name`."""
     return f"ray.io/originated-from-crd=RayService,ray.io/originated-from-cr-name={name}"
 
 
-def sources(name: str) -> dict[Kind, dict[str, str]]:
-    """What is read for the RayService `name`, with the selectors that keep the answers small."""
-    return {
-        RAY_SERVICES: {"fieldSelector": f"metadata.name={name}"},
-        RAY_CLUSTERS: {"labelSelector": clusters_of(name)},
-        PODS: {"labelSelector": "ray.io/is-ray-node=yes"},
-        EVENTS: {},
-    }
+@dataclass(frozen=True)
+class Source:
+    """Objects of one kind that are read, with the selectors that keep the answers small.
+
+    One that is optional counts as empty to whoever may not read it.
+    """
+
+    kind: Kind
+    selectors: dict[str, str] = field(default_factory=dict)
+    is_optional: bool = False
+
+
+def sources(name: str) -> tuple[Source, ...]:
+    """What is read for the RayService `name`, in the order in which `_view` takes it."""
+    return (
+        Source(RAY_SERVICES, {"fieldSelector": f"metadata.name={name}"}),
+        Source(RAY_CLUSTERS, {"labelSelector": clusters_of(name)}),
+        Source(PODS, {"labelSelector": RAY_PODS}),
+        Source(PODS, {"labelSelector": f"app.kubernetes.io/component in ({REDIS},{PASSWORD})"}),
+        Source(EVENTS),
+        Source(JOBS, {"labelSelector": PART_OF}, is_optional=True),
+    )
 
 
 def look(objects: Objects, name: str) -> Observed:
-    """One view, by four lists. Raises ApiError."""
-    found = [objects.list(kind, **selectors)[0] for kind, selectors in sources(name).items()]
-    return _view(name, *found)
+    """One view, by a list of each source and a few logs. Raises ApiError."""
+    view = _view(name, *(_listed(objects, source)[0] for source in sources(name)))
+    return Failures(objects).added(view)
+
+
+def pods_left(objects: Objects, name: str, clusters: set[str]) -> list[Pod]:
+    """Pods of Ray that these clusters have, or clusters of the RayService that have gone."""
+    found = objects.list(PODS, labelSelector=RAY_PODS)[0]
+    return [each for each in read_pods(name, clusters, found) if each.is_ray]
+
+
+def _listed(objects: Objects, source: Source) -> tuple[list[Object], str]:
+    """The objects and the version to watch from, empty where an optional source is forbidden."""
+    try:
+        return objects.list(source.kind, **source.selectors)
+    except Forbidden:
+        if source.is_optional:
+            return [], ""
+        raise
 
 
 def _view(
@@ -54,10 +92,13 @@ def _view(
     services: list[Object],
     clusters: list[Object],
     pods: list[Object],
+    companions: list[Object],
     events: list[Object],
+    jobs: list[Object],
 ) -> Observed:
     service = services[0] if services else None
-    return observe(name, datetime.now(UTC), service, clusters, pods, events)
+    all_pods = [*pods, *companions]
+    return observe(name, datetime.now(UTC), service, clusters, all_pods, events, jobs)
 
 
 class Watcher:
@@ -70,9 +111,9 @@ class Watcher:
     def __init__(self, objects: Objects, name: str) -> None:
         self._name = name
         self._changed = threading.Event()
+        self._failures = Failures(objects)
         self._reflectors = [
-            _Reflector(objects, kind, selectors, self._changed.set)
-            for kind, selectors in sources(name).items()
+            _Reflector(objects, source, self._changed.set) for source in sources(name)
         ]
 
     def __enter__(self) -> Self:
@@ -97,7 +138,8 @@ class Watcher:
             self._changed.clear()
             for each in self._reflectors:
                 each.check()
-            yield _view(self._name, *(each.items() for each in self._reflectors))
+            view = _view(self._name, *(each.items() for each in self._reflectors))
+            yield self._failures.added(view)
             self._changed.wait(every_s)
 
 
@@ -107,13 +149,11 @@ class _Reflector:
     def __init__(
         self,
         objects: Objects,
-        kind: Kind,
-        selectors: dict[str, str],
+        source: Source,
         on_change: Callable[[], None],
     ) -> None:
         self._objects = objects
-        self._kind = kind
-        self._selectors = selectors
+        self._source = source
         self._on_change = on_change
         self._items: dict[str, Object] = {}
         self._version = ""
@@ -122,10 +162,10 @@ class _Reflector:
         self._stopped = threading.Event()
         self._heard_at = time.monotonic()
         self._error: ApiError | None = None
-        self._thread = threading.Thread(target=self._run, name=kind.plural, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=source.kind.plural, daemon=True)
 
     def read(self) -> None:
-        found, version = self._objects.list(self._kind, **self._selectors)
+        found, version = _listed(self._objects, self._source)
         with self._lock:
             self._items = {each["metadata"]["name"]: each for each in found}
             self._version = version
@@ -147,6 +187,8 @@ class _Reflector:
 
     def check(self) -> None:
         """Raises what keeps the watch from going on."""
+        if self._source.is_optional and isinstance(self._error, Forbidden):
+            return
         if self._error and time.monotonic() - self._heard_at > self._bound_s(self._error):
             raise self._error
 
@@ -171,7 +213,8 @@ class _Reflector:
         """One watch, until it ends."""
         if not self._version:
             self.read()
-        watch = self._objects.watch(self._kind, self._version, **self._selectors)
+        source = self._source
+        watch = self._objects.watch(source.kind, self._version, **source.selectors)
         self._watch = watch
         if self._stopped.is_set():  # `stop` came before there was a watch to interrupt
             watch.interrupt()

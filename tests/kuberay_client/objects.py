@@ -100,10 +100,13 @@ def pod(
     role: str = "worker",
     ready: bool = False,
     sidecars: tuple[str, ...] = ("ollama",),
+    node: str = "",
+    gpus: int = 0,
+    claims: tuple[str, ...] = (),
     **status: Any,
 ) -> Object:
     """A pod whose first container is Ray's; those with `sidecar` come before it, and go on if
-    they are among the `sidecars`."""
+    they are among the `sidecars`. The GPUs are those of a sidecar, as in the manifests."""
     init = [each for each in containers if each["sidecar"]]
     return {
         "apiVersion": "v1",
@@ -127,6 +130,9 @@ def pod(
                 }
                 for e in init
             ]
+            + ([_with_gpus(gpus)] if gpus else []),
+            "nodeName": node,
+            "volumes": [{"persistentVolumeClaim": {"claimName": each}} for each in claims],
         },
         "status": {
             "phase": "Running",
@@ -135,6 +141,63 @@ def pod(
             "containerStatuses": [each for each in containers if not each["sidecar"]],
             **status,
         },
+    }
+
+
+def _with_gpus(number: int) -> Object:
+    limits = {"nvidia.com/gpu": str(number), "memory": "16Gi"}
+    return {"name": "ollama", "restartPolicy": "Always", "resources": {"limits": limits}}
+
+
+def deleting(found: Object, ends_by: str, grace_s: int = 420) -> Object:
+    """The same pod after its deletion: the timestamp is when its grace is over."""
+    metadata = {
+        **found["metadata"],
+        "deletionTimestamp": ends_by,
+        "deletionGracePeriodSeconds": grace_s,
+    }
+    return {**found, "metadata": metadata}
+
+
+def disrupted(reason: str, message: str) -> Object:
+    """Why somebody other than its owner ends a pod (pod condition DisruptionTarget)."""
+    return {**condition("DisruptionTarget", True, reason, message)}
+
+
+def unscheduled(sentence: str) -> Object:
+    """The scheduler's refusal as a pod condition."""
+    return {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": sentence,
+    }
+
+
+def companion(name: str, component: str, *containers: Object, **status: Any) -> Object:
+    """A pod beside Ray's: Redis, or the Job that makes its Secret."""
+    found = pod(name, *containers, **status)
+    found["metadata"]["labels"] = {
+        "app.kubernetes.io/part-of": "llm",
+        "app.kubernetes.io/component": component,
+    }
+    return found
+
+
+def job(name: str = "llm-redis-password", makes: str = "llm-redis", **status: Any) -> Object:
+    """A Job that sends a Secret to the API server, as that of the manifests."""
+    body = f'{{"kind": "Secret", "metadata": {{"name": "{makes}"}}}}'
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "creationTimestamp": BORN,
+            "labels": {"app.kubernetes.io/part-of": "llm"},
+        },
+        "spec": {"template": {"spec": {"containers": [{"name": "create", "args": [body]}]}}},
+        "status": {"startTime": BORN, "active": 1, **status},
     }
 
 

@@ -1,14 +1,19 @@
 """The delete command: what goes, in which order, and what stays."""
 
+import re
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.kuberay_client.conftest import MANIFESTS, Run
-from tests.kuberay_client.objects import ray_cluster
+from tests.kuberay_client.objects import container, deleting, pod, ray_cluster
 from tests.support.kubernetes.cluster import Cluster
+from tests.support.kubernetes.recordings import Recording, needed
+from tests.support.kubernetes.replay import Replay
 
 
 def clean_up(cluster: Cluster) -> None:
@@ -94,3 +99,107 @@ def test_delete_twice(deployed: Run) -> None:
     assert (
         deployed("delete", "-f", str(MANIFESTS), "--yes").stdout == "there is nothing to delete\n"
     )
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def ending(name: str = "llm-abcde-worker", left_s: float = 370) -> dict[str, Any]:
+    """A worker that ends with its GPU, after its cluster has gone."""
+    worker = pod(name, container(), cluster="llm-abcde", node="gpu-1", gpus=2)
+    return deleting(worker, in_seconds(left_s), grace_s=420)
+
+
+def end(cluster: Cluster, name: str) -> None:
+    """The kubelet's word that the pod has ended, once somebody has looked twice."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if len([each for each in list(cluster.requests) if each.path.endswith("/pods")]) > 1:
+            break
+        time.sleep(0.01)
+    cluster.store.put("pods", ending(name), "DELETED")
+
+
+def test_delete_waits_for_pods(deployed: Run, cluster: Cluster) -> None:
+    """It is not done while a worker has its GPU, and says which, where, and for how long."""
+    cluster.store.put("pods", ending())
+    kubelet = threading.Thread(target=end, args=(cluster, "llm-abcde-worker"))
+    kubelet.start()
+    result = deployed("delete", "-f", str(MANIFESTS), "--yes")
+    kubelet.join()
+    assert result.exit_code == 0
+    last = result.stdout.splitlines()[-1]
+    wanted = (
+        r"waiting for 1 pod, which holds 2 GPUs: llm-abcde-worker \(2 GPUs on node gpu-1, ending "
+        r"for \d+ s, killed in \d+ s at the latest\)"
+    )
+    assert re.fullmatch(wanted, last)
+
+
+def test_delete_says_which_pods_are_left(deployed: Run, cluster: Cluster) -> None:
+    """After the time-out all is deleted, and the pods that still end are named."""
+    cluster.store.put("pods", ending())
+    result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
+    assert result.exit_code == 5
+    assert "after 0.2 s there are still 1 pod, which holds 2 GPUs" in result.stderr
+    assert "kubectl -n default get pods -l 'ray.io/cluster in (llm-abcde)' -w" in result.stderr
+    assert not cluster.store.list("deployments", "default")
+
+
+def test_delete_without_waiting_for_pods(deployed: Run, cluster: Cluster) -> None:
+    """`--no-wait` ends with what is left."""
+    cluster.store.put("pods", ending())
+    result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].startswith("still ending: 1 pod, which holds 2 GPUs")
+
+
+def test_delete_again_while_pods_end(run: Run, cluster: Cluster) -> None:
+    """With nothing left to delete the pods of clusters that have gone are still told."""
+    cluster.store.put("pods", ending())
+    result = run("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
+    first, second = result.stdout.splitlines()
+    assert first == "there is nothing to delete"
+    assert second.startswith("still ending: 1 pod, which holds 2 GPUs")
+
+
+def test_a_pod_that_is_overdue(deployed: Run, cluster: Cluster) -> None:
+    """A node that is away never confirms: the command to look at it is given."""
+    cluster.store.put("pods", ending(left_s=-90))
+    result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
+    assert re.search(
+        r"overdue by \d+ s: its node does not confirm: kubectl describe node gpu-1", result.stdout
+    )
+
+
+def test_pods_of_others_do_not_hold_up(deployed: Run, cluster: Cluster) -> None:
+    """A namesake's pods, another service's, and pods that run on are none of its own."""
+    for name in ("llm-large-abcde", "other-abcde"):
+        cluster.store.put("pods", deleting(pod(name, cluster=name), in_seconds(60)))
+    cluster.store.put("pods", pod("still", cluster="llm-fghij"))
+    result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
+    assert result.exit_code == 0
+
+
+def test_status_of_what_is_left(run: Run, cluster: Cluster) -> None:
+    """A service that is gone is not gone for the GPUs of its pods."""
+    cluster.store.put("pods", ending())
+    result = run("status")
+    assert result.exit_code == 1
+    assert "there is no RayService llm in namespace default; of it there are still 1 pod" in (
+        result.stderr
+    )
+
+
+@needed
+def test_delete_as_recorded(deployed: Run, cluster: Cluster) -> None:
+    """The recorded worker outlives its RayService by half a minute."""
+    replay = Replay(Recording("delete"), cluster.store)
+    replay.to(20)
+    result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
+    assert result.exit_code == 5
+    assert "still 1 pod: llm-vgwnc-gpu-worker-6vrs9" in result.stderr
+    replay.to(40)
+    again = deployed("delete", "-f", str(MANIFESTS), "--yes")
+    assert again.stdout == "there is nothing to delete\n"

@@ -80,7 +80,7 @@ MOMENTS = [
     ("create_upgrade", 70, State.UPGRADING, "", ""),
     ("create_upgrade", 100, State.RUNNING, "", ""),
     ("delete", 1, State.DELETING, "", ""),
-    ("delete", 2, State.ABSENT, "", ""),
+    ("delete", 2, State.DELETING, "", ""),  # a worker still holds its GPU
 ]
 
 

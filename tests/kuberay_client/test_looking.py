@@ -6,8 +6,10 @@ import pytest
 
 from tests.kuberay_client.conftest import Run
 from tests.kuberay_client.objects import (
+    companion,
     container,
     event,
+    job,
     pod,
     pulling,
     ray_cluster,
@@ -104,6 +106,61 @@ def test_wait_on_a_recording(run: Run, cluster: Cluster) -> None:
     result = run("wait", "--timeout", "30s")
     assert result.exit_code == 3
     assert "module 'labapp' has no attribute 'nope'" in result.stderr
+
+
+def test_commands_of_status_can_be_pasted(
+    run: Run, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However narrow the window is, a next step is one line of text: the terminal wraps it."""
+    monkeypatch.setenv("COLUMNS", "60")
+    cluster.store.put("rayservices", ray_service(serving()))
+    cluster.store.put("rayclusters", ray_cluster())
+    ended = container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)
+    cluster.store.put("pods", pod("w1", ended))
+    advice = run("status").stdout.splitlines()[2]
+    assert advice.endswith("then python -m kuberay -n default upgrade -f MANIFEST llm")
+
+
+def test_status_counts_the_failures_in_a_log(run: Run, cluster: Cluster) -> None:
+    """A model that is pulled again and again shows it only in its log."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pulling())
+    error = "Error: pull model manifest: file does not exist"
+    cluster.logs["w1", "pull"] = ["1 pulling manifest", f"2 \x1b[?25h{error}", f"3 {error}"]
+    second = run("status").stdout.splitlines()[1]
+    assert second.startswith("✗ pod w1: init container pull has been running for")
+    assert second.endswith(f"and has failed 2 times: {error}")
+
+
+def test_status_without_a_right_to_logs_and_jobs(run: Run, cluster: Cluster) -> None:
+    """They add detail: whoever may not read them sees all the rest."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pulling())
+    cluster.forbidden.add("jobs")
+    cluster.faults.append(Fault(403, path="/log$", times=99))
+    result = run("status")
+    assert result.exit_code == 0
+    assert "init container pull has been running for" in result.stdout
+    assert run("wait", "--timeout", "0.1").exit_code == 5
+
+
+def test_status_of_a_first_deploy(run: Run, cluster: Cluster) -> None:
+    """Redis waits for a Secret that a Job makes: both are read beside Ray's pods."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    no_secret = container(
+        "redis",
+        "waiting",
+        reason="CreateContainerConfigError",
+        message='secret "llm-redis" not found',
+    )
+    cluster.store.put("pods", companion("llm-redis-x", "redis", no_secret))
+    cluster.store.put("jobs", job())
+    shown = run("status").stdout
+    assert "redis waits for secret llm-redis, which Job llm-redis-password has been" in shown
+    assert "llm-redis-x" in shown.partition("containers")[2]
 
 
 def test_status_as_json(run: Run, cluster: Cluster) -> None:

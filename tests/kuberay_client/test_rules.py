@@ -29,9 +29,10 @@ def seen(*found: dict[str, Any], at: datetime = NOW) -> Observed:
     service = kinds.get("RayService", [ray_service(serving())])[0]
     clusters = kinds.get("RayCluster", [ray_cluster()])
     pods = kinds.get("Pod", [])
-    if not any(each["metadata"]["labels"]["ray.io/node-type"] == "head" for each in pods):
+    if not any(each["metadata"]["labels"].get("ray.io/node-type") == "head" for each in pods):
         pods = [*pods, pod("h", container("ray-head"), role="head", ready=True)]
-    return observe("llm", at, service, clusters, pods, kinds.get("Event", []))
+    events, jobs = kinds.get("Event", []), kinds.get("Job", [])
+    return observe("llm", at, service, clusters, pods, events, jobs)
 
 
 def diagnosis(*found: dict[str, Any], at: datetime = NOW) -> Diagnosis:
@@ -67,7 +68,9 @@ def test_a_failing_upgrade_says_what_still_serves() -> None:
     }
     found = diagnosis(ray_service(serving(pendingServiceStatus=pending)))
     assert found.cause == "application llm: KeyError: 'x'"
-    assert found.advice.startswith("llm-a still serves: rollback")
+    assert found.advice.startswith(
+        "llm-a still serves: python -m kuberay -n default rollback llm, or "
+    )
 
 
 def test_nobody_takes_notice() -> None:
@@ -119,7 +122,7 @@ POD_TROUBLE = [
         ),
         (),
         "pod w1: init container pull failed (exit code 1): no space left",
-        "logs workers --container pull",
+        "a larger volume or disk",
         id="init container",
     ),
     pytest.param(
@@ -280,7 +283,7 @@ def test_a_model_on_its_way_comes_before_what_serve_says_of_it() -> None:
     }
     found = diagnosis(ray_service(serving(deployed)), pulling("w1"))
     assert found.cause == "pod w1: init container pull has been running for 60 s"
-    assert "python -m kuberay logs workers -c pull" in found.advice
+    assert "python -m kuberay -n default logs workers -c pull llm" in found.advice
     assert "components/shared-cache" in found.advice
     assert not found.is_fatal
     assert [each.kind for each in found.findings] == ["preparing", "deployment"]

@@ -12,7 +12,16 @@ from kuberay.client import RayServiceApi
 from kuberay.errors import Forbidden
 from kuberay.status.observed import Observed
 from kuberay.status.watching import Watcher, look
-from tests.kuberay_client.objects import event, pod, ray_cluster, ray_service, serving
+from tests.kuberay_client.objects import (
+    companion,
+    container,
+    event,
+    job,
+    pod,
+    ray_cluster,
+    ray_service,
+    serving,
+)
 from tests.support.kubernetes.cluster import Cluster, Fault
 from tests.support.kubernetes.recordings import NAMES, Recording, needed
 from tests.support.kubernetes.replay import Replay
@@ -43,7 +52,7 @@ def has_pod(name: str) -> Callable[[Observed], bool]:
 
 
 def all_watch(server: ApiServer) -> Callable[[Observed], bool]:
-    return lambda _: server.watches == 4
+    return lambda _: server.watches == 6
 
 
 def test_it_follows_every_kind(views: Iterator[Observed], cluster: Cluster) -> None:
@@ -123,11 +132,31 @@ def test_a_right_taken_away_ends_it(
         until(views, lambda view: False)
 
 
+def test_a_right_to_jobs_is_not_needed(
+    views: Iterator[Observed], server: ApiServer, cluster: Cluster
+) -> None:
+    """Jobs only add detail: a view without them goes on."""
+    until(views, all_watch(server))
+    cluster.forbidden.add("jobs")
+    server.drop_watches()
+    cluster.store.put("pods", pod("w1"))
+    until(views, has_pod("w1"))
+
+
+def test_companions_are_followed(views: Iterator[Observed], cluster: Cluster) -> None:
+    """Redis's pod and the Job of its Secret show in the next views."""
+    next(views)
+    cluster.store.put("pods", companion("llm-redis-x", "redis", container("redis")))
+    until(views, has_pod("llm-redis-x"))
+    cluster.store.put("jobs", job())
+    until(views, lambda view: view.jobs)
+
+
 def test_it_leaves_no_thread_and_no_watch(api: RayServiceApi, server: ApiServer) -> None:
     """Leaving it ends its threads and connections at once, though the server says nothing."""
     with Watcher(api.objects, "llm") as watcher:
         until(watcher.views(0.5), all_watch(server))
-    assert not {"pods", "events", "rayclusters", "rayservices"} & {
+    assert not {"jobs", "pods", "events", "rayclusters", "rayservices"} & {
         each.name for each in threading.enumerate()
     }
 

@@ -133,7 +133,8 @@ class Handler(BaseHTTPRequestHandler):
             self._begin_stream("text/plain")
             sent = 0
             while True:
-                lines = logs.get((found.name, query["container"]), [])
+                # A copy: a line that comes while the others are sent is for the next turn.
+                lines = list(logs.get((found.name, query["container"]), []))
                 for line in answers.log_lines(lines[sent:], query, sent == 0):
                     self._chunk(line.encode() + b"\n")
                 sent = len(lines)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from kuberay.status.metadata import read_time
 from kuberay.status.observed import Observed
-from kuberay.status.reading import observe, read_time
+from kuberay.status.reading import observe
 
 Object = dict[str, Any]
 

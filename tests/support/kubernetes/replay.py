@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kuberay.status.reading import read_time
+from kuberay.status.metadata import read_time
 from tests.support.kubernetes.recordings import Line, Recording
 from tests.support.kubernetes.store import Store
 

@@ -1,5 +1,6 @@
 """Label and field selectors, as lists and watches take them."""
 
+import re
 from typing import Any
 
 Object = dict[str, Any]
@@ -13,10 +14,13 @@ def matches(found: Object, query: dict[str, str]) -> bool:
 
 
 def _terms(selector: str | None) -> list[str]:
-    return selector.split(",") if selector else []
+    """Commas within `key in (a,b)` do not separate."""
+    return re.split(r",(?![^(]*\))", selector) if selector else []
 
 
 def _has(labels: Object, term: str) -> bool:
+    if among := re.fullmatch(r"(\S+) in \((.*)\)", term):
+        return labels.get(among[1]) in among[2].split(",")
     key, equals, value = term.partition("=")
     return key in labels and (not equals or labels[key] == value)
 

@@ -1,0 +1,72 @@
+"""Next steps as sentences with commands that work as they are pasted."""
+
+from kuberay.status.observed import HEAD, REDIS, Container, Observed, Pod
+
+
+def ours(observed: Observed, words: str) -> str:
+    """`python -m kuberay -n llm-ns scale --max 4 llm`, of the words between."""
+    return f"python -m kuberay {_namespace(observed)}{words} {observed.name}"
+
+
+def deploy(observed: Observed) -> str:
+    return f"python -m kuberay {_namespace(observed)}deploy -f MANIFEST"
+
+
+def kubectl(observed: Observed, words: str) -> str:
+    return f"kubectl {_namespace(observed)}{words}"
+
+
+def _namespace(observed: Observed) -> str:
+    return f"-n {observed.namespace} " if observed.namespace else ""
+
+
+def log_of(
+    observed: Observed, pod: Pod, container: Container | None = None, previous: bool = False
+) -> str:
+    """The command that shows this container's log: ours for Ray's pods, kubectl for others."""
+    container = container or pod.ray
+    before = " --previous" if previous else ""
+    if not pod.is_ray or observed.is_leaving(pod):
+        named = f" -c {container.name}" if container else ""
+        return kubectl(observed, f"logs {pod.name}{named}{before}")
+    return ours(observed, f"logs {_which(pod, container)}{before}")
+
+
+def _which(pod: Pod, container: Container | None) -> str:
+    whose = "head" if pod.role == HEAD else "workers"
+    if container is None or container is pod.ray:
+        return whose
+    sidecar = next((each for each in pod.containers if each.is_sidecar), None)
+    if container is sidecar and whose == "workers":
+        return "sidecar"
+    return f"{whose} -c {container.name}"
+
+
+def what(pod: Pod, container: Container) -> str:
+    """What a container is, in a word before its name."""
+    if container.is_sidecar:
+        return "sidecar"
+    return "init container" if container.is_init else "container"
+
+
+def more_memory(observed: Observed, pod: Pod, container: Container) -> str:
+    """After OOMKilled: whose limit to raise, and what else would need less."""
+    deploy = ours(observed, "upgrade -f MANIFEST")
+    if container.is_sidecar:
+        return (
+            f"raise its memory limit (limits.memory of {container.name} in worker group "
+            f"{pod.group}), or lower LLAMA_ARG_CACHE_RAM, OLLAMA_CONTEXT_LENGTH or "
+            f"OLLAMA_NUM_PARALLEL (memory grows with context times slots), or take a smaller "
+            f"model; then {deploy}"
+        )
+    if pod.is_ray:
+        where = "the head group" if pod.role == HEAD else f"worker group {pod.group}"
+        return (
+            f"raise its memory limit (limits.memory of {container.name} in {where}); then {deploy}"
+        )
+    owner = "its Deployment" if pod.role == REDIS else "its Job"
+    return f"raise its memory limit (limits.memory of {container.name} in {owner}) and deploy again"
+
+
+def nodes(observed: Observed, pod: Pod) -> str:
+    return f"kubectl describe node {pod.node}" if pod.node else "kubectl get nodes"

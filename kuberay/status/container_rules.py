@@ -1,0 +1,201 @@
+"""Rules about containers that have started: at work, ended, restarting, not ready."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+from kuberay.status.advice import log_of, more_memory, what
+from kuberay.status.events import about
+from kuberay.status.finding import Finding
+from kuberay.status.observed import HEAD, REDIS, Container, Event, Observed, Pod
+from kuberay.status.sentences import exit_words, last_line
+
+_PULLER = "pull"
+# Runs in every worker until the head answers; the head has rules of its own.
+_OPERATORS = "wait-gcs-ready"
+_REACHES_HEAD = timedelta(seconds=60)
+_BACK_OFF = re.compile(r"back-off (\w+) restarting")
+# What the puller's errors have in it, and what helps; the first that fits.
+_REMEDIES = (
+    (
+        "no space left",
+        "the models need a larger volume or disk (sizeLimit of the volume `models`, "
+        "components/shared-cache or node-cache)",
+    ),
+    (
+        r"file does not exist|not found|manifest unknown",
+        "correct the model's name in MODELS and in `models` of serveConfigV2",
+    ),
+    (
+        r"no such host|timeout|deadline|connection refused|unreachable|x509|EOF",
+        "let the pod reach the registry of models (network policy, proxy, DNS)",
+    ),
+    (r"unauthorized|denied|401|403", "check the access to the registry of models"),
+)
+
+
+def at_work(pod: Pod) -> Iterator[Container]:
+    """Init containers that are to end and have not, but for the operator's own."""
+    for each in pod.containers:
+        is_ours = each.is_init and not each.is_sidecar and each.name != _OPERATORS
+        if is_ours and each.state == "running" and not pod.is_deleting:
+            yield each
+
+
+def failed_init(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """An init container that fails ends its pod: Ray's pods are never restarted, but replaced."""
+    for container in pod.containers:
+        if container.is_sidecar or not container.is_init:
+            continue
+        if container.state != "terminated" or not container.exit_code:
+            continue
+        message = last_line(container.message)
+        how = exit_words(container.exit_code, container.reason)
+        cause = f"pod {pod.name}: init container {container.name} failed ({how})"
+        advice = f"read its log: {log_of(observed, pod, container)}"
+        if container.reason == "OOMKilled":
+            advice = more_memory(observed, pod, container)
+        elif remedy := _remedy(container, message):
+            advice = f"{remedy}; its log: {log_of(observed, pod, container)}"
+        about_it = f"{pod.group}/{container.name}"
+        yield Finding("init", about_it, cause + (f": {message}" if message else ""), advice)
+
+
+def preparing(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """An init container at work, as a rule on gigabytes of models: Serve waits, whatever it says
+    about resources."""
+    for container in at_work(pod):
+        failures = observed.failures.get(f"{pod.name}/{container.name}", ())
+        passed = observed.at - (container.started_at or pod.created_at)
+        cause = (
+            f"pod {pod.name}: init container {container.name} has been running for "
+            f"{int(passed.total_seconds())} s"
+        )
+        advice = _preparing_advice(pod, container, observed)
+        if failures:
+            times = "once" if len(failures) == 1 else f"{len(failures)} times"
+            cause += f" and has failed {times}: {failures[-1]}"
+            remedy = _remedy(container, failures[-1])
+            log = log_of(observed, pod, container)
+            advice = f"{remedy}; its log: {log}" if remedy else f"read its log: {log}"
+        about_it = f"{pod.name}/{container.name}"
+        yield Finding("preparing", about_it, cause, advice, on_its_way=not failures)
+
+
+def waiting_for_head(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """The operator's own init container goes on although the head is there: it can't reach it."""
+    heads = [p for p in observed.pods if p.cluster == pod.cluster and p.role == HEAD and p.is_ready]
+    for container in pod.containers:
+        passed = observed.at - (container.started_at or observed.at)
+        is_waiting = container.name == _OPERATORS and container.state == "running"
+        if heads and is_waiting and passed > _REACHES_HEAD:
+            seconds = int(passed.total_seconds())
+            cause = f"pod {pod.name}: does not reach the head {heads[0].name}, for {seconds} s now"
+            log = log_of(observed, pod, container)
+            advice = f"look at the network policies and at DNS; its log: {log}"
+            yield Finding("no-head", pod.name, cause, advice)
+
+
+def _remedy(container: Container, message: str) -> str:
+    if container.name != _PULLER:
+        return ""
+    return next((advice for words, advice in _REMEDIES if re.search(words, message)), "")
+
+
+def _preparing_advice(pod: Pod, container: Container, observed: Observed) -> str:
+    advice = f"wait; how far it is: {log_of(observed, pod, container)}"
+    if container.name != _PULLER:
+        return advice
+    return f"{advice}; components/shared-cache or node-cache spares the next pod the pull"
+
+
+def restarting(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """A sidecar (or another container) that has ended, or is back and not ready yet."""
+    if pod.phase == "Failed":
+        return
+    for container in pod.containers:
+        if (container is pod.ray and pod.is_ray) or container.is_ready:
+            continue
+        if container.is_init and not container.is_sidecar:
+            continue
+        ended = container.state == "terminated" and container.exit_code
+        looping = container.reason == "CrashLoopBackOff"
+        if ended or looping or container.restarts:
+            yield _restarting(pod, container, observed)
+
+
+def _restarting(pod: Pod, container: Container, observed: Observed) -> Finding:
+    code, reason = container.last_exit_code, container.last_reason
+    message = last_line(container.last_message)
+    if container.state == "terminated":
+        code, reason, message = container.exit_code, container.reason, last_line(container.message)
+    looping = container.reason == "CrashLoopBackOff"
+    again = _BACK_OFF.search(container.message)
+    cause = (
+        f"pod {pod.name}: {what(pod, container)} {container.name} ended "
+        f"({_how(pod, container, exit_words(code, reason), observed)}) and is restarting "
+        f"(restarts: {container.restarts}{f', again after {again[1]}' if again else ''})"
+        f"{f': {message}' if message else ''}"
+    )
+    advice = "wait: it comes back by itself"
+    if container.is_sidecar:
+        advice += " and loads its model again"
+    if looping:
+        advice = f"read why in its log: {log_of(observed, pod, container, previous=True)}"
+    if reason == "OOMKilled":
+        advice = more_memory(observed, pod, container)
+    about_it = f"{pod.name}/{container.name}"
+    return Finding("restarting", about_it, cause, advice, on_its_way=not looping)
+
+
+def _how(pod: Pod, container: Container, words: str, observed: Observed) -> str:
+    """The kubelet itself ends what fails its liveness or startup probe."""
+    for event in reversed(about(observed, pod)):
+        if event.reason == "Killing" and event.message.startswith(f"Container {container.name} "):
+            if found := re.search(r"failed (\w+) probe", event.message):
+                return f"{words}, after a failed {found[1]} probe"
+            break
+    return words
+
+
+def starting_probes(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """A container runs, and a probe says that it is no use yet."""
+    waiting = [c for c in pod.containers if c.state == "running" and not c.is_ready]
+    said = [e for e in about(observed, pod) if e.reason == "Unhealthy" and _counts(e, pod)]
+    if not said or not waiting:
+        return
+    event = said[-1]
+    name = event.container or waiting[0].name
+    container = next((each for each in waiting if each.name == name), None)
+    if container is None:
+        return
+    probe, _, why = event.message.strip().partition(": ")
+    text = last_line(why)
+    cause = f"pod {pod.name}: {name} is not ready: {probe.lower()}{f': {text}' if text else ''}"
+    advice, on_its_way = _probe_advice(pod, container, why, observed)
+    yield Finding("probe", f"{pod.name}/{name}", cause, advice, on_its_way=on_its_way)
+
+
+def _counts(event: Event, pod: Pod) -> bool:
+    """A worker without a replica is unready by design; of a sidecar, or Redis, that is news."""
+    if event.message.startswith(("Startup", "Liveness")) or pod.role == REDIS:
+        return True
+    return any(each.is_sidecar and each.name == event.container for each in pod.containers)
+
+
+def _probe_advice(pod: Pod, container: Container, why: str, observed: Observed) -> tuple[str, bool]:
+    """What helps this very container, and whether it is only on its way."""
+    log = log_of(observed, pod, container)
+    if container.is_sidecar:
+        if "not found" in why and "model" in why:
+            return (
+                "pull the model into the cache (init container, pre-pull Job), or correct its "
+                f"name in MODELS; its log: {log}",
+                False,
+            )
+        return f"wait while it loads; then read its log: {log}", True
+    if pod.role == REDIS:
+        return f"Ray's head can't start without Redis: wait, then read its log: {log}", True
+    if pod.role == HEAD:
+        return f"wait while Ray's head starts; then read its log: {log}", True
+    return f"wait while Ray joins the cluster; then read its log: {log}", True

@@ -1,0 +1,39 @@
+"""Pods that outlive their RayService: a deleted worker keeps its GPU until it has ended."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from kuberay.status.observed import Pod
+
+
+def sentence(pods: Sequence[Pod], at: datetime) -> str:
+    """`2 pods, which hold 1 GPU: llm-a-head (...), llm-a-worker (1 GPU on node gpu-1, ...)`."""
+    gpus = sum(each.gpus for each in pods)
+    held = f", which {'holds' if len(pods) == 1 else 'hold'} {_count(gpus, 'GPU')}" if gpus else ""
+    return f"{_count(len(pods), 'pod')}{held}: {', '.join(_one(each, at) for each in pods)}"
+
+
+def _one(pod: Pod, at: datetime) -> str:
+    gpus = f"{_count(pod.gpus, 'GPU')} on " if pod.gpus else "on "
+    parts = [f"{gpus}node {pod.node}" if pod.node else "", *_times(pod, at)]
+    told = ", ".join(filter(None, parts))
+    return f"{pod.name} ({told})" if told else pod.name
+
+
+def _times(pod: Pod, at: datetime) -> list[str]:
+    if pod.ends_by is None:
+        return ["not yet ending"]
+    since = f"ending for {_seconds(pod.deleting_since, at)} s" if pod.deleting_since else "ending"
+    if pod.ends_by >= at:
+        return [since, f"killed in {_seconds(at, pod.ends_by)} s at the latest"]
+    overdue = f"overdue by {_seconds(pod.ends_by, at)} s"
+    look = f": kubectl describe node {pod.node}" if pod.node else ""
+    return [since, f"{overdue}: its node does not confirm{look}"]
+
+
+def _seconds(begin: datetime, end: datetime) -> int:
+    return int((end - begin).total_seconds())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

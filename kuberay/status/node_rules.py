@@ -1,0 +1,188 @@
+"""Rules about pods that their nodes have lost, put out, or never got."""
+
+import re
+from collections.abc import Iterator
+
+from kuberay.status.advice import kubectl, nodes, ours
+from kuberay.status.events import about
+from kuberay.status.finding import Finding
+from kuberay.status.observed import WORKER, Observed, Pod
+from kuberay.status.sentences import first_sentence, one_line, scheduler_reason
+
+_TAINT_MANAGER, _GONE = "DeletionByTaintManager", "DeletionByPodGC"
+_SHUTDOWN = {"Terminated", "NodeShutdown", "Shutdown"}
+
+
+def lost_nodes(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """The node is away: its pod stays as it was last seen, also while it is being deleted."""
+    if pod.disruption == _GONE:
+        cause = f"{pod.role} {pod.name} is lost: its node {pod.node} is gone"
+        advice = "wait: the operator replaces it; if no node has room, add one: kubectl get nodes"
+    elif why := _silent(pod, observed):
+        cause = f"{pod.role} {pod.name} is lost: its node {pod.node} does not answer ({why})"
+        advice = (
+            f"look at the node: {nodes(observed, pod)}; Kubernetes gives it up after 5 minutes; "
+            f"if the machine is off for good, at once by: kubectl delete node {pod.node}"
+        )
+    else:
+        return
+    yield Finding("lost", pod.name, cause, advice)
+
+
+def _silent(pod: Pod, observed: Observed) -> str:
+    """A node that does not report marks its pods unready, then for deletion, and can't confirm."""
+    if pod.disruption == _TAINT_MANAGER:
+        return one_line(pod.disrupted) or "it is tainted"
+    if pod.reason == "NodeLost" or pod.phase == "Unknown":
+        return first_sentence(pod.message) or pod.reason or "phase Unknown"
+    said = [e for e in about(observed, pod) if e.reason == "NodeNotReady"]
+    if said and not pod.is_ready and all(each.is_ready for each in pod.containers):
+        return f"NodeNotReady: {one_line(said[-1].message)}"
+    return ""
+
+
+def evicted(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """The kubelet has put it out: a full disk, too little memory, a shutdown."""
+    if pod.reason != "Evicted" and pod.reason not in _SHUTDOWN:
+        return
+    cause = f"{pod.role} {pod.name} is lost: {pod.reason}: {first_sentence(pod.message)}"
+    advice = eviction_advice(pod.message)
+    yield Finding("lost", pod.name, cause, f"{advice}; {_replaced(pod)}")
+
+
+def eviction_advice(message: str) -> str:
+    """What helps against what a kubelet evicted a pod for."""
+    if "shutdown" in message:
+        return "nothing to mend: its node shuts down (a spot node, an update of the node)"
+    if re.search(r"ephemeral|EmptyDir|nodefs|imagefs|disk", message):
+        return (
+            "give the nodes larger disks, raise sizeLimit or limits.ephemeral-storage, or keep "
+            "models out of emptyDir (components/node-cache or shared-cache)"
+        )
+    if "memory" in message:
+        return "raise its memory requests to what it uses, so that the node is not overbooked"
+    return "look at the node's events: kubectl get events -A --field-selector reason=Evicted"
+
+
+def _replaced(pod: Pod) -> str:
+    return "wait: the operator replaces it" if pod.is_ray else "wait: its owner replaces it"
+
+
+def displaced(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """Somebody has taken the node: a pod of higher priority, or whoever drains it."""
+    if pod.disruption == "PreemptionByScheduler":
+        cause = f"{pod.role} {pod.name} is preempted: a pod of higher priority takes its place"
+        advice = f"set priorityClassName in its pod template, or add a node; {_replaced(pod)}"
+        yield Finding("displaced", pod.name, cause, advice)
+    elif pod.disruption == "EvictionByEvictionAPI":
+        cause = f"{pod.role} {pod.name} is moved off node {pod.node}, which is being drained"
+        yield Finding("displaced", pod.name, cause, _replaced(pod), on_its_way=True)
+
+
+def unscheduled(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    if pod.unscheduled:
+        reason = scheduler_reason(pod.unscheduled)
+        advice, on_its_way = _room(pod, reason, observed)
+        cause = f"pod {pod.name} has no node: {reason}{_claim_events(pod, observed)}"
+        yield Finding("unscheduled", pod.name, cause, advice, on_its_way=on_its_way)
+
+
+def _room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
+    """What would make room, and whether it is on its way."""
+    coming = [e for e in about(observed, pod) if e.reason == "TriggeredScaleUp"]
+    if coming:
+        return f"wait: the node autoscaler adds a node ({first_sentence(coming[-1].message)})", True
+    if "Insufficient" in reason and "gpu" in reason.lower():
+        return _gpu_room(pod, reason, observed)
+    return _other_room(pod, reason, observed), False
+
+
+def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
+    if holders := [each for each in observed.pods if each.gpus and each.is_deleting]:
+        ends = max(each.ends_by or observed.at for each in holders)
+        seconds = max(0, int((ends - observed.at).total_seconds()))
+        names = ", ".join(each.name for each in holders)
+        return f"wait: {names} still holds a GPU while it ends, for at most {seconds} s", True
+    if _AWAY.search(reason):
+        return f"a node is away: kubectl get nodes; {_ADD_GPU}", False
+    if observed.replaced and pod.cluster != observed.replaced:
+        return (
+            f"the new cluster needs GPUs beside those of {observed.replaced}, which still serves: "
+            f"add a GPU node, or take the change back: {ours(observed, 'rollback')}",
+            False,
+        )
+    return f"{_ADD_GPU}{_content_with_fewer(pod, observed)}", False
+
+
+def _content_with_fewer(pod: Pod, observed: Observed) -> str:
+    """The command for as many replicas as have a GPU, where the pool has the usual name."""
+    of_group = [p for p in observed.pods if p.group == pod.group and p.role == WORKER]
+    ready = sum(each.is_ready and not each.is_deleting for each in of_group)
+    applications = observed.service.active.applications if observed.service else ()
+    names = {deployment.name for each in applications for deployment in each.deployments}
+    if not ready or "pool" not in names:
+        return ""
+    fewer = ours(observed, f"scale --min 1 --max {ready}")
+    return f"; else be content with {ready}: {fewer}"
+
+
+_AWAY = re.compile(r"node\.kubernetes\.io/(unreachable|not-ready)|network-unavailable")
+_ADD_GPU = (
+    "free a GPU or add a GPU node (who has them: kubectl describe nodes | grep -E "
+    "'^Name:|nvidia.com/gpu')"
+)
+# By a pattern in the scheduler's sentence; the first that fits.
+_ROOM = (
+    (_AWAY, "a node is away: kubectl get nodes; bring it back, or add one"),
+    (
+        re.compile(r"node\.kubernetes\.io/(disk|memory|pid)-pressure"),
+        "a node is short of disk or memory: kubectl describe nodes; free it, or add one",
+    ),
+    (
+        re.compile(r"were unschedulable|node\.kubernetes\.io/unschedulable"),
+        "a node is cordoned: kubectl get nodes; then kubectl uncordon NODE, or add one",
+    ),
+    (re.compile("taint"), "let the group tolerate the taint, or add nodes without it"),
+    (
+        re.compile("volume node affinity"),
+        "its volume lies on another node or in another zone: add a node there, or let the claim "
+        "be made anew",
+    ),
+    (
+        re.compile("affinity|selector"),
+        "add a node with the labels that the group selects, or correct nodeSelector",
+    ),
+    (
+        re.compile("scheduling gates"),
+        "wait for whoever has set the gate (a queue such as Kueue): kubectl get workloads",
+    ),
+    (re.compile("Too many pods"), "the nodes hold as many pods as they may: add a node"),
+)
+
+
+def _other_room(pod: Pod, reason: str, observed: Observed) -> str:
+    if "PersistentVolumeClaim" in reason or "persistentvolumeclaim" in reason:
+        return _claim_advice(pod, reason, observed)
+    fits = (advice for pattern, advice in _ROOM if pattern.search(reason))
+    return next(fits, "add a node or lower the group's requests")
+
+
+def _claim_advice(pod: Pod, reason: str, observed: Observed) -> str:
+    if "not found" in reason:
+        return "deploy the manifest of the claim (PersistentVolumeClaim) that the pod names"
+    names = " ".join(pod.claims)
+    return (
+        f"look why no volume is bound: {kubectl(observed, f'describe pvc {names}'.strip())}; a "
+        "claim needs a StorageClass that exists (kubectl get storageclass) and its access mode"
+    )
+
+
+def _claim_events(pod: Pod, observed: Observed) -> str:
+    """What the provisioner says of the pod's claims."""
+    said = [
+        e
+        for e in observed.events
+        if e.kind == "PersistentVolumeClaim" and e.name in pod.claims and e.is_warning
+    ]
+    is_about_claims = "persistentvolumeclaim" in pod.unscheduled.lower()
+    return f" ({said[-1].name}: {one_line(said[-1].message)})" if said and is_about_claims else ""

@@ -1,0 +1,374 @@
+"""Which pod is blamed: of which cluster, as cause or as consequence, and is somebody at it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kuberay.errors import OutOfPatience
+from kuberay.status.diagnosis import State, diagnose
+from kuberay.status.events import notable
+from kuberay.status.observed import Observed
+from kuberay.status.waiting import Limits, Wait
+from tests.kuberay_client.objects import (
+    BORN,
+    companion,
+    condition,
+    container,
+    deleting,
+    event,
+    job,
+    pod,
+    pulling,
+    ray_cluster,
+    ray_service,
+    serving,
+    unscheduled,
+)
+from tests.kuberay_client.test_rules import NOW, diagnosis, seen
+from tests.kuberay_client.test_table import shown
+
+Object = dict[str, Any]
+
+NO_GPU = unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+NOT_FOUND = 'Back-off pulling image "llm:nope": ErrImagePull: llm:nope: not found'
+BAD_IMAGE = container("ollama", "waiting", True, reason="ImagePullBackOff", message=NOT_FOUND)
+
+
+def upgrade(*found: Object, active: str = "llm-a") -> Observed:
+    """A view of an upgrade: llm-b is to follow `active`; llm-0 is on its way out."""
+    status = serving(pendingServiceStatus={"rayClusterName": "llm-b", "applicationStatuses": {}})
+    status["activeServiceStatus"]["rayClusterName"] = active
+    status["conditions"] = [condition("Ready", True), condition("UpgradeInProgress", True)]
+    clusters = [ray_cluster(name) for name in ("llm-0", "llm-a", "llm-b")]
+    heads = [
+        pod(f"{name}-head", container("ray-head"), cluster=name, role="head", ready=True)
+        for name in ("llm-a", "llm-b")
+    ]
+    return seen(ray_service(status), *clusters, *heads, *found)
+
+
+def test_a_cluster_on_its_way_out_has_no_say() -> None:
+    """The failure of an image that has been replaced is no cause, though its pod is the first."""
+    view = upgrade(pod("a-first", BAD_IMAGE, cluster="llm-0"))
+    assert diagnose(view).findings == ()
+
+
+def test_a_cluster_on_its_way_out_is_marked() -> None:
+    """Its pods stay in the table, after the others, and say whose they are."""
+    lines = shown(upgrade(pod("a-first", BAD_IMAGE, cluster="llm-0")), 160).splitlines()
+    pods = [line for line in lines if line.startswith(("a-first", "llm-a-head", "llm-b-head"))]
+    assert [line.split()[0] for line in pods] == ["llm-b-head", "llm-a-head", "a-first"]
+    assert "of llm-0, which is on its way out" in pods[-1]
+    assert "llm-0 on its way out" in "\n".join(lines)
+
+
+def test_events_of_a_cluster_on_its_way_out_do_not_matter() -> None:
+    """Neither those of its pods nor its own."""
+    view = upgrade(
+        pod("llm-0-worker", BAD_IMAGE, cluster="llm-0"),
+        event("Failed", "Failed to pull", "Pod/llm-0-worker"),
+        event("FailedToCreateWorkerPod", "is forbidden: exceeded quota", "RayCluster/llm-0"),
+        event("Failed", "Failed to pull", "Pod/llm-b-worker"),
+    )
+    assert [each.name for each in notable(view)] == ["llm-b-worker"]
+    assert diagnose(view).findings == ()
+
+
+def test_a_serve_config_that_the_old_cluster_refuses() -> None:
+    """The operator's events about the service name the cluster: each counts for its own."""
+    refusal = (
+        "Failed to update serve applications to the RayCluster default/{}: err: 400 Bad Request: no"
+    )
+    old, new = (
+        event("FailedToUpdateServeApplications", refusal.format(name), "RayService/llm")
+        for name in ("llm-0", "llm-b")
+    )
+    accepted = event(
+        "UpdatedServeApplications",
+        "Updated serve applications to the RayCluster default/llm-a",
+        "RayService/llm",
+        type="Normal",
+    )
+    assert diagnose(upgrade(old)).findings == ()
+    assert notable(upgrade(old)) == []
+    found = diagnose(upgrade(new, accepted))
+    assert found.cause == "the Serve config is not accepted: 400 Bad Request: no"
+    assert len(notable(upgrade(new, accepted))) == 1
+
+
+def test_the_awaited_cluster_comes_first() -> None:
+    """In an upgrade the new cluster's hindrance is the cause; the old one's comes after it."""
+    view = upgrade(
+        pod("w-old", BAD_IMAGE, cluster="llm-a"),
+        pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU]),
+    )
+    causes = [each.cause for each in diagnose(view).findings]
+    assert causes[0].startswith("pod w-new has no node")
+    assert causes[1].startswith("pod w-old: image llm:nope")
+
+
+def test_wait_has_no_patience_to_lose_with_the_old_cluster() -> None:
+    """A failure of the cluster that is being replaced does not end a wait for the new one."""
+    view = upgrade(pod("w-old", BAD_IMAGE, cluster="llm-a"))
+    wait, limits = Wait(NOW), Limits(patience_s=300)
+    for seconds in (0, 299, 301, 900):
+        at = NOW + timedelta(seconds=seconds)
+        wait, _, is_there = wait.judge(_at(view, at), limits)
+        assert not is_there
+
+
+def test_wait_ends_with_what_the_new_cluster_waits_for() -> None:
+    """4 names the missing GPU, not the old image."""
+    view = upgrade(
+        pod("a-old", BAD_IMAGE, cluster="llm-0"),
+        pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU]),
+    )
+    wait, _, _ = Wait(NOW).judge(_at(view, NOW), Limits(patience_s=300))
+    with pytest.raises(OutOfPatience, match="pod w-new has no node"):
+        wait.judge(_at(view, NOW + timedelta(seconds=300)), Limits(patience_s=300))
+
+
+def test_an_old_deployment_that_failed_is_not_the_end() -> None:
+    """DEPLOY_FAILED of the cluster that is being replaced does not mean that the new one fails."""
+    status = serving(
+        {"status": "DEPLOY_FAILED", "message": "E\nKeyError: 'x'"},
+        pendingServiceStatus={"rayClusterName": "llm-b"},
+    )
+    found = diagnosis(ray_service(status), ray_cluster(), ray_cluster("llm-b"))
+    assert not found.is_fatal
+    assert "wait for llm-b" in found.findings[-1].advice
+
+
+def test_before_the_operator_names_a_cluster_all_count() -> None:
+    """Right after the creation no cluster is active or pending."""
+    found = diagnosis(ray_service({"observedGeneration": 2}), pod("w1", BAD_IMAGE))
+    assert found.cause.startswith("pod w1: image llm:nope")
+
+
+def test_gpus_that_the_old_cluster_still_holds() -> None:
+    """A worker that ends keeps its GPU for minutes: that is on its way, and for how long."""
+    old = deleting(pod("w-old", cluster="llm-0", gpus=1, node="gpu-1"), "2026-11-24T08:04:00Z")
+    new = pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU])
+    advice = diagnose(upgrade(old, new)).advice
+    assert advice == "wait: w-old still holds a GPU while it ends, for at most 180 s"
+
+
+def test_an_upgrade_without_a_second_gpu() -> None:
+    """Where the serving cluster has the GPUs, the ways out are named with their commands."""
+    new = pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU])
+    advice = diagnose(upgrade(new)).advice
+    assert "beside those of llm-a" in advice
+    assert "python -m kuberay -n default rollback llm" in advice
+
+
+def test_a_finished_clean_up_is_no_loss() -> None:
+    """The Job that empties Redis ends, and is neither head nor worker."""
+    cleaned = pod(
+        "llm-a-redis-cleanup-x",
+        container("ray-head", "terminated", reason="Completed", exitCode=0),
+        role="redis-cleanup",
+        phase="Succeeded",
+    )
+    assert diagnosis(cleaned).findings == ()
+    assert "done" in shown(seen(cleaned))
+
+
+def test_a_clean_up_that_fails() -> None:
+    """It is named as such, and ends no wait for a cluster that serves."""
+    failed = pod(
+        "llm-0-redis-cleanup-x",
+        container("ray-head", "terminated", reason="Error", exitCode=1),
+        cluster="llm-0",
+        role="redis-cleanup",
+        phase="Failed",
+    )
+    found = diagnose(upgrade(failed))
+    assert found.cause == (
+        "pod llm-0-redis-cleanup-x of the Job redis-cleanup failed (exit code 1)"
+    )
+    assert "kubectl -n default logs llm-0-redis-cleanup-x -c ray-head" in found.advice
+    assert found.hindrances == ()
+
+
+PROBES = [
+    pytest.param(
+        pod("w1", container("ollama", "running", True, ready=False)),
+        "logs sidecar llm",
+        id="sidecar",
+    ),
+    pytest.param(
+        pod("w1", container("ollama", sidecar=True), container(ready=False)),
+        "logs workers llm",
+        id="Ray of a worker",
+    ),
+    pytest.param(
+        pod("w1", container("ray-head", ready=False), role="head"), "logs head llm", id="head"
+    ),
+    pytest.param(
+        pod("w1", container("ray-head"), container("autoscaler", ready=False), role="head"),
+        "logs head -c autoscaler llm",
+        id="another of the head",
+    ),
+    pytest.param(
+        pod(
+            "w1",
+            container("ollama", sidecar=True),
+            container("exporter", sidecar=True, ready=False),
+            container(),
+            sidecars=("ollama", "exporter"),
+        ),
+        "logs workers -c exporter llm",
+        id="another sidecar",
+    ),
+    pytest.param(
+        companion("w1", "redis", container("redis", ready=False)),
+        "kubectl -n default logs w1 -c redis",
+        id="Redis",
+    ),
+]
+
+
+@pytest.mark.parametrize(("found", "command"), PROBES)
+def test_a_failed_probe_sends_to_the_log_of_its_container(found: Object, command: str) -> None:
+    """The advice is the command that shows the log of this very container."""
+    result = diagnosis(found, event("Unhealthy", "Liveness probe failed: timeout"))
+    assert result.cause.endswith("liveness probe failed: timeout")
+    assert command in result.advice
+
+
+def test_redis_is_the_cause_of_a_head_that_does_not_start() -> None:
+    """Redis before the head, the head before the workers, whatever their names are."""
+    crashed = {"reason": "Error", "exitCode": 1}
+    found = diagnosis(
+        pod("a-worker", container(state="terminated", **crashed)),
+        pod("b-head", container("ray-head", "terminated", **crashed), role="head"),
+        companion(
+            "z-redis",
+            "redis",
+            container("redis", "waiting", reason="CrashLoopBackOff", restarts=3, last=crashed),
+        ),
+    )
+    assert [each.about for each in found.findings][:3] == ["z-redis/redis", "b-head", "a-worker"]
+    assert found.cause == (
+        "pod z-redis: container redis ended (exit code 1) and is restarting (restarts: 3)"
+    )
+    assert "kubectl -n default logs z-redis -c redis --previous" in found.advice
+
+
+def test_what_is_broken_comes_before_what_is_on_its_way() -> None:
+    """A model that is being pulled is no cause beside an image that does not exist."""
+    found = diagnosis(pulling("a-worker"), pod("b-worker", BAD_IMAGE))
+    assert [each.about for each in found.findings] == ["b-worker/ollama", "a-worker/pull"]
+
+
+def test_one_rule_explains_a_pod() -> None:
+    """A startup probe that failed before the container ended is its consequence."""
+    ended = container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)
+    found = diagnosis(pod("w1", ended), event("Unhealthy", "Startup probe failed: refused"))
+    assert [each.kind for each in found.findings] == ["restarting"]
+
+
+NO_SECRET = companion(
+    "llm-redis-x",
+    "redis",
+    container(
+        "redis",
+        "waiting",
+        reason="CreateContainerConfigError",
+        message='secret "llm-redis" not found',
+    ),
+)
+FAILED = {
+    "type": "Failed",
+    "status": "True",
+    "reason": "BackoffLimitExceeded",
+    "message": "Job has reached the specified backoff limit",
+}
+
+
+def test_a_job_that_makes_the_secret() -> None:
+    """On a first deploy the Secret is on its way: nobody is told to create it."""
+    found = diagnosis(NO_SECRET, job())
+    assert found.cause == (
+        "pod llm-redis-x: redis waits for secret llm-redis, which Job llm-redis-password has been "
+        "creating for 60 s"
+    )
+    assert found.advice == (
+        "wait: it takes seconds; its log: kubectl -n default logs job/llm-redis-password"
+    )
+    assert found.findings[0].on_its_way
+
+
+def test_a_job_that_has_failed() -> None:
+    """Its failure is the cause, with the way to run it again."""
+    found = diagnosis(NO_SECRET, job(active=0, failed=11, conditions=[FAILED]))
+    assert "Job llm-redis-password has failed to create: BackoffLimitExceeded" in found.cause
+    assert "kubectl -n default delete job llm-redis-password" in found.advice
+
+
+def test_a_job_that_has_made_a_secret_which_is_gone() -> None:
+    """A moment after its end the kubelet has yet to look; later somebody has deleted it."""
+    done = job(active=0, succeeded=1, conditions=[{"type": "Complete", "status": "True"}])
+    early = datetime(2026, 11, 24, 8, 0, 20, tzinfo=UTC)
+    assert diagnosis(NO_SECRET, done, at=early).findings[0].on_its_way
+    late = diagnosis(NO_SECRET, done)
+    assert "has created once, and which is gone" in late.cause
+    assert "delete job llm-redis-password" in late.advice
+
+
+def test_no_job_makes_the_secret() -> None:
+    """Then it has to be created; Jobs that make others do not count."""
+    found = diagnosis(NO_SECRET, job(makes="another", name="other"))
+    assert found.cause == 'pod llm-redis-x: redis can\'t start: secret "llm-redis" not found'
+    assert "kubectl -n default create secret generic llm-redis" in found.advice
+
+
+def test_the_pod_of_a_job_that_cannot_be_read() -> None:
+    """Whoever may not read Jobs is told by its pod that somebody is at it."""
+    found = diagnosis(NO_SECRET, companion("maker", "redis-password", container("create")))
+    assert "waits for secret llm-redis, which pod maker creates, for 60 s now" in found.cause
+
+
+def test_a_job_whose_image_cannot_be_pulled() -> None:
+    """The Job's own trouble is the cause of the missing Secret."""
+    bad = container("create", "waiting", reason="ImagePullBackOff", message=NOT_FOUND)
+    maker = companion("maker", "redis-password", bad, phase="Pending")
+    found = diagnosis(NO_SECRET, job(), maker)
+    assert [each.about for each in found.findings] == ["maker/create", "llm-redis-x/redis"]
+
+
+def test_a_pull_that_has_failed_is_not_just_running() -> None:
+    """The image's earlier failures are counted, with the reason of the last one."""
+    image = '"ollama/ollama:1"'
+    failed = event(
+        "Failed", f"Failed to pull image {image}: x: dial tcp: i/o timeout", count=3, at=BORN
+    )
+    again = event("Pulling", f"Pulling image {image}", type="Normal", at="2026-11-24T08:00:58Z")
+    waiting = pod("w1", container("ollama", "waiting", True, reason="PodInitializing"))
+    found = diagnosis(waiting, failed, again)
+    assert found.cause == (
+        "pod w1: image ollama/ollama:1 is being pulled once more; that has failed 3 times: "
+        "dial tcp: i/o timeout"
+    )
+    assert "whether nodes reach that registry" in found.advice
+
+
+def test_a_service_that_is_well_has_quiet_companions() -> None:
+    """Redis that runs and a Job that has ended raise no alarm."""
+    found = diagnosis(
+        companion("llm-redis-x", "redis", container("redis"), ready=True),
+        companion(
+            "maker",
+            "redis-password",
+            container("create", "terminated", reason="Completed", exitCode=0),
+            phase="Succeeded",
+        ),
+        job(active=0, succeeded=1, conditions=[{"type": "Complete", "status": "True"}]),
+    )
+    assert (found.state, found.findings) == (State.RUNNING, ())
+
+
+def _at(view: Observed, at: datetime) -> Observed:
+    return replace(view, at=at)

@@ -20,7 +20,11 @@ _RETRY_ON = "\n    ".join(
     ]
 )
 
+# For every server of Serve's, behind HAProxy or not: see `ingress.py` and `http_protocol.py`.
+SERVERS = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares"}
+
 FLAGS = {
+    **SERVERS,
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
@@ -41,7 +45,6 @@ FLAGS = {
     # Under the throughput flags Ray holds back a thousand lines of a replica's log, its warnings
     # too, however long that takes. Ours come together by themselves, see `request_log.py`.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares",
 }
 
 

@@ -18,7 +18,7 @@ LAYERS = [
     ["relay", "engines"],
     ["routing"],
     ["settings"],
-    ["names", "errors", "gotext", "haproxy", "deadline"],
+    ["names", "errors", "gotext", "haproxy", "http_protocol", "deadline"],
 ]
 RAY = {
     "application.py",

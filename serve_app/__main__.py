@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -100,9 +101,10 @@ def _check_address(host: str, port: int) -> None:
             raise SettingsError(
                 f"port {port} is taken: PORT=8001, or `make clean-ports` after a crash"
             ) from exc
+        cause = str(exc.strerror).partition(" (while")[0]
         raise SettingsError(
-            f"can't listen on HOST={host} PORT={port} ({exc.strerror}): HOST is an address of this "
-            "machine, 127.0.0.1 unless told, PORT a free port above 1023"
+            f"can't listen on HOST={host} PORT={port} ({cause}): HOST is an address of this machine, "
+            "127.0.0.1 unless told, PORT a free port above 1023"
         ) from exc
     except OverflowError as exc:
         raise SettingsError(f"PORT={port} is no port: take one from 1024 to 65535") from exc
@@ -134,10 +136,10 @@ def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: P
 
 def _direct_to(host: str) -> dict[str, str]:
     """Whatever proxy the environment names, what runs here does not reach itself through it."""
-    names = ["127.0.0.1", "localhost", "::1", host, socket.gethostname()]
     told = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    value = ",".join([*([told] if told else []), *names])
-    return {"NO_PROXY": value, "no_proxy": value}
+    names = ",".join(filter(None, [told, "127.0.0.1", "localhost", "::1", host]))
+    # Serve's calls go to an address of this machine that Ray chooses; "" is no proxy for gRPC.
+    return {"NO_PROXY": names, "no_proxy": names, "grpc_proxy": ""}
 
 
 def _watch(process: subprocess.Popen[str], options: argparse.Namespace, settings: Settings) -> int:
@@ -204,7 +206,7 @@ def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings
     )
     print(
         f"\nReady at {url} (documentation: {url}/docs)\nTry:\n"
-        f"  curl -N {_past_proxies(url)}{url}/v1/chat/completions {key}-d '{body}'\n"
+        f"  curl -N {_past_proxies(url)}{shlex.quote(url)}/v1/chat/completions {key}-d '{body}'\n"
         "Ctrl-C ends it; VERBOSE=1 shows what Ray and Serve log.\n",
         flush=True,
     )

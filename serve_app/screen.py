@@ -10,7 +10,9 @@ _RECORD = re.compile(
     r"(?P<level>[A-Z]+) \S+ (?P<time>[\d:]+),\d+ \S+ \S+ (?:\S+ )?-- (?P<message>.*)"
 )
 # Serve's own words in a replica, and gRPC's.
-_CHATTER = re.compile(r"Calling user-provided callback|Failed to start RequestProtocol|[IWE]\d{4} ")
+_CHATTER = re.compile(
+    r"Calling user-provided callback|Failed to start RequestProtocol|Started <ray\.|[IWE]\d{4} "
+)
 _HAS_FAILED = re.compile(
     r"\(ServeController .* ERROR .* -- (Failed to update the deployments|Deploying app .* failed)"
 )

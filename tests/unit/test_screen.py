@@ -20,6 +20,7 @@ CONTROLLER = "(ServeController pid=5) {} 2026-11-29 21:50:38,855 controller 5 --
         ),
         (REPLICA + '{"levelname": "INFO"}\n', '{"levelname": "INFO"}'),
         (RECORD.format("INFO", "Calling user-provided callback from x"), None),
+        (RECORD.format("INFO", "Started <ray.serve._private.router.X object at 0x7f>."), None),
         (REPLICA + "I1129 21:50:38.872919 28655 fork_posix.cc:71] Other threads\n", None),
         (CONTROLLER.format("INFO", "Deploying new app"), None),
         ("2026-11-29 21:50:28,306\tINFO worker.py:2029 -- Started a local Ray\n", None),

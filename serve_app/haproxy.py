@@ -1,5 +1,6 @@
 """HAProxy before the replicas: Ray's flags for it, as the manifests and the README have them."""
 
+from pathlib import Path
 from shlex import quote
 
 # Ray writes this value as it stands into HAProxy's section of defaults, so it can carry lines that
@@ -20,7 +21,11 @@ _RETRY_ON = "\n    ".join(
     ]
 )
 
+# For every server of Serve's, behind HAProxy or not: see `ingress.py` and `http_protocol.py`.
+SERVERS = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares"}
+
 FLAGS = {
+    **SERVERS,
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
@@ -41,8 +46,18 @@ FLAGS = {
     # Under the throughput flags Ray holds back a thousand lines of a replica's log, its warnings
     # too, however long that takes. Ours come together by themselves, see `request_log.py`.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.middlewares",
 }
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """Ray's settings for the files of its HAProxies: all of them in `folder`."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
 
 
 def main() -> None:

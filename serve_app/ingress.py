@@ -12,6 +12,7 @@ from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve_app import http_protocol
 from serve_app.api.http import UNWATCHED, Headers
 
 _ID = b"x-request-id"
@@ -20,8 +21,10 @@ _ID = b"x-request-id"
 def middlewares() -> list[Middleware]:
     """For `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, which Serve's own proxies read too.
 
-    Only where the application shares uvicorn's event loop: from another it can't watch.
+    All of them ignore `Upgrade`. The middleware is for replicas only, where the application shares
+    uvicorn's event loop: from another it can't watch.
     """
+    http_protocol.install()
     try:
         serve.get_replica_context()
     except RayServeException:

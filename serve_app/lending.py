@@ -28,7 +28,7 @@ from serve_app.errors import EngineLost, InternalError, ServiceError
 
 logger = logging.getLogger("ray.serve")
 
-# A gateway closes a lease that it does not use within 20 ms: after this, its node is gone.
+# A gateway closes a lease that it does not use for a moment: after this, its node is gone.
 _IDLE_S = 10.0
 _CONNECT_S = 5.0
 

@@ -30,6 +30,7 @@ from tests.bench.compare import (
     MANY,
     ONE,
     PACED,
+    PAUSED,
     STOCK,
     rows,
     verdicts,
@@ -41,7 +42,11 @@ _PEERS = Path(".venv-peers/bin/python")
 _WARM_UP = Task("warm-up", 8, 1.5, 8)
 _EMBEDDED_CLIENTS = 4
 _TASKS = {
-    "instant": [Task(ONE, 1, 2, 16), Task(MANY, 32, 3, 16)],
+    "instant": [
+        Task(ONE, 1, 2, 16),
+        Task(PAUSED, 1, 5, 16, pause_s=0.05),
+        Task(MANY, 32, 3, 16),
+    ],
     "paced": [Task(PACED, 64, 8, 64)],
     "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 15, 64)],
 }

@@ -24,7 +24,10 @@ _DRAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`clients` closed loops for `seconds`; each request asks for `tokens` in a stream."""
+    """`clients` closed loops for `seconds`; each request asks for `tokens` in a stream.
+
+    `pause_s` passes between an answer and the next request of the same client.
+    """
 
     url: str
     model: str
@@ -32,6 +35,7 @@ class Load:
     seconds: float
     tokens: int
     key: str = ""
+    pause_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -49,12 +53,15 @@ class Result:
 
 
 class Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection that asks again as soon as it has an answer."""
+    """One HTTP/1.1 connection that asks again when it has an answer, after a pause if any."""
 
-    def __init__(self, request: bytes, result: Result, goes_on: Callable[[], bool]) -> None:
+    def __init__(
+        self, request: bytes, result: Result, goes_on: Callable[[], bool], pause_s: float
+    ) -> None:
         self._request = request
         self._result = result
         self._goes_on = goes_on
+        self._pause_s = pause_s
         self._answer = bytearray()
         self._asking = False
         self._sent = self._first = self._last = 0.0
@@ -65,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
+        if self._transport.is_closing():  # in the pause; another connection takes over
+            return
         self._answer.clear()
         self._asking, self._first = True, 0.0
         self._sent = perf_counter()
@@ -96,7 +105,9 @@ class Connection(asyncio.Protocol):
             self._result.tokens += len(_CONTENT.findall(self._answer))
         else:
             self._fail(repr(bytes(self._answer[:500])))
-        if self._goes_on():
+        if self._goes_on() and self._pause_s:
+            asyncio.get_running_loop().call_later(self._pause_s, self._ask)
+        elif self._goes_on():
             self._ask()
         else:
             self._transport.close()
@@ -133,7 +144,7 @@ async def _client(load: Load, result: Result, end: float) -> None:
 
     while goes_on():
         _, connection = await loop.create_connection(
-            lambda: Connection(request, result, goes_on), at.hostname, at.port
+            lambda: Connection(request, result, goes_on, load.pause_s), at.hostname, at.port
         )
         await connection.lost
 

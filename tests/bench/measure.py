@@ -37,13 +37,22 @@ class Task:
     clients: int
     seconds: float
     tokens: int
+    pause_s: float = 0.0
 
 
 def measure(system: System, task: Task, number: int) -> Measurement:
     """Raises RuntimeError, with the generator's last words, when it fails."""
     before = system.cpu_s()
     result = generate(
-        Load(system.url, MODEL, task.clients, task.seconds, task.tokens, key=system.key)
+        Load(
+            system.url,
+            MODEL,
+            task.clients,
+            task.seconds,
+            task.tokens,
+            key=system.key,
+            pause_s=task.pause_s,
+        )
     )
     used = system.cpu_s() - before
     return Measurement(

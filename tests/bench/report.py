@@ -24,6 +24,11 @@ _LINES = (
     ("… x stock", "requests_against_stock", "{:.1f}"),
     ("added TTFT p50 / p99, 1 client, ms", ("added_ttft_p50_one", "added_ttft_p99_one"), "{:.1f}"),
     (
+        "added TTFT p50 / p99, 1 client, 50 ms pauses, ms",
+        ("added_ttft_p50_paused", "added_ttft_p99_paused"),
+        "{:.1f}",
+    ),
+    (
         "added TTFT p50 / p99, 32 clients, ms",
         ("added_ttft_p50_many", "added_ttft_p99_many"),
         "{:.0f}",

@@ -16,6 +16,7 @@ from serve_app import haproxy
 from serve_app.engines.process import free_port
 from tests.support.fronts import HAPROXY, own_ports
 
+os.environ |= haproxy.SERVERS
 if HAPROXY:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     os.environ |= {

@@ -167,12 +167,18 @@ class CancellingServer:
 @asynccontextmanager
 async def listening(api: Any) -> AsyncIterator[str]:
     """`api` behind uvicorn, as in a replica, on a free port."""
+    config = uvicorn.Config(CancellingServer(api), log_level="warning", lifespan="on")
+    async with bound(config) as url:
+        yield url
+
+
+@asynccontextmanager
+async def bound(config: uvicorn.Config) -> AsyncIterator[str]:
+    """A uvicorn server on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
     # Ray's uvloop sets this by itself; without it each small answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = uvicorn.Server(
-        uvicorn.Config(CancellingServer(api), log_level="warning", lifespan="on")
-    )
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve([listener]))
     try:
         await eventually(lambda: server.started)

@@ -1,0 +1,55 @@
+"""Requests that offer another protocol, as clients send them, on a plain connection."""
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+# What the JDK's HttpClient sends with every request to `http://`, and what begins a WebSocket.
+OFFERS = {
+    "h2c": (
+        "Connection: Upgrade, HTTP2-Settings\r\n"
+        "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+        "Upgrade: h2c\r\n"
+    ),
+    "websocket": (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    ),
+}
+_LAST = b"GET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def offering(offer: str, method: str, path: str, body: Any = None) -> tuple[bytes, bytes]:
+    """The head and the body of a request with an offer."""
+    content = b"" if body is None else json.dumps(body).encode()
+    length = "" if body is None else f"Content-Length: {len(content)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{OFFERS[offer]}{length}\r\n"
+    return head.encode(), content
+
+
+async def ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
+    """Send a request in pieces; returns the status and the body of each answer to it."""
+    at = urlsplit(url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    for packet in filter(None, packets):
+        writer.write(packet)
+        await asyncio.sleep(0.05)  # so that the next one is a packet of its own
+    writer.write(_LAST)  # its answer ends the connection, so nothing can come after
+    async with asyncio.timeout(20):
+        *answers, (status, _) = _answers(await reader.read())
+    writer.close()
+    assert status == 404
+    return answers
+
+
+def _answers(data: bytes) -> list[tuple[int, bytes]]:
+    answers = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
+        (length,) = lengths or [0]
+        answers.append((int(lines[0].split()[1]), data[:length]))
+        data = data[length:]
+    return answers

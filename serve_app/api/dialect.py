@@ -84,7 +84,7 @@ def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
         value = payload.get(name)
         if isinstance(value, int) and not 0 <= value <= _MOST_LOGPROBS:
             raise BadRequest(f"{name} must be between 0 and {_MOST_LOGPROBS}")
-    for name in ("response_format", "format", "text"):
+    for name in ("response_format", "format", "text", "output_config"):
         if _nodes(payload.get(name)) > bounds.max_schema_nodes:
             raise BadRequest(f"the schema in {name} has more than {bounds.max_schema_nodes} parts")
     for name in stops:

@@ -38,6 +38,7 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
         "access_programs": "a matter of OpenAI's own service",
         "background_options": "there are no background responses",
         "image": _IMAGES,
+        "stream_options": "streams are never padded against eavesdroppers",
     },
     "/v1/messages": {
         "metadata": _TRACKING,
@@ -60,7 +61,10 @@ IGNORED: Mapping[str, Mapping[str, str]] = {
     },
     "/api/embed": _NATIVE,
     "/api/embeddings": _NATIVE,
-    "/api/show": {},
+    "/api/show": dict.fromkeys(
+        ("system", "template", "options"),
+        "an Ollama shows it in place of the model's own; the embedded engine has the model's only",
+    ),
 }
 
 # Keys that Ollama reads and no request may use, on any route.

@@ -45,7 +45,7 @@ async def test_every_option_that_ollama_reads_is_passed_or_reloads(
 
 @needed
 async def test_options_all_pass_where_the_settings_allow_them(simulator: Simulator) -> None:
-    """With allow_model_options nothing that Ollama reads is dropped, keep_alive and shift either."""
+    """With allow_model_options no option is dropped, nor keep_alive and shift."""
     options = dict.fromkeys(read_by_ollama()["options"] - {"stop"}, 1)
     body = {"model": "smollm2:135m", "prompt": "a", "stream": False, "options": options}
     async with serving(simulator, allow_model_options=True) as service:

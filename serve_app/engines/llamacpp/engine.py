@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import orjson
 
-from serve_app.engines.base import Answer, Call
+from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
-from serve_app.engines.llamacpp import embeddings
+from serve_app.engines.llamacpp import embeddings, openai
 from serve_app.engines.llamacpp.answers import json_answer
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
@@ -95,7 +95,7 @@ class LlamaCpp:
         window = Window(self._engine.context_length, longest_token(header))
         native = NativeRoutes(llama, facts.models[0], header, window)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
-        return _ByDialect(native, upstream, llama, window, within_s)
+        return _ByDialect(native, upstream, llama, window, within_s, facts.models[0])
 
 
 class _ByDialect:
@@ -108,7 +108,9 @@ class _ByDialect:
         llama: LlamaServer,
         window: Window,
         first_token_timeout_s: float,
+        card: ModelCard,
     ) -> None:
+        self._card = card
         self._native = native
         self._upstream = upstream
         self._llama = llama
@@ -120,7 +122,7 @@ class _ByDialect:
             return await self._embed(call)
         if call.path not in PATHS:
             await self._window.check_body(call.body)
-            answer = await self._upstream.send(call)
+            answer = await self._upstream.send(openai.checked(call, self._card))
             return answer if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)
 

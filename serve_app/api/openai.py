@@ -45,11 +45,15 @@ SAMPLING = words(
     "temperature top_p seed stop frequency_penalty presence_penalty "
     "top_k min_p repeat_penalty repeat_last_n"
 )
+# Ollama ignores some of them; an engine that would give another answer than asked refuses them.
 _CHAT = SAMPLING | words(
     "model messages stream stream_options max_tokens max_completion_tokens response_format tools "
-    "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user"
+    "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user "
+    "n logit_bias functions function_call modalities audio web_search_options moderation"
 )
-_COMPLETION = SAMPLING | words("model prompt suffix stream stream_options max_tokens logprobs user")
+_COMPLETION = SAMPLING | words(
+    "model prompt suffix stream stream_options max_tokens logprobs user n best_of echo logit_bias"
+)
 _EMBEDDING = words("model input encoding_format dimensions user")
 _RESPONSE = words(
     "model input instructions stream max_output_tokens temperature top_p tools tool_choice "
@@ -84,10 +88,19 @@ def _shape_chat(payload: Payload, bounds: Bounds) -> None:
 
 
 def _shape_completion(payload: Payload, bounds: Bounds) -> None:
-    if not isinstance(payload.get("prompt", ""), str):
-        raise BadRequest("prompt must be a string: one prompt per request")
+    payload["prompt"] = _one_prompt(payload.get("prompt", ""))
     bound_tokens(payload, "max_tokens", bounds.max_tokens)
     bound_work(payload, bounds, "stop")
+
+
+def _one_prompt(prompt: Any) -> str:
+    """A text, or a list of one text. Raises BadRequest."""
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if len(prompts) != 1:
+        raise BadRequest(f"prompt must be one string, not a list of {len(prompts)} values")
+    if not isinstance(prompts[0], str):
+        raise BadRequest("prompt must be a string; lists of tokens are not supported")
+    return prompts[0]
 
 
 def _shape_embedding(payload: Payload, bounds: Bounds) -> None:

@@ -103,7 +103,7 @@ class LlamaCpp:
         native = NativeRoutes(llama, facts.models[0], header, window, batch)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
         translated = TranslatedRoutes(llama, facts.models[0], window)
-        openai = OpenAIRoutes(llama, upstream, window)
+        openai = OpenAIRoutes(llama, upstream, window, facts.models[0])
         return _ByDialect(native, translated, openai, Embedder(llama, window, batch), within_s)
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import orjson
 
-from serve_app.engines.base import Answer, Call
+from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 from serve_app.engines.llamacpp.fitting import can_shorten, clip, fit
+from serve_app.engines.llamacpp.openai_checks import checked
 from serve_app.engines.llamacpp.refusals import refused
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.upstream import Upstream
@@ -18,19 +19,24 @@ PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 class OpenAIRoutes:
     """Serves `PATHS` with the llama.cpp server behind `upstream` and `llama`."""
 
-    def __init__(self, llama: LlamaServer, upstream: Upstream, window: Window) -> None:
+    def __init__(
+        self, llama: LlamaServer, upstream: Upstream, window: Window, card: ModelCard
+    ) -> None:
+        self._card = card
         self._llama = llama
         self._upstream = upstream
         self._window = window
 
     async def send(self, call: Call) -> Answer:
-        """The answer to `call`, with status 200.
+        """Return the answer to `call`, with status 200.
 
         Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and what
         base.Engine.send raises.
         """
         if len(call.body) > self._window.most_bytes:
-            call = await self._clipped(call)
+            call = await self._clipped(await asyncio.to_thread(checked, call, self._card))
+        else:
+            call = checked(call, self._card)
         try:
             return await self._answer(call)
         except PromptTooLong as too_long:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.schemas import obeyed
 from serve_app.gotext import quote
 
 # A generation without a limit ends after this many contexts: with a context that shifts, a model
@@ -73,7 +74,8 @@ def sampling(options: Json, context: int) -> Json:
 
 
 def response_format(wanted: Any) -> Json:
-    """The field for a `format`: "json", a JSON schema or nothing. Raises Refusal 400."""
+    """The field for a `format`: "json", a JSON schema or nothing. Raises Refusal 400, also for a
+    schema that can't be obeyed."""
     if wanted is None or wanted == "":
         return {}
     if wanted == "json":
@@ -83,7 +85,7 @@ def response_format(wanted: Any) -> Json:
         raise Refusal(
             400, f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
         )
-    schema = {"name": "schema", "schema": wanted}
+    schema = {"name": "schema", "schema": obeyed(wanted)}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 

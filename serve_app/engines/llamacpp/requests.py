@@ -9,6 +9,12 @@ from typing import Any
 import orjson
 
 from serve_app.engines.base import Call, ModelCard
+from serve_app.engines.llamacpp.abilities import (
+    check_completes,
+    check_suffix,
+    check_thinks,
+    check_tools,
+)
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.options import (
     check_think,
@@ -17,8 +23,6 @@ from serve_app.engines.llamacpp.options import (
     thinking,
     unloads,
 )
-from serve_app.gotext import quote
-from serve_app.names import full_name
 
 _KINDS = {
     bool: "bool",
@@ -72,8 +76,7 @@ def read_chat(call: Call, card: ModelCard) -> Json:
     """The checked body of a chat request. Raises Refusal 400."""
     body = _read(call, "ChatRequest", _CHAT)
     _check_abilities(body, call.model, card, "chat")
-    if body.get("tools") and "tools" not in card.capabilities:
-        raise Refusal(400, f"{full_name(call.model)} does not support tools")
+    check_tools(call.model, card, body.get("tools"))
     return body
 
 
@@ -83,8 +86,7 @@ def read_generate(call: Call, card: ModelCard) -> Json:
     if body.get("raw") and (body.get("template") or body.get("system") or body.get("context")):
         raise Refusal(400, "raw mode does not support template, system, or context")
     _check_abilities(body, call.model, card, "generate")
-    if body.get("suffix"):
-        raise Refusal(400, f"{full_name(call.model)} does not support insert")
+    check_suffix(call.model, body.get("suffix"))
     if body.get("template"):
         raise Refusal(400, "this engine uses the model's own template")
     _refuse_images(body.get("images"))
@@ -149,10 +151,8 @@ def _read(call: Call, struct: str, fields: Mapping[str, tuple[str, str]]) -> Jso
 
 
 def _check_abilities(body: Json, model: str, card: ModelCard, verb: str) -> None:
-    if body.get("think") and "thinking" not in card.capabilities:
-        raise Refusal(400, f"{quote(model)} does not support thinking")
-    if "completion" not in card.capabilities:
-        raise Refusal(400, f"{quote(model)} does not support {verb}")
+    check_thinks(model, card, body.get("think"))
+    check_completes(model, card, verb)
 
 
 def check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) -> None:

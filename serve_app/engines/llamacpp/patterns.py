@@ -1,0 +1,251 @@
+"""Regular expressions of JSON schemas, rewritten to the few forms that llama.cpp obeys.
+
+It reads other forms as "any string", without a word. What is written here has classes of
+characters, groups, alternatives and repetitions only, and no character that JSON escapes: such a
+character is left out of a class, and refused where nothing else would match.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+MAX_LENGTH, MAX_NESTING, MAX_REPETITIONS = 1000, 20, 2000
+
+Ranges = list[tuple[int, int]]  # code points, both ends included
+
+_LAST = 0x10FFFF
+_UNWRITABLE: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF)]
+_DIGIT: Ranges = [(0x30, 0x39)]
+_WORD: Ranges = [*_DIGIT, (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
+_SPACE: Ranges = [(9, 13), (32, 32), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)]
+_SPACE += [(0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)]
+_SPACE += [(0xFEFF, 0xFEFF)]
+_LINE_ENDS: Ranges = [(10, 10), (13, 13), (0x2028, 0x2029)]
+_CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
+_CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
+_REFUSED = {"b": "a word boundary", "B": "a word boundary", "k": "a back reference"}
+_REFUSED |= {"p": "a Unicode class", "P": "a Unicode class", "c": "a control character"}
+_REFUSED |= dict.fromkeys("123456789", "a back reference")
+_CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}")
+_TIMES = re.compile(r"([*+?])|\{(\d{1,6})(,(\d{0,6}))?\}")
+_NAME = re.compile(r"\?:|\?P?<[A-Za-z_]\w*>")
+
+
+class UnsupportedPattern(Exception):
+    """`str(error)` names what llama.cpp can't obey."""
+
+
+@dataclass(frozen=True)
+class _Term:
+    """`atom`, which matches `shortest` to `longest` characters, `low` to `high` times."""
+
+    atom: str
+    shortest: int
+    longest: int | None
+    low: int = 1
+    high: int | None = 1
+
+    def sizes(self) -> tuple[int, int | None]:
+        endless = self.high is None or self.longest is None
+        longest = None if endless else (self.longest or 0) * (self.high or 0)
+        return self.shortest * self.low, 0 if self.high == 0 or self.longest == 0 else longest
+
+    def text(self) -> str:
+        if (self.low, self.high) == (1, 1):
+            return self.atom
+        return f"{self.atom}{{{self.low},{'' if self.high is None else self.high}}}"
+
+
+_Branch = list[_Term]
+
+
+def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
+    """An anchored pattern whose strings all match `pattern` and have a length within the bounds.
+
+    Raises UnsupportedPattern.
+    """
+    if len(pattern) > MAX_LENGTH:
+        raise UnsupportedPattern(f"more than {MAX_LENGTH} characters")
+    branches = _Reader(pattern).whole()
+    texts = ["".join(term.text() for term in _narrow(b, shortest, longest)) for b in branches]
+    return f"^{texts[0]}$" if len(texts) == 1 else f"^({'|'.join(texts)})$"
+
+
+def _narrow(branch: _Branch, shortest: int, longest: int | None) -> _Branch:
+    """`branch` with lengths in the bounds, by repeating its one variable term less, or more."""
+    least, most = _sizes(branch)
+    if least >= shortest and (longest is None or (most is not None and most <= longest)):
+        return branch
+    variable = [i for i, term in enumerate(branch) if term.low != term.high]
+    if len(variable) != 1 or any((t.shortest, t.longest) != (1, 1) for t in branch):
+        raise UnsupportedPattern("lengths that minLength and maxLength beside it don't allow")
+    (index,) = variable
+    term = branch[index]
+    fixed = least - term.low
+    low = max(term.low, shortest - fixed)
+    highs = [h for h in (term.high, None if longest is None else longest - fixed) if h is not None]
+    high = min(highs) if highs else None
+    if high is not None and high < low:
+        raise UnsupportedPattern("no string of a length that minLength and maxLength allow")
+    return [*branch[:index], replace(term, low=low, high=high), *branch[index + 1 :]]
+
+
+def _sizes(branch: _Branch) -> tuple[int, int | None]:
+    sizes = [term.sizes() for term in branch]
+    longest = [size for _, size in sizes if size is not None]
+    return sum(s for s, _ in sizes), sum(longest) if len(longest) == len(sizes) else None
+
+
+class _Reader:
+    """A regular expression as ECMA 262 has them, read from its beginning."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._nesting = 0
+
+    def whole(self) -> list[_Branch]:
+        """Its alternatives; those that are not anchored have any text before and after them."""
+        branches = [self._open_branch()]
+        while self._take("|"):
+            branches.append(self._open_branch())
+        if self._at < len(self._text):
+            raise UnsupportedPattern("parentheses without a match")
+        return branches
+
+    def _open_branch(self) -> _Branch:
+        anything = _Term(_class(_outside([])), 1, 1, 0, None)
+        before = [] if self._take("^") else [anything]
+        branch = [*before, *self._branch()]
+        return branch if self._take("$") else [*branch, anything]
+
+    def _branch(self) -> _Branch:
+        terms = []
+        while self._at < len(self._text) and self._text[self._at] not in "|)$":
+            terms.append(self._repeated(self._atom()))
+        return terms
+
+    def _repeated(self, term: _Term) -> _Term:
+        match = _TIMES.match(self._text, self._at)
+        if not match:
+            return term
+        self._at = match.end()
+        self._take("?")  # which match is tried first makes no other strings
+        sign, low, rest, high = match.groups()
+        if sign:
+            bounds = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
+        else:
+            bounds = (int(low), (int(high) if high else None) if rest else int(low))
+        if max(bounds[0], bounds[1] or 0) > MAX_REPETITIONS:
+            raise UnsupportedPattern(f"more than {MAX_REPETITIONS} repetitions")
+        return replace(term, low=bounds[0], high=bounds[1])
+
+    def _atom(self) -> _Term:
+        char = self._next()
+        if char == "(":
+            return self._group()
+        if char in "^*+?":
+            raise UnsupportedPattern(f"{char} in the middle")
+        if char == "[":
+            return _Term(_class(self._set()), 1, 1)
+        if char == ".":
+            return _Term(_class(_outside(_LINE_ENDS)), 1, 1)
+        ranges = self._escape() if char == "\\" else [(ord(char), ord(char))]
+        return _Term(_class(ranges), 1, 1)
+
+    def _group(self) -> _Term:
+        if self._text.startswith("?", self._at):
+            match = _NAME.match(self._text, self._at)
+            if not match:
+                raise UnsupportedPattern(_kind(self._text[self._at : self._at + 3]))
+            self._at = match.end()
+        self._nesting += 1
+        if self._nesting > MAX_NESTING:
+            raise UnsupportedPattern(f"more than {MAX_NESTING} groups in each other")
+        branches = [self._branch()]
+        while self._take("|"):
+            branches.append(self._branch())
+        if not self._take(")"):
+            raise UnsupportedPattern("$ in the middle, or parentheses without a match")
+        self._nesting -= 1
+        sizes = [_sizes(branch) for branch in branches]
+        longest = [size for _, size in sizes if size is not None]
+        texts = ["".join(term.text() for term in branch) for branch in branches]
+        most = max(longest) if len(longest) == len(sizes) else None
+        return _Term(f"({'|'.join(texts)})", min(s for s, _ in sizes), most)
+
+    def _set(self) -> Ranges:
+        outside, ranges = self._take("^"), []
+        while not self._take("]"):
+            low = self._member()
+            if not self._text.startswith("-", self._at) or self._text.startswith("-]", self._at):
+                ranges += low
+                continue
+            self._at += 1
+            high = self._member()
+            if len(low) != 1 or len(high) != 1 or low[0][0] > high[0][0]:
+                raise UnsupportedPattern("a range that is none")
+            ranges.append((low[0][0], high[0][0]))
+        return _outside(ranges) if outside else ranges
+
+    def _member(self) -> Ranges:
+        char = self._next()
+        if char == "\\" and self._take("b"):
+            return [(8, 8)]
+        return self._escape() if char == "\\" else [(ord(char), ord(char))]
+
+    def _escape(self) -> Ranges:
+        if match := _CODE.match(self._text, self._at):
+            self._at = match.end()
+            code = int(next(digits for digits in match.groups() if digits), 16)
+            return [(code, code)]
+        char = self._next()
+        if char.lower() in _CLASSES:
+            ranges = _CLASSES[char.lower()]
+            return _outside(ranges) if char.isupper() else ranges
+        if char in _REFUSED or (char.isalnum() and char not in _CONTROLS):
+            raise UnsupportedPattern(_REFUSED.get(char, f"the escape \\{char}"))
+        code = _CONTROLS.get(char, ord(char))
+        return [(code, code)]
+
+    def _next(self) -> str:
+        if self._at >= len(self._text):
+            raise UnsupportedPattern("an end in the middle")
+        self._at += 1
+        return self._text[self._at - 1]
+
+    def _take(self, text: str) -> bool:
+        there = self._text.startswith(text, self._at)
+        self._at += len(text) if there else 0
+        return there
+
+
+def _kind(text: str) -> str:
+    if text.startswith(("?=", "?!")):
+        return "a lookahead"
+    return "a lookbehind" if text.startswith(("?<=", "?<!")) else "a flag"
+
+
+def _outside(ranges: Ranges) -> Ranges:
+    """All characters that can be written, but for those in `ranges`."""
+    free, first = [], 0
+    for low, high in sorted([*ranges, *_UNWRITABLE]):
+        if first < low:
+            free.append((first, low - 1))
+        first = max(first, high + 1)
+    return [*free, (first, _LAST)] if first <= _LAST else free
+
+
+def _class(ranges: Ranges) -> str:
+    writable = _outside(_outside(ranges))
+    kept = [(low, high) for low, high in writable if low <= high]
+    if not kept:
+        raise UnsupportedPattern("a character that JSON escapes")
+    return "[" + "".join(_char(a) if a == b else f"{_char(a)}-{_char(b)}" for a, b in kept) + "]"
+
+
+def _char(code: int) -> str:
+    if chr(code).isascii() and chr(code).isalnum():
+        return chr(code)
+    return (
+        f"\\x{code:02X}" if code < 0x80 else f"\\u{code:04X}" if code < 2**16 else f"\\U{code:08X}"
+    )

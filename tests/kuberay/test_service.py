@@ -112,10 +112,15 @@ def test_ollama_is_a_native_sidecar_after_its_models(service: RayService) -> Non
 
 
 def test_probes_of_the_sidecar_are_run_in_it(service: RayService) -> None:
-    """It listens on loopback, where the kubelet can't connect."""
+    """It listens on loopback, where the kubelet can't connect; often only while it starts."""
     for pool, sidecar in engines(service):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert set(sidecar[probe]) & {"exec", "httpGet", "tcpSocket", "grpc"} == {"exec"}
+            assert sidecar[probe]["exec"]["command"][:2] == ["bash", "/scripts/probe.sh"]
+        assert [
+            sidecar[probe]["periodSeconds"]
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+        ] == [1, 10, 10]
         assert pool.engine.url == f"http://{env(sidecar)['OLLAMA_HOST']}"
         assert env(sidecar)["OLLAMA_HOST"].startswith("127.0.0.1:")
 
@@ -254,9 +259,55 @@ def test_front_doors_wait_for_the_longest_answer(folder: str) -> None:
         assert int(rule["timeouts"]["request"].removesuffix("s")) > answer
 
 
-def test_the_head_does_not_keep_its_successor_waiting(service: RayService) -> None:
-    """Its autoscaler waits out the whole grace period."""
-    assert service.head["terminationGracePeriodSeconds"] <= 15
+def test_the_head_lives_until_workers_have_gone(service: RayService) -> None:
+    """Serve's controller on it stops their replicas, else each keeps its GPU for the whole drain.
+
+    Workers ended 54 to 57 s after a deletion; the clean-up of Redis starts after the head's end.
+    """
+    assert service.head["terminationGracePeriodSeconds"] == 75
+
+
+def test_the_autoscaler_does_not_keep_a_new_head_waiting(service: RayService) -> None:
+    """Ray's ignores SIGTERM, and a pod ends with its last container: a shell ends in its place."""
+    options = service.cluster["autoscalerOptions"]
+    assert options["command"] == ["bash", "-c"]
+    assert options["args"] == [
+        "trap 'kill $!' TERM; ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) "
+        "--cluster-namespace $(RAY_CLUSTER_NAMESPACE) & wait $!"
+    ]
+
+
+def test_the_head_starts_after_redis(service: RayService) -> None:
+    """Its container reads the Secret of the password, which Redis has when it listens."""
+    (wait,) = service.head["initContainers"]
+    host, _, port = service.cluster["gcsFaultToleranceOptions"]["redisAddress"].partition(":")
+    assert f"/dev/tcp/{host}/{port}" in wait["args"][0]
+    assert wait["image"] == service.head["containers"][0]["image"]
+
+
+def test_what_makes_the_password_comes_after_what_it_needs() -> None:
+    """A Job before its ServiceAccount begins with an event FailedCreate; Redis needs its Secret."""
+    objects = read(Path("rayservice.yaml"))
+    kinds = [found["kind"] for found in objects if "llm-redis" in found["metadata"]["name"]]
+    assert kinds == ["ServiceAccount", "Role", "RoleBinding", "Job", "Deployment", "Service"]
+
+
+def test_redis_waits_for_its_password_as_a_volume(shape: tuple[Object, ...]) -> None:
+    """The kubelet tries a missing volume again after 0.5 s, a missing variable after 10 to 15 s."""
+    (redis,) = of_kind(shape, "Deployment")
+    pod = redis["spec"]["template"]["spec"]
+    (volume,) = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "llm-redis"}
+    assert "secretKeyRef" not in str(pod)
+
+
+def test_redis_is_probed_by_a_connection(shape: tuple[Object, ...]) -> None:
+    """Without a process for each probe, and with time to answer."""
+    (redis,) = of_kind(shape, "Deployment")
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["tcpSocket"] == {"port": "redis"}
+        assert container[probe]["timeoutSeconds"] >= 5
 
 
 def test_no_replica_lives_on_the_head(service: RayService) -> None:

@@ -39,7 +39,9 @@ class OneAnswer:
     def _serve(self) -> None:
         client, _ = self._socket.accept()
         with client:
-            client.recv(4096)
+            asked = b""
+            while not asked.endswith(b"\r\n\r\n"):
+                asked += client.recv(4096)
             client.sendall(self._answer)
 
     def __enter__(self) -> "OneAnswer":

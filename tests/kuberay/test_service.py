@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kuberay.changes import builder, serve_config
+from kuberay.changes.checks import check
 from serve_app import haproxy
 from serve_app.deployments import direct_options, gateway_options
 from serve_app.settings import GatewaySettings, Pool, Settings
@@ -154,11 +156,56 @@ def test_each_worker_has_room_for_one_replica(service: RayService) -> None:
 
 def test_workers_and_replicas_have_the_same_bounds(service: RayService) -> None:
     """Ray can start what Serve asks for, and keeps no worker that nobody uses."""
-    for deployment in deployments(service):
-        group = group_of(service, deployment.ray_actor_options["resources"]).content
-        bounds = deployment.autoscaling if isinstance(deployment, Pool) else deployment
-        assert group["minReplicas"] == group["replicas"] == bounds.min_replicas
-        assert group["maxReplicas"] == bounds.max_replicas
+    for options in overridden(service).values():
+        group = group_of(service, options["ray_actor_options"]["resources"]).content
+        bounds = options["autoscaling_config"]
+        assert group["minReplicas"] == group["replicas"] == bounds["min_replicas"]
+        assert group["maxReplicas"] == bounds["max_replicas"]
+
+
+def overridden(service: RayService) -> dict[str, Object]:
+    """Each deployment's options: what the builder sets, under what `deployments` says."""
+    (application,) = service.serve_config["applications"]
+    return serve_config.deployments(application)
+
+
+def test_numbers_of_autoscaling_stand_where_they_change_in_place(service: RayService) -> None:
+    """From the first apply on, for every deployment, and all of them: Serve fills up nothing."""
+    (application,) = service.serve_config["applications"]
+    built = builder.options(application)
+    stated = {each["name"]: each for each in application["deployments"]}
+    assert stated.keys() == built.keys()
+    for name, options in stated.items():
+        sleeps = options["autoscaling_config"]["min_replicas"] == 0
+        scaling = set(options["autoscaling_config"]) - {"downscale_to_zero_delay_s"}
+        assert scaling == built[name]["autoscaling_config"].keys()
+        assert ("downscale_to_zero_delay_s" in options["autoscaling_config"]) == sleeps
+
+
+def test_args_and_deployments_do_not_contradict(service: RayService) -> None:
+    """In args no number of autoscaling stands but the zero that decides the topology."""
+    for pool in service.args.get("pools") or [service.args]:
+        low = overridden(service)[pool.get("name", "pool")]["autoscaling_config"]["min_replicas"]
+        assert pool.get("autoscaling", {}) == ({"min_replicas": 0} if low == 0 else {})
+    assert not service.args.get("gateway", {}).keys() & {"min_replicas", "max_replicas"}
+
+
+def test_what_is_aimed_at_are_the_slots(service: RayService) -> None:
+    """As the builder would: more would wait where a free replica can't help."""
+    for pool in settings(service).all_pools:
+        scaling = overridden(service)[pool.name]["autoscaling_config"]
+        assert scaling["target_ongoing_requests"] == pool.engine.slots
+
+
+def test_successors_are_ready_before_replicas_stop(service: RayService) -> None:
+    """A change in args took the only replica away for 24 s with Ray's default."""
+    for options in overridden(service).values():
+        assert options["max_surge_percent"] == 100
+
+
+def test_what_we_ship_passes_our_checks(service: RayService) -> None:
+    """As any config that a command sends."""
+    check(service.serve_config)
 
 
 def test_the_sidecar_is_what_the_replica_takes_it_for(service: RayService) -> None:

@@ -120,7 +120,7 @@ class RayServiceApi:
             yield from manifests.apply(self.objects, each)
 
     def effects_of(self, manifest: Object) -> Effects:
-        """What deploying a RayService would do to the one that runs. Raises ChangeError, Invalid."""
+        """What deploying a RayService would do to the present one. Raises ChangeError, Invalid."""
         name = manifest["metadata"]["name"]
         live = self.objects.find(RAY_SERVICES, name)
         check(_config(manifest["spec"]), _config(live["spec"]) if live else None)

@@ -24,6 +24,19 @@ def check(config: Config, present: Config | None = None) -> None:
         raise ChangeError(f"serveConfigV2 can't work: {'; '.join(wrong)}")
 
 
+def keep_topology(present: Config, planned: Config) -> None:
+    """Raise ChangeError for a plan for another topology, whose workers the service has not."""
+    for before, after in zip(present["applications"], planned["applications"], strict=True):
+        if builder.is_ours(before):
+            now, then = (builder.settings(each).resolved_topology for each in (before, after))
+            if now != then:
+                raise ChangeError(
+                    f"the plan is for topology {then}, and {before.get('name', 'default')} has "
+                    f"topology {now}: deploy the service with that topology first, for example "
+                    "overlays/scale-to-zero"
+                )
+
+
 def _wrong(config: Config) -> list[str]:
     if wrong := serve_schema.errors(config):
         return wrong

@@ -9,6 +9,7 @@ import yaml
 
 from kuberay.changes import groups, serve_config
 from kuberay.changes.bounds import Rebound
+from kuberay.changes.checks import keep_topology
 from kuberay.changes.differences import difference
 from kuberay.changes.effects import NONE, Effects
 from kuberay.changes.in_place import in_place
@@ -121,7 +122,9 @@ def planned(text: str) -> Change:
 
     def change(spec: Object) -> Object:
         config = serve_config.parse(spec.get("serveConfigV2", ""))
-        return _with_config(spec, serve_config.merge(config, partial))
+        merged = serve_config.merge(config, partial)
+        keep_topology(config, merged)
+        return _with_config(spec, merged)
 
     return change
 

@@ -216,11 +216,14 @@ def test_a_plan_for_one_of_several_pools(config: Object, documents: list[Object]
 
 TARGET = """{applications: [{name: llm, deployments: [
     {name: pool, max_ongoing_requests: 9, autoscaling_config: {target_ongoing_requests: 9}}]}]}"""
+TO_ZERO = """{applications: [{name: llm, args: {topology: gateway, autoscaling: {min_replicas: 0}},
+    deployments: [{name: pool, autoscaling_config: {min_replicas: 0}}]}]}"""
 NONSENSE = MANIFESTS.read_text().replace("args:\n", "args:\n          topology: nonsense\n")
 CONFIG = yaml.safe_load(NONSENSE.split("---")[0])["spec"]["serveConfigV2"]
 REFUSED = [
     (("scale", "--min", "0", "--max", "4"), "", "topology direct can't scale to zero"),
     (("apply-plan", "FILE"), TARGET, "must be below max_ongoing_requests (9)"),
+    (("apply-plan", "FILE"), TO_ZERO, "topology gateway, and llm has topology direct"),
     (("update-config", "FILE"), CONFIG, "topology: Input should be 'auto', 'direct' or 'gateway'"),
     (("upgrade", "-f", "FILE"), NONSENSE, "topology: Input should be"),
     (("deploy", "-f", "FILE"), NONSENSE, "topology: Input should be"),
@@ -228,7 +231,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("command", "text", "sentence"), REFUSED, ids=[each[0][0] for each in REFUSED]
+    ("command", "text", "sentence"), REFUSED, ids=[f"{each[0][0]} {each[2]}" for each in REFUSED]
 )
 def test_no_command_sends_what_can_not_work(
     deployed: Run,
@@ -244,7 +247,6 @@ def test_no_command_sends_what_can_not_work(
     arguments = [str(tmp_path / "file") if each == "FILE" else each for each in command]
     result = deployed(*arguments)
     assert result.exit_code == 1
-    assert "can't work: " in result.stderr
     assert sentence in result.stderr
     assert len(cluster.writes) == written
 

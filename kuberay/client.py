@@ -16,11 +16,14 @@ from kuberay.access.api_server import ApiServer
 from kuberay.access.connection import connect
 from kuberay.access.objects import RAY_SERVICES, Objects, Server
 from kuberay.access.rehearsal import Rehearsal
-from kuberay.changes import clusters, manifests, upgrades
+from kuberay.changes import clusters, manifests, serve_config, upgrades
 from kuberay.changes.bounds import makes_new_cluster
+from kuberay.changes.checks import check
 from kuberay.changes.edits import Change, Proposal, propose, scaled
+from kuberay.changes.effects import NONE, Effects, effects
 from kuberay.changes.manifests import Applied
 from kuberay.changes.notes import previous_spec
+from kuberay.changes.rollout import Rollout
 from kuberay.errors import Conflict
 from kuberay.status.diagnosis import Diagnosis, diagnose
 from kuberay.status.observed import Observed
@@ -89,15 +92,21 @@ class RayServiceApi:
         name: str,
         limits: Limits | None = None,
         on_status: Callable[[Status], None] = lambda status: None,
+        replaces: bool = False,
     ) -> Status:
-        """Until all of the present spec serves. Raises CannotHeal, OutOfPatience, WaitTimeout."""
+        """Until all of the present spec serves. Raises CannotHeal, OutOfPatience, WaitTimeout.
+
+        After a change that `replaces` replicas, those of before are not taken for the new ones.
+        """
         wait = Wait(datetime.now(UTC))
+        rollout = Rollout(wait.began_at, is_taken_up=not replaces)
         with Watcher(self.objects, name) as watcher:
             for view in watcher.views(_TICK_S):
                 wait, diagnosis, is_there = wait.judge(view, limits or Limits())
+                rollout = rollout.seen(view)
                 status = Status(view, diagnosis)
                 on_status(status)
-                if is_there:
+                if is_there and rollout.is_taken_up:
                     return status
         raise AssertionError("a watcher never ends")
 
@@ -109,6 +118,17 @@ class RayServiceApi:
         """Apply manifests in their order, as `kubectl apply -f` does."""
         for each in documents:
             yield from manifests.apply(self.objects, each)
+
+    def effects_of(self, manifest: Object) -> Effects:
+        """What deploying a RayService would do to the present one. Raises ChangeError, Invalid."""
+        name = manifest["metadata"]["name"]
+        live = self.objects.find(RAY_SERVICES, name)
+        check(_config(manifest["spec"]), _config(live["spec"]) if live else None)
+        if live is None:
+            return NONE
+        after = self.objects.apply(RAY_SERVICES, manifest, dry_run=True)  # with defaults, as `live`
+        workers = partial(upgrades.workers_now, look(self.objects, name))
+        return effects(live["spec"], after["spec"], workers)
 
     def propose_change(self, name: str, change: Change) -> Proposal:
         """What `change` would do now; nothing is changed. Raises ChangeError, Invalid.
@@ -123,12 +143,20 @@ class RayServiceApi:
         return self._propose(live, upgrades.restored(previous_spec(live)))
 
     def _propose(self, live: Object, change: Change) -> Proposal:
-        proposal = self._filled(live, propose(live, change))
+        proposal = propose(live, change)
+        now, then = _config(proposal.before), _config(proposal.after)
+        if now != then:
+            check(then, now)
+        proposal = self._filled(live, proposal)
+        view = look(self.objects, proposal.name)
+        found = effects(proposal.before, proposal.after, partial(upgrades.workers_now, view))
+        return replace(self._completed(live, proposal, view), effects=found)
+
+    def _completed(self, live: Object, proposal: Proposal, view: Observed) -> Proposal:
         spec = proposal.after
         if not makes_new_cluster(proposal.before, spec):
             drifted = clusters.drifted(self.objects, live, spec)
             return replace(proposal, clusters=tuple(drifted))
-        view = look(self.objects, proposal.name)
         if upgrades.keeps_active(view, spec):
             return proposal
         return propose(live, upgrades.begun(spec, partial(upgrades.size_now, view)))
@@ -188,3 +216,7 @@ class RayServiceApi:
 
     def rollback_ray_service(self, name: str) -> Object:
         return self.patch_ray_service(self.propose_rollback(name))
+
+
+def _config(spec: Object) -> serve_config.Config:
+    return serve_config.parse(spec.get("serveConfigV2") or "applications: []")

@@ -320,8 +320,12 @@ class Settings(BaseSettings):
                 self.first_token_timeout_s > self.generation_timeout_s,
                 "first_token_timeout_s is above generation_timeout_s",
             ),
-            *((True, f"{name} is no setting") for name in _unknown_environment()),
         )
+        return self
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        _refuse(*((True, f"{name} is no setting") for name in _unknown_environment()))
         return self
 
 

@@ -9,7 +9,10 @@ import yaml
 
 from kuberay.changes import groups, serve_config
 from kuberay.changes.bounds import Rebound
+from kuberay.changes.checks import keep_topology
 from kuberay.changes.differences import difference
+from kuberay.changes.effects import NONE, Effects
+from kuberay.changes.in_place import in_place
 from kuberay.changes.notes import PREVIOUS, packed
 from kuberay.errors import ChangeError
 
@@ -21,7 +24,8 @@ Change = Callable[[Object], Object]
 class Proposal:
     """What a change would do to one RayService; `patch` is a JSON merge patch.
 
-    `clusters` are those whose bounds have to be changed with it, or are not as it has them.
+    `clusters` are those whose bounds have to be changed with it, or are not as it has them;
+    `effects` are what becomes of the replicas that run.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Proposal:
     after: Object
     patch: Object
     clusters: tuple[Rebound, ...] = ()
+    effects: Effects = NONE
 
     @property
     def changes_spec(self) -> bool:
@@ -99,12 +104,14 @@ def scaled(
 
 
 def configured(text: str) -> Change:
-    """Another serveConfigV2 in place of the present one."""
-    config = serve_config.parse(text, "the file")
+    """Another serveConfigV2, written so that as much of it as can be changes in place."""
+    asked = serve_config.parse(text, "the file")
 
     def change(spec: Object) -> Object:
         present = serve_config.parse(spec.get("serveConfigV2") or "applications: []")
-        return spec if present == config else {**_fitted(spec, config), "serveConfigV2": text}
+        config = in_place(present, asked)
+        written = text if config == asked else serve_config.dump(config)
+        return spec if present == config else {**_fitted(spec, config), "serveConfigV2": written}
 
     return change
 
@@ -115,7 +122,9 @@ def planned(text: str) -> Change:
 
     def change(spec: Object) -> Object:
         config = serve_config.parse(spec.get("serveConfigV2", ""))
-        return _with_config(spec, serve_config.merge(config, partial))
+        merged = serve_config.merge(config, partial)
+        keep_topology(config, merged)
+        return _with_config(spec, merged)
 
     return change
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
+from kuberay.changes import arguments, builder
 from kuberay.errors import ChangeError
-from serve_app.settings import Pool
 
 Config = dict[str, Any]
 
-_OURS = "serve_app:app"
 _INITIAL = "initial_replicas"
 _STANDING = ("import_path", "route_prefix")
 # What Serve makes of `num_replicas: auto`.
@@ -48,6 +46,7 @@ def merge(config: Config, partial: Config) -> Config:
     applications = [dict(each) for each in config["applications"]]
     for change in partial.get("applications", []):
         index = _index(applications, change.get("name", "default"))
+        change = arguments.into_pool(applications[index], change)
         settings = {key: value for key, value in change.items() if key not in _STANDING}
         applications[index] = _application(applications[index], settings)
     return {**merged, "applications": applications}
@@ -58,7 +57,7 @@ def with_bounds(
 ) -> Config:
     """`config` with other bounds of replicas. Raises ChangeError where there is no such thing."""
     name = application or _only_application(config)
-    known = _pools(config["applications"][_index(config["applications"], name)])
+    known = deployments(config["applications"][_index(config["applications"], name)])
     if deployment not in known:
         raise ChangeError(f"no deployment {deployment}: there are {', '.join(known) or 'none'}")
     bounds = {"min_replicas": low, "max_replicas": high}
@@ -71,7 +70,7 @@ def beginning(config: Config, counts: Mapping[str, int]) -> Config:
     changes = [
         {"name": each.get("name", "default"), "deployments": begin}
         for each in config["applications"]
-        if (begin := list(_begin(_pools(each), counts)))
+        if (begin := list(_begin(deployments(each), counts)))
     ]
     return merge(config, {"applications": changes})
 
@@ -114,7 +113,7 @@ def pools(config: Config) -> dict[str, Scaling]:
     return {
         name: _scaling(options)
         for application in config["applications"]
-        for name, options in _pools(application).items()
+        for name, options in deployments(application).items()
     }
 
 
@@ -138,17 +137,17 @@ def _application(config: Config, change: Config) -> Config:
     merged = _over(config, {k: v for k, v in change.items() if k != "deployments"})
     if not (changes := change.get("deployments")):
         return merged
-    built = _built(merged)
-    deployments = {each["name"]: each for each in config.get("deployments", [])}
+    built = builder.options(merged)
+    overrides = {each["name"]: each for each in config.get("deployments", [])}
     for each in changes:
         name = each["name"]
-        before = deployments.get(name, {"name": name})
+        before = overrides.get(name, {"name": name})
         # Serve replaces an autoscaling_config as a whole: begin with what the builder would set.
-        if "autoscaling_config" in each and "autoscaling_config" not in before:
+        if "autoscaling_config" in each and not before.get("autoscaling_config"):
             scaling = built.get(name, {}).get("autoscaling_config", {})
             before = {**before, "autoscaling_config": scaling}
-        deployments[name] = _over(before, each)
-    return {**merged, "deployments": list(deployments.values())}
+        overrides[name] = _over(before, each)
+    return {**merged, "deployments": list(overrides.values())}
 
 
 def _over(below: Config, above: Config) -> Config:
@@ -172,33 +171,12 @@ def _by_name(old: list[Config], changes: list[Config]) -> Iterator[Config]:
     yield from rest.values()
 
 
-def _pools(application: Config) -> dict[str, Config]:
+def deployments(application: Config) -> dict[str, Config]:
     """Deployments by name: what the builder makes of `args`, under what `deployments` overrides."""
-    options = _built(application)
+    options = builder.options(application)
     for each in application.get("deployments", []):
         options[each["name"]] = {**options.get(each["name"], {}), **each}
     return options
-
-
-def _built(application: Config) -> dict[str, Config]:
-    """What our own builder makes of `args`; of a foreign application nothing is known."""
-    if application.get("import_path") != _OURS:
-        return {}
-    args = application.get("args") or {}
-    described = args.get("pools") or [{k: v for k, v in args.items() if k in Pool.model_fields}]
-    try:
-        found = [Pool.model_validate(each) for each in described]
-    except ValidationError as exc:
-        raise ChangeError(f"args of the application can't work: {exc}") from exc
-    return {
-        pool.name: {
-            "name": pool.name,
-            "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
-            | {"target_ongoing_requests": pool.target_ongoing_requests},
-            "ray_actor_options": pool.ray_actor_options,
-        }
-        for pool in found
-    }
 
 
 def _index(applications: list[Config], name: str) -> int:

@@ -107,6 +107,13 @@ def size_now(view: Observed, group: str) -> int | None:
     return None if not active or (pods and not ready) else ready
 
 
+def workers_now(view: Observed, group: str) -> int | None:
+    """Workers of the active cluster in a worker group, ready or not; None where none serves."""
+    active = view.service.active.cluster if view.service else ""
+    pods = [p for p in view.pods if p.cluster == active and p.group == group and not p.is_deleting]
+    return len(pods) if active else None
+
+
 def keeps_active(view: Observed, spec: Object) -> bool:
     """An incremental upgrade that is under way is first taken back: the active cluster stays, and
     gets the Serve config in place."""

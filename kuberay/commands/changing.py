@@ -6,6 +6,7 @@ import click
 
 from kuberay.changes import deletion, edits, manifests, upgrades
 from kuberay.changes.edits import Change, Proposal
+from kuberay.changes.effects import Effects
 from kuberay.client import RayServiceApi
 from kuberay.commands.options import (
     Cluster,
@@ -43,11 +44,13 @@ def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) 
     """
     api, documents = cluster.api(dry_run), manifests.read(source)
     name = manifests.ray_service(documents)["metadata"]["name"]
+    effects = api.effects_of(manifests.ray_service(documents))
+    _tell(effects)
     rehearsed = " (dry run)" if dry_run else ""
     for each in api.deploy_ray_service(documents):
         click.echo(f"{each.kind.lower()}/{each.name} {each.verb}{rehearsed}")
     if bounds and not dry_run:
-        wait_for(api, name, bounds)
+        wait_for(api, name, bounds, effects.replaces)
 
 
 @click.command()
@@ -202,10 +205,16 @@ def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limi
         click.echo("the RayService is as wanted, but not the bounds of what runs:")
     for line in proposal.diff.splitlines():
         click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
+    _tell(proposal.effects)
     _ask("Send this?", sending)
     api.patch_ray_service(proposal)
     if bounds and not sending.dry_run:
-        wait_for(api, proposal.name, bounds)
+        wait_for(api, proposal.name, bounds, proposal.effects.replaces)
+
+
+def _tell(effects: Effects) -> None:
+    for sentence in effects.sentences:
+        click.echo(f"→ {sentence}")
 
 
 def _ask(question: str, sending: Sending) -> None:

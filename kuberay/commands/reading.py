@@ -79,8 +79,11 @@ def wait(cluster: Cluster, name: str, bounds: Limits) -> None:
     wait_for(cluster.api(), name, bounds)
 
 
-def wait_for(api: RayServiceApi, name: str, bounds: Limits) -> None:
-    """Says each new cause once, while it lasts. Raises WaitError."""
+def wait_for(api: RayServiceApi, name: str, bounds: Limits, replaces: bool = False) -> None:
+    """Says each new cause once, while it lasts. Raises WaitError.
+
+    `replaces`: the change before gives the service other replicas.
+    """
     said = ""
 
     def tell(found: Status) -> None:
@@ -93,7 +96,7 @@ def wait_for(api: RayServiceApi, name: str, bounds: Limits) -> None:
             said = unclocked
             click.echo(line, err=True)
 
-    found = api.wait_until_ray_service_running(name, bounds, tell)
+    found = api.wait_until_ray_service_running(name, bounds, tell, replaces)
     endpoints = found.view.service.endpoints if found.view.service else 0
     click.echo(f"{name} serves, endpoints: {endpoints}")
 

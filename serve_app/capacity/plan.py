@@ -37,13 +37,16 @@ class Plan:
     application: str
     deployment: str
     choices: tuple[Choice, ...]
+    is_direct: bool = True
 
     def config(self) -> dict[str, Any]:
         """A Serve config: to be deployed, or merged by the names of application and deployment."""
-        args: dict[str, Any] = {}
+        args: dict[str, Any] = {} if self.is_direct else {"topology": "gateway"}
         deployment: dict[str, Any] = {"name": self.deployment}
         for choice in self.choices:
             _set(args if choice.place == "args" else deployment, choice.name, choice.value)
+        if deployment["autoscaling_config"]["min_replicas"] == 0:
+            _set(args, "autoscaling.min_replicas", 0)  # an override alone can't let a pool sleep
         application = {
             "name": self.application,
             "route_prefix": "/",
@@ -76,7 +79,7 @@ def plan(measured: Sequence[Measured], slo: Slo, wanted: Wanted) -> Plan:
         *replica_choices(found, wanted),
         *time_choices(found, wanted),
     ]
-    return Plan(wanted.application, wanted.deployment, tuple(choices))
+    return Plan(wanted.application, wanted.deployment, tuple(choices), wanted.direct)
 
 
 def refusals(measured: Measured, slo: Slo) -> Iterator[str]:

@@ -163,6 +163,15 @@ def test_a_refused_plan_ends_with_1(sweep: str) -> None:
     assert json.loads(call("plan", sweep, *options, "--json").stdout)["refused"]
 
 
+def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
+    """A mistake in the command line, told before anything is read: the plan could not work."""
+    options = ("--slo", "ttft_p90=2s", "--peak", "10", "--to-zero")
+    result = call("plan", sweep, *options)
+    assert result.exit_code == 2
+    assert "--to-zero needs --gateway" in result.stderr
+    assert call("plan", sweep, *options, "--gateway").exit_code == 0
+
+
 def test_any_load_test_can_be_planned_from(sweep: str) -> None:
     """Cut into steps; what it does not show is refused."""
     runs = [f"{sweep}/{number}" for number in (3, 4)]

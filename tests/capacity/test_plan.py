@@ -7,6 +7,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from kuberay.changes.checks import check
 from serve_app.capacity import measured
 from serve_app.capacity.choices import Choice, Wanted, ongoing_at
 from serve_app.capacity.measured import Measured, Sweep, SweepError
@@ -110,6 +111,24 @@ def test_a_pool_that_may_sleep_begins_at_zero() -> None:
     assert values["min_replicas"].value == 0
     assert values["initial_replicas"].value == 1
     assert values["max_ongoing_requests"].value == 16
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(peak=50, startup_s=20),
+        Wanted(peak=50, base=6, direct=False),
+        Wanted(peak=50, direct=False, to_zero=True),
+    ],
+    ids=["direct", "gateway", "to zero"],
+)
+def test_a_plan_contradicts_nothing(wanted: Wanted) -> None:
+    """Neither Serve, nor our settings, nor itself: its topology and its zero stand in args too."""
+    config = plan([GOOD], SLO, wanted).config()
+    check(config)
+    (application,) = config["applications"]
+    settings = Settings.model_validate(application["args"])
+    assert settings.resolved_topology == ("direct" if wanted.direct else "gateway")
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,16 @@ def test_what_pulls_says_why_it_failed(path: str) -> None:
     assert {each["terminationMessagePolicy"] for each in pullers} == {"FallbackToLogsOnError"}
 
 
+@pytest.mark.parametrize("path", JOBS_OF_MODELS)
+def test_a_job_that_can_not_write_ends_at_once(path: str) -> None:
+    """By the code of pull.sh for it: five tries of a minute would tell nobody."""
+    (job,) = of_kind(read(Path(path)), "Job")
+    (rule,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"] == {"containerName": "pull", "operator": "In", "values": [3]}
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
 def test_nodes_without_a_gpu_are_not_prepared() -> None:
     """One label of four clouds says that a node has one; any of them will do."""
     ((_, template),) = pods(read(Path("prepull.yaml")))

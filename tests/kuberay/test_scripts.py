@@ -1,9 +1,14 @@
 """What the containers of Ollama run, run here: real shells, with a stand-in for `ollama`."""
 
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -14,6 +19,38 @@ from tests.support.manifests import ROOT, of_kind, read
 from tests.support.waiting import eventually
 
 COMMAND = ROOT / "tests" / "support" / "fake_ollama_command.py"
+
+
+def script(name: str) -> str:
+    """One of the scripts, as it stands in the ConfigMap."""
+    (config,) = of_kind(read(Path("rayservice.yaml")), "ConfigMap")
+    return str(config["data"][name])
+
+
+class OneAnswer:
+    """A server that gives one answer, whatever is asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        client, _ = self._socket.accept()
+        with client:
+            asked = b""
+            while not asked.endswith(b"\r\n\r\n"):
+                asked += client.recv(4096)
+            client.sendall(self._answer)
+
+    def __enter__(self) -> "OneAnswer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._socket.close()
 
 
 class Node:
@@ -34,14 +71,24 @@ class Node:
         command.write_text(f'#!/bin/sh\nexec {sys.executable} {COMMAND} "$@"\n')
         command.chmod(0o755)
 
-    def start(self, script: str, port: int) -> subprocess.Popen[str]:
+    def start(self, script: str, port: int, **env: str) -> subprocess.Popen[str]:
         """`script` in a container of its own: each has its own loopback."""
-        return self._launch(["bash", str(self.scripts / script)], port)
+        return self._launch(["bash", str(self.scripts / script)], port, **env)
+
+    def probe(self, path: str, *missing: str, port: int) -> tuple[int, str]:
+        """The sidecar's probe, where there is no program to run but bash."""
+        command = ["/bin/bash", str(self.scripts / "probe.sh"), path, *missing]
+        process = self._launch(command, port, PATH=str(self._folder))
+        output, _ = process.communicate(timeout=30)
+        return process.returncode, output
+
+    def is_loaded(self, port: int) -> bool:
+        return self.probe("/api/ps", "not loaded", port=port)[0] == 0
 
     def ollama(self, *arguments: str, port: int) -> subprocess.Popen[str]:
         return self._launch([str(self._folder / "bin" / "ollama"), *arguments], port)
 
-    def _launch(self, command: list[str], port: int) -> subprocess.Popen[str]:
+    def _launch(self, command: list[str], port: int, **env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             command,
             env={
@@ -51,6 +98,7 @@ class Node:
                 "OLLAMA_MODELS": str(self.cache),
                 "OLLAMA_HOST": f"127.0.0.1:{port}",
                 "PAUSES": "0 0",
+                **env,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,8 +108,8 @@ class Node:
         self.running.append(process)
         return process
 
-    def run(self, script: str, port: int) -> tuple[int, str]:
-        process = self.start(script, port)
+    def run(self, script: str, port: int, **env: str) -> tuple[int, str]:
+        process = self.start(script, port, **env)
         output, _ = process.communicate(timeout=30)
         return process.returncode, output
 
@@ -128,7 +176,8 @@ async def test_a_model_that_is_lost_is_named_by_the_probe(tmp_path: Path) -> Non
     try:
         node.start("serve.sh", port)
         said = (1, "Error: model 'absent:1b' not found\n")
-        await eventually(lambda: node.run("models-there.sh", port) == said, within_s=20)
+        there = partial(node.probe, "/api/tags", "not found", port=port)
+        await eventually(lambda: there() == said, within_s=20)
     finally:
         node.stop()
 
@@ -149,28 +198,71 @@ def test_a_pod_that_waits_can_be_deleted(node: Node) -> None:
         holder.wait()
 
 
-@pytest.mark.parametrize("models", ["small:1b large:70b", "small:1b embed:1b"])
+@pytest.mark.parametrize("models", ["small:1b large:70b", "small:1b embed:1b", "latest small:1b"])
 async def test_the_sidecar_loads_its_models_by_itself(tmp_path: Path, models: str) -> None:
-    """At each start, so after a crash as well; models of embeddings too."""
+    """At each start, so after a crash as well; models of embeddings and without a tag too."""
     node = Node(tmp_path, models)
     port = free_port()
     try:
-        node.run("pull.sh", free_port())
+        for model in models.split():
+            (node.cache / (model if ":" in model else f"{model}:latest")).touch()
         node.start("serve.sh", port)
-        await eventually(lambda: node.run("models-there.sh", port)[0] == 0, within_s=20)
-        await eventually(lambda: node.run("model-loaded.sh", port)[0] == 0, within_s=20)
+        await eventually(lambda: node.is_loaded(port), within_s=20)
+        assert node.probe("/api/tags", "not found", port=port) == (0, "")
+    finally:
+        node.stop()
+
+
+async def test_a_model_that_can_not_be_loaded_is_tried_again(tmp_path: Path) -> None:
+    """After a pause, with Ollama's reason in the log: else the pod would be unready for ever."""
+    node = Node(tmp_path, "small:1b")
+    port = free_port()
+    (node.cache / "small:1b").touch()
+    (node.cache / "full").touch()
+    try:
+        sidecar = node.start("serve.sh", port, PAUSE="0.1")
+        reason = "Error: model requires more system memory"
+        said = f"small:1b can't be loaded, next try in 0.1 s: {reason}\n"
+        assert sidecar.stdout is not None
+        lines = (line for line in sidecar.stdout if "loaded" in line)
+        assert [next(lines), next(lines)] == [said, said]
+        assert not node.is_loaded(port)
+        (node.cache / "full").unlink()
+        await eventually(lambda: node.is_loaded(port), within_s=20)
     finally:
         node.stop()
 
 
 async def test_ready_is_when_every_model_is_loaded(node: Node) -> None:
-    """One of two is not enough: requests for the other would wait for it."""
+    """One of two is not enough, and the probe names the other: requests for it would wait."""
     port = free_port()
     node.run("pull.sh", free_port())
     node.ollama("serve", port=port)
-    await eventually(lambda: node.run("models-there.sh", port)[0] == 0, within_s=20)
-    codes = []
+    await eventually(lambda: node.probe("/api/version", port=port)[0] == 0, within_s=20)
+    probed = []
     for model in ("small:1b", "large:70b"):
         assert node.ollama("run", model, "", port=port).wait(timeout=20) == 0
-        codes.append(node.run("model-loaded.sh", port)[0])
-    assert codes == [1, 0]
+        probed.append(node.probe("/api/ps", "not loaded", port=port))
+    assert probed == [(1, "Error: model 'large:70b' not loaded\n"), (0, "")]
+
+
+def test_a_probe_says_what_answers_instead(node: Node) -> None:
+    """Nothing, or what is no Ollama."""
+    port = free_port()
+    code, output = node.probe("/api/version", port=port)
+    assert (code, output.splitlines()[-1]) == (1, "Ollama does not listen")
+    with OneAnswer(b"HTTP/1.1 503 Busy\r\n\r\n") as server:
+        code, output = node.probe("/api/version", port=server.port)
+    assert (code, output.splitlines()[0]) == (1, "GET /api/version: HTTP/1.1 503 Busy")
+
+
+def test_a_folder_that_nobody_made_writable_ends_the_pull(node: Node) -> None:
+    """In less than a minute, with what helps, and with the code that ends a Job at once."""
+    (within,) = re.findall(r"WRITABLE_WITHIN_S:-(\d+)", script("pull.sh"))
+    assert int(within) < 60
+    place = "/proc/self"  # not even for root
+    code, output = node.run("pull.sh", free_port(), OLLAMA_MODELS=place, WRITABLE_WITHIN_S="1")
+    waiting, advice = output.splitlines()
+    assert (code, waiting) == (3, f"waiting for {place} to be writable")
+    assert advice.startswith(f"{place} is not writable for user {os.geteuid()}: it belongs to user")
+    assert "components/node-cache" in advice

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kuberay.changes import builder, serve_config
+from kuberay.changes.checks import check
 from serve_app import haproxy
 from serve_app.deployments import direct_options, gateway_options
 from serve_app.settings import GatewaySettings, Pool, Settings
@@ -112,10 +114,15 @@ def test_ollama_is_a_native_sidecar_after_its_models(service: RayService) -> Non
 
 
 def test_probes_of_the_sidecar_are_run_in_it(service: RayService) -> None:
-    """It listens on loopback, where the kubelet can't connect."""
+    """It listens on loopback, where the kubelet can't connect; often only while it starts."""
     for pool, sidecar in engines(service):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert set(sidecar[probe]) & {"exec", "httpGet", "tcpSocket", "grpc"} == {"exec"}
+            assert sidecar[probe]["exec"]["command"][:2] == ["bash", "/scripts/probe.sh"]
+        assert [
+            sidecar[probe]["periodSeconds"]
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+        ] == [1, 10, 10]
         assert pool.engine.url == f"http://{env(sidecar)['OLLAMA_HOST']}"
         assert env(sidecar)["OLLAMA_HOST"].startswith("127.0.0.1:")
 
@@ -149,11 +156,56 @@ def test_each_worker_has_room_for_one_replica(service: RayService) -> None:
 
 def test_workers_and_replicas_have_the_same_bounds(service: RayService) -> None:
     """Ray can start what Serve asks for, and keeps no worker that nobody uses."""
-    for deployment in deployments(service):
-        group = group_of(service, deployment.ray_actor_options["resources"]).content
-        bounds = deployment.autoscaling if isinstance(deployment, Pool) else deployment
-        assert group["minReplicas"] == group["replicas"] == bounds.min_replicas
-        assert group["maxReplicas"] == bounds.max_replicas
+    for options in overridden(service).values():
+        group = group_of(service, options["ray_actor_options"]["resources"]).content
+        bounds = options["autoscaling_config"]
+        assert group["minReplicas"] == group["replicas"] == bounds["min_replicas"]
+        assert group["maxReplicas"] == bounds["max_replicas"]
+
+
+def overridden(service: RayService) -> dict[str, Object]:
+    """Each deployment's options: what the builder sets, under what `deployments` says."""
+    (application,) = service.serve_config["applications"]
+    return serve_config.deployments(application)
+
+
+def test_numbers_of_autoscaling_stand_where_they_change_in_place(service: RayService) -> None:
+    """From the first apply on, for every deployment, and all of them: Serve fills up nothing."""
+    (application,) = service.serve_config["applications"]
+    built = builder.options(application)
+    stated = {each["name"]: each for each in application["deployments"]}
+    assert stated.keys() == built.keys()
+    for name, options in stated.items():
+        sleeps = options["autoscaling_config"]["min_replicas"] == 0
+        scaling = set(options["autoscaling_config"]) - {"downscale_to_zero_delay_s"}
+        assert scaling == built[name]["autoscaling_config"].keys()
+        assert ("downscale_to_zero_delay_s" in options["autoscaling_config"]) == sleeps
+
+
+def test_args_and_deployments_do_not_contradict(service: RayService) -> None:
+    """In args no number of autoscaling stands but the zero that decides the topology."""
+    for pool in service.args.get("pools") or [service.args]:
+        low = overridden(service)[pool.get("name", "pool")]["autoscaling_config"]["min_replicas"]
+        assert pool.get("autoscaling", {}) == ({"min_replicas": 0} if low == 0 else {})
+    assert not service.args.get("gateway", {}).keys() & {"min_replicas", "max_replicas"}
+
+
+def test_what_is_aimed_at_are_the_slots(service: RayService) -> None:
+    """As the builder would: more would wait where a free replica can't help."""
+    for pool in settings(service).all_pools:
+        scaling = overridden(service)[pool.name]["autoscaling_config"]
+        assert scaling["target_ongoing_requests"] == pool.engine.slots
+
+
+def test_successors_are_ready_before_replicas_stop(service: RayService) -> None:
+    """A change in args took the only replica away for 24 s with Ray's default."""
+    for options in overridden(service).values():
+        assert options["max_surge_percent"] == 100
+
+
+def test_what_we_ship_passes_our_checks(service: RayService) -> None:
+    """As any config that a command sends."""
+    check(service.serve_config)
 
 
 def test_the_sidecar_is_what_the_replica_takes_it_for(service: RayService) -> None:
@@ -254,9 +306,55 @@ def test_front_doors_wait_for_the_longest_answer(folder: str) -> None:
         assert int(rule["timeouts"]["request"].removesuffix("s")) > answer
 
 
-def test_the_head_does_not_keep_its_successor_waiting(service: RayService) -> None:
-    """Its autoscaler waits out the whole grace period."""
-    assert service.head["terminationGracePeriodSeconds"] <= 15
+def test_the_head_lives_until_workers_have_gone(service: RayService) -> None:
+    """Serve's controller on it stops their replicas, else each keeps its GPU for the whole drain.
+
+    Workers ended 54 to 57 s after a deletion; the clean-up of Redis starts after the head's end.
+    """
+    assert service.head["terminationGracePeriodSeconds"] == 75
+
+
+def test_the_autoscaler_does_not_keep_a_new_head_waiting(service: RayService) -> None:
+    """Ray's ignores SIGTERM, and a pod ends with its last container: a shell ends in its place."""
+    options = service.cluster["autoscalerOptions"]
+    assert options["command"] == ["bash", "-c"]
+    assert options["args"] == [
+        "trap 'kill $!' TERM; ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) "
+        "--cluster-namespace $(RAY_CLUSTER_NAMESPACE) & wait $!"
+    ]
+
+
+def test_the_head_starts_after_redis(service: RayService) -> None:
+    """Its container reads the Secret of the password, which Redis has when it listens."""
+    (wait,) = service.head["initContainers"]
+    host, _, port = service.cluster["gcsFaultToleranceOptions"]["redisAddress"].partition(":")
+    assert f"/dev/tcp/{host}/{port}" in wait["args"][0]
+    assert wait["image"] == service.head["containers"][0]["image"]
+
+
+def test_what_makes_the_password_comes_after_what_it_needs() -> None:
+    """A Job before its ServiceAccount begins with an event FailedCreate; Redis needs its Secret."""
+    objects = read(Path("rayservice.yaml"))
+    kinds = [found["kind"] for found in objects if "llm-redis" in found["metadata"]["name"]]
+    assert kinds == ["ServiceAccount", "Role", "RoleBinding", "Job", "Deployment", "Service"]
+
+
+def test_redis_waits_for_its_password_as_a_volume(shape: tuple[Object, ...]) -> None:
+    """The kubelet tries a missing volume again after 0.5 s, a missing variable after 10 to 15 s."""
+    (redis,) = of_kind(shape, "Deployment")
+    pod = redis["spec"]["template"]["spec"]
+    (volume,) = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "llm-redis"}
+    assert "secretKeyRef" not in str(pod)
+
+
+def test_redis_is_probed_by_a_connection(shape: tuple[Object, ...]) -> None:
+    """Without a process for each probe, and with time to answer."""
+    (redis,) = of_kind(shape, "Deployment")
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["tcpSocket"] == {"port": "redis"}
+        assert container[probe]["timeoutSeconds"] >= 5
 
 
 def test_no_replica_lives_on_the_head(service: RayService) -> None:

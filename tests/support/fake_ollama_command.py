@@ -1,6 +1,7 @@
 """The commands of `ollama` that our scripts use, before the simulated engine.
 
-It keeps its models as files in OLLAMA_MODELS, and a line for each download in `pulled` there.
+It keeps its models as files in OLLAMA_MODELS, and a line for each download in `pulled` there. While
+there is a file `full`, no model can be loaded.
 """
 
 import os
@@ -71,6 +72,9 @@ def pull(model: str) -> int:
 
 
 def run(model: str, prompt: str) -> int:
+    if (MODELS / "full").exists():
+        print("loading\nError: model requires more system memory", file=sys.stderr)
+        return 1
     if model.startswith("embed") and not prompt:
         print("Error: embedding models require input text.", file=sys.stderr)
         return 1

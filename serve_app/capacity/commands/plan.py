@@ -30,7 +30,7 @@ from serve_app.capacity.slo import Slo
     help="How long a new replica takes to serve (30s); without it no delays are planned.",
 )
 @click.option("--spare", type=click.IntRange(0), default=0, help="Replicas to spare at the peak.")
-@click.option("--to-zero", is_flag=True, help="No replica while there is no load (gateway).")
+@click.option("--to-zero", is_flag=True, help="No replica while there is no load; needs --gateway.")
 @click.option("--gateway", is_flag=True, help="The pool is behind a gateway, not the ingress.")
 @click.option(
     "--slots", type=click.IntRange(1), help="Of runs of Locust or k6: the engine's slots."
@@ -78,6 +78,8 @@ def plan(
     config for `serve deploy`, where the environment has the other settings, or a patch of a
     RayService's serveConfigV2.
     """
+    if to_zero and not gateway:
+        raise click.UsageError("--to-zero needs --gateway: topology direct always has a replica")
     wanted = Wanted(
         peak, base, startup, spare, application, deployment, direct=not gateway, to_zero=to_zero
     )

@@ -1,0 +1,86 @@
+"""The options that our own builder gives to deployments, without Ray: those that a change needs."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from pydantic import ValidationError, model_validator
+from pydantic_settings import PydanticBaseSettingsSource
+
+from kuberay.errors import ChangeError
+from serve_app.settings import Pool, Settings
+
+Config = dict[str, Any]
+
+IMPORT_PATH = "serve_app:app"
+GATEWAY = "gateway"
+# serve_app.deployments: an ingress gets more than it admits, so that the surplus gets its own 503.
+_SURPLUS = 4
+
+
+class Arguments(Settings):
+    """Settings as `args` give them: the environment of whoever runs the client is not the pods'."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: Any, init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        return self
+
+
+def is_ours(application: Config) -> bool:
+    return application.get("import_path") == IMPORT_PATH
+
+
+def settings(application: Config) -> Arguments:
+    """The settings of one of our applications. Raises ChangeError with all that is wrong."""
+    try:
+        return Arguments.model_validate(application.get("args") or {})
+    except ValidationError as exc:
+        wrong = "; ".join(_sentences(exc))
+        name = application.get("name", "default")
+        raise ChangeError(f"args of application {name} can't work: {wrong}") from exc
+
+
+def _sentences(exc: ValidationError) -> Iterator[str]:
+    for error in exc.errors(include_input=False):
+        where = ".".join(str(part) for part in error["loc"])
+        message = error["msg"].removeprefix("Value error, ")
+        yield f"{where}: {message}" if where else message
+
+
+def options(application: Config) -> dict[str, Config]:
+    """Options by deployment as the builder sets them; nothing is known of a foreign application."""
+    if not is_ours(application):
+        return {}
+    found = settings(application)
+    is_direct = found.resolved_topology == "direct"
+    built = {pool.name: _pool(pool, _SURPLUS if is_direct else 0) for pool in found.all_pools}
+    return built if is_direct else {**built, GATEWAY: _gateway(found)}
+
+
+def _pool(pool: Pool, surplus: int) -> Config:
+    return {
+        "name": pool.name,
+        "max_ongoing_requests": pool.admitted + surplus,
+        "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
+        | {"target_ongoing_requests": pool.target_ongoing_requests},
+        "ray_actor_options": pool.ray_actor_options,
+    }
+
+
+def _gateway(found: Settings) -> Config:
+    gateway = found.gateway
+    return {
+        "name": GATEWAY,
+        "max_ongoing_requests": gateway.max_ongoing_requests,
+        "autoscaling_config": {
+            "min_replicas": gateway.min_replicas,
+            "max_replicas": gateway.max_replicas,
+            "target_ongoing_requests": gateway.target_ongoing_requests,
+        },
+        "ray_actor_options": gateway.ray_actor_options,
+    }

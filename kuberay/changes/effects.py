@@ -1,0 +1,95 @@
+"""What a change will do to the replicas that run, in sentences to read before it is sent."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kuberay.changes import groups, serve_config
+from kuberay.changes.bounds import makes_new_cluster
+from kuberay.changes.versions import Replacement, replacements
+from kuberay.errors import ChangeError
+
+Object = dict[str, Any]
+Workers = Callable[[str], int | None]
+
+_NEW_CLUSTER = (
+    "a new cluster: it needs its workers beside the present ones, which serve until it is ready"
+)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """`replaces` says that Serve makes a new version of a deployment in the cluster that runs."""
+
+    sentences: tuple[str, ...] = ()
+    replaces: bool = False
+
+
+NONE = Effects()
+
+
+def effects(before: Object, after: Object, workers: Workers) -> Effects:
+    """Of a change of the spec; `workers` are the pods of a worker group now, None if unknown."""
+    if makes_new_cluster(before, after):
+        return Effects((_NEW_CLUSTER,))
+    now, then = (_config(spec) for spec in (before, after))
+    if now == then:
+        return NONE
+    try:
+        found = list(replacements(now, then))
+        owners = serve_config.pools(then)
+    except ChangeError as exc:
+        return Effects((f"a new version, for all that is known of the present one: {exc}",), True)
+    if not found:
+        return Effects(("in place: no replica is replaced",))
+    sentences = [each for one in found for each in _told(after, owners, one, workers)]
+    return Effects(tuple(sentences), True)
+
+
+def _config(spec: Object) -> serve_config.Config:
+    return serve_config.parse(spec.get("serveConfigV2") or "applications: []")
+
+
+def _told(
+    spec: Object, owners: dict[str, serve_config.Scaling], one: Replacement, workers: Workers
+) -> Iterator[str]:
+    name = one.deployment
+    group = groups.owner(groups.of(spec), owners[name].resources)
+    now = workers(group["groupName"]) if group else None
+    count = "" if now is None else f" ({now} now)"
+    yield (
+        f"a new version of {one.application}, for {', '.join(one.because)} changes: every replica "
+        f"of {name} is replaced{count}"
+    )
+    if now == 0:
+        return
+    if not one.surge_percent:
+        yield (
+            f"{name}: its replicas stop before their successors are ready, and with one replica "
+            "nothing serves until then: max_surge_percent is 0, set it to 100 under deployments"
+        )
+    elif group is None or now is None:
+        yield f"{name}: its replicas serve until their successors are ready, on other workers"
+    else:
+        yield _room(name, group, now, _limit(spec, group) - now, one.surge(now))
+
+
+def _room(name: str, group: Object, now: int, room: int, surge: int) -> str:
+    which, most = group["groupName"], now + room
+    if room <= 0:
+        return (
+            f"{name}: worker group {which} has {now} of at most {most} workers, so none has room "
+            "for one more replica, and the change waits until one is given up: raise the maximum "
+            f"first, scale --max {now + 1}"
+        )
+    more = min(surge, room)
+    return (
+        f"{name}: its replicas serve until their successors are ready, on up to {more} more "
+        f"worker{'s' if more > 1 else ''} of group {which}"
+    )
+
+
+def _limit(spec: Object, group: Object) -> int:
+    """Without Ray's autoscaler there are as many workers as the user has chosen."""
+    is_elastic = spec["rayClusterConfig"].get("enableInTreeAutoscaling")
+    return int(group.get("maxReplicas" if is_elastic else "replicas") or 0)

@@ -1,0 +1,122 @@
+"""Whether Serve makes a change in place, or by a new version: other replicas for those that run.
+
+Read in Ray 2.60: `get_app_code_version` (deploy_utils.py) and
+`DeploymentVersion.requires_actor_restart` (version.py), to which a test holds the tables.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kuberay.changes.serve_config import deployments
+
+Config = dict[str, Any]
+
+
+class Effect(StrEnum):
+    """What another value does."""
+
+    IN_PLACE = "in place"
+    REPLICAS = "replaces the replicas of the deployment"
+    VERSION = "replaces all replicas of the application"
+
+
+# By option of a deployment. Of an autoscaling_config its `policy` is a new version, and so is the
+# first one at all, and its removal.
+DEPLOYMENT: Mapping[str, Effect] = {
+    "name": Effect.IN_PLACE,
+    "num_replicas": Effect.IN_PLACE,
+    "autoscaling_config": Effect.IN_PLACE,
+    "max_ongoing_requests": Effect.IN_PLACE,
+    "max_queued_requests": Effect.IN_PLACE,
+    "backpressure_config": Effect.IN_PLACE,
+    "user_config": Effect.IN_PLACE,
+    "graceful_shutdown_wait_loop_s": Effect.IN_PLACE,
+    "graceful_shutdown_timeout_s": Effect.IN_PLACE,
+    "health_check_period_s": Effect.IN_PLACE,
+    "health_check_timeout_s": Effect.IN_PLACE,
+    "logging_config": Effect.IN_PLACE,
+    "rolling_update_percentage": Effect.IN_PLACE,
+    "max_surge_percent": Effect.IN_PLACE,
+    "ray_actor_options": Effect.REPLICAS,
+    "placement_group_bundles": Effect.REPLICAS,
+    "placement_group_strategy": Effect.REPLICAS,
+    "placement_group_bundle_label_selector": Effect.REPLICAS,
+    "max_replicas_per_node": Effect.REPLICAS,
+    "gang_scheduling_config": Effect.REPLICAS,
+    "request_router_config": Effect.VERSION,
+    "deployment_actors": Effect.VERSION,
+}
+# By field of an application, besides `name`, which says which one, and `deployments`.
+APPLICATION: Mapping[str, Effect] = {
+    "import_path": Effect.VERSION,
+    "runtime_env": Effect.VERSION,
+    "args": Effect.VERSION,
+    "autoscaling_policy": Effect.VERSION,
+    "route_prefix": Effect.IN_PLACE,
+    "logging_config": Effect.IN_PLACE,
+    "external_scaler_enabled": Effect.IN_PLACE,
+    "host": Effect.IN_PLACE,
+    "port": Effect.IN_PLACE,
+}
+_VERSIONED = [name for name, effect in DEPLOYMENT.items() if effect is Effect.VERSION]
+_POLICY = "the presence or policy of an autoscaling_config"
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A deployment whose replicas make room for others, and the names of what has changed."""
+
+    application: str
+    deployment: str
+    because: tuple[str, ...]
+    surge_percent: int
+
+    def surge(self, replicas: int) -> int:
+        """Replicas beside the present ones, at most."""
+        return math.ceil(replicas * self.surge_percent / 100)
+
+
+def replacements(before: Config, after: Config) -> Iterator[Replacement]:
+    """The deployments that `after` gives other replicas, of those that `before` has."""
+    present = {each.get("name", "default"): each for each in before["applications"]}
+    for application in after["applications"]:
+        name = application.get("name", "default")
+        if name in present:
+            yield from _of_application(name, present[name], application)
+
+
+def _of_application(name: str, before: Config, after: Config) -> Iterator[Replacement]:
+    code = _changed(_code(before), _code(after))
+    then = deployments(after)
+    for deployment, options in deployments(before).items():
+        if deployment in then:
+            own = _changed(_own(options), _own(then[deployment]))
+            surge = int(then[deployment].get("max_surge_percent") or 0)
+            if because := (*code, *own):
+                yield Replacement(name, deployment, because, surge)
+
+
+def _code(application: Config) -> Config:
+    """What Serve takes for the application's code."""
+    listed = application.get("deployments") or []
+    fields = {
+        key: application.get(key) or None
+        for key, effect in APPLICATION.items()
+        if effect is Effect.VERSION
+    }
+    options = {key: [each[key] for each in listed if each.get(key)] for key in _VERSIONED}
+    scaling = [each.get("autoscaling_config") for each in listed]
+    return {**fields, **options, _POLICY: [each.get("policy") for each in scaling if each]}
+
+
+def _own(options: Config) -> Config:
+    return {
+        key: options.get(key) for key, effect in DEPLOYMENT.items() if effect is Effect.REPLICAS
+    }
+
+
+def _changed(before: Config, after: Config) -> tuple[str, ...]:
+    return tuple(key for key, value in after.items() if before.get(key) != value)

@@ -1,0 +1,264 @@
+"""What can't work is refused by name before it is sent; the rest is sent so that replicas stay."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kuberay.changes import checks, edits, serve_schema
+from kuberay.changes.in_place import in_place
+from kuberay.errors import ChangeError
+from tests.kuberay_client.conftest import MANIFESTS, Run
+from tests.support.kubernetes.cluster import Cluster
+
+Object = dict[str, Any]
+
+WHOLE = {
+    "min_replicas": 1,
+    "max_replicas": 4,
+    "target_ongoing_requests": 4,
+    "upscale_delay_s": 5,
+    "downscale_delay_s": 300,
+    "look_back_period_s": 10,
+    "metrics_interval_s": 2,
+}
+
+
+@pytest.fixture
+def config(documents: list[Object]) -> Object:
+    """The config of the tests with an override, as the shipped manifests have it."""
+    found = dict(yaml.safe_load(documents[0]["spec"]["serveConfigV2"]))
+    found["applications"][0]["deployments"] = [{"name": "pool", "autoscaling_config": WHOLE}]
+    return found
+
+
+def gateway(config: Object, low: int = 0) -> Object:
+    """`config` for the pools small and large, of which the large one may have no replica."""
+    (application,) = copy.deepcopy(config)["applications"]
+    pools = [
+        {"name": "small", "models": "a"},
+        {"name": "large", "models": "b", "autoscaling": {"min_replicas": low}},
+    ]
+    overrides = [
+        {"name": "small", "autoscaling_config": WHOLE},
+        {"name": "large", "autoscaling_config": {**WHOLE, "min_replicas": low}},
+    ]
+    application |= {"args": {"pools": pools, "topology": "gateway"}, "deployments": overrides}
+    return {"applications": [application]}
+
+
+def scaling_of(config: Object, name: str = "pool") -> Object:
+    (application,) = config["applications"]
+    (found,) = [each for each in application["deployments"] if each["name"] == name]
+    return dict(found["autoscaling_config"])
+
+
+def changed(config: Object, args: Object | None = None, **options: Any) -> Object:
+    """`config` with other args, and other options of its first deployment."""
+    after = copy.deepcopy(config)
+    (application,) = after["applications"]
+    application["args"] |= args or {}
+    application["deployments"][0] |= options
+    return after
+
+
+WRONG = [
+    ({}, {"autoscaling_config": {**WHOLE, "min_replicas": 0}}, "direct can't scale to zero"),
+    ({}, {"autoscaling_config": {**WHOLE, "min_replicas": 5}}, r"\(5\) is above max_replicas"),
+    ({}, {"autoscaling_config": {**WHOLE, "initial_replicas": 9}}, r"\(9\) is outside 1\.\.4"),
+    ({}, {"max_ongoing_requests": 4}, r"\(4\) must be below max_ongoing_requests \(4\)"),
+    ({}, {"autoscaling_config": {"max_replica": 4}}, "pool.autoscaling_config: .*'max_replica'"),
+    ({}, {"max_ongoing_request": 4}, "deployments.pool: .*'max_ongoing_request' was unexpected"),
+    ({}, {"max_surge_percent": 200}, "pool.max_surge_percent: 200 is greater than the maximum"),
+    ({}, {"autoscaling_config": {**WHOLE, "upscale_delay_s": -1}}, "upscale_delay_s: -1 is less"),
+    ({}, {"name": "pol"}, "no deployment pol: args make pool"),
+    ({"topology": "nonsense"}, {}, "llm can't work: topology: Input should be 'auto'"),
+    ({"queu": 3}, {}, "queu: Extra inputs are not permitted"),
+    ({"autoscaling": {"target_ongoing_requests": 99}}, {}, "it would never scale up"),
+    ({"topology": "direct", "routing": "session"}, {}, "direct can't route by session"),
+]
+
+
+@pytest.mark.parametrize(("args", "options", "sentence"), WRONG, ids=[each[2] for each in WRONG])
+@pytest.mark.parametrize("ray", [True, False], ids=["with Ray", "without Ray"])
+def test_what_can_not_work_is_named(
+    config: Object,
+    monkeypatch: pytest.MonkeyPatch,
+    args: Object,
+    options: Object,
+    sentence: str,
+    ray: bool,
+) -> None:
+    """By Serve's schema, by our settings, or because the two contradict each other."""
+    if not ray:
+        monkeypatch.setattr(serve_schema, "find_spec", lambda name: None)
+    checks.check(config)
+    with pytest.raises(ChangeError, match=sentence):
+        checks.check(changed(config, args, **options))
+
+
+def test_rules_of_ray_that_are_code(config: Object) -> None:
+    """A fixed number of replicas beside an autoscaling_config; only Ray's own models know it."""
+    pytest.importorskip("ray.serve", reason="Ray is not installed")
+    with pytest.raises(ChangeError, match=r"applications\.llm.*pool.*num_replicas is not allowed"):
+        checks.check(changed(config, num_replicas=3))
+
+
+def test_who_may_sleep_is_decided_by_args(config: Object) -> None:
+    """A pool of a gateway that args keep awake is unhealthy without a replica; one that may sleep
+    can be kept awake in place; the gateway itself never sleeps."""
+    checks.check(gateway(config))
+    awake = gateway(config)
+    awake["applications"][0]["deployments"][1]["autoscaling_config"] = WHOLE
+    checks.check(awake)
+    asleep = gateway(config, low=1)
+    asleep["applications"][0]["deployments"][1]["autoscaling_config"]["min_replicas"] = 0
+    with pytest.raises(ChangeError, match="large: min_replicas is 0 here and 1 in args"):
+        checks.check(asleep)
+    empty = {"name": "gateway", "autoscaling_config": {**WHOLE, "min_replicas": 0}}
+    asleep["applications"][0]["deployments"] = [empty]
+    with pytest.raises(ChangeError, match="gateway: min_replicas must be at least 1"):
+        checks.check(asleep)
+
+
+def test_what_was_wrong_before_hinders_no_change(config: Object) -> None:
+    """A typing error that Serve ignores all the time is no reason to refuse more replicas."""
+    present = changed(config, max_queued_request=3)
+    after = changed(present, autoscaling_config={**WHOLE, "max_replicas": 9})
+    checks.check(after, present)
+    with pytest.raises(ChangeError, match="max_queued_request"):
+        checks.check(after)
+
+
+def test_the_environment_of_the_client_is_not_the_pods(
+    config: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what it sets nor what it misspells."""
+    monkeypatch.setenv("SERVE_APP_QUEUE", "0")
+    monkeypatch.setenv("SERVE_APP_MODLES", "x")
+    checks.check(config)
+
+
+def test_numbers_in_args_go_where_they_change_in_place(config: Object) -> None:
+    """A config that says them as before: the override gets them, and args stay as they are."""
+    asked = copy.deepcopy(config)
+    (application,) = asked["applications"]
+    application["args"]["autoscaling"] = {"min_replicas": 2, "max_replicas": 8}
+    del application["deployments"]
+    after = in_place(config, asked)
+    assert after["applications"][0]["args"] == config["applications"][0]["args"]
+    scaling = scaling_of(after)
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (2, 8)
+    assert scaling.keys() == WHOLE.keys()
+    assert in_place(after, asked) == after
+
+
+def test_numbers_of_a_pool_too(config: Object) -> None:
+    """Each pool by its name, and the gateway, whose override must not go either."""
+    present = gateway(config)
+    override = {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 64}
+    present["applications"][0]["deployments"].append(
+        {"name": "gateway", "autoscaling_config": override}
+    )
+    asked = gateway(config)
+    asked["applications"][0]["args"]["pools"][1]["autoscaling"] = {
+        "min_replicas": 0,
+        "max_replicas": 3,
+    }
+    del asked["applications"][0]["deployments"]
+    after = in_place(present, asked)
+    assert after["applications"][0]["args"] == present["applications"][0]["args"]
+    assert scaling_of(after, "large")["max_replicas"] == 3
+    assert scaling_of(after, "gateway")["max_replicas"] == 4
+
+
+def test_args_that_let_a_pool_sleep_are_a_new_version(config: Object) -> None:
+    """The topology depends on them, so they can't stay as they are."""
+    asked = gateway(config, low=0)
+    assert in_place(gateway(config, low=1), asked) == asked
+
+
+def test_a_config_without_overrides_stays_as_it_is(config: Object) -> None:
+    """The first override would be a new version as well."""
+    plain = changed(config)
+    del plain["applications"][0]["deployments"]
+    asked = changed(config, {"autoscaling": {"max_replicas": 8}})
+    del asked["applications"][0]["deployments"]
+    assert in_place(plain, asked) == asked
+
+
+PLAN = {
+    "name": "llm",
+    "import_path": "serve_app:app",
+    "route_prefix": "/",
+    "args": {"engine": {"slots": 8}, "queue": 9},
+    "deployments": [{"name": "large", "autoscaling_config": {"target_ongoing_requests": 7}}],
+}
+
+
+def test_a_plan_for_one_of_several_pools(config: Object, documents: list[Object]) -> None:
+    """Its settings go into that pool: beside `pools` the application would refuse them."""
+    spec = documents[0]["spec"] | {"serveConfigV2": yaml.safe_dump(gateway(config))}
+    change = edits.planned(yaml.safe_dump({"applications": [PLAN]}))
+    after = yaml.safe_load(change(spec)["serveConfigV2"])
+    checks.check(after)
+    small, large = after["applications"][0]["args"]["pools"]
+    assert (small, large["queue"]) == ({"name": "small", "models": "a"}, 9)
+    assert scaling_of(after, "large")["target_ongoing_requests"] == 7
+    other = {**PLAN, "deployments": [{"name": "huge"}]}
+    with pytest.raises(ChangeError, match="no pool huge: there are small, large"):
+        edits.planned(yaml.safe_dump({"applications": [other]}))(spec)
+
+
+TARGET = """{applications: [{name: llm, deployments: [
+    {name: pool, max_ongoing_requests: 9, autoscaling_config: {target_ongoing_requests: 9}}]}]}"""
+TO_ZERO = """{applications: [{name: llm, args: {topology: gateway, autoscaling: {min_replicas: 0}},
+    deployments: [{name: pool, autoscaling_config: {min_replicas: 0}}]}]}"""
+NONSENSE = MANIFESTS.read_text().replace("args:\n", "args:\n          topology: nonsense\n")
+CONFIG = yaml.safe_load(NONSENSE.split("---")[0])["spec"]["serveConfigV2"]
+REFUSED = [
+    (("scale", "--min", "0", "--max", "4"), "", "topology direct can't scale to zero"),
+    (("apply-plan", "FILE"), TARGET, "must be below max_ongoing_requests (9)"),
+    (("apply-plan", "FILE"), TO_ZERO, "topology gateway, and llm has topology direct"),
+    (("update-config", "FILE"), CONFIG, "topology: Input should be 'auto', 'direct' or 'gateway'"),
+    (("upgrade", "-f", "FILE"), NONSENSE, "topology: Input should be"),
+    (("deploy", "-f", "FILE"), NONSENSE, "topology: Input should be"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "sentence"), REFUSED, ids=[f"{each[0][0]} {each[2]}" for each in REFUSED]
+)
+def test_no_command_sends_what_can_not_work(
+    deployed: Run,
+    cluster: Cluster,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    text: str,
+    sentence: str,
+) -> None:
+    """One line with the reason, exit code 1, and nothing reaches the API server."""
+    (tmp_path / "file").write_text(text)
+    written = len(cluster.writes)
+    arguments = [str(tmp_path / "file") if each == "FILE" else each for each in command]
+    result = deployed(*arguments)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert len(cluster.writes) == written
+
+
+def test_a_new_service_is_checked_too(run: Run, cluster: Cluster, tmp_path: Path) -> None:
+    """Before anything of its manifests is made."""
+    (tmp_path / "file").write_text(NONSENSE)
+    assert run("deploy", "-f", str(tmp_path / "file")).exit_code == 1
+    assert cluster.writes == []
+
+
+def test_the_client_starts_without_ray() -> None:
+    """Its import takes seconds, and it may be missing."""
+    code = "import kuberay.commands, sys; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

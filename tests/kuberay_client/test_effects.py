@@ -1,0 +1,226 @@
+"""What a change does to the replicas that run: said before it is sent, and waited for after."""
+
+import copy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kuberay.changes.effects import NONE, Effects, effects
+from kuberay.changes.rollout import Rollout
+from kuberay.client import RayServiceApi, Status
+from kuberay.status.reading import observe
+from kuberay.status.waiting import Limits
+from tests.kuberay_client.conftest import Run
+from tests.kuberay_client.objects import container, pod, ray_cluster, ray_service, serving
+from tests.support.kubernetes.cluster import Cluster
+
+Object = dict[str, Any]
+
+SCALING = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 4}
+AT = datetime(2026, 11, 24, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def spec(documents: list[Object]) -> Object:
+    """The spec of the tests with the options that the shipped manifests have."""
+    found = copy.deepcopy(documents[0]["spec"])
+    return edited(found, max_surge_percent=100, autoscaling_config=SCALING)
+
+
+def edited(spec: Object, args: Object | None = None, **options: Any) -> Object:
+    after = copy.deepcopy(spec)
+    config = yaml.safe_load(after["serveConfigV2"])
+    (application,) = config["applications"]
+    application["args"] |= args or {}
+    (deployment,) = application.setdefault("deployments", [{"name": "pool"}])
+    deployment |= options
+    return {**after, "serveConfigV2": yaml.safe_dump(config)}
+
+
+def told(before: Object, after: Object, workers: int | None) -> Effects:
+    return effects(before, after, lambda group: workers if group == "gpu" else None)
+
+
+def test_numbers_change_in_place(spec: Object) -> None:
+    """Another bound, another delay: no replica goes."""
+    after = edited(spec, autoscaling_config={**SCALING, "max_replicas": 9, "upscale_delay_s": 1})
+    assert told(spec, after, 1) == Effects(("in place: no replica is replaced",), False)
+
+
+def test_arguments_are_a_new_version(spec: Object) -> None:
+    """Named with what they replace, and with the workers that it takes meanwhile."""
+    found = told(spec, edited(spec, {"queue": 3}), 2)
+    assert found.replaces
+    assert found.sentences == (
+        "a new version of llm, for args changes: every replica of pool is replaced (2 now)",
+        "pool: its replicas serve until their successors are ready, on up to 2 more workers of "
+        "group gpu",
+    )
+
+
+def test_room_for_a_few_is_said_as_it_is(spec: Object) -> None:
+    """Three of four workers are there: one more at a time."""
+    _, how = told(spec, edited(spec, {"queue": 3}), 3).sentences
+    assert how.endswith("on up to 1 more worker of group gpu")
+
+
+def test_no_room_for_one_more_is_named(spec: Object) -> None:
+    """The new replicas would wait for a worker that may not come; with what makes room."""
+    _, how = told(spec, edited(spec, {"queue": 3}), 4).sentences
+    assert how == (
+        "pool: worker group gpu has 4 of at most 4 workers, so none has room for one more replica, "
+        "and the change waits until one is given up: raise the maximum first, scale --max 5"
+    )
+
+
+def test_a_group_of_a_fixed_size_has_no_room(spec: Object) -> None:
+    """Without Ray's autoscaler nobody adds a worker."""
+    spec["rayClusterConfig"]["enableInTreeAutoscaling"] = False
+    _, how = told(spec, edited(spec, {"queue": 3}), 1).sentences
+    assert "has 1 of at most 1 workers" in how
+
+
+def test_a_gap_is_named(spec: Object) -> None:
+    """By Ray's default old replicas stop first."""
+    _, how = told(spec, edited(spec, {"queue": 3}, max_surge_percent=0), 1).sentences
+    assert "stop before their successors are ready" in how
+    assert "max_surge_percent is 0" in how
+
+
+def test_the_first_override_is_a_new_version(documents: list[Object]) -> None:
+    """What `scale` does to a service of an older manifest."""
+    before = documents[0]["spec"]
+    (version, *_) = told(before, edited(before, autoscaling_config=SCALING), 1).sentences
+    assert "for the presence or policy of an autoscaling_config changes" in version
+
+
+def test_resources_replace_one_deployment(spec: Object) -> None:
+    """Not what the application has besides."""
+    found = told(spec, edited(spec, ray_actor_options={"resources": {"ollama": 0.5}}), None)
+    assert found.sentences == (
+        "a new version of llm, for ray_actor_options changes: every replica of pool is replaced",
+        "pool: its replicas serve until their successors are ready, on other workers",
+    )
+
+
+def test_a_pool_that_sleeps_has_nothing_to_replace(spec: Object) -> None:
+    """No workers, no room to ask for."""
+    found = told(spec, edited(spec, {"queue": 3}), 0)
+    assert len(found.sentences) == 1
+
+
+def test_nothing_changes_nothing(spec: Object) -> None:
+    """Also in other words."""
+    assert told(spec, edited(spec), 1) == NONE
+
+
+def test_a_new_cluster_is_said_so(spec: Object) -> None:
+    """It has its own replicas, and its own condition to wait for."""
+    after = copy.deepcopy(edited(spec, {"queue": 3}))
+    after["rayClusterConfig"]["rayVersion"] = "2.61.0"
+    found = told(spec, after, 1)
+    assert (found.sentences[0][:13], found.replaces) == ("a new cluster", False)
+
+
+def test_a_present_config_that_can_not_work_hinders_nothing(spec: Object) -> None:
+    """Of what runs, if anything, nothing is known: the change that mends it is a new version."""
+    found = told(edited(spec, {"topology": "nonsense"}), spec, 1)
+    assert found.replaces
+    assert "topology: Input should be" in found.sentences[0]
+
+
+def status_of(application: str, seconds: float) -> Any:
+    deployed = {"status": application, "serveDeploymentStatuses": {}}
+    service = ray_service(serving(deployed))
+    return observe("llm", AT + timedelta(seconds=seconds), service, [ray_cluster()], [], [])
+
+
+@pytest.mark.parametrize(
+    ("views", "is_taken_up"),
+    [
+        ([("RUNNING", 1), ("RUNNING", 30)], False),
+        ([("RUNNING", 1), ("DEPLOYING", 2), ("RUNNING", 9)], True),
+        ([("RUNNING", 1), ("RUNNING", 60)], True),
+    ],
+    ids=["stale", "deployed", "too late to be stale"],
+)
+def test_a_status_from_before_is_not_taken_for_the_new_one(
+    views: list[tuple[str, float]], is_taken_up: bool
+) -> None:
+    """It is when the application has been seen to deploy, or has had a minute for it."""
+    rollout = Rollout(AT)
+    for application, seconds in views:
+        rollout = rollout.seen(status_of(application, seconds))
+    assert rollout.is_taken_up is is_taken_up
+
+
+def report(cluster: Cluster, status: str) -> None:
+    def operate(found: Object) -> None:
+        deployed = {"status": status, "serveDeploymentStatuses": {"pool": {"status": "HEALTHY"}}}
+        found["status"] = serving(deployed, generation=found["metadata"]["generation"])
+
+    cluster.store.update("rayservices", "default", "llm", operate)
+
+
+def test_waiting_is_for_the_new_replicas(
+    api: RayServiceApi, cluster: Cluster, documents: list[Object]
+) -> None:
+    """An old status that looks fine does not end it."""
+    list(api.deploy_ray_service(documents))
+    report(cluster, "RUNNING")
+    states: list[str] = []
+
+    def tell(status: Status) -> None:
+        states.append(status.view.service.active.applications[0].status)  # type: ignore[union-attr]
+        if len(states) in (2, 3):
+            report(cluster, "DEPLOYING" if len(states) == 2 else "RUNNING")
+
+    limits = Limits(patience_s=30, timeout_s=60, settle_s=0)
+    api.wait_until_ray_service_running("llm", limits, tell, replaces=True)
+    assert states[:2] == ["RUNNING", "RUNNING"]
+    assert states[-2:] == ["DEPLOYING", "RUNNING"]
+
+
+@pytest.fixture
+def full(run: Run, cluster: Cluster, documents: list[Object], spec: Object, tmp_path: Path) -> Run:
+    """`run` for a service with all of its four workers."""
+    documents[0]["spec"] = spec
+    (tmp_path / "service").write_text(yaml.safe_dump_all(documents))
+    assert run("deploy", "-f", str(tmp_path / "service"), "--no-wait").exit_code == 0
+    uid = cluster.store.get("rayservices", "default", "llm")["metadata"]["uid"]
+    cluster.store.put("rayclusters", ray_cluster(owner=uid))
+    for number in range(4):
+        cluster.store.put("pods", pod(f"w{number}", container(), ready=True))
+    serve(cluster)
+    return run
+
+
+def serve(cluster: Cluster) -> None:
+    cluster.store.update(
+        "rayservices", "default", "llm", lambda found: found.update(status=serving())
+    )
+
+
+QUEUE = """{applications: [{name: llm, args: {queue: 3}, deployments: [{name: pool}]}]}"""
+
+
+def test_a_command_says_it_before_it_asks(full: Run, tmp_path: Path) -> None:
+    """The kind of change, and that it would wait for a worker."""
+    (tmp_path / "plan").write_text(QUEUE)
+    lines = full("apply-plan", str(tmp_path / "plan"), input="n\n").stdout.splitlines()
+    (version,) = [index for index, line in enumerate(lines) if "a new version of llm" in line]
+    assert "gpu has 4 of at most 4 workers" in lines[version + 1]
+    assert lines[version + 2].startswith("Send this?")
+    result = full("scale", "--min", "1", "--max", "6", "--dry-run")
+    assert "→ in place: no replica is replaced" in result.stdout
+
+
+def test_deploying_says_it_too(full: Run, documents: list[Object], tmp_path: Path) -> None:
+    """Another manifest of the same service."""
+    changed = [{**documents[0], "spec": edited(documents[0]["spec"], {"queue": 3})}, *documents[1:]]
+    (tmp_path / "changed").write_text(yaml.safe_dump_all(changed))
+    result = full("deploy", "-f", str(tmp_path / "changed"), "--dry-run")
+    assert "→ a new version of llm, for args changes" in result.stdout

@@ -53,7 +53,7 @@ settings: $(STAMP) ## write the tables of docs/settings.md
 	$(BIN)/python -m serve_app.settings_table docs/settings.md
 
 docs: $(VENV)/.dev ## the documentation as a site in build/docs; a broken link is an error
-	$(BIN)/mkdocs build --quiet --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/site/mkdocs.yml
 
 $(VENV)/.load: $(STAMP)
 	$(INSTALL) --editable '.[embedded,load]'

@@ -67,7 +67,7 @@ class Simulated(_Model):
 class EngineSettings(_Model):
     """The server that generates tokens, beside each replica."""
 
-    kind: EngineKind = Field("auto", description="Which engine; `auto` chooses and says why.")
+    kind: EngineKind = Field("auto", description="The engine; `auto` chooses and logs why.")
     url: str | None = Field(None, description="Address of an Ollama that something else runs.")
     slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
     context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
     # Who may ask
     api_keys_file: Path | None = Field(None, description="File with a `name: key` per line.")
     api_keys_optional: bool = Field(
-        False, description="Whether everybody may call while that file does not exist."
+        False, description="Whether anyone may call while that file does not exist."
     )
     api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; prefer the file.")
     allowed_hosts: Names = Field(

@@ -71,6 +71,18 @@ def _is_setting(variable: str) -> bool:
     return True
 
 
+@each_page
+def test_named_files_exist(page: Path) -> None:
+    """A path of the repository in a sentence is there; the changelog names what was."""
+    if page.name == "CHANGELOG.md":
+        return
+    paths = [code for code in pages.inline(page) if _PATH.fullmatch(code) and "NAME" not in code]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+_PATH = re.compile(r"(serve_app|kuberay|locustfiles|k6|tests|docs)/[\w./-]*")
+
+
 def test_make_targets_exist() -> None:
     """Every `make TARGET` of an example or a sentence is in the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

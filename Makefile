@@ -11,7 +11,7 @@ LITELLM := 1.106.2
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install run test check fix settings load locust experiment bench bench-peers overload soak clean-ports clean help
+.PHONY: install run test check fix settings docs load locust experiment bench bench-peers overload soak clean-ports clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(STAMP)
-	$(INSTALL) --editable '.[embedded,capacity,dev,kuberay,load]'
+	$(INSTALL) --editable '.[embedded,capacity,dev,docs,kuberay,load]'
 	touch $@
 
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0, VERBOSE=1
@@ -50,8 +50,11 @@ fix: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-settings: $(STAMP) ## write the settings table into README.md
-	$(BIN)/python -m serve_app.settings_table README.md
+settings: $(STAMP) ## write the tables of docs/settings.md
+	$(BIN)/python -m serve_app.settings_table docs/settings.md
+
+docs: $(VENV)/.dev ## the documentation as a site in build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/site/mkdocs.yml
 
 $(VENV)/.load: $(STAMP)
 	$(INSTALL) --editable '.[embedded,load]'

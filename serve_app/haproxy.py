@@ -1,4 +1,4 @@
-"""HAProxy before the replicas: Ray's flags for it, as the manifests and the README have them."""
+"""HAProxy before the replicas: Ray's flags for it, as the manifests have them."""
 
 from pathlib import Path
 from shlex import quote

@@ -18,7 +18,7 @@ from serve_app.names import full_name
 PREFIX = "SERVE_APP_"
 Topology = Literal["auto", "direct", "gateway"]
 Routing = Literal["least_loaded", "session"]
-_ROUTING = "`session`: requests of one x-session-id go to one replica; needs the gateway."
+_ROUTING = "`session` sends requests of one x-session-id to one replica; needs the gateway."
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
@@ -68,7 +68,7 @@ class Simulated(_Model):
 class EngineSettings(_Model):
     """The server that generates tokens, beside each replica."""
 
-    kind: EngineKind = Field("auto", description="Which engine; `auto` chooses and says why.")
+    kind: EngineKind = Field("auto", description="The engine; `auto` chooses and logs why.")
     url: str | None = Field(None, description="Address of an Ollama that something else runs.")
     slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
     context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
@@ -77,41 +77,43 @@ class EngineSettings(_Model):
         description="Whether a prompt longer than the context is shortened, as Ollama does, or "
         "refused with status 400; only `llamacpp` can refuse.",
     )
-    model_path: Path | None = Field(None, description="`llamacpp`: GGUF file; default SmolLM2.")
+    model_path: Path | None = Field(None, description="`llamacpp`: path of a GGUF file.")
     threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores but one.")
-    cache_ram_mib: int = Field(512, ge=0, description="RAM for old prompts, MiB; below the limit!")
+    cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for the prompt cache.")
     binary: str = Field("ollama", description="`ollama`: the executable, on PATH or a path.")
-    models_dir: Path | None = Field(None, description="`ollama`: OLLAMA_MODELS.")
+    models_dir: Path | None = Field(None, description="`ollama`: folder of its models.")
     pull: bool = Field(True, description="`ollama`: pull models that are missing.")
-    env: dict[str, str] = Field({}, description="Further environment of the engine's process.")
-    start_timeout_s: float = Field(900, gt=0, description="Bound from launch to ready, with pulls.")
+    env: dict[str, str] = Field({}, description="Environment variables for the engine.")
+    start_timeout_s: float = Field(900, gt=0, description="Longest start, pulls included.")
     unhealthy_after_s: float = Field(
         120, gt=0, description="Serve replaces a replica whose engine is down for longer."
     )
-    stop_grace_s: float = Field(10, gt=0, description="From SIGTERM to SIGKILL.")
+    stop_grace_s: float = Field(10, gt=0, description="Time between SIGTERM and SIGKILL.")
     simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
 
 
 class Autoscaling(_Model):
     """Ray Serve's request-based autoscaler, with defaults for LLM work."""
 
-    min_replicas: int = Field(1, ge=0, description="Never fewer; 0 needs the gateway topology.")
-    max_replicas: int = Field(1, ge=1, description="Never more.")
-    initial_replicas: int | None = Field(None, ge=0, description="At deployment.")
+    min_replicas: int = Field(1, ge=0, description="Fewest replicas; 0 needs the gateway.")
+    max_replicas: int = Field(1, ge=1, description="Most replicas.")
+    initial_replicas: int | None = Field(None, ge=0, description="Replicas at deployment.")
     target_ongoing_requests: float | None = Field(
         None, gt=0, description="Requests per replica to aim at; default: the engine's slots."
     )
-    upscale_delay_s: float = Field(5, ge=0, description="Load must last this long to add replicas.")
-    downscale_delay_s: float = Field(300, ge=0, description="And this long below to remove them.")
-    downscale_to_zero_delay_s: float | None = Field(None, ge=0, description="From one to none.")
+    upscale_delay_s: float = Field(5, ge=0, description="Load must be high this long.")
+    downscale_delay_s: float = Field(300, ge=0, description="Load must be low this long.")
+    downscale_to_zero_delay_s: float | None = Field(
+        None, ge=0, description="Load must be zero this long before the last replica is removed."
+    )
     look_back_period_s: float = Field(10, gt=0, description="Load is averaged over this window.")
-    metrics_interval_s: float = Field(2, gt=0, description="How often replicas report their load.")
+    metrics_interval_s: float = Field(2, gt=0, description="How often replicas report load.")
 
 
 class Pool(_Model):
     """One kind of worker: identical replicas, each with one engine that serves `models`."""
 
-    name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Deployment name.")
+    name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
     models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
@@ -173,12 +175,12 @@ class Pool(_Model):
 class GatewaySettings(_Model):
     """The ingress of the gateway topology: no engine, only ways to the pools."""
 
-    min_replicas: int = Field(1, ge=1, description="Never fewer.")
-    max_replicas: int = Field(4, ge=1, description="Never more.")
+    min_replicas: int = Field(1, ge=1, description="Fewest gateway replicas.")
+    max_replicas: int = Field(4, ge=1, description="Most gateway replicas.")
     target_ongoing_requests: float = Field(64, gt=0, description="Requests per replica to aim at.")
-    max_ongoing_requests: int = Field(1000, ge=1, description="Requests of one replica at most.")
+    max_ongoing_requests: int = Field(1000, ge=1, description="Most requests in one replica.")
     ray_actor_options: dict[str, Any] = Field({}, description="Ray resources of a replica.")
-    join_ms: float = Field(20, ge=0, description="Later pieces of a stream are joined this long.")
+    join_ms: float = Field(20, ge=0, description="Later chunks of a stream are joined this long.")
     hold_s: float = Field(300, gt=0, description="Longest wait for a replica with room.")
 
     @model_validator(mode="after")
@@ -219,7 +221,7 @@ class Settings(BaseSettings):
         {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
     )
     pools: tuple[Pool, ...] = Field(
-        (), description="Several kinds of worker; instead of the six settings above."
+        (), description="Several kinds of worker, instead of the settings of one."
     )
     topology: Topology = Field("auto", description="One hop (`direct`) or a `gateway` with pools.")
     gateway: GatewaySettings = Field(
@@ -227,11 +229,11 @@ class Settings(BaseSettings):
     )
 
     # Who may ask
-    api_keys_file: Path | None = Field(None, description="File of `name: key` lines; # comments.")
+    api_keys_file: Path | None = Field(None, description="File with a `name: key` per line.")
     api_keys_optional: bool = Field(
-        False, description="Without that file everybody may ask, until it is there."
+        False, description="Whether anyone may call while that file does not exist."
     )
-    api_keys: dict[str, SecretStr] = Field({}, description="Keys by name; prefer the file.")
+    api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; prefer the file.")
     allowed_hosts: Names = Field(
         (), description="Host names accepted without keys, besides Ollama's; `*` = any."
     )
@@ -241,24 +243,24 @@ class Settings(BaseSettings):
 
     # Bounds
     max_body_mib: float = Field(32, gt=0, description="Largest request body, MiB.")
-    body_timeout_s: float = Field(30, gt=0, description="For a request body to arrive.")
+    body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request body.")
     max_tokens: int = Field(4096, ge=1, description="Most tokens that one request may generate.")
     max_schema_nodes: int = Field(
         500, ge=1, description="Most objects and lists in the JSON schema of one request."
     )
-    generation_timeout_s: float = Field(600, gt=0, description="Longest generation; see shutdown.")
-    first_token_timeout_s: float = Field(120, gt=0, description="Until a stream's first token.")
+    generation_timeout_s: float = Field(600, gt=0, description="Longest generation.")
+    first_token_timeout_s: float = Field(120, gt=0, description="Longest wait for a first token.")
     queue_timeout_s: float = Field(60, gt=0, description="Longest wait for a slot.")
     engine_wait_s: float = Field(
-        20, ge=0, description="How long a request without a first byte waits for a lost engine."
+        20, ge=0, description="Longest wait of a request without a first byte for a lost engine."
     )
     allow_model_options: bool = Field(
         False, description="Pass keep_alive and options that make Ollama reload a model."
     )
 
     # Logs
-    log_format: Literal["text", "json"] = Field("text", description="Form of the log lines.")
-    request_log: bool = Field(True, description="One line per request.")
+    log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
+    request_log: bool = Field(True, description="Whether each request writes a line.")
 
     @property
     def all_pools(self) -> tuple[Pool, ...]:

@@ -1,6 +1,6 @@
-"""The table of settings in the README, made from the settings class.
+"""The tables of docs/settings.md, made from the settings class.
 
-`python -m serve_app.settings_table README.md` writes it between its two markers.
+`python -m serve_app.settings_table docs/settings.md` writes them between the page's two markers.
 """
 
 import sys
@@ -15,22 +15,40 @@ from serve_app.settings import PREFIX, Settings
 
 BEGIN = "<!-- settings: made by `make settings` -->"
 END = "<!-- /settings -->"
+_HEAD = "| Setting | Environment | Default | Meaning |\n| --- | --- | --- | --- |\n"
 
 
-def table() -> str:
-    """Markdown: one row a setting, its environment variable, its default, what it means."""
-    rows = "\n".join(f"| {' | '.join(row)} |" for row in _rows(Settings, PREFIX))
-    return f"| Environment | Default | Meaning |\n| --- | --- | --- |\n{rows}\n"
+def tables() -> str:
+    """Markdown: a heading and a table for the service itself, then for each nested model."""
+    return "".join(_sections(Settings, ()))
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    for name, field in model.model_fields.items():
-        variable = prefix + name.upper()
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            yield from _rows(nested, f"{variable}__")
-        else:
-            yield f"`{variable}`", _default(field), (field.description or "").replace("|", "\\|")
+def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
+    fields = model.model_fields.items()
+    nested = {name: _model(field) for name, field in fields}
+    rows = [_row((*path, name), field) for name, field in fields if not nested[name]]
+    title = f"`{'.'.join(path)}`" if path else "The service"
+    yield f"\n## {title}\n\n{_about(model, path)}{_HEAD}" + "".join(rows)
+    for name, inner in nested.items():
+        if inner:
+            yield from _sections(inner, (*path, name))
+
+
+def _model(field: FieldInfo) -> type[BaseModel] | None:
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
+
+
+def _about(model: type[BaseModel], path: tuple[str, ...]) -> str:
+    return f"{(model.__doc__ or '').strip()}\n\n" if path else ""
+
+
+def _row(path: tuple[str, ...], field: FieldInfo) -> str:
+    meaning = (field.description or "").replace("|", "\\|")
+    variable = PREFIX + "__".join(path).upper()
+    return f"| `{'.'.join(path)}` | `{variable}` | {_default(field)} | {meaning} |\n"
 
 
 def _default(field: FieldInfo) -> str:
@@ -41,14 +59,14 @@ def _default(field: FieldInfo) -> str:
 
 
 def fill_in(text: str) -> str:
-    """`text` with the table between its markers. Raises ValueError where they are missing."""
+    """`text` with the tables between its markers. Raises ValueError where they are missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"no {BEGIN} … {END} in the text")
-    return f"{before}{BEGIN}\n{table()}{END}{after}"
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    readme = Path(sys.argv[1])
-    readme.write_text(fill_in(readme.read_text()))
+    page = Path(sys.argv[1])
+    page.write_text(fill_in(page.read_text()))

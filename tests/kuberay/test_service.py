@@ -258,7 +258,7 @@ def test_the_small_shape_asks_for_what_is_said_of_it() -> None:
     cpu = sum(cores(each["cpu"]) for each in asked)
     memory = sum(mebibytes(each["memory"]) for each in asked) / 1024
     said = f"{cpu:.1f} cores and {memory:.1f} GiB"
-    for file in ("README.md", "kuberay/overlays/cpu/kustomization.yaml"):
+    for file in ("docs/kubernetes/install.md", "kuberay/overlays/cpu/kustomization.yaml"):
         assert said in (ROOT / file).read_text(), said
 
 

@@ -49,7 +49,7 @@ def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
 
 
 def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[dict]) -> None:
-    """Made in the cluster by a Job, it is in no manifest; the README names the same Secret."""
+    """Made in the cluster by a Job, it is in no manifest; the runbook names the same Secret."""
     service = manifests.ray_service(documents)
     redis = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     secret = redis["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
@@ -57,4 +57,5 @@ def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[di
     list(deployed.deploy_ray_service([body]))
     doomed = [str(each) for each in propose_deletion(deployed.objects, documents)]
     assert (doomed[0], doomed[-1]) == ("rayservices llm", f"secrets {secret}")
-    assert f"kubectl delete secret {secret} " in (ROOT / "README.md").read_text()
+    runbook = ROOT / "docs" / "kubernetes" / "runbook.md"
+    assert f"kubectl delete secret {secret} " in runbook.read_text()

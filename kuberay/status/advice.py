@@ -36,7 +36,7 @@ def _which(pod: Pod, container: Container | None) -> str:
     whose = "head" if pod.role == HEAD else "workers"
     if container is None or container is pod.ray:
         return whose
-    sidecar = next((each for each in pod.containers if each.is_sidecar), None)
+    sidecar = next((container for container in pod.containers if container.is_sidecar), None)
     if container is sidecar and whose == "workers":
         return "sidecar"
     return f"{whose} -c {container.name}"

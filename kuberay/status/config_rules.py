@@ -39,18 +39,17 @@ def configurations(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def volumes(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    said = [e for e in about(observed, pod) if e.reason in _VOLUMES]
-    if not said or any(each.state in ("running", "terminated") for each in pod.containers):
+    events = [e for e in about(observed, pod) if e.reason in _VOLUMES]
+    if not events or any(c.state in ("running", "terminated") for c in pod.containers):
         return
-    message = said[-1].message
+    message = events[-1].message
     if waits := _made_by_a_job(f"pod {pod.name}", message, observed):
         cause, advice, on_its_way = waits
         yield Finding("volume", pod.name, cause, advice, on_its_way=on_its_way)
         return
     cause = f"pod {pod.name} can't be set up: {pull_reason(message)}"
-    yield Finding(
-        "volume", pod.name, cause, _volume_advice(said[-1].reason, message, pod, observed)
-    )
+    advice = _volume_advice(events[-1].reason, message, pod, observed)
+    yield Finding("volume", pod.name, cause, advice)
 
 
 def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str, bool] | None:
@@ -59,7 +58,7 @@ def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str
     if not missing or missing[1] != "secret":
         return None
     name = missing[2]
-    job = next((each for each in observed.jobs if name in each.makes), None)
+    job = next((job for job in observed.jobs if name in job.makes), None)
     if job is None:
         return _made_by_a_pod(who, name, observed)
     start, log = f"{who} waits for secret {name}, which Job {job.name}", _log(job, observed)

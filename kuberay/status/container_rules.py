@@ -36,10 +36,10 @@ _REMEDIES = (
 
 def at_work(pod: Pod) -> Iterator[Container]:
     """Init containers that are to end and have not, but for the operator's own."""
-    for each in pod.containers:
-        is_ours = each.is_init and not each.is_sidecar and each.name != _OPERATORS
-        if is_ours and each.state == "running" and not pod.is_deleting:
-            yield each
+    for container in pod.containers:
+        is_ours = container.is_init and container.name != _OPERATORS and not container.is_sidecar
+        if is_ours and container.state == "running" and not pod.is_deleting:
+            yield container
 
 
 def failed_init(pod: Pod, observed: Observed) -> Iterator[Finding]:
@@ -152,8 +152,8 @@ def _how(pod: Pod, container: Container, words: str, observed: Observed) -> str:
     """The kubelet itself ends what fails its liveness or startup probe."""
     for event in reversed(about(observed, pod)):
         if event.reason == "Killing" and event.message.startswith(f"Container {container.name} "):
-            if found := re.search(r"failed (\w+) probe", event.message):
-                return f"{words}, after a failed {found[1]} probe"
+            if probe := re.search(r"failed (\w+) probe", event.message):
+                return f"{words}, after a failed {probe[1]} probe"
             break
     return words
 
@@ -161,15 +161,15 @@ def _how(pod: Pod, container: Container, words: str, observed: Observed) -> str:
 def starting_probes(pod: Pod, observed: Observed) -> Iterator[Finding]:
     """A container runs, and a probe says that it is no use yet."""
     waiting = [c for c in pod.containers if c.state == "running" and not c.is_ready]
-    said = [e for e in about(observed, pod) if e.reason == "Unhealthy" and _counts(e, pod)]
-    if not said or not waiting:
+    events = [e for e in about(observed, pod) if e.reason == "Unhealthy" and _counts(e, pod)]
+    if not events or not waiting:
         return
-    event = said[-1]
+    event = events[-1]
     name = event.container or waiting[0].name
-    container = next((each for each in waiting if each.name == name), None)
+    container = next((c for c in waiting if c.name == name), None)
     if container is None:
         return
-    probe, _, why = event.message.strip().partition(": ")
+    probe, _, why = event.message.partition(":")
     text = last_line(why)
     cause = f"pod {pod.name}: {name} is not ready: {probe.lower()}{f': {text}' if text else ''}"
     advice, on_its_way = _probe_advice(pod, container, why, observed)
@@ -177,10 +177,13 @@ def starting_probes(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def _counts(event: Event, pod: Pod) -> bool:
-    """A worker without a replica is unready by design; of a sidecar, or Redis, that is news."""
-    if event.message.startswith(("Startup", "Liveness")) or pod.role == REDIS:
-        return True
-    return any(each.is_sidecar and each.name == event.container for each in pod.containers)
+    """A worker without a replica is unready by design; of a sidecar, or Redis, that is news. A
+    startup probe has no say once its container has started."""
+    container = next((c for c in pod.containers if c.name == event.container), None)
+    if event.message.startswith("Startup"):
+        return container is None or not container.is_started
+    is_news = pod.role == REDIS or bool(container and container.is_sidecar)
+    return is_news or event.message.startswith("Liveness")
 
 
 def _probe_advice(pod: Pod, container: Container, why: str, observed: Observed) -> tuple[str, bool]:

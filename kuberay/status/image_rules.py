@@ -63,23 +63,23 @@ def images(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 def pulling(pod: Pod, observed: Observed) -> Iterator[Finding]:
     """An image on its way: normal on a new node, and it may take minutes."""
-    said = [each for each in about(observed, pod) if each.reason in _PULLING]
-    waits = any(each.state == "waiting" for each in pod.containers)
-    if not said or said[-1].reason != "Pulling" or not waits:
+    events = [event for event in about(observed, pod) if event.reason in _PULLING]
+    waits = any(container.state == "waiting" for container in pod.containers)
+    if not events or events[-1].reason != "Pulling" or not waits:
         return
-    image, passed = image_in(said[-1].message), observed.at - said[-1].at
+    image, passed = image_in(events[-1].message), observed.at - events[-1].at
     seconds = int(passed.total_seconds())
-    failed = [e for e in said if e.reason == "Failed" and image_in(e.message) == image]
-    cause = f"pod {pod.name}: image {image} is being pulled, for {seconds} s now"
+    failed = [e for e in events if e.reason == "Failed" and image_in(e.message) == image]
     if failed:
         yield _failed_before(pod, image, failed, observed)
     elif passed > _PULL_SHOWS:
+        cause = f"pod {pod.name}: image {image} is being pulled, for {seconds} s now"
         advice = "wait; the pre-pull Job brings images to nodes beforehand"
         yield Finding("pulling", f"{pod.name}/{image}", cause, advice, on_its_way=True)
 
 
 def _failed_before(pod: Pod, image: str, failed: list[Event], observed: Observed) -> Finding:
-    times, message = sum(each.count for each in failed), failed[-1].message
+    times, message = sum(event.count for event in failed), failed[-1].message
     cause = (
         f"pod {pod.name}: image {image} is being pulled once more; that has failed {times} "
         f"{'time' if times == 1 else 'times'}: {pull_reason(message)}"
@@ -93,8 +93,8 @@ def _message(pod: Pod, container: Container, image: str, observed: Observed) -> 
     """An older kubelet's ImagePullBackOff has no reason with it: then the last event's."""
     if container.reason != "ImagePullBackOff" or "ErrImagePull" in container.message:
         return container.message
-    said = [e for e in about(observed, pod) if e.reason == "Failed" and image in e.message]
-    return said[-1].message if said else container.message
+    events = [e for e in about(observed, pod) if e.reason == "Failed" and image in e.message]
+    return events[-1].message if events else container.message
 
 
 def _remedy(reason: str, message: str) -> str:

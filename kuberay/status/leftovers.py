@@ -8,9 +8,9 @@ from kuberay.status.observed import Pod
 
 def sentence(pods: Sequence[Pod], at: datetime) -> str:
     """`2 pods, which hold 1 GPU: llm-a-head (...), llm-a-worker (1 GPU on node gpu-1, ...)`."""
-    gpus = sum(each.gpus for each in pods)
+    gpus = sum(pod.gpus for pod in pods)
     held = f", which {'holds' if len(pods) == 1 else 'hold'} {_count(gpus, 'GPU')}" if gpus else ""
-    return f"{_count(len(pods), 'pod')}{held}: {', '.join(_one(each, at) for each in pods)}"
+    return f"{_count(len(pods), 'pod')}{held}: {', '.join(_one(pod, at) for pod in pods)}"
 
 
 def _one(pod: Pod, at: datetime) -> str:

@@ -35,9 +35,9 @@ def _silent(pod: Pod, observed: Observed) -> str:
         return one_line(pod.disrupted) or "it is tainted"
     if pod.reason == "NodeLost" or pod.phase == "Unknown":
         return first_sentence(pod.message) or pod.reason or "phase Unknown"
-    said = [e for e in about(observed, pod) if e.reason == "NodeNotReady"]
-    if said and not pod.is_ready and all(each.is_ready for each in pod.containers):
-        return f"NodeNotReady: {one_line(said[-1].message)}"
+    events = [e for e in about(observed, pod) if e.reason == "NodeNotReady"]
+    if events and not pod.is_ready and all(container.is_ready for container in pod.containers):
+        return f"NodeNotReady: {one_line(events[-1].message)}"
     return ""
 
 
@@ -98,10 +98,10 @@ def _room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
 
 
 def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
-    if holders := [each for each in observed.pods if each.gpus and each.is_deleting]:
-        ends = max(each.ends_by or observed.at for each in holders)
+    if holders := [other for other in observed.pods if other.gpus and other.is_deleting]:
+        ends = max(holder.ends_by or observed.at for holder in holders)
         seconds = max(0, int((ends - observed.at).total_seconds()))
-        names = ", ".join(each.name for each in holders)
+        names = ", ".join(holder.name for holder in holders)
         return f"wait: {names} still holds a GPU while it ends, for at most {seconds} s", True
     if _AWAY.search(reason):
         return f"a node is away: kubectl get nodes; {_ADD_GPU}", False
@@ -117,9 +117,9 @@ def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
 def _content_with_fewer(pod: Pod, observed: Observed) -> str:
     """The command for as many replicas as have a GPU, where the pool has the usual name."""
     of_group = [p for p in observed.pods if p.group == pod.group and p.role == WORKER]
-    ready = sum(each.is_ready and not each.is_deleting for each in of_group)
+    ready = sum(other.is_ready and not other.is_deleting for other in of_group)
     applications = observed.service.active.applications if observed.service else ()
-    names = {deployment.name for each in applications for deployment in each.deployments}
+    names = {deployment.name for app in applications for deployment in app.deployments}
     if not ready or "pool" not in names:
         return ""
     fewer = ours(observed, f"scale --min 1 --max {ready}")
@@ -179,10 +179,8 @@ def _claim_advice(pod: Pod, reason: str, observed: Observed) -> str:
 
 def _claim_events(pod: Pod, observed: Observed) -> str:
     """What the provisioner says of the pod's claims."""
-    said = [
-        e
-        for e in observed.events
-        if e.kind == "PersistentVolumeClaim" and e.name in pod.claims and e.is_warning
-    ]
-    is_about_claims = "persistentvolumeclaim" in pod.unscheduled.lower()
-    return f" ({said[-1].name}: {one_line(said[-1].message)})" if said and is_about_claims else ""
+    if "persistentvolumeclaim" not in pod.unscheduled.lower():
+        return ""
+    of_claims = [e for e in observed.events if e.kind == "PersistentVolumeClaim" and e.is_warning]
+    events = [event for event in of_claims if event.name in pod.claims]
+    return f" ({events[-1].name}: {one_line(events[-1].message)})" if events else ""

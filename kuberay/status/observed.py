@@ -105,6 +105,7 @@ class Container:
     is_init: bool
     is_sidecar: bool
     is_ready: bool
+    is_started: bool
     restarts: int
     state: str
     reason: str

@@ -111,6 +111,7 @@ def _container(found: Object, is_init: bool, sidecars: set[str]) -> Container:
         is_init=is_init,
         is_sidecar=found["name"] in sidecars,
         is_ready=found.get("ready", False),
+        is_started=bool(found.get("started")),
         restarts=found.get("restartCount", 0),
         state=state,
         reason=details.get("reason", ""),

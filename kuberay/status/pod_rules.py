@@ -28,8 +28,8 @@ def lost_pods(pod: Pod, observed: Observed) -> Iterator[Finding]:
         if ray.reason == "OOMKilled":
             advice = more_memory(observed, pod, ray)
         message = last_line(ray.message)
-        said = f": {message}" if message else ""
-        cause = f"{pod.role} {pod.name} is lost: its Ray container ended ({how}){said}"
+        last_words = f": {message}" if message else ""
+        cause = f"{pod.role} {pod.name} is lost: its Ray container ended ({how}){last_words}"
         yield Finding("lost", pod.name, cause, advice)
     elif pod.phase == "Failed" and not _has_failed_init(pod):
         why = first_sentence(f"{pod.reason or pod.phase}: {pod.message}")
@@ -49,7 +49,7 @@ def failed_jobs(pod: Pod, observed: Observed) -> Iterator[Finding]:
     """A pod of a Job has ended with an error; the Job tries again for a while."""
     if pod.role not in (PASSWORD, CLEANUP) or pod.phase != "Failed":
         return
-    ended = next((each for each in pod.containers if each.exit_code), None)
+    ended = next((container for container in pod.containers if container.exit_code), None)
     how = exit_words(ended.exit_code, ended.reason) if ended else pod.reason or pod.phase
     cause = f"pod {pod.name} of the Job {pod.role} failed ({how})"
     advice = f"its Job tries again; its log: {log_of(observed, pod, ended)}"
@@ -90,7 +90,7 @@ def of_pods(observed: Observed) -> list[Finding]:
         if pod.role in _ROLES and (pod.role == CLEANUP or not observed.is_leaving(pod))
         for rank, finding in _explained(pod, observed)
     ]
-    ranked += [(_REPLACED_RANK, each) for each in replaced_pods(observed)]
+    ranked += [(_REPLACED_RANK, finding) for finding in replaced_pods(observed)]
     return [each for _, each in sorted(ranked, key=lambda r: (r[1].on_its_way, r[0]))]
 
 

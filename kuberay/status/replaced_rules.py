@@ -27,7 +27,7 @@ def replaced_pods(observed: Observed) -> Iterator[Finding]:
 
 
 def _displaced(cluster: str, observed: Observed) -> Iterator[Finding]:
-    """By what the node's side has said of the pod."""
+    """By the events that the node's side has left about the pod."""
     present = {pod.name for pod in observed.pods}
     for event in observed.events:
         is_of_it = event.kind == "Pod" and event.name.startswith(f"{cluster}-")
@@ -35,17 +35,17 @@ def _displaced(cluster: str, observed: Observed) -> Iterator[Finding]:
             continue
         role = HEAD if event.name.startswith(f"{cluster}-head") else WORKER
         start = f"{role} {event.name} is lost"
-        said = f"{event.reason}: {one_line(event.message)}"
+        why = f"{event.reason}: {one_line(event.message)}"
         wait = "wait: the operator replaces it"
         if event.reason == "Evicted":
             advice = f"{eviction_advice(event.message)}; {wait}"
-            yield Finding("lost", event.name, f"{start}: {said}", advice)
+            yield Finding("lost", event.name, f"{start}: {why}", advice)
         elif event.reason == "Preempted":
             advice = f"set priorityClassName in its pod template, or add a node; {wait}"
-            yield Finding("lost", event.name, f"{start}: {said}", advice)
+            yield Finding("lost", event.name, f"{start}: {why}", advice)
         elif event.reason in _NODES:
             advice = f"bring the node back or add one: kubectl get nodes; {wait}"
-            yield Finding("lost", event.name, f"{start} with its node ({said})", advice)
+            yield Finding("lost", event.name, f"{start} with its node ({why})", advice)
 
 
 def _deleted(cluster: str, observed: Observed) -> Iterator[Finding]:

@@ -2,10 +2,10 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
 
 from kuberay.access.objects import Objects
 from kuberay.errors import ApiError
@@ -15,7 +15,9 @@ from kuberay.status.observed import Observed
 _AFTER = timedelta(seconds=10)
 _EVERY_S = 10.0
 _LINES = 200
-_ERROR = re.compile(r"Error: .*")
+# An error at the beginning of a line, or after what a progress bar leaves there.
+_ERROR = re.compile(r"(?:^|[\x1b\r].*?)(Error: .*)")
+_SUCCESS = re.compile(r"\bsuccess\s*$| is there\s*$")
 
 
 class Failures:
@@ -35,26 +37,32 @@ class Failures:
             if view.at - (container.started_at or view.at) >= _AFTER
         ]
         self._read = {source: self._lines(*source) for source in wanted}
-        found = {f"{pod}/{name}": lines for (pod, name), (_, lines) in self._read.items() if lines}
-        return replace(view, failures=found)
+        failures = {f"{pod}/{c}": lines for (pod, c), (_, lines) in self._read.items() if lines}
+        return replace(view, failures=failures)
 
     def _lines(self, pod: str, container: str) -> tuple[float, tuple[str, ...]]:
         now = self._clock()
         known = self._read.get((pod, container))
         if known and now - known[0] < _EVERY_S:
             return known
-        return now, tuple(self._errors(pod, container))
+        return now, tuple(_errors(self._log(pod, container)))
 
-    def _errors(self, pod: str, container: str) -> Iterator[str]:
-        try:
+    def _log(self, pod: str, container: str) -> Iterator[str]:
+        """Its last lines: none of one that is gone or not allowed, fewer where it breaks off."""
+        with suppress(ApiError):
             stream = self._objects.logs(pod, container, False, tailLines=str(_LINES))
-        except ApiError:
-            return  # gone meanwhile, or not allowed: the status alone has to do
-        try:
-            for line in islice(stream.lines(), _LINES):
-                if found := _ERROR.search(line.decode(errors="replace")):
-                    yield found[0].strip()
-        except ApiError:
-            return  # broken off: what has been read counts
-        finally:
-            stream.close()
+            try:
+                yield from (line.decode(errors="replace") for line in stream.lines())
+            finally:
+                stream.close()
+
+
+def _errors(lines: Iterable[str]) -> list[str]:
+    """Those since the last success: what has been mended meanwhile does not count."""
+    errors: list[str] = []
+    for line in lines:
+        if _SUCCESS.search(line):
+            errors.clear()
+        elif error := _ERROR.search(line):
+            errors.append(error[1].strip())
+    return errors

@@ -263,6 +263,22 @@ def test_what_is_broken_comes_before_what_is_on_its_way() -> None:
     assert [each.about for each in found.findings] == ["b-worker/ollama", "a-worker/pull"]
 
 
+def test_a_startup_probe_that_has_passed_since() -> None:
+    """Its old failure is no cause of a container that has started and is not ready yet."""
+    loading = container("ollama", sidecar=True, ready=False)
+    of_it = {
+        "involvedObject": {"kind": "Pod", "name": "w1", "fieldPath": "spec.initContainers{ollama}"}
+    }
+    startup = event("Unhealthy", "Startup probe failed: could not connect", **of_it)
+    later = event("Unhealthy", "Readiness probe failed: ", at="2026-11-24T08:00:30Z", **of_it)
+    assert "startup probe failed" in diagnosis(pod("w1", loading), startup).cause
+    started = pod("w1", {**loading, "started": True})
+    assert diagnosis(started, startup).findings == ()
+    found = diagnosis(started, startup, later)
+    assert found.cause == "pod w1: ollama is not ready: readiness probe failed"
+    assert found.findings[0].on_its_way
+
+
 def test_one_rule_explains_a_pod() -> None:
     """A startup probe that failed before the container ended is its consequence."""
     ended = container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)

@@ -133,6 +133,16 @@ def test_status_counts_the_failures_in_a_log(run: Run, cluster: Cluster) -> None
     assert second.endswith(f"and has failed 2 times: {error}")
 
 
+def test_a_pull_that_has_succeeded_meanwhile(run: Run, cluster: Cluster) -> None:
+    """Failures before the last success are mended: it is only on its way again."""
+    cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
+    cluster.store.put("rayclusters", ray_cluster())
+    cluster.store.put("pods", pulling())
+    log = ["1 Error: max retries exceeded: EOF", "2 success", "3 a is there", "4 pulling manifest"]
+    cluster.logs["w1", "pull"] = [*log, "5 msg=x Error: of the server's own log"]
+    assert "has failed" not in run("status").stdout
+
+
 def test_status_without_a_right_to_logs_and_jobs(run: Run, cluster: Cluster) -> None:
     """They add detail: whoever may not read them sees all the rest."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))

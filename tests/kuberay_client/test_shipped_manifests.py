@@ -1,5 +1,6 @@
 """The client and the manifests that lie beside it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from kuberay.changes import manifests, upgrades
 from kuberay.changes.deletion import propose_deletion
 from kuberay.client import RayServiceApi
+from kuberay.status.observed import PASSWORD, REDIS
+from kuberay.status.reading import observe
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -59,3 +62,23 @@ def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[di
     assert (doomed[0], doomed[-1]) == ("rayservices llm", f"secrets {secret}")
     runbook = ROOT / "docs" / "kubernetes" / "runbook.md"
     assert f"kubectl delete secret {secret} " in runbook.read_text()
+
+
+def test_companions_are_recognised(documents: list[dict]) -> None:
+    """The Job of the manifests makes the Secret that Redis reads, and its pod has the label."""
+    service = manifests.ray_service(documents)
+    metadata = {"uid": "u", "generation": 1, "namespace": "default"}
+    live = {**service, "metadata": {**service["metadata"], **metadata}}
+    jobs = [each for each in documents if each["kind"] == "Job"]
+    view = observe("llm", datetime.now(UTC), live, [], [], [], jobs)
+    options = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
+    assert [job.name for job in view.jobs if secret in job.makes] == ["llm-redis-password"]
+    assert view.service and view.service.redis == "llm-redis"
+    templates = [
+        each["spec"]["template"]
+        for each in documents
+        if each["kind"] != "RayService" and "template" in each.get("spec", {})
+    ]
+    components = {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in templates}
+    assert components == {REDIS, PASSWORD}

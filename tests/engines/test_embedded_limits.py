@@ -10,7 +10,7 @@ import pytest
 from serve_app.engines.llamacpp.gguf import find_smollm2
 from serve_app.errors import SettingsError
 from serve_app.settings import EngineSettings, Settings
-from tests.support.service import Service, started
+from tests.support.service import Service, serving_as_set
 
 MODEL, CONTEXT = "smollm2:135m", 256
 FOX = "The quick brown fox jumps over the lazy dog. "
@@ -32,7 +32,7 @@ async def embedded(**engine: Any) -> AsyncIterator[Service]:
     except SettingsError as exc:
         pytest.skip(str(exc))
     chosen = EngineSettings(kind="llamacpp", slots=2, context_length=CONTEXT, **engine)
-    async with started(Settings(engine=chosen)) as service:
+    async with serving_as_set(Settings(engine=chosen)) as service:
         service.timeout = 60
         yield service
 

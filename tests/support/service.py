@@ -5,7 +5,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -111,22 +111,26 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
     )
     models = settings.pop("models", ("smollm2:135m", "other"))
     built = Settings(models=models, engine=engine_settings, **settings)
-    async with started(built) as service:
-        simulator.reset()
+    async with serving_as_set(built, simulator.reset) as service:
         yield service
 
 
 @asynccontextmanager
-async def started(built: Settings) -> AsyncIterator[Service]:
-    """A service of one pool, with an engine of its own."""
+async def serving_as_set(
+    built: Settings, when_ready: Callable[[], None] = lambda: None
+) -> AsyncIterator[Service]:
+    """A service of one pool, with the engine that its settings name."""
     http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
     engine = new_engine(await choose(pool), http, built.first_token_timeout_s)
-    await engine.ready()
-    admission = Admission(pool.engine.slots, pool.queue, built.queue_timeout_s)
-    dispatcher = LocalDispatcher(engine, admission, built.generation_timeout_s, built.engine_wait_s)
-    api = build_api(built, dispatcher, noted, engine.stop)
     try:
+        await engine.ready()
+        when_ready()
+        admission = Admission(pool.engine.slots, pool.queue, built.queue_timeout_s)
+        dispatcher = LocalDispatcher(
+            engine, admission, built.generation_timeout_s, built.engine_wait_s
+        )
+        api = build_api(built, dispatcher, noted, engine.stop)
         async with listening(api) as url, Service(url, noted, engine) as service:
             yield service
     finally:

@@ -11,13 +11,14 @@ import httpx
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
-from serve_app.engines.llamacpp import openai, openai_embeddings
+from serve_app.engines.llamacpp import openai_embeddings
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
+from serve_app.engines.llamacpp.completions import PATHS as COMPLETIONS
+from serve_app.engines.llamacpp.completions import CompletionRoutes
 from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
 from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
-from serve_app.engines.llamacpp.openai import OpenAIRoutes
 from serve_app.engines.llamacpp.refusals import meaning, refused
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
 from serve_app.engines.llamacpp.window import Window
@@ -115,7 +116,7 @@ class _ByDialect:
         first_token_timeout_s: float,
     ) -> None:
         self._native = native
-        self._openai = OpenAIRoutes(llama, upstream, window)
+        self._completions = CompletionRoutes(llama, upstream, window)
         self._upstream = upstream
         self._embedder = embedder
         self._window = window
@@ -130,8 +131,8 @@ class _ByDialect:
         try:
             if call.path == EMBEDDINGS:
                 return await openai_embeddings.answer(call, self._embedder)
-            if call.path in openai.PATHS:
-                return await self._openai.send(call)
+            if call.path in COMPLETIONS:
+                return await self._completions.send(call)
             return await self._pass_on(call)
         except Refusal as exc:
             raise meaning(exc) from exc

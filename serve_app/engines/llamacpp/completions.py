@@ -15,7 +15,7 @@ from serve_app.engines.upstream import Upstream
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
-class OpenAIRoutes:
+class CompletionRoutes:
     """Serves `PATHS` with the llama.cpp server behind `upstream` and `llama`."""
 
     def __init__(self, llama: LlamaServer, upstream: Upstream, window: Window) -> None:

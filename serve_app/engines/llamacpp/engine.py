@@ -13,11 +13,11 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
 from serve_app.engines.llamacpp import openai_embeddings
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
+from serve_app.engines.llamacpp.completions import CompletionRoutes
 from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
 from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
-from serve_app.engines.llamacpp.openai import OpenAIRoutes
 from serve_app.engines.llamacpp.prefill import only_new
 from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
@@ -103,8 +103,8 @@ class LlamaCpp:
         native = NativeRoutes(llama, facts.models[0], header, window, batch)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
         translated = TranslatedRoutes(llama, facts.models[0], window)
-        openai = OpenAIRoutes(llama, upstream, window, facts.models[0])
-        return _ByDialect(native, translated, openai, Embedder(llama, window, batch), within_s)
+        completions = CompletionRoutes(llama, upstream, window, facts.models[0])
+        return _ByDialect(native, translated, completions, Embedder(llama, window, batch), within_s)
 
 
 class _ByDialect:
@@ -114,13 +114,13 @@ class _ByDialect:
         self,
         native: NativeRoutes,
         translated: TranslatedRoutes,
-        openai: OpenAIRoutes,
+        completions: CompletionRoutes,
         embedder: Embedder,
         first_token_timeout_s: float,
     ) -> None:
         self._native = native
         self._translated = translated
-        self._openai = openai
+        self._completions = completions
         self._embedder = embedder
         self._first_token_timeout_s = first_token_timeout_s
 
@@ -135,6 +135,6 @@ class _ByDialect:
                 return await openai_embeddings.answer(call, self._embedder)
             if call.path in TRANSLATED:
                 return await self._translated.send(call)
-            return only_new(call, await self._openai.send(call))
+            return only_new(call, await self._completions.send(call))
         except Refusal as exc:
             raise meaning(exc) from exc

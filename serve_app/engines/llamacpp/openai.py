@@ -1,65 +1,187 @@
-"""OpenAI's chat and text completions: bytes pass both ways, but a prompt too long is shortened."""
+"""OpenAI's chat and completion requests, checked before llama.cpp reads them.
 
-import asyncio
+llama.cpp ignores what it doesn't know, and what has another type than it expects. Here a field
+either has its meaning or is refused by name; what has no effect in any engine never comes so far,
+see `serve_app/api/fields.py`.
+"""
+
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
-from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
-from serve_app.engines.llamacpp.fitting import can_shorten, clip, fit
-from serve_app.engines.llamacpp.openai_checks import checked
-from serve_app.engines.llamacpp.refusals import refused
-from serve_app.engines.llamacpp.window import Window
-from serve_app.engines.upstream import Upstream
+from serve_app.engines.base import Call, ModelCard
+from serve_app.engines.llamacpp.abilities import (
+    check_completes,
+    check_suffix,
+    check_thinks,
+    check_tools,
+)
+from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.options import LEVELS, response_format, thinking
+from serve_app.errors import BadRequest
 
-PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_LEVELS = {"minimal": "low", "xhigh": "max"}  # OpenAI's, in Ollama's words
+_MAX_BIAS = 100
 
-
-class OpenAIRoutes:
-    """Serves `PATHS` with the llama.cpp server behind `upstream` and `llama`."""
-
-    def __init__(
-        self, llama: LlamaServer, upstream: Upstream, window: Window, card: ModelCard
-    ) -> None:
-        self._card = card
-        self._llama = llama
-        self._upstream = upstream
-        self._window = window
-
-    async def send(self, call: Call) -> Answer:
-        """Return the answer to `call`, with status 200.
-
-        Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and what
-        base.Engine.send raises.
-        """
-        if len(call.body) > self._window.most_bytes:
-            call = await self._clipped(await asyncio.to_thread(checked, call, self._card))
-        else:
-            call = checked(call, self._card)
-        try:
-            return await self._answer(call)
-        except PromptTooLong as too_long:
-            request = orjson.loads(call.body)
-            if not self._window.shortens or not can_shorten(request):
-                raise
-            shorter = await fit(self._llama, request, too_long)
-        return await self._answer(_with(call, shorter))
-
-    async def _clipped(self, call: Call) -> Call:
-        # Megabytes of JSON, which others shall not wait for.
-        request = await asyncio.to_thread(orjson.loads, call.body)
-        if not self._window.shortens or not can_shorten(request):
-            await self._window.check_body(call.body)
-            return call
-        return _with(call, await asyncio.to_thread(clip, request, self._window))
-
-    async def _answer(self, call: Call) -> Answer:
-        answer = await self._upstream.send(call)
-        if answer.status == 200:
-            return answer
-        raise await refused(answer)
+# Fields that ask for another kind of answer than the engine gives, with values that don't.
+_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "n": ((1,), "must be 1: a request gets one answer"),
+    "best_of": ((1,), "must be 1: a request gets one answer"),
+    "echo": ((False,), "is not supported: the answer is the completion alone"),
+    "functions": (([],), "is not supported: send tools"),
+    "function_call": (("none", "auto"), "is not supported: send tools and tool_choice"),
+    "modalities": ((["text"],), 'must be ["text"]'),
+    "audio": ((), "is not supported: answers are text"),
+    "web_search_options": ((), "is not supported: the engine has no access to the web"),
+    "moderation": ((), "is not supported"),
+}
+_TYPES: dict[str, tuple[type, str]] = {
+    "stream_options": (dict, "an object"),
+    "parallel_tool_calls": (bool, "a boolean"),
+    "tools": (list, "a list"),
+    "suffix": (str, "a string"),
+}
 
 
-def _with(call: Call, request: Json) -> Call:
-    return replace(call, body=orjson.dumps(request))
+def checked(call: Call, card: ModelCard) -> Call:
+    """`call` in the terms of llama.cpp; another route's as it is. Raises BadRequest."""
+    check = _CHECKS.get(call.path)
+    if check is None:
+        return call
+    try:
+        body = check(orjson.loads(call.body), call.model, card)
+    except Refusal as exc:
+        raise BadRequest(str(exc)) from exc
+    return replace(call, body=orjson.dumps(body))
+
+
+def _chat(body: Json, model: str, card: ModelCard) -> Json:
+    check_completes(model, card, "chat")
+    body = _common(body)
+    check_tools(model, card, body.get("tools"))
+    if not isinstance(body.get("logprobs", False), bool):
+        raise Refusal(400, "logprobs must be a boolean")
+    fields = _format(body.pop("response_format", None))
+    fields |= _tools(body) | _thinking(body, model, card)
+    return body | fields
+
+
+def _completion(body: Json, model: str, card: ModelCard) -> Json:
+    check_completes(model, card, "generate")
+    body = _common(body)
+    check_suffix(model, body.pop("suffix", None))
+    if isinstance(body.get("logprobs", 0), bool) or not isinstance(body.get("logprobs", 0), int):
+        raise Refusal(400, "logprobs must be a whole number")
+    return body
+
+
+_CHECKS: dict[str, Callable[[Json, str, ModelCard], Json]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+}
+
+
+def _common(body: Json) -> Json:
+    """`body` without nulls, and without fields that have the one value they may have."""
+    body = {name: value for name, value in body.items() if value is not None}
+    for name, (harmless, reason) in _REFUSED.items():
+        if name in body and not _is_one_of(body.pop(name), harmless):
+            raise Refusal(400, f"{name} {reason}")
+    for name, (kind, words) in _TYPES.items():
+        if name in body and not isinstance(body[name], kind):
+            raise Refusal(400, f"{name} must be {words}")
+    stop = body.get("stop", [])
+    if not all(isinstance(text, str) for text in (stop if isinstance(stop, list) else [stop])):
+        raise Refusal(400, "stop must be a string or a list of strings")
+    _check_bias(body.get("logit_bias", {}))
+    return body
+
+
+def _is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
+    """Tells 1 from true."""
+    return any(type(value) is type(one) and value == one for one in values)
+
+
+def _check_bias(bias: Any) -> None:
+    if not (isinstance(bias, dict) and all(map(_is_bias, bias.items()))):
+        limits = f"from -{_MAX_BIAS} to {_MAX_BIAS}"
+        raise Refusal(400, f"logit_bias must be an object: token ids, with numbers {limits}")
+
+
+def _is_bias(pair: tuple[str, Any]) -> bool:
+    token, value = pair
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return token.isdecimal() and number and -_MAX_BIAS <= value <= _MAX_BIAS
+
+
+def _format(wanted: Any) -> Json:
+    """The field for a `response_format`."""
+    if wanted is None:
+        return {}
+    if not isinstance(wanted, dict):
+        raise Refusal(400, "response_format must be an object with a type")
+    kind = wanted.get("type")
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return response_format(wanted.get("schema") or "json")
+    if kind != "json_schema":
+        words = 'must be "text", "json_object" or "json_schema"'
+        raise Refusal(400, f"response_format.type {words}, not {str(kind)[:100]!r}")
+    named = wanted.get("json_schema")
+    schema = named.get("schema") if isinstance(named, dict) else None
+    if not isinstance(schema, dict):
+        raise Refusal(400, "response_format.json_schema.schema must be a JSON schema")
+    return response_format(schema)
+
+
+def _tools(body: Json) -> Json:
+    """The tools that may be called, and whether one must be."""
+    choice, tools = body.pop("tool_choice", "auto"), body.pop("tools", [])
+    if not tools:
+        if choice not in ("auto", "none"):
+            raise Refusal(400, "tool_choice is only allowed when tools are given")
+        body.pop("parallel_tool_calls", None)
+        return {}
+    if isinstance(choice, str) and choice in ("auto", "none", "required"):
+        return {"tools": tools, "tool_choice": choice}
+    allowed, mode = _allowed(choice)
+    kept = [tool for tool in tools if _name(tool) in allowed]
+    if len(kept) < len(allowed) or not kept:
+        raise Refusal(400, "tool_choice names a tool that is not among tools")
+    return {"tools": kept, "tool_choice": mode}
+
+
+def _allowed(choice: Any) -> tuple[set[str], str]:
+    """The names of the tools that `choice` leaves, and "auto" or "required"."""
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind == "function":
+        return {_name(choice)}, "required"
+    rules = choice.get("allowed_tools") if kind == "allowed_tools" else None
+    if isinstance(rules, dict) and isinstance(rules.get("tools"), list):
+        mode = "required" if rules.get("mode") == "required" else "auto"
+        return {_name(tool) for tool in rules["tools"]}, mode
+    words = '"none", "auto", "required", a function or allowed_tools'
+    raise Refusal(400, f"tool_choice must be {words}")
+
+
+def _name(tool: Any) -> str:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return str(function.get("name", "")) if isinstance(function, dict) else ""
+
+
+def _thinking(body: Json, model: str, card: ModelCard) -> Json:
+    """The fields for `reasoning_effort`, or for Ollama's `reasoning`."""
+    reasoning = body.pop("reasoning", {})
+    if not isinstance(reasoning, dict):
+        raise Refusal(400, "reasoning must be an object")
+    effort = body.pop("reasoning_effort", None) or reasoning.get("effort")
+    if effort is None:
+        return {}
+    check_thinks(model, card, effort != "none")
+    level = _LEVELS.get(effort, effort) if isinstance(effort, str) else effort
+    if level not in (*LEVELS, "none"):
+        raise Refusal(400, f"reasoning_effort must be none or one of {', '.join(LEVELS)}")
+    return thinking(False if level == "none" else level) if "thinking" in card.capabilities else {}

@@ -9,6 +9,7 @@ import httpx
 import ollama
 import openai
 import pytest
+from pydantic import BaseModel, Field
 
 from tests.support.fronts import behind_haproxy
 
@@ -22,6 +23,11 @@ SCHEMA = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+
+
+class Person(BaseModel):
+    name: str = Field(max_length=20)
+    age: int
 
 
 @pytest.fixture(scope="module", params=["direct", "gateway"])
@@ -100,9 +106,18 @@ class TestOpenAI:
         )
         assert answer.output_text
         events = list(
-            gpt.responses.create(model=MODEL, input="Hi", max_output_tokens=8, stream=True)
+            gpt.responses.create(model=MODEL, input="Hi", max_output_tokens=4, stream=True)
         )
-        assert events[-1].type == "response.completed"
+        assert events[-1].type == "response.incomplete"
+
+    def test_response_helpers(self, gpt: openai.OpenAI) -> None:
+        """The helpers that gather a stream and parse an object work on what they get."""
+        asked: Any = {"model": MODEL, "temperature": 0}
+        with gpt.responses.stream(**asked, input="Say hello.") as stream:
+            text = "".join(event.delta for event in stream if event.type.endswith("text.delta"))
+            assert stream.get_final_response().output_text == text
+        person = gpt.responses.parse(**asked, input="Invent a person.", text_format=Person)
+        assert person.output_parsed
 
     def test_structured_output(self, gpt: openai.OpenAI) -> None:
         """A JSON schema is obeyed."""

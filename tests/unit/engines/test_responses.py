@@ -320,6 +320,8 @@ async def test_a_schema_reaches_the_engine() -> None:
         ({"background": True}, "background is not supported"),
         ({"context_management": [{"type": "compaction"}]}, "context_management is not supported"),
         ({"moderation": {"model": "m"}}, "moderation is not supported"),
+        ({"metadata": 5}, "metadata must be an object"),
+        ({"truncation": "middle"}, "truncation must be one of auto, disabled"),
         ({"include": ["nonsense"]}, r"include\[0\] must be one of"),
         ({"top_logprobs": "3"}, "top_logprobs must be"),
         ({"text": {"format": {"type": "grammar"}}}, r"text\.format\.type must be one of"),

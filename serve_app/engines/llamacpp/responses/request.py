@@ -40,6 +40,8 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
     for name, instead in _REFUSED.items():
         if body.get(name):
             raise Refusal(400, f"{name} is not supported; {instead}")
+    checked.fields(body.get("metadata") or {}, "metadata")
+    checked.one_of(body.get("truncation") or "disabled", "truncation", ("auto", "disabled"))
     if "completion" not in card.capabilities:
         raise Refusal(400, f"{quote(model)} does not support chat")
     request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}

@@ -18,7 +18,7 @@ LAYERS = [
     ["relay", "engines"],
     ["routing", "overrides"],
     ["settings"],
-    ["names", "errors", "gotext", "haproxy", "deadline"],
+    ["names", "errors", "gotext", "haproxy", "deadline", "addresses"],
 ]
 RAY = {
     "application.py",

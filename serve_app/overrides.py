@@ -3,6 +3,7 @@
 A Serve config file overrides them after the builder, which never sees it: only a replica can look.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -86,8 +87,16 @@ def _shutdown_problems(options: InForce, longest_s: float, name: str) -> Iterato
 
 def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
     """Whether everybody may ask. `host`: the address that Serve listens on."""
-    if host not in (None, "127.0.0.1", "localhost", "::1") and not has_keys:
+    if not has_keys and host is not None and not _is_near(host):
         yield (
             f"listening on {host} without API keys: whoever reaches this port uses the models; "
             "set api_keys_file"
         )
+
+
+def _is_near(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -18,7 +18,7 @@ _LONGEST_NAME = 512
 
 
 def engine_url(url: str) -> str:
-    """An address that engines can be called at, without a `/` at its end."""
+    """Return `url`, which engines can be called at, without a `/` at its end."""
     try:
         parts = urlsplit(url)
         works = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
@@ -33,7 +33,7 @@ def engine_url(url: str) -> str:
 
 
 def _proposal(url: str) -> str:
-    """`url` with what it lacks, or an example."""
+    """Return `url` with the scheme that it lacks, or an example."""
     with_scheme = f"http://{url}"
     try:
         parts = urlsplit(with_scheme)
@@ -46,7 +46,7 @@ def _proposal(url: str) -> str:
 
 
 def ollama_url(value: str) -> str:
-    """Where a client finds the Ollama that was started with OLLAMA_HOST=`value`.
+    """Return the address of the Ollama that was started with OLLAMA_HOST=`value`.
 
     As Ollama's `envconfig.Host` reads it: quotes and spaces around it do not count; scheme, host,
     port and path may be missing; a port that is none is the default one.
@@ -64,7 +64,7 @@ def ollama_url(value: str) -> str:
 
 
 def _split_port(where: str, default: int) -> tuple[str, int]:
-    """Host and port of `where`; an IPv6 address has no port unless it stands in brackets."""
+    """Return host and port of `where`; an IPv6 address has a port only behind brackets."""
     bare = where.strip("[]")
     if bare.count(":") > 1 and _is_ipv6(bare):
         return bare, default
@@ -83,7 +83,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """A host as it stands in a Host header, without its port; or `*`."""
+    """Return `host`: as a Host header has it, without its port, or `*`."""
     if host == "*" or _is_ipv6(host) or re.fullmatch(r"[A-Za-z0-9_.-]+", host):
         return host
     raise ValueError(
@@ -93,7 +93,7 @@ def host_name(host: str) -> str:
 
 
 def origin(text: str) -> str:
-    """An origin as browsers send it: scheme, host and port, in lower case; or `*`, or `null`."""
+    """Return `text`: an origin as browsers send it, in lower case, or `*`, or `null`."""
     if text in ("*", "null") or (text == text.lower() and _is_origin(text)):
         return text
     raise ValueError(
@@ -114,7 +114,7 @@ def _is_origin(text: str) -> bool:
 
 
 def model_name(name: str) -> str:
-    """A name that Ollama can have a model under: `[host/][namespace/]model[:tag]`."""
+    """Return `name`: one that a model can have, `[host/][namespace/]model[:tag]`."""
     if len(name) <= _LONGEST_NAME and _MODEL.fullmatch(name):
         return name
     raise ValueError(
@@ -123,7 +123,7 @@ def model_name(name: str) -> str:
 
 
 def variable(name: str) -> str:
-    """A name that an environment can hold."""
+    """Return `name`: one that a variable of an environment can have."""
     if name and "=" not in name and "\0" not in name:
         return name
     raise ValueError(f"{name!r} is no name of an environment variable")

@@ -282,7 +282,7 @@ def _words(exc: Exception) -> str:
 
 
 def _unforeseen(exc: Exception) -> Exception | None:
-    """`exc`, if only its traceback tells what has happened."""
+    """Return `exc` if only its traceback tells what has happened."""
     known = isinstance(exc, ServiceError | httpx.HTTPError | TimeoutError)
     return None if known else exc
 

@@ -103,8 +103,8 @@ def _check_address(host: str, port: int) -> None:
             ) from exc
         cause = str(exc.strerror).partition(" (while")[0]
         raise SettingsError(
-            f"can't listen on HOST={host} PORT={port} ({cause}): HOST is an address of this machine, "
-            "127.0.0.1 unless told, PORT a free port above 1023"
+            f"can't listen on HOST={host} PORT={port} ({cause}): HOST is an address of this "
+            "machine, 127.0.0.1 unless told, PORT a free port above 1023"
         ) from exc
     except OverflowError as exc:
         raise SettingsError(f"PORT={port} is no port: take one from 1024 to 65535") from exc

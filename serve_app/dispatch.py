@@ -107,7 +107,7 @@ class LocalDispatcher:
                     return answer
 
     async def _answered(self, call: Call) -> tuple[Answer, bool]:
-        """The engine's answer, and whether it says that Ollama's runner has died.
+        """Return the engine's answer, and whether it says that Ollama's runner has died.
 
         Ollama survives that and answers 500; the next call loads the model anew.
         """

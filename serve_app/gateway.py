@@ -143,7 +143,7 @@ def handle_error(exc: Exception) -> ServiceError:
 
 
 def pool_problem(pool: Pool, own: ApplicationStatusOverview | None) -> str:
-    """Why `pool` can't answer, or "". `own`: what Serve says of the application it belongs to."""
+    """Return why `pool` can't answer, or "". `own`: the state of its application, from Serve."""
     if pool.autoscaling.min_replicas == 0:
         return ""
     found = own.deployments.get(pool.name) if own else None

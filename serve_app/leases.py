@@ -176,7 +176,7 @@ class Leases:
     async def _open_one(self) -> None:
         try:
             lease = await self._new(self._open)
-        except ServiceError as exc:
+        except Exception as exc:  # of whatever kind: somebody waits for it
             self._opened()
             return self._refuse(exc)
         self._opened()
@@ -214,7 +214,7 @@ class Leases:
         if task in self._opening:
             self._opening.remove(task)
 
-    def _refuse(self, error: ServiceError) -> None:
+    def _refuse(self, error: Exception) -> None:
         """Who came last: Serve refuses the request that finds its queue full."""
         while self._waiting:
             waiter = self._waiting.pop()

@@ -110,7 +110,7 @@ class Lender:
 
 
 def _told(exc: Exception, call: Call) -> ServiceError:
-    """What the gateway is told. An exception that nobody foresaw is logged here, where it was."""
+    """Return what the gateway is told; log an exception that nobody foresaw where it was raised."""
     if isinstance(exc, ServiceError):
         return exc
     request = call.request_id or "without an id"

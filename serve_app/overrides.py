@@ -1,8 +1,9 @@
-"""What is wrong with Serve's options as they are in force, a sentence each.
+"""Checks of Serve's options as they are in force: a sentence for each problem.
 
 A Serve config file overrides them after the builder, which never sees it: only a replica can look.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class InForce:
 
 
 def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterator[str]:
-    """Of a pool that is the ingress."""
+    """Yield the problems of a pool that is the ingress."""
     yield from _scaling_problems(options)
     yield from _shutdown_problems(options, settings.generation_timeout_s, "generation_timeout_s")
     if options.min_replicas == 0:
@@ -36,7 +37,7 @@ def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
 
 
 def worker_problems(settings: Settings, pool: Pool, options: InForce) -> Iterator[str]:
-    """Of a pool behind the gateway."""
+    """Yield the problems of a pool behind the gateway."""
     yield from _scaling_problems(options)
     yield from _shutdown_problems(options, settings.generation_timeout_s, "generation_timeout_s")
     most, engine = options.max_ongoing_requests, pool.engine
@@ -58,7 +59,7 @@ def worker_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
 
 
 def gateway_problems(settings: Settings, options: InForce) -> Iterator[str]:
-    """Of the gateway's own deployment."""
+    """Yield the problems of the gateway's own deployment."""
     yield from _scaling_problems(options)
     longest = settings.gateway.hold_s + settings.generation_timeout_s
     yield from _shutdown_problems(options, longest, "gateway.hold_s + generation_timeout_s")
@@ -85,9 +86,17 @@ def _shutdown_problems(options: InForce, longest_s: float, name: str) -> Iterato
 
 
 def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
-    """Whether everybody may ask. `host`: the address that Serve listens on."""
-    if host not in (None, "127.0.0.1", "localhost", "::1") and not has_keys:
+    """Yield a warning if everybody may ask. `host`: the address that Serve listens on."""
+    if not has_keys and host is not None and not _is_near(host):
         yield (
             f"listening on {host} without API keys: whoever reaches this port uses the models; "
             "set api_keys_file"
         )
+
+
+def _is_near(host: str) -> bool:
+    """Tell whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

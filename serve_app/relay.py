@@ -78,7 +78,7 @@ class Events:
         return piece[:cut]
 
     def rest(self) -> bytes:
-        """What is held, as the last event of a stream: with the line ends that it lacks."""
+        """Return the held bytes as a last event, with the line ends that it lacks."""
         missing = b"" if not self.held else self._ends[0][self.held.endswith(b"\n") :]
         return self.held + missing
 
@@ -138,7 +138,7 @@ async def relay_stream(
 def _proof(
     stream_end: Callable[[bytes], End], tail: bytes, error: ServiceError | None
 ) -> tuple[End, ServiceError | None]:
-    """What `tail` proves, and what the client is to be told: nothing if the engine told all."""
+    """Return what `tail` proves, and the error to tell: none if the engine told all."""
     try:
         end = stream_end(tail)
     except Exception as exc:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from serve_app.dispatch import Admission, LocalDispatcher
 from serve_app.engines.base import Engine, EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown
 from serve_app.settings import Pool, Settings
@@ -30,6 +31,7 @@ class Replica:
         settings = self._settings
         choice = await choose(self._pool)
         logger.info("%s", choice)
+        check_files(choice.pool.engine)
         self._engine = new_engine(choice, self._http, settings.first_token_timeout_s)
         try:
             await self._engine.ready()

@@ -10,9 +10,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from serve_app import addresses
 from serve_app.names import full_name
 
 PREFIX = "SERVE_APP_"
@@ -30,11 +40,19 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Split = BeforeValidator(_split)
+Models = Annotated[
+    tuple[Annotated[str, AfterValidator(addresses.model_name)], ...], NoDecode, _Split
+]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(addresses.host_name)], ...], NoDecode, _Split]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(addresses.origin)], ...], NoDecode, _Split]
+Variable = Annotated[str, AfterValidator(addresses.variable)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 def _refuse(*rules: tuple[bool, str]) -> None:
@@ -69,7 +87,9 @@ class EngineSettings(_Model):
     """The server that generates tokens, beside each replica."""
 
     kind: EngineKind = Field("auto", description="The engine; `auto` chooses and logs why.")
-    url: str | None = Field(None, description="Address of an Ollama that something else runs.")
+    url: Annotated[str, AfterValidator(addresses.engine_url)] | None = Field(
+        None, description="Address of an Ollama that something else runs."
+    )
     slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
     context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
     long_prompts: LongPrompts = Field(
@@ -80,16 +100,36 @@ class EngineSettings(_Model):
     model_path: Path | None = Field(None, description="`llamacpp`: path of a GGUF file.")
     threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores but one.")
     cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for the prompt cache.")
-    binary: str = Field("ollama", description="`ollama`: the executable, on PATH or a path.")
+    binary: str = Field(
+        "ollama", min_length=1, description="`ollama`: the executable, on PATH or a path."
+    )
     models_dir: Path | None = Field(None, description="`ollama`: folder of its models.")
     pull: bool = Field(True, description="`ollama`: pull models that are missing.")
-    env: dict[str, str] = Field({}, description="Environment variables for the engine.")
+    env: dict[Variable, str] = Field({}, description="Environment variables for the engine.")
     start_timeout_s: float = Field(900, gt=0, description="Longest start, pulls included.")
     unhealthy_after_s: float = Field(
         120, gt=0, description="Serve replaces a replica whose engine is down for longer."
     )
     stop_grace_s: float = Field(10, gt=0, description="Time between SIGTERM and SIGKILL.")
     simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _refuse(
+            *(
+                (name in self.env, f"engine.env: {name} is the service's own: it chooses the port")
+                for name in ("OLLAMA_HOST",)
+            ),
+            *(
+                ("\0" in value, f"engine.env: the value of {name} has a NUL in it")
+                for name, value in self.env.items()
+            ),
+            (
+                self.model_path is not None and self.kind not in ("auto", "llamacpp"),
+                f"engine.model_path is for engine.kind llamacpp, but engine.kind is {self.kind}",
+            ),
+        )
+        return self
 
 
 class Autoscaling(_Model):
@@ -114,7 +154,7 @@ class Pool(_Model):
     """One kind of worker: identical replicas, each with one engine that serves `models`."""
 
     name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
-    models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
+    models: Models = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
     routing: Routing = Field("least_loaded", description=_ROUTING)
@@ -168,8 +208,16 @@ class Pool(_Model):
                 f"models names {len(self.models)}, but engine.kind llamacpp serves one",
             ),
             *((True, f"models names {name} twice") for name in _duplicates(self.models)),
+            _gpus(self.ray_actor_options),
         )
         return self
+
+
+def _gpus(options: dict[str, Any]) -> tuple[bool, str]:
+    """Ray knows parts of one GPU, and whole ones, and would never start such a replica."""
+    gpus = options.get("num_gpus")
+    parts = isinstance(gpus, float) and gpus > 1 and not gpus.is_integer()
+    return parts, f"ray_actor_options: num_gpus above 1 must be a whole number, not {gpus}"
 
 
 class GatewaySettings(_Model):
@@ -196,6 +244,7 @@ class GatewaySettings(_Model):
                 self.min_replicas > self.max_replicas,
                 "gateway.min_replicas is above gateway.max_replicas",
             ),
+            _gpus(self.ray_actor_options),
         )
         return self
 
@@ -209,10 +258,11 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     # The short form of one pool
-    models: Names = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
+    models: Models = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
     routing: Routing = Field("least_loaded", description=_ROUTING)
@@ -234,10 +284,10 @@ class Settings(BaseSettings):
         False, description="Whether anyone may call while that file does not exist."
     )
     api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; prefer the file.")
-    allowed_hosts: Names = Field(
+    allowed_hosts: Hosts = Field(
         (), description="Host names accepted without keys, besides Ollama's; `*` = any."
     )
-    allowed_origins: Names = Field(
+    allowed_origins: Origins = Field(
         (), description="Origins that browsers may call from, besides Ollama's; `*` = any."
     )
 
@@ -261,6 +311,15 @@ class Settings(BaseSettings):
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
     request_log: bool = Field(True, description="Whether each request writes a line.")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_that_may_come(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, key in keys.items():
+            value = key.get_secret_value()
+            if not name.strip() or not value or value != value.strip() or not value.isprintable():
+                raise ValueError(f"{name!r} needs a name and a key without spaces around them")
+        return keys
 
     @property
     def all_pools(self) -> tuple[Pool, ...]:

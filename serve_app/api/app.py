@@ -155,7 +155,7 @@ class _Sender:
         self.begun = False
 
     def __call__(self, message: Any) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
+        if not self.begun and message["type"] == "http.response.start":
             self.begun = True
             message["headers"] = [*message["headers"], *self.cors]
         return self._send(message)

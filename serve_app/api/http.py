@@ -86,7 +86,7 @@ async def _collect(receive: Receive, max_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        message = await _next(receive)
         if message["type"] == "http.disconnect":
             raise ClientGone
         pieces.append(message.get("body", b""))
@@ -95,6 +95,14 @@ async def _collect(receive: Receive, max_bytes: int) -> bytes:
             raise _too_large(max_bytes)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _next(receive: Receive) -> Message:
+    """Raises ClientGone when it can't be received from: Serve's proxy is gone, and the caller."""
+    try:
+        return await receive()
+    except Exception as exc:
+        raise ClientGone from exc
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
@@ -117,11 +125,11 @@ async def send_body(
 async def linger(receive: Receive, seconds: float) -> None:
     """Read on and forget: closed at once, the connection would be reset before the caller, still
     sending, has read our answer."""
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, ClientGone):
         async with asyncio.timeout(seconds):
             more = True
             while more:
-                message = await receive()
+                message = await _next(receive)
                 more = message.get("more_body", False)
 
 

@@ -23,6 +23,8 @@ def read_keys(path: Path) -> dict[str, str]:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except OSError as exc:
         raise SettingsError(f"api_keys_file: {path} can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"api_keys_file: {path} is not UTF-8 text") from exc
     pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
     keys = {name.strip(): key.strip() for name, _, key in pairs}
     if not keys or not all(name and key for name, key in keys.items()):

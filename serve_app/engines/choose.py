@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from serve_app.addresses import ollama_url
 from serve_app.engines import ollama_models
 from serve_app.engines.attach import Attach
 from serve_app.engines.http1 import HttpClient
@@ -26,7 +27,6 @@ _KINDS: dict[str, Callable[[Pool, HttpClient, float], Kind]] = {
     "llamacpp": LlamaCpp,
     "simulated": Simulated,
 }
-_PORT = 11434
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def choose(pool: Pool) -> Choice:
         return Choice(pool, "it is configured")
     if engine.url:
         return _choice(pool, "attach", f"engine.url is {engine.url}", engine.url)
-    url = _ollama_url()
+    url = ollama_url(os.environ.get("OLLAMA_HOST", ""))
     if not (problem := await _problem(url, pool)):
         return _choice(pool, "attach", f"the Ollama at {url} has every model", url)
     reasons = [f"the Ollama at {url} {problem}"]
@@ -67,21 +67,12 @@ def _choice(pool: Pool, kind: EngineKind, reason: str, url: str | None = None) -
     return Choice(Pool.model_validate({**dict(pool), "engine": engine}), reason)
 
 
-def _ollama_url() -> str:
-    """OLLAMA_HOST as Ollama reads it: the scheme and the port may be missing."""
-    host = os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1"
-    scheme, _, rest = host.rpartition("://")
-    where = rest.rstrip("/").replace("0.0.0.0", "127.0.0.1")
-    has_port = where.rpartition(":")[2].isdigit() and ":" in where
-    return f"{scheme or 'http'}://{where if has_port else f'{where}:{_PORT}'}"
-
-
 async def _problem(url: str, pool: Pool) -> str:
     """Why the Ollama at `url` can't be taken, or ""."""
     try:
         async with new_http(url) as http, asyncio.timeout(2):
             absent = await ollama_models.missing(http, map(short_name, pool.models))
-    except (httpx.HTTPError, TimeoutError):
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
         return "does not answer"
     except EngineError as exc:
         return f"does not answer as an Ollama does: {exc}"

@@ -51,14 +51,15 @@ class Client(Protocol):
 
 
 class Phases:
-    """Seconds of each phase of one start."""
+    """Seconds of each phase of one start; `current` is the one that runs, or ran last."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.current = ""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        started = monotonic()
+        started, self.current = monotonic(), name
         try:
             yield
         finally:
@@ -192,7 +193,10 @@ class Lifecycle:
             said = f": {process.last_words}" if process else ""
             if end.done():
                 raise EngineStartError(f"it exited with code {end.result()}{said}")
-            raise EngineStartError(f"it was not ready within {self._start_timeout_s:g} s{said}")
+            where = f", in the phase {self._phases.current!r}" if self._phases.current else ""
+            raise EngineStartError(
+                f"it was not ready within {self._start_timeout_s:g} s{where}{said}"
+            )
         finally:
             await _cancel(work, end)
 
@@ -278,7 +282,7 @@ def _words(exc: Exception) -> str:
 
 
 def _unforeseen(exc: Exception) -> Exception | None:
-    """`exc`, if only its traceback tells what has happened."""
+    """Return `exc` if only its traceback tells what has happened."""
     known = isinstance(exc, ServiceError | httpx.HTTPError | TimeoutError)
     return None if known else exc
 

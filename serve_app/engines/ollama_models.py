@@ -47,7 +47,7 @@ async def until_up(http: httpx.AsyncClient, path: str) -> None:
 
 
 async def _not_up(http: httpx.AsyncClient, path: str) -> str:
-    """Why GET `path` does not answer 200 yet, or ""."""
+    """Return why GET `path` does not answer 200 yet, or ""."""
     try:
         answer = await http.get(path)
     except _NOT_YET as exc:
@@ -80,7 +80,7 @@ async def prepare(
 
 
 def _object(answer: httpx.Response) -> Json:
-    """The JSON object that `answer` holds. Raises EngineError, which shows what came instead."""
+    """Return the JSON object in `answer`. Raises EngineError, which shows what came instead."""
     value = _json(answer.content)
     if answer.status_code != 200 or not isinstance(value, dict):
         raise _unlike_ollama(answer)
@@ -103,7 +103,7 @@ def _unlike_ollama(answer: httpx.Response) -> EngineError:
 
 
 async def _models(http: httpx.AsyncClient, path: str) -> dict[str, Json]:
-    """The entries of a listing by full name. Raises EngineError when it is no such listing."""
+    """Return a listing's entries by full name. Raises EngineError when it is no listing."""
     answer = await http.get(path)
     listing = _object(answer)
     entries = listing.get("models") or []  # Go may write null for an empty list
@@ -187,7 +187,7 @@ async def _load(http: httpx.AsyncClient, name: str) -> None:
 
 
 async def _ask(http: httpx.AsyncClient, path: str, body: Json, proof: str = "") -> Json:
-    """The answer, which has something under `proof`. Raises EngineError, in Ollama's own words."""
+    """Return the answer, with something under `proof`. Raises EngineError in Ollama's own words."""
     answer = await http.post(path, json=body, timeout=None)
     value = _json(answer.content)
     if answer.status_code != 200 and isinstance(value, dict) and "error" in value:
@@ -239,13 +239,13 @@ def _card(name: str, listed: Json, running: Json) -> ModelCard:
 
 
 def _field(source: Json, key: str, default: _T) -> _T:
-    """`source[key]`, or `default` where nothing of its type is there."""
+    """Return `source[key]`, or `default` where nothing of its type is there."""
     value = source.get(key)
     return value if isinstance(value, type(default)) else default
 
 
 def _time(listed: Json) -> str:
-    """When a model was changed, for listings that calculate with it."""
+    """Return the time of a model's last change, in a form that listings can calculate with."""
     text = _field(listed, "modified_at", "")
     try:
         datetime.fromisoformat(text)

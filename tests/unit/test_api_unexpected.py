@@ -211,6 +211,26 @@ async def test_a_fault_that_can_not_be_told_breaks_the_answer_off(
     assert noted.last.outcome == "internal_error"
 
 
+async def test_a_caller_who_can_not_be_received_from_is_gone(
+    log: list[logging.LogRecord],
+) -> None:
+    """Serve's proxy may die with its callers: that is a hang-up, and no fault of the service."""
+    noted = Noted()
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is left to answer")
+
+    async def nothing() -> None:
+        pass
+
+    route = Route("POST", "/api/chat", handler(ENDPOINTS["/api/chat"], whole), "")
+    api = Api([route], BrokenGuard(), noted, nothing)
+    scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
+    await api(scope, boom, send)
+    assert noted.last.outcome == "cancelled"
+    assert log == []
+
+
 async def test_an_observer_that_fails_costs_no_answer(log: list[logging.LogRecord]) -> None:
     """Neither at the beginning nor at the end of a request."""
     done = {"body_end": lambda _: End(True)}

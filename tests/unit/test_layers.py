@@ -18,7 +18,7 @@ LAYERS = [
     ["relay", "engines"],
     ["routing", "overrides"],
     ["settings"],
-    ["names", "errors", "gotext", "haproxy", "http_protocol", "deadline"],
+    ["names", "errors", "gotext", "haproxy", "http_protocol", "deadline", "addresses"],
 ]
 RAY = {
     "application.py",

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app import leases, lending
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineDown, EngineLost, Overloaded, ServiceError
+from serve_app.errors import EngineDown, EngineLost, InternalError, Overloaded, ServiceError
 from serve_app.leases import Leases
 from serve_app.lending import Lender
 from serve_app.listener import Listener
@@ -23,7 +23,7 @@ class Engine:
     """Answers calls as it is told; `pieces` of None hold an answer back until it is released."""
 
     def __init__(self) -> None:
-        self.pieces: list[bytes | ServiceError] = [b"a", b"b"]
+        self.pieces: list[bytes | Exception] = [b"a", b"b"]
         self.calls = 0
         self.closed = 0
         self.failure: ServiceError | None = None
@@ -38,7 +38,7 @@ class Engine:
 
     async def _body(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
-            if isinstance(piece, ServiceError):
+            if isinstance(piece, Exception):
                 raise piece
             yield piece
             await self.goes_on.wait()
@@ -366,3 +366,28 @@ async def test_a_stranger_cannot_fill_memory(listener: Listener) -> None:
     with suppress(ConnectionError):
         assert await reader.read() == b""
     writer.close()
+
+
+async def test_a_fault_of_an_opening_is_told_to_who_waits(listener: Listener) -> None:
+    """Nobody waits for a lease that will never come."""
+
+    def broken(exc: Exception) -> ServiceError:
+        raise LookupError("planted")
+
+    serve = Serve(Engine())
+    serve.failure = MemoryError()
+    with pytest.raises(LookupError):
+        await Leases(listener, serve.lend, broken).call(CALL, 60)
+    await asyncio.gather(*serve.requests, return_exceptions=True)
+
+
+async def test_a_fault_within_an_answer_is_an_internal_error(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """What nobody foresaw at the replica ends the answer, and its words stay there."""
+    engine.pieces = [b"a", LookupError("planted")]
+    pool, _ = new_pool()
+    answer = await pool.call(CALL, 9)
+    with pytest.raises(InternalError) as told:
+        await read(answer)
+    assert "planted" not in str(told.value)

@@ -90,11 +90,19 @@ def test_a_replica_sees_contradictions_of_a_config_file(
     ("host", "has_keys", "warned"),
     [
         ("127.0.0.1", False, False),
+        ("127.0.0.2", False, False),
+        ("::1", False, False),
+        ("localhost", False, False),
+        (None, False, False),
+        ("::", False, True),
+        ("llm.example", False, True),
         ("0.0.0.0", False, True),
         ("10.0.0.1", False, True),
         ("0.0.0.0", True, False),
     ],
 )
-def test_an_open_port_without_keys_is_warned_of(host: str, has_keys: bool, warned: bool) -> None:
+def test_an_open_port_without_keys_is_warned_of(
+    host: str | None, has_keys: bool, warned: bool
+) -> None:
     """Whoever reaches it could use the models."""
     assert bool(list(exposure(host, has_keys=has_keys))) == warned

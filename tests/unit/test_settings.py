@@ -1,11 +1,16 @@
 """Settings: arguments, then environment, then defaults; what can't work is refused by name."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from serve_app.settings import Settings
+from serve_app.api.keys import read_keys
+from serve_app.errors import SettingsError
+from serve_app.replica import Replica
+from serve_app.settings import EngineSettings, Pool, Settings
 
 
 def test_defaults_make_one_direct_pool() -> None:
@@ -90,3 +95,135 @@ def test_keys_do_not_show() -> None:
     with pytest.raises(ValidationError) as refused:
         Settings.model_validate({**keys, "queue": "x"})
     assert "sk-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("nonsense", "like http://127.0.0.1:11434"),
+        ("localhost:11434", "like http://localhost:11434"),
+        ("10.0.0.1:11434/ollama", "like http://10.0.0.1:11434/ollama"),
+        ("ftp://host", "no address"),
+        ("http://", "no address"),
+        ("http://:11434", "no address"),
+        ("http://host:port", "no address"),
+        ("http://host:99999", "no address"),
+        ("http://host:0", "no address"),
+        ("http://[::1", "no address"),
+        ("http://ho st", "no address"),
+        ("", "no address"),
+        ("ftp://user:secret@host", "no address"),
+        ("http://user:secret@host", "nothing else"),
+        ("http://host?a=b", "nothing else"),
+    ],
+)
+def test_an_address_of_an_engine_is_one(url: str, sentence: str) -> None:
+    """Or it is refused at deployment, with one that works; a password is not shown."""
+    with pytest.raises(ValidationError, match=sentence) as refused:
+        Settings.model_validate({"engine": {"kind": "attach", "url": url}})
+    assert "engine.url" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:11434", "https://ollama.example/v/", "http://[::1]:11434", "http://h"]
+)
+def test_what_can_be_an_engines_address_is_taken(url: str) -> None:
+    """A slash at the end means nothing."""
+    settings = Settings.model_validate({"engine": {"kind": "attach", "url": url}})
+    assert settings.engine.url == url.rstrip("/")
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    *(({"models": name}, "models") for name in ("a b", "a//b", "/a", "a:", ":a", "a/b/c/d", "é")),
+    ({"models": "x" * 600}, "no name of a model"),
+    *(({"allowed_hosts": host}, "allowed_hosts") for host in ("http://x", "x:80", "[::1]", "*.x")),
+    *(
+        ({"allowed_origins": text}, "allowed_origins")
+        for text in ("x", "https://x/", "https://x:443", "https://X", "https://*.x", "https://x/a")
+    ),
+    ({"api_keys": {"alice": ""}}, "api_keys"),
+    ({"api_keys": {"alice": " key"}}, "api_keys"),
+    ({"api_keys": {"": "key"}}, "api_keys"),
+    ({"engine": {"kind": "ollama", "binary": ""}}, "binary"),
+    ({"engine": {"env": {"A=B": "c"}}}, "environment variable"),
+    ({"engine": {"env": {"": "c"}}}, "environment variable"),
+    ({"engine": {"env": {"A": "\0"}}}, "NUL"),
+    ({"engine": {"env": {"OLLAMA_HOST": "0.0.0.0"}}}, "OLLAMA_HOST"),
+    ({"engine": {"kind": "ollama", "model_path": "x.gguf"}}, "model_path"),
+    *(({"ray_actor_options": {"num_gpus": n}}, "num_gpus") for n in (1.5, 2.25)),
+    ({"gateway": {"ray_actor_options": {"num_gpus": 1.5}}}, "num_gpus"),
+]
+QUANTITIES = [
+    *("max_body_mib", "body_timeout_s", "generation_timeout_s", "queue_timeout_s"),
+    *("engine_wait_s", "engine.start_timeout_s", "engine.stop_grace_s"),
+    *("engine.simulated.load_s", "autoscaling.upscale_delay_s", "gateway.hold_s"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "word"), BAD)
+def test_what_names_nothing_is_refused(arguments: dict[str, Any], word: str) -> None:
+    """A host that no header says, a model that no caller can ask for, a key that never comes."""
+    with pytest.raises(ValidationError, match=word):
+        Settings.model_validate(arguments)
+
+
+@pytest.mark.parametrize("number", ["inf", "nan", "-inf"])
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_a_quantity_is_a_number(name: str, number: str) -> None:
+    """Neither infinite nor none at all."""
+    *groups, last = name.split(".")
+    arguments: Any = {last: float(number)}
+    for group in reversed(groups):
+        arguments = {group: arguments}
+    with pytest.raises(ValidationError, match=last):
+        Settings.model_validate(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"models": "hf.co/owner/Some-Model_1.5:Q4_K_M,localhost:5000/ns/m,a,library/b:1"},
+        {"allowed_hosts": "llm-serve-svc.default.svc,10.0.0.1,::1,*"},
+        {"allowed_origins": "https://chat.example,http://10.0.0.1:3000,app://obsidian.md,null,*"},
+        {"ray_actor_options": {"num_gpus": 0.5}},
+        {"ray_actor_options": {"num_gpus": 2.0}},
+    ],
+)
+def test_what_works_is_taken(arguments: dict[str, Any]) -> None:
+    """As it is."""
+    Settings.model_validate(arguments)
+
+
+def files(tmp_path: Path) -> dict[str, tuple[EngineSettings, str]]:
+    """Settings whose files are not what they should be, with the sentence about each."""
+    other, empty = tmp_path / "other.gguf", tmp_path / "empty.gguf"
+    other.write_bytes(b"PK\3\4 and so on")
+    empty.touch()
+    llamacpp = partial(EngineSettings, kind="llamacpp")
+    return {
+        "absent": (llamacpp(model_path=tmp_path / "absent"), "No such file"),
+        "a folder": (llamacpp(model_path=tmp_path), "Is a directory"),
+        "another file": (llamacpp(model_path=other), "no GGUF file"),
+        "an empty file": (llamacpp(model_path=empty), "no GGUF file"),
+        "no folder": (EngineSettings(kind="ollama", models_dir=other), "no directory"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["absent", "a folder", "another file", "an empty file", "no folder"]
+)
+async def test_files_are_looked_at_where_the_engine_runs(case: str, tmp_path: Path) -> None:
+    """No start would help, so the replica fails at once and says why."""
+    engine, sentence = files(tmp_path)[case]
+    pool = Pool(engine=engine)
+    with pytest.raises(SettingsError, match=sentence):
+        await Replica(Settings(engine=engine), pool, lambda status: None).start()
+
+
+def test_a_file_of_keys_is_text(tmp_path: Path) -> None:
+    """Or it is refused by name, and none of its bytes is shown."""
+    file = tmp_path / "keys"
+    file.write_bytes(b"alice: \xff\xfe\n")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        read_keys(file)

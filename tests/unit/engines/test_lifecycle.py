@@ -112,6 +112,21 @@ async def test_a_probe_that_meets_something_else_is_a_loss(odd: str) -> None:
         await engine.ready()
 
 
+@pytest.mark.parametrize(
+    ("path", "said", "phase"),
+    [("/api/version", ODD["a failure"], "up"), ("/api/tags", LISTING, "pull")],
+)
+async def test_a_start_that_takes_too_long_says_where(path: str, said: bytes, phase: str) -> None:
+    """Waiting to be up, for a model, or for its load."""
+    async with odd_server(ollama() | {path: said}) as url:
+        pool = Pool(engine=EngineSettings(kind="attach", url=url, start_timeout_s=0.05))
+        async with HttpClient() as http:
+            engine = new_engine(Choice(pool, "a test"), http, 9)
+            with pytest.raises(EngineStartError, match=f"not ready within .*'{phase}'"):
+                await engine.ready()
+            await engine.stop()
+
+
 async def test_a_model_that_is_deleted_while_it_is_loaded_fails_the_start() -> None:
     """Between two calls anything may happen to an Ollama that others use."""
     listings = iter([ollama()["/api/tags"], LISTING] * 3)

@@ -1,0 +1,129 @@
+"""Addresses and names in settings: each is taken as it is, or refused with what would work.
+
+Functions that check raise ValueError, whose sentence is for whoever wrote the setting.
+"""
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
+
+_OLLAMA_PORT = 11434
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# What a server listens on, a client can't call: Go means this machine by it.
+_ANY = ("", "0.0.0.0", "::")
+
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_MODEL = re.compile(rf"(?:(?:{_PART}(?::\d+)?/)?{_PART}/)?{_PART}(?::{_PART})?")
+_LONGEST_NAME = 512
+
+
+def engine_url(url: str) -> str:
+    """Return `url`, which engines can be called at, without a `/` at its end."""
+    try:
+        parts = urlsplit(url)
+        works = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        works = False
+    if not works or not url.isprintable() or " " in url:
+        shown = url.rpartition("@")[2]  # never a password
+        raise ValueError(f"{shown!r} is no address: it must be like {_proposal(url)}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("the address may have a host, a port and a path, and nothing else")
+    return url.rstrip("/")
+
+
+def _proposal(url: str) -> str:
+    """Return `url` with the scheme that it lacks, or an example."""
+    with_scheme = f"http://{url}"
+    try:
+        parts = urlsplit(with_scheme)
+        sound = "://" not in url and bool(parts.port) and bool(parts.hostname)
+    except ValueError:
+        sound = False
+    return (
+        with_scheme if sound and re.fullmatch(r"[\w.:/\[\]-]+", url) else "http://127.0.0.1:11434"
+    )
+
+
+def ollama_url(value: str) -> str:
+    """Return the address of the Ollama that was started with OLLAMA_HOST=`value`.
+
+    As Ollama's `envconfig.Host` reads it: quotes and spaces around it do not count; scheme, host,
+    port and path may be missing; a port that is none is the default one.
+    """
+    value = value.strip().strip("\"'").strip()
+    scheme, found, rest = value.partition("://")
+    if not found:
+        scheme, rest = "", value
+    default = _DEFAULT_PORTS.get(scheme, _OLLAMA_PORT)
+    where, slash, path = rest.partition("/")
+    host, port = _split_port(where, default)
+    host = "127.0.0.1" if host in _ANY else host
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme or 'http'}://{shown}:{port}{slash}{path}".rstrip("/")
+
+
+def _split_port(where: str, default: int) -> tuple[str, int]:
+    """Return host and port of `where`; an IPv6 address has a port only behind brackets."""
+    bare = where.strip("[]")
+    if bare.count(":") > 1 and _is_ipv6(bare):
+        return bare, default
+    host, colon, port = where.rpartition(":")
+    if not colon:
+        return where, default
+    known = port.isascii() and port.isdigit() and int(port) <= 65535
+    return host.strip("[]"), int(port) if known else default
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).version == 6
+    except ValueError:
+        return False
+
+
+def host_name(host: str) -> str:
+    """Return `host`: as a Host header has it, without its port, or `*`."""
+    if host == "*" or _is_ipv6(host) or re.fullmatch(r"[A-Za-z0-9_.-]+", host):
+        return host
+    raise ValueError(
+        f"{host!r} is no name of a host: it must be like llm.example or 10.0.0.1, without scheme, "
+        "port, path and brackets; `*` alone is every host"
+    )
+
+
+def origin(text: str) -> str:
+    """Return `text`: an origin as browsers send it, in lower case, or `*`, or `null`."""
+    if text in ("*", "null") or (text == text.lower() and _is_origin(text)):
+        return text
+    raise ValueError(
+        f"{text!r} is no origin: browsers send https://chat.example or http://10.0.0.1:3000, in "
+        "lower case, without a path or `/` at the end, and without the scheme's own port; `*` "
+        "alone is every origin"
+    )
+
+
+def _is_origin(text: str) -> bool:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*,]+", text):
+        return False
+    try:
+        parts: SplitResult = urlsplit(text)
+        return parts.port is None or parts.port != _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return False
+
+
+def model_name(name: str) -> str:
+    """Return `name`: one that a model can have, `[host/][namespace/]model[:tag]`."""
+    if len(name) <= _LONGEST_NAME and _MODEL.fullmatch(name):
+        return name
+    raise ValueError(
+        f"{name[:80]!r} is no name of a model: it must be like qwen3:8b or hf.co/owner/model:tag"
+    )
+
+
+def variable(name: str) -> str:
+    """Return `name`: one that a variable of an environment can have."""
+    if name and "=" not in name and "\0" not in name:
+        return name
+    raise ValueError(f"{name!r} is no name of an environment variable")

@@ -28,6 +28,9 @@ from serve_app.listener import Listener
 
 # How long a free lease stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
+# The last free one stays longer: a caller that pauses between its requests, to read or to run a
+# tool, would open one for each.
+LAST_LINGER_S = 0.25
 # After this, and some after half of it, Serve chooses anew: a replica that is to go gets no further
 # calls.
 MOST_AGE_S = 5.0
@@ -238,7 +241,11 @@ class Leases:
         self._serve_next(lease)
         self._want_no_more_than_wait()
 
-    def _expire(self, lease: Lease) -> None:
+    def _expire(self, lease: Lease, last: bool = False) -> None:
+        if self._idle == [lease] and not last:
+            loop = asyncio.get_running_loop()
+            lease.ending = loop.call_later(LAST_LINGER_S - LINGER_S, self._expire, lease, True)
+            return
         if lease in self._idle:
             self._idle.remove(lease)
         lease.channel.close()

@@ -25,7 +25,7 @@ from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, ServiceError
 
-# A gateway closes a lease that it does not use within 20 ms: after this, its node is gone.
+# A gateway closes a lease that it does not use for a moment: after this, its node is gone.
 _IDLE_S = 10.0
 _CONNECT_S = 5.0
 

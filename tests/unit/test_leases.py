@@ -129,6 +129,22 @@ async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) 
     assert len(serve.requests) < 20
 
 
+async def test_the_last_free_lease_outlives_a_pause(
+    new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves a caller that comes back after a while; the others are closed before."""
+    monkeypatch.setattr(leases, "LAST_LINGER_S", 60)
+    pool, serve = new_pool()
+    answers = [await pool.call(CALL, 5) for _ in range(2)]
+    for answer in answers:
+        await read(answer)
+    await eventually(lambda: serve.running == 1)
+    await read(await pool.call(CALL, 5))
+    assert len(serve.requests) == 2
+    for request in serve.requests:
+        request.cancel()
+
+
 async def test_an_old_lease_is_not_used_again(
     new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,8 +28,9 @@ $(VENV)/.dev: $(STAMP)
 	$(INSTALL) --editable '.[embedded,capacity,dev,kuberay,load]'
 	touch $@
 
-run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=1 for HAProxy
-	@exec $(BIN)/python -m serve_app --host $(HOST) --port $(PORT) $(if $(HAPROXY),--haproxy)
+run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0, VERBOSE=1
+	@exec $(BIN)/python -m serve_app --host $(HOST) --port $(PORT) $(if $(VERBOSE),--verbose) \
+		$(if $(HAPROXY),$(if $(filter 0,$(HAPROXY)),--no-haproxy,--haproxy))
 
 # These measure time, on all cores. The others wait more than they work: two files at a time.
 ALONE := tests/engines tests/load

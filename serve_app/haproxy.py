@@ -1,5 +1,6 @@
 """HAProxy before the replicas: Ray's flags for it, as the manifests and the README have them."""
 
+from pathlib import Path
 from shlex import quote
 
 # Ray writes this value as it stands into HAProxy's section of defaults, so it can carry lines that
@@ -46,6 +47,17 @@ FLAGS = {
     # too, however long that takes. Ours come together by themselves, see `request_log.py`.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
 }
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """Ray's settings for the files of its HAProxies: all of them in `folder`."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ api = FastAPI()
 @serve.ingress(api)
 class Proxy:
     def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=None)
+        self._client = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)
 
     @api.post("/v1/chat/completions")
     async def chat(self, request: Request) -> Response:

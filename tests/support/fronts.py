@@ -1,10 +1,15 @@
 """What stands before the replicas in a run of the Serve tests."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from serve_app.engines.process import free_port
+from serve_app.haproxy import files_in
 
 HAPROXY = bool(os.environ.get("SERVE_APP_TEST_HAPROXY"))
 behind_haproxy = pytest.mark.skipif(
@@ -14,6 +19,9 @@ behind_haproxy = pytest.mark.skipif(
 
 
 def own_ports() -> dict[str, str]:
-    """For an HAProxy beside others on this machine: Ray's own are fixed ones."""
+    """For an HAProxy beside others on this machine: ports, and a folder until this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="llm-test-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     names = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
-    return {f"RAY_SERVE_{name}": str(free_port()) for name in names}
+    ports = {f"RAY_SERVE_{name}": str(free_port()) for name in names}
+    return ports | files_in(folder)

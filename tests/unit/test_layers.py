@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "serve_app"
 # From the top: a module may import what stands further down, or its own layer.
 LAYERS = [
-    ["__main__", "settings_table"],
+    ["__main__", "local_proxy", "screen", "serve_run", "settings_table"],
     ["application"],
     ["deployments"],
     ["metrics", "request_log", "replica", "gateway", "ingress", "request_router"],
@@ -27,6 +27,7 @@ RAY = {
     "ingress.py",  # Serve's own extension point
     "metrics.py",
     "request_log.py",  # its handlers
+    "serve_run.py",
     "request_router.py",  # Serve's own extension point
     "capacity/policy.py",  # Ray's own autoscaling policy, in virtual time
     "capacity/watch.py",  # what a live Ray Serve is doing

@@ -18,45 +18,55 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-class _Told(Exception):
-    """Somebody, or the death of our parent, tells us to end."""
+_POLL_S = 0.05
+
+
+class _Told:
+    """Counts how often somebody, or the death of our parent, has told us to end.
+
+    It raises nothing: an exception could come at any place, also where nothing has been ended yet.
+    """
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.times += 1
 
 
 def main() -> int:
     grace_s, number, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    starter = os.getppid()
-    signal.signal(signal.SIGTERM, _tell)
-    signal.signal(signal.SIGINT, _tell)
+    starter, told = os.getppid(), _Told()
+    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGINT, told)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = subprocess.Popen(command, preexec_fn=_in_child)
-    try:
-        _wait(child, starter)
-    except _Told:
-        _end(child, signal.Signals[f"SIG{number}"], grace_s)
+    # The parent is for systems without prctl, and for one that died before it.
+    if not _has_ended(child, lambda: told.times or os.getppid() != starter):
+        child.send_signal(signal.Signals[f"SIG{number}"])
+        deadline = time.monotonic() + grace_s
+        if not _has_ended(child, lambda: told.times > 1 or time.monotonic() > deadline):
+            child.kill()
+            child.wait()
     _kill_descendants()
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _tell(number: int, frame: object) -> None:
-    raise _Told
-
-
-def _wait(child: subprocess.Popen[bytes], starter: int) -> None:
-    while child.poll() is None:
-        try:
-            child.wait(1.0)
-        except subprocess.TimeoutExpired:
-            # For systems without prctl, and for a parent that died before it.
-            if os.getppid() != starter:
-                raise _Told from None
+def _has_ended(child: subprocess.Popen[bytes], until: Callable[[], object]) -> bool:
+    """Wait for the child, as long as `until()` does not hold."""
+    pause_s = 0.001
+    while child.poll() is None and not until():
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _POLL_S)
+    return child.returncode is not None
 
 
 def _in_child() -> None:
@@ -68,18 +78,9 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _end(child: subprocess.Popen[bytes], number: signal.Signals, grace_s: float) -> None:
-    child.send_signal(number)
-    try:
-        child.wait(grace_s)
-    except (subprocess.TimeoutExpired, _Told):
-        child.kill()
-        child.wait()
-
-
 def _kill_descendants() -> None:
     """Kill until none is left: a dying parent hands its children to us, one level a round."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline and (pids := list(_children())):
         for pid in pids:
             os.kill(pid, signal.SIGKILL)

@@ -112,4 +112,4 @@ clean-ports: $(STAMP) ## stop what a crashed run of ours has left behind
 	$(BIN)/python -m serve_app --clean
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

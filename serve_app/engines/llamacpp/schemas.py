@@ -29,6 +29,7 @@ from serve_app.engines.llamacpp.patterns import MAX_REPETITIONS, UnsupportedPatt
 from serve_app.engines.llamacpp.patterns import rewrite as rewrite_pattern
 
 MAX_DEPTH, MAX_STEPS = 50, 5000
+_MOST = {"Items": 1900, "Length": MAX_REPETITIONS}  # higher bounds llama.cpp ignores, or refuses
 MAX_INTEGER = 10**15 - 1  # llama.cpp writes 16 digits
 
 _ANY: Json = {"description": "any value"}  # {} would be an object to it
@@ -234,9 +235,12 @@ class _Rewriter:
 
     def _check_apart(self, flats: list[Json], path: str) -> None:
         for i, one in enumerate(flats):
-            if not all(self._apart(one, other, path) for other in flats[i + 1 :]):
-                reason = "has alternatives that a value may fit both of; use anyOf"
-                raise UnsupportedSchema("oneOf", path, reason)
+            for other in flats[i + 1 :]:
+                with self._step(path):
+                    apart = self._apart(one, other, path)
+                if not apart:
+                    reason = "has alternatives that a value may fit both of; use anyOf"
+                    raise UnsupportedSchema("oneOf", path, reason)
 
     def _apart(self, one: Json, other: Json, path: str) -> bool:
         """Whether it is plain that no value fits both."""
@@ -301,7 +305,7 @@ class _Rewriter:
             raise UnsupportedSchema("uniqueItems", path)
         if first := len(flat.get("prefixItems", ())):
             count = max(low, first if high is None else min(first, high))
-            _check_repetitions("minItems", count, path)
+            _check_least("Items", count, path)
             items = [self.rewrite(item(flat, i), f"{path}/items/{i}", ()) for i in range(count)]
             limits = {"minItems": count, "maxItems": count}
             return {"type": "array", "prefixItems": items, **limits} if count else _EMPTY
@@ -486,15 +490,17 @@ def _string(flat: Json, path: str) -> Json:
 
 
 def _limits(what: str, flat: Json, path: str) -> Json:
+    """The bounds of a length; an upper one above what llama.cpp obeys becomes that."""
     limits = {key: flat[key] for key in (f"min{what}", f"max{what}") if key in flat}
-    for keyword, value in limits.items():
-        _check_repetitions(keyword, value, path)
+    _check_least(what, flat.get(f"min{what}", 0), path)
+    if f"max{what}" in limits:
+        limits[f"max{what}"] = min(limits[f"max{what}"], _MOST[what])
     return limits
 
 
-def _check_repetitions(keyword: str, value: int, path: str) -> None:
-    if value > MAX_REPETITIONS:
-        raise UnsupportedSchema(keyword, path, f"{value} is more than {MAX_REPETITIONS}")
+def _check_least(what: str, value: int, path: str) -> None:
+    if value > _MOST[what]:
+        raise UnsupportedSchema(f"min{what}", path, f"is not supported above {_MOST[what]}")
 
 
 def _check_sizes(flat: Json, least: int, most: int, path: str, closed: bool) -> None:

@@ -8,7 +8,7 @@ character is left out of a class, and refused where nothing else would match.
 import re
 from dataclasses import dataclass, replace
 
-MAX_LENGTH, MAX_NESTING, MAX_REPETITIONS = 1000, 20, 2000
+MAX_LENGTH, MAX_NESTING, MAX_REPETITIONS, MAX_WEIGHT = 1000, 20, 2000, 5000
 
 Ranges = list[tuple[int, int]]  # code points, both ends included
 
@@ -43,6 +43,10 @@ class _Term:
     longest: int | None
     low: int = 1
     high: int | None = 1
+    parts: int = 1  # classes of characters in the atom, repetitions written out
+
+    def weight(self) -> int:
+        return self.parts * max(self.low, self.high or 0, 1)
 
     def sizes(self) -> tuple[int, int | None]:
         endless = self.high is None or self.longest is None
@@ -66,6 +70,8 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
     if len(pattern) > MAX_LENGTH:
         raise UnsupportedPattern(f"more than {MAX_LENGTH} characters")
     branches = _Reader(pattern).whole()
+    if _weight(branches) > MAX_WEIGHT:
+        raise UnsupportedPattern("repetitions of repetitions, too many")
     texts = ["".join(term.text() for term in _narrow(b, shortest, longest)) for b in branches]
     return f"^{texts[0]}$" if len(texts) == 1 else f"^({'|'.join(texts)})$"
 
@@ -87,6 +93,10 @@ def _narrow(branch: _Branch, shortest: int, longest: int | None) -> _Branch:
     if high is not None and high < low:
         raise UnsupportedPattern("no string of a length that minLength and maxLength allow")
     return [*branch[:index], replace(term, low=low, high=high), *branch[index + 1 :]]
+
+
+def _weight(branches: list[_Branch]) -> int:
+    return sum(term.weight() for branch in branches for term in branch)
 
 
 def _sizes(branch: _Branch) -> tuple[int, int | None]:
@@ -171,7 +181,8 @@ class _Reader:
         longest = [size for _, size in sizes if size is not None]
         texts = ["".join(term.text() for term in branch) for branch in branches]
         most = max(longest) if len(longest) == len(sizes) else None
-        return _Term(f"({'|'.join(texts)})", min(s for s, _ in sizes), most)
+        text, shortest = f"({'|'.join(texts)})", min(s for s, _ in sizes)
+        return _Term(text, shortest, most, parts=_weight(branches))
 
     def _set(self) -> Ranges:
         outside, ranges = self._take("^"), []

@@ -1,0 +1,144 @@
+"""The keywords of JSON schemas: which type of value they are about, and what they hold."""
+
+from typing import Any
+
+from serve_app.engines.llamacpp.client import Json
+from serve_app.engines.llamacpp.merging import (
+    CHOICES,
+    TYPES,
+    NothingFits,
+    UnsupportedSchema,
+    dump,
+)
+
+_COUNT, _NUMBER, _SCHEMA = "a whole number", "a number", "a schema"
+_LIST, _OBJECT, _TEXT, _FLAG = "a list", "an object", "a string", "true or false"
+# Keywords by the type of value that they are about, and what they hold.
+KEYWORDS: dict[str, dict[str, str]] = {
+    "object": {
+        "properties": _OBJECT,
+        "additionalProperties": _SCHEMA,
+        "required": _LIST,
+        "minProperties": _COUNT,
+        "maxProperties": _COUNT,
+        "patternProperties": _OBJECT,
+        "propertyNames": _SCHEMA,
+        "unevaluatedProperties": _SCHEMA,
+        "dependencies": _OBJECT,
+        "dependentRequired": _OBJECT,
+        "dependentSchemas": _OBJECT,
+    },
+    "array": {
+        "items": _SCHEMA,
+        "prefixItems": _LIST,
+        "minItems": _COUNT,
+        "maxItems": _COUNT,
+        "uniqueItems": _FLAG,
+        "unevaluatedItems": _SCHEMA,
+        "contains": _SCHEMA,
+    },
+    "string": {"pattern": _TEXT, "format": _TEXT, "minLength": _COUNT, "maxLength": _COUNT},
+    "number": {
+        "minimum": _NUMBER,
+        "maximum": _NUMBER,
+        "exclusiveMinimum": _NUMBER,
+        "exclusiveMaximum": _NUMBER,
+        "multipleOf": _NUMBER,
+    },
+}
+_HOLDS = {keyword: kind for table in KEYWORDS.values() for keyword, kind in table.items()}
+_HOLDS |= {"enum": _LIST, "anyOf": _LIST, "oneOf": _LIST, "allOf": _LIST, "$ref": _TEXT}
+_NEVER = ("not", "if", "$dynamicRef", "$recursiveRef")
+# What asks for nothing.
+_VOID: dict[str, tuple[Any, ...]] = {
+    "patternProperties": ({},),
+    "propertyNames": (True, {}, {"type": "string"}),
+    "unevaluatedProperties": (True, {}),
+    "unevaluatedItems": (True, {}),
+    **dict.fromkeys(("dependencies", "dependentRequired", "dependentSchemas"), ({},)),
+    "uniqueItems": (False,),
+    "additionalProperties": (True, {}),
+    "items": (True, {}),
+    "multipleOf": (),
+}
+
+
+def only_reference(schema: Any) -> str | None:
+    """The pointer, where nothing but a reference is asked for; an allOf of one is none more."""
+    while isinstance(schema, dict):
+        asked = [keyword for keyword in schema if keyword in _HOLDS or keyword in _ASSERTED]
+        if asked == ["$ref"] and isinstance(schema["$ref"], str):
+            return schema["$ref"]
+        parts = schema.get("allOf")
+        if asked != ["allOf"] or not isinstance(parts, list) or len(parts) != 1:
+            return None
+        (schema,) = parts
+    return None
+
+
+_ASSERTED = {"type", "const", "nullable", *_NEVER}
+
+
+def assertions(schema: Any, path: str) -> Json:
+    """The keywords of one schema that ask for something, each of the kind that it must be."""
+    if schema is True:
+        return {}
+    if schema is False:
+        raise NothingFits("false", path)
+    if not isinstance(schema, dict):
+        raise UnsupportedSchema("part", path, "must be an object or a boolean")
+    for keyword in _NEVER:
+        if keyword in schema and not (keyword == "if" and not {"then", "else"} & schema.keys()):
+            raise UnsupportedSchema(keyword, path)
+    flat = {k: _checked(k, v, path) for k, v in schema.items() if k in _HOLDS and v is not None}
+    flat = {k: v for k, v in flat.items() if not (k in _VOID and v in _VOID[k])}
+    if isinstance(flat.get("items"), list):  # as drafts before 2020 have it
+        flat["prefixItems"] = flat.pop("items")
+        if (rest := schema.get("additionalItems", True)) is not True:
+            flat["items"] = rest
+    if "const" in schema:
+        same = [v for v in flat.get("enum", [schema["const"]]) if dump(v) == dump(schema["const"])]
+        flat["enum"] = same
+    flat |= _named_types(schema, flat, path)
+    choices = [(word, flat.pop(word)) for word in ("anyOf", "oneOf") if word in flat]
+    return flat | ({CHOICES: choices} if choices else {})
+
+
+def _checked(keyword: str, value: Any, path: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        _COUNT: number and value >= 0 and value == int(value),
+        _NUMBER: number,
+        _SCHEMA: isinstance(value, dict | bool) or (keyword == "items" and isinstance(value, list)),
+        _LIST: isinstance(value, list) and (bool(value) or keyword in ("required", "prefixItems")),
+        _OBJECT: isinstance(value, dict),
+        _TEXT: isinstance(value, str),
+        _FLAG: isinstance(value, bool),
+    }
+    if not fits[_HOLDS[keyword]]:
+        raise UnsupportedSchema(keyword, path, f"must be {_HOLDS[keyword]}")
+    if keyword == "required" and not all(isinstance(name, str) for name in value):
+        raise UnsupportedSchema(keyword, path, "must be a list of strings")
+    return int(value) if _HOLDS[keyword] == _COUNT else value
+
+
+def _named_types(schema: Json, flat: Json, path: str) -> Json:
+    types = schema.get("type")
+    if types is None:
+        return {}
+    types = types if isinstance(types, list) else [types]
+    if not types or not all(kind in TYPES for kind in types):
+        raise UnsupportedSchema("type", path, f"{schema['type']!r} is none of {', '.join(TYPES)}")
+    if schema.get("nullable") is True:  # as OpenAPI 3.0 has it
+        types = [*types, "null"]
+        if "enum" in flat:
+            return {"type": types, "enum": [*flat["enum"], None]}
+    return {"type": [kind for kind in TYPES if kind in types]}
+
+
+def types_of(flat: Json) -> list[str]:
+    """The types of values; where none is named, those that keywords are about; [] is any."""
+    if "type" in flat:
+        types: list[str] = flat["type"]
+        return [kind for kind in types if not (kind == "integer" and "number" in types)]
+    return [kind for kind, words in KEYWORDS.items() if flat.keys() & words.keys()]

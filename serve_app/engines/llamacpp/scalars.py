@@ -1,0 +1,137 @@
+"""JSON schemas of strings and numbers, and lists of values, as llama.cpp obeys them."""
+
+import math
+from typing import Any
+
+from serve_app.engines.llamacpp.client import Json
+from serve_app.engines.llamacpp.keywords import KEYWORDS
+from serve_app.engines.llamacpp.merging import TYPES, NothingFits, UnsupportedSchema
+from serve_app.engines.llamacpp.patterns import MAX_REPETITIONS, UnsupportedPattern
+from serve_app.engines.llamacpp.patterns import rewrite as rewrite_pattern
+
+_MOST = {"Items": 1900, "Length": MAX_REPETITIONS}  # higher bounds llama.cpp ignores, or refuses
+MAX_INTEGER = 10**15 - 1  # llama.cpp writes 16 digits
+
+_FORMATS = {"date", "time", "date-time", "uuid"}
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_EMAIL = rf"^[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@{_LABEL}(\.{_LABEL})+$"
+_HOST = rf"^{_LABEL}(\.{_LABEL})*$"
+_URI = rf"^https?://{_LABEL}(\.{_LABEL})*(:[1-9][0-9]{{0,3}})?(/[A-Za-z0-9._~-]*)*$"
+# Strings that are valid, if not all: of other formats JSON Schema asks nothing.
+_PATTERNS = {
+    "email": _EMAIL,
+    "idn-email": _EMAIL,
+    "hostname": _HOST,
+    "idn-hostname": _HOST,
+    "ipv4": rf"^{_BYTE}(\.{_BYTE}){{3}}$",
+    "ipv6": "^([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}$",
+    **dict.fromkeys(("uri", "uri-reference", "uri-template", "iri", "iri-reference", "url"), _URI),
+    "duration": "^P([0-9]{1,4}W|[0-9]{1,4}D(T[0-9]{1,4}H)?|T[0-9]{1,4}[HMS])$",
+    "json-pointer": "^(/[A-Za-z0-9_-]*)*$",
+    "relative-json-pointer": "^(0|[1-9][0-9]{0,3})(/[A-Za-z0-9_-]*)*$",
+    "regex": "^[A-Za-z0-9 ]*$",
+}
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def valid_values(flat: Json, path: str) -> list[Any]:
+    """The values of `enum` that the keywords beside it allow too."""
+    values = [value for value in flat["enum"] if _valid(value, flat, path)]
+    if not values:
+        raise NothingFits("enum", path)
+    return values
+
+
+def _valid(value: Any, flat: Json, path: str) -> bool:
+    kinds = _kinds(value)
+    if not kinds & set(flat.get("type", TYPES)):
+        return False
+    if isinstance(value, str):
+        if "pattern" in flat:
+            raise UnsupportedSchema("pattern", path, "is not supported beside enum")
+        return bool(flat.get("minLength", 0) <= len(value) <= flat.get("maxLength", math.inf))
+    if "number" in kinds:
+        return _within(value, flat, path)
+    words = KEYWORDS.get(next(iter(kinds)), {}).keys() & flat.keys()
+    for keyword in words:
+        raise UnsupportedSchema(keyword, path, "is not supported beside enum")
+    return True
+
+
+def _kinds(value: Any) -> set[str]:
+    if isinstance(value, bool) or value is None:
+        return {"null" if value is None else "boolean"}
+    if isinstance(value, int | float):
+        return {"number", "integer"} if value == int(value) else {"number"}
+    return {
+        "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+    }
+
+
+def _within(value: float, flat: Json, path: str) -> bool:
+    if "multipleOf" in flat:
+        raise UnsupportedSchema("multipleOf", path, "is not supported beside enum")
+    return bool(
+        flat.get("minimum", -math.inf) <= value <= flat.get("maximum", math.inf)
+        and flat.get("exclusiveMinimum", -math.inf) < value < flat.get("exclusiveMaximum", math.inf)
+    )
+
+
+def number(kind: str, flat: Json, path: str) -> Json:
+    bounds = [word for word in _BOUNDS if word in flat]
+    if flat.get("multipleOf", 1) != 1 or (kind == "number" and "multipleOf" in flat):
+        raise UnsupportedSchema("multipleOf", path)
+    if kind == "number":
+        if bounds:
+            reason = "is supported for integers only, not for numbers"
+            raise UnsupportedSchema(bounds[0], path, reason)
+        return {"type": "number"}
+    if not bounds:
+        return {"type": "integer"}
+    low = max(
+        -MAX_INTEGER,
+        math.ceil(flat.get("minimum", -MAX_INTEGER)),
+        math.floor(flat.get("exclusiveMinimum", -MAX_INTEGER - 1)) + 1,
+    )
+    high = min(
+        MAX_INTEGER,
+        math.floor(flat.get("maximum", MAX_INTEGER)),
+        math.ceil(flat.get("exclusiveMaximum", MAX_INTEGER + 1)) - 1,
+    )
+    if high < low:
+        raise NothingFits(bounds[0], path)
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def string(flat: Json, path: str) -> Json:
+    low, high = flat.get("minLength", 0), flat.get("maxLength")
+    if high is not None and high < low:
+        raise NothingFits("maxLength", path)
+    word = "pattern" if "pattern" in flat else "format"
+    pattern = flat.get("pattern") or _PATTERNS.get(flat.get("format", ""))
+    if pattern is None and flat.get("format") in _FORMATS:
+        if low or high is not None:
+            raise UnsupportedSchema("format", path, "is not supported beside lengths")
+        return {"type": "string", "format": flat["format"]}
+    if pattern is None or (word == "pattern" and pattern == ""):
+        return {"type": "string", **limits("Length", flat, path)}
+    try:
+        return {"type": "string", "pattern": rewrite_pattern(pattern, low, high)}
+    except UnsupportedPattern as exc:
+        raise UnsupportedSchema(word, path, f"is not supported: it has {exc}") from exc
+
+
+def limits(what: str, flat: Json, path: str) -> Json:
+    """The bounds of a length; an upper one above what llama.cpp obeys becomes that."""
+    limits = {key: flat[key] for key in (f"min{what}", f"max{what}") if key in flat}
+    check_least(what, flat.get(f"min{what}", 0), path)
+    if f"max{what}" in limits:
+        limits[f"max{what}"] = min(limits[f"max{what}"], _MOST[what])
+    return limits
+
+
+def check_least(what: str, value: int, path: str) -> None:
+    if value > _MOST[what]:
+        raise UnsupportedSchema(f"min{what}", path, f"is not supported above {_MOST[what]}")

@@ -33,12 +33,13 @@ COPY --from=dependencies /opt/venv /opt/venv
 COPY --chmod=755 kuberay/image/ray /opt/shim/ray
 COPY --chmod=644 kuberay/image/path.sh /etc/profile.d/path.sh
 # In a container the service is there for those outside of it. Two arenas: each of Ray's many threads
-# would keep memory of its own.
+# would keep memory of its own. The callback: Serve's proxy loses bodies behind `Upgrade` without it.
 ENV MALLOC_ARENA_MAX=2 \
     PATH=/opt/shim:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     RAY_SERVE_DEFAULT_HTTP_HOST=0.0.0.0 \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.ingress.middlewares \
     RAY_USAGE_STATS_ENABLED=0
 WORKDIR /app
 # What .dockerignore lets through. Compiled here: the root file system is read-only later.

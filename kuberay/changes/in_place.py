@@ -15,7 +15,8 @@ def in_place(present: Config, wanted: Config) -> Config:
 
     Where `present` overrides an autoscaling_config, args.autoscaling of it counts for nothing but
     whether a pool may sleep, and another value in it, or the end of the override, would replace all
-    replicas: so the override gets the numbers, and args keep theirs.
+    replicas: so the override gets the numbers, and args keep theirs. Raises ChangeError for a
+    number that is new in args and contradicts the override beside it.
     """
     running = {each.get("name", "default"): each for each in present["applications"]}
     applications = [
@@ -35,7 +36,12 @@ def _application(present: Config, wanted: Config) -> Config:
     found = copy.deepcopy(wanted)
     for name in _overridden(present) & built.keys() & before.keys():
         if _may_sleep(before[name]) == _may_sleep(built[name]):
-            _override(found, name, then[name]["autoscaling_config"])
+            scaling = then[name]["autoscaling_config"]
+            if name in _overridden(wanted):
+                _refuse_ignored(
+                    name, scaling, *(_numbers(each, name) for each in (present, wanted))
+                )
+            _override(found, name, scaling)
             _keep(found, name, present)
     return found
 
@@ -55,6 +61,20 @@ def _override(application: Config, name: str, scaling: Config) -> None:
     if found is None:
         listed.append(found := {"name": name})
     found["autoscaling_config"] = scaling
+
+
+def _numbers(application: Config, name: str) -> Config:
+    found: Config = arguments.of_pool(application, name).get("autoscaling") or {}
+    return {} if name == builder.GATEWAY else found
+
+
+def _refuse_ignored(name: str, scaling: Config, before: Config, args: Config) -> None:
+    for key, value in args.items():
+        if value not in (before.get(key), scaling.get(key)):
+            raise ChangeError(
+                f"autoscaling.{key} is {value} in args, but {name} has an autoscaling_config under "
+                f"deployments, which counts and says {scaling.get(key)}: write it there"
+            )
 
 
 def _keep(application: Config, name: str, present: Config) -> None:

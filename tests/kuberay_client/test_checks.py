@@ -157,6 +157,15 @@ def test_numbers_in_args_go_where_they_change_in_place(config: Object) -> None:
     assert in_place(after, asked) == after
 
 
+def test_a_number_that_counts_for_nothing_is_refused(config: Object) -> None:
+    """New in args beside an override that says otherwise; where it agrees it is no matter."""
+    asked = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 9}})
+    with pytest.raises(ChangeError, match=r"max_replicas is 9 in args.*says 4: write it there"):
+        in_place(config, asked)
+    agreed = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 4}})
+    assert scaling_of(in_place(config, agreed)) == WHOLE
+
+
 def test_numbers_of_a_pool_too(config: Object) -> None:
     """Each pool by its name, and the gateway, whose override must not go either."""
     present = gateway(config)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kuberay.changes import manifests, upgrades
+from kuberay.changes import edits, manifests, upgrades
 from kuberay.changes.deletion import propose_deletion
 from kuberay.client import RayServiceApi
 from kuberay.status.observed import PASSWORD, REDIS
@@ -39,6 +39,15 @@ def test_scaling_finds_the_worker_group(deployed: RayServiceApi) -> None:
         "workerGroupSpecs"
     ]
     assert (group["minReplicas"], group["maxReplicas"]) == (2, 7)
+
+
+def test_numbers_of_ours_change_in_place(deployed: RayServiceApi) -> None:
+    """From the first change on: no replica is replaced for a bound, or for a delay in a file."""
+    in_place = ("in place: no replica is replaced",)
+    assert deployed.propose_change("llm", edits.scaled(2, 7, "pool")).effects.sentences == in_place
+    config = deployed.get_ray_service("llm")["spec"]["serveConfigV2"]
+    delay = config.replace("downscale_delay_s: 300", "downscale_delay_s: 60")
+    assert deployed.propose_change("llm", edits.configured(delay)).effects.sentences == in_place
 
 
 def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:

@@ -290,7 +290,7 @@ async def test_a_schema_reaches_the_engine() -> None:
     """A JSON schema binds the answer."""
     body = {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}}
     asked = await asked_for(body)
-    assert asked["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert asked["response_format"]["json_schema"]["schema"] == obeyed(SCHEMA)
 
 
 @pytest.mark.parametrize(

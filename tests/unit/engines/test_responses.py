@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Refusal
+from serve_app.engines.llamacpp.schemas import obeyed
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
 from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import EngineLost

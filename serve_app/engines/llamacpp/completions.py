@@ -9,6 +9,7 @@ from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 from serve_app.engines.llamacpp.fitting import can_shorten, clip, fit
 from serve_app.engines.llamacpp.openai import checked
+from serve_app.engines.llamacpp.prefill import only_new
 from serve_app.engines.llamacpp.refusals import refused
 from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.upstream import Upstream
@@ -57,7 +58,7 @@ class CompletionRoutes:
     async def _answer(self, call: Call) -> Answer:
         answer = await self._upstream.send(call)
         if answer.status == 200:
-            return answer
+            return only_new(call, answer)
         raise await refused(answer)
 
 

@@ -18,7 +18,6 @@ from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
 from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
 from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
-from serve_app.engines.llamacpp.prefill import only_new
 from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
 from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
@@ -135,6 +134,6 @@ class _ByDialect:
                 return await openai_embeddings.answer(call, self._embedder)
             if call.path in TRANSLATED:
                 return await self._translated.send(call)
-            return only_new(call, await self._completions.send(call))
+            return await self._completions.send(call)
         except Refusal as exc:
             raise meaning(exc) from exc

@@ -28,7 +28,7 @@ ANTHROPIC = Dialect("anthropic", _error)
 
 _KEYS = words(
     "model messages system max_tokens stream temperature top_p top_k stop_sequences tools "
-    "tool_choice thinking metadata output_config container"
+    "tool_choice thinking metadata output_config container mcp_servers"
 )
 
 

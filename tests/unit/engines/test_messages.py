@@ -312,6 +312,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
         ),
         ({"system": 1}, "system must be a list"),
         ({"container": "c"}, "container is not supported"),
+        ({"mcp_servers": [{"type": "url"}]}, "mcp_servers is not supported"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
         ({"tools": [{"name": "f"}]}, r"tools\[0\]\.input_schema must be an object"),
         ({"tool_choice": {"type": "any"}}, "tool_choice requires a tool"),

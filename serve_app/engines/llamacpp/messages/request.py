@@ -17,8 +17,9 @@ _THINKING = ("enabled", "adaptive", "disabled")
 
 def chat_request(body: Json, model: str, card: ModelCard) -> Json:
     """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
-    if body.get("container"):
-        raise Refusal(400, "container is not supported; leave it out: there are no containers")
+    for name in ("container", "mcp_servers"):
+        if body.get(name):
+            raise Refusal(400, f"{name} is not supported; leave it out: no tools run here")
     if "completion" not in card.capabilities:
         raise Refusal(400, f"{quote(model)} does not support chat")
     request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}

@@ -1,6 +1,7 @@
 """Prompts and inputs longer than the embedded engine's context: one rule in every dialect."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -136,6 +137,19 @@ async def test_native_refusals_are_ollamas(
     error = json.loads(answer["error"])["error"]
     assert (status, error["type"]) == (400, "exceed_context_size_error")
     assert error["n_prompt_tokens"] > error["n_ctx"] == CONTEXT
+
+
+@pytest.mark.parametrize("text", [LONG, LONGER])
+async def test_messages_and_responses_are_refused_in_their_own_words(
+    strict: Service, text: str
+) -> None:
+    """Anthropic has a sentence with both numbers, OpenAI's Responses a code."""
+    body = {"messages": [user(text)], "max_tokens": 2}
+    status, answer = await post(strict, "/v1/messages", body)
+    sentence = rf"prompt is too long: (at least )?\d+ tokens > {CONTEXT} maximum"
+    assert status == 400 and re.fullmatch(sentence, answer["error"]["message"])
+    status, answer = await post(strict, "/v1/responses", {"input": text, "max_output_tokens": 16})
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
 
 
 async def test_embedding_routes_have_one_limit(service: Service) -> None:

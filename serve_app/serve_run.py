@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
+import ray
 from ray import serve
 from ray.serve.scripts import cli
 
@@ -21,8 +22,9 @@ def main() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with suppress(Exception):  # before Serve runs there is nothing to delete
-        serve.delete("default")
+    if ray.is_initialized():  # else `delete` would start a Ray
+        with suppress(Exception):  # there may be no application yet
+            serve.delete("default")
     raise KeyboardInterrupt
 
 

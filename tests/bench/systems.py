@@ -29,6 +29,10 @@ _RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "MALLOC_ARENA_MAX": "2",  # as `make run` and the image set it
+    # Whatever proxy the environment names: nothing here is reached through one.
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+    "grpc_proxy": "",
 }
 _START_S = 120.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")

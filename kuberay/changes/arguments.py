@@ -1,4 +1,4 @@
-"""`args` of our own application, as they are written: where a setting of a pool stands."""
+"""The place of a pool's settings in the `args` of our application."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ Config = dict[str, Any]
 
 
 def of_pool(application: Config, name: str) -> Config:
-    """The mapping that describes a pool: one of `pools`, else, in the short form, all of `args`."""
+    """Return the mapping that describes a pool: one of `pools`, or all of `args` (short form)."""
     args: Config = application["args"]
-    return next((each for each in args.get("pools") or [] if each["name"] == name), args)
+    return next((pool for pool in args.get("pools") or [] if pool["name"] == name), args)
 
 
 def into_pool(application: Config, change: Config) -> Config:
-    """`change` with its settings of a pool where `application` has them.
+    """Move the pool settings of `change` to where `application` has them.
 
-    A plan is for one pool, which its one deployment names, and has the short form. Raises
-    ChangeError where the application's `pools` have no such pool.
+    A plan has the short form, for the pool that its only deployment names. Raises ChangeError if
+    the application's `pools` have no such pool.
     """
     args = change.get("args") or {}
     short = {key: value for key, value in args.items() if key in SHORT_FORM}
-    pools = [each["name"] for each in (application.get("args") or {}).get("pools") or []]
-    named = [each["name"] for each in change.get("deployments", [])]
+    pools = [pool["name"] for pool in (application.get("args") or {}).get("pools") or []]
+    named = [deployment["name"] for deployment in change.get("deployments", [])]
     if not short or not pools or len(named) != 1:
         return change
     if named[0] not in pools:

@@ -1,4 +1,4 @@
-"""The options that our own builder gives to deployments, without Ray: those that a change needs."""
+"""The deployment options that our builder derives from `args`, computed without Ray."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -7,18 +7,18 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import PydanticBaseSettingsSource
 
 from kuberay.errors import ChangeError
-from serve_app.settings import Pool, Settings
+from serve_app.settings import GatewaySettings, Pool, Settings
 
 Config = dict[str, Any]
 
 IMPORT_PATH = "serve_app:app"
 GATEWAY = "gateway"
-# serve_app.deployments: an ingress gets more than it admits, so that the surplus gets its own 503.
+# As in serve_app.deployments: the surplus of an ingress reaches our code and gets its own 503.
 _SURPLUS = 4
 
 
 class Arguments(Settings):
-    """Settings as `args` give them: the environment of whoever runs the client is not the pods'."""
+    """Settings from `args` alone: the client's environment is not the pods'."""
 
     @classmethod
     def settings_customise_sources(
@@ -36,7 +36,7 @@ def is_ours(application: Config) -> bool:
 
 
 def settings(application: Config) -> Arguments:
-    """The settings of one of our applications. Raises ChangeError with all that is wrong."""
+    """Validate the `args` of one of our applications. Raises ChangeError naming every error."""
     try:
         return Arguments.model_validate(application.get("args") or {})
     except ValidationError as exc:
@@ -53,13 +53,13 @@ def _sentences(exc: ValidationError) -> Iterator[str]:
 
 
 def options(application: Config) -> dict[str, Config]:
-    """Options by deployment as the builder sets them; nothing is known of a foreign application."""
+    """Return the builder's options by deployment; empty for a foreign application."""
     if not is_ours(application):
         return {}
-    found = settings(application)
-    is_direct = found.resolved_topology == "direct"
-    built = {pool.name: _pool(pool, _SURPLUS if is_direct else 0) for pool in found.all_pools}
-    return built if is_direct else {**built, GATEWAY: _gateway(found)}
+    args = settings(application)
+    is_direct = args.resolved_topology == "direct"
+    built = {pool.name: _pool(pool, _SURPLUS if is_direct else 0) for pool in args.all_pools}
+    return built if is_direct else {**built, GATEWAY: _gateway(args.gateway)}
 
 
 def _pool(pool: Pool, surplus: int) -> Config:
@@ -72,8 +72,7 @@ def _pool(pool: Pool, surplus: int) -> Config:
     }
 
 
-def _gateway(found: Settings) -> Config:
-    gateway = found.gateway
+def _gateway(gateway: GatewaySettings) -> Config:
     return {
         "name": GATEWAY,
         "max_ongoing_requests": gateway.max_ongoing_requests,

@@ -1,4 +1,4 @@
-"""What can't work in a Serve config, found before it is sent."""
+"""Rejects a Serve config that can't work before it is sent."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,20 +15,20 @@ _RAYS_ONGOING = 5
 
 
 def check(config: Config, present: Config | None = None) -> None:
-    """Raise ChangeError with all that can't work: for Serve, for our builder, between the two.
+    """Raise ChangeError naming everything that Serve or our builder would reject or ignore.
 
-    What is wrong in the `present` config as well was accepted once, and hinders no change.
+    Errors that the `present` config has as well do not prevent a change.
     """
     known = _wrong(present) if present else []
-    if wrong := [each for each in _wrong(config) if each not in known]:
+    if wrong := [sentence for sentence in _wrong(config) if sentence not in known]:
         raise ChangeError(f"serveConfigV2 can't work: {'; '.join(wrong)}")
 
 
 def keep_topology(present: Config, planned: Config) -> None:
-    """Raise ChangeError for a plan for another topology, whose workers the service has not."""
+    """Raise ChangeError if a plan changes the topology, which needs other worker groups."""
     for before, after in zip(present["applications"], planned["applications"], strict=True):
         if builder.is_ours(before):
-            now, then = (builder.settings(each).resolved_topology for each in (before, after))
+            now, then = (builder.settings(app).resolved_topology for app in (before, after))
             if now != then:
                 raise ChangeError(
                     f"the plan is for topology {then}, and {before.get('name', 'default')} has "
@@ -41,7 +41,7 @@ def _wrong(config: Config) -> list[str]:
     if wrong := serve_schema.errors(config):
         return wrong
     try:
-        return [each for app in config["applications"] for each in _contradictions(app)]
+        return [error for app in config["applications"] for error in _contradictions(app)]
     except ChangeError as exc:
         return [str(exc)]
 
@@ -74,7 +74,7 @@ def _of_scaling(name: str, scaling: Config, options: Config) -> Iterator[str]:
 
 
 def _of_zero(application: Config, name: str, built: Config) -> Iterator[str]:
-    """The topology, and whether a pool without a replica is healthy, are decided by args."""
+    """Reject an override to zero that `args` rule out: they decide topology and health."""
     if built["autoscaling_config"]["min_replicas"] == 0:
         return
     if name == builder.GATEWAY:

@@ -1,4 +1,4 @@
-"""What a change will do to the replicas that run, in sentences to read before it is sent."""
+"""Describes what a change will do to the running replicas, before it is sent."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _NEW_CLUSTER = (
 
 @dataclass(frozen=True)
 class Effects:
-    """`replaces` says that Serve makes a new version of a deployment in the cluster that runs."""
+    """`replaces`: Serve replaces replicas in the running cluster."""
 
     sentences: tuple[str, ...] = ()
     replaces: bool = False
@@ -29,20 +29,20 @@ NONE = Effects()
 
 
 def effects(before: Object, after: Object, workers: Workers) -> Effects:
-    """Of a change of the spec; `workers` are the pods of a worker group now, None if unknown."""
+    """Describe a change of the spec; `workers` counts a worker group's pods, None if unknown."""
     if makes_new_cluster(before, after):
         return Effects((_NEW_CLUSTER,))
     now, then = (_config(spec) for spec in (before, after))
     if now == then:
         return NONE
     try:
-        found = list(replacements(now, then))
+        changes = list(replacements(now, then))
         owners = serve_config.pools(then)
     except ChangeError as exc:
         return Effects((f"a new version, for all that is known of the present one: {exc}",), True)
-    if not found:
+    if not changes:
         return Effects(("in place: no replica is replaced",))
-    sentences = [each for one in found for each in _told(after, owners, one, workers)]
+    sentences = [text for one in changes for text in _describe(after, owners, one, workers)]
     return Effects(tuple(sentences), True)
 
 
@@ -50,7 +50,7 @@ def _config(spec: Object) -> serve_config.Config:
     return serve_config.parse(spec.get("serveConfigV2") or "applications: []")
 
 
-def _told(
+def _describe(
     spec: Object, owners: dict[str, serve_config.Scaling], one: Replacement, workers: Workers
 ) -> Iterator[str]:
     name = one.deployment
@@ -58,8 +58,8 @@ def _told(
     now = workers(group["groupName"]) if group else None
     count = "" if now is None else f" ({now} now)"
     yield (
-        f"a new version of {one.application}, for {', '.join(one.because)} changes: every replica "
-        f"of {name} is replaced{count}"
+        f"a new version of {one.application} (changed: {', '.join(one.because)}): every replica of "
+        f"{name} is replaced{count}"
     )
     if now == 0:
         return
@@ -90,6 +90,6 @@ def _room(name: str, group: Object, now: int, room: int, surge: int) -> str:
 
 
 def _limit(spec: Object, group: Object) -> int:
-    """Without Ray's autoscaler there are as many workers as the user has chosen."""
+    """Return the maximum of workers; without Ray's autoscaler their number is fixed."""
     is_elastic = spec["rayClusterConfig"].get("enableInTreeAutoscaling")
     return int(group.get("maxReplicas" if is_elastic else "replicas") or 0)

@@ -1,4 +1,4 @@
-"""A Serve config written so that as much of it as can be changes in place."""
+"""Rewrites a Serve config so that as much of a change as possible happens in place."""
 
 import copy
 from typing import Any
@@ -11,17 +11,17 @@ Config = dict[str, Any]
 
 
 def in_place(present: Config, wanted: Config) -> Config:
-    """`wanted` with its numbers of autoscaling where they change in place, for the same effect.
+    """Move the autoscaling numbers of `wanted` to where they change in place, with the same effect.
 
-    Where `present` overrides an autoscaling_config, args.autoscaling of it counts for nothing but
-    whether a pool may sleep, and another value in it, or the end of the override, would replace all
-    replicas: so the override gets the numbers, and args keep theirs. Raises ChangeError for a
-    number that is new in args and contradicts the override beside it.
+    Where `present` overrides an autoscaling_config, args.autoscaling only decides whether a pool
+    may sleep, but another value there, or the end of the override, would replace all replicas. So
+    the override gets the numbers, and args keep theirs. Raises ChangeError for a number that is new
+    in args and contradicts the override beside it.
     """
-    running = {each.get("name", "default"): each for each in present["applications"]}
+    running = {app.get("name", "default"): app for app in present["applications"]}
     applications = [
-        _application(running.get(each.get("name", "default"), {}), each)
-        for each in wanted["applications"]
+        _application(running.get(app.get("name", "default"), {}), app)
+        for app in wanted["applications"]
     ]
     return {**wanted, "applications": applications}
 
@@ -32,23 +32,21 @@ def _application(present: Config, wanted: Config) -> Config:
     try:
         before, built, then = *map(builder.options, (present, wanted)), deployments(wanted)
     except ChangeError:
-        return wanted  # which the check that follows explains, or which mends what runs
-    found = copy.deepcopy(wanted)
+        return wanted  # the check that follows explains it, or it repairs the present config
+    rewritten = copy.deepcopy(wanted)
     for name in _overridden(present) & built.keys() & before.keys():
         if _may_sleep(before[name]) == _may_sleep(built[name]):
             scaling = then[name]["autoscaling_config"]
             if name in _overridden(wanted):
-                _refuse_ignored(
-                    name, scaling, *(_numbers(each, name) for each in (present, wanted))
-                )
-            _override(found, name, scaling)
-            _keep(found, name, present)
-    return found
+                _refuse_ignored(name, scaling, *(_numbers(app, name) for app in (present, wanted)))
+            _override(rewritten, name, scaling)
+            _keep(rewritten, name, present)
+    return rewritten
 
 
 def _overridden(application: Config) -> set[str]:
     listed = application.get("deployments", [])
-    return {each["name"] for each in listed if each.get("autoscaling_config")}
+    return {options["name"] for options in listed if options.get("autoscaling_config")}
 
 
 def _may_sleep(options: Config) -> bool:
@@ -57,15 +55,15 @@ def _may_sleep(options: Config) -> bool:
 
 def _override(application: Config, name: str, scaling: Config) -> None:
     listed = application.setdefault("deployments", [])
-    found = next((each for each in listed if each["name"] == name), None)
-    if found is None:
-        listed.append(found := {"name": name})
-    found["autoscaling_config"] = scaling
+    options = next((known for known in listed if known["name"] == name), None)
+    if options is None:
+        listed.append(options := {"name": name})
+    options["autoscaling_config"] = scaling
 
 
 def _numbers(application: Config, name: str) -> Config:
-    found: Config = arguments.of_pool(application, name).get("autoscaling") or {}
-    return {} if name == builder.GATEWAY else found
+    numbers: Config = arguments.of_pool(application, name).get("autoscaling") or {}
+    return {} if name == builder.GATEWAY else numbers
 
 
 def _refuse_ignored(name: str, scaling: Config, before: Config, args: Config) -> None:
@@ -78,10 +76,10 @@ def _refuse_ignored(name: str, scaling: Config, before: Config, args: Config) ->
 
 
 def _keep(application: Config, name: str, present: Config) -> None:
-    """The gateway's numbers are no mapping of their own in args: they stay as they are."""
+    """Restore args.autoscaling of a pool; the gateway's numbers in args stay as they are."""
     if name == builder.GATEWAY:
         return
-    settings, before = (arguments.of_pool(each, name) for each in (application, present))
+    settings, before = (arguments.of_pool(app, name) for app in (application, present))
     settings.pop("autoscaling", None)
     if "autoscaling" in before:
         settings["autoscaling"] = before["autoscaling"]

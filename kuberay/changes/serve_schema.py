@@ -1,4 +1,4 @@
-"""A Serve config checked by Ray's schema: a part of it in a file, and all where Ray is installed.
+"""Checks a Serve config by Ray's schema: by a part of it in a file, and by Ray if installed.
 
 `python -m kuberay.changes.serve_schema` writes that file, serve_schema.json, from the Ray that is
 installed.
@@ -31,7 +31,7 @@ _PROSE = ("title", "description", "default")
 
 
 def errors(config: Config) -> list[str]:
-    """What Serve would not take, or would ignore in silence, a sentence each."""
+    """Return one sentence for everything that Serve would reject or silently ignore."""
     by_file = [_sentence(config, error) for error in _validator().iter_errors(config)]
     return by_file or list(_errors_of_ray(config))
 
@@ -47,7 +47,7 @@ def _sentence(config: Config, error: Any) -> str:
 
 
 def _errors_of_ray(config: Config) -> Iterator[str]:
-    """Rules that are code: a fixed number of replicas beside an autoscaling_config, for example."""
+    """Yield what Ray's validators reject, for example num_replicas beside autoscaling_config."""
     if find_spec("ray") is None:
         return
     from ray.serve.schema import ServeDeploySchema
@@ -60,7 +60,7 @@ def _errors_of_ray(config: Config) -> Iterator[str]:
 
 
 def _named(config: Any, path: Sequence[Any]) -> str:
-    """`applications.llm.deployments.pool`: a path with the names of what is in lists."""
+    """Format a path, list items by their names: `applications.llm.deployments.pool`."""
     words = []
     for step in path:
         try:
@@ -73,7 +73,7 @@ def _named(config: Any, path: Sequence[Any]) -> str:
 
 
 def of_ray() -> Schema:
-    """The part of the installed Ray's schema that is kept: no prose, no unknown fields."""
+    """Reduce the installed Ray's schema: no prose, no unknown fields, only _CHECKED models."""
     from ray.serve.schema import ServeDeploySchema
 
     whole = ServeDeploySchema.model_json_schema()
@@ -89,16 +89,16 @@ def _closed(model: Schema) -> Schema:
 
 
 def _field(schema: Schema) -> Schema:
-    """Of a model or any mapping, which Ray makes that model of, only the model is kept."""
+    """Reduce one field; of a choice between a model and any mapping only the model stays."""
     if "$ref" in schema:
         return {"$ref": schema["$ref"]} if _is_checked(schema) else {}
     if "anyOf" in schema:
         choices = schema["anyOf"]
-        if any(_is_checked(each) for each in choices):
-            choices = [each for each in choices if each.get("additionalProperties") is not True]
-        elif any("$ref" in each or each.get("type") in ("object", "array") for each in choices):
+        if any(_is_checked(choice) for choice in choices):
+            choices = [one for one in choices if one.get("additionalProperties") is not True]
+        elif any("$ref" in one or one.get("type") in ("object", "array") for one in choices):
             return {}
-        return {"anyOf": [_field(each) for each in choices]}
+        return {"anyOf": [_field(choice) for choice in choices]}
     kept = {key: value for key, value in schema.items() if key not in _PROSE}
     return {**kept, "items": _field(kept["items"])} if "items" in kept else kept
 
@@ -108,7 +108,7 @@ def _is_checked(schema: Schema) -> bool:
 
 
 def text() -> str:
-    """The content of the file: a line for each field."""
+    """Return the content of the file, one line per field."""
     return _written(of_ray(), is_mapping=True) + "\n"
 
 
@@ -117,8 +117,8 @@ def _written(value: Any, is_mapping: bool, indent: str = "") -> str:
         return json.dumps(value)
     inner = f"{indent} "
     rows = [
-        f"{inner}{json.dumps(key)}: {_written(each, key in ('properties', '$defs'), inner)}"
-        for key, each in value.items()
+        f"{inner}{json.dumps(key)}: {_written(child, key in ('properties', '$defs'), inner)}"
+        for key, child in value.items()
     ]
     return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
 

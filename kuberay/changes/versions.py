@@ -1,7 +1,7 @@
-"""Whether Serve makes a change in place, or by a new version: other replicas for those that run.
+"""Tells changes that Serve makes in place from those that replace running replicas.
 
-Read in Ray 2.60: `get_app_code_version` (deploy_utils.py) and
-`DeploymentVersion.requires_actor_restart` (version.py), to which a test holds the tables.
+Source: Ray 2.60, `get_app_code_version` (deploy_utils.py) and
+`DeploymentVersion.requires_actor_restart` (version.py). A test compares the tables with them.
 """
 
 import math
@@ -16,7 +16,7 @@ Config = dict[str, Any]
 
 
 class Effect(StrEnum):
-    """What another value does."""
+    """The effect of another value."""
 
     IN_PLACE = "in place"
     REPLICAS = "replaces the replicas of the deployment"
@@ -67,7 +67,7 @@ _POLICY = "the presence or policy of an autoscaling_config"
 
 @dataclass(frozen=True)
 class Replacement:
-    """A deployment whose replicas make room for others, and the names of what has changed."""
+    """A deployment whose replicas are replaced; `because` names the changed fields."""
 
     application: str
     deployment: str
@@ -75,13 +75,13 @@ class Replacement:
     surge_percent: int
 
     def surge(self, replicas: int) -> int:
-        """Replicas beside the present ones, at most."""
+        """Return how many replicas may run beside the present ones."""
         return math.ceil(replicas * self.surge_percent / 100)
 
 
 def replacements(before: Config, after: Config) -> Iterator[Replacement]:
-    """The deployments that `after` gives other replicas, of those that `before` has."""
-    present = {each.get("name", "default"): each for each in before["applications"]}
+    """Yield the deployments of `before` whose replicas `after` replaces."""
+    present = {app.get("name", "default"): app for app in before["applications"]}
     for application in after["applications"]:
         name = application.get("name", "default")
         if name in present:
@@ -100,16 +100,16 @@ def _of_application(name: str, before: Config, after: Config) -> Iterator[Replac
 
 
 def _code(application: Config) -> Config:
-    """What Serve takes for the application's code."""
+    """Return what Serve hashes into the application's code version."""
     listed = application.get("deployments") or []
     fields = {
         key: application.get(key) or None
         for key, effect in APPLICATION.items()
         if effect is Effect.VERSION
     }
-    options = {key: [each[key] for each in listed if each.get(key)] for key in _VERSIONED}
-    scaling = [each.get("autoscaling_config") for each in listed]
-    return {**fields, **options, _POLICY: [each.get("policy") for each in scaling if each]}
+    options = {key: [one[key] for one in listed if one.get(key)] for key in _VERSIONED}
+    scaling = [one.get("autoscaling_config") for one in listed]
+    return {**fields, **options, _POLICY: [config.get("policy") for config in scaling if config]}
 
 
 def _own(options: Config) -> Config:

@@ -55,7 +55,7 @@ def test_arguments_are_a_new_version(spec: Object) -> None:
     found = told(spec, edited(spec, {"queue": 3}), 2)
     assert found.replaces
     assert found.sentences == (
-        "a new version of llm, for args changes: every replica of pool is replaced (2 now)",
+        "a new version of llm (changed: args): every replica of pool is replaced (2 now)",
         "pool: its replicas serve until their successors are ready, on up to 2 more workers of "
         "group gpu",
     )
@@ -94,14 +94,14 @@ def test_the_first_override_is_a_new_version(documents: list[Object]) -> None:
     """What `scale` does to a service of an older manifest."""
     before = documents[0]["spec"]
     (version, *_) = told(before, edited(before, autoscaling_config=SCALING), 1).sentences
-    assert "for the presence or policy of an autoscaling_config changes" in version
+    assert "(changed: the presence or policy of an autoscaling_config)" in version
 
 
 def test_resources_replace_one_deployment(spec: Object) -> None:
     """Not what the application has besides."""
     found = told(spec, edited(spec, ray_actor_options={"resources": {"ollama": 0.5}}), None)
     assert found.sentences == (
-        "a new version of llm, for ray_actor_options changes: every replica of pool is replaced",
+        "a new version of llm (changed: ray_actor_options): every replica of pool is replaced",
         "pool: its replicas serve until their successors are ready, on other workers",
     )
 
@@ -223,4 +223,4 @@ def test_deploying_says_it_too(full: Run, documents: list[Object], tmp_path: Pat
     changed = [{**documents[0], "spec": edited(documents[0]["spec"], {"queue": 3})}, *documents[1:]]
     (tmp_path / "changed").write_text(yaml.safe_dump_all(changed))
     result = full("deploy", "-f", str(tmp_path / "changed"), "--dry-run")
-    assert "→ a new version of llm, for args changes" in result.stdout
+    assert "→ a new version of llm (changed: args)" in result.stdout

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from locustfiles.conductor import Conductor, Part
 from locustfiles.options import add_options, chat_parser
 from locustfiles.streaming import StreamingClient
-from serve_app.capacity.scenario import AHEAD_S, Visit, Visits
+from serve_app.capacity.workload.load import AHEAD_S, Visit, Visits
 from serve_app.errors import ServiceError
 
 _FOR_EVER = 10**9

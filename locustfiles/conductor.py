@@ -26,12 +26,12 @@ from locustfiles.entries import Entries
 from locustfiles.ledger import Ledger, Report, Reporter
 from locustfiles.options import scenario_of, slo_of, target_of
 from locustfiles.shapes import Course
-from serve_app.capacity.attempt import Clock
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Record, Run
-from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.show import table
+from serve_app.capacity.clients.attempt import Clock
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import Record, Run
+from serve_app.capacity.results.show import table
 from serve_app.capacity.workload.lengths import Lengths
+from serve_app.capacity.workload.load import Scenario
 from serve_app.capacity.workload.requests import Request
 
 logger = logging.getLogger("chat")

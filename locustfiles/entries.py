@@ -6,8 +6,8 @@ entries beside it, outside the totals: TTFT, gaps between tokens, E2E, tokens/s 
 
 from locust.env import Environment
 
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.slo import Slo
 
 
 class Failed(Exception):

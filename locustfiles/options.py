@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from locust.argument_parser import LocustArgumentParser
 
-from serve_app.capacity.chat import DIALECTS, Target
-from serve_app.capacity.scenario import Scenario, descriptions
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.workload.load import Scenario, descriptions
 
 _TARGET = {
     "model": ("smollm2:135m", "model to ask"),

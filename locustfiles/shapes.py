@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.workload.load import Scenario
 
 # Workers report once a second: after this many quiet ticks nothing can be on its way.
 _QUIET_TICKS = 3

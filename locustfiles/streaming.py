@@ -11,9 +11,9 @@ import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
-from serve_app.capacity.attempt import Attempt, Clock, Question, broken_off
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.clients.attempt import Attempt, Clock, Question, broken_off
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import Outcome, Record
 
 
 class StreamingClient:

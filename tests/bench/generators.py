@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.statistics import Summary, summarise
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.statistics import Summary, summarise
+from serve_app.capacity.workload.load import Scenario
 from tests.support import generators
 from tests.support.service import start_simulator
 

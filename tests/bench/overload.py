@@ -13,11 +13,11 @@ from statistics import median
 import click
 from rich.console import Console
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.reference_client import measure
-from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.statistics import quantile
+from serve_app.capacity.workload.load import Scenario
 from tests.bench.systems import System, processes, running
 
 _SLOTS, _TOKENS, _RATE = 4, 25, 50.0

@@ -22,10 +22,10 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress
 
-from serve_app.capacity.attempt import Question
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.reference_client import ReferenceClient
+from serve_app.capacity.clients.asyncio_client import ReferenceClient
+from serve_app.capacity.clients.attempt import Question
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import Outcome, Record
 from tests.bench.systems import System, processes, running
 
 _USERS = 10
@@ -36,7 +36,7 @@ _ENGINE = {
 }
 _REPLICAS = 2
 _DIALECTS = ("openai", "ollama", "anthropic")
-_ENGINE_COMMAND = "-m serve_app.engines.simulator"
+_ENGINE_COMMAND = "-m serve_app.simulator"
 
 
 @dataclass

@@ -118,7 +118,7 @@ def simulator(decode_tokens_per_s: float = 0) -> Iterator[str]:
     port = free_port()
     words = ["--port", str(port), "--models", MODEL, "--slots", str(SLOTS)]
     speed = ["--decode-tokens-per-s", str(decode_tokens_per_s)]
-    command = [sys.executable, "-m", "serve_app.engines.simulator", *words, *speed]
+    command = [sys.executable, "-m", "serve_app.simulator", *words, *speed]
     with _child(command, f"http://127.0.0.1:{port}", "/api/version") as url:
         yield url
 

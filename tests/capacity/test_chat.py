@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from serve_app.capacity.attempt import Attempt, Question, broken_off, outcome_of
-from serve_app.capacity.chat import DIALECTS, Target, UnknownDialect, dialect
-from serve_app.capacity.records import Outcome
+from serve_app.capacity.clients.attempt import Attempt, Question, broken_off, outcome_of
+from serve_app.capacity.clients.chat import DIALECTS, Target, UnknownDialect, dialect
+from serve_app.capacity.results.records import Outcome
 
 QUESTION = Question([{"role": "user", "content": "hi"}], 1, 8)
 

@@ -7,18 +7,18 @@ import pytest
 import yaml
 
 from kuberay.changes import edits
-from serve_app.capacity import measured
-from serve_app.capacity.choices import Wanted
 from serve_app.capacity.commands.findings import sentences
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs
-from serve_app.capacity.plan import plan
-from serve_app.capacity.records import RUN, read_run
-from serve_app.capacity.samples import read_samples
+from serve_app.capacity.planning.choices import Wanted
+from serve_app.capacity.planning.plan import plan
+from serve_app.capacity.results.records import RUN, read_run
+from serve_app.capacity.results.samples import read_samples
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.validate import validate
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.workload.scenario import SCENARIO, Inputs
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "serve_app" / "capacity" / "examples"
+EXAMPLES = ROOT / "docs" / "examples"
 SWEEP = EXAMPLES / "modelled-gpu" / "sweep"
 RUNS = sorted(file.parent for file in EXAMPLES.rglob(RUN))
 EXPERIMENTS = [folder for folder in RUNS if (folder / SCENARIO).exists()]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.capacity.k6.schedule import head_start, match, schedule
+from serve_app.capacity.clients.k6.schedule import head_start, match, schedule
 from serve_app.capacity.workload.shapes import Shape
 
 

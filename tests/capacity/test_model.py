@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.capacity.model import FitError, ServiceModel, fit, streams
-from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.sweep.model import FitError, ServiceModel, fit, streams
 
 MODEL = ServiceModel(2000.0, 50.0, 0.2, 0.03)
 

@@ -7,16 +7,16 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from serve_app.capacity import measured
-from serve_app.capacity.choices import Choice, Wanted, ongoing_at
-from serve_app.capacity.measured import Measured, Sweep, SweepError
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.plan import Plan, Refused, plan
-from serve_app.capacity.records import Outcome, Record, Run, write_run
+from serve_app.capacity.planning.choices import Choice, Wanted, ongoing_at
+from serve_app.capacity.planning.plan import Plan, Refused, plan
+from serve_app.capacity.results.records import Outcome, Record, Run, write_run
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.run import Service, simulate
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.steps import Kind, Step, step_of
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
+from serve_app.capacity.sweep.model import ServiceModel
+from serve_app.capacity.sweep.steps import Kind, Step, step_of
 from serve_app.capacity.workload.lengths import Fixed, Independent, parse
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape

@@ -10,7 +10,7 @@ from ray.serve import autoscaling_policy
 from ray.serve._private.autoscaling_metrics_merge import merge_and_aggregate_arrays
 from ray.serve.autoscaling_policy import _apply_autoscaling_config, default_autoscaling_policy
 
-from serve_app.capacity.policy import RayPolicy, merged
+from serve_app.capacity.simulate.policy import RayPolicy, merged
 from serve_app.settings import Autoscaling
 
 OPTIONS = {

@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from serve_app.capacity.queueing import erlang_c, mg1_wait, mgc_wait, mmc_wait, mmc_wait_quantile
+from serve_app.capacity.sweep.queueing import (
+    erlang_c,
+    mg1_wait,
+    mgc_wait,
+    mmc_wait,
+    mmc_wait_quantile,
+)
 
 
 @pytest.mark.parametrize(

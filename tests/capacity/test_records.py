@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.records import (
+from serve_app.capacity.results.records import (
     REQUESTS,
     Outcome,
     Record,
@@ -15,8 +15,8 @@ from serve_app.capacity.records import (
     read_run,
     write_run,
 )
-from serve_app.capacity.slo import Slo, SloError, Verdict, attainment, goodput
-from serve_app.capacity.statistics import between, error_rate, quantile, summarise
+from serve_app.capacity.results.slo import Slo, SloError, Verdict, attainment, goodput
+from serve_app.capacity.results.statistics import between, error_rate, quantile, summarise
 
 
 def record(ttft: float = 0.1, at: float = 0.0, outcome: Outcome = Outcome.OK) -> Record:

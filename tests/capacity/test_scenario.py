@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.capacity.scenario import REPLAY, Scenario, Visit, Visits
+from serve_app.capacity.workload.load import REPLAY, Scenario, Visit, Visits
 from serve_app.capacity.workload.text import WorkloadError
 
 

@@ -2,9 +2,18 @@
 
 import pytest
 
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.steps import Kind, Step, cut, knee, largest, saturation, step_of, unjudged
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.steps import (
+    Kind,
+    Step,
+    cut,
+    knee,
+    largest,
+    saturation,
+    step_of,
+    unjudged,
+)
 
 SLO = Slo.parse("ttft_p50=1s,error_rate=50%")
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from serve_app.capacity.records import Outcome, Record, Run
-from serve_app.capacity.validity import busiest, judged, reasons
+from serve_app.capacity.results.records import Outcome, Record, Run
+from serve_app.capacity.results.validity import busiest, judged, reasons
 
 
 def run(**facts: object) -> Run:

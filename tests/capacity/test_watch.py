@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from serve_app.capacity.watch import Gauges, Watch, WatchError, watching
+from serve_app.capacity.experiment.watch import Gauges, Watch, WatchError, watching
 
 TOKEN = "secret"
 

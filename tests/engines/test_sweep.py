@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.measured import Measured
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.steps import Kind, Step
-from serve_app.capacity.sweep import Effort, Sweeper
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.measured import Measured
+from serve_app.capacity.sweep.steps import Kind, Step
+from serve_app.capacity.sweep.sweeper import Effort, Sweeper
 from tests.support.service import Simulator, start_simulator
 
 # 20 tokens at 400 a second, 10 % slower with two at once, and a prompt of 0.01 s: 60 ms alone, 31

@@ -11,10 +11,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.experiment.service import Service, ServiceNotReady, started
-from serve_app.capacity.records import Outcome, read_run
-from serve_app.capacity.samples import SAMPLES, read_samples
+from serve_app.capacity.results.records import Outcome, read_run
+from serve_app.capacity.results.samples import SAMPLES, read_samples
+from serve_app.capacity.service_under_test import Service, ServiceNotReady, started
+from serve_app.capacity.workload.scenario import Inputs
 from serve_app.engines.process import free_port
 from tests.support import processes
 from tests.support.waiting import eventually
@@ -49,7 +49,7 @@ def experiment(service: Service, folder: Path, shape: str) -> subprocess.Popen[b
     there = ["--url", service.url, "--dashboard", service.dashboard, "--tool", "reference"]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "serve_app.capacity.experiment", "experiment", "one-to-six"),
+            *(sys.executable, "-m", "serve_app.capacity", "experiment", "one-to-six"),
             *(*changes, *there, "--out", str(folder), "--json"),
         ],
         env={**os.environ, "RAY_AUTH_TOKEN": service.token},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.chat import DIALECTS, Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.workload.load import Scenario
 from tests.support import generators
 from tests.support.service import Simulator
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serve_app.capacity.records import Outcome, read_run
+from serve_app.capacity.results.records import Outcome, read_run
 from serve_app.engines.process import free_port
 from tests.support.manifests import ROOT, Object, env, of_kind, read
 from tests.support.service import Simulator

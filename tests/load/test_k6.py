@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.k6.results import LINES, SUMMARY
-from serve_app.capacity.records import Outcome, read_run
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.k6.results import LINES, SUMMARY
+from serve_app.capacity.results.records import Outcome, read_run
 from serve_app.engines.process import free_port
 from tests.support import generators
 from tests.support.service import Simulator
@@ -55,7 +55,10 @@ def test_plain_k6_says_how_records_are_kept(paced: Simulator, tmp_path: Path) ->
     """And the command that keeps them does not say so."""
     env = {"BASE_URL": paced.url, **SHORT, "SHAPE": "points:0s=10,0.5s=10"}
     plain = generators.plain_k6("load_test", SUMMARY=tmp_path / SUMMARY, **env)
-    assert "python -m serve_app.capacity.k6 run k6/load_test.js (make load) keeps" in plain.stdout
+    assert (
+        "python -m serve_app.capacity.clients.k6 run k6/load_test.js (make load) keeps"
+        in plain.stdout
+    )
     kept = generators.run_k6(Target(paced.url), tmp_path / "run", "load_test", **env)
     assert "no records" not in kept.stdout
 

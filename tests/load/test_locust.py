@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import REQUESTS, Outcome, read_run
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import REQUESTS, Outcome, read_run
+from serve_app.capacity.workload.load import Scenario
 from tests.support import generators
 from tests.support.service import Simulator
 from tests.support.waiting import eventually

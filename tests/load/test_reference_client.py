@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.capacity.attempt import Question
-from serve_app.capacity.chat import DIALECTS, Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.reference_client import ReferenceClient, measure
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.asyncio_client import ReferenceClient, measure
+from serve_app.capacity.clients.attempt import Question
+from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.workload.load import Scenario
 from serve_app.engines.process import free_port
 from tests.support.service import Simulator
 from tests.support.waiting import eventually

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Record, Run, read_run
-from serve_app.capacity.reference_client import measure
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import Record, Run, read_run
+from serve_app.capacity.workload.load import Scenario
 
 ROOT = Path(__file__).parents[2]
 Result = tuple[Run, list[Record]]
@@ -70,7 +70,14 @@ def start_k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> 
         "TIMEOUT_S": target.timeout_s,
         **env,
     }
-    command = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "serve_app.capacity.clients.k6",
+        "run",
+        "--records",
+        str(folder),
+    ]
     return _start([*command, f"k6/{script}.js", "-q"], settings)
 
 

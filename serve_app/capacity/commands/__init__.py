@@ -7,11 +7,11 @@ import click
 # Name to where it lives and what it does.
 _COMMANDS = {
     "experiment": (
-        "serve_app.capacity.experiment.command",
+        "serve_app.capacity.commands.experiment",
         "Drive a load, watch Ray Serve scale, and write a report.",
     ),
     "compare": (
-        "serve_app.capacity.experiment.command",
+        "serve_app.capacity.commands.experiment",
         "Put experiments side by side in one report.",
     ),
     "sweep": ("serve_app.capacity.commands.sweep", "Find the limits of one replica."),

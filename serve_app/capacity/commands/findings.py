@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from serve_app.capacity.commands.common import as_json, table
-from serve_app.capacity.measured import Measured, Sweep
-from serve_app.capacity.model import FitError
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.steps import Kind, Step, unjudged
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.measured import Measured, Sweep
+from serve_app.capacity.sweep.model import FitError
+from serve_app.capacity.sweep.steps import Kind, Step, unjudged
 
 _COLUMNS = ("step", "requests/s", "tokens/s", "ongoing", "TTFT p50", "p99", "TPOT p50", "requests")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from serve_app.capacity import measured
-from serve_app.capacity.choices import Wanted
 from serve_app.capacity.commands.common import FOLDER, NO, QUANTITY, as_json, told
-from serve_app.capacity.measured import SWEEP, Measured
-from serve_app.capacity.plan import Refused
-from serve_app.capacity.plan import plan as make
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.planning.choices import Wanted
+from serve_app.capacity.planning.plan import Refused
+from serve_app.capacity.planning.plan import plan as make
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.measured import SWEEP, Measured
 
 
 @click.command(

@@ -10,7 +10,6 @@ import click
 import orjson
 import yaml
 
-from serve_app.capacity import measured
 from serve_app.capacity.commands.common import (
     FILE,
     FOLDER,
@@ -22,7 +21,7 @@ from serve_app.capacity.commands.common import (
     table,
     told,
 )
-from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate import plot, startup
 from serve_app.capacity.simulate.compare import (
     Candidate,
@@ -45,7 +44,8 @@ from serve_app.capacity.simulate.scene import (
     service_of,
 )
 from serve_app.capacity.simulate.validate import ALLOWED, ENOUGH_RUNS, Validation, validate
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.workload.scenario import Inputs
 
 GIVEN = "these settings"
 COLUMNS = (

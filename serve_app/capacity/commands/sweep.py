@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from serve_app.capacity import measured
-from serve_app.capacity.chat import Target
+from serve_app.capacity.clients.chat import Target
 from serve_app.capacity.commands import findings
 from serve_app.capacity.commands.common import (
     NEW_FOLDER,
@@ -21,11 +20,12 @@ from serve_app.capacity.commands.common import (
     progress,
     told,
 )
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.experiment.service import started
-from serve_app.capacity.measured import Measured, Sweep, SweepError
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.sweep import Effort, Sweeper
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.service_under_test import started
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
+from serve_app.capacity.sweep.sweeper import Effort, Sweeper
+from serve_app.capacity.workload.scenario import Inputs
 
 
 @click.command(

@@ -19,11 +19,11 @@ from serve_app.capacity.commands.common import (
     told,
 )
 from serve_app.capacity.commands.simulate import COLUMNS, GIVEN, row, scene
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.scene import Load, scenario_of
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
+from serve_app.capacity.simulate.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
 
 # Seeds from here on are never searched on.
 _UNSEEN = 1000

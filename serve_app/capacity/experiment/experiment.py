@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.capacity.experiment import comparison, report, service
+from serve_app.capacity import service_under_test as service
+from serve_app.capacity.experiment import comparison, report
 from serve_app.capacity.experiment.generators import Load
-from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.recording import Recording, recording
 from serve_app.capacity.experiment.run import Runner, Show
-from serve_app.capacity.experiment.service import Service
 from serve_app.capacity.experiment.summary import Findings
-from serve_app.capacity.watch import watching
+from serve_app.capacity.experiment.watch import watching
+from serve_app.capacity.service_under_test import Service
+from serve_app.capacity.workload.scenario import Inputs
 
 
 @dataclass(frozen=True, slots=True)

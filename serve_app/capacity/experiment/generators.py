@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 
 import serve_app
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import REQUESTS, RUN
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import REQUESTS, RUN
+from serve_app.capacity.workload.load import Scenario
 from serve_app.engines import guard
 from serve_app.errors import ServiceError
 
@@ -105,7 +105,15 @@ def _k6(load: Load, folder: Path) -> Command:
             "and drawn; take another tool"
         )
     script = str(_PROJECT / "k6" / "load_test.js")
-    words = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder), script]
+    words = [
+        sys.executable,
+        "-m",
+        "serve_app.capacity.clients.k6",
+        "run",
+        "--records",
+        str(folder),
+        script,
+    ]
     given = {**load.options, "shape": scenario.level(), "slo": load.slo}
     env = {name.upper(): _word(value) for name, value in given.items()}
     return Command(words, {**env, "BASE_URL": load.base_url})

@@ -13,9 +13,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.records import Record
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.results.records import Record
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.results.statistics import quantile
 
 _SMOOTHING_S = (0, 1, 2, 3, 5, 8, 12, 20, 30)
 _HEADROOM = (0.0, 0.1, 0.25, 0.5)

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from serve_app.capacity.experiment.series import Bins, Series, series
-from serve_app.capacity.records import Record
-from serve_app.capacity.samples import Sample
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.records import Record
+from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.shapes import Shape
 
 # Colours that the colour-blind can tell apart (Okabe and Ito).

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import orjson
 
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs
 from serve_app.capacity.experiment.panels import Seen
 from serve_app.capacity.experiment.run import Outcome
 from serve_app.capacity.experiment.summary import Findings, findings, shape_of
-from serve_app.capacity.records import RecordError, read_run
-from serve_app.capacity.samples import read_samples
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.records import RecordError, read_run
+from serve_app.capacity.results.samples import read_samples
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.workload.scenario import SCENARIO, Inputs
 
 SUMMARY = "summary.json"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
+from serve_app.capacity.clients.asyncio_client import measure
 from serve_app.capacity.experiment.generators import Load
-from serve_app.capacity.records import REQUESTS, Record, Run, write_record, write_run
-from serve_app.capacity.reference_client import measure
+from serve_app.capacity.results.records import REQUESTS, Record, Run, write_record, write_run
 
 
 def main(options: str, folder: Path) -> None:

@@ -17,7 +17,6 @@ from serve_app.capacity.experiment.document import (
     percent,
     seconds,
 )
-from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.plots import (
     Picture,
     latency_picture,
@@ -27,7 +26,8 @@ from serve_app.capacity.experiment.plots import (
 from serve_app.capacity.experiment.recording import SUMMARY, Recording
 from serve_app.capacity.experiment.scaling import WINDOW_S, Response
 from serve_app.capacity.experiment.summary import Findings
-from serve_app.capacity.statistics import Spread
+from serve_app.capacity.results.statistics import Spread
+from serve_app.capacity.workload.scenario import Inputs
 
 _LONG_GAP_S = 5.0
 DEFINITIONS = """\

@@ -8,10 +8,10 @@ from pathlib import Path
 from time import monotonic
 
 from serve_app.capacity.experiment.generators import TOOLS, Generator, GeneratorError, Load
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.records import Record, Run, read_run
-from serve_app.capacity.samples import SAMPLES, Sample
-from serve_app.capacity.watch import Watch, WatchError
+from serve_app.capacity.experiment.watch import Watch, WatchError
+from serve_app.capacity.results.records import Record, Run, read_run
+from serve_app.capacity.results.samples import SAMPLES, Sample
+from serve_app.capacity.workload.scenario import Inputs
 
 _EVERY_S = 1.0
 _SHOW_EVERY_S = 0.5

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from serve_app.capacity.records import Record
-from serve_app.capacity.samples import Sample
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.statistics import asked
+from serve_app.capacity.results.records import Record
+from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.results.statistics import asked
 from serve_app.capacity.workload.shapes import Shape
 
 WINDOW_S = 10.0

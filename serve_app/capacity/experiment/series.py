@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.statistics import quantile
 
 # Bins as wide as can be read: not more than these over a run, nor emptier than that.
 _BINS = 120

@@ -6,13 +6,13 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.least import Fleet, Least, least
 from serve_app.capacity.experiment.scaling import Response, Rise, changes, flaps, responses, rises
-from serve_app.capacity.records import Outcome, Record, Run
-from serve_app.capacity.samples import Sample, replica_seconds
-from serve_app.capacity.slo import Finding, Slo, attainment, goodput
-from serve_app.capacity.statistics import Summary, summarise
+from serve_app.capacity.results.records import Outcome, Record, Run
+from serve_app.capacity.results.samples import Sample, replica_seconds
+from serve_app.capacity.results.slo import Finding, Slo, attainment, goodput
+from serve_app.capacity.results.statistics import Summary, summarise
+from serve_app.capacity.workload.scenario import Inputs
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from serve_app.capacity.policy import RayPolicy
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.intervals import Interval, interval
 from serve_app.capacity.simulate.policies import Demand, Policy, Static, oracle
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
-from serve_app.capacity.slo import Slo
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 

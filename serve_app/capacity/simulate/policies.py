@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 
 

@@ -10,8 +10,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.prompts import BLOCK_TOKENS
 from serve_app.capacity.workload.requests import Request
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from serve_app.capacity.policy import EMPTY, Window, merged
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Fleet
+from serve_app.capacity.simulate.policy import EMPTY, Window, merged
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.router import Router
 from serve_app.settings import Autoscaling

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.samples import Sample
+from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.slo import Bound, Finding, Slo, Verdict
 from serve_app.capacity.simulate.replica import Gaps, Job
-from serve_app.capacity.slo import Bound, Finding, Slo, Verdict
+from serve_app.capacity.sweep.model import ServiceModel
 
 
 class Result:

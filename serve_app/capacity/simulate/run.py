@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.policy import CONTROL_LOOP_S
-from serve_app.capacity.samples import Sample
+from serve_app.capacity.results.samples import Sample
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
 from serve_app.capacity.simulate.policies import Policy
+from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
 from serve_app.capacity.simulate.reports import Heard, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import Choice, LeastLoaded, PowerOf, Router
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.scenario import Scenario
 from serve_app.capacity.simulate.policies import Demand, demand
 from serve_app.capacity.simulate.run import Routing, Service
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
+from serve_app.capacity.sweep.model import ServiceModel
+from serve_app.capacity.workload.load import Scenario
 from serve_app.capacity.workload.requests import Request, window
+from serve_app.capacity.workload.scenario import Inputs
 from serve_app.capacity.workload.text import WorkloadError, number
 from serve_app.errors import ServiceError
 from serve_app.settings import Settings

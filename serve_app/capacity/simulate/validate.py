@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError
-from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
+from serve_app.capacity.workload.scenario import SCENARIO, Inputs, InputsError
 
 # Within this share of the live value, or within the live runs' own spread.
 ALLOWED = 0.15

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from serve_app.capacity.experiment import recording as made
-from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.recording import Recording
 from serve_app.capacity.experiment.run import Outcome as Seen
-from serve_app.capacity.records import Outcome, Record, Run
-from serve_app.capacity.samples import Sample
+from serve_app.capacity.results.records import Outcome, Record, Run
+from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.workload.scenario import Inputs
 
 BEGAN = 1000.0
 

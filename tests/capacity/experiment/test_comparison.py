@@ -14,8 +14,8 @@ from serve_app.capacity.experiment.comparison import Group
 from serve_app.capacity.experiment.panels import BLACK, BLUE, ORANGE
 from serve_app.capacity.experiment.plots import runs_figure
 from serve_app.capacity.experiment.recording import SUMMARY, read, read_all
-from serve_app.capacity.records import Outcome, RecordError, write_run
-from serve_app.capacity.samples import SAMPLES
+from serve_app.capacity.results.records import Outcome, RecordError, write_run
+from serve_app.capacity.results.samples import SAMPLES
 from tests.capacity.experiment import recorded
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.capacity.experiment.generators import TOOLS, GeneratorError, Load
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError, names
+from serve_app.capacity.workload.scenario import SCENARIO, Inputs, InputsError, names
 
 
 @pytest.mark.parametrize("name", names())

@@ -14,8 +14,8 @@ from serve_app.capacity.experiment.least import (
     meets,
     waits,
 )
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.slo import Slo
 
 SLO = Slo.parse("ttft_p99=1s")
 

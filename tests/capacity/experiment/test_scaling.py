@@ -9,9 +9,9 @@ from serve_app.capacity.experiment.scaling import (
     responses,
     rises,
 )
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.samples import Sample, replica_seconds
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.samples import Sample, replica_seconds
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.shapes import Shape
 
 SLO = Slo.parse("ttft_p90=1s")

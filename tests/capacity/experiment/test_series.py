@@ -3,7 +3,7 @@
 import math
 
 from serve_app.capacity.experiment.series import Bins, series
-from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.results.records import Outcome, Record
 
 
 def test_bins_are_wide_enough_to_be_read() -> None:

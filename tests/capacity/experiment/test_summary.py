@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from serve_app.capacity.experiment.summary import findings
-from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.results.records import Outcome, Record
 from tests.capacity.experiment import recorded
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import orjson
 import pytest
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.policy import RayPolicy
-from serve_app.capacity.records import Outcome, Record, Run, write_run
-from serve_app.capacity.samples import SAMPLES, Sample
+from serve_app.capacity.results.records import Outcome, Record, Run, write_run
+from serve_app.capacity.results.samples import SAMPLES, Sample
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.run import simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.validate import Figure, validate
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
+from serve_app.capacity.workload.scenario import Inputs
 from serve_app.capacity.workload.shapes import Shape
 
 BEGAN = 1_700_000_000.0

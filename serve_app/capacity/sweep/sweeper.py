@@ -1,0 +1,124 @@
+"""Finds one replica's limits: more and more users until throughput stops to grow, then arrivals.
+
+Users at once show the throughput that there is to have. Arrivals show what a caller sees of it:
+bounds on time to first token are judged there, with as many requests as they need.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.records import Record, Run, write_run
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.measured import Measured
+from serve_app.capacity.sweep.steps import Kind, Step, saturation, step_of
+from serve_app.capacity.workload.load import Scenario
+
+# Of the throughput that users at once have shown; a first guess at what arrivals may ask for.
+_FIRST_SHARE = 0.75
+# Between the last rate that met the SLO and the first that missed it, as a share of the same.
+_CLOSE = 0.1
+
+Generator = Callable[[Target, Scenario], Awaitable[tuple[Run, list[Record]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Seconds of one step, and where to stop. A step lasts as its bounds need, within these."""
+
+    warm_up_s: float = 5.0
+    least_s: float = 10.0
+    most_s: float = 120.0
+    most_users: int = 64
+    requests_per_user_step: int = 40
+
+    @property
+    def most_steps(self) -> int:
+        """Doublings of the users, and halvings of the distance to the highest rate."""
+        return self.most_users.bit_length() + 1 + math.ceil(math.log2(_FIRST_SHARE / _CLOSE))
+
+
+@dataclass
+class Sweeper:
+    """Sweeps one service, which must be pinned to one replica.
+
+    `show` is told of each step before it, `done` after it.
+    """
+
+    target: Target
+    load: dict[str, Any]
+    slo: Slo
+    folder: Path
+    effort: Effort = field(default_factory=Effort)
+    show: Callable[[str], object] = lambda _: None
+    generator: Generator = measure
+    done: Callable[[Step], object] = lambda _: None
+    places: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    async def run(self, slots: int | None) -> Measured:
+        await self._users()
+        await self._rates()
+        return Measured(slots, tuple(self.steps))
+
+    async def _users(self) -> None:
+        users = 1
+        while users <= self.effort.most_users and saturation(self.steps) is None:
+            await self._step(Kind.CONCURRENCY, users)
+            users *= 2
+
+    async def _rates(self) -> None:
+        """Halve the distance between a rate that is met and one that is not."""
+        most = max(step.completed_per_s for step in self.steps)
+        met, missed, share = 0.0, 1.0, _FIRST_SHARE
+        while missed - met > _CLOSE and most > 0:
+            step = await self._step(Kind.RATE, round(share * most, 3))
+            if self._misses(step):
+                missed = share
+            else:
+                met = share
+            share = (met + missed) / 2
+
+    def _misses(self, step: Step) -> bool:
+        """As far as was seen: which way to go must be said even of too few requests to judge."""
+        over = any(found.value > found.bound.limit for found in self.slo.judge(step.records))
+        return over or saturation([step]) is not None
+
+    async def _step(self, kind: Kind, level: float) -> Step:
+        effort, seconds = self.effort, self._seconds(kind, level)
+        self.show(f"{kind} {level:g} for {effort.warm_up_s + seconds:.0f} s")
+        run, records = await self.generator(self.target, self._scenario(kind, level, seconds))
+        place = f"{len(self.steps):02d}-{kind}-{level:g}"
+        write_run(self.folder / place, run, records)
+        self.places.append(place)
+        begin = run.began + effort.warm_up_s
+        step = step_of(kind, level, records, begin, begin + seconds, run.invalid)
+        self.steps.append(step)
+        self.done(step)
+        return step
+
+    def _scenario(self, kind: Kind, level: float, seconds: float) -> Scenario:
+        hold = self.effort.warm_up_s + seconds
+        how = {
+            "load": "closed" if kind is Kind.CONCURRENCY else "open",
+            "shape": f"constant:level={level:g},hold={hold:g}s",
+            "seed": len(self.steps),
+        }
+        return Scenario(**{**self.load, **how})
+
+    def _seconds(self, kind: Kind, level: float) -> float:
+        if kind is Kind.RATE:
+            # A tenth more: a Poisson process may give fewer than it is expected to.
+            wanted = 1.1 * max((bound.needed for bound in self.slo.bounds), default=0) / level
+        else:
+            wanted = self._user_seconds(level)
+        return min(self.effort.most_s, max(self.effort.least_s, wanted))
+
+    def _user_seconds(self, users: float) -> float:
+        """By the time that an answer took in the step before."""
+        before: Sequence[Step] = self.steps[-1:]
+        return sum(self.effort.requests_per_user_step * s.e2e_s / users for s in before)

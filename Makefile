@@ -57,7 +57,7 @@ $(VENV)/.load: $(STAMP)
 	touch $@
 
 load: $(VENV)/.load ## k6 against BASE_URL, 127.0.0.1:8000 unless told: ramp up, hold, ramp down
-	$(BIN)/python -m serve_app.capacity.clients.k6 run k6/load_test.js
+	$(BIN)/python -m serve_app.capacity k6 run k6/load_test.js
 
 locust: $(VENV)/.load ## Locust's web UI on http://127.0.0.1:8089, for BASE_URL
 	$(BIN)/locust -f locustfiles/chat.py --web-host 127.0.0.1

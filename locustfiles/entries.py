@@ -6,7 +6,7 @@ entries beside it, outside the totals: TTFT, gaps between tokens, E2E, tokens/s 
 
 from locust.env import Environment
 
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.slo import Slo
 
 
@@ -23,7 +23,7 @@ class Entries:
         self._slo = slo
 
     def log(self, record: Record) -> None:
-        if record.outcome is Outcome.CANCELLED:
+        if record.outcome is ClientOutcome.CANCELLED:
             return
         self._request(record)
         if record.ok:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
-from serve_app.capacity.workload.scenario import Inputs
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.engines import guard
 from serve_app.engines.process import free_port
 from serve_app.errors import ServiceError
@@ -43,7 +43,7 @@ class Service:
 
 @asynccontextmanager
 async def started(
-    inputs: Inputs, folder: Path, within_s: float = _START_S
+    scenario: Scenario, folder: Path, within_s: float = _START_S
 ) -> AsyncIterator[Service]:
     """A service of its own on free ports, from start to end; its log goes to `folder`.
 
@@ -53,8 +53,8 @@ async def started(
     log = folder / LOG
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            *_command(url, inputs.haproxy),
-            env=_environment(inputs, token),
+            *_command(url, scenario.haproxy),
+            env=_environment(scenario, token),
             stdout=file,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C ends the load first
@@ -82,15 +82,15 @@ def _command(url: str, haproxy: bool) -> list[str]:
     return [sys.executable, "-I", "-S", str(guard.__file__), str(_GRACE_S), "TERM", *served]
 
 
-def _environment(inputs: Inputs, token: str) -> dict[str, str]:
+def _environment(scenario: Scenario, token: str) -> dict[str, str]:
     """Ours, without settings that the report would not know of."""
     inherited = {name: v for name, v in os.environ.items() if not name.startswith(PREFIX)}
     ports = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
     return {
         **inherited,
         **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
-        **{PREFIX + name.upper(): _text(value) for name, value in inputs.service.items()},
-        **inputs.environment,
+        **{PREFIX + name.upper(): _text(value) for name, value in scenario.service.items()},
+        **scenario.environment,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
         "RAY_metrics_report_interval_ms": "1000",

@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 
 from serve_app.capacity.commands import capacity
 from serve_app.capacity.commands.tune import MOST_TRIALS
-from serve_app.capacity.results.records import Run, write_run
+from serve_app.capacity.results.request_records import Run, write_run
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.measured import Measured, Sweep
-from tests.capacity.test_plan import GOOD
+from tests.capacity.planning.test_plan import GOOD
 
 SCENARIO = """\
 service:

@@ -15,7 +15,7 @@ LAYERS = [
     ["deployments"],
     ["metrics", "request_log", "replica", "gateway", "ingress", "request_router"],
     ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
-    ["relay", "engines"],
+    ["relay", "engines", "simulator"],
     ["routing"],
     ["settings"],
     ["names", "errors", "gotext", "haproxy", "deadline"],
@@ -28,8 +28,8 @@ RAY = {
     "metrics.py",
     "request_log.py",  # its handlers
     "request_router.py",  # Serve's own extension point
-    "capacity/policy.py",  # Ray's own autoscaling policy, in virtual time
-    "capacity/watch.py",  # what a live Ray Serve is doing
+    "capacity/simulate/policy.py",  # Ray's own autoscaling policy, in virtual time
+    "capacity/experiment/watch.py",  # what a live Ray Serve is doing
 }
 
 

@@ -12,18 +12,18 @@ from typing import Self
 
 import aiohttp
 
-from serve_app.capacity.clients.attempt import Attempt, Clock, Question, broken_off
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.results.records import Outcome, Record, Run
+from serve_app.capacity.clients.client_request import ClientRequest, Clock, Prompt, broken_off
+from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
 from serve_app.capacity.results.validity import judged
-from serve_app.capacity.workload.load import AHEAD_S, Scenario, Visit, Visits
+from serve_app.capacity.workload.load import AHEAD_S, LoadSpec, Visit, Visits
 from serve_app.capacity.workload.shapes import Shape
 
 _POLL_S = 0.05
 
 
-class ReferenceClient:
-    """Asks `target`; every attempt ends as a record that `keep` is given."""
+class AsyncioClient:
+    """Asks `target`; every request ends as a record that `keep` is given."""
 
     def __init__(self, target: Target, keep: Callable[[Record], object]) -> None:
         self.target = target
@@ -44,43 +44,43 @@ class ReferenceClient:
     ) -> None:
         await self._session.close()
 
-    async def ask(self, question: Question, intended: float | None = None) -> Attempt:
+    async def ask(self, prompt: Prompt, intended: float | None = None) -> ClientRequest:
         """One request, to its end. `intended`: Unix seconds, by default now. Never raises."""
-        attempt = Attempt(self.target, question, intended or self.clock(), self.clock)
+        request = ClientRequest(self.target, prompt, intended or self.clock(), self.clock)
         try:
             async with asyncio.timeout(self.target.timeout_s):
-                await self._exchange(attempt)
+                await self._exchange(request)
         except TimeoutError:
-            attempt.fail(Outcome.TIMEOUT, f"no end within {self.target.timeout_s:g} s")
+            request.fail(ClientOutcome.TIMEOUT, f"no end within {self.target.timeout_s:g} s")
         except (aiohttp.ClientError, OSError) as exc:
-            attempt.fail(broken_off(attempt.status), f"{type(exc).__name__}: {exc}")
+            request.fail(broken_off(request.status), f"{type(exc).__name__}: {exc}")
         except asyncio.CancelledError:
-            attempt.fail(Outcome.CANCELLED)
+            request.fail(ClientOutcome.CANCELLED)
             raise
         finally:
-            self._keep(attempt.record())
-        return attempt
+            self._keep(request.record())
+        return request
 
-    async def _exchange(self, attempt: Attempt) -> None:
-        headers = self.target.headers(attempt.question.session)
-        body = attempt.send()
+    async def _exchange(self, request: ClientRequest) -> None:
+        headers = self.target.headers(request.prompt.session)
+        body = request.send()
         async with self._session.post(self.target.url, data=body, headers=headers) as response:
-            attempt.status = response.status
-            if attempt.streamed:
+            request.status = response.status
+            if request.streamed:
                 async for line in response.content:
-                    attempt.line(line)
+                    request.line(line)
             else:
-                attempt.body(await response.read())
-            attempt.end()
+                request.body(await response.read())
+            request.end()
 
     async def visit(self, visit: Visit, intended: float | None = None) -> None:
         """Every turn of a visit; those after the first are due a pause after the last answer."""
-        while question := visit.question():
+        while prompt := visit.next_prompt():
             await self.sleep_until(intended)
-            attempt = await self.ask(question, intended)
-            if not attempt.record().ok:
+            request = await self.ask(prompt, intended)
+            if not request.record().ok:
                 return visit.failed()
-            visit.answered(attempt.answer)
+            visit.answered(request.answer)
             intended = self.clock() + visit.pause()
 
     async def sleep_until(self, at: float | None) -> None:
@@ -88,27 +88,27 @@ class ReferenceClient:
             await asyncio.sleep(max(0.0, at - self.clock()))
 
 
-async def open_load(client: ReferenceClient, scenario: Scenario) -> None:
+async def open_load(client: AsyncioClient, spec: LoadSpec) -> None:
     """Send the scenario's arrivals at their times and wait for the last answer."""
-    lengths, began = scenario.lengths(), client.clock()
+    lengths, began = spec.lengths(), client.clock()
     async with asyncio.TaskGroup() as tasks:
-        for number, first in enumerate(scenario.arrivals()):
+        for number, first in enumerate(spec.arrivals()):
             due = began + first.at_s
             await client.sleep_until(due - AHEAD_S)
-            visit = Visit(scenario, first, lengths, str(number))
+            visit = Visit(spec, first, lengths, str(number))
             tasks.create_task(client.visit(visit, due))
 
 
-async def closed_load(client: ReferenceClient, scenario: Scenario) -> None:
+async def closed_load(client: AsyncioClient, spec: LoadSpec) -> None:
     """As many users as the scenario's level says; each asks, waits, pauses and asks again."""
-    shape, lengths, queue = scenario.level(), scenario.lengths(), scenario.queue()
+    shape, lengths, queue = spec.level(), spec.lengths(), spec.queue()
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(shape.peak)):
-            visits = Visits(scenario, lengths, f"user-{number}", queue)
+            visits = Visits(spec, lengths, f"user-{number}", queue)
             tasks.create_task(_user(client, visits, shape, number))
 
 
-async def _user(client: ReferenceClient, visits: Visits, shape: Shape, number: int) -> None:
+async def _user(client: AsyncioClient, visits: Visits, shape: Shape, number: int) -> None:
     began = client.clock()
     while (now := client.clock() - began) < shape.seconds:
         if round(shape.at(now)) <= number:
@@ -120,9 +120,9 @@ async def _user(client: ReferenceClient, visits: Visits, shape: Shape, number: i
 
 
 async def measure(
-    target: Target, scenario: Scenario, keep: Callable[[Record], object] = lambda _: None
+    target: Target, spec: LoadSpec, keep: Callable[[Record], object] = lambda _: None
 ) -> tuple[Run, list[Record]]:
-    """Drive a scenario to its end. `keep` sees each record as soon as it is there."""
+    """Drive a spec to its end. `keep` sees each record as soon as it is there."""
     records: list[Record] = []
 
     def note(record: Record) -> None:
@@ -131,16 +131,16 @@ async def measure(
 
     busy, clock = time.process_time(), Clock()
     began = clock()
-    async with ReferenceClient(target, note) as client:
-        await (open_load if scenario.is_open else closed_load)(client, scenario)
+    async with AsyncioClient(target, note) as client:
+        await (open_load if spec.is_open else closed_load)(client, spec)
     ended = clock()
     run = Run(
         tool="reference",
         base_url=target.base_url,
         began=began,
         ended=ended,
-        options=scenario.options(),
-        open_model=scenario.is_open,
+        options=spec.options(),
+        open_model=spec.is_open,
         cpu_share=(time.process_time() - busy) / (ended - began),
         timeout_s=target.timeout_s,
     )

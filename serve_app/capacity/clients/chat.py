@@ -60,7 +60,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Chunk:
     """What one line of a stream, or one whole body, says.
 
     `content`: it carries a token, be it text, thinking or a tool call. `whole`: it is the final
@@ -81,17 +81,17 @@ class Dialect:
 
     path: str
     limits: Callable[[int, bool], dict[str, Any]]
-    event: Callable[[Any], Heard]
-    body: Callable[[Any], Heard]
+    event: Callable[[Any], Chunk]
+    body: Callable[[Any], Chunk]
 
-    def hear(self, line: bytes) -> Heard:
+    def parse_line(self, line: bytes) -> Chunk:
         """One line of a stream, of SSE or NDJSON. What can't be read says nothing."""
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
-            return Heard(whole=True)
-        return _read(data, self.event) if data.startswith(b"{") else Heard()
+            return Chunk(whole=True)
+        return _read(data, self.event) if data.startswith(b"{") else Chunk()
 
-    def hear_body(self, body: bytes) -> Heard:
+    def parse_body(self, body: bytes) -> Chunk:
         return _read(body, self.body)
 
 
@@ -102,13 +102,13 @@ def dialect(name: str) -> Dialect:
     return DIALECTS[name]
 
 
-def _read(data: bytes, reader: Callable[[Any], Heard]) -> Heard:
+def _read(data: bytes, reader: Callable[[Any], Chunk]) -> Chunk:
     try:
         value = orjson.loads(data)
         error = value.get("error")
-        return Heard(error=_message(error)) if error else reader(value)
+        return Chunk(error=_message(error)) if error else reader(value)
     except (orjson.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError):
-        return Heard()
+        return Chunk()
 
 
 def _message(error: Any) -> str:
@@ -127,18 +127,18 @@ def _openai_limits(tokens: int, stream: bool) -> dict[str, Any]:
     return {"max_tokens": tokens, **usage}
 
 
-def _openai_event(event: Any) -> Heard:
+def _openai_event(event: Any) -> Chunk:
     return _openai(event, "delta", whole=False)
 
 
-def _openai_body(body: Any) -> Heard:
+def _openai_body(body: Any) -> Chunk:
     return _openai(body, "message", whole=bool(body["choices"][0].get("finish_reason")))
 
 
-def _openai(value: Any, place: str, whole: bool) -> Heard:
+def _openai(value: Any, place: str, whole: bool) -> Chunk:
     usage = value.get("usage") or {}
     message = value["choices"][0][place] if value["choices"] else {}
-    return Heard(
+    return Chunk(
         content=_says_something(message, "content", "reasoning", "reasoning_content", "tool_calls"),
         text=message.get("content") or "",
         whole=whole,
@@ -154,9 +154,9 @@ def _ollama_limits(tokens: int, stream: bool) -> dict[str, Any]:
     return {"options": {"num_predict": tokens}}
 
 
-def _ollama(event: Any) -> Heard:
+def _ollama(event: Any) -> Chunk:
     message = event.get("message") or {}
-    return Heard(
+    return Chunk(
         content=_says_something(message, "content", "thinking", "tool_calls"),
         text=message.get("content") or "",
         whole=event.get("done") is True,
@@ -172,32 +172,32 @@ def _anthropic_limits(tokens: int, stream: bool) -> dict[str, Any]:
     return {"max_tokens": tokens}
 
 
-def _anthropic_event(event: Any) -> Heard:
+def _anthropic_event(event: Any) -> Chunk:
     match event.get("type"):
         case "content_block_delta":
             delta = event["delta"]
             text = delta.get("text") or ""
             said = _says_something(delta, "text", "thinking", "partial_json")
-            return Heard(content=said, text=text)
+            return Chunk(content=said, text=text)
         case "message_delta":
             return _anthropic_usage(event.get("usage") or {})
         case "message_stop":
-            return Heard(whole=True)
-    return Heard()
+            return Chunk(whole=True)
+    return Chunk()
 
 
-def _anthropic_body(body: Any) -> Heard:
+def _anthropic_body(body: Any) -> Chunk:
     usage = _anthropic_usage(body.get("usage") or {})
     text = "".join(block.get("text", "") for block in body["content"])
     whole = bool(body.get("stop_reason"))
-    return Heard(bool(body["content"]), text, whole, usage.prompt_tokens, usage.output_tokens)
+    return Chunk(bool(body["content"]), text, whole, usage.prompt_tokens, usage.output_tokens)
 
 
-def _anthropic_usage(usage: Mapping[str, Any]) -> Heard:
+def _anthropic_usage(usage: Mapping[str, Any]) -> Chunk:
     prompt = usage.get("input_tokens")
     if prompt is not None:
         prompt += usage.get("cache_read_input_tokens") or 0
-    return Heard(prompt_tokens=prompt, output_tokens=usage.get("output_tokens"))
+    return Chunk(prompt_tokens=prompt, output_tokens=usage.get("output_tokens"))
 
 
 DIALECTS: Mapping[str, Dialect] = {

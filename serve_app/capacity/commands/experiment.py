@@ -6,18 +6,26 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
-import yaml
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 
+from serve_app.capacity.commands.common import (
+    CHANGES,
+    INTERRUPTED,
+    INVALID,
+    NO,
+    SCENARIO,
+    NamedValue,
+    as_json,
+    bar,
+    reports_errors,
+)
 from serve_app.capacity.experiment import comparison, run
 from serve_app.capacity.experiment.comparison import Group
 from serve_app.capacity.experiment.experiment import Attach, Experiment
@@ -26,17 +34,14 @@ from serve_app.capacity.experiment.recording import read_all
 from serve_app.capacity.experiment.report import headline
 from serve_app.capacity.experiment.run import Show
 from serve_app.capacity.experiment.summary import Findings
-from serve_app.capacity.workload.scenario import Inputs, names
-from serve_app.errors import ServiceError
-
-_LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
+from serve_app.capacity.workload.scenario import Scenario, names
 
 
 @click.command(
     epilog="Exits with 0 when nothing was lost, 1 when requests were lost or truncated, "
     "2 when it could not run, 3 when the load generator's figures are invalid, 130 after Ctrl-C."
 )
-@click.argument("scenario", default="one-to-six")
+@SCENARIO
 @click.option(
     "--tool",
     type=click.Choice(list(TOOLS)),
@@ -55,13 +60,7 @@ _LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
     show_default=True,
     help="Runs with the same arrivals and lengths.",
 )
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Change the scenario, e.g. service.autoscaling.max_replicas=3 or slo=ttft_p95=1s.",
-)
+@CHANGES
 @click.option("--url", help="Attach to a service that runs, instead of starting one.")
 @click.option(
     "--dashboard",
@@ -71,46 +70,41 @@ _LOST, _FAILED, _INVALID, _INTERRUPTED = 1, 2, 3, 130
 )
 @click.option("--application", default="default", show_default=True, help="In Ray Serve.")
 @click.option("--deployment", default="", help="To watch; default: the first pool.")
-@click.option("--json", "as_json", is_flag=True, help="The summary on stdout.")
+@click.option("--json", "json", is_flag=True, help="The summary on stdout.")
+@reports_errors
 def experiment(
-    scenario: str,
+    scenario_name: str,
     tool: str,
     out: Path | None,
     repeat: int,
-    changes: Sequence[str],
+    changes: Sequence[tuple[str, Any]],
     url: str | None,
     dashboard: str,
     application: str,
     deployment: str,
-    as_json: bool,
+    json: bool,
 ) -> None:
     """Drive a load, watch Ray Serve scale, and write a report.
 
     SCENARIO is the name of one that comes with the project, or a YAML file of the same form.
     Ctrl-C ends the load and writes the report of what was seen; once more gives up.
     """
-    try:
-        inputs = Inputs.read(scenario, dict(map(_change, changes)))
-        TOOLS[tool].command(Load(inputs.load, inputs.slo, ""), Path())  # before anything starts
-        work = Experiment(
-            inputs=inputs,
-            tool=tool,
-            folder=out
-            or Path("results") / f"{Path(scenario).stem}-{time.strftime('%Y%m%d-%H%M%S')}",
-            command=_command("experiment"),
-            repeat=repeat,
-            attach=Attach(url, dashboard, os.environ.get("RAY_AUTH_TOKEN", "")) if url else None,
-            application=application,
-            deployment=deployment,
-        )
-        found = _run(work)
-    except ServiceError as exc:
-        click.echo(f"Error: {exc}", err=True)
-        sys.exit(_FAILED)
-    except asyncio.CancelledError:
-        sys.exit(_INTERRUPTED)
-    _tell(work, found, as_json)
-    sys.exit(_code(found))
+    scenario = Scenario.read(scenario_name, dict(changes))
+    TOOLS[tool].command(Load(scenario.load, scenario.slo, ""), Path())  # before anything starts
+    work = Experiment(
+        scenario=scenario,
+        tool=tool,
+        folder=out or _new_folder(scenario_name),
+        command=_command("experiment"),
+        repeat=repeat,
+        attach=Attach(url, dashboard, os.environ.get("RAY_AUTH_TOKEN", "")) if url else None,
+        application=application,
+        deployment=deployment,
+    )
+    with _progress() as show:
+        results = asyncio.run(_stoppable(work, show))
+    _print(work, results, json)
+    sys.exit(_exit_code(results))
 
 
 experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
@@ -121,57 +115,35 @@ experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
     "2 when it could not run, 3 when a load generator's figures are invalid, 130 when a run was "
     "ended early."
 )
-@click.argument("runs", nargs=-1, required=True, metavar="NAME=FOLDER...")
+@click.argument("runs", nargs=-1, required=True, type=NamedValue(), metavar="NAME=FOLDER...")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
 @click.option("--title", default="The same load, other settings", show_default=True)
-@click.option(
-    "--json", "as_json", is_flag=True, help="The figures on stdout; durations in seconds."
-)
-def compare(runs: Sequence[str], out: Path, title: str, as_json: bool) -> None:
+@click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
+@reports_errors
+def compare(runs: Sequence[tuple[str, str]], out: Path, title: str, json: bool) -> None:
     """Put experiments side by side: other settings under the same load.
 
     Each FOLDER is one that `experiment` has written, of one run or, after --repeat, of several.
     """
-    try:
-        groups = [Group(name, read_all(Path(folder))) for name, folder in map(_pair, runs)]
-        comparison.write(out, title, groups, _command("compare"))
-    except ServiceError as exc:
-        click.echo(f"Error: {exc}", err=True)
-        sys.exit(_FAILED)
-    if as_json:
-        _write(comparison.figures(groups))
+    groups = [Group(name, read_all(Path(folder))) for name, folder in runs]
+    comparison.write(out, title, groups, _command("compare"))
+    if json:
+        as_json(comparison.figures(groups))
     else:
-        _judge(groups, out)
-    sys.exit(_code([run.findings for group in groups for run in group.runs]))
+        for before, after in pairwise(groups):
+            click.echo(comparison.verdict(before, after).replace("**", ""))
+        click.echo(f"Report: {out / 'report.html'}")
+    sys.exit(_exit_code([run.findings for group in groups for run in group.runs]))
 
 
-def _judge(groups: Sequence[Group], out: Path) -> None:
-    for before, after in pairwise(groups):
-        click.echo(comparison.verdict(before, after).replace("**", ""))
-    click.echo(f"Report: {out / 'report.html'}")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, value = _pair(text)
-    return name, yaml.safe_load(value)
+def _new_folder(scenario_name: str) -> Path:
+    return Path("results") / f"{Path(scenario_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _command(name: str) -> str:
-    """As it can be pasted."""
-    given = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
-    return shlex.join(["python", "-m", "serve_app.capacity", name, *given])
-
-
-def _run(work: Experiment) -> list[Findings]:
-    with _progress() as show:
-        return asyncio.run(_stoppable(work, show))
+    """Return this command line for the report, ready to paste."""
+    arguments = sys.argv[1:] if sys.argv[1:2] != [name] else sys.argv[2:]
+    return shlex.join(["python", "-m", "serve_app.capacity", name, *arguments])
 
 
 async def _stoppable(work: Experiment, show: Show) -> list[Findings]:
@@ -189,45 +161,41 @@ async def _stoppable(work: Experiment, show: Show) -> list[Findings]:
 
 
 @contextmanager
-def _progress() -> Any:
-    columns = (
-        *(TextColumn("{task.description:>16}"), BarColumn(), TimeElapsedColumn()),
-        TextColumn("{task.fields[seen]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("starting", total=None, seen="")
-        yield lambda now: _show(bars, task, now)
-
-
-def _show(bars: Progress, task: TaskID, now: run.Progress) -> None:
-    sample = now.sample
-    seen = ""
-    if sample:
-        seen = (
-            f"replicas {sample.running}/{sample.target}  requests {sample.ongoing:.0f}"
-            f"+{sample.queued:.0f}  answered {now.answered}"
+def _progress() -> Iterator[Show]:
+    with bar(TimeElapsedColumn(), TextColumn("{task.fields[state]}")) as progress_bar:
+        task = progress_bar.add_task("starting", total=None, state="")
+        yield lambda now: progress_bar.update(
+            task,
+            description=now.phase,
+            completed=now.done_s,
+            total=now.total_s,
+            state=_state(now),
         )
-    bars.update(task, description=now.phase, completed=now.done_s, total=now.total_s, seen=seen)
 
 
-def _tell(work: Experiment, found: Sequence[Findings], as_json: bool) -> None:
-    if as_json:
-        _write([each.as_json() for each in found])
-        return
-    for each in found:
-        click.echo(headline(each).replace("**", ""))
-        for reason in each.invalid:
+def _state(now: run.Progress) -> str:
+    sample = now.sample
+    if sample is None:
+        return ""
+    return (
+        f"replicas {sample.running}/{sample.target}  requests {sample.ongoing:.0f}"
+        f"+{sample.queued:.0f}  answered {now.answered}"
+    )
+
+
+def _print(work: Experiment, results: Sequence[Findings], json: bool) -> None:
+    if json:
+        return as_json([result.as_json() for result in results])
+    for result in results:
+        click.echo(headline(result).replace("**", ""))
+        for reason in result.invalid:
             click.echo(f"INVALID: {reason}")
     click.echo(f"Report: {work.folder / 'report.html'}")
 
 
-def _write(value: Any) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value))
-
-
-def _code(found: Sequence[Findings]) -> int:
-    if any(each.interrupted for each in found):
-        return _INTERRUPTED
-    if any(each.invalid for each in found):
-        return _INVALID
-    return _LOST if any(each.lost for each in found) else 0
+def _exit_code(results: Sequence[Findings]) -> int:
+    if any(result.interrupted for result in results):
+        return INTERRUPTED
+    if any(result.invalid for result in results):
+        return INVALID
+    return NO if any(result.lost for result in results) else 0

@@ -11,35 +11,31 @@ from typing import Any
 import click
 
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.commands import findings
+from serve_app.capacity.commands import sweep_report
 from serve_app.capacity.commands.common import (
+    CHANGES,
     NEW_FOLDER,
     NO,
     QUANTITY,
-    Change,
+    SCENARIO,
     progress,
-    told,
+    reports_errors,
 )
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.service_under_test import started
 from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
-from serve_app.capacity.sweep.sweeper import Effort, Sweeper
-from serve_app.capacity.workload.scenario import Inputs
+from serve_app.capacity.sweep.report import report
+from serve_app.capacity.sweep.sweeper import StepBudget, Sweeper
+from serve_app.capacity.workload.scenario import Scenario
 
 
 @click.command(
     epilog="Exits with 0 when saturation was seen and a rate that meets the SLO was found, 1 when "
     "not, 2 when it could not run."
 )
-@click.argument("scenario", default="one-to-six")
-@click.option(
-    "--set",
-    "changes",
-    type=Change(),
-    multiple=True,
-    help="Change the scenario, e.g. load.answer_tokens=64 or service.engine.kind=ollama.",
-)
+@SCENARIO
+@CHANGES
 @click.option("--url", help="Sweep this service, which must be one replica; default: start one.")
 @click.option("--api-key", envvar="API_KEY", default="", help="For --url. [env: API_KEY]")
 @click.option(
@@ -53,8 +49,11 @@ from serve_app.capacity.workload.scenario import Inputs
 @click.option(
     "--warm-up", type=QUANTITY, default="5s", show_default=True, help="Left out of a step."
 )
-@click.option("--least", type=QUANTITY, default="10s", show_default=True, help="Shortest step.")
 @click.option(
+    "--min-step", "--least", type=QUANTITY, default="10s", show_default=True, help="Shortest step."
+)
+@click.option(
+    "--max-step",
     "--most",
     type=QUANTITY,
     default="2m",
@@ -66,17 +65,17 @@ from serve_app.capacity.workload.scenario import Inputs
 )
 @click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True)
 @click.option("--json", "json", is_flag=True, help="The figures on stdout; seconds, per second.")
-@told
+@reports_errors
 def sweep(
-    scenario: str,
+    scenario_name: str,
     changes: Sequence[tuple[str, Any]],
     url: str | None,
     api_key: str,
     slots: str,
     slo: str | None,
     warm_up: float,
-    least: float,
-    most: float,
+    min_step: float,
+    max_step: float,
     users: int,
     out: Path,
     json: bool,
@@ -87,28 +86,30 @@ def sweep(
     Users at once double until throughput stops to grow; then arrivals approach, from both sides,
     the highest rate at which every bound is met.
     """
-    inputs = Inputs.read(scenario, dict(changes))
-    values = _numbers(slots) or [inputs.pool.engine.slots]
+    scenario = Scenario.read(scenario_name, dict(changes))
+    values = _numbers(slots) or [scenario.pool.engine.slots]
     if url and len(values) > 1:
         raise SweepError("a service that runs already has one number of slots: give one")
-    asked = _Asked(inputs, Slo.parse(slo or inputs.slo), out, Effort(warm_up, least, most, users))
+    budget = StepBudget(warm_up, min_step, max_step, users)
+    plan = _SweepPlan(scenario, Slo.parse(slo or scenario.slo), out, budget)
     # A step says its name as it begins; the bar knows how many there are at most.
-    with progress("sweeping", len(values) * asked.effort.most_steps) as done:
-        found = asyncio.run(_sweep(asked, values, url, api_key, done))
-    findings.tell(found, json)
-    sys.exit(0 if all(map(findings.conclusive(found.slo), found.measured)) else NO)
+    with progress("sweeping", len(values) * plan.budget.max_steps) as done:
+        found = asyncio.run(_sweep(plan, values, url, api_key, done))
+    reports = [report(measurement, found.slo) for measurement in found.measured]
+    sweep_report.show(reports, json)
+    sys.exit(0 if all(one.conclusive for one in reports) else NO)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    inputs: Inputs
+class _SweepPlan:
+    scenario: Scenario
     slo: Slo
     out: Path
-    effort: Effort
+    budget: StepBudget
 
 
 async def _sweep(
-    asked: _Asked,
+    plan: _SweepPlan,
     values: Sequence[int],
     url: str | None,
     api_key: str,
@@ -117,29 +118,31 @@ async def _sweep(
     found: list[Measured] = []
     places: list[list[str]] = []
     for slots in values:
-        folder = asked.out / f"slots-{slots}"
+        folder = plan.out / f"slots-{slots}"
         folder.mkdir(parents=True, exist_ok=True)
-        async with _service(asked.inputs, slots, folder, url) as address:
-            model = asked.inputs.pool.models[0]
+        async with _service(plan.scenario, slots, folder, url) as address:
+            model = plan.scenario.pool.models[0]
             target = Target(base_url=address, model=model, api_key=api_key)
-            sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, _say)
+            sweeper = Sweeper(target, plan.scenario.load, plan.slo, folder, plan.budget, _say)
             sweeper.done = lambda _: done()
             found.append(await sweeper.run(slots))
-        for _ in range(asked.effort.most_steps - len(sweeper.steps)):
+        for _ in range(plan.budget.max_steps - len(sweeper.steps)):
             done()  # it needed fewer
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
         # After each, so that what was found is there whatever comes next.
-        result = Sweep(tuple(found), asked.slo, asked.inputs.service, asked.inputs.load)
-        measured.write(asked.out, result, places)
+        result = Sweep(tuple(found), plan.slo, plan.scenario.service, plan.scenario.load)
+        measured.write(plan.out, result, places)
     return result
 
 
 @asynccontextmanager
-async def _service(inputs: Inputs, slots: int, folder: Path, url: str | None) -> AsyncIterator[str]:
+async def _service(
+    scenario: Scenario, slots: int, folder: Path, url: str | None
+) -> AsyncIterator[str]:
     if url:
         yield url
         return
-    pinned = inputs.model_copy(update={"service": _pinned(inputs.service, slots)})
+    pinned = scenario.model_copy(update={"service": _pinned(scenario.service, slots)})
     async with started(pinned, folder) as there:
         yield there.url
 

@@ -99,7 +99,7 @@ def _blocks(
         for run in group.runs:
             yield Paragraph(f"{group.name}: `{_beside(run.folder, folder)}/report.md`")
             yield from warnings(run.findings)
-    yield from appendix(groups[0].runs[0].inputs, command)
+    yield from appendix(groups[0].runs[0].scenario, command)
 
 
 def verdict(before: Group, after: Group) -> str:
@@ -128,8 +128,8 @@ def _cell(group: Group, value: Callable[[Findings], float], shown: Callable[[flo
 
 
 def changed(groups: Sequence[Group]) -> list[list[str]]:
-    """The inputs that are not the same for all groups, a row each."""
-    flat = [dict(_flat(group.runs[0].inputs.model_dump())) for group in groups]
+    """The scenario that are not the same for all groups, a row each."""
+    flat = [dict(_flat(group.runs[0].scenario.model_dump())) for group in groups]
     names = dict.fromkeys(name for each in flat for name in each if name != "title")
     rows = [[name, *(str(each.get(name, "default")) for each in flat)] for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]

@@ -1,4 +1,4 @@
-"""From inputs to a folder with a report: start or attach, run as often as asked, write."""
+"""From scenario to a folder with a report: start or attach, run as often as asked, write."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from serve_app.capacity.experiment.run import Runner, Show
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.experiment.watch import watching
 from serve_app.capacity.service_under_test import Service
-from serve_app.capacity.workload.scenario import Inputs
+from serve_app.capacity.workload.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Attach:
 class Experiment:
     """`attach` is None where a service is to be started, anew for each run."""
 
-    inputs: Inputs
+    scenario: Scenario
     tool: str
     folder: Path
     command: str
@@ -48,20 +48,20 @@ class Experiment:
             if stop.is_set():
                 break
         if self.repeat > 1:
-            comparison.write(self.folder, self.inputs.title, comparison.again(runs), self.command)
+            comparison.write(self.folder, self.scenario.title, comparison.again(runs), self.command)
         return [run.findings for run in runs]
 
     async def _once(self, folder: Path, stop: asyncio.Event, show: Show) -> Recording:
-        self.inputs.write(folder)
+        self.scenario.write(folder)
         async with self._service(folder) as there:
-            load = Load(self.inputs.load, self.inputs.slo, there.url)
-            runner = Runner(self.inputs, load, self.tool, folder, stop, show)
-            deployment = self.deployment or self.inputs.pool.name
+            load = Load(self.scenario.load, self.scenario.slo, there.url)
+            runner = Runner(self.scenario, load, self.tool, folder, stop, show)
+            deployment = self.deployment or self.scenario.pool.name
             async with watching(
                 there.dashboard, there.token, self.application, deployment
             ) as watch:
                 outcome = await runner.run(watch)
-        done = recording(folder, self.inputs, outcome)
+        done = recording(folder, self.scenario, outcome)
         report.write(done, self.command)
         return done
 
@@ -70,5 +70,5 @@ class Experiment:
         if self.attach:
             yield await service.attached(self.attach.url, self.attach.dashboard, self.attach.token)
             return
-        async with service.started(self.inputs, folder) as there:
+        async with service.started(self.scenario, folder) as there:
             yield there

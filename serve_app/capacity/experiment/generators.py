@@ -17,8 +17,8 @@ import orjson
 
 import serve_app
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.results.records import REQUESTS, RUN
-from serve_app.capacity.workload.load import Scenario
+from serve_app.capacity.results.request_records import REQUESTS, RUN
+from serve_app.capacity.workload.load import LoadSpec
 from serve_app.engines import guard
 from serve_app.errors import ServiceError
 
@@ -36,7 +36,7 @@ class GeneratorError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Options of a load test by name: those of `Scenario` and of `Target`, and the SLO.
+    """Options of a load test by name: those of `LoadSpec` and of `Target`, and the SLO.
 
     A key of the service is no option, for options are written down: it is in API_KEY.
     """
@@ -47,13 +47,13 @@ class Load:
 
     def __post_init__(self) -> None:
         """Raises GeneratorError, WorkloadError for options that make no sense."""
-        known = {each.name for kind in (Scenario, Target) for each in fields(kind)}
+        known = {each.name for kind in (LoadSpec, Target) for each in fields(kind)}
         if unknown := sorted(set(self.options) - known | set(self.options) & _ELSEWHERE):
             raise GeneratorError(f"the load has no option {', '.join(unknown)}")
-        self.scenario()
+        self.spec()
 
-    def scenario(self) -> Scenario:
-        return Scenario(**_of(Scenario, self.options))
+    def spec(self) -> LoadSpec:
+        return LoadSpec(**_of(LoadSpec, self.options))
 
     def target(self) -> Target:
         given = _of(Target, self.options)
@@ -79,7 +79,7 @@ class Tool:
     """`first_s`: when the first request is due, in seconds of the load; None if that is unknown."""
 
     command: Callable[[Load, Path], Command]
-    first_s: Callable[[Scenario], float | None]
+    first_s: Callable[[LoadSpec], float | None]
 
 
 def _locust(load: Load, folder: Path) -> Command:
@@ -96,9 +96,9 @@ def _k6(load: Load, folder: Path) -> Command:
 
     Raises GeneratorError for a load that it would make another of.
     """
-    scenario = load.scenario()
+    spec = load.spec()
     always = _K6_ALWAYS.items()
-    asked = [n for n, only in always if n in load.options and getattr(scenario, n) != only]
+    asked = [n for n, only in always if n in load.options and getattr(spec, n) != only]
     if asked:
         raise GeneratorError(
             f"k6 has no {', '.join(asked)}: its arrivals are open and even, its questions single "
@@ -108,13 +108,14 @@ def _k6(load: Load, folder: Path) -> Command:
     words = [
         sys.executable,
         "-m",
-        "serve_app.capacity.clients.k6",
+        "serve_app.capacity",
+        "k6",
         "run",
         "--records",
         str(folder),
         script,
     ]
-    given = {**load.options, "shape": scenario.level(), "slo": load.slo}
+    given = {**load.options, "shape": spec.level(), "slo": load.slo}
     env = {name.upper(): _word(value) for name, value in given.items()}
     return Command(words, {**env, "BASE_URL": load.base_url})
 
@@ -125,15 +126,15 @@ def _reference(load: Load, folder: Path) -> Command:
     return Command([sys.executable, "-m", module, orjson.dumps(asked).decode(), str(folder)], {})
 
 
-def _first_arrival(scenario: Scenario) -> float | None:
-    if not scenario.is_open:
+def _first_arrival(spec: LoadSpec) -> float | None:
+    if not spec.is_open:
         return None
-    return next((request.at_s for request in scenario.arrivals()), None)
+    return next((request.at_s for request in spec.arrivals()), None)
 
 
 TOOLS = {
     "locust": Tool(_locust, _first_arrival),
-    "k6": Tool(_k6, lambda scenario: scenario.level().when(1)),
+    "k6": Tool(_k6, lambda spec: spec.level().when(1)),
     "reference": Tool(_reference, _first_arrival),
 }
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from serve_app.capacity.experiment.series import Bins, Series, series
-from serve_app.capacity.results.records import Record
-from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.shapes import Shape
 
@@ -19,7 +19,7 @@ COLOURS = [RED, PURPLE, ORANGE, SKY, GREY, "#f0e442"]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RunData:
     """All that was seen of one run. Times on the axis count from `began`, when the load did."""
 
     records: Sequence[Record]
@@ -44,7 +44,7 @@ class Seen:
         return [sample.at - self.began for sample in self.samples]
 
 
-def load(axis: Axes, seen: Seen, found: Series) -> None:
+def load(axis: Axes, seen: RunData, found: Series) -> None:
     middles = moved(found.bins.middles, seen)
     if seen.shape:
         times = [at for at, _ in seen.shape.points]
@@ -56,7 +56,7 @@ def load(axis: Axes, seen: Seen, found: Series) -> None:
     legend(axis)
 
 
-def replicas(axis: Axes, seen: Seen) -> None:
+def replicas(axis: Axes, seen: RunData) -> None:
     clock, samples = seen.clock, seen.samples
     running = [float(s.running) for s in samples]
     starting = [running[i] + s.starting for i, s in enumerate(samples)]
@@ -74,7 +74,7 @@ def replicas(axis: Axes, seen: Seen) -> None:
     legend(axis)
 
 
-def ttft(axis: Axes, seen: Seen, found: Series) -> None:
+def ttft(axis: Axes, seen: RunData, found: Series) -> None:
     middles = moved(found.bins.middles, seen)
     axis.plot(middles, found.ttft["p50"], ".-", ms=3, color=BLUE, label="p50")
     axis.plot(middles, found.ttft["p99"], ".-", ms=3, color=RED, label="p99")
@@ -86,7 +86,7 @@ def ttft(axis: Axes, seen: Seen, found: Series) -> None:
     legend(axis)
 
 
-def errors(axis: Axes, seen: Seen, found: Series) -> None:
+def errors(axis: Axes, seen: RunData, found: Series) -> None:
     middles, width = moved(found.bins.middles, seen), found.bins.width
     below = [0] * found.bins.count
     for colour, (outcome, counts) in zip(COLOURS, sorted(found.failures.items()), strict=False):
@@ -100,7 +100,7 @@ def errors(axis: Axes, seen: Seen, found: Series) -> None:
     axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color=GREEN)
 
 
-def requests(axis: Axes, seen: Seen) -> None:
+def requests(axis: Axes, seen: RunData) -> None:
     clock = seen.clock
     held = [sample.ongoing for sample in seen.samples]
     waiting = [sample.ongoing + sample.queued for sample in seen.samples]
@@ -117,7 +117,7 @@ def requests(axis: Axes, seen: Seen) -> None:
     legend(axis)
 
 
-def per_replica(axis: Axes, seen: Seen) -> None:
+def per_replica(axis: Axes, seen: RunData) -> None:
     shares = [
         (s.ongoing + s.queued) / s.running if s.running else float("nan") for s in seen.samples
     ]
@@ -128,7 +128,7 @@ def per_replica(axis: Axes, seen: Seen) -> None:
     legend(axis)
 
 
-def cpu(axis: Axes, seen: Seen) -> None:
+def cpu(axis: Axes, seen: RunData) -> None:
     shares = [100 * s.cpu_share if s.cpu_share is not None else float("nan") for s in seen.samples]
     axis.step(seen.clock, shares, where="post", color=GREY, label="CPU of all nodes")
     axis.set(ylabel="CPU, %", ylim=(0, 100))
@@ -142,7 +142,7 @@ def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) 
         axis.step(ordered, shares, where="post", color=colour, label=label)
 
 
-def overlay(axes: Sequence[Axes], seen: Seen, colour: str, label: str) -> None:
+def overlay(axes: Sequence[Axes], seen: RunData, colour: str, label: str) -> None:
     """One of several runs: replicas that served above, the median TTFT below."""
     above, below = axes
     running = [sample.running for sample in seen.samples]
@@ -165,5 +165,5 @@ def legend(axis: Axes) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def moved(times: Sequence[float], seen: Seen) -> list[float]:
+def moved(times: Sequence[float], seen: RunData) -> list[float]:
     return [seen.offset + time for time in times]

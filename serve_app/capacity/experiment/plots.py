@@ -20,7 +20,7 @@ from serve_app.capacity.experiment.panels import (
     PURPLE,
     RED,
     SKY,
-    Seen,
+    RunData,
 )
 from serve_app.capacity.experiment.series import series
 
@@ -51,7 +51,7 @@ class Picture:
     png: bytes
 
 
-def main_picture(seen: Seen) -> Picture:
+def main_picture(seen: RunData) -> Picture:
     """Offered and completed load, replicas, TTFT and errors on one time axis."""
     found = series(seen.records, seen.bins)
     with rc_context(_STYLE):
@@ -68,7 +68,7 @@ def main_picture(seen: Seen) -> Picture:
         )
 
 
-def pressure_picture(seen: Seen) -> Picture:
+def pressure_picture(seen: RunData) -> Picture:
     """What the autoscaler sees: requests held and waiting, per replica; and CPU."""
     with rc_context(_STYLE):
         figure, axes = _panels(3, [1, 1, 0.8], 6.4)
@@ -81,7 +81,7 @@ def pressure_picture(seen: Seen) -> Picture:
         )
 
 
-def latency_picture(seen: Seen) -> Picture:
+def latency_picture(seen: RunData) -> Picture:
     """How times to first token and whole answers are distributed, against the SLO."""
     served = [record for record in seen.records if record.ok]
     with rc_context(_STYLE):
@@ -99,14 +99,14 @@ def latency_picture(seen: Seen) -> Picture:
         return _picture("latency", "Cumulative shares of TTFT and E2E.", figure)
 
 
-def runs_picture(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Picture:
+def runs_picture(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Picture:
     """Runs by group: replicas that served, and the median TTFT, each group in its colour."""
     with rc_context(_STYLE):
         figure = runs_figure(groups)
         return _picture("runs", "Running replicas and median TTFT of each run.", figure)
 
 
-def runs_figure(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Figure:
+def runs_figure(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Figure:
     figure, axes = _panels(2, [1, 1], 5)
     for colour, (name, runs) in zip(cycle(_RUN_COLOURS), groups, strict=False):
         for number, seen in enumerate(runs):
@@ -121,7 +121,7 @@ def _panels(count: int, heights: list[float], inches: float) -> tuple[Figure, li
     return figure, list(axes)
 
 
-def _finish(figure: Figure, axes: Sequence[Axes], seen: Seen) -> None:
+def _finish(figure: Figure, axes: Sequence[Axes], seen: RunData) -> None:
     axes[-1].set_xlabel("seconds from the beginning of the load")
     begin = seen.offset
     axes[0].set_xlim(begin, begin + seen.bins.width * seen.bins.count)

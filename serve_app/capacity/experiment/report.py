@@ -27,7 +27,7 @@ from serve_app.capacity.experiment.recording import SUMMARY, Recording
 from serve_app.capacity.experiment.scaling import WINDOW_S, Response
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.results.statistics import Spread
-from serve_app.capacity.workload.scenario import Inputs
+from serve_app.capacity.workload.scenario import Scenario
 
 _LONG_GAP_S = 5.0
 DEFINITIONS = """\
@@ -44,8 +44,8 @@ itself did not make."""
 def write(done: Recording, command: str) -> None:
     """The report of one run: summary, pictures, Markdown, HTML."""
     pictures = [main_picture(done.seen), pressure_picture(done.seen), latency_picture(done.seen)]
-    blocks = list(one(done.findings, done.inputs, command, pictures))
-    save(done.folder, done.inputs.title, blocks, pictures)
+    blocks = list(one(done.findings, done.scenario, command, pictures))
+    save(done.folder, done.scenario.title, blocks, pictures)
     save_json(done.folder, done.findings.as_json())
 
 
@@ -62,11 +62,11 @@ def save_json(folder: Path, value: object) -> None:
 
 
 def one(
-    found: Findings, inputs: Inputs, command: str, pictures: Sequence[Picture]
+    found: Findings, scenario: Scenario, command: str, pictures: Sequence[Picture]
 ) -> Iterator[Block]:
     """Of one run; `pictures` are the main one, the pressure, the latencies."""
     main, pressure, latency = pictures
-    yield Heading(inputs.title or "An autoscaling experiment", 1)
+    yield Heading(scenario.title or "An autoscaling experiment", 1)
     yield from warnings(found)
     yield Paragraph(headline(found))
     yield Figure(main, _MAIN)
@@ -78,10 +78,10 @@ def one(
     yield _latencies(found)
     yield Figure(latency, "Where a curve passes left of a cross, that bound of the SLO is met.")
     yield Heading("What it cost")
-    yield _cost(found, inputs)
+    yield _cost(found, scenario)
     yield Heading("What the autoscaler saw")
     yield Figure(pressure, "Requests at replicas include those that wait there for a slot.")
-    yield from appendix(inputs, command)
+    yield from appendix(scenario, command)
 
 
 _MAIN = (
@@ -91,7 +91,7 @@ _MAIN = (
 )
 
 
-def appendix(inputs: Inputs, command: str) -> Iterator[Block]:
+def appendix(scenario: Scenario, command: str) -> Iterator[Block]:
     yield Heading("How it was made")
     yield Code(command)
     yield Paragraph(
@@ -99,7 +99,7 @@ def appendix(inputs: Inputs, command: str) -> Iterator[Block]:
         "(the load generator's own account, one line a request), `samples.jsonl` (Ray Serve, one "
         "line a second), `summary.json` (the figures above)."
     )
-    yield Code(orjson.dumps(inputs.model_dump(), option=orjson.OPT_INDENT_2).decode(), "json")
+    yield Code(orjson.dumps(scenario.model_dump(), option=orjson.OPT_INDENT_2).decode(), "json")
     yield Paragraph(DEFINITIONS)
 
 
@@ -187,16 +187,16 @@ def _spread(name: str, spread: Spread, quantiles: Sequence[str]) -> list[str]:
     return [name, f"{spread.mean:.3f}", *(f"{spread.quantiles[q]:.3f}" for q in quantiles)]
 
 
-def _cost(found: Findings, inputs: Inputs) -> Table:
+def _cost(found: Findings, scenario: Scenario) -> Table:
     used, least = found.replica_seconds, found.least
-    price = inputs.price_per_replica_hour / 3600
+    price = scenario.price_per_replica_hour / 3600
     rows: list[tuple[str, float | None]] = [
         ("used", used),
         ("least that would have met the SLO, with foresight", least.least),
         ("work alone, every slot always busy", least.work),
     ]
     return Table(
-        ["", "replica-seconds", "of those used", f"cost at {inputs.price_per_replica_hour:g}/h"],
+        ["", "replica-seconds", "of those used", f"cost at {scenario.price_per_replica_hour:g}/h"],
         [_priced(name, value, used, price) for name, value in rows],
     )
 

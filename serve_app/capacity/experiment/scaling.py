@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from serve_app.capacity.results.records import Record
-from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.results.statistics import asked
 from serve_app.capacity.workload.shapes import Shape

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.statistics import quantile
 
 # Bins as wide as can be read: not more than these over a run, nor emptier than that.
@@ -12,7 +12,7 @@ _BINS = 120
 _REQUESTS = 2
 _WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
-_SERVED = (Outcome.OK, Outcome.CANCELLED)
+_SERVED = (ClientOutcome.OK, ClientOutcome.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.errors import ServiceError
 
 _APPLICATIONS = "/api/serve/applications/"

@@ -9,18 +9,18 @@ from typing import Any
 
 import yaml
 
-from serve_app.capacity.planning.choices import (
-    Choice,
-    Wanted,
-    rate_of,
-    replica_choices,
-    request_choices,
-    slot_choices,
-    time_choices,
+from serve_app.capacity.planning.recommendations import (
+    Demand,
+    Recommendation,
+    replica_recommendations,
+    request_recommendations,
+    slot_recommendations,
+    time_recommendations,
 )
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
-from serve_app.capacity.sweep.steps import Kind, unjudged
+from serve_app.capacity.sweep.report import SweepReport, report
+from serve_app.capacity.sweep.steps import Kind
 from serve_app.errors import ServiceError
 
 
@@ -36,14 +36,14 @@ class Refused(ServiceError):
 class Plan:
     application: str
     deployment: str
-    choices: tuple[Choice, ...]
+    recommendations: tuple[Recommendation, ...]
 
     def config(self) -> dict[str, Any]:
         """A Serve config: to be deployed, or merged by the names of application and deployment."""
         args: dict[str, Any] = {}
         deployment: dict[str, Any] = {"name": self.deployment}
-        for choice in self.choices:
-            _set(args if choice.place == "args" else deployment, choice.name, choice.value)
+        for setting in self.recommendations:
+            _set(args if setting.place == "args" else deployment, setting.name, setting.value)
         application = {
             "name": self.application,
             "route_prefix": "/",
@@ -53,68 +53,67 @@ class Plan:
 
     def yaml(self) -> str:
         """The config with each value's reason as comments at its head."""
-        reasons = "".join(f"# {c.name}: {c.value:g}. {c.because}\n" for c in self.choices)
+        reasons = "".join(f"# {c.name}: {c.value:g}. {c.because}\n" for c in self.recommendations)
         return reasons + yaml.safe_dump(self.config(), sort_keys=False)
 
 
-def plan(measured: Sequence[Measured], slo: Slo, wanted: Wanted) -> Plan:
-    """The settings for a peak under an SLO, of the number of slots that serves most.
+def plan(measured: Sequence[Measured], slo: Slo, demand: Demand) -> Plan:
+    """Recommend settings for a peak under an SLO, for the number of slots that serves most.
 
     Raises Refused.
     """
-    usable = [each for each in measured if not list(refusals(each, slo))]
+    reports = [report(measurement, slo) for measurement in measured]
+    usable = [candidate for candidate in reports if not list(refusals(candidate))]
     if not usable:
-        reasons = [reason for each in measured for reason in refusals(each, slo)]
+        reasons = [reason for candidate in reports for reason in refusals(candidate)]
         raise Refused(list(dict.fromkeys(reasons)) or ["there is no measurement"])
-    best = max(usable, key=lambda each: rate_of(each, slo))
-    found = best.largest(slo)
-    assert found is not None
-    slots = best.slots or _slots(best)
-    choices = [
-        *slot_choices(best, usable, slots, slo),
-        *request_choices(best, found, slots, slo, wanted),
-        *replica_choices(found, wanted),
-        *time_choices(found, wanted),
+    best = max(usable, key=lambda candidate: candidate.rate)
+    assert best.largest is not None
+    slots = best.measured.slots or _slots_at_knee(best)
+    recommendations = [
+        *slot_recommendations(best, usable, slots),
+        *request_recommendations(best, best.largest, slots, demand),
+        *replica_recommendations(best.largest, demand),
+        *time_recommendations(best.largest, demand),
     ]
-    return Plan(wanted.application, wanted.deployment, tuple(choices))
+    return Plan(demand.application, demand.deployment, tuple(recommendations))
 
 
-def refusals(measured: Measured, slo: Slo) -> Iterator[str]:
-    """Why this measurement can't be planned from, a sentence each; nothing if it can."""
+def refusals(report: SweepReport) -> Iterator[str]:
+    """Yield the reasons why no plan can be made from this measurement."""
+    measured = report.measured
     name = f"{measured.slots} slots: " if measured.slots else ""
     for reason in measured.invalid:
         yield f"{name}a run is invalid: {reason}"
     if not any(step.kind is Kind.RATE for step in measured.steps):
         yield f"{name}no step of arrivals: users at once hide the queue that callers see"
         return
-    if measured.saturation() is None:
+    if report.saturation is None:
         yield f"{name}no saturation reached: how much more one replica can do is not known"
-    if measured.largest(slo) is None:
-        yield from (f"{name}{reason}" for reason in _nothing_met(measured, slo))
+    if report.largest is None:
+        yield from (f"{name}{reason}" for reason in _nothing_met(report))
 
 
-def _nothing_met(measured: Measured, slo: Slo) -> Iterator[str]:
-    few = unjudged([s for s in measured.steps if s.kind is Kind.RATE], slo)
-    for finding in few:
+def _nothing_met(report: SweepReport) -> Iterator[str]:
+    for result in report.unjudged:
         yield (
-            f"too few samples for {finding.bound}: a step had {finding.count} of the "
-            f"{finding.bound.needed} requests that it needs"
+            f"too few samples for {result.bound}: a step had {result.count} of the "
+            f"{result.bound.needed} requests that it needs"
         )
-    if not few:
-        least = min(s.level for s in measured.steps if s.kind is Kind.RATE)
-        yield f"{slo} was missed even at the lowest rate, {least:.3g} requests/s"
+    if not report.unjudged:
+        lowest = min(s.level for s in report.measured.steps if s.kind is Kind.RATE)
+        yield f"{report.slo} was missed even at the lowest rate, {lowest:.3g} requests/s"
 
 
-def _slots(measured: Measured) -> int:
-    """Where nobody has said how many there are: at the knee of the throughput."""
-    at_knee = measured.knee()
-    if at_knee is None:
-        raise Refused(["the number of slots is not known, and there are no steps of users to see"])
-    return round(at_knee.level)
+def _slots_at_knee(report: SweepReport) -> int:
+    """Estimate an unknown number of slots by the knee of the throughput. Raises Refused."""
+    if report.knee is None:
+        raise Refused(["the number of slots is not known, and no steps of users show it"])
+    return round(report.knee.level)
 
 
 def _set(value: dict[str, Any], dotted: str, item: float | int) -> None:
     *path, name = dotted.split(".")
-    for each in path:
-        value = value.setdefault(each, {})
+    for part in path:
+        value = value.setdefault(part, {})
     value[name] = item

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from serve_app.capacity.results.records import Run, read_run
+from serve_app.capacity.results.request_records import Run, read_run
 from serve_app.capacity.results.slo import Slo, attainment, goodput
 from serve_app.capacity.results.statistics import QUANTILES, Spread, Summary, summarise
 

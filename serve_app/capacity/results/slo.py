@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from serve_app.capacity.results.records import Record
+from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.statistics import asked, error_rate, quantile
 from serve_app.errors import ServiceError
 
@@ -55,7 +55,7 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BoundResult:
     """What a step's records say of one bound."""
 
     bound: Bound
@@ -73,7 +73,7 @@ class Slo:
         """Raises SloError, naming the part that can't be read."""
         return cls(tuple(_bound(part.strip()) for part in text.split(",") if part.strip()))
 
-    def judge(self, records: Sequence[Record]) -> list[Finding]:
+    def judge(self, records: Sequence[Record]) -> list[BoundResult]:
         """Each bound against the pooled records."""
         return [_finding(bound, records) for bound in self.bounds]
 
@@ -106,15 +106,15 @@ def _bound(part: str) -> Bound:
     return Bound(found["name"], limit, float(found["percentile"]) / 100)
 
 
-def _finding(bound: Bound, records: Sequence[Record]) -> Finding:
+def _finding(bound: Bound, records: Sequence[Record]) -> BoundResult:
     if bound.quantity == "error_rate":
         value, count = error_rate(records), len(asked(records))
     else:
         served = [record for record in records if record.ok]
         value, count = quantile(_values(bound.quantity, served), bound.quantile), len(served)
     if count < bound.needed or math.isnan(value):
-        return Finding(bound, value, count, Verdict.TOO_FEW)
-    return Finding(bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED)
+        return BoundResult(bound, value, count, Verdict.TOO_FEW)
+    return BoundResult(bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED)
 
 
 def _values(quantity: str, records: Sequence[Record]) -> list[float]:

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 # Not the server's doing: they count neither as served nor as failed.
-_NOT_ASKED = (Outcome.CANCELLED,)
+_NOT_ASKED = (ClientOutcome.CANCELLED,)
 
 
 def quantile(values: Sequence[float], q: float) -> float:

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from serve_app.capacity.results.records import Record, Run
+from serve_app.capacity.results.request_records import Record, Run
 from serve_app.capacity.results.statistics import quantile
 
 

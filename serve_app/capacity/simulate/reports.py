@@ -37,7 +37,7 @@ class Reporter(Protocol):
         """A request waits and there is no replica."""
 
 
-class Heard:
+class LoadReport:
     """The controller's side: the series that have been pushed to it."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class RouterReports:
         events: Events,
         scaling: Autoscaling,
         rng: random.Random,
-        heard: Heard,
+        heard: LoadReport,
         fleet: Fleet,
         router: Router,
     ) -> None:
@@ -138,7 +138,7 @@ class ReplicaReports:
     """Each replica pushes and then notes, in a rhythm that begins with its process."""
 
     def __init__(
-        self, events: Events, scaling: Autoscaling, rng: random.Random, heard: Heard
+        self, events: Events, scaling: Autoscaling, rng: random.Random, heard: LoadReport
     ) -> None:
         self._events = events
         self._heard = heard

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.capacity.results.samples import Sample
-from serve_app.capacity.results.slo import Bound, Finding, Slo, Verdict
+from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.results.slo import Bound, BoundResult, Slo, Verdict
 from serve_app.capacity.simulate.replica import Gaps, Job
 from serve_app.capacity.sweep.model import ServiceModel
 
@@ -67,7 +67,7 @@ class Result:
         values = self.values(quantity)
         return float(np.nanquantile(values, q)) if values.size else math.nan
 
-    def judge(self, slo: Slo) -> list[Finding]:
+    def judge(self, slo: Slo) -> list[BoundResult]:
         return [self._finding(bound) for bound in slo.bounds]
 
     def meets(self, slo: Slo) -> bool:
@@ -103,14 +103,16 @@ class Result:
             **times,
         }
 
-    def _finding(self, bound: Bound) -> Finding:
+    def _finding(self, bound: Bound) -> BoundResult:
         if bound.quantity == "error_rate":
             value, count = self.error_rate, self.requests
         else:
             value, count = self.quantile(bound.quantity, bound.quantile), len(self._ttft)
         if count < bound.needed or math.isnan(value):
-            return Finding(bound, value, count, Verdict.TOO_FEW)
-        return Finding(bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED)
+            return BoundResult(bound, value, count, Verdict.TOO_FEW)
+        return BoundResult(
+            bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED
+        )
 
     def _within(self, bound: Bound) -> Any:
         if bound.quantity == "error_rate":

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serve_app.capacity.results.samples import Sample
+from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
 from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
-from serve_app.capacity.simulate.reports import Heard, ReplicaReports, Reporter, RouterReports
+from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import Choice, LeastLoaded, PowerOf, Router
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
@@ -82,7 +82,7 @@ class _Simulation:
         self._events = Events()
         self._gaps = Gaps(service.slots)
         self._result = Result(service.model, self._gaps)
-        self._heard = Heard()
+        self._heard = LoadReport()
         self._open = self._arrived = self._completed = 0
         self._router = self._new_router()
         self._fleet = Fleet(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.results.records import Record
+from serve_app.capacity.results.request_records import Record
 from serve_app.errors import ServiceError
 
 

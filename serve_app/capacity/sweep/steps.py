@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from serve_app.capacity.results.records import Record
-from serve_app.capacity.results.slo import Finding, Slo, Verdict
+from serve_app.capacity.results.request_records import Record
+from serve_app.capacity.results.slo import BoundResult, Slo, Verdict
 from serve_app.capacity.results.statistics import between, quantile
 
 # Growth of the throughput below which more load is only more waiting.
@@ -97,8 +97,10 @@ def step_of(
     return Step(kind, level, begin, end, between(records, begin, end), records, invalid)
 
 
-def cut(records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = ()) -> list[Step]:
-    """Any run as steps of arrival rate, one each `window_s`; a shorter rest is left out."""
+def split_into_steps(
+    records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = ()
+) -> list[Step]:
+    """Split a run into steps of arrival rate of `window_s` seconds; drop a shorter rest."""
     if not records:
         return []
     begin = min(record.intended for record in records)
@@ -167,9 +169,9 @@ def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
     return found
 
 
-def unjudged(steps: Sequence[Step], slo: Slo) -> list[Finding]:
+def unjudged(steps: Sequence[Step], slo: Slo) -> list[BoundResult]:
     """Bounds that some step had too few requests for, the first such finding of each."""
-    found: dict[str, Finding] = {}
+    found: dict[str, BoundResult] = {}
     for step in steps:
         for finding in slo.judge(step.records):
             if finding.verdict is Verdict.TOO_FEW:

@@ -12,34 +12,34 @@ from typing import Any
 
 from serve_app.capacity.clients.asyncio_client import measure
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.results.records import Record, Run, write_run
+from serve_app.capacity.results.request_records import Record, Run, write_run
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.steps import Kind, Step, saturation, step_of
-from serve_app.capacity.workload.load import Scenario
+from serve_app.capacity.workload.load import LoadSpec
 
 # Of the throughput that users at once have shown; a first guess at what arrivals may ask for.
 _FIRST_SHARE = 0.75
 # Between the last rate that met the SLO and the first that missed it, as a share of the same.
 _CLOSE = 0.1
 
-Generator = Callable[[Target, Scenario], Awaitable[tuple[Run, list[Record]]]]
+Generator = Callable[[Target, LoadSpec], Awaitable[tuple[Run, list[Record]]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class StepBudget:
     """Seconds of one step, and where to stop. A step lasts as its bounds need, within these."""
 
     warm_up_s: float = 5.0
-    least_s: float = 10.0
-    most_s: float = 120.0
-    most_users: int = 64
+    min_s: float = 10.0
+    max_s: float = 120.0
+    max_users: int = 64
     requests_per_user_step: int = 40
 
     @property
-    def most_steps(self) -> int:
+    def max_steps(self) -> int:
         """Doublings of the users, and halvings of the distance to the highest rate."""
-        return self.most_users.bit_length() + 1 + math.ceil(math.log2(_FIRST_SHARE / _CLOSE))
+        return self.max_users.bit_length() + 1 + math.ceil(math.log2(_FIRST_SHARE / _CLOSE))
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Sweeper:
     load: dict[str, Any]
     slo: Slo
     folder: Path
-    effort: Effort = field(default_factory=Effort)
+    budget: StepBudget = field(default_factory=StepBudget)
     show: Callable[[str], object] = lambda _: None
     generator: Generator = measure
     done: Callable[[Step], object] = lambda _: None
@@ -67,7 +67,7 @@ class Sweeper:
 
     async def _users(self) -> None:
         users = 1
-        while users <= self.effort.most_users and saturation(self.steps) is None:
+        while users <= self.budget.max_users and saturation(self.steps) is None:
             await self._step(Kind.CONCURRENCY, users)
             users *= 2
 
@@ -84,31 +84,31 @@ class Sweeper:
             share = (met + missed) / 2
 
     def _misses(self, step: Step) -> bool:
-        """As far as was seen: which way to go must be said even of too few requests to judge."""
+        """Use the observed values even of too few requests: the search needs a direction."""
         over = any(found.value > found.bound.limit for found in self.slo.judge(step.records))
         return over or saturation([step]) is not None
 
     async def _step(self, kind: Kind, level: float) -> Step:
-        effort, seconds = self.effort, self._seconds(kind, level)
-        self.show(f"{kind} {level:g} for {effort.warm_up_s + seconds:.0f} s")
-        run, records = await self.generator(self.target, self._scenario(kind, level, seconds))
+        budget, seconds = self.budget, self._seconds(kind, level)
+        self.show(f"{kind} {level:g} for {budget.warm_up_s + seconds:.0f} s")
+        run, records = await self.generator(self.target, self._spec(kind, level, seconds))
         place = f"{len(self.steps):02d}-{kind}-{level:g}"
         write_run(self.folder / place, run, records)
         self.places.append(place)
-        begin = run.began + effort.warm_up_s
+        begin = run.began + budget.warm_up_s
         step = step_of(kind, level, records, begin, begin + seconds, run.invalid)
         self.steps.append(step)
         self.done(step)
         return step
 
-    def _scenario(self, kind: Kind, level: float, seconds: float) -> Scenario:
-        hold = self.effort.warm_up_s + seconds
+    def _spec(self, kind: Kind, level: float, seconds: float) -> LoadSpec:
+        hold = self.budget.warm_up_s + seconds
         how = {
             "load": "closed" if kind is Kind.CONCURRENCY else "open",
             "shape": f"constant:level={level:g},hold={hold:g}s",
             "seed": len(self.steps),
         }
-        return Scenario(**{**self.load, **how})
+        return LoadSpec(**{**self.load, **how})
 
     def _seconds(self, kind: Kind, level: float) -> float:
         if kind is Kind.RATE:
@@ -116,9 +116,9 @@ class Sweeper:
             wanted = 1.1 * max((bound.needed for bound in self.slo.bounds), default=0) / level
         else:
             wanted = self._user_seconds(level)
-        return min(self.effort.most_s, max(self.effort.least_s, wanted))
+        return min(self.budget.max_s, max(self.budget.min_s, wanted))
 
     def _user_seconds(self, users: float) -> float:
         """By the time that an answer took in the step before."""
         before: Sequence[Step] = self.steps[-1:]
-        return sum(self.effort.requests_per_user_step * s.e2e_s / users for s in before)
+        return sum(self.budget.requests_per_user_step * s.e2e_s / users for s in before)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.clients.attempt import Question
+from serve_app.capacity.clients.client_request import Prompt
 from serve_app.capacity.workload import lengths
 from serve_app.capacity.workload.lengths import Empirical, Independent, Lengths
 from serve_app.capacity.workload.prompts import Conversation, prompt, text
@@ -17,7 +17,7 @@ from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
 
 REPLAY = "trace"
-# A question is made this long before it is due, so that making it delays nothing.
+# A prompt is made this long before it is due, so that making it delays nothing.
 AHEAD_S = 0.1
 
 
@@ -26,7 +26,7 @@ def _option(default: Any, description: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class LoadSpec:
     """What a generator does. Equal scenarios ask equal questions, at equal times if it is open."""
 
     load: str = _option(
@@ -43,7 +43,7 @@ class Scenario:
         1.0, "coefficient of variation of the gaps between arrivals: 0 even, 1 Poisson, 3 bursts"
     )
     prompt_tokens: str = _option(
-        "lognormal:median=60,p95=240,max=1000", "tokens of a question: " + lengths.HELP
+        "lognormal:median=60,p95=240,max=1000", "tokens of a prompt: " + lengths.HELP
     )
     answer_tokens: str = _option("lognormal:median=40,p95=120,max=400", "tokens of an answer")
     trace: str = _option(
@@ -58,7 +58,7 @@ class Scenario:
     max_prompt_tokens: int = _option(100_000, "longest prompt; the trace's are cut to it")
     max_answer_tokens: int = _option(100_000, "longest answer; the trace's are cut to it")
     turns: int = _option(1, "questions of a conversation, each with the history before it")
-    think_s: float = _option(0.0, "mean seconds between an answer and the next question")
+    think_s: float = _option(0.0, "mean seconds between an answer and the next prompt")
     seed: int = _option(0, "other seeds give other arrivals, lengths and texts")
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Scenario:
         return Independent(*map(lengths.parse, texts))
 
     def arrivals(self) -> Iterable[Request]:
-        """Of an open model: the first question of each conversation. Iterate as often as needed."""
+        """Of an open model: the first prompt of each conversation. Iterate as often as needed."""
         if self.shape == REPLAY:
             return self._recorded()
         return Synthetic(self.level(), self.lengths(), self.seed, self.burstiness)
@@ -121,41 +121,41 @@ class Scenario:
 
 
 def descriptions() -> dict[str, tuple[Any, str]]:
-    """The options of a scenario: name to default and help, for command lines."""
-    return {each.name: (each.default, each.metadata["help"]) for each in fields(Scenario)}
+    """The options of a spec: name to default and help, for command lines."""
+    return {each.name: (each.default, each.metadata["help"]) for each in fields(LoadSpec)}
 
 
 class Visit:
-    """One user's stay: a conversation that resends its history, or a single question.
+    """One user's stay: a conversation that resends its history, or a single prompt.
 
-    while question := visit.question():
+    while prompt := visit.next_prompt():
         …ask it…
         visit.answered(text)        # or visit.failed(): the visit is over
         …pause for visit.pause()…
     """
 
-    def __init__(self, scenario: Scenario, first: Request, lengths: Lengths, name: str) -> None:
-        self._scenario = scenario
+    def __init__(self, spec: LoadSpec, first: Request, lengths: Lengths, name: str) -> None:
+        self._spec = spec
         self._first = first
         self._lengths = lengths
-        self._own = f"{scenario.seed} {name}"
+        self._own = f"{spec.seed} {name}"
         self._rng = random.Random(f"visit {self._own}")
         self._talk = Conversation(self._own)
-        self._left = scenario.turns
-        self._name = first.session or (name if scenario.turns > 1 else "")
+        self._left = spec.turns
+        self._name = first.session or (name if spec.turns > 1 else "")
 
-    def question(self) -> Question | None:
+    def next_prompt(self) -> Prompt | None:
         """The next one; None when all turns are done."""
         if not self._left:
             return None
         self._left -= 1
-        if self._scenario.turns == 1:
+        if self._spec.turns == 1:
             return self._single()
         turn = self._talk.turn
         asked, answer = self._tokens(turn)
         messages = self._talk.ask(asked)
         tokens = sum(len(message["content"].split()) for message in messages)
-        return Question(messages, tokens, answer, self._name, turn)
+        return Prompt(messages, tokens, answer, self._name, turn)
 
     def answered(self, text: str) -> None:
         self._talk.answered(text)
@@ -164,17 +164,17 @@ class Visit:
         self._left = 0
 
     def pause(self) -> float:
-        """Seconds until the next question, exponentially distributed."""
-        mean = self._scenario.think_s
+        """Seconds until the next prompt, exponentially distributed."""
+        mean = self._spec.think_s
         return self._rng.expovariate(1 / mean) if mean else 0.0
 
-    def _single(self) -> Question:
+    def _single(self) -> Prompt:
         first = self._first
         # Only blocks tie a prompt to others; without them each is a text of its own.
         said = prompt(first) if first.blocks else text(first.prompt_tokens, self._own)
         messages = [{"role": "user", "content": said}]
         tokens = (first.prompt_tokens, first.output_tokens)
-        return Question(messages, *tokens, self._name, first.turn)
+        return Prompt(messages, *tokens, self._name, first.turn)
 
     def _tokens(self, turn: int) -> tuple[int, int]:
         if turn == 0:
@@ -184,26 +184,26 @@ class Visit:
 
 class Visits:
     """What one user of a closed load does, visit after visit. `name` tells users apart; where there
-    is a `queue` (see Scenario), all users of a process take from the same one."""
+    is a `queue` (see LoadSpec), all users of a process take from the same one."""
 
     def __init__(
         self,
-        scenario: Scenario,
+        spec: LoadSpec,
         lengths: Lengths,
         name: str,
         queue: Iterator[Request] | None = None,
     ) -> None:
-        self._scenario = scenario
+        self._spec = spec
         self._lengths = lengths
         self._queue = queue
-        self._rng = random.Random(f"{scenario.seed} {name}")
+        self._rng = random.Random(f"{spec.seed} {name}")
         self._name = name
         self._count = 0
 
     def next(self) -> Visit:
         self._count += 1
         name = f"{self._name}-{self._count}"
-        return Visit(self._scenario, self._first(), self._lengths, name)
+        return Visit(self._spec, self._first(), self._lengths, name)
 
     def _first(self) -> Request:
         if self._queue:

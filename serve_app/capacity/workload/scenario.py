@@ -24,11 +24,11 @@ _RAY_FLAGS = {
 }
 
 
-class InputsError(ServiceError):
+class ScenarioError(ServiceError):
     """A scenario that can't be read, or that makes no sense."""
 
 
-class Inputs(BaseModel):
+class Scenario(BaseModel):
     """`service` are the settings of the service, as in the `args` of a Serve config file; `load`
     the options of the load test, by name. Both are kept as they were written."""
 
@@ -67,7 +67,7 @@ class Inputs(BaseModel):
 
     @classmethod
     def read(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
-        """A scenario of ours by name, or a YAML or JSON file. Raises InputsError.
+        """A scenario of ours by name, or a YAML or JSON file. Raises ScenarioError.
 
         `changes` are by dotted name, e.g. `service.autoscaling.max_replicas` or `slo`.
         """
@@ -77,7 +77,7 @@ class Inputs(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
-            raise InputsError(f"{name}: {_first(exc)}") from exc
+            raise ScenarioError(f"{name}: {_first(exc)}") from exc
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,9 +99,9 @@ def _text(name: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as exc:
-        raise InputsError(f"{name} can't be read; there are {', '.join(names())}: {exc}") from exc
+        raise ScenarioError(f"{name} can't be read; there are {', '.join(names())}: {exc}") from exc
     if not isinstance(value, dict):
-        raise InputsError(f"{name} holds no scenario")
+        raise ScenarioError(f"{name} holds no scenario")
     return value
 
 

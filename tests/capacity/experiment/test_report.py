@@ -70,7 +70,7 @@ def test_what_must_not_be_trusted_says_so_first(folder: Path) -> None:
     reason = "the generator was late"
     found = recorded.recording(folder, True, (reason,)).findings
     pictures = [Picture(name, "", b"", b"") for name in ("scaling", "pressure", "latency")]
-    text = markdown(list(report.one(found, recorded.INPUTS, "", pictures)))
+    text = markdown(list(report.one(found, recorded.SCENARIO, "", pictures)))
     assert "**Interrupted**" in text
     assert text.index(reason) < text.index("requests by")
 

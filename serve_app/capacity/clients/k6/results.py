@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from serve_app.capacity.clients.k6.schedule import Matched, head_start, match, schedule
-from serve_app.capacity.results.records import (
+from serve_app.capacity.results.request_records import (
     REQUESTS,
-    Outcome,
+    ClientOutcome,
     Record,
     RecordError,
     Run,
@@ -80,5 +80,5 @@ def _never_sent(zero: float, matched: Matched, dropped: int, seconds: float) -> 
     if len(missing) > dropped and missing[-1] > seconds - 0.01:
         missing = missing[:-1]  # due at the very end, where rounding decides
     for number, at in enumerate(missing):
-        outcome = Outcome.DROPPED if number < dropped else Outcome.CANCELLED
+        outcome = ClientOutcome.DROPPED if number < dropped else ClientOutcome.CANCELLED
         yield Record(zero + at, outcome)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from serve_app.capacity.results.records import Outcome, Record, Run
+from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
 from serve_app.capacity.results.validity import busiest, judged, reasons
 
 
@@ -13,7 +13,7 @@ def run(**facts: object) -> Run:
 def sent(count: int, late: float = 0.0, seconds: float = 100.0) -> list[Record]:
     """So many requests in 10 s, each answered `seconds` after it was sent."""
     starts = [10 * i / count for i in range(count)]
-    return [Record(at, Outcome.OK, at + late, ended=at + late + seconds) for at in starts]
+    return [Record(at, ClientOutcome.OK, at + late, ended=at + late + seconds) for at in starts]
 
 
 def found(run: Run, records: Sequence[Record]) -> str:
@@ -49,7 +49,7 @@ def test_arrivals_dropped_because_the_server_is_slow_are_the_result() -> None:
 
 def test_a_run_that_sent_nothing_is_invalid() -> None:
     """Rather than perfect."""
-    assert "no request was sent" in found(run(), [Record(1.0, Outcome.DROPPED)])
+    assert "no request was sent" in found(run(), [Record(1.0, ClientOutcome.DROPPED)])
 
 
 def test_a_run_keeps_the_reasons_that_it_knows() -> None:
@@ -61,5 +61,5 @@ def test_a_run_keeps_the_reasons_that_it_knows() -> None:
 
 def test_the_busiest_window_is_found() -> None:
     """Wherever it lies; its end belongs to the next."""
-    assert busiest([Record(at, Outcome.OK) for at in (0, 5, 5.5, 6, 7)], 2.0) == 3
+    assert busiest([Record(at, ClientOutcome.OK) for at in (0, 5, 5.5, 6, 7)], 2.0) == 3
     assert busiest([], 2.0) == 0

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.results.records import Record
+from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.results.statistics import quantile
 
@@ -41,14 +41,16 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Least:
+class HindsightCost:
     """Replica-seconds; `least` is None when no schedule that was tried meets the SLO."""
 
     work: float
     least: float | None
 
 
-def least(records: Sequence[Record], slo: Slo, fleet: Fleet, begin: float, end: float) -> Least:
+def least(
+    records: Sequence[Record], slo: Slo, fleet: Fleet, begin: float, end: float
+) -> HindsightCost:
     """For serving `records` between `begin` and `end` (Unix seconds)."""
     jobs = list(_jobs(records, begin))
     work = sum(job.service_s for job in jobs) / fleet.slots
@@ -59,7 +61,7 @@ def least(records: Sequence[Record], slo: Slo, fleet: Fleet, begin: float, end: 
         if meets(slo, jobs, waits(jobs, fleet.slots, plan))
     )
     cheapest = min((cost(plan, fleet) for plan in good), default=None)
-    return Least(max(work, fleet.floor * (end - begin)), cheapest)
+    return HindsightCost(max(work, fleet.floor * (end - begin)), cheapest)
 
 
 def _jobs(records: Sequence[Record], begin: float) -> Iterator[Job]:

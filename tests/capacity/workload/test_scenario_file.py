@@ -5,23 +5,23 @@ from pathlib import Path
 import pytest
 
 from serve_app.capacity.experiment.generators import TOOLS, GeneratorError, Load
-from serve_app.capacity.workload.scenario import SCENARIO, Inputs, InputsError, names
+from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError, names
 
 
 @pytest.mark.parametrize("name", names())
 def test_scenarios_of_the_project_can_run(name: str) -> None:
     """Settings of the service and options of the load are all known, the SLO can be read."""
-    inputs = Inputs.read(name)
-    Load(inputs.load, inputs.slo, "http://127.0.0.1:1").scenario()
-    assert inputs.title and inputs.pool.autoscaling.max_replicas >= 1
+    scenario = Scenario.read(name)
+    Load(scenario.load, scenario.slo, "http://127.0.0.1:1").spec()
+    assert scenario.title and scenario.pool.autoscaling.max_replicas >= 1
 
 
 def test_changes_are_by_dotted_name() -> None:
     """Of whatever is in the scenario, and of what is not yet."""
     changes = {"service.autoscaling.max_replicas": 3, "load.seed": 7, "settle_s": 1}
-    inputs = Inputs.read("one-to-six", changes)
-    assert inputs.pool.autoscaling.max_replicas == 3
-    assert (inputs.load["seed"], inputs.settle_s) == (7, 1)
+    scenario = Scenario.read("one-to-six", changes)
+    assert scenario.pool.autoscaling.max_replicas == 3
+    assert (scenario.load["seed"], scenario.settle_s) == (7, 1)
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_changes_are_by_dotted_name() -> None:
 )
 def test_what_makes_no_sense_is_refused_by_name(change: dict[str, object], word: str) -> None:
     """Before anything is started."""
-    with pytest.raises(InputsError, match=word):
-        Inputs.read("one-to-six", change)
+    with pytest.raises(ScenarioError, match=word):
+        Scenario.read("one-to-six", change)
 
 
 def test_a_number_can_stand_where_text_is_meant() -> None:
     """As YAML reads `answer_tokens: 20`."""
     load = Load({"answer_tokens": 20, "seed": 3}, "ttft_p99=1s", "http://127.0.0.1:1")
-    assert (load.scenario().answer_tokens, load.scenario().seed) == ("20", 3)
+    assert (load.spec().answer_tokens, load.spec().seed) == ("20", 3)
 
 
 def test_a_key_is_no_option() -> None:
@@ -77,12 +77,12 @@ def test_k6_takes_what_it_does_anyway() -> None:
 
 def test_an_unknown_scenario_lists_those_that_there_are() -> None:
     """By name."""
-    with pytest.raises(InputsError, match="one-to-six"):
-        Inputs.read("one-to-seven")
+    with pytest.raises(ScenarioError, match="one-to-six"):
+        Scenario.read("one-to-seven")
 
 
 def test_inputs_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     """A folder tells how it was made."""
-    inputs = Inputs.read("one-to-six")
-    inputs.write(tmp_path)
-    assert Inputs.read(str(tmp_path / SCENARIO)) == inputs
+    scenario = Scenario.read("one-to-six")
+    scenario.write(tmp_path)
+    assert Scenario.read(str(tmp_path / SCENARIO)) == scenario

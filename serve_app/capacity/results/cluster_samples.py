@@ -8,7 +8,7 @@ from typing import Self
 
 import orjson
 
-from serve_app.capacity.results.records import RecordError
+from serve_app.capacity.results.request_records import RecordError
 
 SAMPLES = "samples.jsonl"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.sweep.model import FitError, ServiceModel, fit, streams
 
 MODEL = ServiceModel(2000.0, 50.0, 0.2, 0.03)
@@ -25,7 +25,7 @@ def step(users: int, model: ServiceModel = MODEL, seed: int = 0) -> Iterator[Rec
             yield Record(
                 intended=asked,
                 started=asked,
-                outcome=Outcome.OK,
+                outcome=ClientOutcome.OK,
                 first=first,
                 ended=first + 40 * token,
                 prompt_tokens=prompt,
@@ -65,13 +65,13 @@ def test_one_level_alone_knows_no_slowdown() -> None:
 def test_nothing_is_fitted_to_answers_of_one_token() -> None:
     """They have no time between tokens."""
     with pytest.raises(FitError):
-        fit([[Record(0.0, Outcome.OK, 0.0, 1.0, 1.0, output_tokens=1)]])
+        fit([[Record(0.0, ClientOutcome.OK, 0.0, 1.0, 1.0, output_tokens=1)]])
 
 
 def test_streams_are_weighted_by_who_sees_them() -> None:
     """Two answers at once for a second, then one alone for a second."""
     pair = [
-        Record(0.0, Outcome.OK, 0.0, first=0.0, ended=1.0, output_tokens=9),
-        Record(0.0, Outcome.OK, 0.0, first=0.0, ended=2.0, output_tokens=9),
+        Record(0.0, ClientOutcome.OK, 0.0, first=0.0, ended=1.0, output_tokens=9),
+        Record(0.0, ClientOutcome.OK, 0.0, first=0.0, ended=2.0, output_tokens=9),
     ]
     assert streams(pair) == pytest.approx((2 * 2 + 1) / 3)

@@ -2,15 +2,15 @@
 
 import pytest
 
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.steps import (
     Kind,
     Step,
-    cut,
     knee,
     largest,
     saturation,
+    split_into_steps,
     step_of,
     unjudged,
 )
@@ -21,7 +21,9 @@ SLO = Slo.parse("ttft_p50=1s,error_rate=50%")
 def answers(rate: float, seconds: float, wait: float = 0.1, length: float = 0.4) -> list[Record]:
     """Even arrivals; each answer of 10 tokens begins after `wait`."""
     times = [i / rate for i in range(int(rate * seconds))]
-    return [Record(t, Outcome.OK, t, t + wait, t + wait + length, output_tokens=10) for t in times]
+    return [
+        Record(t, ClientOutcome.OK, t, t + wait, t + wait + length, output_tokens=10) for t in times
+    ]
 
 
 def rate(level: float, wait: float = 0.1, seconds: float = 100) -> Step:
@@ -87,6 +89,6 @@ def test_a_bound_with_too_few_requests_is_not_met() -> None:
 def test_any_run_is_cut_into_steps_of_its_arrival_rate() -> None:
     """The rest that is too short is left out."""
     later = [Record(r.intended + 10, r.outcome, output_tokens=1) for r in answers(6, 10)]
-    steps = cut(answers(2, 10) + later, 5.0)
+    steps = split_into_steps(answers(2, 10) + later, 5.0)
     assert [step.level for step in steps] == pytest.approx([2, 2, 6])
-    assert cut([], 5.0) == []
+    assert split_into_steps([], 5.0) == []

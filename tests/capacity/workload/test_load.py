@@ -1,4 +1,4 @@
-"""What a scenario asks, and that it asks the same again."""
+"""What a spec asks, and that it asks the same again."""
 
 from pathlib import Path
 from random import Random
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.capacity.workload.load import REPLAY, Scenario, Visit, Visits
+from serve_app.capacity.workload.load import REPLAY, LoadSpec, Visit, Visits
 from serve_app.capacity.workload.text import WorkloadError
 
 
@@ -18,76 +18,76 @@ def trace(tmp_path: Path) -> str:
     return str(path)
 
 
-def texts(scenario: Scenario) -> list[str]:
-    lengths = scenario.lengths()
-    visits = (Visit(scenario, r, lengths, str(i)) for i, r in enumerate(scenario.arrivals()))
-    questions = (visit.question() for visit in visits)
-    return [question.messages[0]["content"] for question in questions if question]
+def texts(spec: LoadSpec) -> list[str]:
+    lengths = spec.lengths()
+    visits = (Visit(spec, r, lengths, str(i)) for i, r in enumerate(spec.arrivals()))
+    questions = (visit.next_prompt() for visit in visits)
+    return [prompt.messages[0]["content"] for prompt in questions if prompt]
 
 
 def test_equal_scenarios_ask_equal_questions() -> None:
     """And another seed others; no two questions are alike."""
-    once, again = texts(Scenario()), texts(Scenario())
+    once, again = texts(LoadSpec()), texts(LoadSpec())
     assert once == again
     assert len(set(once)) == len(once) > 10
-    assert texts(Scenario(seed=1)) != once
+    assert texts(LoadSpec(seed=1)) != once
 
 
 def test_a_number_can_stand_where_tokens_are_meant() -> None:
     """As YAML reads `answer_tokens: 20`, and `--set` with it."""
     options: dict[str, Any] = {"answer_tokens": 20, "prompt_tokens": 30}
-    assert Scenario(**options).lengths().draw(Random(0)) == (30, 20)
+    assert LoadSpec(**options).lengths().draw(Random(0)) == (30, 20)
 
 
 def test_a_replay_has_the_traces_times_and_lengths(trace: str) -> None:
     """Cut to what a small context can hold."""
-    scenario = Scenario(shape=REPLAY, trace=trace, max_prompt_tokens=500, trace_speed=2)
-    arrivals = list(scenario.arrivals())
+    spec = LoadSpec(shape=REPLAY, trace=trace, max_prompt_tokens=500, trace_speed=2)
+    arrivals = list(spec.arrivals())
     assert [(r.at_s, r.prompt_tokens, r.output_tokens) for r in arrivals] == [
         (0, 100, 10),
         (1, 500, 20),
     ]
-    assert scenario.seconds == 1
-    assert [len(text.split()) for text in texts(scenario)] == [100, 500]
+    assert spec.seconds == 1
+    assert [len(text.split()) for text in texts(spec)] == [100, 500]
 
 
 def test_a_part_of_a_trace_is_replayed(trace: str) -> None:
     """Its beginning becomes second 0."""
-    part = Scenario(shape=REPLAY, trace=trace, trace_from_s=1.5, trace_for_s=1)
+    part = LoadSpec(shape=REPLAY, trace=trace, trace_from_s=1.5, trace_for_s=1)
     assert [(r.at_s, r.prompt_tokens) for r in part.arrivals()] == [(0.5, 900)]
 
 
 def test_lengths_from_a_trace_follow_any_shape(trace: str) -> None:
     """Prompt and answer stay together."""
-    scenario = Scenario(shape="constant:level=10,hold=2s", trace=trace)
-    pairs = {(r.prompt_tokens, r.output_tokens) for r in scenario.arrivals()}
+    spec = LoadSpec(shape="constant:level=10,hold=2s", trace=trace)
+    pairs = {(r.prompt_tokens, r.output_tokens) for r in spec.arrivals()}
     assert pairs == {(100, 10), (900, 20)}
 
 
 def test_users_of_a_closed_load_ask_a_trace_in_order(trace: str) -> None:
     """One after the other takes the next, whoever is free, and it begins again at its end."""
-    scenario = Scenario(load="closed", shape="constant:level=2,hold=1s", trace=trace)
-    queue = scenario.queue()
-    ada, bob = (Visits(scenario, scenario.lengths(), name, queue) for name in ("ada", "bob"))
-    asked = [visits.next().question() for visits in (ada, bob, ada)]
-    assert [question and question.prompt_tokens for question in asked] == [100, 900, 100]
+    spec = LoadSpec(load="closed", shape="constant:level=2,hold=1s", trace=trace)
+    queue = spec.queue()
+    ada, bob = (Visits(spec, spec.lengths(), name, queue) for name in ("ada", "bob"))
+    asked = [visits.next().next_prompt() for visits in (ada, bob, ada)]
+    assert [prompt and prompt.prompt_tokens for prompt in asked] == [100, 900, 100]
 
 
 def test_a_visit_ends_when_an_answer_fails() -> None:
     """Nobody goes on with a conversation that broke off."""
-    scenario = Scenario(load="closed", turns=3)
-    visit = Visits(scenario, scenario.lengths(), "ada").next()
-    assert visit.question()
+    spec = LoadSpec(load="closed", turns=3)
+    visit = Visits(spec, spec.lengths(), "ada").next()
+    assert visit.next_prompt()
     visit.failed()
-    assert visit.question() is None
+    assert visit.next_prompt() is None
 
 
 def test_users_say_different_things() -> None:
     """Or a prefix cache would make the server look fast."""
-    scenario = Scenario(load="closed")
-    lengths = scenario.lengths()
-    first, second = (Visits(scenario, lengths, name).next() for name in ("ada", "bob"))
-    assert first.question() != second.question()
+    spec = LoadSpec(load="closed")
+    lengths = spec.lengths()
+    first, second = (Visits(spec, lengths, name).next() for name in ("ada", "bob"))
+    assert first.next_prompt() != second.next_prompt()
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_users_say_different_things() -> None:
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     """Before the first request."""
     with pytest.raises(WorkloadError):
-        Scenario(**wrong)  # type: ignore[arg-type]
+        LoadSpec(**wrong)  # type: ignore[arg-type]

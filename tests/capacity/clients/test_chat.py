@@ -1,14 +1,14 @@
-"""What each dialect's lines say, and what becomes of an attempt."""
+"""What each dialect's lines say, and what becomes of an request."""
 
 import json
 
 import pytest
 
-from serve_app.capacity.clients.attempt import Attempt, Question, broken_off, outcome_of
 from serve_app.capacity.clients.chat import DIALECTS, Target, UnknownDialect, dialect
-from serve_app.capacity.results.records import Outcome
+from serve_app.capacity.clients.client_request import ClientRequest, Prompt, broken_off, outcome_of
+from serve_app.capacity.results.request_records import ClientOutcome
 
-QUESTION = Question([{"role": "user", "content": "hi"}], 1, 8)
+QUESTION = Prompt([{"role": "user", "content": "hi"}], 1, 8)
 
 STREAMS = {
     "openai": [
@@ -55,8 +55,8 @@ class Ticking:
         return self.now
 
 
-def attempt(name: str, stream: bool = True) -> Attempt:
-    made = Attempt(Target(dialect=name, stream=stream), QUESTION, 0.5, Ticking())  # type: ignore[arg-type]
+def attempt(name: str, stream: bool = True) -> ClientRequest:
+    made = ClientRequest(Target(dialect=name, stream=stream), QUESTION, 0.5, Ticking())  # type: ignore[arg-type]
     made.send()
     made.status = 200
     return made
@@ -70,7 +70,7 @@ def test_a_stream_is_timed_by_its_tokens(name: str) -> None:
         asked.line(line)
     asked.end()
     record = asked.record()
-    assert (record.outcome, asked.answer) == (Outcome.OK, "Hello")
+    assert (record.outcome, asked.answer) == (ClientOutcome.OK, "Hello")
     assert (record.started, record.first, record.gaps, record.ended) == (1, 2, (1,), 4)
     assert (record.ttft, record.prompt_tokens, record.output_tokens) == (1.5, 3, 2)
 
@@ -82,7 +82,7 @@ def test_a_stream_without_its_marker_is_truncated(name: str) -> None:
     for line in STREAMS[name][:-1]:
         asked.line(line)
     asked.end()
-    assert asked.record().outcome is Outcome.TRUNCATED
+    assert asked.record().outcome is ClientOutcome.TRUNCATED
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -93,7 +93,7 @@ def test_a_whole_body_says_the_same(name: str) -> None:
     asked.body(WHOLE[name])
     asked.end()
     record = asked.record()
-    assert (record.outcome, asked.answer, record.first) == (Outcome.OK, "Hello", None)
+    assert (record.outcome, asked.answer, record.first) == (ClientOutcome.OK, "Hello", None)
     assert (record.prompt_tokens, record.output_tokens) == (3, 2)
 
 
@@ -104,21 +104,21 @@ def test_an_error_in_a_stream_is_kept() -> None:
         asked.line(line)
     asked.end()
     record = asked.record()
-    assert (record.outcome, record.error) == (Outcome.TRUNCATED, "lost")
+    assert (record.outcome, record.error) == (ClientOutcome.TRUNCATED, "lost")
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "tool_calls"])
 def test_thinking_and_calls_are_tokens(field: str) -> None:
     """A model that thinks first has given its first token when it begins to think."""
     line = b"data: " + json.dumps({"choices": [{"delta": {"content": "", field: "x"}}]}).encode()
-    assert dialect("openai").hear(line).content
+    assert dialect("openai").parse_line(line).content
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 @pytest.mark.parametrize("line", [b"data: {", b"{}", b"null", b"\n", b"[]", b'data: {"choices":1}'])
 def test_what_cannot_be_read_says_nothing(name: str, line: bytes) -> None:
     """A broken line is no token and no end."""
-    assert dialect(name).hear(line) == dialect(name).hear(b"")
+    assert dialect(name).parse_line(line) == dialect(name).parse_line(b"")
 
 
 def test_what_is_sent_has_the_key_and_the_session() -> None:
@@ -140,20 +140,22 @@ def test_an_unknown_dialect_is_refused() -> None:
 @pytest.mark.parametrize(
     ("status", "whole", "outcome"),
     [
-        (200, True, Outcome.OK),
-        (200, False, Outcome.TRUNCATED),
-        (503, False, Outcome.REJECTED),
-        (429, False, Outcome.REJECTED),
-        (502, False, Outcome.ERROR),
-        (404, False, Outcome.ERROR),
+        (200, True, ClientOutcome.OK),
+        (200, False, ClientOutcome.TRUNCATED),
+        (503, False, ClientOutcome.REJECTED),
+        (429, False, ClientOutcome.REJECTED),
+        (502, False, ClientOutcome.ERROR),
+        (404, False, ClientOutcome.ERROR),
     ],
 )
-def test_status_and_marker_make_the_outcome(status: int, whole: bool, outcome: Outcome) -> None:
+def test_status_and_marker_make_the_outcome(
+    status: int, whole: bool, outcome: ClientOutcome
+) -> None:
     """No room is told apart from what is broken."""
     assert outcome_of(status, whole) is outcome
 
 
 def test_where_a_connection_broke_decides() -> None:
     """Within an answer it is truncated, before it there was none."""
-    assert broken_off(200) is Outcome.TRUNCATED
-    assert broken_off(0) is Outcome.TRANSPORT
+    assert broken_off(200) is ClientOutcome.TRUNCATED
+    assert broken_off(0) is ClientOutcome.TRANSPORT

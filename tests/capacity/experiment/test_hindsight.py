@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from serve_app.capacity.experiment.least import (
+from serve_app.capacity.experiment.hindsight import (
     Fleet,
     Job,
     cost,
@@ -14,14 +14,14 @@ from serve_app.capacity.experiment.least import (
     meets,
     waits,
 )
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.slo import Slo
 
 SLO = Slo.parse("ttft_p99=1s")
 
 
 def served(at: float, seconds: float, first: float = 0.1) -> Record:
-    return Record(at, Outcome.OK, at, at + first, at + first + seconds)
+    return Record(at, ClientOutcome.OK, at, at + first, at + first + seconds)
 
 
 def test_demand_is_the_most_that_overlap_in_each_second() -> None:

@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serve_app.capacity.clients.chat import Heard, Target, dialect
-from serve_app.capacity.results.records import Outcome, Record
+from serve_app.capacity.clients.chat import Chunk, Target, dialect
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 
 _LONGEST_ERROR = 200
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Prompt:
     """What is asked: the messages, and what the workload wanted of them."""
 
     messages: Sequence[dict[str, str]]
@@ -32,7 +32,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Attempt:
+class ClientRequest:
     """Tell it what happens, in order; ask it for the `record` at the end.
 
     Chunks with content that come in one piece off the network have gaps of 0 between them: what a
@@ -40,14 +40,14 @@ class Attempt:
     """
 
     target: Target
-    question: Question
+    prompt: Prompt
     intended: float
     clock: Clock
     started: float | None = None
     ended: float | None = None
     status: int = 0
     first: float | None = None
-    outcome: Outcome | None = None  # where it is not told by status and marker
+    outcome: ClientOutcome | None = None  # where it is not told by status and marker
     error: str = ""
     _last: float = 0.0
     _gaps: list[float] = field(default_factory=list)
@@ -68,21 +68,21 @@ class Attempt:
 
     def send(self) -> bytes:
         """The body to send, now."""
-        body = self.target.body(self.question.messages, self.question.output_tokens)
+        body = self.target.body(self.prompt.messages, self.prompt.output_tokens)
         self.started = self.clock()
         return body
 
     def line(self, line: bytes) -> None:
         """One line of a stream has come, now."""
-        heard = dialect(self.target.dialect).hear(line)
-        if heard.content:
+        chunk = dialect(self.target.dialect).parse_line(line)
+        if chunk.content:
             self._token(self.clock())
-        self._note(heard)
+        self._note(chunk)
 
     def body(self, body: bytes) -> None:
         """The whole body has come, of an answer that is not streamed."""
-        heard = dialect(self.target.dialect).hear_body(body)
-        self._note(heard)
+        chunk = dialect(self.target.dialect).parse_body(body)
+        self._note(chunk)
         if self.status >= 400 and not self.error:
             self.error = body.decode(errors="replace")
 
@@ -90,13 +90,13 @@ class Attempt:
         """The last byte has come, now."""
         self.ended = self.clock()
 
-    def fail(self, outcome: Outcome, error: str = "") -> None:
+    def fail(self, outcome: ClientOutcome, error: str = "") -> None:
         """It ends otherwise than by its last byte, now."""
         self.end()
         self.outcome, self.error = outcome, error or self.error
 
     def record(self) -> Record:
-        asked = self.question
+        asked = self.prompt
         return Record(
             intended=self.intended,
             outcome=self.outcome or self._told(),
@@ -124,29 +124,29 @@ class Attempt:
             self._gaps.append(at - self._last)
         self._last = at
 
-    def _note(self, heard: Heard) -> None:
-        if heard.text:
-            self._text.append(heard.text)
-        if heard.prompt_tokens is not None:
-            self._prompt_tokens = heard.prompt_tokens
-        if heard.output_tokens is not None:
-            self._output_tokens = heard.output_tokens
-        self._whole = self._whole or heard.whole
-        self.error = self.error or heard.error
+    def _note(self, chunk: Chunk) -> None:
+        if chunk.text:
+            self._text.append(chunk.text)
+        if chunk.prompt_tokens is not None:
+            self._prompt_tokens = chunk.prompt_tokens
+        if chunk.output_tokens is not None:
+            self._output_tokens = chunk.output_tokens
+        self._whole = self._whole or chunk.whole
+        self.error = self.error or chunk.error
 
-    def _told(self) -> Outcome:
+    def _told(self) -> ClientOutcome:
         return outcome_of(self.status, self._whole and not self.error)
 
 
-def outcome_of(status: int, whole: bool) -> Outcome:
+def outcome_of(status: int, whole: bool) -> ClientOutcome:
     """What a status, and for 2xx the final marker, say of an answer whose last byte came."""
     if status in (429, 503):
-        return Outcome.REJECTED
+        return ClientOutcome.REJECTED
     if not 200 <= status < 300:
-        return Outcome.ERROR
-    return Outcome.OK if whole else Outcome.TRUNCATED
+        return ClientOutcome.ERROR
+    return ClientOutcome.OK if whole else ClientOutcome.TRUNCATED
 
 
-def broken_off(status: int) -> Outcome:
+def broken_off(status: int) -> ClientOutcome:
     """Of a connection that broke: before the status came, or within the answer."""
-    return Outcome.TRUNCATED if 200 <= status < 300 else Outcome.TRANSPORT
+    return ClientOutcome.TRUNCATED if 200 <= status < 300 else ClientOutcome.TRANSPORT

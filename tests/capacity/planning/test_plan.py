@@ -7,15 +7,16 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from serve_app.capacity.planning.choices import Choice, Wanted, ongoing_at
 from serve_app.capacity.planning.plan import Plan, Refused, plan
-from serve_app.capacity.results.records import Outcome, Record, Run, write_run
+from serve_app.capacity.planning.recommendations import Demand, Recommendation, ongoing_at
+from serve_app.capacity.results.request_records import ClientOutcome, Record, Run, write_run
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
 from serve_app.capacity.sweep.model import ServiceModel
+from serve_app.capacity.sweep.report import fit_model, report, slot_wait
 from serve_app.capacity.sweep.steps import Kind, Step, step_of
 from serve_app.capacity.workload.lengths import Fixed, Independent, parse
 from serve_app.capacity.workload.requests import Synthetic
@@ -29,7 +30,9 @@ def step(kind: Kind, level: float, per_s: float, wait: float = 0.2) -> Step:
     """Answers of 0.8 s and 40 tokens, 100 s of them."""
     times = [i / per_s - 10 for i in range(int(110 * per_s))]  # ten seconds of warm-up
     records = [
-        Record(t, Outcome.OK, t, t + wait, t + wait + 0.8, prompt_tokens=100, output_tokens=40)
+        Record(
+            t, ClientOutcome.OK, t, t + wait, t + wait + 0.8, prompt_tokens=100, output_tokens=40
+        )
         for t in times
     ]
     return step_of(kind, level, records, 0.0, 100.0)
@@ -44,13 +47,13 @@ RATES = (step(Kind.RATE, 6, 6.0), step(Kind.RATE, 8, 8.0, wait=3.0))
 GOOD = Measured(4, USERS + RATES)
 
 
-def by_name(made: Plan) -> dict[str, Choice]:
-    return {choice.name.rpartition(".")[2]: choice for choice in made.choices}
+def by_name(made: Plan) -> dict[str, Recommendation]:
+    return {choice.name.rpartition(".")[2]: choice for choice in made.recommendations}
 
 
 def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
     """6 requests/s at six requests at once: 85 % of both is planned for."""
-    choices = by_name(plan([GOOD], SLO, Wanted(peak=50, base=6, startup_s=20)))
+    choices = by_name(plan([GOOD], SLO, Demand(peak=50, base=6, startup_s=20)))
     values = {name: choice.value for name, choice in choices.items()}
     assert values == {
         "slots": 4,
@@ -79,7 +82,7 @@ def test_requests_at_once_are_read_between_the_steps() -> None:
 
 def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
     """As it is written: `serve deploy` takes it, the rest comes from the environment."""
-    text = plan([GOOD], SLO, Wanted(peak=50, startup_s=20)).yaml()
+    text = plan([GOOD], SLO, Demand(peak=50, startup_s=20)).yaml()
     assert text.startswith("# engine.slots: 4. ")
     config = yaml.safe_load(text)
     ServeDeploySchema.model_validate(config)
@@ -93,20 +96,20 @@ def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
 def test_what_serves_most_is_chosen_among_numbers_of_slots() -> None:
     """And the others are named in evidence."""
     better = Measured(8, (*USERS, step(Kind.RATE, 7, 7.0), RATES[1]))
-    choice = by_name(plan([GOOD, better], SLO, Wanted(peak=10)))["slots"]
+    choice = by_name(plan([GOOD, better], SLO, Demand(peak=10)))["slots"]
     assert choice.value == 8
     assert "6 with 4" in choice.because
 
 
 def test_without_a_start_up_time_no_delay_is_planned() -> None:
     """Nothing measured says how long they should be."""
-    names = by_name(plan([GOOD], SLO, Wanted(peak=10)))
+    names = by_name(plan([GOOD], SLO, Demand(peak=10)))
     assert not {"upscale_delay_s", "downscale_delay_s", "look_back_period_s"} & set(names)
 
 
 def test_a_pool_that_may_sleep_begins_at_zero() -> None:
     """With one replica at deployment."""
-    values = by_name(plan([GOOD], SLO, Wanted(peak=10, to_zero=True, direct=False)))
+    values = by_name(plan([GOOD], SLO, Demand(peak=10, to_zero=True, direct=False)))
     assert values["min_replicas"].value == 0
     assert values["initial_replicas"].value == 1
     assert values["max_ongoing_requests"].value == 16
@@ -129,24 +132,24 @@ def test_a_pool_that_may_sleep_begins_at_zero() -> None:
 def test_what_the_data_does_not_support_is_refused(found: Measured, slo: Slo, reason: str) -> None:
     """With the reason."""
     with pytest.raises(Refused, match=reason):
-        plan([found], slo, Wanted(peak=10))
+        plan([found], slo, Demand(peak=10))
 
 
 def test_one_good_measurement_is_enough() -> None:
     """Others that say nothing are left aside."""
-    made = plan([Measured(8, USERS), GOOD], SLO, Wanted(peak=10))
+    made = plan([Measured(8, USERS), GOOD], SLO, Demand(peak=10))
     assert by_name(made)["slots"].value == 4
 
 
 def test_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Records, slots, SLO and inputs."""
+    """Records, slots, SLO and scenario."""
     for number, each in enumerate(GOOD.steps):
         write_run(tmp_path / str(number), Run("reference", "", 0.0, 100.0), each.records)
     places = [[str(number) for number in range(len(GOOD.steps))]]
     measured.write(tmp_path, Sweep((GOOD,), SLO, {"queue": 3}, {"seed": 1}), places)
     again = measured.read(tmp_path)
     assert (again.slo, again.service, again.load) == (SLO, {"queue": 3}, {"seed": 1})
-    assert again.measured[0].largest(SLO) is not None
+    assert report(again.measured[0], SLO).largest is not None
     assert [s.level for s in again.measured[0].steps] == [s.level for s in GOOD.steps]
 
 
@@ -159,7 +162,7 @@ def simulated(rate: float, burstiness: float) -> Step:
     records = [
         Record(
             intended=first - ttft,
-            outcome=Outcome.OK,
+            outcome=ClientOutcome.OK,
             first=first,
             ended=first - ttft + e2e,
             prompt_tokens=1,
@@ -174,9 +177,10 @@ def simulated(rate: float, burstiness: float) -> Step:
 def test_waits_for_a_slot_are_held_against_theory() -> None:
     """Simulated M/G/2 arrivals at 70 % load: both means agree within a fifth."""
     alone, busy = simulated(0.1, burstiness=0.0), simulated(1.5, burstiness=1.0)
-    wait = Measured(2, (alone, busy)).wait(busy)
+    model = fit_model(Measured(2, (alone, busy))).model
+    wait = slot_wait(busy, 2, model)
     assert wait is not None
-    assert wait.seen == pytest.approx(wait.expected, rel=0.2)
+    assert wait.measured_s == pytest.approx(wait.expected_s, rel=0.2)
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:

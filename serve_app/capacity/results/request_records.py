@@ -29,7 +29,7 @@ class RecordError(ServiceError):
     """A folder or line that is no record of ours."""
 
 
-class Outcome(StrEnum):
+class ClientOutcome(StrEnum):
     OK = "ok"  # 2xx and whole: a stream with its final marker
     REJECTED = "rejected"  # 503 or 429: no room
     ERROR = "error"  # any other status
@@ -51,7 +51,7 @@ class Record:
     """
 
     intended: float
-    outcome: Outcome
+    outcome: ClientOutcome
     started: float | None = None
     first: float | None = None
     ended: float | None = None
@@ -70,7 +70,7 @@ class Record:
 
     @property
     def ok(self) -> bool:
-        return self.outcome is Outcome.OK
+        return self.outcome is ClientOutcome.OK
 
     @property
     def ttft(self) -> float | None:
@@ -102,7 +102,7 @@ class Record:
             value = orjson.loads(line)
             known = {each.name for each in fields(cls)}
             value = {name: item for name, item in value.items() if name in known}
-            value["outcome"] = Outcome(value["outcome"])
+            value["outcome"] = ClientOutcome(value["outcome"])
             value["gaps"] = tuple(value.get("gaps") or ())
             return cls(**value)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:

@@ -115,12 +115,13 @@ class Arrivals(_ChatUser):
         while prompt := visit.next_prompt():
             self._sleep_until(due)
             if self.part.stopping:
-                return
+                return None
             request = self.client.ask(prompt, due)
             if not request.record().ok:
                 return visit.failed()
             visit.answered(request.answer)
             due = self.part.clock() + visit.pause()
+        return None
 
     def _sleep_until(self, at: float) -> None:
         while (left := at - self.part.clock()) > 0 and not self.part.stopping:

@@ -51,7 +51,7 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         if self._tick is None:
-            return
+            return None
         if not self._expired:
             return self._wheel.remove(self, self._tick)
         others = self._task.uncancel() > self._cancelling

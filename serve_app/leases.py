@@ -231,7 +231,7 @@ class Leases:
 
     def _give_back(self, lease: Lease) -> None:
         if lease.channel.closed:
-            return
+            return None
         old = _now() >= lease.old_at
         if old or not lease.shared or not lease.free:
             return lease.channel.close()  # in the middle of an answer: the replica stops it

@@ -107,8 +107,8 @@ async def _is_ready(url: str, log: Path, process: asyncio.subprocess.Process) ->
         if process.returncode is not None:
             raise ServiceNotReady(f"it ended with code {process.returncode}:\n{_last(log)}")
         await asyncio.sleep(_POLL_S)
-    if found := _DASHBOARD.search(_read(log)):
-        return found[1]
+    if match := _DASHBOARD.search(_read(log)):
+        return match[1]
     raise ServiceNotReady(f"it does not say where Ray's dashboard is:\n{_last(log)}")
 
 

@@ -24,7 +24,8 @@ def test_users_wait_and_resend_their_history(
     """A closed load: no more in flight than users, their sessions turn by turn."""
     closed = replace(BRIEF, load="closed", shape="constant:level=2,hold=1s", turns=2)
     run, records = generators.locust(target, closed, tmp_path / "run")
-    assert not run.open_model and not run.invalid
+    assert not run.open_model
+    assert not run.invalid
     assert paced.stats()["max_in_flight"] == 2
     assert {record.outcome for record in records} == {ClientOutcome.OK}
     second = [record for record in records if record.turn == 1]

@@ -82,6 +82,7 @@ class AsyncioClient:
                 return visit.failed()
             visit.answered(request.answer)
             intended = self.clock() + visit.pause()
+        return None
 
     async def sleep_until(self, at: float | None) -> None:
         if at is not None:

@@ -191,6 +191,7 @@ def _print(work: Experiment, results: Sequence[Findings], json: bool) -> None:
         for reason in result.invalid:
             click.echo(f"INVALID: {reason}")
     click.echo(f"Report: {work.folder / 'report.html'}")
+    return None
 
 
 def _exit_code(results: Sequence[Findings]) -> int:

@@ -53,12 +53,12 @@ class Experiment:
 
     async def _once(self, folder: Path, stop: asyncio.Event, show: Show) -> Recording:
         self.scenario.write(folder)
-        async with self._service(folder) as there:
-            load = Load(self.scenario.load, self.scenario.slo, there.url)
+        async with self._service(folder) as running:
+            load = Load(self.scenario.load, self.scenario.slo, running.url)
             runner = Runner(self.scenario, load, self.tool, folder, stop, show)
             deployment = self.deployment or self.scenario.pool.name
             async with watching(
-                there.dashboard, there.token, self.application, deployment
+                running.dashboard, running.token, self.application, deployment
             ) as watch:
                 outcome = await runner.run(watch)
         done = recording(folder, self.scenario, outcome)
@@ -70,5 +70,5 @@ class Experiment:
         if self.attach:
             yield await service.attached(self.attach.url, self.attach.dashboard, self.attach.token)
             return
-        async with service.started(self.scenario, folder) as there:
-            yield there
+        async with service.started(self.scenario, folder) as running:
+            yield running

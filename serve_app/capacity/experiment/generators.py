@@ -47,7 +47,7 @@ class Load:
 
     def __post_init__(self) -> None:
         """Raises GeneratorError, WorkloadError for options that make no sense."""
-        known = {each.name for kind in (LoadSpec, Target) for each in fields(kind)}
+        known = {option.name for kind in (LoadSpec, Target) for option in fields(kind)}
         if unknown := sorted(set(self.options) - known | set(self.options) & _ELSEWHERE):
             raise GeneratorError(f"the load has no option {', '.join(unknown)}")
         self.spec()
@@ -56,13 +56,13 @@ class Load:
         return LoadSpec(**_of(LoadSpec, self.options))
 
     def target(self) -> Target:
-        given = _of(Target, self.options)
-        return Target(**given, base_url=self.base_url, api_key=os.environ.get("API_KEY", ""))
+        options = _of(Target, self.options)
+        return Target(**options, base_url=self.base_url, api_key=os.environ.get("API_KEY", ""))
 
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of its fields, as it has them: YAML reads `20` as a number where text is meant."""
-    types: dict[str, Any] = {each.name: type(each.default) for each in fields(kind)}
+    types: dict[str, Any] = {option.name: type(option.default) for option in fields(kind)}
     return {name: types[name](value) for name, value in options.items() if name in types}
 
 
@@ -98,11 +98,11 @@ def _k6(load: Load, folder: Path) -> Command:
     """
     spec = load.spec()
     always = _K6_ALWAYS.items()
-    asked = [n for n, only in always if n in load.options and getattr(spec, n) != only]
-    if asked:
+    unsupported = [n for n, only in always if n in load.options and getattr(spec, n) != only]
+    if unsupported:
         raise GeneratorError(
-            f"k6 has no {', '.join(asked)}: its arrivals are open and even, its questions single "
-            "and drawn; take another tool"
+            f"k6 does not support {', '.join(unsupported)}: its arrivals are open and even, its "
+            "prompts single and drawn; use --tool locust or --tool reference"
         )
     script = str(_PROJECT / "k6" / "load_test.js")
     words = [
@@ -115,15 +115,17 @@ def _k6(load: Load, folder: Path) -> Command:
         str(folder),
         script,
     ]
-    given = {**load.options, "shape": spec.level(), "slo": load.slo}
-    env = {name.upper(): _word(value) for name, value in given.items()}
+    options = {**load.options, "shape": spec.level(), "slo": load.slo}
+    env = {name.upper(): _word(value) for name, value in options.items()}
     return Command(words, {**env, "BASE_URL": load.base_url})
 
 
 def _reference(load: Load, folder: Path) -> Command:
-    asked = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
+    unsupported = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
     module = "serve_app.capacity.experiment.reference"
-    return Command([sys.executable, "-m", module, orjson.dumps(asked).decode(), str(folder)], {})
+    return Command(
+        [sys.executable, "-m", module, orjson.dumps(unsupported).decode(), str(folder)], {}
+    )
 
 
 def _first_arrival(spec: LoadSpec) -> float | None:
@@ -184,11 +186,13 @@ class Generator:
     def collect(self) -> None:
         """Move its files up into the run's folder. Raises GeneratorError when there are none."""
         for name in (RUN, REQUESTS):
-            found = self._folder / "load" / name
-            if not found.exists():
-                said = (self._folder / LOG).read_text(errors="replace").splitlines()[-15:]
-                raise GeneratorError("the load generator left no records:\n" + "\n".join(said))
-            found.rename(self._folder / name)
+            path = self._folder / "load" / name
+            if not path.exists():
+                last_lines = (self._folder / LOG).read_text(errors="replace").splitlines()[-15:]
+                raise GeneratorError(
+                    "the load generator left no records:\n" + "\n".join(last_lines)
+                )
+            path.rename(self._folder / name)
 
 
 def _word(value: Any) -> str:

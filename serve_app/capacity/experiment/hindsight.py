@@ -68,7 +68,8 @@ def _jobs(records: Sequence[Record], begin: float) -> Iterator[Job]:
     served = [r for r in records if r.ok and r.first is not None and r.ended is not None]
     first_s = quantile([r.ttft for r in served if r.ttft is not None], 0.1)
     for record in sorted(served, key=lambda r: r.intended):
-        assert record.first is not None and record.ended is not None
+        assert record.first is not None
+        assert record.ended is not None
         held = first_s + record.ended - record.first
         yield Job(record.intended - begin, held, first_s)
 
@@ -92,8 +93,8 @@ def _schedules(jobs: Sequence[Job], fleet: Fleet, seconds: int) -> Iterator[list
     for window in _SMOOTHING_S:
         smooth = _averaged(busy, window)
         for headroom in _HEADROOM:
-            wanted = [math.ceil(b * (1 + headroom) / fleet.slots - 1e-9) for b in smooth]
-            yield _bridged([max(fleet.floor, n) for n in wanted], math.ceil(fleet.start_s))
+            replicas = [math.ceil(b * (1 + headroom) / fleet.slots - 1e-9) for b in smooth]
+            yield _bridged([max(fleet.floor, n) for n in replicas], math.ceil(fleet.start_s))
 
 
 def _averaged(values: Sequence[float], window: int) -> list[float]:
@@ -109,8 +110,8 @@ def _averaged(values: Sequence[float], window: int) -> list[float]:
 def _bridged(plan: Sequence[int], window: int) -> list[int]:
     """Without dips shorter than `window`: who would start anew is kept."""
     longer = [*plan, *([min(plan)] * window)]
-    kept = [max(longer[max(0, i - window) : i + 1]) for i in range(len(longer))]
-    return [max(now, min(kept[i : i + window + 1])) for i, now in enumerate(plan)]
+    stretched = [max(longer[max(0, i - window) : i + 1]) for i in range(len(longer))]
+    return [max(now, min(stretched[i : i + window + 1])) for i, now in enumerate(plan)]
 
 
 def waits(jobs: Sequence[Job], slots: int, plan: Sequence[int]) -> Iterator[float]:

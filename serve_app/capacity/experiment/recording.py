@@ -20,15 +20,15 @@ SUMMARY = "summary.json"
 class Recording:
     folder: Path
     scenario: Scenario
-    seen: RunData
+    data: RunData
     findings: Findings
 
 
 def recording(folder: Path, scenario: Scenario, outcome: RunResult) -> Recording:
     """What was seen, and what it says."""
     run = replace(outcome.run, began=outcome.began)
-    found = findings(scenario, run, outcome.records, outcome.samples, outcome.interrupted)
-    seen = RunData(
+    run_findings = findings(scenario, run, outcome.records, outcome.samples, outcome.interrupted)
+    data = RunData(
         records=outcome.records,
         samples=outcome.samples,
         slo=Slo.parse(scenario.slo),
@@ -36,15 +36,15 @@ def recording(folder: Path, scenario: Scenario, outcome: RunResult) -> Recording
         shape=shape_of(scenario),
         slots=scenario.pool.engine.slots,
     )
-    return Recording(folder, scenario, seen, found)
+    return Recording(folder, scenario, data, run_findings)
 
 
 def read(folder: Path) -> Recording:
     """Of a folder that an experiment has written. Raises RecordError, ScenarioError."""
     run, records = read_run(folder)
     try:
-        told = orjson.loads((folder / SUMMARY).read_bytes())
-        began, interrupted = float(told["load_began"]), bool(told["interrupted"])
+        summary = orjson.loads((folder / SUMMARY).read_bytes())
+        began, interrupted = float(summary["load_began"]), bool(summary["interrupted"])
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise RecordError(f"{folder} holds no {SUMMARY} of an experiment: {exc}") from exc
     outcome = RunResult(run, records, read_samples(folder), began, interrupted)

@@ -82,6 +82,7 @@ class Sampler:
                 return await self._take()
             await asyncio.sleep(_EVERY_S)
         await self._take()
+        return None
 
     async def _go_on(self) -> None:
         due = monotonic()

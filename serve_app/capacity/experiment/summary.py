@@ -76,8 +76,8 @@ def findings(
     if not samples:
         raise ValueError("no sample was taken")
     slo, shape = Slo.parse(scenario.slo), shape_of(scenario)
-    found = tuple(responses(_rises(shape, run), samples, records, slo))
-    start_s = _start(found)
+    reactions = tuple(responses(_rises(shape, run), samples, records, slo))
+    start_s = _start(reactions)
     used = replica_seconds(samples)
     fewest = least(records, slo, _fleet(scenario, start_s), samples[0].at, samples[-1].at)
     outcomes = [record.outcome for record in records]
@@ -99,7 +99,7 @@ def findings(
         slo_findings=tuple(slo.judge(records)),
         slo_attainment=attainment(records, slo),
         goodput_per_s=goodput(records, slo, run.seconds),
-        responses=found,
+        responses=reactions,
         start_s=start_s,
         peak_running=max(sample.running for sample in samples),
         lowest_after=samples[-1].billed,
@@ -123,18 +123,19 @@ def shape_of(scenario: Scenario) -> Shape | None:
 
 def _rises(shape: Shape | None, run: Run) -> list[Rise]:
     """In Unix seconds. A load without a shape, or one that only holds, is one step up."""
-    found = rises(shape) if shape else []
-    if not found:
+    reactions = rises(shape) if shape else []
+    if not reactions:
         return [Rise(run.began, run.began, 0.0, shape.peak if shape else 0.0)]
     return [
-        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high) for rise in found
+        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high)
+        for rise in reactions
     ]
 
 
-def _start(found: Sequence[Response]) -> float | None:
+def _start(reactions: Sequence[Response]) -> float | None:
     took = [
         step.running_s - step.wanted_s
-        for response in found
+        for response in reactions
         for step in response.steps
         if step.running_s is not None
     ]

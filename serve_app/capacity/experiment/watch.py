@@ -79,7 +79,7 @@ class Watch:
     async def sample(self) -> Sample:
         """Raises WatchError when the dashboard can't be asked; nodes may be silent."""
         details, _ = await asyncio.gather(self._details(), self._read_nodes())
-        states = {each["replica_id"]: each["state"] for each in details["replicas"]}
+        states = {replica["replica_id"]: replica["state"] for replica in details["replicas"]}
         count = Counter(states.values())
         self._seen |= {name for name, state in states.items() if state in _RUNNING}
         return Sample(
@@ -96,15 +96,15 @@ class Watch:
 
     async def _details(self) -> Any:
         applications = (await self._get(_APPLICATIONS)).json()["applications"]
-        there = {
-            (app, name): found
+        deployments = {
+            (app, name): deployment
             for app, known in applications.items()
-            for name, found in known["deployments"].items()
+            for name, deployment in known["deployments"].items()
         }
         try:
-            return there[self._name]
+            return deployments[self._name]
         except KeyError:
-            listed = ", ".join("/".join(each) for each in there) or "none"
+            listed = ", ".join("/".join(replica) for replica in deployments) or "none"
             raise WatchError(
                 f"Ray Serve has no deployment {'/'.join(self._name)}; it has: {listed}"
             ) from None

@@ -42,7 +42,7 @@ class Sample:
         """Raises RecordError."""
         try:
             value = orjson.loads(line)
-            known = {each.name for each in fields(cls)}
+            known = {sample.name for sample in fields(cls)}
             return cls(**{name: item for name, item in value.items() if name in known})
         except (orjson.JSONDecodeError, AttributeError, TypeError) as exc:
             raise RecordError(f"no sample: {line[:80]!r}") from exc
@@ -57,7 +57,9 @@ def read_samples(folder: Path) -> list[Sample]:
         lines = (folder / SAMPLES).read_bytes().splitlines()
     except OSError as exc:
         raise RecordError(f"{folder} holds no {SAMPLES}: {exc}") from exc
-    return sorted((Sample.read(line) for line in lines if line.strip()), key=lambda each: each.at)
+    return sorted(
+        (Sample.read(line) for line in lines if line.strip()), key=lambda sample: sample.at
+    )
 
 
 def replica_seconds(samples: Sequence[Sample]) -> float:

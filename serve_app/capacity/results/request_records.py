@@ -100,7 +100,7 @@ class Record:
         """Raises RecordError."""
         try:
             value = orjson.loads(line)
-            known = {each.name for each in fields(cls)}
+            known = {field_.name for field_ in fields(cls)}
             value = {name: item for name, item in value.items() if name in known}
             value["outcome"] = ClientOutcome(value["outcome"])
             value["gaps"] = tuple(value.get("gaps") or ())

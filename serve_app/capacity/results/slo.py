@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Self
 
 from serve_app.capacity.results.request_records import Record
-from serve_app.capacity.results.statistics import asked, error_rate, quantile
+from serve_app.capacity.results.statistics import counted_records, error_rate, quantile
 from serve_app.errors import ServiceError
 
 _BOUND = re.compile(
@@ -92,7 +92,7 @@ def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> float:
 
 def attainment(records: Sequence[Record], slo: Slo) -> float:
     """Share of the requests asked that met every bound."""
-    counted = asked(records)
+    counted = counted_records(records)
     return sum(map(slo.met_by, counted)) / len(counted) if counted else math.nan
 
 
@@ -108,7 +108,7 @@ def _bound(part: str) -> Bound:
 
 def _finding(bound: Bound, records: Sequence[Record]) -> BoundResult:
     if bound.quantity == "error_rate":
-        value, count = error_rate(records), len(asked(records))
+        value, count = error_rate(records), len(counted_records(records))
     else:
         served = [record for record in records if record.ok]
         value, count = quantile(_values(bound.quantity, served), bound.quantile), len(served)

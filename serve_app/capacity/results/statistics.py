@@ -55,14 +55,14 @@ class Summary:
     lateness: Spread
 
 
-def asked(records: Iterable[Record]) -> list[Record]:
+def counted_records(records: Iterable[Record]) -> list[Record]:
     """Those that count: all but what was cancelled on purpose."""
     return [record for record in records if record.outcome not in _NOT_ASKED]
 
 
 def error_rate(records: Sequence[Record]) -> float:
     """Share of those asked that are not ok: non-2xx, transport errors, truncated, dropped."""
-    counted = asked(records)
+    counted = counted_records(records)
     return sum(not record.ok for record in counted) / len(counted) if counted else math.nan
 
 

@@ -27,8 +27,8 @@ DEFAULT = Limits()
 
 def judged(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> Run:
     """The run with all reasons against it, those that it knows already included."""
-    found = (reason for reason in reasons(run, records, limits) if reason not in run.invalid)
-    return replace(run, invalid=(*run.invalid, *found))
+    new_reasons = (reason for reason in reasons(run, records, limits) if reason not in run.invalid)
+    return replace(run, invalid=(*run.invalid, *new_reasons))
 
 
 def reasons(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> Iterator[str]:

@@ -126,10 +126,12 @@ def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
 
 def started_for(service: Service, needed: Demand) -> Service:
     """A load that does not begin at zero finds the replicas that its first minute needs."""
-    first = [each for step, each in enumerate(needed.replicas) if step * needed.step_s < 60]
-    wanted = math.ceil(sum(first) / len(first)) if first else 0
+    first = [
+        needed_now for step, needed_now in enumerate(needed.replicas) if step * needed.step_s < 60
+    ]
+    replicas = math.ceil(sum(first) / len(first)) if first else 0
     scaling = service.scaling
-    begun = max(scaling.min_replicas, min(scaling.max_replicas, wanted))
+    begun = max(scaling.min_replicas, min(scaling.max_replicas, replicas))
     return with_scaling(service, initial_replicas=begun)
 
 

@@ -101,18 +101,20 @@ EMPTY = Window(0.0, 0.0, 0.0, 0.0)
 
 def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
     """The window of (times, values) from several sources, each in order of time."""
-    kept = [(times, values) for times, values in series if times]
-    if not kept:
+    nonempty = [(times, values) for times, values in series if times]
+    if not nonempty:
         return EMPTY
-    offsets = np.cumsum([0, *(len(times) for times, _ in kept)])
+    offsets = np.cumsum([0, *(len(times) for times, _ in nonempty)])
     at, total = merge_instantaneous_total_arrays(
-        np.concatenate([times for times, _ in kept]),
-        np.concatenate([values for _, values in kept]),
+        np.concatenate([times for times, _ in nonempty]),
+        np.concatenate([values for _, values in nonempty]),
         offsets,
     )
     if not at.size:
         return EMPTY
-    return _window(at, total, max(times[0] for times, _ in kept) if len(kept) > 1 else at[0])
+    return _window(
+        at, total, max(times[0] for times, _ in nonempty) if len(nonempty) > 1 else at[0]
+    )
 
 
 def _window(at: "np.ndarray[Any, Any]", total: "np.ndarray[Any, Any]", aligned: float) -> Window:

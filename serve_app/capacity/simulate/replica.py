@@ -46,8 +46,8 @@ class Slot:
         if request.session and request.session == self.session:
             return min(self.tokens, request.prompt_tokens - 1)
         common = 0
-        for mine, wanted in zip(self.blocks, request.blocks, strict=False):
-            if mine != wanted:
+        for mine, block in zip(self.blocks, request.blocks, strict=False):
+            if mine != block:
                 break
             common += BLOCK_TOKENS
         return min(common, request.prompt_tokens - 1)

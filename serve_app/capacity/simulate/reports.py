@@ -75,12 +75,12 @@ class RouterReports:
         events: Events,
         scaling: Autoscaling,
         rng: random.Random,
-        heard: LoadReport,
+        load_report: LoadReport,
         fleet: Fleet,
         router: Router,
     ) -> None:
         self._events = events
-        self._heard = heard
+        self._heard = load_report
         self._fleet = fleet
         self._router = router
         self._look_back_s = scaling.look_back_period_s
@@ -138,10 +138,10 @@ class ReplicaReports:
     """Each replica pushes and then notes, in a rhythm that begins with its process."""
 
     def __init__(
-        self, events: Events, scaling: Autoscaling, rng: random.Random, heard: LoadReport
+        self, events: Events, scaling: Autoscaling, rng: random.Random, load_report: LoadReport
     ) -> None:
         self._events = events
-        self._heard = heard
+        self._heard = load_report
         self._rng = rng
         self._look_back_s = scaling.look_back_period_s
         self._push_s = scaling.metrics_interval_s

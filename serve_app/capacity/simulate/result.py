@@ -99,7 +99,7 @@ class Result:
             "seconds": self.seconds,
             "replica_hours": self.replica_hours,
             "replica_starts": self.starts,
-            "peak_replicas": max((each.billed for each in self.samples), default=0),
+            "peak_replicas": max((sample.billed for sample in self.samples), default=0),
             **times,
         }
 
@@ -122,9 +122,9 @@ class Result:
 
     def _gap_quantile(self, q: float) -> float:
         tokens = self._gaps.tokens
-        wanted, seen = q * sum(tokens), 0.0
+        half, counted = q * sum(tokens), 0.0
         for streams, count in enumerate(tokens):
-            seen += count
-            if count and seen >= wanted:
+            counted += count
+            if count and counted >= half:
                 return self._model.token_s(streams)
         return math.nan

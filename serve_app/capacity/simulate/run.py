@@ -108,10 +108,15 @@ class _Simulation:
         return PowerOf(_CHOICES[self._service.routing], self._rng)
 
     def _new_reporter(self) -> Reporter:
-        events, rng, heard, scaling = self._events, self._rng, self._heard, self._service.scaling
+        events, rng, load_report, scaling = (
+            self._events,
+            self._rng,
+            self._heard,
+            self._service.scaling,
+        )
         if self._service.routing == "haproxy":
-            return ReplicaReports(events, scaling, rng, heard)
-        return RouterReports(events, scaling, rng, heard, self._fleet, self._router)
+            return ReplicaReports(events, scaling, rng, load_report)
+        return RouterReports(events, scaling, rng, load_report, self._fleet, self._router)
 
     def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
         events = self._events
@@ -188,7 +193,7 @@ class _Simulation:
                 running=len(fleet.running),
                 starting=len(fleet.starting),
                 draining=len(fleet.draining),
-                ongoing=sum(each.ongoing for each in (*fleet.running, *fleet.draining)),
+                ongoing=sum(replica.ongoing for replica in (*fleet.running, *fleet.draining)),
                 queued=len(self._router.pending),
                 engine_starts=fleet.starts,
             )

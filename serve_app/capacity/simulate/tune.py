@@ -65,14 +65,14 @@ class Search:
 
     def run(self) -> Trial:
         """The best settings that were found, whether or not they meet the SLO."""
-        return min(map(self._descend, self._starts()), key=lambda each: each.rank)
+        return min(map(self._descend, self._starts()), key=lambda trial: trial.rank)
 
     def _starts(self) -> Iterator[Settings]:
-        given = self._given()
-        yield given
+        initial = self._given()
+        yield initial
         if self.enough:
             high = max(self.dials.get("target_ongoing_requests", [1]))
-            yield {**given, "min_replicas": self.enough, "target_ongoing_requests": high}
+            yield {**initial, "min_replicas": self.enough, "target_ongoing_requests": high}
 
     def _descend(self, start: Settings) -> Trial:
         best = self._try(start)
@@ -86,14 +86,14 @@ class Search:
 
     def _given(self) -> Settings:
         scaling = self.service.scaling
-        given = {name: getattr(scaling, name) for name in self.dials}
+        initial = {name: getattr(scaling, name) for name in self.dials}
         target = self.service.target_ongoing_requests
-        return given | {"target_ongoing_requests": target / self.service.slots}
+        return initial | {"target_ongoing_requests": target / self.service.slots}
 
     def _turn(self, best: Trial, name: str) -> Trial:
         for value in self.dials[name]:
             trial = self._try({**best.settings, name: value})
-            best = min(best, trial, key=lambda each: each.rank)
+            best = min(best, trial, key=lambda trial: trial.rank)
         return best
 
     def _try(self, settings: Settings) -> Trial:

@@ -60,7 +60,7 @@ class Validation:
 def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> Validation:
     """Raises ValidationError. `done` is called after each simulation."""
     folders = sorted(folder.glob("run-*")) or [folder]
-    runs = [read_live(each) for each in folders]
+    runs = [read_live(folder) for folder in folders]
     scenario = _scenario(folders[0])
     pool = scenario.pool
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
@@ -141,21 +141,30 @@ def _ttft(runs: Sequence[Live], results: Sequence[Result], name: str, q: float) 
 
 
 def _figure(name: str, unit: str, live: Sequence[float], simulated: Sequence[float]) -> Figure:
-    middle, found = median(live), median(simulated)
+    middle, simulated_value = median(live), median(simulated)
     if not middle:
-        return Figure(name, unit, middle, found, math.inf if found else 0.0, 0.0)
+        return Figure(
+            name, unit, middle, simulated_value, math.inf if simulated_value else 0.0, 0.0
+        )
     spread = max(abs(value - middle) for value in live) / middle
-    return Figure(name, unit, middle, found, abs(found - middle) / middle, spread)
+    return Figure(
+        name, unit, middle, simulated_value, abs(simulated_value - middle) / middle, spread
+    )
 
 
 def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]) -> Figure:
     """Mean absolute difference of the running replicas, over their mean."""
     middle = [median(column) for column in zip(*live, strict=True)]
-    found = [median(column) for column in zip(*simulated, strict=True)]
+    simulated_value = [median(column) for column in zip(*simulated, strict=True)]
     mean = fmean(middle)
     spread = max(_distance(run, middle) for run in live) / mean
     return Figure(
-        "replicas over time", "", mean, fmean(found), _distance(found, middle) / mean, spread
+        "replicas over time",
+        "",
+        mean,
+        fmean(simulated_value),
+        _distance(simulated_value, middle) / mean,
+        spread,
     )
 
 

@@ -58,13 +58,13 @@ def write(folder: Path, sweep: Sweep, places: Sequence[Sequence[str]]) -> None:
         "load": sweep.load,
         "measured": [
             {
-                "slots": each.slots,
+                "slots": measurement.slots,
                 "steps": [
                     {"kind": s.kind, "level": s.level, "begin": s.begin, "end": s.end, "at": at}
-                    for s, at in zip(each.steps, where, strict=True)
+                    for s, at in zip(measurement.steps, where, strict=True)
                 ],
             }
-            for each, where in zip(sweep.measured, places, strict=True)
+            for measurement, where in zip(sweep.measured, places, strict=True)
         ],
     }
     (folder / SWEEP).write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
@@ -75,7 +75,7 @@ def read(folder: Path) -> Sweep:
     try:
         value = orjson.loads((folder / SWEEP).read_bytes())
         return Sweep(
-            tuple(_measured(folder, each) for each in value["measured"]),
+            tuple(_measured(folder, measurement) for measurement in value["measured"]),
             Slo.parse(value["slo"]),
             value["service"],
             value["load"],
@@ -94,7 +94,9 @@ def read_runs(folders: Iterable[Path], slots: int | None, window_s: float) -> Me
 
 
 def _measured(folder: Path, value: dict[str, Any]) -> Measured:
-    return Measured(value["slots"], tuple(_step(folder, each) for each in value["steps"]))
+    return Measured(
+        value["slots"], tuple(_step(folder, measurement) for measurement in value["steps"])
+    )
 
 
 def _step(folder: Path, value: dict[str, Any]) -> Step:

@@ -70,13 +70,13 @@ def fit(steps: Iterable[Sequence[Record]]) -> Fit:
     observed = [_observe(step) for step in steps if any(record.tpot for record in step)]
     if not observed:
         raise FitError("no step has answers of two tokens or more: there is nothing to fit")
-    alone, more = _line([each.streams for each in observed], [each.token_s for each in observed])
+    alone, more = _line([step.streams for step in observed], [step.token_s for step in observed])
     base = max(alone + more, 1e-9)  # the step time of one answer
     slowdown = max(0.0, more / base)
-    prefill, overhead = _prefill(min(observed, key=lambda each: each.streams).records, base)
+    prefill, overhead = _prefill(min(observed, key=lambda step: step.streams).records, base)
     model = ServiceModel(prefill, 1 / base, slowdown, overhead)
-    errors = [abs(model.token_s(each.streams) / each.token_s - 1) for each in observed]
-    return Fit(model, tuple(each.streams for each in observed), sum(errors) / len(errors))
+    errors = [abs(model.token_s(step.streams) / step.token_s - 1) for step in observed]
+    return Fit(model, tuple(step.streams for step in observed), sum(errors) / len(errors))
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,8 +70,8 @@ class Step:
 
     def quantile(self, quantity: str, q: float) -> float:
         """Of ttft, tpot or e2e."""
-        found = (getattr(record, quantity) for record in self.records if record.ok)
-        return quantile([value for value in found if value is not None], q)
+        values = (getattr(record, quantity) for record in self.records if record.ok)
+        return quantile([value for value in values if value is not None], q)
 
     def _ended_within(self, record: Record) -> bool:
         return record.ok and record.ended is not None and self.begin <= record.ended < self.end
@@ -121,7 +121,7 @@ def saturation(steps: Sequence[Step]) -> Step | None:
     were left over within the step, and more than chance leaves.
     """
     # Users first: what they show does not depend on chance.
-    for step in sorted(steps, key=lambda each: (each.kind, each.level)):
+    for step in sorted(steps, key=lambda step: (step.kind, step.level)):
         if _falls_behind(step) if step.kind is Kind.RATE else _flat(step, steps):
             return step
     return None
@@ -159,21 +159,21 @@ def knee(steps: Sequence[Step]) -> Step | None:
 
 def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
     """The highest arrival rate that met every bound, below the first that missed one."""
-    found = None
+    values = None
     for step in sorted((s for s in steps if s.kind is Kind.RATE), key=lambda s: s.level):
         verdicts = {finding.verdict for finding in slo.judge(step.records)}
         if Verdict.MISSED in verdicts or _falls_behind(step):
             break
         if verdicts <= {Verdict.MET}:
-            found = step
-    return found
+            values = step
+    return values
 
 
 def unjudged(steps: Sequence[Step], slo: Slo) -> list[BoundResult]:
     """Bounds that some step had too few requests for, the first such finding of each."""
-    found: dict[str, BoundResult] = {}
+    values: dict[str, BoundResult] = {}
     for step in steps:
         for finding in slo.judge(step.records):
             if finding.verdict is Verdict.TOO_FEW:
-                found.setdefault(finding.bound.name, finding)
-    return list(found.values())
+                values.setdefault(finding.bound.name, finding)
+    return list(values.values())

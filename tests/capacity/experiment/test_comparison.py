@@ -54,7 +54,8 @@ def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> Non
     groups = comparison.again(read_all(folder))
     comparison.write(tmp_path, "Twice", groups, "python -m serve_app.capacity experiment")
     text = (tmp_path / "report.md").read_text()
-    assert "](runs.png)" in text and "| replica-seconds | 98 | 98 |" in text
+    assert "](runs.png)" in text
+    assert "| replica-seconds | 98 | 98 |" in text
     assert "What differs" not in text
     found = orjson.loads((tmp_path / "summary.json").read_bytes())["all"]
     assert found["replica-seconds"] == {"median": 98, "least": 98, "greatest": 98}
@@ -62,7 +63,7 @@ def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> Non
 
 def test_groups_are_told_apart(folder: Path) -> None:
     """In colours of different lightness; the legend covers no line."""
-    seen = recorded.recording(folder).seen
+    seen = recorded.recording(folder).data
     figure = runs_figure([(name, [seen]) for name in ("tuned", "planned", "defaults")])
     above = figure.axes[0]
     assert [line.get_color() for line in above.lines] == [BLUE, ORANGE, BLACK]

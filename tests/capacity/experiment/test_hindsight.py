@@ -89,7 +89,8 @@ def test_a_dip_shorter_than_a_start_is_bridged() -> None:
     records = [served(second + 0.01, 0.8) for second in (*range(20), *range(24, 44))]
     quick = least(records, SLO, Fleet(slots=1, start_s=0.0), 0.0, 50.0)
     slow = least(records, SLO, Fleet(slots=1, start_s=10.0), 0.0, 50.0)
-    assert quick.least is not None and slow.least is not None
+    assert quick.least is not None
+    assert slow.least is not None
     assert quick.least == pytest.approx(40, abs=2)
     assert slow.least == pytest.approx(44 + 10, abs=2)
 

@@ -74,7 +74,8 @@ def test_the_slo_is_met_again_for_good_after_the_last_miss() -> None:
     """A short recovery in between does not count."""
     asked = records(slow=range(20, 24)) + records(slow=range(40, 44))
     (found,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), asked, SLO)
-    assert found.slo_lost_s is not None and found.slo_met_s is not None
+    assert found.slo_lost_s is not None
+    assert found.slo_met_s is not None
     assert found.slo_lost_s < 15 < 40 < found.slo_met_s
 
 

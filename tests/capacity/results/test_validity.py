@@ -56,7 +56,8 @@ def test_a_run_keeps_the_reasons_that_it_knows() -> None:
     """And none twice."""
     known = judged(run(cpu_share=1.0, invalid=("the disk was full",)), sent(10))
     assert judged(known, sent(10)) == known
-    assert known.invalid[0] == "the disk was full" and len(known.invalid) == 2
+    assert known.invalid[0] == "the disk was full"
+    assert len(known.invalid) == 2
 
 
 def test_the_busiest_window_is_found() -> None:

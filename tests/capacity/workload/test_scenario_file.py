@@ -13,7 +13,8 @@ def test_scenarios_of_the_project_can_run(name: str) -> None:
     """Settings of the service and options of the load are all known, the SLO can be read."""
     scenario = Scenario.read(name)
     Load(scenario.load, scenario.slo, "http://127.0.0.1:1").spec()
-    assert scenario.title and scenario.pool.autoscaling.max_replicas >= 1
+    assert scenario.title
+    assert scenario.pool.autoscaling.max_replicas >= 1
 
 
 def test_changes_are_by_dotted_name() -> None:
@@ -64,7 +65,7 @@ def test_an_unknown_option_of_the_load_is_refused() -> None:
 def test_k6_refuses_what_it_would_do_otherwise(option: str, value: object) -> None:
     """By name: left out, it would be another load."""
     options = {"shape": "constant:level=1,hold=1s", option: value}
-    with pytest.raises(GeneratorError, match=f"k6 has no {option}:"):
+    with pytest.raises(GeneratorError, match=f"k6 does not support {option}:"):
         TOOLS["k6"].command(Load(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
 
 

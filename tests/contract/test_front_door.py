@@ -23,7 +23,7 @@ _UNSENT = ("content-length", "transfer-encoding", "connection", "expect")
 pytestmark = recordings.needed
 
 
-def counted_records(recording: Recording) -> bool:
+def asked(recording: Recording) -> bool:
     # trouble_*: what happened to the engine, not to the request. Its own body was not recorded.
     left_out = recording.name.startswith("trouble_") or recording.name.endswith("_body_40mb")
     return not left_out and not re.fullmatch(f"{NO_EYES}|{UNLOADED}", recording.name)
@@ -47,7 +47,7 @@ async def service() -> AsyncIterator[Service]:
 
 
 async def ask(port: int, recording: Recording) -> Reply:
-    """As the recorded client counted_records, byte by byte."""
+    """As the recorded client asked, byte by byte."""
     request = recording.request
     headers = [(k, v) for k, v in request["headers"] if k.lower() not in _UNSENT]
     body = body_of(recording.name, request)

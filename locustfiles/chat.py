@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from locustfiles.conductor import Conductor, Part
 from locustfiles.options import add_options, chat_parser
 from locustfiles.streaming import StreamingClient
-from serve_app.capacity.scenario import AHEAD_S, Visit, Visits
+from serve_app.capacity.workload.load import AHEAD_S, Visit, Visits
 from serve_app.errors import ServiceError
 
 _FOR_EVER = 10**9
@@ -60,7 +60,7 @@ class Chatter(_ChatUser):
     def on_start(self) -> None:
         super().on_start()
         part = self.part
-        self.visits = Visits(part.scenario, part.lengths, part.next_name(), part.queue)
+        self.visits = Visits(part.spec, part.lengths, part.next_name(), part.queue)
         self.visit = self.visits.next()
 
     def wait_time(self) -> float:
@@ -69,17 +69,17 @@ class Chatter(_ChatUser):
     @task
     def turn(self) -> None:
         """Locust stops a user between its tasks, never within one."""
-        question = self.visit.question()
-        if question is None:
+        prompt = self.visit.next_prompt()
+        if prompt is None:
             self.visit = self.visits.next()
-            question = self.visit.question()
+            prompt = self.visit.next_prompt()
         self.part.reporter.running += 1
         try:
-            attempt = self.client.ask(question)
+            request = self.client.ask(prompt)
         finally:
             self.part.reporter.running -= 1
-        if attempt.record().ok:
-            self.visit.answered(attempt.answer)
+        if request.record().ok:
+            self.visit.answered(request.answer)
         else:
             self.visit.failed()
 
@@ -103,24 +103,25 @@ class Arrivals(_ChatUser):
 
     def _schedule(self, visits: gevent.pool.Group) -> None:
         part, began = self.part, self.part.clock()
-        ours = islice(enumerate(part.scenario.arrivals()), part.index, None, part.processes)
+        ours = islice(enumerate(part.spec.arrivals()), part.index, None, part.processes)
         for number, first in ours:
             self._sleep_until(began + first.at_s - AHEAD_S)
             if part.stopping:
                 return
-            visit = Visit(part.scenario, first, part.lengths, str(number))
+            visit = Visit(part.spec, first, part.lengths, str(number))
             visits.spawn(self._visit, visit, began + first.at_s)
 
     def _visit(self, visit: Visit, due: float) -> None:
-        while question := visit.question():
+        while prompt := visit.next_prompt():
             self._sleep_until(due)
             if self.part.stopping:
-                return
-            attempt = self.client.ask(question, due)
-            if not attempt.record().ok:
+                return None
+            request = self.client.ask(prompt, due)
+            if not request.record().ok:
                 return visit.failed()
-            visit.answered(attempt.answer)
+            visit.answered(request.answer)
             due = self.part.clock() + visit.pause()
+        return None
 
     def _sleep_until(self, at: float) -> None:
         while (left := at - self.part.clock()) > 0 and not self.part.stopping:
@@ -140,7 +141,7 @@ class Shape(LoadTestShape):
             self.runner.environment.process_exit_code = 2
             return None
         users = head.course.users(self.get_run_time())
-        kind = Arrivals if head.course.scenario.is_open else Chatter
+        kind = Arrivals if head.course.spec.is_open else Chatter
         return None if users is None else (users, _AT_ONCE, [kind])
 
 

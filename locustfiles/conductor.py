@@ -24,14 +24,14 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from locustfiles.entries import Entries
 from locustfiles.ledger import Ledger, Report, Reporter
-from locustfiles.options import scenario_of, slo_of, target_of
+from locustfiles.options import slo_of, spec_of, target_of
 from locustfiles.shapes import Course
-from serve_app.capacity.attempt import Clock
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Record, Run
-from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.show import table
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.client_request import Clock
+from serve_app.capacity.results.request_records import Record, Run
+from serve_app.capacity.results.show import table
 from serve_app.capacity.workload.lengths import Lengths
+from serve_app.capacity.workload.load import LoadSpec
 from serve_app.capacity.workload.requests import Request
 
 logger = logging.getLogger("chat")
@@ -44,7 +44,7 @@ _RECORDS, _SHARE, _FINISH = "chat records", "chat share", "chat finish"
 class Part:
     """What one process does of a test: every `processes`-th arrival from its `index` on."""
 
-    scenario: Scenario
+    spec: LoadSpec
     target: Target
     lengths: Lengths
     clock: Clock
@@ -57,7 +57,7 @@ class Part:
     names: "count[int]" = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        queue = self.scenario.queue()
+        queue = self.spec.queue()
         self.queue = queue and islice(queue, self.index, None, self.processes)
 
     def keep(self, record: Record) -> None:
@@ -90,10 +90,10 @@ class Worker:
 
     def _start(self, environment: Environment, **_: Any) -> None:
         options, clock = _options(environment), Clock()
-        scenario, target = scenario_of(options), target_of(options)
-        lengths = scenario.lengths()  # of a trace it takes a while
+        spec, target = spec_of(options), target_of(options)
+        lengths = spec.lengths()  # of a trace it takes a while
         self.part = Part(
-            scenario,
+            spec,
             target,
             lengths,
             clock,
@@ -130,15 +130,15 @@ class Head:
     def begin(self) -> None:
         """Raises ServiceError for options that make no sense."""
         options = _options(self._environment)
-        scenario, target = scenario_of(options), target_of(options)
+        spec, target = spec_of(options), target_of(options)
         slo_of(options)
         runner = self._environment.runner
         distributed = isinstance(runner, MasterRunner)
-        self.ledger = Ledger(_folder(options), _run(scenario, target, options))
+        self.ledger = Ledger(_folder(options), _run(spec, target, options))
         self.course = Course(
-            scenario,
-            scenario.seconds,
-            scenario.turns * (target.timeout_s + 10 * scenario.think_s) + 10,
+            spec,
+            spec.seconds,
+            spec.turns * (target.timeout_s + 10 * spec.think_s) + 10,
             runner.worker_count if distributed else 1,
             distributed,
             lambda: self.ledger.idle,
@@ -215,16 +215,16 @@ def _folder(options: Namespace) -> Path:
     return Path(options.records or f"results/locust-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
-def _run(scenario: Scenario, target: Target, options: Namespace) -> Run:
+def _run(spec: LoadSpec, target: Target, options: Namespace) -> Run:
     command = shlex.join(sys.argv)
     return Run(
         tool="locust",
         base_url=target.base_url,
         began=Clock()(),
         ended=Clock()(),
-        options={**scenario.options(), "slo": options.slo},
+        options={**spec.options(), "slo": options.slo},
         command=command.replace(target.api_key, "…") if target.api_key else command,
         version=locust_version,
-        open_model=scenario.is_open,
+        open_model=spec.is_open,
         timeout_s=target.timeout_s,
     )

@@ -6,8 +6,8 @@ entries beside it, outside the totals: TTFT, gaps between tokens, E2E, tokens/s 
 
 from locust.env import Environment
 
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.results.slo import Slo
 
 
 class Failed(Exception):
@@ -23,7 +23,7 @@ class Entries:
         self._slo = slo
 
     def log(self, record: Record) -> None:
-        if record.outcome is Outcome.CANCELLED:
+        if record.outcome is ClientOutcome.CANCELLED:
             return
         self._request(record)
         if record.ok:

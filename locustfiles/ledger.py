@@ -13,10 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.attempt import Clock
-from serve_app.capacity.records import REQUESTS, Record, Run, read_records, write_run
-from serve_app.capacity.run_folder import holds_run
-from serve_app.capacity.validity import judged
+from serve_app.capacity.clients.client_request import Clock
+from serve_app.capacity.results.request_records import (
+    REQUESTS,
+    Record,
+    Run,
+    read_records,
+    write_run,
+)
+from serve_app.capacity.results.run_folder import holds_run
+from serve_app.capacity.results.validity import judged
 
 Report = dict[str, Any]  # worker, lines, began, cpu_share, running
 

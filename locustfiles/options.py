@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from locust.argument_parser import LocustArgumentParser
 
-from serve_app.capacity.chat import DIALECTS, Target
-from serve_app.capacity.scenario import Scenario, descriptions
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.workload.load import LoadSpec, descriptions
 
 _TARGET = {
     "model": ("smollm2:135m", "model to ask"),
@@ -84,9 +84,9 @@ def target_of(options: Namespace) -> Target:
     return replace(Target(**given), base_url=options.host, stream=options.stream == "true")
 
 
-def scenario_of(options: Namespace) -> Scenario:
+def spec_of(options: Namespace) -> LoadSpec:
     """Raises WorkloadError."""
-    return Scenario(**{name: getattr(options, name) for name in descriptions()})
+    return LoadSpec(**{name: getattr(options, name) for name in descriptions()})
 
 
 def slo_of(options: Namespace) -> Slo:

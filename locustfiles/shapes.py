@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.workload.load import LoadSpec
 
 # Workers report once a second: after this many quiet ticks nothing can be on its way.
 _QUIET_TICKS = 3
@@ -14,7 +14,7 @@ class Course:
     """Of one test. `idle` says whether nothing runs, `processes` how many run users; `patience_s`
     after its time a test ends even so: a worker may be lost."""
 
-    scenario: Scenario
+    spec: LoadSpec
     seconds: float
     patience_s: float
     processes: int
@@ -27,9 +27,9 @@ class Course:
         late = second - self.seconds
         if late > self.patience_s or (late > 0 and self._is_quiet()):
             return None
-        if self.scenario.is_open:
+        if self.spec.is_open:
             return self.processes  # one schedule in each
-        return round(self.scenario.level().at(second))
+        return round(self.spec.level().at(second))
 
     def _is_quiet(self) -> bool:
         self._quiet = self._quiet + 1 if self.idle() else 0

@@ -11,9 +11,9 @@ import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
-from serve_app.capacity.attempt import Attempt, Clock, Question, broken_off
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.client_request import ClientRequest, Clock, Prompt, broken_off
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 
 
 class StreamingClient:
@@ -30,42 +30,42 @@ class StreamingClient:
             target.url, concurrency=concurrency, network_timeout=target.timeout_s
         )
 
-    def ask(self, question: Question, intended: float | None = None) -> Attempt:
+    def ask(self, prompt: Prompt, intended: float | None = None) -> ClientRequest:
         """One request, to its end. `intended`: Unix seconds, by default now. Never raises."""
-        attempt = Attempt(self._target, question, intended or self._clock(), self._clock)
+        request = ClientRequest(self._target, prompt, intended or self._clock(), self._clock)
         try:
             with gevent.Timeout(self._target.timeout_s):
-                self._exchange(attempt)
+                self._exchange(request)
         except (gevent.Timeout, TimeoutError):
-            attempt.fail(Outcome.TIMEOUT, f"no end within {self._target.timeout_s:g} s")
+            request.fail(ClientOutcome.TIMEOUT, f"no end within {self._target.timeout_s:g} s")
         except (OSError, HTTPParseError) as exc:
-            attempt.fail(broken_off(attempt.status), f"{type(exc).__name__}: {exc}")
+            request.fail(broken_off(request.status), f"{type(exc).__name__}: {exc}")
         except gevent.GreenletExit:
-            attempt.fail(Outcome.CANCELLED)
+            request.fail(ClientOutcome.CANCELLED)
             raise
         finally:
-            self._keep(attempt.record())
-        return attempt
+            self._keep(request.record())
+        return request
 
     def close(self) -> None:
         self._http.close()
 
-    def _exchange(self, attempt: Attempt) -> None:
-        body, headers = attempt.send(), self._target.headers(attempt.question.session)
+    def _exchange(self, request: ClientRequest) -> None:
+        body, headers = request.send(), self._target.headers(request.prompt.session)
         response = self._http.post(self._path, body, headers)
         try:
-            attempt.status = response.status_code
-            if attempt.streamed:
-                _read_lines(response, attempt)
+            request.status = response.status_code
+            if request.streamed:
+                _read_lines(response, request)
             else:
-                attempt.body(response.read())
-            attempt.end()
+                request.body(response.read())
+            request.end()
         finally:
             response.release()
 
 
-def _read_lines(response: HTTPSocketResponse, attempt: Attempt) -> None:
+def _read_lines(response: HTTPSocketResponse, request: ClientRequest) -> None:
     while line := response.readline(b"\n"):
-        attempt.line(line)
+        request.line(line)
     if rest := response.read():  # a last line without its end
-        attempt.line(rest)
+        request.line(rest)

@@ -153,6 +153,7 @@ class Channel(asyncio.Protocol):
             self._reading = False
             self._transport.pause_reading()
         self._wake()
+        return None
 
     def _cut_frames(self, data: bytearray) -> int:
         """Take over the whole frames at the beginning; returns where they end."""
@@ -210,6 +211,7 @@ class Joiner:
             return self._send(piece)
         self._pieces.append(piece)
         self._timer = loop.call_at(self._next, self._flush)
+        return None
 
     def rest(self) -> bytes:
         """What is still held; nothing is sent after this."""

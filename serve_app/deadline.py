@@ -51,12 +51,13 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         if self._tick is None:
-            return
+            return None
         if not self._expired:
             return self._wheel.remove(self, self._tick)
         others = self._task.uncancel() > self._cancelling
         if kind is asyncio.CancelledError and not others:
             raise TimeoutError from exc
+        return None
 
 
 class _Wheel:

@@ -182,6 +182,7 @@ class Leases:
         self._opened()
         self._serve_next(lease)
         self._want_no_more_than_wait()
+        return None
 
     async def _new(self, open_: Open) -> Lease:
         """Raises what Serve refuses with, in the words of `failure`."""
@@ -231,15 +232,17 @@ class Leases:
                 return waiter.set_result(lease)
         lease.ending = asyncio.get_running_loop().call_later(LINGER_S, self._expire, lease)
         self._idle.append(lease)
+        return None
 
     def _give_back(self, lease: Lease) -> None:
         if lease.channel.closed:
-            return
+            return None
         old = _now() >= lease.old_at
         if old or not lease.shared or not lease.free:
             return lease.channel.close()  # in the middle of an answer: the replica stops it
         self._serve_next(lease)
         self._want_no_more_than_wait()
+        return None
 
     def _expire(self, lease: Lease, last: bool = False) -> None:
         if self._idle == [lease] and not last:

@@ -57,3 +57,4 @@ class Listener:
             return channel.close()
         channel.most_bytes = None
         expected.set_result(channel)
+        return None

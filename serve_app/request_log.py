@@ -82,6 +82,7 @@ def _handle(handler: logging.Handler, records: list[logging.LogRecord]) -> None:
             pass  # one by one: each says on its own what is wrong with it
     for record in records:
         handler.handle(record)
+    return None
 
 
 def _append(file: RotatingFileHandler, records: list[logging.LogRecord]) -> None:

@@ -94,8 +94,7 @@ class EngineSettings(_Model):
     context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
     long_prompts: LongPrompts = Field(
         "shorten",
-        description="Whether a prompt longer than the context is shortened, as Ollama does, or "
-        "refused with status 400; only `llamacpp` can refuse.",
+        description="A prompt longer than the context: `shorten` it, or `refuse` it (`llamacpp`).",
     )
     model_path: Path | None = Field(None, description="`llamacpp`: path of a GGUF file.")
     threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores but one.")

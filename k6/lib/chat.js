@@ -103,7 +103,7 @@ function measure(seen, tags) {
   metrics.outputTokens.add(seen.outputTokens || 0, tags);
 }
 
-// As serve_app/capacity/records.py has it, in seconds; `scenario_start` goes when it is read.
+// As serve_app/capacity/results/request_records.py has it, in seconds; `scenario_start` goes when it is read.
 function record(asked, seen, intended, started) {
   return {
     scenario_start: exec.scenario.startTime / 1000,

@@ -18,7 +18,7 @@ export const settings = {
   // Virtual users; by default enough for every arrival to wait its whole time-out, at most 1,000.
   maxVUs: number('MAX_VUS', 0),
   summary: text('SUMMARY', 'k6-summary.json'),
-  // One line of JSON per request on the console; `python -m serve_app.capacity.k6` collects them.
+  // One line of JSON per request on the console; `python -m serve_app.capacity k6` collects them.
   records: text('RECORDS', '') !== '',
 };
 

@@ -95,7 +95,7 @@ function table(result) {
 
 function withoutRecords(result) {
   if (settings.records) return [];
-  const command = `python -m serve_app.capacity.k6 run k6/${result.script}.js`;
+  const command = `python -m serve_app.capacity k6 run k6/${result.script}.js`;
   const alias = result.script === 'load_test' ? ' (make load)' : '';
   return [`no records: ${command}${alias} keeps one per request and checks the generator`];
 }

@@ -46,6 +46,7 @@ def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
         # The terminal breaks long lines: a command then still is one line to whoever copies it.
         console.print(table.summary(name, found), soft_wrap=True)
         console.print(table.details(found))
+    return None
 
 
 def _absent(name: str, view: Observed, namespace: str) -> NotFound:

@@ -65,9 +65,7 @@ def diagnose(observed: Observed) -> Diagnosis:
     found += [each for rule in _CONSEQUENCES for each in rule(observed)]
     # The first rule that finds something about an object explains it.
     unique = {(each.kind, each.about): each for each in reversed(found)}.values()
-    findings = sorted(
-        reversed(unique), key=lambda each: (not each.is_fatal, _is_aside(each, observed))
-    )
+    findings = sorted(unique, key=lambda each: (not each.is_fatal, _is_aside(each, observed)))
     hindrances = tuple(each for each in findings if not _is_aside(each, observed))
     return Diagnosis(_state(observed, tuple(findings)), tuple(findings), hindrances)
 

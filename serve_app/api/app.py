@@ -130,6 +130,7 @@ class Api:
         if route is None:
             raise MethodNotAllowed(", ".join(sorted(methods, reverse=True)))
         await route.handler(request, send, exchange)
+        return None
 
     def _methods(self, request: Request) -> dict[str, Route]:
         path = request.path
@@ -196,6 +197,7 @@ async def _send_error(send: Send, exc: ServiceError, dialect: Dialect, request: 
     await send_body(send, exc.status, body, headers, more=True)
     await linger(request.receive, _LINGER_S)
     await send({"type": "http.response.body", "body": b""})
+    return None
 
 
 def _error_headers(exc: ServiceError) -> Headers:

@@ -1,8 +1,9 @@
 """The hot path's HTTP/1.1 client: POST to an engine nearby, bytes back as they come.
 
-A general client costs a replica a quarter of its time; this one does what the hot path needs and
-leaves the rest of HTTP (redirects, cookies, compression, proxies) to httpx, which the rest of the
-service uses. The parser is llhttp, as in uvicorn.
+It does what the hot path needs and leaves the rest of HTTP (redirects, cookies, compression,
+proxies) to httpx, which the rest of the service uses. CPU of a streamed request of 16 chunks:
+0.09 ms here, 0.24 ms with aiohttp, 1.2 ms with httpx (`python -m tests.bench.http_clients`). The
+parser is llhttp, as in uvicorn.
 """
 
 import asyncio
@@ -291,3 +292,4 @@ class _Connection(asyncio.Protocol):
             self._client.idle(self)
         else:
             self._transport.close()
+        return None

@@ -151,6 +151,7 @@ class Lifecycle:
                 if final and not self._facts.models:
                     return self._fail(_start_error(exc))
             await asyncio.sleep(min(0.1 * 2**failures, MAX_BACKOFF_S))
+        return None
 
     def _failed(self, exc: Exception) -> None:
         self._lost(_words(exc))

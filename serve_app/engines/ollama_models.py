@@ -132,9 +132,9 @@ async def _have(http: httpx.AsyncClient, names: tuple[str, ...], pull: bool, wai
             if absent := await missing(http, absent):
                 raise EngineStartError(f"it pulled {', '.join(absent)} and does not list it")
             return
-        elif not wait:
+        if not wait:
             raise SettingsError(f"models: {', '.join(absent)} not there, and engine.pull is off")
-        elif monotonic() - said > WAITING_EVERY_S:
+        if monotonic() - said > WAITING_EVERY_S:
             said = monotonic()
             logger.info("waiting for models: %s", ", ".join(absent))
         await asyncio.sleep(POLL_S)

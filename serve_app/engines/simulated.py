@@ -42,7 +42,7 @@ class Simulated:
             "--answer-tokens": speed.answer_tokens,
         }
         words = (str(word) for option in options.items() for word in option)
-        return (sys.executable, "-m", "serve_app.engines.simulator", *words)
+        return (sys.executable, "-m", "serve_app.simulator", *words)
 
     async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
         return await ollama_models.prepare(http, phases, self._pool.models, pull=False, wait=False)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.statistics import Summary, summarise
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.statistics import Summary, summarise
+from serve_app.capacity.workload.load import LoadSpec
 from tests.support import generators
 from tests.support.service import start_simulator
 
@@ -26,14 +26,12 @@ SHAPE = f"points:0s={RATE},{SECONDS}s={RATE},{SECONDS}s=1,{SECONDS + 0.4}s=1"
 def compare(url: str) -> dict[str, Any]:
     """Seconds by generator, and how far each is from the reference client."""
     target = Target(url, timeout_s=30)
-    scenario = Scenario(
-        shape=SHAPE, burstiness=0, prompt_tokens=str(PROMPT), answer_tokens=str(ANSWER)
-    )
+    spec = LoadSpec(shape=SHAPE, burstiness=0, prompt_tokens=str(PROMPT), answer_tokens=str(ANSWER))
     asked = {"SHAPE": SHAPE, "PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
     with tempfile.TemporaryDirectory() as folder:
         runs = {
-            "reference": generators.reference(target, scenario),
-            "locust": generators.locust(target, scenario, Path(folder) / "locust"),
+            "reference": generators.reference(target, spec),
+            "locust": generators.locust(target, spec, Path(folder) / "locust"),
             "k6": generators.k6(target, Path(folder) / "k6", **asked),
         }
     found = {

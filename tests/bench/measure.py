@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.results.statistics import quantile
 from tests.bench.load import Load, Result
 from tests.bench.systems import MODEL, System
 

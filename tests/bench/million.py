@@ -25,8 +25,8 @@ def play(replicas: int) -> Result:
         "service.autoscaling.max_replicas": replicas,
         "load.shape": f"points:0s={least},480s={most},1080s={most},1560s={least}",
     }
-    inputs = scenario_of("one-to-six", changes, None)
-    load, service = load_of(inputs), service_of(inputs)
+    scenario = scenario_of("one-to-six", changes, None)
+    load, service = load_of(scenario), service_of(scenario)
     service = started_for(service, load.needs(service))
     policy = autoscaled("", "", service).policy()
     return simulate(load.requests(0), service, policy, seconds=load.seconds)

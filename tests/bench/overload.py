@@ -13,11 +13,11 @@ from statistics import median
 import click
 from rich.console import Console
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.reference_client import measure
-from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.results.statistics import quantile
+from serve_app.capacity.workload.load import LoadSpec
 from tests.bench.systems import System, processes, running
 
 _SLOTS, _TOKENS, _RATE = 4, 25, 50.0
@@ -84,18 +84,18 @@ async def _watch_memory(system: System, every_s: float, memory: list[float]) -> 
 
 
 async def _load(system: System, rate: float, seconds: float) -> list[Record]:
-    scenario = Scenario(
+    spec = LoadSpec(
         shape=f"constant:level={rate:g},hold={seconds:g}s",
         prompt_tokens="fixed:10",
         answer_tokens=f"fixed:{_TOKENS}",
         burstiness=0,
     )
-    return (await measure(Target(system.url), scenario))[1]
+    return (await measure(Target(system.url), spec))[1]
 
 
 def figures(records: list[Record]) -> Figures:
     served = [record for record in records if record.ok]
-    refused = [record for record in records if record.outcome is Outcome.REJECTED]
+    refused = [record for record in records if record.outcome is ClientOutcome.REJECTED]
     waited = [r.ended - r.started for r in refused if r.ended and r.started]
     return Figures(
         served=len(served),

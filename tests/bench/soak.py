@@ -22,10 +22,10 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress
 
-from serve_app.capacity.attempt import Question
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.reference_client import ReferenceClient
+from serve_app.capacity.clients.asyncio_client import AsyncioClient
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.client_request import Prompt
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from tests.bench.systems import System, processes, running
 
 _USERS = 10
@@ -36,7 +36,7 @@ _ENGINE = {
 }
 _REPLICAS = 2
 _DIALECTS = ("openai", "ollama", "anthropic")
-_ENGINE_COMMAND = "-m serve_app.engines.simulator"
+_ENGINE_COMMAND = "-m serve_app.simulator"
 
 
 @dataclass
@@ -60,8 +60,8 @@ def is_lost(record: Record) -> bool:
     """
     if record.ok:
         return record.output_tokens != record.asked_output_tokens
-    silent = record.outcome is Outcome.TRUNCATED and not record.error
-    return silent or record.outcome is Outcome.TIMEOUT
+    silent = record.outcome is ClientOutcome.TRUNCATED and not record.error
+    return silent or record.outcome is ClientOutcome.TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,9 @@ async def _slots(system: System) -> list[str]:
     async with httpx.AsyncClient(trust_env=False) as http:
         for url in engines:
             await http.post(f"{url}/_sim/reset")
-        async with ReferenceClient(Target(system.url), tally.keep) as client:
-            question = Question([{"role": "user", "content": "tell me"}], 5, 100)
-            await asyncio.gather(*(client.ask(question) for _ in range(most + _REPLICAS)))
+        async with AsyncioClient(Target(system.url), tally.keep) as client:
+            prompt = Prompt([{"role": "user", "content": "tell me"}], 5, 100)
+            await asyncio.gather(*(client.ask(prompt) for _ in range(most + _REPLICAS)))
         stats = [(await http.get(f"{url}/_sim/stats")).json() for url in engines]
     used = sum(each["max_in_flight"] for each in stats)
     return [] if used == most else [f"{most - used} of {most} slots were not to be had"]
@@ -141,26 +141,26 @@ async def _tick(tell: Callable[[], None]) -> None:
 async def _users(
     system: System, tally: Tally, goes_on: Callable[[], bool], rng: random.Random
 ) -> None:
-    client = ReferenceClient(Target(system.url), tally.keep)
+    client = AsyncioClient(Target(system.url), tally.keep)
     async with client, asyncio.TaskGroup() as users:
         for _ in range(_USERS):
             users.create_task(_user(client, goes_on, rng))
 
 
-async def _user(client: ReferenceClient, goes_on: Callable[[], bool], rng: random.Random) -> None:
+async def _user(client: AsyncioClient, goes_on: Callable[[], bool], rng: random.Random) -> None:
     while goes_on():
         client.target = replace(
             client.target, dialect=rng.choice(_DIALECTS), stream=rng.random() < 0.7
         )
         words = "tell me of a river " * rng.randint(1, 20)
-        question = Question([{"role": "user", "content": words}], 5, rng.randint(1, 100))
-        asking = asyncio.create_task(client.ask(question))
+        prompt = Prompt([{"role": "user", "content": words}], 5, rng.randint(1, 100))
+        asking = asyncio.create_task(client.ask(prompt))
         if rng.random() < 0.2:
             await asyncio.wait({asking}, timeout=rng.random() * 2)
             asking.cancel()  # a hang-up, waiting or running
         with suppress(asyncio.CancelledError):
-            attempt = await asking
-            if not attempt.record().ok:
+            request = await asking
+            if not request.record().ok:
                 await asyncio.sleep(rng.random())
 
 

@@ -72,7 +72,8 @@ def running(name: str, kind: str, key: str = "", **options: Any) -> Iterator[Sys
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | _RAY
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         url, metrics_url = _addresses(process.stdout, kind)
         yield System(name, url, process, key, metrics_url)
@@ -122,7 +123,7 @@ def simulator(decode_tokens_per_s: float = 0) -> Iterator[str]:
     port = free_port()
     words = ["--port", str(port), "--models", MODEL, "--slots", str(SLOTS)]
     speed = ["--decode-tokens-per-s", str(decode_tokens_per_s)]
-    command = [sys.executable, "-m", "serve_app.engines.simulator", *words, *speed]
+    command = [sys.executable, "-m", "serve_app.simulator", *words, *speed]
     with _child(command, f"http://127.0.0.1:{port}", "/api/version") as url:
         yield url
 

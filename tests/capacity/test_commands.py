@@ -9,13 +9,13 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from serve_app.capacity import measured
 from serve_app.capacity.commands import capacity
 from serve_app.capacity.commands.tune import MOST_TRIALS
-from serve_app.capacity.measured import Measured, Sweep
-from serve_app.capacity.records import Run, write_run
-from serve_app.capacity.slo import Slo
-from tests.capacity.test_plan import GOOD
+from serve_app.capacity.results.request_records import Run, write_run
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.measured import Measured, Sweep
+from tests.capacity.planning.test_plan import GOOD
 
 SCENARIO = """\
 service:

@@ -7,18 +7,19 @@ import pytest
 import yaml
 
 from kuberay.changes import edits
-from serve_app.capacity import measured
-from serve_app.capacity.choices import Wanted
-from serve_app.capacity.commands.findings import sentences
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs
-from serve_app.capacity.plan import plan
-from serve_app.capacity.records import RUN, read_run
-from serve_app.capacity.samples import read_samples
+from serve_app.capacity.commands.sweep_report import sentences
+from serve_app.capacity.planning.plan import plan
+from serve_app.capacity.planning.recommendations import Demand
+from serve_app.capacity.results.cluster_samples import read_samples
+from serve_app.capacity.results.request_records import RUN, read_run
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.validate import validate
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.report import report
+from serve_app.capacity.workload.scenario import SCENARIO, Scenario
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "serve_app" / "capacity" / "examples"
+EXAMPLES = ROOT / "docs" / "examples"
 SWEEP = EXAMPLES / "modelled-gpu" / "sweep"
 RUNS = sorted(file.parent for file in EXAMPLES.rglob(RUN))
 EXPERIMENTS = [folder for folder in RUNS if (folder / SCENARIO).exists()]
@@ -42,7 +43,7 @@ def test_an_experiment_is_read(folder: Path) -> None:
     """Valid, with what was asked for and what Ray Serve did each second."""
     run, _ = read_run(folder)
     assert run.invalid == ()
-    assert Inputs.model_validate_json((folder / SCENARIO).read_bytes()).title
+    assert Scenario.model_validate_json((folder / SCENARIO).read_bytes()).title
     assert len(read_samples(folder)) > 60
 
 
@@ -55,16 +56,17 @@ def test_a_page_shows_what_is_there(page: Path) -> None:
 
 def test_the_plan_follows_from_the_sweep() -> None:
     """plan.yaml is what the command beside it writes from the records that are kept."""
-    wanted = Wanted(peak=100, base=10, startup_s=30, application="llm")
-    made = plan(measured.read(SWEEP).measured, Slo.parse("ttft_p95=1s,error_rate=2%"), wanted)
+    demand = Demand(peak=100, base=10, startup_s=30, application="llm")
+    made = plan(measured.read(SWEEP).measured, Slo.parse("ttft_p95=1s,error_rate=2%"), demand)
     assert made.yaml() == (SWEEP.parent / "plan.yaml").read_text()
 
 
 def test_what_the_sweep_says_follows_from_its_records() -> None:
     """sweep.txt has today's words and figures."""
     found, text = measured.read(SWEEP), (SWEEP.parent / "sweep.txt").read_text()
-    said = [words for each in found.measured for words in sentences(each, found.slo)]
-    assert [words for words in said if words not in text] == []
+    reports = [report(measurement, found.slo) for measurement in found.measured]
+    spoken = [sentence for one in reports for sentence in sentences(one)]
+    assert [sentence for sentence in spoken if sentence not in text] == []
     assert "compared with 211 ms in theory (M/G/8)" in text
 
 

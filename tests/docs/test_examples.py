@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from serve_app.capacity.experiment.inputs import Inputs
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.settings import Settings
 from tests.support import pages
 from tests.support.pages import PAGES, ROOT, Example
@@ -139,7 +139,7 @@ def test_yaml_means_something(example: Example) -> None:
         for path in [*value["resources"], *value["components"]]:
             assert (here / path).resolve().exists(), path
     else:
-        Inputs.model_validate(value)
+        Scenario.model_validate(value)
 
 
 def test_paths_in_commands_exist() -> None:

@@ -308,7 +308,8 @@ def test_a_killed_replica_leaves_no_orphan(rig: Rig) -> None:
     command = [sys.executable, "-c", REPLICA, rig.pool().model_dump_json()]
     replica = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert replica.stdout and replica.stdout.readline() == "ready\n"
+        assert replica.stdout
+        assert replica.stdout.readline() == "ready\n"
         started = processes.descendants(replica.pid)
         assert len(started) >= 2
     finally:

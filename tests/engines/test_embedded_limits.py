@@ -147,7 +147,8 @@ async def test_messages_and_responses_are_refused_in_their_own_words(
     body = {"messages": [user(text)], "max_tokens": 2}
     status, answer = await post(strict, "/v1/messages", body)
     sentence = rf"prompt is too long: (at least )?\d+ tokens > {CONTEXT} maximum"
-    assert status == 400 and re.fullmatch(sentence, answer["error"]["message"])
+    assert status == 400
+    assert re.fullmatch(sentence, answer["error"]["message"])
     status, answer = await post(strict, "/v1/responses", {"input": text, "max_output_tokens": 16})
     assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
 

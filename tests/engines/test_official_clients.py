@@ -74,7 +74,8 @@ class TestResponses:
         check_response(answer.model_dump())
         assert answer.output_text
         assert answer.status == "incomplete"
-        assert answer.usage and answer.usage.output_tokens == 8
+        assert answer.usage
+        assert answer.usage.output_tokens == 8
 
     async def test_a_second_turn(self, gpt: openai.AsyncOpenAI) -> None:
         """The assistant's turn may be a plain message or the items of the first answer."""
@@ -101,7 +102,8 @@ class TestResponses:
         answer = await gpt.responses.parse(
             model=MODEL, temperature=0, input="Invent a person as JSON.", text_format=Person
         )
-        assert answer.output_parsed and answer.output_parsed.age >= 0
+        assert answer.output_parsed
+        assert answer.output_parsed.age >= 0
 
     async def test_json_object(self, gpt: openai.AsyncOpenAI) -> None:
         """Without a schema it is any JSON object."""
@@ -173,10 +175,12 @@ class TestMessages:
             text = "".join([piece async for piece in stream.text_stream])
             final = await stream.get_final_message()
         whole = await claude.messages.create(**asked)
-        assert text and text == whole.content[0].text  # type: ignore[union-attr]
+        assert text
+        assert text == whole.content[0].text
         assert final.content[0].to_dict() == whole.content[0].to_dict()
         assert final.stop_reason == whole.stop_reason == "max_tokens"
-        assert final.id.startswith("msg_") and whole.id.startswith("msg_")
+        assert final.id.startswith("msg_")
+        assert whole.id.startswith("msg_")
         assert total(final.usage) == total(whole.usage)
 
     @pytest.mark.parametrize("stream", [True, False])
@@ -270,7 +274,8 @@ async def test_what_the_caller_began_is_continued_not_repeated(chatty: Service, 
         values = [json.loads(data) for data in datas if data.startswith("{")]
         texts.append("".join(map(text_of, values)))
     assert texts[0] == texts[1]
-    assert texts[0] and not texts[0].startswith("Hello")
+    assert texts[0]
+    assert not texts[0].startswith("Hello")
 
 
 def text_of(value: dict[str, Any]) -> str:

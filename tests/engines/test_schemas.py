@@ -105,7 +105,7 @@ async def test_the_schema_is_obeyed(service: Service, ask: Any, name: str) -> No
         try:
             value = json.loads(said)
         except json.JSONDecodeError as exc:  # cut by the bound of tokens, in white space
-            assert exc.pos >= len(said.rstrip()), said
+            assert exc.pos >= len(said.rstrip()), said  # noqa: PT017
         else:
             assert valid.is_valid(value), said
 

@@ -17,10 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from serve_app.engines.simulator.answer import example
-from serve_app.engines.simulator.catalogue import canonical, seconds
-from serve_app.engines.simulator.speed import common_prefix
 from serve_app.gotext import rfc3339
+from serve_app.simulator.answer import example
+from serve_app.simulator.catalogue import canonical, seconds
+from serve_app.simulator.speed import common_prefix
 
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2:135m"
@@ -82,7 +82,7 @@ def user(text: str) -> JSON:
 
 @contextmanager
 def started(*options: str) -> Iterator[Simulator]:
-    command = [sys.executable, "-m", "serve_app.engines.simulator", *options]
+    command = [sys.executable, "-m", "serve_app.simulator", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     try:

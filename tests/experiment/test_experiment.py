@@ -11,10 +11,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.experiment.service import Service, ServiceNotReady, started
-from serve_app.capacity.records import Outcome, read_run
-from serve_app.capacity.samples import SAMPLES, read_samples
+from serve_app.capacity.results.cluster_samples import SAMPLES, read_samples
+from serve_app.capacity.results.request_records import ClientOutcome, read_run
+from serve_app.capacity.service_under_test import Service, ServiceNotReady, started
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.engines.process import free_port
 from tests.support import processes
 from tests.support.waiting import eventually
@@ -36,9 +36,9 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    inputs = Inputs.read("one-to-six", CHANGES)
+    scenario = Scenario.read("one-to-six", CHANGES)
     before = set(processes.descendants(os.getpid()))
-    async with started(inputs, tmp_path_factory.mktemp("service")) as service:
+    async with started(scenario, tmp_path_factory.mktemp("service")) as service:
         left = set(processes.descendants(os.getpid())) - before
         yield service
     assert processes.gone(left)
@@ -49,7 +49,7 @@ def experiment(service: Service, folder: Path, shape: str) -> subprocess.Popen[b
     there = ["--url", service.url, "--dashboard", service.dashboard, "--tool", "reference"]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "serve_app.capacity.experiment", "experiment", "one-to-six"),
+            *(sys.executable, "-m", "serve_app.capacity", "experiment", "one-to-six"),
             *(*changes, *there, "--out", str(folder), "--json"),
         ],
         env={**os.environ, "RAY_AUTH_TOKEN": service.token},
@@ -66,7 +66,7 @@ async def test_replicas_are_seen_to_follow_the_load(service: Service, tmp_path: 
     assert (process.returncode, told["lost"], told["refused"]) == (0, 0, 0)
     run, records = read_run(tmp_path)
     assert run.tool == "reference"
-    assert {record.outcome for record in records} == {Outcome.OK}
+    assert {record.outcome for record in records} == {ClientOutcome.OK}
     samples = read_samples(tmp_path)
     assert max(sample.target for sample in samples) == 2
     assert max(sample.ongoing for sample in samples) > 2
@@ -84,7 +84,8 @@ async def test_ctrl_c_writes_the_report_of_what_was_seen(service: Service, tmp_p
     output, _ = await asyncio.to_thread(process.communicate)
     (told,) = orjson.loads(output)
     assert process.returncode == 130
-    assert told["interrupted"] and told["latency"]["outcomes"]["ok"] > 2
+    assert told["interrupted"]
+    assert told["latency"]["outcomes"]["ok"] > 2
     assert "**Interrupted**" in (tmp_path / "report.md").read_text()
 
 
@@ -98,7 +99,7 @@ async def test_a_service_that_does_not_answer_is_not_watched(tmp_path: Path) -> 
 
 async def test_a_service_that_ends_at_once_says_why(tmp_path: Path) -> None:
     """With the last lines of its log."""
-    inputs = Inputs.read("one-to-six", {"environment.SERVE_APP_MODLES": "x"})
+    scenario = Scenario.read("one-to-six", {"environment.SERVE_APP_MODLES": "x"})
     with pytest.raises(ServiceNotReady, match="MODLES is no setting"):
-        async with started(inputs, tmp_path):
+        async with started(scenario, tmp_path):
             pass

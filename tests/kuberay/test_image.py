@@ -46,9 +46,11 @@ def test_it_runs_as_a_user() -> None:
 
 
 def test_the_code_is_a_layer_after_the_dependencies() -> None:
-    """A change of it reinstalls nothing: the stage that installs sees pyproject.toml alone."""
+    """A change of it reinstalls nothing: the stage that installs sees no code."""
     installs, _, runs = DOCKERFILE.partition("\nFROM ${BASE}\n")
-    assert re.findall(r"^COPY (.+)$", installs, re.MULTILINE) == ["pyproject.toml ."]
+    assert re.findall(r"^COPY (.+)$", installs, re.MULTILINE) == [
+        "pyproject.toml constraints.txt ./"
+    ]
     assert runs.index("COPY --from=dependencies") < runs.index("COPY . .")
 
 

@@ -61,7 +61,9 @@ def mebibytes(quantity: str) -> float:
 
 def test_ray_is_the_pinned_one(service: RayService) -> None:
     """One version of Ray in pyproject and in the cluster."""
-    (pin,) = [entry for entry in PYPROJECT["dependencies"] if entry.startswith("ray[")]
+    (pin,) = [
+        entry for entry in PYPROJECT["optional-dependencies"]["serve"] if entry.startswith("ray[")
+    ]
     assert pin == f"ray[serve]=={service.cluster['rayVersion']}"
 
 

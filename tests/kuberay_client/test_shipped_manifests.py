@@ -83,7 +83,8 @@ def test_companions_are_recognised(documents: list[dict]) -> None:
     options = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
     assert [job.name for job in view.jobs if secret in job.makes] == ["llm-redis-password"]
-    assert view.service and view.service.redis == "llm-redis"
+    assert view.service
+    assert view.service.redis == "llm-redis"
     templates = [
         each["spec"]["template"]
         for each in documents

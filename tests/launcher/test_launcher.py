@@ -54,7 +54,8 @@ class Launcher:
     def until(self, text: str) -> None:
         deadline = monotonic() + _START_S
         while text not in self.screen:
-            assert self.process.poll() is None and monotonic() < deadline, self.screen
+            assert self.process.poll() is None, self.screen
+            assert monotonic() < deadline, self.screen
             sleep(0.05)
 
     def end(self, number: signal.Signals) -> int:
@@ -119,7 +120,7 @@ def listening_beyond_loopback(pids: list[int]) -> list[str]:
 def test_the_first_screen(launch: Launch, topology: str) -> None:
     """What it does, the engine, Ready, one command that works as it stands, and nothing else;
     also where the environment names a proxy that leads nowhere."""
-    nowhere = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY")}
+    nowhere = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     run = launch(SERVE_APP_TOPOLOGY=topology, **nowhere)
     run.until("Ctrl-C ends it")
     screen = run.screen.rstrip().split("\n")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.capacity.chat import Target
+from serve_app.capacity.clients.chat import Target
 from tests.support.service import Simulator, start_simulator
 
 

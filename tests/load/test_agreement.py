@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.chat import DIALECTS, Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.workload.load import LoadSpec
 from tests.support import generators
 from tests.support.service import Simulator
 
@@ -19,7 +19,7 @@ ASKED = {"PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
 # chance decide.
 SHAPE = "points:0s=10,2s=10,2s=1,2.4s=1"
 SHORT = "points:0s=10,0.5s=10,0.5s=1,0.9s=1"
-SCENARIO = Scenario(
+SCENARIO = LoadSpec(
     shape=SHAPE,
     burstiness=0,
     prompt_tokens=str(PROMPT),
@@ -71,13 +71,19 @@ def test_all_generators_tell_the_same(
     run, records = generator(target, tmp_path / "run")
     served = REQUESTS - 5
     assert told(records) == {
-        "outcomes": {Outcome.OK: served, Outcome.REJECTED: 2, Outcome.TRUNCATED: 3},
+        "outcomes": {
+            ClientOutcome.OK: served,
+            ClientOutcome.REJECTED: 2,
+            ClientOutcome.TRUNCATED: 3,
+        },
         "answers": [ANSWER] * served,
         "prompts": [PROMPT] * served,
         "streamed": {True},
         "dialects": {"openai"},
     }
-    assert run.open_model and run.timeout_s == target.timeout_s and run.dropped == 0
+    assert run.open_model
+    assert run.timeout_s == target.timeout_s
+    assert run.dropped == 0
     assert all(seen.ttft and seen.ttft >= 0.019 for seen in records if seen.ok)
     assert all(seen.e2e and seen.e2e >= 0.019 * ANSWER for seen in records if seen.ok)
     assert paced.reached == {"/v1/chat/completions": REQUESTS} | looked(run.tool)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serve_app.capacity.records import Outcome, read_run
+from serve_app.capacity.results.request_records import ClientOutcome, read_run
 from serve_app.engines.process import free_port
 from tests.support.manifests import ROOT, Object, env, of_kind, read
 from tests.support.service import Simulator
@@ -32,7 +32,7 @@ def start(job: Object, **overrides: str) -> subprocess.Popen[str]:
 def check(folder: Path) -> None:
     _, records = read_run(folder)
     assert records
-    assert {record.outcome for record in records} == {Outcome.OK}
+    assert {record.outcome for record in records} == {ClientOutcome.OK}
 
 
 def test_locusts_master_and_workers_find_each_other(paced: Simulator, tmp_path: Path) -> None:

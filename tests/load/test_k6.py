@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.k6.results import LINES, SUMMARY
-from serve_app.capacity.records import Outcome, read_run
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.k6.results import LINES, SUMMARY
+from serve_app.capacity.results.request_records import ClientOutcome, read_run
 from serve_app.engines.process import free_port
 from tests.support import generators
 from tests.support.service import Simulator
@@ -37,7 +37,7 @@ def test_too_few_virtual_users_make_a_run_invalid(target: Target, tmp_path: Path
     done = generators.run_k6(target, tmp_path / "run", **SHORT, **shape)
     run, records = read_run(tmp_path / "run")
     assert done.returncode == 3
-    assert run.dropped == sum(record.outcome is Outcome.DROPPED for record in records) > 0
+    assert run.dropped == sum(record.outcome is ClientOutcome.DROPPED for record in records) > 0
     assert len(records) == 10
     assert any("found no virtual user" in reason for reason in run.invalid)
 
@@ -55,7 +55,7 @@ def test_plain_k6_says_how_records_are_kept(paced: Simulator, tmp_path: Path) ->
     """And the command that keeps them does not say so."""
     env = {"BASE_URL": paced.url, **SHORT, "SHAPE": "points:0s=10,0.5s=10"}
     plain = generators.plain_k6("load_test", SUMMARY=tmp_path / SUMMARY, **env)
-    assert "python -m serve_app.capacity.k6 run k6/load_test.js (make load) keeps" in plain.stdout
+    assert "python -m serve_app.capacity k6 run k6/load_test.js (make load) keeps" in plain.stdout
     kept = generators.run_k6(Target(paced.url), tmp_path / "run", "load_test", **env)
     assert "no records" not in kept.stdout
 
@@ -85,7 +85,7 @@ async def test_an_interrupted_run_keeps_what_it_saw(
         process.communicate(timeout=60)
     run, records = read_run(tmp_path / "run")
     assert run.tool == "k6"
-    assert {record.outcome for record in records} <= {Outcome.OK, Outcome.CANCELLED}
+    assert {record.outcome for record in records} <= {ClientOutcome.OK, ClientOutcome.CANCELLED}
     assert any(record.ok for record in records)
 
 

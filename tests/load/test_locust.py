@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import REQUESTS, Outcome, read_run
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.request_records import REQUESTS, ClientOutcome, read_run
+from serve_app.capacity.workload.load import LoadSpec
 from tests.support import generators
 from tests.support.service import Simulator
 from tests.support.waiting import eventually
 
-BRIEF = Scenario(
+BRIEF = LoadSpec(
     shape="points:0s=10,1s=10,1s=1,1.4s=1", burstiness=0, prompt_tokens="20", answer_tokens="4"
 )
 
@@ -24,9 +24,10 @@ def test_users_wait_and_resend_their_history(
     """A closed load: no more in flight than users, their sessions turn by turn."""
     closed = replace(BRIEF, load="closed", shape="constant:level=2,hold=1s", turns=2)
     run, records = generators.locust(target, closed, tmp_path / "run")
-    assert not run.open_model and not run.invalid
+    assert not run.open_model
+    assert not run.invalid
     assert paced.stats()["max_in_flight"] == 2
-    assert {record.outcome for record in records} == {Outcome.OK}
+    assert {record.outcome for record in records} == {ClientOutcome.OK}
     second = [record for record in records if record.turn == 1]
     assert {record.prompt_tokens for record in second} == {20 + 4 + 20}
     assert all(record.session for record in records)
@@ -37,7 +38,7 @@ def test_processes_share_the_arrivals(target: Target, tmp_path: Path) -> None:
     run, records = generators.locust(target, BRIEF, tmp_path / "run", "--processes=2")
     assert len(records) == 10
     assert run.cpu_share is not None
-    assert {record.outcome for record in records} == {Outcome.OK}
+    assert {record.outcome for record in records} == {ClientOutcome.OK}
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
@@ -52,7 +53,7 @@ async def test_an_interrupted_run_keeps_what_it_saw(
         process.send_signal(end)
         process.communicate(timeout=60)
     _, records = read_run(tmp_path / "run")
-    assert {record.outcome for record in records} == {Outcome.OK}
+    assert {record.outcome for record in records} == {ClientOutcome.OK}
     assert len(records) == paced.reached["/v1/chat/completions"]
 
 

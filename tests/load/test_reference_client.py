@@ -6,22 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.capacity.attempt import Question
-from serve_app.capacity.chat import DIALECTS, Target
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.reference_client import ReferenceClient, measure
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.asyncio_client import AsyncioClient, measure
+from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.clients.client_request import Prompt
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.workload.load import LoadSpec
 from serve_app.engines.process import free_port
 from tests.support.service import Simulator
 from tests.support.waiting import eventually
 
-QUESTION = Question([{"role": "user", "content": "one two three"}], 3, 4)
+QUESTION = Prompt([{"role": "user", "content": "one two three"}], 3, 4)
 
 
-async def ask(target: Target, question: Question = QUESTION) -> Record:
+async def ask(target: Target, prompt: Prompt = QUESTION) -> Record:
     records: list[Record] = []
-    async with ReferenceClient(target, records.append) as client:
-        await client.ask(question)
+    async with AsyncioClient(target, records.append) as client:
+        await client.ask(prompt)
     (record,) = records
     return record
 
@@ -31,21 +31,21 @@ async def ask(target: Target, question: Question = QUESTION) -> Record:
 async def test_it_speaks_every_dialect(dialect: str, stream: bool, target: Target) -> None:
     """Streamed, each token has its time; whole, there is only the end."""
     record = await ask(replace(target, dialect=dialect, stream=stream))
-    assert (record.outcome, record.prompt_tokens, record.output_tokens) == (Outcome.OK, 3, 4)
+    assert (record.outcome, record.prompt_tokens, record.output_tokens) == (ClientOutcome.OK, 3, 4)
     assert len(record.gaps) == (3 if stream else 0)
     assert (record.first is not None) == stream
 
 
 async def test_a_conversation_resends_its_history(paced: Simulator, target: Target) -> None:
-    """With the answers as they came, under one session, each question in its turn."""
-    scenario = Scenario(
+    """With the answers as they came, under one session, each prompt in its turn."""
+    spec = LoadSpec(
         shape="constant:level=10,hold=100ms",
         burstiness=0,
         prompt_tokens="5",
         answer_tokens="3",
         turns=3,
     )
-    _, records = await measure(target, scenario)
+    _, records = await measure(target, spec)
     assert [record.turn for record in records] == [0, 1, 2]
     assert [record.prompt_tokens for record in records] == [5, 5 + 3 + 5, 5 + 3 + 5 + 3 + 5]
     said = json.loads(paced.stats()["last"]["body"])["messages"]
@@ -57,8 +57,8 @@ async def test_users_of_a_closed_load_wait_for_their_answers(
     paced: Simulator, target: Target
 ) -> None:
     """There are never more requests in flight than users."""
-    scenario = Scenario(load="closed", shape="constant:level=3,hold=400ms", answer_tokens="5")
-    run, records = await measure(target, scenario)
+    spec = LoadSpec(load="closed", shape="constant:level=3,hold=400ms", answer_tokens="5")
+    run, records = await measure(target, spec)
     assert not run.open_model
     assert paced.stats()["max_in_flight"] == 3
     assert len(records) >= 3
@@ -67,16 +67,16 @@ async def test_users_of_a_closed_load_wait_for_their_answers(
 @pytest.mark.parametrize(
     ("fault", "outcome"),
     [
-        ({"kind": "refuse", "status": 503}, Outcome.REJECTED),
-        ({"kind": "refuse", "status": 500}, Outcome.ERROR),
-        ({"kind": "end"}, Outcome.TRUNCATED),
-        ({"kind": "cut"}, Outcome.TRUNCATED),
-        ({"kind": "silent", "for_s": 5}, Outcome.TIMEOUT),
-        ({"kind": "stall", "for_s": 5}, Outcome.TIMEOUT),
+        ({"kind": "refuse", "status": 503}, ClientOutcome.REJECTED),
+        ({"kind": "refuse", "status": 500}, ClientOutcome.ERROR),
+        ({"kind": "end"}, ClientOutcome.TRUNCATED),
+        ({"kind": "cut"}, ClientOutcome.TRUNCATED),
+        ({"kind": "silent", "for_s": 5}, ClientOutcome.TIMEOUT),
+        ({"kind": "stall", "for_s": 5}, ClientOutcome.TIMEOUT),
     ],
 )
 async def test_trouble_has_its_outcome(
-    fault: dict[str, object], outcome: Outcome, paced: Simulator, target: Target
+    fault: dict[str, object], outcome: ClientOutcome, paced: Simulator, target: Target
 ) -> None:
     """A stream is whole only by its final marker."""
     paced.fault(**fault)
@@ -86,17 +86,17 @@ async def test_trouble_has_its_outcome(
 async def test_where_nothing_listens_is_trouble_of_transport() -> None:
     """And not an exception."""
     record = await ask(Target(f"http://127.0.0.1:{free_port()}"))
-    assert (record.outcome, record.status) == (Outcome.TRANSPORT, 0)
+    assert (record.outcome, record.status) == (ClientOutcome.TRANSPORT, 0)
 
 
 async def test_what_is_cancelled_is_recorded(paced: Simulator, target: Target) -> None:
     """The end of a run must not lose what was in flight."""
     records: list[Record] = []
     paced.fault(kind="silent", for_s=5)
-    async with ReferenceClient(target, records.append) as client:
+    async with AsyncioClient(target, records.append) as client:
         asking = asyncio.create_task(client.ask(QUESTION))
         await eventually(lambda: paced.reached)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-    assert [record.outcome for record in records] == [Outcome.CANCELLED]
+    assert [record.outcome for record in records] == [ClientOutcome.CANCELLED]

@@ -156,8 +156,10 @@ class TestOllama:
         answer = llama.chat(MODEL, HELLO, options={"num_predict": 8, "temperature": 0})
         assert answer.message.content
         assert (answer.done, answer.model) == (True, MODEL)
-        assert answer.eval_count is not None and answer.eval_count <= 8
-        assert answer.total_duration is not None and answer.total_duration > 0
+        assert answer.eval_count is not None
+        assert answer.eval_count <= 8
+        assert answer.total_duration is not None
+        assert answer.total_duration > 0
 
     def test_streaming(self, llama: ollama.Client) -> None:
         """And token by token."""
@@ -194,8 +196,10 @@ class TestOllama:
         assert (model.model, model.details and model.details.quantization_level) == (MODEL, level)
         assert [running.model for running in llama.ps().models] == [MODEL]
         shown = llama.show(MODEL)
-        assert shown.details and shown.details.quantization_level == "Q4_1"
-        assert shown.modelinfo and shown.modelinfo["general.architecture"] == "llama"
+        assert shown.details
+        assert shown.details.quantization_level == "Q4_1"
+        assert shown.modelinfo
+        assert shown.modelinfo["general.architecture"] == "llama"
         assert "site-packages" not in shown.model_dump_json()
 
     def test_embed(self, llama: ollama.Client) -> None:
@@ -215,7 +219,8 @@ class TestAnthropic:
         answer = claude.messages.create(
             model=MODEL, messages=HELLO, max_tokens=8, extra_body=GREEDY
         )
-        assert answer.content[0].type == "text" and answer.content[0].text
+        assert answer.content[0].type == "text"
+        assert answer.content[0].text
         assert 0 < answer.usage.output_tokens <= 8
         assert answer.model == MODEL
 

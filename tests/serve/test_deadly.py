@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.engines.simulator.faults import DIES_OF
+from serve_app.simulator.faults import DIES_OF
 from tests.support import processes
 from tests.support.waiting import eventually
 
@@ -25,7 +25,7 @@ TOPOLOGIES: dict[str, tuple[int, dict[str, Any]]] = {
 def engines() -> set[int]:
     """The processes of the simulated engines themselves."""
     pids = processes.descendants(os.getpid())
-    return {p for p in pids if "-m serve_app.engines.simulator" in processes.own_command(p)}
+    return {p for p in pids if "-m serve_app.simulator" in processes.own_command(p)}
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

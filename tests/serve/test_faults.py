@@ -48,7 +48,7 @@ def chat(tokens: int, **more: Any) -> dict[str, Any]:
 def engines() -> list[int]:
     """The processes of the simulated engines themselves."""
     pids = [pid for worker in workers() for pid in processes.descendants(worker)]
-    return [p for p in pids if "-m serve_app.engines.simulator" in processes.own_command(p)]
+    return [p for p in pids if "-m serve_app.simulator" in processes.own_command(p)]
 
 
 def engine() -> int:

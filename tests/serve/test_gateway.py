@@ -101,7 +101,7 @@ def simulators(model: str) -> list[str]:
     return [
         f"http://127.0.0.1:{line[line.index('--port') + 1]}"
         for line in lines
-        if "serve_app.engines.simulator" in line and line[line.index("--models") + 1] == model
+        if "serve_app.simulator" in line and line[line.index("--models") + 1] == model
     ]
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from serve_app.engines.simulator.__main__ import main as simulate
+from serve_app.simulator.__main__ import main as simulate
 
 _LLAMA_SERVER = "import signal; signal.pause()  # llama-server"
 

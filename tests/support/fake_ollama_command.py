@@ -27,7 +27,7 @@ def main(command: str, *arguments: str) -> int:
 
 
 def serve() -> int:
-    from serve_app.engines.simulator.__main__ import main as simulate
+    from serve_app.simulator.__main__ import main as simulate
 
     names = ",".join(path.name for path in MODELS.glob("*:*"))
     host, _, port = HOST.rpartition(":")

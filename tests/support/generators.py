@@ -10,28 +10,28 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import Record, Run, read_run
-from serve_app.capacity.reference_client import measure
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.request_records import Record, Run, read_run
+from serve_app.capacity.workload.load import LoadSpec
 
 ROOT = Path(__file__).parents[2]
 Result = tuple[Run, list[Record]]
 Started = AbstractContextManager[subprocess.Popen[str]]
 
 
-def reference(target: Target, scenario: Scenario) -> Result:
-    return asyncio.run(measure(target, scenario))
+def reference(target: Target, spec: LoadSpec) -> Result:
+    return asyncio.run(measure(target, spec))
 
 
-def locust(target: Target, scenario: Scenario, folder: Path, *more: str) -> Result:
-    with start_locust(target, scenario, folder, *more) as process:
+def locust(target: Target, spec: LoadSpec, folder: Path, *more: str) -> Result:
+    with start_locust(target, spec, folder, *more) as process:
         process.communicate(timeout=120)
     return read_run(folder)
 
 
-def start_locust(target: Target, scenario: Scenario, folder: Path, *more: str) -> Started:
-    options = {**scenario.options(), "host": target.base_url, "records": folder}
+def start_locust(target: Target, spec: LoadSpec, folder: Path, *more: str) -> Started:
+    options = {**spec.options(), "host": target.base_url, "records": folder}
     options |= {"dialect": target.dialect, "timeout_s": target.timeout_s, "model": target.model}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     command = [_beside("locust"), "-f", "locustfiles/chat.py", "--headless", "--only-summary"]
@@ -70,7 +70,15 @@ def start_k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> 
         "TIMEOUT_S": target.timeout_s,
         **env,
     }
-    command = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "serve_app.capacity",
+        "k6",
+        "run",
+        "--records",
+        str(folder),
+    ]
     return _start([*command, f"k6/{script}.js", "-q"], settings)
 
 

@@ -67,7 +67,7 @@ class Simulator:
 
 
 def start_simulator(*options: str) -> Simulator:
-    command = [sys.executable, "-m", "serve_app.engines.simulator", "--models", MODELS, *options]
+    command = [sys.executable, "-m", "serve_app.simulator", "--models", MODELS, *options]
     return Simulator(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
 
 

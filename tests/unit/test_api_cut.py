@@ -116,7 +116,8 @@ async def test_a_stream_may_come_in_any_pieces(tokens: int) -> None:
         said = await mended([stream[at : at + size] for at in range(0, len(stream), size)])
         assert (said == stream) is (tokens < BOUND)
         assert (b"response.incomplete" in said) is (tokens == BOUND)
-        assert said.startswith(FIRST) and said.endswith(b"\n\n")
+        assert said.startswith(FIRST)
+        assert said.endswith(b"\n\n")
 
 
 @pytest.mark.parametrize("stream", [FIRST, FIRST + completed(BOUND)[:60], FIRST + b"event: resp"])

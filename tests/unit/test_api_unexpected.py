@@ -161,7 +161,8 @@ async def test_a_fault_before_the_answer_is_a_500_in_the_dialect(
             assert (noted.last.outcome, noted.last.status) == ("internal_error", 500)
             (record,) = log
             assert "id-of-this-one" in record.getMessage()
-            assert record.exc_info and PLANTED in str(record.exc_info[1])
+            assert record.exc_info
+            assert PLANTED in str(record.exc_info[1])
 
 
 def kind(path: str) -> str:
@@ -198,7 +199,8 @@ async def test_a_fault_within_a_stream_is_its_error_event(
             assert answered.content.count(b"internal error") == 1
             assert noted.last.outcome == "internal_error"
             (record,) = log
-            assert record.exc_info and PLANTED in str(record.exc_info[1])
+            assert record.exc_info
+            assert PLANTED in str(record.exc_info[1])
 
 
 async def test_a_fault_that_can_not_be_told_breaks_the_answer_off(

@@ -15,7 +15,8 @@ async def test_what_runs_too_long_is_ended() -> None:
         await asyncio.Event().wait()
     assert loop.time() - started >= 0.05
     task = asyncio.current_task()
-    assert task and task.cancelling() == 0
+    assert task
+    assert task.cancelling() == 0
     await asyncio.sleep(0)  # nothing is cancelled any more
 
 

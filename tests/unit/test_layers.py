@@ -15,7 +15,7 @@ LAYERS = [
     ["deployments"],
     ["metrics", "request_log", "replica", "gateway", "ingress", "request_router"],
     ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
-    ["relay", "engines"],
+    ["relay", "engines", "simulator"],
     ["routing", "overrides"],
     ["settings"],
     ["names", "errors", "gotext", "haproxy", "http_protocol", "deadline", "addresses"],
@@ -29,8 +29,8 @@ RAY = {
     "request_log.py",  # its handlers
     "serve_run.py",
     "request_router.py",  # Serve's own extension point
-    "capacity/policy.py",  # Ray's own autoscaling policy, in virtual time
-    "capacity/watch.py",  # what a live Ray Serve is doing
+    "capacity/simulate/policy.py",  # Ray's own autoscaling policy, in virtual time
+    "capacity/experiment/watch.py",  # what a live Ray Serve is doing
 }
 
 

@@ -69,7 +69,8 @@ def start(stack: ExitStack, program: Path, folder: Path) -> "subprocess.Popen[st
     )
     stack.callback(process.communicate)
     stack.callback(process.kill)
-    assert process.stdout and process.stdout.readline()
+    assert process.stdout
+    assert process.stdout.readline()
     return process
 
 

@@ -73,7 +73,7 @@ class Router:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Replica, Replica]]:
-    yield Replica("a"), Replica("b")
+    return Replica("a"), Replica("b")
 
 
 async def test_a_burst_is_shared_evenly(pair: tuple[Replica, Replica]) -> None:

@@ -4,16 +4,17 @@ from importlib import import_module
 
 import click
 
-# Name to where it lives and what it does.
+# Name: module and summary.
 _COMMANDS = {
     "experiment": (
-        "serve_app.capacity.experiment.command",
+        "serve_app.capacity.commands.experiment",
         "Drive a load, watch Ray Serve scale, and write a report.",
     ),
     "compare": (
-        "serve_app.capacity.experiment.command",
+        "serve_app.capacity.commands.experiment",
         "Put experiments side by side in one report.",
     ),
+    "k6": ("serve_app.capacity.commands.k6", "Run k6 and keep a record of every request."),
     "sweep": ("serve_app.capacity.commands.sweep", "Find the limits of one replica."),
     "plan": ("serve_app.capacity.commands.plan", "From measurements to the settings of a pool."),
     "simulate": (
@@ -34,12 +35,12 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        found: click.Command = getattr(import_module(_COMMANDS[name][0]), name)
-        return found
+        command: click.Command = getattr(import_module(_COMMANDS[name][0]), name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, says) for name, (_, says) in _COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
 
 @click.group(

@@ -1,5 +1,6 @@
-"""What the commands share: options, progress, tables, and how errors end."""
+"""The options, progress bars, tables, errors and exit codes that the commands share."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,24 @@ import click
 import orjson
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from serve_app.capacity.workload.text import number
 from serve_app.errors import ServiceError
 
-NO = 1  # the command has an answer, and it is not the one hoped for
+# Exit codes
+NO = 1  # the command has an answer, and it is negative
+FAILED = 2  # the command could not do its work
+INVALID = 3  # the load generator's figures must not be used
+INTERRUPTED = 130  # Ctrl-C
 
 Command = Callable[..., Any]
 
@@ -25,11 +37,11 @@ Command = Callable[..., Any]
 class Problem(click.ClickException):
     """The command could not do its work."""
 
-    exit_code = 2
+    exit_code = FAILED
 
 
-def told(command: Command) -> Command:
-    """Errors of ours are sentences on stderr, not tracebacks."""
+def reports_errors(command: Command) -> Command:
+    """Print a ServiceError as one sentence on stderr and exit with FAILED."""
 
     @wraps(command)
     def wrapped(*args: Any, **options: Any) -> Any:
@@ -37,6 +49,8 @@ def told(command: Command) -> Command:
             return command(*args, **options)
         except ServiceError as exc:
             raise Problem(str(exc)) from exc
+        except asyncio.CancelledError:
+            sys.exit(INTERRUPTED)
 
     return wrapped
 
@@ -59,8 +73,8 @@ NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-class Change(click.ParamType[tuple[str, Any]]):
-    """`service.autoscaling.max_replicas=40`: a dotted name and a YAML value."""
+class NamedValue(click.ParamType[tuple[str, str]]):
+    """Parses `name=value`."""
 
     name = "name=value"
 
@@ -70,21 +84,33 @@ class Change(click.ParamType[tuple[str, Any]]):
         name, equals, item = value.partition("=")
         if not equals:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, yaml.safe_load(item)
+        return name, item
+
+
+class Change(NamedValue):
+    """Parses `service.autoscaling.max_replicas=40`: a dotted name and a YAML value."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        name, item = super().convert(value, param, ctx)
+        return name, yaml.safe_load(item) if isinstance(item, str) else item
+
+
+SCENARIO = click.argument("scenario_name", metavar="[SCENARIO]", default="one-to-six")
+CHANGES = click.option(
+    "--set",
+    "changes",
+    type=Change(),
+    multiple=True,
+    help="Change the scenario, e.g. service.autoscaling.max_replicas=40 or slo=ttft_p95=1s.",
+)
 
 
 def scenario_options(command: Command) -> Command:
     """Which service under which load, as for `experiment`."""
     for option in reversed(
         (
-            click.argument("scenario", default="one-to-six"),
-            click.option(
-                "--set",
-                "changes",
-                type=Change(),
-                multiple=True,
-                help="Change the scenario, e.g. service.autoscaling.max_replicas=40.",
-            ),
+            SCENARIO,
+            CHANGES,
             click.option(
                 "--trace", type=FILE, help="Replay this file (Azure's CSV, Mooncake's JSONL)."
             ),
@@ -119,17 +145,19 @@ def scenario_options(command: Command) -> Command:
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar on stderr; call what it yields after each piece of work."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda: bars.advance(task)
+def bar(*columns: ProgressColumn) -> Iterator[Progress]:
+    """Show a progress bar on stderr, gone when it ends."""
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+    with Progress(*shown, console=Console(stderr=True), transient=True) as progress_bar:
+        yield progress_bar
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of `total` pieces of work."""
+    with bar(MofNCompleteColumn(), TimeRemainingColumn()) as progress_bar:
+        task = progress_bar.add_task(label, total=total)
+        yield lambda: progress_bar.advance(task)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

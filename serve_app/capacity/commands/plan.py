@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from serve_app.capacity import measured
-from serve_app.capacity.choices import Wanted
-from serve_app.capacity.commands.common import FOLDER, NO, QUANTITY, as_json, told
-from serve_app.capacity.measured import SWEEP, Measured
-from serve_app.capacity.plan import Refused
-from serve_app.capacity.plan import plan as make
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.commands.common import FOLDER, NO, QUANTITY, as_json, reports_errors
+from serve_app.capacity.planning.plan import Refused
+from serve_app.capacity.planning.plan import plan as make_plan
+from serve_app.capacity.planning.recommendations import Demand
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.measured import SWEEP, Measured
 
 
 @click.command(
@@ -55,7 +55,7 @@ from serve_app.capacity.slo import Slo
     help="Write the YAML there, for `python -m kuberay apply-plan`; default: stdout.",
 )
 @click.option("--json", "json", is_flag=True, help="The plan, or the reasons against one, as JSON.")
-@told
+@reports_errors
 def plan(
     folders: Sequence[Path],
     slo: str,
@@ -80,20 +80,25 @@ def plan(
     """
     if to_zero and not gateway:
         raise click.UsageError("--to-zero needs --gateway: topology direct always has a replica")
-    wanted = Wanted(
+    demand = Demand(
         peak, base, startup, spare, application, deployment, direct=not gateway, to_zero=to_zero
     )
     try:
-        made = make(_measured(folders, slots, window), Slo.parse(slo), wanted)
+        result = make_plan(_measured(folders, slots, window), Slo.parse(slo), demand)
     except Refused as exc:
         as_json({"refused": exc.reasons}) if json else _refuse(exc)
         sys.exit(NO)
     if out:
-        out.write_text(made.yaml())
+        out.write_text(result.yaml())
     if json:
-        as_json({"config": made.config(), "choices": [asdict(choice) for choice in made.choices]})
+        as_json(
+            {
+                "config": result.config(),
+                "choices": [asdict(setting) for setting in result.recommendations],
+            }
+        )
     elif not out:
-        click.echo(made.yaml(), nl=False)
+        click.echo(result.yaml(), nl=False)
 
 
 def _measured(folders: Sequence[Path], slots: int | None, window: float) -> Sequence[Measured]:

@@ -10,7 +10,6 @@ import click
 import orjson
 import yaml
 
-from serve_app.capacity import measured
 from serve_app.capacity.commands.common import (
     FILE,
     FOLDER,
@@ -18,12 +17,12 @@ from serve_app.capacity.commands.common import (
     NO,
     as_json,
     progress,
+    reports_errors,
     scenario_options,
     table,
-    told,
 )
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.run_folder import claim
+from serve_app.capacity.results.run_folder import claim
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate import plot, startup
 from serve_app.capacity.simulate.compare import (
     Candidate,
@@ -46,7 +45,9 @@ from serve_app.capacity.simulate.scene import (
     service_of,
 )
 from serve_app.capacity.simulate.validate import ALLOWED, ENOUGH_RUNS, Validation, validate
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.report import fit_model, most_productive, report
+from serve_app.capacity.workload.scenario import Scenario
 
 GIVEN = "these settings"
 COLUMNS = (
@@ -69,14 +70,14 @@ COLUMNS = (
 @click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
 @click.option(
     "--validate",
-    "report",
+    "live_folder",
     type=FOLDER,
     help="Replay a live experiment of the simulated engine instead (its folder, with run-1, "
     "run-2, …), and print the simulator's error.",
 )
-@told
+@reports_errors
 def simulate(
-    scenario: str,
+    scenario_name: str,
     changes: Sequence[tuple[str, Any]],
     trace: Path | None,
     sweep: Path | None,
@@ -88,7 +89,7 @@ def simulate(
     quick: bool,
     out: Path | None,
     json: bool,
-    report: Path | None,
+    live_folder: Path | None,
 ) -> None:
     """Play a load in virtual time, through Ray's own autoscaling policy.
 
@@ -97,38 +98,39 @@ def simulate(
     been told. The same load is then played under baselines (static, Ray's defaults, an oracle that
     knows the future) and along the curve of what each family of settings can reach.
     """
-    if report:
-        _validate(report, max(seeds, 10), json)
+    if live_folder:
+        _validate(live_folder, max(seeds, 10), json)
         return
     if out:
         claim(out, instead="give another --out")
-    inputs = scenario_of(scenario, dict(changes), trace)
-    service, load = scene(inputs, sweep, start, span)
-    bounds = Slo.parse(slo or inputs.slo)
+    scenario = scenario_of(scenario_name, dict(changes), trace)
+    service, load = scene(scenario, sweep, start, span)
+    bounds = Slo.parse(slo or scenario.slo)
     others = _tuned(service, tuned)
     if not quick:
         others += curves(service, load.needs(service))
     scores = _scores(service, load, range(seeds), bounds, others)
     if out:
         _write(out, service, load, bounds, scores)
-    _tell(scores, bounds, load, inputs.price_per_replica_hour, json)
+    _tell(scores, bounds, load, scenario.price_per_replica_hour, json)
     sys.exit(0 if scores[0].met == 1 else NO)
 
 
 def scene(
-    inputs: Inputs, sweep: Path | None, start: str | None, span: str | None
+    scenario: Scenario, sweep: Path | None, start: str | None, span: str | None
 ) -> tuple[Service, Load]:
     """What is simulated, and the requests; the fleet begins as large as they need at once."""
     model = best_model(sweep) if sweep else None
-    service = service_of(inputs, model, startup.parse(start) if start else None)
-    load = load_of(inputs, Span.parse(span) if span else None)
+    service = service_of(scenario, model, startup.parse(start) if start else None)
+    load = load_of(scenario, Span.parse(span) if span else None)
     return started_for(service, load.needs(service)), load
 
 
 def best_model(sweep: Path) -> Any:
     """The fit of the sweep's measurement with the highest throughput. Raises FitError."""
-    found = measured.read(sweep).measured
-    return max(found, key=lambda each: each.best_tokens_per_s()).fit().model
+    found = measured.read(sweep)
+    reports = [report(measurement, found.slo) for measurement in found.measured]
+    return fit_model(most_productive(reports).measured).model
 
 
 def _tuned(service: Service, file: Path | None) -> list[Candidate]:
@@ -203,9 +205,9 @@ def row(score: Score, price: float) -> tuple[str, ...]:
     )
 
 
-def _validate(report: Path, seeds: int, json: bool) -> None:
+def _validate(folder: Path, seeds: int, json: bool) -> None:
     with progress("replaying", seeds) as done:
-        found = validate(report, range(seeds), done)
+        found = validate(folder, range(seeds), done)
     if json:
         as_json(asdict(found) | {"holds": found.holds})
     else:

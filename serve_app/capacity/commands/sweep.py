@@ -10,37 +10,33 @@ from typing import Any
 
 import click
 
-from serve_app.capacity import measured
-from serve_app.capacity.chat import Target
-from serve_app.capacity.commands import findings
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.commands import sweep_report
 from serve_app.capacity.commands.common import (
+    CHANGES,
     NEW_FOLDER,
     NO,
     QUANTITY,
-    Change,
+    SCENARIO,
     progress,
-    told,
+    reports_errors,
 )
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.experiment.service import started
-from serve_app.capacity.measured import Measured, Sweep, SweepError
-from serve_app.capacity.run_folder import claim
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.sweep import Effort, Sweeper
+from serve_app.capacity.results.run_folder import claim
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.service_under_test import started
+from serve_app.capacity.sweep import measured
+from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
+from serve_app.capacity.sweep.report import report
+from serve_app.capacity.sweep.sweeper import StepBudget, Sweeper
+from serve_app.capacity.workload.scenario import Scenario
 
 
 @click.command(
     epilog="Exits with 0 when saturation was seen and a rate that meets the SLO was found, 1 when "
     "not, 2 when it could not run."
 )
-@click.argument("scenario", default="one-to-six")
-@click.option(
-    "--set",
-    "changes",
-    type=Change(),
-    multiple=True,
-    help="Change the scenario, e.g. load.answer_tokens=64 or service.engine.kind=ollama.",
-)
+@SCENARIO
+@CHANGES
 @click.option("--url", help="Sweep this service, which must be one replica; default: start one.")
 @click.option("--api-key", envvar="API_KEY", default="", help="For --url. [env: API_KEY]")
 @click.option(
@@ -54,8 +50,11 @@ from serve_app.capacity.sweep import Effort, Sweeper
 @click.option(
     "--warm-up", type=QUANTITY, default="5s", show_default=True, help="Left out of a step."
 )
-@click.option("--least", type=QUANTITY, default="10s", show_default=True, help="Shortest step.")
 @click.option(
+    "--min-step", "--least", type=QUANTITY, default="10s", show_default=True, help="Shortest step."
+)
+@click.option(
+    "--max-step",
     "--most",
     type=QUANTITY,
     default="2m",
@@ -71,17 +70,17 @@ from serve_app.capacity.sweep import Effort, Sweeper
 )
 @click.option("--force", is_flag=True, help="Remove the files of a run that --out holds, first.")
 @click.option("--json", "json", is_flag=True, help="The figures on stdout; seconds, per second.")
-@told
+@reports_errors
 def sweep(
-    scenario: str,
+    scenario_name: str,
     changes: Sequence[tuple[str, Any]],
     url: str | None,
     api_key: str,
     slots: str,
     slo: str | None,
     warm_up: float,
-    least: float,
-    most: float,
+    min_step: float,
+    max_step: float,
     users: int,
     out: Path,
     resume: bool,
@@ -94,56 +93,61 @@ def sweep(
     Users at once double until throughput stops to grow; then arrivals approach, from both sides,
     the highest rate at which every bound is met.
     """
-    inputs = Inputs.read(scenario, dict(changes))
-    values = _numbers(slots) or [inputs.pool.engine.slots]
+    scenario = Scenario.read(scenario_name, dict(changes))
+    values = _numbers(slots) or [scenario.pool.engine.slots]
     if url and len(values) > 1:
         raise SweepError("a service that runs already has one number of slots: give one")
-    asked = _Asked(
-        inputs, Slo.parse(slo or inputs.slo), out, Effort(warm_up, least, most, users), resume
+    plan = _SweepPlan(
+        scenario,
+        Slo.parse(slo or scenario.slo),
+        out,
+        StepBudget(warm_up, min_step, max_step, users),
+        resume,
     )
-    finished = _finished(asked) if resume else _begin(asked, force)
+    finished = _finished(plan) if resume else _begin(plan, force)
     # A step says its name as it begins; the bar knows how many there are at most.
-    with progress("sweeping", len(values) * asked.effort.most_steps) as done:
-        found = asyncio.run(_sweep(asked, finished, values, url, api_key, done))
-    findings.tell(found, json)
-    sys.exit(0 if all(map(findings.conclusive(found.slo), found.measured)) else NO)
+    with progress("sweeping", len(values) * plan.budget.max_steps) as done:
+        found = asyncio.run(_sweep(plan, finished, values, url, api_key, done))
+    reports = [report(measurement, found.slo) for measurement in found.measured]
+    sweep_report.show(reports, json)
+    sys.exit(0 if all(one.conclusive for one in reports) else NO)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    inputs: Inputs
+class _SweepPlan:
+    scenario: Scenario
     slo: Slo
     out: Path
-    effort: Effort
+    budget: StepBudget
     resume: bool
 
     def sweep(self, found: Sequence[Measured] = ()) -> Sweep:
-        service, load = self.inputs.service, self.inputs.load
-        return Sweep(tuple(found), self.slo, service, load, asdict(self.effort))
+        service, load = self.scenario.service, self.scenario.load
+        return Sweep(tuple(found), self.slo, service, load, asdict(self.budget))
 
 
-def _begin(asked: _Asked, force: bool) -> set[int | None]:
+def _begin(plan: _SweepPlan, force: bool) -> set[int | None]:
     """No slots are finished. Raises FolderInUse."""
     how = "give another --out, --resume to go on with a sweep, or --force to remove it"
-    claim(asked.out, force=force, instead=how)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    measured.write(asked.out, asked.sweep(), [])
+    claim(plan.out, force=force, instead=how)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    measured.write(plan.out, plan.sweep(), [])
     return set()
 
 
-def _finished(asked: _Asked) -> set[int | None]:
+def _finished(plan: _SweepPlan) -> set[int | None]:
     """The slots whose sweep is finished. Raises SweepError where something else was swept."""
-    before, now = measured.read_begun(asked.out), asked.sweep()
-    for name in ("service", "load", "slo", "effort"):
+    before, now = measured.read_begun(plan.out), plan.sweep()
+    for name in ("service", "load", "slo", "budget"):
         if getattr(before, name) != getattr(now, name):
             raise SweepError(
-                f"{asked.out} holds a sweep with another {name}: --resume needs the same options"
+                f"{plan.out} holds a sweep with another {name}: --resume needs the same options"
             )
     return {each.slots for each in before.measured}
 
 
 async def _sweep(
-    asked: _Asked,
+    plan: _SweepPlan,
     finished: set[int | None],
     values: Sequence[int],
     url: str | None,
@@ -153,29 +157,31 @@ async def _sweep(
     found: list[Measured] = []
     places: list[list[str]] = []
     for slots in values:
-        folder = asked.out / f"slots-{slots}"
+        folder = plan.out / f"slots-{slots}"
         folder.mkdir(parents=True, exist_ok=True)
         there = "nowhere" if slots in finished else url  # its steps are read, not measured
-        async with _service(asked.inputs, slots, folder, there) as address:
-            model = asked.inputs.pool.models[0]
+        async with _service(plan.scenario, slots, folder, there) as address:
+            model = plan.scenario.pool.models[0]
             target = Target(base_url=address, model=model, api_key=api_key)
-            sweeper = Sweeper(target, asked.inputs.load, asked.slo, folder, asked.effort, _say)
-            sweeper.done, sweeper.resume = lambda _: done(), asked.resume
+            sweeper = Sweeper(target, plan.scenario.load, plan.slo, folder, plan.budget, _say)
+            sweeper.done, sweeper.resume = lambda _: done(), plan.resume
             found.append(await sweeper.run(slots))
-        for _ in range(asked.effort.most_steps - len(sweeper.steps)):
+        for _ in range(plan.budget.max_steps - len(sweeper.steps)):
             done()  # it needed fewer
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
         # After each, so that what was found is there whatever comes next.
-        measured.write(asked.out, asked.sweep(found), places)
-    return asked.sweep(found)
+        measured.write(plan.out, plan.sweep(found), places)
+    return plan.sweep(found)
 
 
 @asynccontextmanager
-async def _service(inputs: Inputs, slots: int, folder: Path, url: str | None) -> AsyncIterator[str]:
+async def _service(
+    scenario: Scenario, slots: int, folder: Path, url: str | None
+) -> AsyncIterator[str]:
     if url:
         yield url
         return
-    pinned = inputs.model_copy(update={"service": _pinned(inputs.service, slots)})
+    pinned = scenario.model_copy(update={"service": _pinned(scenario.service, slots)})
     async with started(pinned, folder) as there:
         yield there.url
 

@@ -14,16 +14,16 @@ from serve_app.capacity.commands.common import (
     NO,
     as_json,
     progress,
+    reports_errors,
     scenario_options,
     table,
-    told,
 )
 from serve_app.capacity.commands.simulate import COLUMNS, GIVEN, row, scene
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.scene import Load, scenario_of
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
+from serve_app.capacity.simulate.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
 
 # Seeds from here on are never searched on.
 _UNSEEN = 1000
@@ -42,9 +42,9 @@ MOST_TRIALS = 2 * (1 + ROUNDS * sum(map(len, DIALS.values())))
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the settings as YAML."
 )
 @click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
-@told
+@reports_errors
 def tune(
-    scenario: str,
+    scenario_name: str,
     changes: Sequence[tuple[str, Any]],
     trace: Path | None,
     sweep: Path | None,
@@ -62,12 +62,12 @@ def tune(
     its first half and judged on its second, unless told otherwise. Where arrivals are drawn, the
     search sees some seeds and is judged on others.
     """
-    inputs = scenario_of(scenario, dict(changes), trace)
-    bounds = Slo.parse(slo or inputs.slo)
-    service, whole = scene(inputs, sweep, start, None)
+    scenario = scenario_of(scenario_name, dict(changes), trace)
+    bounds = Slo.parse(slo or scenario.slo)
+    service, whole = scene(scenario, sweep, start, None)
     training, held_out = _spans(train, test, whole)
-    seen = scene(inputs, sweep, start, training)[1]
-    unseen = scene(inputs, sweep, start, held_out)[1]
+    seen = scene(scenario, sweep, start, training)[1]
+    unseen = scene(scenario, sweep, start, held_out)[1]
     best, tried = _search(service, seen, range(seeds), bounds)
     others = range(_UNSEEN, _UNSEEN + seeds)
     scores = _judge(service, best, unseen, others, bounds)
@@ -85,7 +85,7 @@ def tune(
             }
         )
     else:
-        _tell(best, tried, scores, settings, bounds, inputs.price_per_replica_hour)
+        _tell(best, tried, scores, settings, bounds, scenario.price_per_replica_hour)
     sys.exit(0 if scores[0].met == 1 else NO)
 
 
@@ -133,7 +133,7 @@ def _tell(
 
 def _spans(train: str | None, test: str | None, load: Load) -> tuple[str | None, str | None]:
     """Halves of a trace; all of a load that is drawn."""
-    if load.scenario.shape == "trace":
+    if load.spec.shape == "trace":
         train, test = train or "0-50%", test or "50%-"
     return _span(train, load.seconds), _span(test, load.seconds)
 

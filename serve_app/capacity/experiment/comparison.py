@@ -53,10 +53,12 @@ def again(runs: Sequence[Recording]) -> list[Group]:
 
 def summary(groups: Sequence[Group]) -> dict[str, Any]:
     """Of all runs together: each figure's median, least and greatest value."""
-    found = [run.findings for group in groups for run in group.runs]
-    spreads = {name: [value(each) for each in found] for name, (value, _) in FIGURES.items()}
+    findings = [run.findings for group in groups for run in group.runs]
+    spreads = {
+        name: [value(settings) for settings in findings] for name, (value, _) in FIGURES.items()
+    }
     return {
-        "runs": len(found),
+        "runs": len(findings),
         **{
             name: {"median": median(values), "least": min(values), "greatest": max(values)}
             for name, values in spreads.items()
@@ -72,7 +74,7 @@ def figures(groups: Sequence[Group]) -> dict[str, Any]:
 def write(folder: Path, title: str, groups: Sequence[Group], command: str) -> None:
     """The report of several runs, into a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = [(group.name, [run.seen for run in group.runs]) for group in groups]
+    named = [(group.name, [run.data for run in group.runs]) for group in groups]
     picture = runs_picture(named)
     save(folder, title, list(_blocks(folder, title, groups, command, picture)), [picture])
     save_json(folder, figures(groups))
@@ -99,7 +101,7 @@ def _blocks(
         for run in group.runs:
             yield Paragraph(f"{group.name}: `{_beside(run.folder, folder)}/report.md`")
             yield from warnings(run.findings)
-    yield from appendix(groups[0].runs[0].inputs, command)
+    yield from appendix(groups[0].runs[0].scenario, command)
 
 
 def verdict(before: Group, after: Group) -> str:
@@ -128,10 +130,10 @@ def _cell(group: Group, value: Callable[[Findings], float], shown: Callable[[flo
 
 
 def changed(groups: Sequence[Group]) -> list[list[str]]:
-    """The inputs that are not the same for all groups, a row each."""
-    flat = [dict(_flat(group.runs[0].inputs.model_dump())) for group in groups]
-    names = dict.fromkeys(name for each in flat for name in each if name != "title")
-    rows = [[name, *(str(each.get(name, "default")) for each in flat)] for name in names]
+    """The scenario that are not the same for all groups, a row each."""
+    flat = [dict(_flat(group.runs[0].scenario.model_dump())) for group in groups]
+    names = dict.fromkeys(name for settings in flat for name in settings if name != "title")
+    rows = [[name, *(str(settings.get(name, "default")) for settings in flat)] for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
 
 

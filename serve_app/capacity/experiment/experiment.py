@@ -1,4 +1,4 @@
-"""From inputs to a folder with a report: start or attach, run as often as asked, write."""
+"""From scenario to a folder with a report: start or attach, run as often as asked, write."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.capacity.experiment import comparison, report, service
+from serve_app.capacity import service_under_test as service
+from serve_app.capacity.experiment import comparison, report
 from serve_app.capacity.experiment.generators import Load
-from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.recording import Recording, recording
 from serve_app.capacity.experiment.run import Runner, Show
-from serve_app.capacity.experiment.service import Service
 from serve_app.capacity.experiment.summary import Findings
-from serve_app.capacity.watch import watching
+from serve_app.capacity.experiment.watch import watching
+from serve_app.capacity.service_under_test import Service
+from serve_app.capacity.workload.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Attach:
 class Experiment:
     """`attach` is None where a service is to be started, anew for each run."""
 
-    inputs: Inputs
+    scenario: Scenario
     tool: str
     folder: Path
     command: str
@@ -47,20 +48,20 @@ class Experiment:
             if stop.is_set():
                 break
         if self.repeat > 1:
-            comparison.write(self.folder, self.inputs.title, comparison.again(runs), self.command)
+            comparison.write(self.folder, self.scenario.title, comparison.again(runs), self.command)
         return [run.findings for run in runs]
 
     async def _once(self, folder: Path, stop: asyncio.Event, show: Show) -> Recording:
-        self.inputs.write(folder)
-        async with self._service(folder) as there:
-            load = Load(self.inputs.load, self.inputs.slo, there.url)
-            runner = Runner(self.inputs, load, self.tool, folder, stop, show)
-            deployment = self.deployment or self.inputs.pool.name
+        self.scenario.write(folder)
+        async with self._service(folder) as running:
+            load = Load(self.scenario.load, self.scenario.slo, running.url)
+            runner = Runner(self.scenario, load, self.tool, folder, stop, show)
+            deployment = self.deployment or self.scenario.pool.name
             async with watching(
-                there.dashboard, there.token, self.application, deployment
+                running.dashboard, running.token, self.application, deployment
             ) as watch:
                 outcome = await runner.run(watch)
-        done = recording(folder, self.inputs, outcome)
+        done = recording(folder, self.scenario, outcome)
         report.write(done, self.command)
         return done
 
@@ -69,5 +70,5 @@ class Experiment:
         if self.attach:
             yield await service.attached(self.attach.url, self.attach.dashboard, self.attach.token)
             return
-        async with service.started(self.inputs, folder) as there:
-            yield there
+        async with service.started(self.scenario, folder) as running:
+            yield running

@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 
 import serve_app
-from serve_app.capacity.chat import Target
-from serve_app.capacity.records import REQUESTS, RUN
-from serve_app.capacity.scenario import Scenario
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.request_records import REQUESTS, RUN
+from serve_app.capacity.workload.load import LoadSpec
 from serve_app.engines import guard
 from serve_app.errors import ServiceError
 
@@ -36,7 +36,7 @@ class GeneratorError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Options of a load test by name: those of `Scenario` and of `Target`, and the SLO.
+    """Options of a load test by name: those of `LoadSpec` and of `Target`, and the SLO.
 
     A key of the service is no option, for options are written down: it is in API_KEY.
     """
@@ -47,22 +47,22 @@ class Load:
 
     def __post_init__(self) -> None:
         """Raises GeneratorError, WorkloadError for options that make no sense."""
-        known = {each.name for kind in (Scenario, Target) for each in fields(kind)}
+        known = {option.name for kind in (LoadSpec, Target) for option in fields(kind)}
         if unknown := sorted(set(self.options) - known | set(self.options) & _ELSEWHERE):
             raise GeneratorError(f"the load has no option {', '.join(unknown)}")
-        self.scenario()
+        self.spec()
 
-    def scenario(self) -> Scenario:
-        return Scenario(**_of(Scenario, self.options))
+    def spec(self) -> LoadSpec:
+        return LoadSpec(**_of(LoadSpec, self.options))
 
     def target(self) -> Target:
-        given = _of(Target, self.options)
-        return Target(**given, base_url=self.base_url, api_key=os.environ.get("API_KEY", ""))
+        options = _of(Target, self.options)
+        return Target(**options, base_url=self.base_url, api_key=os.environ.get("API_KEY", ""))
 
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of its fields, as it has them: YAML reads `20` as a number where text is meant."""
-    types: dict[str, Any] = {each.name: type(each.default) for each in fields(kind)}
+    types: dict[str, Any] = {option.name: type(option.default) for option in fields(kind)}
     return {name: types[name](value) for name, value in options.items() if name in types}
 
 
@@ -79,7 +79,7 @@ class Tool:
     """`first_s`: when the first request is due, in seconds of the load; None if that is unknown."""
 
     command: Callable[[Load, Path], Command]
-    first_s: Callable[[Scenario], float | None]
+    first_s: Callable[[LoadSpec], float | None]
 
 
 def _locust(load: Load, folder: Path) -> Command:
@@ -96,36 +96,47 @@ def _k6(load: Load, folder: Path) -> Command:
 
     Raises GeneratorError for a load that it would make another of.
     """
-    scenario = load.scenario()
+    spec = load.spec()
     always = _K6_ALWAYS.items()
-    asked = [n for n, only in always if n in load.options and getattr(scenario, n) != only]
-    if asked:
+    unsupported = [n for n, only in always if n in load.options and getattr(spec, n) != only]
+    if unsupported:
         raise GeneratorError(
-            f"k6 has no {', '.join(asked)}: its arrivals are open and even, its questions single "
-            "and drawn; take another tool"
+            f"k6 does not support {', '.join(unsupported)}: its arrivals are open and even, its "
+            "prompts single and drawn; use --tool locust or --tool reference"
         )
     script = str(_PROJECT / "k6" / "load_test.js")
-    words = [sys.executable, "-m", "serve_app.capacity.k6", "run", "--records", str(folder), script]
-    given = {**load.options, "shape": scenario.level(), "slo": load.slo}
-    env = {name.upper(): _word(value) for name, value in given.items()}
+    words = [
+        sys.executable,
+        "-m",
+        "serve_app.capacity",
+        "k6",
+        "run",
+        "--records",
+        str(folder),
+        script,
+    ]
+    options = {**load.options, "shape": spec.level(), "slo": load.slo}
+    env = {name.upper(): _word(value) for name, value in options.items()}
     return Command(words, {**env, "BASE_URL": load.base_url})
 
 
 def _reference(load: Load, folder: Path) -> Command:
-    asked = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
+    unsupported = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
     module = "serve_app.capacity.experiment.reference"
-    return Command([sys.executable, "-m", module, orjson.dumps(asked).decode(), str(folder)], {})
+    return Command(
+        [sys.executable, "-m", module, orjson.dumps(unsupported).decode(), str(folder)], {}
+    )
 
 
-def _first_arrival(scenario: Scenario) -> float | None:
-    if not scenario.is_open:
+def _first_arrival(spec: LoadSpec) -> float | None:
+    if not spec.is_open:
         return None
-    return next((request.at_s for request in scenario.arrivals()), None)
+    return next((request.at_s for request in spec.arrivals()), None)
 
 
 TOOLS = {
     "locust": Tool(_locust, _first_arrival),
-    "k6": Tool(_k6, lambda scenario: scenario.level().when(1)),
+    "k6": Tool(_k6, lambda spec: spec.level().when(1)),
     "reference": Tool(_reference, _first_arrival),
 }
 
@@ -175,11 +186,13 @@ class Generator:
     def collect(self) -> None:
         """Move its files up into the run's folder. Raises GeneratorError when there are none."""
         for name in (RUN, REQUESTS):
-            found = self._folder / "load" / name
-            if not found.exists():
-                said = (self._folder / LOG).read_text(errors="replace").splitlines()[-15:]
-                raise GeneratorError("the load generator left no records:\n" + "\n".join(said))
-            found.rename(self._folder / name)
+            path = self._folder / "load" / name
+            if not path.exists():
+                last_lines = (self._folder / LOG).read_text(errors="replace").splitlines()[-15:]
+                raise GeneratorError(
+                    "the load generator left no records:\n" + "\n".join(last_lines)
+                )
+            path.rename(self._folder / name)
 
 
 def _word(value: Any) -> str:

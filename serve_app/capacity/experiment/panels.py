@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from serve_app.capacity.experiment.series import Bins, Series, series
-from serve_app.capacity.records import Record
-from serve_app.capacity.samples import Sample
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.results.request_records import Record
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.shapes import Shape
 
 # Colours that the colour-blind can tell apart (Okabe and Ito).
@@ -19,7 +19,7 @@ COLOURS = [RED, PURPLE, ORANGE, SKY, GREY, "#f0e442"]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RunData:
     """All that was seen of one run. Times on the axis count from `began`, when the load did."""
 
     records: Sequence[Record]
@@ -44,20 +44,20 @@ class Seen:
         return [sample.at - self.began for sample in self.samples]
 
 
-def load(axis: Axes, seen: Seen, found: Series) -> None:
-    middles = moved(found.bins.middles, seen)
-    if seen.shape:
-        times = [at for at, _ in seen.shape.points]
-        levels = [level for _, level in seen.shape.points]
+def load(axis: Axes, data: RunData, values: Series) -> None:
+    middles = moved(values.bins.middles, data)
+    if data.shape:
+        times = [at for at, _ in data.shape.points]
+        levels = [level for _, level in data.shape.points]
         axis.plot(times, levels, color=GREY, linestyle=":", label="planned")
-    axis.step(middles, found.offered, where="mid", color=ORANGE, label="offered (arrivals)")
-    axis.step(middles, found.completed, where="mid", color=BLUE, label="completed (whole answers)")
+    axis.step(middles, values.offered, where="mid", color=ORANGE, label="offered (arrivals)")
+    axis.step(middles, values.completed, where="mid", color=BLUE, label="completed (whole answers)")
     axis.set(ylabel="requests/s", ylim=(0, None))
     legend(axis)
 
 
-def replicas(axis: Axes, seen: Seen) -> None:
-    clock, samples = seen.clock, seen.samples
+def replicas(axis: Axes, data: RunData) -> None:
+    clock, samples = data.clock, data.samples
     running = [float(s.running) for s in samples]
     starting = [running[i] + s.starting for i, s in enumerate(samples)]
     draining = [starting[i] + s.draining for i, s in enumerate(samples)]
@@ -74,11 +74,11 @@ def replicas(axis: Axes, seen: Seen) -> None:
     legend(axis)
 
 
-def ttft(axis: Axes, seen: Seen, found: Series) -> None:
-    middles = moved(found.bins.middles, seen)
-    axis.plot(middles, found.ttft["p50"], ".-", ms=3, color=BLUE, label="p50")
-    axis.plot(middles, found.ttft["p99"], ".-", ms=3, color=RED, label="p99")
-    for bound in seen.slo.bounds:
+def ttft(axis: Axes, data: RunData, values: Series) -> None:
+    middles = moved(values.bins.middles, data)
+    axis.plot(middles, values.ttft["p50"], ".-", ms=3, color=BLUE, label="p50")
+    axis.plot(middles, values.ttft["p99"], ".-", ms=3, color=RED, label="p99")
+    for bound in data.slo.bounds:
         if bound.quantity == "ttft":
             axis.axhline(bound.limit, color=GREY, ls="--", lw=1, label=f"SLO {bound}")
     axis.set_ylabel("TTFT, s")
@@ -86,30 +86,31 @@ def ttft(axis: Axes, seen: Seen, found: Series) -> None:
     legend(axis)
 
 
-def errors(axis: Axes, seen: Seen, found: Series) -> None:
-    middles, width = moved(found.bins.middles, seen), found.bins.width
-    below = [0] * found.bins.count
-    for colour, (outcome, counts) in zip(COLOURS, sorted(found.failures.items()), strict=False):
+def errors(axis: Axes, data: RunData, values: Series) -> None:
+    middles, width = moved(values.bins.middles, data), values.bins.width
+    below = [0] * values.bins.count
+    for colour, (outcome, counts) in zip(COLOURS, sorted(values.failures.items()), strict=False):
         label = f"{outcome} ({sum(counts)})"
         axis.bar(middles, counts, width, bottom=below, color=colour, label=label)
         below = [low + high for low, high in zip(below, counts, strict=True)]
     axis.set(ylabel="failed", ylim=(0, max([*below, 1])))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
-    if found.failures:
+    if values.failures:
         return legend(axis)
     axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color=GREEN)
+    return None
 
 
-def requests(axis: Axes, seen: Seen) -> None:
-    clock = seen.clock
-    held = [sample.ongoing for sample in seen.samples]
-    waiting = [sample.ongoing + sample.queued for sample in seen.samples]
+def requests(axis: Axes, data: RunData) -> None:
+    clock = data.clock
+    held = [sample.ongoing for sample in data.samples]
+    waiting = [sample.ongoing + sample.queued for sample in data.samples]
     axis.fill_between(clock, held, step="post", color=BLUE, alpha=0.4, lw=0, label="at replicas")
     axis.fill_between(
         clock, held, waiting, step="post", color=RED, alpha=0.5, lw=0, label="waiting for one"
     )
-    if seen.slots:
-        places = [sample.running * seen.slots for sample in seen.samples]
+    if data.slots:
+        places = [sample.running * data.slots for sample in data.samples]
         axis.step(
             clock, places, where="post", color=GREY, ls="--", label="slots of running engines"
         )
@@ -117,20 +118,20 @@ def requests(axis: Axes, seen: Seen) -> None:
     legend(axis)
 
 
-def per_replica(axis: Axes, seen: Seen) -> None:
+def per_replica(axis: Axes, data: RunData) -> None:
     shares = [
-        (s.ongoing + s.queued) / s.running if s.running else float("nan") for s in seen.samples
+        (s.ongoing + s.queued) / s.running if s.running else float("nan") for s in data.samples
     ]
-    axis.step(seen.clock, shares, where="post", color=BLUE, label="requests per running replica")
-    if seen.slots:
-        axis.axhline(seen.slots, color=GREY, ls="--", lw=1, label=f"slots of one ({seen.slots})")
+    axis.step(data.clock, shares, where="post", color=BLUE, label="requests per running replica")
+    if data.slots:
+        axis.axhline(data.slots, color=GREY, ls="--", lw=1, label=f"slots of one ({data.slots})")
     axis.set(ylabel="per replica", ylim=(0, None))
     legend(axis)
 
 
-def cpu(axis: Axes, seen: Seen) -> None:
-    shares = [100 * s.cpu_share if s.cpu_share is not None else float("nan") for s in seen.samples]
-    axis.step(seen.clock, shares, where="post", color=GREY, label="CPU of all nodes")
+def cpu(axis: Axes, data: RunData) -> None:
+    shares = [100 * s.cpu_share if s.cpu_share is not None else float("nan") for s in data.samples]
+    axis.step(data.clock, shares, where="post", color=GREY, label="CPU of all nodes")
     axis.set(ylabel="CPU, %", ylim=(0, 100))
     legend(axis)
 
@@ -142,14 +143,14 @@ def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) 
         axis.step(ordered, shares, where="post", color=colour, label=label)
 
 
-def overlay(axes: Sequence[Axes], seen: Seen, colour: str, label: str) -> None:
+def overlay(axes: Sequence[Axes], data: RunData, colour: str, label: str) -> None:
     """One of several runs: replicas that served above, the median TTFT below."""
     above, below = axes
-    running = [sample.running for sample in seen.samples]
-    above.step(seen.clock, running, where="post", color=colour, label=label, alpha=0.8)
+    running = [sample.running for sample in data.samples]
+    above.step(data.clock, running, where="post", color=colour, label=label, alpha=0.8)
     above.set_ylabel("replicas running")
-    found = series(seen.records, seen.bins)
-    below.plot(moved(found.bins.middles, seen), found.ttft["p50"], color=colour, alpha=0.8)
+    values = series(data.records, data.bins)
+    below.plot(moved(values.bins.middles, data), values.ttft["p50"], color=colour, alpha=0.8)
     below.set(ylabel="TTFT p50, s", xlabel="seconds from the beginning of the load")
     _logarithmic(below)
 
@@ -165,5 +166,5 @@ def legend(axis: Axes) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def moved(times: Sequence[float], seen: Seen) -> list[float]:
-    return [seen.offset + time for time in times]
+def moved(times: Sequence[float], data: RunData) -> list[float]:
+    return [data.offset + time for time in times]

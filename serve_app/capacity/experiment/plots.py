@@ -20,7 +20,7 @@ from serve_app.capacity.experiment.panels import (
     PURPLE,
     RED,
     SKY,
-    Seen,
+    RunData,
 )
 from serve_app.capacity.experiment.series import series
 
@@ -51,16 +51,16 @@ class Picture:
     png: bytes
 
 
-def main_picture(seen: Seen) -> Picture:
+def main_picture(data: RunData) -> Picture:
     """Offered and completed load, replicas, TTFT and errors on one time axis."""
-    found = series(seen.records, seen.bins)
+    found = series(data.records, data.bins)
     with rc_context(_STYLE):
         figure, axes = _panels(4, [1.1, 1.1, 1.1, 0.6], 8.6)
-        panels.load(axes[0], seen, found)
-        panels.replicas(axes[1], seen)
-        panels.ttft(axes[2], seen, found)
-        panels.errors(axes[3], seen, found)
-        _finish(figure, axes, seen)
+        panels.load(axes[0], data, found)
+        panels.replicas(axes[1], data)
+        panels.ttft(axes[2], data, found)
+        panels.errors(axes[3], data, found)
+        _finish(figure, axes, data)
         return _picture(
             "scaling",
             "Offered and completed load, replicas, time to first token and failures over time.",
@@ -68,28 +68,28 @@ def main_picture(seen: Seen) -> Picture:
         )
 
 
-def pressure_picture(seen: Seen) -> Picture:
+def pressure_picture(data: RunData) -> Picture:
     """What the autoscaler sees: requests held and waiting, per replica; and CPU."""
     with rc_context(_STYLE):
         figure, axes = _panels(3, [1, 1, 0.8], 6.4)
-        panels.requests(axes[0], seen)
-        panels.per_replica(axes[1], seen)
-        panels.cpu(axes[2], seen)
-        _finish(figure, axes, seen)
+        panels.requests(axes[0], data)
+        panels.per_replica(axes[1], data)
+        panels.cpu(axes[2], data)
+        _finish(figure, axes, data)
         return _picture(
             "pressure", "Requests held and waiting, in all and per replica, and CPU.", figure
         )
 
 
-def latency_picture(seen: Seen) -> Picture:
+def latency_picture(data: RunData) -> Picture:
     """How times to first token and whole answers are distributed, against the SLO."""
-    served = [record for record in seen.records if record.ok]
+    served = [record for record in data.records if record.ok]
     with rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, 3.4), layout="constrained")
         axis = figure.subplots()
         panels.shares(axis, [r.ttft for r in served], "TTFT", BLUE)
         panels.shares(axis, [r.e2e for r in served], "E2E", GREEN)
-        for bound in seen.slo.bounds:
+        for bound in data.slo.bounds:
             if bound.quantity in ("ttft", "e2e"):
                 axis.plot(bound.limit, bound.quantile, "x", color=RED, label=f"SLO {bound}")
         axis.set(xlabel="seconds from the intended start", ylabel="share of answers", ylim=(0, 1))
@@ -99,18 +99,18 @@ def latency_picture(seen: Seen) -> Picture:
         return _picture("latency", "Cumulative shares of TTFT and E2E.", figure)
 
 
-def runs_picture(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Picture:
+def runs_picture(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Picture:
     """Runs by group: replicas that served, and the median TTFT, each group in its colour."""
     with rc_context(_STYLE):
         figure = runs_figure(groups)
         return _picture("runs", "Running replicas and median TTFT of each run.", figure)
 
 
-def runs_figure(groups: Sequence[tuple[str, Sequence[Seen]]]) -> Figure:
+def runs_figure(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Figure:
     figure, axes = _panels(2, [1, 1], 5)
     for colour, (name, runs) in zip(cycle(_RUN_COLOURS), groups, strict=False):
-        for number, seen in enumerate(runs):
-            panels.overlay(axes, seen, colour, "" if number else name)
+        for number, data in enumerate(runs):
+            panels.overlay(axes, data, colour, "" if number else name)
     panels.legend(axes[0])
     return figure
 
@@ -121,10 +121,10 @@ def _panels(count: int, heights: list[float], inches: float) -> tuple[Figure, li
     return figure, list(axes)
 
 
-def _finish(figure: Figure, axes: Sequence[Axes], seen: Seen) -> None:
+def _finish(figure: Figure, axes: Sequence[Axes], data: RunData) -> None:
     axes[-1].set_xlabel("seconds from the beginning of the load")
-    begin = seen.offset
-    axes[0].set_xlim(begin, begin + seen.bins.width * seen.bins.count)
+    begin = data.offset
+    axes[0].set_xlim(begin, begin + data.bins.width * data.bins.count)
     figure.align_ylabels(axes)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import orjson
 
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs
-from serve_app.capacity.experiment.panels import Seen
-from serve_app.capacity.experiment.run import Outcome
+from serve_app.capacity.experiment.panels import RunData
+from serve_app.capacity.experiment.run import RunResult
 from serve_app.capacity.experiment.summary import Findings, findings, shape_of
-from serve_app.capacity.records import RecordError, read_run
-from serve_app.capacity.samples import read_samples
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.cluster_samples import read_samples
+from serve_app.capacity.results.request_records import RecordError, read_run
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.workload.scenario import SCENARIO, Scenario
 
 SUMMARY = "summary.json"
 
@@ -19,39 +19,42 @@ SUMMARY = "summary.json"
 @dataclass(frozen=True, slots=True)
 class Recording:
     folder: Path
-    inputs: Inputs
-    seen: Seen
+    scenario: Scenario
+    data: RunData
     findings: Findings
 
 
-def recording(folder: Path, inputs: Inputs, outcome: Outcome) -> Recording:
+def recording(folder: Path, scenario: Scenario, outcome: RunResult) -> Recording:
     """What was seen, and what it says."""
     run = replace(outcome.run, began=outcome.began)
-    found = findings(inputs, run, outcome.records, outcome.samples, outcome.interrupted)
-    seen = Seen(
+    run_findings = findings(scenario, run, outcome.records, outcome.samples, outcome.interrupted)
+    data = RunData(
         records=outcome.records,
         samples=outcome.samples,
-        slo=Slo.parse(inputs.slo),
+        slo=Slo.parse(scenario.slo),
         began=outcome.began,
-        shape=shape_of(inputs),
-        slots=inputs.pool.engine.slots,
+        shape=shape_of(scenario),
+        slots=scenario.pool.engine.slots,
     )
-    return Recording(folder, inputs, seen, found)
+    return Recording(folder, scenario, data, run_findings)
 
 
 def read(folder: Path) -> Recording:
-    """Of a folder that an experiment has written. Raises RecordError, InputsError."""
+    """Of a folder that an experiment has written. Raises RecordError, ScenarioError."""
     run, records = read_run(folder)
     try:
-        told = orjson.loads((folder / SUMMARY).read_bytes())
-        began, interrupted = float(told["load_began"]), bool(told["interrupted"])
+        summary = orjson.loads((folder / SUMMARY).read_bytes())
+        began, interrupted = float(summary["load_began"]), bool(summary["interrupted"])
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise RecordError(f"{folder} holds no {SUMMARY} of an experiment: {exc}") from exc
-    outcome = Outcome(run, records, read_samples(folder), began, interrupted)
-    return recording(folder, Inputs.read(str(folder / SCENARIO)), outcome)
+    outcome = RunResult(run, records, read_samples(folder), began, interrupted)
+    return recording(folder, Scenario.read(str(folder / SCENARIO)), outcome)
 
 
 def read_all(folder: Path) -> list[Recording]:
-    """The runs of a folder: itself, or its `run-1`, `run-2`, …. Raises RecordError, InputsError."""
-    runs = sorted(folder.glob("run-*"), key=lambda each: int(each.name.removeprefix("run-")))
-    return [read(each) for each in runs or [folder]]
+    """Read the runs of a folder: itself, or `run-1`, `run-2`, ….
+
+    Raises RecordError, ScenarioError.
+    """
+    runs = sorted(folder.glob("run-*"), key=lambda run: int(run.name.removeprefix("run-")))
+    return [read(run) for run in runs or [folder]]

@@ -10,9 +10,15 @@ from pathlib import Path
 
 import orjson
 
+from serve_app.capacity.clients.asyncio_client import measure
 from serve_app.capacity.experiment.generators import Load
-from serve_app.capacity.records import REQUESTS, Record, Run, write_record, write_run
-from serve_app.capacity.reference_client import measure
+from serve_app.capacity.results.request_records import (
+    REQUESTS,
+    Record,
+    Run,
+    write_record,
+    write_run,
+)
 
 
 def main(options: str, folder: Path) -> None:
@@ -25,12 +31,12 @@ def main(options: str, folder: Path) -> None:
 async def measured(load: Load, keep: Callable[[Record], object]) -> Run:
     """To the load's end, or to SIGINT."""
     began = time.time()
-    measuring = asyncio.create_task(measure(load.target(), load.scenario(), keep))
+    measuring = asyncio.create_task(measure(load.target(), load.spec(), keep))
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, measuring.cancel)
     try:
         run, _ = await measuring
     except asyncio.CancelledError:
-        return Run("reference", load.base_url, began, time.time(), load.scenario().options())
+        return Run("reference", load.base_url, began, time.time(), load.spec().options())
     return run
 
 

@@ -17,7 +17,6 @@ from serve_app.capacity.experiment.document import (
     percent,
     seconds,
 )
-from serve_app.capacity.experiment.inputs import Inputs
 from serve_app.capacity.experiment.plots import (
     Picture,
     latency_picture,
@@ -27,7 +26,8 @@ from serve_app.capacity.experiment.plots import (
 from serve_app.capacity.experiment.recording import SUMMARY, Recording
 from serve_app.capacity.experiment.scaling import WINDOW_S, Response
 from serve_app.capacity.experiment.summary import Findings
-from serve_app.capacity.statistics import Spread
+from serve_app.capacity.results.statistics import Spread
+from serve_app.capacity.workload.scenario import Scenario
 
 _LONG_GAP_S = 5.0
 DEFINITIONS = """\
@@ -43,9 +43,9 @@ itself did not make."""
 
 def write(done: Recording, command: str) -> None:
     """The report of one run: summary, pictures, Markdown, HTML."""
-    pictures = [main_picture(done.seen), pressure_picture(done.seen), latency_picture(done.seen)]
-    blocks = list(one(done.findings, done.inputs, command, pictures))
-    save(done.folder, done.inputs.title, blocks, pictures)
+    pictures = [main_picture(done.data), pressure_picture(done.data), latency_picture(done.data)]
+    blocks = list(one(done.findings, done.scenario, command, pictures))
+    save(done.folder, done.scenario.title, blocks, pictures)
     save_json(done.folder, done.findings.as_json())
 
 
@@ -62,26 +62,26 @@ def save_json(folder: Path, value: object) -> None:
 
 
 def one(
-    found: Findings, inputs: Inputs, command: str, pictures: Sequence[Picture]
+    findings: Findings, scenario: Scenario, command: str, pictures: Sequence[Picture]
 ) -> Iterator[Block]:
     """Of one run; `pictures` are the main one, the pressure, the latencies."""
     main, pressure, latency = pictures
-    yield Heading(inputs.title or "An autoscaling experiment", 1)
-    yield from warnings(found)
-    yield Paragraph(headline(found))
+    yield Heading(scenario.title or "An autoscaling experiment", 1)
+    yield from warnings(findings)
+    yield Paragraph(headline(findings))
     yield Figure(main, _MAIN)
     yield Heading("How replicas followed the load")
-    for response in found.responses:
-        yield from _response(response, found)
+    for response in findings.responses:
+        yield from _response(response, findings)
     yield Heading("What the callers got")
-    yield _served(found)
-    yield _latencies(found)
+    yield _served(findings)
+    yield _latencies(findings)
     yield Figure(latency, "Where a curve passes left of a cross, that bound of the SLO is met.")
     yield Heading("What it cost")
-    yield _cost(found, inputs)
+    yield _cost(findings, scenario)
     yield Heading("What the autoscaler saw")
     yield Figure(pressure, "Requests at replicas include those that wait there for a slot.")
-    yield from appendix(inputs, command)
+    yield from appendix(scenario, command)
 
 
 _MAIN = (
@@ -91,7 +91,7 @@ _MAIN = (
 )
 
 
-def appendix(inputs: Inputs, command: str) -> Iterator[Block]:
+def appendix(scenario: Scenario, command: str) -> Iterator[Block]:
     yield Heading("How it was made")
     yield Code(command)
     yield Paragraph(
@@ -99,37 +99,36 @@ def appendix(inputs: Inputs, command: str) -> Iterator[Block]:
         "(the load generator's own account, one line a request), `samples.jsonl` (Ray Serve, one "
         "line a second), `summary.json` (the figures above)."
     )
-    yield Code(orjson.dumps(inputs.model_dump(), option=orjson.OPT_INDENT_2).decode(), "json")
+    yield Code(orjson.dumps(scenario.model_dump(), option=orjson.OPT_INDENT_2).decode(), "json")
     yield Paragraph(DEFINITIONS)
 
 
-def headline(found: Findings) -> str:
-    """The run in three sentences."""
-    total = found.latency.requests
+def headline(run: Findings) -> str:
+    """Describe the run in three sentences."""
     return (
-        f"**{total}** requests by {found.tool} in {found.load_seconds:.0f} s: "
-        f"**{found.lost}** lost, {found.truncated} of them truncated, {found.refused} refused; "
-        f"{percent(found.slo_attainment)} met the SLO ({found.slo}). "
-        f"Replicas went up to **{found.peak_running}** and were {found.lowest_after} at the end, "
-        f"with {found.flaps} flaps. "
-        f"**{found.replica_seconds:.0f} replica-seconds** were used; "
-        f"{seconds(found.least.least, 0)} would have done for one who knew the load beforehand."
+        f"**{run.latency.requests}** requests by {run.tool} in {run.load_seconds:.0f} s: "
+        f"**{run.lost}** lost, {run.truncated} of them truncated, {run.refused} refused; "
+        f"{percent(run.slo_attainment)} met the SLO ({run.slo}). "
+        f"Replicas went up to **{run.peak_running}** and were {run.lowest_after} at the end, "
+        f"with {run.flaps} flaps. "
+        f"**{run.replica_seconds:.0f} replica-seconds** were used; with perfect knowledge of the "
+        f"load, {seconds(run.least.least, 0)} would have been enough."
     )
 
 
-def warnings(found: Findings) -> Iterator[Block]:
-    if found.interrupted:
+def warnings(findings: Findings) -> Iterator[Block]:
+    if findings.interrupted:
         yield Paragraph("**Interrupted**: this is what was seen until then.", warning=True)
-    if found.longest_gap_s > _LONG_GAP_S:
-        gap = f"Ray's dashboard was silent for up to {found.longest_gap_s:.0f} s."
+    if findings.longest_gap_s > _LONG_GAP_S:
+        gap = f"Ray's dashboard was silent for up to {findings.longest_gap_s:.0f} s."
         yield Paragraph(f"**Gaps**: {gap} Replicas and their seconds are less exact.", warning=True)
-    for reason in found.invalid:
+    for reason in findings.invalid:
         yield Paragraph(f"**Invalid run**, don't use its figures: {reason}.", warning=True)
 
 
-def _response(response: Response, found: Findings) -> Iterator[Block]:
+def _response(response: Response, findings: Findings) -> Iterator[Block]:
     rise = response.rise
-    begin = rise.begin - found.load_began
+    begin = rise.begin - findings.load_began
     steep = f"within {rise.end - rise.begin:.0f} s" if rise.end > rise.begin else "at once"
     yield Paragraph(
         f"At {begin:.0f} s the load began to rise from {rise.low:g} to {rise.high:g}, {steep}. "
@@ -155,31 +154,31 @@ def _slo_sentence(response: Response) -> str:
     return f"{lost} and met again for good after **{response.slo_met_s:.0f} s** ({window})."
 
 
-def _served(found: Findings) -> Table:
-    outcomes = [[name, str(count)] for name, count in sorted(found.latency.outcomes.items())]
+def _served(findings: Findings) -> Table:
+    outcomes = [[name, str(count)] for name, count in sorted(findings.latency.outcomes.items())]
     bounds = [
         [f"SLO {each.bound}", f"{_value(each.bound.quantity, each.value)}: {each.verdict}"]
-        for each in found.slo_findings
+        for each in findings.slo_findings
     ]
     return Table(
         ["", ""],
         [
             *outcomes,
-            ["whole answers a second", f"{found.latency.requests_per_s:.2f}"],
-            ["goodput a second", f"{found.goodput_per_s:.2f}"],
-            ["tokens a second", f"{found.latency.output_tokens_per_s:.0f}"],
+            ["whole answers a second", f"{findings.latency.requests_per_s:.2f}"],
+            ["goodput a second", f"{findings.goodput_per_s:.2f}"],
+            ["tokens a second", f"{findings.latency.output_tokens_per_s:.0f}"],
             *bounds,
         ],
     )
 
 
-def _latencies(found: Findings) -> Table:
+def _latencies(findings: Findings) -> Table:
     spreads = {
-        name: getattr(found.latency, name.lower()) for name in ("TTFT", "ITL", "TPOT", "E2E")
+        name: getattr(findings.latency, name.lower()) for name in ("TTFT", "ITL", "TPOT", "E2E")
     }
-    spreads["lateness of the generator"] = found.latency.lateness
+    spreads["lateness of the generator"] = findings.latency.lateness
     known = {name: spread for name, spread in spreads.items() if spread.count}
-    names = list(found.latency.ttft.quantiles)
+    names = list(findings.latency.ttft.quantiles)
     return Table(["seconds", "mean", *names], [_spread(n, s, names) for n, s in known.items()])
 
 
@@ -187,16 +186,16 @@ def _spread(name: str, spread: Spread, quantiles: Sequence[str]) -> list[str]:
     return [name, f"{spread.mean:.3f}", *(f"{spread.quantiles[q]:.3f}" for q in quantiles)]
 
 
-def _cost(found: Findings, inputs: Inputs) -> Table:
-    used, least = found.replica_seconds, found.least
-    price = inputs.price_per_replica_hour / 3600
+def _cost(findings: Findings, scenario: Scenario) -> Table:
+    used, least = findings.replica_seconds, findings.least
+    price = scenario.price_per_replica_hour / 3600
     rows: list[tuple[str, float | None]] = [
         ("used", used),
         ("least that would have met the SLO, with foresight", least.least),
         ("work alone, every slot always busy", least.work),
     ]
     return Table(
-        ["", "replica-seconds", "of those used", f"cost at {inputs.price_per_replica_hour:g}/h"],
+        ["", "replica-seconds", "of those used", f"cost at {scenario.price_per_replica_hour:g}/h"],
         [_priced(name, value, used, price) for name, value in rows],
     )
 

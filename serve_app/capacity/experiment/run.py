@@ -8,10 +8,10 @@ from pathlib import Path
 from time import monotonic
 
 from serve_app.capacity.experiment.generators import TOOLS, Generator, GeneratorError, Load
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.records import Record, Run, read_run
-from serve_app.capacity.samples import SAMPLES, Sample
-from serve_app.capacity.watch import Watch, WatchError
+from serve_app.capacity.experiment.watch import Watch, WatchError
+from serve_app.capacity.results.cluster_samples import SAMPLES, Sample
+from serve_app.capacity.results.request_records import Record, Run, read_run
+from serve_app.capacity.workload.scenario import Scenario
 
 _EVERY_S = 1.0
 _SHOW_EVERY_S = 0.5
@@ -35,7 +35,7 @@ Show = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """`began`: when the load did, Unix seconds."""
 
     run: Run
@@ -82,6 +82,7 @@ class Sampler:
                 return await self._take()
             await asyncio.sleep(_EVERY_S)
         await self._take()
+        return None
 
     async def _go_on(self) -> None:
         due = monotonic()
@@ -102,9 +103,15 @@ class Runner:
     """Does one run in `folder`. Set `stop` to end it early, with what was seen."""
 
     def __init__(
-        self, inputs: Inputs, load: Load, tool: str, folder: Path, stop: asyncio.Event, show: Show
+        self,
+        scenario: Scenario,
+        load: Load,
+        tool: str,
+        folder: Path,
+        stop: asyncio.Event,
+        show: Show,
     ) -> None:
-        self._inputs = inputs
+        self._scenario = scenario
         self._load = load
         self._tool = tool
         self._folder = folder
@@ -112,23 +119,26 @@ class Runner:
         self._show = show
         self._progress = Progress()
 
-    async def run(self, watch: Watch) -> Outcome:
+    async def run(self, watch: Watch) -> RunResult:
         """Raises WatchError, GeneratorError, RecordError."""
         async with Sampler(watch, self._folder / SAMPLES).running() as sampler:
             at_first = sampler.last.target
-            await self._wait("before the load", self._inputs.before_s, sampler, _never)
+            await self._wait("before the load", self._scenario.before_s, sampler, _never)
             if self._stop.is_set():
                 raise GeneratorError("interrupted before the load began: nothing was seen")
             await self._drive(sampler)
             await self._wait(
-                "after the load", self._inputs.settle_s, sampler, lambda: sampler.settled(at_first)
+                "after the load",
+                self._scenario.settle_s,
+                sampler,
+                lambda: sampler.settled(at_first),
             )
         run, records = read_run(self._folder)
-        return Outcome(
+        return RunResult(
             run=run,
             records=records,
             samples=sampler.samples,
-            began=began(TOOLS[self._tool].first_s(self._load.scenario()), run, records),
+            began=began(TOOLS[self._tool].first_s(self._load.spec()), run, records),
             interrupted=self._stop.is_set(),
         )
 
@@ -145,10 +155,10 @@ class Runner:
 
     @property
     def _seconds(self) -> float:
-        scenario = self._load.scenario()
-        if scenario.shape == "trace":
-            return max((request.at_s for request in scenario.arrivals()), default=0.0)
-        return scenario.level().seconds
+        spec = self._load.spec()
+        if spec.shape == "trace":
+            return max((request.at_s for request in spec.arrivals()), default=0.0)
+        return spec.level().seconds
 
     async def _until(self, ended: "asyncio.Task[int]") -> None:
         """The load's time is up, its last answers are not there: the tool's own bounds hold."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from serve_app.capacity.records import Record
-from serve_app.capacity.samples import Sample
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.statistics import asked
+from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.results.request_records import Record
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.results.statistics import counted_records
 from serve_app.capacity.workload.shapes import Shape
 
 WINDOW_S = 10.0
@@ -48,14 +48,14 @@ class Response:
 
 def rises(shape: Shape) -> list[Rise]:
     """Each uninterrupted growth of a shape, in order."""
-    found: list[Rise] = []
+    growths: list[Rise] = []
     for (begin, low), (end, high) in pairwise(shape.points):
         if high <= low:
             continue
-        if found and found[-1].end == begin:
-            begin, low = found[-1].begin, found.pop().low
-        found.append(Rise(begin, end, low, high))
-    return found
+        if growths and growths[-1].end == begin:
+            begin, low = growths[-1].begin, growths.pop().low
+        growths.append(Rise(begin, end, low, high))
+    return growths
 
 
 def responses(
@@ -78,10 +78,10 @@ def _steps(rise: Rise, samples: Sequence[Sample]) -> Iterator[Step]:
     if not samples:
         return
     for number in range(samples[0].target + 1, max(s.target for s in samples) + 1):
-        wanted = next(s.at for s in samples if s.target >= number)
+        wanted_at = next(s.at for s in samples if s.target >= number)
         served = next((s.at for s in samples if s.running >= number), None)
         yield Step(
-            number, wanted - rise.begin, None if served is None else max(0, served - rise.begin)
+            number, wanted_at - rise.begin, None if served is None else max(0, served - rise.begin)
         )
 
 
@@ -90,19 +90,19 @@ def _slo(
 ) -> tuple[float | None, float | None]:
     if not missed:
         return None, None
-    met = missed[-1] + 1.0
-    last = max((r.intended for r in records if r.intended < end), default=met)
-    return missed[0] - rise.begin, met - rise.begin if met < last else None
+    met_at = missed[-1] + 1.0
+    last = max((r.intended for r in records if r.intended < end), default=met_at)
+    return missed[0] - rise.begin, met_at - rise.begin if met_at < last else None
 
 
 def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
     """Each whole second whose window misses the SLO: of the requests intended in the `WINDOW_S`
     before its end, a smaller share met every bound than the SLO's lowest percentile asks for."""
-    counted = sorted(asked(records), key=lambda record: record.intended)
+    counted = sorted(counted_records(records), key=lambda record: record.intended)
     if not counted:
         return
     share = min((b.quantile for b in slo.bounds if b.quantile), default=1.0)
-    met = [slo.met_by(record) for record in counted]
+    met_at = [slo.met_by(record) for record in counted]
     times = [record.intended for record in counted]
     low = high = 0
     second = times[0]
@@ -111,7 +111,7 @@ def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
             high += 1
         while times[low] < second + 1 - WINDOW_S:
             low += 1
-        if high > low and sum(met[low:high]) < share * (high - low):
+        if high > low and sum(met_at[low:high]) < share * (high - low):
             yield second
         second += 1
 

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.results.statistics import quantile
 
 # Bins as wide as can be read: not more than these over a run, nor emptier than that.
 _BINS = 120
 _REQUESTS = 2
 _WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
-_SERVED = (Outcome.OK, Outcome.CANCELLED)
+_SERVED = (ClientOutcome.OK, ClientOutcome.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

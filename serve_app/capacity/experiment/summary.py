@@ -6,18 +6,23 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.experiment.least import Fleet, Least, least
+from serve_app.capacity.experiment.hindsight import Fleet, HindsightCost, least
 from serve_app.capacity.experiment.scaling import Response, Rise, changes, flaps, responses, rises
-from serve_app.capacity.records import Outcome, Record, Run
-from serve_app.capacity.samples import Sample, replica_seconds
-from serve_app.capacity.slo import Finding, Slo, attainment, goodput
-from serve_app.capacity.statistics import Summary, summarise
+from serve_app.capacity.results.cluster_samples import Sample, replica_seconds
+from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
+from serve_app.capacity.results.slo import BoundResult, Slo, attainment, goodput
+from serve_app.capacity.results.statistics import Summary, summarise
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 
 # Neither whole nor refused in time: what a caller has lost.
-_LOST = (Outcome.ERROR, Outcome.TRUNCATED, Outcome.TIMEOUT, Outcome.TRANSPORT)
+_LOST = (
+    ClientOutcome.ERROR,
+    ClientOutcome.TRUNCATED,
+    ClientOutcome.TIMEOUT,
+    ClientOutcome.TRANSPORT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Findings:
     """Of one run. Replica-seconds are counted while the run was watched, starts and drains too.
 
     `lost` are requests that got neither a whole answer nor a refusal; `truncated` those of them
-    whose answer broke off. Costs are at the price of the inputs.
+    whose answer broke off. Costs are at the price of the scenario.
     """
 
     title: str
@@ -41,7 +46,7 @@ class Findings:
     truncated: int
     refused: int
     slo: str
-    slo_findings: tuple[Finding, ...]
+    slo_findings: tuple[BoundResult, ...]
     slo_attainment: float
     goodput_per_s: float
     responses: tuple[Response, ...]
@@ -52,7 +57,7 @@ class Findings:
     flaps: int
     engine_starts: int
     replica_seconds: float
-    least: Least
+    least: HindsightCost
     cost: float
     least_cost: float | None
 
@@ -61,7 +66,7 @@ class Findings:
 
 
 def findings(
-    inputs: Inputs,
+    scenario: Scenario,
     run: Run,
     records: Sequence[Record],
     samples: Sequence[Sample],
@@ -70,15 +75,15 @@ def findings(
     """Raises ValueError without samples: nothing was watched."""
     if not samples:
         raise ValueError("no sample was taken")
-    slo, shape = Slo.parse(inputs.slo), shape_of(inputs)
-    found = tuple(responses(_rises(shape, run), samples, records, slo))
-    start_s = _start(found)
+    slo, shape = Slo.parse(scenario.slo), shape_of(scenario)
+    reactions = tuple(responses(_rises(shape, run), samples, records, slo))
+    start_s = _start(reactions)
     used = replica_seconds(samples)
-    fewest = least(records, slo, _fleet(inputs, start_s), samples[0].at, samples[-1].at)
+    fewest = least(records, slo, _fleet(scenario, start_s), samples[0].at, samples[-1].at)
     outcomes = [record.outcome for record in records]
-    price = inputs.price_per_replica_hour / 3600
+    price = scenario.price_per_replica_hour / 3600
     return Findings(
-        title=inputs.title,
+        title=scenario.title,
         tool=run.tool,
         invalid=run.invalid,
         interrupted=interrupted,
@@ -88,13 +93,13 @@ def findings(
         longest_gap_s=max((b.at - a.at for a, b in pairwise(samples)), default=0.0),
         latency=summarise(records, run.seconds),
         lost=sum(outcome in _LOST for outcome in outcomes),
-        truncated=outcomes.count(Outcome.TRUNCATED),
-        refused=outcomes.count(Outcome.REJECTED),
-        slo=inputs.slo,
+        truncated=outcomes.count(ClientOutcome.TRUNCATED),
+        refused=outcomes.count(ClientOutcome.REJECTED),
+        slo=scenario.slo,
         slo_findings=tuple(slo.judge(records)),
         slo_attainment=attainment(records, slo),
         goodput_per_s=goodput(records, slo, run.seconds),
-        responses=found,
+        responses=reactions,
         start_s=start_s,
         peak_running=max(sample.running for sample in samples),
         lowest_after=samples[-1].billed,
@@ -108,34 +113,35 @@ def findings(
     )
 
 
-def shape_of(inputs: Inputs) -> Shape | None:
+def shape_of(scenario: Scenario) -> Shape | None:
     """The load's level over time; None where a trace is replayed."""
     try:
-        return Shape.parse(str(inputs.load.get("shape", "")))
+        return Shape.parse(str(scenario.load.get("shape", "")))
     except WorkloadError:
         return None
 
 
 def _rises(shape: Shape | None, run: Run) -> list[Rise]:
     """In Unix seconds. A load without a shape, or one that only holds, is one step up."""
-    found = rises(shape) if shape else []
-    if not found:
+    reactions = rises(shape) if shape else []
+    if not reactions:
         return [Rise(run.began, run.began, 0.0, shape.peak if shape else 0.0)]
     return [
-        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high) for rise in found
+        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high)
+        for rise in reactions
     ]
 
 
-def _start(found: Sequence[Response]) -> float | None:
+def _start(reactions: Sequence[Response]) -> float | None:
     took = [
         step.running_s - step.wanted_s
-        for response in found
+        for response in reactions
         for step in response.steps
         if step.running_s is not None
     ]
     return median(took) if took else None
 
 
-def _fleet(inputs: Inputs, start_s: float | None) -> Fleet:
-    pool = inputs.pool
+def _fleet(scenario: Scenario, start_s: float | None) -> Fleet:
+    pool = scenario.pool
     return Fleet(pool.engine.slots, start_s or 0.0, pool.autoscaling.min_replicas)

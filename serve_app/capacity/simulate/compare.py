@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from serve_app.capacity.policy import RayPolicy
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.intervals import Interval, interval
 from serve_app.capacity.simulate.policies import Demand, Policy, Static, oracle
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
-from serve_app.capacity.slo import Slo
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
@@ -126,10 +126,12 @@ def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
 
 def started_for(service: Service, needed: Demand) -> Service:
     """A load that does not begin at zero finds the replicas that its first minute needs."""
-    first = [each for step, each in enumerate(needed.replicas) if step * needed.step_s < 60]
-    wanted = math.ceil(sum(first) / len(first)) if first else 0
+    first = [
+        needed_now for step, needed_now in enumerate(needed.replicas) if step * needed.step_s < 60
+    ]
+    replicas = math.ceil(sum(first) / len(first)) if first else 0
     scaling = service.scaling
-    begun = max(scaling.min_replicas, min(scaling.max_replicas, wanted))
+    begun = max(scaling.min_replicas, min(scaling.max_replicas, replicas))
     return with_scaling(service, initial_replicas=begun)
 
 

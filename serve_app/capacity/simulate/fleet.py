@@ -61,7 +61,7 @@ class Fleet:
     @property
     def replica_seconds(self) -> float:
         now = self._events.now
-        return self._billed_s + sum(now - each.began for each in self._all())
+        return self._billed_s + sum(now - replica.began for replica in self._all())
 
     def begin_with(self, count: int) -> None:
         """Replicas that serve already."""
@@ -123,12 +123,12 @@ class Fleet:
         self._events.at(self._events.now + self._delays.join_s, self._told)
 
     def _told(self, _: None) -> None:
-        told, self._telling = self._telling, []
-        for replica in told:
+        changed, self._telling = self._telling, []
+        for replica in changed:
             replica.serving = replica.stopped == math.inf
-        self.serving = [each for each in self.running if each.serving]
+        self.serving = [replica for replica in self.running if replica.serving]
         self._serving_changed()
-        for replica in told:
+        for replica in changed:
             self.ended(replica)
         if self._untold:
             self._next_turn()

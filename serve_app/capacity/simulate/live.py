@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from serve_app.capacity.records import Outcome, Record, RecordError, read_run
-from serve_app.capacity.samples import Sample, read_samples, replica_seconds
-from serve_app.capacity.statistics import quantile
+from serve_app.capacity.results.cluster_samples import Sample, read_samples, replica_seconds
+from serve_app.capacity.results.request_records import ClientOutcome, Record, RecordError, read_run
+from serve_app.capacity.results.statistics import quantile
 from serve_app.capacity.workload.requests import Request
 from serve_app.errors import ServiceError
 
@@ -76,7 +76,7 @@ class Live:
         return [
             _request(record, self.began + begin_s)
             for record in self.records
-            if record.outcome is not Outcome.CANCELLED
+            if record.outcome is not ClientOutcome.CANCELLED
         ]
 
 

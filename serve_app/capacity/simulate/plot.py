@@ -87,7 +87,7 @@ def over_time(result: Result, title: str, path: Path) -> None:
 
 
 def _bars(intervals: Sequence[Any], factor: float) -> list[float]:
-    return [factor * (each.high - each.mean) for each in intervals]
+    return [factor * (interval.high - interval.mean) for interval in intervals]
 
 
 def _smooth(values: Sequence[float], width: int = 10) -> list[float]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 
 
@@ -58,7 +58,7 @@ def demand(
         step = int(request.at_s / step_s)
         work.extend([0.0] * (step + 1 - len(work)))
         work[step] += model.service_s(request.prompt_tokens, request.output_tokens, slots) / slots
-    return Demand(step_s, tuple(each / step_s for each in work))
+    return Demand(step_s, tuple(step_work / step_s for step_work in work))
 
 
 def oracle(demand: Demand, lead_s: float, headroom: float = 1.0, hold_s: float = 60.0) -> Schedule:
@@ -68,10 +68,10 @@ def oracle(demand: Demand, lead_s: float, headroom: float = 1.0, hold_s: float =
     ahead = math.ceil((lead_s + demand.step_s) / demand.step_s)
     behind = math.ceil(hold_s / demand.step_s)
     steps = demand.replicas
-    wanted = [max(1, math.ceil(headroom * each)) for each in steps]
+    replicas = [max(1, math.ceil(headroom * step_work)) for step_work in steps]
     return Schedule(
         demand.step_s,
         tuple(
-            max(wanted[max(0, i - behind) : i + ahead + 1], default=1) for i in range(len(steps))
+            max(replicas[max(0, i - behind) : i + ahead + 1], default=1) for i in range(len(steps))
         ),
     )

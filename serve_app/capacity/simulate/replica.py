@@ -10,8 +10,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from serve_app.capacity.model import ServiceModel
 from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.prompts import BLOCK_TOKENS
 from serve_app.capacity.workload.requests import Request
 
@@ -46,8 +46,8 @@ class Slot:
         if request.session and request.session == self.session:
             return min(self.tokens, request.prompt_tokens - 1)
         common = 0
-        for mine, wanted in zip(self.blocks, request.blocks, strict=False):
-            if mine != wanted:
+        for mine, block in zip(self.blocks, request.blocks, strict=False):
+            if mine != block:
                 break
             common += BLOCK_TOKENS
         return min(common, request.prompt_tokens - 1)

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from serve_app.capacity.policy import EMPTY, Window, merged
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Fleet
+from serve_app.capacity.simulate.policy import EMPTY, Window, merged
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.router import Router
 from serve_app.settings import Autoscaling
@@ -37,7 +37,7 @@ class Reporter(Protocol):
         """A request waits and there is no replica."""
 
 
-class Heard:
+class LoadReport:
     """The controller's side: the series that have been pushed to it."""
 
     def __init__(self) -> None:
@@ -75,12 +75,12 @@ class RouterReports:
         events: Events,
         scaling: Autoscaling,
         rng: random.Random,
-        heard: Heard,
+        load_report: LoadReport,
         fleet: Fleet,
         router: Router,
     ) -> None:
         self._events = events
-        self._heard = heard
+        self._heard = load_report
         self._fleet = fleet
         self._router = router
         self._look_back_s = scaling.look_back_period_s
@@ -138,10 +138,10 @@ class ReplicaReports:
     """Each replica pushes and then notes, in a rhythm that begins with its process."""
 
     def __init__(
-        self, events: Events, scaling: Autoscaling, rng: random.Random, heard: Heard
+        self, events: Events, scaling: Autoscaling, rng: random.Random, load_report: LoadReport
     ) -> None:
         self._events = events
-        self._heard = heard
+        self._heard = load_report
         self._rng = rng
         self._look_back_s = scaling.look_back_period_s
         self._push_s = scaling.metrics_interval_s

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.samples import Sample
+from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.results.slo import Bound, BoundResult, Slo, Verdict
 from serve_app.capacity.simulate.replica import Gaps, Job
-from serve_app.capacity.slo import Bound, Finding, Slo, Verdict
+from serve_app.capacity.sweep.model import ServiceModel
 
 
 class Result:
@@ -67,7 +67,7 @@ class Result:
         values = self.values(quantity)
         return float(np.nanquantile(values, q)) if values.size else math.nan
 
-    def judge(self, slo: Slo) -> list[Finding]:
+    def judge(self, slo: Slo) -> list[BoundResult]:
         return [self._finding(bound) for bound in slo.bounds]
 
     def meets(self, slo: Slo) -> bool:
@@ -99,18 +99,20 @@ class Result:
             "seconds": self.seconds,
             "replica_hours": self.replica_hours,
             "replica_starts": self.starts,
-            "peak_replicas": max((each.billed for each in self.samples), default=0),
+            "peak_replicas": max((sample.billed for sample in self.samples), default=0),
             **times,
         }
 
-    def _finding(self, bound: Bound) -> Finding:
+    def _finding(self, bound: Bound) -> BoundResult:
         if bound.quantity == "error_rate":
             value, count = self.error_rate, self.requests
         else:
             value, count = self.quantile(bound.quantity, bound.quantile), len(self._ttft)
         if count < bound.needed or math.isnan(value):
-            return Finding(bound, value, count, Verdict.TOO_FEW)
-        return Finding(bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED)
+            return BoundResult(bound, value, count, Verdict.TOO_FEW)
+        return BoundResult(
+            bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED
+        )
 
     def _within(self, bound: Bound) -> Any:
         if bound.quantity == "error_rate":
@@ -120,9 +122,9 @@ class Result:
 
     def _gap_quantile(self, q: float) -> float:
         tokens = self._gaps.tokens
-        wanted, seen = q * sum(tokens), 0.0
+        half, counted = q * sum(tokens), 0.0
         for streams, count in enumerate(tokens):
-            seen += count
-            if count and seen >= wanted:
+            counted += count
+            if count and counted >= half:
                 return self._model.token_s(streams)
         return math.nan

@@ -75,7 +75,7 @@ class LeastLoaded:
     def serving_changed(self, serving: Sequence[Replica]) -> None:
         self._life += 1
         self._heap = []
-        self._latest = {replica: (0, 0) for replica in serving}
+        self._latest = dict.fromkeys(serving, (0, 0))
         for replica in serving:
             self._count(replica, 0)
 
@@ -132,7 +132,7 @@ class Router:
         chosen = self._choice.choose(serving)
         if chosen.ongoing < self._max_ongoing:
             return chosen
-        return next((each for each in serving if each.ongoing < self._max_ongoing), None)
+        return next((replica for replica in serving if replica.ongoing < self._max_ongoing), None)
 
     def _give(self, job: Job, replica: Replica) -> None:
         replica.known = True

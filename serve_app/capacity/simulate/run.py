@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.policy import CONTROL_LOOP_S
-from serve_app.capacity.samples import Sample
+from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
 from serve_app.capacity.simulate.policies import Policy
+from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
-from serve_app.capacity.simulate.reports import Heard, ReplicaReports, Reporter, RouterReports
+from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import Choice, LeastLoaded, PowerOf, Router
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
@@ -82,7 +82,7 @@ class _Simulation:
         self._events = Events()
         self._gaps = Gaps(service.slots)
         self._result = Result(service.model, self._gaps)
-        self._heard = Heard()
+        self._heard = LoadReport()
         self._open = self._arrived = self._completed = 0
         self._router = self._new_router()
         self._fleet = Fleet(
@@ -108,10 +108,15 @@ class _Simulation:
         return PowerOf(_CHOICES[self._service.routing], self._rng)
 
     def _new_reporter(self) -> Reporter:
-        events, rng, heard, scaling = self._events, self._rng, self._heard, self._service.scaling
+        events, rng, load_report, scaling = (
+            self._events,
+            self._rng,
+            self._heard,
+            self._service.scaling,
+        )
         if self._service.routing == "haproxy":
-            return ReplicaReports(events, scaling, rng, heard)
-        return RouterReports(events, scaling, rng, heard, self._fleet, self._router)
+            return ReplicaReports(events, scaling, rng, load_report)
+        return RouterReports(events, scaling, rng, load_report, self._fleet, self._router)
 
     def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
         events = self._events
@@ -188,7 +193,7 @@ class _Simulation:
                 running=len(fleet.running),
                 starting=len(fleet.starting),
                 draining=len(fleet.draining),
-                ongoing=sum(each.ongoing for each in (*fleet.running, *fleet.draining)),
+                ongoing=sum(replica.ongoing for replica in (*fleet.running, *fleet.draining)),
                 queued=len(self._router.pending),
                 engine_starts=fleet.starts,
             )

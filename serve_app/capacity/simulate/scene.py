@@ -1,17 +1,17 @@
-"""From the inputs of an experiment to what is simulated: one scenario serves both."""
+"""From the scenario of an experiment to what is simulated: one scenario serves both."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.scenario import Scenario
 from serve_app.capacity.simulate.policies import Demand, demand
 from serve_app.capacity.simulate.run import Routing, Service
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
+from serve_app.capacity.sweep.model import ServiceModel
+from serve_app.capacity.workload.load import LoadSpec
 from serve_app.capacity.workload.requests import Request, window
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.text import WorkloadError, number
 from serve_app.errors import ServiceError
 from serve_app.settings import Settings
@@ -52,48 +52,48 @@ class Load:
     A recorded trace at its own rate is the same under every seed.
     """
 
-    scenario: Scenario
+    spec: LoadSpec
     span: Span = Span()
 
     def __post_init__(self) -> None:
         """Raises SceneError."""
-        if not self.scenario.is_open or self.scenario.turns > 1:
+        if not self.spec.is_open or self.spec.turns > 1:
             raise SceneError(
                 "only open loads of single questions can be simulated: "
                 "what a user asks next depends on when the answer came"
             )
 
     def requests(self, seed: int) -> Iterable[Request]:
-        seeded = replace(self.scenario, seed=self.scenario.seed + seed)
+        seeded = replace(self.spec, seed=self.spec.seed + seed)
         return window(seeded.arrivals(), self.span.begin_s, self.span.end_s)
 
     @cached_property
     def seconds(self) -> float:
         """From the span's beginning to its last arrival, or to its end where that is known."""
-        if self.scenario.shape == "trace":
+        if self.spec.shape == "trace":
             return max((request.at_s for request in self.requests(0)), default=0.0)
-        return min(self.scenario.level().seconds, self.span.end_s) - self.span.begin_s
+        return min(self.spec.level().seconds, self.span.end_s) - self.span.begin_s
 
     def needs(self, service: Service) -> Demand:
         return demand(self.requests(0), service.model, service.slots)
 
 
-def load_of(inputs: Inputs, span: Span | None = None) -> Load:
+def load_of(scenario: Scenario, span: Span | None = None) -> Load:
     """Raises SceneError, WorkloadError."""
     try:
-        return Load(Scenario(**inputs.load), span or Span())
+        return Load(LoadSpec(**scenario.load), span or Span())
     except TypeError as exc:
         raise SceneError(f"load: {exc}") from exc
 
 
 def service_of(
-    inputs: Inputs, model: ServiceModel | None = None, startup: Startup | None = None
+    scenario: Scenario, model: ServiceModel | None = None, startup: Startup | None = None
 ) -> Service:
     """`model` and `startup` by default as the settings declare them for a simulated engine.
 
     Raises SceneError when they declare none.
     """
-    settings = Settings.model_validate(inputs.service)
+    settings = Settings.model_validate(scenario.service)
     pool, declared = settings.all_pools[0], settings.all_pools[0].engine.simulated
     direct = settings.resolved_topology == "direct"
     model = model or ServiceModel(
@@ -110,7 +110,7 @@ def service_of(
         queue=pool.queue,
         scaling=pool.autoscaling,
         startup=startup or FixedStartup(declared.cold_start_s + declared.load_s),
-        routing=_routing(direct, inputs.haproxy),
+        routing=_routing(direct, scenario.haproxy),
         max_ongoing=pool.admitted + (_SURPLUS if direct else 0),
         max_queued=4 * pool.admitted,
         queue_timeout_s=settings.queue_timeout_s,
@@ -123,10 +123,10 @@ def _routing(direct: bool, haproxy: bool) -> Routing:
     return "haproxy" if haproxy else "serve"
 
 
-def scenario_of(name: str, changes: dict[str, object], trace: Path | None) -> Inputs:
+def scenario_of(name: str, changes: dict[str, object], trace: Path | None) -> Scenario:
     """A scenario by name or file, changed; `trace` replays a file in place of its load's shape.
 
-    Raises InputsError.
+    Raises ScenarioError.
     """
     replay = {"load.trace": str(trace), "load.shape": "trace"} if trace else {}
-    return Inputs.read(name, {**replay, **changes})
+    return Scenario.read(name, {**replay, **changes})

@@ -1,10 +1,10 @@
-"""The same requests as a live experiment's, in virtual time: how wrong is the simulator?
+"""Measure the simulator's error: replay a live experiment's requests in virtual time.
 
 A folder of an experiment holds one run, or several of the same load as `run-1`, `run-2`, …; each
-has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. Inputs are the settings, the
-recorded arrivals and lengths, and how long replicas took to start and to go in each run, which
-depends on the machine. What is compared is no input: replicas over time, times to first token,
-replica-seconds.
+has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. The simulator gets the
+settings, the recorded arrivals and lengths, and how long replicas took to start and to stop, which
+depends on the machine. It does not get the figures that are compared: replicas over time, times to
+first token, replica-seconds.
 """
 
 import math
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 
-from serve_app.capacity.experiment.inputs import SCENARIO, Inputs, InputsError
-from serve_app.capacity.policy import RayPolicy
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
+from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError
 
 # Within this share of the live value, or within the live runs' own spread.
 ALLOWED = 0.15
@@ -60,13 +60,13 @@ class Validation:
 def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> Validation:
     """Raises ValidationError. `done` is called after each simulation."""
     folders = sorted(folder.glob("run-*")) or [folder]
-    runs = [read_live(each) for each in folders]
-    inputs = _inputs(folders[0])
-    pool = inputs.pool
+    runs = [read_live(folder) for folder in folders]
+    scenario = _scenario(folders[0])
+    pool = scenario.pool
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
     options = pool.autoscaling.model_dump(exclude_none=True)
     options["target_ongoing_requests"] = pool.target_ongoing_requests
-    services = [_service(inputs, run) for run in runs]
+    services = [_service(scenario, run) for run in runs]
     results = []
     for seed in seeds:
         # By turns the requests and start-up times of each run
@@ -78,20 +78,20 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     return Validation(len(runs), len(results), startups, tuple(_figures(runs, results, begin, end)))
 
 
-def _inputs(folder: Path) -> Inputs:
+def _scenario(folder: Path) -> Scenario:
     try:
-        return Inputs.read(str(folder / SCENARIO))
-    except InputsError as exc:
+        return Scenario.read(str(folder / SCENARIO))
+    except ScenarioError as exc:
         raise ValidationError(f"{folder} has no readable {SCENARIO}: {exc}") from exc
 
 
-def _service(inputs: Inputs, run: Live) -> Service:
-    if inputs.pool.engine.kind != "simulated":
+def _service(scenario: Scenario, run: Live) -> Service:
+    if scenario.pool.engine.kind != "simulated":
         raise ValidationError(
-            f"the engine was {inputs.pool.engine.kind}, whose speed no setting declares: "
+            f"the engine was {scenario.pool.engine.kind}, whose speed no setting declares: "
             "validate with runs of the simulated engine"
         )
-    declared = service_of(inputs)
+    declared = service_of(scenario)
     starts = run.durations(lambda sample: sample.starting)
     drains = run.durations(lambda sample: sample.draining)
     began = {"initial_replicas": run.samples[0].running}
@@ -141,21 +141,30 @@ def _ttft(runs: Sequence[Live], results: Sequence[Result], name: str, q: float) 
 
 
 def _figure(name: str, unit: str, live: Sequence[float], simulated: Sequence[float]) -> Figure:
-    middle, found = median(live), median(simulated)
+    middle, simulated_value = median(live), median(simulated)
     if not middle:
-        return Figure(name, unit, middle, found, math.inf if found else 0.0, 0.0)
+        return Figure(
+            name, unit, middle, simulated_value, math.inf if simulated_value else 0.0, 0.0
+        )
     spread = max(abs(value - middle) for value in live) / middle
-    return Figure(name, unit, middle, found, abs(found - middle) / middle, spread)
+    return Figure(
+        name, unit, middle, simulated_value, abs(simulated_value - middle) / middle, spread
+    )
 
 
 def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]) -> Figure:
     """Mean absolute difference of the running replicas, over their mean."""
     middle = [median(column) for column in zip(*live, strict=True)]
-    found = [median(column) for column in zip(*simulated, strict=True)]
+    simulated_value = [median(column) for column in zip(*simulated, strict=True)]
     mean = fmean(middle)
     spread = max(_distance(run, middle) for run in live) / mean
     return Figure(
-        "replicas over time", "", mean, fmean(found), _distance(found, middle) / mean, spread
+        "replicas over time",
+        "",
+        mean,
+        fmean(simulated_value),
+        _distance(simulated_value, middle) / mean,
+        spread,
     )
 
 

@@ -1,4 +1,7 @@
-"""What a GGUF file says about its model, without reading the weights.
+"""Read the metadata of a GGUF file, without its weights.
+
+A replica reads it at its start: 0.2 s in a process of its own, import included, where PyPI's gguf
+takes 7.6 s (`python -m tests.bench.gguf_readers`).
 
 Layout (little-endian, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): "GGUF", version
 u32, tensor count u64, pair count u64, the pairs (key, type u32, value), then the tensors (name,

@@ -14,8 +14,8 @@ from serve_app.capacity.experiment.comparison import Group
 from serve_app.capacity.experiment.panels import BLACK, BLUE, ORANGE
 from serve_app.capacity.experiment.plots import runs_figure
 from serve_app.capacity.experiment.recording import SUMMARY, read, read_all
-from serve_app.capacity.records import Outcome, RecordError, write_run
-from serve_app.capacity.samples import SAMPLES
+from serve_app.capacity.results.cluster_samples import SAMPLES
+from serve_app.capacity.results.request_records import ClientOutcome, RecordError, write_run
 from tests.capacity.experiment import recorded
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _write(folder: Path) -> None:
     write_run(folder, recorded.RUN, recorded.records())
     (folder / SAMPLES).write_bytes(b"".join(sample.line() for sample in recorded.samples()))
-    recorded.INPUTS.write(folder)
+    recorded.SCENARIO.write(folder)
     report.write(recorded.recording(folder), "")
 
 
@@ -54,7 +54,8 @@ def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> Non
     groups = comparison.again(read_all(folder))
     comparison.write(tmp_path, "Twice", groups, "python -m serve_app.capacity experiment")
     text = (tmp_path / "report.md").read_text()
-    assert "](runs.png)" in text and "| replica-seconds | 98 | 98 |" in text
+    assert "](runs.png)" in text
+    assert "| replica-seconds | 98 | 98 |" in text
     assert "What differs" not in text
     found = orjson.loads((tmp_path / "summary.json").read_bytes())["all"]
     assert found["replica-seconds"] == {"median": 98, "least": 98, "greatest": 98}
@@ -62,7 +63,7 @@ def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> Non
 
 def test_groups_are_told_apart(folder: Path) -> None:
     """In colours of different lightness; the legend covers no line."""
-    seen = recorded.recording(folder).seen
+    seen = recorded.recording(folder).data
     figure = runs_figure([(name, [seen]) for name in ("tuned", "planned", "defaults")])
     above = figure.axes[0]
     assert [line.get_color() for line in above.lines] == [BLUE, ORANGE, BLACK]
@@ -73,16 +74,16 @@ def test_groups_are_told_apart(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("outcome", "invalid", "interrupted", "code"),
     [
-        (Outcome.OK, (), False, 0),
-        (Outcome.TRUNCATED, (), False, 1),
-        (Outcome.OK, ("late",), False, 3),
-        (Outcome.OK, (), True, 130),
+        (ClientOutcome.OK, (), False, 0),
+        (ClientOutcome.TRUNCATED, (), False, 1),
+        (ClientOutcome.OK, ("late",), False, 3),
+        (ClientOutcome.OK, (), True, 130),
     ],
 )
 def test_compare_tells_figures_and_ends_with_a_code(
     folder: Path,
     tmp_path: Path,
-    outcome: Outcome,
+    outcome: ClientOutcome,
     invalid: tuple[str, ...],
     interrupted: bool,
     code: int,
@@ -103,7 +104,7 @@ def test_compare_tells_figures_and_ends_with_a_code(
 
 def test_other_settings_are_named_and_judged(folder: Path) -> None:
     """What differs, and in a sentence what that did."""
-    service = {**recorded.INPUTS.service, "queue": 8}
+    service = {**recorded.SCENARIO.service, "queue": 8}
     before = Group("defaults", [recorded.recording(folder)])
     after = Group("tuned", [recorded.recording(folder, service=service)])
     assert comparison.changed([before, after]) == [["service.queue", "64", "8"]]

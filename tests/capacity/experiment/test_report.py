@@ -70,14 +70,14 @@ def test_what_must_not_be_trusted_says_so_first(folder: Path) -> None:
     reason = "the generator was late"
     found = recorded.recording(folder, True, (reason,)).findings
     pictures = [Picture(name, "", b"", b"") for name in ("scaling", "pressure", "latency")]
-    text = markdown(list(report.one(found, recorded.INPUTS, "", pictures)))
+    text = markdown(list(report.one(found, recorded.SCENARIO, "", pictures)))
     assert "**Interrupted**" in text
     assert text.index(reason) < text.index("requests by")
 
 
 def test_equal_data_make_equal_pictures(folder: Path) -> None:
     """So that a report that is made again differs only where its data do."""
-    again = main_picture(recorded.recording(folder).seen)
+    again = main_picture(recorded.recording(folder).data)
     assert again.svg == (folder / "scaling.svg").read_bytes()
 
 
@@ -85,7 +85,8 @@ def test_text_is_escaped_in_html() -> None:
     """And emphasis survives."""
     page = html_page("a < b", [Paragraph("**x < y** in `f<T>`"), Heading("A & B")])
     assert "<b>x &lt; y</b> in <code>f&lt;T&gt;</code>" in page
-    assert "<h2>A &amp; B</h2>" in page and "<title>a &lt; b</title>" in page
+    assert "<h2>A &amp; B</h2>" in page
+    assert "<title>a &lt; b</title>" in page
 
 
 def test_a_cell_can_hold_a_bar_in_markdown() -> None:

@@ -9,9 +9,9 @@ from serve_app.capacity.experiment.scaling import (
     responses,
     rises,
 )
-from serve_app.capacity.records import Outcome, Record
-from serve_app.capacity.samples import Sample, replica_seconds
-from serve_app.capacity.slo import Slo
+from serve_app.capacity.results.cluster_samples import Sample, replica_seconds
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.shapes import Shape
 
 SLO = Slo.parse("ttft_p90=1s")
@@ -21,13 +21,13 @@ def records(*, slow: range = range(0), until: int = 60) -> list[Record]:
     """Two a second; those intended within `slow` wait 3 s for their first token."""
     halves = [second / 2 for second in range(2 * until)]
     return [
-        Record(at, Outcome.OK, at, at + (3.0 if int(at) in slow else 0.1), at + 4.0)
+        Record(at, ClientOutcome.OK, at, at + (3.0 if int(at) in slow else 0.1), at + 4.0)
         for at in halves
     ]
 
 
 def samples(targets: list[int], lag: int = 0) -> list[Sample]:
-    """One a second; as many run as were wanted `lag` seconds before."""
+    """One a second; as many run as were demand `lag` seconds before."""
     return [
         Sample(at=float(i), target=target, running=targets[max(0, i - lag)])
         for i, target in enumerate(targets)
@@ -46,7 +46,7 @@ def test_a_shape_that_only_falls_has_no_rise() -> None:
 
 
 def test_each_new_replica_is_timed_from_the_rise() -> None:
-    """Until it was wanted and until it served; those that never served have no time."""
+    """Until it was demand and until it served; those that never served have no time."""
     seen = samples([1] * 12 + [2] * 4 + [4] * 10, lag=5)[:20]
     (found,) = responses([Rise(10, 15, 1, 4)], seen, [], SLO)
     assert [(s.replicas, s.wanted_s, s.running_s) for s in found.steps] == [
@@ -74,7 +74,8 @@ def test_the_slo_is_met_again_for_good_after_the_last_miss() -> None:
     """A short recovery in between does not count."""
     asked = records(slow=range(20, 24)) + records(slow=range(40, 44))
     (found,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), asked, SLO)
-    assert found.slo_lost_s is not None and found.slo_met_s is not None
+    assert found.slo_lost_s is not None
+    assert found.slo_met_s is not None
     assert found.slo_lost_s < 15 < 40 < found.slo_met_s
 
 

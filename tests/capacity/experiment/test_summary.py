@@ -4,13 +4,13 @@ import orjson
 import pytest
 
 from serve_app.capacity.experiment.summary import findings
-from serve_app.capacity.records import Outcome, Record
+from serve_app.capacity.results.request_records import ClientOutcome, Record
 from tests.capacity.experiment import recorded
 
 
 def test_a_run_is_summed_up() -> None:
     """Replicas, their times, what they cost, and what would have done."""
-    found = findings(recorded.INPUTS, recorded.RUN, recorded.records(), recorded.samples())
+    found = findings(recorded.SCENARIO, recorded.RUN, recorded.records(), recorded.samples())
     (response,) = found.responses
     (step,) = response.steps
     assert (step.replicas, step.wanted_s, step.running_s) == (2, 3.0, 9.0)
@@ -26,30 +26,30 @@ def test_a_run_is_summed_up() -> None:
 
 def test_lost_requests_are_those_without_answer_or_refusal() -> None:
     """Truncated ones are among them; refused and cancelled ones are not."""
-    outcomes = [*Outcome]
+    outcomes = [*ClientOutcome]
     broken = [Record(recorded.BEGAN, outcome) for outcome in outcomes]
-    found = findings(recorded.INPUTS, recorded.RUN, broken, recorded.samples())
+    found = findings(recorded.SCENARIO, recorded.RUN, broken, recorded.samples())
     assert (found.lost, found.truncated, found.refused) == (4, 1, 1)
 
 
 def test_without_a_sample_there_is_nothing_to_say() -> None:
     """A run that was not watched is no experiment."""
     with pytest.raises(ValueError, match="no sample"):
-        findings(recorded.INPUTS, recorded.RUN, recorded.records(), [])
+        findings(recorded.SCENARIO, recorded.RUN, recorded.records(), [])
 
 
 def test_a_load_that_only_holds_is_one_step_at_its_beginning() -> None:
     """From nothing."""
-    load = {**recorded.INPUTS.load, "shape": "constant:level=4,hold=40s"}
-    inputs = recorded.INPUTS.model_copy(update={"load": load})
-    found = findings(inputs, recorded.RUN, recorded.records(), recorded.samples())
+    load = {**recorded.SCENARIO.load, "shape": "constant:level=4,hold=40s"}
+    scenario = recorded.SCENARIO.model_copy(update={"load": load})
+    found = findings(scenario, recorded.RUN, recorded.records(), recorded.samples())
     (response,) = found.responses
     assert (response.rise.begin, response.rise.high) == (recorded.BEGAN, 4)
 
 
 def test_a_summary_is_json() -> None:
     """What is not a number is null there."""
-    found = findings(recorded.INPUTS, recorded.RUN, [], recorded.samples())
+    found = findings(recorded.SCENARIO, recorded.RUN, [], recorded.samples())
     value = orjson.loads(orjson.dumps(found.as_json()))
     assert value["slo_attainment"] is None
     assert value["replica_seconds"] == 98

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.model import ServiceModel
+from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate import plot, startup
 from serve_app.capacity.simulate.compare import (
     autoscaled,
@@ -20,8 +20,8 @@ from serve_app.capacity.simulate.intervals import interval
 from serve_app.capacity.simulate.policies import Demand, demand
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.startup import FixedStartup
-from serve_app.capacity.slo import Slo
-from serve_app.capacity.tune import Search, Trial, scaling_of
+from serve_app.capacity.simulate.tune import Search, Trial, scaling_of
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Request, Synthetic
 from serve_app.capacity.workload.shapes import Shape

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.queueing import mg1_wait, mmc_wait, mmc_wait_quantile
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.sweep.model import ServiceModel
+from serve_app.capacity.sweep.queueing import mg1_wait, mmc_wait, mmc_wait_quantile
 from serve_app.capacity.workload.requests import Request
 
 TOKENS = 1000  # of a mean answer

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 
 import pytest
 
-from serve_app.capacity.model import ServiceModel
-from serve_app.capacity.policy import RayPolicy
+from serve_app.capacity.results.slo import Slo, Verdict
 from serve_app.capacity.simulate.policies import Demand, Schedule, Static, demand, oracle
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Routing, Service, simulate
 from serve_app.capacity.simulate.startup import FixedStartup, ObservedStartup
-from serve_app.capacity.slo import Slo, Verdict
+from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Request, Synthetic
 from serve_app.capacity.workload.shapes import Shape

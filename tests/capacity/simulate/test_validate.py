@@ -7,17 +7,17 @@ from typing import Any
 import orjson
 import pytest
 
-from serve_app.capacity.experiment.inputs import Inputs
-from serve_app.capacity.policy import RayPolicy
-from serve_app.capacity.records import Outcome, Record, Run, write_run
-from serve_app.capacity.samples import SAMPLES, Sample
+from serve_app.capacity.results.cluster_samples import SAMPLES, Sample
+from serve_app.capacity.results.request_records import ClientOutcome, Record, Run, write_run
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
+from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.run import simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.validate import Figure, validate
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.shapes import Shape
 
 BEGAN = 1_700_000_000.0
@@ -42,10 +42,10 @@ LOAD = Synthetic(
 
 def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> None:
     """A run as an experiment keeps it. Its service is the simulator, its answers `stretch`ed."""
-    inputs = Inputs(service=SERVICE)
-    service = service_of(inputs, startup=FixedStartup(startup_s))
-    options = inputs.pool.autoscaling.model_dump(exclude_none=True)
-    options["target_ongoing_requests"] = inputs.pool.target_ongoing_requests
+    scenario = Scenario(service=SERVICE)
+    service = service_of(scenario, startup=FixedStartup(startup_s))
+    options = scenario.pool.autoscaling.model_dump(exclude_none=True)
+    options["target_ongoing_requests"] = scenario.pool.target_ongoing_requests
     result = simulate(LOAD, service, RayPolicy(options), seed, 150)
     order = sorted(
         zip(*(result.values(name).tolist() for name in ("first", "ttft", "e2e")), strict=True),
@@ -54,7 +54,7 @@ def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> Non
     records = [
         Record(
             intended=BEGAN + first - ttft,
-            outcome=Outcome.OK,
+            outcome=ClientOutcome.OK,
             started=BEGAN + first - ttft,
             first=BEGAN + first - ttft + stretch * ttft,
             ended=BEGAN + first - ttft + stretch * ttft + (e2e - ttft),
@@ -66,8 +66,8 @@ def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> Non
     write_run(folder, Run("reference", "", BEGAN, BEGAN + 150), records)
     samples = [replace(sample, at=BEGAN + sample.at).line() for sample in result.samples]
     (folder / SAMPLES).write_bytes(b"".join(samples))
-    inputs = {"service": SERVICE, "haproxy": True}
-    (folder / "scenario.json").write_bytes(orjson.dumps(inputs))
+    scenario = {"service": SERVICE, "haproxy": True}
+    (folder / "scenario.json").write_bytes(orjson.dumps(scenario))
 
 
 def nothing() -> None:
@@ -128,7 +128,7 @@ def test_durations_are_read_first_in_first_out() -> None:
 def test_who_cannot_have_waited_is_known() -> None:
     """With one slot: the first, and the one that comes when the others have gone."""
     spans = [(0.0, 5.0), (1.0, 6.0), (7.0, 9.0)]
-    records = [Record(begin, Outcome.OK, ended=end) for begin, end in spans]
+    records = [Record(begin, ClientOutcome.OK, ended=end) for begin, end in spans]
     run = Live(tuple(records), (), 0.0)
     assert run.unhindered(1) == [records[0], records[2]]
     assert run.unhindered(2) == records
@@ -138,8 +138,8 @@ def test_failed_requests_are_replayed_as_they_were_asked(tmp_path: Path) -> None
     """And what was cancelled is not."""
     live(tmp_path, 1, startup_s=6)
     late = [
-        Record(BEGAN + 149, Outcome.TIMEOUT, asked_prompt_tokens=7, asked_output_tokens=9),
-        Record(BEGAN + 149, Outcome.CANCELLED),
+        Record(BEGAN + 149, ClientOutcome.TIMEOUT, asked_prompt_tokens=7, asked_output_tokens=9),
+        Record(BEGAN + 149, ClientOutcome.CANCELLED),
     ]
     write_run(tmp_path, Run("reference", "", BEGAN, BEGAN + 150), late)
     run = read_live(tmp_path)

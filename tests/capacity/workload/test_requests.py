@@ -179,7 +179,7 @@ def test_equal_blocks_make_equal_beginnings() -> None:
 
 
 def test_a_conversation_resends_its_history() -> None:
-    """But not a question that got no answer."""
+    """But not a prompt that got no answer."""
     talk = Conversation(seed=1)
     talk.ask(5)
     talk.answered("yes")

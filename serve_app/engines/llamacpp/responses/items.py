@@ -59,6 +59,7 @@ def _reasoning(talk: Conversation, item: Json, where: str) -> None:
         texts = [checked.fields(part, f"{where}.{name}").get("text") for part in parts]
         if thoughts := "\n".join(text for text in texts if isinstance(text, str)):
             return talk.think(thoughts)
+    return None
 
 
 def _call(talk: Conversation, item: Json, where: str) -> None:

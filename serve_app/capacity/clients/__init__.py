@@ -1,0 +1,7 @@
+"""Load generators, and what all of them share.
+
+chat             one chat request in each dialect: body and parsed chunks
+client_request   one request from its intended start to its record
+asyncio_client   the plain asyncio load generator
+k6/              k6's results as records
+"""

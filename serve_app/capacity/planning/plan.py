@@ -1,0 +1,122 @@
+"""From what one replica can do to the settings of a pool. Pure functions.
+
+Every value comes with the sentence that says why; what the data does not support is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from serve_app.capacity.planning.recommendations import (
+    Demand,
+    Recommendation,
+    replica_recommendations,
+    request_recommendations,
+    slot_recommendations,
+    time_recommendations,
+)
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.measured import Measured
+from serve_app.capacity.sweep.report import SweepReport, report
+from serve_app.capacity.sweep.steps import Kind
+from serve_app.errors import ServiceError
+
+
+class Refused(ServiceError):
+    """The data does not support a plan; `reasons` are sentences."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("no plan: " + "; ".join(reasons))
+        self.reasons = tuple(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    application: str
+    deployment: str
+    recommendations: tuple[Recommendation, ...]
+    is_direct: bool = True
+
+    def config(self) -> dict[str, Any]:
+        """A Serve config: to be deployed, or merged by the names of application and deployment."""
+        args: dict[str, Any] = {} if self.is_direct else {"topology": "gateway"}
+        deployment: dict[str, Any] = {"name": self.deployment}
+        for setting in self.recommendations:
+            _set(args if setting.place == "args" else deployment, setting.name, setting.value)
+        if deployment["autoscaling_config"]["min_replicas"] == 0:
+            _set(args, "autoscaling.min_replicas", 0)  # an override alone can't let a pool sleep
+        application = {
+            "name": self.application,
+            "route_prefix": "/",
+            "import_path": "serve_app:app",
+        }
+        return {"applications": [application | {"args": args, "deployments": [deployment]}]}
+
+    def yaml(self) -> str:
+        """The config with each value's reason as comments at its head."""
+        reasons = "".join(f"# {c.name}: {c.value:g}. {c.because}\n" for c in self.recommendations)
+        return reasons + yaml.safe_dump(self.config(), sort_keys=False)
+
+
+def plan(measured: Sequence[Measured], slo: Slo, demand: Demand) -> Plan:
+    """Recommend settings for a peak under an SLO, for the number of slots that serves most.
+
+    Raises Refused.
+    """
+    reports = [report(measurement, slo) for measurement in measured]
+    usable = [candidate for candidate in reports if not list(refusals(candidate))]
+    if not usable:
+        reasons = [reason for candidate in reports for reason in refusals(candidate)]
+        raise Refused(list(dict.fromkeys(reasons)) or ["there is no measurement"])
+    best = max(usable, key=lambda candidate: candidate.rate)
+    assert best.largest is not None
+    slots = best.measured.slots or _slots_at_knee(best)
+    recommendations = [
+        *slot_recommendations(best, usable, slots),
+        *request_recommendations(best, best.largest, slots, demand),
+        *replica_recommendations(best.largest, demand),
+        *time_recommendations(best.largest, demand),
+    ]
+    return Plan(demand.application, demand.deployment, tuple(recommendations), demand.direct)
+
+
+def refusals(report: SweepReport) -> Iterator[str]:
+    """Yield the reasons why no plan can be made from this measurement."""
+    measured = report.measured
+    name = f"{measured.slots} slots: " if measured.slots else ""
+    for reason in measured.invalid:
+        yield f"{name}a run is invalid: {reason}"
+    if not any(step.kind is Kind.RATE for step in measured.steps):
+        yield f"{name}no step of arrivals: users at once hide the queue that callers see"
+        return
+    if report.saturation is None:
+        yield f"{name}no saturation reached: how much more one replica can do is not known"
+    if report.largest is None:
+        yield from (f"{name}{reason}" for reason in _nothing_met(report))
+
+
+def _nothing_met(report: SweepReport) -> Iterator[str]:
+    for result in report.unjudged:
+        yield (
+            f"too few samples for {result.bound}: a step had {result.count} of the "
+            f"{result.bound.needed} requests that it needs"
+        )
+    if not report.unjudged:
+        lowest = min(s.level for s in report.measured.steps if s.kind is Kind.RATE)
+        yield f"{report.slo} was missed even at the lowest rate, {lowest:.3g} requests/s"
+
+
+def _slots_at_knee(report: SweepReport) -> int:
+    """Estimate an unknown number of slots by the knee of the throughput. Raises Refused."""
+    if report.knee is None:
+        raise Refused(["the number of slots is not known, and no steps of users show it"])
+    return round(report.knee.level)
+
+
+def _set(value: dict[str, Any], dotted: str, item: float | int) -> None:
+    *path, name = dotted.split(".")
+    for part in path:
+        value = value.setdefault(part, {})
+    value[name] = item

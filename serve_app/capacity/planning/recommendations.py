@@ -1,0 +1,187 @@
+"""The settings of a pool, each with the sentence that says why. Pure functions."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.report import SweepReport
+from serve_app.capacity.sweep.steps import Kind, Step
+
+# The share of what one replica can do that is planned for: the rest is for chance and for growth
+# while another replica starts.
+_HEADROOM = 0.85
+# A sidecar is no part of a Serve config.
+_SIDECAR = "Where Ollama runs as a sidecar, its OLLAMA_NUM_PARALLEL must be the same."
+# Serve's bound lies above ours where the pool is the ingress, so that our own 503 says so.
+_ABOVE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Arrivals per second to be served, at the peak and at quiet times; seconds of a cold start.
+
+    `base` None: unknown. `spare`: replicas that may be lost at the peak.
+    """
+
+    peak: float
+    base: float | None = None
+    startup_s: float | None = None
+    spare: int = 0
+    application: str = "default"
+    deployment: str = "pool"
+    direct: bool = True
+    to_zero: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One setting: where it belongs (`args` or `deployment`), its dotted name, value and reason."""
+
+    place: str
+    name: str
+    value: float | int
+    because: str
+
+
+def slot_recommendations(
+    best: SweepReport, usable: Sequence[SweepReport], slots: int
+) -> Iterator[Recommendation]:
+    others = [report for report in usable if report is not best and report.measured.slots]
+    sentence = f"One replica made {best.max_tokens_per_s:.0f} tokens/s at most"
+    if others:
+        rates = ", ".join(f"{other.rate:.3g} with {other.measured.slots}" for other in others)
+        sentence += (
+            f" and met the SLO up to {best.rate:.3g} requests/s, the most of all values "
+            f"tried ({rates})"
+        )
+    yield Recommendation("args", "engine.slots", slots, f"{sentence}. {_SIDECAR}")
+
+
+def request_recommendations(
+    best: SweepReport, largest: Step, slots: int, demand: Demand
+) -> Iterator[Recommendation]:
+    bound = _ttft_bound(best.slo)
+    queue = max(1, math.floor(largest.completed_per_s * bound)) if bound else 2 * slots
+    admitted = slots + queue
+    rate = _HEADROOM * largest.completed_per_s
+    target = min(ongoing_at(best.measured.steps, rate), admitted - 0.5)
+    yield Recommendation(
+        "args",
+        "queue",
+        queue,
+        (
+            f"One replica completes {largest.completed_per_s:.3g} requests/s: who stands further "
+            f"back waits longer than the SLO's {bound:g} s."
+            if bound
+            else f"Two turns of the {slots} slots: the SLO bounds no wait."
+        ),
+    )
+    yield Recommendation(
+        "deployment",
+        "max_ongoing_requests",
+        admitted + (_ABOVE if demand.direct else 0),
+        f"Slots and queue, {admitted}"
+        + (
+            ", and a few more, so that the surplus gets the service's own 503."
+            if demand.direct
+            else ": the rest waits in the gateway for any replica."
+        ),
+    )
+    yield Recommendation(
+        "deployment",
+        "max_queued_requests",
+        max(1, math.ceil(_replicas(largest, demand) * rate * (bound or largest.e2e_s))),
+        "What all replicas at the peak begin within "
+        + (f"the SLO's {bound:g} s" if bound else "one answer's time")
+        + ": who comes later is told so at once.",
+    )
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.target_ongoing_requests",
+        round(target, 2),
+        f"At {rate:.3g} requests/s, {_HEADROOM:.0%} of the most that met the SLO, one replica "
+        f"holds {target:.3g} requests on average (between the measured steps). It is below "
+        "max_ongoing_requests, else Ray would never see the need.",
+    )
+
+
+def replica_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendation]:
+    rate = _HEADROOM * largest.completed_per_s
+    max_replicas = _replicas(largest, demand)
+    capacity = f"one replica serves {rate:.3g} requests/s ({_HEADROOM:.0%} of what met the SLO)"
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.max_replicas",
+        max_replicas,
+        f"The peak of {demand.peak:g} requests/s: {capacity}"
+        + (f", {demand.spare} to spare." if demand.spare else "."),
+    )
+    if demand.base is None:
+        min_replicas = 0 if demand.to_zero else 1
+        reason = "No load at quiet times was named."
+    else:
+        min_replicas = math.ceil(demand.base / rate) if demand.base else int(not demand.to_zero)
+        reason = f"Quiet times have {demand.base:g} requests/s: {capacity}."
+    min_replicas = min(max_replicas, min_replicas)
+    yield Recommendation("deployment", "autoscaling_config.min_replicas", min_replicas, reason)
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.initial_replicas",
+        max(1, min_replicas),
+        "As many as at quiet times: the rest follows the load.",
+    )
+
+
+def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendation]:
+    """Delays weigh a cold start against flapping: without knowing the start they are not set."""
+    if demand.startup_s is None:
+        return
+    start, answer = demand.startup_s, largest.e2e_s
+    look_back = max(2.0, round(answer, 1))
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.look_back_period_s",
+        look_back,
+        f"One answer takes {answer:.3g} s: a shorter window sees noise, a longer one the past.",
+    )
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.metrics_interval_s",
+        max(0.5, round(look_back / 5, 1)),
+        "Five reports in a window.",
+    )
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.upscale_delay_s",
+        round(min(5.0, start / 10), 1),
+        f"A tenth of the {start:.3g} s that a replica takes to start, at most 5 s: waiting adds to "
+        "them, and the window filters noise already.",
+    )
+    yield Recommendation(
+        "deployment",
+        "autoscaling_config.downscale_delay_s",
+        max(30.0, round(3 * start)),
+        f"A replica that is given up and needed again costs {start:.3g} s of start: a lull must "
+        "last three times as long.",
+    )
+
+
+def ongoing_at(steps: Sequence[Step], rate: float) -> float:
+    """Requests at once at a rate, on straight lines between the measured ones, from zero on."""
+    known = [(0.0, 0.0)]
+    known += sorted((s.offered_per_s, s.ongoing) for s in steps if s.kind is Kind.RATE)
+    for (low, few), (high, many) in pairwise(known):
+        if rate <= high:
+            return few + (many - few) * (rate - low) / (high - low)
+    return known[-1][1]
+
+
+def _replicas(largest: Step, demand: Demand) -> int:
+    rate = _HEADROOM * largest.completed_per_s
+    return max(1, math.ceil(demand.peak / rate - 1e-9) + demand.spare)
+
+
+def _ttft_bound(slo: Slo) -> float | None:
+    return min((b.limit for b in slo.bounds if b.quantity == "ttft"), default=None)

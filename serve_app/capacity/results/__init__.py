@@ -1,0 +1,9 @@
+"""The results of load tests: files, statistics and verdicts. Pure functions of records.
+
+request_records   one record per request: run.json, requests.jsonl
+cluster_samples   one sample per second of what Ray Serve runs: samples.jsonl
+statistics        percentiles and rates of pooled records
+slo               service-level objectives, and whether records meet them
+validity          reasons why a load generator's own figures must not be used
+show              a run as a table
+"""

@@ -1,0 +1,131 @@
+"""Service level objectives: `ttft_p99=2s,itl_p99=150ms,error_rate=0.1%`. Pure functions."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from serve_app.capacity.results.request_records import Record
+from serve_app.capacity.results.statistics import counted_records, error_rate, quantile
+from serve_app.errors import ServiceError
+
+_BOUND = re.compile(
+    r"(?P<name>ttft|itl|tpot|e2e)_p(?P<percentile>\d+(?:\.\d+)?)=(?P<number>[\d.]+)(?P<unit>ms|s)"
+    r"|error_rate=(?P<share>[\d.]+)(?P<percent>%?)"
+)
+
+
+class SloError(ServiceError):
+    """An SLO that can't be read."""
+
+
+class Verdict(StrEnum):
+    MET = "met"
+    MISSED = "missed"
+    TOO_FEW = "too few requests to judge"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`quantity` is ttft, itl, tpot, e2e (seconds at `quantile`) or error_rate (a share)."""
+
+    quantity: str
+    limit: float
+    quantile: float = 0.0
+
+    @property
+    def name(self) -> str:
+        share = self.quantity == "error_rate"
+        return self.quantity if share else f"{self.quantity}_p{100 * self.quantile:g}"
+
+    @property
+    def needed(self) -> int:
+        """Requests that a step must have for this bound to be judged: 5 beyond the percentile,
+        three times one over an error bound."""
+        if self.quantity == "error_rate":
+            return math.ceil(3 / self.limit) if self.limit else 0
+        return math.ceil(round(5 / (1 - self.quantile), 6)) if self.quantile < 1 else 0
+
+    def __str__(self) -> str:
+        if self.quantity == "error_rate":
+            return f"{self.name}={100 * self.limit:g}%"
+        return f"{self.name}={self.limit:g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundResult:
+    """What a step's records say of one bound."""
+
+    bound: Bound
+    value: float
+    count: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    bounds: tuple[Bound, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises SloError, naming the part that can't be read."""
+        return cls(tuple(_bound(part.strip()) for part in text.split(",") if part.strip()))
+
+    def judge(self, records: Sequence[Record]) -> list[BoundResult]:
+        """Each bound against the pooled records."""
+        return [_finding(bound, records) for bound in self.bounds]
+
+    def met_by(self, record: Record) -> bool:
+        """Whether one request met every bound, taken as limits of its own: goodput counts these."""
+        return record.ok and all(_within(bound, record) for bound in self.bounds)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.bounds))
+
+
+def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> float:
+    """Requests per second that met every bound."""
+    return sum(map(slo.met_by, records)) / seconds if seconds else math.nan
+
+
+def attainment(records: Sequence[Record], slo: Slo) -> float:
+    """Share of the requests asked that met every bound."""
+    counted = counted_records(records)
+    return sum(map(slo.met_by, counted)) / len(counted) if counted else math.nan
+
+
+def _bound(part: str) -> Bound:
+    found = _BOUND.fullmatch(part)
+    if not found:
+        raise SloError(f"{part!r} is no bound; write ttft_p99=2s, itl_p95=150ms or error_rate=0.1%")
+    if share := found["share"]:
+        return Bound("error_rate", float(share) / (100 if found["percent"] else 1))
+    limit = float(found["number"]) / (1000 if found["unit"] == "ms" else 1)
+    return Bound(found["name"], limit, float(found["percentile"]) / 100)
+
+
+def _finding(bound: Bound, records: Sequence[Record]) -> BoundResult:
+    if bound.quantity == "error_rate":
+        value, count = error_rate(records), len(counted_records(records))
+    else:
+        served = [record for record in records if record.ok]
+        value, count = quantile(_values(bound.quantity, served), bound.quantile), len(served)
+    if count < bound.needed or math.isnan(value):
+        return BoundResult(bound, value, count, Verdict.TOO_FEW)
+    return BoundResult(bound, value, count, Verdict.MET if value <= bound.limit else Verdict.MISSED)
+
+
+def _values(quantity: str, records: Sequence[Record]) -> list[float]:
+    if quantity == "itl":
+        return [gap for record in records for gap in record.gaps]
+    found = (getattr(record, quantity) for record in records)
+    return [value for value in found if value is not None]
+
+
+def _within(bound: Bound, record: Record) -> bool:
+    if bound.quantity == "error_rate":
+        return True  # `met_by` has asked already whether it is ok
+    values = _values(bound.quantity, [record])
+    return not values or quantile(values, bound.quantile) <= bound.limit

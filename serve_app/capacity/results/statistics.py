@@ -1,0 +1,91 @@
+"""Figures of pooled records. Pure functions; durations in seconds, rates per second."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from serve_app.capacity.results.request_records import ClientOutcome, Record
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+# Not the server's doing: they count neither as served nor as failed.
+_NOT_ASKED = (ClientOutcome.CANCELLED,)
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile (0..1) of all values, linear between neighbours; nan of none."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of one quantity: how many values, their mean and quantiles by name, e.g. `p99`."""
+
+    count: int
+    mean: float
+    quantiles: dict[str, float]
+
+
+def spread(values: Iterable[float]) -> Spread:
+    pooled = sorted(values)
+    mean = sum(pooled) / len(pooled) if pooled else math.nan
+    return Spread(len(pooled), mean, {f"p{100 * q:g}": quantile(pooled, q) for q in QUANTILES})
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Of a whole run or of a window of it. `error_rate`: share of those asked that are not ok."""
+
+    requests: int
+    outcomes: dict[str, int]
+    seconds: float
+    requests_per_s: float
+    output_tokens_per_s: float
+    error_rate: float
+    ttft: Spread
+    itl: Spread
+    tpot: Spread
+    e2e: Spread
+    lateness: Spread
+
+
+def counted_records(records: Iterable[Record]) -> list[Record]:
+    """Those that count: all but what was cancelled on purpose."""
+    return [record for record in records if record.outcome not in _NOT_ASKED]
+
+
+def error_rate(records: Sequence[Record]) -> float:
+    """Share of those asked that are not ok: non-2xx, transport errors, truncated, dropped."""
+    counted = counted_records(records)
+    return sum(not record.ok for record in counted) / len(counted) if counted else math.nan
+
+
+def summarise(records: Sequence[Record], seconds: float) -> Summary:
+    """Latencies of the answers that are ok; all of them over `seconds` of wall time."""
+    served = [record for record in records if record.ok]
+    return Summary(
+        requests=len(records),
+        outcomes=dict(Counter(str(record.outcome) for record in records)),
+        seconds=seconds,
+        requests_per_s=len(served) / seconds if seconds else math.nan,
+        output_tokens_per_s=sum(r.output_tokens or 0 for r in served) / seconds
+        if seconds
+        else math.nan,
+        error_rate=error_rate(records),
+        ttft=spread(r.ttft for r in served if r.ttft is not None),
+        itl=spread(gap for r in served for gap in r.gaps),
+        tpot=spread(r.tpot for r in served if r.tpot is not None),
+        e2e=spread(r.e2e for r in served if r.e2e is not None),
+        lateness=spread(r.lateness for r in records if r.lateness is not None),
+    )
+
+
+def between(records: Iterable[Record], begin: float, end: float) -> list[Record]:
+    """Those intended in [begin, end): for leaving out a warm-up, or for one step."""
+    return [record for record in records if begin <= record.intended < end]

@@ -1,0 +1,134 @@
+"""Ray Serve's own autoscaling policy, in virtual time. Pinned to Ray 2.60.
+
+Ray decides in its control loop: the policy's wish, scaling factors, delays, bounds. The functions
+are Ray's own; only the order in which `_apply_default_params` calls them is repeated here, because
+that reads the wall clock. The average that the policy sees is Ray's merge of the reported series
+(`ray.serve._private.autoscaling_state`, `get_total_num_requests`).
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray.serve._private.autoscaling_metrics_merge import merge_instantaneous_total_arrays
+from ray.serve._private.common import DeploymentID
+from ray.serve._private.constants import CONTROL_LOOP_INTERVAL_S
+from ray.serve.autoscaling_policy import (
+    _apply_delay_logic,
+    _apply_scaling_factors,
+    _get_cold_start_scale_up_replicas,
+    default_autoscaling_policy,
+)
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+CONTROL_LOOP_S: float = CONTROL_LOOP_INTERVAL_S
+_ID = DeploymentID(name="pool", app_name="default")
+
+
+class RayPolicy:
+    """Decides as the controller of Ray Serve does with these options (`autoscaling_config`)."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._config = _config(options)
+        self._state: dict[str, Any] = {}
+
+    def target(self, now: float, running: int, target: int, ongoing: float) -> int:
+        """The number of replicas wanted at `now`, given `ongoing` requests as they were reported.
+
+        `running` replicas can take requests; `target` is what was wanted until now.
+        """
+        config = self._config
+        bounds = config.min_replicas, config.max_replicas
+        return max(bounds[0], min(bounds[1], self._wish(now, running, target, ongoing)))
+
+    def _wish(self, now: float, running: int, target: int, ongoing: float) -> int:
+        context = self._context(running, target, ongoing)
+        from_zero = _get_cold_start_scale_up_replicas(context)
+        if from_zero is not None:
+            return int(from_zero)
+        wished, _ = default_autoscaling_policy(context)
+        wished = _apply_scaling_factors(wished, running, self._config)
+        if running == 0 and wished > 0:
+            return math.ceil(wished)
+        decided, self._state = _apply_delay_logic(
+            max(0, wished), target, self._config, self._state, _now=now
+        )
+        return decided
+
+    def _context(self, running: int, target: int, ongoing: float) -> AutoscalingContext:
+        return AutoscalingContext(
+            deployment_id=_ID,
+            deployment_name=_ID.name,
+            app_name=_ID.app_name,
+            current_num_replicas=running,
+            target_num_replicas=target,
+            running_replicas=[],
+            total_num_requests=ongoing,
+            total_queued_requests=None,
+            aggregated_metrics=None,
+            raw_metrics=None,
+            capacity_adjusted_min_replicas=self._config.min_replicas,
+            capacity_adjusted_max_replicas=self._config.max_replicas,
+            policy_state=self._state,
+            last_scale_up_time=None,
+            last_scale_down_time=None,
+            current_time=None,
+            config=self._config,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Ray's merge of reported series, ready to be averaged up to any later moment."""
+
+    begin: float
+    last: float  # of the reported points
+    area: float  # from begin to last
+    value: float  # since last
+
+    def mean(self, now: float) -> float:
+        """The total of all series, averaged from the window's beginning to now."""
+        # Ray's own floor of the last piece's length
+        tail = max(1e-3, now - self.last)
+        return (self.area + self.value * tail) / (self.last - self.begin + tail)
+
+
+EMPTY = Window(0.0, 0.0, 0.0, 0.0)
+
+
+def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
+    """The window of (times, values) from several sources, each in order of time."""
+    nonempty = [(times, values) for times, values in series if times]
+    if not nonempty:
+        return EMPTY
+    offsets = np.cumsum([0, *(len(times) for times, _ in nonempty)])
+    at, total = merge_instantaneous_total_arrays(
+        np.concatenate([times for times, _ in nonempty]),
+        np.concatenate([values for _, values in nonempty]),
+        offsets,
+    )
+    if not at.size:
+        return EMPTY
+    return _window(
+        at, total, max(times[0] for times, _ in nonempty) if len(nonempty) > 1 else at[0]
+    )
+
+
+def _window(at: "np.ndarray[Any, Any]", total: "np.ndarray[Any, Any]", aligned: float) -> Window:
+    """It opens when every source has reported, unless nothing has changed since then."""
+    begin = max(aligned, float(at[0])) if aligned <= at[-1] else float(at[0])
+    first = max(0, int(np.searchsorted(at, begin, side="right")) - 1)
+    edges = np.concatenate(([begin], at[first + 1 :]))
+    area = float(np.dot(total[first:-1], np.diff(edges)))
+    return Window(begin, float(at[-1]), area, float(total[-1]))
+
+
+def _config(options: Mapping[str, Any]) -> AutoscalingConfig:
+    # Ray warns of metrics_interval_s, which still is what it obeys.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        return AutoscalingConfig(**options)

@@ -1,0 +1,130 @@
+"""The cheapest autoscaling settings that meet an SLO, searched in the simulator.
+
+A search by coordinates: one dial after the other is turned through its values, the best is kept,
+until a whole round changes nothing. That ends in the valley in which it began, so it begins twice:
+with the given settings, and with as many replicas as the peak needs. Dials are few and the
+simulator is quick, so that every step can be looked at; nothing is random but the seeds. What was
+found on one window of the load must be judged on another.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.simulate.compare import (
+    Candidate,
+    Score,
+    Workload,
+    autoscaled,
+    evaluate,
+    with_scaling,
+)
+from serve_app.capacity.simulate.run import Service
+
+Settings = Mapping[str, float]
+
+# Seconds, and `target_ongoing_requests` as a share of the engine's slots.
+DIALS: Mapping[str, Sequence[float]] = {
+    "target_ongoing_requests": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5),
+    "look_back_period_s": (2, 5, 10, 20, 30),
+    "upscale_delay_s": (0, 2, 5, 10, 30),
+    "downscale_delay_s": (15, 30, 60, 120, 300, 600),
+    "min_replicas": (1, 2, 3, 4, 6, 8),
+}
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Some settings and what they came to on the training window."""
+
+    settings: Settings
+    score: Score
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """Smaller is better: first the SLO in every seed, then the cost; without it, attainment."""
+        missed = 1 - self.score.met
+        attained = -self.score.attainment.mean if missed else 0.0
+        return (missed, attained, self.score.replica_hours.mean)
+
+
+@dataclass
+class Search:
+    """Remembers every trial, so that none is run twice."""
+
+    service: Service
+    workload: Workload
+    seeds: Sequence[int]
+    slo: Slo
+    seconds: float
+    dials: Mapping[str, Sequence[float]] = field(default_factory=lambda: DIALS)
+    enough: int = 0  # replicas for the peak; 0: unknown
+    done: Callable[[Trial], object] = lambda _: None
+    trials: dict[tuple[tuple[str, float], ...], Trial] = field(default_factory=dict)
+
+    def run(self) -> Trial:
+        """The best settings that were found, whether or not they meet the SLO."""
+        return min(map(self._descend, self._starts()), key=lambda trial: trial.rank)
+
+    def _starts(self) -> Iterator[Settings]:
+        initial = self._given()
+        yield initial
+        if self.enough:
+            high = max(self.dials.get("target_ongoing_requests", [1]))
+            yield {**initial, "min_replicas": self.enough, "target_ongoing_requests": high}
+
+    def _descend(self, start: Settings) -> Trial:
+        best = self._try(start)
+        for _ in range(ROUNDS):
+            before = best
+            for name in self.dials:
+                best = self._turn(best, name)
+            if best == before:
+                break
+        return best
+
+    def _given(self) -> Settings:
+        scaling = self.service.scaling
+        initial = {name: getattr(scaling, name) for name in self.dials}
+        target = self.service.target_ongoing_requests
+        return initial | {"target_ongoing_requests": target / self.service.slots}
+
+    def _turn(self, best: Trial, name: str) -> Trial:
+        for value in self.dials[name]:
+            trial = self._try({**best.settings, name: value})
+            best = min(best, trial, key=lambda trial: trial.rank)
+        return best
+
+    def _try(self, settings: Settings) -> Trial:
+        key = tuple(sorted(settings.items()))
+        if key not in self.trials:
+            score = evaluate(
+                candidate(self.service, settings), self.workload, self.seeds, self.slo, self.seconds
+            )
+            self.trials[key] = Trial(settings, score)
+            self.done(self.trials[key])
+        return self.trials[key]
+
+
+def candidate(service: Service, settings: Settings, name: str = "tuned") -> Candidate:
+    return autoscaled(name, "Ray, tuned", with_scaling(service, **scaling_of(service, settings)))
+
+
+def scaling_of(service: Service, settings: Settings) -> dict[str, float | int]:
+    """Settings of the search as options of the pool's autoscaling."""
+    most = service.scaling.max_replicas
+    options: dict[str, float | int] = dict(settings)
+    if "target_ongoing_requests" in settings:
+        target = settings["target_ongoing_requests"] * service.slots
+        options["target_ongoing_requests"] = round(
+            min(target, service.slots + service.queue - 0.5), 2
+        )
+    if "min_replicas" in settings:
+        options["min_replicas"] = min(most, round(settings["min_replicas"]))
+        begun = service.scaling.initial_replicas or 0
+        options["initial_replicas"] = max(begun, options["min_replicas"])
+    if "look_back_period_s" in settings:
+        # Five points in a window, pushed as soon as they are there.
+        options["metrics_interval_s"] = max(0.5, settings["look_back_period_s"] / 5)
+    return options

@@ -1,0 +1,179 @@
+"""Steps of load on one replica, and what they say of its limits. Pure functions.
+
+A step is a level of load (users at once, or arrivals per second) that was held for a while.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from serve_app.capacity.results.request_records import Record
+from serve_app.capacity.results.slo import BoundResult, Slo, Verdict
+from serve_app.capacity.results.statistics import between, quantile
+
+# Growth of the throughput below which more load is only more waiting.
+_FLAT = 0.05
+# An open step that leaves more than this share of its arrivals unanswered piles them up.
+_LEFT = 0.05
+
+
+class Kind(StrEnum):
+    CONCURRENCY = "concurrency"  # users that wait for their answer, then ask again
+    RATE = "rate"  # arrivals per second, whatever the service does
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`records` are those intended in [begin, end), Unix seconds, the warm-up left out.
+
+    `run` are all records of the load test, for what ended within the step. `invalid`: why the
+    generator's own figures must not be used.
+    """
+
+    kind: Kind
+    level: float
+    begin: float
+    end: float
+    records: Sequence[Record]
+    run: Sequence[Record]
+    invalid: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
+
+    @property
+    def offered_per_s(self) -> float:
+        return len(self.records) / self.seconds
+
+    @property
+    def completed_per_s(self) -> float:
+        """Whole answers that ended within the step."""
+        return sum(map(self._ended_within, self.run)) / self.seconds
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Generated tokens, each answer's spread evenly over the time in which it came."""
+        return sum(map(self._tokens_within, self.run)) / self.seconds
+
+    @property
+    def ongoing(self) -> float:
+        """Mean number of requests in the service, waiting or served (Little's law)."""
+        return sum(r.e2e for r in self.records if r.ok and r.e2e is not None) / self.seconds
+
+    @property
+    def e2e_s(self) -> float:
+        """Mean time from intended start to last byte of what was served."""
+        served = [r.e2e for r in self.records if r.ok and r.e2e is not None]
+        return sum(served) / len(served) if served else math.nan
+
+    def quantile(self, quantity: str, q: float) -> float:
+        """Of ttft, tpot or e2e."""
+        values = (getattr(record, quantity) for record in self.records if record.ok)
+        return quantile([value for value in values if value is not None], q)
+
+    def _ended_within(self, record: Record) -> bool:
+        return record.ok and record.ended is not None and self.begin <= record.ended < self.end
+
+    def _tokens_within(self, record: Record) -> float:
+        if not (record.ok and record.first and record.ended and record.output_tokens):
+            return 0.0
+        length = record.ended - record.first
+        inside = min(record.ended, self.end) - max(record.first, self.begin)
+        if length <= 0:
+            return record.output_tokens if inside >= 0 else 0.0
+        return record.output_tokens * max(0.0, inside) / length
+
+
+def step_of(
+    kind: Kind,
+    level: float,
+    records: Sequence[Record],
+    begin: float,
+    end: float,
+    invalid: tuple[str, ...] = (),
+) -> Step:
+    return Step(kind, level, begin, end, between(records, begin, end), records, invalid)
+
+
+def split_into_steps(
+    records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = ()
+) -> list[Step]:
+    """Split a run into steps of arrival rate of `window_s` seconds; drop a shorter rest."""
+    if not records:
+        return []
+    begin = min(record.intended for record in records)
+    last = max(record.intended for record in records)
+    edges = [begin + i * window_s for i in range(int((last - begin) / window_s) + 1)]
+    steps = [
+        step_of(Kind.RATE, 0.0, records, edge, edge + window_s, invalid)
+        for edge in edges
+        if edge + window_s <= last
+    ]
+    return [replace(step, level=step.offered_per_s) for step in steps]
+
+
+def saturation(steps: Sequence[Step]) -> Step | None:
+    """The first step at which more load brought no more throughput; None if none is known.
+
+    Users: tokens/s grew by less than 5 % over any lower level. Arrivals: more than 5 % of them
+    were left over within the step, and more than chance leaves.
+    """
+    # Users first: what they show does not depend on chance.
+    for step in sorted(steps, key=lambda step: (step.kind, step.level)):
+        if _falls_behind(step) if step.kind is Kind.RATE else _flat(step, steps):
+            return step
+    return None
+
+
+def _falls_behind(step: Step) -> bool:
+    arrived = len(step.records)
+    left = arrived - step.completed_per_s * step.seconds
+    # The square root is how far a Poisson process strays.
+    return left > max(_LEFT * arrived, math.sqrt(arrived))
+
+
+def _flat(step: Step, steps: Sequence[Step]) -> bool:
+    below = [s.tokens_per_s for s in steps if s.kind is step.kind and s.level < step.level]
+    return bool(below) and step.tokens_per_s < (1 + _FLAT) * max(below)
+
+
+def knee(steps: Sequence[Step]) -> Step | None:
+    """Where throughput stops paying for latency: the point of the curve of throughput over users
+    that lies farthest above its chord (Satopaa et al., Kneedle, 2011). None without three steps.
+    """
+    users = sorted((s for s in steps if s.kind is Kind.CONCURRENCY), key=lambda s: s.level)
+    if len(users) < 3:
+        return None
+    low, high = users[0], max(users, key=lambda s: s.tokens_per_s)
+    levels, rates = high.level - low.level, high.tokens_per_s - low.tokens_per_s
+    if levels <= 0 or rates <= 0:
+        return low
+
+    def above_the_chord(step: Step) -> float:
+        return (step.tokens_per_s - low.tokens_per_s) / rates - (step.level - low.level) / levels
+
+    return max((s for s in users if s.level <= high.level), key=above_the_chord)
+
+
+def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
+    """The highest arrival rate that met every bound, below the first that missed one."""
+    values = None
+    for step in sorted((s for s in steps if s.kind is Kind.RATE), key=lambda s: s.level):
+        verdicts = {finding.verdict for finding in slo.judge(step.records)}
+        if Verdict.MISSED in verdicts or _falls_behind(step):
+            break
+        if verdicts <= {Verdict.MET}:
+            values = step
+    return values
+
+
+def unjudged(steps: Sequence[Step], slo: Slo) -> list[BoundResult]:
+    """Bounds that some step had too few requests for, the first such finding of each."""
+    values: dict[str, BoundResult] = {}
+    for step in steps:
+        for finding in slo.judge(step.records):
+            if finding.verdict is Verdict.TOO_FEW:
+                values.setdefault(finding.bound.name, finding)
+    return list(values.values())

@@ -1,0 +1,142 @@
+"""Finds one replica's limits: more and more users until throughput stops to grow, then arrivals.
+
+Users at once show the throughput that there is to have. Arrivals show what a caller sees of it:
+bounds on time to first token are judged there, with as many requests as they need.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.results.request_records import Record, RecordError, Run, read_run, write_run
+from serve_app.capacity.results.run_folder import claim
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.sweep.measured import Measured
+from serve_app.capacity.sweep.steps import Kind, Step, saturation, step_of
+from serve_app.capacity.workload.load import LoadSpec
+
+# Of the throughput that users at once have shown; a first guess at what arrivals may ask for.
+_FIRST_SHARE = 0.75
+# Between the last rate that met the SLO and the first that missed it, as a share of the same.
+_CLOSE = 0.1
+
+Generator = Callable[[Target, LoadSpec], Awaitable[tuple[Run, list[Record]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """Seconds of one step, and where to stop. A step lasts as its bounds need, within these."""
+
+    warm_up_s: float = 5.0
+    min_s: float = 10.0
+    max_s: float = 120.0
+    max_users: int = 64
+    requests_per_user_step: int = 40
+
+    @property
+    def max_steps(self) -> int:
+        """Doublings of the users, and halvings of the distance to the highest rate."""
+        return self.max_users.bit_length() + 1 + math.ceil(math.log2(_FIRST_SHARE / _CLOSE))
+
+
+@dataclass
+class Sweeper:
+    """Sweeps one service, which must be pinned to one replica.
+
+    `show` is told of each measurement before it, `done` of each step after it. `resume`: a step
+    that `folder` holds is not measured again.
+    """
+
+    target: Target
+    load: dict[str, Any]
+    slo: Slo
+    folder: Path
+    budget: StepBudget = field(default_factory=StepBudget)
+    show: Callable[[str], object] = lambda _: None
+    generator: Generator = measure
+    done: Callable[[Step], object] = lambda _: None
+    resume: bool = False
+    places: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    async def run(self, slots: int | None) -> Measured:
+        await self._users()
+        await self._rates()
+        return Measured(slots, tuple(self.steps))
+
+    async def _users(self) -> None:
+        users = 1
+        while users <= self.budget.max_users and saturation(self.steps) is None:
+            await self._step(Kind.CONCURRENCY, users)
+            users *= 2
+
+    async def _rates(self) -> None:
+        """Halve the distance between a rate that is met and one that is not."""
+        most = max(step.completed_per_s for step in self.steps)
+        met, missed, share = 0.0, 1.0, _FIRST_SHARE
+        while missed - met > _CLOSE and most > 0:
+            step = await self._step(Kind.RATE, round(share * most, 3))
+            if self._misses(step):
+                missed = share
+            else:
+                met = share
+            share = (met + missed) / 2
+
+    def _misses(self, step: Step) -> bool:
+        """Use the observed values even of too few requests: the search needs a direction."""
+        over = any(found.value > found.bound.limit for found in self.slo.judge(step.records))
+        return over or saturation([step]) is not None
+
+    async def _step(self, kind: Kind, level: float) -> Step:
+        seconds = self._seconds(kind, level)
+        place = f"{len(self.steps):02d}-{kind}-{level:g}"
+        run, records = self._kept(place) or await self._measure(place, kind, level, seconds)
+        self.places.append(place)
+        begin = run.began + self.budget.warm_up_s
+        step = step_of(kind, level, records, begin, begin + seconds, run.invalid)
+        self.steps.append(step)
+        self.done(step)
+        return step
+
+    def _kept(self, place: str) -> tuple[Run, list[Record]] | None:
+        if not self.resume:
+            return None
+        try:
+            return read_run(self.folder / place)
+        except RecordError:
+            return None
+
+    async def _measure(
+        self, place: str, kind: Kind, level: float, seconds: float
+    ) -> tuple[Run, list[Record]]:
+        self.show(f"{kind} {level:g} for {self.budget.warm_up_s + seconds:.0f} s")
+        run, records = await self.generator(self.target, self._spec(kind, level, seconds))
+        claim(self.folder / place, force=True)  # of one that was not written to its end
+        write_run(self.folder / place, run, records)
+        return run, records
+
+    def _spec(self, kind: Kind, level: float, seconds: float) -> LoadSpec:
+        hold = self.budget.warm_up_s + seconds
+        how = {
+            "load": "closed" if kind is Kind.CONCURRENCY else "open",
+            "shape": f"constant:level={level:g},hold={hold:g}s",
+            "seed": len(self.steps),
+        }
+        return LoadSpec(**{**self.load, **how})
+
+    def _seconds(self, kind: Kind, level: float) -> float:
+        if kind is Kind.RATE:
+            # A tenth more: a Poisson process may give fewer than it is expected to.
+            wanted = 1.1 * max((bound.needed for bound in self.slo.bounds), default=0) / level
+        else:
+            wanted = self._user_seconds(level)
+        return min(self.budget.max_s, max(self.budget.min_s, wanted))
+
+    def _user_seconds(self, users: float) -> float:
+        """By the time that an answer took in the step before."""
+        before: Sequence[Step] = self.steps[-1:]
+        return sum(self.budget.requests_per_user_step * s.e2e_s / users for s in before)

@@ -1,0 +1,49 @@
+"""`python -m serve_app.simulator`: serve until SIGTERM or SIGINT."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+
+import uvloop
+
+from serve_app.simulator.server import Server
+from serve_app.simulator.settings import Settings, parse
+from serve_app.simulator.wire import Connection
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    if not await _stopped_within(stop, settings.cold_start_s):
+        await _listen(settings, stop)
+
+
+async def _listen(settings: Settings, stop: asyncio.Event) -> None:
+    connections: set[Connection] = set()
+    server = Server(settings, connections)
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: Connection(server, connections), settings.host, settings.port, backlog=4096
+    )
+    port = listener.sockets[0].getsockname()[1]
+    print(f"listening on http://{settings.host}:{port}", flush=True)
+    await stop.wait()
+    listener.close()
+    for connection in tuple(connections):
+        connection.close()
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    if seconds:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    uvloop.run(_serve(parse(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What the engine says: deterministic words, or the smallest JSON that satisfies a schema."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from serve_app.simulator.failures import ApiError
+
+# A prime number of words, so that every step visits all of them before one comes again.
+_VOCABULARY = (
+    "a one the sea sky sun and but for not all any few new old red blue cold dark deep easy fair "
+    "fast fine full good gray half hard high kind late less like long lots main more most near "
+    "next only open over past pure rare real rich safe same slow soft some sure tall thin true "
+    "very warm wide"
+)
+_WORDS = _VOCABULARY.split()
+_PRIME = len(_WORDS)
+_THOUGHT = ("Let", " me", " think", ".\n")
+_TOKEN = re.compile(r"\s*(?:\w+|\S)")
+
+
+class Kind(StrEnum):
+    TEXT = "text"
+    THINKING = "thinking"
+    CALL = "call"
+
+
+class Piece(NamedTuple):
+    """One token. That of a call has no text: a tool call comes whole."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    pieces: Sequence[Piece]
+    reason: str  # Ollama's done_reason: stop, length, load, unload
+    call: Call | None = None
+
+    def text(self, kind: Kind) -> str:
+        return "".join([piece.text for piece in self.pieces if piece.kind is kind])
+
+
+def speak(words: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` tokens that depend on the prompt and the seed alone."""
+    start, step = divmod(crc32(" ".join(words).encode(), seed), _PRIME - 1)
+    tokens = [f" {_WORDS[(start + i * (step + 1)) % _PRIME]}" for i in range(count)]
+    tokens[0] = tokens[0].lstrip()
+    return tokens
+
+
+def tokens_of(value: Any) -> list[str]:
+    """A JSON value as tokens, spaced as models like to."""
+    return _TOKEN.findall(orjson.dumps(value).decode())
+
+
+def cut(pieces: list[Piece], limit: int, stops: Sequence[str]) -> tuple[list[Piece], str]:
+    """The pieces up to a limit (0: none) or a stop sequence, and the done_reason."""
+    reason = "stop"
+    if 0 < limit < len(pieces):
+        pieces, reason = pieces[:limit], "length"
+    for stop in stops:
+        pieces, reason = _stop(pieces, stop, reason)
+    return pieces, reason
+
+
+def _stop(pieces: list[Piece], stop: str, reason: str) -> tuple[list[Piece], str]:
+    said = ""
+    for number, piece in enumerate(pieces):
+        if piece.kind is not Kind.TEXT:
+            continue
+        said += piece.text
+        at = said.find(stop)
+        if stop and at >= 0:
+            return _up_to(pieces[: number + 1], at), "stop"
+    return pieces, reason
+
+
+def _up_to(pieces: list[Piece], length: int) -> list[Piece]:
+    # The tokens of the stop sequence were generated: they count but say nothing.
+    kept = []
+    for piece in pieces:
+        if piece.kind is Kind.TEXT:
+            piece = Piece(Kind.TEXT, piece.text[:length])
+            length -= len(piece.text)
+        kept.append(piece)
+    return kept
+
+
+def thought() -> list[Piece]:
+    return [Piece(Kind.THINKING, token) for token in _THOUGHT]
+
+
+def example(schema: Any, root: Any = None) -> Any:
+    """A minimal value that satisfies a simple JSON schema.
+
+    Raises ApiError 400, as the engine does, for a schema that it can't read.
+    """
+    root = schema if root is None else root
+    if not isinstance(schema, Mapping) or not schema:
+        return {}
+    if "$ref" in schema:
+        return example(_resolve(schema["$ref"], root), root)
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return example(schema[key][0], root)
+    if "const" in schema or schema.get("enum"):
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    return _of_type(schema, root)
+
+
+def _of_type(schema: Mapping[str, Any], root: Any) -> Any:
+    kind = schema.get("type", "object" if "properties" in schema else None)
+    match kind[0] if isinstance(kind, list) and kind else kind:
+        case "object" | None:
+            properties = schema.get("properties") or {}
+            names = schema.get("required") or properties
+            return {name: example(properties.get(name), root) for name in names}
+        case "array":
+            return [example(schema.get("items"), root)] * max(1, schema.get("minItems", 1))
+        case "string":
+            return "word".ljust(schema.get("minLength", 0), "s")[: schema.get("maxLength")]
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            raise _unreadable(schema)
+
+
+def _resolve(reference: str, root: Any) -> Any:
+    found = root
+    for name in reference.removeprefix("#/").split("/"):
+        found = found.get(name, {}) if isinstance(found, Mapping) else {}
+    return found
+
+
+def _unreadable(schema: Mapping[str, Any]) -> ApiError:
+    text = orjson.dumps(schema).decode()
+    return engine_error(
+        f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n"
+        f"Unrecognized schema: {text}",
+        "invalid_request_error",
+    )
+
+
+def engine_error(message: str, kind: str, **facts: int) -> ApiError:
+    """A 400 of the engine itself, whose JSON Ollama passes on as a text."""
+    error = {"error": {"code": 400, "message": message, "type": kind, **facts}}
+    return ApiError(400, orjson.dumps(error).decode(), late=True)

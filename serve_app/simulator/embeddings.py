@@ -1,0 +1,107 @@
+"""Embeddings in all dialects: deterministic unit vectors of a text."""
+
+import base64
+import math
+import random
+import struct
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+from serve_app.gotext import encode
+from serve_app.simulator.answer import Answer
+from serve_app.simulator.bodies import Body
+from serve_app.simulator.catalogue import Catalogue, Model, seconds
+from serve_app.simulator.failures import ApiError
+from serve_app.simulator.generation import Engine
+from serve_app.simulator.jobs import Job, Run
+from serve_app.simulator.settings import Settings
+from serve_app.simulator.wire import Response
+
+_TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
+_FORMATS = ("", "float", "base64")
+
+
+class Embedder:
+    def __init__(self, settings: Settings, catalogue: Catalogue, engine: Engine) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._engine = engine
+
+    async def embed(self, body: Body, response: Response) -> None:
+        """POST /api/embed"""
+        vectors, run = await self._run(body, body.get("input"))
+        answer: Body = {"model": body.get("model"), "embeddings": vectors}
+        response.whole(encode({**answer, **run.counts()} if run.prompt_count else answer))
+
+    async def embeddings(self, body: Body, response: Response) -> None:
+        """POST /api/embeddings, the older one"""
+        vectors, _ = await self._run(body, body.get("prompt"))
+        response.whole(encode({"embedding": vectors[0] if vectors else []}))
+
+    async def v1_embeddings(self, body: Body, response: Response) -> None:
+        """POST /v1/embeddings"""
+        style = body.get("encoding_format") or ""
+        if style not in _FORMATS:
+            message = f"Invalid value for 'encoding_format' = {style}."
+            raise ApiError(400, f"{message} Supported values: ['float', 'base64'].", early=True)
+        if body.get("input") in (None, [], ""):
+            raise ApiError(400, _TOO_LONG if body.get("input") == "" else "invalid input")
+        vectors, run = await self._run(body, body["input"])
+        shown = [_base64(vector) for vector in vectors] if style == "base64" else vectors
+        answer = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "embedding": vector, "index": index}
+                for index, vector in enumerate(shown)
+            ],
+            "model": body.get("model"),
+            "usage": {"prompt_tokens": run.prompt_count, "total_tokens": run.prompt_count},
+        }
+        response.whole(encode(answer) + b"\n", "application/json")
+
+    async def _run(self, body: Body, given: Any) -> tuple[list[list[float]], Run]:
+        model = self._model(body.get("model") or "")
+        texts = self._texts(given, truncate=body.get("truncate") is not False)
+        words = [word for text in texts for word in text]
+        keep_alive_s = seconds(body.get("keep_alive"))
+        job = Job(model, words, Answer((), "stop"), False, keep_alive_s)
+        if not words:
+            return [], Run()
+        run = await self._engine.prefill_only(job)
+        run.prompt_ns = 0  # Ollama doesn't tell it
+        dimensions = body.get("dimensions") or self._settings.embedding_dim
+        return [self._vector(text, dimensions) for text in texts], run
+
+    def _model(self, name: str) -> Model:
+        model = self._catalogue.find(name)
+        if model is None:
+            text = f'model "{name}" not found, try pulling it first'
+            raise ApiError(404, text if name else "model '' not found")
+        if not self._catalogue.embeds(model):
+            text = "This server does not support embeddings. Start it with `--embeddings`"
+            raise ApiError(501, text)
+        return model
+
+    def _texts(self, given: Any, *, truncate: bool) -> list[list[str]]:
+        """The tokens of each text, within the context; an empty text alone is no text at all."""
+        texts = [given] if isinstance(given, str) and given else given or []
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ApiError(400, "invalid input type", early=True)
+        if not all(texts):
+            raise ApiError(400, _TOO_LONG)
+        context = self._settings.context_length
+        tokens = [text.split() or [""] for text in texts]
+        if not truncate and any(len(text) > context for text in tokens):
+            raise ApiError(400, "the input length exceeds the context length")
+        return [text[:context] for text in tokens]
+
+    def _vector(self, words: Sequence[str], dimensions: int) -> list[float]:
+        source = random.Random(crc32(" ".join(words).encode(), self._settings.seed))
+        numbers = [source.gauss(0, 1) for _ in range(self._settings.embedding_dim)][:dimensions]
+        length = math.hypot(*numbers)
+        return [round(number / length, 8) for number in numbers]
+
+
+def _base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

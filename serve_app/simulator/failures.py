@@ -1,0 +1,67 @@
+"""Errors before the first token, written as each dialect of Ollama writes them."""
+
+import secrets
+
+from serve_app.gotext import encode
+from serve_app.simulator.wire import EVENT_HEADERS, Response
+
+UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
+
+_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+
+
+class ApiError(Exception):
+    """An answer that is an error; `str(error)` is its text.
+
+    Ollama's layers differ in their headers: `early` is the binding of a request, `late` the
+    engine behind, whose error arrives when a stream has already been set up.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, early: bool = False, late: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.early = early
+        self.late = late
+
+
+def reply(response: Response, path: str, error: ApiError, *, stream: bool) -> None:
+    """Answer with `error` in the dialect of `path`; `stream` is what the caller asked for."""
+    if path.startswith("/v1/"):
+        _reply_v1(response, path, error, stream)
+    elif error.late and stream:
+        response.begin("application/json", status=error.status)
+        response.end([native(str(error))])
+    else:
+        response.whole(native(str(error)), status=error.status)
+
+
+def native(message: str) -> bytes:
+    return encode({"error": message})
+
+
+def _reply_v1(response: Response, path: str, error: ApiError, stream: bool) -> None:
+    body = _anthropic(error) if path == "/v1/messages" else _openai(error)
+    if error.early:
+        response.whole(body, status=error.status)
+        return
+    events = stream and path in ("/v1/messages", "/v1/responses")
+    headers = EVENT_HEADERS if events else ()
+    response.whole(body + b"\n", "application/json", status=error.status, headers=headers)
+
+
+def _openai(error: ApiError) -> bytes:
+    kind = _TYPES.get(error.status, "api_error")
+    return encode({"error": {"message": str(error), "type": kind, "param": None, "code": None}})
+
+
+def _anthropic(error: ApiError) -> bytes:
+    kind = "overloaded_error" if error.status == 503 else _TYPES.get(error.status, "api_error")
+    return encode(
+        {
+            "type": "error",
+            "error": {"type": kind, "message": str(error)},
+            "request_id": f"req_{secrets.token_hex(12)}",
+        }
+    )

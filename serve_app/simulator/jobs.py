@@ -1,0 +1,177 @@
+"""What every dialect's request comes down to, and what of it the engine refuses or makes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from serve_app.simulator.answer import (
+    Answer,
+    Call,
+    Kind,
+    Piece,
+    Tool,
+    cut,
+    engine_error,
+    example,
+    speak,
+    thought,
+    tokens_of,
+)
+from serve_app.simulator.catalogue import Catalogue, Model, is_valid, seconds
+from serve_app.simulator.failures import ApiError
+from serve_app.simulator.settings import Settings
+
+
+@dataclass(slots=True)
+class Message:
+    role: str
+    words: list[str]
+
+
+@dataclass(slots=True)
+class Ask:
+    """`messages` empty: load (or with keep_alive 0 unload) the model. `limit` 0: none."""
+
+    model: str
+    messages: list[Message]
+    stream: bool
+    chat: bool = True
+    limit: int = 0
+    stops: Sequence[str] = ()
+    format: Any = None
+    tools: Sequence[Tool] = ()
+    tool_result: bool = False  # the last message answers a call: now text is wanted
+    think: bool | None = None  # None: if the model can
+    think_or_drop: bool = False  # a model that can't think isn't asked to, instead of an error
+    insert: bool = False
+    truncate: bool = True
+    keep_alive: object = None
+    top_logprobs: int | None = None  # None: no logprobs
+
+
+@dataclass(slots=True)
+class Job:
+    model: Model
+    words: list[str]
+    answer: Answer
+    stream: bool
+    keep_alive_s: float | None
+
+
+@dataclass(slots=True)
+class Run:
+    """How a job went. Durations are nanoseconds; counts of 0 are left out, as Go does."""
+
+    reason: str | None = None  # None: the answer broke off, and Ollama says so by its silence
+    total_ns: int = 0
+    load_ns: int = 0
+    prompt_count: int = 0
+    prompt_ns: int = 0
+    eval_count: int = 0
+    eval_ns: int = 0
+
+    def counts(self) -> Mapping[str, int]:
+        counts = {
+            "total_duration": self.total_ns,
+            "load_duration": self.load_ns,
+            "prompt_eval_count": self.prompt_count,
+            "prompt_eval_duration": self.prompt_ns,
+            "eval_count": self.eval_count,
+            "eval_duration": self.eval_ns,
+        }
+        return {name: count for name, count in counts.items() if count}
+
+
+@dataclass(slots=True)
+class Planner:
+    """Turns an Ask into a Job, or refuses it as Ollama does."""
+
+    settings: Settings
+    catalogue: Catalogue
+    calls: int = field(default=0)
+
+    def plan(self, ask: Ask) -> Job:
+        model = self.model(ask)
+        keep_alive_s = seconds(ask.keep_alive)
+        if not ask.messages and keep_alive_s == 0:
+            return Job(model, [], Answer((), "unload"), ask.stream, keep_alive_s)
+        self._check_abilities(ask, model)
+        if not ask.messages:
+            return Job(model, [], Answer((), "load"), ask.stream, keep_alive_s)
+        _check_format(ask.format)
+        words = self._fit(ask)
+        return Job(model, words, self._answer(ask, model, words), ask.stream, keep_alive_s)
+
+    def model(self, ask: Ask) -> Model:
+        if ask.chat and not ask.model:
+            raise ApiError(400, "model is required")
+        if ask.chat and not is_valid(ask.model):
+            raise ApiError(400, "invalid model name")
+        model = self.catalogue.find(ask.model)
+        if model is None:
+            raise ApiError(404, f"model '{ask.model}' not found")
+        return model
+
+    def _check_abilities(self, ask: Ask, model: Model) -> None:
+        if not model.chats:
+            raise ApiError(400, f'"{ask.model}" does not support {_verb(ask)}')
+        if ask.insert:
+            raise ApiError(400, f"{model.full_name} does not support insert")
+        if ask.tools and "tools" not in model.abilities:
+            raise ApiError(400, f"{model.full_name} does not support tools")
+        if ask.think and not ask.think_or_drop and "thinking" not in model.abilities:
+            raise ApiError(400, f'"{ask.model}" does not support thinking')
+
+    def _fit(self, ask: Ask) -> list[str]:
+        """The prompt's tokens within the context: old messages go first, then half of the rest."""
+        context = self.settings.context_length
+        messages = [message.words for message in ask.messages]
+        count = sum(map(len, messages))
+        if count > context and not ask.truncate:
+            raise engine_error(
+                f"request ({count} tokens) exceeds the available context size "
+                f"({context} tokens), try increasing it",
+                "exceed_context_size_error",
+                n_prompt_tokens=count,
+                n_ctx=context,
+            )
+        oldest = 1 if ask.messages[0].role == "system" else 0
+        while sum(map(len, messages)) > context and len(messages) > oldest + 1:
+            del messages[oldest]
+        words = [word for message in messages for word in message] or [""]
+        return words if len(words) <= context else words[-(context // 2 + 2) :]
+
+    def _answer(self, ask: Ask, model: Model, words: list[str]) -> Answer:
+        if ask.tools and not ask.tool_result:
+            return self._call(ask.tools[0])
+        text = [Piece(Kind.TEXT, token) for token in self._text(ask, words)]
+        # With tools a model goes straight to work.
+        thinks = "thinking" in model.abilities and ask.think is not False and not ask.tools
+        pieces, reason = cut((thought() if thinks else []) + text, ask.limit, ask.stops)
+        return Answer(pieces, reason)
+
+    def _text(self, ask: Ask, words: list[str]) -> list[str]:
+        if ask.format:
+            return tokens_of(example({} if ask.format == "json" else ask.format))
+        # One more than the limit, which tells that the limit cuts.
+        most = ask.limit + 1 if ask.limit else self.settings.answer_tokens
+        return speak(words, max(1, min(most, self.settings.answer_tokens)), self.settings.seed)
+
+    def _call(self, tool: Tool) -> Answer:
+        self.calls += 1
+        call = Call(f"call_{self.calls:08d}", tool.name, example(tool.parameters))
+        return Answer([Piece(Kind.CALL, "")], "stop", call)
+
+
+def _verb(ask: Ask) -> str:
+    return "chat" if ask.chat else "generate"
+
+
+def _check_format(wanted: Any) -> None:
+    if not wanted or wanted == "json" or isinstance(wanted, dict):
+        return
+    shown = orjson.dumps(orjson.dumps(wanted).decode()).decode()
+    message = f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
+    raise ApiError(500, message, late=True)

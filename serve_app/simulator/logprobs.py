@@ -1,0 +1,24 @@
+"""Made-up log probabilities in the shape that both dialects share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from serve_app.gotext import encode
+from serve_app.simulator.answer import Piece
+
+_SURE = -0.25
+
+
+def logprobs(pieces: Sequence[Piece], top: int) -> bytes:
+    """One entry for each token, with `top` alternatives."""
+    return encode([_entry(piece.text, top) for piece in pieces])
+
+
+def _entry(token: str, top: int) -> dict[str, Any]:
+    said = _probability(token, _SURE)
+    others = [_probability(token + "s" * rank, _SURE - rank) for rank in range(top)]
+    return {**said, "top_logprobs": others} if top else said
+
+
+def _probability(token: str, value: float) -> dict[str, Any]:
+    return {"token": token, "logprob": value, "bytes": list(token.encode())}

@@ -1,0 +1,35 @@
+"""The packages that are installed, and by whom."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PIN = re.compile(r"([\w.-]+)(?:\[\w,]+)?==([\w.]+)")
+
+
+def _pins(lines: list[str]) -> dict[str, str]:
+    matches = (PIN.match(line) for line in lines)
+    return {match[1].lower(): match[2] for match in matches if match}
+
+
+def test_constraints_have_every_pin_of_the_project() -> None:
+    """`make lock` was run after the last change of a version."""
+    extras = PROJECT["optional-dependencies"].values()
+    wanted = _pins([*PROJECT["dependencies"], *(pin for extra in extras for pin in extra)])
+    locked = _pins((ROOT / "constraints.txt").read_text().splitlines())
+    assert wanted == {name: locked.get(name) for name in wanted}
+
+
+def test_the_cluster_client_needs_no_ray() -> None:
+    """A kubectl-like tool runs where neither Ray nor the service's libraries are installed."""
+    absent = ["ray", "httptools", "httpx", "starlette", "uvloop", "aiohttp", "numpy"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r})); "
+        "import serve_app.settings; from kuberay.commands import commands; commands(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -38,7 +38,7 @@ ENV MALLOC_ARENA_MAX=2 \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     RAY_SERVE_DEFAULT_HTTP_HOST=0.0.0.0 \
-    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.ingress.middlewares \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.ray_serve.uvicorn_middleware.middlewares \
     RAY_USAGE_STATS_ENABLED=0
 WORKDIR /app
 # What .dockerignore lets through. Compiled here: the root file system is read-only later.

@@ -12,8 +12,9 @@ from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.clients.client_request import ClientRequest, Clock, Prompt, broken_off
+from serve_app.capacity.clients.client_request import ClientRequest, Clock, broken_off
 from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.workload.requests import Prompt
 
 
 class StreamingClient:

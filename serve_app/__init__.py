@@ -9,7 +9,7 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     # Engines' child processes import this package too: Ray only when somebody asks for the app.
     if name == "app":
-        from serve_app.application import app
+        from serve_app.ray_serve.application import app
 
         return app
     raise AttributeError(f"module 'serve_app' has no attribute {name!r}")

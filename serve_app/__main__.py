@@ -23,10 +23,10 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from pydantic import ValidationError
 
-from serve_app import local_proxy
 from serve_app.errors import SettingsError
-from serve_app.local_proxy import Proxy
-from serve_app.screen import Screen
+from serve_app.launcher import local_proxy
+from serve_app.launcher.local_proxy import Proxy
+from serve_app.launcher.screen import Screen
 from serve_app.settings import Settings
 
 _GUARD = Path(__file__).with_name("engines") / "guard.py"
@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: P
         **local_proxy.fixed(proxy, folder),
         **_direct_to(options.host),
     }
-    command = [sys.executable, "-m", "serve_app.serve_run", str(config)]
+    command = [sys.executable, "-m", "serve_app.ray_serve.serve_run", str(config)]
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_GUARD), str(_GRACE_S), "INT", *command],
         env=environment,

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serve_app import addresses
-from serve_app.names import full_name
+from serve_app.model_names import full_name
 
 PREFIX = "SERVE_APP_"
 Topology = Literal["auto", "direct", "gateway"]

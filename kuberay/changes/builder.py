@@ -13,7 +13,7 @@ Config = dict[str, Any]
 
 IMPORT_PATH = "serve_app:app"
 GATEWAY = "gateway"
-# As in serve_app.deployments: the surplus of an ingress reaches our code and gets its own 503.
+# As in ray_serve/deployments.py: the surplus of an ingress gets the 503 of the service itself.
 _SURPLUS = 4
 
 

@@ -2,7 +2,7 @@
 
 import orjson
 
-from serve_app.api.dialect import (
+from serve_app.api.endpoint import (
     Bounds,
     Dialect,
     Endpoint,
@@ -13,8 +13,8 @@ from serve_app.api.dialect import (
     last_events,
     words,
 )
+from serve_app.api.relay import End, Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
-from serve_app.relay import End, Usage
 
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
@@ -62,7 +62,7 @@ def _stream_end(tail: bytes) -> End:
     events = last_events(tail, 2)
     kinds = [event.get("type") for event in events]
     used = next((e.get("usage") for e in events if e.get("type") == "message_delta"), None)
-    return End(kinds[:1] == ["message_stop"], told=kinds[:1] == ["error"], usage=_usage(used))
+    return End(kinds[:1] == ["message_stop"], error_sent=kinds[:1] == ["error"], usage=_usage(used))
 
 
 def _body_end(body: Payload) -> End:

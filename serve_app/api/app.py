@@ -9,8 +9,7 @@ from typing import Any
 import orjson
 
 from serve_app.api.anthropic import ANTHROPIC
-from serve_app.api.dialect import Dialect
-from serve_app.api.exchange import Exchange, Observer, Outcome
+from serve_app.api.endpoint import Dialect
 from serve_app.api.guard import Guard
 from serve_app.api.http import (
     JSON,
@@ -25,6 +24,7 @@ from serve_app.api.http import (
 )
 from serve_app.api.ollama import OLLAMA
 from serve_app.api.openai import OPENAI
+from serve_app.api.request_trace import Observer, Outcome, RequestTrace
 from serve_app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -40,7 +40,7 @@ logger = logging.getLogger("ray.serve")
 
 _LINGER_S = 1.0
 
-Handler = Callable[[Request, Send, Exchange], Awaitable[None]]
+Handler = Callable[[Request, Send, RequestTrace], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,43 +93,43 @@ class Api:
 
     async def _http(self, request: Request, send: Send) -> None:
         dialect = dialect_of(request.path)
-        exchange = Exchange(request.method, request.path, dialect.name, request.request_id)
+        trace = RequestTrace(request.method, request.path, dialect.name, request.request_id)
         sender = _Sender(send)
-        _tell(self._observer.began, exchange)
+        _tell(self._observer.began, trace)
         try:
             sender.cors = self._guard.cors(request)
-            await self._answer(request, sender, exchange)
+            await self._answer(request, sender, trace)
         except ServiceError as exc:
-            exchange.failed(exc)
-            await _fail(exc, sender, dialect, request, exchange)
+            trace.failed(exc)
+            await _fail(exc, sender, dialect, request, trace)
         except (ClientGone, asyncio.CancelledError) as exc:
-            exchange.outcome = Outcome.CANCELLED
+            trace.outcome = Outcome.CANCELLED
             if isinstance(exc, asyncio.CancelledError):
                 raise
         except Exception as exc:
-            exchange.failed_unexpectedly(exc)
-            await _fail(InternalError(), sender, dialect, request, exchange)
+            trace.failed_unexpectedly(exc)
+            await _fail(InternalError(), sender, dialect, request, trace)
         finally:
             request.answered()
-            exchange.end()
-            _tell(self._observer.ended, exchange)
+            trace.end()
+            _tell(self._observer.ended, trace)
 
-    async def _answer(self, request: Request, send: Send, exchange: Exchange) -> None:
+    async def _answer(self, request: Request, send: Send, trace: RequestTrace) -> None:
         methods = self._methods(request)
         route = methods.get(request.method)
         if route and route.open:
-            exchange.quiet = True
-            return await route.handler(request, send, exchange)
+            trace.is_probe = True
+            return await route.handler(request, send, trace)
         if (headers := self._guard.preflight(request)) is not None:
-            exchange.status = 204
+            trace.status = 204
             await send({"type": "http.response.start", "status": 204, "headers": headers})
             return await send({"type": "http.response.body", "body": b""})
-        exchange.key_name = self._guard.admit(request)
+        trace.key_name = self._guard.admit(request)
         if not methods:
             raise NotFound("404 page not found")
         if route is None:
             raise MethodNotAllowed(", ".join(sorted(methods, reverse=True)))
-        await route.handler(request, send, exchange)
+        await route.handler(request, send, trace)
         return None
 
     def _methods(self, request: Request) -> dict[str, Route]:
@@ -162,10 +162,10 @@ class _Sender:
         return self._send(message)
 
 
-def _tell(observe: Callable[[Exchange], None], exchange: Exchange) -> None:
+def _tell(observe: Callable[[RequestTrace], None], trace: RequestTrace) -> None:
     """An observer's fault is the operator's to see, not the caller's."""
     try:
-        observe(exchange)
+        observe(trace)
     except Exception:
         logger.exception("failed to observe a request")
 
@@ -178,12 +178,12 @@ def dialect_of(path: str) -> Dialect:
 
 
 async def _fail(
-    exc: ServiceError, sender: _Sender, dialect: Dialect, request: Request, exchange: Exchange
+    exc: ServiceError, sender: _Sender, dialect: Dialect, request: Request, trace: RequestTrace
 ) -> None:
     """Answer with `exc`. Raises it where an answer has begun: the server breaks that one off."""
     if sender.begun:
         raise exc
-    exchange.status = exc.status
+    trace.status = exc.status
     await _send_error(sender, exc, dialect, request)
 
 

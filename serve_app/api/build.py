@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
-from serve_app.api.dialect import Bounds
 from serve_app.api.docs import documentation
-from serve_app.api.exchange import Observer
+from serve_app.api.endpoint import Bounds
 from serve_app.api.guard import Guard
 from serve_app.api.inference import Dispatcher, Inference
 from serve_app.api.keys import FileKeys, Keys
 from serve_app.api.listings import Listings, refuse_management
-from serve_app.names import ModelNames
+from serve_app.api.request_trace import Observer
+from serve_app.model_names import ModelNames
 from serve_app.settings import Settings
 
 _ENDPOINTS = (*openai.ENDPOINTS, *ollama.ENDPOINTS, *anthropic.ENDPOINTS)

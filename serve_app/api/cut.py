@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from serve_app.api.dialect import Bounds, Payload
+from serve_app.api.endpoint import Bounds, Payload
+from serve_app.api.relay import Events
 from serve_app.engines.base import Answer
 from serve_app.errors import ServiceError
-from serve_app.relay import Events
 
 _COMPLETED = b"event: response.completed\n"
 _INCOMPLETE = b"event: response.incomplete\n"
@@ -27,7 +27,7 @@ def admit_cut(answer: Answer, payload: Payload, bounds: Bounds) -> None:
         return
     streams = dict(answer.headers).get(b"content-type", b"").startswith(b"text/event-stream")
     answer.body = (_stream if streams else _whole)(answer.body, limit)
-    answer.over = lambda: False  # the last piece of the engine may be two of these
+    answer.is_last = lambda: False  # the last piece of the engine may be two of these
 
 
 async def _whole(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

@@ -9,8 +9,8 @@ import orjson
 from swagger_ui_bundle import swagger_ui_path
 
 from serve_app.api.app import Handler, Route, dialect_of
-from serve_app.api.exchange import Exchange
 from serve_app.api.http import JSON, Request, Send, send_body
+from serve_app.api.request_trace import RequestTrace
 
 _ASSETS = {"swagger-ui.css": b"text/css", "swagger-ui-bundle.js": b"text/javascript"}
 
@@ -69,9 +69,9 @@ async def _send_static(
     headers: list[tuple[bytes, bytes]],
     request: Request,
     send: Send,
-    exchange: Exchange,
+    trace: RequestTrace,
 ) -> None:
-    exchange.status = 200
+    trace.status = 200
     await send_body(send, 200, body, headers)
 
 

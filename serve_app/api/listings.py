@@ -2,13 +2,13 @@
 
 from datetime import datetime
 
-from serve_app.api.exchange import Exchange
 from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.inference import Dispatcher
 from serve_app.api.ollama import MANAGEMENT_REFUSED, running, tag
+from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import ModelCard
 from serve_app.errors import Forbidden, NotFound
-from serve_app.names import ModelNames, short_name
+from serve_app.model_names import ModelNames, short_name
 
 TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
@@ -20,47 +20,47 @@ class Listings:
         self._dispatcher = dispatcher
         self._names = names
 
-    async def root(self, request: Request, send: Send, exchange: Exchange) -> None:
-        exchange.status = 200
+    async def root(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        trace.status = 200
         await send_body(send, 200, b"Ollama is running", TEXT)
 
-    async def version(self, request: Request, send: Send, exchange: Exchange) -> None:
-        await _ok(send, exchange, {"version": self._dispatcher.version()})
+    async def version(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        await _ok(send, trace, {"version": self._dispatcher.version()})
 
-    async def tags(self, request: Request, send: Send, exchange: Exchange) -> None:
-        await _ok(send, exchange, {"models": [tag(card) for card in self._dispatcher.cards()]})
+    async def tags(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        await _ok(send, trace, {"models": [tag(card) for card in self._dispatcher.cards()]})
 
-    async def running(self, request: Request, send: Send, exchange: Exchange) -> None:
+    async def running(self, request: Request, send: Send, trace: RequestTrace) -> None:
         loaded = [card for card in self._dispatcher.cards() if card.loaded]
-        await _ok(send, exchange, {"models": [running(card) for card in loaded]})
+        await _ok(send, trace, {"models": [running(card) for card in loaded]})
 
-    async def models(self, request: Request, send: Send, exchange: Exchange) -> None:
+    async def models(self, request: Request, send: Send, trace: RequestTrace) -> None:
         data = [_openai_model(card) for card in self._dispatcher.cards()]
-        await _ok(send, exchange, {"object": "list", "data": data})
+        await _ok(send, trace, {"object": "list", "data": data})
 
-    async def model(self, request: Request, send: Send, exchange: Exchange) -> None:
+    async def model(self, request: Request, send: Send, trace: RequestTrace) -> None:
         asked = request.path.removeprefix("/v1/models/")
         name = self._names.find(asked)
         found = [card for card in self._dispatcher.cards() if card.name == name]
         if not found:
             raise NotFound(f"model '{short_name(asked)[:512]}' not found")
-        await _ok(send, exchange, _openai_model(found[0]))
+        await _ok(send, trace, _openai_model(found[0]))
 
-    async def healthz(self, request: Request, send: Send, exchange: Exchange) -> None:
-        await _ok(send, exchange, {"status": "ok"})
+    async def healthz(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        await _ok(send, trace, {"status": "ok"})
 
-    async def readyz(self, request: Request, send: Send, exchange: Exchange) -> None:
+    async def readyz(self, request: Request, send: Send, trace: RequestTrace) -> None:
         problem = await self._dispatcher.problem()
-        exchange.status = 503 if problem else 200
-        await send_json(send, {"status": problem or "ready"}, exchange.status)
+        trace.status = 503 if problem else 200
+        await send_json(send, {"status": problem or "ready"}, trace.status)
 
 
-async def refuse_management(request: Request, send: Send, exchange: Exchange) -> None:
+async def refuse_management(request: Request, send: Send, trace: RequestTrace) -> None:
     raise Forbidden(MANAGEMENT_REFUSED)
 
 
-async def _ok(send: Send, exchange: Exchange, value: object) -> None:
-    exchange.status = 200
+async def _ok(send: Send, trace: RequestTrace, value: object) -> None:
+    trace.status = 200
     await send_json(send, value)
 
 

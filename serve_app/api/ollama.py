@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.api.dialect import (
+from serve_app.api.endpoint import (
     Bounds,
     Dialect,
     Endpoint,
@@ -16,10 +16,10 @@ from serve_app.api.dialect import (
     last_events,
     words,
 )
+from serve_app.api.relay import End, Usage
 from serve_app.engines.base import ModelCard
 from serve_app.errors import BadRequest, ServiceError
-from serve_app.gotext import now, rfc3339
-from serve_app.relay import End, Usage
+from serve_app.go_json import now, rfc3339
 
 # A request that differs in one of these makes Ollama restart the engine, and everyone waits.
 RELOADING_OPTIONS = words(
@@ -81,7 +81,7 @@ def _usage(value: Payload) -> Usage:
 
 def _stream_end(tail: bytes) -> End:
     line: Payload = next(iter(last_events(tail, 1)), {})
-    return End(line.get("done") is True, told="error" in line, usage=_usage(line))
+    return End(line.get("done") is True, error_sent="error" in line, usage=_usage(line))
 
 
 def _body_end(body: Payload) -> End:

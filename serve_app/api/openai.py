@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from serve_app.api.cut import admit_cut
-from serve_app.api.dialect import (
+from serve_app.api.endpoint import (
     Bounds,
     Dialect,
     Endpoint,
@@ -16,8 +16,8 @@ from serve_app.api.dialect import (
     last_events,
     words,
 )
+from serve_app.api.relay import End, Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
-from serve_app.relay import End, Usage
 
 # Ollama's words for what OpenAI has no own type for.
 _KINDS = {
@@ -153,7 +153,7 @@ def _response_stream_end(tail: bytes) -> End:
     event: Payload = next(iter(last_events(tail, 1)), {})
     kind = event.get("type")
     if kind not in _FINAL_RESPONSES:
-        return End(False, told=kind == "error")
+        return End(False, error_sent=kind == "error")
     return End(True, usage=usage(event.get("response")))
 
 

@@ -15,7 +15,7 @@ import httpx
 import orjson
 
 from serve_app.capacity.workload.scenario import Scenario
-from serve_app.engines import guard
+from serve_app.engines import supervisor
 from serve_app.engines.process import free_port
 from serve_app.errors import ServiceError
 from serve_app.settings import PREFIX
@@ -79,7 +79,7 @@ async def attached(url: str, dashboard: str, token: str) -> Service:
 def _command(url: str, haproxy: bool) -> list[str]:
     port = url.rpartition(":")[2]
     served = [sys.executable, "-m", "serve_app", "--port", port, *(["--haproxy"] * haproxy)]
-    return [sys.executable, "-I", "-S", str(guard.__file__), str(_GRACE_S), "TERM", *served]
+    return [sys.executable, "-I", "-S", str(supervisor.__file__), str(_GRACE_S), "TERM", *served]
 
 
 def _environment(scenario: Scenario, token: str) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 import httpx
 
-from serve_app.engines import ollama_models
+from serve_app.engines import ollama_api as ollama_models
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.upstream import Upstream
 from serve_app.settings import Pool
 
@@ -20,14 +20,14 @@ class Attach:
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
-    def plan(self) -> Plan:
-        return Plan(self._pool.engine.url or "")
+    def launch_spec(self) -> LaunchSpec:
+        return LaunchSpec(self._pool.engine.url or "")
 
-    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
-        return await ollama_models.prepare(http, phases, self._pool.models, pull=False, wait=True)
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
+        return await ollama_models.prepare(http, timer, self._pool.models, pull=False, wait=True)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         await ollama_models.check_loaded(http, self._pool.models)
 
-    def client(self, url: str, facts: Facts) -> Client:
+    def client(self, url: str, info: EngineInfo) -> Client:
         return Upstream(self._http, url, self._first_token_timeout_s)

@@ -38,7 +38,7 @@ class Answer:
     Raises EngineLost while iterating when the connection breaks before the body's end.
     """
 
-    __slots__ = ("_closers", "body", "deadline", "headers", "over", "status")
+    __slots__ = ("_closers", "body", "deadline", "headers", "is_last", "status")
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Answer:
         headers: tuple[tuple[bytes, bytes], ...],
         body: AsyncIterator[bytes],
         close: Callable[[], None] | None = None,
-        over: Callable[[], bool] = lambda: False,
+        is_last: Callable[[], bool] = lambda: False,
     ) -> None:
         self.status = status
         self.headers = headers  # lower-case names; only content-type and cache-control
         self.body = body
-        self.over = over  # whether the end is known to follow the last piece at once
+        self.is_last = is_last  # whether the end is known to follow the last piece at once
         self.deadline: float | None = None  # of its end, on the event loop's clock
         self._closers = [close] if close else []
 

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import httpx
 
 from serve_app.addresses import ollama_url
-from serve_app.engines import ollama_models
+from serve_app.engines import ollama_api as ollama_models
 from serve_app.engines.attach import Attach
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Kind, Lifecycle, new_http
+from serve_app.engines.lifecycle import EngineDriver, Lifecycle, new_http
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.ollama import Ollama, environment
 from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
 from serve_app.errors import EngineError
-from serve_app.names import short_name
+from serve_app.model_names import short_name
 from serve_app.settings import EngineKind, Pool
 
-_KINDS: dict[str, Callable[[Pool, HttpClient, float], Kind]] = {
+_KINDS: dict[str, Callable[[Pool, HttpClient, float], EngineDriver]] = {
     "attach": Attach,
     "ollama": Ollama,
     "llamacpp": LlamaCpp,
@@ -30,7 +30,7 @@ _KINDS: dict[str, Callable[[Pool, HttpClient, float], Kind]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EngineChoice:
     """What was chosen. `pool` has the kind, and the address if there is one, filled in."""
 
     pool: Pool
@@ -40,12 +40,12 @@ class Choice:
         return f"chosen: engine {self.pool.engine.kind}: {self.reason}"
 
 
-async def choose(pool: Pool) -> Choice:
+async def choose(pool: Pool) -> EngineChoice:
     """The engine that `pool` asks for, or that `auto` finds, in this order: a configured URL, an
     Ollama that runs, an `ollama` on PATH, the embedded default."""
     engine = pool.engine
     if engine.kind != "auto":
-        return Choice(pool, "it is configured")
+        return EngineChoice(pool, "it is configured")
     if engine.url:
         return _choice(pool, "attach", f"engine.url is {engine.url}", engine.url)
     url = ollama_url(os.environ.get("OLLAMA_HOST", ""))
@@ -61,10 +61,10 @@ async def choose(pool: Pool) -> Choice:
     return _choice(pool, "llamacpp", "; ".join(reasons))
 
 
-def _choice(pool: Pool, kind: EngineKind, reason: str, url: str | None = None) -> Choice:
+def _choice(pool: Pool, kind: EngineKind, reason: str, url: str | None = None) -> EngineChoice:
     # Validated anew: a rule may hold for the chosen kind only.
     engine = pool.engine.model_copy(update={"kind": kind, "url": url})
-    return Choice(Pool.model_validate({**dict(pool), "engine": engine}), reason)
+    return EngineChoice(Pool.model_validate({**dict(pool), "engine": engine}), reason)
 
 
 async def _problem(url: str, pool: Pool) -> str:
@@ -95,7 +95,7 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
         await process.stop()
 
 
-def new_engine(choice: Choice, http: HttpClient, first_token_timeout_s: float) -> Lifecycle:
+def new_engine(choice: EngineChoice, http: HttpClient, first_token_timeout_s: float) -> Lifecycle:
     """The engine of `choice`, not started yet."""
     engine = choice.pool.engine
     kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s)

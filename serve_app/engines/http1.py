@@ -20,7 +20,7 @@ from serve_app.errors import EngineDown, EngineLost
 _CONNECT_TIMEOUT_S = 5.0
 # Engines drop idle connections after 5 s: be earlier.
 _IDLE_S = 3.0
-_MOST_BUFFERED = 1 << 18
+_MAX_BUFFERED = 1 << 18
 
 
 class Origin:
@@ -159,7 +159,7 @@ class Response:
             self._connection.go_on()
         return data
 
-    def over(self) -> bool:
+    def is_last(self) -> bool:
         """Whether all of the body has been read: the end has come with the last piece."""
         return self._connection is None and not self._pieces and self._error is None
 
@@ -187,7 +187,7 @@ class Response:
         self._pieces.append(data)
         self._buffered += len(data)
         self._wake()
-        return self._buffered > _MOST_BUFFERED
+        return self._buffered > _MAX_BUFFERED
 
     def begun(self, status: int) -> None:
         self.status = status

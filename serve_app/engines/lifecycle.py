@@ -3,7 +3,7 @@
     starting ──prepared──> ready ──lost──> down ──backoff──> starting …
        └── three failures before it was ever ready: given up
 
-What differs between engines is a `Kind`; an engine that something else runs differs only in that
+The differences between engines are in an `EngineDriver`; for an engine that something else runs
 there is nothing to launch.
 """
 
@@ -30,7 +30,7 @@ MAX_BACKOFF_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LaunchSpec:
     """One launch. Without a command there is nothing of ours to start."""
 
     url: str
@@ -39,7 +39,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EngineInfo:
     """What a prepared engine is."""
 
     version: str
@@ -50,7 +50,7 @@ class Client(Protocol):
     async def send(self, call: Call) -> Answer: ...
 
 
-class Phases:
+class StartTimer:
     """Seconds of each phase of one start; `current` is the one that runs, or ran last."""
 
     def __init__(self) -> None:
@@ -66,38 +66,38 @@ class Phases:
             self.seconds[name] = self.seconds.get(name, 0.0) + monotonic() - started
 
 
-class Kind(Protocol):
+class EngineDriver(Protocol):
     """What differs between engines. `patience_s`: how long probes may fail before it is lost."""
 
     name: str
     patience_s: float
 
-    def plan(self) -> Plan:
+    def launch_spec(self) -> LaunchSpec:
         """Raises SettingsError when something that it needs is not installed."""
 
-    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
         """Return when it is up, has every model loaded and has given one token of each."""
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         """Raise EngineError or httpx.HTTPError unless it is as `prepare` left it."""
 
-    def client(self, url: str, facts: Facts) -> Client:
+    def client(self, url: str, info: EngineInfo) -> Client:
         """For the calls of the hot path."""
 
 
 class Lifecycle:
     """Keeps one engine of some kind alive. An `Engine`."""
 
-    def __init__(self, kind: Kind, start_timeout_s: float, stop_grace_s: float) -> None:
-        self._kind = kind
+    def __init__(self, driver: EngineDriver, start_timeout_s: float, stop_grace_s: float) -> None:
+        self._driver = driver
         self._start_timeout_s = start_timeout_s
         self._stop_grace_s = stop_grace_s
         self._life: asyncio.Task[None] | None = None
         self._is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._suspect = asyncio.Event()
         self._client: Client | None = None
-        self._facts = Facts("", ())
-        self._phases = Phases()
+        self._info = EngineInfo("", ())
+        self._timer = StartTimer()
         self._url = ""
         self._state = State.STARTING
         self._detail = ""
@@ -122,10 +122,10 @@ class Lifecycle:
             detail=self._detail,
             down_for_s=0.0 if self._state is State.READY else monotonic() - self._down_since,
             restarts=max(0, self._starts - 1),
-            version=self._facts.version,
+            version=self._info.version,
             url=self._url,
-            models=self._facts.models,
-            phases=tuple(self._phases.seconds.items()),
+            models=self._info.models,
+            phases=tuple(self._timer.seconds.items()),
         )
 
     async def send(self, call: Call) -> Answer:
@@ -148,7 +148,7 @@ class Lifecycle:
                 failures += 1
                 self._failed(exc)
                 final = isinstance(exc, SettingsError) or failures >= START_ATTEMPTS
-                if final and not self._facts.models:
+                if final and not self._info.models:
                     return self._fail(_start_error(exc))
             await asyncio.sleep(min(0.1 * 2**failures, MAX_BACKOFF_S))
         return None
@@ -156,33 +156,33 @@ class Lifecycle:
     def _failed(self, exc: Exception) -> None:
         self._lost(_words(exc))
         logger.warning(
-            "failed to start %s: %s", self._kind.name, _words(exc), exc_info=_unforeseen(exc)
+            "failed to start %s: %s", self._driver.name, _words(exc), exc_info=_unforeseen(exc)
         )
 
     async def _one_life(self) -> None:
         """From launch to loss. Raises what keeps it from getting ready."""
-        plan = self._kind.plan()
-        self._state, self._url, self._phases = State.STARTING, plan.url, Phases()
+        spec = self._driver.launch_spec()
+        self._state, self._url, self._timer = State.STARTING, spec.url, StartTimer()
         self._starts += 1
-        process = await self._launch(plan)
+        process = await self._launch(spec)
         try:
-            async with new_http(plan.url) as http:
-                preparing = self._kind.prepare(http, self._phases)
-                facts = await self._unless_it_ends(process, preparing)
-                self._gained(facts)
+            async with new_http(spec.url) as http:
+                preparing = self._driver.prepare(http, self._timer)
+                info = await self._unless_it_ends(process, preparing)
+                self._gained(info)
                 await self._until_lost(process, http)
         finally:
             if process:
                 await process.stop()
 
-    async def _launch(self, plan: Plan) -> Process | None:
-        if not plan.command:
+    async def _launch(self, spec: LaunchSpec) -> Process | None:
+        if not spec.command:
             return None
-        return await Process.start(self._kind.name, plan.command, plan.env, self._stop_grace_s)
+        return await Process.start(self._driver.name, spec.command, spec.env, self._stop_grace_s)
 
     async def _unless_it_ends(
-        self, process: Process | None, preparing: Coroutine[Any, Any, Facts]
-    ) -> Facts:
+        self, process: Process | None, preparing: Coroutine[Any, Any, EngineInfo]
+    ) -> EngineInfo:
         work = asyncio.create_task(preparing)
         end = asyncio.create_task(process.wait() if process else asyncio.Event().wait())
         try:
@@ -194,19 +194,19 @@ class Lifecycle:
             said = f": {process.last_words}" if process else ""
             if end.done():
                 raise EngineStartError(f"it exited with code {end.result()}{said}")
-            where = f", in the phase {self._phases.current!r}" if self._phases.current else ""
+            where = f", in the phase {self._timer.current!r}" if self._timer.current else ""
             raise EngineStartError(
                 f"it was not ready within {self._start_timeout_s:g} s{where}{said}"
             )
         finally:
             await _cancel(work, end)
 
-    def _gained(self, facts: Facts) -> None:
-        if facts is not self._facts:
-            self._client = self._kind.client(self._url, facts)
-            self._facts = facts
-            took = ", ".join(f"{name} {s:.2f} s" for name, s in self._phases.seconds.items())
-            logger.info("%s is ready at %s (%s)", self._kind.name, self._url, took)
+    def _gained(self, info: EngineInfo) -> None:
+        if info is not self._info:
+            self._client = self._driver.client(self._url, info)
+            self._info = info
+            took = ", ".join(f"{name} {s:.2f} s" for name, s in self._timer.seconds.items())
+            logger.info("%s is ready at %s (%s)", self._driver.name, self._url, took)
         self._state, self._detail = State.READY, ""
         self._suspect.clear()
         if not self._is_ready.done():
@@ -214,7 +214,7 @@ class Lifecycle:
 
     def _lost(self, detail: str) -> None:
         if self._state is State.READY:
-            logger.warning("%s is lost: %s", self._kind.name, detail)
+            logger.warning("%s is lost: %s", self._driver.name, detail)
             self._down_since = monotonic()
         if self._state is not State.STOPPED:
             self._state, self._detail = State.DOWN, detail
@@ -243,23 +243,23 @@ class Lifecycle:
     async def _watch(self, process: Process | None, http: httpx.AsyncClient) -> None:
         """Return when probes fail and the process is gone, or has been silent for too long."""
         silent_since: float | None = None
-        while silent_since is None or monotonic() - silent_since < self._kind.patience_s:
+        while silent_since is None or monotonic() - silent_since < self._driver.patience_s:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._suspect.wait(), PROBE_EVERY_S)
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
-                    await self._kind.probe(http)
+                    await self._driver.probe(http)
             except Exception as exc:
                 self._suspect.clear()
                 silent_since = silent_since or monotonic()
                 problem = _words(exc)
                 if unforeseen := _unforeseen(exc):
-                    logger.warning("failed to probe %s", self._kind.name, exc_info=unforeseen)
+                    logger.warning("failed to probe %s", self._driver.name, exc_info=unforeseen)
                 if process and process.has_ended:
                     break
             else:
                 silent_since = None
-                self._gained(self._facts)
+                self._gained(self._info)
         self._lost(problem)
 
 

@@ -4,9 +4,9 @@ import shutil
 
 import httpx
 
-from serve_app.engines import ollama_models
+from serve_app.engines import ollama_api as ollama_models
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
 from serve_app.errors import SettingsError
@@ -24,22 +24,22 @@ class Ollama:
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
-    def plan(self) -> Plan:
+    def launch_spec(self) -> LaunchSpec:
         engine = self._pool.engine
         binary = shutil.which(engine.binary)
         if binary is None:
             raise SettingsError(f"engine.binary: there is no executable {engine.binary}")
         port = free_port()
-        return Plan(f"http://127.0.0.1:{port}", (binary, "serve"), environment(engine, port))
+        return LaunchSpec(f"http://127.0.0.1:{port}", (binary, "serve"), environment(engine, port))
 
-    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
         pool = self._pool
-        return await ollama_models.prepare(http, phases, pool.models, pool.engine.pull, wait=False)
+        return await ollama_models.prepare(http, timer, pool.models, pool.engine.pull, wait=False)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         await ollama_models.check_loaded(http, self._pool.models)
 
-    def client(self, url: str, facts: Facts) -> Client:
+    def client(self, url: str, info: EngineInfo) -> Client:
         return Upstream(self._http, url, self._first_token_timeout_s)
 
 

@@ -4,9 +4,9 @@ import sys
 
 import httpx
 
-from serve_app.engines import ollama_models
+from serve_app.engines import ollama_api as ollama_models
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
 from serve_app.settings import Pool
@@ -23,9 +23,9 @@ class Simulated:
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
-    def plan(self) -> Plan:
+    def launch_spec(self) -> LaunchSpec:
         port = free_port()
-        return Plan(f"http://127.0.0.1:{port}", self._command(port), self._pool.engine.env)
+        return LaunchSpec(f"http://127.0.0.1:{port}", self._command(port), self._pool.engine.env)
 
     def _command(self, port: int) -> tuple[str, ...]:
         engine, speed = self._pool.engine, self._pool.engine.simulated
@@ -44,11 +44,11 @@ class Simulated:
         words = (str(word) for option in options.items() for word in option)
         return (sys.executable, "-m", "serve_app.simulator", *words)
 
-    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
-        return await ollama_models.prepare(http, phases, self._pool.models, pull=False, wait=False)
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
+        return await ollama_models.prepare(http, timer, self._pool.models, pull=False, wait=False)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/api/version")).raise_for_status()
 
-    def client(self, url: str, facts: Facts) -> Client:
+    def client(self, url: str, info: EngineInfo) -> Client:
         return Upstream(self._http, url, self._first_token_timeout_s)

@@ -52,7 +52,7 @@ class Upstream:
             if (value := response.headers.get(name))
         )
         return Answer(
-            response.status, passed, _body(response, first), response.close, response.over
+            response.status, passed, _body(response, first), response.close, response.is_last
         )
 
 

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.simulator.bodies import Body, expect
 from serve_app.simulator.failures import ApiError

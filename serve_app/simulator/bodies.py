@@ -1,4 +1,4 @@
-"""Request bodies: one JSON object each, and Go's complaints about anything else."""
+"""HttpRequest bodies: one JSON object each, and Go's complaints about anything else."""
 
 import json
 from typing import Any

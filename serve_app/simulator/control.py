@@ -5,12 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator import bodies, failures
 from serve_app.simulator.failures import ApiError
 from serve_app.simulator.faults import Faults
 from serve_app.simulator.speed import Slots
-from serve_app.simulator.wire import Connection, Request, Response
+from serve_app.simulator.wire import Connection, HttpRequest, Response
 
 _HISTORY = 200
 _HISTORY_BYTES = 4096
@@ -24,10 +24,10 @@ class Counters:
     cached_tokens: int = 0
     aborts: int = 0
     completed: int = 0
-    last: Request | None = None
-    history: deque[Request] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    last: HttpRequest | None = None
+    history: deque[HttpRequest] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
-    def saw(self, request: Request) -> None:
+    def saw(self, request: HttpRequest) -> None:
         self.requests[request.path] += 1
         self.last = request
         self.history.append(request)
@@ -51,7 +51,7 @@ class Counters:
         }
 
 
-def _full(request: Request) -> dict[str, Any]:
+def _full(request: HttpRequest) -> dict[str, Any]:
     return {
         "method": request.method,
         "path": request.path,
@@ -60,7 +60,7 @@ def _full(request: Request) -> dict[str, Any]:
     }
 
 
-def _brief(request: Request) -> dict[str, str]:
+def _brief(request: HttpRequest) -> dict[str, str]:
     return {"path": request.path, "body": request.body[:_HISTORY_BYTES].decode("utf-8", "replace")}
 
 
@@ -73,7 +73,7 @@ class Control:
         self._slots = slots
         self._open = open_
 
-    def answer(self, request: Request, response: Response) -> None:
+    def answer(self, request: HttpRequest, response: Response) -> None:
         match request.method, request.path:
             case "GET", "/_sim/stats":
                 response.whole(encode(self._stats()))
@@ -101,7 +101,7 @@ class Control:
         self.counters.clear()
         self._slots.forget_peaks()
 
-    def _plan_fault(self, request: Request, response: Response) -> None:
+    def _plan_fault(self, request: HttpRequest, response: Response) -> None:
         try:
             self.faults.plan(bodies.read(request.body, "sim.Fault", "missing request body"))
         except ApiError as error:

@@ -11,7 +11,7 @@ from serve_app.simulator.jobs import Ask
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class SimulatedRoute:
     """How a route reads a request and says the answer; `struct` is Go's name of the body."""
 
     struct: str
@@ -20,18 +20,20 @@ class Dialect:
 
 
 DIALECTS = {
-    "/api/chat": Dialect("api.ChatRequest", ollama.ask_chat, ollama.ChatVoice),
-    "/api/generate": Dialect("api.GenerateRequest", ollama.ask_generate, ollama.GenerateVoice),
-    "/v1/chat/completions": Dialect(
+    "/api/chat": SimulatedRoute("api.ChatRequest", ollama.ask_chat, ollama.ChatVoice),
+    "/api/generate": SimulatedRoute(
+        "api.GenerateRequest", ollama.ask_generate, ollama.GenerateVoice
+    ),
+    "/v1/chat/completions": SimulatedRoute(
         "openai.ChatCompletionRequest", openai.ask_chat, openai.ChatVoice
     ),
-    "/v1/completions": Dialect(
+    "/v1/completions": SimulatedRoute(
         "openai.CompletionRequest", openai.ask_completion, openai.CompletionVoice
     ),
-    "/v1/responses": Dialect(
+    "/v1/responses": SimulatedRoute(
         "openai.ResponsesRequest", responses.ask_response, responses.ResponseVoice
     ),
-    "/v1/messages": Dialect(
+    "/v1/messages": SimulatedRoute(
         "anthropic.MessagesRequest", anthropic.ask_message, anthropic.MessageVoice
     ),
 }

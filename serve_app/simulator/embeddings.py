@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.answer import Answer
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, seconds

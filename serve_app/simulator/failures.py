@@ -2,7 +2,7 @@
 
 import secrets
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.wire import EVENT_HEADERS, Response
 
 UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from serve_app.gotext import rfc3339
+from serve_app.go_json import rfc3339
 from serve_app.simulator.catalogue import Model
 
 Listing = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.answer import Piece
 
 _SURE = -0.25

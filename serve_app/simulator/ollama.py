@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from serve_app.gotext import encode, now
+from serve_app.go_json import encode, now
 from serve_app.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.simulator.bodies import Body, expect
 from serve_app.simulator.failures import UNEXPECTED_EOF, ApiError, native

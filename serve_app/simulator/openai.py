@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.answer import Answer, Kind, Piece
 from serve_app.simulator.bodies import Body, expect
 from serve_app.simulator.failures import ApiError

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, canonical
 from serve_app.simulator.failures import ApiError, native

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.gotext import encode, number
+from serve_app.go_json import encode, number
 from serve_app.simulator.answer import Answer, Kind
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.jobs import Ask, Run

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.jobs import Ask, Message, Run

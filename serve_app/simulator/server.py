@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import orjson
 
-from serve_app.gotext import encode
+from serve_app.go_json import encode
 from serve_app.simulator import bodies, failures, listings
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, canonical
 from serve_app.simulator.control import Control, Counters
-from serve_app.simulator.dialects import DIALECTS, Dialect
+from serve_app.simulator.dialects import DIALECTS, SimulatedRoute
 from serve_app.simulator.embeddings import Embedder
 from serve_app.simulator.failures import ApiError
 from serve_app.simulator.faults import Fault
@@ -19,7 +19,7 @@ from serve_app.simulator.generation import Engine, Voice
 from serve_app.simulator.jobs import Planner
 from serve_app.simulator.pulls import Puller
 from serve_app.simulator.settings import Settings
-from serve_app.simulator.wire import Connection, Request, Response
+from serve_app.simulator.wire import Connection, HttpRequest, Response
 
 VERSION = "0.33.0"
 
@@ -30,7 +30,7 @@ _V1_MODEL = "/v1/models/"
 class Route:
     """`answers`: it generates or embeds, so hang-ups count and faults without a path apply."""
 
-    run: Callable[[Request, Response, Fault | None], Awaitable[None]]
+    run: Callable[[HttpRequest, Response, Fault | None], Awaitable[None]]
     answers: bool = False
 
 
@@ -49,7 +49,7 @@ class Server:
         self._control = Control(self._counters, self._engine.slots, connections)
         self._routes = self._all_routes()
 
-    async def __call__(self, request: Request, response: Response) -> None:
+    async def __call__(self, request: HttpRequest, response: Response) -> None:
         path = request.path
         if path.startswith("/_sim/"):
             self._control.answer(request, response)
@@ -62,7 +62,7 @@ class Server:
         else:
             await self._run(route, path, request, response)
 
-    async def _run(self, route: Route, path: str, request: Request, response: Response) -> None:
+    async def _run(self, route: Route, path: str, request: HttpRequest, response: Response) -> None:
         self._control.faults.die_of(request.body)
         fault = self._control.faults.take(path, answers=route.answers)
         try:
@@ -117,7 +117,7 @@ class Server:
         }
 
     def _plain(self, listing: Callable[[], Body], *, v1: bool = False) -> Route:
-        async def run(request: Request, response: Response, fault: Fault | None) -> None:
+        async def run(request: HttpRequest, response: Response, fault: Fault | None) -> None:
             if v1:
                 response.whole(encode(listing()) + b"\n", "application/json")
             else:
@@ -125,10 +125,10 @@ class Server:
 
         return Route(run)
 
-    def _generating(self, path: str, dialect: Dialect) -> Route:
+    def _generating(self, path: str, dialect: SimulatedRoute) -> Route:
         empty = "EOF" if path.startswith("/v1/") else "missing request body"
 
-        async def run(request: Request, response: Response, fault: Fault | None) -> None:
+        async def run(request: HttpRequest, response: Response, fault: Fault | None) -> None:
             body = _body(request, dialect.struct, empty)
             ask = dialect.ask(body)
             job = self._planner.plan(ask)
@@ -156,7 +156,7 @@ class Server:
         return model
 
 
-async def _root(request: Request, response: Response, fault: Fault | None) -> None:
+async def _root(request: HttpRequest, response: Response, fault: Fault | None) -> None:
     response.whole(b"Ollama is running", "text/plain; charset=utf-8")
 
 
@@ -165,13 +165,13 @@ def _with_body(
 ) -> Route:
     empty = "EOF" if struct.startswith("openai.") else "missing request body"
 
-    async def run(request: Request, response: Response, fault: Fault | None) -> None:
+    async def run(request: HttpRequest, response: Response, fault: Fault | None) -> None:
         await answer(_body(request, struct, empty), response)
 
     return Route(run, answers)
 
 
-def _body(request: Request, struct: str, empty: str) -> Body:
+def _body(request: HttpRequest, struct: str, empty: str) -> Body:
     body = bodies.read(request.body, struct, empty)
     bodies.expect(body, struct, "model", str, "string")
     return body
@@ -196,7 +196,7 @@ async def _comment(fault: Fault, voice: Voice, response: Response, *, stream: bo
         await asyncio.sleep(fault.every_s)
 
 
-def _wants_stream(path: str, request: Request) -> bool:
+def _wants_stream(path: str, request: HttpRequest) -> bool:
     """What an erroneous request wanted; the errors of a stream have other headers."""
     try:
         body = orjson.loads(request.body)

@@ -24,7 +24,7 @@ _GO_BUFFER = 2048
 
 
 @dataclass(slots=True)
-class Request:
+class HttpRequest:
     method: str = ""
     target: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Response:
 
     __slots__ = ("_connection", "_head", "_request", "begun")
 
-    def __init__(self, connection: "Connection", request: Request) -> None:
+    def __init__(self, connection: "Connection", request: HttpRequest) -> None:
         self._connection = connection
         self._request = request
         self._head = b""
@@ -103,7 +103,7 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-Handler = Callable[[Request, Response], Awaitable[None]]
+Handler = Callable[[HttpRequest, Response], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
@@ -115,8 +115,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._waiting: deque[Request] = deque()
-        self._request = Request()
+        self._waiting: deque[HttpRequest] = deque()
+        self._request = HttpRequest()
         self._body: list[bytes] = []
 
     # asyncio's side; no `eof_received`: a half-close is a hang-up, as it is for Ollama
@@ -136,13 +136,15 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
+            self.write(
+                b"HTTP/1.1 400 Bad HttpRequest\r\nConnection: close\r\n\r\n400 Bad HttpRequest"
+            )
             self.close()
 
     # httptools' side
 
     def on_message_begin(self) -> None:
-        self._request = Request()
+        self._request = HttpRequest()
         self._body = []
 
     def on_url(self, url: bytes) -> None:

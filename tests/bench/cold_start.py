@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from statistics import median
 
-from serve_app import haproxy
+from serve_app.ray_serve import haproxy
 
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",
@@ -27,7 +27,7 @@ os.environ |= {
 import ray
 from ray import serve
 
-from serve_app.application import app
+from serve_app.ray_serve.application import app
 from serve_app.settings import Settings
 from tests.support.service import Simulator, start_simulator
 

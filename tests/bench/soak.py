@@ -24,8 +24,8 @@ from rich.progress import Progress
 
 from serve_app.capacity.clients.asyncio_client import AsyncioClient
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.clients.client_request import Prompt
 from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.workload.requests import Prompt
 from tests.bench.systems import System, processes, running
 
 _USERS = 10

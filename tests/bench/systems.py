@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from serve_app.engines.process import free_port
-from serve_app.haproxy import FLAGS
+from serve_app.ray_serve.haproxy import FLAGS
 from tests.support.fronts import own_ports
 from tests.support.processes import command as command_line
 from tests.support.processes import descendants
@@ -206,7 +206,7 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
             **own_ports(),
         }
-    from serve_app.application import app
+    from serve_app.ray_serve.application import app
     from serve_app.settings import Settings
 
     with _serve(app(Settings.model_validate({"topology": topology, **settings}))) as url:

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from serve_app.gotext import rfc3339
+from serve_app.go_json import rfc3339
 from serve_app.simulator.answer import example
 from serve_app.simulator.catalogue import canonical, seconds
 from serve_app.simulator.speed import common_prefix

@@ -1,9 +1,10 @@
 """The client's imports point down only."""
 
-import ast
 from pathlib import Path
 
 import pytest
+
+from tests.support.imports import imported_modules
 
 PACKAGE = Path(__file__).parents[2] / "kuberay"
 # From the top: a module may import what stands further down, or its own layer.
@@ -26,16 +27,6 @@ PURE = [
 IMPURE = ("kubernetes", "urllib3", "kuberay.access", "time", "threading", "socket")
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
 def depth(name: str) -> int:
     return next((i for i, layer in enumerate(LAYERS) if name in layer), len(LAYERS))
 
@@ -48,11 +39,11 @@ def test_imports_point_down(path: Path) -> None:
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if name == "__init__":
         return
-    ours = {each.split(".")[1] for each in imported(path) if each.startswith("kuberay.")}
+    ours = {each.split(".")[1] for each in imported_modules(path) if each.startswith("kuberay.")}
     assert all(depth(other) >= depth(name) for other in ours)
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: path.stem)
 def test_policies_are_pure(path: Path) -> None:
     """Rules, waiting and edits are functions of values."""
-    assert not [each for each in imported(path) if each.startswith(IMPURE)]
+    assert not [each for each in imported_modules(path) if each.startswith(IMPURE)]

@@ -19,13 +19,13 @@ from ray.serve._private.deployment_info import DeploymentInfo
 from ray.serve._private.version import DeploymentVersion
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema
 
-from serve_app.deployments import direct_options, gateway_options, worker_options
+from serve_app.ray_serve.deployments import direct_options, gateway_options, worker_options
 
 Object = dict[str, Any]
 
 SCALING = {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 4}
 POLICY = {"policy_function": "ray.serve.autoscaling_policy:default_autoscaling_policy"}
-ROUTER = {"request_router_class": "serve_app.request_router:PowerOfEight"}
+ROUTER = {"request_router_class": "serve_app.ray_serve.request_router:PowerOfEight"}
 OPTIONS: dict[str, Any] = {
     "num_replicas": "auto",
     "autoscaling_config": {**SCALING, "max_replicas": 9, "downscale_delay_s": 7},
@@ -149,7 +149,7 @@ POOLS = [{"name": "a", "models": "x", "autoscaling": {"min_replicas": 0}}, {"nam
     ids=["direct", "gateway"],
 )
 def test_we_know_what_our_builder_sets(args: Object) -> None:
-    """The same options as in serve_app.deployments, which needs Ray."""
+    """The same options as in serve_app.ray_serve.deployments, which needs Ray."""
     settings = Settings.model_validate(args)
     is_direct = settings.resolved_topology == "direct"
     options = direct_options if is_direct else worker_options

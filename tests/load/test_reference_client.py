@@ -8,9 +8,9 @@ import pytest
 
 from serve_app.capacity.clients.asyncio_client import AsyncioClient, measure
 from serve_app.capacity.clients.chat import DIALECTS, Target
-from serve_app.capacity.clients.client_request import Prompt
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.load import LoadSpec
+from serve_app.capacity.workload.requests import Prompt
 from serve_app.engines.process import free_port
 from tests.support.service import Simulator
 from tests.support.waiting import eventually

@@ -12,8 +12,8 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
 
-from serve_app import haproxy
 from serve_app.engines.process import free_port
+from serve_app.ray_serve import haproxy
 from tests.support.fronts import HAPROXY, own_ports
 
 os.environ |= haproxy.SERVERS
@@ -31,7 +31,7 @@ import pytest
 import ray
 from ray import serve
 
-from serve_app.application import app
+from serve_app.ray_serve.application import app
 from serve_app.settings import Settings
 
 Deploy = Callable[..., str]

@@ -2,8 +2,8 @@
 
 import inspect
 
-from serve_app.application import app
-from serve_app.deployments import gateway_options
+from serve_app.ray_serve.application import app
+from serve_app.ray_serve.deployments import gateway_options
 from serve_app.settings import Settings
 
 

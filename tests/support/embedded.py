@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.api.build import build_api
-from serve_app.dispatch import Admission, LocalDispatcher
+from serve_app.dispatch.local import Admission, LocalDispatcher
 from serve_app.engines.base import Answer, Call, EngineStatus, State
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Facts
+from serve_app.engines.lifecycle import EngineInfo
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.llamacpp.gguf import model_card
 from serve_app.engines.process import free_port
@@ -71,9 +71,9 @@ def llama_server(gguf: Path, *options: str) -> Iterator[tuple[str, Process]]:
 class _Running:
     """An engine whose process somebody else starts and stops."""
 
-    def __init__(self, client: Any, facts: Facts) -> None:
+    def __init__(self, client: Any, info: EngineInfo) -> None:
         self._client = client
-        self.status = EngineStatus(State.READY, models=facts.models)
+        self.status = EngineStatus(State.READY, models=info.models)
 
     async def ready(self) -> None:
         """It is."""
@@ -96,9 +96,9 @@ async def serving_llama(
     card = model_card(gguf, MODEL, context)
     card = replace(card, capabilities=(*card.capabilities, *capabilities))
     async with HttpClient() as http:
-        facts = Facts("0.33.0", (card,))
+        info = EngineInfo("0.33.0", (card,))
         kind = LlamaCpp(pool, http, built.first_token_timeout_s)
-        engine: Any = _Running(kind.client(url, facts), facts)
+        engine: Any = _Running(kind.client(url, info), info)
         dispatcher = LocalDispatcher(
             engine, Admission(2, 8, 20), built.generation_timeout_s, built.engine_wait_s
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.engines.process import free_port
-from serve_app.haproxy import files_in
+from serve_app.ray_serve.haproxy import files_in
 
 HAPROXY = bool(os.environ.get("SERVE_APP_TEST_HAPROXY"))
 behind_haproxy = pytest.mark.skipif(

@@ -13,9 +13,9 @@ import httpx
 import uvicorn
 
 from serve_app.api.build import build_api
-from serve_app.api.exchange import Exchange
 from serve_app.api.http import UNWATCHED
-from serve_app.dispatch import Admission, LocalDispatcher
+from serve_app.api.request_trace import RequestTrace
+from serve_app.dispatch.local import Admission, LocalDispatcher
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
@@ -75,21 +75,21 @@ class Noted:
     """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.ended_exchanges: list[Exchange] = []
+        self.ended_exchanges: list[RequestTrace] = []
         self.running = 0
 
-    def began(self, exchange: Exchange) -> None:
+    def began(self, trace: RequestTrace) -> None:
         self.running += 1
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, trace: RequestTrace) -> None:
         self.running -= 1
-        self.ended_exchanges.append(exchange)
+        self.ended_exchanges.append(trace)
 
     def close(self) -> None:
         pass
 
     @property
-    def last(self) -> Exchange:
+    def last(self) -> RequestTrace:
         return self.ended_exchanges[-1]
 
 

@@ -1,71 +1,88 @@
-"""Imports point down only, and Ray stays at the top."""
+"""Imports point down only, and Ray stays in its folder."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.imports import imported_modules
+
 PACKAGE = Path(__file__).parents[2] / "serve_app"
-# From the top: a module may import what stands further down, or its own layer.
-LAYERS = [
-    ["__main__", "local_proxy", "screen", "serve_run", "settings_table"],
-    ["application"],
-    ["deployments"],
-    ["metrics", "request_log", "replica", "gateway", "ingress", "request_router"],
-    ["dispatch", "api", "lending", "leases", "listener", "crossing", "capacity"],
-    ["relay", "engines", "simulator"],
-    ["routing", "overrides"],
-    ["settings"],
-    ["names", "errors", "gotext", "haproxy", "http_protocol", "deadline", "addresses"],
+# From the top. A module may import its own layer and those below.
+SERVICE = [
+    "__main__ settings_table",
+    "launcher",
+    "ray_serve",
+    "api dispatch",
+    "engines",
+    "overrides",
+    "settings",
+    "errors model_names addresses go_json deadline",
 ]
-RAY = {
-    "application.py",
-    "deployments.py",
-    "gateway.py",
-    "ingress.py",  # Serve's own extension point
-    "metrics.py",
-    "request_log.py",  # its handlers
-    "serve_run.py",
-    "request_router.py",  # Serve's own extension point
-    "capacity/simulate/policy.py",  # Ray's own autoscaling policy, in virtual time
-    "capacity/experiment/watch.py",  # what a live Ray Serve is doing
+CAPACITY = [
+    "__main__",
+    "commands",
+    "experiment simulate planning",
+    "service_under_test sweep",
+    "clients",
+    "workload",
+    "results",
+]
+# Beside the service: nothing of it imports these, and they import no more of it than this.
+BESIDE = {
+    "capacity": {"engines", "ray_serve", "settings", "errors"},
+    "simulator": {"go_json"},
 }
+# Ray's own autoscaling policy in virtual time.
+ALSO_RAY = {"capacity/simulate/policy.py", "dispatch/gateway.py"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def modules(folder: str = "") -> pytest.MarkDecorator:
+    paths = [path for path in MODULES if path.relative_to(PACKAGE).as_posix().startswith(folder)]
+    return pytest.mark.parametrize("path", paths, ids=lambda p: str(p.relative_to(PACKAGE)))
 
 
-def top(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def parts(path: Path) -> tuple[str, ...]:
+    return path.relative_to(PACKAGE).with_suffix("").parts
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return names
+def own(path: Path, package: str) -> set[str]:
+    """Return the names below `package` that the module at `path` imports."""
+    prefix = package + "."
+    names = (name for name in imported_modules(path) if name.startswith(prefix))
+    return {name.removeprefix(prefix).split(".")[0] for name in names}
 
 
-def depth(name: str) -> int:
-    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+def depth(layers: list[str], name: str) -> int:
+    return next(i for i, layer in enumerate(layers) if name in layer.split())
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    """No module knows of those above it; only the top knows Ray."""
-    name = top(path)
-    if name == "__init__":
-        return
-    ours = {n.split(".")[1] for n in imported(path) if n.startswith("serve_app.")}
-    assert all(depth(other) >= depth(name) for other in ours)
-    if str(path.relative_to(PACKAGE)) not in RAY:
-        assert not {n for n in imported(path) if n.split(".")[0] == "ray"}
+@modules()
+def test_the_service_imports_downwards(path: Path) -> None:
+    """No module knows of those above it, or beside the service."""
+    name, used = parts(path)[0], own(path, "serve_app")
+    if name in BESIDE:
+        assert used <= BESIDE[name] | {name}
+    elif name != "__init__":
+        assert max((depth(SERVICE, name) - depth(SERVICE, other) for other in used), default=0) <= 0
+
+
+@modules("capacity/")
+def test_capacity_imports_downwards(path: Path) -> None:
+    """From the commands to the results."""
+    name, used = parts(path)[1], own(path, "serve_app.capacity")
+    if name != "__init__":
+        assert all(depth(CAPACITY, other) >= depth(CAPACITY, name) for other in used)
+
+
+@modules()
+def test_ray_is_imported_in_its_folder(path: Path) -> None:
+    """And in one module that plays its policy."""
+    if parts(path)[0] != "ray_serve" and str(path.relative_to(PACKAGE)) not in ALSO_RAY:
+        assert not {name for name in imported_modules(path) if name.split(".")[0] == "ray"}
 
 
 def test_importing_the_package_is_cheap() -> None:

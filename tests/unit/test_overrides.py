@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from serve_app import deployments
 from serve_app.overrides import (
     InForce,
     direct_problems,
@@ -14,6 +13,7 @@ from serve_app.overrides import (
     gateway_problems,
     worker_problems,
 )
+from serve_app.ray_serve import deployments
 from serve_app.settings import Settings
 
 SETTINGS = Settings.model_validate({"engine": {"slots": 4}, "queue": 16})

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from serve_app.api.keys import read_keys
 from serve_app.errors import SettingsError
-from serve_app.replica import Replica
+from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.settings import EngineSettings, Pool, Settings
 
 
@@ -218,7 +218,7 @@ async def test_files_are_looked_at_where_the_engine_runs(case: str, tmp_path: Pa
     engine, sentence = files(tmp_path)[case]
     pool = Pool(engine=engine)
     with pytest.raises(SettingsError, match=sentence):
-        await Replica(Settings(engine=engine), pool, lambda status: None).start()
+        await EngineHost(Settings(engine=engine), pool, lambda status: None).start()
 
 
 def test_a_file_of_keys_is_text(tmp_path: Path) -> None:

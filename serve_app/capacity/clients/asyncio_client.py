@@ -13,10 +13,11 @@ from typing import Self
 import aiohttp
 
 from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.clients.client_request import ClientRequest, Clock, Prompt, broken_off
+from serve_app.capacity.clients.client_request import ClientRequest, Clock, broken_off
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
 from serve_app.capacity.results.validity import judged
 from serve_app.capacity.workload.load import AHEAD_S, LoadSpec, Visit, Visits
+from serve_app.capacity.workload.requests import Prompt
 from serve_app.capacity.workload.shapes import Shape
 
 _POLL_S = 0.05

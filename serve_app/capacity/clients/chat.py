@@ -76,7 +76,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class ChatDialect:
     """`event` reads the JSON of one line, `body` that of an answer which is not streamed."""
 
     path: str
@@ -95,7 +95,7 @@ class Dialect:
         return _read(body, self.body)
 
 
-def dialect(name: str) -> Dialect:
+def dialect(name: str) -> ChatDialect:
     """Raises UnknownDialect."""
     if name not in DIALECTS:
         raise UnknownDialect(f"there is no dialect {name!r}; there are: {', '.join(DIALECTS)}")
@@ -200,8 +200,8 @@ def _anthropic_usage(usage: Mapping[str, Any]) -> Chunk:
     return Chunk(prompt_tokens=prompt, output_tokens=usage.get("output_tokens"))
 
 
-DIALECTS: Mapping[str, Dialect] = {
-    "openai": Dialect("/v1/chat/completions", _openai_limits, _openai_event, _openai_body),
-    "ollama": Dialect("/api/chat", _ollama_limits, _ollama, _ollama),
-    "anthropic": Dialect("/v1/messages", _anthropic_limits, _anthropic_event, _anthropic_body),
+DIALECTS: Mapping[str, ChatDialect] = {
+    "openai": ChatDialect("/v1/chat/completions", _openai_limits, _openai_event, _openai_body),
+    "ollama": ChatDialect("/api/chat", _ollama_limits, _ollama, _ollama),
+    "anthropic": ChatDialect("/v1/messages", _anthropic_limits, _anthropic_event, _anthropic_body),
 }

@@ -1,11 +1,11 @@
 """One request's life as its client sees it, from the intended start to the record."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from serve_app.capacity.clients.chat import Chunk, Target, dialect
 from serve_app.capacity.results.request_records import ClientOutcome, Record
+from serve_app.capacity.workload.requests import Prompt
 
 _LONGEST_ERROR = 200
 
@@ -18,17 +18,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self._offset + time.perf_counter()
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What is asked: the messages, and what the workload wanted of them."""
-
-    messages: Sequence[dict[str, str]]
-    prompt_tokens: int
-    output_tokens: int
-    session: str = ""
-    turn: int = 0
 
 
 @dataclass(slots=True)

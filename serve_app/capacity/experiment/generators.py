@@ -19,7 +19,7 @@ import serve_app
 from serve_app.capacity.clients.chat import Target
 from serve_app.capacity.results.request_records import REQUESTS, RUN
 from serve_app.capacity.workload.load import LoadSpec
-from serve_app.engines import guard
+from serve_app.engines import supervisor
 from serve_app.errors import ServiceError
 
 LOG = "generator.log"
@@ -155,7 +155,7 @@ class Generator:
         # The guard's own signal is harmless: `stop` has told the whole group already.
         with (folder / LOG).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", guard.__file__, str(_GRACE_S), "CONT"),
+                *(sys.executable, "-I", "-S", supervisor.__file__, str(_GRACE_S), "CONT"),
                 *command.words,
                 env={**os.environ, **command.env},
                 cwd=_PROJECT,

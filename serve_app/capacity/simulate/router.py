@@ -9,7 +9,7 @@ from typing import Protocol
 from serve_app.capacity.simulate.replica import Job, Replica
 
 
-class Choice(Protocol):
+class RoutingRule(Protocol):
     def choose(self, serving: Sequence[Replica]) -> Replica:
         """One of those that are sent requests, at least one."""
 
@@ -23,7 +23,7 @@ class Choice(Protocol):
 class PowerOf:
     """Of so many random replicas the one with the fewest ongoing requests.
 
-    Two are Ray Serve's own, eight the gateway's (`serve_app/request_router.py`).
+    Two are Ray Serve's own, eight the gateway's (`serve_app/ray_serve/request_router.py`).
     """
 
     def __init__(self, choices: int, rng: random.Random) -> None:
@@ -95,7 +95,7 @@ class Router:
     """
 
     def __init__(
-        self, choice: Choice, max_ongoing: int, max_queued: int, refuse: Callable[[Job], None]
+        self, choice: RoutingRule, max_ongoing: int, max_queued: int, refuse: Callable[[Job], None]
     ) -> None:
         self.pending: deque[Job] = deque()
         self._choice = choice

@@ -13,7 +13,7 @@ from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
 from serve_app.capacity.simulate.replica import Gaps, Job, Replica
 from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.router import Choice, LeastLoaded, PowerOf, Router
+from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, RoutingRule
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
@@ -102,7 +102,7 @@ class _Simulation:
         most = service.max_ongoing or service.slots + service.queue
         return Router(self._new_choice(), most, service.max_queued, self._refused)
 
-    def _new_choice(self) -> Choice:
+    def _new_choice(self) -> RoutingRule:
         if self._service.routing == "haproxy":
             return LeastLoaded()
         return PowerOf(_CHOICES[self._service.routing], self._rng)

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.clients.client_request import Prompt
 from serve_app.capacity.workload import lengths
 from serve_app.capacity.workload.lengths import Empirical, Independent, Lengths
 from serve_app.capacity.workload.prompts import Conversation, prompt, text
-from serve_app.capacity.workload.requests import Request, Synthetic, limited, window
+from serve_app.capacity.workload.requests import Prompt, Request, Synthetic, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace

@@ -1,7 +1,7 @@
 """One request of a workload, and the workload that arrivals and lengths make together."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app.capacity.workload.arrivals import arrivals
@@ -23,6 +23,17 @@ class Request:
     session: str = ""
     turn: int = 0
     blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The messages of one chat request, and the tokens that the workload asks for."""
+
+    messages: Sequence[dict[str, str]]
+    prompt_tokens: int
+    output_tokens: int
+    session: str = ""
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp.client import Refusal
-from serve_app.gotext import quote
-from serve_app.names import full_name
+from serve_app.go_json import quote
+from serve_app.model_names import full_name
 
 
 def check_completes(model: str, card: ModelCard, verb: str) -> None:

@@ -9,7 +9,7 @@ import orjson
 from serve_app.engines.base import Answer
 from serve_app.engines.llamacpp.client import Events, Json, Refusal
 from serve_app.engines.llamacpp.events import End, Piece
-from serve_app.gotext import encode, now
+from serve_app.go_json import encode, now
 
 _JSON = b"application/json; charset=utf-8"
 _JSON_AFTER_STREAM = b"application/json"  # how Ollama types an error in place of a stream

@@ -6,7 +6,7 @@ Every function names the field in its Refusal, whose status is 400.
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.gotext import quote
+from serve_app.go_json import quote
 
 
 def text(value: Any, name: str) -> str:

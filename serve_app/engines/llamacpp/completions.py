@@ -34,7 +34,7 @@ class CompletionRoutes:
         Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and what
         base.Engine.send raises.
         """
-        if len(call.body) > self._window.most_bytes:
+        if len(call.body) > self._window.max_bytes:
             call = await self._clipped(await asyncio.to_thread(checked, call, self._card))
         else:
             call = checked(call, self._card)

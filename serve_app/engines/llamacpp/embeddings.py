@@ -81,7 +81,7 @@ class Embedder:
         """As many as the context holds. Raises PromptTooLong."""
         window = self._window
         data = text.encode()
-        start = data[: window.most_bytes]
+        start = data[: window.max_bytes]
         tokens = await self._llama.tokenize(start.decode(errors="ignore"))
         if len(tokens) > window.context and not truncate:
             at_least = len(start) < len(data)

@@ -10,7 +10,7 @@ import httpx
 
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, Facts, Phases, Plan
+from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.llamacpp import openai_embeddings
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
 from serve_app.engines.llamacpp.completions import CompletionRoutes
@@ -23,11 +23,11 @@ from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tok
 from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
 from serve_app.engines.llamacpp.window import Window
-from serve_app.engines.ollama_models import until_up
+from serve_app.engines.ollama_api import until_up
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream, first_token
 from serve_app.errors import EngineStartError, SettingsError
-from serve_app.names import full_name, short_name
+from serve_app.model_names import full_name, short_name
 from serve_app.settings import Pool
 
 SMOLLM2 = "smollm2:135m"
@@ -46,7 +46,7 @@ class LlamaCpp:
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
-    def plan(self) -> Plan:
+    def launch_spec(self) -> LaunchSpec:
         port = free_port()
         options = {
             "--model": self._path(),
@@ -59,7 +59,7 @@ class LlamaCpp:
         }
         words = (str(word) for option in options.items() for word in option)
         command = (sys.executable, "-m", "serve_app.engines.llamacpp.server", *words)
-        return Plan(
+        return LaunchSpec(
             f"http://127.0.0.1:{port}", command, {KEY_VARIABLE: self._key, **self._engine.env}
         )
 
@@ -78,31 +78,31 @@ class LlamaCpp:
             )
         return find_smollm2()
 
-    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
-        with phases.phase("up"):
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
+        with timer.phase("up"):
             await until_up(http, "/health")
-        with phases.phase("load"):
+        with timer.phase("load"):
             body = {"prompt": "Hi", "n_predict": 1, "cache_prompt": False}
             answer = await http.post("/completion", json=body, headers=self._headers)
             if answer.status_code != 200:
                 raise EngineStartError(f"it can't generate: status {answer.status_code}")
         context = slot_tokens(read_header(self._path()), self._engine.context_length)
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)
-        return Facts(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
+        return EngineInfo(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/health")).raise_for_status()
 
-    def client(self, url: str, facts: Facts) -> Client:
+    def client(self, url: str, info: EngineInfo) -> Client:
         header, key, within_s = read_header(self._path()), self._key, self._first_token_timeout_s
         llama = LlamaServer(self._http, url, key)
         shortens = self._engine.long_prompts == "shorten"
-        window = Window(facts.models[0].loaded_context_length, longest_token(header), shortens)
+        window = Window(info.models[0].loaded_context_length, longest_token(header), shortens)
         batch = batch_size(header, window.context)
-        native = NativeRoutes(llama, facts.models[0], header, window, batch)
+        native = NativeRoutes(llama, info.models[0], header, window, batch)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
-        translated = TranslatedRoutes(llama, facts.models[0], window)
-        completions = CompletionRoutes(llama, upstream, window, facts.models[0])
+        translated = TranslatedRoutes(llama, info.models[0], window)
+        completions = CompletionRoutes(llama, upstream, window, info.models[0])
         return _ByDialect(native, translated, completions, Embedder(llama, window, batch), within_s)
 
 

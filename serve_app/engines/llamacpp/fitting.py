@@ -88,16 +88,16 @@ def _clip_text(request: Json, window: Window) -> Json:
     """Without the middle: the first `n_keep` tokens stay, and those that fill a slot."""
     text = request["prompt"].encode()
     kept = _kept(request) if _kept(request) >= 0 else window.context
-    head = min((kept + 1) * window.token_bytes, window.most_bytes)
-    if len(text) <= head + window.most_bytes:
+    head = min((kept + 1) * window.token_bytes, window.max_bytes)
+    if len(text) <= head + window.max_bytes:
         return request
-    return {**request, "prompt": _text(text[:head] + text[-window.most_bytes :])}
+    return {**request, "prompt": _text(text[:head] + text[-window.max_bytes :])}
 
 
 def _clip_chat(request: Json, window: Window) -> Json:
     """Without the oldest messages but for the system's, then without the last one's beginning."""
     *others, last = request["messages"]
-    over = prompt_bytes(request, window) - window.most_bytes
+    over = prompt_bytes(request, window) - window.max_bytes
     kept = []
     for message in others:
         if over > 0 and message.get("role") not in _STAYS:
@@ -107,7 +107,7 @@ def _clip_chat(request: Json, window: Window) -> Json:
     if over > 0:
         frame = {**request, "messages": [*kept, {**last, "content": ""}]}
         window.check(prompt_bytes(frame, window))
-        last = {**last, "content": _text((text_of(last) or "").encode()[-window.most_bytes :])}
+        last = {**last, "content": _text((text_of(last) or "").encode()[-window.max_bytes :])}
     return {**request, "messages": [*kept, last]}
 
 

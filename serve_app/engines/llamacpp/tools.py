@@ -2,7 +2,7 @@
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.names import full_name
+from serve_app.model_names import full_name
 
 
 def check_can_call(model: str, card: ModelCard) -> None:

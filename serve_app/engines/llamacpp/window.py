@@ -27,7 +27,7 @@ class Window(NamedTuple):
     shortens: bool = True
 
     @property
-    def most_bytes(self) -> int:
+    def max_bytes(self) -> int:
         """Text with more bytes has more tokens than the context."""
         return (self.context + 1) * self.token_bytes or sys.maxsize
 
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
     def check(self, size: int) -> None:
         """Raises PromptTooLong, as llama.cpp words it, for `size` bytes that can't fit."""
-        if size <= self.most_bytes:
+        if size <= self.max_bytes:
             return
         error = {"code": 400, "message": self._sentence(size), "type": "exceed_context_size_error"}
         tokens = size // self.token_bytes
@@ -47,7 +47,7 @@ class Window(NamedTuple):
 
     async def check_body(self, body: bytes) -> None:
         """Raises PromptTooLong for a request in OpenAI's or Anthropic's words that can't fit."""
-        if len(body) <= self.most_bytes:
+        if len(body) <= self.max_bytes:
             return
         # Megabytes of JSON, which others shall not wait for.
         self.check(await asyncio.to_thread(self._asked, orjson.loads(body)))

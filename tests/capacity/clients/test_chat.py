@@ -5,8 +5,9 @@ import json
 import pytest
 
 from serve_app.capacity.clients.chat import DIALECTS, Target, UnknownDialect, dialect
-from serve_app.capacity.clients.client_request import ClientRequest, Prompt, broken_off, outcome_of
+from serve_app.capacity.clients.client_request import ClientRequest, broken_off, outcome_of
 from serve_app.capacity.results.request_records import ClientOutcome
+from serve_app.capacity.workload.requests import Prompt
 
 QUESTION = Prompt([{"role": "user", "content": "hi"}], 1, 8)
 

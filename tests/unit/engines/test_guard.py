@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.engines import guard
+from serve_app.engines import supervisor
 from tests.support.processes import descendants, gone
 
 # Ignores SIGTERM, as something that hangs, and has a child that does not know of its parent.
@@ -22,7 +22,7 @@ time.sleep(600)
 
 
 def start(grace_s: float, script: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-I", "-S", str(Path(guard.__file__)), str(grace_s), "TERM"]
+    command = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(grace_s), "TERM"]
     process = subprocess.Popen(
         [*command, sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
     )

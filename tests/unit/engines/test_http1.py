@@ -119,7 +119,7 @@ async def test_a_large_body_waits_for_its_reader() -> None:
         for _ in range(2):
             response = await http.post(raw.url, "/", b"{}", {})
             assert await response.read() == big
-            assert response.over()
+            assert response.is_last()
         assert raw.connections == 1
 
 

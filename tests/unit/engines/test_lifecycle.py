@@ -9,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.engines import lifecycle, ollama_models
+from serve_app.engines import lifecycle
+from serve_app.engines import ollama_api as ollama_models
 from serve_app.engines.base import ModelCard, State
-from serve_app.engines.choose import Choice, choose, new_engine
+from serve_app.engines.choose import EngineChoice, choose, new_engine
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Facts, Lifecycle, Phases, Plan
+from serve_app.engines.lifecycle import EngineInfo, LaunchSpec, Lifecycle, StartTimer
 from serve_app.errors import EngineDown, EngineError, EngineStartError
-from serve_app.replica import Replica
+from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.settings import EngineSettings, Pool, Settings
 from tests.support.odd_server import MODEL, ODD, ODD_LISTINGS, answer, odd_server, ollama
 from tests.support.waiting import eventually
@@ -50,7 +51,7 @@ def attach_pool(url: str) -> Pool:
 @asynccontextmanager
 async def attached(url: str) -> AsyncIterator[Lifecycle]:
     async with HttpClient() as http:
-        engine = new_engine(Choice(attach_pool(url), "a test"), http, 9)
+        engine = new_engine(EngineChoice(attach_pool(url), "a test"), http, 9)
         try:
             yield engine
         finally:
@@ -121,7 +122,7 @@ async def test_a_start_that_takes_too_long_says_where(path: str, said: bytes, ph
     async with odd_server(ollama() | {path: said}) as url:
         pool = Pool(engine=EngineSettings(kind="attach", url=url, start_timeout_s=0.05))
         async with HttpClient() as http:
-            engine = new_engine(Choice(pool, "a test"), http, 9)
+            engine = new_engine(EngineChoice(pool, "a test"), http, 9)
             with pytest.raises(EngineStartError, match=f"not ready within .*'{phase}'"):
                 await engine.ready()
             await engine.stop()
@@ -165,7 +166,7 @@ async def test_a_pull_that_goes_wrong_fails_the_start(odd: str) -> None:
     answers = ollama() | {"/api/tags": LISTING, "/api/pull": PULLS[odd]}
     async with odd_server(answers) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
         with pytest.raises(EngineStartError, match=r"smollm2:135m"):
-            await ollama_models.prepare(http, Phases(), ["smollm2:135m"], pull=True, wait=False)
+            await ollama_models.prepare(http, StartTimer(), ["smollm2:135m"], pull=True, wait=False)
 
 
 @pytest.mark.parametrize("odd", [*ODD, *ODD_LISTINGS])
@@ -195,19 +196,19 @@ class Broken:
         if place == self._where:
             raise LookupError(f"planted in {place}")
 
-    def plan(self) -> Plan:
+    def launch_spec(self) -> LaunchSpec:
         self._pass("plan")
-        return Plan("http://\0" if self._where == "address" else "http://127.0.0.1:9")
+        return LaunchSpec("http://\0" if self._where == "address" else "http://127.0.0.1:9")
 
-    async def prepare(self, http: httpx.AsyncClient, phases: Phases) -> Facts:
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
         self._pass("prepare")
-        return Facts("", (ModelCard("m"),))
+        return EngineInfo("", (ModelCard("m"),))
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         self.probes += 1
         self._pass("probe")
 
-    def client(self, url: str, facts: Facts) -> Any:
+    def client(self, url: str, info: EngineInfo) -> Any:
         self._pass("client")
         return None
 
@@ -250,7 +251,7 @@ async def test_a_replica_that_can_not_start_leaves_nothing_open() -> None:
 
     async with odd_server(ollama() | {"/api/tags": ODD["a login page"]}) as url:
         pool = attach_pool(url)
-        replica = Replica(Settings(engine=pool.engine), pool, lambda status: None)
+        replica = EngineHost(Settings(engine=pool.engine), pool, lambda status: None)
         replica._http = Http()
         with pytest.raises(EngineError):
             await replica.start()

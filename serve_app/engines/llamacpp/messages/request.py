@@ -8,7 +8,7 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.messages.blocks import conversation
 from serve_app.engines.llamacpp.options import response_format, sampling, thinking
 from serve_app.engines.llamacpp.tools import check_can_call, only
-from serve_app.gotext import quote
+from serve_app.go_json import quote
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _MODES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}

@@ -8,7 +8,7 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.options import response_format, sampling, thinking
 from serve_app.engines.llamacpp.responses.items import conversation
 from serve_app.engines.llamacpp.responses.tools import tools
-from serve_app.gotext import quote
+from serve_app.go_json import quote
 
 # What would need a server that remembers, or models that this engine has not.
 _REFUSED = {

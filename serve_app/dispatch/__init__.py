@@ -1,0 +1,9 @@
+"""From a Call to an Answer, wherever the engine is.
+
+local          to the engine beside this replica: admission, and another try
+gateway        to a replica of the pool that serves the model
+replica_pool   the gateway's connections to the replicas of one pool
+listener       the gateway's socket, to which replicas connect
+worker         the replica's side of such a connection
+frames         the protocol on it
+"""

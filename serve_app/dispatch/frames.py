@@ -1,0 +1,227 @@
+"""How calls and answers cross between the gateway and a pool's replica: frames on a connection.
+
+    gateway ──CALL──────────────────────────────> replica
+            <──HEAD, DATA …, END── or ──FAILURE──         one call at a time, then the next
+
+Serve's own streams cost a whole request's time per piece, and the cancelling of one does not always
+arrive. Here a piece costs a write, and whoever hangs up closes the connection.
+
+A frame is its kind (one byte), the length of the rest (four, big-endian), and the rest.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self, cast
+
+import orjson
+
+from serve_app import errors
+from serve_app.engines.base import Call
+from serve_app.errors import EngineLost, Overloaded, ServiceError
+
+CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
+HEADER_BYTES = 5
+_MAX_BUFFERED = 1 << 18
+
+
+class ChannelClosed(EngineLost):
+    """The other side is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is known with an answer's first piece. `seconds_left`: until it must be over."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    seconds_left: float | None
+
+    def encode(self) -> bytes:
+        headers = [(n.decode("latin-1"), value.decode("latin-1")) for n, value in self.headers]
+        return orjson.dumps((self.status, headers, self.seconds_left))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        status, headers, seconds_left = orjson.loads(data)
+        encoded = ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
+        return cls(status, tuple(encoded), seconds_left)
+
+
+def encode_failure(exc: ServiceError) -> bytes:
+    engines = exc.engines if isinstance(exc, EngineLost) else 0
+    return orjson.dumps((type(exc).__name__, exc.args, exc.retry_after_s, engines))
+
+
+def decode_failure(data: bytes) -> ServiceError:
+    name, args, retry_after_s, engines = orjson.loads(data)
+    if name == Overloaded.__name__:
+        return Overloaded(args[0], retry_after_s or 1)
+    kind = getattr(errors, name, EngineLost)
+    error: ServiceError = kind(*args)
+    if isinstance(error, EngineLost):
+        error.engines = max(1, engines)
+    return error
+
+
+def encode_call(call: Call) -> bytes:
+    """Its body as it is, behind one line of JSON for the rest."""
+    rest = (
+        *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
+        *(call.affinity, call.headers, call.tries),
+    )
+    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.body
+
+
+def decode_call(data: bytes) -> Call:
+    line, _, body = data.partition(b"\n")
+    path, model, stream, takes_slot, request_id, affinity, headers, tries = orjson.loads(line)
+    pairs = tuple((name, value) for name, value in headers)
+    return Call(path, model, body, stream, takes_slot, request_id, affinity, pairs, tries)
+
+
+class Channel(asyncio.Protocol):
+    """One connection between a gateway and a replica, seen from either side."""
+
+    def __init__(
+        self,
+        opened: "Callable[[Channel], None]" = lambda channel: None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.max_bytes = max_bytes  # that a stranger may send in a frame; None: it is known
+        self._opened = opened
+        self._rest = bytearray()
+        self._frames: deque[tuple[bytes, bytes]] = deque()
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None  # None: no need to wait
+        self._reading = True
+        self.closed = False
+        self.on_close: Callable[[], object] = lambda: None
+
+    async def receive(self) -> tuple[bytes, bytes]:
+        """The next frame's kind and content. Raises ChannelClosed when none will come."""
+        while not self._frames:
+            if self.closed:
+                raise ChannelClosed("the replica was lost")
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._pop()
+
+    def _pop(self) -> tuple[bytes, bytes]:
+        kind, content = self._frames.popleft()
+        self._buffered -= len(content)
+        if not self._reading and self._buffered < _MAX_BUFFERED:
+            self._reading = True
+            self._transport.resume_reading()
+        return kind, content
+
+    def take(self, kind: bytes) -> bytes | None:
+        """The next frame's content, if it has come already and is of this kind."""
+        if not self._frames or self._frames[0][0] != kind:
+            return None
+        return self._pop()[1]
+
+    def send(self, *frames: tuple[bytes, bytes]) -> None:
+        """In one write. Nothing happens when the other side is gone: `receive` tells."""
+        if self.closed:
+            return  # uvloop's would raise
+        self._transport.write(
+            b"".join(part for kind, content in frames for part in (_header(kind, content), content))
+        )
+
+    async def drain(self) -> None:
+        """Return when the other side keeps up."""
+        if self._writable:
+            await self._writable
+
+    def close(self) -> None:
+        """At once: what is not yet sent is for nobody, who may never take it."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        if self.max_bytes is not None and len(self._rest) > self.max_bytes:
+            return self.close()
+        del self._rest[: self._cut_frames(self._rest)]
+        if self._buffered > _MAX_BUFFERED and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake()
+        return None
+
+    def _cut_frames(self, data: bytearray) -> int:
+        """Take over the whole frames at the beginning; returns where they end."""
+        at = 0
+        while len(data) - at >= HEADER_BYTES:
+            begin = at + HEADER_BYTES
+            end = begin + int.from_bytes(data[at + 1 : begin], "big")
+            if len(data) < end:
+                break
+            self._frames.append((bytes(data[at : at + 1]), bytes(data[begin:end])))
+            self._buffered += end - begin
+            at = end
+        return at
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._wake()
+        self.resume_writing()
+        self.on_close()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable and not writable.done():
+            writable.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _header(kind: bytes, content: bytes) -> bytes:
+    return kind + len(content).to_bytes(4, "big")
+
+
+class Coalescer:
+    """Sends the first piece at once, and later ones at most every `window_s`, joined."""
+
+    def __init__(self, send: Callable[[bytes], None], window_s: float) -> None:
+        self._send = send
+        self._window_s = window_s
+        self._next = 0.0  # when the next piece may go
+        self._pieces: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, piece: bytes) -> None:
+        if self._timer:
+            return self._pieces.append(piece)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._next:
+            self._next = now + self._window_s
+            return self._send(piece)
+        self._pieces.append(piece)
+        self._timer = loop.call_at(self._next, self._flush)
+        return None
+
+    def rest(self) -> bytes:
+        """What is still held; nothing is sent after this."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        rest = b"".join(self._pieces)
+        self._pieces.clear()
+        return rest
+
+    def _flush(self) -> None:
+        self._next = asyncio.get_running_loop().time() + self._window_s
+        self._send(self.rest())

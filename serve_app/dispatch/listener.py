@@ -1,0 +1,60 @@
+"""Where replicas connect to the gateway that has asked for them."""
+
+import asyncio
+import secrets
+
+from serve_app.dispatch.frames import HEADER_BYTES, TOKEN, Channel, ChannelClosed
+
+_TOKEN_TIMEOUT_S = 5.0
+_TOKEN_BYTES = 16
+
+
+class Listener:
+    """Where replicas connect to, each with the token of the connection that it serves."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.port = 0
+        self._expected: dict[bytes, asyncio.Future[Channel]] = {}
+        self._authenticating: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, self.host, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def expect(self) -> tuple[bytes, asyncio.Future[Channel]]:
+        """A new token, and the connection that will come with it."""
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        self._expected[token] = asyncio.get_running_loop().create_future()
+        return token, self._expected[token]
+
+    def forget(self, token: bytes) -> None:
+        """Whoever comes with it now is turned away."""
+        self._expected.pop(token, None)
+
+    def close(self) -> None:
+        if self._server:
+            self._server.close()
+
+    def _accept(self) -> Channel:
+        return Channel(self._opened, max_bytes=HEADER_BYTES + _TOKEN_BYTES)
+
+    def _opened(self, channel: Channel) -> None:
+        task = asyncio.create_task(self._authenticate(channel))
+        self._authenticating.add(task)
+        task.add_done_callback(self._authenticating.discard)
+
+    async def _authenticate(self, channel: Channel) -> None:
+        try:
+            async with asyncio.timeout(_TOKEN_TIMEOUT_S):
+                kind, token = await channel.receive()
+        except (TimeoutError, ChannelClosed):
+            return channel.close()
+        expected = self._expected.pop(token, None) if kind == TOKEN else None
+        if expected is None or expected.done():
+            return channel.close()
+        channel.max_bytes = None
+        expected.set_result(channel)
+        return None

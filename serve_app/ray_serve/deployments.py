@@ -1,0 +1,192 @@
+"""Thin Ray Serve shells around plain objects."""
+
+import gc
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.api.app import Api
+from serve_app.api.build import build_api, guard
+from serve_app.dispatch.gateway import GatewayDispatcher
+from serve_app.dispatch.worker import CallServer
+from serve_app.overrides import (
+    InForce,
+    direct_problems,
+    exposure,
+    gateway_problems,
+    worker_problems,
+)
+from serve_app.ray_serve.engine_host import EngineHost
+from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
+from serve_app.ray_serve.request_log import RequestLog, spare_access_records
+from serve_app.settings import Pool, Settings
+
+logger = logging.getLogger("ray.serve")
+
+
+@serve.deployment
+@serve.ingress()
+class DirectPool:
+    """The direct topology: each replica is ingress and owner of one engine at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pool = settings.all_pools[0]
+        self._host: EngineHost | None = None
+
+    async def __serve_build_asgi_app__(self) -> Api:
+        settings, pool = self._settings, self._pool
+        _warn(chain(direct_problems(settings, pool, _options_in_force()), _exposure(settings)))
+        self._host = EngineHost(self._settings, self._pool, EngineGauges().show)
+        dispatcher = await self._host.start()
+        observer = _observer(self._settings)
+        _settle()
+        return build_api(self._settings, dispatcher, observer, self._host.stop)
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that raises."""
+        if self._host:
+            self._host.check_health()
+
+
+@serve.deployment
+class WorkerPool:
+    """The gateway topology's pool: answers calls over a handle."""
+
+    async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
+        # Serve awaits it: a replica is running when its engine is ready.
+        _warn(worker_problems(settings, pool, _options_in_force()))
+        self._host = EngineHost(settings, pool, EngineGauges().show)
+        self._call_server = CallServer(await self._host.start(), settings.gateway.join_ms / 1000)
+        _settle()
+
+    async def serve_calls(self, host: str, port: int, token: bytes) -> None:
+        """Answer the calls of the gateway that listens there, see dispatch/worker.py."""
+        await self._call_server.serve_calls(host, port, token)
+
+    async def check_health(self) -> None:
+        self._host.check_health()
+
+    async def __del__(self) -> None:
+        await self._host.stop()
+
+
+@serve.deployment
+@serve.ingress()
+class Gateway:
+    """The gateway topology's ingress: checks, routes by model, relays."""
+
+    def __init__(self, settings: Settings, pools: dict[str, DeploymentHandle[Any]]) -> None:
+        self._settings = settings
+        self._pools = pools
+
+    async def __serve_build_asgi_app__(self) -> Api:
+        settings = self._settings
+        _warn(chain(gateway_problems(settings, _options_in_force()), _exposure(settings)))
+        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        application = serve.get_replica_context().app_name
+        dispatcher = GatewayDispatcher(settings, self._pools, host, application)
+        await dispatcher.start()
+        _settle()
+        return build_api(settings, dispatcher, _observer(settings), dispatcher.stop)
+
+
+def _settle() -> None:
+    """What is there when a replica is ready stays: Ray alone has brought half a million objects,
+    and each full collection would hold up every stream while it looks at them."""
+    gc.collect()
+    gc.freeze()
+    spare_access_records()
+
+
+def _observer(settings: Settings) -> ServeObserver:
+    log = RequestLog(settings.log_format == "json") if settings.request_log else None
+    return ServeObserver(log)
+
+
+def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
+    """Serve's options of a pool that is the ingress: defaults that a config file may override."""
+    # Just above what we admit: the surplus gets our own 503, at once, in its dialect.
+    most = pool.admitted + 4
+    return _pool_options(settings, pool) | {
+        "max_ongoing_requests": most,
+        "max_queued_requests": 4 * most,
+        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
+    }
+
+
+_ROUTERS = {
+    "least_loaded": "serve_app.ray_serve.request_router:PowerOfEight",
+    "session": "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter",
+}
+
+
+def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
+    """Of a pool behind the gateway: what it can't admit waits in the gateway for any replica."""
+    return _pool_options(settings, pool) | {
+        "max_ongoing_requests": pool.admitted,
+        "max_queued_requests": 4 * pool.admitted,
+        "request_router_config": {"request_router_class": _ROUTERS[pool.routing]},
+    }
+
+
+def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "ray_actor_options": pool.ray_actor_options,
+        "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
+        "graceful_shutdown_wait_loop_s": 1.0,
+        "logging_config": _logging(settings),
+        "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
+        | {"target_ongoing_requests": pool.target_ongoing_requests},
+    }
+
+
+def gateway_options(settings: Settings) -> dict[str, Any]:
+    gateway = settings.gateway
+    return {
+        "name": "gateway",
+        "ray_actor_options": gateway.ray_actor_options,
+        "max_ongoing_requests": gateway.max_ongoing_requests,
+        "graceful_shutdown_timeout_s": settings.gateway_shutdown_timeout_s,
+        "graceful_shutdown_wait_loop_s": 1.0,
+        "logging_config": _logging(settings),
+        "autoscaling_config": {
+            "min_replicas": gateway.min_replicas,
+            "max_replicas": gateway.max_replicas,
+            "target_ongoing_requests": gateway.target_ongoing_requests,
+        },
+    }
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    return {"encoding": settings.log_format.upper(), "enable_access_log": False}
+
+
+def _options_in_force() -> InForce:
+    """Of the deployment that this replica belongs to."""
+    config = serve.get_replica_context()._deployment_config
+    scaling = config.autoscaling_config
+    return InForce(
+        config.max_ongoing_requests,
+        config.graceful_shutdown_timeout_s,
+        scaling.target_ongoing_requests if scaling else None,
+        scaling.min_replicas if scaling else None,
+    )
+
+
+def _exposure(settings: Settings) -> Iterator[str]:
+    client = _get_global_client()
+    host = client.http_config.host if client else "127.0.0.1"
+    return exposure(host, has_keys=guard(settings).has_keys)
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        logger.warning("%s", sentence)

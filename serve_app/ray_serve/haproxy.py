@@ -1,0 +1,74 @@
+"""HAProxy before the replicas: Ray's flags for it, as the manifests have them."""
+
+from pathlib import Path
+from shlex import quote
+
+# Ray writes this value as it stands into HAProxy's section of defaults, so it can carry lines that
+# Ray has no setting for.
+_RETRY_ON = "\n    ".join(
+    [
+        # A replica that went away before the first byte, killed or in the moment in which it ends:
+        # the request is asked of another. Tokens cost time; they do not do anything twice.
+        "conn-failure empty-response",
+        # HAProxy sends again only what it had as a whole, and most clients send the body of a
+        # request apart from its head.
+        "option http-buffer-request",
+        "timeout http-request 30s",
+        # With splicing, which Ray turns on, HAProxy (2.8.25) watches a caller no more once it has
+        # spliced a body that came apart: until the first byte of the answer it does not see that
+        # the caller has gone, and the engine works for nobody.
+        "no option splice-request",
+    ]
+)
+
+# For every server of Serve, behind HAProxy or not: uvicorn_middleware.py and http_protocol.py.
+SERVERS = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": (
+        "serve_app.ray_serve.uvicorn_middleware.middlewares"
+    )
+}
+
+FLAGS = {
+    **SERVERS,
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
+    # request to a replica that may have gone. With Ray's defaults it tries the removed ones again
+    # and again, for they look least loaded, and answers 500. So each refusal takes a server out of
+    # its sight, and it tries often enough to come to one that lives.
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    "RAY_SERVE_HAPROXY_RETRY_ON": _RETRY_ON,
+    # The largest request that HAProxy can send again, head and body; 16 KiB by default.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    # After a reload the old process ends after 120 s, with all of its streams, unless told: above
+    # the longest answer and the longest wait for a pool's first replica (600 and 300 s).
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "960",
+    # Ray has a Python process read a line of each request: a tenth of what a short request costs,
+    # on the same cores. HAProxy's own exporter counts by server, and our metrics by model.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # Under the throughput flags Ray holds back a thousand lines of a replica's log, its warnings
+    # too, however long that takes. Ours come together by themselves, see `request_log.py`.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+}
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """Ray's settings for the files of its HAProxies: all of them in `folder`."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+    }
+
+
+def main() -> None:
+    """Print the flags for a shell that starts Ray itself: `eval "$(python -m …haproxy)"`."""
+    for name, value in FLAGS.items():
+        print(f"export {name}={quote(value)}")
+
+
+if __name__ == "__main__":
+    main()

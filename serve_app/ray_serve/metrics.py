@@ -1,0 +1,142 @@
+"""Metrics, through Ray Serve. Ray adds deployment, replica and application."""
+
+import asyncio
+from collections import Counter
+from contextvars import Context
+from typing import Any
+
+from ray.serve import metrics
+
+from serve_app.api.request_trace import RequestTrace
+from serve_app.engines.base import EngineStatus
+from serve_app.ray_serve.request_log import Ended, RequestLog
+
+# Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
+TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
+GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
+
+_TELL_S = 0.1
+_LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
+
+
+class ServeObserver:
+    """Counts every trace and writes its log line: all of a tenth of a second together.
+
+    Counts are told to Ray as sums: telling each one costs more than relaying a token. Histograms
+    can't be, but one after the other they cost a third of what they do between two requests.
+    """
+
+    def __init__(self, log: RequestLog | None) -> None:
+        self._log = log
+        outcome: Any = (*_LABELS, "outcome")
+        self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
+        self._ttft = metrics.Histogram(
+            "llm_ttft_seconds", "Arrival to first byte of the answer.", TTFT_BUCKETS, _LABELS
+        )
+        self._gap = metrics.Histogram(
+            "llm_inter_token_seconds", "Gaps between chunks (sampled).", GAP_BUCKETS, _LABELS
+        )
+        self._duration = metrics.Histogram(
+            "llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS, _LABELS
+        )
+        self._tasks = metrics.Gauge("llm_event_loop_tasks", "Tasks of the replica's event loop.")
+        self._counters = {
+            "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
+        } | {
+            name: metrics.Counter(
+                f"llm_{name}_tokens_total", f"{text}, as the engine counted.", _LABELS
+            )
+            for name, text in {
+                "prompt": "Prompt tokens",
+                "generated": "Generated tokens",
+                "cached": "Prompt tokens found in the prefix cache",
+            }.items()
+        }
+        self._sums: Counter[tuple[str, str, str, str]] = Counter()
+        self._ended: list[Ended] = []
+        self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def began(self, trace: RequestTrace) -> None:
+        self._running += 1
+        if self._timer is None and not self._closed:
+            self._tell_later()
+
+    def ended(self, trace: RequestTrace) -> None:
+        self._running -= 1
+        self._ended.append(Ended.now(trace))
+        if self._closed:
+            self._tell()
+
+    def close(self) -> None:
+        """From here on what has ended is told at once: no timer is left behind."""
+        self._closed = True
+        if self._timer:
+            self._timer.cancel()
+        self._tell()
+
+    def _tell_later(self) -> None:
+        # Not in a caller's context: Serve would write its id into every line.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_TELL_S, self._tell, context=Context())
+
+    def _tell(self) -> None:
+        self._timer = None
+        ended, self._ended = self._ended, []
+        # Once more after the last, for the gauge to be 0 then; whatever fails below.
+        if (self._running or ended) and not self._closed:
+            self._tell_later()
+        if self._log:
+            self._log.write(ended)
+        for each in ended:
+            self._count(each.trace)
+        self._tell_sums()
+        self._in_flight.set(self._running)
+        self._tasks.set(len(asyncio.all_tasks()))
+
+    def _count(self, trace: RequestTrace) -> None:
+        model, dialect = trace.model, trace.dialect
+        self._sums["requests", model, dialect, trace.outcome] += 1
+        if not model:
+            return  # nothing reached an engine
+        labels = {"model": model, "dialect": dialect}
+        self._duration.observe(trace.seconds, labels)
+        if trace.ttft is not None:
+            self._ttft.observe(trace.ttft, labels)
+        for gap in trace.gaps:
+            self._gap.observe(gap, labels)
+        usage = trace.usage
+        for name, number in (
+            ("prompt", usage.prompt),
+            ("generated", usage.generated),
+            ("cached", usage.cached),
+        ):
+            if number and number > 0:
+                self._sums[name, model, dialect, ""] += number
+
+    def _tell_sums(self) -> None:
+        sums, self._sums = self._sums, Counter()
+        for (name, model, dialect, outcome), number in sums.items():
+            labels = {"model": model, "dialect": dialect}
+            if name == "requests":
+                labels["outcome"] = outcome
+            self._counters[name].inc(number, labels)
+
+
+class EngineGauges:
+    """What an engine's status says, for those who watch."""
+
+    def __init__(self) -> None:
+        self._ready = metrics.Gauge("llm_engine_ready", "1 while the engine is ready.")
+        self._restarts = metrics.Gauge("llm_engine_restarts", "Starts after the first.")
+        self._phases = metrics.Gauge(
+            "llm_engine_start_seconds", "Seconds of the last start, by phase.", ("phase",)
+        )
+
+    def show(self, status: EngineStatus) -> None:
+        self._ready.set(float(status.state == "ready"))
+        self._restarts.set(status.restarts)
+        for name, seconds in status.phases:
+            self._phases.set(seconds, {"phase": name})

@@ -1,0 +1,34 @@
+"""`serve run CONFIG` that lets running answers end first.
+
+    python -m serve_app.ray_serve.serve_run CONFIG
+
+At its end `serve run` shuts all of Serve down at once, and HAProxy's actor kills HAProxy, with
+the streams in it, while the replicas still wait for them. So the application is deleted first:
+HAProxy and the replicas finish their answers, and nothing is left that could be cut.
+"""
+
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+
+import ray
+from ray import serve
+from ray.serve.scripts import cli
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, _end)
+    cli(["run", sys.argv[1]])
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if ray.is_initialized():  # else `delete` would start a Ray
+        with suppress(Exception):  # there may be no application yet
+            serve.delete("default")
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Calls and answers across a connection: frames whole and in order, failures as themselves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from serve_app.dispatch.frames import (
+    DATA,
+    END,
+    Channel,
+    ChannelClosed,
+    Coalescer,
+    Head,
+    decode_call,
+    decode_failure,
+    encode_call,
+    encode_failure,
+)
+from serve_app.engines.base import Call
+from serve_app.errors import (
+    BadRequest,
+    ContextLengthExceeded,
+    EngineDown,
+    EngineSlow,
+    Overloaded,
+    ServiceError,
+)
+from tests.support.waiting import eventually
+
+
+class Ends:
+    """Two channels that are connected."""
+
+    def __init__(self) -> None:
+        self.near: Channel
+        self.far: Channel
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    loop, ends = asyncio.get_running_loop(), Ends()
+    accepted: asyncio.Future[Channel] = loop.create_future()
+    server = await loop.create_server(lambda: Channel(accepted.set_result), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    _, ends.near = await loop.create_connection(Channel, "127.0.0.1", port)
+    ends.far = await accepted
+    yield ends
+    ends.near.close()
+    ends.far.close()
+    server.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 3_000_000])
+async def test_a_frame_arrives_whole(ends: Ends, size: int) -> None:
+    """However many reads it takes, and whatever comes behind it."""
+    ends.near.send((DATA, b"x" * size), (END, b""))
+    assert await ends.far.receive() == (DATA, b"x" * size)
+    assert await ends.far.receive() == (END, b"")
+
+
+async def test_who_does_not_read_is_waited_for(ends: Ends) -> None:
+    """The writer is held back instead of filling memory; then all of it arrives."""
+    sent = 0
+
+    async def write() -> None:
+        nonlocal sent
+        for _ in range(200):
+            ends.near.send((DATA, b"x" * 100_000))
+            sent += 1
+            await ends.near.drain()
+
+    writing = asyncio.create_task(write())
+    done, _ = await asyncio.wait({writing}, timeout=0.2)
+    assert not done
+    assert sent < 200
+    got = [await ends.far.receive() for _ in range(200)]
+    await writing
+    assert sum(len(content) for _, content in got) == 20_000_000
+
+
+async def test_an_end_is_noticed(ends: Ends) -> None:
+    """What had come is still given; then whoever waits is told."""
+    ends.near.send((DATA, b"last"))
+    ends.near.close()
+    assert await ends.far.receive() == (DATA, b"last")
+    with pytest.raises(ChannelClosed):
+        await ends.far.receive()
+    assert ends.far.closed
+
+
+def test_a_call_crosses_as_it_was() -> None:
+    """Its body is untouched, line ends and all."""
+    call = Call("/x", "m", b'{"a": "\\n"}\n\x00', True, False, "id", "key", (("h", "v"),))
+    assert decode_call(encode_call(call)) == call
+
+
+def test_a_head_crosses_as_it_was() -> None:
+    """Headers are bytes of latin-1, in their order."""
+    head = Head(200, ((b"content-type", b"text/\xe4"), (b"a", b"b")), 1.5)
+    assert Head.decode(head.encode()) == head
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(Overloaded("busy", 7), EngineDown("down"), EngineSlow("slow"), BadRequest("bad")),
+        ContextLengthExceeded(5000, 4096, at_least=True),
+    ],
+)
+def test_a_failure_is_the_same_on_the_other_side(error: ServiceError) -> None:
+    """Kind, sentence, numbers and the time to come back."""
+    again = decode_failure(encode_failure(error))
+    assert (type(again), str(again), again.args) == (type(error), str(error), error.args)
+    assert again.retry_after_s == error.retry_after_s
+
+
+async def test_the_first_piece_goes_at_once() -> None:
+    """It does not wait for a second one, nor for the window."""
+    sent: list[bytes] = []
+    coalescer = Coalescer(sent.append, window_s=99)
+    coalescer.add(b"a")
+    coalescer.add(b"b")
+    assert sent == [b"a"]
+    assert coalescer.rest() == b"b"
+
+
+async def test_later_pieces_are_joined() -> None:
+    """What comes within the window goes in one, by itself when it is over."""
+    sent: list[bytes] = []
+    coalescer = Coalescer(sent.append, window_s=0.01)
+    for piece in (b"a", b"b", b"c"):
+        coalescer.add(piece)
+    await eventually(lambda: sent == [b"a", b"bc"])
+    assert coalescer.rest() == b""
+
+
+async def test_what_is_taken_as_the_rest_is_not_sent_again() -> None:
+    """The end of an answer must not wait for the window, nor come twice."""
+    sent: list[bytes] = []
+    coalescer = Coalescer(sent.append, window_s=0.001)
+    for piece in (b"a", b"b"):
+        coalescer.add(piece)
+    assert coalescer.rest() == b"b"
+    await asyncio.sleep(0.005)
+    assert sent == [b"a"]

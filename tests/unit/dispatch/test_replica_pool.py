@@ -1,0 +1,393 @@
+"""Connections to replicas: opened through Serve, kept while there is work, closed on a hang-up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from serve_app.dispatch import replica_pool, worker
+from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.worker import CallServer
+from serve_app.engines.base import Answer, Call
+from serve_app.errors import EngineDown, EngineLost, InternalError, Overloaded, ServiceError
+from tests.support.waiting import eventually
+
+CALL = Call("/api/chat", "m", b"{}", stream=True)
+
+
+class Engine:
+    """Answers calls as it is told; `pieces` of None hold an answer back until it is released."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | Exception] = [b"a", b"b"]
+        self.calls = 0
+        self.closed = 0
+        self.failure: ServiceError | None = None
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def send(self, call: Call) -> Answer:
+        self.calls += 1
+        if self.failure:
+            raise self.failure
+        return Answer(200, ((b"content-type", b"x"),), self._body(), self._close)
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+            await self.goes_on.wait()
+
+    def _close(self) -> None:
+        self.closed += 1
+
+
+class Serve:
+    """Stands in for a handle: one replica's `serve_calls`, `room` at once and `queue` behind."""
+
+    def __init__(self, engine: Engine, room: int = 9, queue: int = 99) -> None:
+        self._call_server = CallServer(engine, 0)
+        self._room = asyncio.Semaphore(room)
+        self._most = room + queue
+        self.requests: list[asyncio.Task[None]] = []
+        self.failure: Exception | None = None
+
+    def serve_calls(self, host: str, port: int, token: bytes) -> "asyncio.Task[None]":
+        self.requests.append(asyncio.create_task(self._run(host, port, token)))
+        return self.requests[-1]
+
+    async def _run(self, *where: Any) -> None:
+        if self.failure or self.running > self._most:
+            raise self.failure or MemoryError
+        async with self._room:
+            await self._call_server.serve_calls(*where)
+
+    @property
+    def running(self) -> int:
+        return sum(not request.done() for request in self.requests)
+
+
+def failure(exc: Exception) -> ServiceError:
+    return Overloaded("full", 1) if isinstance(exc, MemoryError) else EngineLost("lost")
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    listener = Listener("127.0.0.1")
+    await listener.start()
+    yield listener
+    listener.close()
+
+
+Pool = tuple[ReplicaPool, Serve]
+
+
+@pytest.fixture
+async def new_pool(listener: Listener, engine: Engine) -> AsyncIterator[Callable[..., Pool]]:
+    made: list[Serve] = []
+
+    def new(room: int = 9, queue: int = 99) -> Pool:
+        made.append(Serve(engine, room, queue))
+        return ReplicaPool(listener, made[-1].serve_calls, failure), made[-1]
+
+    yield new
+    for serve in made:
+        await eventually(lambda serve=serve: serve.running == 0)
+
+
+async def read(answer: Answer) -> bytes:
+    try:
+        return b"".join([piece async for piece in answer.body])
+    finally:
+        answer.close()
+
+
+async def test_an_answer_crosses(new_pool: Callable[..., Pool]) -> None:
+    """Status, headers, and every byte in order; then Serve's request ends by itself."""
+    pool, serve = new_pool()
+    answer = await pool.call(CALL, 5)
+    assert (answer.status, answer.headers) == (200, ((b"content-type", b"x"),))
+    assert await read(answer) == b"ab"
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) -> None:
+    """One request of Serve's carries many calls."""
+    pool, serve = new_pool()
+    for _ in range(20):
+        assert await read(await pool.call(CALL, 5)) == b"ab"
+    assert len(serve.requests) < 20
+
+
+async def test_the_last_free_lease_outlives_a_pause(
+    new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves a caller that comes back after a while; the others are closed before."""
+    monkeypatch.setattr(replica_pool, "LAST_LINGER_S", 60)
+    pool, serve = new_pool()
+    answers = [await pool.call(CALL, 5) for _ in range(2)]
+    for answer in answers:
+        await read(answer)
+    await eventually(lambda: serve.running == 1)
+    await read(await pool.call(CALL, 5))
+    assert len(serve.requests) == 2
+    for request in serve.requests:
+        request.cancel()
+
+
+async def test_an_old_lease_is_not_used_again(
+    new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a replica that is to go gets no further calls, and load finds new replicas."""
+    monkeypatch.setattr(replica_pool, "MAX_AGE_S", 0)
+    pool, serve = new_pool()
+    for _ in range(3):
+        await read(await pool.call(CALL, 5))
+    assert len(serve.requests) == 3
+
+
+async def test_a_freed_lease_goes_to_who_waits(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """With room for one, the second call is served by the first one's connection."""
+    pool, serve = new_pool(room=1)
+    engine.goes_on.clear()
+    first = await pool.call(CALL, 5)
+    second = asyncio.create_task(pool.call(CALL, 5))
+    await eventually(lambda: len(serve.requests) == 2)
+    engine.goes_on.set()
+    assert await read(first) == b"ab"
+    assert await read(await second) == b"ab"
+
+
+async def test_who_hangs_up_takes_the_work_along(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """In the middle of an answer: the engine's is closed, and the connection with it."""
+    pool, serve = new_pool()
+    engine.goes_on.clear()
+    answer = await pool.call(CALL, 5)
+    answer.close()
+    await eventually(lambda: engine.closed == 1)
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_who_gives_up_waiting_leaves_nothing_behind(new_pool: Callable[..., Pool]) -> None:
+    """A pool must not be woken for nobody."""
+    pool, serve = new_pool(room=0)
+    waiting = asyncio.create_task(pool.call(CALL, 5))
+    await eventually(lambda: serve.running == 1)
+    waiting.cancel()
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_nobody_waits_for_ever(new_pool: Callable[..., Pool]) -> None:
+    """A pool that gets no replica in time is an engine that is down."""
+    pool, serve = new_pool(room=0)
+    with pytest.raises(EngineDown):
+        await pool.call(CALL, 0.01)
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_what_serve_refuses_is_told(new_pool: Callable[..., Pool]) -> None:
+    """In the words of `failure`."""
+    pool, serve = new_pool()
+    serve.failure = MemoryError()
+    with pytest.raises(Overloaded):
+        await pool.call(CALL, 5)
+
+
+async def test_a_failure_leaves_the_lease_whole(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """The replica refuses one call and answers the next."""
+    pool, _ = new_pool()
+    engine.failure = Overloaded("busy", 3)
+    with pytest.raises(Overloaded, match="busy"):
+        await pool.call(CALL, 5)
+    engine.failure = None
+    assert await read(await pool.call(CALL, 5)) == b"ab"
+
+
+async def test_a_failure_within_an_answer_comes_after_its_pieces(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """The pieces first, then the error as itself."""
+    pool, _ = new_pool()
+    engine.pieces = [b"a", EngineLost("gone")]
+    answer = await pool.call(CALL, 5)
+    body = aiter(answer.body)
+    assert await anext(body) == b"a"
+    with pytest.raises(EngineLost, match="gone"):
+        await anext(body)
+    answer.close()
+
+
+async def test_a_replica_that_dies_is_a_lost_one(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """Before the first byte the gateway may then ask another."""
+    pool, serve = new_pool()
+    engine.goes_on.clear()
+    answer = await pool.call(CALL, 5)
+    serve.requests[0].cancel()
+    with pytest.raises(EngineLost):
+        await read(answer)
+
+
+async def test_a_stranger_without_a_token_is_turned_away(listener: Listener) -> None:
+    """Whoever finds the port gets nothing from it."""
+    reader, writer = await asyncio.open_connection(listener.host, listener.port)
+    writer.write(b"T\x00\x00\x00\x10" + b"0" * 16)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_full_queue_refuses_who_came_last(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """Whoever has waited keeps the place: the newcomer is told at once."""
+    pool, _ = new_pool(room=1, queue=1)
+    engine.goes_on.clear()
+    first = await pool.call(CALL, 5)
+    second = asyncio.create_task(pool.call(CALL, 5))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await pool.call(CALL, 5)
+    assert not second.done()
+    engine.goes_on.set()
+    assert await read(first) == b"ab"
+    assert await read(await second) == b"ab"
+
+
+async def test_a_failed_replica_attracts_no_calls(listener: Listener) -> None:
+    """It fails fast and would be free first: the next call asks Serve for a replica again."""
+    bad, good = Engine(), Engine()
+    bad.failure = EngineLost("its engine died")
+    serves = [Serve(bad), Serve(good)]
+
+    def open_(*where: Any) -> "asyncio.Task[None]":
+        return (serves.pop(0) if len(serves) > 1 else serves[0]).serve_calls(*where)
+
+    pool = ReplicaPool(listener, open_, failure)
+    with pytest.raises(EngineLost):
+        await pool.call(CALL, 5)
+    assert await read(await pool.call(CALL, 5)) == b"ab"
+
+
+async def test_a_fresh_lease_is_one_of_its_own(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """Another try must not go over what an earlier call has left."""
+    pool, serve = new_pool()
+    await read(await pool.call(CALL, 5))
+    await read(await pool.call(CALL, 5, fresh=True))
+    assert len(serve.requests) == 2
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_an_opening_is_no_part_of_the_request_that_began_it(
+    new_pool: Callable[..., Pool], listener: Listener, fresh: bool
+) -> None:
+    """Serve cancels what a cancelled request had asked for, whoever uses it by then."""
+    _, serve = new_pool()
+    request: ContextVar[str] = ContextVar("request", default="nobody's")
+    seen: list[str] = []
+
+    def open_(*where: Any) -> "asyncio.Task[None]":
+        seen.append(request.get())
+        return serve.serve_calls(*where)
+
+    request.set("mine")
+    await read(await ReplicaPool(listener, open_, failure).call(CALL, 5, fresh=fresh))
+    assert seen == ["nobody's"]
+
+
+async def test_a_stuck_opening_starves_nobody_else(
+    new_pool: Callable[..., Pool], listener: Listener
+) -> None:
+    """Who gives up takes the oldest opening along, not a healthy one that somebody waits for."""
+    _, serve = new_pool()
+    goes_on = asyncio.Event()
+    opened: list[asyncio.Task[None]] = []
+
+    async def stuck_or_slow(number: int, *where: Any) -> None:
+        await (asyncio.Event() if number == 0 else goes_on).wait()
+        await serve.serve_calls(*where)
+
+    def open_(*where: Any) -> "asyncio.Task[None]":
+        opened.append(asyncio.create_task(stuck_or_slow(len(opened), *where)))
+        return opened[-1]
+
+    pool = ReplicaPool(listener, open_, failure)
+    hopeless = asyncio.create_task(pool.call(CALL, 0.02))
+    await eventually(lambda: len(opened) == 1)
+    other = asyncio.create_task(pool.call(CALL, 5))
+    with pytest.raises(EngineDown):
+        await hopeless
+    goes_on.set()
+    assert await read(await other) == b"ab"
+
+
+async def test_a_handle_that_refuses_at_once_is_told(listener: Listener) -> None:
+    """Nobody waits for an opening that never began."""
+
+    def open_(*where: Any) -> None:
+        raise RuntimeError("the handle is shut down")
+
+    with pytest.raises(EngineLost):
+        await ReplicaPool(listener, open_, failure).call(CALL, 5)
+
+
+async def test_a_silent_gateway_is_left(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway whose node has vanished must not hold a replica for ever."""
+    monkeypatch.setattr(worker, "_IDLE_S", 0.01)
+    token, _ = listener.expect()
+    async with asyncio.timeout(5):
+        await CallServer(engine, 0).serve_calls(listener.host, listener.port, token)
+
+
+async def test_a_stranger_cannot_fill_memory(listener: Listener) -> None:
+    """Without a token nobody sends more than a token."""
+    reader, writer = await asyncio.open_connection(listener.host, listener.port)
+    writer.write(b"T\xff\xff\xff\xff" + b"x" * 100_000)
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_fault_of_an_opening_is_told_to_who_waits(listener: Listener) -> None:
+    """Nobody waits for a connection that will never come."""
+
+    def broken(exc: Exception) -> ServiceError:
+        raise LookupError("planted")
+
+    serve = Serve(Engine())
+    serve.failure = MemoryError()
+    with pytest.raises(LookupError):
+        await ReplicaPool(listener, serve.serve_calls, broken).call(CALL, 60)
+    await asyncio.gather(*serve.requests, return_exceptions=True)
+
+
+async def test_a_fault_within_an_answer_is_an_internal_error(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """What nobody foresaw at the replica ends the answer, and its words stay there."""
+    engine.pieces = [b"a", LookupError("planted")]
+    pool, _ = new_pool()
+    answer = await pool.call(CALL, 9)
+    with pytest.raises(InternalError) as told:
+        await read(answer)
+    assert "planted" not in str(told.value)

@@ -1,0 +1,66 @@
+"""The observer of requests: told in batches by a timer, which ends with it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from serve_app.api.request_trace import RequestTrace
+from serve_app.ray_serve import metrics
+from serve_app.ray_serve.metrics import ServeObserver
+from tests.support.waiting import eventually
+
+
+class Log:
+    """A request log that counts lines, and may fail."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.lines = 0
+        self._fails = fails
+
+    def write(self, ended: Any) -> None:
+        self.lines += len(ended)
+        if self._fails:
+            raise OSError("the disk is full")
+
+
+def timers() -> list[Any]:
+    loop: Any = asyncio.get_running_loop()
+    return [timer for timer in loop._scheduled if not timer.cancelled()]
+
+
+def trace() -> RequestTrace:
+    return RequestTrace("POST", "/api/chat", "ollama", "")
+
+
+@pytest.mark.parametrize("when", ["running", "ended", "idle"])
+async def test_no_timer_outlives_the_observer(when: str) -> None:
+    """Whatever was going on when it was closed; and what ends later is told all the same."""
+    log: Any = Log()
+    observer, before, one = ServeObserver(log), timers(), trace()
+    if when != "idle":
+        observer.began(one)
+    if when == "ended":
+        observer.ended(one)
+    observer.close()
+    assert timers() == before
+    observer.began(trace())
+    assert timers() == before
+    if when != "ended":
+        observer.ended(one)
+    assert log.lines == 1
+
+
+async def test_a_batch_that_fails_does_not_end_the_next_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The timer is armed before anything can go wrong."""
+    monkeypatch.setattr(metrics, "_TELL_S", 0)
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    log: Any = Log(fails=True)
+    observer, one = ServeObserver(log), trace()
+    observer.began(one)
+    await eventually(lambda: failures)
+    observer.ended(one)
+    await eventually(lambda: log.lines)

@@ -1,0 +1,174 @@
+"""Which replica the gateway's next lease goes to, by the part of Ray's router that asks for it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.serve._private.common import (
+    DeploymentHandleSource,
+    DeploymentID,
+    ReplicaID,
+    RequestMetadata,
+)
+from ray.serve._private.request_router.common import PendingRequest
+
+from serve_app.ray_serve.request_router import PowerOfEight
+from tests.support.waiting import eventually
+
+POOL = DeploymentID("pool")
+
+
+class Replica(SimpleNamespace):
+    """As the router knows one: its id, its bound, and how many requests it says that it has."""
+
+    def __init__(self, name: str, most: int = 100) -> None:
+        super().__init__(replica_id=ReplicaID(name, POOL), max_ongoing_requests=most, says=0)
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def get_queue_len(self, *, deadline_s: float) -> int:
+        await self.answers.wait()
+        if self.says is None:
+            raise RuntimeError("it can't be reached")
+        return self.says
+
+
+class Router:
+    """Sends as Ray's does: chooses, tells that it has sent, and in the end that it is over."""
+
+    def __init__(self, replicas: list[Replica]) -> None:
+        self.router = PowerOfEight(
+            deployment_id=POOL,
+            handle_source=DeploymentHandleSource.REPLICA,
+            use_replica_queue_len_cache=True,
+            initial_backoff_s=0.001,
+            max_backoff_s=0.001,
+        )
+        self.router.update_replicas(replicas)
+        self._count = 0
+
+    async def choose(self) -> Replica:
+        self._count += 1
+        meta = RequestMetadata(request_id="", internal_request_id=str(self._count))
+        request = PendingRequest(args=[], kwargs={}, metadata=meta)
+        replica: Any = await self.router._choose_replica_for_request(request)
+        return replica
+
+    async def send(self) -> Replica:
+        replica = await self.choose()
+        self.router.on_send_request(replica.replica_id)
+        return replica
+
+    async def burst(self, size: int) -> Counter[str]:
+        sent = await asyncio.gather(*(self.send() for _ in range(size)))
+        return Counter(replica.replica_id.unique_id for replica in sent)
+
+    def over(self, replica: Replica) -> None:
+        self.router.on_request_completed(replica.replica_id, "")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Replica, Replica]]:
+    return Replica("a"), Replica("b")
+
+
+async def test_a_burst_is_shared_evenly(pair: tuple[Replica, Replica]) -> None:
+    """Before any of it is sent, and again while its answers run."""
+    router = Router(list(pair))
+    assert await router.burst(8) == {"a": 4, "b": 4}
+    assert await router.burst(6) == {"a": 3, "b": 3}
+
+
+async def test_whose_answers_are_over_is_next(pair: tuple[Replica, Replica]) -> None:
+    """Whatever the replica has said before."""
+    router = Router(list(pair))
+    await router.burst(8)
+    for _ in range(3):
+        router.over(pair[0])
+    router.router.on_new_queue_len_info(pair[0].replica_id, 90)
+    assert await router.burst(3) == {"a": 3}
+
+
+async def test_among_equals_it_is_who_has_said_less(pair: tuple[Replica, Replica]) -> None:
+    """Other gateways send requests as well."""
+    router = Router(list(pair))
+    router.router.on_new_queue_len_info(pair[0].replica_id, 5)
+    router.router.on_new_queue_len_info(pair[1].replica_id, 2)
+    assert await router.burst(1) == {"b": 1}
+
+
+async def test_who_is_full_or_away_is_passed_over(pair: tuple[Replica, Replica]) -> None:
+    """Though it has the fewest of ours."""
+    full, other = pair
+    router = Router([full, other])
+    await router.burst(2)
+    router.over(full)
+    full.says = full.max_ongoing_requests
+    router.router.on_new_queue_len_info(full.replica_id, full.says)
+    assert await router.burst(1) == {"b": 1}
+    full.says = None
+    router.router.on_replica_actor_unavailable(full.replica_id)
+    assert await router.burst(1) == {"b": 1}
+
+
+async def test_a_caller_who_left_before_his_request_was_sent_is_forgotten(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a moment, or that replica would stand back for ever."""
+    router = Router(list(pair))
+    unsent = await router.choose()
+    monkeypatch.setattr("serve_app.ray_serve.request_router.monotonic", lambda: 1e9)
+    assert router.router._load(unsent) == (False, 0, 0)  # type: ignore[arg-type]
+
+
+async def test_a_full_pool_is_asked_again_after_a_pause(pair: tuple[Replica, Replica]) -> None:
+    """Ray's base class does not pause by itself."""
+    router = Router(list(pair))
+    for each in pair:
+        each.says = each.max_ongoing_requests
+    waiting = asyncio.create_task(router.choose())
+    await eventually(lambda: router.router.num_routing_tasks_in_backoff == 1)
+    pair[1].says = 0
+    assert await waiting is pair[1]
+
+
+async def test_the_silent_come_last(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is asked and says nothing holds nobody up again."""
+    silent, other = pair
+    silent.answers = asyncio.Event()
+    router = Router([silent, other])
+    router.router.on_new_queue_len_info(other.replica_id, 1)
+    router.router.on_send_request(other.replica_id)  # so that the silent one has fewer
+    first = asyncio.create_task(router.choose())
+    await eventually(lambda: router.router._load(silent)[1] == 1)  # type: ignore[arg-type]
+    later = monotonic() + 0.1
+    monkeypatch.setattr("serve_app.ray_serve.request_router.monotonic", lambda: later)
+    assert await router.choose() is other
+    silent.answers.set()
+    assert await first is silent
+
+
+async def test_a_request_that_could_not_be_sent_leaves_no_trace(
+    pair: tuple[Replica, Replica],
+) -> None:
+    """Ray tells that it is over, though it was never sent."""
+    router = Router(list(pair))
+    router.over(pair[0])
+    assert not router.router._sent
+
+
+async def test_replicas_that_have_gone_are_forgotten(pair: tuple[Replica, Replica]) -> None:
+    """Nothing of them is kept when all of their requests are over."""
+    router = Router(list(pair))
+    sent = [await router.send() for _ in range(4)]
+    router.router.update_replicas([])
+    for replica in sent:
+        router.over(replica)
+    assert not router.router._sent
+    assert not router.router._chosen

@@ -100,7 +100,7 @@ BASE ?=
 EXTRAS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 COMMA := ,
-# 0.1.0, and with EXTRAS=load 0.1.0-load: nodes that have the plain one would not fetch another.
+# 0.2.0, and with EXTRAS=load 0.2.0-load: nodes that have the plain one would not fetch another.
 IMAGE ?= scalable-llm-inference:$(VERSION)$(if $(EXTRAS),-$(subst $(COMMA),-,$(EXTRAS)))
 
 .PHONY: image image-check

@@ -64,8 +64,12 @@ def diagnose(observed: Observed) -> Diagnosis:
     found += of_pods(observed)
     found += [each for rule in _CONSEQUENCES for each in rule(observed)]
     # The first rule that finds something about an object explains it.
-    unique = {(each.kind, each.about): each for each in reversed(found)}.values()
-    findings = sorted(unique, key=lambda each: (not each.is_fatal, _is_aside(each, observed)))
+    unique: dict[tuple[str, str], Finding] = {}
+    for each in found:
+        unique.setdefault((each.kind, each.about), each)
+    findings = sorted(
+        unique.values(), key=lambda each: (not each.is_fatal, _is_aside(each, observed))
+    )
     hindrances = tuple(each for each in findings if not _is_aside(each, observed))
     return Diagnosis(_state(observed, tuple(findings)), tuple(findings), hindrances)
 

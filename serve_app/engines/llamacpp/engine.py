@@ -122,7 +122,9 @@ class _ByDialect:
             return await self._embed(call)
         if call.path not in PATHS:
             await self._window.check_body(call.body)
-            answer = await self._upstream.send(openai.checked(call, self._card))
+            # Megabytes of JSON and large schemas, which others must not wait for.
+            checked = await asyncio.to_thread(openai.checked, call, self._card)
+            answer = await self._upstream.send(checked)
             return answer if answer.status == 200 else await _refused(answer)
         return await first_token(call, self._native.send(call), self._first_token_timeout_s)
 

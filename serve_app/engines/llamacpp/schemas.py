@@ -25,7 +25,8 @@ from serve_app.engines.llamacpp.merging import (
 )
 from serve_app.engines.llamacpp.scalars import check_least, limits, number, string, valid_values
 
-MAX_DEPTH, MAX_STEPS = 50, 5000
+# A unit of work takes some 10 µs: a schema that takes longer keeps others waiting.
+MAX_DEPTH, MAX_WORK, _WORK_OF_A_STEP = 50, 25_000, 5
 
 _ANY: Json = {"description": "any value"}  # {} would be an object to it
 
@@ -36,6 +37,7 @@ _UNMET = {
     ),
     "array": ("contains", "unevaluatedItems"),
 }
+_SIZED = (str, list, dict)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .$@:/]+")  # llama.cpp errs on others beside open ones
 
 
@@ -56,7 +58,7 @@ class _Rewriter:
         self._root = root
         self._names: dict[str, str] = {}
         self.definitions: dict[str, Json] = {}
-        self._depth = self._steps = 0
+        self._depth = self._work = 0
 
     def rewrite(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
         """`chain`: the references followed to here that no property or item stands between."""
@@ -69,15 +71,18 @@ class _Rewriter:
     @contextmanager
     def _step(self, path: str) -> Iterator[None]:
         self._depth += 1
-        self._steps += 1
+        self._spend(_WORK_OF_A_STEP, path)
         if self._depth > MAX_DEPTH:
             raise UnsupportedSchema("part", path[:200], f"is nested deeper than {MAX_DEPTH} levels")
-        if self._steps > MAX_STEPS:
-            raise UnsupportedSchema("part", path[:200], "is too large when references are followed")
         try:
             yield
         finally:
             self._depth -= 1
+
+    def _spend(self, work: int, path: str) -> None:
+        self._work += work
+        if self._work > MAX_WORK:
+            raise UnsupportedSchema("part", path[:200], "is too large, references being followed")
 
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:
         if pointer in chain:
@@ -109,6 +114,7 @@ class _Rewriter:
     def _flat(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
         with self._step(path):
             flat = assertions(schema, path)
+            self._spend(sum(len(v) for v in flat.values() if isinstance(v, _SIZED)), path)
             parts = [(part, f"{path}/allOf/{i}") for i, part in enumerate(flat.pop("allOf", ()))]
             flats = [flat]
             if (pointer := flat.pop("$ref", None)) is not None:

@@ -1,10 +1,10 @@
-"""JSON schemas, rewritten to what llama.cpp obeys; what can't be is refused by name.
+"""Rewrites JSON schemas to the subset that llama.cpp obeys; refuses the rest by name.
 
-llama.cpp makes a grammar of a schema, and leaves out of it what it doesn't know: answers are then
-valid JSON, but not of the schema. It also reads some keywords only where others are missing
-(`required` beside no `properties`, `minItems` beside no `items`, `type` beside `enum`, anything
-beside `$ref` and `anyOf`). What is sent to it has none of that: every answer which the rewritten
-schema allows is valid by the caller's. It may allow less, say no property that isn't declared.
+llama.cpp turns a schema into a grammar and silently drops keywords that it does not know, so that
+answers are valid JSON but violate the schema. It also drops known keywords in some combinations
+(`required` without `properties`, `minItems` without `items`, `type` beside `enum`, siblings of
+`$ref` and `anyOf`). A rewritten schema has none of these. It allows only values that the caller's
+schema allows, but sometimes fewer: for example no undeclared properties.
 """
 
 import re
@@ -42,7 +42,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .$@:/]+")  # llama.cpp errs on others bes
 
 
 def obeyed(schema: Json) -> Json:
-    """A schema that llama.cpp obeys, and whose values are valid by `schema`.
+    """Return a schema that llama.cpp obeys; its values are valid against `schema`.
 
     Raises UnsupportedSchema, a Refusal with 400.
     """
@@ -61,7 +61,7 @@ class _Rewriter:
         self._depth = self._work = 0
 
     def rewrite(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
-        """`chain`: the references followed to here that no property or item stands between."""
+        """`chain`: the references followed since the last property or item."""
         with self._step(path):
             reference = only_reference(schema)
             if reference is not None:
@@ -73,7 +73,7 @@ class _Rewriter:
         self._depth += 1
         self._spend(_WORK_OF_A_STEP, path)
         if self._depth > MAX_DEPTH:
-            raise UnsupportedSchema("part", path[:200], f"is nested deeper than {MAX_DEPTH} levels")
+            raise UnsupportedSchema("part", path, f"is nested deeper than {MAX_DEPTH} levels")
         try:
             yield
         finally:
@@ -82,11 +82,11 @@ class _Rewriter:
     def _spend(self, work: int, path: str) -> None:
         self._work += work
         if self._work > MAX_WORK:
-            raise UnsupportedSchema("part", path[:200], "is too large, references being followed")
+            raise UnsupportedSchema("part", path, "is too large, references being followed")
 
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:
         if pointer in chain:
-            raise UnsupportedSchema("$ref", path, f"to {pointer} leads back to itself")
+            raise UnsupportedSchema("$ref", path, f"to {pointer[:200]} leads back to itself")
         target = self._target(pointer, path)
         if pointer not in self._names:
             name = self._names[pointer] = f"d{len(self._names)}"
@@ -119,7 +119,9 @@ class _Rewriter:
             flats = [flat]
             if (pointer := flat.pop("$ref", None)) is not None:
                 if pointer in chain:
-                    raise UnsupportedSchema("$ref", path, f"to {pointer} leads back to itself")
+                    raise UnsupportedSchema(
+                        "$ref", path, f"to {pointer[:200]} leads back to itself"
+                    )
                 target, chain = self._target(pointer, path), (*chain, pointer)
                 flats.append(self._flat(target, pointer, chain))
             flats += [self._flat(part, where, chain) for part, where in parts]
@@ -138,7 +140,7 @@ class _Rewriter:
         return self._emit_type(types[0], flat, path)
 
     def _emit_choice(self, flat: Json, choices: Any, path: str, chain: tuple[str, ...]) -> Json:
-        """One of the alternatives, together with all that stands beside them."""
+        """Combine every alternative with the siblings of `anyOf` or `oneOf`."""
         (keyword, alternatives), *others = choices
         rest = {**flat, CHOICES: others}
         bare = not others and rest.keys() == {CHOICES}
@@ -172,7 +174,7 @@ class _Rewriter:
                     raise UnsupportedSchema("oneOf", path, reason)
 
     def _apart(self, one: Json, other: Json, path: str) -> bool:
-        """Whether it is plain that no value fits both."""
+        """Tell whether provably no value matches both."""
         try:
             merged = merge(one, other, path)
             if "enum" in merged:

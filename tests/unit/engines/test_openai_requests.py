@@ -24,17 +24,17 @@ A, B = tool("a"), tool("b")
 
 
 def sent(body: dict[str, Any], card: ModelCard = ABLE, path: str = CHAT) -> Any:
-    """What llama.cpp is asked."""
+    """Return the body that llama.cpp gets."""
     call = checked(
         Call(path, "m:latest", orjson.dumps({"messages": MESSAGES, **body}), False), card
     )
-    asked = orjson.loads(call.body)
-    assert asked.pop("messages") == MESSAGES
-    return asked
+    expected = orjson.loads(call.body)
+    assert expected.pop("messages") == MESSAGES
+    return expected
 
 
 @pytest.mark.parametrize(
-    ("choice", "asked"),
+    ("choice", "expected"),
     [
         ("auto", {"tools": [A, B], "tool_choice": "auto"}),
         ("required", {"tools": [A, B], "tool_choice": "required"}),
@@ -45,9 +45,9 @@ def sent(body: dict[str, Any], card: ModelCard = ABLE, path: str = CHAT) -> Any:
         ),
     ],
 )
-def test_a_choice_of_tools_is_obeyed(choice: Any, asked: dict[str, Any]) -> None:
+def test_a_choice_of_tools_is_obeyed(choice: Any, expected: dict[str, Any]) -> None:
     """llama.cpp knows no choice by name: the other tools are left out."""
-    assert sent({"tools": [A, B], "tool_choice": choice}) == asked
+    assert sent({"tools": [A, B], "tool_choice": choice}) == expected
 
 
 @pytest.mark.parametrize("choice", ["any", 5, {}, tool("c"), {"type": "allowed_tools"}])
@@ -88,8 +88,8 @@ def test_a_schema_may_stand_in_a_json_object_too() -> None:
     """llama.cpp's and others' spelling, rewritten like OpenAI's."""
     schema = {"const": 1}
     wanted = {"type": "json_object", "schema": schema}
-    asked = sent({"response_format": wanted})["response_format"]
-    assert asked["json_schema"]["schema"] == {"enum": [1]}
+    expected = sent({"response_format": wanted})["response_format"]
+    assert expected["json_schema"]["schema"] == {"enum": [1]}
 
 
 @pytest.mark.parametrize(("path", "verb"), [(CHAT, "chat"), ("/v1/completions", "generate")])

@@ -1,4 +1,4 @@
-"""Documented fields of requests that are accepted and have no effect, and why.
+"""Documented request fields that are accepted without effect, with the reason for each.
 
 Every other documented field works, or the engine that can't obey it answers 400 and names it.
 """

@@ -101,13 +101,13 @@ async def test_the_schema_is_obeyed(service: Service, ask: Any, name: str) -> No
     """Every finished answer is valid, however improbable its tokens."""
     valid = Draft202012Validator(SCHEMAS[name])
     for seed in range(2):
-        said = await ask(service, SCHEMAS[name], seed)
+        text = await ask(service, SCHEMAS[name], seed)
         try:
-            value = json.loads(said)
+            value = json.loads(text)
         except json.JSONDecodeError as exc:  # cut by the bound of tokens, in white space
-            assert exc.pos >= len(said.rstrip()), said  # noqa: PT017
+            assert exc.pos >= len(text.rstrip()), text  # noqa: PT017
         else:
-            assert valid.is_valid(value), said
+            assert valid.is_valid(value), text
 
 
 ROUTES = {

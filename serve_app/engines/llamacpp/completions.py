@@ -34,10 +34,10 @@ class CompletionRoutes:
         Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and what
         base.Engine.send raises.
         """
+        # Megabytes of JSON and large schemas, which others must not wait for.
+        call = await asyncio.to_thread(checked, call, self._card)
         if len(call.body) > self._window.max_bytes:
-            call = await self._clipped(await asyncio.to_thread(checked, call, self._card))
-        else:
-            call = checked(call, self._card)
+            call = await self._clipped(call)
         try:
             return await self._answer(call)
         except PromptTooLong as too_long:

@@ -1,4 +1,4 @@
-"""The keywords of JSON schemas: which type of value they are about, and what they hold."""
+"""The keywords of JSON schemas: the type of value that they apply to, and their own type."""
 
 from typing import Any
 
@@ -59,18 +59,17 @@ _VOID: dict[str, tuple[Any, ...]] = {
     "uniqueItems": (False,),
     "additionalProperties": (True, {}),
     "items": (True, {}),
-    "multipleOf": (),
 }
 
 
 def only_reference(schema: Any) -> str | None:
-    """The pointer, where nothing but a reference is asked for; an allOf of one is none more."""
+    """Return the pointer of a schema that is a plain reference, also inside an allOf of one."""
     while isinstance(schema, dict):
-        asked = [keyword for keyword in schema if keyword in _HOLDS or keyword in _ASSERTED]
-        if asked == ["$ref"] and isinstance(schema["$ref"], str):
+        present = [keyword for keyword in schema if keyword in _HOLDS or keyword in _ASSERTED]
+        if present == ["$ref"] and isinstance(schema["$ref"], str):
             return schema["$ref"]
         parts = schema.get("allOf")
-        if asked != ["allOf"] or not isinstance(parts, list) or len(parts) != 1:
+        if present != ["allOf"] or not isinstance(parts, list) or len(parts) != 1:
             return None
         (schema,) = parts
     return None
@@ -80,7 +79,7 @@ _ASSERTED = {"type", "const", "nullable", *_NEVER}
 
 
 def assertions(schema: Any, path: str) -> Json:
-    """The keywords of one schema that ask for something, each of the kind that it must be."""
+    """Return the assertions of one schema, checked and without annotations."""
     if schema is True:
         return {}
     if schema is False:
@@ -128,7 +127,9 @@ def _named_types(schema: Json, flat: Json, path: str) -> Json:
         return {}
     types = types if isinstance(types, list) else [types]
     if not types or not all(kind in TYPES for kind in types):
-        raise UnsupportedSchema("type", path, f"{schema['type']!r} is none of {', '.join(TYPES)}")
+        raise UnsupportedSchema(
+            "type", path, f"{str(schema['type'])[:100]!r} is none of {', '.join(TYPES)}"
+        )
     if schema.get("nullable") is True:  # as OpenAPI 3.0 has it
         types = [*types, "null"]
         if "enum" in flat:
@@ -137,7 +138,7 @@ def _named_types(schema: Json, flat: Json, path: str) -> Json:
 
 
 def types_of(flat: Json) -> list[str]:
-    """The types of values; where none is named, those that keywords are about; [] is any."""
+    """Return the types of values, inferred from keywords where none is named; [] means any."""
     if "type" in flat:
         types: list[str] = flat["type"]
         return [kind for kind in types if not (kind == "integer" and "number" in types)]

@@ -1,7 +1,7 @@
-"""JSON schemas without `$ref`, `allOf` and siblings of `anyOf`: what one place asks, in one object.
+"""Merges JSON schemas that apply to the same value into one flat schema.
 
-A flat schema has assertions only, `type` as a list, `const` as an `enum`, and CHOICES: lists of
-alternatives, one of each must hold.
+A flat schema has neither `$ref` nor `allOf` nor annotations. Its `type` is a list, a `const` is an
+`enum`, and CHOICES holds (keyword, alternatives) pairs, of which one alternative each must match.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ ANY: Json = {}
 
 
 class UnsupportedSchema(Refusal):
-    """The schema can't be obeyed; says which keyword, and where it stands."""
+    """The schema can't be obeyed; the message names the keyword and its path."""
 
     def __init__(self, keyword: str, path: str, reason: str = "is not supported") -> None:
-        super().__init__(400, f"the schema's {keyword} at {path} {reason}")
+        super().__init__(400, f"the schema's {keyword} at {path[:200]} {reason}")
 
 
 class NothingFits(UnsupportedSchema):
@@ -31,7 +31,7 @@ class NothingFits(UnsupportedSchema):
 
 
 def merge(one: Json, other: Json, path: str) -> Json:
-    """A flat schema for what both allow. Raises UnsupportedSchema."""
+    """Return a flat schema for the values that both allow. Raises UnsupportedSchema."""
     merged = _arrays(one, other, _objects(one, other, {**one, **other}))
     for keyword in one.keys() & other.keys() & _MERGERS.keys():
         merged[keyword] = _MERGERS[keyword](one[keyword], other[keyword])
@@ -39,7 +39,7 @@ def merge(one: Json, other: Json, path: str) -> Json:
             raise NothingFits(keyword, path)
     for keyword in one.keys() & other.keys() - _MERGERS.keys() - _STRUCTURE:
         if one[keyword] != other[keyword]:
-            raise UnsupportedSchema(keyword, path, "stands there twice, in an allOf")
+            raise UnsupportedSchema(keyword, path, "has several values, from an allOf or a $ref")
     return merged
 
 
@@ -54,7 +54,7 @@ def _values(one: list[Any], other: list[Any]) -> list[Any]:
 
 
 def dump(value: Any) -> bytes:
-    """Tells true from 1, and nothing from the order of keys."""
+    """Encode for comparison: true differs from 1, the order of keys does not matter."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
@@ -88,7 +88,7 @@ def _arrays(one: Json, other: Json, merged: Json) -> Json:
 
 
 def item(schema: Json, index: int) -> Any:
-    """The schema of an array's value at `index`."""
+    """Return the schema of an array's item at `index`."""
     first = schema.get("prefixItems", ())
     return first[index] if index < len(first) else schema.get("items", True)
 

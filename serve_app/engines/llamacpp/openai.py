@@ -1,8 +1,8 @@
 """OpenAI's chat and completion requests, checked before llama.cpp reads them.
 
-llama.cpp ignores what it doesn't know, and what has another type than it expects. Here a field
-either has its meaning or is refused by name; what has no effect in any engine never comes so far,
-see `serve_app/api/fields.py`.
+llama.cpp ignores unknown fields, and some fields of a wrong type. Here every field works or is
+refused by name. Fields without effect in any engine are dropped earlier, see
+`serve_app/api/fields.py`.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ _TYPES: dict[str, tuple[type, str]] = {
 
 
 def checked(call: Call, card: ModelCard) -> Call:
-    """`call` in the terms of llama.cpp; another route's as it is. Raises BadRequest."""
+    """Return `call` in llama.cpp's terms; calls of other routes unchanged. Raises BadRequest."""
     check = _CHECKS.get(call.path)
     if check is None:
         return call
@@ -84,7 +84,7 @@ _CHECKS: dict[str, Callable[[Json, str, ModelCard], Json]] = {
 
 
 def _common(body: Json) -> Json:
-    """`body` without nulls, and without fields that have the one value they may have."""
+    """Check fields of both routes; return `body` without nulls and without default values."""
     body = {name: value for name, value in body.items() if value is not None}
     for name, (harmless, reason) in _REFUSED.items():
         if name in body and not _is_one_of(body.pop(name), harmless):
@@ -100,7 +100,7 @@ def _common(body: Json) -> Json:
 
 
 def _is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
-    """Tells 1 from true."""
+    """Compare with types, so that 1 differs from true."""
     return any(type(value) is type(one) and value == one for one in values)
 
 
@@ -117,7 +117,7 @@ def _is_bias(pair: tuple[str, Any]) -> bool:
 
 
 def _format(wanted: Any) -> Json:
-    """The field for a `response_format`."""
+    """Translate a `response_format`."""
     if wanted is None:
         return {}
     if not isinstance(wanted, dict):
@@ -138,7 +138,7 @@ def _format(wanted: Any) -> Json:
 
 
 def _tools(body: Json) -> Json:
-    """The tools that may be called, and whether one must be."""
+    """Return the callable tools, and whether a call is required."""
     choice, tools = body.pop("tool_choice", "auto"), body.pop("tools", [])
     if not tools:
         if choice not in ("auto", "none"):
@@ -155,7 +155,7 @@ def _tools(body: Json) -> Json:
 
 
 def _allowed(choice: Any) -> tuple[set[str], str]:
-    """The names of the tools that `choice` leaves, and "auto" or "required"."""
+    """Return the names of the tools in `choice`, and "auto" or "required"."""
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind == "function":
         return {_name(choice)}, "required"
@@ -173,7 +173,7 @@ def _name(tool: Any) -> str:
 
 
 def _thinking(body: Json, model: str, card: ModelCard) -> Json:
-    """The fields for `reasoning_effort`, or for Ollama's `reasoning`."""
+    """Translate `reasoning_effort`, or Ollama's `reasoning`."""
     reasoning = body.pop("reasoning", {})
     if not isinstance(reasoning, dict):
         raise Refusal(400, "reasoning must be an object")

@@ -1,8 +1,8 @@
 """Regular expressions of JSON schemas, rewritten to the few forms that llama.cpp obeys.
 
-It reads other forms as "any string", without a word. What is written here has classes of
-characters, groups, alternatives and repetitions only, and no character that JSON escapes: such a
-character is left out of a class, and refused where nothing else would match.
+llama.cpp silently reads other forms as "any string". A rewritten pattern consists of character
+classes, groups, alternatives and repetitions. It has no character that JSON escapes: classes lose
+such characters, and a pattern that needs one is refused.
 """
 
 import re
@@ -31,7 +31,7 @@ _NAME = re.compile(r"\?:|\?P?<[A-Za-z_]\w*>")
 
 
 class UnsupportedPattern(Exception):
-    """`str(error)` names what llama.cpp can't obey."""
+    """`str(error)` names the construct that llama.cpp can't obey."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ _Branch = list[_Term]
 
 
 def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
-    """An anchored pattern whose strings all match `pattern` and have a length within the bounds.
+    """Return an anchored pattern whose strings match `pattern` and have a length in the bounds.
 
     Raises UnsupportedPattern.
     """
@@ -77,7 +77,7 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
 
 
 def _narrow(branch: _Branch, shortest: int, longest: int | None) -> _Branch:
-    """`branch` with lengths in the bounds, by repeating its one variable term less, or more."""
+    """Change the repetitions of the one variable term until all lengths are in the bounds."""
     least, most = _sizes(branch)
     if least >= shortest and (longest is None or (most is not None and most <= longest)):
         return branch
@@ -106,7 +106,7 @@ def _sizes(branch: _Branch) -> tuple[int, int | None]:
 
 
 class _Reader:
-    """A regular expression as ECMA 262 has them, read from its beginning."""
+    """Parses a regular expression of ECMA 262."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -114,7 +114,7 @@ class _Reader:
         self._nesting = 0
 
     def whole(self) -> list[_Branch]:
-        """Its alternatives; those that are not anchored have any text before and after them."""
+        """Return the alternatives; a missing anchor becomes any text."""
         branches = [self._open_branch()]
         while self._take("|"):
             branches.append(self._open_branch())
@@ -170,7 +170,7 @@ class _Reader:
             self._at = match.end()
         self._nesting += 1
         if self._nesting > MAX_NESTING:
-            raise UnsupportedPattern(f"more than {MAX_NESTING} groups in each other")
+            raise UnsupportedPattern(f"more than {MAX_NESTING} groups nested")
         branches = [self._branch()]
         while self._take("|"):
             branches.append(self._branch())
@@ -237,7 +237,7 @@ def _kind(text: str) -> str:
 
 
 def _outside(ranges: Ranges) -> Ranges:
-    """All characters that can be written, but for those in `ranges`."""
+    """Return all writable characters except `ranges`."""
     free, first = [], 0
     for low, high in sorted([*ranges, *_UNWRITABLE]):
         if first < low:

@@ -1,4 +1,4 @@
-"""JSON schemas of strings and numbers, and lists of values, as llama.cpp obeys them."""
+"""JSON schemas of strings, numbers and enumerated values, rewritten for llama.cpp."""
 
 import math
 from typing import Any
@@ -37,7 +37,7 @@ _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 def valid_values(flat: Json, path: str) -> list[Any]:
-    """The values of `enum` that the keywords beside it allow too."""
+    """Return the values of `enum` that its sibling keywords allow. Raises UnsupportedSchema."""
     values = [value for value in flat["enum"] if _valid(value, flat, path)]
     if not values:
         raise NothingFits("enum", path)
@@ -124,7 +124,7 @@ def string(flat: Json, path: str) -> Json:
 
 
 def limits(what: str, flat: Json, path: str) -> Json:
-    """The bounds of a length; an upper one above what llama.cpp obeys becomes that."""
+    """Return the bounds of a length; an upper bound is capped at the highest that works."""
     limits = {key: flat[key] for key in (f"min{what}", f"max{what}") if key in flat}
     check_least(what, flat.get(f"min{what}", 0), path)
     if f"max{what}" in limits:

@@ -1,10 +1,10 @@
-"""JSON schemas, rewritten to what llama.cpp obeys; what can't be is refused by name.
+"""Rewrites JSON schemas to the subset that llama.cpp obeys; refuses the rest by name.
 
-llama.cpp makes a grammar of a schema, and leaves out of it what it doesn't know: answers are then
-valid JSON, but not of the schema. It also reads some keywords only where others are missing
-(`required` beside no `properties`, `minItems` beside no `items`, `type` beside `enum`, anything
-beside `$ref` and `anyOf`). What is sent to it has none of that: every answer which the rewritten
-schema allows is valid by the caller's. It may allow less, say no property that isn't declared.
+llama.cpp turns a schema into a grammar and silently drops keywords that it does not know, so that
+answers are valid JSON but violate the schema. It also drops known keywords in some combinations
+(`required` without `properties`, `minItems` without `items`, `type` beside `enum`, siblings of
+`$ref` and `anyOf`). A rewritten schema has none of these. It allows only values that the caller's
+schema allows, but sometimes fewer: for example no undeclared properties.
 """
 
 import re
@@ -25,7 +25,8 @@ from serve_app.engines.llamacpp.merging import (
 )
 from serve_app.engines.llamacpp.scalars import check_least, limits, number, string, valid_values
 
-MAX_DEPTH, MAX_STEPS = 50, 5000
+# A unit of work takes some 10 µs: a schema that takes longer keeps others waiting.
+MAX_DEPTH, MAX_WORK, _WORK_OF_A_STEP = 50, 25_000, 5
 
 _ANY: Json = {"description": "any value"}  # {} would be an object to it
 
@@ -36,11 +37,12 @@ _UNMET = {
     ),
     "array": ("contains", "unevaluatedItems"),
 }
+_SIZED = (str, list, dict)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .$@:/]+")  # llama.cpp errs on others beside open ones
 
 
 def obeyed(schema: Json) -> Json:
-    """A schema that llama.cpp obeys, and whose values are valid by `schema`.
+    """Return a schema that llama.cpp obeys; its values are valid against `schema`.
 
     Raises UnsupportedSchema, a Refusal with 400.
     """
@@ -56,10 +58,10 @@ class _Rewriter:
         self._root = root
         self._names: dict[str, str] = {}
         self.definitions: dict[str, Json] = {}
-        self._depth = self._steps = 0
+        self._depth = self._work = 0
 
     def rewrite(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
-        """`chain`: the references followed to here that no property or item stands between."""
+        """`chain`: the references followed since the last property or item."""
         with self._step(path):
             reference = only_reference(schema)
             if reference is not None:
@@ -69,19 +71,22 @@ class _Rewriter:
     @contextmanager
     def _step(self, path: str) -> Iterator[None]:
         self._depth += 1
-        self._steps += 1
+        self._spend(_WORK_OF_A_STEP, path)
         if self._depth > MAX_DEPTH:
-            raise UnsupportedSchema("part", path[:200], f"is nested deeper than {MAX_DEPTH} levels")
-        if self._steps > MAX_STEPS:
-            raise UnsupportedSchema("part", path[:200], "is too large when references are followed")
+            raise UnsupportedSchema("part", path, f"is nested deeper than {MAX_DEPTH} levels")
         try:
             yield
         finally:
             self._depth -= 1
 
+    def _spend(self, work: int, path: str) -> None:
+        self._work += work
+        if self._work > MAX_WORK:
+            raise UnsupportedSchema("part", path, "is too large, references being followed")
+
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:
         if pointer in chain:
-            raise UnsupportedSchema("$ref", path, f"to {pointer} leads back to itself")
+            raise UnsupportedSchema("$ref", path, f"to {pointer[:200]} leads back to itself")
         target = self._target(pointer, path)
         if pointer not in self._names:
             name = self._names[pointer] = f"d{len(self._names)}"
@@ -109,11 +114,14 @@ class _Rewriter:
     def _flat(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
         with self._step(path):
             flat = assertions(schema, path)
+            self._spend(sum(len(v) for v in flat.values() if isinstance(v, _SIZED)), path)
             parts = [(part, f"{path}/allOf/{i}") for i, part in enumerate(flat.pop("allOf", ()))]
             flats = [flat]
             if (pointer := flat.pop("$ref", None)) is not None:
                 if pointer in chain:
-                    raise UnsupportedSchema("$ref", path, f"to {pointer} leads back to itself")
+                    raise UnsupportedSchema(
+                        "$ref", path, f"to {pointer[:200]} leads back to itself"
+                    )
                 target, chain = self._target(pointer, path), (*chain, pointer)
                 flats.append(self._flat(target, pointer, chain))
             flats += [self._flat(part, where, chain) for part, where in parts]
@@ -132,7 +140,7 @@ class _Rewriter:
         return self._emit_type(types[0], flat, path)
 
     def _emit_choice(self, flat: Json, choices: Any, path: str, chain: tuple[str, ...]) -> Json:
-        """One of the alternatives, together with all that stands beside them."""
+        """Combine every alternative with the siblings of `anyOf` or `oneOf`."""
         (keyword, alternatives), *others = choices
         rest = {**flat, CHOICES: others}
         bare = not others and rest.keys() == {CHOICES}
@@ -166,7 +174,7 @@ class _Rewriter:
                     raise UnsupportedSchema("oneOf", path, reason)
 
     def _apart(self, one: Json, other: Json, path: str) -> bool:
-        """Whether it is plain that no value fits both."""
+        """Tell whether provably no value matches both."""
         try:
             merged = merge(one, other, path)
             if "enum" in merged:

@@ -78,7 +78,9 @@ async def attached(url: str, dashboard: str, token: str) -> Service:
 
 def _command(url: str, haproxy: bool) -> list[str]:
     port = url.rpartition(":")[2]
-    served = [sys.executable, "-m", "serve_app", "--port", port, *(["--haproxy"] * haproxy)]
+    proxy = "--haproxy" if haproxy else "--no-haproxy"
+    # Verbose: Ray says where its dashboard is.
+    served = [sys.executable, "-m", "serve_app", "--port", port, "--verbose", proxy]
     return [sys.executable, "-I", "-S", str(supervisor.__file__), str(_GRACE_S), "TERM", *served]
 
 

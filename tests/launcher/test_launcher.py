@@ -206,7 +206,7 @@ def test_an_engine_that_cannot_start_is_a_sentence(launch: Launch) -> None:
     run = launch("--no-haproxy", SERVE_APP_ENGINE=json.dumps(broken))
     assert run.process.wait(_START_S) == 1
     assert "as HAPROXY=0 asks" in run.screen
-    assert "could not start: failed to start ollama: engine.binary: there is no executable" in run.screen
+    assert "failed to start ollama: engine.binary: there is no executable" in run.screen
     assert "Traceback" not in run.screen
 
 

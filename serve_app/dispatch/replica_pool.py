@@ -7,11 +7,11 @@ moment.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from contextvars import Context
 from random import uniform
-from typing import Any
+from typing import Any, Protocol
 
 from serve_app.dispatch.frames import (
     CALL,
@@ -87,33 +87,38 @@ class ReplicaConnection:
         return self.free
 
 
-# Asks Serve for a replica that connects to (host, port) with the token; returns when it has gone.
-Open = Callable[[str, int, bytes], Any]
+class PoolHandle(Protocol):
+    """Asks one pool for replicas."""
+
+    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+        """Let a replica connect to (host, port) with `token`; `session`: the one of this session.
+
+        Returns an awaitable with a `cancel`, done when the connection is over.
+        """
+
+    def service_error(self, exc: Exception) -> ServiceError:
+        """Translate what `open`, or the awaitable, raised."""
 
 
 class ReplicaPool:
-    """Of one pool. `open_` gives an awaitable with a `cancel`, as Serve's handles do."""
+    """The connections to one pool. `by_session`: each session's calls go to one replica."""
 
-    def __init__(
-        self, listener: Listener, open_: Open, failure: Callable[[Exception], ServiceError]
-    ) -> None:
+    def __init__(self, listener: Listener, handle: PoolHandle, by_session: bool = False) -> None:
         self._listener = listener
-        self._open = open_
-        self._failure = failure
+        self._handle = handle
+        self._by_session = by_session
         self._idle: list[ReplicaConnection] = []
         self._waiting: deque[asyncio.Future[ReplicaConnection]] = deque()
         self._opening: list[asyncio.Task[None]] = []
 
-    async def call(
-        self, call: Call, wait_s: float, *, fresh: bool = False, open_: Open | None = None
-    ) -> Answer:
-        """The answer of some replica. `fresh`: over a connection that no earlier call has used.
+    async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
+        """Return some replica's answer. `fresh`: over a connection that no earlier call has used.
 
-        `open_`: opens a connection for this call alone, with a replica that Serve chooses for it.
         Raises PoolDown when no replica is there within `wait_s`, and what the replica raises.
         """
-        alone = open_ or (self._open if fresh else None)
-        connection = await (self._alone(alone, wait_s) if alone else self._take(wait_s))
+        session = call.affinity if self._by_session and not fresh else None
+        alone = fresh or session
+        connection = await (self._alone(session, wait_s) if alone else self._take(wait_s))
         try:
             head = await connection.ask(call)
         except BaseException:
@@ -139,10 +144,10 @@ class ReplicaPool:
                 return connection
         return await self._wait(wait_s)
 
-    async def _alone(self, open_: Open, wait_s: float) -> ReplicaConnection:
+    async def _alone(self, session: str | None, wait_s: float) -> ReplicaConnection:
         try:
             async with asyncio.timeout(wait_s):
-                connection = await self._new(open_)
+                connection = await self._new(session)
         except TimeoutError as exc:
             raise PoolDown(_NOBODY) from exc
         connection.shared = False
@@ -180,7 +185,7 @@ class ReplicaPool:
 
     async def _open_one(self) -> None:
         try:
-            connection = await self._new(self._open)
+            connection = await self._new()
         except Exception as exc:  # of whatever kind: somebody waits for it
             self._opened()
             return self._refuse(exc)
@@ -189,31 +194,32 @@ class ReplicaPool:
         self._want_no_more_than_wait()
         return None
 
-    async def _new(self, open_: Open) -> ReplicaConnection:
-        """Raises what Serve refuses with, in the words of `failure`."""
-        token, arrived = self._listener.expect()
+    async def _new(self, session: str | None = None) -> ReplicaConnection:
+        """Raises what Serve refuses with, as the handle translates it."""
+        listener = self._listener
+        token, arrived = listener.expect()
         try:
             # In a context of its own: when a caller's request is cancelled, Serve cancels the
             # requests made in it, and the connection may serve another call by then; and Serve's
             # router knows a request by its id, which two tries of one caller would share.
-            request = Context().run(open_, self._listener.host, self._listener.port, token)
+            request = Context().run(self._handle.open, listener.host, listener.port, token, session)
         except Exception as exc:
-            self._listener.forget(token)
-            raise self._failure(exc) from exc
+            listener.forget(token)
+            raise self._handle.service_error(exc) from exc
         ended = asyncio.ensure_future(_end(request))
         either: set[asyncio.Future[Any]] = {arrived, ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             request.cancel()
-            self._listener.forget(token)
+            listener.forget(token)
             if arrived.done():
                 arrived.result().close()
             raise
         if arrived.done():
             return ReplicaConnection(arrived.result(), ended)
-        self._listener.forget(token)
-        raise self._failure(ended.result() or EngineLost("the replica was lost"))
+        listener.forget(token)
+        raise self._handle.service_error(ended.result() or EngineLost("the replica was lost"))
 
     def _opened(self) -> None:
         task = asyncio.current_task()

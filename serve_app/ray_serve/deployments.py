@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.api.app import Api
@@ -22,8 +21,11 @@ from serve_app.overrides import (
     gateway_problems,
     worker_problems,
 )
+from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
+from serve_app.ray_serve.pool_handle import ServePoolHandle
+from serve_app.ray_serve.readiness import PoolReadiness
 from serve_app.ray_serve.request_log import RequestLog, spare_access_records
 from serve_app.settings import Pool, Settings
 
@@ -91,7 +93,9 @@ class Gateway:
         _warn(chain(gateway_problems(settings, _options_in_force()), _exposure(settings)))
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         application = serve.get_replica_context().app_name
-        dispatcher = GatewayDispatcher(settings, self._pools, host, application)
+        readiness = PoolReadiness(settings.all_pools, application)
+        handles = {name: ServePoolHandle(handle) for name, handle in self._pools.items()}
+        dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem)
         await dispatcher.start()
         _settle()
         return build_api(settings, dispatcher, _observer(settings), dispatcher.stop)
@@ -171,7 +175,7 @@ def _logging(settings: Settings) -> dict[str, Any]:
 
 def _options_in_force() -> InForce:
     """Of the deployment that this replica belongs to."""
-    config = serve.get_replica_context()._deployment_config
+    config = private.deployment_config()
     scaling = config.autoscaling_config
     return InForce(
         config.max_ongoing_requests,
@@ -182,9 +186,7 @@ def _options_in_force() -> InForce:
 
 
 def _exposure(settings: Settings) -> Iterator[str]:
-    client = _get_global_client()
-    host = client.http_config.host if client else "127.0.0.1"
-    return exposure(host, has_keys=guard(settings).has_keys)
+    return exposure(private.http_host(), has_keys=guard(settings).has_keys)
 
 
 def _warn(sentences: Iterable[str]) -> None:

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from logging.handlers import MemoryHandler, RotatingFileHandler
 from typing import Any, NamedTuple, Self
 
-from ray._private.log import INTERNAL_TIMESTAMP_LOG_KEY
-from ray.serve._private import constants, replica
-from ray.serve.context import _get_serve_request_context
-
 from serve_app.api.request_trace import RequestTrace, printable
+from serve_app.ray_serve import private
 
-logger = logging.getLogger(constants.SERVE_LOGGER_NAME)
+logger = logging.getLogger(private.SERVE_LOGGER)
 
 
 def spare_access_records() -> None:
@@ -20,8 +17,9 @@ def spare_access_records() -> None:
     costly as relaying a token. What else it says of itself at INFO, once it runs, is unsaid too.
     """
     if not logger.isEnabledFor(logging.DEBUG):
-        replica.logger = logging.getLogger(f"{constants.SERVE_LOGGER_NAME}.replica")
-        replica.logger.setLevel(logging.WARNING)
+        own = logging.getLogger(f"{private.SERVE_LOGGER}.replica")
+        own.setLevel(logging.WARNING)
+        private.set_replica_logger(own)
 
 
 class Ended(NamedTuple):
@@ -32,7 +30,7 @@ class Ended(NamedTuple):
 
     @classmethod
     def now(cls, trace: RequestTrace) -> Self:
-        return cls(trace, _get_serve_request_context())
+        return cls(trace, private.request_context())
 
 
 class RequestLog:
@@ -59,13 +57,13 @@ class RequestLog:
         ended = time.time() - trace.age
         record.created, record.msecs = ended, ended % 1 * 1000
         fields: dict[str, object] = {
-            INTERNAL_TIMESTAMP_LOG_KEY: int(ended * 1e9),
-            constants.SERVE_LOG_REQUEST_ID: printable(served.request_id),
+            private.TIMESTAMP_NS: int(ended * 1e9),
+            private.REQUEST_ID: printable(served.request_id),
         }
         if self._as_json:
             fields |= trace.fields()
-            fields[constants.SERVE_LOG_ROUTE] = served.route
-            fields[constants.SERVE_LOG_APPLICATION] = served.app_name
+            fields[private.ROUTE] = served.route
+            fields[private.APPLICATION] = served.app_name
         record.__dict__ |= fields
         return record
 

@@ -7,13 +7,12 @@ import os
 from typing import Any
 
 from ray import serve
-from ray.serve._private.constants import RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
 from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.http import UNWATCHED, Headers
-from serve_app.ray_serve import http_protocol
+from serve_app.ray_serve import http_protocol, private
 
 _ID = b"x-request-id"
 
@@ -29,7 +28,7 @@ def middlewares() -> list[Middleware]:
         serve.get_replica_context()
     except RayServeException:
         return []
-    return [] if RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD else [Middleware(UvicornMiddleware)]
+    return [] if private.HAS_OWN_LOOP else [Middleware(UvicornMiddleware)]
 
 
 class UvicornMiddleware:

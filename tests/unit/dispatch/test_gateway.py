@@ -3,26 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from ray import serve
-from ray.serve._private.common import (
-    DeploymentID,
-    DeploymentStatus,
-    DeploymentStatusTrigger,
-    ReplicaState,
-)
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
-from ray.serve.schema import (
-    ApplicationStatus,
-    ApplicationStatusOverview,
-    DeploymentStatusOverview,
-    ServeStatus,
-)
 
-from serve_app.dispatch.gateway import GatewayDispatcher, Remembered
+from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.local import Admission, LocalDispatcher
 from serve_app.dispatch.worker import CallServer, Dispatcher
 from serve_app.engines.base import Answer, Call, EngineStatus, State
@@ -35,9 +19,9 @@ from serve_app.errors import (
     ServiceError,
 )
 from serve_app.settings import Settings
-from tests.support.waiting import eventually
 
 CALL = Call("/api/chat", "smollm2:135m", b"{}", stream=True)
+LOST = EngineLost("the replica was lost")
 
 
 class EngineHost:
@@ -63,20 +47,26 @@ class Handle:
 
     def __init__(self, *replicas: Dispatcher) -> None:
         self.replicas = list(replicas)
-        self.serve_calls = SimpleNamespace(remote=self._remote)
 
-    def _remote(self, host: str, port: int, token: bytes) -> "asyncio.Task[None]":
+    def open(self, host: str, port: int, token: bytes, session: str | None) -> "asyncio.Task[None]":
         if not self.replicas:
-            raise DeploymentUnavailableError(DeploymentID("pool"))
+            raise LookupError("there is no replica")
         return asyncio.create_task(
             CallServer(self.replicas.pop(0), 0).serve_calls(host, port, token)
         )
 
+    def service_error(self, exc: Exception) -> ServiceError:
+        return PoolDown("the pool is not available") if isinstance(exc, LookupError) else LOST
+
+
+async def no_problem() -> str:
+    return ""
+
 
 async def ask(*replicas: Dispatcher) -> bytes:
     settings = Settings.model_validate({"topology": "gateway"})
-    handles: Any = {"pool": Handle(*replicas)}
-    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", "default")
+    handles = {"pool": Handle(*replicas)}
+    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", no_problem)
     await dispatcher.start()
     try:
         answer = await dispatcher.send(CALL)
@@ -182,68 +172,3 @@ async def test_a_fault_of_a_replica_is_told_and_not_repeated() -> None:
     with pytest.raises(InternalError):
         await ask(EngineHost(LookupError("planted")), second)
     assert second.calls == 0
-
-
-def status(*running: str) -> ApplicationStatusOverview:
-    """What Serve says of an application with these pools."""
-    deployments = {
-        name: DeploymentStatusOverview(
-            DeploymentStatus.HEALTHY,
-            DeploymentStatusTrigger.UNSPECIFIED,
-            {ReplicaState.RUNNING: 1},
-            "",
-        )
-        for name in running
-    }
-    return ApplicationStatusOverview(ApplicationStatus.RUNNING, "", 0, deployments)
-
-
-async def test_a_pool_of_another_application_makes_no_gateway_ready(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Two services of one cluster may have pools of the same name."""
-    settings = Settings.model_validate({"topology": "gateway"})
-    handles: Any = {"pool": Handle()}
-    both = ServeStatus(applications={"other": status("pool"), "own": status()})
-    monkeypatch.setattr(serve, "status", lambda: both)
-    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", "own")
-    assert await dispatcher.problem() == "pool pool is not deployed"
-    other = GatewayDispatcher(settings, handles, "127.0.0.1", "other")
-    assert await other.problem() == ""
-
-
-async def test_a_controller_that_is_away_is_no_fault_of_the_gateway(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is not known is not ready, and is told as a 503."""
-
-    def away() -> ServeStatus:
-        raise RayServeException("There is no Serve instance running on this Ray cluster.")
-
-    monkeypatch.setattr(serve, "status", away)
-    settings = Settings.model_validate({"topology": "gateway"})
-    handles: Any = {"pool": Handle()}
-    with pytest.raises(EngineDown, match="controller"):
-        await GatewayDispatcher(settings, handles, "127.0.0.1", "own").problem()
-
-
-async def test_a_stale_status_is_fetched_once_for_all_who_wait() -> None:
-    """Also when the one who asked first leaves; and once more when it failed."""
-    fetches: list[asyncio.Future[int]] = []
-
-    async def fetch() -> int:
-        fetches.append(asyncio.get_running_loop().create_future())
-        return await fetches[-1]
-
-    remembered = Remembered(fetch, 60)
-    first, *others = [asyncio.ensure_future(remembered()) for _ in range(5)]
-    await eventually(lambda: fetches)
-    first.cancel()
-    fetches[0].set_exception(LookupError("not now"))
-    results = await asyncio.gather(*others, return_exceptions=True)
-    assert [type(result) for result in results] == [LookupError] * 4
-    again = [asyncio.ensure_future(remembered()) for _ in range(5)]
-    await eventually(lambda: len(fetches) == 2)
-    fetches[1].set_result(7)
-    assert await asyncio.gather(*again, remembered()) == [7] * 6
-    assert len(fetches) == 2

@@ -16,6 +16,7 @@ from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineDown, EngineLost, InternalError, Overloaded, ServiceError
 from tests.support.waiting import eventually
 
+Open = Callable[[str, int, bytes], Any]
 CALL = Call("/api/chat", "m", b"{}", stream=True)
 
 
@@ -89,6 +90,19 @@ async def listener() -> AsyncIterator[Listener]:
     listener.close()
 
 
+class Handle:
+    """Opens by `open_`, and translates what fails by `failure`."""
+
+    def __init__(
+        self, open_: Open, service_error: Callable[[Exception], ServiceError] = failure
+    ) -> None:
+        self._open = open_
+        self.service_error = service_error
+
+    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+        return self._open(host, port, token)
+
+
 Pool = tuple[ReplicaPool, Serve]
 
 
@@ -98,7 +112,7 @@ async def new_pool(listener: Listener, engine: Engine) -> AsyncIterator[Callable
 
     def new(room: int = 9, queue: int = 99) -> Pool:
         made.append(Serve(engine, room, queue))
-        return ReplicaPool(listener, made[-1].serve_calls, failure), made[-1]
+        return ReplicaPool(listener, Handle(made[-1].serve_calls)), made[-1]
 
     yield new
     for serve in made:
@@ -279,7 +293,7 @@ async def test_a_failed_replica_attracts_no_calls(listener: Listener) -> None:
     def open_(*where: Any) -> "asyncio.Task[None]":
         return (serves.pop(0) if len(serves) > 1 else serves[0]).serve_calls(*where)
 
-    pool = ReplicaPool(listener, open_, failure)
+    pool = ReplicaPool(listener, Handle(open_))
     with pytest.raises(EngineLost):
         await pool.call(CALL, 5)
     assert await read(await pool.call(CALL, 5)) == b"ab"
@@ -309,7 +323,7 @@ async def test_an_opening_is_no_part_of_the_request_that_began_it(
         return serve.serve_calls(*where)
 
     request.set("mine")
-    await read(await ReplicaPool(listener, open_, failure).call(CALL, 5, fresh=fresh))
+    await read(await ReplicaPool(listener, Handle(open_)).call(CALL, 5, fresh=fresh))
     assert seen == ["nobody's"]
 
 
@@ -329,7 +343,7 @@ async def test_a_stuck_opening_starves_nobody_else(
         opened.append(asyncio.create_task(stuck_or_slow(len(opened), *where)))
         return opened[-1]
 
-    pool = ReplicaPool(listener, open_, failure)
+    pool = ReplicaPool(listener, Handle(open_))
     hopeless = asyncio.create_task(pool.call(CALL, 0.02))
     await eventually(lambda: len(opened) == 1)
     other = asyncio.create_task(pool.call(CALL, 5))
@@ -346,7 +360,7 @@ async def test_a_handle_that_refuses_at_once_is_told(listener: Listener) -> None
         raise RuntimeError("the handle is shut down")
 
     with pytest.raises(EngineLost):
-        await ReplicaPool(listener, open_, failure).call(CALL, 5)
+        await ReplicaPool(listener, Handle(open_)).call(CALL, 5)
 
 
 async def test_a_silent_gateway_is_left(
@@ -377,7 +391,7 @@ async def test_a_fault_of_an_opening_is_told_to_who_waits(listener: Listener) ->
     serve = Serve(Engine())
     serve.failure = MemoryError()
     with pytest.raises(LookupError):
-        await ReplicaPool(listener, serve.serve_calls, broken).call(CALL, 60)
+        await ReplicaPool(listener, Handle(serve.serve_calls, broken)).call(CALL, 60)
     await asyncio.gather(*serve.requests, return_exceptions=True)
 
 

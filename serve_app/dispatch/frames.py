@@ -19,7 +19,7 @@ import orjson
 
 from serve_app import errors
 from serve_app.engines.base import Call
-from serve_app.errors import EngineLost, Overloaded, ServiceError
+from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
 HEADER_BYTES = 5
@@ -50,7 +50,7 @@ class Head:
 
 
 def encode_failure(exc: ServiceError) -> bytes:
-    engines = exc.engines if isinstance(exc, EngineLost) else 0
+    engines = exc.engines if isinstance(exc, EngineError) else 0
     return orjson.dumps((type(exc).__name__, exc.args, exc.retry_after_s, engines))
 
 
@@ -60,8 +60,8 @@ def decode_failure(data: bytes) -> ServiceError:
         return Overloaded(args[0], retry_after_s or 1)
     kind = getattr(errors, name, EngineLost)
     error: ServiceError = kind(*args)
-    if isinstance(error, EngineLost):
-        error.engines = max(1, engines)
+    if isinstance(error, EngineError):
+        error.engines = max(kind.engines, engines)
     return error
 
 

@@ -7,8 +7,9 @@ from serve_app.deadline import Deadline
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.local import API_VERSION
 from serve_app.dispatch.replica_pool import PoolHandle, ReplicaPool
+from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineDown, EngineLost, EngineSlow, PoolDown
+from serve_app.errors import EngineDown, EngineLost, EngineSlow
 from serve_app.model_names import short_name
 from serve_app.settings import Settings
 
@@ -58,25 +59,17 @@ class GatewayDispatcher:
             raise EngineSlow("the pool gave no answer in time") from exc
 
     async def _persistent(self, pool: ReplicaPool, call: Call) -> Answer:
-        """Nothing of the answer has come yet, so another replica may be tried.
-
-        A replica that says EngineDown has waited for its engine already: one more try, elsewhere.
-        The tries are those of all replicas together, and one is kept for another replica.
-        """
-        left, again, last = call.tries, False, False
+        """Send the call to one replica after the other until retries.py gives it up."""
+        attempts, fresh = Attempts(call.tries), False
         while True:
-            shared = replace(call, tries=max(1, left - 1))
+            shared = replace(call, tries=attempts.share)
             try:
-                return await pool.call(shared, self._hold_s, fresh=again)
-            except EngineDown as exc:
-                if last or isinstance(exc, PoolDown):
+                return await pool.call(shared, self._hold_s, fresh=fresh)
+            except (EngineDown, EngineLost) as exc:
+                attempts, retry = attempts.after(replica_failure(exc), exc.engines)
+                if retry is None:
                     raise
-                again = last = True
-            except EngineLost as exc:
-                left -= exc.engines
-                if left <= 0:
-                    raise
-                again = True
+                fresh = retry.target is Target.OTHER_REPLICA
 
     def cards(self) -> tuple[ModelCard, ...]:
         """Return the models from the settings: a listing must not wake a pool."""

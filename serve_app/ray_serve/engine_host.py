@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable
 
-from serve_app.dispatch.local import Admission, LocalDispatcher
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.local import LocalDispatcher
 from serve_app.engines.base import Engine, EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import pytest
 
+from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.gateway import GatewayDispatcher
-from serve_app.dispatch.local import Admission, LocalDispatcher
+from serve_app.dispatch.local import LocalDispatcher
 from serve_app.dispatch.worker import CallServer, Dispatcher
 from serve_app.engines.base import Answer, Call, EngineStatus, State
 from serve_app.errors import (
@@ -121,6 +122,8 @@ class Mortal:
 
     async def send(self, call: Call) -> Answer:
         death = self._deaths[self.kills % len(self._deaths)]
+        if death == "refuses":
+            raise EngineDown("it refuses connections")
         self.kills += 1
         if death == "runner":
             return Answer(500, (), _runner_died())
@@ -137,8 +140,8 @@ async def _runner_died() -> AsyncIterator[bytes]:
     yield b'{"error":"model runner has unexpectedly stopped"}'
 
 
-def replica(engine: Mortal) -> LocalDispatcher:
-    return LocalDispatcher(engine, Admission(1, 0, 9), 9, 9)
+def replica(engine: Mortal, wait_s: float = 9) -> LocalDispatcher:
+    return LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
 
 
 async def test_a_request_that_kills_its_engine_kills_three_in_all() -> None:
@@ -147,6 +150,14 @@ async def test_a_request_that_kills_its_engine_kills_three_in_all() -> None:
     with pytest.raises(EngineLost):
         await ask(*map(replica, engines))
     assert [engine.kills for engine in engines] == [2, 1, 0, 0]
+
+
+async def test_an_engine_that_is_down_after_it_was_killed_counts() -> None:
+    """It is back, refuses for good, and the gateway is told of the one that was lost."""
+    engines = [Mortal("engine", "refuses"), *[Mortal("engine") for _ in range(3)]]
+    with pytest.raises(EngineLost):
+        await ask(replica(engines[0], wait_s=0.02), *map(replica, engines[1:]))
+    assert sum(engine.kills for engine in engines) == 3
 
 
 @pytest.mark.parametrize("deaths", [["runner"], ["engine", "runner"], ["runner", "engine"]])

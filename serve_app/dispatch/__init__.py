@@ -5,6 +5,7 @@ admission      the engine's slots, and the queue before them
 retries        whether a call that failed is sent again, and where
 gateway        to a replica of the pool that serves the model
 replica_pool   the gateway's connections to the replicas of one pool
+connection     one of them, and how it is opened
 listener       the gateway's socket, to which replicas connect
 worker         the replica's side of such a connection
 frames         the protocol on it

@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from serve_app.deadline import Deadline
+from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.local import API_VERSION
-from serve_app.dispatch.replica_pool import PoolHandle, ReplicaPool
+from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineDown, EngineLost, EngineSlow

@@ -135,7 +135,7 @@ async def test_an_answer_crosses(new_pool: Callable[..., Pool]) -> None:
     await eventually(lambda: serve.running == 0)
 
 
-async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) -> None:
+async def test_a_free_connection_serves_the_next_call(new_pool: Callable[..., Pool]) -> None:
     """One request of Serve's carries many calls."""
     pool, serve = new_pool()
     for _ in range(20):
@@ -143,7 +143,7 @@ async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) 
     assert len(serve.requests) < 20
 
 
-async def test_the_last_free_lease_outlives_a_pause(
+async def test_the_last_free_connection_outlives_a_pause(
     new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It serves a caller that comes back after a while; the others are closed before."""
@@ -159,7 +159,7 @@ async def test_the_last_free_lease_outlives_a_pause(
         request.cancel()
 
 
-async def test_an_old_lease_is_not_used_again(
+async def test_an_old_connection_is_not_used_again(
     new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a replica that is to go gets no further calls, and load finds new replicas."""
@@ -170,7 +170,7 @@ async def test_an_old_lease_is_not_used_again(
     assert len(serve.requests) == 3
 
 
-async def test_a_freed_lease_goes_to_who_waits(
+async def test_a_freed_connection_goes_to_who_waits(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
     """With room for one, the second call is served by the first one's connection."""
@@ -221,7 +221,7 @@ async def test_what_serve_refuses_is_told(new_pool: Callable[..., Pool]) -> None
         await pool.call(CALL, 5)
 
 
-async def test_a_failure_leaves_the_lease_whole(
+async def test_a_failure_leaves_the_connection_whole(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
     """The replica refuses one call and answers the next."""
@@ -299,7 +299,7 @@ async def test_a_failed_replica_attracts_no_calls(listener: Listener) -> None:
     assert await read(await pool.call(CALL, 5)) == b"ab"
 
 
-async def test_a_fresh_lease_is_one_of_its_own(
+async def test_a_fresh_connection_is_one_of_its_own(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
     """Another try must not go over what an earlier call has left."""
@@ -368,9 +368,9 @@ async def test_a_silent_gateway_is_left(
 ) -> None:
     """A gateway whose node has vanished must not hold a replica for ever."""
     monkeypatch.setattr(worker, "_IDLE_S", 0.01)
-    token, _ = listener.expect()
-    async with asyncio.timeout(5):
-        await CallServer(engine, 0).serve_calls(listener.host, listener.port, token)
+    with listener.expect() as (token, _):
+        async with asyncio.timeout(5):
+            await CallServer(engine, 0).serve_calls(listener.host, listener.port, token)
 
 
 async def test_a_stranger_cannot_fill_memory(listener: Listener) -> None:

@@ -43,7 +43,7 @@ class GatewayDispatcher:
             short_name(model): by_name[pool.name] for pool in self._pools for model in pool.models
         }
         self._hold_s = settings.gateway.hold_s
-        # A replica keeps its bounds itself; this is for one that can't any more.
+        # A replica keeps these bounds itself; this one is for a replica that hangs.
         self._answer_s = settings.queue_timeout_s + settings.generation_timeout_s + _SPARE_S
 
     async def start(self) -> None:
@@ -55,11 +55,12 @@ class GatewayDispatcher:
     async def send(self, call: Call) -> Answer:
         try:
             with Deadline.after(self._hold_s + self._answer_s):
-                return await self._persistent(self._by_model[call.model], call)
+                return await self._send_with_retries(self._by_model[call.model], call)
         except TimeoutError as exc:
-            raise EngineSlow("the pool gave no answer in time") from exc
+            seconds = self._hold_s + self._answer_s
+            raise EngineSlow(f"the pool gave no answer within {seconds:g} s") from exc
 
-    async def _persistent(self, pool: ReplicaPool, call: Call) -> Answer:
+    async def _send_with_retries(self, pool: ReplicaPool, call: Call) -> Answer:
         """Send the call to one replica after the other until retries.py gives it up."""
         attempts, fresh = Attempts(call.tries), False
         while True:

@@ -53,10 +53,11 @@ class Listener:
             async with asyncio.timeout(_TOKEN_TIMEOUT_S):
                 kind, token = await channel.receive()
         except (TimeoutError, ChannelClosed):
-            return channel.close()
+            channel.close()
+            return
         expected = self._expected.pop(token, None) if kind == TOKEN else None
         if expected is None or expected.done():
-            return channel.close()
-        channel.max_bytes = None
-        expected.set_result(channel)
-        return None
+            channel.close()
+        else:
+            channel.max_bytes = None
+            expected.set_result(channel)

@@ -45,13 +45,13 @@ class LocalDispatcher:
         deadline = _now() + self._generation_timeout_s
         try:
             with Deadline(deadline):
-                answer = await self._persistent(call)
+                answer = await self._send_with_retries(call)
         except TimeoutError as exc:
             raise EngineSlow("the generation took longer than the service allows") from exc
         answer.deadline = deadline
         return answer
 
-    async def _persistent(self, call: Call) -> Answer:
+    async def _send_with_retries(self, call: Call) -> Answer:
         """Send the call until an answer begins or retries.py gives it up.
 
         What this raises carries the number of engines that were lost.

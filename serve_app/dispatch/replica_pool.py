@@ -22,9 +22,12 @@ LAST_LINGER_S = 0.25
 # After this, and some after half of it, Serve chooses anew: a replica that is about to stop gets
 # no further calls. They differ, so that the connections of one burst do not expire at once.
 MAX_AGE_S = 5.0
-_NO_REPLICA = "no replica became ready in time"
 
 Waiter = asyncio.Future[ReplicaConnection]
+
+
+def _no_replica(wait_s: float) -> PoolDown:
+    return PoolDown(f"no replica became ready within {wait_s:g} s")
 
 
 class ReplicaPool:
@@ -79,7 +82,7 @@ class ReplicaPool:
             async with asyncio.timeout(wait_s):
                 return await open_connection(self._listener, self._handle, 0, session)
         except TimeoutError as exc:
-            raise PoolDown(_NO_REPLICA) from exc
+            raise _no_replica(wait_s) from exc
 
     def _take_idle(self) -> ReplicaConnection | None:
         while self._idle:
@@ -99,7 +102,7 @@ class ReplicaPool:
                 return await waiter
         except TimeoutError as exc:
             self._withdraw(waiter, opening=0)  # the oldest one is as hopeless as this wait
-            raise PoolDown(_NO_REPLICA) from exc
+            raise _no_replica(wait_s) from exc
         except asyncio.CancelledError:
             self._withdraw(waiter)
             raise

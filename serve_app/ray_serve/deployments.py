@@ -26,7 +26,7 @@ from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
-from serve_app.ray_serve.request_log import RequestLog, spare_access_records
+from serve_app.ray_serve.request_log import RequestLog, disable_access_records
 from serve_app.settings import Pool, Settings
 
 logger = logging.getLogger("ray.serve")
@@ -35,7 +35,7 @@ logger = logging.getLogger("ray.serve")
 @serve.deployment
 @serve.ingress()
 class DirectPool:
-    """The direct topology: each replica is ingress and owner of one engine at once."""
+    """The direct topology: each replica is an ingress and owns one engine."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -48,28 +48,28 @@ class DirectPool:
         self._host = EngineHost(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._host.start()
         observer = _observer(self._settings)
-        _settle()
+        _prepare_process()
         return build_api(self._settings, dispatcher, observer, self._host.stop)
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that raises."""
+        """Raises EngineDown when Serve must replace this replica."""
         if self._host:
             self._host.check_health()
 
 
 @serve.deployment
 class WorkerPool:
-    """The gateway topology's pool: answers calls over a handle."""
+    """A pool of the gateway topology: each replica answers the calls of gateways."""
 
     async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
-        # Serve awaits it: a replica is running when its engine is ready.
+        # Serve awaits the constructor: a replica is running when its engine is ready.
         _warn(worker_problems(settings, pool, _options_in_force()))
         self._host = EngineHost(settings, pool, EngineGauges().show)
         self._call_server = CallServer(await self._host.start(), settings.gateway.join_ms / 1000)
-        _settle()
+        _prepare_process()
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
-        """Answer the calls of the gateway that listens there, see dispatch/worker.py."""
+        """Answer the calls of the gateway at (host, port), see dispatch/worker.py."""
         await self._call_server.serve_calls(host, port, token)
 
     async def check_health(self) -> None:
@@ -82,7 +82,7 @@ class WorkerPool:
 @serve.deployment
 @serve.ingress()
 class Gateway:
-    """The gateway topology's ingress: checks, routes by model, relays."""
+    """The ingress of the gateway topology: checks requests and routes them by model."""
 
     def __init__(self, settings: Settings, pools: dict[str, DeploymentHandle[Any]]) -> None:
         self._settings = settings
@@ -97,16 +97,17 @@ class Gateway:
         handles = {name: ServePoolHandle(handle) for name, handle in self._pools.items()}
         dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem)
         await dispatcher.start()
-        _settle()
+        _prepare_process()
         return build_api(settings, dispatcher, _observer(settings), dispatcher.stop)
 
 
-def _settle() -> None:
-    """What is there when a replica is ready stays: Ray alone has brought half a million objects,
-    and each full collection would hold up every stream while it looks at them."""
+def _prepare_process() -> None:
+    """Free the process of work for each request that nobody needs, once the replica is ready."""
+    # Objects made until now stay, and Ray alone has made half a million of them: each full
+    # collection would hold up every stream while it visits them.
     gc.collect()
     gc.freeze()
-    spare_access_records()
+    disable_access_records()
 
 
 def _observer(settings: Settings) -> ServeObserver:
@@ -115,12 +116,12 @@ def _observer(settings: Settings) -> ServeObserver:
 
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Serve's options of a pool that is the ingress: defaults that a config file may override."""
-    # Just above what we admit: the surplus gets our own 503, at once, in its dialect.
-    most = pool.admitted + 4
+    """Return Serve's options of a pool that is the ingress; a config file may override them."""
+    # Just above what is admitted: the surplus gets the service's own 503, at once, in its dialect.
+    max_ongoing = pool.admitted + 4
     return _pool_options(settings, pool) | {
-        "max_ongoing_requests": most,
-        "max_queued_requests": 4 * most,
+        "max_ongoing_requests": max_ongoing,
+        "max_queued_requests": 4 * max_ongoing,
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
     }
 
@@ -132,7 +133,10 @@ _ROUTERS = {
 
 
 def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Of a pool behind the gateway: what it can't admit waits in the gateway for any replica."""
+    """Return Serve's options of a pool behind the gateway.
+
+    Requests above what its replicas admit wait in the gateway, for whichever is free first.
+    """
     return _pool_options(settings, pool) | {
         "max_ongoing_requests": pool.admitted,
         "max_queued_requests": 4 * pool.admitted,
@@ -174,7 +178,7 @@ def _logging(settings: Settings) -> dict[str, Any]:
 
 
 def _options_in_force() -> InForce:
-    """Of the deployment that this replica belongs to."""
+    """Return the options of the deployment that this replica belongs to."""
     config = private.deployment_config()
     scaling = config.autoscaling_config
     return InForce(

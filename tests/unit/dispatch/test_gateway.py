@@ -1,4 +1,4 @@
-"""The gateway's tries before the first byte: on another replica, unless there is none."""
+"""A gateway sends a call that failed before the first byte to another replica."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.local import LocalDispatcher
-from serve_app.dispatch.worker import CallServer, Dispatcher
+from serve_app.dispatch.worker import CallHandler, CallServer
 from serve_app.engines.base import Answer, Call, EngineStatus, State
 from serve_app.errors import (
     EngineDown,
@@ -44,9 +44,9 @@ async def _body() -> AsyncIterator[bytes]:
 
 
 class Handle:
-    """Lends `replicas` in turn, as Serve's router might; then there are none."""
+    """Opens connections to `replicas` in turn, as Serve's router might; then there are none."""
 
-    def __init__(self, *replicas: Dispatcher) -> None:
+    def __init__(self, *replicas: CallHandler) -> None:
         self.replicas = list(replicas)
 
     def open(self, host: str, port: int, token: bytes, session: str | None) -> "asyncio.Task[None]":
@@ -64,7 +64,7 @@ async def no_problem() -> str:
     return ""
 
 
-async def ask(*replicas: Dispatcher) -> bytes:
+async def ask(*replicas: CallHandler) -> bytes:
     settings = Settings.model_validate({"topology": "gateway"})
     handles = {"pool": Handle(*replicas)}
     dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", no_problem)

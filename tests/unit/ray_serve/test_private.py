@@ -126,8 +126,8 @@ def test_deployment_config_has_the_options_in_force(monkeypatch: pytest.MonkeyPa
 def test_http_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve's client knows where Serve listens; without a client nobody else reaches it."""
     client: Any = SimpleNamespace(http_config=serve.config.HTTPOptions(host="0.0.0.0"))
-    for found, host in ((client, "0.0.0.0"), (None, "127.0.0.1")):
-        monkeypatch.setattr("ray.serve.context._get_global_client", lambda found=found: found)
+    for current, host in ((client, "0.0.0.0"), (None, "127.0.0.1")):
+        monkeypatch.setattr("ray.serve.context._get_global_client", lambda value=current: value)
         assert private.http_host() == host
 
 

@@ -1,4 +1,4 @@
-"""Which replica the gateway's next lease goes to, by the part of Ray's router that asks for it."""
+"""Which replica opens the gateway's next connection, as Ray's router asks for it."""
 
 import asyncio
 from collections import Counter
@@ -25,8 +25,8 @@ POOL = DeploymentID("pool")
 class Replica(SimpleNamespace):
     """As the router knows one: its id, its bound, and how many requests it says that it has."""
 
-    def __init__(self, name: str, most: int = 100) -> None:
-        super().__init__(replica_id=ReplicaID(name, POOL), max_ongoing_requests=most, says=0)
+    def __init__(self, name: str, max_ongoing: int = 100) -> None:
+        super().__init__(replica_id=ReplicaID(name, POOL), max_ongoing_requests=max_ongoing, says=0)
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -128,8 +128,8 @@ async def test_a_caller_who_left_before_his_request_was_sent_is_forgotten(
 async def test_a_full_pool_is_asked_again_after_a_pause(pair: tuple[Replica, Replica]) -> None:
     """Ray's base class does not pause by itself."""
     router = Router(list(pair))
-    for each in pair:
-        each.says = each.max_ongoing_requests
+    for replica in pair:
+        replica.says = replica.max_ongoing_requests
     waiting = asyncio.create_task(router.choose())
     await eventually(lambda: router.router.num_routing_tasks_in_backoff == 1)
     pair[1].says = 0

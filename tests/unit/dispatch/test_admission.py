@@ -26,7 +26,7 @@ async def test_slots_and_queue_bound_what_is_admitted() -> None:
 
 
 async def test_arrivals_are_served_in_order() -> None:
-    """Whoever came first gets the next slot, and nobody overtakes."""
+    """The call that waits longest gets the next slot."""
     admission, order = Admission(slots=1, queue=9, timeout_s=9), []
 
     async def visit(number: int) -> None:
@@ -40,7 +40,7 @@ async def test_arrivals_are_served_in_order() -> None:
 
 
 async def test_waiting_has_a_bound_and_gives_its_place_back() -> None:
-    """Whoever waited too long is refused, and nothing leaks."""
+    """A call that waited too long is refused, and its place is free again."""
     admission = Admission(slots=1, queue=1, timeout_s=0.01)
     leave = await admission.enter()
     for _ in range(3):
@@ -50,7 +50,7 @@ async def test_waiting_has_a_bound_and_gives_its_place_back() -> None:
     (await admission.enter())()
 
 
-async def test_whoever_gives_up_waiting_gives_the_place_back() -> None:
+async def test_a_cancelled_wait_gives_its_place_back() -> None:
     """A hang-up in the queue leaves no hole in it."""
     admission = Admission(slots=1, queue=1, timeout_s=9)
     leave = await admission.enter()
@@ -68,7 +68,7 @@ async def test_whoever_gives_up_waiting_gives_the_place_back() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/messages"])
 async def test_too_many_get_503_in_their_dialect(simulator: Simulator, path: str) -> None:
-    """Those who are admitted are served; the rest never reach the engine."""
+    """Admitted calls are answered; the others never reach the engine."""
     async with serving(simulator, slots=1, queue=2) as service:
         body = {**CHAT, "max_tokens": 8, "stream": False, "options": {"num_predict": 8}}
         answers = await asyncio.gather(*(service.post(path, json=body) for _ in range(8)))
@@ -82,7 +82,7 @@ async def test_too_many_get_503_in_their_dialect(simulator: Simulator, path: str
 
 @pytest.mark.parametrize("ticks", range(4))
 async def test_a_hang_up_while_a_slot_is_handed_over_gives_it_back(ticks: int) -> None:
-    """In whichever tick of the loop it comes: nobody works for somebody who has left."""
+    """In whichever tick of the event loop the hang-up is noticed."""
     admission = Admission(1, 5, 60)
     leave = await admission.enter()
     waiting = asyncio.create_task(admission.enter())

@@ -25,8 +25,8 @@ CALL = Call("/api/chat", "smollm2:135m", b"{}", stream=True)
 LOST = EngineLost("the replica was lost")
 
 
-class EngineHost:
-    """Fails as it is told, or answers."""
+class StubReplica:
+    """Raises `failure`, or answers."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.calls = 0
@@ -78,40 +78,40 @@ async def ask(*replicas: CallHandler) -> bytes:
 
 @pytest.mark.parametrize("failure", [EngineDown("it is away"), EngineLost("it broke off")])
 async def test_another_replica_is_tried(failure: ServiceError) -> None:
-    first, second = EngineHost(failure), EngineHost()
+    first, second = StubReplica(failure), StubReplica()
     assert await ask(first, second) == b"whole"
     assert (first.calls, second.calls) == (1, 1)
 
 
-async def test_a_request_is_not_tried_for_ever() -> None:
-    replicas = [EngineHost(EngineLost(f"number {number}")) for number in range(4)]
+async def test_a_request_is_tried_three_times() -> None:
+    replicas = [StubReplica(EngineLost(f"number {number}")) for number in range(4)]
     with pytest.raises(EngineLost, match="number 2"):
         await ask(*replicas)
     assert [replica.calls for replica in replicas] == [1, 1, 1, 0]
 
 
-async def test_a_replica_without_its_engine_is_not_the_last_word_but_once() -> None:
+async def test_a_replica_without_its_engine_is_followed_by_one_other() -> None:
     """Each has waited for its engine already: the caller does not wait three times."""
-    replicas = [EngineHost(EngineDown(f"number {number}")) for number in range(3)]
+    replicas = [StubReplica(EngineDown(f"number {number}")) for number in range(3)]
     with pytest.raises(EngineDown, match="number 1"):
         await ask(*replicas)
     assert [replica.calls for replica in replicas] == [1, 1, 0]
 
 
-async def test_slow_engines_are_not_asked_again() -> None:
+async def test_a_slow_answer_is_not_tried_again() -> None:
     """It may be the request itself that takes so long."""
-    second = EngineHost()
+    second = StubReplica()
     with pytest.raises(EngineSlow):
-        await ask(EngineHost(EngineSlow("no token")), second)
+        await ask(StubReplica(EngineSlow("no token")), second)
     assert second.calls == 0
 
 
-async def test_without_another_replica_that_is_said() -> None:
+async def test_a_pool_without_another_replica_is_down() -> None:
     with pytest.raises(PoolDown):
-        await ask(EngineHost(EngineDown("it is away")))
+        await ask(StubReplica(EngineDown("it is away")))
 
 
-class Mortal:
+class DyingEngine:
     """An engine that is lost with a call, or whose runner dies of it, and is back at once."""
 
     status = EngineStatus(State.READY)
@@ -140,21 +140,21 @@ async def _runner_died() -> AsyncIterator[bytes]:
     yield b'{"error":"model runner has unexpectedly stopped"}'
 
 
-def replica(engine: Mortal, wait_s: float = 9) -> LocalDispatcher:
+def replica(engine: DyingEngine, wait_s: float = 9) -> LocalDispatcher:
     return LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
 
 
 async def test_a_request_that_kills_its_engine_kills_three_in_all() -> None:
-    """However many replicas there are: two of one, and the last where it might be another's."""
-    engines = [Mortal("engine") for _ in range(4)]
+    """Two of one replica and one of another, however many replicas there are."""
+    engines = [DyingEngine("engine") for _ in range(4)]
     with pytest.raises(EngineLost):
         await ask(*map(replica, engines))
     assert [engine.kills for engine in engines] == [2, 1, 0, 0]
 
 
 async def test_an_engine_that_is_down_after_it_was_killed_counts() -> None:
-    """It is back, refuses for good, and the gateway is told of the one that was lost."""
-    engines = [Mortal("engine", "refuses"), *[Mortal("engine") for _ in range(3)]]
+    """The replica reports its engine down, and the engine that was lost before."""
+    engines = [DyingEngine("engine", "refuses"), *[DyingEngine("engine") for _ in range(3)]]
     with pytest.raises(EngineLost):
         await ask(replica(engines[0], wait_s=0.02), *map(replica, engines[1:]))
     assert sum(engine.kills for engine in engines) == 3
@@ -163,23 +163,23 @@ async def test_an_engine_that_is_down_after_it_was_killed_counts() -> None:
 @pytest.mark.parametrize("deaths", [["runner"], ["engine", "runner"], ["runner", "engine"]])
 async def test_a_dead_runner_counts_as_a_dead_engine(deaths: list[str]) -> None:
     """Ollama's runner is what generates."""
-    engines = [Mortal(*deaths) for _ in range(4)]
+    engines = [DyingEngine(*deaths) for _ in range(4)]
     with suppress(EngineLost):
         assert b"unexpectedly stopped" in await ask(*map(replica, engines))
     assert 2 <= sum(engine.kills for engine in engines) <= 3
 
 
-async def test_in_one_hop_too_three_engines_are_the_most() -> None:
+async def test_three_engines_are_the_most_in_one_replica_too() -> None:
     """Dead engines and dead runners together."""
-    engine = Mortal("engine", "runner", "engine", "engine")
+    engine = DyingEngine("engine", "runner", "engine", "engine")
     with pytest.raises(EngineLost):
         await replica(engine).send(CALL)
     assert engine.kills == 3
 
 
-async def test_a_fault_of_a_replica_is_told_and_not_repeated() -> None:
-    """What nobody foresaw would happen at the next one too."""
-    second = EngineHost()
+async def test_an_unforeseen_fault_is_not_tried_again() -> None:
+    """It would happen on the next replica too."""
+    second = StubReplica()
     with pytest.raises(InternalError):
-        await ask(EngineHost(LookupError("planted")), second)
+        await ask(StubReplica(LookupError("planted")), second)
     assert second.calls == 0

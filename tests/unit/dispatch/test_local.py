@@ -11,8 +11,8 @@ from serve_app.engines.base import MAX_TRIES, Answer, Call, EngineStatus, State
 from serve_app.errors import EngineDown, EngineError, EngineLost
 
 
-class Dying:
-    """An engine that fails as told, then answers; `back` when it is ready again."""
+class FailingEngine:
+    """Raises `failures` in turn, then answers; ready once `back` is set."""
 
     status = EngineStatus(State.READY)
 
@@ -41,7 +41,7 @@ async def _nothing() -> AsyncIterator[bytes]:
 DOWN, LOST = EngineDown("it refuses connections"), EngineLost("it closed the connection")
 
 
-async def send(engine: Dying, wait_s: float = 9) -> int:
+async def send(engine: FailingEngine, wait_s: float = 9) -> int:
     dispatcher = LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
     answer = await dispatcher.send(Call("/api/chat", "m", b"{}", stream=False))
     answer.close()
@@ -49,14 +49,14 @@ async def send(engine: Dying, wait_s: float = 9) -> int:
 
 
 @pytest.mark.parametrize("failures", [[LOST, LOST, DOWN, DOWN], [DOWN] * 9, [DOWN, LOST, DOWN]])
-async def test_a_call_outlives_the_engine_that_it_came_to(failures: list[Exception]) -> None:
-    """While a killed engine goes, it takes calls and drops them, then refuses: all in one death."""
-    assert await send(Dying(*failures)) == 200
+async def test_a_call_survives_the_death_of_its_engine(failures: list[Exception]) -> None:
+    """A killed engine may take calls and drop them before it refuses them."""
+    assert await send(FailingEngine(*failures)) == 200
 
 
-async def test_a_call_that_kills_its_engine_does_not_do_so_for_ever() -> None:
-    """Lost with it so many times, it is given up."""
-    engine = Dying(*[LOST] * 9)
+async def test_a_call_that_kills_its_engine_is_given_up() -> None:
+    """After MAX_TRIES engines."""
+    engine = FailingEngine(*[LOST] * 9)
     with pytest.raises(EngineLost):
         await send(engine)
     assert len(engine.failures) == 9 - MAX_TRIES
@@ -64,8 +64,8 @@ async def test_a_call_that_kills_its_engine_does_not_do_so_for_ever() -> None:
 
 @pytest.mark.parametrize("is_back", [True, False])
 async def test_waiting_for_an_engine_has_a_bound(is_back: bool) -> None:
-    """Whether it is away, or says that it is there and refuses."""
-    engine = Dying(*[DOWN] * 100_000)
+    """Whether it is away, or reports that it is ready and refuses."""
+    engine = FailingEngine(*[DOWN] * 100_000)
     if not is_back:
         engine.back.clear()
     with pytest.raises(EngineDown):
@@ -73,7 +73,7 @@ async def test_waiting_for_an_engine_has_a_bound(is_back: bool) -> None:
 
 
 async def test_an_engine_that_stays_away_was_lost_all_the_same() -> None:
-    """The caller's gateway counts it, whatever the last failure was."""
+    """The error carries the lost engine to the gateway, whatever the last failure was."""
     with pytest.raises(EngineError) as error:
-        await send(Dying(LOST, *[DOWN] * 100_000), wait_s=0.02)
+        await send(FailingEngine(LOST, *[DOWN] * 100_000), wait_s=0.02)
     assert error.value.engines == 1

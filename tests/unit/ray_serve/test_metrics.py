@@ -35,7 +35,7 @@ def trace() -> RequestTrace:
 
 @pytest.mark.parametrize("when", ["running", "ended", "idle"])
 async def test_no_timer_outlives_the_observer(when: str) -> None:
-    """Whatever was going on when it was closed; and what ends later is told all the same."""
+    """Whenever it is closed; requests that end later are reported all the same."""
     log: Any = Log()
     observer, before, one = ServeObserver(log), timers(), trace()
     if when != "idle":

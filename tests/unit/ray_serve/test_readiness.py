@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 
 
 def status(*running: str) -> ApplicationStatusOverview:
-    """What Serve says of an application with these pools."""
+    """Return Serve's status of an application with these running pools."""
     deployments = {
         name: DeploymentStatusOverview(
             DeploymentStatus.HEALTHY,
@@ -48,10 +48,10 @@ async def test_a_pool_of_another_application_makes_no_gateway_ready(
     assert await PoolReadiness(settings.all_pools, "other").problem() == ""
 
 
-async def test_a_controller_that_is_away_is_no_fault_of_the_gateway(
+async def test_without_the_controller_the_state_is_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is not known is not ready, and is told as a 503."""
+    """An unknown state is not ready: 503."""
 
     def away() -> ServeStatus:
         raise RayServeException("There is no Serve instance running on this Ray cluster.")
@@ -62,8 +62,8 @@ async def test_a_controller_that_is_away_is_no_fault_of_the_gateway(
         await PoolReadiness(settings.all_pools, "own").problem()
 
 
-async def test_a_stale_status_is_fetched_once_for_all_who_wait() -> None:
-    """Also when the one who asked first leaves; and once more when it failed."""
+async def test_concurrent_readers_share_one_fetch() -> None:
+    """Also when the first reader leaves; after a failure it is fetched once more."""
     fetches: list[asyncio.Future[int]] = []
 
     async def fetch() -> int:

@@ -84,7 +84,7 @@ def test_lines_are_written_in_order(file: Path, log: RequestLog) -> None:
 
 
 @pytest.mark.parametrize("file", ["JSON"], indirect=True)
-def test_json_has_what_serve_and_we_know(file: Path, log: RequestLog) -> None:
+def test_json_has_the_fields_of_serve_and_of_the_trace(file: Path, log: RequestLog) -> None:
     log.write([ended("id-one")])
     line: dict[str, Any] = json.loads(text(file))
     assert {name: line[name] for name in ("request_id", "route", "application")} == {
@@ -101,7 +101,7 @@ def test_json_has_what_serve_and_we_know(file: Path, log: RequestLog) -> None:
     assert 0 <= line["duration_ms"] < 1000
 
 
-def test_what_was_said_before_comes_before(file: Path, log: RequestLog) -> None:
+def test_records_before_come_before(file: Path, log: RequestLog) -> None:
     SERVE.warning("the engine is lost")
     log.write([ended("id-one")])
     before, after = text(file).splitlines()
@@ -156,7 +156,7 @@ def disabled(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
 
 
 def test_serves_records_of_each_request_are_not_made(disabled: None, file: Path) -> None:
-    """Everything else goes on: warnings, and what the engine's life says at INFO."""
+    """Warnings, and the service's own records at INFO, are still written."""
     assert not replica.logger.isEnabledFor(logging.INFO)
     SERVE.info("the engine is ready")
     replica.logger.warning("a request was cancelled")
@@ -164,7 +164,7 @@ def test_serves_records_of_each_request_are_not_made(disabled: None, file: Path)
     assert [word in text(file) for word in ("ready", "cancelled")] == [True, True]
 
 
-def test_who_debugs_gets_all(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_debug_all_records_are_made(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "logger", replica.logger)
     SERVE.setLevel(logging.DEBUG)
     disable_access_records()

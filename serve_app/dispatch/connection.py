@@ -36,7 +36,7 @@ class PoolHandle(Protocol):
         """Translate what `open`, or the awaitable, raised."""
 
 
-class State(Enum):
+class ConnectionState(Enum):
     IDLE = auto()  # no call is under way, and any may follow
     BUSY = auto()  # a call is under way
     SPENT = auto()  # no call is under way, and none may follow
@@ -50,7 +50,7 @@ class ReplicaConnection:
     ) -> None:
         self._channel = channel
         self._expires_at = _now() + lifetime_s
-        self._state = State.IDLE
+        self._state = ConnectionState.IDLE
         # Serve may know that the replica is gone before the connection does. Held here: the event
         # loop itself keeps no task alive.
         self._request = request
@@ -58,7 +58,7 @@ class ReplicaConnection:
 
     async def send(self, call: Call) -> Answer:
         """Raises the replica's own error, ChannelClosed when the replica is lost."""
-        self._state = State.BUSY
+        self._state = ConnectionState.BUSY
         self._channel.send((CALL, encode_call(call)))
         await self._channel.drain()
         kind, content = await self._channel.receive()
@@ -74,16 +74,16 @@ class ReplicaConnection:
 
     async def _body(self) -> AsyncIterator[bytes]:
         """Yield the pieces that have arrived, joined. Raises as `send` does."""
-        while self._state is State.BUSY:
+        while self._state is ConnectionState.BUSY:
             kind, content = await self._channel.receive()
             if kind == DATA:
                 while more := self._channel.take(DATA):
                     content += more
                 if self._channel.take(END) is not None:  # it often comes along
-                    self._state = State.IDLE
+                    self._state = ConnectionState.IDLE
                 yield content
             elif kind == END:
-                self._state = State.IDLE
+                self._state = ConnectionState.IDLE
             elif kind == FAILURE:
                 raise self._failed(content)
 
@@ -91,11 +91,13 @@ class ReplicaConnection:
         error = decode_failure(content)
         # A replica without its engine fails fast and would be free first, again and again: so
         # Serve chooses another one for the next call.
-        self._state = State.SPENT if isinstance(error, EngineError) else State.IDLE
+        self._state = (
+            ConnectionState.SPENT if isinstance(error, EngineError) else ConnectionState.IDLE
+        )
         return error
 
     def _is_over(self) -> bool:
-        return self._state is not State.BUSY
+        return self._state is not ConnectionState.BUSY
 
     @property
     def is_open(self) -> bool:
@@ -104,7 +106,7 @@ class ReplicaConnection:
     @property
     def is_reusable(self) -> bool:
         """Whether another call may follow."""
-        return self._state is State.IDLE and self.is_open and _now() < self._expires_at
+        return self._state is ConnectionState.IDLE and self.is_open and _now() < self._expires_at
 
     def close(self) -> None:
         """Let the replica go; in the middle of an answer it stops generating."""
@@ -117,13 +119,7 @@ async def open_connection(
 ) -> ReplicaConnection:
     """Return when a replica has connected. Raises what `handle` makes of a refusal."""
     with listener.expect() as (token, arrival):
-        try:
-            # In a context of its own: when a caller's request is cancelled, Serve cancels the
-            # requests made in it, and the connection may serve another call by then; and Serve's
-            # router knows a request by its id, which two tries of one caller would share.
-            request = Context().run(handle.open, listener.host, listener.port, token, session)
-        except Exception as exc:
-            raise handle.service_error(exc) from exc
+        request = _request_replica(listener, handle, token, session)
         ended = asyncio.ensure_future(_end(request))
         either: set[asyncio.Future[Any]] = {arrival, ended}
         try:
@@ -136,6 +132,18 @@ async def open_connection(
     if arrival.done():
         return ReplicaConnection(arrival.result(), ended, lifetime_s)
     raise handle.service_error(ended.result() or EngineLost("the replica was lost"))
+
+
+def _request_replica(
+    listener: Listener, handle: PoolHandle, token: bytes, session: str | None
+) -> Any:
+    # In a context of its own: when a caller's request is cancelled, Serve cancels the requests made
+    # in it, and the connection may serve another call by then; and Serve's router knows a request
+    # by its id, which two tries of one caller would share.
+    try:
+        return Context().run(handle.open, listener.host, listener.port, token, session)
+    except Exception as exc:
+        raise handle.service_error(exc) from exc
 
 
 async def _end(request: Awaitable[Any]) -> Exception | None:

@@ -126,7 +126,10 @@ class InternalError(ServiceError):
 
 
 class EngineError(ServiceError):
+    """`engines`: how many were lost with the request, one after the other."""
+
     status = 502
+    engines = 0
 
 
 class EngineDown(EngineError):
@@ -140,9 +143,6 @@ class PoolDown(EngineDown):
 
 
 class EngineLost(EngineError):
-    """`engines`: how many were lost with the request, one after the other."""
-
-    status = 502
     engines = 1
 
 

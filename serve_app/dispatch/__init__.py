@@ -1,8 +1,11 @@
 """From a Call to an Answer, wherever the engine is.
 
-local          to the engine beside this replica: admission, and another try
+local          to the engine beside this replica
+admission      the engine's slots, and the queue before them
+retries        whether a call that failed is sent again, and where
 gateway        to a replica of the pool that serves the model
 replica_pool   the gateway's connections to the replicas of one pool
+connection     one of them, and how it is opened
 listener       the gateway's socket, to which replicas connect
 worker         the replica's side of such a connection
 frames         the protocol on it

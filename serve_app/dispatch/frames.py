@@ -1,12 +1,12 @@
-"""How calls and answers cross between the gateway and a pool's replica: frames on a connection.
+"""The protocol between a gateway and a replica: calls and answers as frames on a connection.
 
     gateway ──CALL──────────────────────────────> replica
             <──HEAD, DATA …, END── or ──FAILURE──         one call at a time, then the next
 
-Serve's own streams cost a whole request's time per piece, and the cancelling of one does not always
-arrive. Here a piece costs a write, and whoever hangs up closes the connection.
+Serve's own streams cost as much for each piece as for a request, and their cancellation does not
+always arrive. Here a piece costs one write, and a caller's hang-up closes the connection.
 
-A frame is its kind (one byte), the length of the rest (four, big-endian), and the rest.
+A frame is its kind (one byte), the length of its content (four, big-endian), and the content.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import orjson
 
 from serve_app import errors
 from serve_app.engines.base import Call
-from serve_app.errors import EngineLost, Overloaded, ServiceError
+from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
 HEADER_BYTES = 5
@@ -27,12 +27,12 @@ _MAX_BUFFERED = 1 << 18
 
 
 class ChannelClosed(EngineLost):
-    """The other side is gone."""
+    """Raised when the other side has closed the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is known with an answer's first piece. `seconds_left`: until it must be over."""
+    """The part of an answer before its body. `seconds_left`: until the answer must have ended."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -50,7 +50,7 @@ class Head:
 
 
 def encode_failure(exc: ServiceError) -> bytes:
-    engines = exc.engines if isinstance(exc, EngineLost) else 0
+    engines = exc.engines if isinstance(exc, EngineError) else 0
     return orjson.dumps((type(exc).__name__, exc.args, exc.retry_after_s, engines))
 
 
@@ -60,13 +60,13 @@ def decode_failure(data: bytes) -> ServiceError:
         return Overloaded(args[0], retry_after_s or 1)
     kind = getattr(errors, name, EngineLost)
     error: ServiceError = kind(*args)
-    if isinstance(error, EngineLost):
-        error.engines = max(1, engines)
+    if isinstance(error, EngineError):
+        error.engines = max(kind.engines, engines)
     return error
 
 
 def encode_call(call: Call) -> bytes:
-    """Its body as it is, behind one line of JSON for the rest."""
+    """Return one line of JSON with all fields but the body, then the body unchanged."""
     rest = (
         *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
         *(call.affinity, call.headers, call.tries),
@@ -82,14 +82,17 @@ def decode_call(data: bytes) -> Call:
 
 
 class Channel(asyncio.Protocol):
-    """One connection between a gateway and a replica, seen from either side."""
+    """Sends and receives frames, at either end of a connection.
+
+    `max_bytes` bounds what an unauthenticated side may send in one frame; None: no bound.
+    """
 
     def __init__(
         self,
         opened: "Callable[[Channel], None]" = lambda channel: None,
         max_bytes: int | None = None,
     ) -> None:
-        self.max_bytes = max_bytes  # that a stranger may send in a frame; None: it is known
+        self.max_bytes = max_bytes
         self._opened = opened
         self._rest = bytearray()
         self._frames: deque[tuple[bytes, bytes]] = deque()
@@ -101,7 +104,7 @@ class Channel(asyncio.Protocol):
         self.on_close: Callable[[], object] = lambda: None
 
     async def receive(self) -> tuple[bytes, bytes]:
-        """The next frame's kind and content. Raises ChannelClosed when none will come."""
+        """Return the next frame's kind and content. Raises ChannelClosed after the last one."""
         while not self._frames:
             if self.closed:
                 raise ChannelClosed("the replica was lost")
@@ -118,26 +121,26 @@ class Channel(asyncio.Protocol):
         return kind, content
 
     def take(self, kind: bytes) -> bytes | None:
-        """The next frame's content, if it has come already and is of this kind."""
+        """Return the next frame's content if it has arrived and is of this kind, else None."""
         if not self._frames or self._frames[0][0] != kind:
             return None
         return self._pop()[1]
 
     def send(self, *frames: tuple[bytes, bytes]) -> None:
-        """In one write. Nothing happens when the other side is gone: `receive` tells."""
+        """Send in one write. On a closed connection this does nothing: `receive` raises."""
         if self.closed:
-            return  # uvloop's would raise
+            return  # uvloop's transport would raise
         self._transport.write(
             b"".join(part for kind, content in frames for part in (_header(kind, content), content))
         )
 
     async def drain(self) -> None:
-        """Return when the other side keeps up."""
+        """Wait until the other side has read enough to take more."""
         if self._writable:
             await self._writable
 
     def close(self) -> None:
-        """At once: what is not yet sent is for nobody, who may never take it."""
+        """Close at once: the other side may never read what is not sent yet."""
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -147,16 +150,16 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._rest += data
         if self.max_bytes is not None and len(self._rest) > self.max_bytes:
-            return self.close()
+            self.close()
+            return
         del self._rest[: self._cut_frames(self._rest)]
         if self._buffered > _MAX_BUFFERED and self._reading:
             self._reading = False
             self._transport.pause_reading()
         self._wake()
-        return None
 
     def _cut_frames(self, data: bytearray) -> int:
-        """Take over the whole frames at the beginning; returns where they end."""
+        """Queue the complete frames at the beginning of `data`; return where they end."""
         at = 0
         while len(data) - at >= HEADER_BYTES:
             begin = at + HEADER_BYTES
@@ -192,29 +195,27 @@ def _header(kind: bytes, content: bytes) -> bytes:
 
 
 class Coalescer:
-    """Sends the first piece at once, and later ones at most every `window_s`, joined."""
+    """Sends the first piece at once, later ones joined and at most every `window_s`."""
 
     def __init__(self, send: Callable[[bytes], None], window_s: float) -> None:
         self._send = send
         self._window_s = window_s
-        self._next = 0.0  # when the next piece may go
+        self._next = 0.0  # the time from which a piece may be sent
         self._pieces: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, piece: bytes) -> None:
-        if self._timer:
-            return self._pieces.append(piece)
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now >= self._next:
-            self._next = now + self._window_s
-            return self._send(piece)
+        if self._timer is None and loop.time() >= self._next:
+            self._next = loop.time() + self._window_s
+            self._send(piece)
+            return
         self._pieces.append(piece)
-        self._timer = loop.call_at(self._next, self._flush)
-        return None
+        if self._timer is None:
+            self._timer = loop.call_at(self._next, self._flush)
 
     def rest(self) -> bytes:
-        """What is still held; nothing is sent after this."""
+        """Return the pieces that are not sent yet, and forget them."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

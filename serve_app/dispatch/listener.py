@@ -1,7 +1,9 @@
-"""Where replicas connect to the gateway that has asked for them."""
+"""The gateway's socket, to which the replicas connect that it has asked for."""
 
 import asyncio
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from serve_app.dispatch.frames import HEADER_BYTES, TOKEN, Channel, ChannelClosed
 
@@ -10,7 +12,7 @@ _TOKEN_BYTES = 16
 
 
 class Listener:
-    """Where replicas connect to, each with the token of the connection that it serves."""
+    """Accepts the connections of replicas, each by the token that its request carried."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -24,15 +26,15 @@ class Listener:
         self._server = await loop.create_server(self._accept, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def expect(self) -> tuple[bytes, asyncio.Future[Channel]]:
-        """A new token, and the connection that will come with it."""
+    @contextmanager
+    def expect(self) -> Iterator[tuple[bytes, asyncio.Future[Channel]]]:
+        """Accept one connection with the token; outside of the context it is refused."""
         token = secrets.token_bytes(_TOKEN_BYTES)
         self._expected[token] = asyncio.get_running_loop().create_future()
-        return token, self._expected[token]
-
-    def forget(self, token: bytes) -> None:
-        """Whoever comes with it now is turned away."""
-        self._expected.pop(token, None)
+        try:
+            yield token, self._expected[token]
+        finally:
+            self._expected.pop(token, None)
 
     def close(self) -> None:
         if self._server:
@@ -51,10 +53,11 @@ class Listener:
             async with asyncio.timeout(_TOKEN_TIMEOUT_S):
                 kind, token = await channel.receive()
         except (TimeoutError, ChannelClosed):
-            return channel.close()
+            channel.close()
+            return
         expected = self._expected.pop(token, None) if kind == TOKEN else None
         if expected is None or expected.done():
-            return channel.close()
-        channel.max_bytes = None
-        expected.set_result(channel)
-        return None
+            channel.close()
+        else:
+            channel.max_bytes = None
+            expected.set_result(channel)

@@ -1,55 +1,21 @@
-"""From the API to the engine beside it: admission in order of arrival, and another try."""
+"""From the API to the engine beside it: admission, retries, and the bound of a generation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from serve_app.deadline import Deadline
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.retries import Attempts, Failure, Retry
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
-from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
+from serve_app.errors import EngineDown, EngineError, EngineLost, EngineSlow
 
-# A killed engine may take calls until the kernel has closed its listener.
-_DYING_S = 0.05
 API_VERSION = "0.33.0"
-
-
-# How Ollama says so, before it has given a token.
-_RUNNER_DIED = (
+# How Ollama reports a dead runner that has given no token yet.
+_RUNNER_DEATHS = (
     b"an error was encountered while running the model",
     b"model runner has unexpectedly stopped",
     b"process has terminated",
 )
-
-
-class Admission:
-    """The engine's slots, and a bounded queue before them, in order of arrival."""
-
-    def __init__(self, slots: int, queue: int, timeout_s: float) -> None:
-        self._slots = asyncio.Semaphore(slots)
-        self._free = slots + queue
-        self._timeout_s = timeout_s
-
-    async def enter(self) -> Callable[[], None]:
-        """Wait for a slot; returns what gives it back, once. Raises Overloaded."""
-        if self._free <= 0:
-            raise Overloaded("server busy, please try again: slots and queue are full", 1)
-        self._free -= 1
-        try:
-            if self._slots.locked():
-                async with asyncio.timeout(self._timeout_s):  # wait_for may swallow a hang-up
-                    await self._slots.acquire()
-            else:
-                await self._slots.acquire()
-        except TimeoutError as exc:
-            self._free += 1
-            raise Overloaded(f"no slot became free within {self._timeout_s:g} s", 5) from exc
-        except BaseException:
-            self._free += 1
-            raise
-        return self._leave
-
-    def _leave(self) -> None:
-        self._free += 1
-        self._slots.release()
 
 
 class LocalDispatcher:
@@ -79,56 +45,47 @@ class LocalDispatcher:
         deadline = _now() + self._generation_timeout_s
         try:
             with Deadline(deadline):
-                answer = await self._persistent(call)
+                answer = await self._send_with_retries(call)
         except TimeoutError as exc:
             raise EngineSlow("the generation took longer than the service allows") from exc
         answer.deadline = deadline
         return answer
 
-    async def _persistent(self, call: Call) -> Answer:
-        """Nothing of the answer has come yet, so an engine that went away may be tried again.
+    async def _send_with_retries(self, call: Call) -> Answer:
+        """Send the call until an answer begins or retries.py gives it up.
 
-        A dead runner of Ollama is tried once more. What raises says how many engines were lost.
+        What this raises carries the number of engines that were lost.
         """
-        lost = deaths = 0
+        attempts, failure, patience = Attempts(call.tries), None, 0.0
         while True:
             try:
-                answer, died = await self._answered(call)
-            except EngineLost as exc:
-                lost += 1
-                exc.engines = lost + deaths
-                if exc.engines >= call.tries:
-                    raise
-                await asyncio.sleep(_DYING_S)
-                await self._engine_back(exc, _now() + self._wait_s)
-            else:
-                deaths += died
-                if not died or deaths > 1 or lost + deaths >= call.tries:
-                    return answer
+                return await self._attempt(call)
+            except (EngineDown, EngineLost, _RunnerDied) as exc:
+                previous, failure = failure, _failure(exc)
+                attempts, retry = attempts.after(failure, failure is not Failure.ENGINE_DOWN)
+                exc.engines = attempts.engines
+                if retry is None:
+                    return _answer_or_raise(exc)
+                if not failure is previous is Failure.ENGINE_DOWN:
+                    patience = _now() + self._wait_s
+                await self._prepare(retry, exc, patience)
 
-    async def _answered(self, call: Call) -> tuple[Answer, bool]:
-        """Return the engine's answer, and whether it says that Ollama's runner has died.
-
-        Ollama survives that and answers 500; the next call loads the model anew.
-        """
-        answer = await self._taken(call)
+    async def _attempt(self, call: Call) -> Answer:
+        """Raises EngineDown, EngineLost, and _RunnerDied when Ollama's answer says so."""
+        answer = await self._engine.send(call)
         if answer.status != 500:
-            return answer, False
+            return answer
         body = await _read(answer)
-        died = any(sentence in body for sentence in _RUNNER_DIED)
-        return Answer(500, answer.headers, _again(body)), died
+        answer = Answer(500, answer.headers, _once(body))
+        if any(sentence in body for sentence in _RUNNER_DEATHS):
+            raise _RunnerDied(answer)
+        return answer
 
-    async def _taken(self, call: Call) -> Answer:
-        """An engine that is down has not seen the call, which waits for it."""
-        patience = 0.0
-        while True:
-            try:
-                return await self._engine.send(call)
-            except EngineDown as exc:
-                patience = patience or _now() + self._wait_s
-                await self._engine_back(exc, patience)
-
-    async def _engine_back(self, error: EngineDown | EngineLost, patience: float) -> None:
+    async def _prepare(self, retry: Retry, error: EngineError, patience: float) -> None:
+        """Wait as `retry` says. Raises `error` when the engine is not ready by `patience`."""
+        await asyncio.sleep(retry.pause_s)
+        if not retry.needs_engine:
+            return
         try:
             async with asyncio.timeout_at(patience):
                 await self._engine.ready()
@@ -149,6 +106,27 @@ class LocalDispatcher:
         return f"engine {status.state}: {status.detail}".rstrip(": ")
 
 
+class _RunnerDied(EngineError):
+    """Ollama's runner died of a call; `answer` is what Ollama says of it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("the runner of the model died")
+        self.answer = answer
+
+
+def _failure(exc: EngineError) -> Failure:
+    if isinstance(exc, _RunnerDied):
+        return Failure.RUNNER_DIED
+    return Failure.ENGINE_LOST if isinstance(exc, EngineLost) else Failure.ENGINE_DOWN
+
+
+def _answer_or_raise(exc: EngineError) -> Answer:
+    """Return Ollama's own answer where there is one, else raise."""
+    if isinstance(exc, _RunnerDied):
+        return exc.answer
+    raise exc
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -160,5 +138,5 @@ async def _read(answer: Answer) -> bytes:
         answer.close()
 
 
-async def _again(body: bytes) -> AsyncIterator[bytes]:
+async def _once(body: bytes) -> AsyncIterator[bytes]:
     yield body

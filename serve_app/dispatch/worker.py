@@ -1,7 +1,7 @@
-"""The pool's side of the gateway topology: a replica lends itself to a gateway for some calls.
+"""A replica's side of the gateway topology: it connects to a gateway and answers the calls.
 
-A connection is one request of Serve's, open for as long as the gateway uses it: so Serve's router
-chooses the replica, its queue holds who waits, and its autoscaler counts what runs.
+A connection lasts as long as one request to the deployment. So Serve's router chooses the replica,
+its queue holds the requests that wait, and its autoscaler counts those that run.
 """
 
 import asyncio
@@ -28,36 +28,36 @@ from serve_app.errors import EngineLost, InternalError, ServiceError
 
 logger = logging.getLogger("ray.serve")
 
-# A gateway closes a connection that it does not use for a moment: after this, its node is gone.
+# A gateway closes a connection that it has not used for a moment: after this, its node is gone.
 _IDLE_S = 10.0
 _CONNECT_S = 5.0
 
 
-class Dispatcher(Protocol):
+class CallHandler(Protocol):
     async def send(self, call: Call) -> Answer: ...
 
 
 class CallServer:
-    """Answers calls over connections that it opens to gateways.
+    """Opens connections to gateways and answers the calls that arrive on them.
 
-    `window_s`: later pieces of a stream are joined for this long; 0: they are not.
+    `window_s`: how long the pieces of a stream after the first are joined; 0: not at all.
     """
 
-    def __init__(self, dispatcher: Dispatcher, window_s: float) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, handler: CallHandler, window_s: float) -> None:
+        self._handler = handler
         self._window_s = window_s
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
-        """Connect to the gateway that asked, and answer its calls until it closes.
+        """Connect to the gateway at (host, port) and answer its calls until it closes.
 
-        Raises EngineLost when the gateway is not there any more.
+        Raises EngineLost when the gateway can't be reached.
         """
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, channel = await loop.create_connection(Channel, host, port)
         except (OSError, TimeoutError) as exc:
-            raise EngineLost("the gateway is gone") from exc
+            raise EngineLost(f"the gateway at {host}:{port} can't be reached") from exc
         channel.send((TOKEN, token))
         serving = asyncio.create_task(self._serve(channel))
         channel.on_close = serving.cancel
@@ -76,41 +76,45 @@ class CallServer:
                 if kind == CALL:
                     await self._answer(decode_call(content), channel)
         except ChannelClosed:
-            return  # the gateway has no further use of this replica
+            return  # the gateway needs this replica no more
 
     async def _answer(self, call: Call, channel: Channel) -> None:
         try:
-            answer = await self._dispatcher.send(call)
+            answer = await self._handler.send(call)
         except Exception as exc:
-            return channel.send((FAILURE, encode_failure(_told(exc, call))))
+            channel.send((FAILURE, encode_failure(_service_error(exc, call))))
+            return
         try:
-            await self._pass_on(answer, channel, call)
+            await self._relay(answer, channel, call)
         finally:
             answer.close()
 
-    async def _pass_on(self, answer: Answer, channel: Channel, call: Call) -> None:
-        before = [(HEAD, Head(answer.status, answer.headers, _left(answer.deadline)).encode())]
+    async def _relay(self, answer: Answer, channel: Channel, call: Call) -> None:
+        head = [
+            (HEAD, Head(answer.status, answer.headers, _seconds_left(answer.deadline)).encode())
+        ]
 
         def send(piece: bytes, *end: tuple[bytes, bytes]) -> None:
-            channel.send(*before, *([(DATA, piece)] if piece else []), *end)
-            before.clear()
+            channel.send(*head, *([(DATA, piece)] if piece else []), *end)
+            head.clear()
 
         coalescer = Coalescer(send, self._window_s)
         try:
             async for piece in answer.body:
                 if answer.is_last():
-                    return send(coalescer.rest() + piece, (END, b""))
+                    send(coalescer.rest() + piece, (END, b""))
+                    return
                 coalescer.add(piece)
                 await channel.drain()
             send(coalescer.rest(), (END, b""))
         except Exception as exc:
-            send(coalescer.rest(), (FAILURE, encode_failure(_told(exc, call))))
+            send(coalescer.rest(), (FAILURE, encode_failure(_service_error(exc, call))))
         finally:
             coalescer.rest()
 
 
-def _told(exc: Exception, call: Call) -> ServiceError:
-    """Return what the gateway is told; log an exception that nobody foresaw where it was raised."""
+def _service_error(exc: Exception, call: Call) -> ServiceError:
+    """Return the error to send to the gateway; log an unforeseen one, whose text stays here."""
     if isinstance(exc, ServiceError):
         return exc
     request = call.request_id or "without an id"
@@ -119,13 +123,13 @@ def _told(exc: Exception, call: Call) -> ServiceError:
 
 
 async def _next(channel: Channel) -> tuple[bytes, bytes]:
-    """Raises ChannelClosed when the gateway has left, with or without a word."""
+    """Return the next frame. Raises ChannelClosed when the gateway has closed or fallen silent."""
     try:
         with Deadline.after(_IDLE_S):
             return await channel.receive()
     except TimeoutError as exc:
-        raise ChannelClosed("the gateway is silent") from exc
+        raise ChannelClosed(f"the gateway sent nothing for {_IDLE_S:g} s") from exc
 
 
-def _left(deadline: float | None) -> float | None:
+def _seconds_left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - asyncio.get_running_loop().time()

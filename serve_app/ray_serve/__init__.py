@@ -1,13 +1,16 @@
-"""All that knows Ray Serve. Importing this package imports no Ray.
+"""The modules that use Ray Serve. Importing this package imports no Ray.
 
 application          the composition root: settings to a Serve application
 deployments          thin Serve shells around plain objects
 engine_host          the engine of one replica, and the dispatcher to it
-request_router       the replica that a gateway's next connection goes to
-uvicorn_middleware   between uvicorn and Serve in a replica that HAProxy asks directly
+pool_handle          connections to a pool's replicas by its Serve handle
+readiness            the pools' state, from Serve's controller
+request_router       the replica that opens a gateway's next connection
+uvicorn_middleware   ASGI middleware in a replica that HAProxy connects to
 http_protocol        uvicorn's protocol without Upgrade
 haproxy              Ray's environment flags for HAProxy
 metrics              metrics through Ray
 request_log          one log line per request, through Serve's handlers
+private              Ray's private names
 serve_run            `serve run` that lets running answers end first
 """

@@ -12,7 +12,7 @@ from serve_app.ray_serve import deployments
 from serve_app.ray_serve.deployments import direct_options, gateway_options, worker_options
 from serve_app.settings import Settings
 
-# What the decorators have made of the classes.
+# The decorators have made deployments of the classes.
 DirectPool = cast(Deployment, deployments.DirectPool)
 WorkerPool = cast(Deployment, deployments.WorkerPool)
 Gateway = cast(Deployment, deployments.Gateway)

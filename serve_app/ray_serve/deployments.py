@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.api.app import Api
@@ -22,9 +21,12 @@ from serve_app.overrides import (
     gateway_problems,
     worker_problems,
 )
+from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
-from serve_app.ray_serve.request_log import RequestLog, spare_access_records
+from serve_app.ray_serve.pool_handle import ServePoolHandle
+from serve_app.ray_serve.readiness import PoolReadiness
+from serve_app.ray_serve.request_log import RequestLog, disable_access_records
 from serve_app.settings import Pool, Settings
 
 logger = logging.getLogger("ray.serve")
@@ -33,7 +35,7 @@ logger = logging.getLogger("ray.serve")
 @serve.deployment
 @serve.ingress()
 class DirectPool:
-    """The direct topology: each replica is ingress and owner of one engine at once."""
+    """The direct topology: each replica is an ingress and owns one engine."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -46,28 +48,28 @@ class DirectPool:
         self._host = EngineHost(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._host.start()
         observer = _observer(self._settings)
-        _settle()
+        _prepare_process()
         return build_api(self._settings, dispatcher, observer, self._host.stop)
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that raises."""
+        """Raises EngineDown when Serve must replace this replica."""
         if self._host:
             self._host.check_health()
 
 
 @serve.deployment
 class WorkerPool:
-    """The gateway topology's pool: answers calls over a handle."""
+    """A pool of the gateway topology: each replica answers the calls of gateways."""
 
     async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
-        # Serve awaits it: a replica is running when its engine is ready.
+        # Serve awaits the constructor: a replica is running when its engine is ready.
         _warn(worker_problems(settings, pool, _options_in_force()))
         self._host = EngineHost(settings, pool, EngineGauges().show)
         self._call_server = CallServer(await self._host.start(), settings.gateway.join_ms / 1000)
-        _settle()
+        _prepare_process()
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
-        """Answer the calls of the gateway that listens there, see dispatch/worker.py."""
+        """Answer the calls of the gateway at (host, port), see dispatch/worker.py."""
         await self._call_server.serve_calls(host, port, token)
 
     async def check_health(self) -> None:
@@ -80,7 +82,7 @@ class WorkerPool:
 @serve.deployment
 @serve.ingress()
 class Gateway:
-    """The gateway topology's ingress: checks, routes by model, relays."""
+    """The ingress of the gateway topology: checks requests and routes them by model."""
 
     def __init__(self, settings: Settings, pools: dict[str, DeploymentHandle[Any]]) -> None:
         self._settings = settings
@@ -91,18 +93,21 @@ class Gateway:
         _warn(chain(gateway_problems(settings, _options_in_force()), _exposure(settings)))
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         application = serve.get_replica_context().app_name
-        dispatcher = GatewayDispatcher(settings, self._pools, host, application)
+        readiness = PoolReadiness(settings.all_pools, application)
+        handles = {name: ServePoolHandle(handle) for name, handle in self._pools.items()}
+        dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem)
         await dispatcher.start()
-        _settle()
+        _prepare_process()
         return build_api(settings, dispatcher, _observer(settings), dispatcher.stop)
 
 
-def _settle() -> None:
-    """What is there when a replica is ready stays: Ray alone has brought half a million objects,
-    and each full collection would hold up every stream while it looks at them."""
+def _prepare_process() -> None:
+    """Free the process of work for each request that nobody needs, once the replica is ready."""
+    # Objects made until now stay, and Ray alone has made half a million of them: each full
+    # collection would hold up every stream while it visits them.
     gc.collect()
     gc.freeze()
-    spare_access_records()
+    disable_access_records()
 
 
 def _observer(settings: Settings) -> ServeObserver:
@@ -111,12 +116,12 @@ def _observer(settings: Settings) -> ServeObserver:
 
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Serve's options of a pool that is the ingress: defaults that a config file may override."""
-    # Just above what we admit: the surplus gets our own 503, at once, in its dialect.
-    most = pool.admitted + 4
+    """Return Serve's options of a pool that is the ingress; a config file may override them."""
+    # Just above what is admitted: the surplus gets the service's own 503, at once, in its dialect.
+    max_ongoing = pool.admitted + 4
     return _pool_options(settings, pool) | {
-        "max_ongoing_requests": most,
-        "max_queued_requests": 4 * most,
+        "max_ongoing_requests": max_ongoing,
+        "max_queued_requests": 4 * max_ongoing,
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
     }
 
@@ -128,7 +133,10 @@ _ROUTERS = {
 
 
 def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Of a pool behind the gateway: what it can't admit waits in the gateway for any replica."""
+    """Return Serve's options of a pool behind the gateway.
+
+    Requests above what its replicas admit wait in the gateway, for whichever is free first.
+    """
     return _pool_options(settings, pool) | {
         "max_ongoing_requests": pool.admitted,
         "max_queued_requests": 4 * pool.admitted,
@@ -170,8 +178,8 @@ def _logging(settings: Settings) -> dict[str, Any]:
 
 
 def _options_in_force() -> InForce:
-    """Of the deployment that this replica belongs to."""
-    config = serve.get_replica_context()._deployment_config
+    """Return the options of the deployment that this replica belongs to."""
+    config = private.deployment_config()
     scaling = config.autoscaling_config
     return InForce(
         config.max_ongoing_requests,
@@ -182,9 +190,7 @@ def _options_in_force() -> InForce:
 
 
 def _exposure(settings: Settings) -> Iterator[str]:
-    client = _get_global_client()
-    host = client.http_config.host if client else "127.0.0.1"
-    return exposure(host, has_keys=guard(settings).has_keys)
+    return exposure(private.http_host(), has_keys=guard(settings).has_keys)
 
 
 def _warn(sentences: Iterable[str]) -> None:

@@ -1,9 +1,10 @@
-"""What one replica of a pool owns, in either topology: an engine, and the way to it."""
+"""The engine of one replica, in either topology, and the dispatcher to it."""
 
 import logging
 from collections.abc import Callable
 
-from serve_app.dispatch.local import Admission, LocalDispatcher
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.local import LocalDispatcher
 from serve_app.engines.base import Engine, EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files
@@ -15,7 +16,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class EngineHost:
-    """`show` is told the engine's status when it has changed, and at each health check."""
+    """Owns one engine. `show` gets its status after the start and at each health check."""
 
     def __init__(
         self, settings: Settings, pool: Pool, show: Callable[[EngineStatus], None]
@@ -47,20 +48,20 @@ class EngineHost:
         )
 
     def check_health(self) -> None:
-        """Raises EngineDown when the engine has been away for longer than its bound."""
+        """Raises EngineDown when the engine is down for longer than `unhealthy_after_s`."""
         if self._engine is None:
             return  # still starting
         status = self._engine.status
         self._show(status)
-        if status.state is not State.READY and status.down_for_s > self._bound_s:
-            raise EngineDown(f"the engine is {status.state} for {status.down_for_s:.0f} s")
-
-    @property
-    def _bound_s(self) -> float:
-        return self._pool.engine.unhealthy_after_s
+        max_s = self._pool.engine.unhealthy_after_s
+        if status.state is not State.READY and status.down_for_s > max_s:
+            raise EngineDown(
+                f"the engine has been {status.state} for {status.down_for_s:.0f} s, "
+                f"longer than unhealthy_after_s ({max_s:g}): the replica is to be replaced"
+            )
 
     async def stop(self) -> None:
-        """Stop the engine, if it is this replica's own, and close every connection."""
+        """Stop the engine, if the replica started it, and close every connection."""
         try:
             if self._engine is not None:
                 await self._engine.stop()

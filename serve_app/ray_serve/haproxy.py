@@ -1,4 +1,4 @@
-"""HAProxy before the replicas: Ray's flags for it, as the manifests have them."""
+"""Ray's flags for HAProxy in front of the replicas, equal to those of the manifests."""
 
 from pathlib import Path
 from shlex import quote
@@ -7,16 +7,16 @@ from shlex import quote
 # Ray has no setting for.
 _RETRY_ON = "\n    ".join(
     [
-        # A replica that went away before the first byte, killed or in the moment in which it ends:
-        # the request is asked of another. Tokens cost time; they do not do anything twice.
+        # A replica was killed or has ended before the first byte: another one gets the request.
+        # Generating again costs time and changes nothing.
         "conn-failure empty-response",
-        # HAProxy sends again only what it had as a whole, and most clients send the body of a
-        # request apart from its head.
+        # HAProxy sends again only requests that it holds completely, and most clients send the
+        # body of a request apart from its head.
         "option http-buffer-request",
         "timeout http-request 30s",
-        # With splicing, which Ray turns on, HAProxy (2.8.25) watches a caller no more once it has
-        # spliced a body that came apart: until the first byte of the answer it does not see that
-        # the caller has gone, and the engine works for nobody.
+        # With splicing, which Ray turns on, HAProxy (2.8.25) stops watching a caller once it has
+        # spliced a body that arrived apart from its head. Until the first byte of the answer it
+        # does not notice a hang-up, and the engine generates for nobody.
         "no option splice-request",
     ]
 )

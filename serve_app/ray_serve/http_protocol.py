@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 def install() -> None:
-    """Make it the protocol of every uvicorn server that this process starts from now on.
+    """Use this protocol in every uvicorn server that this process starts from now on.
 
     Serve builds uvicorn's configuration itself and leaves the protocol at `auto`.
     """
@@ -54,7 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class _Parser(httptools.HttpRequestParser):
-    """httptools' parser; `rest` is what follows a head with an offer, else None."""
+    """Parses one request; `rest`: the bytes after a head with an offer, else None."""
 
     def __init__(self, protocol: HttpProtocol) -> None:
         super().__init__(protocol)

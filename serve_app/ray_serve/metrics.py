@@ -1,4 +1,4 @@
-"""Metrics, through Ray Serve. Ray adds deployment, replica and application."""
+"""Metrics, exported by Ray Serve, which adds deployment, replica and application."""
 
 import asyncio
 from collections import Counter
@@ -9,22 +9,22 @@ from ray.serve import metrics
 
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import EngineStatus
-from serve_app.ray_serve.request_log import Ended, RequestLog
+from serve_app.ray_serve.request_log import EndedRequest, RequestLog
 
 # Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
 GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 
-_TELL_S = 0.1
+_REPORT_S = 0.1
 _LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
 
 
 class ServeObserver:
-    """Counts every trace and writes its log line: all of a tenth of a second together.
+    """Counts every trace and writes its log line, in batches of a tenth of a second.
 
-    Counts are told to Ray as sums: telling each one costs more than relaying a token. Histograms
-    can't be, but one after the other they cost a third of what they do between two requests.
+    Ray gets counts as sums, since reporting one costs more than relaying a token. Observations of
+    histograms can't be summed, but in a row they cost a third of what they do one by one.
     """
 
     def __init__(self, log: RequestLog | None) -> None:
@@ -54,7 +54,7 @@ class ServeObserver:
             }.items()
         }
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
-        self._ended: list[Ended] = []
+        self._ended: list[EndedRequest] = []
         self._running = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -62,37 +62,38 @@ class ServeObserver:
     def began(self, trace: RequestTrace) -> None:
         self._running += 1
         if self._timer is None and not self._closed:
-            self._tell_later()
+            self._report_later()
 
     def ended(self, trace: RequestTrace) -> None:
         self._running -= 1
-        self._ended.append(Ended.now(trace))
+        self._ended.append(EndedRequest.now(trace))
         if self._closed:
-            self._tell()
+            self._report()
 
     def close(self) -> None:
-        """From here on what has ended is told at once: no timer is left behind."""
+        """Report what has ended, from now on at once: no timer is left behind."""
         self._closed = True
         if self._timer:
             self._timer.cancel()
-        self._tell()
+        self._report()
 
-    def _tell_later(self) -> None:
-        # Not in a caller's context: Serve would write its id into every line.
+    def _report_later(self) -> None:
+        # In no caller's context: Serve would write the caller's id into every line.
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_TELL_S, self._tell, context=Context())
+        self._timer = loop.call_later(_REPORT_S, self._report, context=Context())
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._timer = None
         ended, self._ended = self._ended, []
-        # Once more after the last, for the gauge to be 0 then; whatever fails below.
+        # Once more after the last request, so that the gauge falls to 0. Before anything below
+        # can fail.
         if (self._running or ended) and not self._closed:
-            self._tell_later()
+            self._report_later()
         if self._log:
             self._log.write(ended)
-        for each in ended:
-            self._count(each.trace)
-        self._tell_sums()
+        for request in ended:
+            self._count(request.trace)
+        self._report_sums()
         self._in_flight.set(self._running)
         self._tasks.set(len(asyncio.all_tasks()))
 
@@ -116,7 +117,7 @@ class ServeObserver:
             if number and number > 0:
                 self._sums[name, model, dialect, ""] += number
 
-    def _tell_sums(self) -> None:
+    def _report_sums(self) -> None:
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
             labels = {"model": model, "dialect": dialect}
@@ -126,7 +127,7 @@ class ServeObserver:
 
 
 class EngineGauges:
-    """What an engine's status says, for those who watch."""
+    """Shows an engine's status as gauges."""
 
     def __init__(self) -> None:
         self._ready = metrics.Gauge("llm_engine_ready", "1 while the engine is ready.")

@@ -3,86 +3,86 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from logging.handlers import MemoryHandler, RotatingFileHandler
 from typing import Any, NamedTuple, Self
 
-from ray._private.log import INTERNAL_TIMESTAMP_LOG_KEY
-from ray.serve._private import constants, replica
-from ray.serve.context import _get_serve_request_context
-
 from serve_app.api.request_trace import RequestTrace, printable
+from serve_app.ray_serve import private
 
-logger = logging.getLogger(constants.SERVE_LOGGER_NAME)
+logger = logging.getLogger(private.SERVE_LOGGER)
 
 
-def spare_access_records() -> None:
-    """Serve's replica makes a record of each request before it finds that nobody wants it: as
-    costly as relaying a token. What else it says of itself at INFO, once it runs, is unsaid too.
+def disable_access_records() -> None:
+    """Let Serve's replica make no log record of each request.
+
+    It makes one before it finds that the access log is off, which costs as much as relaying a
+    token. Its other records at INFO are lost as well.
     """
     if not logger.isEnabledFor(logging.DEBUG):
-        replica.logger = logging.getLogger(f"{constants.SERVE_LOGGER_NAME}.replica")
-        replica.logger.setLevel(logging.WARNING)
+        replica_logger = logging.getLogger(f"{private.SERVE_LOGGER}.replica")
+        replica_logger.setLevel(logging.WARNING)
+        private.set_replica_logger(replica_logger)
 
 
-class Ended(NamedTuple):
-    """An trace that has ended, and what Serve knows of the request."""
+class EndedRequest(NamedTuple):
+    """The trace of a request that has ended, and Serve's context of the request."""
 
     trace: RequestTrace
-    served: Any
+    context: Any
 
     @classmethod
     def now(cls, trace: RequestTrace) -> Self:
-        return cls(trace, _get_serve_request_context())
+        return cls(trace, private.request_context())
 
 
 class RequestLog:
-    """Writes the lines of several traces together.
+    """Writes the lines of several requests together.
 
-    A record that goes its usual way takes as long as a stream's head: its maker looks for its
+    A record made by a logger costs as much as the head of a stream: the logger looks for its
     caller on the stack, and a rotating file looks for its own name on the disk.
     """
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
 
-    def write(self, ended: Sequence[Ended]) -> None:
+    def write(self, ended: Sequence[EndedRequest]) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        records = [self._record(*each) for each in ended if not each.trace.is_probe]
+        records = [self._record(*request) for request in ended if not request.trace.is_probe]
         for handler in logger.handlers:
             _handle(handler, records)
 
-    def _record(self, trace: RequestTrace, served: Any) -> logging.LogRecord:
+    def _record(self, trace: RequestTrace, context: Any) -> logging.LogRecord:
         record = logging.LogRecord(
             logger.name, logging.INFO, __file__, 0, _line(trace), None, None, "write"
         )
-        ended = time.time() - trace.age
-        record.created, record.msecs = ended, ended % 1 * 1000
+        ended_at = time.time() - trace.age
+        record.created, record.msecs = ended_at, ended_at % 1 * 1000
         fields: dict[str, object] = {
-            INTERNAL_TIMESTAMP_LOG_KEY: int(ended * 1e9),
-            constants.SERVE_LOG_REQUEST_ID: printable(served.request_id),
+            private.TIMESTAMP_NS: int(ended_at * 1e9),
+            private.REQUEST_ID: printable(context.request_id),
         }
         if self._as_json:
             fields |= trace.fields()
-            fields[constants.SERVE_LOG_ROUTE] = served.route
-            fields[constants.SERVE_LOG_APPLICATION] = served.app_name
+            fields[private.ROUTE] = context.route
+            fields[private.APPLICATION] = context.app_name
         record.__dict__ |= fields
         return record
 
 
 def _handle(handler: logging.Handler, records: list[logging.LogRecord]) -> None:
-    """What `handler.handle` does with each; to Serve's log file in one write."""
+    """Let `handler` handle the records; those for Serve's log file in one write."""
     if isinstance(handler, MemoryHandler) and isinstance(handler.target, RotatingFileHandler):
-        handler.flush()  # what was said before
+        handler.flush()  # the records before these
         records = [record for record in records if handler.filter(record)]
         handler = handler.target
-        try:
-            return _append(handler, records)
-        except Exception:
-            pass  # one by one: each says on its own what is wrong with it
+        # A batch with a bad record is handled one by one: the handler reports the bad one.
+        with suppress(Exception):
+            _append(handler, records)
+            return
     for record in records:
         handler.handle(record)
-    return None
 
 
 def _append(file: RotatingFileHandler, records: list[logging.LogRecord]) -> None:

@@ -1,10 +1,10 @@
-"""`serve run CONFIG` that lets running answers end first.
+"""Runs `serve run CONFIG`, and lets running answers end before it stops.
 
     python -m serve_app.ray_serve.serve_run CONFIG
 
-At its end `serve run` shuts all of Serve down at once, and HAProxy's actor kills HAProxy, with
-the streams in it, while the replicas still wait for them. So the application is deleted first:
-HAProxy and the replicas finish their answers, and nothing is left that could be cut.
+When it stops, `serve run` shuts all of Serve down at once: HAProxy is killed with the streams in
+it, while the replicas still wait for them. So the application is deleted first, and HAProxy and the
+replicas finish their answers before the shutdown.
 """
 
 import signal

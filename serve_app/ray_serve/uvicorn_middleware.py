@@ -1,35 +1,34 @@
-"""Between uvicorn and Serve, in a replica that HAProxy asks directly.
+"""ASGI middleware between uvicorn and Serve, in a replica that HAProxy connects to.
 
-Serve and uvicorn do for each request what a short one feels: here they are told that they need not.
+It spares Serve and uvicorn work that takes a good part of a short request's time.
 """
 
 import os
 from typing import Any
 
 from ray import serve
-from ray.serve._private.constants import RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
 from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.http import UNWATCHED, Headers
-from serve_app.ray_serve import http_protocol
+from serve_app.ray_serve import http_protocol, private
 
 _ID = b"x-request-id"
 
 
 def middlewares() -> list[Middleware]:
-    """For `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, which Serve's own proxies read too.
+    """Return the middleware of this process, for `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`.
 
-    All of them ignore `Upgrade`. The middleware is for replicas only, where the application shares
-    uvicorn's event loop: from another it can't watch.
+    Serve's own proxies call this as well, and all of them ignore `Upgrade`. The middleware is for
+    replicas whose application shares uvicorn's event loop: from another it can't watch callers.
     """
     http_protocol.install()
     try:
         serve.get_replica_context()
     except RayServeException:
         return []
-    return [] if RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD else [Middleware(UvicornMiddleware)]
+    return [] if private.HAS_OWN_LOOP else [Middleware(UvicornMiddleware)]
 
 
 class UvicornMiddleware:
@@ -47,27 +46,29 @@ class UvicornMiddleware:
 
 
 def _prepared(headers: Headers) -> Headers:
-    """Serve watches each caller for a hang-up with two tasks and a queue: a tenth of what a short
-    request costs. Told not to, it calls the API at once, which watches with one task of its own.
-    An id of ours is cheaper than Serve's, which looks for one and appends it on its own."""
+    """Return the headers with an id for the request, and a sign that Serve need not watch it.
+
+    Serve watches each caller for a hang-up with two tasks and a queue, a tenth of what a short
+    request costs; the API does so with one task. Serve also makes an id, at a higher cost.
+    """
     if not dict(headers).get(_ID):
-        own = (_ID, os.urandom(16).hex().encode())
-        headers = [own, *(header for header in headers if header[0] != _ID)]
+        new = (_ID, os.urandom(16).hex().encode())
+        headers = [new, *(header for header in headers if header[0] != _ID)]
     return [*headers, (UNWATCHED, b"?1")]  # the last one counts
 
 
 def _join_writes(send: Any) -> None:
-    """Where `send` is uvicorn's: for this answer, see JoinedWrites."""
+    """Replace the transport of uvicorn's `send` for this answer, see JoinedWrites."""
     cycle: Any = getattr(send, "__self__", None)
     if hasattr(cycle, "transport"):
         cycle.transport = JoinedWrites(cycle.transport)
 
 
 class JoinedWrites:
-    """uvicorn's transport for one answer: its head waits for the first piece of the body.
+    """Writes an answer's head together with the first piece of its body.
 
-    The API and Serve send them one after the other, and uvicorn writes each by itself: two calls
-    of the kernel here, and HAProxy and the caller wake twice.
+    The API sends them one after the other, and uvicorn writes each by itself: two system calls
+    here, and HAProxy and the caller wake twice.
     """
 
     __slots__ = ("_head", "_joined", "_transport")

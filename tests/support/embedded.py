@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.api.build import build_api
-from serve_app.dispatch.local import Admission, LocalDispatcher
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.local import LocalDispatcher
 from serve_app.engines.base import Answer, Call, EngineStatus, State
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineInfo

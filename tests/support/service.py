@@ -15,7 +15,8 @@ import uvicorn
 from serve_app.api.build import build_api
 from serve_app.api.http import UNWATCHED
 from serve_app.api.request_trace import RequestTrace
-from serve_app.dispatch.local import Admission, LocalDispatcher
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.local import LocalDispatcher
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle

@@ -35,7 +35,7 @@ BESIDE = {
     "simulator": {"go_json"},
 }
 # Ray's own autoscaling policy in virtual time.
-ALSO_RAY = {"capacity/simulate/policy.py", "dispatch/gateway.py"}
+ALSO_RAY = {"capacity/simulate/policy.py"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

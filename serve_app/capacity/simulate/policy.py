@@ -13,19 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray.serve._private.autoscaling_metrics_merge import merge_instantaneous_total_arrays
-from ray.serve._private.common import DeploymentID
-from ray.serve._private.constants import CONTROL_LOOP_INTERVAL_S
-from ray.serve.autoscaling_policy import (
-    _apply_delay_logic,
-    _apply_scaling_factors,
-    _get_cold_start_scale_up_replicas,
-    default_autoscaling_policy,
-)
+from ray.serve.autoscaling_policy import default_autoscaling_policy
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-CONTROL_LOOP_S: float = CONTROL_LOOP_INTERVAL_S
-_ID = DeploymentID(name="pool", app_name="default")
+from serve_app.ray_serve import private
+
+CONTROL_LOOP_S = private.CONTROL_LOOP_S
+_ID = private.DeploymentID(name="pool", app_name="default")
 
 
 class RayPolicy:
@@ -46,14 +40,14 @@ class RayPolicy:
 
     def _wish(self, now: float, running: int, target: int, ongoing: float) -> int:
         context = self._context(running, target, ongoing)
-        from_zero = _get_cold_start_scale_up_replicas(context)
+        from_zero = private.cold_start_replicas(context)
         if from_zero is not None:
             return int(from_zero)
         wished, _ = default_autoscaling_policy(context)
-        wished = _apply_scaling_factors(wished, running, self._config)
+        wished = private.apply_scaling_factors(wished, running, self._config)
         if running == 0 and wished > 0:
             return math.ceil(wished)
-        decided, self._state = _apply_delay_logic(
+        decided, self._state = private.apply_delay_logic(
             max(0, wished), target, self._config, self._state, _now=now
         )
         return decided
@@ -105,7 +99,7 @@ def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
     if not nonempty:
         return EMPTY
     offsets = np.cumsum([0, *(len(times) for times, _ in nonempty)])
-    at, total = merge_instantaneous_total_arrays(
+    at, total = private.merge_series(
         np.concatenate([times for times, _ in nonempty]),
         np.concatenate([values for _, values in nonempty]),
         offsets,

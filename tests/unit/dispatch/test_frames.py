@@ -59,8 +59,8 @@ async def test_a_frame_arrives_whole(ends: Ends, size: int) -> None:
     assert await ends.far.receive() == (END, b"")
 
 
-async def test_who_does_not_read_is_waited_for(ends: Ends) -> None:
-    """The writer is held back instead of filling memory; then all of it arrives."""
+async def test_a_slow_reader_holds_the_writer_back(ends: Ends) -> None:
+    """The writer does not fill memory; then everything arrives."""
     sent = 0
 
     async def write() -> None:
@@ -74,13 +74,13 @@ async def test_who_does_not_read_is_waited_for(ends: Ends) -> None:
     done, _ = await asyncio.wait({writing}, timeout=0.2)
     assert not done
     assert sent < 200
-    got = [await ends.far.receive() for _ in range(200)]
+    frames = [await ends.far.receive() for _ in range(200)]
     await writing
-    assert sum(len(content) for _, content in got) == 20_000_000
+    assert sum(len(content) for _, content in frames) == 20_000_000
 
 
-async def test_an_end_is_noticed(ends: Ends) -> None:
-    """What had come is still given; then whoever waits is told."""
+async def test_a_closed_channel_ends_after_its_last_frame(ends: Ends) -> None:
+    """Frames that have arrived are still received."""
     ends.near.send((DATA, b"last"))
     ends.near.close()
     assert await ends.far.receive() == (DATA, b"last")
@@ -126,7 +126,7 @@ async def test_the_first_piece_goes_at_once() -> None:
 
 
 async def test_later_pieces_are_joined() -> None:
-    """What comes within the window goes in one, by itself when it is over."""
+    """Pieces within the window are sent in one when it is over."""
     sent: list[bytes] = []
     coalescer = Coalescer(sent.append, window_s=0.01)
     for piece in (b"a", b"b", b"c"):
@@ -135,7 +135,7 @@ async def test_later_pieces_are_joined() -> None:
     assert coalescer.rest() == b""
 
 
-async def test_what_is_taken_as_the_rest_is_not_sent_again() -> None:
+async def test_the_rest_is_not_sent_again() -> None:
     """The end of an answer must not wait for the window, nor come twice."""
     sent: list[bytes] = []
     coalescer = Coalescer(sent.append, window_s=0.001)

@@ -1,30 +1,15 @@
-"""The gateway's tries before the first byte: on another replica, unless there is none."""
+"""A gateway sends a call that failed before the first byte to another replica."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from ray import serve
-from ray.serve._private.common import (
-    DeploymentID,
-    DeploymentStatus,
-    DeploymentStatusTrigger,
-    ReplicaState,
-)
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
-from ray.serve.schema import (
-    ApplicationStatus,
-    ApplicationStatusOverview,
-    DeploymentStatusOverview,
-    ServeStatus,
-)
 
-from serve_app.dispatch.gateway import GatewayDispatcher, Remembered
-from serve_app.dispatch.local import Admission, LocalDispatcher
-from serve_app.dispatch.worker import CallServer, Dispatcher
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.gateway import GatewayDispatcher
+from serve_app.dispatch.local import LocalDispatcher
+from serve_app.dispatch.worker import CallHandler, CallServer
 from serve_app.engines.base import Answer, Call, EngineStatus, State
 from serve_app.errors import (
     EngineDown,
@@ -35,13 +20,13 @@ from serve_app.errors import (
     ServiceError,
 )
 from serve_app.settings import Settings
-from tests.support.waiting import eventually
 
 CALL = Call("/api/chat", "smollm2:135m", b"{}", stream=True)
+LOST = EngineLost("the replica was lost")
 
 
-class EngineHost:
-    """Fails as it is told, or answers."""
+class StubReplica:
+    """Raises `failure`, or answers."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.calls = 0
@@ -59,24 +44,30 @@ async def _body() -> AsyncIterator[bytes]:
 
 
 class Handle:
-    """Lends `replicas` in turn, as Serve's router might; then there are none."""
+    """Opens connections to `replicas` in turn, as Serve's router might; then there are none."""
 
-    def __init__(self, *replicas: Dispatcher) -> None:
+    def __init__(self, *replicas: CallHandler) -> None:
         self.replicas = list(replicas)
-        self.serve_calls = SimpleNamespace(remote=self._remote)
 
-    def _remote(self, host: str, port: int, token: bytes) -> "asyncio.Task[None]":
+    def open(self, host: str, port: int, token: bytes, session: str | None) -> "asyncio.Task[None]":
         if not self.replicas:
-            raise DeploymentUnavailableError(DeploymentID("pool"))
+            raise LookupError("there is no replica")
         return asyncio.create_task(
             CallServer(self.replicas.pop(0), 0).serve_calls(host, port, token)
         )
 
+    def service_error(self, exc: Exception) -> ServiceError:
+        return PoolDown("the pool is not available") if isinstance(exc, LookupError) else LOST
 
-async def ask(*replicas: Dispatcher) -> bytes:
+
+async def no_problem() -> str:
+    return ""
+
+
+async def ask(*replicas: CallHandler) -> bytes:
     settings = Settings.model_validate({"topology": "gateway"})
-    handles: Any = {"pool": Handle(*replicas)}
-    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", "default")
+    handles = {"pool": Handle(*replicas)}
+    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", no_problem)
     await dispatcher.start()
     try:
         answer = await dispatcher.send(CALL)
@@ -87,40 +78,40 @@ async def ask(*replicas: Dispatcher) -> bytes:
 
 @pytest.mark.parametrize("failure", [EngineDown("it is away"), EngineLost("it broke off")])
 async def test_another_replica_is_tried(failure: ServiceError) -> None:
-    first, second = EngineHost(failure), EngineHost()
+    first, second = StubReplica(failure), StubReplica()
     assert await ask(first, second) == b"whole"
     assert (first.calls, second.calls) == (1, 1)
 
 
-async def test_a_request_is_not_tried_for_ever() -> None:
-    replicas = [EngineHost(EngineLost(f"number {number}")) for number in range(4)]
+async def test_a_request_is_tried_three_times() -> None:
+    replicas = [StubReplica(EngineLost(f"number {number}")) for number in range(4)]
     with pytest.raises(EngineLost, match="number 2"):
         await ask(*replicas)
     assert [replica.calls for replica in replicas] == [1, 1, 1, 0]
 
 
-async def test_a_replica_without_its_engine_is_not_the_last_word_but_once() -> None:
+async def test_a_replica_without_its_engine_is_followed_by_one_other() -> None:
     """Each has waited for its engine already: the caller does not wait three times."""
-    replicas = [EngineHost(EngineDown(f"number {number}")) for number in range(3)]
+    replicas = [StubReplica(EngineDown(f"number {number}")) for number in range(3)]
     with pytest.raises(EngineDown, match="number 1"):
         await ask(*replicas)
     assert [replica.calls for replica in replicas] == [1, 1, 0]
 
 
-async def test_slow_engines_are_not_asked_again() -> None:
+async def test_a_slow_answer_is_not_tried_again() -> None:
     """It may be the request itself that takes so long."""
-    second = EngineHost()
+    second = StubReplica()
     with pytest.raises(EngineSlow):
-        await ask(EngineHost(EngineSlow("no token")), second)
+        await ask(StubReplica(EngineSlow("no token")), second)
     assert second.calls == 0
 
 
-async def test_without_another_replica_that_is_said() -> None:
+async def test_a_pool_without_another_replica_is_down() -> None:
     with pytest.raises(PoolDown):
-        await ask(EngineHost(EngineDown("it is away")))
+        await ask(StubReplica(EngineDown("it is away")))
 
 
-class Mortal:
+class DyingEngine:
     """An engine that is lost with a call, or whose runner dies of it, and is back at once."""
 
     status = EngineStatus(State.READY)
@@ -131,6 +122,8 @@ class Mortal:
 
     async def send(self, call: Call) -> Answer:
         death = self._deaths[self.kills % len(self._deaths)]
+        if death == "refuses":
+            raise EngineDown("it refuses connections")
         self.kills += 1
         if death == "runner":
             return Answer(500, (), _runner_died())
@@ -147,103 +140,46 @@ async def _runner_died() -> AsyncIterator[bytes]:
     yield b'{"error":"model runner has unexpectedly stopped"}'
 
 
-def replica(engine: Mortal) -> LocalDispatcher:
-    return LocalDispatcher(engine, Admission(1, 0, 9), 9, 9)
+def replica(engine: DyingEngine, wait_s: float = 9) -> LocalDispatcher:
+    return LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
 
 
 async def test_a_request_that_kills_its_engine_kills_three_in_all() -> None:
-    """However many replicas there are: two of one, and the last where it might be another's."""
-    engines = [Mortal("engine") for _ in range(4)]
+    """Two of one replica and one of another, however many replicas there are."""
+    engines = [DyingEngine("engine") for _ in range(4)]
     with pytest.raises(EngineLost):
         await ask(*map(replica, engines))
     assert [engine.kills for engine in engines] == [2, 1, 0, 0]
 
 
+async def test_an_engine_that_is_down_after_it_was_killed_counts() -> None:
+    """The replica reports its engine down, and the engine that was lost before."""
+    engines = [DyingEngine("engine", "refuses"), *[DyingEngine("engine") for _ in range(3)]]
+    with pytest.raises(EngineLost):
+        await ask(replica(engines[0], wait_s=0.02), *map(replica, engines[1:]))
+    assert sum(engine.kills for engine in engines) == 3
+
+
 @pytest.mark.parametrize("deaths", [["runner"], ["engine", "runner"], ["runner", "engine"]])
 async def test_a_dead_runner_counts_as_a_dead_engine(deaths: list[str]) -> None:
     """Ollama's runner is what generates."""
-    engines = [Mortal(*deaths) for _ in range(4)]
+    engines = [DyingEngine(*deaths) for _ in range(4)]
     with suppress(EngineLost):
         assert b"unexpectedly stopped" in await ask(*map(replica, engines))
     assert 2 <= sum(engine.kills for engine in engines) <= 3
 
 
-async def test_in_one_hop_too_three_engines_are_the_most() -> None:
+async def test_three_engines_are_the_most_in_one_replica_too() -> None:
     """Dead engines and dead runners together."""
-    engine = Mortal("engine", "runner", "engine", "engine")
+    engine = DyingEngine("engine", "runner", "engine", "engine")
     with pytest.raises(EngineLost):
         await replica(engine).send(CALL)
     assert engine.kills == 3
 
 
-async def test_a_fault_of_a_replica_is_told_and_not_repeated() -> None:
-    """What nobody foresaw would happen at the next one too."""
-    second = EngineHost()
+async def test_an_unforeseen_fault_is_not_tried_again() -> None:
+    """It would happen on the next replica too."""
+    second = StubReplica()
     with pytest.raises(InternalError):
-        await ask(EngineHost(LookupError("planted")), second)
+        await ask(StubReplica(LookupError("planted")), second)
     assert second.calls == 0
-
-
-def status(*running: str) -> ApplicationStatusOverview:
-    """What Serve says of an application with these pools."""
-    deployments = {
-        name: DeploymentStatusOverview(
-            DeploymentStatus.HEALTHY,
-            DeploymentStatusTrigger.UNSPECIFIED,
-            {ReplicaState.RUNNING: 1},
-            "",
-        )
-        for name in running
-    }
-    return ApplicationStatusOverview(ApplicationStatus.RUNNING, "", 0, deployments)
-
-
-async def test_a_pool_of_another_application_makes_no_gateway_ready(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Two services of one cluster may have pools of the same name."""
-    settings = Settings.model_validate({"topology": "gateway"})
-    handles: Any = {"pool": Handle()}
-    both = ServeStatus(applications={"other": status("pool"), "own": status()})
-    monkeypatch.setattr(serve, "status", lambda: both)
-    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", "own")
-    assert await dispatcher.problem() == "pool pool is not deployed"
-    other = GatewayDispatcher(settings, handles, "127.0.0.1", "other")
-    assert await other.problem() == ""
-
-
-async def test_a_controller_that_is_away_is_no_fault_of_the_gateway(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is not known is not ready, and is told as a 503."""
-
-    def away() -> ServeStatus:
-        raise RayServeException("There is no Serve instance running on this Ray cluster.")
-
-    monkeypatch.setattr(serve, "status", away)
-    settings = Settings.model_validate({"topology": "gateway"})
-    handles: Any = {"pool": Handle()}
-    with pytest.raises(EngineDown, match="controller"):
-        await GatewayDispatcher(settings, handles, "127.0.0.1", "own").problem()
-
-
-async def test_a_stale_status_is_fetched_once_for_all_who_wait() -> None:
-    """Also when the one who asked first leaves; and once more when it failed."""
-    fetches: list[asyncio.Future[int]] = []
-
-    async def fetch() -> int:
-        fetches.append(asyncio.get_running_loop().create_future())
-        return await fetches[-1]
-
-    remembered = Remembered(fetch, 60)
-    first, *others = [asyncio.ensure_future(remembered()) for _ in range(5)]
-    await eventually(lambda: fetches)
-    first.cancel()
-    fetches[0].set_exception(LookupError("not now"))
-    results = await asyncio.gather(*others, return_exceptions=True)
-    assert [type(result) for result in results] == [LookupError] * 4
-    again = [asyncio.ensure_future(remembered()) for _ in range(5)]
-    await eventually(lambda: len(fetches) == 2)
-    fetches[1].set_result(7)
-    assert await asyncio.gather(*again, remembered()) == [7] * 6
-    assert len(fetches) == 2

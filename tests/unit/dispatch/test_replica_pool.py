@@ -16,11 +16,12 @@ from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineDown, EngineLost, InternalError, Overloaded, ServiceError
 from tests.support.waiting import eventually
 
+Open = Callable[[str, int, bytes], Any]
 CALL = Call("/api/chat", "m", b"{}", stream=True)
 
 
 class Engine:
-    """Answers calls as it is told; `pieces` of None hold an answer back until it is released."""
+    """Answers calls with `pieces`, each after the first once `goes_on` is set, or fails."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes | Exception] = [b"a", b"b"]
@@ -48,12 +49,12 @@ class Engine:
 
 
 class Serve:
-    """Stands in for a handle: one replica's `serve_calls`, `room` at once and `queue` behind."""
+    """Stands in for a deployment of one replica: `room` requests at once and `queue` waiting."""
 
     def __init__(self, engine: Engine, room: int = 9, queue: int = 99) -> None:
         self._call_server = CallServer(engine, 0)
         self._room = asyncio.Semaphore(room)
-        self._most = room + queue
+        self._max_requests = room + queue
         self.requests: list[asyncio.Task[None]] = []
         self.failure: Exception | None = None
 
@@ -62,7 +63,7 @@ class Serve:
         return self.requests[-1]
 
     async def _run(self, *where: Any) -> None:
-        if self.failure or self.running > self._most:
+        if self.failure or self.running > self._max_requests:
             raise self.failure or MemoryError
         async with self._room:
             await self._call_server.serve_calls(*where)
@@ -89,6 +90,19 @@ async def listener() -> AsyncIterator[Listener]:
     listener.close()
 
 
+class Handle:
+    """Opens by `open_`, and translates what fails by `failure`."""
+
+    def __init__(
+        self, open_: Open, service_error: Callable[[Exception], ServiceError] = failure
+    ) -> None:
+        self._open = open_
+        self.service_error = service_error
+
+    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+        return self._open(host, port, token)
+
+
 Pool = tuple[ReplicaPool, Serve]
 
 
@@ -98,7 +112,7 @@ async def new_pool(listener: Listener, engine: Engine) -> AsyncIterator[Callable
 
     def new(room: int = 9, queue: int = 99) -> Pool:
         made.append(Serve(engine, room, queue))
-        return ReplicaPool(listener, made[-1].serve_calls, failure), made[-1]
+        return ReplicaPool(listener, Handle(made[-1].serve_calls)), made[-1]
 
     yield new
     for serve in made:
@@ -121,7 +135,7 @@ async def test_an_answer_crosses(new_pool: Callable[..., Pool]) -> None:
     await eventually(lambda: serve.running == 0)
 
 
-async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) -> None:
+async def test_a_released_connection_serves_the_next_call(new_pool: Callable[..., Pool]) -> None:
     """One request of Serve's carries many calls."""
     pool, serve = new_pool()
     for _ in range(20):
@@ -129,7 +143,7 @@ async def test_a_free_lease_serves_the_next_call(new_pool: Callable[..., Pool]) 
     assert len(serve.requests) < 20
 
 
-async def test_the_last_free_lease_outlives_a_pause(
+async def test_the_last_idle_connection_survives_a_pause(
     new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It serves a caller that comes back after a while; the others are closed before."""
@@ -145,7 +159,7 @@ async def test_the_last_free_lease_outlives_a_pause(
         request.cancel()
 
 
-async def test_an_old_lease_is_not_used_again(
+async def test_an_old_connection_is_not_used_again(
     new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a replica that is to go gets no further calls, and load finds new replicas."""
@@ -156,7 +170,7 @@ async def test_an_old_lease_is_not_used_again(
     assert len(serve.requests) == 3
 
 
-async def test_a_freed_lease_goes_to_who_waits(
+async def test_a_released_connection_goes_to_a_waiting_call(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
     """With room for one, the second call is served by the first one's connection."""
@@ -170,9 +184,7 @@ async def test_a_freed_lease_goes_to_who_waits(
     assert await read(await second) == b"ab"
 
 
-async def test_who_hangs_up_takes_the_work_along(
-    new_pool: Callable[..., Pool], engine: Engine
-) -> None:
+async def test_a_hang_up_ends_the_work(new_pool: Callable[..., Pool], engine: Engine) -> None:
     """In the middle of an answer: the engine's is closed, and the connection with it."""
     pool, serve = new_pool()
     engine.goes_on.clear()
@@ -182,7 +194,7 @@ async def test_who_hangs_up_takes_the_work_along(
     await eventually(lambda: serve.running == 0)
 
 
-async def test_who_gives_up_waiting_leaves_nothing_behind(new_pool: Callable[..., Pool]) -> None:
+async def test_a_cancelled_wait_leaves_nothing_behind(new_pool: Callable[..., Pool]) -> None:
     """A pool must not be woken for nobody."""
     pool, serve = new_pool(room=0)
     waiting = asyncio.create_task(pool.call(CALL, 5))
@@ -191,7 +203,7 @@ async def test_who_gives_up_waiting_leaves_nothing_behind(new_pool: Callable[...
     await eventually(lambda: serve.running == 0)
 
 
-async def test_nobody_waits_for_ever(new_pool: Callable[..., Pool]) -> None:
+async def test_waiting_for_a_replica_has_a_bound(new_pool: Callable[..., Pool]) -> None:
     """A pool that gets no replica in time is an engine that is down."""
     pool, serve = new_pool(room=0)
     with pytest.raises(EngineDown):
@@ -199,15 +211,15 @@ async def test_nobody_waits_for_ever(new_pool: Callable[..., Pool]) -> None:
     await eventually(lambda: serve.running == 0)
 
 
-async def test_what_serve_refuses_is_told(new_pool: Callable[..., Pool]) -> None:
-    """In the words of `failure`."""
+async def test_a_refusal_of_serve_is_translated(new_pool: Callable[..., Pool]) -> None:
+    """By the handle."""
     pool, serve = new_pool()
     serve.failure = MemoryError()
     with pytest.raises(Overloaded):
         await pool.call(CALL, 5)
 
 
-async def test_a_failure_leaves_the_lease_whole(
+async def test_a_connection_survives_a_failure(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
     """The replica refuses one call and answers the next."""
@@ -233,10 +245,10 @@ async def test_a_failure_within_an_answer_comes_after_its_pieces(
     answer.close()
 
 
-async def test_a_replica_that_dies_is_a_lost_one(
+async def test_a_dead_replica_is_an_engine_lost(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
-    """Before the first byte the gateway may then ask another."""
+    """Before the first byte the gateway may then try another replica."""
     pool, serve = new_pool()
     engine.goes_on.clear()
     answer = await pool.call(CALL, 5)
@@ -245,18 +257,18 @@ async def test_a_replica_that_dies_is_a_lost_one(
         await read(answer)
 
 
-async def test_a_stranger_without_a_token_is_turned_away(listener: Listener) -> None:
-    """Whoever finds the port gets nothing from it."""
+async def test_a_connection_without_a_token_is_closed(listener: Listener) -> None:
+    """The port gives nothing away."""
     reader, writer = await asyncio.open_connection(listener.host, listener.port)
     writer.write(b"T\x00\x00\x00\x10" + b"0" * 16)
     assert await reader.read() == b""
     writer.close()
 
 
-async def test_a_full_queue_refuses_who_came_last(
+async def test_a_full_queue_refuses_the_newest_call(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
-    """Whoever has waited keeps the place: the newcomer is told at once."""
+    """A call that waits keeps its place."""
     pool, _ = new_pool(room=1, queue=1)
     engine.goes_on.clear()
     first = await pool.call(CALL, 5)
@@ -271,7 +283,7 @@ async def test_a_full_queue_refuses_who_came_last(
 
 
 async def test_a_failed_replica_attracts_no_calls(listener: Listener) -> None:
-    """It fails fast and would be free first: the next call asks Serve for a replica again."""
+    """It fails fast and would be free first: Serve chooses a replica for the next call."""
     bad, good = Engine(), Engine()
     bad.failure = EngineLost("its engine died")
     serves = [Serve(bad), Serve(good)]
@@ -279,16 +291,16 @@ async def test_a_failed_replica_attracts_no_calls(listener: Listener) -> None:
     def open_(*where: Any) -> "asyncio.Task[None]":
         return (serves.pop(0) if len(serves) > 1 else serves[0]).serve_calls(*where)
 
-    pool = ReplicaPool(listener, open_, failure)
+    pool = ReplicaPool(listener, Handle(open_))
     with pytest.raises(EngineLost):
         await pool.call(CALL, 5)
     assert await read(await pool.call(CALL, 5)) == b"ab"
 
 
-async def test_a_fresh_lease_is_one_of_its_own(
+async def test_a_fresh_connection_is_a_new_one(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
-    """Another try must not go over what an earlier call has left."""
+    """Another try must not reach the replica of an earlier call by its connection."""
     pool, serve = new_pool()
     await read(await pool.call(CALL, 5))
     await read(await pool.call(CALL, 5, fresh=True))
@@ -296,27 +308,27 @@ async def test_a_fresh_lease_is_one_of_its_own(
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-async def test_an_opening_is_no_part_of_the_request_that_began_it(
+async def test_an_opening_runs_in_a_context_of_its_own(
     new_pool: Callable[..., Pool], listener: Listener, fresh: bool
 ) -> None:
-    """Serve cancels what a cancelled request had asked for, whoever uses it by then."""
+    """Serve cancels the requests made in a cancelled request's context, whoever uses them."""
     _, serve = new_pool()
     request: ContextVar[str] = ContextVar("request", default="nobody's")
-    seen: list[str] = []
+    contexts: list[str] = []
 
     def open_(*where: Any) -> "asyncio.Task[None]":
-        seen.append(request.get())
+        contexts.append(request.get())
         return serve.serve_calls(*where)
 
     request.set("mine")
-    await read(await ReplicaPool(listener, open_, failure).call(CALL, 5, fresh=fresh))
-    assert seen == ["nobody's"]
+    await read(await ReplicaPool(listener, Handle(open_)).call(CALL, 5, fresh=fresh))
+    assert contexts == ["nobody's"]
 
 
-async def test_a_stuck_opening_starves_nobody_else(
+async def test_a_stuck_opening_starves_no_other_call(
     new_pool: Callable[..., Pool], listener: Listener
 ) -> None:
-    """Who gives up takes the oldest opening along, not a healthy one that somebody waits for."""
+    """A time-out cancels the oldest opening, not a healthy one that another call waits for."""
     _, serve = new_pool()
     goes_on = asyncio.Event()
     opened: list[asyncio.Task[None]] = []
@@ -329,7 +341,7 @@ async def test_a_stuck_opening_starves_nobody_else(
         opened.append(asyncio.create_task(stuck_or_slow(len(opened), *where)))
         return opened[-1]
 
-    pool = ReplicaPool(listener, open_, failure)
+    pool = ReplicaPool(listener, Handle(open_))
     hopeless = asyncio.create_task(pool.call(CALL, 0.02))
     await eventually(lambda: len(opened) == 1)
     other = asyncio.create_task(pool.call(CALL, 5))
@@ -339,28 +351,28 @@ async def test_a_stuck_opening_starves_nobody_else(
     assert await read(await other) == b"ab"
 
 
-async def test_a_handle_that_refuses_at_once_is_told(listener: Listener) -> None:
+async def test_a_handle_that_refuses_at_once_fails_the_call(listener: Listener) -> None:
     """Nobody waits for an opening that never began."""
 
     def open_(*where: Any) -> None:
         raise RuntimeError("the handle is shut down")
 
     with pytest.raises(EngineLost):
-        await ReplicaPool(listener, open_, failure).call(CALL, 5)
+        await ReplicaPool(listener, Handle(open_)).call(CALL, 5)
 
 
-async def test_a_silent_gateway_is_left(
+async def test_a_replica_leaves_a_silent_gateway(
     listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway whose node has vanished must not hold a replica for ever."""
     monkeypatch.setattr(worker, "_IDLE_S", 0.01)
-    token, _ = listener.expect()
-    async with asyncio.timeout(5):
-        await CallServer(engine, 0).serve_calls(listener.host, listener.port, token)
+    with listener.expect() as (token, _):
+        async with asyncio.timeout(5):
+            await CallServer(engine, 0).serve_calls(listener.host, listener.port, token)
 
 
-async def test_a_stranger_cannot_fill_memory(listener: Listener) -> None:
-    """Without a token nobody sends more than a token."""
+async def test_an_unauthenticated_side_cannot_fill_memory(listener: Listener) -> None:
+    """Before its token it can send no more than a token."""
     reader, writer = await asyncio.open_connection(listener.host, listener.port)
     writer.write(b"T\xff\xff\xff\xff" + b"x" * 100_000)
     with suppress(ConnectionError):
@@ -368,7 +380,7 @@ async def test_a_stranger_cannot_fill_memory(listener: Listener) -> None:
     writer.close()
 
 
-async def test_a_fault_of_an_opening_is_told_to_who_waits(listener: Listener) -> None:
+async def test_an_unforeseen_fault_of_an_opening_fails_a_waiting_call(listener: Listener) -> None:
     """Nobody waits for a connection that will never come."""
 
     def broken(exc: Exception) -> ServiceError:
@@ -377,17 +389,17 @@ async def test_a_fault_of_an_opening_is_told_to_who_waits(listener: Listener) ->
     serve = Serve(Engine())
     serve.failure = MemoryError()
     with pytest.raises(LookupError):
-        await ReplicaPool(listener, serve.serve_calls, broken).call(CALL, 60)
+        await ReplicaPool(listener, Handle(serve.serve_calls, broken)).call(CALL, 60)
     await asyncio.gather(*serve.requests, return_exceptions=True)
 
 
 async def test_a_fault_within_an_answer_is_an_internal_error(
     new_pool: Callable[..., Pool], engine: Engine
 ) -> None:
-    """What nobody foresaw at the replica ends the answer, and its words stay there."""
+    """It ends the answer, and its text stays at the replica."""
     engine.pieces = [b"a", LookupError("planted")]
     pool, _ = new_pool()
     answer = await pool.call(CALL, 9)
-    with pytest.raises(InternalError) as told:
+    with pytest.raises(InternalError) as error:
         await read(answer)
-    assert "planted" not in str(told.value)
+    assert "planted" not in str(error.value)

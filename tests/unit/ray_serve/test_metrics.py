@@ -1,4 +1,4 @@
-"""The observer of requests: told in batches by a timer, which ends with it."""
+"""The observer of requests reports in batches by a timer, which ends with it."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ def trace() -> RequestTrace:
 
 @pytest.mark.parametrize("when", ["running", "ended", "idle"])
 async def test_no_timer_outlives_the_observer(when: str) -> None:
-    """Whatever was going on when it was closed; and what ends later is told all the same."""
+    """Whenever it is closed; requests that end later are reported all the same."""
     log: Any = Log()
     observer, before, one = ServeObserver(log), timers(), trace()
     if when != "idle":
@@ -55,7 +55,7 @@ async def test_a_batch_that_fails_does_not_end_the_next_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The timer is armed before anything can go wrong."""
-    monkeypatch.setattr(metrics, "_TELL_S", 0)
+    monkeypatch.setattr(metrics, "_REPORT_S", 0)
     failures: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     log: Any = Log(fails=True)

@@ -16,7 +16,7 @@ from ray.serve.context import _serve_request_context, _set_request_context
 from ray.serve.schema import LoggingConfig
 
 from serve_app.api.request_trace import RequestTrace
-from serve_app.ray_serve.request_log import Ended, RequestLog, spare_access_records
+from serve_app.ray_serve.request_log import EndedRequest, RequestLog, disable_access_records
 
 SERVE = logging.getLogger("ray.serve")
 MAX_BYTES = 4000  # several lines of JSON
@@ -49,20 +49,20 @@ def log(file: Path) -> RequestLog:
 
 
 def memory() -> MemoryHandler:
-    return next(each for each in SERVE.handlers if isinstance(each, MemoryHandler))
+    return next(handler for handler in SERVE.handlers if isinstance(handler, MemoryHandler))
 
 
 def target() -> logging.Handler:
-    found = memory().target
-    assert found
-    return found
+    handler = memory().target
+    assert handler
+    return handler
 
 
 def text(file: Path) -> str:
     return file.read_text()
 
 
-def ended(request_id: str, path: str = "/v1/chat/completions", quiet: bool = False) -> Ended:
+def ended(request_id: str, path: str = "/v1/chat/completions", quiet: bool = False) -> EndedRequest:
     """As at the end of a request that Serve knows."""
     token = _serve_request_context.set(None)
     _set_request_context(route="/", request_id=request_id, app_name="llm")
@@ -70,7 +70,7 @@ def ended(request_id: str, path: str = "/v1/chat/completions", quiet: bool = Fal
     trace.status = 200
     trace.is_probe = quiet
     trace.end()
-    ended = Ended.now(trace)
+    ended = EndedRequest.now(trace)
     _serve_request_context.reset(token)
     return ended
 
@@ -84,7 +84,7 @@ def test_lines_are_written_in_order(file: Path, log: RequestLog) -> None:
 
 
 @pytest.mark.parametrize("file", ["JSON"], indirect=True)
-def test_json_has_what_serve_and_we_know(file: Path, log: RequestLog) -> None:
+def test_json_has_the_fields_of_serve_and_of_the_trace(file: Path, log: RequestLog) -> None:
     log.write([ended("id-one")])
     line: dict[str, Any] = json.loads(text(file))
     assert {name: line[name] for name in ("request_id", "route", "application")} == {
@@ -101,7 +101,7 @@ def test_json_has_what_serve_and_we_know(file: Path, log: RequestLog) -> None:
     assert 0 <= line["duration_ms"] < 1000
 
 
-def test_what_was_said_before_comes_before(file: Path, log: RequestLog) -> None:
+def test_records_before_come_before(file: Path, log: RequestLog) -> None:
     SERVE.warning("the engine is lost")
     log.write([ended("id-one")])
     before, after = text(file).splitlines()
@@ -113,9 +113,9 @@ def test_a_full_file_is_rotated(file: Path, log: RequestLog) -> None:
     numbers = range(100)
     for number in numbers:
         log.write([ended(f"id-{number:03d}")])
-    kept = [file.with_name(f"{file.name}.{n}") for n in (2, 1)]
-    assert all(0 < len(text(path)) <= MAX_BYTES for path in kept)
-    lines = "".join(map(text, [*kept, file])).splitlines()
+    rotated = [file.with_name(f"{file.name}.{n}") for n in (2, 1)]
+    assert all(0 < len(text(path)) <= MAX_BYTES for path in rotated)
+    lines = "".join(map(text, [*rotated, file])).splitlines()
     assert all(f"id-{n:03d}" in line for n, line in zip(numbers[-len(lines) :], lines, strict=True))
 
 
@@ -133,7 +133,7 @@ def test_one_bad_line_costs_no_other(
     monkeypatch.setattr(target(), "format", failing)
     log.write([ended("id-one"), ended("id-two", path="/bad"), ended("id-three")])
     written = "".join(map(text, file.parent.iterdir()))
-    assert all(each in written for each in ("id-one", "id-three"))
+    assert all(name in written for name in ("id-one", "id-three"))
     assert "UnicodeEncodeError" in capsys.readouterr().err
 
 
@@ -150,13 +150,13 @@ def test_no_line_below_the_level(file: Path, log: RequestLog) -> None:
 
 
 @pytest.fixture
-def spared(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def disabled(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setattr(replica, "logger", replica.logger)
-    spare_access_records()
+    disable_access_records()
 
 
-def test_serves_records_of_each_request_are_not_made(spared: None, file: Path) -> None:
-    """Everything else goes on: warnings, and what the engine's life says at INFO."""
+def test_serves_records_of_each_request_are_not_made(disabled: None, file: Path) -> None:
+    """Warnings, and the service's own records at INFO, are still written."""
     assert not replica.logger.isEnabledFor(logging.INFO)
     SERVE.info("the engine is ready")
     replica.logger.warning("a request was cancelled")
@@ -164,8 +164,8 @@ def test_serves_records_of_each_request_are_not_made(spared: None, file: Path) -
     assert [word in text(file) for word in ("ready", "cancelled")] == [True, True]
 
 
-def test_who_debugs_gets_all(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_debug_all_records_are_made(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "logger", replica.logger)
     SERVE.setLevel(logging.DEBUG)
-    spare_access_records()
+    disable_access_records()
     assert replica.logger is SERVE

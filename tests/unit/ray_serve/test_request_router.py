@@ -1,4 +1,4 @@
-"""Which replica the gateway's next lease goes to, by the part of Ray's router that asks for it."""
+"""Which replica opens the gateway's next connection, as Ray's router asks for it."""
 
 import asyncio
 from collections import Counter
@@ -23,10 +23,10 @@ POOL = DeploymentID("pool")
 
 
 class Replica(SimpleNamespace):
-    """As the router knows one: its id, its bound, and how many requests it says that it has."""
+    """A replica as the router knows it: `says` is the queue length that it reports."""
 
-    def __init__(self, name: str, most: int = 100) -> None:
-        super().__init__(replica_id=ReplicaID(name, POOL), max_ongoing_requests=most, says=0)
+    def __init__(self, name: str, max_ongoing: int = 100) -> None:
+        super().__init__(replica_id=ReplicaID(name, POOL), max_ongoing_requests=max_ongoing, says=0)
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -38,7 +38,7 @@ class Replica(SimpleNamespace):
 
 
 class Router:
-    """Sends as Ray's does: chooses, tells that it has sent, and in the end that it is over."""
+    """Calls PowerOfEight as Ray does: a choice, its sending, and in the end its completion."""
 
     def __init__(self, replicas: list[Replica]) -> None:
         self.router = PowerOfEight(
@@ -83,8 +83,8 @@ async def test_a_burst_is_shared_evenly(pair: tuple[Replica, Replica]) -> None:
     assert await router.burst(6) == {"a": 3, "b": 3}
 
 
-async def test_whose_answers_are_over_is_next(pair: tuple[Replica, Replica]) -> None:
-    """Whatever the replica has said before."""
+async def test_a_replica_whose_answers_are_over_is_next(pair: tuple[Replica, Replica]) -> None:
+    """Whatever queue length it has reported before."""
     router = Router(list(pair))
     await router.burst(8)
     for _ in range(3):
@@ -93,7 +93,7 @@ async def test_whose_answers_are_over_is_next(pair: tuple[Replica, Replica]) -> 
     assert await router.burst(3) == {"a": 3}
 
 
-async def test_among_equals_it_is_who_has_said_less(pair: tuple[Replica, Replica]) -> None:
+async def test_reported_lengths_break_ties(pair: tuple[Replica, Replica]) -> None:
     """Other gateways send requests as well."""
     router = Router(list(pair))
     router.router.on_new_queue_len_info(pair[0].replica_id, 5)
@@ -101,8 +101,8 @@ async def test_among_equals_it_is_who_has_said_less(pair: tuple[Replica, Replica
     assert await router.burst(1) == {"b": 1}
 
 
-async def test_who_is_full_or_away_is_passed_over(pair: tuple[Replica, Replica]) -> None:
-    """Though it has the fewest of ours."""
+async def test_a_full_or_lost_replica_is_passed_over(pair: tuple[Replica, Replica]) -> None:
+    """Though it has the fewest requests of this router."""
     full, other = pair
     router = Router([full, other])
     await router.burst(2)
@@ -115,10 +115,10 @@ async def test_who_is_full_or_away_is_passed_over(pair: tuple[Replica, Replica])
     assert await router.burst(1) == {"b": 1}
 
 
-async def test_a_caller_who_left_before_his_request_was_sent_is_forgotten(
+async def test_a_request_that_is_never_sent_is_forgotten(
     pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a moment, or that replica would stand back for ever."""
+    """After a moment, or its replica would count as loaded for ever."""
     router = Router(list(pair))
     unsent = await router.choose()
     monkeypatch.setattr("serve_app.ray_serve.request_router.monotonic", lambda: 1e9)
@@ -128,18 +128,18 @@ async def test_a_caller_who_left_before_his_request_was_sent_is_forgotten(
 async def test_a_full_pool_is_asked_again_after_a_pause(pair: tuple[Replica, Replica]) -> None:
     """Ray's base class does not pause by itself."""
     router = Router(list(pair))
-    for each in pair:
-        each.says = each.max_ongoing_requests
+    for replica in pair:
+        replica.says = replica.max_ongoing_requests
     waiting = asyncio.create_task(router.choose())
     await eventually(lambda: router.router.num_routing_tasks_in_backoff == 1)
     pair[1].says = 0
     assert await waiting is pair[1]
 
 
-async def test_the_silent_come_last(
+async def test_silent_replicas_come_last(
     pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is asked and says nothing holds nobody up again."""
+    """A replica that does not report its queue length delays no second request."""
     silent, other = pair
     silent.answers = asyncio.Event()
     router = Router([silent, other])
@@ -157,14 +157,14 @@ async def test_the_silent_come_last(
 async def test_a_request_that_could_not_be_sent_leaves_no_trace(
     pair: tuple[Replica, Replica],
 ) -> None:
-    """Ray tells that it is over, though it was never sent."""
+    """Ray reports its completion though it was never sent."""
     router = Router(list(pair))
     router.over(pair[0])
     assert not router.router._sent
 
 
 async def test_replicas_that_have_gone_are_forgotten(pair: tuple[Replica, Replica]) -> None:
-    """Nothing of them is kept when all of their requests are over."""
+    """Their counts are dropped when their requests are over."""
     router = Router(list(pair))
     sent = [await router.send() for _ in range(4)]
     router.router.update_replicas([])

@@ -1,0 +1,160 @@
+"""A gateway's connection to one replica, opened by a request to the pool; one call at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from contextvars import Context
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from serve_app.dispatch.frames import (
+    CALL,
+    DATA,
+    END,
+    FAILURE,
+    Channel,
+    Head,
+    decode_failure,
+    encode_call,
+)
+from serve_app.dispatch.listener import Listener
+from serve_app.engines.base import Answer, Call
+from serve_app.errors import EngineError, EngineLost, ServiceError
+
+
+class PoolHandle(Protocol):
+    """Asks one pool for replicas."""
+
+    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+        """Let a replica connect to (host, port) and send `token`.
+
+        `session`: the replica is the one that serves this session.
+        Returns an awaitable with a `cancel`, done when the connection is over.
+        """
+
+    def service_error(self, exc: Exception) -> ServiceError:
+        """Translate what `open`, or the awaitable, raised."""
+
+
+class ConnectionState(Enum):
+    IDLE = auto()  # no call is under way, and any may follow
+    BUSY = auto()  # a call is under way
+    SPENT = auto()  # no call is under way, and none may follow
+
+
+class ReplicaConnection:
+    """Sends calls to one replica. `request`: what opened it, done when the replica has gone."""
+
+    def __init__(
+        self, channel: Channel, request: asyncio.Task[Exception | None], lifetime_s: float
+    ) -> None:
+        self._channel = channel
+        self._expires_at = _now() + lifetime_s
+        self._state = ConnectionState.IDLE
+        # Serve may know that the replica is gone before the connection does. Held here: the event
+        # loop itself keeps no task alive.
+        self._request = request
+        request.add_done_callback(lambda _: self.close())
+
+    async def send(self, call: Call) -> Answer:
+        """Raises the replica's own error, ChannelClosed when the replica is lost."""
+        self._state = ConnectionState.BUSY
+        self._channel.send((CALL, encode_call(call)))
+        await self._channel.drain()
+        kind, content = await self._channel.receive()
+        if kind == FAILURE:
+            raise self._failed(content)
+        return self._answer(Head.decode(content))
+
+    def _answer(self, head: Head) -> Answer:
+        answer = Answer(head.status, head.headers, self._body(), is_last=self._is_over)
+        if head.seconds_left is not None:
+            answer.deadline = _now() + head.seconds_left
+        return answer
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        """Yield the pieces that have arrived, joined. Raises as `send` does."""
+        while self._state is ConnectionState.BUSY:
+            kind, content = await self._channel.receive()
+            if kind == DATA:
+                while more := self._channel.take(DATA):
+                    content += more
+                if self._channel.take(END) is not None:  # it often comes along
+                    self._state = ConnectionState.IDLE
+                yield content
+            elif kind == END:
+                self._state = ConnectionState.IDLE
+            elif kind == FAILURE:
+                raise self._failed(content)
+
+    def _failed(self, content: bytes) -> ServiceError:
+        error = decode_failure(content)
+        # A replica without its engine fails fast and would be free first, again and again: so
+        # Serve chooses another one for the next call.
+        self._state = (
+            ConnectionState.SPENT if isinstance(error, EngineError) else ConnectionState.IDLE
+        )
+        return error
+
+    def _is_over(self) -> bool:
+        return self._state is not ConnectionState.BUSY
+
+    @property
+    def is_open(self) -> bool:
+        return not self._channel.closed
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another call may follow."""
+        return self._state is ConnectionState.IDLE and self.is_open and _now() < self._expires_at
+
+    def close(self) -> None:
+        """Let the replica go; in the middle of an answer it stops generating."""
+        if self.is_open:
+            self._channel.close()
+
+
+async def open_connection(
+    listener: Listener, handle: PoolHandle, lifetime_s: float, session: str | None = None
+) -> ReplicaConnection:
+    """Return when a replica has connected. Raises what `handle` makes of a refusal."""
+    with listener.expect() as (token, arrival):
+        request = _request_replica(listener, handle, token, session)
+        ended = asyncio.ensure_future(_end(request))
+        either: set[asyncio.Future[Any]] = {arrival, ended}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            request.cancel()
+            if arrival.done():
+                arrival.result().close()
+            raise
+    if arrival.done():
+        return ReplicaConnection(arrival.result(), ended, lifetime_s)
+    raise handle.service_error(ended.result() or EngineLost("the replica was lost"))
+
+
+def _request_replica(
+    listener: Listener, handle: PoolHandle, token: bytes, session: str | None
+) -> Any:
+    # In a context of its own: when a caller's request is cancelled, Serve cancels the requests made
+    # in it, and the connection may serve another call by then; and Serve's router knows a request
+    # by its id, which two tries of one caller would share.
+    try:
+        return Context().run(handle.open, listener.host, listener.port, token, session)
+    except Exception as exc:
+        raise handle.service_error(exc) from exc
+
+
+async def _end(request: Awaitable[Any]) -> Exception | None:
+    """Return what a request to the pool raised."""
+    try:
+        with suppress(asyncio.CancelledError):
+            await request
+    except Exception as exc:
+        return exc
+    return None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,79 @@
+"""Whether a call that failed before the first byte of its answer is sent again, and where.
+
+The call itself may be what kills engines, so one bound holds for all replicas together: a call is
+given up when `Call.tries` engines were lost with it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Self
+
+from serve_app.errors import EngineDown, EngineLost, PoolDown
+
+
+class Failure(Enum):
+    """The first three happen between a replica and its engine, the others at a gateway."""
+
+    ENGINE_DOWN = auto()  # it refuses connections: it has not seen the call
+    ENGINE_LOST = auto()  # it broke off after it got the call
+    RUNNER_DIED = auto()  # Ollama lives and answers 500; the next call loads the model anew
+    REPLICA_DOWN = auto()  # its engine is down, and it has waited for the engine already
+    REPLICA_LOST = auto()  # its engines were lost with the call, or the replica itself
+    POOL_DOWN = auto()  # no replica is there to ask
+
+
+class Target(Enum):
+    SAME_ENGINE = auto()
+    OTHER_REPLICA = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send a call again, `pause_s` later and when the engine is ready if it `needs_engine`."""
+
+    target: Target
+    needs_engine: bool = False  # waits for it, at most engine_wait_s
+    pause_s: float = 0.0
+    once: bool = False  # this failure is final when it happens again
+
+
+# Failures in the order of the table; None: the call is given up.
+RETRIES: dict[Failure, Retry | None] = {
+    Failure.ENGINE_DOWN: Retry(Target.SAME_ENGINE, needs_engine=True),
+    # A killed engine may take calls until the kernel has closed its listener.
+    Failure.ENGINE_LOST: Retry(Target.SAME_ENGINE, needs_engine=True, pause_s=0.05),
+    Failure.RUNNER_DIED: Retry(Target.SAME_ENGINE, once=True),
+    Failure.REPLICA_DOWN: Retry(Target.OTHER_REPLICA, once=True),
+    Failure.REPLICA_LOST: Retry(Target.OTHER_REPLICA),
+    Failure.POOL_DOWN: None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What has happened to one call so far."""
+
+    max_engines: int
+    engines: int = 0  # that were lost with it
+    failures: frozenset[Failure] = frozenset()
+
+    def after(self, failure: Failure, engines: int) -> tuple[Self, Retry | None]:
+        """Return the attempts with this failure, which lost `engines`, and what to do about it."""
+        engines += self.engines
+        attempts = type(self)(self.max_engines, engines, self.failures | {failure})
+        retry = RETRIES[failure]
+        if retry is None or engines >= self.max_engines:
+            return attempts, None
+        return attempts, None if retry.once and failure in self.failures else retry
+
+    @property
+    def share(self) -> int:
+        """The engines that the next replica may lose: one is kept for another replica."""
+        return max(1, self.max_engines - self.engines - 1)
+
+
+def replica_failure(exc: EngineDown | EngineLost) -> Failure:
+    """Classify what a gateway got from a pool in place of an answer."""
+    if isinstance(exc, EngineLost):
+        return Failure.REPLICA_LOST
+    return Failure.POOL_DOWN if isinstance(exc, PoolDown) else Failure.REPLICA_DOWN

@@ -1,0 +1,167 @@
+"""Each private name of Ray that the service relies on, with the signature or value it relies on."""
+
+import inspect
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray import serve
+from ray.serve._private import replica
+from ray.serve._private.config import DeploymentConfig
+from ray.serve.config import AutoscalingConfig
+from ray.serve.context import ReplicaContext
+
+from serve_app.ray_serve import private
+from tests.support.imports import imported_modules
+
+PACKAGE = Path(private.__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (private.request_context, []),
+        (private.cold_start_replicas, ["ctx"]),
+        (
+            private.apply_scaling_factors,
+            ["desired_num_replicas", "current_num_replicas", "autoscaling_config"],
+        ),
+        (
+            private.apply_delay_logic,
+            [
+                "desired_num_replicas",
+                "curr_target_num_replicas",
+                "config",
+                "policy_state",
+                "_now",
+            ],
+        ),
+        (private.merge_series, ["ts", "val", "offsets"]),
+        (private.DeploymentID, ["name", "app_name"]),
+    ],
+)
+def test_parameters(function: Callable[..., Any], parameters: list[str]) -> None:
+    """Functions are called with the arguments that they take."""
+    assert list(inspect.signature(function).parameters) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVE_LOGGER", "ray.serve"),
+        ("TIMESTAMP_NS", "_ray_timestamp_ns"),
+        ("REQUEST_ID", "request_id"),
+        ("ROUTE", "route"),
+        ("APPLICATION", "application"),
+    ],
+)
+def test_log_names(name: str, value: str) -> None:
+    """A record without them has no id and no time in Serve's log file."""
+    assert getattr(private, name) == value
+
+
+def test_control_loop_interval() -> None:
+    """Serve's controller decides ten times a second."""
+    assert pytest.approx(0.1) == private.CONTROL_LOOP_S
+
+
+def test_own_loop_is_a_switch() -> None:
+    """Serve runs an application's code in a thread of its own, or not."""
+    assert private.HAS_OWN_LOOP in (True, False)
+
+
+def test_request_context_has_the_fields_of_the_log() -> None:
+    """Outside of a request they are empty."""
+    context = private.request_context()
+    assert (context.request_id, context.route, context.app_name) == ("", "", "")
+
+
+def test_cold_start_replicas() -> None:
+    """A pool with replicas does not start cold: the policy decides."""
+    config = AutoscalingConfig(min_replicas=0, max_replicas=2)
+    context: Any = SimpleNamespace(current_num_replicas=1, total_num_requests=3, config=config)
+    assert private.cold_start_replicas(context) is None
+
+
+def test_scaling_factors() -> None:
+    """Half of the step up is taken with a factor of a half."""
+    config = AutoscalingConfig(min_replicas=1, max_replicas=9, upscaling_factor=0.5)
+    assert private.apply_scaling_factors(5, 1, config) == 3
+
+
+def test_delay_logic_returns_decision_and_state() -> None:
+    """A first wish for more is held back for `upscale_delay_s`."""
+    config = AutoscalingConfig(min_replicas=1, max_replicas=9, upscale_delay_s=30)
+    target, state = private.apply_delay_logic(5, 1, config, {}, _now=100.0)
+    assert (target, type(state)) == (1, dict)
+    target, _ = private.apply_delay_logic(5, 1, config, state, _now=140.0)
+    assert target == 5
+
+
+def test_merged_series_are_totals() -> None:
+    """Two series are one: at each time the sum of their last values."""
+    times, total = private.merge_series(
+        np.array([0.0, 2.0, 1.0]), np.array([1.0, 3.0, 10.0]), np.array([0, 2, 3])
+    )
+    assert (list(times), list(total)) == ([0.0, 1.0, 2.0], [1.0, 11.0, 13.0])
+
+
+def test_deployment_config_has_the_options_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica's context carries the whole configuration of its deployment."""
+    assert "_deployment_config" in inspect.signature(ReplicaContext).parameters
+    config = DeploymentConfig(max_ongoing_requests=7, graceful_shutdown_timeout_s=3)
+    context = SimpleNamespace(_deployment_config=config)
+    monkeypatch.setattr(serve, "get_replica_context", lambda: context)
+    options = private.deployment_config()
+    assert (options.max_ongoing_requests, options.graceful_shutdown_timeout_s) == (7, 3)
+    assert options.autoscaling_config is None
+
+
+def test_http_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve's client knows where Serve listens; without a client nobody else reaches it."""
+    client: Any = SimpleNamespace(http_config=serve.config.HTTPOptions(host="0.0.0.0"))
+    for current, host in ((client, "0.0.0.0"), (None, "127.0.0.1")):
+        monkeypatch.setattr("ray.serve.context._get_global_client", lambda value=current: value)
+        assert private.http_host() == host
+
+
+@pytest.fixture
+def replica_logger() -> Iterator[None]:
+    before = replica.logger
+    yield
+    replica.logger = before
+
+
+@pytest.mark.usefixtures("replica_logger")
+def test_replica_logger() -> None:
+    """The replica's module writes its records to the logger of this name."""
+    assert isinstance(replica.logger, logging.Logger)
+    private.set_replica_logger(logging.getLogger("ray.serve.replica"))
+    assert replica.logger.name == "ray.serve.replica"
+
+
+def test_private_names_are_touched_here_alone() -> None:
+    """No other module imports Ray's private modules, or names these attributes of public ones."""
+    names = ("_get_global_client", "_deployment_config", "_get_serve_request_context")
+    for path in set(PACKAGE.rglob("*.py")) - {Path(private.__file__)}:
+        imported = [name.split(".") for name in imported_modules(path)]
+        assert not [parts for parts in imported if parts[0] == "ray" and "_private" in parts], path
+        assert not [name for name in names if name in path.read_text()], path
+
+
+def test_capacity_help_imports_no_ray() -> None:
+    """A command line that plans on a laptop starts at once."""
+    check = (
+        "import sys; sys.argv = ['capacity', '--help']\n"
+        "import runpy\n"
+        "try: runpy.run_module('serve_app.capacity', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)

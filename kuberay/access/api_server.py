@@ -29,7 +29,7 @@ _LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Request:
+class ApiRequest:
     """`path` without host and query; `body` is JSON."""
 
     method: str
@@ -82,7 +82,7 @@ class ApiServer:
         self._timeout_s = timeout_s
         self._pause = pause
 
-    def call(self, request: Request) -> dict[str, Any]:
+    def call(self, request: ApiRequest) -> dict[str, Any]:
         """The JSON object that the server answers. Raises ApiError."""
         pause_s = _FIRST_PAUSE_S
         for left in reversed(range(_TRIES)):
@@ -96,7 +96,7 @@ class ApiServer:
                 pause_s *= 2
         raise AssertionError("unreachable")
 
-    def stream(self, request: Request, idle_s: float) -> Stream:
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream:
         """An answer that goes on; a silence of `idle_s` seconds ends it. Raises ApiError."""
         with _translated():
             response = self._send(request, idle_s)
@@ -107,7 +107,7 @@ class ApiServer:
     def close(self) -> None:
         self._client.close()
 
-    def _once(self, request: Request) -> dict[str, Any]:
+    def _once(self, request: ApiRequest) -> dict[str, Any]:
         response = self._send(request, self._timeout_s)
         content = response.data
         if response.status >= 300:
@@ -118,7 +118,7 @@ class ApiServer:
             raise errors.ServerFailure(f"the API server's answer is no JSON: {exc}") from exc
         return answer
 
-    def _send(self, request: Request, read_s: float) -> urllib3.HTTPResponse:
+    def _send(self, request: ApiRequest, read_s: float) -> urllib3.HTTPResponse:
         method, url, headers, *_ = self._client.param_serialize(
             request.method,
             request.url,

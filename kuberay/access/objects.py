@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kuberay.access.api_server import Request, Stream
+from kuberay.access.api_server import ApiRequest, Stream
 from kuberay.errors import ApiError, ConfigurationError, Expired, NotFound, ServerFailure
 
 Object = dict[str, Any]
@@ -20,7 +20,7 @@ _QUIET_LOG_S = 600
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     """A kind of object as discovery tells it: `group_version` is `v1` or `ray.io/v1`."""
 
     group_version: str
@@ -33,12 +33,12 @@ class Kind:
         return f"{root}{self.group_version}{scope}/{self.plural}" + (f"/{name}" if name else "")
 
 
-RAY_SERVICES = Kind("ray.io/v1", "rayservices")
-RAY_CLUSTERS = Kind("ray.io/v1", "rayclusters")
-PODS = Kind("v1", "pods")
-EVENTS = Kind("v1", "events")
-SECRETS = Kind("v1", "secrets")
-JOBS = Kind("batch/v1", "jobs")
+RAY_SERVICES = ResourceKind("ray.io/v1", "rayservices")
+RAY_CLUSTERS = ResourceKind("ray.io/v1", "rayclusters")
+PODS = ResourceKind("v1", "pods")
+EVENTS = ResourceKind("v1", "events")
+SECRETS = ResourceKind("v1", "secrets")
+JOBS = ResourceKind("batch/v1", "jobs")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Change:
 class Server(Protocol):
     """What carries requests: `ApiServer`, or a rehearsal of it."""
 
-    def call(self, request: Request) -> Object: ...
+    def call(self, request: ApiRequest) -> Object: ...
 
-    def stream(self, request: Request, idle_s: float) -> Stream: ...
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream: ...
 
 
 class Objects:
@@ -63,19 +63,19 @@ class Objects:
     def __init__(self, server: Server, namespace: str) -> None:
         self._server = server
         self.namespace = namespace
-        self._kinds: dict[tuple[str, str], Kind] = {}
+        self._kinds: dict[tuple[str, str], ResourceKind] = {}
 
-    def get(self, kind: Kind, name: str) -> Object:
+    def get(self, kind: ResourceKind, name: str) -> Object:
         """Raises NotFound."""
-        return self._server.call(Request("GET", kind.path(self.namespace, name)))
+        return self._server.call(ApiRequest("GET", kind.path(self.namespace, name)))
 
-    def find(self, kind: Kind, name: str) -> Object | None:
+    def find(self, kind: ResourceKind, name: str) -> Object | None:
         try:
             return self.get(kind, name)
         except NotFound:
             return None
 
-    def list(self, kind: Kind, **selectors: str) -> tuple[list[Object], str]:
+    def list(self, kind: ResourceKind, **selectors: str) -> tuple[list[Object], str]:
         """All that match, page by page, and the resource version to watch from.
 
         Raises NotFound where the cluster has no such kind.
@@ -84,7 +84,7 @@ class Objects:
         query = {"limit": _PAGE, **selectors}
         while True:
             try:
-                page = self._server.call(Request("GET", kind.path(self.namespace), query))
+                page = self._server.call(ApiRequest("GET", kind.path(self.namespace), query))
             except NotFound as exc:
                 raise NotFound(_unknown(kind.group_version), exc.status) from exc
             items += page["items"]
@@ -92,41 +92,43 @@ class Objects:
                 return items, page["metadata"]["resourceVersion"]
             query["continue"] = rest
 
-    def create(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
+    def create(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
         """Raises Conflict where it exists already, Invalid where it does not fit the schema."""
         return self._server.call(
-            Request("POST", kind.path(self.namespace), _writing(dry_run), body)
+            ApiRequest("POST", kind.path(self.namespace), _writing(dry_run), body)
         )
 
-    def apply(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
+    def apply(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
         """Server-side apply: what we no longer name, and nobody else owns, goes."""
         path = kind.path(self.namespace, body["metadata"]["name"])
         query = {**_writing(dry_run), "force": "true"}
         return self._server.call(
-            Request("PATCH", path, query, body, "application/apply-patch+yaml")
+            ApiRequest("PATCH", path, query, body, "application/apply-patch+yaml")
         )
 
-    def patch(self, kind: Kind, name: str, patch: Object, dry_run: bool = False) -> Object:
+    def patch(self, kind: ResourceKind, name: str, patch: Object, dry_run: bool = False) -> Object:
         """A JSON merge patch. With a resource version in it, Conflict where that is not current."""
         path = kind.path(self.namespace, name)
         content_type = "application/merge-patch+json"
-        return self._server.call(Request("PATCH", path, _writing(dry_run), patch, content_type))
+        return self._server.call(ApiRequest("PATCH", path, _writing(dry_run), patch, content_type))
 
-    def json_patch(self, kind: Kind, name: str, operations: Operations) -> Object:
+    def json_patch(self, kind: ResourceKind, name: str, operations: Operations) -> Object:
         """A JSON patch (RFC 6902). Raises Invalid where one of its tests fails."""
         path = kind.path(self.namespace, name)
         content_type = "application/json-patch+json"
-        return self._server.call(Request("PATCH", path, _writing(False), operations, content_type))
+        return self._server.call(
+            ApiRequest("PATCH", path, _writing(False), operations, content_type)
+        )
 
-    def delete(self, kind: Kind, name: str, uid: str) -> None:
+    def delete(self, kind: ResourceKind, name: str, uid: str) -> None:
         """Delete this very object and leave what it owns to Kubernetes. Gone already is fine."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            self._server.call(Request("DELETE", kind.path(self.namespace, name), body=options))
+            self._server.call(ApiRequest("DELETE", kind.path(self.namespace, name), body=options))
         except NotFound:
             return
 
-    def watch(self, kind: Kind, resource_version: str, **selectors: str) -> "Watch":
+    def watch(self, kind: ResourceKind, resource_version: str, **selectors: str) -> "Watch":
         """Raises Expired where the version is too old: list again."""
         query = {
             "watch": "true",
@@ -136,7 +138,7 @@ class Objects:
             **selectors,
         }
         return Watch(
-            self._server.stream(Request("GET", kind.path(self.namespace), query), _SILENCE_S)
+            self._server.stream(ApiRequest("GET", kind.path(self.namespace), query), _SILENCE_S)
         )
 
     def logs(self, pod: str, container: str, follow: bool, **options: str) -> Stream:
@@ -144,10 +146,10 @@ class Objects:
         path = PODS.path(self.namespace, pod) + "/log"
         query = {"container": container, "follow": str(follow).lower(), **options}
         return self._server.stream(
-            Request("GET", path, query), _QUIET_LOG_S if follow else _SILENCE_S
+            ApiRequest("GET", path, query), _QUIET_LOG_S if follow else _SILENCE_S
         )
 
-    def kind_of(self, manifest: Object) -> Kind:
+    def kind_of(self, manifest: Object) -> ResourceKind:
         """Asks the server. Raises ConfigurationError where it has no such kind."""
         version, kind = manifest["apiVersion"], manifest["kind"]
         if (version, kind) not in self._kinds:
@@ -157,14 +159,14 @@ class Objects:
         except KeyError:
             raise ConfigurationError(f"{version} has no kind {kind} on this cluster") from None
 
-    def _discover(self, version: str) -> dict[tuple[str, str], Kind]:
+    def _discover(self, version: str) -> dict[tuple[str, str], ResourceKind]:
         root = "/apis/" if "/" in version else "/api/"
         try:
-            resources = self._server.call(Request("GET", root + version))["resources"]
+            resources = self._server.call(ApiRequest("GET", root + version))["resources"]
         except NotFound as exc:
             raise ConfigurationError(_unknown(version)) from exc
         return {
-            (version, each["kind"]): Kind(version, each["name"], each["namespaced"])
+            (version, each["kind"]): ResourceKind(version, each["name"], each["namespaced"])
             for each in resources
             if "/" not in each["name"]
         }

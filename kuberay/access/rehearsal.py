@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from kuberay.access.api_server import Request, Stream
+from kuberay.access.api_server import ApiRequest, Stream
 from kuberay.access.objects import Server
 
 _LONGEST = 200
@@ -19,17 +19,17 @@ class Rehearsal:
         self._server = server
         self._show = show
 
-    def call(self, request: Request) -> dict[str, Any]:
+    def call(self, request: ApiRequest) -> dict[str, Any]:
         if request.method != "GET" and "dryRun" not in request.query:
             self._show(f"{request.method} {request.url}\n{_yaml(request.body)}")
             request = _rehearsed(request)
         return self._server.call(request)
 
-    def stream(self, request: Request, idle_s: float) -> Stream:
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream:
         return self._server.stream(request, idle_s)
 
 
-def _rehearsed(request: Request) -> Request:
+def _rehearsed(request: ApiRequest) -> ApiRequest:
     query = {**request.query, "dryRun": "All"}
     if request.method == "DELETE" and isinstance(request.body, dict):
         # A deletion's options count in its body alone.

@@ -13,8 +13,6 @@ Config = dict[str, Any]
 
 IMPORT_PATH = "serve_app:app"
 GATEWAY = "gateway"
-# As in ray_serve/deployments.py: the surplus of an ingress gets the 503 of the service itself.
-_SURPLUS = 4
 
 
 class Arguments(Settings):
@@ -58,14 +56,14 @@ def options(application: Config) -> dict[str, Config]:
         return {}
     args = settings(application)
     is_direct = args.resolved_topology == "direct"
-    built = {pool.name: _pool(pool, _SURPLUS if is_direct else 0) for pool in args.all_pools}
+    built = {pool.name: _pool(pool, is_direct) for pool in args.all_pools}
     return built if is_direct else {**built, GATEWAY: _gateway(args.gateway)}
 
 
-def _pool(pool: Pool, surplus: int) -> Config:
+def _pool(pool: Pool, is_ingress: bool) -> Config:
     return {
         "name": pool.name,
-        "max_ongoing_requests": pool.admitted + surplus,
+        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress),
         "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
         | {"target_ongoing_requests": pool.target_ongoing_requests},
         "ray_actor_options": pool.ray_actor_options,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
+from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Objects, ResourceKind
 from kuberay.changes.manifests import Object, is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
 from kuberay.status import leftovers
@@ -29,7 +29,7 @@ _POLL_S = 1.0
 class Doomed:
     """An object that exists and is to go. Its `uid` keeps a namesake made meanwhile safe."""
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     uid: str
 
@@ -156,7 +156,7 @@ def _clusters(objects: Objects, name: str) -> list[str]:
     return [each["metadata"]["name"] for each in found]
 
 
-def _find(objects: Objects, kind: Kind, name: str) -> Doomed | None:
+def _find(objects: Objects, kind: ResourceKind, name: str) -> Doomed | None:
     found = objects.find(kind, name)
     return Doomed(kind, name, found["metadata"]["uid"]) if found else None
 

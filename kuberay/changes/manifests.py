@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kuberay.access.objects import Kind, Objects
+from kuberay.access.objects import Objects, ResourceKind
 from kuberay.changes import clusters
 from kuberay.changes.bounds import makes_new_cluster
 from kuberay.changes.notes import PREVIOUS, remembering
@@ -81,7 +81,7 @@ def apply(objects: Objects, manifest: Object) -> Iterator[Applied]:
             yield Applied("RayCluster", name, "configured")
 
 
-def _apply(objects: Objects, kind: Kind, manifest: Object, live: Object | None) -> Object:
+def _apply(objects: Objects, kind: ResourceKind, manifest: Object, live: Object | None) -> Object:
     if live and is_ray_service(manifest):
         after = objects.apply(kind, _keeping_note(manifest, live), dry_run=True)
         if _is_same(live, after):

@@ -1,6 +1,5 @@
 """Options that several commands share, and the way from them to a cluster."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -10,8 +9,7 @@ import click
 
 from kuberay.client import RayServiceApi
 from kuberay.status.waiting import Limits
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+from serve_app.quantities import quantity
 
 Command = Callable[..., Any]
 
@@ -26,10 +24,10 @@ class Duration(click.ParamType[float]):
     ) -> float:
         if isinstance(value, float | int):
             return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value)
-        if not found:
-            self.fail(f"{value!r} is no duration like 90, 90s, 5m or 1h", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        try:
+            return quantity(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a duration: write 90, 90s, 5m or 1h", param, ctx)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from kuberay.access.objects import (
     RAY_CLUSTERS,
     RAY_SERVICES,
     Change,
-    Kind,
     Object,
     Objects,
+    ResourceKind,
     Watch,
 )
 from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
@@ -48,7 +48,7 @@ class Source:
     One that is optional counts as empty to whoever may not read it.
     """
 
-    kind: Kind
+    kind: ResourceKind
     selectors: dict[str, str] = field(default_factory=dict)
     is_optional: bool = False
 

@@ -112,11 +112,9 @@ def _observer(settings: Settings) -> ServeObserver:
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     """Serve's options of a pool that is the ingress: defaults that a config file may override."""
-    # Just above what we admit: the surplus gets our own 503, at once, in its dialect.
-    most = pool.admitted + 4
     return _pool_options(settings, pool) | {
-        "max_ongoing_requests": most,
-        "max_queued_requests": 4 * most,
+        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=True),
+        "max_queued_requests": pool.max_queued_requests(is_ingress=True),
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
     }
 
@@ -130,8 +128,8 @@ _ROUTERS = {
 def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     """Of a pool behind the gateway: what it can't admit waits in the gateway for any replica."""
     return _pool_options(settings, pool) | {
-        "max_ongoing_requests": pool.admitted,
-        "max_queued_requests": 4 * pool.admitted,
+        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=False),
+        "max_queued_requests": pool.max_queued_requests(is_ingress=False),
         "request_router_config": {"request_router_class": _ROUTERS[pool.routing]},
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kuberay.access.api_server import ApiServer, Request, Stream
+from kuberay.access.api_server import ApiRequest, ApiServer, Stream
 from kuberay.access.connection import connect
 from kuberay.access.objects import Objects
 from kuberay.changes import edits, upgrades
@@ -198,12 +198,12 @@ class Meddling:
         self._server = server
         self._meddle = meddle
 
-    def call(self, request: Request) -> Object:
+    def call(self, request: ApiRequest) -> Object:
         if request.method == "PATCH" and "rayclusters" in request.path:
             self._meddle()
         return self._server.call(request)
 
-    def stream(self, request: Request, idle_s: float) -> Stream:
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream:
         return self._server.stream(request, idle_s)
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes objects of any kind, by the verbs that the client needs. Objects are plain JSON."""
+"""Reads and writes Kubernetes objects of any kind, as plain JSON."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _QUIET_LOG_S = 600
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """A kind of object as discovery tells it: `group_version` is `v1` or `ray.io/v1`."""
+    """A kind of object; `group_version` is for example `v1` or `ray.io/v1`."""
 
     group_version: str
     plural: str
@@ -43,14 +43,14 @@ JOBS = ResourceKind("batch/v1", "jobs")
 
 @dataclass(frozen=True)
 class Change:
-    """One line of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+    """One line of a watch; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     type: str
     object: Object
 
 
 class Server(Protocol):
-    """What carries requests: `ApiServer`, or a rehearsal of it."""
+    """Sends requests: `ApiServer` or `Rehearsal`."""
 
     def call(self, request: ApiRequest) -> Object: ...
 
@@ -66,7 +66,7 @@ class Objects:
         self._kinds: dict[tuple[str, str], ResourceKind] = {}
 
     def get(self, kind: ResourceKind, name: str) -> Object:
-        """Raises NotFound."""
+        """Return an object. Raises NotFound."""
         return self._server.call(ApiRequest("GET", kind.path(self.namespace, name)))
 
     def find(self, kind: ResourceKind, name: str) -> Object | None:
@@ -76,9 +76,9 @@ class Objects:
             return None
 
     def list(self, kind: ResourceKind, **selectors: str) -> tuple[list[Object], str]:
-        """All that match, page by page, and the resource version to watch from.
+        """Return all matching objects, and the resource version to watch from.
 
-        Raises NotFound where the cluster has no such kind.
+        Raises NotFound if the cluster has no such kind.
         """
         items: list[Object] = []
         query = {"limit": _PAGE, **selectors}
@@ -93,13 +93,13 @@ class Objects:
             query["continue"] = rest
 
     def create(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
-        """Raises Conflict where it exists already, Invalid where it does not fit the schema."""
+        """Create an object. Raises Conflict if it exists, Invalid if it does not fit the schema."""
         return self._server.call(
             ApiRequest("POST", kind.path(self.namespace), _writing(dry_run), body)
         )
 
     def apply(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
-        """Server-side apply: what we no longer name, and nobody else owns, goes."""
+        """Apply on the server, which removes what this client alone owned and no longer names."""
         path = kind.path(self.namespace, body["metadata"]["name"])
         query = {**_writing(dry_run), "force": "true"}
         return self._server.call(
@@ -107,13 +107,13 @@ class Objects:
         )
 
     def patch(self, kind: ResourceKind, name: str, patch: Object, dry_run: bool = False) -> Object:
-        """A JSON merge patch. With a resource version in it, Conflict where that is not current."""
+        """Send a JSON merge patch. Raises Conflict if it names an old resource version."""
         path = kind.path(self.namespace, name)
         content_type = "application/merge-patch+json"
         return self._server.call(ApiRequest("PATCH", path, _writing(dry_run), patch, content_type))
 
     def json_patch(self, kind: ResourceKind, name: str, operations: Operations) -> Object:
-        """A JSON patch (RFC 6902). Raises Invalid where one of its tests fails."""
+        """Send a JSON patch (RFC 6902). Raises Invalid if one of its tests fails."""
         path = kind.path(self.namespace, name)
         content_type = "application/json-patch+json"
         return self._server.call(
@@ -121,7 +121,7 @@ class Objects:
         )
 
     def delete(self, kind: ResourceKind, name: str, uid: str) -> None:
-        """Delete this very object and leave what it owns to Kubernetes. Gone already is fine."""
+        """Delete the object with this uid, if any, and let Kubernetes delete its dependents."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
             self._server.call(ApiRequest("DELETE", kind.path(self.namespace, name), body=options))
@@ -129,7 +129,7 @@ class Objects:
             return
 
     def watch(self, kind: ResourceKind, resource_version: str, **selectors: str) -> "Watch":
-        """Raises Expired where the version is too old: list again."""
+        """Open a watch. Raises Expired if the version is too old, so that a new list is needed."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -142,7 +142,7 @@ class Objects:
         )
 
     def logs(self, pod: str, container: str, follow: bool, **options: str) -> Stream:
-        """The log of one container as lines of bytes. Options as in the Kubernetes API."""
+        """Open the log of one container. Options are those of the Kubernetes API."""
         path = PODS.path(self.namespace, pod) + "/log"
         query = {"container": container, "follow": str(follow).lower(), **options}
         return self._server.stream(
@@ -150,14 +150,16 @@ class Objects:
         )
 
     def kind_of(self, manifest: Object) -> ResourceKind:
-        """Asks the server. Raises ConfigurationError where it has no such kind."""
+        """Look up the kind of a manifest on the server. Raises ConfigurationError if unknown."""
         version, kind = manifest["apiVersion"], manifest["kind"]
         if (version, kind) not in self._kinds:
             self._kinds |= self._discover(version)
         try:
             return self._kinds[version, kind]
         except KeyError:
-            raise ConfigurationError(f"{version} has no kind {kind} on this cluster") from None
+            raise ConfigurationError(
+                f"API {version} has no kind {kind} on this cluster: check apiVersion and kind"
+            ) from None
 
     def _discover(self, version: str) -> dict[tuple[str, str], ResourceKind]:
         root = "/apis/" if "/" in version else "/api/"
@@ -166,33 +168,35 @@ class Objects:
         except NotFound as exc:
             raise ConfigurationError(_unknown(version)) from exc
         return {
-            (version, each["kind"]): ResourceKind(version, each["name"], each["namespaced"])
-            for each in resources
-            if "/" not in each["name"]
+            (version, resource["kind"]): ResourceKind(
+                version, resource["name"], resource["namespaced"]
+            )
+            for resource in resources
+            if "/" not in resource["name"]
         }
 
 
 class Watch:
-    """The changes of a watch, until it ends, for the one thread that reads and then closes it."""
+    """The changes of one watch. One thread reads and then closes it."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def changes(self) -> Iterator[Change]:
-        """Raises Expired or another ApiError where the server says so in the stream."""
+        """Yield changes until the watch ends. Raises Expired or another ApiError."""
         for line in self._stream.lines():
             if not line.strip():
                 continue
             try:
                 change = json.loads(line)
             except ValueError as exc:
-                raise ServerFailure(f"a watch broke off within a line: {line[:80]!r}") from exc
+                raise ServerFailure(f"a watch ended within a line: {line[:80]!r}") from exc
             if change["type"] == "ERROR":
                 raise _watch_error(change["object"])
             yield Change(change["type"], change["object"])
 
     def interrupt(self) -> None:
-        """From another thread."""
+        """End `changes` from another thread."""
         self._stream.interrupt()
 
     def close(self) -> None:
@@ -200,12 +204,12 @@ class Watch:
 
 
 def _unknown(version: str) -> str:
-    hint = ": is the KubeRay operator installed?" if version.startswith("ray.io/") else ""
-    return f"this cluster knows no {version}{hint}"
+    hint = ": install the KubeRay operator" if version.startswith("ray.io/") else ""
+    return f"this cluster has no API {version}{hint}"
 
 
 def _watch_error(status: Object) -> ApiError:
-    """A version from the future (after a restore of etcd) needs a new list as an old one does."""
+    """Translate a Status; a version from the future (etcd was restored) counts as expired."""
     message, code = status.get("message", "the watch failed"), status.get("code", 0)
     too_large = "Too large resource version" in message
     return (Expired if code == 410 or too_large else ServerFailure)(message, code)

@@ -1,4 +1,4 @@
-"""`--dry-run`: what would be sent is shown, and judged by the API server, and changes nothing."""
+"""`--dry-run`: shows requests and lets the API server validate them without changing anything."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ _LONGEST = 200
 
 
 class Rehearsal:
-    """An API server that reads as the real one and carries nothing out."""
+    """An API server that answers reads and only validates writes."""
 
     def __init__(self, server: Server, show: Callable[[str], None]) -> None:
         self._server = server
@@ -32,7 +32,7 @@ class Rehearsal:
 def _rehearsed(request: ApiRequest) -> ApiRequest:
     query = {**request.query, "dryRun": "All"}
     if request.method == "DELETE" and isinstance(request.body, dict):
-        # A deletion's options count in its body alone.
+        # The API server reads the options of a deletion from its body only.
         return replace(request, query=query, body={**request.body, "dryRun": ["All"]})
     return replace(request, query=query)
 
@@ -42,7 +42,7 @@ def _yaml(body: object) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as such; of a note that fills pages its beginning and its size."""
+    """Writes several lines as a block, and shortens very long texts."""
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:

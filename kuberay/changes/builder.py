@@ -1,4 +1,4 @@
-"""The deployment options that our builder derives from `args`, computed without Ray."""
+"""The deployment options that serve_app:app derives from `args`, computed without Ray."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -16,7 +16,7 @@ GATEWAY = "gateway"
 
 
 class Arguments(Settings):
-    """Settings from `args` alone: the client's environment is not the pods'."""
+    """Settings from `args` alone, because the client's environment is not that of the pods."""
 
     @classmethod
     def settings_customise_sources(
@@ -34,13 +34,13 @@ def is_ours(application: Config) -> bool:
 
 
 def settings(application: Config) -> Arguments:
-    """Validate the `args` of one of our applications. Raises ChangeError naming every error."""
+    """Validate the `args` of an application. Raises ChangeError with every error."""
     try:
         return Arguments.model_validate(application.get("args") or {})
     except ValidationError as exc:
         wrong = "; ".join(_sentences(exc))
         name = application.get("name", "default")
-        raise ChangeError(f"args of application {name} can't work: {wrong}") from exc
+        raise ChangeError(f"the args of application {name} are invalid: {wrong}") from exc
 
 
 def _sentences(exc: ValidationError) -> Iterator[str]:
@@ -51,7 +51,7 @@ def _sentences(exc: ValidationError) -> Iterator[str]:
 
 
 def options(application: Config) -> dict[str, Config]:
-    """Return the builder's options by deployment; empty for a foreign application."""
+    """Return the builder's options by deployment; empty for another import path."""
     if not is_ours(application):
         return {}
     args = settings(application)

@@ -3,7 +3,7 @@
 from kuberay.status.observed import HEAD, REDIS, Container, Observed, Pod
 
 
-def client(observed: Observed, words: str) -> str:
+def command(observed: Observed, words: str) -> str:
     """Return a command of this client: `python -m kuberay -n llm-ns scale --max 4 llm`."""
     return f"python -m kuberay {_namespace(observed)}{words} {observed.name}"
 
@@ -29,7 +29,7 @@ def log_of(
     if not pod.is_ray or observed.is_leaving(pod):
         named = f" -c {container.name}" if container else ""
         return kubectl(observed, f"logs {pod.name}{named}{before}")
-    return client(observed, f"logs {_which(pod, container)}{before}")
+    return command(observed, f"logs {_which(pod, container)}{before}")
 
 
 def _which(pod: Pod, container: Container | None) -> str:
@@ -51,7 +51,7 @@ def container_kind(pod: Pod, container: Container) -> str:
 
 def more_memory(observed: Observed, pod: Pod, container: Container) -> str:
     """Advise after OOMKilled: the limit to raise, and what reduces memory."""
-    deploy = client(observed, "upgrade -f MANIFEST")
+    deploy = command(observed, "upgrade -f MANIFEST")
     if container.is_sidecar:
         return (
             f"raise its memory limit (limits.memory of {container.name} in worker group "

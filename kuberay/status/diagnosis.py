@@ -63,12 +63,12 @@ class Diagnosis:
 
 def diagnose(observed: Observed) -> Diagnosis:
     """Apply all rules to a view of a RayService."""
-    found = [finding for rule in _CAUSES for finding in rule(observed)]
-    found += of_pods(observed)
-    found += [finding for rule in _CONSEQUENCES for finding in rule(observed)]
+    candidates = [finding for rule in _CAUSES for finding in rule(observed)]
+    candidates += of_pods(observed)
+    candidates += [finding for rule in _CONSEQUENCES for finding in rule(observed)]
     # The first finding about an object explains it.
     unique: dict[tuple[str, str], Finding] = {}
-    for finding in found:
+    for finding in candidates:
         unique.setdefault((finding.kind, finding.about), finding)
     findings = sorted(
         unique.values(), key=lambda finding: (not finding.is_fatal, _is_aside(finding, observed))
@@ -111,5 +111,5 @@ def _state(observed: Observed, findings: tuple[Finding, ...]) -> State:
         return State.STARTING
     if upgrade and upgrade.status:
         return State.UPGRADING
-    healthy = all(finding.is_running for finding in service.active.applications)
+    healthy = all(application.is_running for application in service.active.applications)
     return State.DEGRADED if findings or not healthy else State.RUNNING

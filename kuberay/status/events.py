@@ -40,11 +40,14 @@ def notable(observed: Observed) -> list[Event]:
 
 
 def _is_of_the_past(event: Event, observed: Observed) -> bool:
-    clusters = {each.name for each in observed.clusters} | {e.cluster for e in observed.pods}
-    leaving = [each for each in clusters if each and each not in observed.current]
+    clusters = {cluster.name for cluster in observed.clusters}
+    clusters |= {pod.cluster for pod in observed.pods}
+    leaving = [cluster for cluster in clusters if cluster and cluster not in observed.current]
     if cluster_of(event) in leaving:
         return True
-    return event.kind == "Pod" and event.name.startswith(tuple(f"{each}-" for each in leaving))
+    return event.kind == "Pod" and event.name.startswith(
+        tuple(f"{cluster}-" for cluster in leaving)
+    )
 
 
 def _is_notable(event: Event, observed: Observed) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kuberay.status.advice import client, kubectl, nodes
+from kuberay.status.advice import command, kubectl, nodes
 from kuberay.status.events import about
 from kuberay.status.finding import Finding
 from kuberay.status.observed import WORKER, Observed, Pod
@@ -111,7 +111,7 @@ def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
     if observed.replaced and pod.cluster != observed.replaced:
         return (
             f"the new cluster needs GPUs beside those of {observed.replaced}, which still serves: "
-            f"add a GPU node, or undo the change: {client(observed, 'rollback')}",
+            f"add a GPU node, or undo the change: {command(observed, 'rollback')}",
             False,
         )
     return f"{_ADD_GPU}{_content_with_fewer(pod, observed)}", False
@@ -125,7 +125,7 @@ def _content_with_fewer(pod: Pod, observed: Observed) -> str:
     names = {deployment.name for app in applications for deployment in app.deployments}
     if not ready or "pool" not in names:
         return ""
-    fewer = client(observed, f"scale --min 1 --max {ready}")
+    fewer = command(observed, f"scale --min 1 --max {ready}")
     return f"; or use only {ready}: {fewer}"
 
 

@@ -221,10 +221,10 @@ class Observed:
 
         Before the operator names one, these are all clusters that are not being deleted.
         """
-        serving = (self.service.pending, self.service.active) if self.service else ()
-        if names := tuple(each.cluster for each in serving if each.cluster):
+        parts = (self.service.pending, self.service.active) if self.service else ()
+        if names := tuple(part.cluster for part in parts if part.cluster):
             return names
-        return tuple(each.name for each in self.clusters if not each.is_deleting)
+        return tuple(cluster.name for cluster in self.clusters if not cluster.is_deleting)
 
     @property
     def replaced(self) -> str:

@@ -84,10 +84,10 @@ def _gpus(spec: Object) -> int:
         if container.get("restartPolicy") == "Always"
     ]
     limits = [
-        (each.get("resources") or {}).get("limits") or {}
-        for each in (*sidecars, *(spec.get("containers") or ()))
+        (container.get("resources") or {}).get("limits") or {}
+        for container in (*sidecars, *(spec.get("containers") or ()))
     ]
-    return sum(int(n) for each in limits for key, n in each.items() if _GPU.search(key))
+    return sum(int(n) for limit in limits for key, n in limit.items() if _GPU.search(key))
 
 
 def _claims(spec: Object) -> Iterable[str]:

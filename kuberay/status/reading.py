@@ -40,28 +40,23 @@ def observe(
     Pods belong by their cluster, those of Redis and of Jobs by their label `part-of`; events by
     their object, if they are not older than the present spec.
     """
-    service_view = None if service is None else _service(service)
-    own_clusters = [each for each in clusters if _belongs(each, name, service_view)]
-    names = {each["metadata"]["name"] for each in own_clusters}
-    names |= (
-        {service_view.active.cluster, service_view.pending.cluster} - {""}
-        if service_view
-        else set()
-    )
-    part_of = service_view.part_of if service_view else name
-    own_jobs = tuple(_job(each) for each in jobs if labels(each).get(PART_OF) == part_of)
-    own_pods = read_pods(name, names, pods, part_of, {each.name for each in own_jobs})
-    subjects = _Subjects(
-        name, names, own_pods, own_jobs, service_view.redis if service_view else ""
-    )
+    parsed = None if service is None else _service(service)
+    own_clusters = [cluster for cluster in clusters if _belongs(cluster, name, parsed)]
+    names = {cluster["metadata"]["name"] for cluster in own_clusters}
+    if parsed:
+        names |= {parsed.active.cluster, parsed.pending.cluster} - {""}
+    part_of = parsed.part_of if parsed else name
+    own_jobs = tuple(_job(job) for job in jobs if labels(job).get(PART_OF) == part_of)
+    own_pods = read_pods(name, names, pods, part_of, {job.name for job in own_jobs})
+    subjects = _Subjects(name, names, own_pods, own_jobs, parsed.redis if parsed else "")
     view = Observed(
         name=name,
-        namespace=service_view.namespace if service_view else "",
+        namespace=parsed.namespace if parsed else "",
         at=at,
-        service=service_view,
-        clusters=tuple(_cluster(each) for each in own_clusters),
+        service=parsed,
+        clusters=tuple(_cluster(cluster) for cluster in own_clusters),
         pods=(),
-        events=tuple(_events(events, subjects, service_view)),
+        events=tuple(_events(events, subjects, parsed)),
         jobs=own_jobs,
     )
     return replace(view, pods=tuple(sorted(own_pods, key=partial(_place, view))))
@@ -80,19 +75,19 @@ class _Subjects:
     def __init__(
         self, name: str, clusters: set[str], pods: list[Pod], jobs: Iterable[Job], redis: str
     ) -> None:
-        self._names = {("RayService", name)} | {("RayCluster", each) for each in clusters}
+        self._names = {("RayService", name)} | {("RayCluster", cluster) for cluster in clusters}
         self._names |= {("Pod", pod.name) for pod in pods} | {("Job", job.name) for job in jobs}
         claims = {claim for pod in pods for claim in pod.claims}
-        self._names |= {("PersistentVolumeClaim", each) for each in claims}
-        self._clusters = tuple(f"{each}-" for each in clusters)
+        self._names |= {("PersistentVolumeClaim", claim) for claim in claims}
+        self._clusters = tuple(f"{cluster}-" for cluster in clusters)
         self._redis = f"{redis}-" if redis else ""
 
     def __contains__(self, subject: tuple[str, str]) -> bool:
         """Include replaced pods, because only their events explain what happened to them."""
         kind, name = subject
-        was_ours = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
+        is_own_pod = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
         is_redis = kind in ("ReplicaSet", "StatefulSet") and bool(self._redis)
-        return subject in self._names or was_ours or (is_redis and name.startswith(self._redis))
+        return subject in self._names or is_own_pod or (is_redis and name.startswith(self._redis))
 
 
 def _events(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
-from kuberay.status.advice import client
+from kuberay.status.advice import command
 from kuberay.status.events import latest
 from kuberay.status.finding import Finding
 from kuberay.status.node_rules import eviction_advice
@@ -67,7 +67,7 @@ def _ended(event: Event, name: str, observed: Observed) -> Iterator[Finding]:
     code, reason = int(fields.get("ExitCode") or 0), fields.get("Reason", "")
     role, which = _of(event)
     cause = f"{role} {name} is lost: its Ray container ended ({exit_words(code, reason)})"
-    log = client(observed, f"logs {which}")
+    log = command(observed, f"logs {which}")
     advice = f"wait: the operator replaces it; if it happens again, read its log: {log}"
     if reason == "OOMKilled":
         advice = f"raise its memory limit (limits.memory of its Ray container); {advice}"
@@ -77,7 +77,7 @@ def _ended(event: Event, name: str, observed: Observed) -> Iterator[Finding]:
 def _failed(event: Event, name: str, observed: Observed) -> Finding:
     role, which = _of(event)
     cause = f"{role} {name} failed before Ray started: an init container, or its node"
-    log = client(observed, f"logs {which} -c pull")
+    log = command(observed, f"logs {which} -c pull")
     return Finding("lost", name, cause, f"wait for its successor and read its log: {log}")
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.status.advice import client, deploy, kubectl
+from kuberay.status.advice import command, deploy, kubectl
 from kuberay.status.events import cluster_of, latest
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, Application, Observed, Serving
@@ -75,8 +75,8 @@ def _failed(application: Application, serving: Serving, observed: Observed) -> F
         about, advice = f"{name} of {cluster}", f"wait for {observed.current[0]}, which replaces it"
         return Finding("deploy-failed", about, f"{cause} (in {cluster})", advice, cluster=cluster)
     config, upgrade = (
-        client(observed, "update-config FILE"),
-        client(observed, "upgrade --image IMAGE"),
+        command(observed, "update-config FILE"),
+        command(observed, "upgrade --image IMAGE"),
     )
     advice = f"correct import_path, args or code; then {config}, or {upgrade}"
     if re.search("ModuleNotFoundError|ImportError|has no attribute", cause):
@@ -84,7 +84,7 @@ def _failed(application: Application, serving: Serving, observed: Observed) -> F
     elif "validation error" in cause:
         advice = f"correct args in serveConfigV2; then {config}"
     if observed.replaced:
-        advice = f"{observed.replaced} still serves: {client(observed, 'rollback')}, or {advice}"
+        advice = f"{observed.replaced} still serves: {command(observed, 'rollback')}, or {advice}"
     return Finding("deploy-failed", name, cause, advice, True, cluster=cluster)
 
 
@@ -133,7 +133,7 @@ def heads(observed: Observed) -> Iterator[Finding]:
     active_pods = [p for p in observed.pods if p.cluster == service.active.cluster]
     if active_pods and not any(p.role == HEAD and p.is_ready for p in active_pods):
         cause = f"the head of {service.active.cluster} is not ready, so nothing scales"
-        log = client(observed, "logs head")
+        log = command(observed, "logs head")
         advice = f"wait: it restarts while workers serve on; if it does not, read its log: {log}"
         cluster = service.active.cluster
         yield Finding("head", cluster, cause, advice, cluster=cluster)

@@ -25,7 +25,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Wait:
-    """The state of a wait: since when the generation is observed and problems last."""
+    """The state of a wait: when the generation was observed, and when problems began."""
 
     began_at: datetime
     generation: int = 0
@@ -76,7 +76,9 @@ class Wait:
                 )
         if view.at - self.began_at >= timedelta(seconds=limits.timeout_s):
             why = f": {_sentence(diagnosis.findings[0])}" if diagnosis.findings else ""
-            return WaitTimeout(f"still {diagnosis.state} after {limits.timeout_s:g} s{why}")
+            return WaitTimeout(
+                f"not ready after {limits.timeout_s:g} s, but {diagnosis.state}{why}"
+            )
         return None
 
 

@@ -30,13 +30,13 @@ class Failures:
 
     def added(self, view: Observed) -> Observed:
         """Add the error lines of these logs to a view."""
-        wanted = [
+        sources = [
             (pod.name, container.name)
             for pod in view.pods
             for container in at_work(pod)
             if view.at - (container.started_at or view.at) >= _AFTER
         ]
-        self._read = {source: self._lines(*source) for source in wanted}
+        self._read = {source: self._lines(*source) for source in sources}
         failures = {f"{pod}/{c}": lines for (pod, c), (_, lines) in self._read.items() if lines}
         return replace(view, failures=failures)
 

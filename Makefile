@@ -11,7 +11,7 @@ LITELLM := 1.106.2
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install lock run test check fix settings fields docs load locust experiment bench bench-peers overload soak clean-ports clean help
+.PHONY: install lock run test check fix settings fields manifests docs load locust experiment bench bench-peers overload soak clean-ports clean help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -59,6 +59,9 @@ settings: $(STAMP) ## write the tables of docs/settings.md
 
 fields: $(STAMP) ## write the table of fields without effect in docs/api.md
 	$(BIN)/python docs/site/fields_table.py docs/api.md
+
+manifests: ## copy kuberay/rayservice.yaml to kuberay/base, where kustomize reads it
+	cp kuberay/rayservice.yaml kuberay/base/rayservice.yaml
 
 docs: $(VENV)/.dev ## the documentation as a site in build/docs; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/site/mkdocs.yml

@@ -1,4 +1,4 @@
-"""A client of KubeRay's RayService: `python -m kuberay`, or `RayServiceApi` from Python.
+"""A client for KubeRay's RayService: `python -m kuberay`, or `RayServiceApi` from Python.
 
-Beside it lie the manifests that it deploys.
+The manifests that it deploys are in this folder too.
 """

@@ -1,4 +1,4 @@
-"""`python -m kuberay`: a RayService from the command line; `--help` says what there is."""
+"""`python -m kuberay`: manage a RayService from the command line; `--help` lists the commands."""
 
 from kuberay.commands import commands
 

@@ -1,4 +1,4 @@
-"""`RayServiceApi`: the RayService half of KubeRay's Python client, with typed results and errors.
+"""`RayServiceApi`: the RayService part of KubeRay's Python client, with typed results and errors.
 
 api = RayServiceApi.connect(namespace="llm")
 api.deploy_ray_service(manifests.read("kuberay/rayservice.yaml"))
@@ -33,19 +33,20 @@ from kuberay.status.watching import Watcher, look
 Object = dict[str, Any]
 
 _CONFLICTS = 10
+_CHANGED = "the spec was changed by another client meanwhile: check the diff and try again"
 _TICK_S = 1.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """One view of a RayService, and what it means."""
+    """One view of a RayService and its diagnosis."""
 
     view: Observed
     diagnosis: Diagnosis
 
 
 class RayServiceApi:
-    """The RayServices of one namespace. Whatever it does raises KubeRayError when it fails."""
+    """Reads and changes the RayServices of one namespace. Every method may raise KubeRayError."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -59,9 +60,9 @@ class RayServiceApi:
         request_timeout_s: float = 30.0,
         rehearse: Callable[[str], None] | None = None,
     ) -> "RayServiceApi":
-        """By kubeconfig, or inside a pod by its service account.
+        """Connect with a kubeconfig, or inside a pod with its service account.
 
-        With `rehearse` every change is shown to it instead of being carried out.
+        With `rehearse`, changes are validated by the server and passed to it, but not made.
         """
         connection = connect(kubeconfig, context, namespace)
         server: Server = ApiServer(connection.client, request_timeout_s)
@@ -73,16 +74,16 @@ class RayServiceApi:
         return self.objects.list(RAY_SERVICES)[0]
 
     def get_ray_service(self, name: str) -> Object:
-        """The object itself. Raises NotFound."""
+        """Return the object. Raises NotFound."""
         return self.objects.get(RAY_SERVICES, name)
 
     def get_ray_service_status(self, name: str) -> Status:
-        """Also of one that does not exist: its state is `absent`."""
+        """Observe and diagnose a RayService; the state is `absent` if it does not exist."""
         view = look(self.objects, name)
         return Status(view, diagnose(view))
 
     def watch_ray_service_status(self, name: str, every_s: float = _TICK_S) -> Iterator[Status]:
-        """At once, then at each change and at least every `every_s` seconds; never ends."""
+        """Yield the status now, on every change, and at least every `every_s` seconds, for ever."""
         with Watcher(self.objects, name) as watcher:
             for view in watcher.views(every_s):
                 yield Status(view, diagnose(view))
@@ -94,33 +95,34 @@ class RayServiceApi:
         on_status: Callable[[Status], None] = lambda status: None,
         replaces: bool = False,
     ) -> Status:
-        """Until all of the present spec serves. Raises CannotHeal, OutOfPatience, WaitTimeout.
+        """Wait until the present spec serves completely.
 
-        After a change that `replaces` replicas, those of before are not taken for the new ones.
+        After a change that `replaces` replicas, the old ones do not count as the new ones.
+        Raises CannotHeal, OutOfPatience or WaitTimeout.
         """
         wait = Wait(datetime.now(UTC))
         rollout = Rollout(wait.began_at, is_taken_up=not replaces)
         with Watcher(self.objects, name) as watcher:
             for view in watcher.views(_TICK_S):
-                wait, diagnosis, is_there = wait.judge(view, limits or Limits())
-                rollout = rollout.seen(view)
+                wait, diagnosis, is_serving = wait.judge(view, limits or Limits())
+                rollout = rollout.updated(view)
                 status = Status(view, diagnosis)
                 on_status(status)
-                if is_there and rollout.is_taken_up:
+                if is_serving and rollout.is_taken_up:
                     return status
-        raise AssertionError("a watcher never ends")
+        raise AssertionError("Watcher.views() ended")
 
     def create_ray_service(self, body: Object, dry_run: bool = False) -> Object:
-        """Raises Conflict where it exists, Invalid where it does not fit the schema."""
+        """Create a RayService. Raises Conflict if it exists, Invalid if the schema forbids it."""
         return self.objects.create(RAY_SERVICES, body, dry_run)
 
     def deploy_ray_service(self, documents: list[Object]) -> Iterator[Applied]:
-        """Apply manifests in their order, as `kubectl apply -f` does."""
-        for each in documents:
-            yield from manifests.apply(self.objects, each)
+        """Apply manifests in order, as `kubectl apply -f` does."""
+        for manifest in documents:
+            yield from manifests.apply(self.objects, manifest)
 
     def effects_of(self, manifest: Object) -> Effects:
-        """What deploying a RayService would do to the present one. Raises ChangeError, Invalid."""
+        """Predict the effects of deploying a RayService. Raises ChangeError, Invalid."""
         name = manifest["metadata"]["name"]
         live = self.objects.find(RAY_SERVICES, name)
         check(_config(manifest["spec"]), _config(live["spec"]) if live else None)
@@ -131,14 +133,14 @@ class RayServiceApi:
         return effects(live["spec"], after["spec"], workers)
 
     def propose_change(self, name: str, change: Change) -> Proposal:
-        """What `change` would do now; nothing is changed. Raises ChangeError, Invalid.
+        """Compute what `change` would do, without doing it. Raises ChangeError, Invalid.
 
-        Where it makes a new cluster, that one begins as large as the present one is.
+        A new cluster starts with as many replicas as the present one has.
         """
         return self._propose(self.get_ray_service(name), change)
 
     def propose_rollback(self, name: str) -> Proposal:
-        """Back to the spec before the last change; once more leads forward again."""
+        """Compute the change back to the spec before the last change. Raises ChangeError."""
         live = self.get_ray_service(name)
         return self._propose(live, upgrades.restored(previous_spec(live)))
 
@@ -149,8 +151,8 @@ class RayServiceApi:
             check(then, now)
         proposal = self._filled(live, proposal)
         view = look(self.objects, proposal.name)
-        found = effects(proposal.before, proposal.after, partial(upgrades.workers_now, view))
-        return replace(self._completed(live, proposal, view), effects=found)
+        outcome = effects(proposal.before, proposal.after, partial(upgrades.workers_now, view))
+        return replace(self._completed(live, proposal, view), effects=outcome)
 
     def _completed(self, live: Object, proposal: Proposal, view: Observed) -> Proposal:
         spec = proposal.after
@@ -162,7 +164,7 @@ class RayServiceApi:
         return propose(live, upgrades.begun(spec, partial(upgrades.size_now, view)))
 
     def _filled(self, live: Object, proposal: Proposal) -> Proposal:
-        """With what the API server fills in where a manifest leaves it out: that is no change."""
+        """Add the defaults of the API server, which are no changes, to the new spec."""
         if not proposal.changes_spec:
             return proposal
         patch = {"spec": proposal.patch["spec"]}
@@ -170,11 +172,11 @@ class RayServiceApi:
         return propose(live, lambda _: filled)
 
     def patch_ray_service(self, proposal: Proposal) -> Object:
-        """Send what was proposed: the spec, then its bounds to the clusters that stay.
+        """Send the proposed spec, then its bounds to the clusters that stay.
 
-        In this order a refused spec has changed nothing, and no cluster forbids pods whose replicas
-        Serve still wants. What Serve wants before the cluster allows it waits for a moment, where
-        Ray's autoscaler asks again every second or five.
+        In this order a rejected spec changes nothing, and no cluster forbids pods whose replicas
+        Serve still wants. Replicas that the cluster does not allow yet wait for a moment, because
+        Ray's autoscaler tries again every one to five seconds.
         """
         if not proposal.changes_spec:
             live = self.get_ray_service(proposal.name)
@@ -185,8 +187,10 @@ class RayServiceApi:
         return live
 
     def _patch(self, proposal: Proposal) -> Object:
-        """The operator writes the status all the time: where only that has changed meanwhile it is
-        sent again. Raises Conflict where the spec has."""
+        """Send the patch, again while only the status, which the operator writes, has changed.
+
+        Raises Conflict if the spec has changed.
+        """
         patch = proposal.patch
         for _ in range(_CONFLICTS):
             try:
@@ -197,12 +201,12 @@ class RayServiceApi:
                     break
                 version = live["metadata"]["resourceVersion"]
                 patch = {**patch, "metadata": {**patch["metadata"], "resourceVersion": version}}
-        raise Conflict("somebody else changed the spec meanwhile: look again", 409)
+        raise Conflict(_CHANGED, 409)
 
     def delete_ray_service(self, name: str) -> None:
-        """The RayService alone; the operator then removes its clusters. Raises NotFound.
+        """Delete the RayService; the operator then deletes its clusters. Raises NotFound.
 
-        `changes.deletion` goes on with its Redis when they are gone.
+        `changes.deletion` also deletes its Redis, once the clusters are gone.
         """
         uid = self.get_ray_service(name)["metadata"]["uid"]
         self.objects.delete(RAY_SERVICES, name, uid)
@@ -210,7 +214,7 @@ class RayServiceApi:
     def scale_ray_service(
         self, name: str, low: int, high: int, deployment: str = "pool", group: str | None = None
     ) -> Object:
-        """Other bounds of replicas and pods, in place."""
+        """Change the bounds of replicas and pods in place."""
         change = scaled(low, high, deployment, group=group)
         return self.patch_ray_service(self.propose_change(name, change))
 

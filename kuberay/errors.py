@@ -1,29 +1,29 @@
-"""Every error that the client raises, and the exit code of the command line that it means.
+"""The errors that the client raises, and the exit code of the command line for each.
 
     KubeRayError                  1
     ├── ConfigurationError        1  no kubeconfig, no such context, an unreadable manifest
-    ├── ChangeError               1  the change can't be made on this RayService
-    ├── ApiError                  1  the API server refused, or did not answer
-    │   ├── Unreachable              no answer within the bound
+    ├── ChangeError               1  this RayService does not allow the change
+    ├── ApiError                  1  the API server rejected the request or did not answer
+    │   ├── Unreachable              no answer in time
     │   ├── Unauthorized             401
     │   ├── Forbidden                403
     │   ├── NotFound                 404
-    │   ├── Conflict                 409  somebody else changed the object meanwhile
-    │   ├── Expired                  410  a watch's resource version is too old
-    │   ├── Invalid               3  400, 422  it does not fit the schema
+    │   ├── Conflict                 409  another client changed the object meanwhile
+    │   ├── Expired                  410  the resource version of a watch is too old
+    │   ├── Invalid               3  400, 422  the object does not fit the schema
     │   ├── TooManyRequests          429
     │   └── ServerFailure            5xx
     └── WaitError
-        ├── CannotHeal            3  waiting longer would change nothing
-        ├── OutOfPatience         4  the same hindrance for longer than --patience
-        └── WaitTimeout           5  not there within --timeout
+        ├── CannotHeal            3  the problem will not go away by itself
+        ├── OutOfPatience         4  one problem lasted longer than --patience
+        └── WaitTimeout           5  not ready within --timeout
 
-2 is a mistake in the command line itself (click's own).
+Exit code 2 is click's: the command line is wrong.
 """
 
 
 class KubeRayError(Exception):
-    """Root of the tree; `str(error)` is the sentence that the user reads."""
+    """Root of the tree; `str(error)` is the message for the user."""
 
     exit_code = 1
 
@@ -37,9 +37,9 @@ class ChangeError(KubeRayError):
 
 
 class ApiError(KubeRayError):
-    """`status` is the HTTP status, 0 where there was no answer.
+    """The API server did not do what was requested.
 
-    `retry_after_s` is what the server asked for, None where it did not.
+    `status` is the HTTP status, 0 without an answer; `retry_after_s` is the server's Retry-After.
     """
 
     def __init__(self, message: str, status: int = 0, retry_after_s: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Logs of several pods at once, each line with where it comes from."""
+"""The logs of several pods at once, with the source of each line."""
 
 import threading
 import time
@@ -32,8 +32,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Selection:
-    """`head` and `workers` are the Ray containers, `sidecar` the engine beside each worker; with
-    `container` it is that one of the same pods."""
+    """Selects containers: Ray's of the `head` or the `workers`, or each worker's `sidecar`.
+
+    With `container`, it selects the container of that name in the same pods.
+    """
 
     which: str
     container: str = ""
@@ -48,37 +50,37 @@ class Selection:
 
     def _container(self, pod: Pod) -> str:
         if self.container:
-            names = [each.name for each in pod.containers]
+            names = [status.name for status in pod.containers]
             return self.container if self.container in names else ""
         if self.which == "sidecar":
-            return next((each.name for each in pod.containers if each.is_sidecar), "")
+            return next((status.name for status in pod.containers if status.is_sidecar), "")
         return pod.ray.name if pod.ray else ""
 
 
 def read(
     objects: Objects, name: str, selection: Selection, options: Mapping[str, str]
 ) -> Iterator[Line]:
-    """What there is, source after source. One without a log says so in its place.
+    """Yield the logs of all sources one after another; an error becomes a line.
 
-    Raises NotFound where there is no source at all.
+    Raises NotFound if no container matches.
     """
     sources = selection.sources(look(objects, name))
     if not sources:
-        raise NotFound(f"no such pod: {name} has none for {selection}", 404)
+        raise NotFound(f"RayService {name} has no pods that match {selection}: see its status", 404)
     for source in sources:
         try:
             stream = objects.logs(source.pod, source.container, False, **options)
         except ApiError as exc:
-            yield Line(source, f"(no log: {exc})")
+            yield Line(source, f"(can't read this log: {exc})")
             continue
         try:
-            yield from (Line(source, each.decode(errors="replace")) for each in stream.lines())
+            yield from (Line(source, line.decode(errors="replace")) for line in stream.lines())
         finally:
             stream.close()
 
 
 class Follower:
-    """Follows the logs of all sources, also of pods and containers that come later."""
+    """Follows the logs of all matching containers, including those that start later."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class Follower:
         self._tails: dict[Source, _Tail] = {}
 
     def lines(self) -> Iterator[Line]:
-        """Never ends by itself; closing it closes the streams."""
+        """Yield lines for ever; closing the generator closes the streams."""
         try:
             while True:
                 self._look()
@@ -113,15 +115,15 @@ class Follower:
             self._tails[source].go_on()
 
     def _until(self, end: float) -> Iterator[Line]:
-        while (left := end - time.monotonic()) > 0:
+        while (remaining_s := end - time.monotonic()) > 0:
             try:
-                yield self._queue.get(timeout=left)
+                yield self._queue.get(timeout=remaining_s)
             except Empty:
                 return
 
 
 class _Tail:
-    """The log of one source; a stream that ended goes on after the last line that it gave."""
+    """The log of one source; after a broken stream it continues behind the last line."""
 
     def __init__(
         self, objects: Objects, source: Source, queue: "Queue[Line]", options: Mapping[str, str]
@@ -151,26 +153,26 @@ class _Tail:
         try:
             stream = self._objects.logs(pod, container, True, timestamps="true", **since)
         except ApiError:
-            return  # not started, or gone: the next look finds out
+            return  # not started, or gone: the next round tries again
         self._stream = stream
         try:
             self._read(stream, self._last)
         except ApiError:
-            return  # broken off: the next look takes it up
+            return  # broken: the next round continues
         finally:
             stream.close()
 
-    def _read(self, stream: Stream, seen: str) -> None:
-        for each in stream.lines():
-            stamp, _, text = each.decode(errors="replace").partition(" ")
+    def _read(self, stream: Stream, last_stamp: str) -> None:
+        for line in stream.lines():
+            stamp, _, text = line.decode(errors="replace").partition(" ")
             if self._stopped:
                 return
-            if stamp > seen:
+            if stamp > last_stamp:
                 self._last = stamp
                 self._put(Line(self._source, text))
 
     def _put(self, line: Line) -> None:
         while not self._stopped:
             with suppress(Full):
-                return self._queue.put(line, timeout=_FULL_S)
-        return None
+                self._queue.put(line, timeout=_FULL_S)
+                return

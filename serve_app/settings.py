@@ -26,6 +26,8 @@ from serve_app import addresses
 from serve_app.model_names import full_name
 
 PREFIX = "SERVE_APP_"
+# An ingress gets this many requests more than it admits, and answers them with the service's 503.
+INGRESS_SURPLUS = 4
 Topology = Literal["auto", "direct", "gateway"]
 Routing = Literal["least_loaded", "session"]
 _ROUTING = "`session` sends requests of one x-session-id to one replica; needs the gateway."
@@ -166,6 +168,14 @@ class Pool(_Model):
     def admitted(self) -> int:
         """Requests that one replica holds at most: those in slots and those in its queue."""
         return self.engine.slots + self.queue
+
+    def max_ongoing_requests(self, is_ingress: bool) -> int:
+        """Serve's bound on the requests of one replica."""
+        return self.admitted + (INGRESS_SURPLUS if is_ingress else 0)
+
+    def max_queued_requests(self, is_ingress: bool) -> int:
+        """Serve's bound on the requests that wait in one router."""
+        return 4 * self.max_ongoing_requests(is_ingress)
 
     @property
     def target_ongoing_requests(self) -> float:

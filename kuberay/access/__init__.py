@@ -1,1 +1,1 @@
-"""The Kubernetes API: where it is, requests, objects of any kind."""
+"""Access to the Kubernetes API: connections, requests, objects of any kind."""

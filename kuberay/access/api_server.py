@@ -1,4 +1,4 @@
-"""The Kubernetes API over HTTP: requests within bounds of time, errors as ours."""
+"""Requests to the Kubernetes API over HTTP, with timeouts and the errors of kuberay.errors."""
 
 import json
 import time
@@ -29,8 +29,8 @@ _LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Request:
-    """`path` without host and query; `body` is JSON."""
+class ApiRequest:
+    """A request; `path` excludes host and query, `body` is JSON."""
 
     method: str
     path: str
@@ -44,13 +44,13 @@ class Request:
 
 
 class Stream:
-    """The lines of an answer that goes on, for the one thread that reads and then closes it."""
+    """The lines of a streamed answer. One thread reads and then closes it."""
 
     def __init__(self, response: urllib3.HTTPResponse) -> None:
         self._response = response
 
     def lines(self) -> Iterator[bytes]:
-        """Raises Unreachable when the connection breaks; a clean end just ends."""
+        """Yield lines until the stream ends. Raises Unreachable if the connection breaks."""
         rest = b""
         with _translated():
             for chunk in self._response.stream(2**16):
@@ -60,8 +60,8 @@ class Stream:
             yield rest
 
     def interrupt(self) -> None:
-        """From another thread: end what `lines` waits for."""
-        # It may have ended already, or end at this moment.
+        """End `lines` from another thread."""
+        # The stream may have ended already, or end at this moment.
         with suppress(ValueError, RuntimeError, OSError, TypeError):
             self._response.shutdown()
 
@@ -70,7 +70,7 @@ class Stream:
 
 
 class ApiServer:
-    """Sends requests; tries again what the server asks to try again, or what is safe to repeat."""
+    """Sends requests; retries those that the server tells it to, and those safe to repeat."""
 
     def __init__(
         self,
@@ -82,22 +82,22 @@ class ApiServer:
         self._timeout_s = timeout_s
         self._pause = pause
 
-    def call(self, request: Request) -> dict[str, Any]:
-        """The JSON object that the server answers. Raises ApiError."""
+    def call(self, request: ApiRequest) -> dict[str, Any]:
+        """Send a request and return the JSON object of the answer. Raises ApiError."""
         pause_s = _FIRST_PAUSE_S
-        for left in reversed(range(_TRIES)):
+        for tries_left in reversed(range(_TRIES)):
             try:
                 with _translated():
                     return self._once(request)
             except (errors.TooManyRequests, errors.ServerFailure, errors.Unreachable) as exc:
-                if not left or not _may_repeat(request.method, exc):
+                if not tries_left or not _may_repeat(request.method, exc):
                     raise
                 self._pause(min(exc.retry_after_s or pause_s, _LONGEST_PAUSE_S))
                 pause_s *= 2
         raise AssertionError("unreachable")
 
-    def stream(self, request: Request, idle_s: float) -> Stream:
-        """An answer that goes on; a silence of `idle_s` seconds ends it. Raises ApiError."""
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream:
+        """Open a streamed answer, which ends after `idle_s` seconds of silence. Raises ApiError."""
         with _translated():
             response = self._send(request, idle_s)
             if response.status >= 300:
@@ -107,7 +107,7 @@ class ApiServer:
     def close(self) -> None:
         self._client.close()
 
-    def _once(self, request: Request) -> dict[str, Any]:
+    def _once(self, request: ApiRequest) -> dict[str, Any]:
         response = self._send(request, self._timeout_s)
         content = response.data
         if response.status >= 300:
@@ -115,10 +115,10 @@ class ApiServer:
         try:
             answer: dict[str, Any] = json.loads(content)
         except ValueError as exc:
-            raise errors.ServerFailure(f"the API server's answer is no JSON: {exc}") from exc
+            raise errors.ServerFailure(f"the API server's answer is not JSON: {exc}") from exc
         return answer
 
-    def _send(self, request: Request, read_s: float) -> urllib3.HTTPResponse:
+    def _send(self, request: ApiRequest, read_s: float) -> urllib3.HTTPResponse:
         method, url, headers, *_ = self._client.param_serialize(
             request.method,
             request.url,
@@ -134,24 +134,26 @@ class ApiServer:
 
 
 def _may_repeat(method: str, exc: errors.ApiError) -> bool:
-    """A refusal for load was not carried out; of the rest, only a POST may not be done twice."""
+    """Return whether a retry is safe: a 429 was not carried out, and only a POST adds things."""
     return isinstance(exc, errors.TooManyRequests) or method != "POST"
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Exceptions of urllib3 and of the official client (its own are about TLS) become ours."""
+    """Translate exceptions of urllib3 and of the official client (which are about TLS)."""
     try:
         yield
     except urllib3.exceptions.NewConnectionError as exc:
         raise errors.Unreachable(f"the API server can't be reached: {exc}") from exc
     except urllib3.exceptions.TimeoutError as exc:
-        raise errors.Unreachable("the API server does not answer in time") from exc
+        raise errors.Unreachable("the API server did not answer in time") from exc
     except (urllib3.exceptions.HTTPError, OSError) as exc:
         raise errors.Unreachable(f"the API server can't be reached: {exc}") from exc
     except ApiException as exc:
         reason = " ".join(str(exc.reason).split())
-        raise errors.Unreachable(f"the API server can't be trusted: {reason}") from exc
+        raise errors.Unreachable(
+            f"the API server's certificate can't be verified: {reason}"
+        ) from exc
 
 
 def _error(response: urllib3.HTTPResponse, content: bytes) -> errors.ApiError:
@@ -162,9 +164,9 @@ def _error(response: urllib3.HTTPResponse, content: bytes) -> errors.ApiError:
 
 
 def _message(status: int, content: bytes) -> str:
-    """The `message` of Kubernetes' Status object, else what there is."""
+    """Return the `message` of a Kubernetes Status object, else the answer's text."""
     try:
-        said = json.loads(content)["message"]
+        message = json.loads(content)["message"]
     except (ValueError, KeyError, TypeError):
-        said = content.decode(errors="replace").strip()[:500]
-    return f"{said} ({status})"
+        message = content.decode(errors="replace").strip()[:500]
+    return f"{message} ({status})"

@@ -1,4 +1,4 @@
-"""Where the API server is and who we are: a kubeconfig, or the pod's service account."""
+"""Address and credentials of the API server: a kubeconfig, or the pod's service account."""
 
 import os
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from yaml import YAMLError
 
 from kuberay.errors import ConfigurationError
 
+_NOTHING = (
+    "there is no kubeconfig, and no service account of a pod: give --kubeconfig, or set KUBECONFIG"
+)
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-# The official loader checks little: a file of another shape makes it stumble.
+# The official loader checks little, so a file of another shape raises any of these.
 _UNREADABLE = (
     ConfigException,
     OSError,
@@ -27,7 +30,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Connection:
-    """An authenticated client of the official package, and the namespace to work in."""
+    """An authenticated client of the official package, with a namespace."""
 
     client: ApiClient
     namespace: str
@@ -39,21 +42,23 @@ def connect(
     namespace: str | None = None,
     service_account: Path = SERVICE_ACCOUNT,
 ) -> Connection:
-    """As kubectl does: the kubeconfig that is named, else KUBECONFIG, else ~/.kube/config, else,
-    inside a pod, its service account. Raises ConfigurationError where there is none of them.
+    """Connect as kubectl does.
+
+    The first that exists counts: the `kubeconfig` given, KUBECONFIG, ~/.kube/config, or the
+    service account of the pod. Raises ConfigurationError if there is none, or it can't be read.
     """
     configuration = Configuration()
-    configuration.retries = False  # ApiServer has a policy of its own, which knows what is safe
+    configuration.retries = False  # ApiServer retries itself, and knows what is safe to repeat
     try:
         if kubeconfig or context or _has_kubeconfig():
-            found = _from_kubeconfig(configuration, kubeconfig, context)
+            default_namespace = _from_kubeconfig(configuration, kubeconfig, context)
         elif service_account.is_dir():
-            found = _from_service_account(configuration, service_account)
+            default_namespace = _from_service_account(configuration, service_account)
         else:
-            raise ConfigurationError("no kubeconfig, and this is no pod with a service account")
+            raise ConfigurationError(_NOTHING)
     except _UNREADABLE as exc:
-        raise ConfigurationError(f"no way to a cluster: {exc}") from exc
-    return Connection(ApiClient(configuration), namespace or found)
+        raise ConfigurationError(f"the cluster's configuration can't be read: {exc}") from exc
+    return Connection(ApiClient(configuration), namespace or default_namespace)
 
 
 def _has_kubeconfig() -> bool:
@@ -64,7 +69,7 @@ def _from_kubeconfig(configuration: Any, file: str | None, context: str | None) 
     file = file or os.environ.get("KUBECONFIG")
     load_kube_config(file, context, configuration, persist_config=False)
     contexts, active = list_kube_config_contexts(file)
-    chosen = next((each for each in contexts if each["name"] == context), active)
+    chosen = next((candidate for candidate in contexts if candidate["name"] == context), active)
     return str(chosen["context"].get("namespace") or "default")
 
 

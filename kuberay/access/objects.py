@@ -1,11 +1,11 @@
-"""Kubernetes objects of any kind, by the verbs that the client needs. Objects are plain JSON."""
+"""Reads and writes Kubernetes objects of any kind, as plain JSON."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kuberay.access.api_server import Request, Stream
+from kuberay.access.api_server import ApiRequest, Stream
 from kuberay.errors import ApiError, ConfigurationError, Expired, NotFound, ServerFailure
 
 Object = dict[str, Any]
@@ -20,8 +20,8 @@ _QUIET_LOG_S = 600
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of object as discovery tells it: `group_version` is `v1` or `ray.io/v1`."""
+class ResourceKind:
+    """A kind of object; `group_version` is for example `v1` or `ray.io/v1`."""
 
     group_version: str
     plural: str
@@ -33,28 +33,28 @@ class Kind:
         return f"{root}{self.group_version}{scope}/{self.plural}" + (f"/{name}" if name else "")
 
 
-RAY_SERVICES = Kind("ray.io/v1", "rayservices")
-RAY_CLUSTERS = Kind("ray.io/v1", "rayclusters")
-PODS = Kind("v1", "pods")
-EVENTS = Kind("v1", "events")
-SECRETS = Kind("v1", "secrets")
-JOBS = Kind("batch/v1", "jobs")
+RAY_SERVICES = ResourceKind("ray.io/v1", "rayservices")
+RAY_CLUSTERS = ResourceKind("ray.io/v1", "rayclusters")
+PODS = ResourceKind("v1", "pods")
+EVENTS = ResourceKind("v1", "events")
+SECRETS = ResourceKind("v1", "secrets")
+JOBS = ResourceKind("batch/v1", "jobs")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One line of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+    """One line of a watch; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     type: str
     object: Object
 
 
 class Server(Protocol):
-    """What carries requests: `ApiServer`, or a rehearsal of it."""
+    """Sends requests: `ApiServer` or `Rehearsal`."""
 
-    def call(self, request: Request) -> Object: ...
+    def call(self, request: ApiRequest) -> Object: ...
 
-    def stream(self, request: Request, idle_s: float) -> Stream: ...
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream: ...
 
 
 class Objects:
@@ -63,28 +63,28 @@ class Objects:
     def __init__(self, server: Server, namespace: str) -> None:
         self._server = server
         self.namespace = namespace
-        self._kinds: dict[tuple[str, str], Kind] = {}
+        self._kinds: dict[tuple[str, str], ResourceKind] = {}
 
-    def get(self, kind: Kind, name: str) -> Object:
-        """Raises NotFound."""
-        return self._server.call(Request("GET", kind.path(self.namespace, name)))
+    def get(self, kind: ResourceKind, name: str) -> Object:
+        """Return an object. Raises NotFound."""
+        return self._server.call(ApiRequest("GET", kind.path(self.namespace, name)))
 
-    def find(self, kind: Kind, name: str) -> Object | None:
+    def find(self, kind: ResourceKind, name: str) -> Object | None:
         try:
             return self.get(kind, name)
         except NotFound:
             return None
 
-    def list(self, kind: Kind, **selectors: str) -> tuple[list[Object], str]:
-        """All that match, page by page, and the resource version to watch from.
+    def list(self, kind: ResourceKind, **selectors: str) -> tuple[list[Object], str]:
+        """Return all matching objects, and the resource version to watch from.
 
-        Raises NotFound where the cluster has no such kind.
+        Raises NotFound if the cluster has no such kind.
         """
         items: list[Object] = []
         query = {"limit": _PAGE, **selectors}
         while True:
             try:
-                page = self._server.call(Request("GET", kind.path(self.namespace), query))
+                page = self._server.call(ApiRequest("GET", kind.path(self.namespace), query))
             except NotFound as exc:
                 raise NotFound(_unknown(kind.group_version), exc.status) from exc
             items += page["items"]
@@ -92,42 +92,44 @@ class Objects:
                 return items, page["metadata"]["resourceVersion"]
             query["continue"] = rest
 
-    def create(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
-        """Raises Conflict where it exists already, Invalid where it does not fit the schema."""
+    def create(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
+        """Create an object. Raises Conflict if it exists, Invalid if it does not fit the schema."""
         return self._server.call(
-            Request("POST", kind.path(self.namespace), _writing(dry_run), body)
+            ApiRequest("POST", kind.path(self.namespace), _writing(dry_run), body)
         )
 
-    def apply(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
-        """Server-side apply: what we no longer name, and nobody else owns, goes."""
+    def apply(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
+        """Apply on the server, which removes what this client alone owned and no longer names."""
         path = kind.path(self.namespace, body["metadata"]["name"])
         query = {**_writing(dry_run), "force": "true"}
         return self._server.call(
-            Request("PATCH", path, query, body, "application/apply-patch+yaml")
+            ApiRequest("PATCH", path, query, body, "application/apply-patch+yaml")
         )
 
-    def patch(self, kind: Kind, name: str, patch: Object, dry_run: bool = False) -> Object:
-        """A JSON merge patch. With a resource version in it, Conflict where that is not current."""
+    def patch(self, kind: ResourceKind, name: str, patch: Object, dry_run: bool = False) -> Object:
+        """Send a JSON merge patch. Raises Conflict if it names an old resource version."""
         path = kind.path(self.namespace, name)
         content_type = "application/merge-patch+json"
-        return self._server.call(Request("PATCH", path, _writing(dry_run), patch, content_type))
+        return self._server.call(ApiRequest("PATCH", path, _writing(dry_run), patch, content_type))
 
-    def json_patch(self, kind: Kind, name: str, operations: Operations) -> Object:
-        """A JSON patch (RFC 6902). Raises Invalid where one of its tests fails."""
+    def json_patch(self, kind: ResourceKind, name: str, operations: Operations) -> Object:
+        """Send a JSON patch (RFC 6902). Raises Invalid if one of its tests fails."""
         path = kind.path(self.namespace, name)
         content_type = "application/json-patch+json"
-        return self._server.call(Request("PATCH", path, _writing(False), operations, content_type))
+        return self._server.call(
+            ApiRequest("PATCH", path, _writing(False), operations, content_type)
+        )
 
-    def delete(self, kind: Kind, name: str, uid: str) -> None:
-        """Delete this very object and leave what it owns to Kubernetes. Gone already is fine."""
+    def delete(self, kind: ResourceKind, name: str, uid: str) -> None:
+        """Delete the object with this uid, if any, and let Kubernetes delete its dependents."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            self._server.call(Request("DELETE", kind.path(self.namespace, name), body=options))
+            self._server.call(ApiRequest("DELETE", kind.path(self.namespace, name), body=options))
         except NotFound:
             return
 
-    def watch(self, kind: Kind, resource_version: str, **selectors: str) -> "Watch":
-        """Raises Expired where the version is too old: list again."""
+    def watch(self, kind: ResourceKind, resource_version: str, **selectors: str) -> "Watch":
+        """Open a watch. Raises Expired if the version is too old, so that a new list is needed."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -136,61 +138,65 @@ class Objects:
             **selectors,
         }
         return Watch(
-            self._server.stream(Request("GET", kind.path(self.namespace), query), _SILENCE_S)
+            self._server.stream(ApiRequest("GET", kind.path(self.namespace), query), _SILENCE_S)
         )
 
     def logs(self, pod: str, container: str, follow: bool, **options: str) -> Stream:
-        """The log of one container as lines of bytes. Options as in the Kubernetes API."""
+        """Open the log of one container. Options are those of the Kubernetes API."""
         path = PODS.path(self.namespace, pod) + "/log"
         query = {"container": container, "follow": str(follow).lower(), **options}
         return self._server.stream(
-            Request("GET", path, query), _QUIET_LOG_S if follow else _SILENCE_S
+            ApiRequest("GET", path, query), _QUIET_LOG_S if follow else _SILENCE_S
         )
 
-    def kind_of(self, manifest: Object) -> Kind:
-        """Asks the server. Raises ConfigurationError where it has no such kind."""
+    def kind_of(self, manifest: Object) -> ResourceKind:
+        """Look up the kind of a manifest on the server. Raises ConfigurationError if unknown."""
         version, kind = manifest["apiVersion"], manifest["kind"]
         if (version, kind) not in self._kinds:
             self._kinds |= self._discover(version)
         try:
             return self._kinds[version, kind]
         except KeyError:
-            raise ConfigurationError(f"{version} has no kind {kind} on this cluster") from None
+            raise ConfigurationError(
+                f"API {version} has no kind {kind} on this cluster: check apiVersion and kind"
+            ) from None
 
-    def _discover(self, version: str) -> dict[tuple[str, str], Kind]:
+    def _discover(self, version: str) -> dict[tuple[str, str], ResourceKind]:
         root = "/apis/" if "/" in version else "/api/"
         try:
-            resources = self._server.call(Request("GET", root + version))["resources"]
+            resources = self._server.call(ApiRequest("GET", root + version))["resources"]
         except NotFound as exc:
             raise ConfigurationError(_unknown(version)) from exc
         return {
-            (version, each["kind"]): Kind(version, each["name"], each["namespaced"])
-            for each in resources
-            if "/" not in each["name"]
+            (version, resource["kind"]): ResourceKind(
+                version, resource["name"], resource["namespaced"]
+            )
+            for resource in resources
+            if "/" not in resource["name"]
         }
 
 
 class Watch:
-    """The changes of a watch, until it ends, for the one thread that reads and then closes it."""
+    """The changes of one watch. One thread reads and then closes it."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def changes(self) -> Iterator[Change]:
-        """Raises Expired or another ApiError where the server says so in the stream."""
+        """Yield changes until the watch ends. Raises Expired or another ApiError."""
         for line in self._stream.lines():
             if not line.strip():
                 continue
             try:
                 change = json.loads(line)
             except ValueError as exc:
-                raise ServerFailure(f"a watch broke off within a line: {line[:80]!r}") from exc
+                raise ServerFailure(f"a watch ended within a line: {line[:80]!r}") from exc
             if change["type"] == "ERROR":
                 raise _watch_error(change["object"])
             yield Change(change["type"], change["object"])
 
     def interrupt(self) -> None:
-        """From another thread."""
+        """End `changes` from another thread."""
         self._stream.interrupt()
 
     def close(self) -> None:
@@ -198,12 +204,12 @@ class Watch:
 
 
 def _unknown(version: str) -> str:
-    hint = ": is the KubeRay operator installed?" if version.startswith("ray.io/") else ""
-    return f"this cluster knows no {version}{hint}"
+    hint = ": install the KubeRay operator" if version.startswith("ray.io/") else ""
+    return f"this cluster has no API {version}{hint}"
 
 
 def _watch_error(status: Object) -> ApiError:
-    """A version from the future (after a restore of etcd) needs a new list as an old one does."""
+    """Translate a Status; a version from the future (etcd was restored) counts as expired."""
     message, code = status.get("message", "the watch failed"), status.get("code", 0)
     too_large = "Too large resource version" in message
     return (Expired if code == 410 or too_large else ServerFailure)(message, code)

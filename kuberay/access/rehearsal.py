@@ -1,4 +1,4 @@
-"""`--dry-run`: what would be sent is shown, and judged by the API server, and changes nothing."""
+"""`--dry-run`: shows requests and lets the API server validate them without changing anything."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,33 +6,33 @@ from typing import Any
 
 import yaml
 
-from kuberay.access.api_server import Request, Stream
+from kuberay.access.api_server import ApiRequest, Stream
 from kuberay.access.objects import Server
 
 _LONGEST = 200
 
 
 class Rehearsal:
-    """An API server that reads as the real one and carries nothing out."""
+    """An API server that answers reads and only validates writes."""
 
     def __init__(self, server: Server, show: Callable[[str], None]) -> None:
         self._server = server
         self._show = show
 
-    def call(self, request: Request) -> dict[str, Any]:
+    def call(self, request: ApiRequest) -> dict[str, Any]:
         if request.method != "GET" and "dryRun" not in request.query:
             self._show(f"{request.method} {request.url}\n{_yaml(request.body)}")
             request = _rehearsed(request)
         return self._server.call(request)
 
-    def stream(self, request: Request, idle_s: float) -> Stream:
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream:
         return self._server.stream(request, idle_s)
 
 
-def _rehearsed(request: Request) -> Request:
+def _rehearsed(request: ApiRequest) -> ApiRequest:
     query = {**request.query, "dryRun": "All"}
     if request.method == "DELETE" and isinstance(request.body, dict):
-        # A deletion's options count in its body alone.
+        # The API server reads the options of a deletion from its body only.
         return replace(request, query=query, body={**request.body, "dryRun": ["All"]})
     return replace(request, query=query)
 
@@ -42,7 +42,7 @@ def _yaml(body: object) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as such; of a note that fills pages its beginning and its size."""
+    """Writes several lines as a block, and shortens very long texts."""
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:

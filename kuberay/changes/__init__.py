@@ -1,1 +1,1 @@
-"""What can be done to a RayService: manifests applied, specs edited, all of it deleted."""
+"""Changes of a RayService: apply manifests, edit the spec, delete everything."""

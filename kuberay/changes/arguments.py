@@ -1,4 +1,4 @@
-"""The place of a pool's settings in the `args` of our application."""
+"""The place of a pool's settings in the `args` of serve_app:app."""
 
 from typing import Any
 
@@ -27,6 +27,6 @@ def into_pool(application: Config, change: Config) -> Config:
     if not short or not pools or len(named) != 1:
         return change
     if named[0] not in pools:
-        raise ChangeError(f"there is no pool {named[0]}: there are {', '.join(pools)}")
+        raise ChangeError(f"no pool {named[0]}: the application has {', '.join(pools)}")
     rest = {key: value for key, value in args.items() if key not in SHORT_FORM}
     return {**change, "args": {**rest, "pools": [{"name": named[0], **short}]}}

@@ -1,8 +1,8 @@
-"""Bounds of pods in the clusters that run, which the operator leaves as they were made.
+"""Bounds of pods in running clusters, which the operator does not change.
 
-KubeRay 1.7 compares a RayService with its cluster by a hash without replicas and bounds, and so
-carries other bounds only into the next cluster (its issues #2331 and #4568): Serve would ask for
-replicas whose pods Ray's autoscaler may not start.
+KubeRay 1.7 compares a RayService with its cluster by a hash without replicas and bounds, so new
+bounds reach only the next cluster (its issues #2331 and #4568). Serve would ask for replicas whose
+pods Ray's autoscaler may not start.
 """
 
 import copy
@@ -18,7 +18,7 @@ from kuberay.changes.differences import difference
 Object = dict[str, Any]
 
 _BOUNDS = ("minReplicas", "maxReplicas")
-# What the operator leaves out of its hash, of a worker group and of every pod's spec. The one
+# Fields of a worker group, and of every pod's spec, that the operator's hash excludes. The only
 # field of scaleStrategy is workersToDelete.
 _UNHASHED = ("replicas", *_BOUNDS, "scaleStrategy")
 _UNHASHED_IN_POD = ("tolerations", "schedulingGates")
@@ -26,7 +26,7 @@ _UNHASHED_IN_POD = ("tolerations", "schedulingGates")
 
 @dataclass(frozen=True)
 class Rebound:
-    """Other bounds for worker groups of one RayCluster; `patch` is a JSON patch (RFC 6902)."""
+    """New bounds for worker groups of one RayCluster; `patch` is a JSON patch (RFC 6902)."""
 
     cluster: str
     now: Object
@@ -35,50 +35,55 @@ class Rebound:
 
     @property
     def diff(self) -> str:
-        now, then = (yaml.safe_dump(each, sort_keys=False) for each in (self.now, self.then))
-        return difference(now, then, f" in {self.cluster}, which runs")
+        now, then = (yaml.safe_dump(bounds, sort_keys=False) for bounds in (self.now, self.then))
+        return difference(now, then, f" in {self.cluster}, which is running")
 
 
 def rebound(spec: Object, cluster: Object) -> Rebound | None:
-    """What the RayService's `spec` wants otherwise in `cluster`; None where that is nothing.
+    """Compare the bounds of `cluster` with those of the RayService's `spec`; None if equal.
 
-    `replicas` are the autoscaler's: they are looked at and never written.
+    `replicas` belong to the autoscaler, so they are read and never written.
     """
-    wanted = {each["groupName"]: each for each in groups.of(spec)}
-    found = Rebound(cluster["metadata"]["name"], {}, {}, [])
+    wanted_groups = {group["groupName"]: group for group in groups.of(spec)}
+    changes = Rebound(cluster["metadata"]["name"], {}, {}, [])
     for index, live in enumerate((cluster.get("spec") or {}).get("workerGroupSpecs") or []):
         name = live["groupName"]
-        then = _allowed(wanted.get(name, {}), live)
+        then = _allowed(wanted_groups.get(name, {}), live)
         if changed := {key: value for key, value in then.items() if live.get(key) != value}:
-            found.now[name] = {key: live.get(key) for key in changed}
-            found.then[name] = changed
-            found.patch.extend(_operations(f"/spec/workerGroupSpecs/{index}", live, changed))
-    return found if found.patch else None
+            changes.now[name] = {key: live.get(key) for key in changed}
+            changes.then[name] = changed
+            changes.patch.extend(_operations(f"/spec/workerGroupSpecs/{index}", live, changed))
+    return changes if changes.patch else None
 
 
-def _allowed(wanted: Object, live: Object) -> Object:
-    """A maximum stays above the pods that are there: Ray's autoscaler stops those beyond it at
-    once, answers in progress or not, while Serve drains its replicas and they go when idle."""
-    then = {key: wanted[key] for key in _BOUNDS if key in wanted}
-    most = live.get("maxReplicas", 0)
-    if "maxReplicas" in then and then["maxReplicas"] < most:
+def _allowed(wanted_group: Object, live: Object) -> Object:
+    """Return bounds whose maximum is not below the number of running pods.
+
+    Ray's autoscaler would stop pods beyond it at once and break their answers, while pods whose
+    replicas Serve has drained are removed when idle.
+    """
+    then = {key: wanted_group[key] for key in _BOUNDS if key in wanted_group}
+    max_now = live.get("maxReplicas", 0)
+    if "maxReplicas" in then and then["maxReplicas"] < max_now:
         pods = max(live.get("replicas", 0), live.get("minReplicas", 0))
-        then["maxReplicas"] = min(max(then["maxReplicas"], pods), most)
+        then["maxReplicas"] = min(max(then["maxReplicas"], pods), max_now)
     return then
 
 
 def _operations(path: str, live: Object, changed: Object) -> Iterator[Object]:
-    """The tests hold it to what was looked at: a group by its name, and its number of pods."""
+    """Yield operations; their tests fail if the group or its number of pods has changed."""
     for key in ("groupName", "replicas"):
         if key in live:
             yield {"op": "test", "path": f"{path}/{key}", "value": live[key]}
     for key, value in changed.items():
-        yield {"op": "add", "path": f"{path}/{key}", "value": value}  # or replace what is there
+        yield {"op": "add", "path": f"{path}/{key}", "value": value}  # `add` also replaces
 
 
 def makes_new_cluster(before: Object, after: Object) -> bool:
-    """As the operator decides it (`shouldPrepareNewCluster`, v1.7.0): groups that are appended, and
-    what its hash leaves out, are no reason."""
+    """Decide as the operator does (`shouldPrepareNewCluster`, v1.7.0).
+
+    Appended groups and fields outside of its hash are no reason for a new cluster.
+    """
     if (after.get("upgradeStrategy") or {}).get("type") == "None":
         return False
     now, then = _hashed(before), _hashed(after)

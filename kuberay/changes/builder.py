@@ -1,4 +1,4 @@
-"""The deployment options that our builder derives from `args`, computed without Ray."""
+"""The deployment options that serve_app:app derives from `args`, computed without Ray."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -13,12 +13,10 @@ Config = dict[str, Any]
 
 IMPORT_PATH = "serve_app:app"
 GATEWAY = "gateway"
-# As in ray_serve/deployments.py: the surplus of an ingress gets the 503 of the service itself.
-_SURPLUS = 4
 
 
 class Arguments(Settings):
-    """Settings from `args` alone: the client's environment is not the pods'."""
+    """Settings from `args` alone, because the client's environment is not that of the pods."""
 
     @classmethod
     def settings_customise_sources(
@@ -36,13 +34,13 @@ def is_ours(application: Config) -> bool:
 
 
 def settings(application: Config) -> Arguments:
-    """Validate the `args` of one of our applications. Raises ChangeError naming every error."""
+    """Validate the `args` of an application. Raises ChangeError with every error."""
     try:
         return Arguments.model_validate(application.get("args") or {})
     except ValidationError as exc:
         wrong = "; ".join(_sentences(exc))
         name = application.get("name", "default")
-        raise ChangeError(f"args of application {name} can't work: {wrong}") from exc
+        raise ChangeError(f"the args of application {name} are invalid: {wrong}") from exc
 
 
 def _sentences(exc: ValidationError) -> Iterator[str]:
@@ -53,19 +51,19 @@ def _sentences(exc: ValidationError) -> Iterator[str]:
 
 
 def options(application: Config) -> dict[str, Config]:
-    """Return the builder's options by deployment; empty for a foreign application."""
+    """Return the builder's options by deployment; empty for another import path."""
     if not is_ours(application):
         return {}
     args = settings(application)
     is_direct = args.resolved_topology == "direct"
-    built = {pool.name: _pool(pool, _SURPLUS if is_direct else 0) for pool in args.all_pools}
+    built = {pool.name: _pool(pool, is_direct) for pool in args.all_pools}
     return built if is_direct else {**built, GATEWAY: _gateway(args.gateway)}
 
 
-def _pool(pool: Pool, surplus: int) -> Config:
+def _pool(pool: Pool, is_ingress: bool) -> Config:
     return {
         "name": pool.name,
-        "max_ongoing_requests": pool.admitted + surplus,
+        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress),
         "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
         | {"target_ongoing_requests": pool.target_ongoing_requests},
         "ray_actor_options": pool.ray_actor_options,

@@ -1,4 +1,4 @@
-"""The clusters of a RayService that serve, or are about to, and get its bounds."""
+"""Brings the bounds of a RayService to its active and pending clusters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,16 +13,16 @@ _TRIES = 10
 
 
 def drifted(objects: Objects, service: Object, spec: Object) -> Iterator[Rebound]:
-    """What `spec` wants otherwise in the clusters of `service`."""
+    """Yield the clusters of `service` whose bounds differ from those of `spec`."""
     for name in _serving(service):
-        if found := _drift(objects, name, spec):
-            yield found
+        if drift := _drift(objects, name, spec):
+            yield drift
 
 
 def mend(objects: Objects, service: Object) -> list[str]:
-    """Give the clusters of `service` the bounds of its spec; the names of those that had others.
+    """Give the clusters of `service` the bounds of its spec; return the names of those changed.
 
-    Raises Forbidden with the right that is missing; Conflict where a cluster never stands still.
+    Raises Forbidden with the missing permission, and Conflict if a cluster keeps changing.
     """
     return [name for name in _serving(service) if _mend(objects, name, service["spec"])]
 
@@ -30,21 +30,21 @@ def mend(objects: Objects, service: Object) -> list[str]:
 def _mend(objects: Objects, name: str, spec: Object) -> bool:
     refused: list[Object] = []
     for _ in range(_TRIES):
-        found = _drift(objects, name, spec)
-        if found is None:
+        drift = _drift(objects, name, spec)
+        if drift is None:
             return False
         try:
-            objects.json_patch(RAY_CLUSTERS, name, found.patch)
+            objects.json_patch(RAY_CLUSTERS, name, drift.patch)
             return True
         except Forbidden as exc:
             raise _not_allowed(name, exc) from exc
         except Conflict:
             continue
-        except Invalid:  # also a test that failed: look again
-            if found.patch == refused:
+        except Invalid:  # perhaps a failed test: read the cluster again
+            if drift.patch == refused:
                 raise
-            refused = found.patch
-    raise Conflict(f"RayCluster {name} changes all the time: its bounds are as before", 409)
+            refused = drift.patch
+    raise Conflict(f"RayCluster {name} keeps changing, so its bounds are as before: try again", 409)
 
 
 def _drift(objects: Objects, name: str, spec: Object) -> Rebound | None:
@@ -53,7 +53,7 @@ def _drift(objects: Objects, name: str, spec: Object) -> Rebound | None:
 
 
 def _serving(service: Object) -> Iterator[str]:
-    """Not one that only drains after a switch."""
+    """Yield the active and the pending cluster, but not one that drains after a switch."""
     status = service.get("status") or {}
     for part in ("activeServiceStatus", "pendingServiceStatus"):
         if name := (status.get(part) or {}).get("rayClusterName"):
@@ -62,7 +62,7 @@ def _serving(service: Object) -> Iterator[str]:
 
 def _not_allowed(name: str, exc: Forbidden) -> Forbidden:
     return Forbidden(
-        f"the RayService has the new bounds, RayCluster {name} the old ones: to change them needs "
-        f"the verb patch on rayclusters in ray.io; with it, give the command again: {exc}",
+        f"the RayService has the new bounds, but RayCluster {name} still has the old ones: allow "
+        f"the verb patch on rayclusters in ray.io, then repeat the command: {exc}",
         exc.status,
     )

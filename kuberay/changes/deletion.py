@@ -1,4 +1,4 @@
-"""Deleting in the order that leaves nothing behind: a Redis outlives the clusters that use it."""
+"""Deletes in an order that leaves nothing behind: Redis after the clusters that use it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Kind, Objects
+from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Objects, ResourceKind
 from kuberay.changes.manifests import Object, is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
 from kuberay.status import leftovers
 from kuberay.status.observed import Pod
 from kuberay.status.watching import clusters_of, pods_left
 
-# What others may live in, what holds the definitions of others, and data (models, Redis's state),
-# which no manifest brings back, are never ours to delete.
+# Never deleted, because others may depend on them, or because they hold data (models, Redis's
+# state) that no manifest restores.
 _NEVER = {
     "Namespace",
     "CustomResourceDefinition",
@@ -23,13 +23,14 @@ _NEVER = {
     "StorageClass",
 }
 _POLL_S = 1.0
+_REST = "the other objects were not deleted, repeat the command"
 
 
 @dataclass(frozen=True)
 class Doomed:
-    """An object that exists and is to go. Its `uid` keeps a namesake made meanwhile safe."""
+    """An object to delete. Its `uid` protects a newer object of the same name."""
 
-    kind: Kind
+    kind: ResourceKind
     name: str
     uid: str
 
@@ -39,7 +40,7 @@ class Doomed:
 
 @dataclass(frozen=True)
 class Deletion:
-    """The RayService first, and `after` once its clusters are gone."""
+    """The objects to delete: the RayService first, and `after` once its clusters are gone."""
 
     name: str
     service: Doomed | None
@@ -52,17 +53,27 @@ class Deletion:
 
 
 def propose_deletion(objects: Objects, documents: list[Object]) -> Deletion:
-    """What there is of the manifests' objects, and the Redis password that the RayService names.
+    """Look up the manifests' objects and the Redis password that the RayService names.
 
-    Nothing else: not the namespace, not Secrets of API keys, not claims of volumes.
+    The namespace, Secrets of API keys and claims of volumes are never part of it.
     """
     service = ray_service(documents)
-    rest = [each for each in documents if not is_ray_service(each) and each["kind"] not in _NEVER]
-    wanted = [(objects.kind_of(each), each["metadata"]["name"]) for each in reversed(rest)]
-    wanted += [(SECRETS, secret) for secret in _password(service)]
-    found = [_find(objects, kind, name) for kind, name in dict.fromkeys(wanted)]
+    rest = [
+        manifest
+        for manifest in documents
+        if not is_ray_service(manifest) and manifest["kind"] not in _NEVER
+    ]
+    named = [
+        (objects.kind_of(manifest), manifest["metadata"]["name"]) for manifest in reversed(rest)
+    ]
+    named += [(SECRETS, secret) for secret in _password(service)]
+    existing = [_find(objects, kind, name) for kind, name in dict.fromkeys(named)]
     name = service["metadata"]["name"]
-    return Deletion(name, _find(objects, RAY_SERVICES, name), tuple(each for each in found if each))
+    return Deletion(
+        name,
+        _find(objects, RAY_SERVICES, name),
+        tuple(manifest for manifest in existing if manifest),
+    )
 
 
 def delete(
@@ -74,10 +85,11 @@ def delete(
     pause: Callable[[float], None] = time.sleep,
     wait_for_pods: bool = True,
 ) -> None:
-    """Until the last pod has ended, or else with a word on those that have not.
+    """Delete the objects and wait until the last pod has ended.
 
-    Raises WaitTimeout where the clusters are not gone in time (the rest then stays), or the pods
-    are not. A rehearsal has nothing to wait for: None.
+    Without `wait_for_pods` the pods that remain are reported. With a `timeout_s` of None, for a dry
+    run, nothing is waited for. Raises WaitTimeout if the clusters (the other objects then stay) or
+    the pods are not gone in time.
     """
     wait = _Wait(clock, pause, on_progress, timeout_s or 0.0)
     clusters = set(_clusters(objects, deletion.name))
@@ -85,14 +97,14 @@ def delete(
         _delete(objects, deletion.service, on_progress)
     if timeout_s is not None:
         wait.for_clusters(objects, deletion.name, clusters)
-    for each in deletion.after:
-        _delete(objects, each, on_progress)
+    for doomed in deletion.after:
+        _delete(objects, doomed, on_progress)
     if timeout_s is not None:
         wait.for_pods(objects, deletion.name, clusters, wait_for_pods)
 
 
 class _Wait:
-    """Looks once a second, says what has changed, and ends with the time-out."""
+    """Polls every second, reports changes, and ends with the timeout."""
 
     def __init__(
         self,
@@ -106,43 +118,43 @@ class _Wait:
         self._on_progress = on_progress
         self._timeout_s = timeout_s
         self._until = clock() + timeout_s
-        self._said = ""
+        self._reported = ""
 
     def for_clusters(self, objects: Objects, name: str, known: set[str]) -> None:
-        """Adds those that it meets to `known`."""
-        while found := _clusters(objects, name):
-            left = ", ".join(found)
-            known.update(found)
-            self._check(f"{left} still there after {self._timeout_s:g} s: the rest stays")
-            self._say(left, f"waiting for {left} to clean up in Redis and go")
+        """Wait until the clusters are gone, and add their names to `known`."""
+        while clusters := _clusters(objects, name):
+            left = ", ".join(clusters)
+            known.update(clusters)
+            self._check(f"{left} still there after {self._timeout_s:g} s: {_REST}")
+            self._report(left, f"waiting for {left} to clean up in Redis and end")
             self._pause(_POLL_S)
 
     def for_pods(self, objects: Objects, name: str, clusters: set[str], until_gone: bool) -> None:
-        """A worker ends when its answers have, and holds its GPU until then."""
+        """Wait until the pods are gone; a worker holds its GPU until its answers have ended."""
         while pods := pods_left(objects, name, clusters):
             left = leftovers.sentence(pods, datetime.now(UTC))
             if not until_gone:
-                self._on_progress(f"still ending: {left}")
+                self._on_progress(f"still terminating: {left}")
                 return
             self._check(
-                f"all is deleted, but after {self._timeout_s:g} s there are still {left}; they "
-                f"end by themselves: {_watch_pods(objects, pods)}"
+                f"everything is deleted, but {self._timeout_s:g} s later these remain: {left}; "
+                f"they end by themselves: {_watch_pods(objects, pods)}"
             )
-            self._say(",".join(each.name for each in pods), f"waiting for {left}")
+            self._report(",".join(pod.name for pod in pods), f"waiting for {left}")
             self._pause(_POLL_S)
 
     def _check(self, message: str) -> None:
         if self._clock() >= self._until:
             raise WaitTimeout(message)
 
-    def _say(self, what: str, line: str) -> None:
-        if what != self._said:
+    def _report(self, state: str, line: str) -> None:
+        if state != self._reported:
             self._on_progress(line)
-        self._said = what
+        self._reported = state
 
 
 def _watch_pods(objects: Objects, pods: list[Pod]) -> str:
-    clusters = ",".join(sorted({each.cluster for each in pods}))
+    clusters = ",".join(sorted({pod.cluster for pod in pods}))
     return f"kubectl -n {objects.namespace} get pods -l 'ray.io/cluster in ({clusters})' -w"
 
 
@@ -152,17 +164,17 @@ def _delete(objects: Objects, doomed: Doomed, on_progress: Callable[[str], None]
 
 
 def _clusters(objects: Objects, name: str) -> list[str]:
-    found, _ = objects.list(RAY_CLUSTERS, labelSelector=clusters_of(name))
-    return [each["metadata"]["name"] for each in found]
+    clusters, _ = objects.list(RAY_CLUSTERS, labelSelector=clusters_of(name))
+    return [cluster["metadata"]["name"] for cluster in clusters]
 
 
-def _find(objects: Objects, kind: Kind, name: str) -> Doomed | None:
-    found = objects.find(kind, name)
-    return Doomed(kind, name, found["metadata"]["uid"]) if found else None
+def _find(objects: Objects, kind: ResourceKind, name: str) -> Doomed | None:
+    live = objects.find(kind, name)
+    return Doomed(kind, name, live["metadata"]["uid"]) if live else None
 
 
 def _password(service: Object) -> list[str]:
-    """The Secret that the manifests' Job has made, by the RayService's reference to it."""
+    """Return the Secret of Redis, which a Job has created, from the RayService's reference."""
     options: Any = service["spec"]["rayClusterConfig"].get("gcsFaultToleranceOptions") or {}
     for part in ("redisPassword", "valueFrom", "secretKeyRef"):
         options = options.get(part) or {}

@@ -1,10 +1,10 @@
-"""Texts compared as `diff -u` shows them."""
+"""Compares texts as `diff -u` does."""
 
 import difflib
 
 
 def difference(now: str, then: str, of: str = "") -> str:
-    """Empty for equal texts; `of` stands behind `now` and `then` in the header."""
+    """Return the difference, empty for equal texts; `of` follows `now` and `then` in its header."""
     lines = difflib.unified_diff(
         now.splitlines(), then.splitlines(), f"now{of}", f"then{of}", lineterm=""
     )

@@ -1,4 +1,4 @@
-"""Changes of a RayService's spec: pure functions from spec to spec, and what they amount to."""
+"""Changes of a RayService's spec, as pure functions from spec to spec, and their proposals."""
 
 import copy
 from collections.abc import Callable
@@ -22,10 +22,10 @@ Change = Callable[[Object], Object]
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a change would do to one RayService; `patch` is a JSON merge patch.
+    """A change of one RayService before it is sent; `patch` is a JSON merge patch.
 
-    `clusters` are those whose bounds have to be changed with it, or are not as it has them;
-    `effects` are what becomes of the replicas that run.
+    `clusters` are the running clusters whose bounds change too; `effects` tell what happens to the
+    running replicas.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Proposal:
 
     @property
     def diff(self) -> str:
-        """As `diff -u` would show it, with the Serve config spelled out."""
+        """Show the change as `diff -u` does, with the Serve config expanded."""
         spec = difference(_readable(self.before), _readable(self.after))
-        return "\n".join(filter(None, (spec, *(each.diff for each in self.clusters))))
+        return "\n".join(filter(None, (spec, *(rebound.diff for rebound in self.clusters))))
 
 
 def propose(live: Object, change: Change) -> Proposal:
-    """The change of `live`, an object as the API server has it, bound to that very version."""
+    """Propose a change of `live`, the API server's object, bound to its resource version."""
     before = live["spec"]
     after = change(copy.deepcopy(before))
     metadata: Object = {"resourceVersion": live["metadata"]["resourceVersion"]}
@@ -62,7 +62,7 @@ def propose(live: Object, change: Change) -> Proposal:
 
 
 def merge_patch(before: Object, after: Object) -> Object:
-    """The JSON merge patch (RFC 7386) that leads from one object to the other."""
+    """Return the JSON merge patch (RFC 7386) from one object to the other."""
     patch: Object = {key: None for key in before if key not in after}
     for key, value in after.items():
         old = before.get(key)
@@ -81,13 +81,12 @@ def scaled(
     application: str | None = None,
     group: str | None = None,
 ) -> Change:
-    """Bounds of replicas, and with them of the worker group that has their pods.
+    """Change the bounds of replicas and of their worker group.
 
-    `group` is needed where it can't be told by the resource that replicas ask for. Raises
-    ChangeError.
+    `group` is needed if the resources of the replicas do not determine it. Raises ChangeError.
     """
     if not 0 <= low <= high or not high:
-        raise ChangeError(f"it must be 0 <= min <= max and max >= 1, not {low} and {high}")
+        raise ChangeError(f"min must be from 0 to max, and max at least 1, not {low} and {high}")
 
     def change(spec: Object) -> Object:
         config = serve_config.parse(spec.get("serveConfigV2", ""))
@@ -96,28 +95,30 @@ def scaled(
         if group:
             groups.bound(groups.named(workers, group), low, high)
         elif groups.owner(workers, serve_config.pools(config)[deployment].resources) is None:
-            names = ", ".join(each["groupName"] for each in workers)
-            raise ChangeError(f"which worker group has {deployment}'s pods? There are {names}")
+            names = ", ".join(worker_group["groupName"] for worker_group in workers)
+            raise ChangeError(
+                f"give the worker group of {deployment} with --group: there are {names}"
+            )
         return _with_config(spec, config)
 
     return change
 
 
 def configured(text: str) -> Change:
-    """Another serveConfigV2, written so that as much of it as can be changes in place."""
-    asked = serve_config.parse(text, "the file")
+    """Replace serveConfigV2, written so that as much as possible changes in place."""
+    requested = serve_config.parse(text, "the file")
 
     def change(spec: Object) -> Object:
         present = serve_config.parse(spec.get("serveConfigV2") or "applications: []")
-        config = in_place(present, asked)
-        written = text if config == asked else serve_config.dump(config)
+        config = in_place(present, requested)
+        written = text if config == requested else serve_config.dump(config)
         return spec if present == config else {**_fitted(spec, config), "serveConfigV2": written}
 
     return change
 
 
 def planned(text: str) -> Change:
-    """A partial Serve config, as the capacity planner writes it, merged into the present one."""
+    """Merge a partial Serve config, as the capacity planner writes it, into the present one."""
     partial = serve_config.parse(text, "the plan")
 
     def change(spec: Object) -> Object:
@@ -130,7 +131,7 @@ def planned(text: str) -> Change:
 
 
 def _with_config(spec: Object, config: serve_config.Config) -> Object:
-    """In place, so without `initial_replicas`: Serve goes back to them with any other change."""
+    """Set the config without `initial_replicas`, to which any later change would return."""
     config, fitted = serve_config.settled(config), _fitted(spec, config)
     if config == serve_config.settled(serve_config.parse(spec["serveConfigV2"])):
         return fitted

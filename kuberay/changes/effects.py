@@ -13,13 +13,13 @@ Object = dict[str, Any]
 Workers = Callable[[str], int | None]
 
 _NEW_CLUSTER = (
-    "a new cluster: it needs its workers beside the present ones, which serve until it is ready"
+    "a new cluster: its workers run beside the present ones, which serve until it is ready"
 )
 
 
 @dataclass(frozen=True)
 class Effects:
-    """`replaces`: Serve replaces replicas in the running cluster."""
+    """The effects as sentences; `replaces` if Serve replaces replicas in the running cluster."""
 
     sentences: tuple[str, ...] = ()
     replaces: bool = False
@@ -39,10 +39,14 @@ def effects(before: Object, after: Object, workers: Workers) -> Effects:
         changes = list(replacements(now, then))
         owners = serve_config.pools(then)
     except ChangeError as exc:
-        return Effects((f"a new version, for all that is known of the present one: {exc}",), True)
+        return Effects(
+            (f"probably a new version, because the present config is invalid: {exc}",), True
+        )
     if not changes:
         return Effects(("in place: no replica is replaced",))
-    sentences = [text for one in changes for text in _describe(after, owners, one, workers)]
+    sentences = [
+        text for replacement in changes for text in _describe(after, owners, replacement, workers)
+    ]
     return Effects(tuple(sentences), True)
 
 
@@ -51,41 +55,44 @@ def _config(spec: Object) -> serve_config.Config:
 
 
 def _describe(
-    spec: Object, owners: dict[str, serve_config.Scaling], one: Replacement, workers: Workers
+    spec: Object,
+    owners: dict[str, serve_config.Scaling],
+    replacement: Replacement,
+    workers: Workers,
 ) -> Iterator[str]:
-    name = one.deployment
+    name = replacement.deployment
     group = groups.owner(groups.of(spec), owners[name].resources)
     now = workers(group["groupName"]) if group else None
     count = "" if now is None else f" ({now} now)"
     yield (
-        f"a new version of {one.application} (changed: {', '.join(one.because)}): every replica of "
-        f"{name} is replaced{count}"
+        f"a new version of {replacement.application} (changed: {', '.join(replacement.because)}): "
+        f"every replica of {name} is replaced{count}"
     )
     if now == 0:
         return
-    if not one.surge_percent:
+    if not replacement.surge_percent:
         yield (
-            f"{name}: its replicas stop before their successors are ready, and with one replica "
+            f"{name}: its replicas stop before their successors are ready, so with one replica "
             "nothing serves until then: max_surge_percent is 0, set it to 100 under deployments"
         )
     elif group is None or now is None:
         yield f"{name}: its replicas serve until their successors are ready, on other workers"
     else:
-        yield _room(name, group, now, _limit(spec, group) - now, one.surge(now))
+        yield _room(name, group, now, _limit(spec, group) - now, replacement.surge(now))
 
 
 def _room(name: str, group: Object, now: int, room: int, surge: int) -> str:
-    which, most = group["groupName"], now + room
+    group_name, max_workers = group["groupName"], now + room
     if room <= 0:
         return (
-            f"{name}: worker group {which} has {now} of at most {most} workers, so none has room "
-            "for one more replica, and the change waits until one is given up: raise the maximum "
-            f"first, scale --max {now + 1}"
+            f"{name}: worker group {group_name} has {now} of at most {max_workers} workers, so "
+            "none has room for one more replica, and the change waits until one stops: raise the "
+            f"maximum first, with scale --max {now + 1}"
         )
     more = min(surge, room)
     return (
         f"{name}: its replicas serve until their successors are ready, on up to {more} more "
-        f"worker{'s' if more > 1 else ''} of group {which}"
+        f"worker{'s' if more > 1 else ''} of group {group_name}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Worker groups and the deployments whose replicas run in their pods: one replica a pod."""
+"""Worker groups and the deployments whose replicas run in their pods, one in each pod."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,39 +10,44 @@ Object = dict[str, Any]
 
 
 def of(spec: Object) -> list[Object]:
-    """The worker groups of a RayService's spec."""
-    found: list[Object] = spec["rayClusterConfig"].get("workerGroupSpecs") or []
-    return found
+    """Return the worker groups of a RayService's spec."""
+    workers: list[Object] = spec["rayClusterConfig"].get("workerGroupSpecs") or []
+    return workers
 
 
 def named(groups: list[Object], name: str) -> Object:
-    found = [each for each in groups if each["groupName"] == name]
-    if not found:
-        raise ChangeError(f"there is no worker group {name}")
-    return found[0]
+    matches = [group for group in groups if group["groupName"] == name]
+    if not matches:
+        known = [group["groupName"] for group in groups]
+        raise ChangeError(f"no worker group {name}: there are {', '.join(known) or 'none'}")
+    return matches[0]
 
 
 def owned(
     groups: list[Object], pools: Mapping[str, Scaling]
 ) -> Iterator[tuple[Object, dict[str, Scaling]]]:
-    """Each group that has pods of deployments, with those deployments."""
+    """Yield every group that has pods of deployments, with those deployments."""
     for group in groups:
-        mine = {name: p for name, p in pools.items() if owner(groups, p.resources) is group}
-        if mine:
-            yield group, mine
+        own_pools = {name: p for name, p in pools.items() if owner(groups, p.resources) is group}
+        if own_pools:
+            yield group, own_pools
 
 
-def owner(groups: list[Object], asked: Mapping[str, float]) -> Object | None:
-    """A group belongs to the deployments that ask for a resource which it alone declares."""
-    special = {name for name in asked if name not in ("CPU", "memory")}
-    able = [each for each in groups if special and special <= set(each.get("resources") or {})]
-    return able[0] if len(able) == 1 else None
+def owner(groups: list[Object], resources: Mapping[str, float]) -> Object | None:
+    """Return the only group that declares the special resources of a deployment, or None."""
+    special = {name for name in resources if name not in ("CPU", "memory")}
+    candidates = [
+        group for group in groups if special and special <= set(group.get("resources") or {})
+    ]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def fit(groups: list[Object], pools: Mapping[str, Scaling]) -> None:
-    """Each group's bounds of pods become its deployments' bounds of replicas."""
-    for group, mine in owned(groups, pools):
-        bound(group, sum(p.low for p in mine.values()), sum(p.high for p in mine.values()))
+    """Set the bounds of every group to those of its deployments."""
+    for group, own_pools in owned(groups, pools):
+        bound(
+            group, sum(p.low for p in own_pools.values()), sum(p.high for p in own_pools.values())
+        )
 
 
 def bound(group: Object, low: int, high: int) -> None:

@@ -10,35 +10,35 @@ from kuberay.errors import ChangeError
 Config = dict[str, Any]
 
 
-def in_place(present: Config, wanted: Config) -> Config:
-    """Move the autoscaling numbers of `wanted` to where they change in place, with the same effect.
+def in_place(present: Config, planned: Config) -> Config:
+    """Move the autoscaling numbers of `planned` to where they change in place.
 
-    Where `present` overrides an autoscaling_config, args.autoscaling only decides whether a pool
-    may sleep, but another value there, or the end of the override, would replace all replicas. So
-    the override gets the numbers, and args keep theirs. Raises ChangeError for a number that is new
-    in args and contradicts the override beside it.
+    If `present` overrides an autoscaling_config, args.autoscaling only decides whether a pool may
+    scale to zero, but another value there, or no override, would replace all replicas. So the
+    override gets the numbers, and args keep theirs. Raises ChangeError for a number that is new in
+    args and contradicts the override.
     """
     running = {app.get("name", "default"): app for app in present["applications"]}
     applications = [
         _application(running.get(app.get("name", "default"), {}), app)
-        for app in wanted["applications"]
+        for app in planned["applications"]
     ]
-    return {**wanted, "applications": applications}
+    return {**planned, "applications": applications}
 
 
-def _application(present: Config, wanted: Config) -> Config:
-    if not (builder.is_ours(present) and builder.is_ours(wanted)):
-        return wanted
+def _application(present: Config, planned: Config) -> Config:
+    if not (builder.is_ours(present) and builder.is_ours(planned)):
+        return planned
     try:
-        before, built, then = *map(builder.options, (present, wanted)), deployments(wanted)
+        before, built, then = *map(builder.options, (present, planned)), deployments(planned)
     except ChangeError:
-        return wanted  # the check that follows explains it, or it repairs the present config
-    rewritten = copy.deepcopy(wanted)
+        return planned  # the later check explains it, or it repairs the present config
+    rewritten = copy.deepcopy(planned)
     for name in _overridden(present) & built.keys() & before.keys():
         if _may_sleep(before[name]) == _may_sleep(built[name]):
             scaling = then[name]["autoscaling_config"]
-            if name in _overridden(wanted):
-                _refuse_ignored(name, scaling, *(_numbers(app, name) for app in (present, wanted)))
+            if name in _overridden(planned):
+                _refuse_ignored(name, scaling, *(_numbers(app, name) for app in (present, planned)))
             _override(rewritten, name, scaling)
             _keep(rewritten, name, present)
     return rewritten
@@ -71,7 +71,7 @@ def _refuse_ignored(name: str, scaling: Config, before: Config, args: Config) ->
         if value not in (before.get(key), scaling.get(key)):
             raise ChangeError(
                 f"autoscaling.{key} is {value} in args, but {name} has an autoscaling_config under "
-                f"deployments, which counts and says {scaling.get(key)}: write it there"
+                f"deployments, which takes precedence with {scaling.get(key)}: set it there"
             )
 
 

@@ -1,4 +1,4 @@
-"""Files of Kubernetes manifests: read, ordered, applied."""
+"""Reads and applies files of Kubernetes manifests."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kuberay.access.objects import Kind, Objects
+from kuberay.access.objects import Objects, ResourceKind
 from kuberay.changes import clusters
 from kuberay.changes.bounds import makes_new_cluster
 from kuberay.changes.notes import PREVIOUS, remembering
@@ -17,12 +17,13 @@ from kuberay.errors import ConfigurationError
 Object = dict[str, Any]
 
 DEFAULT = Path(__file__).parents[1] / "rayservice.yaml"
+_REQUIRED = "it needs apiVersion, kind and metadata"
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 
 
 @dataclass(frozen=True)
 class Applied:
-    """`verb` is created, configured or unchanged, as kubectl says it."""
+    """One applied object; `verb` is kubectl's created, configured or unchanged."""
 
     kind: str
     name: str
@@ -30,19 +31,22 @@ class Applied:
 
 
 def read(source: str) -> list[Object]:
-    """The manifests in a file, or in standard input for `-`, in their order.
+    """Read the manifests of a file, or of standard input for `-`, in order.
 
-    Raises ConfigurationError where it can't be read or something in it is no manifest.
+    Raises ConfigurationError if it can't be read, or a document is not a manifest.
     """
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
-        documents = [each for each in yaml.safe_load_all(text) if each is not None]
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except (OSError, yaml.YAMLError) as exc:
         raise ConfigurationError(f"{source} can't be read: {exc}") from exc
-    manifests = [item for each in documents for item in _items(each)]
-    for number, each in enumerate(manifests, 1):
-        if not isinstance(each, dict) or not {"apiVersion", "kind", "metadata"} <= each.keys():
-            raise ConfigurationError(f"{source}: document {number} is no Kubernetes manifest")
+    manifests = [item for document in documents for item in _items(document)]
+    for number, document in enumerate(manifests, 1):
+        if (
+            not isinstance(document, dict)
+            or not {"apiVersion", "kind", "metadata"} <= document.keys()
+        ):
+            raise ConfigurationError(f"{source}: document {number} is not a manifest: {_REQUIRED}")
     return manifests
 
 
@@ -52,11 +56,13 @@ def _items(document: Any) -> Iterable[Any]:
 
 
 def ray_service(manifests: list[Object]) -> Object:
-    """The one RayService among them. Raises ConfigurationError for none or several."""
-    found = [each for each in manifests if is_ray_service(each)]
-    if len(found) != 1:
-        raise ConfigurationError(f"there must be one RayService, and there are {len(found)}")
-    return found[0]
+    """Return the only RayService. Raises ConfigurationError if there is none or several."""
+    services = [manifest for manifest in manifests if is_ray_service(manifest)]
+    if len(services) != 1:
+        raise ConfigurationError(
+            f"the manifests must have one RayService, but have {len(services)}"
+        )
+    return services[0]
 
 
 def is_ray_service(manifest: Object) -> bool:
@@ -64,10 +70,10 @@ def is_ray_service(manifest: Object) -> bool:
 
 
 def apply(objects: Objects, manifest: Object) -> Iterator[Applied]:
-    """As `kubectl apply -f`: create it, or make it what the manifest says; else change nothing.
+    """Create or update an object, as `kubectl apply -f` does.
 
-    A RayService's present spec is noted in an annotation before it changes, for `rollback`; its
-    bounds reach the clusters that stay, which the operator would leave as they are.
+    A RayService's present spec is kept in an annotation for `rollback`, and its bounds are given to
+    the clusters that stay, which the operator would not change.
     """
     kind = objects.kind_of(manifest)
     live = objects.find(kind, manifest["metadata"]["name"])
@@ -81,7 +87,7 @@ def apply(objects: Objects, manifest: Object) -> Iterator[Applied]:
             yield Applied("RayCluster", name, "configured")
 
 
-def _apply(objects: Objects, kind: Kind, manifest: Object, live: Object | None) -> Object:
+def _apply(objects: Objects, kind: ResourceKind, manifest: Object, live: Object | None) -> Object:
     if live and is_ray_service(manifest):
         after = objects.apply(kind, _keeping_note(manifest, live), dry_run=True)
         if _is_same(live, after):
@@ -91,7 +97,7 @@ def _apply(objects: Objects, kind: Kind, manifest: Object, live: Object | None) 
 
 
 def _keeping_note(manifest: Object, live: Object) -> Object:
-    """Server-side apply drops what it is no longer told: the note has to be repeated."""
+    """Repeat the note in the manifest, because server-side apply would drop it."""
     metadata, noted = manifest["metadata"], live["metadata"].get("annotations") or {}
     if PREVIOUS not in noted:
         return manifest
@@ -103,9 +109,9 @@ def _is_same(before: Object, after: Object) -> bool:
     return _bare(before) == _bare(after)
 
 
-def _bare(found: Object) -> Object:
-    metadata = {k: v for k, v in found["metadata"].items() if k not in _BOOKKEEPING}
-    return {**found, "metadata": metadata, "status": None}
+def _bare(live: Object) -> Object:
+    metadata = {k: v for k, v in live["metadata"].items() if k not in _BOOKKEEPING}
+    return {**live, "metadata": metadata, "status": None}
 
 
 def _applied(manifest: Object, verb: str) -> Applied:

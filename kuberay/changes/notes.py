@@ -13,16 +13,16 @@ _LARGEST = 128 * 1024
 
 
 def previous_spec(live: Object) -> Object:
-    """Raises ChangeError where no change of ours has left one."""
+    """Return the spec before the last change. Raises ChangeError if none was kept."""
     noted = (live["metadata"].get("annotations") or {}).get(PREVIOUS)
     if not noted:
-        raise ChangeError("there is no previous spec to go back to")
+        raise ChangeError("there is no previous spec: no change by this client has kept one")
     spec: Object = json.loads(noted)
     return spec
 
 
 def remembering(manifest: Object, live: Object) -> Object:
-    """`manifest` with the note that `rollback` reads: of `live` as it is before the change."""
+    """Add the note for `rollback`, the present spec of `live`, to a manifest."""
     metadata = manifest["metadata"]
     annotations = dict(metadata.get("annotations") or {})
     if note := packed(live["spec"]):
@@ -31,6 +31,6 @@ def remembering(manifest: Object, live: Object) -> Object:
 
 
 def packed(spec: Object) -> str | None:
-    """None (which removes the note) for a spec too large to keep."""
+    """Return the note of a spec; None, which removes the note, if it is too large."""
     text = json.dumps(spec, separators=(",", ":"))
     return text if len(text) <= _LARGEST else None

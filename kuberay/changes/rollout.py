@@ -1,24 +1,24 @@
-"""Tells whether Serve has begun with a new version, or the status is still the old one's."""
+"""Tells whether Serve has begun with a new version, or the status is still that of the old one."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from kuberay.status.observed import Observed
 
-# Serve reports DEPLOYING at once and until the last new replica is ready, and the operator looks
-# every two seconds. If neither is seen within this time, the change was none for Serve.
+# Serve reports DEPLOYING at once and until the last new replica is ready, and the operator reads
+# that every two seconds. If it is not reported within this time, Serve has nothing to change.
 _TAKEN_UP_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """`began_at` is when the change was sent."""
+    """Progress of a change that was sent at `began_at`."""
 
     began_at: datetime
     is_taken_up: bool = False
 
-    def seen(self, view: Observed) -> "Rollout":
-        """Add a view: an application that is not RUNNING has begun with its new version."""
+    def updated(self, view: Observed) -> "Rollout":
+        """Update with a view: an application that is not RUNNING has begun its new version."""
         applications = view.service.active.applications if view.service else ()
         begun = any(not app.is_running for app in applications)
         late = view.at - self.began_at >= _TAKEN_UP_WITHIN

@@ -1,4 +1,4 @@
-"""serveConfigV2: a Serve config as text inside a RayService, read, merged and written again."""
+"""Reads, merges and writes serveConfigV2, the Serve config inside a RayService."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ Config = dict[str, Any]
 
 _INITIAL = "initial_replicas"
 _STANDING = ("import_path", "route_prefix")
-# What Serve makes of `num_replicas: auto`.
+# Serve's bounds for `num_replicas: auto`.
 _AUTOMATIC = (1, 100)
 
 
 def parse(text: str, what: str = "serveConfigV2") -> Config:
-    """Raises ChangeError where it is no Serve config of several applications."""
+    """Read a Serve config of several applications. Raises ChangeError."""
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise ChangeError(f"{what} is no YAML: {exc}") from exc
+        raise ChangeError(f"{what} is not valid YAML: {exc}") from exc
     applications = config.get("applications") if isinstance(config, dict) else None
     if not isinstance(applications, list) or not all(
-        isinstance(each, dict) and isinstance(each.get("deployments", []), list)
-        for each in applications
+        isinstance(application, dict) and isinstance(application.get("deployments", []), list)
+        for application in applications
     ):
-        raise ChangeError(f"{what} is no Serve config: it needs a list `applications`")
+        raise ChangeError(f"{what} is not a Serve config: it needs a list `applications`")
     return dict(config)
 
 
@@ -37,13 +37,13 @@ def dump(config: Config) -> str:
 
 
 def merge(config: Config, partial: Config) -> Config:
-    """`partial` over `config`: applications, deployments and `args.pools` by their names. What an
-    application is made of, and its route, stay: a plan has both to be whole by itself.
+    """Merge `partial` into `config`; applications, deployments and `args.pools` match by name.
 
-    Raises ChangeError for an application that `config` does not have.
+    The import path and route of an application stay, which a plan has only to be complete. Raises
+    ChangeError for an application that `config` does not have.
     """
     merged = _over(config, {k: v for k, v in partial.items() if k != "applications"})
-    applications = [dict(each) for each in config["applications"]]
+    applications = [dict(application) for application in config["applications"]]
     for change in partial.get("applications", []):
         index = _index(applications, change.get("name", "default"))
         change = arguments.into_pool(applications[index], change)
@@ -55,22 +55,22 @@ def merge(config: Config, partial: Config) -> Config:
 def with_bounds(
     config: Config, application: str | None, deployment: str, low: int, high: int
 ) -> Config:
-    """`config` with other bounds of replicas. Raises ChangeError where there is no such thing."""
+    """Set the bounds of a deployment's replicas. Raises ChangeError for unknown names."""
     name = application or _only_application(config)
     known = deployments(config["applications"][_index(config["applications"], name)])
     if deployment not in known:
-        raise ChangeError(f"no deployment {deployment}: there are {', '.join(known) or 'none'}")
+        raise ChangeError(f"no deployment {deployment}: {name} has {', '.join(known) or 'none'}")
     bounds = {"min_replicas": low, "max_replicas": high}
     change = {"name": name, "deployments": [{"name": deployment, "autoscaling_config": bounds}]}
     return merge(config, {"applications": [change]})
 
 
 def beginning(config: Config, counts: Mapping[str, int]) -> Config:
-    """`config` with other `initial_replicas`, by the names of deployments, where they differ."""
+    """Set the `initial_replicas` of deployments by name, where they differ."""
     changes = [
-        {"name": each.get("name", "default"), "deployments": begin}
-        for each in config["applications"]
-        if (begin := list(_begin(deployments(each), counts)))
+        {"name": application.get("name", "default"), "deployments": begin}
+        for application in config["applications"]
+        if (begin := list(_begin(deployments(application), counts)))
     ]
     return merge(config, {"applications": changes})
 
@@ -82,11 +82,13 @@ def _begin(known: Mapping[str, Config], counts: Mapping[str, int]) -> Iterator[C
 
 
 def settled(config: Config) -> Config:
-    """`config` for deployments that run: without the `initial_replicas` of their options."""
-    applications = [dict(each) for each in config["applications"]]
-    for each in applications:
-        if "deployments" in each:
-            each["deployments"] = [_settled(options) for options in each["deployments"]]
+    """Remove `initial_replicas` from the options, because the deployments run already."""
+    applications = [dict(application) for application in config["applications"]]
+    for application in applications:
+        if "deployments" in application:
+            application["deployments"] = [
+                _settled(options) for options in application["deployments"]
+            ]
     return {**config, "applications": applications}
 
 
@@ -100,7 +102,7 @@ def _settled(options: Config) -> Config:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Least, most and first replicas of a deployment; the Ray resources that each asks for."""
+    """Minimum, maximum and initial replicas of a deployment, and the Ray resources of one."""
 
     low: int
     high: int
@@ -109,7 +111,7 @@ class Scaling:
 
 
 def pools(config: Config) -> dict[str, Scaling]:
-    """The deployments by name."""
+    """Return the scaling of all deployments by name."""
     return {
         name: _scaling(options)
         for application in config["applications"]
@@ -119,9 +121,12 @@ def pools(config: Config) -> dict[str, Scaling]:
 
 def _scaling(options: Config) -> Scaling:
     fixed = options.get("num_replicas") or 1
-    least, most = _AUTOMATIC if fixed == "auto" else (int(fixed), int(fixed))
+    default_low, default_high = _AUTOMATIC if fixed == "auto" else (int(fixed), int(fixed))
     bounds: Config = options.get("autoscaling_config") or {}
-    low, high = int(bounds.get("min_replicas", least)), int(bounds.get("max_replicas", most))
+    low, high = (
+        int(bounds.get("min_replicas", default_low)),
+        int(bounds.get("max_replicas", default_high)),
+    )
     first = bounds.get(_INITIAL)
     resources = _resources(options.get("ray_actor_options") or {})
     return Scaling(low, high, low if first is None else int(first), resources)
@@ -129,8 +134,8 @@ def _scaling(options: Config) -> Scaling:
 
 def _resources(options: Mapping[str, Any]) -> dict[str, float]:
     named = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus")}
-    asked = {**named, **(options.get("resources") or {})}
-    return {name: float(amount) for name, amount in asked.items() if amount}
+    requested = {**named, **(options.get("resources") or {})}
+    return {name: float(amount) for name, amount in requested.items() if amount}
 
 
 def _application(config: Config, change: Config) -> Config:
@@ -138,20 +143,20 @@ def _application(config: Config, change: Config) -> Config:
     if not (changes := change.get("deployments")):
         return merged
     built = builder.options(merged)
-    overrides = {each["name"]: each for each in config.get("deployments", [])}
-    for each in changes:
-        name = each["name"]
+    overrides = {override["name"]: override for override in config.get("deployments", [])}
+    for override in changes:
+        name = override["name"]
         before = overrides.get(name, {"name": name})
         # Serve replaces an autoscaling_config as a whole: begin with what the builder would set.
-        if "autoscaling_config" in each and not before.get("autoscaling_config"):
+        if "autoscaling_config" in override and not before.get("autoscaling_config"):
             scaling = built.get(name, {}).get("autoscaling_config", {})
             before = {**before, "autoscaling_config": scaling}
-        overrides[name] = _over(before, each)
+        overrides[name] = _over(before, override)
     return {**merged, "deployments": list(overrides.values())}
 
 
 def _over(below: Config, above: Config) -> Config:
-    """Mappings are merged, lists of named mappings by name; the rest is replaced."""
+    """Merge mappings, and `pools` by name; replace all other values."""
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
@@ -165,29 +170,29 @@ def _over(below: Config, above: Config) -> Config:
 
 
 def _by_name(old: list[Config], changes: list[Config]) -> Iterator[Config]:
-    rest = {each["name"]: each for each in changes}
-    for each in old:
-        yield _over(each, rest.pop(each["name"], {}))
+    rest = {item["name"]: item for item in changes}
+    for item in old:
+        yield _over(item, rest.pop(item["name"], {}))
     yield from rest.values()
 
 
 def deployments(application: Config) -> dict[str, Config]:
-    """Deployments by name: what the builder makes of `args`, under what `deployments` overrides."""
+    """Return the options of deployments by name: the builder's, and over them `deployments`."""
     options = builder.options(application)
-    for each in application.get("deployments", []):
-        options[each["name"]] = {**options.get(each["name"], {}), **each}
+    for override in application.get("deployments", []):
+        options[override["name"]] = {**options.get(override["name"], {}), **override}
     return options
 
 
 def _index(applications: list[Config], name: str) -> int:
-    names = [each.get("name", "default") for each in applications]
+    names = [application.get("name", "default") for application in applications]
     if name not in names:
-        raise ChangeError(f"no application {name}: there are {', '.join(names)}")
+        raise ChangeError(f"no application {name}: the Serve config has {', '.join(names)}")
     return names.index(name)
 
 
 def _only_application(config: Config) -> str:
-    names = [each.get("name", "default") for each in config["applications"]]
+    names = [application.get("name", "default") for application in config["applications"]]
     if len(names) != 1:
-        raise ChangeError(f"which application? There are {', '.join(names)}")
+        raise ChangeError(f"give the application with --application: there are {', '.join(names)}")
     return str(names[0])

@@ -1,7 +1,7 @@
-"""Checks a Serve config by Ray's schema: by a part of it in a file, and by Ray if installed.
+"""Checks a Serve config with a part of Ray's schema in a file, and with Ray if installed.
 
-`python -m kuberay.changes.serve_schema` writes that file, serve_schema.json, from the Ray that is
-installed.
+`python -m kuberay.changes.serve_schema` writes the file, serve_schema.json, from the installed
+Ray.
 """
 
 import json
@@ -19,7 +19,7 @@ Config = dict[str, Any]
 Schema = dict[str, Any]
 
 FILE = Path(__file__).with_name("serve_schema.json")
-# The models whose fields are checked; of others it is only known that they may be there.
+# The models whose fields are checked; fields of other models may have any value.
 _CHECKED = (
     "ServeApplicationSchema",
     "DeploymentSchema",
@@ -89,14 +89,18 @@ def _closed(model: Schema) -> Schema:
 
 
 def _field(schema: Schema) -> Schema:
-    """Reduce one field; of a choice between a model and any mapping only the model stays."""
+    """Reduce one field; only the model stays of a choice between a model and any mapping."""
     if "$ref" in schema:
         return {"$ref": schema["$ref"]} if _is_checked(schema) else {}
     if "anyOf" in schema:
         choices = schema["anyOf"]
         if any(_is_checked(choice) for choice in choices):
-            choices = [one for one in choices if one.get("additionalProperties") is not True]
-        elif any("$ref" in one or one.get("type") in ("object", "array") for one in choices):
+            choices = [
+                option for option in choices if option.get("additionalProperties") is not True
+            ]
+        elif any(
+            "$ref" in option or option.get("type") in ("object", "array") for option in choices
+        ):
             return {}
         return {"anyOf": [_field(choice) for choice in choices]}
     kept = {key: value for key, value in schema.items() if key not in _PROSE}

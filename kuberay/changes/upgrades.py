@@ -1,4 +1,4 @@
-"""Changes that lead to a new cluster: other images, another spec; and the size it begins with."""
+"""Changes that need a new cluster (images, another spec), and its initial size."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def upgraded(
     sidecar_image: str | None = None,
     strategy: str | None = None,
 ) -> Change:
-    """Other images. Containers that share the Ray container's or the sidecar's follow it.
+    """Change images, also of containers with the same image as the Ray container or the sidecar.
 
     Raises ChangeError for a strategy whose options the spec does not have.
     """
@@ -35,7 +35,9 @@ def upgraded(
         for group in (cluster["headGroupSpec"], *groups.of(spec)):
             pod = group["template"]["spec"]
             containers = [*pod.get("initContainers", []), *pod["containers"]]
-            sidecars = [each["image"] for each in containers if each["name"] == _SIDECAR]
+            sidecars = [
+                container["image"] for container in containers if container["name"] == _SIDECAR
+            ]
             _replace(containers, pod["containers"][0]["image"], image)
             _replace(containers, sidecars[0] if sidecars else None, sidecar_image)
         if strategy:
@@ -46,12 +48,12 @@ def upgraded(
 
 
 def replaced(manifest: Object) -> Change:
-    """The spec of another manifest of the same RayService."""
+    """Take the spec of another manifest of the same RayService."""
     return lambda spec: copy.deepcopy(manifest["spec"])
 
 
 def restored(previous: Object) -> Change:
-    """The spec of before. In place it has no `initial_replicas`: Serve would go back to them."""
+    """Restore the previous spec; in place without `initial_replicas`, which Serve would apply."""
 
     def change(spec: Object) -> Object:
         if makes_new_cluster(spec, previous) or "serveConfigV2" not in previous:
@@ -66,11 +68,11 @@ def restored(previous: Object) -> Change:
 
 
 def begun(spec: Object, size: Size) -> Change:
-    """To `spec`, with a new cluster as large as the one that serves.
+    """Change to `spec`, with a new cluster as large as the one that serves.
 
-    The operator switches as soon as the new cluster's applications run, which they do with all of
-    their `initial_replicas`, and by default with the fewest: under load too few. The cluster that
-    serves gets no other Serve config while a new one is prepared (v1.7.0, `Reconcile`).
+    The operator switches as soon as the new cluster's applications run, which needs their
+    `initial_replicas`, by default the minimum: too few under load. The serving cluster gets no new
+    Serve config while another cluster is prepared (v1.7.0, `Reconcile`).
     """
     after = copy.deepcopy(spec)
     config = serve_config.parse(spec.get("serveConfigV2") or "applications: []")
@@ -84,22 +86,24 @@ def begun(spec: Object, size: Size) -> Change:
 
 
 def _counts(spec: Object, config: serve_config.Config, size: Size) -> dict[str, tuple[int, Object]]:
-    """Replicas to begin with by deployment, and its worker group. Of several in one group nobody
-    can tell how many each has."""
-    found = {}
-    for group, mine in groups.owned(groups.of(spec), serve_config.pools(config)):
+    """Return the initial replicas and the worker group by deployment.
+
+    Deployments that share a group are left out, because their replicas can't be told apart.
+    """
+    counts = {}
+    for group, own_pools in groups.owned(groups.of(spec), serve_config.pools(config)):
         now = size(group["groupName"])
-        if len(mine) == 1 and now is not None:
-            ((name, pool),) = mine.items()
-            found[name] = (min(max(now, pool.low), pool.high), group)
-    return found
+        if len(own_pools) == 1 and now is not None:
+            ((name, pool),) = own_pools.items()
+            counts[name] = (min(max(now, pool.low), pool.high), group)
+    return counts
 
 
 def size_now(view: Observed, group: str) -> int | None:
-    """Replicas of the active cluster in a worker group, by its ready workers: those with one are.
+    """Count the replicas of a worker group in the active cluster by its ready workers.
 
-    The RayService's status counts no replicas. Where pods are and none is ready, that says nothing
-    about the load: None.
+    The RayService's status has no number of replicas. Returns None without an active cluster, and
+    if there are pods but none is ready, which says nothing about the load.
     """
     active = view.service.active.cluster if view.service else ""
     pods = [p for p in view.pods if p.cluster == active and p.group == group and not p.is_deleting]
@@ -108,35 +112,37 @@ def size_now(view: Observed, group: str) -> int | None:
 
 
 def workers_now(view: Observed, group: str) -> int | None:
-    """Workers of the active cluster in a worker group, ready or not; None where none serves."""
+    """Count the workers of a group in the active cluster; None without an active cluster."""
     active = view.service.active.cluster if view.service else ""
     pods = [p for p in view.pods if p.cluster == active and p.group == group and not p.is_deleting]
     return len(pods) if active else None
 
 
 def keeps_active(view: Observed, spec: Object) -> bool:
-    """An incremental upgrade that is under way is first taken back: the active cluster stays, and
-    gets the Serve config in place."""
+    """Return whether the active cluster stays, with the new Serve config in place.
+
+    It does when an incremental upgrade is in progress, which the operator first takes back.
+    """
     is_incremental = (spec.get("upgradeStrategy") or {}).get("type") == INCREMENTAL
     return bool(is_incremental and view.service and view.service.pending.cluster)
 
 
 def _stock(spec: Object, group: Object, count: int) -> None:
-    """Pods for the replicas at once; without an autoscaler their number is the user's."""
+    """Request pods for the replicas at once; without an autoscaler the user sets their number."""
     if spec["rayClusterConfig"].get("enableInTreeAutoscaling"):
         group["replicas"] = min(max(count, group["minReplicas"]), group["maxReplicas"])
 
 
 def _replace(containers: list[Object], old: str | None, new: str | None) -> None:
-    for each in containers:
-        if old and new and each.get("image") == old:
-            each["image"] = new
+    for container in containers:
+        if old and new and container.get("image") == old:
+            container["image"] = new
 
 
-def _strategy(present: Object, wanted: str) -> Object:
-    if wanted == INCREMENTAL and not present.get("clusterUpgradeOptions"):
+def _strategy(present: Object, strategy: str) -> Object:
+    if strategy == INCREMENTAL and not present.get("clusterUpgradeOptions"):
         raise ChangeError(
-            f"{wanted} needs clusterUpgradeOptions, which the spec has not: "
+            f"{strategy} needs clusterUpgradeOptions, which the spec does not have: "
             "deploy with components/incremental-upgrade, which sets both"
         )
-    return {**present, "type": wanted}
+    return {**present, "type": strategy}

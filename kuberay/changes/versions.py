@@ -16,15 +16,15 @@ Config = dict[str, Any]
 
 
 class Effect(StrEnum):
-    """The effect of another value."""
+    """The effect of a new value."""
 
     IN_PLACE = "in place"
     REPLICAS = "replaces the replicas of the deployment"
     VERSION = "replaces all replicas of the application"
 
 
-# By option of a deployment. Of an autoscaling_config its `policy` is a new version, and so is the
-# first one at all, and its removal.
+# By option of a deployment. A new `policy` of an autoscaling_config is a new version, and so is
+# adding or removing an autoscaling_config.
 DEPLOYMENT: Mapping[str, Effect] = {
     "name": Effect.IN_PLACE,
     "num_replicas": Effect.IN_PLACE,
@@ -49,7 +49,7 @@ DEPLOYMENT: Mapping[str, Effect] = {
     "request_router_config": Effect.VERSION,
     "deployment_actors": Effect.VERSION,
 }
-# By field of an application, besides `name`, which says which one, and `deployments`.
+# By field of an application, besides `name`, which identifies it, and `deployments`.
 APPLICATION: Mapping[str, Effect] = {
     "import_path": Effect.VERSION,
     "runtime_env": Effect.VERSION,
@@ -107,8 +107,10 @@ def _code(application: Config) -> Config:
         for key, effect in APPLICATION.items()
         if effect is Effect.VERSION
     }
-    options = {key: [one[key] for one in listed if one.get(key)] for key in _VERSIONED}
-    scaling = [one.get("autoscaling_config") for one in listed]
+    options = {
+        key: [deployment[key] for deployment in listed if deployment.get(key)] for key in _VERSIONED
+    }
+    scaling = [deployment.get("autoscaling_config") for deployment in listed]
     return {**fields, **options, _POLICY: [config.get("policy") for config in scaling if config]}
 
 

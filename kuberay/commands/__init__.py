@@ -19,11 +19,17 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
-@click.option("--kubeconfig", help="Default: KUBECONFIG, ~/.kube/config, the pod's own account.")
-@click.option("--context", help="Of the kubeconfig; default: its current one.")
-@click.option("-n", "--namespace", help="Default: the context's, else `default`.")
 @click.option(
-    "--request-timeout", type=Duration(), default="30s", show_default=True, help="Of one request."
+    "--kubeconfig", help="Kubeconfig file; default: KUBECONFIG, ~/.kube/config, the pod's account."
+)
+@click.option("--context", help="Context of the kubeconfig; default: the current one.")
+@click.option("-n", "--namespace", help="Namespace; default: that of the context, else `default`.")
+@click.option(
+    "--request-timeout",
+    type=Duration(),
+    default="30s",
+    show_default=True,
+    help="Longest wait for one answer of the API server.",
 )
 @click.pass_context
 def commands(
@@ -33,7 +39,7 @@ def commands(
     namespace: str | None,
     request_timeout: float,
 ) -> None:
-    """Deploy, watch and change a RayService of KubeRay. NAME is `llm` unless told."""
+    """Deploy, watch and change a RayService of KubeRay. NAME is `llm` by default."""
     ctx.obj = Cluster(kubeconfig, context, namespace, request_timeout)
 
 

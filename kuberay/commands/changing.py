@@ -1,4 +1,4 @@
-"""Commands that change something: each shows what, asks, sends, and waits."""
+"""Commands that change a RayService: they show the change, ask, send it and wait."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ _manifests = click.option(
     "--file",
     "source",
     default=str(manifests.DEFAULT),
-    help="Manifests, or - for standard input; default: kuberay/rayservice.yaml.",
+    help="File of manifests, - for standard input; default: kuberay/rayservice.yaml.",
 )
 _config_file = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE"
@@ -38,28 +38,28 @@ _config_file = click.argument(
 @awaiting
 @click.pass_obj
 def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) -> None:
-    """Apply manifests as `kubectl apply -f` does, then wait until the service is there.
+    """Apply manifests as `kubectl apply -f` does, then wait until the service is ready.
 
-    Applying again changes nothing.
+    Applying the same manifests again changes nothing.
     """
     api, documents = cluster.api(dry_run), manifests.read(source)
     name = manifests.ray_service(documents)["metadata"]["name"]
     effects = api.effects_of(manifests.ray_service(documents))
     _tell(effects)
     rehearsed = " (dry run)" if dry_run else ""
-    for each in api.deploy_ray_service(documents):
-        click.echo(f"{each.kind.lower()}/{each.name} {each.verb}{rehearsed}")
+    for applied in api.deploy_ray_service(documents):
+        click.echo(f"{applied.kind.lower()}/{applied.name} {applied.verb}{rehearsed}")
     if bounds and not dry_run:
         wait_for(api, name, bounds, effects.replaces)
 
 
 @click.command()
 @name_argument
-@click.option("--min", "low", type=int, required=True, help="Least replicas, and pods.")
-@click.option("--max", "high", type=int, required=True, help="Most replicas, and pods.")
+@click.option("--min", "low", type=int, required=True, help="Minimum of replicas and pods.")
+@click.option("--max", "high", type=int, required=True, help="Maximum of replicas and pods.")
 @click.option("--deployment", default="pool", show_default=True, help="The Serve deployment.")
-@click.option("--application", help="Its application, where there are several.")
-@click.option("--group", help="Its worker group, where that can't be told by its resources.")
+@click.option("--application", help="Its application, if there are several.")
+@click.option("--group", help="Its worker group, if its resources do not determine it.")
 @sending
 @awaiting
 @click.pass_obj
@@ -74,7 +74,7 @@ def scale(
     sending: Sending,
     bounds: Limits | None,
 ) -> None:
-    """Set the bounds of replicas and of their worker group's pods, in place."""
+    """Set the bounds of replicas, and of the pods in their worker group, in place."""
     _change(cluster, name, edits.scaled(low, high, deployment, application, group), sending, bounds)
 
 
@@ -87,7 +87,7 @@ def scale(
 def update_config(
     cluster: Cluster, file: Path, name: str, sending: Sending, bounds: Limits | None
 ) -> None:
-    """Replace serveConfigV2 by a Serve config file, in place."""
+    """Replace serveConfigV2 with a Serve config file, in the same cluster."""
     _change(cluster, name, edits.configured(file.read_text()), sending, bounds)
 
 
@@ -102,22 +102,24 @@ def apply_plan(
 ) -> None:
     """Merge the capacity planner's output, a partial Serve config, into serveConfigV2.
 
-    Applications and deployments are found by their names; worker groups follow the bounds.
+    Applications and deployments are matched by name; worker groups get the new bounds.
     """
     _change(cluster, name, edits.planned(file.read_text()), sending, bounds)
 
 
 @click.command()
 @name_argument
-@click.option("--image", help="Of the Ray containers, and of those that share it.")
-@click.option("--ray-version", help="The Ray version in that image.")
-@click.option("--sidecar-image", help="Of the sidecar `ollama`, and of those that share it.")
+@click.option("--image", help="New image for the Ray containers and others with the same image.")
+@click.option("--ray-version", help="Ray version in that image.")
+@click.option(
+    "--sidecar-image", help="New image for the sidecar `ollama` and others with the same image."
+)
 @click.option(
     "--strategy",
     type=click.Choice(["NewCluster", "NewClusterWithIncrementalUpgrade", "None"]),
-    help="How clusters follow each other; default: as it is.",
+    help="How a new cluster replaces the old one; default: unchanged.",
 )
-@click.option("-f", "--file", "source", help="Take the whole spec from this manifest instead.")
+@click.option("-f", "--file", "source", help="Take the whole spec from this manifest.")
 @sending
 @awaiting
 @click.pass_obj
@@ -132,10 +134,10 @@ def upgrade(
     sending: Sending,
     bounds: Limits | None,
 ) -> None:
-    """Change images, the Ray version or the whole spec; wait until the new cluster has taken over.
+    """Change images, the Ray version or the whole spec; wait until the new cluster serves.
 
-    The old cluster serves until then. If the new one can't, `rollback` ends the attempt. The new
-    one begins with as many replicas as run now, and needs room for them beside the old ones.
+    The old cluster serves until then. If the new one fails, `rollback` ends the attempt. The new
+    one starts with as many replicas as run now, and needs room for them beside the old ones.
     """
     change = upgrades.upgraded(image, ray_version, sidecar_image, strategy)
     if source:
@@ -149,7 +151,7 @@ def upgrade(
 @awaiting
 @click.pass_obj
 def rollback(cluster: Cluster, name: str, sending: Sending, bounds: Limits | None) -> None:
-    """Go back to the spec before the last change; once more leads forward again."""
+    """Go back to the spec before the last change; a second rollback undoes the first."""
     api = cluster.api(sending.dry_run)
     _send(api, api.propose_rollback(name), sending, bounds)
 
@@ -161,29 +163,29 @@ def rollback(cluster: Cluster, name: str, sending: Sending, bounds: Limits | Non
     "--wait/--no-wait",
     default=True,
     show_default=True,
-    help="Until the pods have ended too, which hold their GPUs for minutes.",
+    help="Wait for the pods too, which may hold GPUs for minutes.",
 )
 @sending
 @click.pass_obj
 def delete(cluster: Cluster, source: str, timeout: float, wait: bool, sending: Sending) -> None:
-    """Delete what the manifests name: the RayService, then, when its clusters are gone, the rest.
+    """Delete the RayService of the manifests and, once its clusters are gone, the other objects.
 
-    With the rest goes the Secret of the Redis password. The namespace, Secrets of API keys and
-    PersistentVolumeClaims (models, Redis's state) stay, named in the manifests or not. Ends when
-    the last pod has: a worker that answers somebody keeps its GPU until it is done.
+    The Secret of the Redis password is deleted too. The namespace, Secrets of API keys and
+    PersistentVolumeClaims (models, Redis's state) stay, even if the manifests name them. The
+    command waits for the last pod: a worker keeps its GPU until its last answer is complete.
 
     \b
-    Exit codes: 0 all of it is gone (with --no-wait: deleted; it says which pods still end)
-                5 not gone within --timeout
+    Exit codes: 0 everything is gone (with --no-wait: deleted, the last pods may still be ending)
+                5 something is still there after --timeout
     """
     objects = cluster.api(sending.dry_run).objects
     doomed = deletion.propose_deletion(objects, manifests.read(source))
     if not list(doomed):
-        click.echo("there is nothing to delete")
-    for each in doomed:
-        click.echo(f"- {each}")
+        click.echo("nothing to delete: no object of the manifests exists")
+    for target in doomed:
+        click.echo(f"- {target}")
     if list(doomed):
-        _ask("Delete these?", sending)
+        _ask("Delete these objects?", sending)
     if sending.dry_run:
         deletion.delete(objects, doomed, timeout_s=None)
     else:
@@ -202,11 +204,11 @@ def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limi
         click.echo("nothing to change")
         return
     if not proposal.changes_spec:
-        click.echo("the RayService is as wanted, but not the bounds of what runs:")
+        click.echo("the RayService is up to date, but not the bounds of its running clusters:")
     for line in proposal.diff.splitlines():
         click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
     _tell(proposal.effects)
-    _ask("Send this?", sending)
+    _ask("Send this change?", sending)
     api.patch_ray_service(proposal)
     if bounds and not sending.dry_run:
         wait_for(api, proposal.name, bounds, proposal.effects.replaces)

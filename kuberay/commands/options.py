@@ -1,6 +1,5 @@
-"""Options that several commands share, and the way from them to a cluster."""
+"""Options that several commands share, and the connection that they describe."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -10,14 +9,13 @@ import click
 
 from kuberay.client import RayServiceApi
 from kuberay.status.waiting import Limits
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+from serve_app.quantities import quantity
 
 Command = Callable[..., Any]
 
 
 class Duration(click.ParamType[float]):
-    """`90`, `90s`, `5m` or `1h`; a value in seconds."""
+    """Reads `90`, `90s`, `5m` or `1h` in seconds."""
 
     name = "duration"
 
@@ -26,15 +24,15 @@ class Duration(click.ParamType[float]):
     ) -> float:
         if isinstance(value, float | int):
             return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value)
-        if not found:
-            self.fail(f"{value!r} is no duration like 90, 90s, 5m or 1h", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        try:
+            return quantity(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a duration: write 90, 90s, 5m or 1h", param, ctx)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to go; the connection is made by the command that needs it."""
+    """The cluster to work on; `api` connects to it."""
 
     kubeconfig: str | None
     context: str | None
@@ -53,30 +51,37 @@ class Cluster:
 
 name_argument = click.argument("name", default="llm", metavar="[NAME]")
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Print what would be sent and let the server check it."
+    "--dry-run", is_flag=True, help="Print the requests and let the server validate them."
 )
-_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 _wait = click.option(
-    "--wait/--no-wait", default=True, show_default=True, help="Until all of it serves."
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait until the whole service is ready.",
 )
 _patience = click.option(
     "--patience",
     type=Duration(),
     default="5m",
     show_default=True,
-    help="Bound of one and the same hindrance: no node, an image or a model on its way.",
+    help="How long one problem may last: a pod without a node, a slow image or model.",
 )
 
 
 def timeout_option(default: str = "30m") -> Callable[[Command], Command]:
     return click.option(
-        "--timeout", type=Duration(), default=default, show_default=True, help="Bound of it all."
+        "--timeout",
+        type=Duration(),
+        default=default,
+        show_default=True,
+        help="How long to wait in all.",
     )
 
 
 @dataclass(frozen=True)
 class Sending:
-    """How a change is sent: rehearsed or for real, and asked for or not."""
+    """How to send a change: as a dry run or not, with confirmation or not."""
 
     dry_run: bool
     yes: bool
@@ -87,7 +92,7 @@ class Sending:
 
 
 def sending(command: Command) -> Command:
-    """`--dry-run` and `--yes`: the command gets `sending`, Sending."""
+    """Add `--dry-run` and `--yes`, which the command gets as `sending`."""
 
     @wraps(command)
     def with_sending(*args: Any, dry_run: bool, yes: bool, **options: Any) -> Any:
@@ -97,7 +102,7 @@ def sending(command: Command) -> Command:
 
 
 def waiting(command: Command) -> Command:
-    """`--patience` and `--timeout`: the command gets `bounds`, Limits."""
+    """Add `--patience` and `--timeout`, which the command gets as `bounds`."""
 
     @wraps(command)
     def with_bounds(*args: Any, patience: float, timeout: float, **options: Any) -> Any:
@@ -107,7 +112,7 @@ def waiting(command: Command) -> Command:
 
 
 def awaiting(command: Command) -> Command:
-    """`waiting` and `--no-wait`, with which `bounds` is None."""
+    """Add the options of `waiting`, and `--no-wait`, with which `bounds` is None."""
 
     @wraps(command)
     def with_wait(*args: Any, wait: bool, bounds: Limits, **options: Any) -> Any:

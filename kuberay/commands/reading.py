@@ -19,48 +19,54 @@ from kuberay.status import leftovers
 from kuberay.status.observed import Observed
 from kuberay.status.waiting import Limits
 
-# A cause that counts how long it has lasted is no new one each second.
+# A cause that contains its own duration must not count as new every second.
 _SECONDS = re.compile(r"\d+ s\b")
 
 
 @click.command()
 @name_argument
-@click.option("-w", "--watch", is_flag=True, help="A live table; Ctrl-C ends it.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.option("-w", "--watch", is_flag=True, help="Show a live table until Ctrl-C.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="Format of the status.",
+)
 @click.pass_obj
 def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
-    """Applications, pods, and in one line what is wrong and what to do.
+    """Show applications and pods, what is wrong, and what to do about it.
 
-    Exits with 1 where there is no such RayService.
+    The exit code is 1 if the RayService does not exist.
     """
     api = cluster.api()
     if watch:
-        return _watch(api, name)
-    found = api.get_ray_service_status(name)
-    if found.view.service is None:
-        raise _absent(name, found.view, api.objects.namespace)
+        _watch(api, name)
+        return
+    result = api.get_ray_service_status(name)
+    if result.view.service is None:
+        raise _absent(name, result.view, api.objects.namespace)
     if output == "json":
-        click.echo(json.dumps(dataclasses.asdict(found), default=str, indent=2))
+        click.echo(json.dumps(dataclasses.asdict(result), default=str, indent=2))
     else:
         console = Console()
-        # The terminal breaks long lines: a command then still is one line to whoever copies it.
-        console.print(table.summary(name, found), soft_wrap=True)
-        console.print(table.details(found))
-    return None
+        # Soft wrapping leaves a long command on one line for whoever copies it.
+        console.print(table.summary(name, result), soft_wrap=True)
+        console.print(table.details(result))
 
 
 def _absent(name: str, view: Observed, namespace: str) -> NotFound:
-    left = [each for each in view.pods if each.is_ray]
-    rest = "".join(f"; RayCluster {each.name} still cleans up" for each in view.clusters)
-    rest += f"; of it there are still {leftovers.sentence(left, view.at)}" if left else ""
-    return NotFound(f"there is no RayService {name} in namespace {namespace}{rest}", 404)
+    remaining = [pod for pod in view.pods if pod.is_ray]
+    rest = "".join(f"; RayCluster {cluster.name} is being deleted" for cluster in view.clusters)
+    rest += f"; still there: {leftovers.sentence(remaining, view.at)}" if remaining else ""
+    return NotFound(f"RayService {name} does not exist in namespace {namespace}{rest}", 404)
 
 
 def _watch(api: RayServiceApi, name: str) -> None:
     live = Live(auto_refresh=False, screen=sys.stdout.isatty())
     with suppress(KeyboardInterrupt), live:
-        for found in api.watch_ray_service_status(name):
-            live.update(table.render(name, found), refresh=True)
+        for update in api.watch_ray_service_status(name):
+            live.update(table.render(name, update), refresh=True)
 
 
 @click.command()
@@ -68,47 +74,51 @@ def _watch(api: RayServiceApi, name: str) -> None:
 @waiting
 @click.pass_obj
 def wait(cluster: Cluster, name: str, bounds: Limits) -> None:
-    """Until all of the present spec serves.
+    """Wait until the present spec serves completely.
 
     \b
-    Exit codes: 0 it serves
-                3 it can't heal by itself: DEPLOY_FAILED, an invalid spec, no such RayService
-                4 the same hindrance for longer than --patience
-                5 not there within --timeout
+    Exit codes: 0 the service is ready
+                3 it can't recover: DEPLOY_FAILED, an invalid spec, no such RayService
+                4 one problem lasted longer than --patience
+                5 the service was not ready within --timeout
                 1 any other error, for example no access
     """
     wait_for(cluster.api(), name, bounds)
 
 
 def wait_for(api: RayServiceApi, name: str, bounds: Limits, replaces: bool = False) -> None:
-    """Says each new cause once, while it lasts. Raises WaitError.
+    """Wait, and print every new problem once. Raises WaitError.
 
-    `replaces`: the change before gives the service other replicas.
+    `replaces` says that the last change replaces the replicas.
     """
-    said = ""
+    last_line = ""
 
-    def tell(found: Status) -> None:
-        nonlocal said
-        diagnosis = found.diagnosis
+    def show(current: Status) -> None:
+        nonlocal last_line
+        diagnosis = current.diagnosis
         line = f"{diagnosis.state}"
         if diagnosis.cause:
             line += f": {diagnosis.cause}\n  → {diagnosis.advice}"
-        if (unclocked := _SECONDS.sub("", line)) != said:
-            said = unclocked
+        if (unclocked := _SECONDS.sub("", line)) != last_line:
+            last_line = unclocked
             click.echo(line, err=True)
 
-    found = api.wait_until_ray_service_running(name, bounds, tell, replaces)
-    endpoints = found.view.service.endpoints if found.view.service else 0
-    click.echo(f"{name} serves, endpoints: {endpoints}")
+    current = api.wait_until_ray_service_running(name, bounds, show, replaces)
+    endpoints = current.view.service.endpoints if current.view.service else 0
+    click.echo(f"RayService {name} is ready, endpoints: {endpoints}")
 
 
 @click.command(name="logs")
 @click.argument("which", type=click.Choice(["head", "workers", "sidecar"]))
 @name_argument
-@click.option("-c", "--container", default="", help="Another container of the same pods.")
-@click.option("-f", "--follow", is_flag=True, help="Go on, with pods that come later as well.")
-@click.option("--tail", type=click.IntRange(min=0), help="Only the last lines of each container.")
-@click.option("-p", "--previous", is_flag=True, help="Of the run before the last restart.")
+@click.option("-c", "--container", default="", help="Show another container of these pods.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Follow the logs, also of pods that start later."
+)
+@click.option(
+    "--tail", type=click.IntRange(min=0), help="Show only this many last lines of each container."
+)
+@click.option("-p", "--previous", is_flag=True, help="Show the run before the last restart.")
 @click.pass_obj
 def show_logs(
     cluster: Cluster,
@@ -119,7 +129,7 @@ def show_logs(
     tail: int | None,
     previous: bool,
 ) -> None:
-    """Of the head, of the workers, or of the engines beside them."""
+    """Show logs of the head, of the workers, or of the engines beside them."""
     objects = cluster.api().objects
     options = {"tailLines": str(tail)} if tail is not None else {}
     if previous:

@@ -1,4 +1,4 @@
-"""A status as a person reads it: what is wrong first, then the parts."""
+"""A status as a table: first what is wrong, then applications, pods and events."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -28,12 +28,12 @@ def render(name: str, status: Status) -> RenderableType:
 
 
 def summary(name: str, status: Status) -> RenderableType:
-    """The state, what is wrong and what to do."""
+    """Render the state, what is wrong, and what to do."""
     return Group(_headline(name, status), *_findings(status))
 
 
 def details(status: Status) -> RenderableType:
-    """Applications, pods and events."""
+    """Render applications, pods and events."""
     view = status.view
     parts: list[RenderableType] = []
     if view.service:
@@ -51,15 +51,15 @@ def _headline(name: str, status: Status) -> Text:
     if service:
         clusters = [service.active.cluster, service.pending.cluster]
         line.append(f"  {' → '.join(filter(None, clusters))}  endpoints {service.endpoints}")
-        observed = "" if service.is_observed else ", not yet seen by the operator"
+        observed = "" if service.is_observed else ", not yet handled by the operator"
         line.append(f"  generation {service.generation}{observed}")
     return line
 
 
 def _findings(status: Status) -> Iterator[Text]:
-    for each in status.diagnosis.findings:
-        colour = "red" if each.is_fatal else "yellow"
-        yield Text.assemble(("✗ ", colour), (each.cause, colour), "\n  → ", each.advice)
+    for finding in status.diagnosis.findings:
+        colour = "red" if finding.is_fatal else "yellow"
+        yield Text.assemble(("✗ ", colour), (finding.cause, colour), "\n  → ", finding.advice)
 
 
 def _applications(service: RayService) -> Table:
@@ -71,9 +71,15 @@ def _applications(service: RayService) -> Table:
 
 
 def _rows(serving: Serving) -> Iterator[tuple[str, ...]]:
-    for each in serving.applications:
-        yield each.name, "", _status(each.status), serving.cluster, escape(last_line(each.message))
-        for deployment in each.deployments:
+    for application in serving.applications:
+        yield (
+            application.name,
+            "",
+            _status(application.status),
+            serving.cluster,
+            escape(last_line(application.message)),
+        )
+        for deployment in application.deployments:
             message = escape(brief(deployment.message))
             yield "", deployment.name, _status(deployment.status), "", message
 
@@ -90,19 +96,19 @@ def _sizes(view: Observed) -> Text:
         for c in view.clusters
         if c.name in view.current
     ]
-    sizes += [f"{c.name} on its way out" for c in view.clusters if c.name not in view.current]
+    sizes += [f"{c.name} is being removed" for c in view.clusters if c.name not in view.current]
     return Text(", ".join(sizes), style="dim")
 
 
 def _pods(view: Observed) -> Table:
     table = _table("pod", "group", "containers", "restarts", "age", "state")
     for pod in view.pods:
-        ready = sum(each.is_ready for each in pod.containers)
+        ready = sum(container.is_ready for container in pod.containers)
         counted = f"{ready}/{len(pod.containers)}" if pod.containers else "-"
         age = _age(pod.created_at, view.at)
         state = _pod_state(pod, view)
         if view.is_leaving(pod):
-            state = f"[dim]of {pod.cluster}, which is on its way out:[/] {state}"
+            state = f"[dim]of {pod.cluster}, which is being removed:[/] {state}"
         table.add_row(pod.name, pod.group or pod.role, counted, str(pod.restarts), age, state)
     return table
 
@@ -116,33 +122,33 @@ def _pod_state(pod: Pod, view: Observed) -> str:
         return "[green]ready[/]"
     if pod.unscheduled:
         return "[yellow]no node[/]"
-    # Containers start one after another: the first that is not ready holds up the others.
-    waiting = next((each for each in pod.containers if not each.is_ready), None)
+    # Containers start one after another, so the first that is not ready delays the others.
+    waiting = next((container for container in pod.containers if not container.is_ready), None)
     if waiting is None:
         return f"[yellow]{pod.phase.lower()}[/]"
     return f"[yellow]{waiting.name}: {escape(waiting.reason or waiting.state)}[/]"
 
 
 def _hold(pod: Pod, at: datetime) -> str:
-    """What a pod that ends still holds, and for how long at most."""
+    """Describe what a terminating pod still holds, and for how long at most."""
     gpus = f", {pod.gpus} GPU{'s' if pod.gpus > 1 else ''}" if pod.gpus else ""
-    left = (pod.ends_by - at).total_seconds() if pod.ends_by else 0
-    return f"{gpus}, at most {left:.0f} s more" if left > 0 else gpus
+    seconds_left = (pod.ends_by - at).total_seconds() if pod.ends_by else 0
+    return f"{gpus}, at most {seconds_left:.0f} s more" if seconds_left > 0 else gpus
 
 
 def _events(events: list[Event], at: datetime) -> Table:
     table = _table("event", "about", "age", "message")
-    for each in reversed(events):
-        times = f" x{each.count}" if each.count > 1 else ""
-        message = escape(brief(each.message))
-        table.add_row(each.reason + times, each.name, _age(each.at, at), message)
+    for event in reversed(events):
+        times = f" x{event.count}" if event.count > 1 else ""
+        message = escape(brief(event.message))
+        table.add_row(event.reason + times, event.name, _age(event.at, at), message)
     return table
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold dim")
-    for each in columns:
-        table.add_column(each, overflow="fold", no_wrap=each not in ("message", "state"))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column not in ("message", "state"))
     return table
 
 

@@ -1,1 +1,1 @@
-"""What a RayService is doing: observed, diagnosed by rules, waited for. Only watching has I/O."""
+"""Observes, diagnoses and waits for a RayService. Only the modules that watch have I/O."""

@@ -1,10 +1,10 @@
-"""Next steps as sentences with commands that work as they are pasted."""
+"""Advice as sentences with commands that can be pasted."""
 
 from kuberay.status.observed import HEAD, REDIS, Container, Observed, Pod
 
 
-def ours(observed: Observed, words: str) -> str:
-    """`python -m kuberay -n llm-ns scale --max 4 llm`, of the words between."""
+def command(observed: Observed, words: str) -> str:
+    """Return a command of this client: `python -m kuberay -n llm-ns scale --max 4 llm`."""
     return f"python -m kuberay {_namespace(observed)}{words} {observed.name}"
 
 
@@ -23,35 +23,35 @@ def _namespace(observed: Observed) -> str:
 def log_of(
     observed: Observed, pod: Pod, container: Container | None = None, previous: bool = False
 ) -> str:
-    """The command that shows this container's log: ours for Ray's pods, kubectl for others."""
+    """Return the command for a container's log: this client's for Ray's pods, else kubectl's."""
     container = container or pod.ray
     before = " --previous" if previous else ""
     if not pod.is_ray or observed.is_leaving(pod):
         named = f" -c {container.name}" if container else ""
         return kubectl(observed, f"logs {pod.name}{named}{before}")
-    return ours(observed, f"logs {_which(pod, container)}{before}")
+    return command(observed, f"logs {_which(pod, container)}{before}")
 
 
 def _which(pod: Pod, container: Container | None) -> str:
-    whose = "head" if pod.role == HEAD else "workers"
+    role = "head" if pod.role == HEAD else "workers"
     if container is None or container is pod.ray:
-        return whose
+        return role
     sidecar = next((container for container in pod.containers if container.is_sidecar), None)
-    if container is sidecar and whose == "workers":
+    if container is sidecar and role == "workers":
         return "sidecar"
-    return f"{whose} -c {container.name}"
+    return f"{role} -c {container.name}"
 
 
-def what(pod: Pod, container: Container) -> str:
-    """What a container is, in a word before its name."""
+def container_kind(pod: Pod, container: Container) -> str:
+    """Return the kind of a container, to stand before its name."""
     if container.is_sidecar:
         return "sidecar"
     return "init container" if container.is_init else "container"
 
 
 def more_memory(observed: Observed, pod: Pod, container: Container) -> str:
-    """After OOMKilled: whose limit to raise, and what else would need less."""
-    deploy = ours(observed, "upgrade -f MANIFEST")
+    """Advise after OOMKilled: the limit to raise, and what reduces memory."""
+    deploy = command(observed, "upgrade -f MANIFEST")
     if container.is_sidecar:
         return (
             f"raise its memory limit (limits.memory of {container.name} in worker group "

@@ -1,4 +1,4 @@
-"""Rules about what a container needs to start: Secrets, ConfigMaps, volumes, a command."""
+"""Rules about what a container needs to start: Secrets, ConfigMaps, volumes, its command."""
 
 import re
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ _CONFIG = {
 _VOLUMES = {"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"}
 _MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
 _NO_KEY = re.compile(r"couldn't find key (\S+) in (Secret|ConfigMap) \S+/(\S+)")
-# A kubelet that has found no Secret looks again after seconds.
+# A kubelet that finds no Secret tries again within seconds.
 _LOOKS_AGAIN = timedelta(seconds=60)
 
 
 def configurations(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """A Secret, ConfigMap or command that a container needs is not there."""
+    """Find containers whose Secret, ConfigMap or command is missing."""
     for container in pod.containers:
         if container.reason not in _CONFIG:
             continue
@@ -53,7 +53,7 @@ def volumes(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str, bool] | None:
-    """Cause, advice and whether it is on its way, of a Secret that a Job of the manifests makes."""
+    """Explain the absence of a Secret that a Job creates: cause, advice, whether it will pass."""
     missing = _MISSING.search(message)
     if not missing or missing[1] != "secret":
         return None
@@ -73,25 +73,28 @@ def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str
     if not job.is_complete:
         failures = f" ({job.failures} of its pods have failed)" if job.failures else ""
         cause = f"{start} has been creating for {seconds} s{failures}"
-        return cause, f"wait: it takes seconds; its log: {log}", not job.failures
+        return cause, f"wait: it takes a few seconds; its log: {log}", not job.failures
     if observed.at - job.started_at < _LOOKS_AGAIN:
-        return f"{start} has created", "wait: the kubelet looks again within seconds", True
+        return f"{start} has created", "wait: the kubelet tries again within seconds", True
     return (
-        f"{start} has created once, and which is gone",
+        f"{start} created, but which is gone",
         f"run the Job again: {again}",
         False,
     )
 
 
 def _made_by_a_pod(who: str, name: str, observed: Observed) -> tuple[str, str, bool] | None:
-    """The same of whoever may not read Jobs: by the Job's pod."""
-    at_it = [e for e in observed.pods if e.role == PASSWORD and e.phase in ("Pending", "Running")]
-    if not at_it:
+    """Explain the same by the Job's pod, for users who may not read Jobs."""
+    job_pods = [
+        pod for pod in observed.pods if pod.role == PASSWORD and pod.phase in ("Pending", "Running")
+    ]
+    if not job_pods:
         return None
-    seconds = int((observed.at - at_it[0].created_at).total_seconds())
-    cause = f"{who} waits for secret {name}, which pod {at_it[0].name} creates, for {seconds} s now"
-    log = kubectl(observed, f"logs {at_it[0].name}")
-    return cause, f"wait: it takes seconds; its log: {log}", True
+    seconds = int((observed.at - job_pods[0].created_at).total_seconds())
+    creator = f"pod {job_pods[0].name} has been creating for {seconds} s"
+    cause = f"{who} waits for secret {name}, which {creator}"
+    log = kubectl(observed, f"logs {job_pods[0].name}")
+    return cause, f"wait: it takes a few seconds; its log: {log}", True
 
 
 def _log(job: Job, observed: Observed) -> str:
@@ -104,19 +107,19 @@ def _config_advice(message: str, observed: Observed) -> str:
     if no_key := _NO_KEY.search(message):
         key, kind, name = no_key.groups()
         look = kubectl(observed, f"describe {kind.lower()} {name}")
-        return f"add the key {key} to it, or correct the manifest; what it has: {look}"
+        return f"add the key {key} to it, or correct the manifest; its keys: {look}"
     if "runAsNonRoot" in message or "run as root" in message:
-        return "set runAsUser in the pod's securityContext, or take an image with a user"
+        return "set runAsUser in the pod's securityContext, or use an image with a user"
     if "executable file not found" in message or "no such file or directory" in message:
-        return "correct the container's command, or the image that has no such file"
-    return "create what it refers to, or correct the manifest"
+        return "correct the container's command, or use an image that has this file"
+    return "create the missing object, or correct the manifest"
 
 
 def _create(kind: str, name: str, key: str, observed: Observed) -> str:
     what = "secret generic" if kind == "secret" else "configmap"
     command = kubectl(observed, f"create {what} {name} --from-literal={key}=VALUE")
     return (
-        f"create what it refers to: deploy the manifest that has it ({deploy(observed)}), "
+        f"create the missing object: deploy the manifest that has it ({deploy(observed)}), "
         f"or {command}"
     )
 
@@ -127,7 +130,7 @@ def _volume_advice(reason: str, message: str, pod: Pod, observed: Observed) -> s
     if "non-existent" in message and "key" in message:
         return "add the key to the Secret or ConfigMap, or correct `items` of the volume"
     if "Multi-Attach" in message:
-        return "wait until the other pod has let go of the volume, or take one that many may mount"
+        return "wait until the other pod releases the volume, or use one that several nodes mount"
     if reason == "FailedCreatePodSandBox":
         return f"check the node's network (CNI) and disk: {nodes(observed, pod)}"
     look = kubectl(observed, f"describe pod {pod.name}")

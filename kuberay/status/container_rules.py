@@ -1,25 +1,25 @@
-"""Rules about containers that have started: at work, ended, restarting, not ready."""
+"""Rules about containers that have started: running, ended, restarting, not ready."""
 
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.status.advice import log_of, more_memory, what
+from kuberay.status.advice import container_kind, log_of, more_memory
 from kuberay.status.events import about
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, REDIS, Container, Event, Observed, Pod
 from kuberay.status.sentences import exit_words, last_line
 
 _PULLER = "pull"
-# Runs in every worker until the head answers; the head has rules of its own.
+# Runs in every worker until the head answers; other rules are about the head.
 _OPERATORS = "wait-gcs-ready"
 _REACHES_HEAD = timedelta(seconds=60)
 _BACK_OFF = re.compile(r"back-off (\w+) restarting")
-# What the puller's errors have in it, and what helps; the first that fits.
+# Patterns of errors of the container `pull`, with advice; the first match counts.
 _REMEDIES = (
     (
         "no space left",
-        "the models need a larger volume or disk (sizeLimit of the volume `models`, "
+        "give the models a larger volume or disk (sizeLimit of the volume `models`, "
         "components/shared-cache or node-cache)",
     ),
     (
@@ -28,14 +28,14 @@ _REMEDIES = (
     ),
     (
         r"no such host|timeout|deadline|connection refused|unreachable|x509|EOF",
-        "let the pod reach the registry of models (network policy, proxy, DNS)",
+        "let the pod reach the model registry (network policy, proxy, DNS)",
     ),
-    (r"unauthorized|denied|401|403", "check the access to the registry of models"),
+    (r"unauthorized|denied|401|403", "check the access to the model registry"),
 )
 
 
 def at_work(pod: Pod) -> Iterator[Container]:
-    """Init containers that are to end and have not, but for the operator's own."""
+    """Yield init containers that must still end, except the operator's."""
     for container in pod.containers:
         is_ours = container.is_init and container.name != _OPERATORS and not container.is_sidecar
         if is_ours and container.state == "running" and not pod.is_deleting:
@@ -43,7 +43,7 @@ def at_work(pod: Pod) -> Iterator[Container]:
 
 
 def failed_init(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """An init container that fails ends its pod: Ray's pods are never restarted, but replaced."""
+    """Find failed init containers, which end their pod: Ray's pods are replaced, not restarted."""
     for container in pod.containers:
         if container.is_sidecar or not container.is_init:
             continue
@@ -62,8 +62,7 @@ def failed_init(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def preparing(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """An init container at work, as a rule on gigabytes of models: Serve waits, whatever it says
-    about resources."""
+    """Find running init containers, which mostly pull models, while Serve waits for them."""
     for container in at_work(pod):
         failures = observed.failures.get(f"{pod.name}/{container.name}", ())
         passed = observed.at - (container.started_at or pod.created_at)
@@ -83,16 +82,16 @@ def preparing(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def waiting_for_head(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """The operator's own init container goes on although the head is there: it can't reach it."""
+    """Find workers whose init container does not end although the head is ready."""
     heads = [p for p in observed.pods if p.cluster == pod.cluster and p.role == HEAD and p.is_ready]
     for container in pod.containers:
         passed = observed.at - (container.started_at or observed.at)
         is_waiting = container.name == _OPERATORS and container.state == "running"
         if heads and is_waiting and passed > _REACHES_HEAD:
             seconds = int(passed.total_seconds())
-            cause = f"pod {pod.name}: does not reach the head {heads[0].name}, for {seconds} s now"
+            cause = f"pod {pod.name} has not reached the head {heads[0].name} for {seconds} s"
             log = log_of(observed, pod, container)
-            advice = f"look at the network policies and at DNS; its log: {log}"
+            advice = f"check the network policies and DNS; its log: {log}"
             yield Finding("no-head", pod.name, cause, advice)
 
 
@@ -103,14 +102,14 @@ def _remedy(container: Container, message: str) -> str:
 
 
 def _preparing_advice(pod: Pod, container: Container, observed: Observed) -> str:
-    advice = f"wait; how far it is: {log_of(observed, pod, container)}"
+    advice = f"wait; its progress: {log_of(observed, pod, container)}"
     if container.name != _PULLER:
         return advice
-    return f"{advice}; components/shared-cache or node-cache spares the next pod the pull"
+    return f"{advice}; with components/shared-cache or node-cache the next pod need not pull"
 
 
 def restarting(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """A sidecar (or another container) that has ended, or is back and not ready yet."""
+    """Find sidecars and other containers that have ended, or are not ready after a restart."""
     if pod.phase == "Failed":
         return
     for container in pod.containers:
@@ -132,16 +131,16 @@ def _restarting(pod: Pod, container: Container, observed: Observed) -> Finding:
     looping = container.reason == "CrashLoopBackOff"
     again = _BACK_OFF.search(container.message)
     cause = (
-        f"pod {pod.name}: {what(pod, container)} {container.name} ended "
+        f"pod {pod.name}: {container_kind(pod, container)} {container.name} ended "
         f"({_how(pod, container, exit_words(code, reason), observed)}) and is restarting "
-        f"(restarts: {container.restarts}{f', again after {again[1]}' if again else ''})"
+        f"(restarts: {container.restarts}{f', next after {again[1]}' if again else ''})"
         f"{f': {message}' if message else ''}"
     )
-    advice = "wait: it comes back by itself"
+    advice = "wait: it restarts by itself"
     if container.is_sidecar:
         advice += " and loads its model again"
     if looping:
-        advice = f"read why in its log: {log_of(observed, pod, container, previous=True)}"
+        advice = f"read the reason in its log: {log_of(observed, pod, container, previous=True)}"
     if reason == "OOMKilled":
         advice = more_memory(observed, pod, container)
     about_it = f"{pod.name}/{container.name}"
@@ -149,7 +148,7 @@ def _restarting(pod: Pod, container: Container, observed: Observed) -> Finding:
 
 
 def _how(pod: Pod, container: Container, words: str, observed: Observed) -> str:
-    """The kubelet itself ends what fails its liveness or startup probe."""
+    """Describe the end of a container, with the failed probe for which the kubelet ended it."""
     for event in reversed(about(observed, pod)):
         if event.reason == "Killing" and event.message.startswith(f"Container {container.name} "):
             if probe := re.search(r"failed (\w+) probe", event.message):
@@ -159,7 +158,7 @@ def _how(pod: Pod, container: Container, words: str, observed: Observed) -> str:
 
 
 def starting_probes(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """A container runs, and a probe says that it is no use yet."""
+    """Find running containers that are not ready by their probes."""
     waiting = [c for c in pod.containers if c.state == "running" and not c.is_ready]
     events = [e for e in about(observed, pod) if e.reason == "Unhealthy" and _counts(e, pod)]
     if not events or not waiting:
@@ -177,8 +176,11 @@ def starting_probes(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def _counts(event: Event, pod: Pod) -> bool:
-    """A worker without a replica is unready by design; of a sidecar, or Redis, that is news. A
-    startup probe has no say once its container has started."""
+    """Return whether an event of a probe matters.
+
+    A worker without a replica is unready by design, but not a sidecar or Redis. A startup probe
+    does not matter once its container has started.
+    """
     container = next((c for c in pod.containers if c.name == event.container), None)
     if event.message.startswith("Startup"):
         return container is None or not container.is_started
@@ -187,7 +189,7 @@ def _counts(event: Event, pod: Pod) -> bool:
 
 
 def _probe_advice(pod: Pod, container: Container, why: str, observed: Observed) -> tuple[str, bool]:
-    """What helps this very container, and whether it is only on its way."""
+    """Advise for a failed probe of this container, and tell whether it will pass."""
     log = log_of(observed, pod, container)
     if container.is_sidecar:
         if "not found" in why and "model" in why:
@@ -196,9 +198,9 @@ def _probe_advice(pod: Pod, container: Container, why: str, observed: Observed) 
                 f"name in MODELS; its log: {log}",
                 False,
             )
-        return f"wait while it loads; then read its log: {log}", True
+        return f"wait while it loads its model; if that takes long, read its log: {log}", True
     if pod.role == REDIS:
-        return f"Ray's head can't start without Redis: wait, then read its log: {log}", True
+        return f"wait: Ray's head needs Redis; if that takes long, read its log: {log}", True
     if pod.role == HEAD:
-        return f"wait while Ray's head starts; then read its log: {log}", True
-    return f"wait while Ray joins the cluster; then read its log: {log}", True
+        return f"wait while Ray's head starts; if that takes long, read its log: {log}", True
+    return f"wait while Ray joins the cluster; if that takes long, read its log: {log}", True

@@ -1,4 +1,4 @@
-"""What state a RayService is in, what is wrong with it in one line, and what to do."""
+"""Diagnoses a RayService: its state, what is wrong, and what to do."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from kuberay.status.pod_rules import of_pods
 
 Rules = tuple[Callable[[Observed], Iterator[Finding]], ...]
 
-# In the order of causes, with the pods between: what one finds explains what later ones find.
+# In the order of causes, with pods in between: a finding explains those of later rules.
 _CAUSES: Rules = (
     service_rules.invalid_spec,
     service_rules.suspended,
@@ -33,14 +33,16 @@ class State(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     UPGRADING = "upgrading"
-    DEGRADED = "degraded"  # it serves, and something is wrong
-    FAILED = "failed"  # it can't heal by itself
+    DEGRADED = "degraded"  # it serves, but something is wrong
+    FAILED = "failed"  # it can't recover by itself
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`findings` come with the cause before its consequences: the first one says it. In an
-    upgrade those of the new cluster come first, and they alone are `hindrances` to it."""
+    """A state and its `findings`, causes before their consequences.
+
+    In an upgrade those of the new cluster come first, and only they are `hindrances` to it.
+    """
 
     state: State
     findings: tuple[Finding, ...]
@@ -56,32 +58,33 @@ class Diagnosis:
 
     @property
     def is_fatal(self) -> bool:
-        return any(each.is_fatal for each in self.findings)
+        return any(finding.is_fatal for finding in self.findings)
 
 
 def diagnose(observed: Observed) -> Diagnosis:
-    found = [each for rule in _CAUSES for each in rule(observed)]
-    found += of_pods(observed)
-    found += [each for rule in _CONSEQUENCES for each in rule(observed)]
-    # The first rule that finds something about an object explains it.
+    """Apply all rules to a view of a RayService."""
+    candidates = [finding for rule in _CAUSES for finding in rule(observed)]
+    candidates += of_pods(observed)
+    candidates += [finding for rule in _CONSEQUENCES for finding in rule(observed)]
+    # The first finding about an object explains it.
     unique: dict[tuple[str, str], Finding] = {}
-    for each in found:
-        unique.setdefault((each.kind, each.about), each)
+    for finding in candidates:
+        unique.setdefault((finding.kind, finding.about), finding)
     findings = sorted(
-        unique.values(), key=lambda each: (not each.is_fatal, _is_aside(each, observed))
+        unique.values(), key=lambda finding: (not finding.is_fatal, _is_aside(finding, observed))
     )
-    hindrances = tuple(each for each in findings if not _is_aside(each, observed))
+    hindrances = tuple(finding for finding in findings if not _is_aside(finding, observed))
     return Diagnosis(_state(observed, tuple(findings)), tuple(findings), hindrances)
 
 
 def _is_aside(finding: Finding, observed: Observed) -> bool:
-    """Whether it is about another cluster than the one that the present spec waits for."""
+    """Return whether a finding is about a cluster that the present spec does not wait for."""
     awaited = observed.current[:1]
     return bool(finding.cluster and awaited) and finding.cluster not in awaited
 
 
 def serves_as_specified(service: RayService) -> bool:
-    """Every application of the present spec is up, on one cluster, and has an endpoint."""
+    """Return whether all applications of the present spec run on one cluster with an endpoint."""
     ready, upgrade = service.condition("Ready"), service.condition("UpgradeInProgress")
     applications = service.active.applications
     return (
@@ -89,7 +92,7 @@ def serves_as_specified(service: RayService) -> bool:
         and bool(ready and ready.status)
         and not (upgrade and upgrade.status)
         and bool(applications)
-        and all(each.is_running for each in applications)
+        and all(application.is_running for application in applications)
     )
 
 
@@ -101,12 +104,12 @@ def _state(observed: Observed, findings: tuple[Finding, ...]) -> State:
         return State.DELETING
     if service.is_suspended:
         return State.SUSPENDED
-    if any(each.is_fatal for each in findings):
+    if any(finding.is_fatal for finding in findings):
         return State.FAILED
     ready, upgrade = service.condition("Ready"), service.condition("UpgradeInProgress")
     if not (ready and ready.status):
         return State.STARTING
     if upgrade and upgrade.status:
         return State.UPGRADING
-    healthy = all(each.is_running for each in service.active.applications)
+    healthy = all(application.is_running for application in service.active.applications)
     return State.DEGRADED if findings or not healthy else State.RUNNING

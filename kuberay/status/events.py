@@ -1,47 +1,53 @@
-"""Which of the events that Kubernetes and the operator send matter."""
+"""Selects the events of Kubernetes and the operator that matter."""
 
 import re
 
 from kuberay.status.observed import Event, Observed, Pod
 
 _CLUSTER = re.compile(r"RayCluster \S+/([a-z0-9-]+)")
-# The operator repeats these until they succeed; at a head's start the first ones always fail.
+# The operator repeats these until they succeed; the first always fail while a head starts.
 _UPDATED = {"FailedToUpdateServeApplications": "UpdatedServeApplications"}
 
 
 def about(observed: Observed, pod: Pod) -> list[Event]:
-    return [each for each in observed.events if each.kind == "Pod" and each.name == pod.name]
+    return [event for event in observed.events if event.kind == "Pod" and event.name == pod.name]
 
 
 def cluster_of(event: Event) -> str:
-    """The RayCluster that an event is about, or that one about the service speaks of."""
+    """Return the RayCluster that an event is about, or that an event of the service names."""
     if event.kind == "RayCluster":
         return event.name
-    named = _CLUSTER.search(event.message) if event.kind == "RayService" else None
-    return named[1] if named else ""
+    match = _CLUSTER.search(event.message) if event.kind == "RayService" else None
+    return match[1] if match else ""
 
 
 def latest(observed: Observed, reasons: set[str]) -> list[Event]:
-    """The last event with one of the reasons, about the service and each of its clusters, but not
-    of clusters on their way out."""
-    events = [each for each in observed.events if each.reason in reasons]
-    found = {(each.name, cluster_of(each)): each for each in events}
-    return [e for (_, cluster), e in found.items() if cluster in ("", *observed.current)]
+    """Return the last event with one of the reasons for the service and every current cluster."""
+    events = [event for event in observed.events if event.reason in reasons]
+    last_events = {(event.name, cluster_of(event)): event for event in events}
+    return [
+        event for (_, cluster), event in last_events.items() if cluster in ("", *observed.current)
+    ]
 
 
 def notable(observed: Observed) -> list[Event]:
-    """Warnings, the oldest first, but not readiness probes (a worker without a replica is unready
-    by design), not what has succeeded since, nor of a cluster on its way out; and the news that
-    a node is on its way."""
-    return [each for each in observed.events if _is_notable(each, observed)]
+    """Return warnings and the news of new nodes, oldest first.
+
+    Left out are readiness probes (a worker without a replica is unready by design), warnings that
+    a later success made obsolete, and those of clusters that are being removed.
+    """
+    return [event for event in observed.events if _is_notable(event, observed)]
 
 
 def _is_of_the_past(event: Event, observed: Observed) -> bool:
-    clusters = {each.name for each in observed.clusters} | {e.cluster for e in observed.pods}
-    leaving = [each for each in clusters if each and each not in observed.current]
+    clusters = {cluster.name for cluster in observed.clusters}
+    clusters |= {pod.cluster for pod in observed.pods}
+    leaving = [cluster for cluster in clusters if cluster and cluster not in observed.current]
     if cluster_of(event) in leaving:
         return True
-    return event.kind == "Pod" and event.name.startswith(tuple(f"{each}-" for each in leaving))
+    return event.kind == "Pod" and event.name.startswith(
+        tuple(f"{cluster}-" for cluster in leaving)
+    )
 
 
 def _is_notable(event: Event, observed: Observed) -> bool:
@@ -53,6 +59,6 @@ def _is_notable(event: Event, observed: Observed) -> bool:
         return False
     success = _UPDATED.get(event.reason)
     return not any(
-        each.reason == success and cluster_of(each) == cluster_of(event) and each.at >= event.at
-        for each in observed.events
+        other.reason == success and cluster_of(other) == cluster_of(event) and other.at >= event.at
+        for other in observed.events
     )

@@ -1,13 +1,15 @@
-"""What one rule of a diagnosis says."""
+"""The result of a rule of the diagnosis."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`cause` and `advice` are one line each. A fatal one can't heal without a change of the spec;
-    `about` names the object, so that the same trouble is recognised a moment later. `cluster` is
-    the RayCluster that it is about, if any; one `on_its_way` passes by itself.
+    """A problem: `cause` and `advice` are one line each.
+
+    `about` names the object, by which the same problem is recognised later, and `cluster` its
+    RayCluster, if any. A fatal problem needs a change of the spec; one `on_its_way` to its end
+    passes by itself.
     """
 
     kind: str

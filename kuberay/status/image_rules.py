@@ -1,4 +1,4 @@
-"""Rules about images: what can't be pulled and why, and what is still on its way."""
+"""Rules about images: those that can't be pulled, and those that are being pulled."""
 
 import re
 from collections.abc import Iterator
@@ -21,26 +21,29 @@ _PULL = {
     "SignatureValidationFailed",
 }
 _PULLING = {"Pulling", "Pulled", "Failed", "BackOff"}
-# What the message of a failed pull has in it, and what helps; the first that fits.
+# Patterns of messages of failed pulls, with advice; the first match counts.
 _REMEDIES = (
     (
         r"no such host|timeout|deadline exceeded|connection refused|x509|unreachable|\bEOF\b",
-        "check the image's name, and whether nodes reach that registry (DNS, proxy, certificate)",
+        "check the image's name, and whether nodes reach its registry (DNS, proxy, certificate)",
     ),
     (
         r"toomanyrequests|\b429\b|rate limit",
-        "wait, or name a Secret with an account of the registry in imagePullSecrets",
+        "wait, or add a Secret with an account of the registry to imagePullSecrets",
     ),
     (
         r"unauthorized|denied|forbidden|authentication|\b40[13]\b",
-        "check the image's name; if it is right, name a Secret with access to the registry in "
+        "check the image's name; if it is right, add a Secret with access to the registry to "
         "imagePullSecrets",
     ),
     (
         r"no match for platform|no matching manifest",
-        "build the image for the node's architecture, or select other nodes by nodeSelector",
+        "build the image for the node's architecture, or select other nodes with nodeSelector",
     ),
-    (r"not found|manifest unknown|NotFound", "check the image's name and tag: there is none such"),
+    (
+        r"not found|manifest unknown|NotFound",
+        "check the image's name and tag: the registry does not have it",
+    ),
 )
 _OTHER = "check the image's name and tag, the registry and imagePullSecrets"
 
@@ -62,7 +65,7 @@ def images(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def pulling(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """An image on its way: normal on a new node, and it may take minutes."""
+    """Find images that are being pulled, which is normal on a new node and may take minutes."""
     events = [event for event in about(observed, pod) if event.reason in _PULLING]
     waits = any(container.state == "waiting" for container in pod.containers)
     if not events or events[-1].reason != "Pulling" or not waits:
@@ -73,16 +76,16 @@ def pulling(pod: Pod, observed: Observed) -> Iterator[Finding]:
     if failed:
         yield _failed_before(pod, image, failed, observed)
     elif passed > _PULL_SHOWS:
-        cause = f"pod {pod.name}: image {image} is being pulled, for {seconds} s now"
-        advice = "wait; the pre-pull Job brings images to nodes beforehand"
+        cause = f"pod {pod.name}: image {image} has been pulling for {seconds} s"
+        advice = "wait; the pre-pull Job (kuberay/prepull.yaml) brings images to nodes beforehand"
         yield Finding("pulling", f"{pod.name}/{image}", cause, advice, on_its_way=True)
 
 
 def _failed_before(pod: Pod, image: str, failed: list[Event], observed: Observed) -> Finding:
     times, message = sum(event.count for event in failed), failed[-1].message
     cause = (
-        f"pod {pod.name}: image {image} is being pulled once more; that has failed {times} "
-        f"{'time' if times == 1 else 'times'}: {pull_reason(message)}"
+        f"pod {pod.name}: image {image} is being pulled again after {times} "
+        f"{'failure' if times == 1 else 'failures'}: {pull_reason(message)}"
     )
     is_full = "no space left on device" in message
     advice = _full_disk(pod, observed) if is_full else _remedy("ErrImagePull", message)
@@ -90,7 +93,7 @@ def _failed_before(pod: Pod, image: str, failed: list[Event], observed: Observed
 
 
 def _message(pod: Pod, container: Container, image: str, observed: Observed) -> str:
-    """An older kubelet's ImagePullBackOff has no reason with it: then the last event's."""
+    """Return the reason, from the last event if an older kubelet's ImagePullBackOff has none."""
     if container.reason != "ImagePullBackOff" or "ErrImagePull" in container.message:
         return container.message
     events = [e for e in about(observed, pod) if e.reason == "Failed" and image in e.message]
@@ -101,16 +104,16 @@ def _remedy(reason: str, message: str) -> str:
     if reason == "ErrImageNeverPull":
         return "bring the image to the node, or set imagePullPolicy: IfNotPresent"
     if reason == "InvalidImageName":
-        return "check the image's name: it is no REGISTRY/NAME:TAG"
-    # A host's name may have anything in it.
+        return "correct the image's name: it must be REGISTRY/NAME:TAG"
+    # The name of a host may contain the words of any pattern.
     text = re.sub(r'"[^"]*"', "", message)
     return next((advice for words, advice in _REMEDIES if re.search(words, text)), _OTHER)
 
 
 def _full_disk(pod: Pod, observed: Observed) -> str:
     return (
-        f"give the nodes larger disks, or free this one (images: crictl rmi --prune on the node; "
-        f"{nodes(observed, pod)}); then let the pod start anew: "
+        f"give the nodes larger disks, or free space on this one (crictl rmi --prune removes "
+        f"images; {nodes(observed, pod)}); then restart the pod: "
         f"{kubectl(observed, f'delete pod {pod.name}')}"
     )
 

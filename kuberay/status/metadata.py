@@ -1,4 +1,4 @@
-"""Metadata of API objects: labels, times, and whose they are."""
+"""Reads metadata of API objects: labels and times."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,8 +10,8 @@ PART_OF = "app.kubernetes.io/part-of"
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def labels(found: Object) -> Object:
-    return found["metadata"].get("labels") or {}
+def labels(manifest: Object) -> Object:
+    return manifest["metadata"].get("labels") or {}
 
 
 def read_time(text: str | None) -> datetime | None:

@@ -1,9 +1,9 @@
-"""Rules about pods that their nodes have lost, put out, or never got."""
+"""Rules about pods whose node is lost, which were evicted, or which have no node yet."""
 
 import re
 from collections.abc import Iterator
 
-from kuberay.status.advice import kubectl, nodes, ours
+from kuberay.status.advice import command, kubectl, nodes
 from kuberay.status.events import about
 from kuberay.status.finding import Finding
 from kuberay.status.observed import WORKER, Observed, Pod
@@ -14,15 +14,15 @@ _SHUTDOWN = {"Terminated", "NodeShutdown", "Shutdown"}
 
 
 def lost_nodes(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """The node is away: its pod stays as it was last seen, also while it is being deleted."""
+    """Find pods whose node is lost, which keep their last state, even while being deleted."""
     if pod.disruption == _GONE:
         cause = f"{pod.role} {pod.name} is lost: its node {pod.node} is gone"
         advice = "wait: the operator replaces it; if no node has room, add one: kubectl get nodes"
     elif why := _silent(pod, observed):
         cause = f"{pod.role} {pod.name} is lost: its node {pod.node} does not answer ({why})"
         advice = (
-            f"look at the node: {nodes(observed, pod)}; Kubernetes gives it up after 5 minutes; "
-            f"if the machine is off for good, at once by: kubectl delete node {pod.node}"
+            f"check the node: {nodes(observed, pod)}; Kubernetes gives up on it after 5 minutes; "
+            f"if the machine will not come back: kubectl delete node {pod.node}"
         )
     else:
         return
@@ -30,7 +30,7 @@ def lost_nodes(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def _silent(pod: Pod, observed: Observed) -> str:
-    """A node that does not report marks its pods unready, then for deletion, and can't confirm."""
+    """Return why the pod's node seems lost: its pods turn unready and are then to be deleted."""
     if pod.disruption == _TAINT_MANAGER:
         return one_line(pod.disrupted) or "it is tainted"
     if pod.reason == "NodeLost" or pod.phase == "Unknown":
@@ -42,7 +42,7 @@ def _silent(pod: Pod, observed: Observed) -> str:
 
 
 def evicted(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """The kubelet has put it out: a full disk, too little memory, a shutdown."""
+    """Find evicted pods: a full disk, too little memory, a shutdown of the node."""
     if pod.reason != "Evicted" and pod.reason not in _SHUTDOWN:
         return
     cause = f"{pod.role} {pod.name} is lost: {pod.reason}: {first_sentence(pod.message)}"
@@ -51,17 +51,17 @@ def evicted(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def eviction_advice(message: str) -> str:
-    """What helps against what a kubelet evicted a pod for."""
+    """Advise against the reason of an eviction."""
     if "shutdown" in message:
-        return "nothing to mend: its node shuts down (a spot node, an update of the node)"
+        return "nothing to do: its node shuts down (a spot node, an update of the node)"
     if re.search(r"ephemeral|EmptyDir|nodefs|imagefs|disk", message):
         return (
             "give the nodes larger disks, raise sizeLimit or limits.ephemeral-storage, or keep "
             "models out of emptyDir (components/node-cache or shared-cache)"
         )
     if "memory" in message:
-        return "raise its memory requests to what it uses, so that the node is not overbooked"
-    return "look at the node's events: kubectl get events -A --field-selector reason=Evicted"
+        return "raise its memory requests to what it uses, so that the node is not overcommitted"
+    return "read the node's events: kubectl get events -A --field-selector reason=Evicted"
 
 
 def _replaced(pod: Pod) -> str:
@@ -69,7 +69,7 @@ def _replaced(pod: Pod) -> str:
 
 
 def displaced(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """Somebody has taken the node: a pod of higher priority, or whoever drains it."""
+    """Find pods that make way for a pod of higher priority or for a drain of their node."""
     if pod.disruption == "PreemptionByScheduler":
         cause = f"{pod.role} {pod.name} is preempted: a pod of higher priority takes its place"
         advice = f"set priorityClassName in its pod template, or add a node; {_replaced(pod)}"
@@ -88,10 +88,13 @@ def unscheduled(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def _room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
-    """What would make room, and whether it is on its way."""
-    coming = [e for e in about(observed, pod) if e.reason == "TriggeredScaleUp"]
-    if coming:
-        return f"wait: the node autoscaler adds a node ({first_sentence(coming[-1].message)})", True
+    """Advise how to make room, and tell whether room is already coming."""
+    scale_ups = [e for e in about(observed, pod) if e.reason == "TriggeredScaleUp"]
+    if scale_ups:
+        return (
+            f"wait: the node autoscaler adds a node ({first_sentence(scale_ups[-1].message)})",
+            True,
+        )
     if "Insufficient" in reason and "gpu" in reason.lower():
         return _gpu_room(pod, reason, observed)
     return _other_room(pod, reason, observed), False
@@ -104,39 +107,39 @@ def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
         names = ", ".join(holder.name for holder in holders)
         return f"wait: {names} still holds a GPU while it ends, for at most {seconds} s", True
     if _AWAY.search(reason):
-        return f"a node is away: kubectl get nodes; {_ADD_GPU}", False
+        return f"a node is not ready: kubectl get nodes; {_ADD_GPU}", False
     if observed.replaced and pod.cluster != observed.replaced:
         return (
             f"the new cluster needs GPUs beside those of {observed.replaced}, which still serves: "
-            f"add a GPU node, or take the change back: {ours(observed, 'rollback')}",
+            f"add a GPU node, or undo the change: {command(observed, 'rollback')}",
             False,
         )
     return f"{_ADD_GPU}{_content_with_fewer(pod, observed)}", False
 
 
 def _content_with_fewer(pod: Pod, observed: Observed) -> str:
-    """The command for as many replicas as have a GPU, where the pool has the usual name."""
-    of_group = [p for p in observed.pods if p.group == pod.group and p.role == WORKER]
-    ready = sum(other.is_ready and not other.is_deleting for other in of_group)
+    """Advise to scale to the replicas that have a GPU, if the pool has the usual name."""
+    group_pods = [p for p in observed.pods if p.group == pod.group and p.role == WORKER]
+    ready = sum(other.is_ready and not other.is_deleting for other in group_pods)
     applications = observed.service.active.applications if observed.service else ()
     names = {deployment.name for app in applications for deployment in app.deployments}
     if not ready or "pool" not in names:
         return ""
-    fewer = ours(observed, f"scale --min 1 --max {ready}")
-    return f"; else be content with {ready}: {fewer}"
+    fewer = command(observed, f"scale --min 1 --max {ready}")
+    return f"; or use only {ready}: {fewer}"
 
 
 _AWAY = re.compile(r"node\.kubernetes\.io/(unreachable|not-ready)|network-unavailable")
 _ADD_GPU = (
-    "free a GPU or add a GPU node (who has them: kubectl describe nodes | grep -E "
+    "free a GPU or add a GPU node (to see who uses them: kubectl describe nodes | grep -E "
     "'^Name:|nvidia.com/gpu')"
 )
-# By a pattern in the scheduler's sentence; the first that fits.
+# By patterns in the scheduler's message; the first match counts.
 _ROOM = (
-    (_AWAY, "a node is away: kubectl get nodes; bring it back, or add one"),
+    (_AWAY, "a node is not ready: kubectl get nodes; repair it, or add one"),
     (
         re.compile(r"node\.kubernetes\.io/(disk|memory|pid)-pressure"),
-        "a node is short of disk or memory: kubectl describe nodes; free it, or add one",
+        "a node is short of disk or memory: kubectl describe nodes; free some, or add a node",
     ),
     (
         re.compile(r"were unschedulable|node\.kubernetes\.io/unschedulable"),
@@ -145,8 +148,8 @@ _ROOM = (
     (re.compile("taint"), "let the group tolerate the taint, or add nodes without it"),
     (
         re.compile("volume node affinity"),
-        "its volume lies on another node or in another zone: add a node there, or let the claim "
-        "be made anew",
+        "its volume is on another node or in another zone: add a node there, or delete the claim "
+        "and deploy it again",
     ),
     (
         re.compile("affinity|selector"),
@@ -154,9 +157,9 @@ _ROOM = (
     ),
     (
         re.compile("scheduling gates"),
-        "wait for whoever has set the gate (a queue such as Kueue): kubectl get workloads",
+        "wait for the owner of the gate (a queue such as Kueue): kubectl get workloads",
     ),
-    (re.compile("Too many pods"), "the nodes hold as many pods as they may: add a node"),
+    (re.compile("Too many pods"), "the nodes have reached their limit of pods: add a node"),
 )
 
 
@@ -172,15 +175,19 @@ def _claim_advice(pod: Pod, reason: str, observed: Observed) -> str:
         return "deploy the manifest of the claim (PersistentVolumeClaim) that the pod names"
     names = " ".join(pod.claims)
     return (
-        f"look why no volume is bound: {kubectl(observed, f'describe pvc {names}'.strip())}; a "
+        f"find out why no volume is bound: {kubectl(observed, f'describe pvc {names}'.strip())}; a "
         "claim needs a StorageClass that exists (kubectl get storageclass) and its access mode"
     )
 
 
 def _claim_events(pod: Pod, observed: Observed) -> str:
-    """What the provisioner says of the pod's claims."""
+    """Return the provisioner's last message about the pod's claims."""
     if "persistentvolumeclaim" not in pod.unscheduled.lower():
         return ""
-    of_claims = [e for e in observed.events if e.kind == "PersistentVolumeClaim" and e.is_warning]
-    events = [event for event in of_claims if event.name in pod.claims]
+    claim_events = [
+        event
+        for event in observed.events
+        if event.kind == "PersistentVolumeClaim" and event.is_warning
+    ]
+    events = [event for event in claim_events if event.name in pod.claims]
     return f" ({events[-1].name}: {one_line(events[-1].message)})" if events else ""

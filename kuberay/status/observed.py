@@ -1,4 +1,4 @@
-"""What a cluster says about one RayService, as values: everything that a diagnosis may look at."""
+"""The state of one RayService as values: everything that a diagnosis may use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ PASSWORD = "redis-password"  # the Job that makes the Secret of Redis
 
 @dataclass(frozen=True)
 class Condition:
-    """`generation` is the one that it was decided for, 0 where that is not told."""
+    """A condition; `generation` is that of the spec it is about, 0 if unknown."""
 
     type: str
     status: bool
@@ -40,13 +40,13 @@ class Application:
 
     @property
     def is_running(self) -> bool:
-        """All of its deployments are healthy or scaling."""
+        """Whether all deployments are healthy or scaling."""
         return self.status == "RUNNING"
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What one cluster serves: the active one, or the pending one that is to follow it."""
+    """The applications of one cluster: the active one, or the pending one that will replace it."""
 
     cluster: str
     applications: tuple[Application, ...]
@@ -54,8 +54,11 @@ class Serving:
 
 @dataclass(frozen=True)
 class RayService:
-    """`changed_at` is when its spec was last changed, as far as its managed fields tell; `part_of`
-    is the label that its companions (Redis, Jobs) share, `redis` the host of its Redis."""
+    """A RayService.
+
+    `changed_at` is the last change of the spec by its managed fields, `part_of` the label that its
+    companions (Redis, Jobs) share, and `redis` the host of its Redis.
+    """
 
     name: str
     namespace: str
@@ -74,7 +77,7 @@ class RayService:
     redis: str
 
     def condition(self, kind: str) -> Condition | None:
-        return next((each for each in self.conditions if each.type == kind), None)
+        return next((condition for condition in self.conditions if condition.type == kind), None)
 
     @property
     def is_observed(self) -> bool:
@@ -84,7 +87,7 @@ class RayService:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """Workers ready, wanted now, and at most, over all groups."""
+    """A RayCluster, with its workers over all groups: ready, desired and (`most`) maximum."""
 
     name: str
     ready: int
@@ -95,9 +98,10 @@ class RayCluster:
 
 @dataclass(frozen=True)
 class Container:
-    """`state` is waiting, running, terminated or empty; `reason`, `message`, `exit_code` and, of a
-    running one, `started_at` belong to it, the `last_` ones to the run before. A sidecar is an
-    init container that goes on.
+    """A container of a pod; `state` is waiting, running, terminated or empty.
+
+    `reason`, `message`, `exit_code` and `started_at` belong to this state, and the `last_` fields
+    to the previous run. A sidecar is an init container that keeps running.
     """
 
     name: str
@@ -119,9 +123,11 @@ class Container:
 
 @dataclass(frozen=True)
 class Pod:
-    """`unscheduled` is the scheduler's sentence, empty once the pod has a node; `disruption` and
-    `disrupted` are reason and message of its condition DisruptionTarget. One that is deleted has
-    been so since `deleting_since`, and is killed at `ends_by`.
+    """A pod.
+
+    `unscheduled` is the scheduler's message, empty once the pod has a node; `disruption` and
+    `disrupted` are reason and message of the condition DisruptionTarget. A pod that terminates does
+    so since `deleting_since`, and is killed at `ends_by`.
     """
 
     name: str
@@ -150,8 +156,8 @@ class Pod:
 
     @property
     def ray(self) -> Container | None:
-        """The Ray container: by KubeRay's rule the first of the ordinary ones."""
-        return next((each for each in self.containers if not each.is_init), None)
+        """The Ray container: in KubeRay the first that is not an init container."""
+        return next((container for container in self.containers if not container.is_init), None)
 
     @property
     def ray_has_ended(self) -> bool:
@@ -159,13 +165,16 @@ class Pod:
 
     @property
     def restarts(self) -> int:
-        return sum(each.restarts for each in self.containers)
+        return sum(container.restarts for container in self.containers)
 
 
 @dataclass(frozen=True)
 class Job:
-    """`makes` are the objects that its containers' arguments name; `failure` is why it has been
-    given up, empty while it is at work; `failures` counts its failed pods."""
+    """A Job.
+
+    `makes` are the objects that its containers' arguments name, `failure` the reason of its end,
+    empty while it runs, and `failures` the number of its failed pods.
+    """
 
     name: str
     makes: tuple[str, ...]
@@ -177,7 +186,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """`container` is empty where the event does not say which."""
+    """An event; `container` is empty if the event names none."""
 
     kind: str
     name: str
@@ -191,9 +200,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Observed:
-    """One view of it all at the time `at`; `service` is None where there is none (any more).
+    """A view of a RayService and its companions at the time `at`; `service` is None if absent.
 
-    `failures` are lines of errors in the logs of init containers at work, by `pod/container`.
+    `failures` are error lines in the logs of running init containers, by `pod/container`.
     """
 
     name: str
@@ -208,21 +217,21 @@ class Observed:
 
     @property
     def current(self) -> tuple[str, ...]:
-        """Clusters that serve or are about to, the awaited one first; others are on their way out.
+        """The pending and the active cluster; all others are to be removed.
 
-        Before the operator names one, all that are not being deleted.
+        Before the operator names one, these are all clusters that are not being deleted.
         """
-        serving = (self.service.pending, self.service.active) if self.service else ()
-        if names := tuple(each.cluster for each in serving if each.cluster):
+        parts = (self.service.pending, self.service.active) if self.service else ()
+        if names := tuple(part.cluster for part in parts if part.cluster):
             return names
-        return tuple(each.name for each in self.clusters if not each.is_deleting)
+        return tuple(cluster.name for cluster in self.clusters if not cluster.is_deleting)
 
     @property
     def replaced(self) -> str:
-        """The active cluster while another one is prepared to follow it, else empty."""
+        """The active cluster while another one is prepared to replace it, else empty."""
         service = self.service
         return service.active.cluster if service and service.pending.cluster else ""
 
     def is_leaving(self, pod: Pod) -> bool:
-        """Whether it belongs to a cluster that is on its way out."""
+        """Return whether a pod belongs to a cluster that is to be removed."""
         return bool(pod.cluster) and pod.cluster not in self.current

@@ -1,4 +1,4 @@
-"""Pods of the API become values: those of one RayService, and what they hold."""
+"""Reads the pods of one RayService from API objects."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -17,28 +17,28 @@ def read_pods(
     part_of: str = "",
     jobs: Collection[str] = (),
 ) -> list[Pod]:
-    """Of these clusters and Jobs, of the companions, and what is left of clusters that have gone.
+    """Read the pods of these clusters and Jobs, of the companions, and of deleted clusters.
 
-    A deleted worker outlives its RayCluster by minutes; then only its cluster's name, which the
-    operator makes of the RayService's, tells whose it was.
+    A deleted worker may outlive its RayCluster by minutes. Then only the name of the cluster, which
+    the operator derives from the RayService's, shows where it belongs.
     """
-    left = re.compile(rf"{re.escape(name)}-(raycluster-)?[a-z0-9]{{5}}")
+    orphan_name = re.compile(rf"{re.escape(name)}-(raycluster-)?[a-z0-9]{{5}}")
 
-    def is_own(found: Object) -> bool:
-        own = labels(found)
-        if cluster := own.get("ray.io/cluster"):
-            is_left = "deletionTimestamp" in found["metadata"] and left.fullmatch(cluster)
+    def is_own(pod: Object) -> bool:
+        pod_labels = labels(pod)
+        if cluster := pod_labels.get("ray.io/cluster"):
+            is_left = "deletionTimestamp" in pod["metadata"] and orphan_name.fullmatch(cluster)
             return cluster in clusters or bool(is_left)
-        return own.get("job-name") in jobs or own.get(PART_OF) == (part_of or name)
+        return pod_labels.get("job-name") in jobs or pod_labels.get(PART_OF) == (part_of or name)
 
-    return [_pod(each) for each in pods if is_own(each)]
+    return [_pod(pod) for pod in pods if is_own(pod)]
 
 
-def _pod(found: Object) -> Pod:
-    metadata, spec = found["metadata"], found.get("spec") or {}
-    status = found.get("status") or {}
-    own = labels(found)
-    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+def _pod(pod: Object) -> Pod:
+    metadata, spec = pod["metadata"], pod.get("spec") or {}
+    status = pod.get("status") or {}
+    pod_labels = labels(pod)
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     disrupted = conditions.get("DisruptionTarget", {})
     if disrupted.get("status") != "True":
@@ -46,9 +46,10 @@ def _pod(found: Object) -> Pod:
     ends_by = read_time(metadata.get("deletionTimestamp"))
     return Pod(
         name=metadata["name"],
-        cluster=own.get("ray.io/cluster", ""),
-        group=own.get("ray.io/group", ""),
-        role=own.get("ray.io/node-type") or own.get("app.kubernetes.io/component", ""),
+        cluster=pod_labels.get("ray.io/cluster", ""),
+        group=pod_labels.get("ray.io/group", ""),
+        role=pod_labels.get("ray.io/node-type")
+        or pod_labels.get("app.kubernetes.io/component", ""),
         node=spec.get("nodeName", ""),
         phase=status.get("phase", ""),
         reason=status.get("reason", ""),
@@ -68,7 +69,7 @@ def _pod(found: Object) -> Pod:
 
 
 def _deleting_since(metadata: Object) -> datetime | None:
-    """A pod's deletion timestamp is the moment at which its grace is over."""
+    """Return when the deletion began: the timestamp is when the grace period ends."""
     ends_by = read_time(metadata.get("deletionTimestamp"))
     if ends_by is None or "deletionGracePeriodSeconds" not in metadata:
         return None
@@ -76,13 +77,17 @@ def _deleting_since(metadata: Object) -> datetime | None:
 
 
 def _gpus(spec: Object) -> int:
-    """GPUs of whatever maker, and parts of one (MIG), of the containers that run together."""
-    sidecars = [e for e in spec.get("initContainers") or () if e.get("restartPolicy") == "Always"]
-    limits = [
-        (each.get("resources") or {}).get("limits") or {}
-        for each in (*sidecars, *(spec.get("containers") or ()))
+    """Count GPUs of any vendor, and parts of one (MIG), of the containers that run together."""
+    sidecars = [
+        container
+        for container in spec.get("initContainers") or ()
+        if container.get("restartPolicy") == "Always"
     ]
-    return sum(int(n) for each in limits for key, n in each.items() if _GPU.search(key))
+    limits = [
+        (container.get("resources") or {}).get("limits") or {}
+        for container in (*sidecars, *(spec.get("containers") or ()))
+    ]
+    return sum(int(n) for limit in limits for key, n in limit.items() if _GPU.search(key))
 
 
 def _claims(spec: Object) -> Iterable[str]:
@@ -92,33 +97,43 @@ def _claims(spec: Object) -> Iterable[str]:
 
 
 def _containers(spec: Object, status: Object) -> tuple[Container, ...]:
-    of_init = spec.get("initContainers") or ()
-    sidecars = {each["name"] for each in of_init if each.get("restartPolicy") == "Always"}
+    init_containers = spec.get("initContainers") or ()
+    sidecars = {
+        container["name"]
+        for container in init_containers
+        if container.get("restartPolicy") == "Always"
+    }
     return (
-        *(_container(each, True, sidecars) for each in status.get("initContainerStatuses") or ()),
-        *(_container(each, False, sidecars) for each in status.get("containerStatuses") or ()),
+        *(
+            _container(container, True, sidecars)
+            for container in status.get("initContainerStatuses") or ()
+        ),
+        *(
+            _container(container, False, sidecars)
+            for container in status.get("containerStatuses") or ()
+        ),
     )
 
 
-def _container(found: Object, is_init: bool, sidecars: set[str]) -> Container:
-    states: Object = found.get("state") or {}
+def _container(status: Object, is_init: bool, sidecars: set[str]) -> Container:
+    states: Object = status.get("state") or {}
     state = next(iter(states), "")
     details: Object = states.get(state) or {}
-    last = (found.get("lastState") or {}).get("terminated") or {}
+    last_run = (status.get("lastState") or {}).get("terminated") or {}
     return Container(
-        name=found["name"],
-        image=found.get("image", ""),
+        name=status["name"],
+        image=status.get("image", ""),
         is_init=is_init,
-        is_sidecar=found["name"] in sidecars,
-        is_ready=found.get("ready", False),
-        is_started=bool(found.get("started")),
-        restarts=found.get("restartCount", 0),
+        is_sidecar=status["name"] in sidecars,
+        is_ready=status.get("ready", False),
+        is_started=bool(status.get("started")),
+        restarts=status.get("restartCount", 0),
         state=state,
         reason=details.get("reason", ""),
         message=details.get("message", ""),
         exit_code=details.get("exitCode", 0),
         started_at=read_time(details.get("startedAt")),
-        last_reason=last.get("reason", ""),
-        last_exit_code=last.get("exitCode", 0),
-        last_message=last.get("message", ""),
+        last_reason=last_run.get("reason", ""),
+        last_exit_code=last_run.get("exitCode", 0),
+        last_message=last_run.get("message", ""),
     )

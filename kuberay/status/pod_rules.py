@@ -1,6 +1,6 @@
-"""Rules about pods: which pods count, in which order, and which rule explains one.
+"""Rules about pods: which pods count, in which order, and which rule explains a pod.
 
-A rule looks at one kind of trouble of one pod and names it, or says nothing.
+A rule yields findings about one kind of problem of one pod.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _ROLES = (PASSWORD, REDIS, HEAD, WORKER, CLEANUP)
 
 
 def lost_pods(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """A pod whose Ray container has ended is gone for Ray; the operator replaces it."""
+    """Find pods whose Ray container has ended, which the operator replaces."""
     if not pod.is_ray or observed.service is None:
         return
     ray = pod.ray
@@ -38,15 +38,18 @@ def lost_pods(pod: Pod, observed: Observed) -> Iterator[Finding]:
         yield Finding("lost", pod.name, cause, f"wait: the operator replaces it; {look}")
 
 
-_REPLACED = "wait: the operator replaces it; if that repeats, read its log"
+_REPLACED = "wait: the operator replaces it; if it happens again, read its log"
 
 
 def _has_failed_init(pod: Pod) -> bool:
-    return any(e.is_init and not e.is_sidecar and e.exit_code for e in pod.containers)
+    return any(
+        container.is_init and not container.is_sidecar and container.exit_code
+        for container in pod.containers
+    )
 
 
 def failed_jobs(pod: Pod, observed: Observed) -> Iterator[Finding]:
-    """A pod of a Job has ended with an error; the Job tries again for a while."""
+    """Find failed pods of Jobs, which try again for a while."""
     if pod.role not in (PASSWORD, CLEANUP) or pod.phase != "Failed":
         return
     ended = next((container for container in pod.containers if container.exit_code), None)
@@ -54,13 +57,13 @@ def failed_jobs(pod: Pod, observed: Observed) -> Iterator[Finding]:
     cause = f"pod {pod.name} of the Job {pod.role} failed ({how})"
     advice = f"its Job tries again; its log: {log_of(observed, pod, ended)}"
     if pod.role == CLEANUP:
-        advice += "; the operator lets the cluster go without it after 5 minutes"
+        advice += "; after 5 minutes the operator deletes the cluster without it"
     yield Finding("job", pod.name, cause, advice)
 
 
 Rule = Callable[[Pod, Observed], Iterator[Finding]]
 
-# In the order of causes: the first that finds something explains the pod.
+# In the order of causes: the first rule with a finding explains the pod.
 _DYING: tuple[Rule, ...] = (node_rules.lost_nodes, node_rules.evicted, node_rules.displaced)
 _LIVING: tuple[Rule, ...] = (
     image_rules.images,
@@ -77,13 +80,15 @@ _LIVING: tuple[Rule, ...] = (
     container_rules.starting_probes,
 )
 
-# A worker that is lost explains why its successor has no node yet.
+# The loss of a worker explains why its successor has no node yet.
 _REPLACED_RANK = (_ROLES.index(WORKER), (*_DYING, *_LIVING).index(node_rules.unscheduled) - 0.5)
 
 
 def of_pods(observed: Observed) -> list[Finding]:
-    """What is wrong with pods: first what nobody mends, then what is on its way; in each the
-    causes before their consequences. Pods of clusters on their way out have no say."""
+    """Find what is wrong with pods, except those of clusters that are to be removed.
+
+    Problems that do not pass by themselves come first, and causes before their consequences.
+    """
     ranked: list[tuple[tuple[int, float], Finding]] = [
         ((_ROLES.index(pod.role), rank), replace(finding, cluster=pod.cluster))
         for pod in observed.pods
@@ -91,13 +96,13 @@ def of_pods(observed: Observed) -> list[Finding]:
         for rank, finding in _explained(pod, observed)
     ]
     ranked += [(_REPLACED_RANK, finding) for finding in replaced_pods(observed)]
-    return [each for _, each in sorted(ranked, key=lambda r: (r[1].on_its_way, r[0]))]
+    return [finding for _, finding in sorted(ranked, key=lambda r: (r[1].on_its_way, r[0]))]
 
 
 def _explained(pod: Pod, observed: Observed) -> Iterator[tuple[int, Finding]]:
     if pod.phase == "Succeeded":
         return
     for rank, rule in enumerate(_DYING if pod.is_deleting else (*_DYING, *_LIVING)):
-        if found := list(rule(pod, observed)):
-            yield from ((rank, each) for each in found)
+        if findings := list(rule(pod, observed)):
+            yield from ((rank, finding) for finding in findings)
             return

@@ -1,4 +1,4 @@
-"""API objects become values: what belongs to one RayService, and is not out of date."""
+"""Reads API objects of one RayService that are not out of date."""
 
 import json
 import re
@@ -35,74 +35,77 @@ def observe(
     events: Iterable[Object],
     jobs: Iterable[Object] = (),
 ) -> Observed:
-    """Read API objects; keep what belongs to the RayService `name` and is not out of date.
+    """Read API objects; keep those of the RayService `name` that are not out of date.
 
-    Pods count by their cluster, those of Redis and of Jobs by their label `part-of`; events only
-    when they are about these, and not older than the present spec.
+    Pods belong by their cluster, those of Redis and of Jobs by their label `part-of`; events by
+    their object, if they are not older than the present spec.
     """
-    seen = None if service is None else _service(service)
-    own_clusters = [each for each in clusters if _belongs(each, name, seen)]
-    names = {each["metadata"]["name"] for each in own_clusters}
-    names |= {seen.active.cluster, seen.pending.cluster} - {""} if seen else set()
-    part_of = seen.part_of if seen else name
-    own_jobs = tuple(_job(each) for each in jobs if labels(each).get(PART_OF) == part_of)
-    found = read_pods(name, names, pods, part_of, {each.name for each in own_jobs})
-    subjects = _Subjects(name, names, found, own_jobs, seen.redis if seen else "")
+    parsed = None if service is None else _service(service)
+    own_clusters = [cluster for cluster in clusters if _belongs(cluster, name, parsed)]
+    names = {cluster["metadata"]["name"] for cluster in own_clusters}
+    if parsed:
+        names |= {parsed.active.cluster, parsed.pending.cluster} - {""}
+    part_of = parsed.part_of if parsed else name
+    own_jobs = tuple(_job(job) for job in jobs if labels(job).get(PART_OF) == part_of)
+    own_pods = read_pods(name, names, pods, part_of, {job.name for job in own_jobs})
+    subjects = _Subjects(name, names, own_pods, own_jobs, parsed.redis if parsed else "")
     view = Observed(
         name=name,
-        namespace=seen.namespace if seen else "",
+        namespace=parsed.namespace if parsed else "",
         at=at,
-        service=seen,
-        clusters=tuple(_cluster(each) for each in own_clusters),
+        service=parsed,
+        clusters=tuple(_cluster(cluster) for cluster in own_clusters),
         pods=(),
-        events=tuple(_events(events, subjects, seen)),
+        events=tuple(_events(events, subjects, parsed)),
         jobs=own_jobs,
     )
-    return replace(view, pods=tuple(sorted(found, key=partial(_place, view))))
+    return replace(view, pods=tuple(sorted(own_pods, key=partial(_place, view))))
 
 
 def _place(view: Observed, pod: Pod) -> tuple[int, str, str, str]:
-    """Pods of the awaited cluster, of the one that serves, of neither, and of those that leave."""
+    """Sort pods: of the pending cluster, the active one, no cluster, clusters to be removed."""
     order = {cluster: place for place, cluster in enumerate(view.current)}
     place = order.get(pod.cluster, 8 if pod.cluster else 7)
     return place, pod.cluster, pod.role, pod.name
 
 
 class _Subjects:
-    """What events may be about."""
+    """The objects whose events are kept."""
 
     def __init__(
         self, name: str, clusters: set[str], pods: list[Pod], jobs: Iterable[Job], redis: str
     ) -> None:
-        self._names = {("RayService", name)} | {("RayCluster", each) for each in clusters}
+        self._names = {("RayService", name)} | {("RayCluster", cluster) for cluster in clusters}
         self._names |= {("Pod", pod.name) for pod in pods} | {("Job", job.name) for job in jobs}
         claims = {claim for pod in pods for claim in pod.claims}
-        self._names |= {("PersistentVolumeClaim", each) for each in claims}
-        self._clusters = tuple(f"{each}-" for each in clusters)
+        self._names |= {("PersistentVolumeClaim", claim) for claim in claims}
+        self._clusters = tuple(f"{cluster}-" for cluster in clusters)
         self._redis = f"{redis}-" if redis else ""
 
     def __contains__(self, subject: tuple[str, str]) -> bool:
-        """Pods that have been replaced too: what became of them stands only in their events."""
+        """Include replaced pods, because only their events explain what happened to them."""
         kind, name = subject
-        was_ours = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
+        is_own_pod = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
         is_redis = kind in ("ReplicaSet", "StatefulSet") and bool(self._redis)
-        return subject in self._names or was_ours or (is_redis and name.startswith(self._redis))
+        return subject in self._names or is_own_pod or (is_redis and name.startswith(self._redis))
 
 
 def _events(
     events: Iterable[Object], subjects: _Subjects, service: RayService | None
 ) -> list[Event]:
-    # Their times are often whole seconds; their names end in the nanosecond.
-    in_order = sorted(events, key=lambda each: str(each["metadata"]["name"]).rpartition(".")[2])
-    found = [_event(each) for each in in_order if _subject(each) in subjects]
-    return sorted((e for e in found if not _is_old(e, service)), key=lambda event: event.at)
+    # Their times are often whole seconds, but their names end in nanoseconds.
+    in_order = sorted(events, key=lambda event: str(event["metadata"]["name"]).rpartition(".")[2])
+    own_events = [_event(event) for event in in_order if _subject(event) in subjects]
+    return sorted(
+        (event for event in own_events if not _is_old(event, service)), key=lambda event: event.at
+    )
 
 
-def _job(found: Object) -> Job:
-    metadata, status = found["metadata"], found.get("status") or {}
+def _job(job: Object) -> Job:
+    metadata, status = job["metadata"], job.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
     failed = conditions.get("Failed", {})
-    text = json.dumps((found.get("spec") or {}).get("template") or {}).replace("\\", "")
+    text = json.dumps((job.get("spec") or {}).get("template") or {}).replace("\\", "")
     return Job(
         name=metadata["name"],
         makes=tuple(dict.fromkeys([*_MADE.findall(text), metadata["name"]])),
@@ -124,8 +127,8 @@ def _belongs(cluster: Object, name: str, service: RayService | None) -> bool:
     return labels(cluster).get("ray.io/originated-from-cr-name") == name
 
 
-def _service(found: Object) -> RayService:
-    metadata, status = found["metadata"], found.get("status") or {}
+def _service(service: Object) -> RayService:
+    metadata, status = service["metadata"], service.get("status") or {}
     return RayService(
         name=metadata["name"],
         namespace=metadata["namespace"],
@@ -135,95 +138,96 @@ def _service(found: Object) -> RayService:
         created_at=created(metadata),
         changed_at=_changed(metadata),
         is_deleting="deletionTimestamp" in metadata,
-        is_suspended=bool((found.get("spec") or {}).get("suspend")),
-        conditions=tuple(_condition(each) for each in status.get("conditions") or ()),
+        is_suspended=bool((service.get("spec") or {}).get("suspend")),
+        conditions=tuple(_condition(condition) for condition in status.get("conditions") or ()),
         active=_serving(status.get("activeServiceStatus") or {}),
         pending=_serving(status.get("pendingServiceStatus") or {}),
         endpoints=status.get("numServeEndpoints", 0),
-        redis=_redis(found),
-        part_of=labels(found).get(PART_OF) or metadata["name"],
+        redis=_redis(service),
+        part_of=labels(service).get(PART_OF) or metadata["name"],
     )
 
 
-def _redis(found: Object) -> str:
-    """`llm-redis` of `redis://llm-redis.ns:6379`."""
-    cluster = (found.get("spec") or {}).get("rayClusterConfig") or {}
+def _redis(service: Object) -> str:
+    """Return `llm-redis` from `redis://llm-redis.ns:6379`."""
+    cluster = (service.get("spec") or {}).get("rayClusterConfig") or {}
     address = (cluster.get("gcsFaultToleranceOptions") or {}).get("redisAddress") or ""
     return re.split("[.:]", str(address).rpartition("//")[2])[0]
 
 
 def _changed(metadata: Object) -> datetime:
-    """The last time that somebody wrote into the spec; of status writers the API server keeps
-    a record apart."""
+    """Return the last time of a write to the spec, by the managed fields except of the status."""
     times = [
         read_time(entry.get("time"))
         for entry in metadata.get("managedFields") or ()
         if "f:spec" in (entry.get("fieldsV1") or {}) and not entry.get("subresource")
     ]
-    return max([created(metadata), *(each for each in times if each)])
+    return max([created(metadata), *(time for time in times if time)])
 
 
-def _condition(found: Object) -> Condition:
+def _condition(condition: Object) -> Condition:
     return Condition(
-        found["type"],
-        found["status"] == "True",
-        found.get("reason", ""),
-        found.get("message", ""),
-        found.get("observedGeneration", 0),
+        condition["type"],
+        condition["status"] == "True",
+        condition.get("reason", ""),
+        condition.get("message", ""),
+        condition.get("observedGeneration", 0),
     )
 
 
-def _serving(found: Object) -> Serving:
-    applications = found.get("applicationStatuses") or {}
+def _serving(serving: Object) -> Serving:
+    applications = serving.get("applicationStatuses") or {}
     return Serving(
-        found.get("rayClusterName", ""),
-        tuple(_application(name, each) for name, each in sorted(applications.items())),
-    )
-
-
-def _application(name: str, found: Object) -> Application:
-    deployments = found.get("serveDeploymentStatuses") or {}
-    return Application(
-        name,
-        found.get("status", ""),
-        found.get("message", ""),
+        serving.get("rayClusterName", ""),
         tuple(
-            Deployment(each, status.get("status", ""), status.get("message", ""))
-            for each, status in sorted(deployments.items())
+            _application(name, application) for name, application in sorted(applications.items())
         ),
     )
 
 
-def _cluster(found: Object) -> RayCluster:
-    status = found.get("status") or {}
+def _application(name: str, application: Object) -> Application:
+    deployments = application.get("serveDeploymentStatuses") or {}
+    return Application(
+        name,
+        application.get("status", ""),
+        application.get("message", ""),
+        tuple(
+            Deployment(deployment, status.get("status", ""), status.get("message", ""))
+            for deployment, status in sorted(deployments.items())
+        ),
+    )
+
+
+def _cluster(cluster: Object) -> RayCluster:
+    status = cluster.get("status") or {}
     return RayCluster(
-        found["metadata"]["name"],
+        cluster["metadata"]["name"],
         status.get("readyWorkerReplicas", 0),
         status.get("desiredWorkerReplicas", 0),
         status.get("maxWorkerReplicas", 0),
-        "deletionTimestamp" in found["metadata"],
+        "deletionTimestamp" in cluster["metadata"],
     )
 
 
-def _event(found: Object) -> Event:
-    series = found.get("series") or {}
+def _event(event: Object) -> Event:
+    series = event.get("series") or {}
     times = (
         series.get("lastObservedTime"),
-        found.get("lastTimestamp"),
-        found.get("eventTime"),
-        found.get("firstTimestamp"),
-        found["metadata"].get("creationTimestamp"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        event.get("firstTimestamp"),
+        event["metadata"].get("creationTimestamp"),
     )
-    kind, name = _subject(found)
-    field = found["involvedObject"].get("fieldPath") or ""
+    kind, name = _subject(event)
+    field = event["involvedObject"].get("fieldPath") or ""
     return Event(
         kind=kind,
         name=name,
         container=field.partition("{")[2].rstrip("}"),
-        reason=found.get("reason", ""),
-        message=found.get("message", ""),
-        is_warning=found.get("type") == "Warning",
-        count=series.get("count") or found.get("count") or 1,
+        reason=event.get("reason", ""),
+        message=event.get("message", ""),
+        is_warning=event.get("type") == "Warning",
+        count=series.get("count") or event.get("count") or 1,
         at=next(filter(None, map(read_time, times)), LONG_AGO),
     )
 

@@ -1,10 +1,10 @@
-"""Rules about pods that have gone: while their successors start, events alone tell why."""
+"""Rules about replaced pods, whose events explain their end while successors start."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
-from kuberay.status.advice import ours
+from kuberay.status.advice import command
 from kuberay.status.events import latest
 from kuberay.status.finding import Finding
 from kuberay.status.node_rules import eviction_advice
@@ -17,9 +17,9 @@ _DELETED = {"DeletedWorkerPod", "DeletedHeadPod"}
 
 
 def replaced_pods(observed: Observed) -> Iterator[Finding]:
-    of_current = [p for p in observed.pods if p.cluster in observed.current]
-    whole = all(c.ready >= c.desired for c in observed.clusters if c.name in observed.current)
-    if whole and all(pod.is_ready for pod in of_current):
+    current_pods = [p for p in observed.pods if p.cluster in observed.current]
+    is_complete = all(c.ready >= c.desired for c in observed.clusters if c.name in observed.current)
+    if is_complete and all(pod.is_ready for pod in current_pods):
         return
     for cluster in observed.current:
         for finding in (*_displaced(cluster, observed), *_deleted(cluster, observed)):
@@ -27,11 +27,11 @@ def replaced_pods(observed: Observed) -> Iterator[Finding]:
 
 
 def _displaced(cluster: str, observed: Observed) -> Iterator[Finding]:
-    """By the events that the node's side has left about the pod."""
+    """Find lost pods by the events of nodes and the scheduler."""
     present = {pod.name for pod in observed.pods}
     for event in observed.events:
-        is_of_it = event.kind == "Pod" and event.name.startswith(f"{cluster}-")
-        if not is_of_it or event.name in present or observed.at - event.at >= _REMEMBERED:
+        is_own = event.kind == "Pod" and event.name.startswith(f"{cluster}-")
+        if not is_own or event.name in present or observed.at - event.at >= _REMEMBERED:
             continue
         role = HEAD if event.name.startswith(f"{cluster}-head") else WORKER
         start = f"{role} {event.name} is lost"
@@ -49,7 +49,7 @@ def _displaced(cluster: str, observed: Observed) -> Iterator[Finding]:
 
 
 def _deleted(cluster: str, observed: Observed) -> Iterator[Finding]:
-    """By the operator's word on the pod that it has deleted."""
+    """Find lost pods by the operator's events about their deletion."""
     present = {pod.name for pod in observed.pods}
     for event in latest(observed, _DELETED):
         if event.name == cluster and observed.at - event.at < _REMEMBERED:
@@ -60,15 +60,15 @@ def _deleted(cluster: str, observed: Observed) -> Iterator[Finding]:
 
 
 def _ended(event: Event, name: str, observed: Observed) -> Iterator[Finding]:
-    _, died, how = event.message.partition("ContainerStateTerminated{")
-    if not died:
+    _, is_terminated, how = event.message.partition("ContainerStateTerminated{")
+    if not is_terminated:
         return
     fields = dict(part.partition(":")[::2] for part in how.split(","))
     code, reason = int(fields.get("ExitCode") or 0), fields.get("Reason", "")
     role, which = _of(event)
     cause = f"{role} {name} is lost: its Ray container ended ({exit_words(code, reason)})"
-    log = ours(observed, f"logs {which}")
-    advice = f"wait: the operator replaces it; if that repeats, read its log: {log}"
+    log = command(observed, f"logs {which}")
+    advice = f"wait: the operator replaces it; if it happens again, read its log: {log}"
     if reason == "OOMKilled":
         advice = f"raise its memory limit (limits.memory of its Ray container); {advice}"
     yield Finding("lost", name, cause, advice)
@@ -77,8 +77,8 @@ def _ended(event: Event, name: str, observed: Observed) -> Iterator[Finding]:
 def _failed(event: Event, name: str, observed: Observed) -> Finding:
     role, which = _of(event)
     cause = f"{role} {name} failed before Ray started: an init container, or its node"
-    log = ours(observed, f"logs {which} -c pull")
-    return Finding("lost", name, cause, f"wait for its successor and read there: {log}")
+    log = command(observed, f"logs {which} -c pull")
+    return Finding("lost", name, cause, f"wait for its successor and read its log: {log}")
 
 
 def _of(event: Event) -> tuple[str, str]:

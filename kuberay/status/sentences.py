@@ -1,12 +1,12 @@
-"""Long messages of machines, cut to the one line that a person needs."""
+"""Shortens long messages of Kubernetes and Ray to the line that matters."""
 
 import re
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _IMAGE = re.compile(r'image "([^"]+)"')
-# What the scheduler says after its reason is about preemption and claims, always the same.
+# The scheduler adds the same sentences about preemption and claims to every reason.
 _AFTER_REASON = re.compile(r"(?<=\.)\s*(?:no new claims|preemption).*", re.DOTALL)
-# Of pydantic's errors what is wrong first; their last line is a link.
+# The first error of pydantic; the last line of its message is only a link.
 _VALIDATION = re.compile(
     r"(\d+ validation errors? for \S+)\n(?:(\S+)\n)?\s+(.+?)(?: \[type=.*)?(?:\n|$)"
 )
@@ -15,9 +15,9 @@ _SIGNALS = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 
 
 def last_line(message: str) -> str:
-    """Of a traceback the exception; of anything else its last line with words in it."""
-    if found := _VALIDATION.search(_ANSI.sub("", message)):
-        return ": ".join(filter(None, found.groups()))
+    """Return the exception of a traceback, or the last line with words of another message."""
+    if match := _VALIDATION.search(_ANSI.sub("", message)):
+        return ": ".join(filter(None, match.groups()))
     lines = [line.strip() for line in _ANSI.sub("", message).splitlines()]
     return next((line for line in reversed(lines) if re.search(r"\w", line)), "")
 
@@ -31,33 +31,33 @@ def first_sentence(message: str) -> str:
 
 
 def scheduler_reason(message: str) -> str:
-    """`0/1 nodes are available: 1 Insufficient nvidia.com/gpu.`"""
+    """Return the reason only: `0/1 nodes are available: 1 Insufficient nvidia.com/gpu.`"""
     return _AFTER_REASON.sub("", message).strip()
 
 
 def pull_reason(message: str) -> str:
-    """`dial tcp: lookup registry: no such host`, of a chain of errors its last two links."""
+    """Return the last two links of a chain of errors: `lookup registry: no such host`."""
     return ": ".join(one_line(message).split(": ")[-2:])
 
 
 def refusal(message: str) -> str:
-    """Of an API server's refusal what it is about: `exceeded quota: gpus, requested: …`."""
+    """Return the reason of an API server's refusal: `exceeded quota: gpus, requested: …`."""
     return one_line(message.partition("is forbidden: ")[2]) or pull_reason(message)
 
 
 def brief(message: str) -> str:
-    """The first sentence; of a long chain of errors its end, which is the cause."""
+    """Return the first sentence, or the end of a long chain of errors, which is the cause."""
     sentence = first_sentence(scheduler_reason(message))
     return sentence if len(sentence) <= _BRIEF else f"… {pull_reason(message)}"
 
 
 def image_in(message: str) -> str:
-    found = _IMAGE.search(message)
-    return found[1] if found else ""
+    match = _IMAGE.search(message)
+    return match[1] if match else ""
 
 
 def exit_words(exit_code: int, reason: str) -> str:
-    """`OOMKilled`, `exit code 137, SIGKILL`, `exit code 1`."""
+    """Return `OOMKilled`, `exit code 137, SIGKILL` or `exit code 1`."""
     if reason not in ("", "Error", "Completed"):
         return reason
     signal = _SIGNALS.get(exit_code)

@@ -1,13 +1,13 @@
 """Rules about the RayService, its clusters and its applications.
 
-A rule looks at one kind of trouble and names it, or says nothing.
+A rule yields findings about one kind of problem.
 """
 
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from kuberay.status.advice import deploy, kubectl, ours
+from kuberay.status.advice import command, deploy, kubectl
 from kuberay.status.events import cluster_of, latest
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, Application, Observed, Serving
@@ -23,11 +23,14 @@ _NOT_CREATED = {
     "FailedToCreateRayCluster",
     "FailedCreate",
 }
-_REPLICAS = "wait for a worker with free resources; else compare what replicas ask with the groups"
+_REPLICAS = (
+    "wait for a worker with free resources; if none comes, compare the resources that replicas and "
+    "worker groups declare"
+)
 
 
 def invalid_spec(observed: Observed) -> Iterator[Finding]:
-    """The operator itself refuses the spec, or has given up on it."""
+    """Find specs that the operator rejects, or has given up on."""
     service = observed.service
     ready = service.condition("Ready") if service else None
     if service is None or ready is None or ready.generation < service.generation:
@@ -38,7 +41,7 @@ def invalid_spec(observed: Observed) -> Iterator[Finding]:
             "invalid", service.name, f"invalid spec: {one_line(ready.message)}", advice, True
         )
     if ready.reason == "InitializingTimeout":
-        advice = "find the cause below; then delete it and deploy again"
+        advice = "find the cause below, then delete the RayService and deploy it again"
         cause = f"the operator gave up: {one_line(ready.message)}"
         yield Finding("gave-up", service.name, cause, advice, True)
 
@@ -46,54 +49,61 @@ def invalid_spec(observed: Observed) -> Iterator[Finding]:
 def suspended(observed: Observed) -> Iterator[Finding]:
     if observed.service and observed.service.is_suspended:
         advice = "set spec.suspend to false and deploy again"
-        yield Finding("suspended", observed.service.name, "it is suspended", advice, True)
+        yield Finding(
+            "suspended", observed.service.name, "the RayService is suspended", advice, True
+        )
 
 
 def failed_applications(observed: Observed) -> Iterator[Finding]:
-    """Serve could not build or start an application: a new spec has to come."""
+    """Find applications that Serve could not build or start, which need a new spec."""
     service = observed.service
     if service is None or not service.is_observed:
         return
     for serving in (service.pending, service.active):
-        for each in serving.applications:
-            if each.status == "DEPLOY_FAILED":
-                yield _failed(each, serving, observed)
+        for application in serving.applications:
+            if application.status == "DEPLOY_FAILED":
+                yield _failed(application, serving, observed)
 
 
 def _failed(application: Application, serving: Serving, observed: Observed) -> Finding:
     name, cluster = application.name, serving.cluster
-    said = [d.message for d in application.deployments if d.status == "DEPLOY_FAILED" and d.message]
-    cause = f"application {name}: {last_line(said[0] if said else application.message)}"
+    messages = [
+        d.message for d in application.deployments if d.status == "DEPLOY_FAILED" and d.message
+    ]
+    cause = f"application {name}: {last_line(messages[0] if messages else application.message)}"
     if cluster == observed.replaced:
         about, advice = f"{name} of {cluster}", f"wait for {observed.current[0]}, which replaces it"
         return Finding("deploy-failed", about, f"{cause} (in {cluster})", advice, cluster=cluster)
-    config, upgrade = ours(observed, "update-config FILE"), ours(observed, "upgrade --image IMAGE")
+    config, upgrade = (
+        command(observed, "update-config FILE"),
+        command(observed, "upgrade --image IMAGE"),
+    )
     advice = f"correct import_path, args or code; then {config}, or {upgrade}"
     if re.search("ModuleNotFoundError|ImportError|has no attribute", cause):
-        advice = f"correct import_path; then {config}; or take an image that has it: {upgrade}"
+        advice = f"correct import_path; then {config}; or use an image that has it: {upgrade}"
     elif "validation error" in cause:
         advice = f"correct args in serveConfigV2; then {config}"
     if observed.replaced:
-        advice = f"{observed.replaced} still serves: {ours(observed, 'rollback')}, or {advice}"
+        advice = f"{observed.replaced} still serves: {command(observed, 'rollback')}, or {advice}"
     return Finding("deploy-failed", name, cause, advice, True, cluster=cluster)
 
 
 def no_operator(observed: Observed) -> Iterator[Finding]:
-    """Nobody has looked at it for a while."""
+    """Find RayServices that no operator has handled."""
     service = observed.service
     if service is None or service.observed_generation or service.conditions:
         return
     if observed.at - service.created_at > _OPERATOR_WITHIN:
-        cause = "no operator has taken notice of it"
-        advice = "install the KubeRay operator, and let it watch this namespace"
+        cause = "no operator handles the RayService"
+        advice = "install the KubeRay operator, or let it watch this namespace"
         yield Finding("no-operator", service.name, cause, advice)
 
 
 def not_created(observed: Observed) -> Iterator[Finding]:
-    """The API server refuses pods: a quota, a policy, an admission webhook."""
+    """Find pods that the API server refuses: by a quota, a policy or an admission webhook."""
     for event in latest(observed, _NOT_CREATED | _CREATED):
         if event.reason in _NOT_CREATED:
-            cause = f"no pod for {event.name}: {refusal(event.message)}"
+            cause = f"no pod can be created for {event.name}: {refusal(event.message)}"
             advice = _creation_advice(event.message, observed)
             yield Finding("not-created", event.name, cause, advice, cluster=cluster_of(event))
 
@@ -103,55 +113,56 @@ def _creation_advice(message: str, observed: Observed) -> str:
         return f"wait: its ServiceAccount comes with the same manifest; else {deploy(observed)}"
     if "exceeded quota" in message or "must specify" in message:
         look = kubectl(observed, "describe resourcequota")
-        return f"raise the namespace's quota, or ask for less; what is used: {look}"
+        return f"raise the namespace's quota, or request less; to see its use: {look}"
     if "violates PodSecurity" in message:
         look = "kubectl get namespace --show-labels"
-        return f"mend the pod's securityContext, or the namespace's pod security level: {look}"
+        return f"correct the pod's securityContext, or the namespace's pod security level: {look}"
     if "admission webhook" in message:
-        return "ask whoever runs that admission webhook, or change what it refuses"
+        return "change what the admission webhook refuses, or ask its owner"
     if "minimum" in message or "maximum" in message:
         look = kubectl(observed, "describe limitrange")
         return f"change the requests or the namespace's limits: {look}"
-    return "look at the namespace's quotas, pod security level and webhooks"
+    return "check the namespace's quotas, pod security level and webhooks"
 
 
 def heads(observed: Observed) -> Iterator[Finding]:
-    """The head of the serving cluster is away: workers answer, nothing scales."""
+    """Find an active cluster without a head: its workers answer, but nothing scales."""
     service = observed.service
     if service is None or not service.active.cluster or service.is_deleting:
         return
-    of_active = [p for p in observed.pods if p.cluster == service.active.cluster]
-    if of_active and not any(p.role == HEAD and p.is_ready for p in of_active):
-        cause = f"the head of {service.active.cluster} is not ready: nothing scales meanwhile"
-        log = ours(observed, "logs head")
-        advice = f"wait: it comes back, workers serve on; else read its log: {log}"
+    active_pods = [p for p in observed.pods if p.cluster == service.active.cluster]
+    if active_pods and not any(p.role == HEAD and p.is_ready for p in active_pods):
+        cause = f"the head of {service.active.cluster} is not ready, so nothing scales"
+        log = command(observed, "logs head")
+        advice = f"wait: it restarts while workers serve on; if it does not, read its log: {log}"
         cluster = service.active.cluster
         yield Finding("head", cluster, cause, advice, cluster=cluster)
 
 
 def refused_configs(observed: Observed) -> Iterator[Finding]:
-    """Ray's dashboard does not take the Serve config; at a head's start that passes."""
+    """Find Serve configs that Ray's dashboard rejects, except while the head starts."""
     last = latest(observed, {"FailedToUpdateServeApplications", "UpdatedServeApplications"})
     for event in last:
         if event.is_warning and observed.at - event.at > _HEAD_STARTS:
-            cause = f"the Serve config is not accepted: {pull_reason(event.message)}"
-            advice = "if that stays, correct serveConfigV2, or let the operator reach port 8265"
+            cause = f"Ray does not accept the Serve config: {pull_reason(event.message)}"
+            advice = "if this persists, correct serveConfigV2, or let the operator reach port 8265"
             cluster = cluster_of(event)
             yield Finding("config-refused", event.name, cause, advice, cluster=cluster)
 
 
 def deployments(observed: Observed) -> Iterator[Finding]:
-    """What Serve itself says of a deployment or an application."""
+    """Find deployments about which Serve has a message."""
     service = observed.service
     for serving in (service.pending, service.active) if service else ():
         for application in serving.applications:
-            for each in application.deployments:
-                if each.message and each.status not in ("HEALTHY", "DEPLOY_FAILED"):
-                    cause = f"deployment {each.name} {each.status}: {_said(each.message)}"
+            for deployment in application.deployments:
+                if deployment.message and deployment.status not in ("HEALTHY", "DEPLOY_FAILED"):
+                    message = _brief_cause(deployment.message)
+                    cause = f"deployment {deployment.name} is {deployment.status}: {message}"
                     yield Finding(
-                        "deployment", each.name, cause, _REPLICAS, cluster=serving.cluster
+                        "deployment", deployment.name, cause, _REPLICAS, cluster=serving.cluster
                     )
 
 
-def _said(message: str) -> str:
+def _brief_cause(message: str) -> str:
     return last_line(message) if "Traceback" in message else brief(message)

@@ -1,4 +1,4 @@
-"""When to go on waiting for a RayService and when to stop: a pure policy over views."""
+"""Decides how long to wait for a RayService, as a pure policy over views."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,12 +11,11 @@ from kuberay.status.observed import Observed, RayService
 
 @dataclass(frozen=True)
 class Limits:
-    """All in seconds.
+    """Limits in seconds.
 
-    `patience_s` bounds one and the same hindrance (a pod without a node, an image that is being
-    pulled, a model that loads), `timeout_s` the whole. After a change of the spec the operator
-    writes the new generation beside the applications' old state, once: a verdict counts only
-    after `settle_s`.
+    `patience_s` limits one problem (a pod without a node, an image that is being pulled, a model
+    that loads), `timeout_s` the whole wait. After a change of the spec the operator once writes the
+    new generation beside the old state of applications, so a state counts only after `settle_s`.
     """
 
     patience_s: float = 300.0
@@ -26,7 +25,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Wait:
-    """What has been seen so far; `judge` gives the next one."""
+    """The state of a wait: when the generation was observed, and when problems began."""
 
     began_at: datetime
     generation: int = 0
@@ -34,25 +33,25 @@ class Wait:
     hindrances: dict[tuple[str, str], datetime] = field(default_factory=dict)
 
     def judge(self, view: Observed, limits: Limits) -> "tuple[Wait, Diagnosis, bool]":
-        """The state of the wait, the diagnosis, and whether the service is there.
+        """Return the next state, the diagnosis, and whether the service is ready.
 
         Raises CannotHeal, OutOfPatience or WaitTimeout with the reason in one line.
         """
         diagnosis = diagnose(view)
         if view.service is None:
-            raise CannotHeal("there is no such RayService (any more)")
-        after = self._seen(view, view.service, diagnosis)
+            raise CannotHeal("the RayService does not exist (any more)")
+        after = self._updated(view, view.service, diagnosis)
         if after._has_settled(view, view.service, limits):
             if serves_as_specified(view.service):
                 return after, diagnosis, True
             if diagnosis.is_fatal:
-                raise CannotHeal(_told(diagnosis.findings[0]))
+                raise CannotHeal(_sentence(diagnosis.findings[0]))
         if error := after._exhausted(view, diagnosis, limits):
             raise error
         return after, diagnosis, False
 
-    def _seen(self, view: Observed, service: RayService, diagnosis: Diagnosis) -> "Wait":
-        keys = {(each.kind, each.about) for each in diagnosis.hindrances}
+    def _updated(self, view: Observed, service: RayService, diagnosis: Diagnosis) -> "Wait":
+        keys = {(hindrance.kind, hindrance.about) for hindrance in diagnosis.hindrances}
         hindrances = {key: self.hindrances.get(key, view.at) for key in keys}
         known = self.generation == service.generation
         observed_at = self.observed_at if known else None
@@ -63,21 +62,25 @@ class Wait:
         )
 
     def _has_settled(self, view: Observed, service: RayService, limits: Limits) -> bool:
-        """An operator that refuses a spec does not count the generation as observed."""
+        """Return whether the state may count; an operator never observes a spec that it rejects."""
         since = self.observed_at or service.changed_at
         settled = timedelta(seconds=limits.settle_s)
         return view.at - since >= settled or view.at - service.changed_at >= 6 * settled
 
     def _exhausted(self, view: Observed, diagnosis: Diagnosis, limits: Limits) -> WaitError | None:
-        for each in diagnosis.hindrances:
-            since = self.hindrances[each.kind, each.about]
+        for hindrance in diagnosis.hindrances:
+            since = self.hindrances[hindrance.kind, hindrance.about]
             if view.at - since >= timedelta(seconds=limits.patience_s):
-                return OutOfPatience(f"for {limits.patience_s:g} s now: {_told(each)}")
+                return OutOfPatience(
+                    f"the same problem for {limits.patience_s:g} s: {_sentence(hindrance)}"
+                )
         if view.at - self.began_at >= timedelta(seconds=limits.timeout_s):
-            why = f"; {_told(diagnosis.findings[0])}" if diagnosis.findings else ""
-            return WaitTimeout(f"{diagnosis.state} after {limits.timeout_s:g} s{why}")
+            why = f": {_sentence(diagnosis.findings[0])}" if diagnosis.findings else ""
+            return WaitTimeout(
+                f"not ready after {limits.timeout_s:g} s, but {diagnosis.state}{why}"
+            )
         return None
 
 
-def _told(finding: Finding) -> str:
+def _sentence(finding: Finding) -> str:
     return f"{finding.cause} → {finding.advice}"

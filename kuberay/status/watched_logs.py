@@ -1,4 +1,4 @@
-"""Failures that only a log tells: a model that an init container pulls again and again."""
+"""Finds failures that only a log shows: init containers that repeat a failing pull."""
 
 import re
 import time
@@ -15,13 +15,13 @@ from kuberay.status.observed import Observed
 _AFTER = timedelta(seconds=10)
 _EVERY_S = 10.0
 _LINES = 200
-# An error at the beginning of a line, or after what a progress bar leaves there.
+# An error at the beginning of a line, or after the remains of a progress bar.
 _ERROR = re.compile(r"(?:^|[\x1b\r].*?)(Error: .*)")
 _SUCCESS = re.compile(r"\bsuccess\s*$| is there\s*$")
 
 
 class Failures:
-    """Reads the logs of init containers that have been at work for a while, now and then."""
+    """Reads the logs of init containers that have been running for a while."""
 
     def __init__(self, objects: Objects, clock: Callable[[], float] = time.monotonic) -> None:
         self._objects = objects
@@ -29,14 +29,14 @@ class Failures:
         self._read: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
 
     def added(self, view: Observed) -> Observed:
-        """The view with lines of errors of these logs."""
-        wanted = [
+        """Add the error lines of these logs to a view."""
+        sources = [
             (pod.name, container.name)
             for pod in view.pods
             for container in at_work(pod)
             if view.at - (container.started_at or view.at) >= _AFTER
         ]
-        self._read = {source: self._lines(*source) for source in wanted}
+        self._read = {source: self._lines(*source) for source in sources}
         failures = {f"{pod}/{c}": lines for (pod, c), (_, lines) in self._read.items() if lines}
         return replace(view, failures=failures)
 
@@ -48,7 +48,7 @@ class Failures:
         return now, tuple(_errors(self._log(pod, container)))
 
     def _log(self, pod: str, container: str) -> Iterator[str]:
-        """Its last lines: none of one that is gone or not allowed, fewer where it breaks off."""
+        """Yield the last lines, fewer or none if the log can't be read or breaks."""
         with suppress(ApiError):
             stream = self._objects.logs(pod, container, False, tailLines=str(_LINES))
             try:
@@ -58,7 +58,7 @@ class Failures:
 
 
 def _errors(lines: Iterable[str]) -> list[str]:
-    """Those since the last success: what has been mended meanwhile does not count."""
+    """Return the errors since the last success."""
     errors: list[str] = []
     for line in lines:
         if _SUCCESS.search(line):

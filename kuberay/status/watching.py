@@ -1,4 +1,4 @@
-"""Watches of a RayService, its clusters, pods, Jobs and events, joined into one view."""
+"""Watches a RayService, its clusters, pods, Jobs and events, and joins them into a view."""
 
 import threading
 import time
@@ -15,9 +15,9 @@ from kuberay.access.objects import (
     RAY_CLUSTERS,
     RAY_SERVICES,
     Change,
-    Kind,
     Object,
     Objects,
+    ResourceKind,
     Watch,
 )
 from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
@@ -37,24 +37,24 @@ RAY_PODS = "ray.io/is-ray-node=yes"
 
 
 def clusters_of(name: str) -> str:
-    """The selector of the RayClusters that the operator has made for the RayService `name`."""
+    """Return the selector of the RayClusters that the operator made for the RayService `name`."""
     return f"ray.io/originated-from-crd=RayService,ray.io/originated-from-cr-name={name}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Objects of one kind that are read, with the selectors that keep the answers small.
+    """Objects of one kind to read, with selectors that keep the answers small.
 
-    One that is optional counts as empty to whoever may not read it.
+    An optional source counts as empty for users who may not read it.
     """
 
-    kind: Kind
+    kind: ResourceKind
     selectors: dict[str, str] = field(default_factory=dict)
     is_optional: bool = False
 
 
 def sources(name: str) -> tuple[Source, ...]:
-    """What is read for the RayService `name`, in the order in which `_view` takes it."""
+    """Return the sources for the RayService `name`, in the order of the arguments of `_view`."""
     return (
         Source(RAY_SERVICES, {"fieldSelector": f"metadata.name={name}"}),
         Source(RAY_CLUSTERS, {"labelSelector": clusters_of(name)}),
@@ -66,19 +66,19 @@ def sources(name: str) -> tuple[Source, ...]:
 
 
 def look(objects: Objects, name: str) -> Observed:
-    """One view, by a list of each source and a few logs. Raises ApiError."""
+    """Read one view with a list request for every source, and a few logs. Raises ApiError."""
     view = _view(name, *(_listed(objects, source)[0] for source in sources(name)))
     return Failures(objects).added(view)
 
 
 def pods_left(objects: Objects, name: str, clusters: set[str]) -> list[Pod]:
-    """Pods of Ray that these clusters have, or clusters of the RayService that have gone."""
-    found = objects.list(PODS, labelSelector=RAY_PODS)[0]
-    return [each for each in read_pods(name, clusters, found) if each.is_ray]
+    """List Ray's pods of these clusters, and of deleted clusters of the RayService."""
+    pods = objects.list(PODS, labelSelector=RAY_PODS)[0]
+    return [pod for pod in read_pods(name, clusters, pods) if pod.is_ray]
 
 
 def _listed(objects: Objects, source: Source) -> tuple[list[Object], str]:
-    """The objects and the version to watch from, empty where an optional source is forbidden."""
+    """List objects, with the version to watch from; empty if an optional source is forbidden."""
     try:
         return objects.list(source.kind, **source.selectors)
     except Forbidden:
@@ -102,10 +102,10 @@ def _view(
 
 
 class Watcher:
-    """Keeps the view up to date on threads of its own; a context manager.
+    """Keeps a view up to date with one thread for every source; a context manager.
 
-    A watch that drops is taken up where it was; one whose version is too old lists again. Raises
-    ApiError where the server can't be reached for two minutes or says that it never will.
+    A broken watch continues from its last version; if that is too old, the objects are listed
+    again. Raises ApiError after two minutes without an answer, or at once if access is refused.
     """
 
     def __init__(self, objects: Objects, name: str) -> None:
@@ -117,10 +117,10 @@ class Watcher:
         ]
 
     def __enter__(self) -> Self:
-        for each in self._reflectors:
-            each.read()
-        for each in self._reflectors:
-            each.start()
+        for reflector in self._reflectors:
+            reflector.read()
+        for reflector in self._reflectors:
+            reflector.start()
         return self
 
     def __exit__(
@@ -129,22 +129,22 @@ class Watcher:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for each in self._reflectors:
-            each.stop()
+        for reflector in self._reflectors:
+            reflector.stop()
 
     def views(self, every_s: float) -> Iterator[Observed]:
-        """At once, then at each change, and at least every `every_s` seconds; never ends."""
+        """Yield a view now, on every change, and at least every `every_s` seconds, for ever."""
         while True:
             self._changed.clear()
-            for each in self._reflectors:
-                each.check()
-            view = _view(self._name, *(each.items() for each in self._reflectors))
+            for reflector in self._reflectors:
+                reflector.check()
+            view = _view(self._name, *(reflector.items() for reflector in self._reflectors))
             yield self._failures.added(view)
             self._changed.wait(every_s)
 
 
 class _Reflector:
-    """The present objects of one kind."""
+    """Keeps the objects of one source up to date on a thread."""
 
     def __init__(
         self,
@@ -160,16 +160,16 @@ class _Reflector:
         self._lock = threading.Lock()
         self._watch: Watch | None = None
         self._stopped = threading.Event()
-        self._heard_at = time.monotonic()
+        self._last_success_at = time.monotonic()
         self._error: ApiError | None = None
         self._thread = threading.Thread(target=self._run, name=source.kind.plural, daemon=True)
 
     def read(self) -> None:
-        found, version = _listed(self._objects, self._source)
+        items, version = _listed(self._objects, self._source)
         with self._lock:
-            self._items = {each["metadata"]["name"]: each for each in found}
+            self._items = {item["metadata"]["name"]: item for item in items}
             self._version = version
-        self._heard()
+        self._note_success()
         self._on_change()
 
     def start(self) -> None:
@@ -179,17 +179,17 @@ class _Reflector:
         self._stopped.set()
         if watch := self._watch:
             watch.interrupt()
-        self._thread.join(_LEAVE_S)  # it may be waiting for a server that does not answer
+        self._thread.join(_LEAVE_S)  # it may wait for a server that does not answer
 
     def items(self) -> list[Object]:
         with self._lock:
             return list(self._items.values())
 
     def check(self) -> None:
-        """Raises what keeps the watch from going on."""
+        """Raise the error that prevents the watch from going on, if any."""
         if self._source.is_optional and isinstance(self._error, Forbidden):
             return
-        if self._error and time.monotonic() - self._heard_at > self._bound_s(self._error):
+        if self._error and time.monotonic() - self._last_success_at > self._bound_s(self._error):
             raise self._error
 
     @staticmethod
@@ -210,7 +210,7 @@ class _Reflector:
                 pause_s = min(max(2 * pause_s, _PAUSE_S), _LONGEST_PAUSE_S)
 
     def _follow(self) -> None:
-        """One watch, until it ends."""
+        """Follow one watch until it ends."""
         if not self._version:
             self.read()
         source = self._source
@@ -219,16 +219,16 @@ class _Reflector:
         if self._stopped.is_set():  # `stop` came before there was a watch to interrupt
             watch.interrupt()
         try:
-            self._heard()
+            self._note_success()
             for change in watch.changes():
-                self._take(change)
+                self._apply(change)
         finally:
             self._watch = None
             watch.close()
 
-    def _take(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
         metadata = change.object["metadata"]
-        self._heard()
+        self._note_success()
         with self._lock:
             self._version = metadata["resourceVersion"]
             if change.type == "DELETED":
@@ -238,6 +238,6 @@ class _Reflector:
         if change.type != "BOOKMARK":
             self._on_change()
 
-    def _heard(self) -> None:
-        self._heard_at = time.monotonic()
+    def _note_success(self) -> None:
+        self._last_success_at = time.monotonic()
         self._error = None

@@ -117,11 +117,9 @@ def _observer(settings: Settings) -> ServeObserver:
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     """Return Serve's options of a pool that is the ingress; a config file may override them."""
-    # Just above what is admitted: the surplus gets the service's own 503, at once, in its dialect.
-    max_ongoing = pool.admitted + 4
     return _pool_options(settings, pool) | {
-        "max_ongoing_requests": max_ongoing,
-        "max_queued_requests": 4 * max_ongoing,
+        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=True),
+        "max_queued_requests": pool.max_queued_requests(is_ingress=True),
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
     }
 
@@ -138,8 +136,8 @@ def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     Requests above what its replicas admit wait in the gateway, for whichever is free first.
     """
     return _pool_options(settings, pool) | {
-        "max_ongoing_requests": pool.admitted,
-        "max_queued_requests": 4 * pool.admitted,
+        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=False),
+        "max_queued_requests": pool.max_queued_requests(is_ingress=False),
         "request_router_config": {"request_router_class": _ROUTERS[pool.routing]},
     }
 

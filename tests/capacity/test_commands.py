@@ -97,7 +97,7 @@ def test_settings_that_miss_the_slo_end_with_1(scenario: str) -> None:
             "speed",
         ),
         (["--set", "load.turns=3"], "single questions"),
-        (["--startup", "soon"], "no number"),
+        (["--startup", "soon"], "is not a number"),
         (["--span", "9-3"], "no span"),
         (["--slo", "fast"], "no bound"),
         (["--set", "nonsense"], "NAME=VALUE"),

@@ -8,6 +8,7 @@ import pytest
 from tests.support.manifests import (
     COMPONENTS,
     FILES,
+    FOLDER,
     Object,
     containers,
     env,
@@ -159,9 +160,16 @@ def test_each_file_is_whole_beside_the_service(path: Path) -> None:
     check((*read(path), *(read(Path("rayservice.yaml")) if path.name != "rayservice.yaml" else ())))
 
 
-def test_the_one_file_is_the_plain_service() -> None:
-    """`apply -f rayservice.yaml` and `apply -k` don't differ in what both have."""
-    assert all(found in rendered(Path("base")) for found in read(Path("rayservice.yaml")))
+def test_the_base_has_a_copy_of_the_service() -> None:
+    """Run `make manifests` after a change of kuberay/rayservice.yaml, which is no link."""
+    source, copy = FOLDER / "rayservice.yaml", FOLDER / "base" / "rayservice.yaml"
+    assert not source.is_symlink()
+    assert source.read_bytes() == copy.read_bytes()
+
+
+def test_the_base_renders_the_service_unchanged() -> None:
+    """`apply -f rayservice.yaml` and `apply -k` send the same objects."""
+    assert all(manifest in rendered(Path("base")) for manifest in read(Path("rayservice.yaml")))
 
 
 @pytest.mark.parametrize("component", ["node-cache", "shared-cache"])

@@ -60,8 +60,8 @@ def test_a_cluster_on_its_way_out_is_marked() -> None:
     lines = shown(upgrade(pod("a-first", BAD_IMAGE, cluster="llm-0")), 160).splitlines()
     pods = [line for line in lines if line.startswith(("a-first", "llm-a-head", "llm-b-head"))]
     assert [line.split()[0] for line in pods] == ["llm-b-head", "llm-a-head", "a-first"]
-    assert "of llm-0, which is on its way out" in pods[-1]
-    assert "llm-0 on its way out" in "\n".join(lines)
+    assert "of llm-0, which is being removed" in pods[-1]
+    assert "llm-0 is being removed" in "\n".join(lines)
 
 
 def test_events_of_a_cluster_on_its_way_out_do_not_matter() -> None:
@@ -94,7 +94,7 @@ def test_a_serve_config_that_the_old_cluster_refuses() -> None:
     assert diagnose(upgrade(old)).findings == ()
     assert notable(upgrade(old)) == []
     found = diagnose(upgrade(new, accepted))
-    assert found.cause == "the Serve config is not accepted: 400 Bad Request: no"
+    assert found.cause == "Ray does not accept the Serve config: 400 Bad Request: no"
     assert len(notable(upgrade(new, accepted))) == 1
 
 
@@ -312,7 +312,7 @@ def test_a_job_that_makes_the_secret() -> None:
         "creating for 60 s"
     )
     assert found.advice == (
-        "wait: it takes seconds; its log: kubectl -n default logs job/llm-redis-password"
+        "wait: it takes a few seconds; its log: kubectl -n default logs job/llm-redis-password"
     )
     assert found.findings[0].on_its_way
 
@@ -330,7 +330,7 @@ def test_a_job_that_has_made_a_secret_which_is_gone() -> None:
     early = datetime(2026, 11, 24, 8, 0, 20, tzinfo=UTC)
     assert diagnosis(NO_SECRET, done, at=early).findings[0].on_its_way
     late = diagnosis(NO_SECRET, done)
-    assert "has created once, and which is gone" in late.cause
+    assert "created, but which is gone" in late.cause
     assert "delete job llm-redis-password" in late.advice
 
 
@@ -344,7 +344,7 @@ def test_no_job_makes_the_secret() -> None:
 def test_the_pod_of_a_job_that_cannot_be_read() -> None:
     """Whoever may not read Jobs is told by its pod that somebody is at it."""
     found = diagnosis(NO_SECRET, companion("maker", "redis-password", container("create")))
-    assert "waits for secret llm-redis, which pod maker creates, for 60 s now" in found.cause
+    assert "waits for secret llm-redis, which pod maker has been creating for 60 s" in found.cause
 
 
 def test_a_job_whose_image_cannot_be_pulled() -> None:
@@ -365,10 +365,10 @@ def test_a_pull_that_has_failed_is_not_just_running() -> None:
     waiting = pod("w1", container("ollama", "waiting", True, reason="PodInitializing"))
     found = diagnosis(waiting, failed, again)
     assert found.cause == (
-        "pod w1: image ollama/ollama:1 is being pulled once more; that has failed 3 times: "
+        "pod w1: image ollama/ollama:1 is being pulled again after 3 failures: "
         "dial tcp: i/o timeout"
     )
-    assert "whether nodes reach that registry" in found.advice
+    assert "whether nodes reach its registry" in found.advice
 
 
 def test_a_service_that_is_well_has_quiet_companions() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kuberay.access.api_server import ApiServer, Request, Stream
+from kuberay.access.api_server import ApiRequest, ApiServer, Stream
 from kuberay.access.connection import connect
 from kuberay.access.objects import Objects
 from kuberay.changes import edits, upgrades
@@ -198,12 +198,12 @@ class Meddling:
         self._server = server
         self._meddle = meddle
 
-    def call(self, request: Request) -> Object:
+    def call(self, request: ApiRequest) -> Object:
         if request.method == "PATCH" and "rayclusters" in request.path:
             self._meddle()
         return self._server.call(request)
 
-    def stream(self, request: Request, idle_s: float) -> Stream:
+    def stream(self, request: ApiRequest, idle_s: float) -> Stream:
         return self._server.stream(request, idle_s)
 
 
@@ -239,7 +239,7 @@ def test_a_cluster_that_never_stands_still(running: RayServiceApi, server: Stand
         groups = [worker_group(high=2000, pods=next(pods))]
         server.cluster.store.put("rayclusters", ray_cluster(groups=groups))
 
-    with pytest.raises(Conflict, match="llm-a changes all the time"):
+    with pytest.raises(Conflict, match="llm-a keeps changing"):
         meddled(server, meddle).scale_ray_service("llm", 1, 2)
 
 
@@ -263,7 +263,7 @@ def test_a_right_that_is_missing_is_named(running: RayServiceApi, cluster: Clust
     cluster.forbidden.add("patch rayclusters")
     with pytest.raises(Forbidden, match=r"the verb patch on rayclusters in ray\.io") as caught:
         running.scale_ray_service("llm", 2, 8)
-    assert str(caught.value).startswith("the RayService has the new bounds, RayCluster llm-a the")
+    assert str(caught.value).startswith("the RayService has the new bounds, but RayCluster llm-a")
     assert caught.value.status == 403
     cluster.forbidden.clear()
     running.scale_ray_service("llm", 2, 8)

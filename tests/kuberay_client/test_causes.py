@@ -43,7 +43,7 @@ CONFIG = [
     (
         "couldn't find key password in Secret default/llm-redis",
         "add the key password to it, or correct the manifest; "
-        "what it has: kubectl -n default describe secret llm-redis",
+        "its keys: kubectl -n default describe secret llm-redis",
     ),
     (
         "container has runAsNonRoot and image will run as root (pod: x, container: y)",
@@ -129,11 +129,11 @@ def test_a_sidecar_in_its_back_off() -> None:
     )
     found = diagnosis(pod("w1", looping))
     assert found.cause == (
-        "pod w1: sidecar ollama ended (exit code 1) and is restarting (restarts: 4, again after "
+        "pod w1: sidecar ollama ended (exit code 1) and is restarting (restarts: 4, next after "
         "40s): Error: no CUDA device"
     )
     assert found.advice == (
-        "read why in its log: python -m kuberay -n default logs sidecar --previous llm"
+        "read the reason in its log: python -m kuberay -n default logs sidecar --previous llm"
     )
 
 
@@ -150,7 +150,7 @@ def test_a_container_that_its_probe_has_ended() -> None:
 IMAGES = [
     ("ErrImagePull", "llm:9: failed to resolve reference: llm:9: not found", "name and tag"),
     ("ErrImagePull", "pull access denied, insufficient_scope: authorization failed", "imagePullS"),
-    ("ErrImagePull", 'Head "https://r/v2/": dial tcp: lookup r: no such host', "reach that regis"),
+    ("ErrImagePull", 'Head "https://r/v2/": dial tcp: lookup r: no such host', "reach its regis"),
     ("ErrImagePull", "429 Too Many Requests - toomanyrequests: rate limit", "an account"),
     ("ErrImagePull", "no match for platform in manifest: not found", "architecture"),
     ("ErrImageNeverPull", 'Container image "llm:9" is not present', "imagePullPolicy"),
@@ -351,7 +351,7 @@ ROOM = [
     (
         "0/3 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable:"
         " }, 2 Insufficient nvidia.com/gpu.",
-        "a node is away",
+        "a node is not ready",
     ),
     (
         "0/2 nodes are available: 2 node(s) had untolerated taint {node.kubernetes.io/"
@@ -360,7 +360,7 @@ ROOM = [
     ),
     ("0/2 nodes are available: 2 node(s) were unschedulable.", "kubectl uncordon NODE"),
     ("0/2 nodes are available: 2 node(s) had volume node affinity conflict.", "another zone"),
-    ("0/2 nodes are available: 2 Too many pods.", "as many pods as they may"),
+    ("0/2 nodes are available: 2 Too many pods.", "their limit of pods"),
     (
         "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
         "kubectl -n default describe pvc llm-models",
@@ -408,7 +408,10 @@ def test_as_many_gpus_as_there_are() -> None:
 REFUSALS = [
     ('pods "w" is forbidden: exceeded quota: gpus, requested: x=1', "describe resourcequota"),
     ('pods "w" is forbidden: violates PodSecurity "restricted:latest"', "securityContext"),
-    ('admission webhook "policy.x" denied the request: no', "runs that admission webhook"),
+    (
+        'admission webhook "policy.x" denied the request: no',
+        "change what the admission webhook refuses",
+    ),
     ('pods "w" is forbidden: maximum memory usage per Pod is 8Gi', "describe limitrange"),
 ]
 
@@ -440,7 +443,10 @@ def test_redis_that_is_refused() -> None:
         "Job/llm-redis-password",
     )
     found = diagnosis(service, quota)
-    assert found.cause == "no pod for llm-redis-5d: exceeded quota: small, requested: x=1"
+    assert (
+        found.cause
+        == "no pod can be created for llm-redis-5d: exceeded quota: small, requested: x=1"
+    )
     assert "kubectl -n default describe resourcequota" in found.advice
     assert "its ServiceAccount comes with" in diagnosis(service, job(), account).advice
     made = event("SuccessfulCreate", "Created pod", "Job/llm-redis-password", type="Normal")
@@ -493,7 +499,7 @@ def test_a_worker_that_does_not_reach_its_head() -> None:
     worker = pod("w1", container("ollama", sidecar=True), waits, container(state="waiting"))
     late = NOW + timedelta(seconds=30)
     found = diagnosis(worker, at=late)
-    assert found.cause == "pod w1: does not reach the head h, for 90 s now"
+    assert found.cause == "pod w1 has not reached the head h for 90 s"
     assert "logs workers -c wait-gcs-ready llm" in found.advice
     starting = pod("h", container("ray-head", ready=False), role="head")
     assert not [e for e in diagnosis(worker, starting, at=late).findings if e.about == "w1"]

@@ -67,11 +67,11 @@ def test_scale_twice_edits_the_override(live: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3, 2, "pool"), "min <= max"),
-        ((0, 0, "pool"), "max >= 1"),
-        ((1, 2, "nope"), "no deployment nope: there are pool"),
-        ((1, 2, "pool", "nope"), "no application nope: there are llm"),
-        ((1, 2, "pool", None, "nope"), "there is no worker group nope"),
+        ((3, 2, "pool"), "min must be from 0 to max"),
+        ((0, 0, "pool"), "max at least 1, not 0 and 0"),
+        ((1, 2, "nope"), "no deployment nope: llm has pool"),
+        ((1, 2, "pool", "nope"), "no application nope: the Serve config has llm"),
+        ((1, 2, "pool", None, "nope"), "no worker group nope: there are gpu"),
     ],
 )
 def test_scale_refuses(live: dict[str, Any], arguments: tuple, message: str) -> None:
@@ -84,7 +84,7 @@ def test_scale_asks_which_group(live: dict[str, Any]) -> None:
     """Two groups that could have the pods: one has to be named, and only that one changes."""
     groups = live["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     groups.append({**copy.deepcopy(groups[0]), "groupName": "large"})
-    with pytest.raises(ChangeError, match="which worker group has pool's pods"):
+    with pytest.raises(ChangeError, match="give the worker group of pool with --group"):
         propose(live, edits.scaled(1, 6, "pool"))
     after = propose(live, edits.scaled(1, 6, "pool", group="large")).after
     most = [each["maxReplicas"] for each in after["rayClusterConfig"]["workerGroupSpecs"]]

@@ -75,8 +75,8 @@ WRONG = [
     ({}, {"max_ongoing_request": 4}, "deployments.pool: .*'max_ongoing_request' was unexpected"),
     ({}, {"max_surge_percent": 200}, "pool.max_surge_percent: 200 is greater than the maximum"),
     ({}, {"autoscaling_config": {**WHOLE, "upscale_delay_s": -1}}, "upscale_delay_s: -1 is less"),
-    ({}, {"name": "pol"}, "no deployment pol: args make pool"),
-    ({"topology": "nonsense"}, {}, "llm can't work: topology: Input should be 'auto'"),
+    ({}, {"name": "pol"}, "no deployment pol: the args define pool"),
+    ({"topology": "nonsense"}, {}, "llm are invalid: topology: Input should be 'auto'"),
     ({"queu": 3}, {}, "queu: Extra inputs are not permitted"),
     ({"autoscaling": {"target_ongoing_requests": 99}}, {}, "it would never scale up"),
     ({"topology": "direct", "routing": "session"}, {}, "direct can't route by session"),
@@ -160,7 +160,9 @@ def test_numbers_in_args_go_where_they_change_in_place(config: Object) -> None:
 def test_a_number_that_counts_for_nothing_is_refused(config: Object) -> None:
     """New in args beside an override that says otherwise; where it agrees it is no matter."""
     asked = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 9}})
-    with pytest.raises(ChangeError, match=r"max_replicas is 9 in args.*says 4: write it there"):
+    with pytest.raises(
+        ChangeError, match=r"max_replicas is 9 in args.*precedence with 4: set it there"
+    ):
         in_place(config, asked)
     agreed = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 4}})
     assert scaling_of(in_place(config, agreed)) == WHOLE
@@ -219,7 +221,7 @@ def test_a_plan_for_one_of_several_pools(config: Object, documents: list[Object]
     assert (small, large["queue"]) == ({"name": "small", "models": "a"}, 9)
     assert scaling_of(after, "large")["target_ongoing_requests"] == 7
     other = {**PLAN, "deployments": [{"name": "huge"}]}
-    with pytest.raises(ChangeError, match="no pool huge: there are small, large"):
+    with pytest.raises(ChangeError, match="no pool huge: the application has small, large"):
         edits.planned(yaml.safe_dump({"applications": [other]}))(spec)
 
 

@@ -132,7 +132,7 @@ def test_a_spec_changed_meanwhile_is_a_conflict(deployed: RayServiceApi) -> None
     """What was shown and confirmed would no longer be what happens."""
     proposal = deployed.propose_change("llm", edits.scaled(2, 6, "pool"))
     deployed.scale_ray_service("llm", 1, 5)
-    with pytest.raises(Conflict, match="somebody else changed the spec"):
+    with pytest.raises(Conflict, match="the spec was changed by another client"):
         deployed.patch_ray_service(proposal)
 
 
@@ -196,10 +196,10 @@ def serve(found: Object) -> None:
     ("text", "message"),
     [
         ("a: [", "can't be read"),
-        ("kind: RayService", "document 1 is no Kubernetes manifest"),
-        ("- 1", "document 1 is no Kubernetes manifest"),
-        ("", "must be one RayService, and there are 0"),
-        (f"{MANIFESTS.read_text()}---\n{MANIFESTS.read_text()}", "there are 2"),
+        ("kind: RayService", "document 1 is not a manifest"),
+        ("- 1", "document 1 is not a manifest"),
+        ("", "must have one RayService, but have 0"),
+        (f"{MANIFESTS.read_text()}---\n{MANIFESTS.read_text()}", "but have 2"),
     ],
 )
 def test_files_that_are_no_manifests(tmp_path: Path, text: str, message: str) -> None:

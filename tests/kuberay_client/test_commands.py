@@ -88,7 +88,7 @@ def test_scale_shows_the_cluster_too(scaling: Run, cluster: Cluster) -> None:
     """The difference names the cluster that runs; rehearsed, both requests are shown."""
     result = scaling("scale", "--min", "1", "--max", "8", "--dry-run")
     assert result.exit_code == 0
-    spec_part, cluster_part = result.stdout.split("--- now in llm-a, which runs")
+    spec_part, cluster_part = result.stdout.split("--- now in llm-a, which is running")
     assert "+    maxReplicas: 8" in spec_part
     assert "-  maxReplicas: 4\n+  maxReplicas: 8" in cluster_part
     service, of_cluster = cluster_part.split("PATCH ")[1:]
@@ -108,7 +108,7 @@ def test_scale_mends_a_cluster_that_is_behind(scaling: Run, cluster: Cluster) ->
     assert scaling(*command).exit_code == 0
     cluster.store.put("rayclusters", ray_cluster(groups=[worker_group()]))
     result = scaling(*command)
-    assert result.stdout.startswith("the RayService is as wanted, but not the bounds of what runs")
+    assert result.stdout.startswith("the RayService is up to date, but not the bounds")
     assert "+  maxReplicas: 8" in result.stdout
     found = cluster.store.get("rayclusters", "default", "llm-a")["spec"]["workerGroupSpecs"]
     assert found == [worker_group(high=8)]
@@ -182,13 +182,13 @@ def test_a_change_waits_until_it_serves(deployed: Run, cluster: Cluster) -> None
         stop.set()
         operator.join()
     assert result.exit_code == 0
-    assert "llm serves, endpoints: 1" in result.stdout
+    assert "RayService llm is ready, endpoints: 1" in result.stdout
 
 
 def test_what_cannot_be_changed(deployed: Run) -> None:
     """An error in one line, exit code 1, before anything is sent."""
     result = deployed("scale", "--min", "1", "--max", "2", "--deployment", "nope")
-    assert (result.exit_code, result.stderr) == (1, "Error: no deployment nope: there are pool\n")
+    assert (result.exit_code, result.stderr) == (1, "Error: no deployment nope: llm has pool\n")
 
 
 def test_a_mistake_in_the_command_line(run: Run) -> None:

@@ -41,7 +41,7 @@ def test_delete_in_order(deployed: Run, cluster: Cluster) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines()[4:] == [
         "deleted rayservices llm",
-        "waiting for llm-a to clean up in Redis and go",
+        "waiting for llm-a to clean up in Redis and end",
         "deleted jobs llm-redis-password",
         "deleted deployments llm-redis",
         "deleted secrets llm-redis-password",
@@ -57,7 +57,7 @@ def test_delete_leaves_redis_to_a_cluster_that_stays(deployed: Run, cluster: Clu
     cluster.store.put("rayclusters", ray_cluster(owner=uid, finalizers=["ray.io/gcs-ft"]))
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
     assert result.exit_code == 5
-    assert "llm-a still there after 0.2 s: the rest stays" in result.stderr
+    assert "llm-a still there after 0.2 s: the other objects were not deleted" in result.stderr
     assert len(cluster.store.list("deployments", "default")) == 1
 
 
@@ -97,7 +97,8 @@ def test_delete_twice(deployed: Run) -> None:
     """There is nothing the second time."""
     assert deployed("delete", "-f", str(MANIFESTS), "--yes").exit_code == 0
     assert (
-        deployed("delete", "-f", str(MANIFESTS), "--yes").stdout == "there is nothing to delete\n"
+        deployed("delete", "-f", str(MANIFESTS), "--yes").stdout
+        == "nothing to delete: no object of the manifests exists\n"
     )
 
 
@@ -131,8 +132,8 @@ def test_delete_waits_for_pods(deployed: Run, cluster: Cluster) -> None:
     assert result.exit_code == 0
     last = result.stdout.splitlines()[-1]
     wanted = (
-        r"waiting for 1 pod, which holds 2 GPUs: llm-abcde-worker \(2 GPUs on node gpu-1, ending "
-        r"for \d+ s, killed in \d+ s at the latest\)"
+        r"waiting for 1 pod, which holds 2 GPUs: llm-abcde-worker \(2 GPUs on node gpu-1, "
+        r"terminating for \d+ s, killed in \d+ s at the latest\)"
     )
     assert re.fullmatch(wanted, last)
 
@@ -142,7 +143,7 @@ def test_delete_says_which_pods_are_left(deployed: Run, cluster: Cluster) -> Non
     cluster.store.put("pods", ending())
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
     assert result.exit_code == 5
-    assert "after 0.2 s there are still 1 pod, which holds 2 GPUs" in result.stderr
+    assert "0.2 s later these remain: 1 pod, which holds 2 GPUs" in result.stderr
     assert "kubectl -n default get pods -l 'ray.io/cluster in (llm-abcde)' -w" in result.stderr
     assert not cluster.store.list("deployments", "default")
 
@@ -152,7 +153,7 @@ def test_delete_without_waiting_for_pods(deployed: Run, cluster: Cluster) -> Non
     cluster.store.put("pods", ending())
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1].startswith("still ending: 1 pod, which holds 2 GPUs")
+    assert result.stdout.splitlines()[-1].startswith("still terminating: 1 pod, which holds 2 GPUs")
 
 
 def test_delete_again_while_pods_end(run: Run, cluster: Cluster) -> None:
@@ -160,8 +161,8 @@ def test_delete_again_while_pods_end(run: Run, cluster: Cluster) -> None:
     cluster.store.put("pods", ending())
     result = run("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
     first, second = result.stdout.splitlines()
-    assert first == "there is nothing to delete"
-    assert second.startswith("still ending: 1 pod, which holds 2 GPUs")
+    assert first == "nothing to delete: no object of the manifests exists"
+    assert second.startswith("still terminating: 1 pod, which holds 2 GPUs")
 
 
 def test_a_pod_that_is_overdue(deployed: Run, cluster: Cluster) -> None:
@@ -169,7 +170,8 @@ def test_a_pod_that_is_overdue(deployed: Run, cluster: Cluster) -> None:
     cluster.store.put("pods", ending(left_s=-90))
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
     assert re.search(
-        r"overdue by \d+ s: its node does not confirm: kubectl describe node gpu-1", result.stdout
+        r"overdue by \d+ s: its node does not confirm the end: kubectl describe node gpu-1",
+        result.stdout,
     )
 
 
@@ -187,7 +189,7 @@ def test_status_of_what_is_left(run: Run, cluster: Cluster) -> None:
     cluster.store.put("pods", ending())
     result = run("status")
     assert result.exit_code == 1
-    assert "there is no RayService llm in namespace default; of it there are still 1 pod" in (
+    assert "RayService llm does not exist in namespace default; still there: 1 pod" in (
         result.stderr
     )
 
@@ -199,7 +201,7 @@ def test_delete_as_recorded(deployed: Run, cluster: Cluster) -> None:
     replay.to(20)
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
     assert result.exit_code == 5
-    assert "still 1 pod: llm-vgwnc-gpu-worker-6vrs9" in result.stderr
+    assert "these remain: 1 pod: llm-vgwnc-gpu-worker-6vrs9" in result.stderr
     replay.to(40)
     again = deployed("delete", "-f", str(MANIFESTS), "--yes")
-    assert again.stdout == "there is nothing to delete\n"
+    assert again.stdout == "nothing to delete: no object of the manifests exists\n"

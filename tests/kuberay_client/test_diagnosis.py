@@ -53,14 +53,14 @@ MOMENTS = [
         State.DEGRADED,
         "pod llm-wbwfb-gpu-worker-tnrkq: sidecar ollama ended (exit code 137, SIGKILL) and is "
         "restarting (restarts: 0)",
-        "it comes back by itself",
+        "it restarts by itself",
     ),
     (
         "sidecar_killed_worker_killed",
         39.5,
         State.DEGRADED,
         "sidecar ollama ended (exit code 137, SIGKILL) and is restarting (restarts: 1)",
-        "it comes back by itself",
+        "it restarts by itself",
     ),
     ("sidecar_killed_worker_killed", 45, State.RUNNING, "", ""),
     *(

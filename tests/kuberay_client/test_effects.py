@@ -72,7 +72,7 @@ def test_no_room_for_one_more_is_named(spec: Object) -> None:
     _, how = told(spec, edited(spec, {"queue": 3}), 4).sentences
     assert how == (
         "pool: worker group gpu has 4 of at most 4 workers, so none has room for one more replica, "
-        "and the change waits until one is given up: raise the maximum first, scale --max 5"
+        "and the change waits until one stops: raise the maximum first, with scale --max 5"
     )
 
 
@@ -153,7 +153,7 @@ def test_a_status_from_before_is_not_taken_for_the_new_one(
     """It is when the application has been seen to deploy, or has had a minute for it."""
     rollout = Rollout(AT)
     for application, seconds in views:
-        rollout = rollout.seen(status_of(application, seconds))
+        rollout = rollout.updated(status_of(application, seconds))
     assert rollout.is_taken_up is is_taken_up
 
 
@@ -213,7 +213,7 @@ def test_a_command_says_it_before_it_asks(full: Run, tmp_path: Path) -> None:
     lines = full("apply-plan", str(tmp_path / "plan"), input="n\n").stdout.splitlines()
     (version,) = [index for index, line in enumerate(lines) if "a new version of llm" in line]
     assert "gpu has 4 of at most 4 workers" in lines[version + 1]
-    assert lines[version + 2].startswith("Send this?")
+    assert lines[version + 2].startswith("Send this change?")
     result = full("scale", "--min", "1", "--max", "6", "--dry-run")
     assert "→ in place: no replica is replaced" in result.stdout
 

@@ -77,7 +77,7 @@ def test_nobody_takes_notice() -> None:
     """Without an operator a RayService has no status; that is said after a while."""
     service = ray_service({"observedGeneration": 0})
     assert diagnosis(service, at=datetime(2026, 11, 24, 8, 0, 5, tzinfo=UTC)).cause == ""
-    assert diagnosis(service).cause == "no operator has taken notice of it"
+    assert diagnosis(service).cause == "no operator handles the RayService"
 
 
 def test_suspended() -> None:
@@ -128,7 +128,7 @@ POD_TROUBLE = [
     pytest.param(
         pod("w1", container("ollama", "waiting", True, reason="PodInitializing")),
         (event("Pulling", 'Pulling image "ollama/ollama:1"', type="Normal"),),
-        "pod w1: image ollama/ollama:1 is being pulled, for 60 s now",
+        "pod w1: image ollama/ollama:1 has been pulling for 60 s",
         "pre-pull Job",
         id="image on its way",
     ),
@@ -157,7 +157,7 @@ POD_TROUBLE = [
         ),
         (),
         'pod w1: ray-worker can\'t start: secret "llm-redis-password" not found',
-        "create what it refers to",
+        "create the missing object",
         id="no secret",
     ),
     pytest.param(
@@ -221,13 +221,15 @@ def test_pods_that_may_not_be_created() -> None:
         "RayCluster/llm-a",
     )
     cause = diagnosis(refused).cause
-    assert cause.startswith("no pod for llm-a: exceeded quota: gpus, requested: nvidia.com/gpu=1")
+    assert cause.startswith(
+        "no pod can be created for llm-a: exceeded quota: gpus, requested: nvidia.com/gpu=1"
+    )
 
 
 def test_a_missing_head() -> None:
     """While the head is away its workers serve on, and that is said."""
     found = diagnosis(pod("h", container("ray-head", "running", ready=False), role="head"))
-    assert found.cause == "the head of llm-a is not ready: nothing scales meanwhile"
+    assert found.cause == "the head of llm-a is not ready, so nothing scales"
     assert found.state == State.DEGRADED
 
 
@@ -237,7 +239,7 @@ def test_a_refused_serve_config() -> None:
         "FailedToUpdateServeApplications", "Failed: err: 400 Bad Request: no", "RayService/llm"
     )
     accepted = event("UpdatedServeApplications", "Updated", "RayService/llm", type="Normal")
-    assert diagnosis(refused).cause == "the Serve config is not accepted: 400 Bad Request: no"
+    assert diagnosis(refused).cause == "Ray does not accept the Serve config: 400 Bad Request: no"
     assert diagnosis(refused, accepted).cause == ""
     assert diagnosis(refused, at=datetime(2026, 11, 24, 8, 0, 3, tzinfo=UTC)).cause == ""
 

@@ -94,7 +94,7 @@ def test_the_timeout_bounds_it_all() -> None:
 
 def test_a_service_that_is_deleted_ends_it() -> None:
     """There is nothing left to wait for."""
-    with pytest.raises(CannotHeal, match="no such RayService"):
+    with pytest.raises(CannotHeal, match="does not exist"):
         judge((0, replace(seen(), service=None)))
 
 

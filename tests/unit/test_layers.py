@@ -18,7 +18,7 @@ SERVICE = [
     "engines",
     "overrides",
     "settings",
-    "errors model_names addresses go_json deadline",
+    "errors model_names addresses go_json deadline quantities",
 ]
 CAPACITY = [
     "__main__",
@@ -31,7 +31,7 @@ CAPACITY = [
 ]
 # Beside the service: nothing of it imports these, and they import no more of it than this.
 BESIDE = {
-    "capacity": {"engines", "ray_serve", "settings", "errors"},
+    "capacity": {"engines", "ray_serve", "settings", "errors", "quantities"},
     "simulator": {"go_json"},
 }
 # Ray's own autoscaling policy in virtual time.

@@ -27,9 +27,13 @@ def test_constraints_have_every_pin_of_the_project() -> None:
 def test_the_cluster_client_needs_no_ray() -> None:
     """A kubectl-like tool runs where neither Ray nor the service's libraries are installed."""
     absent = ["ray", "httptools", "httpx", "starlette", "uvloop", "aiohttp", "numpy"]
+    paths = sorted(path.relative_to(ROOT) for path in (ROOT / "kuberay").rglob("*.py"))
+    modules = [".".join(path.with_suffix("").parts) for path in paths]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent!r})); "
-        "import serve_app.settings; from kuberay.commands import commands; commands(['--help'])"
+        f"import importlib; [importlib.import_module(name) for name in {modules!r}]; "
+        "from kuberay.changes import serve_schema; serve_schema.errors({'applications': []}); "
+        "from kuberay.commands import commands; commands(['--help'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -21,6 +21,7 @@ from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.report import SweepReport, report
 from serve_app.capacity.sweep.steps import Kind
+from serve_app.capacity.workload.dotted import set_dotted
 from serve_app.errors import ServiceError
 
 
@@ -44,9 +45,11 @@ class Plan:
         args: dict[str, Any] = {} if self.is_direct else {"topology": "gateway"}
         deployment: dict[str, Any] = {"name": self.deployment}
         for setting in self.recommendations:
-            _set(args if setting.place == "args" else deployment, setting.name, setting.value)
+            target = args if setting.place == "args" else deployment
+            set_dotted(target, setting.name, setting.value)
         if deployment["autoscaling_config"]["min_replicas"] == 0:
-            _set(args, "autoscaling.min_replicas", 0)  # an override alone can't let a pool sleep
+            # An override alone can't let a pool sleep.
+            set_dotted(args, "autoscaling.min_replicas", 0)
         application = {
             "name": self.application,
             "route_prefix": "/",
@@ -113,10 +116,3 @@ def _slots_at_knee(report: SweepReport) -> int:
     if report.knee is None:
         raise Refused(["the number of slots is not known, and no steps of users show it"])
     return round(report.knee.level)
-
-
-def _set(value: dict[str, Any], dotted: str, item: float | int) -> None:
-    *path, name = dotted.split(".")
-    for part in path:
-        value = value.setdefault(part, {})
-    value[name] = item

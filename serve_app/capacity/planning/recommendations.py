@@ -8,14 +8,13 @@ from itertools import pairwise
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.report import SweepReport
 from serve_app.capacity.sweep.steps import Kind, Step
+from serve_app.settings import INGRESS_SURPLUS
 
 # The share of what one replica can do that is planned for: the rest is for chance and for growth
 # while another replica starts.
 _HEADROOM = 0.85
 # A sidecar is no part of a Serve config.
 _SIDECAR = "Where Ollama runs as a sidecar, its OLLAMA_NUM_PARALLEL must be the same."
-# Serve's bound lies above ours where the pool is the ingress, so that our own 503 says so.
-_ABOVE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def request_recommendations(
     yield Recommendation(
         "deployment",
         "max_ongoing_requests",
-        admitted + (_ABOVE if demand.direct else 0),
+        admitted + (INGRESS_SURPLUS if demand.direct else 0),
         f"Slots and queue, {admitted}"
         + (
             ", and a few more, so that the surplus gets the service's own 503."

@@ -16,9 +16,6 @@ from serve_app.capacity.workload.text import WorkloadError, number
 from serve_app.errors import ServiceError
 from serve_app.settings import Settings
 
-# As `deployments` sets it where the pool is the ingress: so many a replica gets and refuses.
-_SURPLUS = 4
-
 
 class SceneError(ServiceError):
     """The scenario leaves something open that a simulation must know."""
@@ -111,8 +108,8 @@ def service_of(
         scaling=pool.autoscaling,
         startup=startup or FixedStartup(declared.cold_start_s + declared.load_s),
         routing=_routing(direct, scenario.haproxy),
-        max_ongoing=pool.admitted + (_SURPLUS if direct else 0),
-        max_queued=4 * pool.admitted,
+        max_ongoing=pool.max_ongoing_requests(is_ingress=direct),
+        max_queued=pool.max_queued_requests(is_ingress=direct),
         queue_timeout_s=settings.queue_timeout_s,
     )
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from serve_app.capacity.results.slo import Slo, SloError
+from serve_app.capacity.workload.dotted import set_dotted
 from serve_app.errors import ServiceError
 from serve_app.settings import Pool, Settings
 
@@ -73,7 +74,7 @@ class Scenario(BaseModel):
         """
         value = _text(name)
         for path, item in (changes or {}).items():
-            _set(value, path.split("."), item)
+            set_dotted(value, path, item)
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
@@ -103,12 +104,6 @@ def _text(name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ScenarioError(f"{name} holds no scenario")
     return value
-
-
-def _set(value: dict[str, Any], path: list[str], item: Any) -> None:
-    for name in path[:-1]:
-        value = value.setdefault(name, {})
-    value[path[-1]] = item
 
 
 def _first(exc: ValidationError) -> str:

@@ -1,21 +1,10 @@
 """Options as text, `name:key=value,key=value`, with units: `30s`, `5m`, `10/s`, `95%`."""
 
-import re
-
 from serve_app.errors import ServiceError
+from serve_app.quantities import SECONDS, quantity
 
-_NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<unit>ms|s|m|h|/s|/m|/h|%)?")
-_FACTORS = {
-    None: 1.0,
-    "ms": 0.001,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "/s": 1.0,
-    "/m": 1 / 60,
-    "/h": 1 / 3600,
-    "%": 0.01,
-}
+_PER_SECOND = {"/s": 1.0, "/m": 1 / 60, "/h": 1 / 3600}
+_FACTORS = {**SECONDS, "ms": 0.001, **_PER_SECOND, "%": 0.01}
 
 
 class WorkloadError(ServiceError):
@@ -23,15 +12,19 @@ class WorkloadError(ServiceError):
 
 
 def number(text: str) -> float:
-    """`90`, `1.5m`, `120/m` or `5%` in seconds, per second, or as a share. Raises WorkloadError."""
-    found = _NUMBER.fullmatch(text.strip())
-    if not found:
-        raise WorkloadError(f"{text!r} is no number; write 90, 30s, 5m, 1h, 10/s, 120/m or 5%")
-    return float(found["number"]) * _FACTORS[found["unit"]]
+    """Read `90`, `1.5m`, `120/m` or `5%` in seconds, per second, or as a share.
+
+    Raises WorkloadError.
+    """
+    try:
+        return quantity(text.strip(), _FACTORS)
+    except ValueError as exc:
+        hint = "write 90, 30s, 5m, 1h, 10/s, 120/m or 5%"
+        raise WorkloadError(f"{text!r} is not a number with a known unit: {hint}") from exc
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
-    """The parts of `a=1,b=2`, a single one also without a name. Raises WorkloadError."""
+    """Split `a=1,b=2`; a single part may have no name. Raises WorkloadError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     split = [part.rpartition("=") for part in parts]
     if len(parts) > 1 and not all(name for name, _, _ in split):

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from serve_app.engines.llamacpp.gguf import find_smollm2
 from serve_app.errors import SettingsError
 from serve_app.settings import EngineSettings, Settings
-from tests.support.service import Service, serving_as_set
+from tests.support.service import Service, started
 
 MODEL = "smollm2:135m"
 # Any token may come, so that only the grammar keeps to the schema.
@@ -69,7 +69,7 @@ async def service() -> AsyncIterator[Service]:
     except SettingsError as exc:
         pytest.skip(str(exc))
     engine = EngineSettings(kind="llamacpp", slots=2, context_length=512)
-    async with serving_as_set(Settings(models=(MODEL,), engine=engine)) as running:
+    async with started(Settings(models=(MODEL,), engine=engine)) as running:
         yield running
 
 

@@ -1,6 +1,6 @@
 """`python -m serve_app`: start the service on this machine and say how to use it.
 
-It runs Serve, watched by `engines/guard.py`, so that nothing of it is left when this ends, however
+It runs Serve, watched by `engines/supervisor.py`, so that nothing of it is left when this ends, however
 it ends. `--clean` ends an HAProxy that a killed run has left behind.
 """
 
@@ -29,7 +29,7 @@ from serve_app.launcher.local_proxy import Proxy
 from serve_app.launcher.screen import Screen
 from serve_app.settings import Settings
 
-_GUARD = Path(__file__).with_name("engines") / "guard.py"
+_GUARD = Path(__file__).with_name("engines") / "supervisor.py"
 _GRACE_S = 90.0
 
 # The engine's threads share these cores with the service: Ray's usual niceness would starve it.

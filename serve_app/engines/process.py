@@ -1,4 +1,4 @@
-"""A supervised child process, behind `guard.py`, that leaves nothing behind."""
+"""A supervised child process, behind `supervisor.py`, that leaves nothing behind."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from serve_app.errors import EngineStartError
 
 logger = logging.getLogger("ray.serve")
 
-_GUARD = str(Path(__file__).with_name("guard.py"))
+_GUARD = str(Path(__file__).with_name("supervisor.py"))
 _LAST_LINES = 20
 _LOST_NEWS_S = 1.0
 _POLL_S = 0.02

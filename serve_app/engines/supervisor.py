@@ -1,6 +1,6 @@
 """Runs one command and leaves nothing of it behind, whatever happens to whom.
 
-    python -I -S guard.py GRACE_S SIGNAL COMMAND [ARGUMENT…]
+    python -I -S supervisor.py GRACE_S SIGNAL COMMAND [ARGUMENT…]
 
 An engine may have children of its own (`ollama serve` has llama-server, which outlives a killed
 `ollama serve`), and whoever started the engine may be killed. This small parent in between is told

@@ -148,13 +148,13 @@ async def text_of(engine: Lifecycle, call: Call) -> bytes:
 
 def engine_processes() -> list[int]:
     """The guards that this process has started, and all below them."""
-    guards = [p for p in processes.children(os.getpid()) if "guard.py" in processes.command(p)]
+    guards = [p for p in processes.children(os.getpid()) if "supervisor.py" in processes.command(p)]
     return [p for guard in guards for p in (guard, *processes.descendants(guard))]
 
 
 def crash() -> None:
     """Kill the engine itself, as the kernel's OOM killer would."""
-    (guard, *_) = [p for p in engine_processes() if "guard.py" in processes.command(p)]
+    (guard, *_) = [p for p in engine_processes() if "supervisor.py" in processes.command(p)]
     os.kill(processes.children(guard)[0], signal.SIGKILL)
 
 

@@ -57,4 +57,4 @@ def command(pid: int) -> str:
 def own_command(pid: int) -> str:
     """The command line, unless it is a guard's, which holds that of its child."""
     line = command(pid)
-    return "" if "guard.py" in line else line
+    return "" if "supervisor.py" in line else line

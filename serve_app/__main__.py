@@ -1,7 +1,7 @@
 """`python -m serve_app`: start the service on this machine and say how to use it.
 
-It runs Serve, watched by `engines/supervisor.py`, so that nothing of it is left when this ends, however
-it ends. `--clean` ends an HAProxy that a killed run has left behind.
+It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
+it ends. `--clean` stops an HAProxy that a killed run has left behind.
 """
 
 import argparse

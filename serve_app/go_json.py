@@ -52,6 +52,20 @@ def float32(value: float) -> float:
     return number(short)
 
 
+_DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
+_PART = re.compile(r"([\d.]+)(\D+)")
+_SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration such as `5m`, `1h30m` or `-1s`. Raises ValueError in Go's words."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"time: invalid duration {quote(text)}")
+    parts = _PART.findall(text.lstrip("+-"))
+    seconds = sum(float(value) * _SECONDS[unit] for value, unit in parts)
+    return -seconds if text.startswith("-") else seconds
+
+
 def number(value: float) -> float:
     """Go has no trailing `.0`."""
     return int(value) if float(value).is_integer() else value

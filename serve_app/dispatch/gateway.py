@@ -21,7 +21,6 @@ from ray.serve.schema import ApplicationStatusOverview, ServeStatus
 
 from serve_app.deadline import Deadline
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.local import API_VERSION
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import (
@@ -33,6 +32,7 @@ from serve_app.errors import (
     ServiceError,
 )
 from serve_app.model_names import short_name
+from serve_app.ollama_version import OLLAMA_VERSION
 from serve_app.settings import Pool, Settings
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class GatewayDispatcher:
         )
 
     def version(self) -> str:
-        return API_VERSION
+        return OLLAMA_VERSION
 
     async def problem(self) -> str:
         status = await self._status()

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
 from serve_app.errors import EngineDown, EngineLost, EngineSlow, Overloaded
+from serve_app.ollama_version import OLLAMA_VERSION
 
 # A killed engine may take calls until the kernel has closed its listener.
 _DYING_S = 0.05
-API_VERSION = "0.33.0"
 
 
 # How Ollama says so, before it has given a token.
@@ -140,7 +140,7 @@ class LocalDispatcher:
         return self._engine.status.models
 
     def version(self) -> str:
-        return self._engine.status.version or API_VERSION
+        return self._engine.status.version or OLLAMA_VERSION
 
     async def problem(self) -> str:
         status = self._engine.status

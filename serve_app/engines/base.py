@@ -84,6 +84,17 @@ class ModelCard:
     loaded_context_length: int = 0  # that one slot of the engine has
     capabilities: tuple[str, ...] = ("completion",)
 
+    def details(self) -> dict[str, object]:
+        """Return the `details` of the model in Ollama's listings."""
+        return {
+            "parent_model": "",
+            "format": self.format,
+            "family": self.family,
+            "families": [self.family],
+            "parameter_size": self.parameter_size,
+            "quantization_level": self.quantization_level,
+        }
+
 
 class State(StrEnum):
     STARTING = "starting"

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import httpx
 
 from serve_app.addresses import ollama_url
-from serve_app.engines import ollama_api as ollama_models
-from serve_app.engines.attach import Attach
+from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineDriver, Lifecycle, new_http
 from serve_app.engines.llamacpp.engine import LlamaCpp
-from serve_app.engines.ollama import Ollama, environment
+from serve_app.engines.ollama import Attach, Ollama, environment
 from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
 from serve_app.errors import EngineError
@@ -71,7 +70,7 @@ async def _problem(url: str, pool: Pool) -> str:
     """Why the Ollama at `url` can't be taken, or ""."""
     try:
         async with new_http(url) as http, asyncio.timeout(2):
-            absent = await ollama_models.missing(http, map(short_name, pool.models))
+            absent = await ollama_api.missing(http, map(short_name, pool.models))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
         return "does not answer"
     except EngineError as exc:
@@ -87,7 +86,7 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
     try:
         url = f"http://127.0.0.1:{port}"
         async with new_http(url) as http, asyncio.timeout(10):
-            await ollama_models.until_up(http, "/api/version")
+            await ollama_api.until_up(http, "/api/version")
         return await _problem(url, pool)
     except (TimeoutError, EngineError):
         return "does not start"

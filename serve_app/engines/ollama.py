@@ -1,16 +1,40 @@
-"""`ollama serve` as a child process of the replica, on a free port of loopback."""
+"""An Ollama: one that something else runs, or a child process of the replica."""
 
 import shutil
 
 import httpx
 
-from serve_app.engines import ollama_api as ollama_models
+from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
 from serve_app.errors import SettingsError
 from serve_app.settings import EngineSettings, Pool
+
+
+class Attach:
+    """Waits until it is up and the models are there; loads them again when it was restarted."""
+
+    name = "attached Ollama"
+    patience_s = 0.0  # its owner restarts it: look at once whether it is back
+
+    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
+        self._pool = pool
+        self._http = http
+        self._first_token_timeout_s = first_token_timeout_s
+
+    def launch_spec(self) -> LaunchSpec:
+        return LaunchSpec(self._pool.engine.url or "")
+
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
+        return await ollama_api.prepare(http, timer, self._pool.models, pull=False, wait=True)
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        await ollama_api.check_loaded(http, self._pool.models)
+
+    def client(self, url: str, info: EngineInfo) -> Client:
+        return Upstream(self._http, url, self._first_token_timeout_s)
 
 
 class Ollama:
@@ -34,10 +58,10 @@ class Ollama:
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
         pool = self._pool
-        return await ollama_models.prepare(http, timer, pool.models, pool.engine.pull, wait=False)
+        return await ollama_api.prepare(http, timer, pool.models, pool.engine.pull, wait=False)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
-        await ollama_models.check_loaded(http, self._pool.models)
+        await ollama_api.check_loaded(http, self._pool.models)
 
     def client(self, url: str, info: EngineInfo) -> Client:
         return Upstream(self._http, url, self._first_token_timeout_s)

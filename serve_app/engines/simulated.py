@@ -4,7 +4,7 @@ import sys
 
 import httpx
 
-from serve_app.engines import ollama_api as ollama_models
+from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
@@ -45,7 +45,7 @@ class Simulated:
         return (sys.executable, "-m", "serve_app.simulator", *words)
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        return await ollama_models.prepare(http, timer, self._pool.models, pull=False, wait=False)
+        return await ollama_api.prepare(http, timer, self._pool.models, pull=False, wait=False)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/api/version")).raise_for_status()

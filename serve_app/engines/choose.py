@@ -1,4 +1,4 @@
-"""Which engine `auto` means here, and why. It never pulls and never loads anything."""
+"""Chooses the engine that `auto` stands for, without pulling or loading a model."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ _KINDS: dict[str, Callable[[Pool, HttpClient, float], EngineDriver]] = {
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What was chosen. `pool` has the kind, and the address if there is one, filled in."""
+    """The chosen engine: `pool` with its kind and, where there is one, its address filled in."""
 
     pool: Pool
     reason: str
@@ -40,8 +40,11 @@ class EngineChoice:
 
 
 async def choose(pool: Pool) -> EngineChoice:
-    """The engine that `pool` asks for, or that `auto` finds, in this order: a configured URL, an
-    Ollama that runs, an `ollama` on PATH, the embedded default."""
+    """Return the configured engine of `pool`, or the choice of `auto`.
+
+    `auto` takes, in this order: a configured URL, a running Ollama, an `ollama` on PATH, the
+    embedded engine.
+    """
     engine = pool.engine
     if engine.kind != "auto":
         return EngineChoice(pool, "it is configured")
@@ -61,13 +64,13 @@ async def choose(pool: Pool) -> EngineChoice:
 
 
 def _choice(pool: Pool, kind: EngineKind, reason: str, url: str | None = None) -> EngineChoice:
-    # Validated anew: a rule may hold for the chosen kind only.
+    # Validated anew, because some rules hold for the chosen kind only.
     engine = pool.engine.model_copy(update={"kind": kind, "url": url})
     return EngineChoice(Pool.model_validate({**dict(pool), "engine": engine}), reason)
 
 
 async def _problem(url: str, pool: Pool) -> str:
-    """Why the Ollama at `url` can't be taken, or ""."""
+    """Return why the Ollama at `url` can't be taken, or ""."""
     try:
         async with new_http(url) as http, asyncio.timeout(2):
             absent = await ollama_api.missing(http, map(short_name, pool.models))
@@ -79,7 +82,7 @@ async def _problem(url: str, pool: Pool) -> str:
 
 
 async def _problem_of_binary(binary: str, pool: Pool) -> str:
-    """Ask a server of our own, which is ended again."""
+    """Return why `binary` can't be taken, or "", by a server that is started for the question."""
     port = free_port()
     env = environment(pool.engine, port)
     process = await Process.start("ollama", (binary, "serve"), env, pool.engine.stop_grace_s)
@@ -95,7 +98,7 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
 
 
 def new_engine(choice: EngineChoice, http: HttpClient, first_token_timeout_s: float) -> Lifecycle:
-    """The engine of `choice`, not started yet."""
+    """Return the engine of `choice`, which is not started yet."""
     engine = choice.pool.engine
     kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s)
     return Lifecycle(kind, engine.start_timeout_s, engine.stop_grace_s)

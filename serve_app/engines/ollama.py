@@ -14,10 +14,10 @@ from serve_app.settings import EngineSettings, Pool
 
 
 class Attach:
-    """Waits until it is up and the models are there; loads them again when it was restarted."""
+    """Waits for an Ollama and its models; loads them again after its restart."""
 
     name = "attached Ollama"
-    patience_s = 0.0  # its owner restarts it: look at once whether it is back
+    patience_s = 0.0  # its owner restarts it, so it may be back at once
 
     def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
         self._pool = pool
@@ -38,7 +38,7 @@ class Attach:
 
 
 class Ollama:
-    """Owns its server; pulls models that are missing, if it may."""
+    """Runs `ollama serve` on a free port of loopback; pulls missing models if it may."""
 
     name = "ollama"
     patience_s = 60.0
@@ -52,7 +52,9 @@ class Ollama:
         engine = self._pool.engine
         binary = shutil.which(engine.binary)
         if binary is None:
-            raise SettingsError(f"engine.binary: there is no executable {engine.binary}")
+            raise SettingsError(
+                f"engine.binary: there is no executable {engine.binary}: install it or set its path"
+            )
         port = free_port()
         return LaunchSpec(f"http://127.0.0.1:{port}", (binary, "serve"), environment(engine, port))
 
@@ -68,7 +70,7 @@ class Ollama:
 
 
 def environment(engine: EngineSettings, port: int) -> dict[str, str]:
-    """What `ollama serve` is told; the GPUs are those that Ray put into CUDA_VISIBLE_DEVICES."""
+    """Return the environment of `ollama serve`; Ray has set CUDA_VISIBLE_DEVICES."""
     environment = {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_NUM_PARALLEL": str(engine.slots),

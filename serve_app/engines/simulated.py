@@ -1,4 +1,4 @@
-"""The simulated engine as a child process: a declared speed in place of a model."""
+"""The simulated engine, a child process with a declared speed in place of a model."""
 
 import sys
 
@@ -13,7 +13,7 @@ from serve_app.settings import Pool
 
 
 class Simulated:
-    """A modelled GPU, for work on autoscaling, routing and capacity, and for tests."""
+    """Simulates a GPU for work on autoscaling, routing and capacity, and for tests."""
 
     name = "simulated engine"
     patience_s = 60.0

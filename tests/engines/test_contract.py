@@ -383,7 +383,7 @@ async def test_a_missing_model_is_pulled(fake_ollama: Path) -> None:
     """What Ollama does not have is pulled before it is ready, and the time is told."""
     async with running(ollama(fake_ollama, models="")) as engine:
         await engine.ready()
-        assert dict(engine.status.timer)["pull"] > 0.2
+        assert dict(engine.status.phases)["pull"] > 0.2
 
 
 async def test_a_pull_can_be_forbidden(fake_ollama: Path) -> None:

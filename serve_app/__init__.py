@@ -7,7 +7,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # Engines' child processes import this package too: Ray only when somebody asks for the app.
+    # Engines' child processes import this package too, so that Ray is imported for the app only.
     if name == "app":
         from serve_app.ray_serve.application import app
 

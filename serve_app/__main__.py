@@ -1,7 +1,7 @@
-"""`python -m serve_app`: start the service on this machine and say how to use it.
+"""Start the service on this machine and print how to use it.
 
-It runs Serve behind `engines/supervisor.py`, so that no process is left when this one ends, however
-it ends. `--clean` ends an HAProxy that a killed run has left behind.
+It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
+it ends. `--clean` stops an HAProxy that a killed run has left behind.
 """
 
 import argparse
@@ -32,13 +32,13 @@ from serve_app.settings import Settings
 _GUARD = Path(__file__).with_name("engines") / "supervisor.py"
 _GRACE_S = 90.0
 
-# The engine's threads share these cores with the service: Ray's usual niceness would starve it.
+# The engine's threads share these cores with the service, which Ray's niceness would starve.
 _DEFAULTS = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",  # each line once, when it comes
+    "RAY_DEDUP_LOGS": "0",  # print every line at once
     "PYTHONUNBUFFERED": "1",
-    # Ray's many threads would each keep memory of their own: a replica's would grow for minutes.
+    # With an arena for each of Ray's many threads, a replica's memory grows for minutes.
     "MALLOC_ARENA_MAX": "2",
 }
 
@@ -53,11 +53,14 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def main() -> int:
     options = _options()
     if options.clean:
-        print("\n".join(local_proxy.clean(with_rays=True)) or "nothing was left behind")
+        print(
+            "\n".join(local_proxy.clean(with_rays=True))
+            or "nothing to stop: no run has left anything behind"
+        )
         return 0
     try:
         settings = Settings()
-        proxy = local_proxy.choose(options.host, _wanted(options))
+        proxy = local_proxy.choose(options.host, _haproxy_wish(options))
         for sentence in local_proxy.clean():
             print(sentence)
         _check_address(options.host, options.port)
@@ -72,42 +75,49 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serve_app", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on (default: %(default)s)"
+    )
     parser.add_argument(
         "--haproxy",
         action=argparse.BooleanOptionalAction,
-        help="HAProxy or Serve's own proxy; HAProxy where it can run, unless told",
+        help="use HAProxy, or Serve's own proxy (default: HAProxy where it can run)",
     )
-    parser.add_argument("--verbose", action="store_true", help="all that Ray and Serve log")
-    parser.add_argument("--clean", action="store_true", help="end what a killed run left behind")
+    parser.add_argument(
+        "--verbose", action="store_true", help="show everything that Ray and Serve log"
+    )
+    parser.add_argument("--clean", action="store_true", help="stop what a killed run left behind")
     return parser.parse_args()
 
 
-def _wanted(options: argparse.Namespace) -> bool | None:
-    told: bool | None = options.haproxy
-    if told is None and (variable := os.environ.get("RAY_SERVE_ENABLE_HA_PROXY")):
+def _haproxy_wish(options: argparse.Namespace) -> bool | None:
+    """Tell whether the user asks for HAProxy; None: no preference."""
+    wish: bool | None = options.haproxy
+    if wish is None and (variable := os.environ.get("RAY_SERVE_ENABLE_HA_PROXY")):
         return variable == "1"
-    return told
+    return wish
 
 
 def _check_address(host: str, port: int) -> None:
-    """Raises SettingsError: Serve would share a port with another run of it, without a word."""
+    """Raise SettingsError unless the port is free, because two runs of Serve would share it."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             raise SettingsError(
-                f"port {port} is taken: PORT=8001, or `make clean-ports` after a crash"
+                f"port {port} is taken: choose another (PORT=8001), or `make clean-ports`"
             ) from exc
         cause = str(exc.strerror).partition(" (while")[0]
         raise SettingsError(
-            f"can't listen on HOST={host} PORT={port} ({cause}): HOST is an address of this "
-            "machine, 127.0.0.1 unless told, PORT a free port above 1023"
+            f"can't listen on HOST={host} PORT={port} ({cause}): set HOST to an address of this "
+            "machine (default: 127.0.0.1) and PORT to a free port above 1023"
         ) from exc
     except OverflowError as exc:
-        raise SettingsError(f"PORT={port} is no port: take one from 1024 to 65535") from exc
+        raise SettingsError(f"PORT={port} is no port: choose one from 1024 to 65535") from exc
 
 
 def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: Proxy) -> int:
@@ -129,26 +139,28 @@ def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: P
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # Ctrl-C is for us; the guard gets its one signal from here
+        start_new_session=True,  # Ctrl-C reaches this process only, which signals once
     )
     return _watch(process, options, settings)
 
 
 def _direct_to(host: str) -> dict[str, str]:
-    """Whatever proxy the environment names, what runs here does not reach itself through it."""
-    told = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    names = ",".join(filter(None, [told, "127.0.0.1", "localhost", "::1", host]))
-    # Serve's calls go to an address of this machine that Ray chooses; "" is no proxy for gRPC.
+    """Return variables that keep this machine's own traffic away from any proxy."""
+    configured = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    names = ",".join(filter(None, [configured, "127.0.0.1", "localhost", "::1", host]))
+    # Serve calls an address of this machine that Ray chooses; gRPC takes "" as no proxy.
     return {"NO_PROXY": names, "no_proxy": names, "grpc_proxy": ""}
 
 
 def _watch(process: subprocess.Popen[str], options: argparse.Namespace, settings: Settings) -> int:
-    told = threading.Event()
+    is_ending = threading.Event()
     screen = Screen(options.verbose)
 
     def end(*_: object) -> None:
-        print("\nEnding: running answers are finished first; once more ends at once.", flush=True)
-        told.set()
+        print(
+            "\nStopping when running answers are finished; Ctrl-C again stops at once.", flush=True
+        )
+        is_ending.set()
         process.terminate()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -158,19 +170,19 @@ def _watch(process: subprocess.Popen[str], options: argparse.Namespace, settings
     threading.Thread(target=_announce, args=(process, url, screen, settings), daemon=True).start()
     assert process.stdout is not None
     for line in process.stdout:
-        if (shown := screen.show(line)) is not None and not told.is_set():
+        if (shown := screen.show(line)) is not None and not is_ending.is_set():
             print(shown, flush=True)
-        if screen.has_failed and process.poll() is None and not told.is_set():
-            told.set()
+        if screen.has_failed and process.poll() is None and not is_ending.is_set():
+            is_ending.set()
             process.terminate()
     code = process.wait()
-    if screen.has_failed or not told.is_set():
+    if screen.has_failed or not is_ending.is_set():
         return _explain(screen, code)
     return 0
 
 
 def _explain(screen: Screen, code: int) -> int:
-    """Say why the service has ended by itself."""
+    """Print why the service has ended by itself; return the exit code."""
     if screen.has_failed and screen.warning:
         print(f"\nThe service could not start: {screen.warning}", file=sys.stderr)
     else:
@@ -179,20 +191,20 @@ def _explain(screen: Screen, code: int) -> int:
 
 
 def room(settings: Settings) -> dict[str, str]:
-    """For Ray, which starts no more replicas than there are CPUs, though here they share them."""
+    """Return variables that let Ray start more replicas than CPUs, which they share here."""
     groups = [
         (pool.ray_actor_options, pool.autoscaling.max_replicas) for pool in settings.all_pools
     ]
     if settings.resolved_topology == "gateway":
         groups.append((settings.gateway.ray_actor_options, settings.gateway.max_replicas))
-    wanted = math.ceil(sum(options.get("num_cpus", 1) * most for options, most in groups))
-    if wanted <= (os.cpu_count() or 1):
+    cpus = math.ceil(sum(options.get("num_cpus", 1) * count for options, count in groups))
+    if cpus <= (os.cpu_count() or 1):
         return {}
-    return {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": wanted})}
+    return {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus})}
 
 
 def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings: Settings) -> None:
-    """Wait until the service is ready; then say where it is and what to try."""
+    """Wait until the service is ready, then print its address and a first request."""
     while not _answers(url):
         if process.poll() is not None:
             return
@@ -207,20 +219,21 @@ def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings
     print(
         f"\nReady at {url} (documentation: {url}/docs)\nTry:\n"
         f"  curl -N {_past_proxies(url)}{shlex.quote(url)}/v1/chat/completions {key}-d '{body}'\n"
-        "Ctrl-C ends it; VERBOSE=1 shows what Ray and Serve log.\n",
+        "Ctrl-C stops it; VERBOSE=1 shows everything that Ray and Serve log.\n",
         flush=True,
     )
 
 
 def _past_proxies(url: str) -> str:
+    """Return curl's option against a proxy, if curl would use one."""
     host = httpx.URL(url).host
-    through_one = {"http", "all"} & getproxies().keys() and not proxy_bypass(host)
-    return "--noproxy '*' " if through_one else ""
+    has_proxy = {"http", "all"} & getproxies().keys() and not proxy_bypass(host)
+    return "--noproxy '*' " if has_proxy else ""
 
 
 def _answers(url: str) -> bool:
     try:
-        # Serve keeps the request until a replica is there: a short wait would be one of many.
+        # Serve holds the request until there is a replica.
         return httpx.get(f"{url}/readyz", timeout=60, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False

@@ -1,6 +1,6 @@
-"""Addresses and names in settings: each is taken as it is, or refused with what would work.
+"""Checks addresses and names in settings.
 
-Functions that check raise ValueError, whose sentence is for whoever wrote the setting.
+A check returns its argument, or raises ValueError, whose sentence shows a value that would work.
 """
 
 import ipaddress
@@ -9,31 +9,31 @@ from urllib.parse import SplitResult, urlsplit
 
 _OLLAMA_PORT = 11434
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# What a server listens on, a client can't call: Go means this machine by it.
+# Addresses to listen on that can't be called; Go's clients call this machine instead.
 _ANY = ("", "0.0.0.0", "::")
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _MODEL = re.compile(rf"(?:(?:{_PART}(?::\d+)?/)?{_PART}/)?{_PART}(?::{_PART})?")
-_LONGEST_NAME = 512
+_MAX_NAME = 512
 
 
 def engine_url(url: str) -> str:
-    """Return `url`, which engines can be called at, without a `/` at its end."""
+    """Return `url`, the address of an engine, without a `/` at its end."""
     try:
         parts = urlsplit(url)
         works = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:
         works = False
     if not works or not url.isprintable() or " " in url:
-        shown = url.rpartition("@")[2]  # never a password
-        raise ValueError(f"{shown!r} is no address: it must be like {_proposal(url)}")
+        shown = url.rpartition("@")[2]  # without a password
+        raise ValueError(f"{shown!r} is no address: write it like {_proposal(url)}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("the address may have a host, a port and a path, and nothing else")
+        raise ValueError("the address may have a host, a port and a path only: remove all else")
     return url.rstrip("/")
 
 
 def _proposal(url: str) -> str:
-    """Return `url` with the scheme that it lacks, or an example."""
+    """Return `url` with its missing scheme, or an example."""
     with_scheme = f"http://{url}"
     try:
         parts = urlsplit(with_scheme)
@@ -46,33 +46,33 @@ def _proposal(url: str) -> str:
 
 
 def ollama_url(value: str) -> str:
-    """Return the address of the Ollama that was started with OLLAMA_HOST=`value`.
+    """Return the address of an Ollama that was started with OLLAMA_HOST=`value`.
 
-    As Ollama's `envconfig.Host` reads it: quotes and spaces around it do not count; scheme, host,
-    port and path may be missing; a port that is none is the default one.
+    Reads it as Ollama's `envconfig.Host` does: without quotes and spaces around it; scheme, host,
+    port and path may be missing; an invalid port means the default port.
     """
     value = value.strip().strip("\"'").strip()
-    scheme, found, rest = value.partition("://")
-    if not found:
+    scheme, separator, rest = value.partition("://")
+    if not separator:
         scheme, rest = "", value
     default = _DEFAULT_PORTS.get(scheme, _OLLAMA_PORT)
-    where, slash, path = rest.partition("/")
-    host, port = _split_port(where, default)
+    address, slash, path = rest.partition("/")
+    host, port = _split_port(address, default)
     host = "127.0.0.1" if host in _ANY else host
     shown = f"[{host}]" if ":" in host else host
     return f"{scheme or 'http'}://{shown}:{port}{slash}{path}".rstrip("/")
 
 
-def _split_port(where: str, default: int) -> tuple[str, int]:
-    """Return host and port of `where`; an IPv6 address has a port only behind brackets."""
-    bare = where.strip("[]")
+def _split_port(address: str, default: int) -> tuple[str, int]:
+    """Return host and port of `address`; IPv6 has a port behind brackets only."""
+    bare = address.strip("[]")
     if bare.count(":") > 1 and _is_ipv6(bare):
         return bare, default
-    host, colon, port = where.rpartition(":")
+    host, colon, port = address.rpartition(":")
     if not colon:
-        return where, default
-    known = port.isascii() and port.isdigit() and int(port) <= 65535
-    return host.strip("[]"), int(port) if known else default
+        return address, default
+    is_valid = port.isascii() and port.isdigit() and int(port) <= 65535
+    return host.strip("[]"), int(port) if is_valid else default
 
 
 def _is_ipv6(text: str) -> bool:
@@ -83,23 +83,23 @@ def _is_ipv6(text: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """Return `host`: as a Host header has it, without its port, or `*`."""
+    """Return `host`, a host name as in a Host header, without port, or `*`."""
     if host == "*" or _is_ipv6(host) or re.fullmatch(r"[A-Za-z0-9_.-]+", host):
         return host
     raise ValueError(
-        f"{host!r} is no name of a host: it must be like llm.example or 10.0.0.1, without scheme, "
-        "port, path and brackets; `*` alone is every host"
+        f"{host!r} is no host name: write it like llm.example or 10.0.0.1, without scheme, port, "
+        "path and brackets; `*` alone stands for every host"
     )
 
 
 def origin(text: str) -> str:
-    """Return `text`: an origin as browsers send it, in lower case, or `*`, or `null`."""
+    """Return `text`, an origin as browsers send it, in lower case, or `*`, or `null`."""
     if text in ("*", "null") or (text == text.lower() and _is_origin(text)):
         return text
     raise ValueError(
-        f"{text!r} is no origin: browsers send https://chat.example or http://10.0.0.1:3000, in "
-        "lower case, without a path or `/` at the end, and without the scheme's own port; `*` "
-        "alone is every origin"
+        f"{text!r} is no origin: write it as browsers do, https://chat.example or "
+        "http://10.0.0.1:3000, in lower case, without a path or `/` at the end, and without the "
+        "scheme's default port; `*` alone stands for every origin"
     )
 
 
@@ -114,16 +114,18 @@ def _is_origin(text: str) -> bool:
 
 
 def model_name(name: str) -> str:
-    """Return `name`: one that a model can have, `[host/][namespace/]model[:tag]`."""
-    if len(name) <= _LONGEST_NAME and _MODEL.fullmatch(name):
+    """Return `name`, a model's name: `[host/][namespace/]model[:tag]`."""
+    if len(name) <= _MAX_NAME and _MODEL.fullmatch(name):
         return name
     raise ValueError(
-        f"{name[:80]!r} is no name of a model: it must be like qwen3:8b or hf.co/owner/model:tag"
+        f"{name[:80]!r} is no model name: write it like qwen3:8b or hf.co/owner/model:tag"
     )
 
 
 def variable(name: str) -> str:
-    """Return `name`: one that a variable of an environment can have."""
+    """Return `name`, the name of an environment variable."""
     if name and "=" not in name and "\0" not in name:
         return name
-    raise ValueError(f"{name!r} is no name of an environment variable")
+    raise ValueError(
+        f"{name!r} is no name of an environment variable: it needs a character, and no `=` or NUL"
+    )

@@ -1,8 +1,8 @@
-"""`asyncio.timeout_at` for what every request passes: cheaper, and up to 0.2 s late.
+"""A cheaper `asyncio.timeout_at`, up to 0.2 s late, for the path of every request.
 
-asyncio starts and stops a timer of the event loop for each, and the four of a short request took a
-twentieth of a replica's time. Here those of the same tick are one set, and one timer looks which
-sets are due.
+asyncio starts and stops a timer of the event loop for every timeout, and the four timeouts of a
+short request took a twentieth of a replica's time. Here the deadlines of one tick are one set, and
+a single timer looks for sets that are due.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ _TICK_S = 0.1
 
 
 class Deadline:
-    """Cancels what runs inside once `at` has passed, and raises TimeoutError in its place.
+    """Cancels the code inside it once `at` has passed, and raises TimeoutError instead.
 
-    `at`: seconds on the event loop's clock; None or infinite: never.
+    `at`: seconds on the event loop's clock; None or infinite: no deadline.
     """
 
     __slots__ = ("_cancelling", "_expired", "_task", "_tick", "_wheel")
@@ -81,7 +81,7 @@ class _Wheel:
 
     def _turn_later(self) -> None:
         self._turning = True
-        self.loop.call_later(_TICK_S, self._turn, context=Context())  # nobody's in particular
+        self.loop.call_later(_TICK_S, self._turn, context=Context())  # of no request
 
     def _turn(self) -> None:
         now = self.loop.time() / _TICK_S

@@ -1,25 +1,25 @@
-"""Every error that the service raises itself.
+"""The errors that the service raises itself.
 
     ServiceError
     ├── SettingsError             the configuration can't work
-    ├── ClientError               the caller's fault: 4xx, never reaches an engine
+    ├── ClientError               a mistake of the caller: 4xx, never reaches an engine
     │   ├── BadRequest            400
     │   │   └── ContextLengthExceeded  400  a prompt longer than the context
     │   ├── Unauthorized          401
     │   ├── Forbidden             403
-    │   │   └── ForeignCaller     403  a Host or Origin that is not ours
+    │   │   └── ForeignCaller     403  a Host or Origin that is not allowed
     │   ├── NotFound              404
     │   ├── MethodNotAllowed      405
     │   ├── BodyTimeout           408
     │   └── BodyTooLarge          413
-    ├── Overloaded                503  slots and queue are full: come back later
-    ├── InternalError             500  a fault of the service that nobody foresaw
-    └── EngineError               the engine's fault
+    ├── Overloaded                503  slots and queue are full: try again later
+    ├── InternalError             500  an unexpected fault of the service
+    └── EngineError               a fault of the engine
         ├── EngineDown            503  not reachable within the bound
         │   └── PoolDown          503  no replica became ready within the bound
-        ├── EngineLost            502  no answer, or one that broke off
+        ├── EngineLost            502  no answer, or an answer that broke off
         ├── EngineSlow            504  no first token, or no end, within the bound
-        └── EngineStartError      it can't be started at all
+        └── EngineStartError      the engine can't be started
 
 `status` is the HTTP status, `kind` the error type in OpenAI's and Anthropic's vocabulary.
 Each dialect under `api/` writes these in its own shape.
@@ -27,7 +27,7 @@ Each dialect under `api/` writes these in its own shape.
 
 
 class ServiceError(Exception):
-    """Root of the tree; `str(error)` is the sentence that the caller reads."""
+    """The root of the tree. `str(error)` is the sentence that the caller reads."""
 
     status = 500
     kind = "api_error"
@@ -48,9 +48,9 @@ class BadRequest(ClientError):
 
 
 class ContextLengthExceeded(BadRequest):
-    """A prompt has more tokens than the context; each dialect says it in its own words.
+    """A prompt has more tokens than the context. Dialects word it differently.
 
-    `at_least`: the prompt was not counted to its end. `args` crosses from a replica to a gateway.
+    `at_least`: the prompt was not counted to its end. A replica sends `args` to the gateway.
     """
 
     def __init__(self, prompt_tokens: int, context_tokens: int, at_least: bool = False) -> None:
@@ -61,7 +61,7 @@ class ContextLengthExceeded(BadRequest):
 
     @property
     def prompt(self) -> str:
-        """The prompt's length in words: `5000 tokens`, or `at least 5000 tokens`."""
+        """Describe the prompt's length: `5000 tokens` or `at least 5000 tokens`."""
         return f"{'at least ' * self.at_least}{self.prompt_tokens} tokens"
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Forbidden(ClientError):
 
 
 class ForeignCaller(Forbidden):
-    """Answered without a word, as Ollama does."""
+    """Answered with an empty body, as Ollama does."""
 
 
 class NotFound(ClientError):
@@ -91,7 +91,7 @@ class NotFound(ClientError):
 
 
 class MethodNotAllowed(ClientError):
-    """`allow` is the value of the Allow header, for example `HEAD, GET`."""
+    """The path has no such method. `allow`: the Allow header, for example `HEAD, GET`."""
 
     status = 405
 
@@ -119,7 +119,7 @@ class Overloaded(ServiceError):
 
 
 class InternalError(ServiceError):
-    """Stands for an exception that nobody foresaw, whose text is for the log alone."""
+    """Stands for an unexpected exception, whose text is for the log alone."""
 
     def __init__(self, message: str = "internal error: the service's log has its cause") -> None:
         super().__init__(message)
@@ -139,10 +139,12 @@ class EngineDown(EngineError):
 
 
 class PoolDown(EngineDown):
-    """There is no other replica to try."""
+    """No replica of the pool became ready, so that there is none to try."""
 
 
 class EngineLost(EngineError):
+    """The engine broke off. `engines`: the number of engines lost with the request so far."""
+
     engines = 1
 
 

@@ -1,4 +1,4 @@
-"""JSON and times spelled as Go spells them, because Ollama's clients were written against Go."""
+"""JSON, times and durations as Go spells them, because Ollama's clients expect that."""
 
 import re
 import struct
@@ -8,28 +8,28 @@ from typing import Any
 
 import orjson
 
-# encoding/json escapes these inside strings. In encoded JSON they occur nowhere else, so that
-# replacing bytes is enough.
+# encoding/json escapes these in strings, the only place where encoded JSON has them, so that bytes
+# can be replaced.
 _ESCAPED = re.compile(rb"[<>&]|\xe2\x80[\xa8\xa9]")
 
 
 def encode(value: Any, *, sort: bool = False) -> bytes:
-    """Compact JSON, keys in the order given or sorted."""
+    """Encode `value` as compact JSON, with keys in their own order or sorted."""
     data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else 0)
     return _ESCAPED.sub(_escape, data)
 
 
-def _escape(found: re.Match[bytes]) -> bytes:
-    return b"\\u%04x" % ord(found[0].decode())
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0].decode())
 
 
 def quote(text: str) -> str:
-    """`text` as Go's %q prints it."""
+    """Quote `text` as Go's %q does."""
     return orjson.dumps(text).decode()
 
 
 def rfc3339(nanoseconds: int) -> str:
-    """The time since 1970 in UTC, with nanoseconds and without their trailing zeros."""
+    """Format a time since 1970 in UTC, without trailing zeros of its nanoseconds."""
     second, fraction = divmod(nanoseconds, 1_000_000_000)
     return f"{_second(second)}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
@@ -44,7 +44,7 @@ def now() -> str:
 
 
 def float32(value: float) -> float:
-    """The shortest number that a float32 holds like `value`; a whole one without its `.0`."""
+    """Return the shortest number with the same float32 as `value`, without a trailing `.0`."""
     for digits in range(6, 10):
         short = float(f"{value:.{digits}g}")
         if struct.pack("<f", short) == struct.pack("<f", value):
@@ -52,6 +52,20 @@ def float32(value: float) -> float:
     return number(short)
 
 
+_DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
+_PART = re.compile(r"([\d.]+)(\D+)")
+_SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+
+
+def duration(text: str) -> float:
+    """Return the seconds of `5m`, `1h30m` or `-1s`. Raises ValueError in Go's words."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"time: invalid duration {quote(text)}")
+    parts = _PART.findall(text.lstrip("+-"))
+    seconds = sum(float(value) * _SECONDS[unit] for value, unit in parts)
+    return -seconds if text.startswith("-") else seconds
+
+
 def number(value: float) -> float:
-    """Go has no trailing `.0`."""
+    """Return `value` without the trailing `.0` that Go does not write."""
     return int(value) if float(value).is_integer() else value

@@ -1,6 +1,6 @@
-"""Checks of Serve's options as they are in force: a sentence for each problem.
+"""Checks Serve's options in force and returns a sentence for each problem.
 
-A Serve config file overrides them after the builder, which never sees it: only a replica can look.
+A Serve config file overrides options after the builder has run, so that only a replica sees them.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ from serve_app.settings import Pool, Settings
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Serve's options of one deployment; None: not autoscaled, a fixed number of replicas."""
+    """Serve's options of one deployment. None: it has a fixed number of replicas."""
 
     max_ongoing_requests: int
     graceful_shutdown_timeout_s: float
@@ -26,13 +26,13 @@ def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
     yield from _shutdown_problems(options, settings.generation_timeout_s, "generation_timeout_s")
     if options.min_replicas == 0:
         yield (
-            "min_replicas is 0, but in the topology direct nobody holds a request until the first "
-            "replica is there: set min_replicas in args, or topology to gateway"
+            "min_replicas is 0, but in the topology direct nothing holds a request until the first "
+            "replica is ready: set min_replicas in args, or topology to gateway"
         )
     if options.max_ongoing_requests < pool.admitted:
         yield (
             f"max_ongoing_requests ({options.max_ongoing_requests}) is below engine.slots + queue "
-            f"({pool.admitted}): requests will wait where the autoscaler can't see them"
+            f"({pool.admitted}): requests will wait where the autoscaler can't see them; raise it"
         )
 
 
@@ -40,21 +40,21 @@ def worker_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
     """Yield the problems of a pool behind the gateway."""
     yield from _scaling_problems(options)
     yield from _shutdown_problems(options, settings.generation_timeout_s, "generation_timeout_s")
-    most, engine = options.max_ongoing_requests, pool.engine
-    if most < engine.slots:
+    maximum, engine = options.max_ongoing_requests, pool.engine
+    if maximum < engine.slots:
         yield (
-            f"max_ongoing_requests ({most}) is below engine.slots ({engine.slots}): "
-            "the engine will never be full"
+            f"max_ongoing_requests ({maximum}) is below engine.slots ({engine.slots}): "
+            "the engine will never be full; raise it"
         )
-    if most > pool.admitted:
+    if maximum > pool.admitted:
         yield (
-            f"max_ongoing_requests ({most}) is above engine.slots + queue ({pool.admitted}): "
-            "a replica will refuse requests that could wait in the gateway"
+            f"max_ongoing_requests ({maximum}) is above engine.slots + queue ({pool.admitted}): "
+            "a replica will refuse requests that could wait in the gateway; lower it"
         )
     if options.min_replicas == 0 != pool.autoscaling.min_replicas:
         yield (
-            "min_replicas is 0 here and not in args: /readyz will say that the pool has no replica "
-            "whenever it is empty"
+            "min_replicas is 0 here and not in args: /readyz will report the pool as empty; "
+            "set it in args"
         )
 
 
@@ -64,15 +64,18 @@ def gateway_problems(settings: Settings, options: InForce) -> Iterator[str]:
     longest = settings.gateway.hold_s + settings.generation_timeout_s
     yield from _shutdown_problems(options, longest, "gateway.hold_s + generation_timeout_s")
     if options.min_replicas == 0:
-        yield "min_replicas is 0, but nobody else holds a request until a gateway is there"
+        yield (
+            "min_replicas of the gateway is 0, but nothing else holds a request until it is ready: "
+            "set it to 1 or more"
+        )
 
 
 def _scaling_problems(options: InForce) -> Iterator[str]:
-    target, most = options.target_ongoing_requests, options.max_ongoing_requests
-    if target and target >= most:
+    target, maximum = options.target_ongoing_requests, options.max_ongoing_requests
+    if target and target >= maximum:
         yield (
-            f"target_ongoing_requests ({target:g}) is not below max_ongoing_requests ({most}): "
-            "the deployment will never scale up"
+            f"target_ongoing_requests ({target:g}) is not below max_ongoing_requests ({maximum}): "
+            "the deployment will never scale up; lower it"
         )
 
 
@@ -81,21 +84,21 @@ def _shutdown_problems(options: InForce, longest_s: float, name: str) -> Iterato
     if grace_s < longest_s:
         yield (
             f"graceful_shutdown_timeout_s ({grace_s:g}) is below {name} ({longest_s:g}): "
-            "long answers will be cut"
+            "long answers will be cut; raise it"
         )
 
 
 def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
-    """Yield a warning if everybody may ask. `host`: the address that Serve listens on."""
-    if not has_keys and host is not None and not _is_near(host):
+    """Yield a warning if everybody may call. `host`: the address that Serve listens on."""
+    if not has_keys and host is not None and not _is_loopback(host):
         yield (
-            f"listening on {host} without API keys: whoever reaches this port uses the models; "
-            "set api_keys_file"
+            f"listening on {host} without API keys: everybody who reaches this port can use the "
+            "models; set api_keys_file"
         )
 
 
-def _is_near(host: str) -> bool:
-    """Tell whether only this machine reaches what listens on `host`."""
+def _is_loopback(host: str) -> bool:
+    """Tell whether `host` can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,7 @@
-"""Every setting of the service: builder arguments, then environment, then these defaults.
+"""Every setting of the service, from builder arguments, the environment or these defaults.
 
-Serve's own options (`autoscaling_config`, `ray_actor_options`, …) get their defaults from here and
-stay overridable in a Serve config file, which Ray applies after our builder.
+Serve's own options (`autoscaling_config`, `ray_actor_options`, …) get their defaults from here. A
+Serve config file may override them, because Ray applies it after this package's builder.
 """
 
 import os
@@ -30,13 +30,12 @@ PREFIX = "SERVE_APP_"
 INGRESS_SURPLUS = 4
 Topology = Literal["auto", "direct", "gateway"]
 Routing = Literal["least_loaded", "session"]
-_ROUTING = "`session` sends requests of one x-session-id to one replica; needs the gateway."
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
 
 def _split(value: Any) -> Any:
-    """Environment variables and command lines give lists as `a,b`."""
+    """Split a list as environment variables and command lines write it: `a,b`."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
@@ -58,7 +57,7 @@ class _Model(BaseModel):
 
 
 def _refuse(*rules: tuple[bool, str]) -> None:
-    """Raise the sentence of the first rule that is broken."""
+    """Raise ValueError with the sentence of the first broken rule."""
     for broken, sentence in rules:
         if broken:
             raise ValueError(sentence)
@@ -73,100 +72,145 @@ def _duplicates(names: tuple[str, ...]) -> list[str]:
 
 
 class Simulated(_Model):
-    """The declared speed of the simulated engine; a rate of 0 means instant."""
+    """The declared speed of the simulated engine. A rate of 0 means instant."""
 
-    cold_start_s: float = Field(0, ge=0, description="Seconds before the process listens.")
-    load_s: float = Field(0, ge=0, description="Seconds that loading a model takes.")
-    prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens per second.")
-    decode_tokens_per_s: float = Field(0, ge=0, description="Generated tokens per second, alone.")
-    decode_slowdown: float = Field(
-        0, ge=0, description="With n streams each runs at rate / (1 + slowdown * (n - 1))."
+    cold_start_s: float = Field(0, ge=0, description="Seconds until the engine listens.")
+    load_s: float = Field(0, ge=0, description="Seconds to load a model.")
+    prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens evaluated per second.")
+    decode_tokens_per_s: float = Field(
+        0, ge=0, description="Tokens generated per second by a single stream."
     )
-    answer_tokens: int = Field(64, ge=1, description="Tokens of an answer without a limit.")
+    decode_slowdown: float = Field(
+        0,
+        ge=0,
+        description="Slows each of n streams down to rate / (1 + decode_slowdown * (n - 1)).",
+    )
+    answer_tokens: int = Field(
+        64, ge=1, description="Tokens of an answer whose request sets no limit."
+    )
 
 
 class EngineSettings(_Model):
     """The server that generates tokens, beside each replica."""
 
-    kind: EngineKind = Field("auto", description="The engine; `auto` chooses and logs why.")
-    url: Annotated[str, AfterValidator(addresses.engine_url)] | None = Field(
-        None, description="Address of an Ollama that something else runs."
+    kind: EngineKind = Field(
+        "auto", description="Kind of engine; `auto` chooses one and logs the reason."
     )
-    slots: int = Field(4, ge=1, le=512, description="Requests that one engine generates at once.")
-    context_length: int = Field(4096, ge=128, description="Tokens of context per slot.")
+    url: Annotated[str, AfterValidator(addresses.engine_url)] | None = Field(
+        None, description="Address of a running Ollama, which `attach` and `auto` use."
+    )
+    slots: int = Field(
+        4, ge=1, le=512, description="Requests that one engine answers at the same time."
+    )
+    context_length: int = Field(4096, ge=128, description="Tokens of context for each slot.")
     long_prompts: LongPrompts = Field(
         "shorten",
-        description="A prompt longer than the context: `shorten` it, or `refuse` it (`llamacpp`).",
+        description="Whether to `shorten` prompts that are too long or `refuse` them (`llamacpp`).",
     )
-    model_path: Path | None = Field(None, description="`llamacpp`: path of a GGUF file.")
-    threads: int = Field(0, ge=0, description="`llamacpp`: CPU threads; 0 = all cores but one.")
-    cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for the prompt cache.")
+    model_path: Path | None = Field(None, description="`llamacpp`: path of the model, a GGUF file.")
+    threads: int = Field(
+        0, ge=0, description="`llamacpp`: number of CPU threads; 0 means all cores but one."
+    )
+    cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for cached prompts.")
     binary: str = Field(
-        "ollama", min_length=1, description="`ollama`: the executable, on PATH or a path."
+        "ollama", min_length=1, description="`ollama`: name on PATH, or path, of the executable."
     )
-    models_dir: Path | None = Field(None, description="`ollama`: folder of its models.")
-    pull: bool = Field(True, description="`ollama`: pull models that are missing.")
-    env: dict[Variable, str] = Field({}, description="Environment variables for the engine.")
-    start_timeout_s: float = Field(900, gt=0, description="Longest start, pulls included.")
+    models_dir: Path | None = Field(None, description="`ollama`: folder of the models.")
+    pull: bool = Field(True, description="`ollama`: whether to pull missing models.")
+    env: dict[Variable, str] = Field({}, description="Environment variables of the engine.")
+    start_timeout_s: float = Field(
+        900, gt=0, description="Seconds that a start may take, pulls included."
+    )
     unhealthy_after_s: float = Field(
-        120, gt=0, description="Serve replaces a replica whose engine is down for longer."
+        120,
+        gt=0,
+        description="Seconds for which an engine may be down before Serve replaces its replica.",
     )
-    stop_grace_s: float = Field(10, gt=0, description="Time between SIGTERM and SIGKILL.")
+    stop_grace_s: float = Field(
+        10, gt=0, description="Seconds between SIGTERM and SIGKILL at a stop."
+    )
     simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         _refuse(
             *(
-                (name in self.env, f"engine.env: {name} is the service's own: it chooses the port")
+                (
+                    name in self.env,
+                    f"engine.env: remove {name}: the service chooses the port",
+                )
                 for name in ("OLLAMA_HOST",)
             ),
             *(
-                ("\0" in value, f"engine.env: the value of {name} has a NUL in it")
+                ("\0" in value, f"engine.env: the value of {name} has a NUL in it: remove it")
                 for name, value in self.env.items()
             ),
             (
                 self.model_path is not None and self.kind not in ("auto", "llamacpp"),
-                f"engine.model_path is for engine.kind llamacpp, but engine.kind is {self.kind}",
+                f"engine.model_path needs engine.kind llamacpp, but engine.kind is {self.kind}",
             ),
         )
         return self
 
 
 class Autoscaling(_Model):
-    """Ray Serve's request-based autoscaler, with defaults for LLM work."""
+    """Ray Serve's request-based autoscaler, with defaults for language models."""
 
-    min_replicas: int = Field(1, ge=0, description="Fewest replicas; 0 needs the gateway.")
-    max_replicas: int = Field(1, ge=1, description="Most replicas.")
-    initial_replicas: int | None = Field(None, ge=0, description="Replicas at deployment.")
+    min_replicas: int = Field(1, ge=0, description="Minimum of replicas; 0 needs the gateway.")
+    max_replicas: int = Field(1, ge=1, description="Maximum of replicas.")
+    initial_replicas: int | None = Field(
+        None, ge=0, description="Number of replicas at deployment; default: min_replicas."
+    )
     target_ongoing_requests: float | None = Field(
-        None, gt=0, description="Requests per replica to aim at; default: the engine's slots."
+        None,
+        gt=0,
+        description="Requests per replica that scaling aims at; default: the engine's slots.",
     )
-    upscale_delay_s: float = Field(5, ge=0, description="Load must be high this long.")
-    downscale_delay_s: float = Field(300, ge=0, description="Load must be low this long.")
+    upscale_delay_s: float = Field(
+        5, ge=0, description="Seconds of high load before replicas are added."
+    )
+    downscale_delay_s: float = Field(
+        300, ge=0, description="Seconds of low load before replicas are removed."
+    )
     downscale_to_zero_delay_s: float | None = Field(
-        None, ge=0, description="Load must be zero this long before the last replica is removed."
+        None,
+        ge=0,
+        description="Seconds without load before the last replica goes; else downscale_delay_s.",
     )
-    look_back_period_s: float = Field(10, gt=0, description="Load is averaged over this window.")
-    metrics_interval_s: float = Field(2, gt=0, description="How often replicas report load.")
+    look_back_period_s: float = Field(
+        10, gt=0, description="Seconds over which the load is averaged."
+    )
+    metrics_interval_s: float = Field(
+        2, gt=0, description="Seconds between the load reports of a replica."
+    )
 
 
-class Pool(_Model):
+class PoolSettings(_Model):
+    """The settings of one pool, which also stand at the top level where there is only one."""
+
+    models: Models = Field(
+        ("smollm2:135m",), min_length=1, description="Names of the models, separated by commas."
+    )
+    engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
+    queue: int = Field(16, ge=0, description="Requests that may wait for a slot in a replica.")
+    routing: Routing = Field(
+        "least_loaded",
+        description="`session` sends equal x-session-ids to one replica, behind the gateway.",
+    )
+    autoscaling: Autoscaling = Field(Autoscaling(), description="Limits and speed of scaling.")
+    ray_actor_options: dict[str, Any] = Field(
+        {}, description="Ray resources of a replica, such as {'num_gpus': 1}."
+    )
+
+
+class Pool(PoolSettings):
     """One kind of worker: identical replicas, each with one engine that serves `models`."""
 
     name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
-    models: Models = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
-    engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
-    queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
-    routing: Routing = Field("least_loaded", description=_ROUTING)
-    autoscaling: Autoscaling = Field(Autoscaling(), description="Bounds and speed of scaling.")
-    ray_actor_options: dict[str, Any] = Field(
-        {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
-    )
 
     @property
     def admitted(self) -> int:
-        """Requests that one replica holds at most: those in slots and those in its queue."""
+        """Maximum of requests in one replica: its slots and its queue."""
         return self.engine.slots + self.queue
 
     def max_ongoing_requests(self, is_ingress: bool) -> int:
@@ -223,43 +267,50 @@ class Pool(_Model):
 
 
 def _gpus(options: dict[str, Any]) -> tuple[bool, str]:
-    """Ray knows parts of one GPU, and whole ones, and would never start such a replica."""
+    """Return a rule against fractions above 1, with which Ray would never start a replica."""
     gpus = options.get("num_gpus")
     parts = isinstance(gpus, float) and gpus > 1 and not gpus.is_integer()
     return parts, f"ray_actor_options: num_gpus above 1 must be a whole number, not {gpus}"
 
 
 class GatewaySettings(_Model):
-    """The ingress of the gateway topology: no engine, only ways to the pools."""
+    """The ingress of the gateway topology, which has no engine and forwards to the pools."""
 
-    min_replicas: int = Field(1, ge=1, description="Fewest gateway replicas.")
-    max_replicas: int = Field(4, ge=1, description="Most gateway replicas.")
-    target_ongoing_requests: float = Field(64, gt=0, description="Requests per replica to aim at.")
-    max_ongoing_requests: int = Field(1000, ge=1, description="Most requests in one replica.")
-    ray_actor_options: dict[str, Any] = Field({}, description="Ray resources of a replica.")
-    join_ms: float = Field(20, ge=0, description="Later chunks of a stream are joined this long.")
-    hold_s: float = Field(300, gt=0, description="Longest wait for a replica with room.")
+    min_replicas: int = Field(1, ge=1, description="Minimum of gateway replicas.")
+    max_replicas: int = Field(4, ge=1, description="Maximum of gateway replicas.")
+    target_ongoing_requests: float = Field(
+        64, gt=0, description="Requests per replica that scaling aims at."
+    )
+    max_ongoing_requests: int = Field(1000, ge=1, description="Maximum of requests in one replica.")
+    ray_actor_options: dict[str, Any] = Field({}, description="Ray resources of a gateway replica.")
+    join_ms: float = Field(
+        20, ge=0, description="Milliseconds for which later chunks of a stream are joined."
+    )
+    hold_s: float = Field(
+        300, gt=0, description="Seconds that a request may wait for a replica with room."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        target, most = self.target_ongoing_requests, self.max_ongoing_requests
+        target, maximum = self.target_ongoing_requests, self.max_ongoing_requests
         _refuse(
             (
-                target >= most,
+                target >= maximum,
                 f"gateway.target_ongoing_requests ({target:g}) must be below "
-                f"gateway.max_ongoing_requests ({most})",
+                f"gateway.max_ongoing_requests ({maximum})",
             ),
             (
                 self.min_replicas > self.max_replicas,
-                "gateway.min_replicas is above gateway.max_replicas",
+                f"gateway.min_replicas ({self.min_replicas}) is above gateway.max_replicas "
+                f"({self.max_replicas})",
             ),
             _gpus(self.ray_actor_options),
         )
         return self
 
 
-class Settings(BaseSettings):
-    """Arguments of `serve_app:app`; in the environment SERVE_APP_NAME, nested with `__`."""
+class Settings(PoolSettings, BaseSettings):
+    """Arguments of `serve_app:app`, or SERVE_APP_NAME in the environment, nested with `__`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -270,56 +321,65 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    # The short form of one pool
-    models: Models = Field(("smollm2:135m",), min_length=1, description="Models, comma-separated.")
-    engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
-    queue: int = Field(16, ge=0, description="Requests that wait in a replica for a slot.")
-    routing: Routing = Field("least_loaded", description=_ROUTING)
-    autoscaling: Autoscaling = Field(Autoscaling(), description="Bounds and speed of scaling.")
-    ray_actor_options: dict[str, Any] = Field(
-        {}, description="Ray resources of a replica, e.g. {'num_gpus': 1}."
-    )
     pools: tuple[Pool, ...] = Field(
-        (), description="Several kinds of worker, instead of the settings of one."
+        (), description="Several pools, in place of the settings of a single one."
     )
-    topology: Topology = Field("auto", description="One hop (`direct`) or a `gateway` with pools.")
+    topology: Topology = Field(
+        "auto", description="`direct` (one pool, one hop), `gateway` (any pools), or `auto`."
+    )
     gateway: GatewaySettings = Field(
         GatewaySettings(), description="The ingress of the gateway topology."
     )
 
-    # Who may ask
-    api_keys_file: Path | None = Field(None, description="File with a `name: key` per line.")
-    api_keys_optional: bool = Field(
-        False, description="Whether anyone may call while that file does not exist."
+    # Access
+    api_keys_file: Path | None = Field(
+        None, description="File with a line `name: key` for each API key."
     )
-    api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; prefer the file.")
+    api_keys_optional: bool = Field(
+        False, description="Whether to serve everybody while api_keys_file does not exist."
+    )
+    api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; a file is safer.")
     allowed_hosts: Hosts = Field(
-        (), description="Host names accepted without keys, besides Ollama's; `*` = any."
+        (), description="Host names accepted without keys, besides Ollama's own; `*` accepts all."
     )
     allowed_origins: Origins = Field(
-        (), description="Origins that browsers may call from, besides Ollama's; `*` = any."
+        (),
+        description="Origins that browsers may call from, besides Ollama's own; `*` accepts all.",
     )
 
-    # Bounds
-    max_body_mib: float = Field(32, gt=0, description="Largest request body, MiB.")
-    body_timeout_s: float = Field(30, gt=0, description="Longest wait for a request body.")
-    max_tokens: int = Field(4096, ge=1, description="Most tokens that one request may generate.")
-    max_schema_nodes: int = Field(
-        500, ge=1, description="Most objects and lists in the JSON schema of one request."
+    # Limits
+    max_body_mib: float = Field(32, gt=0, description="Maximum of MiB in a request body.")
+    body_timeout_s: float = Field(
+        30, gt=0, description="Seconds that a request body may take to arrive."
     )
-    generation_timeout_s: float = Field(600, gt=0, description="Longest generation.")
-    first_token_timeout_s: float = Field(120, gt=0, description="Longest wait for a first token.")
-    queue_timeout_s: float = Field(60, gt=0, description="Longest wait for a slot.")
+    max_tokens: int = Field(
+        4096, ge=1, description="Maximum of tokens that one request may generate."
+    )
+    max_schema_nodes: int = Field(
+        500, ge=1, description="Maximum of objects and lists in the JSON schema of one request."
+    )
+    generation_timeout_s: float = Field(
+        600, gt=0, description="Seconds that a generation may take."
+    )
+    first_token_timeout_s: float = Field(
+        120, gt=0, description="Seconds that a stream's first token may take."
+    )
+    queue_timeout_s: float = Field(
+        60, gt=0, description="Seconds that a request may wait for a slot."
+    )
     engine_wait_s: float = Field(
-        20, ge=0, description="Longest wait of a request without a first byte for a lost engine."
+        20,
+        ge=0,
+        description="Seconds that a request may wait for a lost engine before its first byte.",
     )
     allow_model_options: bool = Field(
-        False, description="Pass keep_alive and options that make Ollama reload a model."
+        False,
+        description="Whether to pass on keep_alive and options that make Ollama reload a model.",
     )
 
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
-    request_log: bool = Field(True, description="Whether each request writes a line.")
+    request_log: bool = Field(True, description="Whether every request writes a log line.")
 
     @field_validator("api_keys")
     @classmethod
@@ -327,35 +387,28 @@ class Settings(BaseSettings):
         for name, key in keys.items():
             value = key.get_secret_value()
             if not name.strip() or not value or value != value.strip() or not value.isprintable():
-                raise ValueError(f"{name!r} needs a name and a key without spaces around them")
+                raise ValueError(
+                    f"{name!r} must have a name and a printable key without spaces around it"
+                )
         return keys
 
     @property
     def all_pools(self) -> tuple[Pool, ...]:
-        return self.pools or (
-            Pool(
-                models=self.models,
-                engine=self.engine,
-                queue=self.queue,
-                routing=self.routing,
-                autoscaling=self.autoscaling,
-                ray_actor_options=self.ray_actor_options,
-            ),
-        )
+        return self.pools or (Pool(**{name: getattr(self, name) for name in SHORT_FORM}),)
 
     @property
     def shutdown_timeout_s(self) -> float:
-        """Long enough for every generation that may be running when a replica must go."""
+        """Seconds that suffice for every request in a replica when it must stop."""
         return self.queue_timeout_s + self.generation_timeout_s + 30
 
     @property
     def gateway_shutdown_timeout_s(self) -> float:
-        """The gateway's own: what it answers may first have been held for a pool's replica."""
+        """Seconds for the gateway, where a request may also wait for a replica with room."""
         return self.gateway.hold_s + self.shutdown_timeout_s
 
     @property
     def resolved_topology(self) -> Literal["direct", "gateway"]:
-        """`auto`: direct when one pool that always has a replica, least loaded, is all there is."""
+        """The topology; `auto` is direct for one least-loaded pool that keeps a replica."""
         if self.topology != "auto":
             return self.topology
         first, *others = self.all_pools
@@ -367,8 +420,11 @@ class Settings(BaseSettings):
         pools = self.all_pools
         short = sorted(self.model_fields_set & SHORT_FORM) if self.pools else []
         _refuse(
-            *((True, f"{name} is set beside pools; set it in a pool") for name in short),
-            *((pool.name == "gateway", "pools: the name gateway is taken") for pool in pools),
+            *((True, f"{name} is set beside pools: set it in each pool") for name in short),
+            *(
+                (pool.name == "gateway", "pools: gateway is the ingress's name: choose another")
+                for pool in pools
+            ),
             *((True, f"pools names {n} twice") for n in _twice(pool.name for pool in pools)),
             *(
                 (True, f"models: {name} belongs to more than one pool")
@@ -384,28 +440,35 @@ class Settings(BaseSettings):
             ),
             (
                 self.topology == "direct" and pools[0].routing != "least_loaded",
-                "topology direct can't route by session: HAProxy takes the least loaded",
+                "topology direct can't route by session, as HAProxy takes the least loaded: "
+                "set topology to gateway",
             ),
             (
                 self.first_token_timeout_s > self.generation_timeout_s,
-                "first_token_timeout_s is above generation_timeout_s",
+                f"first_token_timeout_s ({self.first_token_timeout_s:g}) is above "
+                f"generation_timeout_s ({self.generation_timeout_s:g})",
             ),
         )
         return self
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        _refuse(*((True, f"{name} is no setting") for name in _unknown_environment()))
+        _refuse(
+            *(
+                (True, f"{name} is no setting: see docs/settings.md")
+                for name in _unknown_environment()
+            )
+        )
         return self
 
 
-SHORT_FORM = {"models", "engine", "queue", "routing", "autoscaling", "ray_actor_options"}
+SHORT_FORM = PoolSettings.model_fields.keys()
 
 
 def _unknown_environment() -> list[str]:
-    """Names like SERVE_APP_MODLES: a typing error must not pass in silence."""
-    ours = (name for name in os.environ if name.startswith(PREFIX))
-    return [name for name in ours if not _is_known(name.removeprefix(PREFIX).lower())]
+    """Return names like SERVE_APP_MODLES, because a typing error must not pass in silence."""
+    names = (name for name in os.environ if name.startswith(PREFIX))
+    return [name for name in names if not _is_known(name.removeprefix(PREFIX).lower())]
 
 
 def _is_known(name: str) -> bool:

@@ -19,7 +19,7 @@ _HEAD = "| Setting | Environment | Default | Meaning |\n| --- | --- | --- | --- 
 
 
 def tables() -> str:
-    """Markdown: a heading and a table for the service itself, then for each nested model."""
+    """Return Markdown: a heading and a table for the service, then for every nested model."""
     return "".join(_sections(Settings, ()))
 
 
@@ -59,11 +59,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def fill_in(text: str) -> str:
-    """`text` with the tables between its markers. Raises ValueError where they are missing."""
+    """Return `text` with the tables between its markers. Raises ValueError without markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"no {BEGIN} … {END} in the text")
+        raise ValueError(f"the page lacks the markers {BEGIN} and {END}")
     return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 

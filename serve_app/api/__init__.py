@@ -1,15 +1,15 @@
-"""HTTP in three dialects: a caller's bytes to a Call, an Answer to bytes.
+"""HTTP in three dialects: turns a caller's bytes into a Call, and an Answer into bytes.
 
 app         the ASGI application: routes, a guard before them, errors in the caller's dialect
 build       puts the API together from settings and a dispatcher
-guard       who may ask: hosts, origins, keys
+guard       admits callers by host, origin or key
 http        requests and responses in terms of ASGI
 body        one JSON object of a request body
 endpoint    the description of an inference route
 inference   the one handler of every inference route
-relay       engine bytes to client bytes; the proof that an answer is complete
-cut         answers that the service's own bound has cut
-fields      fields that no engine obeys
+relay       relays an engine's bytes and proves that an answer is complete
+cut         marks answers that the service's own bound has cut
+fields      request fields that are accepted without effect
 openai, ollama, anthropic   the routes of each dialect
 listings    models, versions, health
 docs        the OpenAPI page

@@ -19,7 +19,7 @@ from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
     detail = {"type": exc.kind, "message": str(exc)}
-    if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at these very words
+    if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at this very sentence
         detail["message"] = f"prompt is too long: {exc.prompt} > {exc.context_tokens} maximum"
     return {"type": "error", "error": detail, "request_id": request_id}
 
@@ -47,7 +47,7 @@ def _shape(payload: Payload, bounds: Bounds) -> None:
 
 
 def _usage(*parts: object) -> Usage:
-    """From the parts of a message that count: `message_start`'s usage may be a guess."""
+    """Merge the usages of a message. That of `message_start` is left out, as it may be a guess."""
     merged: Payload = {}
     for part in parts:
         merged |= part if isinstance(part, dict) else {}

@@ -24,7 +24,7 @@ from serve_app.api.http import (
 )
 from serve_app.api.ollama import OLLAMA
 from serve_app.api.openai import OPENAI
-from serve_app.api.request_trace import Observer, Outcome, RequestTrace
+from serve_app.api.request_trace import Observer, RequestTrace
 from serve_app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -45,19 +45,19 @@ Handler = Callable[[Request, Send, RequestTrace], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is literal; a trailing `/*` takes whatever follows, as `request.path` tells."""
+    """One method of one path. `path` is literal; a trailing `/*` matches any rest."""
 
     method: str
     path: str
     handler: Handler
     summary: str
-    example: dict[str, Any] | None = None  # of a request body, without `model`
-    open: bool = False  # answered to everybody, whatever the Host or key
-    hidden: bool = False  # not in the documentation
+    example: dict[str, Any] | None = None  # a request body without `model`
+    open: bool = False  # needs neither a key nor an allowed Host
+    hidden: bool = False  # left out of the documentation
 
 
 class Api:
-    """Routes requests; `on_shutdown` runs once, when the server says that it ends."""
+    """Routes requests. `on_shutdown` runs once, when the server shuts down."""
 
     def __init__(
         self,
@@ -95,47 +95,47 @@ class Api:
         dialect = dialect_of(request.path)
         trace = RequestTrace(request.method, request.path, dialect.name, request.request_id)
         sender = _Sender(send)
-        _tell(self._observer.began, trace)
+        _notify(self._observer.began, trace)
         try:
             sender.cors = self._guard.cors(request)
             await self._answer(request, sender, trace)
         except ServiceError as exc:
-            trace.failed(exc)
+            trace.fail(exc)
             await _fail(exc, sender, dialect, request, trace)
         except (ClientGone, asyncio.CancelledError) as exc:
-            trace.outcome = Outcome.CANCELLED
+            trace.cancel()
             if isinstance(exc, asyncio.CancelledError):
                 raise
         except Exception as exc:
-            trace.failed_unexpectedly(exc)
+            trace.fail(exc)
             await _fail(InternalError(), sender, dialect, request, trace)
         finally:
             request.answered()
             trace.end()
-            _tell(self._observer.ended, trace)
+            _notify(self._observer.ended, trace)
 
     async def _answer(self, request: Request, send: Send, trace: RequestTrace) -> None:
         methods = self._methods(request)
         route = methods.get(request.method)
         if route and route.open:
-            trace.is_probe = True
-            return await route.handler(request, send, trace)
-        if (headers := self._guard.preflight(request)) is not None:
-            trace.status = 204
+            trace.note_probe()
+            await route.handler(request, send, trace)
+        elif (headers := self._guard.preflight(request)) is not None:
+            trace.note_status(204)
             await send({"type": "http.response.start", "status": 204, "headers": headers})
-            return await send({"type": "http.response.body", "body": b""})
-        trace.key_name = self._guard.admit(request)
-        if not methods:
-            raise NotFound("404 page not found")
-        if route is None:
-            raise MethodNotAllowed(", ".join(sorted(methods, reverse=True)))
-        await route.handler(request, send, trace)
-        return None
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            trace.note_caller(self._guard.admit(request))
+            if not methods:
+                raise NotFound("404 page not found")
+            if route is None:
+                raise MethodNotAllowed(", ".join(sorted(methods, reverse=True)))
+            await route.handler(request, send, trace)
 
     def _methods(self, request: Request) -> dict[str, Route]:
         path = request.path
         if methods := self._table.get(path):
-            # `/api/%70ull` and the like are no spelling of ours.
+            # Escaped spellings such as `/api/%70ull` match no route.
             return methods if request.raw_path in (None, path.encode()) else {}
         head, _, rest = path.rpartition("/")
         while head and rest:
@@ -146,7 +146,7 @@ class Api:
 
 
 class _Sender:
-    """Adds the CORS headers to the answer, and knows whether it has begun."""
+    """Adds CORS headers to the answer and records whether it has begun."""
 
     __slots__ = ("_send", "begun", "cors")
 
@@ -162,8 +162,8 @@ class _Sender:
         return self._send(message)
 
 
-def _tell(observe: Callable[[RequestTrace], None], trace: RequestTrace) -> None:
-    """An observer's fault is the operator's to see, not the caller's."""
+def _notify(observe: Callable[[RequestTrace], None], trace: RequestTrace) -> None:
+    """Call the observer; log its fault, which is the operator's to see, not the caller's."""
     try:
         observe(trace)
     except Exception:
@@ -171,7 +171,7 @@ def _tell(observe: Callable[[RequestTrace], None], trace: RequestTrace) -> None:
 
 
 def dialect_of(path: str) -> Dialect:
-    """Whose words an answer for `path` is in, be the path known or not."""
+    """Return the dialect of answers for `path`, whether the path is known or not."""
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return ANTHROPIC
     return OLLAMA if path == "/" or path == "/api" or path.startswith("/api/") else OPENAI
@@ -180,24 +180,25 @@ def dialect_of(path: str) -> Dialect:
 async def _fail(
     exc: ServiceError, sender: _Sender, dialect: Dialect, request: Request, trace: RequestTrace
 ) -> None:
-    """Answer with `exc`. Raises it where an answer has begun: the server breaks that one off."""
+    """Answer with `exc`, or raise it where an answer has begun, for the server to break it off."""
     if sender.begun:
         raise exc
-    trace.status = exc.status
+    trace.note_status(exc.status)
     await _send_error(sender, exc, dialect, request)
 
 
 async def _send_error(send: Send, exc: ServiceError, dialect: Dialect, request: Request) -> None:
-    if isinstance(exc, ForeignCaller):
-        return await send_body(send, exc.status, b"", [])
+    headers = _error_headers(exc)
     body = orjson.dumps(dialect.error(exc, request.request_id))
-    if not isinstance(exc, BodyTooLarge | BodyTimeout):
-        return await send_body(send, exc.status, body, _error_headers(exc))
-    headers = [*_error_headers(exc), (b"connection", b"close")]
-    await send_body(send, exc.status, body, headers, more=True)
-    await linger(request.receive, _LINGER_S)
-    await send({"type": "http.response.body", "body": b""})
-    return None
+    if isinstance(exc, ForeignCaller):
+        await send_body(send, exc.status, b"", [])
+    elif isinstance(exc, BodyTooLarge | BodyTimeout):
+        headers.append((b"connection", b"close"))
+        await send_body(send, exc.status, body, headers, more=True)
+        await linger(request.receive, _LINGER_S)
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send_body(send, exc.status, body, headers)
 
 
 def _error_headers(exc: ServiceError) -> Headers:

@@ -1,4 +1,4 @@
-"""What a request body says that routing depends on. Pure functions."""
+"""Reads the JSON object of a request body, and the fields that routing depends on."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import orjson
 
 from serve_app.errors import BadRequest
 
-# The encoder nests this deep; no honest request comes near.
+# The encoder goes this deep; no honest request comes near.
 MAX_DEPTH = 254
 
 
 def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[str, Any]:
-    """The one JSON object in `body`, under known keys only, each in its one spelling.
+    """Return the JSON object in `body`, with known `keys` only, in their canonical spelling.
 
-    Go's decoder, which Ollama uses, matches keys in any case and lets the last of equal ones win;
-    here the same happens before anything is checked, so that engine and gate read the same.
-    Keys that mean nothing to any engine are dropped. `empty` is the message for an empty body.
+    Go's decoder, which Ollama uses, matches keys in any case and lets the last of equal keys win.
+    The same happens here before any check, so that the checks see what the engine reads. Keys
+    without a meaning to any engine are dropped. `empty`: the message for an empty body.
 
-    Raises BadRequest: no JSON, text after it, not UTF-8, not an object, nested deeper than
-    MAX_DEPTH: whoever walks through the value needs no bound of its own.
+    Raises BadRequest for a body that is not one JSON object in UTF-8, and for one nested deeper
+    than MAX_DEPTH, so that code that walks through the value needs no bound of its own.
     """
     if not body.strip():
         raise BadRequest(empty)
@@ -30,12 +30,12 @@ def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[s
         raise BadRequest(f"the request body must be a JSON object, not {_json_type(value)}")
     value = value if value.keys() <= keys else _fold(value, keys)
     if len(body) > 2 * MAX_DEPTH:  # deep values have long bodies
-        encode(value)  # the cheapest of all ways to measure a depth
+        encode(value)  # the cheapest way to measure the depth
     return value
 
 
 def _fold(value: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    # Go folds two letters beyond ASCII onto it; `lower` does it for one, the other is dropped.
+    # Go folds two letters beyond ASCII onto ASCII; `lower` folds one, the other key is dropped.
     folded = ((key if key in keys else key.lower(), item) for key, item in value.items())
     return {key: item for key, item in folded if key in keys}
 
@@ -46,7 +46,7 @@ def _json_type(value: Any) -> str:
 
 
 def encode(payload: dict[str, Any]) -> bytes:
-    """`payload` as UTF-8 JSON. Raises BadRequest when it is nested deeper than MAX_DEPTH."""
+    """Encode `payload` as UTF-8 JSON. Raises BadRequest when it nests deeper than MAX_DEPTH."""
     try:
         return orjson.dumps(payload)
     except orjson.JSONEncodeError as exc:
@@ -54,7 +54,7 @@ def encode(payload: dict[str, Any]) -> bytes:
 
 
 def model_of(payload: dict[str, Any]) -> str:
-    """The model that the caller asks for, as spelled. Raises BadRequest."""
+    """Return the requested model, as the caller spells it. Raises BadRequest."""
     model = payload.get("model")
     if model is None or model == "":
         raise BadRequest("model is required")
@@ -64,7 +64,7 @@ def model_of(payload: dict[str, Any]) -> str:
 
 
 def stream_of(payload: dict[str, Any], default: bool) -> bool:
-    """Whether the answer is to be streamed. Raises BadRequest."""
+    """Tell whether the request asks for a stream. Raises BadRequest."""
     stream = payload.get("stream")
     if stream is None:
         return default

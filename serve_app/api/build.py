@@ -24,7 +24,7 @@ def build_api(
     observer: Observer,
     on_shutdown: Callable[[], Awaitable[None]],
 ) -> Api:
-    """The ASGI application. Raises SettingsError when the keys can't be read."""
+    """Build the ASGI application. Raises SettingsError when the keys can't be read."""
     names = ModelNames(name for pool in settings.all_pools for name in pool.models)
     routes = [
         *_inference_routes(settings, dispatcher, names),
@@ -37,15 +37,15 @@ def build_api(
 
 
 def guard(settings: Settings) -> Guard:
-    """Raises SettingsError when the file of keys can't be read."""
+    """Build the guard. Raises SettingsError when the file of keys can't be read."""
     return Guard(_keys(settings), settings.allowed_hosts, settings.allowed_origins)
 
 
 def _keys(settings: Settings) -> Keys:
-    fixed = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
+    keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
     if settings.api_keys_file is None:
-        return Keys(fixed)
-    return FileKeys(fixed, settings.api_keys_file, optional=settings.api_keys_optional)
+        return Keys(keys)
+    return FileKeys(keys, settings.api_keys_file, optional=settings.api_keys_optional)
 
 
 def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:
@@ -80,7 +80,7 @@ def _listing_routes(listings: Listings) -> list[Route]:
 
 
 def _management_routes() -> list[Route]:
-    refused = [
+    routes = [
         *ollama.MANAGEMENT,
         ("POST", "/api/blobs/*"),
         ("HEAD", "/api/blobs/*"),
@@ -88,5 +88,5 @@ def _management_routes() -> list[Route]:
     ]
     return [
         Route(method, path, refuse_management, "Refused: models are configured", hidden=False)
-        for method, path in refused
+        for method, path in routes
     ]

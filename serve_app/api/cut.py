@@ -1,7 +1,7 @@
-"""Answers that the service's own bound has cut, where an engine calls them complete.
+"""Marks answers that the service's own bound has cut, where an engine calls them complete.
 
-Ollama says `completed` of any answer on its Responses route. Every other route says by itself why
-an answer ended (`length`, `max_tokens`).
+Ollama calls every answer of its Responses route `completed`. Its other routes say why an answer
+ended (`length`, `max_tokens`).
 """
 
 from collections.abc import AsyncIterator
@@ -18,28 +18,28 @@ _INCOMPLETE = b"event: response.incomplete\n"
 
 
 def admit_cut(answer: Answer, payload: Payload, bounds: Bounds) -> None:
-    """Make a response `incomplete` whose tokens reach the bound, if it is the service's own.
+    """Mark a response as `incomplete` if its tokens reach the service's own bound.
 
-    Where the caller asked for less, the engine's words pass as they are.
+    An answer to a request with a lower limit of its own passes unchanged.
     """
     limit = payload["max_output_tokens"]
     if answer.status != 200 or limit < bounds.max_tokens:
         return
     streams = dict(answer.headers).get(b"content-type", b"").startswith(b"text/event-stream")
-    answer.body = (_stream if streams else _whole)(answer.body, limit)
-    answer.is_last = lambda: False  # the last piece of the engine may be two of these
+    answer.body = (_stream if streams else _body)(answer.body, limit)
+    answer.is_last = lambda: False  # the last chunk of the engine may become two
 
 
-async def _whole(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    yield _admitted(b"".join([piece async for piece in body]), limit)
+async def _body(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    yield _admitted(b"".join([chunk async for chunk in body]), limit)
 
 
 async def _stream(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """Pass events on as they come, the last one once it is whole."""
+    """Pass events on as they come, the last one once it is complete."""
     events = Events(b"text/event-stream")
     try:
-        async for piece in body:
-            before, mark, after = events.whole(piece).partition(_COMPLETED)
+        async for chunk in body:
+            before, mark, after = events.complete(chunk).partition(_COMPLETED)
             if before:
                 yield before
             if mark:
@@ -62,13 +62,13 @@ def _last_event(event: bytes, limit: int) -> bytes:
 
 
 def _admitted(text: bytes, limit: int) -> bytes:
-    """`text`, a response or the event that has one, as it came unless it was cut."""
+    """Return `text`, a response or its event, with the mark if the response was cut."""
     try:
         value = orjson.loads(text)
         response = value.get("response", value)
         cut = response["status"] == "completed" and response["usage"]["output_tokens"] >= limit
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-        return text  # whoever reads it says what is wrong with it
+        return text  # the relay reports what is wrong with it
     if not cut:
         return text
     _admit(response)

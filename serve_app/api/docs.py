@@ -71,7 +71,7 @@ async def _send_static(
     send: Send,
     trace: RequestTrace,
 ) -> None:
-    trace.status = 200
+    trace.note_status(200)
     await send_body(send, 200, body, headers)
 
 
@@ -79,7 +79,7 @@ _TITLES = {"openai": "OpenAI", "ollama": "Ollama", "anthropic": "Anthropic"}
 
 
 def describe(routes: list[Route], models: list[str]) -> dict[str, Any]:
-    """The OpenAPI 3.0 document of `routes`."""
+    """Return the OpenAPI 3.0 document of `routes`."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if not route.hidden:

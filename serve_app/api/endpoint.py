@@ -1,8 +1,8 @@
-"""What the dialects have in common: the description of an endpoint, the end of an answer."""
+"""The description of an inference route, and helpers that every dialect needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -15,7 +15,7 @@ Payload = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request may ask for at most."""
+    """The most that one request may ask for."""
 
     max_tokens: int
     allow_model_options: bool
@@ -24,7 +24,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one API writes an error. `error(exc, request_id)` is the JSON object of the answer."""
+    """One API's way to write errors. `error(exc, request_id)` returns the answer's JSON object."""
 
     name: str
     error: Callable[[ServiceError, str], Payload]
@@ -32,11 +32,13 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One inference route, complete: everything that differs between routes stands here.
+    """One inference route: everything that differs between routes.
 
-    `shape` checks the payload and puts our bounds into it; `event` writes an error into a running
-    stream, given what has been sent of it; `mend` corrects what an engine says wrongly of its
-    answer; `stream_end` reads the tail of a stream, `body_end` a whole JSON answer.
+    `shape` checks the payload and puts the service's bounds into it.
+    `event` writes an error into a running stream, given the bytes sent so far.
+    `stream_end` reads the tail of a stream, `body_end` a complete JSON answer.
+    `mend` corrects an engine's wrong statements in its answer.
+    `local` returns an answer that needs no engine, or None.
     """
 
     path: str
@@ -48,13 +50,14 @@ class Endpoint:
     body_end: Callable[[Payload], End]
     summary: str
     example: Payload
-    streams: bool | None = False  # by default; None: never, whatever the caller says
-    empty_body: str = "EOF"
+    streams: Literal["default", "on request", "never"] = "on request"
+    model_alias: str = ""  # an older name of the field `model`
+    empty_body: str = "EOF"  # the error message for a request without a body
     unknown_model: str = "model '{name}' not found"
-    tagged_in_errors: bool = False  # unknown names are echoed with their tag
+    tagged_in_errors: bool = False  # whether unknown names are echoed with their tag
     takes_slot: bool = True
     mend: Callable[[Answer, Payload, Bounds], None] = lambda *_: None
-    local: Callable[[Payload], Payload | None] = lambda _: None  # answers without the engine
+    local: Callable[[Payload], Payload | None] = lambda _: None
 
 
 def words(text: str) -> frozenset[str]:
@@ -62,12 +65,12 @@ def words(text: str) -> frozenset[str]:
 
 
 def bound_tokens(payload: Payload, key: str, limit: int, also: str | None = None) -> None:
-    """Make `key` the effective limit: the smallest of it, `also` and ours; 0 or less is no limit.
+    """Set `key` to the smallest of its own value, that of `also` and `limit`.
 
-    Raises BadRequest unless they are whole numbers.
+    Values of 0 or less are no limit. Raises BadRequest unless they are whole numbers.
     """
-    asked = [_tokens(payload.pop(name, None), name) for name in (key, also) if name]
-    payload[key] = min([limit, *(n for n in asked if n is not None and n > 0)])
+    wishes = [_tokens(payload.pop(name, None), name) for name in (key, also) if name]
+    payload[key] = min([limit, *(n for n in wishes if n is not None and n > 0)])
 
 
 def _tokens(value: Any, name: str) -> int | None:
@@ -79,8 +82,9 @@ def _tokens(value: Any, name: str) -> int | None:
 
 
 def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
-    """What costs an engine far more than its size says. `stops`: where stop sequences are.
+    """Bound the fields that cost an engine far more than their size suggests.
 
+    `stops`: the names of fields with stop sequences, which lose their empty ones.
     Raises BadRequest for too many log probabilities and for schemas too large to compile.
     """
     for name in ("top_logprobs", "logprobs"):
@@ -91,25 +95,25 @@ def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
         if _nodes(payload.get(name)) > bounds.max_schema_nodes:
             raise BadRequest(f"the schema in {name} has more than {bounds.max_schema_nodes} parts")
     for name in stops:
-        given = payload.get(name)
-        if isinstance(given, list):
-            payload[name] = [stop for stop in given if stop != ""]
-        elif given == "":
-            del payload[name]  # it would stop at once
+        value = payload.get(name)
+        if isinstance(value, list):
+            payload[name] = [stop for stop in value if stop != ""]
+        elif value == "":
+            del payload[name]  # an empty sequence would stop at once
 
 
 _MAX_LOGPROBS = 20
 
 
 def _nodes(value: Any) -> int:
-    """Objects and lists in `value`, itself included."""
+    """Count the objects and lists in `value`, itself included."""
     if isinstance(value, dict):
         return 1 + sum(map(_nodes, value.values()))
     return 1 + sum(map(_nodes, value)) if isinstance(value, list) else 0
 
 
 def last_events(tail: bytes, count: int) -> list[Any]:
-    """The JSON values of the last `count` SSE events or NDJSON lines in `tail`, newest first."""
+    """Return the JSON objects of the last `count` events or lines in `tail`, newest first."""
     lines = tail.rstrip().rsplit(b"\n", 3 * count)[-3 * count :]
     values = []
     for line in reversed(lines):
@@ -123,9 +127,10 @@ def _json(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return None  # cut at the front by the length of the tail
+        return None  # the front of the tail may be cut
 
 
 def count(values: Any, key: str) -> int | None:
+    """Return the count under `key`, or None where an engine sent no such number."""
     value = values.get(key) if isinstance(values, dict) else None
     return value if isinstance(value, int) and value >= 0 else None

@@ -1,6 +1,6 @@
 """Documented request fields that are accepted without effect, with the reason for each.
 
-Every other documented field works, or the engine that can't obey it answers 400 and names it.
+Every other documented field works, or an engine that can't obey it answers 400 and names it.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, or, where there are none, the Hosts and Origins that Ollama accepts."""
+"""Admits callers by their API keys or, without keys, by the Hosts and Origins of Ollama."""
 
 import ipaddress
 import socket
@@ -21,7 +21,7 @@ _PREFLIGHT = [
 
 
 class Guard:
-    """Decides on a request's Host, Origin and key."""
+    """Judges the Host, Origin and key of requests."""
 
     def __init__(
         self, keys: Keys, allowed_hosts: tuple[str, ...], origins: tuple[str, ...]
@@ -34,29 +34,29 @@ class Guard:
 
     @property
     def has_keys(self) -> bool:
-        return bool(self._keys)
+        return self._keys.present()
 
     def admit(self, request: Request) -> str:
-        """The name of the caller's key, or "" . Raises Unauthorized, ForeignCaller."""
-        if self._keys:
+        """Return the name of the caller's key, or "". Raises Unauthorized, ForeignCaller."""
+        if self._keys.present():
             return self._key_name(request)
         if not self._host_allowed(request.header(b"host")):
-            raise ForeignCaller("this Host is not in allowed_hosts")
+            raise ForeignCaller("the request's Host is not in allowed_hosts")
         if not self._own_origin(request) and not self._origin_allowed(request.header(b"origin")):
-            raise ForeignCaller("this Origin is not in allowed_origins")
+            raise ForeignCaller("the request's Origin is not in allowed_origins")
         return ""
 
     def _key_name(self, request: Request) -> str:
         scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
         bearer = token.strip() if scheme.lower() == b"bearer" else b""
         presented = [key for key in (bearer, request.headers.get(b"x-api-key")) if key]
-        fitting = self._keys.names(presented)
-        if not fitting:
+        names = self._keys.names(presented)
+        if not names:
             raise Unauthorized("a valid API key is needed: Authorization: Bearer, or x-api-key")
-        return fitting[0]
+        return names[0]
 
     def cors(self, request: Request) -> Headers:
-        """Headers that let a browser hand our answer to a page of an allowed origin."""
+        """Return the headers that let a browser pass the answer to a page of an allowed origin."""
         origin = request.headers.get(b"origin")
         if origin is None or self._own_origin(request):
             return []
@@ -65,11 +65,11 @@ class Guard:
         return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
 
     def preflight(self, request: Request) -> Headers | None:
-        """More headers if this is a browser's preflight from an allowed origin."""
+        """Return the headers for a browser's preflight from an allowed origin; else None."""
         if request.method != "OPTIONS" or not self.cors(request):
             return None
-        wanted = request.headers.get(b"access-control-request-headers", b"Content-Type")
-        return [*_PREFLIGHT, (b"access-control-allow-headers", wanted)]
+        names = request.headers.get(b"access-control-request-headers", b"Content-Type")
+        return [*_PREFLIGHT, (b"access-control-allow-headers", names)]
 
     def _own_origin(self, request: Request) -> bool:
         origin = request.header(b"origin")
@@ -79,7 +79,7 @@ class Guard:
         name = _without_port(host).lower()
         if "*" in self._hosts or name in self._hosts or name in ("", "localhost"):
             return True
-        return _is_near(name) or name == socket.gethostname().lower()
+        return _is_local(name) or name == socket.gethostname().lower()
 
     def _judge_origin(self, origin: str) -> bool:
         if not origin or "*" in self._origins or origin in self._origins:
@@ -94,7 +94,7 @@ def _split(origin: str) -> SplitResult:
     try:
         return urlsplit(origin)
     except ValueError:
-        return urlsplit("")  # no scheme, no host: allowed nowhere
+        return urlsplit("")  # without scheme and host it is allowed nowhere
 
 
 def _without_port(host: str) -> str:
@@ -103,8 +103,8 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0] if host.count(":") == 1 else host
 
 
-def _is_near(name: str) -> bool:
-    """This machine or a network that is not the internet's; names by their suffix."""
+def _is_local(name: str) -> bool:
+    """Tell whether `name` is this machine or in a private network; names go by their suffix."""
     try:
         address = ipaddress.ip_address(name)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The little of HTTP that the API needs on top of ASGI: a request, its body, a JSON answer."""
+"""HTTP on top of ASGI, as far as the API needs it: a request, its body, a JSON answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,16 +18,16 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json; charset=utf-8"
 
-# Whoever sets it to `?1` has told Serve not to watch the caller.
+# A caller that sets it to `?1` tells Serve not to watch for its hang-up.
 UNWATCHED = b"x-request-disconnect-disabled"
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was whole: nobody is left to answer."""
+    """The client hung up before its request was complete."""
 
 
 class Request:
-    """One HTTP request: what handlers need of the ASGI scope. The last of equal headers counts."""
+    """One HTTP request. Of headers with the same name the last one counts."""
 
     __slots__ = ("_watch", "headers", "method", "path", "raw_path", "receive", "request_id")
 
@@ -36,20 +36,23 @@ class Request:
         self.path: str = scope["path"]
         self.raw_path: bytes | None = scope.get("raw_path")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        # Serve puts its request id there before us, and into the answer after us.
+        # Serve sets this header before the API runs, and the answer's after it.
         self.request_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.receive = receive
         self._watch: asyncio.Task[None] | None = None
 
     def watch_caller(self) -> None:
-        """Where Serve does not: cancel the running task when the caller goes. For read bodies."""
+        """Cancel the running task when the caller hangs up, where Serve does not watch for that.
+
+        Call it once the body has been read.
+        """
         if self.headers.get(UNWATCHED) == b"?1":
             task = asyncio.current_task()
             assert task
             self._watch = asyncio.create_task(_cancel_at_hang_up(task, self.receive))
 
     def answered(self) -> None:
-        """Nothing is cancelled any more."""
+        """Stop watching the caller."""
         if self._watch:
             self._watch.cancel()
 
@@ -58,17 +61,17 @@ class Request:
 
 
 async def _cancel_at_hang_up(task: asyncio.Task[Any], receive: Receive) -> None:
-    with suppress(Exception):  # whatever it can't be received from is gone as well
+    with suppress(Exception):  # a proxy that can't be received from is gone as well
         while (await receive())["type"] != "http.disconnect":
             pass
     task.cancel()
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body, at most `max_bytes`.
+    """Read the body, at most `max_bytes`.
 
-    Raises BodyTooLarge (before reading when the length is declared), BodyTimeout when it is not
-    whole after `timeout_s`, BadRequest when it is compressed, ClientGone on a hang-up.
+    Raises BodyTooLarge (before reading where the length is declared), BodyTimeout when the body is
+    incomplete after `timeout_s`, BadRequest when it is compressed, ClientGone on a hang-up.
     """
     if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise BadRequest("compressed request bodies are not supported: send plain JSON")
@@ -83,22 +86,22 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
 
 
 async def _collect(receive: Receive, max_bytes: int) -> bytes:
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     size = 0
     while True:
         message = await _next(receive)
         if message["type"] == "http.disconnect":
             raise ClientGone
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
         if size > max_bytes:
             raise _too_large(max_bytes)
         if not message.get("more_body", False):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _next(receive: Receive) -> Message:
-    """Raises ClientGone when it can't be received from: Serve's proxy is gone, and the caller."""
+    """Receive a message. Raises ClientGone when Serve's proxy, and so the caller, is gone."""
     try:
         return await receive()
     except Exception as exc:
@@ -116,15 +119,17 @@ async def send_body(
     headers: Headers | tuple[tuple[bytes, bytes], ...],
     more: bool = False,
 ) -> None:
-    """`more`: the answer is whole, but its end is not announced yet."""
+    """Send an answer. `more`: leave its end unannounced, though the body is complete."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def linger(receive: Receive, seconds: float) -> None:
-    """Read on and forget: closed at once, the connection would be reset before the caller, still
-    sending, has read our answer."""
+    """Read and drop the rest of the request for up to `seconds`.
+
+    Closed at once, the connection would be reset before the caller has read the answer.
+    """
     with suppress(TimeoutError, ClientGone):
         async with asyncio.timeout(seconds):
             more = True

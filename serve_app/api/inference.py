@@ -7,10 +7,10 @@ import orjson
 from serve_app.api.body import encode, model_of, read_object, stream_of
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.http import Request, Send, read_body, send_body, send_json
-from serve_app.api.relay import read_whole, relay_stream
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.relay import read_answer, relay_stream
+from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineLost, InternalError, NotFound, ServiceError
+from serve_app.errors import EngineLost, NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
@@ -18,19 +18,19 @@ _PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 
 
 class Dispatcher(Protocol):
-    """Finds the engine for a call; the API does not know where it runs."""
+    """Sends calls to engines, wherever these run."""
 
     async def send(self, call: Call) -> Answer:
-        """Raises Overloaded, EngineDown, EngineLost, EngineSlow, before the first byte."""
+        """Return the begun answer. Raises Overloaded, EngineDown, EngineLost or EngineSlow."""
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """Every model of every pool."""
+        """Return the card of every model of every pool."""
 
     def version(self) -> str:
-        """The version of Ollama's API that callers may rely on."""
+        """Return the version of Ollama's API that callers may rely on."""
 
     async def problem(self) -> str:
-        """Why the service is not ready, or "" when it is."""
+        """Return why the service is not ready, or "" when it is."""
 
 
 class Inference:
@@ -56,9 +56,16 @@ class Inference:
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
         request.watch_caller()
         payload = self._check(body, trace)
-        if (local := self.endpoint.local(payload)) is not None:
-            trace.status = 200
-            return await send_json(send, local)
+        local = self.endpoint.local(payload)
+        if local is None:
+            await self._forward(request, payload, send, trace)
+        else:
+            trace.note_status(200)
+            await send_json(send, local)
+
+    async def _forward(
+        self, request: Request, payload: Payload, send: Send, trace: RequestTrace
+    ) -> None:
         self.endpoint.shape(payload, self._bounds)
         answer = await self._dispatcher.send(self._call(request, payload, trace))
         try:
@@ -68,17 +75,20 @@ class Inference:
             answer.close()
 
     def _check(self, body: bytes, trace: RequestTrace) -> Payload:
+        """Return the payload with its model's canonical name. Raises BadRequest, NotFound."""
         endpoint = self.endpoint
         payload = read_object(body, endpoint.keys, endpoint.empty_body)
-        if endpoint.path == "/api/show" and "model" not in payload:
-            payload["model"] = payload.pop("name", None)  # its older spelling
-        asked = model_of(payload)
-        trace.stream = endpoint.streams is not None and stream_of(payload, endpoint.streams)
-        model = self._names.find(asked)
+        if "model" not in payload and endpoint.model_alias in payload:
+            payload["model"] = payload.pop(endpoint.model_alias)
+        name = model_of(payload)
+        if endpoint.streams != "never":
+            trace.note_stream(stream_of(payload, endpoint.streams == "default"))
+        model = self._names.find(name)
         if model is None:
-            name = short_name(asked) if endpoint.tagged_in_errors else asked
-            raise NotFound(endpoint.unknown_model.format(name=name[:512]))
-        trace.model = payload["model"] = model
+            shown = short_name(name) if endpoint.tagged_in_errors else name
+            raise NotFound(endpoint.unknown_model.format(name=shown[:512]))
+        trace.note_model(model)
+        payload["model"] = model
         return payload
 
     def _call(self, request: Request, payload: Payload, trace: RequestTrace) -> Call:
@@ -102,10 +112,10 @@ class Inference:
         if answer.status == 200 and kind.startswith(_STREAMS):
             await self._relay_stream(answer, send, trace)
         else:
-            await self._relay_whole(answer, send, trace)
+            await self._relay_body(answer, send, trace)
 
     async def _relay_stream(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
-        trace.status = answer.status
+        trace.note_status(answer.status)
         end, error = await relay_stream(
             answer,
             send,
@@ -113,35 +123,28 @@ class Inference:
             lambda exc, tail: self._event(exc, tail, trace),
             trace.note_chunk,
         )
-        trace.usage = end.usage
-        if isinstance(error, InternalError) and error.__cause__:
-            trace.failed_unexpectedly(error.__cause__)
-        elif error:
-            trace.failed(error)
-        elif not end.complete:
-            trace.outcome = Outcome.UPSTREAM_ERROR
+        trace.finish(end, error)
 
     def _event(self, exc: ServiceError, tail: bytes, trace: RequestTrace) -> bytes:
         return self.endpoint.event(self.endpoint.dialect.error(exc, trace.request_id), tail)
 
-    async def _relay_whole(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
-        body = await read_whole(answer)
-        answer.close()  # the slot is free, however slowly the caller takes the body
+    async def _relay_body(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
+        body = await read_answer(answer)
+        answer.close()  # frees the slot, however slowly the caller takes the body
         trace.note_chunk()
         if answer.status == 200:
-            self._prove(body, trace)
+            self._check_end(body, trace)
         else:
-            client = answer.status < 500
-            trace.outcome = Outcome.CLIENT_ERROR if client else Outcome.UPSTREAM_ERROR
-        trace.status = answer.status
+            trace.refuse(answer.status)
+        trace.note_status(answer.status)
         await send_body(send, answer.status, body, list(answer.headers))
 
-    def _prove(self, body: bytes, trace: RequestTrace) -> None:
-        """Raise EngineLost unless the answer says itself that it is finished."""
+    def _check_end(self, body: bytes, trace: RequestTrace) -> None:
+        """Raise EngineLost unless the answer states that it is complete."""
         try:
             end = self.endpoint.body_end(orjson.loads(body))
         except (orjson.JSONDecodeError, AttributeError, TypeError) as exc:
             raise EngineLost("the engine's answer can't be read") from exc
         if not end.complete:
             raise EngineLost("the engine ended the answer before it was complete")
-        trace.usage = end.usage
+        trace.finish(end)

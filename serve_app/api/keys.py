@@ -1,4 +1,4 @@
-"""API keys by name, given once or read from a file, which may change while we serve."""
+"""API keys by name, fixed or read from a file that may change while the service runs."""
 
 import hmac
 import logging
@@ -15,9 +15,9 @@ CHECK_EVERY_S = 1.0
 
 
 def read_keys(path: Path) -> dict[str, str]:
-    """Keys by name from a file of `name: key` lines; empty lines and `#` comments are skipped.
+    """Read keys by name from a file of `name: key` lines, without empty lines and `#` comments.
 
-    Raises SettingsError naming the file (never a key) when it can't be read or holds no key.
+    Raises SettingsError, which names the file and never a key, when it can't be read or has no key.
     """
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
@@ -28,23 +28,26 @@ def read_keys(path: Path) -> dict[str, str]:
     pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
     keys = {name.strip(): key.strip() for name, _, key in pairs}
     if not keys or not all(name and key for name, key in keys.items()):
-        raise SettingsError(f"api_keys_file: {path} must hold lines of `name: key`")
+        raise SettingsError(
+            f"api_keys_file: {path} must have a line `name: key` for each key, and nothing else"
+        )
     return keys
 
 
 class Keys:
-    """Those that never change, for callers to be compared with."""
+    """Compares presented keys with keys that never change."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
-        # Digests: equal lengths for the comparison, and no key lies about in memory dumps of ours.
+        # Digests have equal lengths to compare, and leave no key in a memory dump.
         self._digests = _digests(keys)
 
-    def __bool__(self) -> bool:
+    def present(self) -> bool:
+        """Tell whether there is any key, so that callers need one."""
         return bool(self._digests)
 
     def names(self, presented: Iterable[bytes]) -> list[str]:
-        """The names of those keys that are among `presented`."""
-        # No early end: every key is compared, whichever fits.
+        """Return the names of the keys that are among `presented`."""
+        # Every key is compared, whichever matches, so that the time tells nothing.
         return [
             name
             for digest in map(_digest, presented)
@@ -54,10 +57,10 @@ class Keys:
 
 
 class FileKeys(Keys):
-    """With those of a file, read again within a second of its change.
+    """Adds the keys of a file, which is read again within a second of its change.
 
-    A file that is gone or broken leaves the keys as they were: nothing opens the door by accident.
-    Raises SettingsError at once when it can't be read, unless it is `optional` and not there.
+    A file that disappears or breaks leaves the keys unchanged: no accident opens the service.
+    Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
     """
 
     def __init__(
@@ -77,9 +80,10 @@ class FileKeys(Keys):
         if self._version or not optional:
             self._read()
 
-    def __bool__(self) -> bool:
+    def present(self) -> bool:
+        """Tell whether there is any key; looks at the file once a second at most."""
         self._refresh()
-        return super().__bool__()
+        return super().present()
 
     def _read(self) -> None:
         self._digests = _digests({**self._fixed, **read_keys(self._path)})
@@ -95,18 +99,18 @@ class FileKeys(Keys):
         try:
             self._read()
         except SettingsError as exc:
-            logger.error("the keys stay as they were: %s", exc)
+            logger.error("failed to read the keys again, the old ones stay: %s", exc)
         else:
-            logger.info("read %s again", self._path)
+            logger.info("read the keys in %s again", self._path)
 
 
 def _version(path: Path) -> tuple[int, int] | None:
-    """What differs when the file was written, or replaced as the kubelet does; None: not there."""
+    """Return a mark that changes with every write or replacement of the file, None if absent."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _digests(keys: Mapping[str, str]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Answers that need no engine: models, versions, health, and what is refused."""
+"""Answers that need no engine: models, versions, health, and refusals of model management."""
 
 from datetime import datetime
 
@@ -14,14 +14,14 @@ TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 class Listings:
-    """Handlers of the routes that tell what is here."""
+    """Handlers of the routes that list models or report health."""
 
     def __init__(self, dispatcher: Dispatcher, names: ModelNames) -> None:
         self._dispatcher = dispatcher
         self._names = names
 
     async def root(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        trace.status = 200
+        trace.note_status(200)
         await send_body(send, 200, b"Ollama is running", TEXT)
 
     async def version(self, request: Request, send: Send, trace: RequestTrace) -> None:
@@ -39,20 +39,21 @@ class Listings:
         await _ok(send, trace, {"object": "list", "data": data})
 
     async def model(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        asked = request.path.removeprefix("/v1/models/")
-        name = self._names.find(asked)
-        found = [card for card in self._dispatcher.cards() if card.name == name]
-        if not found:
-            raise NotFound(f"model '{short_name(asked)[:512]}' not found")
-        await _ok(send, trace, _openai_model(found[0]))
+        model_id = request.path.removeprefix("/v1/models/")
+        name = self._names.find(model_id)
+        card = next((card for card in self._dispatcher.cards() if card.name == name), None)
+        if card is None:
+            raise NotFound(f"model '{short_name(model_id)[:512]}' not found")
+        await _ok(send, trace, _openai_model(card))
 
     async def healthz(self, request: Request, send: Send, trace: RequestTrace) -> None:
         await _ok(send, trace, {"status": "ok"})
 
     async def readyz(self, request: Request, send: Send, trace: RequestTrace) -> None:
         problem = await self._dispatcher.problem()
-        trace.status = 503 if problem else 200
-        await send_json(send, {"status": problem or "ready"}, trace.status)
+        status = 503 if problem else 200
+        trace.note_status(status)
+        await send_json(send, {"status": problem or "ready"}, status)
 
 
 async def refuse_management(request: Request, send: Send, trace: RequestTrace) -> None:
@@ -60,7 +61,7 @@ async def refuse_management(request: Request, send: Send, trace: RequestTrace) -
 
 
 async def _ok(send: Send, trace: RequestTrace, value: object) -> None:
-    trace.status = 200
+    trace.note_status(200)
     await send_json(send, value)
 
 

@@ -19,9 +19,9 @@ from serve_app.api.endpoint import (
 from serve_app.api.relay import End, Usage
 from serve_app.engines.base import ModelCard
 from serve_app.errors import BadRequest, ServiceError
-from serve_app.go_json import now, rfc3339
+from serve_app.go_json import duration, now, rfc3339
 
-# A request that differs in one of these makes Ollama restart the engine, and everyone waits.
+# A request that differs in one of these makes Ollama restart its engine while others wait.
 RELOADING_OPTIONS = words(
     "num_ctx num_thread num_batch num_gpu main_gpu use_mmap use_mlock low_vram numa shift"
 )
@@ -60,7 +60,7 @@ def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
 
 
 def _options(payload: Payload, bounds: Bounds) -> Payload:
-    """The request's options, without what would make everyone else wait for a reload."""
+    """Return the options without those that would make everybody wait for a reload."""
     options = payload.pop("options", None) or {}
     if not isinstance(options, dict):
         raise BadRequest("options must be an object")
@@ -72,7 +72,7 @@ def _options(payload: Payload, bounds: Bounds) -> Payload:
 
 
 def _shape_show(payload: Payload, bounds: Bounds) -> None:
-    """Nothing is generated."""
+    """Leave the payload as it is, because nothing is generated."""
 
 
 def _usage(value: Payload) -> Usage:
@@ -93,7 +93,7 @@ def _any_end(body: Payload) -> End:
 
 
 def _unload(answer: Payload, prompt: str) -> Any:
-    """Unload requests are answered as Ollama answers them; the model stays, others use it."""
+    """Return a function that answers requests to unload a model, which stays for other callers."""
 
     def local(payload: Payload) -> Payload | None:
         if payload.get(prompt) or not _is_zero(payload.get("keep_alive")):
@@ -105,49 +105,41 @@ def _unload(answer: Payload, prompt: str) -> Any:
 
 
 def _is_zero(keep_alive: Any) -> bool:
-    """0, "0", "0s", "0m" … as Go's durations write nothing."""
-    if isinstance(keep_alive, str):
-        return keep_alive.strip("+-0.hmsunµ") == "" and "0" in keep_alive
-    return keep_alive == 0 and not isinstance(keep_alive, bool)
-
-
-def _details(card: ModelCard) -> Payload:
-    return {
-        "parent_model": "",
-        "format": card.format,
-        "family": card.family,
-        "families": [card.family],
-        "parameter_size": card.parameter_size,
-        "quantization_level": card.quantization_level,
-    }
+    """Tell whether `keep_alive`, a number of seconds or a duration such as "0m", is zero."""
+    if not isinstance(keep_alive, str):
+        return keep_alive == 0 and not isinstance(keep_alive, bool)
+    try:
+        return duration(keep_alive) == 0
+    except ValueError:
+        return False
 
 
 def tag(card: ModelCard) -> Payload:
-    """One entry of `GET /api/tags`."""
+    """Return one entry of `GET /api/tags`."""
     return {
         "name": card.name,
         "model": card.name,
         "modified_at": card.modified_at,
         "size": card.size,
         "digest": card.digest,
-        "details": _details(card)
+        "details": card.details()
         | {"context_length": card.context_length, "embedding_length": card.embedding_length},
         "capabilities": list(card.capabilities),
     }
 
 
-# What Ollama shows for keep_alive -1: the most that Go's durations hold from now on.
+# Ollama's expiry for keep_alive -1: Go's longest duration from now on.
 _FOR_EVER_NS = 2**63 - 1
 
 
 def running(card: ModelCard) -> Payload:
-    """One entry of `GET /api/ps`."""
+    """Return one entry of `GET /api/ps`."""
     return {
         "name": card.name,
         "model": card.name,
         "size": card.size_loaded,
         "digest": card.digest,
-        "details": _details(card),
+        "details": card.details(),
         "expires_at": rfc3339(time.time_ns() + _FOR_EVER_NS),
         "size_vram": card.size_vram,
         "context_length": card.loaded_context_length,
@@ -169,7 +161,7 @@ ENDPOINTS = (
         body_end=_body_end,
         summary="Chat",
         example={"messages": _HELLO, "stream": False, "options": {"num_predict": 32}},
-        streams=True,
+        streams="default",
         empty_body=_MISSING,
         local=_unload({"message": {"role": "assistant", "content": ""}}, "messages"),
     ),
@@ -183,7 +175,7 @@ ENDPOINTS = (
         body_end=_body_end,
         summary="Continue a prompt",
         example={"prompt": "The sky is", "stream": False, "options": {"num_predict": 16}},
-        streams=True,
+        streams="default",
         empty_body=_MISSING,
         local=_unload({"response": ""}, "prompt"),
     ),
@@ -197,7 +189,7 @@ ENDPOINTS = (
         body_end=_any_end,
         summary="Embed one text or several",
         example={"input": "hello"},
-        streams=None,
+        streams="never",
         empty_body=_MISSING,
         unknown_model=_UNKNOWN_EMBED,
     ),
@@ -211,7 +203,7 @@ ENDPOINTS = (
         body_end=_any_end,
         summary="Embed one text (legacy)",
         example={"prompt": "hello"},
-        streams=None,
+        streams="never",
         empty_body=_MISSING,
         unknown_model=_UNKNOWN_EMBED,
     ),
@@ -219,13 +211,14 @@ ENDPOINTS = (
         path="/api/show",
         dialect=OLLAMA,
         keys=_SHOW,
+        model_alias="name",
         shape=_shape_show,
         event=_event,
         stream_end=_stream_end,
         body_end=_any_end,
         summary="Describe a model",
         example={},
-        streams=None,
+        streams="never",
         empty_body=_MISSING,
         tagged_in_errors=True,
         takes_slot=False,

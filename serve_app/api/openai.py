@@ -19,7 +19,7 @@ from serve_app.api.endpoint import (
 from serve_app.api.relay import End, Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
 
-# Ollama's words for what OpenAI has no own type for.
+# The types that Ollama uses where OpenAI has none.
 _KINDS = {
     "overloaded_error": "api_error",
     "timeout_error": "api_error",
@@ -30,7 +30,7 @@ _KINDS = {
 def _error(exc: ServiceError, request_id: str) -> Payload:
     kind = _KINDS.get(exc.kind, exc.kind)
     error = {"message": str(exc), "type": kind, "param": None, "code": None}
-    if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at OpenAI's own words
+    if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at this very sentence
         error["message"] = (
             f"This model's maximum context length is {exc.context_tokens} tokens. However, your "
             f"messages resulted in {exc.prompt}. Please reduce the length of the messages."
@@ -45,7 +45,7 @@ SAMPLING = words(
     "temperature top_p seed stop frequency_penalty presence_penalty "
     "top_k min_p repeat_penalty repeat_last_n"
 )
-# Ollama ignores some of them; an engine that would give another answer than asked refuses them.
+# Ollama ignores some of these; an engine that would answer otherwise than asked refuses them.
 _CHAT = SAMPLING | words(
     "model messages stream stream_options max_tokens max_completion_tokens response_format tools "
     "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user "
@@ -94,7 +94,7 @@ def _shape_completion(payload: Payload, bounds: Bounds) -> None:
 
 
 def _one_prompt(prompt: Any) -> str:
-    """A text, or a list of one text. Raises BadRequest."""
+    """Return the prompt of a string or a list of one string. Raises BadRequest."""
     prompts = prompt if isinstance(prompt, list) else [prompt]
     if len(prompts) != 1:
         raise BadRequest(f"prompt must be one string, not a list of {len(prompts)} values")
@@ -104,7 +104,7 @@ def _one_prompt(prompt: Any) -> str:
 
 
 def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
-    """Nothing is generated; the engine checks the input."""
+    """Leave the payload as it is, because the engine checks the input."""
 
 
 def _shape_response(payload: Payload, bounds: Bounds) -> None:
@@ -113,7 +113,7 @@ def _shape_response(payload: Payload, bounds: Bounds) -> None:
 
 
 def usage(value: Any) -> Usage:
-    """From OpenAI's `usage`, or llama.cpp's `timings` beside it; engines may send anything."""
+    """Read OpenAI's `usage`, or llama.cpp's `timings` beside it, from whatever an engine sent."""
     used, timings = _part(value, "usage"), _part(value, "timings")
     details = used.get("prompt_tokens_details") or used.get("input_tokens_details")
     cached = count(details, "cached_tokens") if details else count(timings, "cache_n")
@@ -133,8 +133,8 @@ def _part(value: Any, name: str) -> Payload:
 def _stream_end(tail: bytes) -> End:
     events = last_events(tail, 2)
     counted = next((usage(e) for e in events if e.get("usage") or e.get("timings")), Usage())
-    told = bool(events) and "error" in events[0]
-    return End(tail.rstrip().endswith(b"\ndata: [DONE]"), told, counted)
+    error_sent = bool(events) and "error" in events[0]
+    return End(tail.rstrip().endswith(b"\ndata: [DONE]"), error_sent, counted)
 
 
 def _body_end(body: Payload) -> End:
@@ -159,7 +159,7 @@ def _response_stream_end(tail: bytes) -> End:
 
 def _response_end(body: Payload) -> End:
     used = usage(body)
-    # Ollama says "completed" of an answer that it cut, but has counted nothing.
+    # Ollama calls an answer that it cut "completed", but counts no tokens of it.
     return End(bool(used.generated) or not body.get("output"), usage=used)
 
 
@@ -198,7 +198,7 @@ ENDPOINTS = (
         body_end=_embedding_end,
         summary="Embed one text or several",
         example={"input": "hello"},
-        streams=None,
+        streams="never",
         unknown_model='model "{name}" not found, try pulling it first',
     ),
     Endpoint(

@@ -1,4 +1,4 @@
-"""Engine bytes to client bytes, undecoded; and the proof that an answer is whole."""
+"""Relays an engine's bytes undecoded, and proves that an answer is complete."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -11,13 +11,13 @@ from serve_app.errors import EngineLost, EngineSlow, InternalError, ServiceError
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# Enough for any final event but a Responses one, which repeats the whole text.
+# Enough for any final event; that of a Responses stream, which repeats the text, may be longer.
 TAIL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the engine counted them; None where it did not say. Prompt includes cached."""
+    """Tokens as the engine counted them, or None. `prompt` includes `cached`."""
 
     prompt: int | None = None
     generated: int | None = None
@@ -26,9 +26,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What the last bytes of an answer prove.
+    """The end of an answer, as its last bytes prove it.
 
-    `whole`: it has its final marker. `told`: the engine itself said that it failed.
+    `complete`: they hold the final marker. `error_sent`: the engine reported an error itself.
     """
 
     complete: bool
@@ -37,28 +37,28 @@ class End:
 
 
 class Tail:
-    """The last bytes of a stream, held by reference: nothing is copied until the end."""
+    """Holds the last bytes of a stream by reference, so that nothing is copied until the end."""
 
-    __slots__ = ("_pieces", "_size")
+    __slots__ = ("_chunks", "_size")
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
+        self._chunks: deque[bytes] = deque()
         self._size = 0
 
-    def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._size += len(piece)
-        while self._size - len(self._pieces[0]) >= TAIL_BYTES:
-            self._size -= len(self._pieces.popleft())
+    def add(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        while self._size - len(self._chunks[0]) >= TAIL_BYTES:
+            self._size -= len(self._chunks.popleft())
 
     def join(self) -> bytes:
-        return b"".join(self._pieces)
+        return b"".join(self._chunks)
 
 
 class Events:
-    """Cuts a stream where its events end, so that an error event never lands inside another one.
+    """Cuts a stream at the ends of its events, so that no error event lands inside another event.
 
-    An event of `text/event-stream` ends with an empty line, one of any other type with its line.
+    An event of `text/event-stream` ends with an empty line, an event of any other type with a line.
     """
 
     __slots__ = ("_ends", "held")
@@ -68,24 +68,24 @@ class Events:
         sse = content_type.startswith(b"text/event-stream")
         self._ends = (b"\n\n", b"\n\r\n") if sse else (b"\n",)
 
-    def whole(self, piece: bytes) -> bytes:
-        """The whole events so far; the rest is held until its event ends."""
-        if not self.held and piece.endswith(self._ends):
-            return piece
-        piece = self.held + piece
-        cut = max(_behind_last(end, piece) for end in self._ends)
-        self.held = piece[cut:]
-        return piece[:cut]
+    def complete(self, chunk: bytes) -> bytes:
+        """Return the complete events so far; hold the rest until its event ends."""
+        if not self.held and chunk.endswith(self._ends):
+            return chunk
+        data = self.held + chunk
+        cut = max(_behind_last(end, data) for end in self._ends)
+        self.held = data[cut:]
+        return data[:cut]
 
     def rest(self) -> bytes:
-        """Return the held bytes as a last event, with the line ends that it lacks."""
+        """Return the held bytes as a last event, with its missing line ends."""
         missing = b"" if not self.held else self._ends[0][self.held.endswith(b"\n") :]
         return self.held + missing
 
 
-def _behind_last(end: bytes, piece: bytes) -> int:
-    found = piece.rfind(end)
-    return 0 if found < 0 else found + len(end)
+def _behind_last(end: bytes, data: bytes) -> int:
+    index = data.rfind(end)
+    return 0 if index < 0 else index + len(end)
 
 
 async def relay_stream(
@@ -93,13 +93,15 @@ async def relay_stream(
     send: Send,
     stream_end: Callable[[bytes], End],
     error_event: Callable[[ServiceError, bytes], bytes],
-    on_piece: Callable[[], None],
+    on_chunk: Callable[[], None],
 ) -> tuple[End, ServiceError | None]:
     """Send a streamed answer on as it comes.
 
-    An answer that breaks off, or ends without its final marker, gets one error event: `error_event`
-    writes it, given the end of what was sent. Returns what the end proved and the error that the
-    client was told, if any: an InternalError has the exception that nobody foresaw as its cause.
+    An answer that breaks off, or ends without its final marker, gets one error event, written by
+    `error_event` from the error and the last bytes sent.
+
+    Returns the end of the answer and the error sent to the client, if any. An InternalError has the
+    unexpected exception as its cause.
     """
     kind = dict(answer.headers).get(b"content-type", b"")
     await send(
@@ -113,17 +115,17 @@ async def relay_stream(
     error: ServiceError | None = None
     try:
         with Deadline(answer.deadline):
-            async for piece in answer.body:
-                on_piece()
-                piece = events.whole(piece)
+            async for chunk in answer.body:
+                on_chunk()
+                data = events.complete(chunk)
                 if answer.is_last():
-                    last = piece  # goes with the end: one write less
-                elif piece:
-                    tail.add(piece)
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    last = data  # goes with the end, which saves a write
+                elif data:
+                    tail.add(data)
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
     except TimeoutError:
         error = EngineSlow("the generation took longer than the service allows")
-        answer.close()  # the client may never take its end
+        answer.close()  # the client may never read the end
     except ServiceError as exc:
         error = exc
     except Exception as exc:
@@ -138,7 +140,7 @@ async def relay_stream(
 def _proof(
     stream_end: Callable[[bytes], End], tail: bytes, error: ServiceError | None
 ) -> tuple[End, ServiceError | None]:
-    """Return what `tail` proves, and the error to tell: none if the engine told all."""
+    """Return the end that `tail` proves, and the error that the client must still get, if any."""
     try:
         end = stream_end(tail)
     except Exception as exc:
@@ -155,10 +157,10 @@ def _unexpected(exc: Exception) -> InternalError:
     return error
 
 
-async def read_whole(answer: Answer) -> bytes:
-    """The whole body of an answer that is not streamed. Raises EngineLost, EngineSlow."""
+async def read_answer(answer: Answer) -> bytes:
+    """Return the body of an answer that is not streamed. Raises EngineLost, EngineSlow."""
     try:
         with Deadline(answer.deadline):
-            return b"".join([piece async for piece in answer.body])
+            return b"".join([chunk async for chunk in answer.body])
     except TimeoutError as exc:
         raise EngineSlow("the generation took longer than the service allows") from exc

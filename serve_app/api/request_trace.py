@@ -1,16 +1,23 @@
-"""What is noted of one request while it is answered: for metrics and for its one log line."""
+"""Notes on one request while it is answered, for metrics and for its line in the log."""
 
 import logging
 from enum import StrEnum
 from time import perf_counter
 from typing import Protocol
 
-from serve_app.api.relay import Usage
-from serve_app.errors import ClientError, EngineError, EngineSlow, Overloaded, ServiceError
+from serve_app.api.relay import End, Usage
+from serve_app.errors import (
+    ClientError,
+    EngineError,
+    EngineSlow,
+    InternalError,
+    Overloaded,
+    ServiceError,
+)
 
 logger = logging.getLogger("ray.serve")
 
-# Observing a gap costs more than sending a token: one in this many is enough for a histogram.
+# Observing a gap costs more than sending a token, and a sample is enough for a histogram.
 GAP_SAMPLE = 16
 
 
@@ -28,18 +35,18 @@ class RequestTrace:
     """One request and its answer. Times are seconds on the monotonic clock."""
 
     __slots__ = (
+        "chunks",
         "dialect",
         "ended",
-        "first",
+        "first_chunk_at",
         "gaps",
         "is_probe",
         "key_name",
-        "last",
+        "last_chunk_at",
         "method",
         "model",
         "outcome",
         "path",
-        "pieces",
         "request_id",
         "started",
         "status",
@@ -53,37 +60,74 @@ class RequestTrace:
         self.dialect = dialect
         self.request_id = request_id
         self.key_name = ""
-        self.model = ""  # canonical, or "" while unknown: it labels metrics
+        self.model = ""  # canonical; "" until it is known, because it labels metrics
         self.stream = False
         self.status = 0
         self.outcome = Outcome.OK
         self.usage = Usage()
         self.started = perf_counter()
-        self.first = 0.0  # when the first piece of the body came; 0 before
-        self.last = 0.0
-        self.pieces = 0
+        self.chunks = 0
+        self.first_chunk_at = 0.0  # 0 before the first chunk of the body
+        self.last_chunk_at = 0.0
         self.ended = 0.0
-        self.is_probe = False  # a probe: no line in the log
+        self.is_probe = False  # probes get no line in the log
         self.gaps: list[float] = []
 
+    def note_probe(self) -> None:
+        self.is_probe = True
+
+    def note_caller(self, key_name: str) -> None:
+        self.key_name = key_name
+
+    def note_stream(self, stream: bool) -> None:
+        self.stream = stream
+
+    def note_model(self, model: str) -> None:
+        self.model = model
+
     def note_chunk(self) -> None:
-        """Note that a piece of a streamed body has come."""
+        """Note that a chunk of the body has come from the engine."""
         now = perf_counter()
-        if self.pieces == 0:
-            self.first = now
-        elif self.pieces % GAP_SAMPLE == 1:
-            self.gaps.append(now - self.last)
-        self.last = now
-        self.pieces += 1
+        if self.chunks == 0:
+            self.first_chunk_at = now
+        elif self.chunks % GAP_SAMPLE == 1:
+            self.gaps.append(now - self.last_chunk_at)
+        self.last_chunk_at = now
+        self.chunks += 1
+
+    def note_status(self, status: int) -> None:
+        """Note the status line of the answer."""
+        self.status = status
+
+    def finish(self, end: End, error: ServiceError | None = None) -> None:
+        """Note how the body of an engine's answer ended; `error`: sent to the client."""
+        self.usage = end.usage
+        if error:
+            self.fail(error)
+        elif not end.complete:
+            self.outcome = Outcome.UPSTREAM_ERROR
+
+    def refuse(self, status: int) -> None:
+        """Note that the engine answered with an error of its own."""
+        self.outcome = Outcome.CLIENT_ERROR if status < 500 else Outcome.UPSTREAM_ERROR
+
+    def cancel(self) -> None:
+        """Note that the client hung up, or that the server ended the request."""
+        self.outcome = Outcome.CANCELLED
+
+    def fail(self, exc: BaseException) -> None:
+        """Note `exc` as the outcome; log its traceback unless the service raised it on purpose."""
+        cause = exc.__cause__ if isinstance(exc, InternalError) else None
+        if isinstance(exc, ServiceError) and cause is None:
+            self.outcome = _outcome(exc)
+        else:
+            self._fail_unexpectedly(cause or exc)
 
     def end(self) -> None:
+        """Stop the clock."""
         self.ended = perf_counter()
 
-    def failed(self, exc: ServiceError) -> None:
-        self.outcome = _outcome(exc)
-
-    def failed_unexpectedly(self, exc: BaseException) -> None:
-        """Count `exc`, which no part of the service raises on purpose, and log its traceback."""
+    def _fail_unexpectedly(self, exc: BaseException) -> None:
         self.outcome = Outcome.INTERNAL_ERROR
         logger.error(
             "failed to answer %s %s, request %s",
@@ -93,19 +137,21 @@ class RequestTrace:
 
     @property
     def ttft(self) -> float | None:
-        return self.first - self.started if self.first else None
+        """Seconds from the request to the first chunk of the body, if one came."""
+        return self.first_chunk_at - self.started if self.first_chunk_at else None
 
     @property
     def seconds(self) -> float:
+        """Seconds from the request to the end of the answer."""
         return self.ended - self.started
 
     @property
     def age(self) -> float:
-        """Seconds since it ended."""
+        """Seconds since the end of the answer."""
         return perf_counter() - self.ended
 
     def fields(self) -> dict[str, object]:
-        """For a structured log line; times in milliseconds."""
+        """Return the fields of a structured log line; times in milliseconds."""
         return {
             "method": self.method,
             "path": printable(self.path),
@@ -124,7 +170,7 @@ class RequestTrace:
 
 
 def printable(text: str) -> str:
-    """A caller's own words, for a log: nothing in them can begin a line or colour a terminal."""
+    """Escape a caller's text for a log, so that it can't begin a line or colour a terminal."""
     text = text[:200]
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
@@ -140,11 +186,11 @@ def _outcome(exc: ServiceError) -> Outcome:
 
 
 class Observer(Protocol):
-    """Told of every trace; must be quick. What it raises is logged and costs no answer."""
+    """Takes note of every request. Must be quick; its exceptions are logged and cost no answer."""
 
     def began(self, trace: RequestTrace) -> None: ...
 
     def ended(self, trace: RequestTrace) -> None: ...
 
     def close(self) -> None:
-        """There will be no more."""
+        """Expect no more requests."""

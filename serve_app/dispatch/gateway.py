@@ -6,12 +6,12 @@ from dataclasses import replace
 from serve_app.deadline import Deadline
 from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.local import API_VERSION
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineDown, EngineLost, EngineSlow
 from serve_app.model_names import short_name
+from serve_app.ollama_version import OLLAMA_VERSION
 from serve_app.settings import Settings
 
 _SPARE_S = 10.0
@@ -82,7 +82,7 @@ class GatewayDispatcher:
         )
 
     def version(self) -> str:
-        return API_VERSION
+        return OLLAMA_VERSION
 
     async def problem(self) -> str:
         return await self._problem()

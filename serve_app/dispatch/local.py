@@ -8,8 +8,8 @@ from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.retries import Attempts, Failure, Retry
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
 from serve_app.errors import EngineDown, EngineError, EngineLost, EngineSlow
+from serve_app.ollama_version import OLLAMA_VERSION
 
-API_VERSION = "0.33.0"
 # How Ollama reports a dead runner that has given no token yet.
 _RUNNER_DEATHS = (
     b"an error was encountered while running the model",
@@ -97,7 +97,7 @@ class LocalDispatcher:
         return self._engine.status.models
 
     def version(self) -> str:
-        return self._engine.status.version or API_VERSION
+        return self._engine.status.version or OLLAMA_VERSION
 
     async def problem(self) -> str:
         status = self._engine.status

@@ -1,11 +1,11 @@
-"""What the service asks of an engine: one Protocol and the values that cross it."""
+"""The protocol of an engine, and the values that pass between it and the service."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-# A request that kills its engine each time must not do so for ever: engines in all, wherever.
+# Engines, in all pools and replicas, that one request may kill.
 MAX_TRIES = 3
 
 
@@ -13,29 +13,29 @@ MAX_TRIES = 3
 class Call:
     """One checked request on its way to an engine.
 
-    Nothing in it is the client's own bytes: `path` comes from our table of routes, `model` is the
-    canonical name, `body` is our re-encoding (one JSON object in UTF-8, its `model` canonical).
+    Nothing in it is the client's own bytes: `path` comes from the table of routes, `model` is the
+    canonical name, `body` is encoded anew (a JSON object in UTF-8 with the canonical `model`).
     """
 
     path: str  # e.g. "/v1/chat/completions", "/api/chat", "/v1/messages"
     model: str
     body: bytes
     stream: bool
-    takes_slot: bool = True  # it generates or embeds; False: it only looks something up
+    takes_slot: bool = True  # False: a lookup, which neither generates nor embeds
     request_id: str = ""
-    affinity: str | None = None  # calls with the same key share a prompt prefix
-    headers: tuple[tuple[str, str], ...] = ()  # those that mean something to the engine
-    tries: int = MAX_TRIES  # engines that it may be lost with before it is given up
+    affinity: str | None = None  # calls with the same value share a prompt prefix
+    headers: tuple[tuple[str, str], ...] = ()  # headers with a meaning to the engine
+    tries: int = MAX_TRIES  # engines that may still be lost with it
 
 
 class Answer:
-    """An engine's answer: status and headers are known, the body comes piece by piece.
+    """An engine's answer: status, headers, and a body that comes in chunks.
 
-    The first piece has already been received, so an answer that exists has begun. Whoever holds
-    it must `close` it, on every path; closing before the end makes the engine stop generating.
+    The first chunk has been received. The owner must `close` the answer on every path; closing it
+    before its end makes the engine stop generating.
 
-    Iteration yields non-empty `bytes` exactly as the engine sent them.
-    Raises EngineLost while iterating when the connection breaks before the body's end.
+    Iterating over `body` yields non-empty `bytes` exactly as the engine sent them, and raises
+    EngineLost when the connection breaks before the body's end.
     """
 
     __slots__ = ("_closers", "body", "deadline", "headers", "is_last", "status")
@@ -51,8 +51,8 @@ class Answer:
         self.status = status
         self.headers = headers  # lower-case names; only content-type and cache-control
         self.body = body
-        self.is_last = is_last  # whether the end is known to follow the last piece at once
-        self.deadline: float | None = None  # of its end, on the event loop's clock
+        self.is_last = is_last  # tells whether the chunk just read is known to be the last
+        self.deadline: float | None = None  # for its end, on the event loop's clock
         self._closers = [close] if close else []
 
     def on_close(self, closer: Callable[[], None]) -> None:
@@ -66,7 +66,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What is known of one model, in the terms of Ollama's listings. Sizes are bytes."""
+    """One model, in the terms of Ollama's listings. Sizes are bytes."""
 
     name: str
     size: int = 0
@@ -79,10 +79,21 @@ class ModelCard:
     family: str = ""
     parameter_size: str = ""  # e.g. "134.52M"
     quantization_level: str = ""  # e.g. "Q4_1"
-    context_length: int = 0  # that the model was trained for
+    context_length: int = 0  # in training
     embedding_length: int = 0
-    loaded_context_length: int = 0  # that one slot of the engine has
+    loaded_context_length: int = 0  # of one slot of the engine
     capabilities: tuple[str, ...] = ("completion",)
+
+    def details(self) -> dict[str, object]:
+        """Return the `details` of the model in Ollama's listings."""
+        return {
+            "parent_model": "",
+            "format": self.format,
+            "family": self.family,
+            "families": [self.family],
+            "parameter_size": self.parameter_size,
+            "quantization_level": self.quantization_level,
+        }
 
 
 class State(StrEnum):
@@ -94,8 +105,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """`down_for_s`: seconds since it was last ready (0 when it is); `phases`: seconds of the last
-    start by phase (up, pull, load)."""
+    """The state of an engine.
+
+    `down_for_s`: seconds since it was last ready, 0 while it is ready.
+    `phases`: seconds of the last start by phase (up, pull, load).
+    """
 
     state: State
     detail: str = ""
@@ -111,20 +125,20 @@ class Engine(Protocol):
     """A server that generates tokens, beside the replica on the same host."""
 
     async def ready(self) -> None:
-        """Start it if it has not been; return when every configured model has given one token.
+        """Start the engine once; return when every configured model has given one token.
 
         Raises EngineStartError or SettingsError when it can't be started.
         """
 
     async def stop(self) -> None:
-        """Stop what this engine started, and nothing else. Safe to call twice."""
+        """Stop the processes that this engine started. Safe to call twice."""
 
     @property
     def status(self) -> EngineStatus: ...
 
     async def send(self, call: Call) -> Answer:
-        """Forward one call; returns with the first byte of the body.
+        """Forward a call; return the answer with its first chunk.
 
-        Raises EngineDown (not reachable, nothing was sent), EngineLost (broke before the first
-        byte), EngineSlow (no first token of a stream within the bound).
+        Raises EngineDown (not reachable, nothing was sent), EngineLost (broke off before the first
+        byte), EngineSlow (a stream gave no first token in time).
         """

@@ -1,4 +1,4 @@
-"""Which engine `auto` means here, and why. It never pulls and never loads anything."""
+"""Chooses the engine that `auto` stands for, without pulling or loading a model."""
 
 import asyncio
 import os
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import httpx
 
 from serve_app.addresses import ollama_url
-from serve_app.engines import ollama_api as ollama_models
-from serve_app.engines.attach import Attach
+from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineDriver, Lifecycle, new_http
 from serve_app.engines.llamacpp.engine import LlamaCpp
-from serve_app.engines.ollama import Ollama, environment
+from serve_app.engines.ollama import Attach, Ollama, environment
 from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
 from serve_app.errors import EngineError
@@ -31,7 +30,7 @@ _KINDS: dict[str, Callable[[Pool, HttpClient, float], EngineDriver]] = {
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What was chosen. `pool` has the kind, and the address if there is one, filled in."""
+    """The chosen engine: `pool` with its kind and, where there is one, its address filled in."""
 
     pool: Pool
     reason: str
@@ -41,8 +40,11 @@ class EngineChoice:
 
 
 async def choose(pool: Pool) -> EngineChoice:
-    """The engine that `pool` asks for, or that `auto` finds, in this order: a configured URL, an
-    Ollama that runs, an `ollama` on PATH, the embedded default."""
+    """Return the configured engine of `pool`, or the choice of `auto`.
+
+    `auto` takes, in this order: a configured URL, a running Ollama, an `ollama` on PATH, the
+    embedded engine.
+    """
     engine = pool.engine
     if engine.kind != "auto":
         return EngineChoice(pool, "it is configured")
@@ -62,16 +64,16 @@ async def choose(pool: Pool) -> EngineChoice:
 
 
 def _choice(pool: Pool, kind: EngineKind, reason: str, url: str | None = None) -> EngineChoice:
-    # Validated anew: a rule may hold for the chosen kind only.
+    # Validated anew, because some rules hold for the chosen kind only.
     engine = pool.engine.model_copy(update={"kind": kind, "url": url})
     return EngineChoice(Pool.model_validate({**dict(pool), "engine": engine}), reason)
 
 
 async def _problem(url: str, pool: Pool) -> str:
-    """Why the Ollama at `url` can't be taken, or ""."""
+    """Return why the Ollama at `url` can't be taken, or ""."""
     try:
         async with new_http(url) as http, asyncio.timeout(2):
-            absent = await ollama_models.missing(http, map(short_name, pool.models))
+            absent = await ollama_api.missing(http, map(short_name, pool.models))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
         return "does not answer"
     except EngineError as exc:
@@ -80,14 +82,14 @@ async def _problem(url: str, pool: Pool) -> str:
 
 
 async def _problem_of_binary(binary: str, pool: Pool) -> str:
-    """Ask a server of our own, which is ended again."""
+    """Return why `binary` can't be taken, or "", by a server that is started for the question."""
     port = free_port()
     env = environment(pool.engine, port)
     process = await Process.start("ollama", (binary, "serve"), env, pool.engine.stop_grace_s)
     try:
         url = f"http://127.0.0.1:{port}"
         async with new_http(url) as http, asyncio.timeout(10):
-            await ollama_models.until_up(http, "/api/version")
+            await ollama_api.until_up(http, "/api/version")
         return await _problem(url, pool)
     except (TimeoutError, EngineError):
         return "does not start"
@@ -96,7 +98,7 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
 
 
 def new_engine(choice: EngineChoice, http: HttpClient, first_token_timeout_s: float) -> Lifecycle:
-    """The engine of `choice`, not started yet."""
+    """Return the engine of `choice`, which is not started yet."""
     engine = choice.pool.engine
     kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s)
     return Lifecycle(kind, engine.start_timeout_s, engine.stop_grace_s)

@@ -1,4 +1,4 @@
-"""Files that settings name, looked at on the node where the engine will run."""
+"""Checks files named in settings, on the node where the engine will run."""
 
 from pathlib import Path
 
@@ -9,21 +9,23 @@ _GGUF = b"GGUF"
 
 
 def check_files(engine: EngineSettings) -> None:
-    """Raises SettingsError for a file that the engine could not use: no start would help."""
+    """Raise SettingsError for a file that the engine can't use."""
     if engine.model_path and engine.kind == "llamacpp":
         _check_model(engine.model_path)
     if engine.models_dir and engine.models_dir.exists() and not engine.models_dir.is_dir():
-        raise SettingsError(f"engine.models_dir: {engine.models_dir} is no directory")
+        raise SettingsError(
+            f"engine.models_dir: {engine.models_dir} is no directory: set the folder of the models"
+        )
 
 
 def _check_model(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            begins = file.read(len(_GGUF))
+            magic = file.read(len(_GGUF))
     except OSError as exc:
         raise SettingsError(
-            f"engine.model_path: {path} can't be read on this node: {exc.strerror}; it must be a "
-            "GGUF file that is there on every node of the pool"
+            f"engine.model_path: {path} can't be read on this node: {exc.strerror}; put the GGUF "
+            "file on every node of the pool"
         ) from exc
-    if begins != _GGUF:
-        raise SettingsError(f"engine.model_path: {path} is no GGUF file: it begins with {begins!r}")
+    if magic != _GGUF:
+        raise SettingsError(f"engine.model_path: {path} is no GGUF file: it begins with {magic!r}")

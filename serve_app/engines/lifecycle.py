@@ -1,10 +1,9 @@
-"""The life of an engine: launched, prepared, ready, lost, and launched again.
+"""The life of an engine: it is launched, prepared, ready, lost, and launched again.
 
     starting ──prepared──> ready ──lost──> down ──backoff──> starting …
-       └── three failures before it was ever ready: given up
+       └── three failures before it was ever ready: gives up
 
-The differences between engines are in an `EngineDriver`; for an engine that something else runs
-there is nothing to launch.
+An `EngineDriver` holds the differences between engines. An attached engine needs no launch.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ MAX_BACKOFF_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """One launch. Without a command there is nothing of ours to start."""
+    """One launch. Without a command there is no process to start."""
 
     url: str
     command: tuple[str, ...] = ()
@@ -40,7 +39,7 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a prepared engine is."""
+    """Version and models of a prepared engine."""
 
     version: str
     models: tuple[ModelCard, ...]
@@ -51,7 +50,7 @@ class Client(Protocol):
 
 
 class StartTimer:
-    """Seconds of each phase of one start; `current` is the one that runs, or ran last."""
+    """Measures the phases of a start in seconds. `current`: the phase that runs, or ran last."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -67,26 +66,29 @@ class StartTimer:
 
 
 class EngineDriver(Protocol):
-    """What differs between engines. `patience_s`: how long probes may fail before it is lost."""
+    """The part that differs between engines.
+
+    `patience_s`: seconds for which probes may fail before the engine is lost.
+    """
 
     name: str
     patience_s: float
 
     def launch_spec(self) -> LaunchSpec:
-        """Raises SettingsError when something that it needs is not installed."""
+        """Return what to launch. Raises SettingsError when something is not installed."""
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        """Return when it is up, has every model loaded and has given one token of each."""
+        """Return when the engine has loaded every model and given one token of it."""
 
     async def probe(self, http: httpx.AsyncClient) -> None:
-        """Raise EngineError or httpx.HTTPError unless it is as `prepare` left it."""
+        """Raise EngineError or httpx.HTTPError unless the engine is as `prepare` left it."""
 
     def client(self, url: str, info: EngineInfo) -> Client:
-        """For the calls of the hot path."""
+        """Return the client of the hot path."""
 
 
 class Lifecycle:
-    """Keeps one engine of some kind alive. An `Engine`."""
+    """Keeps the engine of a driver alive. Implements `base.Engine`."""
 
     def __init__(self, driver: EngineDriver, start_timeout_s: float, stop_grace_s: float) -> None:
         self._driver = driver
@@ -110,7 +112,7 @@ class Lifecycle:
         await asyncio.shield(self._is_ready)
 
     async def stop(self) -> None:
-        self._state = State.STOPPED  # on purpose: no warning, no other life
+        self._state = State.STOPPED  # on purpose, without a warning or a restart
         if self._life is not None:
             await _cancel(self._life)
         self._fail(EngineDown("the engine was stopped"))
@@ -134,7 +136,7 @@ class Lifecycle:
         try:
             return await self._client.send(call)
         except EngineDown:
-            self._lost("it refuses connections")
+            self._lose("it refuses connections")
             self._suspect.set()
             raise
 
@@ -144,23 +146,23 @@ class Lifecycle:
             try:
                 await self._one_life()
                 failures = 0
-            except Exception as exc:  # of whatever kind: the next start may be a better one
+            except Exception as exc:  # of any kind, because the next start may succeed
                 failures += 1
-                self._failed(exc)
+                self._note_failure(exc)
                 final = isinstance(exc, SettingsError) or failures >= START_ATTEMPTS
                 if final and not self._info.models:
-                    return self._fail(_start_error(exc))
+                    self._fail(_start_error(exc))
+                    break
             await asyncio.sleep(min(0.1 * 2**failures, MAX_BACKOFF_S))
-        return None
 
-    def _failed(self, exc: Exception) -> None:
-        self._lost(_words(exc))
+    def _note_failure(self, exc: Exception) -> None:
+        self._lose(_words(exc))
         logger.warning(
-            "failed to start %s: %s", self._driver.name, _words(exc), exc_info=_unforeseen(exc)
+            "failed to start %s: %s", self._driver.name, _words(exc), exc_info=_unexpected(exc)
         )
 
     async def _one_life(self) -> None:
-        """From launch to loss. Raises what keeps it from getting ready."""
+        """Run the engine from its launch to its loss. Raises the cause of a failed start."""
         spec = self._driver.launch_spec()
         self._state, self._url, self._timer = State.STARTING, spec.url, StartTimer()
         self._starts += 1
@@ -168,8 +170,8 @@ class Lifecycle:
         try:
             async with new_http(spec.url) as http:
                 preparing = self._driver.prepare(http, self._timer)
-                info = await self._unless_it_ends(process, preparing)
-                self._gained(info)
+                info = await self._until_prepared(process, preparing)
+                self._gain(info)
                 await self._until_lost(process, http)
         finally:
             if process:
@@ -180,7 +182,7 @@ class Lifecycle:
             return None
         return await Process.start(self._driver.name, spec.command, spec.env, self._stop_grace_s)
 
-    async def _unless_it_ends(
+    async def _until_prepared(
         self, process: Process | None, preparing: Coroutine[Any, Any, EngineInfo]
     ) -> EngineInfo:
         work = asyncio.create_task(preparing)
@@ -191,30 +193,30 @@ class Lifecycle:
             )
             if work.done():
                 return work.result()
-            said = f": {process.last_words}" if process else ""
+            output = f": {process.last_words}" if process else ""
             if end.done():
-                raise EngineStartError(f"it exited with code {end.result()}{said}")
-            where = f", in the phase {self._timer.current!r}" if self._timer.current else ""
+                raise EngineStartError(f"it exited with code {end.result()}{output}")
+            phase = f", in the phase {self._timer.current!r}" if self._timer.current else ""
             raise EngineStartError(
-                f"it was not ready within {self._start_timeout_s:g} s{where}{said}"
+                f"it was not ready within {self._start_timeout_s:g} s{phase}{output}"
             )
         finally:
             await _cancel(work, end)
 
-    def _gained(self, info: EngineInfo) -> None:
+    def _gain(self, info: EngineInfo) -> None:
         if info is not self._info:
             self._client = self._driver.client(self._url, info)
             self._info = info
-            took = ", ".join(f"{name} {s:.2f} s" for name, s in self._timer.seconds.items())
-            logger.info("%s is ready at %s (%s)", self._driver.name, self._url, took)
+            phases = ", ".join(f"{name} {s:.2f} s" for name, s in self._timer.seconds.items())
+            logger.info("started %s at %s (%s)", self._driver.name, self._url, phases)
         self._state, self._detail = State.READY, ""
         self._suspect.clear()
         if not self._is_ready.done():
             self._is_ready.set_result(None)
 
-    def _lost(self, detail: str) -> None:
+    def _lose(self, detail: str) -> None:
         if self._state is State.READY:
-            logger.warning("%s is lost: %s", self._driver.name, detail)
+            logger.warning("lost %s: %s", self._driver.name, detail)
             self._down_since = monotonic()
         if self._state is not State.STOPPED:
             self._state, self._detail = State.DOWN, detail
@@ -225,7 +227,7 @@ class Lifecycle:
         if self._is_ready.done():
             self._is_ready = asyncio.get_running_loop().create_future()
         self._is_ready.set_exception(exc)
-        self._is_ready.exception()  # somebody may ask, nobody must
+        self._is_ready.exception()  # asyncio would warn of an exception that nothing retrieves
         self._detail = str(exc)
 
     async def _until_lost(self, process: Process | None, http: httpx.AsyncClient) -> None:
@@ -234,16 +236,16 @@ class Lifecycle:
         try:
             await asyncio.wait({watching, end}, return_when=asyncio.FIRST_COMPLETED)
             if end.done() and process:
-                self._lost(f"it exited with code {end.result()}: {process.last_words}")
+                self._lose(f"it exited with code {end.result()}: {process.last_words}")
         finally:
-            self._lost(self._detail or "it ended")  # who asks whether it is ready shall wait
+            self._lose(self._detail or "it ended")  # callers of `ready` wait from here on
             self._client = None
             await _cancel(watching, end)
 
     async def _watch(self, process: Process | None, http: httpx.AsyncClient) -> None:
-        """Return when probes fail and the process is gone, or has been silent for too long."""
-        silent_since: float | None = None
-        while silent_since is None or monotonic() - silent_since < self._driver.patience_s:
+        """Return when probes fail and the process has ended, or fail for longer than patience."""
+        failing_since: float | None = None
+        while failing_since is None or monotonic() - failing_since < self._driver.patience_s:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._suspect.wait(), PROBE_EVERY_S)
             try:
@@ -251,20 +253,23 @@ class Lifecycle:
                     await self._driver.probe(http)
             except Exception as exc:
                 self._suspect.clear()
-                silent_since = silent_since or monotonic()
+                failing_since = failing_since or monotonic()
                 problem = _words(exc)
-                if unforeseen := _unforeseen(exc):
-                    logger.warning("failed to probe %s", self._driver.name, exc_info=unforeseen)
+                if unexpected := _unexpected(exc):
+                    logger.warning("failed to probe %s", self._driver.name, exc_info=unexpected)
                 if process and process.has_ended:
                     break
             else:
-                silent_since = None
-                self._gained(self._info)
-        self._lost(problem)
+                failing_since = None
+                self._gain(self._info)
+        self._lose(problem)
 
 
 def new_http(url: str) -> httpx.AsyncClient:
-    """For an engine's management. No proxy, and no certificates (30 ms) where none are needed."""
+    """Return a client for an engine's management, without proxies.
+
+    Loading certificates takes 30 ms, so it is left out where none are needed.
+    """
     return httpx.AsyncClient(
         base_url=url, timeout=PROBE_TIMEOUT_S, trust_env=False, verify=url.startswith("https:")
     )
@@ -277,13 +282,13 @@ def _start_error(exc: Exception) -> ServiceError:
 
 
 def _words(exc: Exception) -> str:
-    if _unforeseen(exc):
+    if _unexpected(exc):
         return f"{type(exc).__name__}: {exc}"
     return str(exc) or type(exc).__name__
 
 
-def _unforeseen(exc: Exception) -> Exception | None:
-    """Return `exc` if only its traceback tells what has happened."""
+def _unexpected(exc: Exception) -> Exception | None:
+    """Return `exc` if only its traceback explains it, else None."""
     known = isinstance(exc, ServiceError | httpx.HTTPError | TimeoutError)
     return None if known else exc
 

@@ -1,10 +1,10 @@
-"""`ollama serve` as a child process of the replica, on a free port of loopback."""
+"""An Ollama: one that something else runs, or a child process of the replica."""
 
 import shutil
 
 import httpx
 
-from serve_app.engines import ollama_api as ollama_models
+from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
@@ -13,8 +13,32 @@ from serve_app.errors import SettingsError
 from serve_app.settings import EngineSettings, Pool
 
 
+class Attach:
+    """Waits for an Ollama and its models; loads them again after its restart."""
+
+    name = "attached Ollama"
+    patience_s = 0.0  # its owner restarts it, so it may be back at once
+
+    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
+        self._pool = pool
+        self._http = http
+        self._first_token_timeout_s = first_token_timeout_s
+
+    def launch_spec(self) -> LaunchSpec:
+        return LaunchSpec(self._pool.engine.url or "")
+
+    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
+        return await ollama_api.prepare(http, timer, self._pool.models, pull=False, wait=True)
+
+    async def probe(self, http: httpx.AsyncClient) -> None:
+        await ollama_api.check_loaded(http, self._pool.models)
+
+    def client(self, url: str, info: EngineInfo) -> Client:
+        return Upstream(self._http, url, self._first_token_timeout_s)
+
+
 class Ollama:
-    """Owns its server; pulls models that are missing, if it may."""
+    """Runs `ollama serve` on a free port of loopback; pulls missing models if it may."""
 
     name = "ollama"
     patience_s = 60.0
@@ -28,23 +52,25 @@ class Ollama:
         engine = self._pool.engine
         binary = shutil.which(engine.binary)
         if binary is None:
-            raise SettingsError(f"engine.binary: there is no executable {engine.binary}")
+            raise SettingsError(
+                f"engine.binary: there is no executable {engine.binary}: install it or set its path"
+            )
         port = free_port()
         return LaunchSpec(f"http://127.0.0.1:{port}", (binary, "serve"), environment(engine, port))
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
         pool = self._pool
-        return await ollama_models.prepare(http, timer, pool.models, pool.engine.pull, wait=False)
+        return await ollama_api.prepare(http, timer, pool.models, pool.engine.pull, wait=False)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
-        await ollama_models.check_loaded(http, self._pool.models)
+        await ollama_api.check_loaded(http, self._pool.models)
 
     def client(self, url: str, info: EngineInfo) -> Client:
         return Upstream(self._http, url, self._first_token_timeout_s)
 
 
 def environment(engine: EngineSettings, port: int) -> dict[str, str]:
-    """What `ollama serve` is told; the GPUs are those that Ray put into CUDA_VISIBLE_DEVICES."""
+    """Return the environment of `ollama serve`; Ray has set CUDA_VISIBLE_DEVICES."""
     environment = {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_NUM_PARALLEL": str(engine.slots),

@@ -1,6 +1,6 @@
-"""Models of a running Ollama (or of what speaks like one): there, pulled, loaded, described.
+"""Lists, pulls, loads and describes the models of a running Ollama.
 
-What it answers is not taken on trust: another service may listen there, or a login page before it.
+No answer is trusted, because another service or a login page may listen at the address.
 """
 
 import asyncio
@@ -29,20 +29,20 @@ _T = TypeVar("_T")
 
 _NEVER = "1970-01-01T00:00:00Z"
 
-# What a server that is about to come may do to a request.
+# Errors of requests to a server that is still starting.
 _NOT_YET = (httpx.NetworkError, httpx.ProtocolError, httpx.ProxyError, httpx.TimeoutException)
 
 
 async def until_up(http: httpx.AsyncClient, path: str) -> None:
-    """Return when GET `path` answers 200; say every 10 s why it has not yet.
+    """Return when GET `path` answers 200; log every 10 s why it does not.
 
-    Raises EngineError for an answer that no waiting changes: a redirection, a refusal.
+    Raises EngineError for an answer that waiting can't change: a redirection, a refusal.
     """
-    began = said = monotonic()
+    began = logged = monotonic()
     while problem := await _not_up(http, path):
-        if monotonic() - said > WAITING_EVERY_S:
-            said = monotonic()
-            logger.info("waiting for %s since %.0f s: %s", http.base_url, said - began, problem)
+        if monotonic() - logged > WAITING_EVERY_S:
+            logged = monotonic()
+            logger.info("waiting for %s since %.0f s: %s", http.base_url, logged - began, problem)
         await asyncio.sleep(POLL_S)
 
 
@@ -62,16 +62,16 @@ async def _not_up(http: httpx.AsyncClient, path: str) -> str:
 async def prepare(
     http: httpx.AsyncClient, timer: StartTimer, names: Iterable[str], pull: bool, wait: bool
 ) -> EngineInfo:
-    """Up, every model there, every model loaded and proven with one token.
+    """Return when Ollama is up and every model is loaded and has given one token.
 
-    Models that are missing are pulled (`pull`), awaited (`wait`: somebody else pulls them), or
-    refused: SettingsError.
+    Missing models are pulled with `pull` and awaited with `wait`, where something else pulls them.
+    Raises SettingsError for missing models otherwise.
     """
     names = tuple(map(short_name, names))
     with timer.phase("up"):
         await until_up(http, "/api/version")
     with timer.phase("pull"):
-        await _have(http, names, pull, wait)
+        await _until_listed(http, names, pull, wait)
     with timer.phase("load"):
         for name in names:
             await _load(http, name)
@@ -80,7 +80,7 @@ async def prepare(
 
 
 def _object(answer: httpx.Response) -> Json:
-    """Return the JSON object in `answer`. Raises EngineError, which shows what came instead."""
+    """Return the JSON object in `answer`. Raises EngineError, which shows another answer."""
     value = _json(answer.content)
     if answer.status_code != 200 or not isinstance(value, dict):
         raise _unlike_ollama(answer)
@@ -98,7 +98,7 @@ def _unlike_ollama(answer: httpx.Response) -> EngineError:
     request, kind = answer.request, answer.headers.get("content-type", "without a type")
     return EngineError(
         f"{request.method} {request.url} answered status {answer.status_code}, {kind}, "
-        f"{answer.content[:80]!r}: this is not what an Ollama says there"
+        f"{answer.content[:80]!r}: this is no answer of an Ollama"
     )
 
 
@@ -107,8 +107,8 @@ async def _models(http: httpx.AsyncClient, path: str) -> dict[str, Json]:
     answer = await http.get(path)
     listing = _object(answer)
     entries = listing.get("models") or []  # Go may write null for an empty list
-    known = "models" in listing and isinstance(entries, list)
-    if not known or not all(map(_is_named, entries)):
+    is_listing = "models" in listing and isinstance(entries, list)
+    if not is_listing or not all(map(_is_named, entries)):
         raise _unlike_ollama(answer)
     return {full_name(model["name"]): model for model in entries}
 
@@ -118,30 +118,34 @@ def _is_named(entry: Any) -> bool:
 
 
 async def missing(http: httpx.AsyncClient, names: Iterable[str]) -> list[str]:
-    """Those of `names` that Ollama does not list. Raises EngineError, httpx.HTTPError."""
-    have = await _models(http, "/api/tags")
-    return [name for name in names if full_name(name) not in have]
+    """Return the `names` that Ollama does not list. Raises EngineError, httpx.HTTPError."""
+    listed = await _models(http, "/api/tags")
+    return [name for name in names if full_name(name) not in listed]
 
 
-async def _have(http: httpx.AsyncClient, names: tuple[str, ...], pull: bool, wait: bool) -> None:
-    said = 0.0
+async def _until_listed(
+    http: httpx.AsyncClient, names: tuple[str, ...], pull: bool, wait: bool
+) -> None:
+    logged = 0.0
     while absent := await missing(http, names):
         if pull:
             for name in absent:
                 await _pull(http, name)
             if absent := await missing(http, absent):
-                raise EngineStartError(f"it pulled {', '.join(absent)} and does not list it")
+                raise EngineStartError(f"it pulled {', '.join(absent)}, but does not list it")
             return
         if not wait:
-            raise SettingsError(f"models: {', '.join(absent)} not there, and engine.pull is off")
-        if monotonic() - said > WAITING_EVERY_S:
-            said = monotonic()
+            raise SettingsError(
+                f"models: {', '.join(absent)} missing: pull them, or set engine.pull to true"
+            )
+        if monotonic() - logged > WAITING_EVERY_S:
+            logged = monotonic()
             logger.info("waiting for models: %s", ", ".join(absent))
         await asyncio.sleep(POLL_S)
 
 
 async def _pull(http: httpx.AsyncClient, name: str) -> None:
-    """Raises EngineStartError unless the last line of the progress says "success"."""
+    """Pull a model. Raises EngineStartError unless the last line reports success."""
     progress, line, step = _Progress(name), "", None
     async with http.stream("POST", "/api/pull", json={"model": name}, timeout=None) as response:
         async for line in response.aiter_lines():
@@ -151,24 +155,24 @@ async def _pull(http: httpx.AsyncClient, name: str) -> None:
             progress.step(step)
     if not isinstance(step, dict) or step.get("status") != "success":
         problem = step.get("error") if isinstance(step, dict) else None
-        said = problem or f"status {response.status_code}, {line[:200]!r} at the end"
-        raise EngineStartError(f"{name} can't be pulled: {said}")
+        cause = problem or f"status {response.status_code}, {line[:200]!r} at the end"
+        raise EngineStartError(f"{name} can't be pulled: {cause}")
     logger.info("pulled %s", name)
 
 
 class _Progress:
-    """Says how a pull gets on: the layer, its bytes, their rate."""
+    """Logs the progress of a pull: bytes, share and seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._began = self._said = monotonic()
+        self._began = self._logged = monotonic()
 
     def step(self, step: Json) -> None:
         now = monotonic()
         done, total = _field(step, "completed", 0), _field(step, "total", 0)
-        if now - self._said < PROGRESS_EVERY_S or not total:
+        if now - self._logged < PROGRESS_EVERY_S or not total:
             return
-        self._said = now
+        self._logged = now
         logger.info(
             "pulling %s: %.0f of %.0f MB (%.0f %%), %.0f s",
             *(self._name, done / 1e6, total / 1e6, 100 * done / total, now - self._began),
@@ -176,10 +180,10 @@ class _Progress:
 
 
 async def _load(http: httpx.AsyncClient, name: str) -> None:
-    """Load `name` for good and make it work once: one token, or one embedding."""
-    described = await _ask(http, "/api/show", {"model": name})
+    """Load `name` without expiry and let it give one token or embedding."""
+    shown = await _ask(http, "/api/show", {"model": name})
     body: Json = {"model": name, "keep_alive": -1}
-    if "completion" in _field(described, "capabilities", ["completion"]):
+    if "completion" in _field(shown, "capabilities", ["completion"]):
         body |= {"prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
         await _ask(http, "/api/generate", body, proof="done")
     else:
@@ -187,7 +191,7 @@ async def _load(http: httpx.AsyncClient, name: str) -> None:
 
 
 async def _ask(http: httpx.AsyncClient, path: str, body: Json, proof: str = "") -> Json:
-    """Return the answer, with something under `proof`. Raises EngineError in Ollama's own words."""
+    """Return the answer, which must have `proof`. Raises EngineError with Ollama's own words."""
     answer = await http.post(path, json=body, timeout=None)
     value = _json(answer.content)
     if answer.status_code != 200 and isinstance(value, dict) and "error" in value:
@@ -198,17 +202,17 @@ async def _ask(http: httpx.AsyncClient, path: str, body: Json, proof: str = "") 
 
 
 async def check_loaded(http: httpx.AsyncClient, names: Iterable[str]) -> None:
-    """Raise EngineLost when none of `names` is loaded: it was restarted, or has dropped them.
+    """Raise EngineLost when none of `names` is loaded, as after a restart of Ollama.
 
-    Not when one is missing: where memory holds fewer models, Ollama swaps them on its own.
+    A single model may be absent, because Ollama swaps models where memory is short.
     """
     loaded = await _models(http, "/api/ps")
     if not {full_name(name) for name in names} & loaded.keys():
-        raise EngineLost("its models are not loaded any more")
+        raise EngineLost("its models are no longer loaded")
 
 
 async def cards(http: httpx.AsyncClient, names: Iterable[str]) -> tuple[ModelCard, ...]:
-    """Raises EngineLost when one of `names` is not listed: it was deleted since it was loaded."""
+    """Return the card of every model. Raises EngineLost for a model that was deleted meanwhile."""
     listed, running = await _models(http, "/api/tags"), await _models(http, "/api/ps")
     if gone := [name for name in names if full_name(name) not in listed]:
         raise EngineLost(f"it does not list {', '.join(gone)} any more")
@@ -239,13 +243,13 @@ def _card(name: str, listed: Json, running: Json) -> ModelCard:
 
 
 def _field(source: Json, key: str, default: _T) -> _T:
-    """Return `source[key]`, or `default` where nothing of its type is there."""
+    """Return `source[key]`, or `default` where the value has another type."""
     value = source.get(key)
     return value if isinstance(value, type(default)) else default
 
 
 def _time(listed: Json) -> str:
-    """Return the time of a model's last change, in a form that listings can calculate with."""
+    """Return the time of a model's last change in ISO 8601, which listings parse."""
     text = _field(listed, "modified_at", "")
     try:
         datetime.fromisoformat(text)

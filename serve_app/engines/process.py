@@ -1,4 +1,4 @@
-"""A supervised child process, behind `supervisor.py`, that leaves nothing behind."""
+"""A child process under `supervisor.py`, which stops all its descendants."""
 
 import asyncio
 import logging
@@ -16,12 +16,12 @@ logger = logging.getLogger("ray.serve")
 
 _GUARD = str(Path(__file__).with_name("supervisor.py"))
 _LAST_LINES = 20
-_LOST_NEWS_S = 1.0
+_EXIT_CODE_WAIT_S = 1.0
 _POLL_S = 0.02
 
 
 class Process:
-    """One run of one command. `last_words` is what it said last, for error messages."""
+    """One run of a command. `last_words`: its last line of output, for error messages."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, grace_s: float) -> None:
         self._name = name
@@ -34,10 +34,10 @@ class Process:
     async def start(
         cls, name: str, command: Sequence[str], env: Mapping[str, str], grace_s: float
     ) -> "Process":
-        """Start `command` with `env` added to ours.
+        """Start `command` with `env` added to this process's environment.
 
-        Must be awaited on a thread that lives as long as the owner: when that thread ends, the
-        kernel takes the owner for dead. Raises EngineStartError when there is no such command.
+        Await it on a thread that lives as long as the owner: when that thread ends, the kernel
+        takes the owner for dead. Raises EngineStartError when there is no such command.
         """
         arguments = [sys.executable, "-I", "-S", _GUARD, str(grace_s), "TERM", *command]
         try:
@@ -59,11 +59,11 @@ class Process:
 
     @property
     def last_words(self) -> str:
-        return self._lines[-1] if self._lines else "it said nothing"
+        return self._lines[-1] if self._lines else "it printed nothing"
 
     @property
     def has_ended(self) -> bool:
-        """Asked of the kernel: in a replica's loop the news of a child's end may get lost."""
+        """Whether the kernel says so, because a replica's event loop may miss a child's end."""
         if self._process.returncode is not None:
             return True
         try:
@@ -73,22 +73,22 @@ class Process:
         return state == "Z"
 
     async def wait(self) -> int | None:
-        """Its exit code, if that can be told, when it has ended and all that it said is read."""
+        """Wait until it has ended and its output is read; return its exit code, if known."""
         await asyncio.shield(self._reader)
         try:
-            return await asyncio.wait_for(self._process.wait(), _LOST_NEWS_S)
+            return await asyncio.wait_for(self._process.wait(), _EXIT_CODE_WAIT_S)
         except TimeoutError:
             return self._process.returncode
 
     async def stop(self) -> None:
-        """End it and all that it started. Safe to call twice."""
+        """Stop the process and its descendants. Safe to call twice."""
         with suppress(ProcessLookupError):
             if not self.has_ended:
                 self._process.terminate()
             if not await self._ends_within(self._grace_s + 6):
                 self._process.kill()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.wait(), 2 * _LOST_NEWS_S)
+            await asyncio.wait_for(self.wait(), 2 * _EXIT_CODE_WAIT_S)
 
     async def _ends_within(self, seconds: float) -> bool:
         for _ in range(int(seconds / _POLL_S)):
@@ -105,16 +105,16 @@ class Process:
                 logger.debug("%s: %s", self._name, text)
 
     async def _line(self) -> bytes:
-        """The next line, b"" behind the last one."""
+        """Return the next line, b"" after the last one."""
         assert self._process.stdout is not None
         try:
             return await self._process.stdout.readline()
-        except ValueError:  # beyond the limit; reading must go on, or the process would wait for us
+        except ValueError:  # beyond the limit; reading goes on, or the process would block
             return b"(a line too long to keep)"
 
 
 def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
+    """Return a port on loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

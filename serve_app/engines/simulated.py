@@ -1,10 +1,10 @@
-"""The simulated engine as a child process: a declared speed in place of a model."""
+"""The simulated engine, a child process with a declared speed in place of a model."""
 
 import sys
 
 import httpx
 
-from serve_app.engines import ollama_api as ollama_models
+from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
@@ -13,7 +13,7 @@ from serve_app.settings import Pool
 
 
 class Simulated:
-    """A modelled GPU, for work on autoscaling, routing and capacity, and for tests."""
+    """Simulates a GPU for work on autoscaling, routing and capacity, and for tests."""
 
     name = "simulated engine"
     patience_s = 60.0
@@ -45,7 +45,7 @@ class Simulated:
         return (sys.executable, "-m", "serve_app.simulator", *words)
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        return await ollama_models.prepare(http, timer, self._pool.models, pull=False, wait=False)
+        return await ollama_api.prepare(http, timer, self._pool.models, pull=False, wait=False)
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/api/version")).raise_for_status()

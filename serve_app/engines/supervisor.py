@@ -1,15 +1,15 @@
-"""Runs one command and leaves nothing of it behind, whatever happens to whom.
+"""Runs a command and kills all its descendants when it, or the parent of this process, exits.
 
     python -I -S supervisor.py GRACE_S SIGNAL COMMAND [ARGUMENT…]
 
 An engine may have children of its own (`ollama serve` has llama-server, which outlives a killed
-`ollama serve`), and whoever started the engine may be killed. This small parent in between is told
-by the kernel when its own parent dies, adopts whatever the command leaves behind, and ends all of
-it: SIGNAL (TERM, INT) to the command, GRACE_S seconds, SIGKILL to every descendant; at once when it
-is told twice. It stays in its parent's process group, so that killing the group takes it along.
-Standard library only: it starts in 20 ms.
+`ollama serve`), and the parent of the engine may be killed. This small process between them gets a
+signal from the kernel when its parent dies, and adopts orphans of the command. It then sends SIGNAL
+(TERM, INT) to the command and, after GRACE_S seconds, SIGKILL to every descendant; a second signal
+skips the wait. It stays in its parent's process group, so that killing the group kills it too. With
+the standard library only it starts in 20 ms.
 
-Exits with the command's code, or 128 + the signal that ended it.
+Exits with the command's code, or 128 + the signal that ended the command.
 """
 
 import ctypes
@@ -28,32 +28,32 @@ _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.05
 
 
-class _Told:
-    """Counts how often somebody, or the death of our parent, has told us to end.
+class _StopSignals:
+    """Counts signals to stop, from a user or the kernel.
 
-    It raises nothing: an exception could come at any place, also where nothing has been ended yet.
+    It raises no exception, which could come at any place, before the command is stopped.
     """
 
     def __init__(self) -> None:
-        self.times = 0
+        self.count = 0
 
     def __call__(self, number: int, frame: object) -> None:
-        self.times += 1
+        self.count += 1
 
 
 def main() -> int:
     grace_s, number, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    starter, told = os.getppid(), _Told()
-    signal.signal(signal.SIGTERM, told)
-    signal.signal(signal.SIGINT, told)
+    parent, signals = os.getppid(), _StopSignals()
+    signal.signal(signal.SIGTERM, signals)
+    signal.signal(signal.SIGINT, signals)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = subprocess.Popen(command, preexec_fn=_in_child)
-    # The parent is for systems without prctl, and for one that died before it.
-    if not _has_ended(child, lambda: told.times or os.getppid() != starter):
+    # The parent is compared for systems without prctl, and in case it died before that call.
+    if not _has_ended(child, lambda: signals.count or os.getppid() != parent):
         child.send_signal(signal.Signals[f"SIG{number}"])
         deadline = time.monotonic() + grace_s
-        if not _has_ended(child, lambda: told.times > 1 or time.monotonic() > deadline):
+        if not _has_ended(child, lambda: signals.count > 1 or time.monotonic() > deadline):
             child.kill()
             child.wait()
     _kill_descendants()
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _has_ended(child: subprocess.Popen[bytes], until: Callable[[], object]) -> bool:
-    """Wait for the child, as long as `until()` does not hold."""
+    """Wait for the child or `until()`; tell whether the child has ended."""
     pause_s = 0.001
     while child.poll() is None and not until():
         time.sleep(pause_s)
@@ -79,7 +79,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _kill_descendants() -> None:
-    """Kill until none is left: a dying parent hands its children to us, one level a round."""
+    """Kill children until none is left; a killed child leaves its own children to this process."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and (pids := list(_children())):
         for pid in pids:
@@ -90,10 +90,10 @@ def _kill_descendants() -> None:
 
 def _children() -> Iterator[int]:
     try:
-        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     except OSError:
         return
-    yield from map(int, listed.split())
+    yield from map(int, pids.split())
 
 
 if __name__ == "__main__":

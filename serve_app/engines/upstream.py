@@ -1,4 +1,4 @@
-"""The hot path to an engine: bytes through undecoded."""
+"""The hot path to an engine, which passes bytes undecoded."""
 
 from collections.abc import AsyncIterator, Awaitable
 
@@ -7,14 +7,14 @@ from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient, Response
 from serve_app.errors import EngineSlow
 
-_PASSED = ("content-type", "cache-control")
+_PASSED_HEADERS = ("content-type", "cache-control")
 
 
 class Upstream:
-    """Sends calls to the engine at `url` as they are.
+    """Sends calls to the engine at `url` unchanged.
 
-    `keep_alive`: whether it keeps connections. llama.cpp does not after a stream, and says so only
-    by closing it, perhaps under the next request.
+    `keep_alive`: whether the engine keeps connections. llama.cpp closes them after a stream without
+    announcing it, perhaps under the next request.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Upstream:
             self._headers["Authorization"] = f"Bearer {key}"
 
     async def send(self, call: Call) -> Answer:
-        """Raises EngineDown, EngineLost, EngineSlow before the first byte, see base.Engine."""
+        """Send a call. Raises what `base.Engine.send` raises."""
         return await first_token(call, self._send(call), self._first_token_timeout_s)
 
     async def _send(self, call: Call) -> Answer:
@@ -46,18 +46,22 @@ class Upstream:
         except BaseException:
             response.close()
             raise
-        passed = tuple(
+        passed_headers = tuple(
             (name.encode(), value.encode("latin-1"))
-            for name in _PASSED
+            for name in _PASSED_HEADERS
             if (value := response.headers.get(name))
         )
         return Answer(
-            response.status, passed, _body(response, first), response.close, response.is_last
+            response.status,
+            passed_headers,
+            _body(response, first),
+            response.close,
+            response.is_last,
         )
 
 
 async def first_token(call: Call, sending: Awaitable[Answer], timeout_s: float) -> Answer:
-    """What `sending` gives. Raises EngineSlow when a stream has not begun within `timeout_s`."""
+    """Await `sending`. Raises EngineSlow when a stream has not begun within `timeout_s`."""
     if not call.stream:
         return await sending
     try:
@@ -68,7 +72,7 @@ async def first_token(call: Call, sending: Awaitable[Answer], timeout_s: float) 
 
 
 async def _first_piece(response: Response) -> bytes:
-    """The first bytes that are more than SSE comments: those only keep a line open."""
+    """Return the first bytes of the body after SSE comments, which only keep a connection open."""
     piece = b""
     while more := await response.piece():
         piece += more

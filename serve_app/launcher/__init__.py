@@ -1,1 +1,1 @@
-"""What `make run` needs beside the service: the proxy of this machine, and a readable screen."""
+"""Parts of `make run` beside the service: its proxy on this machine, and a readable screen."""

@@ -1,4 +1,4 @@
-"""The proxy of a service on this machine: HAProxy where it can run, else Serve's own."""
+"""The proxy before a service on this machine: HAProxy where it can run, else Serve's own."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from serve_app.engines.process import free_port
 from serve_app.errors import SettingsError
 from serve_app.ray_serve import haproxy
 
-# A folder for each run: a socket's path has 107 characters at most, and Ray adds 75 of its own.
+# Holds a folder for each run. A socket's path has at most 107 characters, of which Ray adds 75.
 FOLDERS = Path("/tmp")
 PREFIX = "llm-serve-"
 _RAYS_FOLDER = Path("/tmp/haproxy-serve")
@@ -24,19 +24,19 @@ _END_S = 5.0
 _HAPROXY = {
     **haproxy.FLAGS,
     "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
-    # The log on the terminal, line by line, as without it.
+    # Prints the log line by line, as Serve's own proxy does.
     "RAY_SERVE_LOG_TO_STDERR": "1",
-    # Nobody else routes to this one machine: a moment, not half a minute, for HAProxy to notice.
+    # HAProxy alone routes to this machine and notices at once, so that half a minute is too long.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
 }
-# Beside the port that was asked for; Ray's own numbers where they are free.
+# Ports beside the service's own: Ray's defaults where they are free.
 _PORTS = {
     "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
 }
-# Ray has HAProxy's statistics and metrics listen on every interface. It can be told which program
-# to start as HAProxy: this one, with the path of the configuration as its third argument.
+# Ray lets HAProxy's statistics and metrics listen on every interface. This program, which Ray
+# starts in place of HAProxy with the configuration's path as its third argument, corrects that.
 _WRAPPER = """\
 #!/bin/sh
 sed -i -e '/^frontend prometheus/,/bind/ s/bind .*:/bind 127.0.0.1:/' \\
@@ -46,7 +46,7 @@ sed -i -e '/^frontend prometheus/,/bind/ s/bind .*:/bind 127.0.0.1:/' \\
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """HAProxy's `binary`, or "" for Serve's own proxy and the reason for it."""
+    """The chosen proxy: HAProxy's `binary`, or "" and the reason for Serve's own proxy."""
 
     binary: str = ""
     reason: str = ""
@@ -55,17 +55,17 @@ class Proxy:
         return "HAProxy" if self.binary else f"Serve's own proxy ({self.reason})"
 
 
-def choose(host: str, wanted: bool | None) -> Proxy:
-    """Take HAProxy, unless it can't run for `host` or is not `wanted`.
+def choose(host: str, wish: bool | None) -> Proxy:
+    """Choose HAProxy unless it can't run for `host` or `wish` is False.
 
-    Raises SettingsError where it can't run and `wanted` is True.
+    Raises SettingsError where it can't run and `wish` is True.
     """
-    if wanted is False:
+    if wish is False:
         return Proxy(reason="as HAPROXY=0 asks")
     try:
         return Proxy(_binary(host))
     except SettingsError as exc:
-        if wanted:
+        if wish:
             raise SettingsError(f"HAPROXY=1 can't be met: {exc}") from exc
         return Proxy(reason=str(exc))
 
@@ -86,7 +86,7 @@ def _binary(host: str) -> str:
 
 
 def defaults(proxy: Proxy, environ: Mapping[str, str]) -> dict[str, str]:
-    """Settings of Ray that a variable in `environ` may override."""
+    """Return settings of Ray that a variable in `environ` may override."""
     if not proxy.binary:
         return dict(haproxy.SERVERS)
     ports = {name: str(_free(port)) for name, port in _PORTS.items() if name not in environ}
@@ -94,7 +94,7 @@ def defaults(proxy: Proxy, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def fixed(proxy: Proxy, folder: Path) -> dict[str, str]:
-    """Settings of Ray that belong to one run; writes HAProxy's wrapper into `folder`."""
+    """Return settings of Ray for one run; write HAProxy's wrapper into `folder`."""
     if not proxy.binary:
         return {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
     wrapper = folder / "haproxy"
@@ -118,9 +118,9 @@ def _free(port: int) -> int:
 
 
 def clean(with_rays: bool = False) -> Iterator[str]:
-    """End the HAProxies whose run was killed, remove their folders; yields a sentence for each.
+    """Stop the HAProxies of killed runs and remove their folders; yield a sentence for each.
 
-    Only runs of `make run` by this user, and `with_rays` those of a bare `serve run` too.
+    Covers runs of `make run` by this user and, `with_rays`, those of a bare `serve run`.
     """
     folders = list(FOLDERS.glob(f"{PREFIX}*"))
     if with_rays:
@@ -135,9 +135,9 @@ def _clean(folder: Path) -> Iterator[str]:
     orphans = {pid for pid in users if _is_orphan(pid)}
     for pid in orphans:
         os.kill(pid, signal.SIGTERM)
-        yield f"ended haproxy {pid}, left behind by a run that was killed"
+        yield f"stopped haproxy {pid}, left behind by a run that was killed"
     _wait(orphans)
-    # A run that is just starting has no process yet that names its folder.
+    # A run that has just begun has no process yet that names its folder.
     if users == orphans and (orphans or time() - folder.stat().st_mtime > _YOUNG_S):
         shutil.rmtree(folder, ignore_errors=True)
         yield f"removed {folder}"
@@ -150,7 +150,7 @@ def _users(folder: Path) -> Iterator[int]:
 
 
 def _is_orphan(pid: int) -> bool:
-    """Whether it is an HAProxy without the actor of Ray that started it."""
+    """Tell whether `pid` is an HAProxy whose actor of Ray has ended."""
     program = _command(pid).partition(" ")[0]
     return Path(program).name == "haproxy" and not _command(_parent(pid)).startswith("ray::")
 
@@ -165,7 +165,7 @@ def _parent(pid: int) -> int:
 def _command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended meanwhile
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What a person at the terminal of `make run` reads of all that Ray and Serve write."""
+"""Selects the lines of Ray's and Serve's output that `make run` prints."""
 
 import re
 from collections import deque
@@ -9,7 +9,7 @@ _OF_A_REPLICA = re.compile(r"\(ServeReplica:[^:]*:(?P<deployment>\S+) pid=\d+\) 
 _RECORD = re.compile(
     r"(?P<level>[A-Z]+) \S+ (?P<time>[\d:]+),\d+ \S+ \S+ (?:\S+ )?-- (?P<message>.*)"
 )
-# Serve's own words in a replica, and gRPC's.
+# Lines of Serve and gRPC in a replica.
 _CHATTER = re.compile(
     r"Calling user-provided callback|Failed to start RequestProtocol|Started <ray\.|[IWE]\d{4} "
 )
@@ -20,7 +20,7 @@ _LAST_LINES = 40
 
 
 class Screen:
-    """Lets our own log lines through, and remembers what it needs to explain a failure."""
+    """Passes the service's own log lines and remembers what explains a failure."""
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
@@ -31,7 +31,7 @@ class Screen:
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     def show(self, line: str) -> str | None:
-        """The line as it is to be printed, None where it is for nobody."""
+        """Return the line to print, or None."""
         plain = _COLOUR.sub("", line.rstrip("\n"))
         self.last_lines.append(plain)
         self.has_failed = self.has_failed or bool(_HAS_FAILED.search(plain))
@@ -43,7 +43,7 @@ class Screen:
             return None
         if record := _RECORD.match(own["text"]):
             return self._record(own["deployment"], record)
-        # Lines of a traceback; records as JSON.
+        # Lines of a traceback, and records in JSON.
         return own["text"] if self._level == "ERROR" or own["text"].startswith("{") else None
 
     def _record(self, deployment: str, record: re.Match[str]) -> str | None:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from serve_app.go_json import duration
 from serve_app.simulator.settings import Settings
 
 _NAME = re.compile(r"(?:[\w.:-]+/)?(?:[\w-]+/)?\w[\w.-]*(?::\w[\w.-]*)?", re.ASCII)
-_DURATION = re.compile(r"([\d.]+)(ms|us|µs|ns|h|m|s)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 # Go's longest duration, which Ollama takes for "for ever".
 FOR_EVER_S = (1 << 63) / 1e9
 
@@ -29,9 +28,7 @@ def is_valid(name: str) -> bool:
 def seconds(keep_alive: object) -> float | None:
     """A keep_alive (a number of seconds or a text such as "5m") in seconds; None if absent."""
     if isinstance(keep_alive, str):
-        parts = _DURATION.findall(keep_alive)
-        total = sum(float(value) * _SECONDS[unit] for value, unit in parts)
-        return -1.0 if keep_alive.startswith("-") else total
+        return duration(keep_alive)
     return float(keep_alive) if isinstance(keep_alive, int | float) else None
 
 

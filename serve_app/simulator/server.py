@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from serve_app.go_json import encode
+from serve_app.ollama_version import OLLAMA_VERSION
 from serve_app.simulator import bodies, failures, listings
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, canonical
@@ -20,8 +21,6 @@ from serve_app.simulator.jobs import Planner
 from serve_app.simulator.pulls import Puller
 from serve_app.simulator.settings import Settings
 from serve_app.simulator.wire import Connection, HttpRequest, Response
-
-VERSION = "0.33.0"
 
 _V1_MODEL = "/v1/models/"
 
@@ -90,7 +89,7 @@ class Server:
     def _all_routes(self) -> dict[str, Methods]:
         models, context = self._catalogue, self._settings.context_length
         tags = self._plain(lambda: listings.tags(models))
-        version = self._plain(lambda: {"version": VERSION})
+        version = self._plain(lambda: {"version": OLLAMA_VERSION})
         cloud = {"cloud": {"disabled": True, "source": "env"}}
         return {
             "/": {"HEAD": Route(_root), "GET": Route(_root)},

@@ -1,4 +1,4 @@
-"""Time to read the metadata of a GGUF file: `engines/llamacpp/gguf.py` beside PyPI's gguf.
+"""Time to read the metadata of a GGUF file: `engines/llamacpp/gguf` beside PyPI's gguf.
 
     pip install gguf && python -m tests.bench.gguf_readers
 
@@ -12,13 +12,13 @@ import time
 from importlib.util import find_spec
 from statistics import median
 
-from serve_app.engines.llamacpp.gguf import find_smollm2
+from serve_app.engines.llamacpp.gguf.card import find_smollm2
 
 ROUNDS = 7
 READERS = {
     "nothing (start of Python)": "import sys",
-    "engines/llamacpp/gguf.py": (
-        "import sys; from serve_app.engines.llamacpp.gguf import read_header; "
+    "engines/llamacpp/gguf": (
+        "import sys; from serve_app.engines.llamacpp.gguf.header import read_header; "
         "read_header(__import__('pathlib').Path(sys.argv[1]))"
     ),
     "gguf.GGUFReader": "import sys; from gguf import GGUFReader; GGUFReader(sys.argv[1])",

@@ -130,7 +130,7 @@ def simulator(decode_tokens_per_s: float = 0) -> Iterator[str]:
 
 @contextmanager
 def llamacpp(slots: int) -> Iterator[str]:
-    from serve_app.engines.llamacpp.gguf import find_smollm2
+    from serve_app.engines.llamacpp.gguf.card import find_smollm2
 
     port = free_port()
     words = ["--model", str(find_smollm2()), "--alias", MODEL, "--port", str(port)]

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from serve_app.engines.llamacpp.gguf import find_smollm2
+from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.errors import SettingsError
 from tests.support.embedded import LONG_CONTEXT, TEMPLATE, llama_server, serving_llama
 from tests.support.service import Service

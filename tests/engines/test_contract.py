@@ -22,7 +22,7 @@ from serve_app.engines.base import Call, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
-from serve_app.engines.llamacpp.gguf import find_smollm2
+from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.engines.process import free_port
 from serve_app.errors import BadRequest, EngineDown, EngineError, EngineStartError, SettingsError
 from serve_app.settings import EngineSettings, Pool, Simulated

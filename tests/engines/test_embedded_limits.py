@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.engines.llamacpp.gguf import find_smollm2
+from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.errors import SettingsError
 from serve_app.settings import EngineSettings, Settings
 from tests.support.service import Service, started

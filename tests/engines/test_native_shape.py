@@ -19,9 +19,10 @@ from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.client import LlamaServer
 from serve_app.engines.llamacpp.embeddings import Embedder
-from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
-from serve_app.engines.llamacpp.native import NativeRoutes
-from serve_app.engines.llamacpp.window import Window
+from serve_app.engines.llamacpp.gguf.card import find_smollm2, model_card
+from serve_app.engines.llamacpp.gguf.header import longest_token, read_header
+from serve_app.engines.llamacpp.native.routes import NativeRoutes
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineLost, SettingsError
 from tests.support.embedded import CONTEXT, MODEL, TEMPLATE, Process

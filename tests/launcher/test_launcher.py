@@ -122,7 +122,7 @@ def test_the_first_screen(launch: Launch, topology: str) -> None:
     also where the environment names a proxy that leads nowhere."""
     nowhere = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     run = launch(SERVE_APP_TOPOLOGY=topology, **nowhere)
-    run.until("Ctrl-C ends it")
+    run.until("Ctrl-C stops it")
     screen = run.screen.rstrip().split("\n")
     # Another run's leftovers, where there are some, come first.
     _, *log, _, ready, _, curl, _ = screen[screen.index(BEHIND_HAPROXY) :]

@@ -15,7 +15,7 @@ from serve_app.engines.base import Answer, Call, EngineStatus, State
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineInfo
 from serve_app.engines.llamacpp.engine import LlamaCpp
-from serve_app.engines.llamacpp.gguf import model_card
+from serve_app.engines.llamacpp.gguf.card import model_card
 from serve_app.engines.process import free_port
 from serve_app.settings import EngineSettings, Pool, Settings
 from tests.support.service import Noted, Service, listening

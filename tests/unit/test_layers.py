@@ -18,7 +18,7 @@ SERVICE = [
     "engines",
     "overrides",
     "settings",
-    "errors model_names addresses go_json deadline quantities",
+    "errors model_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
     "__main__",
@@ -32,7 +32,7 @@ CAPACITY = [
 # Beside the service: nothing of it imports these, and they import no more of it than this.
 BESIDE = {
     "capacity": {"engines", "ray_serve", "settings", "errors", "quantities"},
-    "simulator": {"go_json"},
+    "simulator": {"go_json", "ollama_version"},
 }
 # Ray's own autoscaling policy in virtual time.
 ALSO_RAY = {"capacity/simulate/policy.py"}

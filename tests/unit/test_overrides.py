@@ -75,7 +75,7 @@ def test_the_builders_own_options_are_sound(problems: Problems) -> None:
         (worker, {"max_ongoing_requests": 50}, "refuse requests that could wait"),
         (worker, {"min_replicas": 0}, "/readyz"),
         (direct, {"min_replicas": 0}, "topology to gateway"),
-        (gateway, {"min_replicas": 0}, "until a gateway is there"),
+        (gateway, {"min_replicas": 0}, "nothing else holds a request until it is ready"),
     ],
 )
 def test_a_replica_sees_contradictions_of_a_config_file(

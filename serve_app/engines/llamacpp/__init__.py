@@ -1,1 +1,18 @@
-"""The embedded engine: llama.cpp's own server, and Ollama's native routes translated to it."""
+"""The embedded engine: llama.cpp's own server in a child process, with SmolLM2 or any GGUF file.
+
+engine       the driver: what to launch, when it is ready, which routes serve a call
+server       the child process
+client       requests to it; refusals translates its refusals
+turn         one generation: requested, read (events) and written (answers)
+embeddings   texts of any length as vectors
+options      Ollama's options, formats and levels of thinking in llama.cpp's terms
+abilities    refusals of what a model can't do; checked reads values of a caller's JSON
+translated   the routes of responses/ and messages/
+native/      Ollama's routes
+openai/      OpenAI's chat, completions and embeddings
+responses/   OpenAI's Responses API on the chat route
+messages/    Anthropic's Messages API on the chat route
+prompts/     conversations, and prompts that are longer than a slot
+schemas/     JSON schemas that llama.cpp obeys
+gguf/        metadata of model files
+"""

@@ -43,3 +43,12 @@ def unsupported(name: str, kind: Any, instead: str) -> Refusal:
     """A Refusal of something that is documented, but not served here."""
     shown = quote(kind) if isinstance(kind, str) else repr(kind)
     return Refusal(400, f"{name}: {shown} is not supported; {instead}")
+
+
+def named_tools(tools: list[Json], names: list[str], where: str) -> list[Json]:
+    """Return the tools with these names. Raises Refusal 400 for a name that no tool has."""
+    known = {tool["function"]["name"]: tool for tool in tools}
+    for name in names:
+        if name not in known:
+            raise Refusal(400, f"{where}: no tool is named {name!r}")
+    return [known[name] for name in names]

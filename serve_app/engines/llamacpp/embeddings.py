@@ -16,7 +16,7 @@ from math import ceil, sqrt
 from typing import NamedTuple
 
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong, Refusal
-from serve_app.engines.llamacpp.window import Window
+from serve_app.engines.llamacpp.prompts.window import Window
 
 PATH = "/v1/embeddings"
 _MAX_INPUTS = 16

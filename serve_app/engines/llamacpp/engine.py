@@ -11,23 +11,25 @@ import httpx
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
-from serve_app.engines.llamacpp import openai_embeddings
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
-from serve_app.engines.llamacpp.completions import CompletionRoutes
 from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
 from serve_app.engines.llamacpp.embeddings import Embedder
-from serve_app.engines.llamacpp.gguf import find_smollm2, longest_token, model_card, read_header
-from serve_app.engines.llamacpp.native import PATHS, NativeRoutes
+from serve_app.engines.llamacpp.gguf.card import find_smollm2, model_card
+from serve_app.engines.llamacpp.gguf.header import longest_token, read_header
+from serve_app.engines.llamacpp.native.routes import PATHS, NativeRoutes
+from serve_app.engines.llamacpp.openai import embeddings as openai_embeddings
+from serve_app.engines.llamacpp.openai.completions import CompletionRoutes
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
 from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
-from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.ollama_api import until_up
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream, first_token
 from serve_app.errors import EngineStartError, SettingsError
 from serve_app.model_names import full_name, short_name
+from serve_app.ollama_version import OLLAMA_VERSION
 from serve_app.settings import Pool
 
 SMOLLM2 = "smollm2:135m"
@@ -88,7 +90,7 @@ class LlamaCpp:
                 raise EngineStartError(f"it can't generate: status {answer.status_code}")
         context = slot_tokens(read_header(self._path()), self._engine.context_length)
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)
-        return EngineInfo(f"0.33.0-llamacpp-{version('xllamacpp')}", (card,))
+        return EngineInfo(f"{OLLAMA_VERSION}-llamacpp-{version('xllamacpp')}", (card,))
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/health")).raise_for_status()

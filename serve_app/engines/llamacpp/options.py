@@ -3,14 +3,13 @@
 Names, types, defaults and texts are Ollama 0.33's (api/types.go); what it does not know it ignores.
 """
 
-import re
 from typing import Any, NamedTuple
 
 import orjson
 
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.engines.llamacpp.schemas import obeyed
-from serve_app.go_json import quote
+from serve_app.engines.llamacpp.schemas.rewriting import obeyed
+from serve_app.go_json import duration, quote
 
 # A generation without a limit ends after this many contexts: with a context that shifts, a model
 # that repeats itself would go on for ever.
@@ -18,7 +17,6 @@ OPEN_ENDED_CONTEXTS = 10
 
 LEVELS = ("high", "medium", "low", "max")
 _THINK_VALUES = '"high", "medium", "low", "max", true, or false'
-_DURATION = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+)")
 
 
 class Option(NamedTuple):
@@ -114,9 +112,10 @@ def unloads(keep_alive: Any) -> bool:
     if keep_alive is None:
         return False
     if isinstance(keep_alive, str):
-        if not _DURATION.fullmatch(keep_alive):
-            raise Refusal(400, f"time: invalid duration {quote(keep_alive)}")
-        return not re.search("[1-9]", keep_alive)
+        try:
+            return duration(keep_alive) == 0
+        except ValueError as exc:
+            raise Refusal(400, str(exc)) from exc
     if isinstance(keep_alive, bool) or not isinstance(keep_alive, int | float):
         raise Refusal(400, "keep_alive must be a number of seconds or a duration like 5m")
     return keep_alive == 0

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
+from serve_app.engines.llamacpp.gguf.header import GgufHeader, read_header
+from serve_app.engines.llamacpp.options import OPEN_ENDED_CONTEXTS
 from serve_app.errors import ServiceError, SettingsError
 
-_OPEN_ENDED_CONTEXTS = 10  # see options.py; here for the dialects that llama.cpp speaks
 # A random port is no secret: without the key no page and no other process may ask.
 KEY_VARIABLE = "LLAMACPP_ENGINE_KEY"
 BATCH_SIZE = 512  # while a batch is evaluated everybody waits, and no hang-up is seen
@@ -81,7 +81,7 @@ def _parameters(xllamacpp: Any, options: argparse.Namespace, header: GgufHeader)
     wanted.hostnames, wanted.port = ["127.0.0.1"], options.port
     wanted.n_parallel = options.slots
     wanted.n_ctx = options.slots * options.context_length
-    wanted.n_predict = _OPEN_ENDED_CONTEXTS * options.context_length
+    wanted.n_predict = OPEN_ENDED_CONTEXTS * options.context_length
     wanted.ctx_shift = True  # a full context goes on without its oldest half, as in Ollama
     batch = options.batch_size or batch_size(header, options.context_length)
     wanted.n_batch = wanted.n_ubatch = batch

@@ -11,8 +11,8 @@ from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp import messages, responses
 from serve_app.engines.llamacpp.answers import Clock, Writer
 from serve_app.engines.llamacpp.client import Json, LlamaServer
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.llamacpp.turn import CHAT, Turn
-from serve_app.engines.llamacpp.window import Window
 
 _Read = Callable[[Json, str, ModelCard], Json]
 _Write = Callable[[str, Json], Writer]

@@ -7,8 +7,8 @@ from serve_app.engines.base import Answer, Call
 from serve_app.engines.llamacpp.answers import Clock, Done, Writer, json_answer, stream_answer
 from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
-from serve_app.engines.llamacpp.fitting import clip, fit, prompt_bytes
-from serve_app.engines.llamacpp.window import Window
+from serve_app.engines.llamacpp.prompts.fitting import clip, fit, prompt_bytes
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.errors import EngineLost
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"

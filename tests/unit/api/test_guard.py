@@ -169,7 +169,7 @@ def file_keys(path: Path, *, optional: bool = False) -> FileKeys:
 
 
 def accepts(keys: FileKeys, key: str) -> bool:
-    return bool(keys) and bool(keys.names([key.encode()]))
+    return keys.present() and bool(keys.names([key.encode()]))
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_a_file_that_is_gone_or_broken_changes_nothing(tmp_path: Path) -> None:
 def test_an_optional_file_may_come_later(tmp_path: Path) -> None:
     """Until it is there, nobody needs a key; from then on everybody does."""
     keys = file_keys(tmp_path / "keys", optional=True)
-    assert not keys
+    assert not keys.present()
     (tmp_path / "keys").write_text("alice: sk-a")
-    assert keys
+    assert keys.present()
     assert accepts(keys, "sk-a")
 
 

@@ -17,7 +17,7 @@ from tests.support.service import Simulator
 ENDPOINTS = {
     endpoint.path: endpoint
     for endpoint in (*openai.ENDPOINTS, *ollama.ENDPOINTS, *anthropic.ENDPOINTS)
-    if endpoint.streams is not None
+    if endpoint.streams != "never"
 }
 LIMITS: dict[str, Any] = {"max_tokens": 2, "max_output_tokens": 2, "options": {"num_predict": 2}}
 

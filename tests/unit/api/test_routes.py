@@ -135,7 +135,7 @@ async def test_health_tells_process_and_engine_apart(simulator: Simulator) -> No
     """Without its engine the process is up, but not ready, and says why."""
     async with serving(simulator) as service:
         assert (await service.get("/readyz")).status_code == 200
-        service.engine._lost("tested")
+        service.engine._lose("tested")
         answer = await service.get("/readyz")
         assert (answer.status_code, answer.json()) == (
             503,

@@ -29,7 +29,7 @@ ENDPOINTS = {
     endpoint.path: endpoint
     for endpoint in (*openai.ENDPOINTS, *ollama.ENDPOINTS, *anthropic.ENDPOINTS)
 }
-STREAMED = [path for path, endpoint in ENDPOINTS.items() if endpoint.streams is not None]
+STREAMED = [path for path, endpoint in ENDPOINTS.items() if endpoint.streams != "never"]
 PLANTED = "planted: not for callers"
 
 

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.engines.llamacpp.gguf import (
-    INSTALL_SMOLLM2,
-    find_smollm2,
-    human,
-    longest_token,
-    model_card,
-    read_header,
-)
+from serve_app.engines.llamacpp.gguf.card import INSTALL_SMOLLM2, find_smollm2, human, model_card
+from serve_app.engines.llamacpp.gguf.header import longest_token, read_header
 from serve_app.errors import SettingsError
 
 Value = str | int | float | bool | Sequence[str] | Sequence[int]

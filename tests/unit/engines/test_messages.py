@@ -10,8 +10,8 @@ from anthropic.types import Message, RawMessageStreamEvent
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Refusal
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
-from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import EngineLost
 from tests.support.scripted_llama import (
     DONE,

@@ -11,9 +11,9 @@ import pytest
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.client import LlamaServer
-from serve_app.engines.llamacpp.gguf import GgufHeader
-from serve_app.engines.llamacpp.native import NativeRoutes
-from serve_app.engines.llamacpp.window import Window
+from serve_app.engines.llamacpp.gguf.header import GgufHeader
+from serve_app.engines.llamacpp.native.routes import NativeRoutes
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineError, EngineLost
 from tests.support.scripted_llama import (

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from serve_app.engines.base import Call, ModelCard
-from serve_app.engines.llamacpp.openai import checked
+from serve_app.engines.llamacpp.openai.requests import checked
 from serve_app.errors import BadRequest
 
 CHAT = "/v1/chat/completions"

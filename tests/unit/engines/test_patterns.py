@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from serve_app.engines.llamacpp.patterns import UnsupportedPattern, rewrite
+from serve_app.engines.llamacpp.schemas.patterns import UnsupportedPattern, rewrite
 
 # A pattern, strings that it must still match, and strings that it must not.
 PATTERNS = [

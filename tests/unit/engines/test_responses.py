@@ -9,9 +9,9 @@ import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Refusal
-from serve_app.engines.llamacpp.schemas import obeyed
+from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.schemas.rewriting import obeyed
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
-from serve_app.engines.llamacpp.window import Window
 from serve_app.errors import EngineLost
 from tests.support.openai_events import check_event, check_response
 from tests.support.scripted_llama import (

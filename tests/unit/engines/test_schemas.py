@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve_app.engines.llamacpp.client import Refusal
-from serve_app.engines.llamacpp.schemas import obeyed
+from serve_app.engines.llamacpp.schemas.rewriting import obeyed
 
 ANY = {"description": "any value"}
 NULL = {"type": "null"}

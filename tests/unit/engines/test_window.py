@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from serve_app.engines.llamacpp.client import PromptTooLong
-from serve_app.engines.llamacpp.fitting import can_shorten, clip, ends, prompt_bytes
-from serve_app.engines.llamacpp.window import Window
+from serve_app.engines.llamacpp.prompts.fitting import can_shorten, clip, ends, prompt_bytes
+from serve_app.engines.llamacpp.prompts.window import Window
 
 WINDOW = Window(context=9, token_bytes=10)  # 100 bytes
 ANY = Window(context=9, token_bytes=0)

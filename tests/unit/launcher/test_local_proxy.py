@@ -18,27 +18,27 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no HAProxy,
 
 @linux
 def test_haproxy_is_taken_where_it_can_run() -> None:
-    assert str(choose("127.0.0.1", wanted=None)) == "HAProxy"
+    assert str(choose("127.0.0.1", wish=None)) == "HAProxy"
 
 
 @pytest.mark.parametrize(
-    ("host", "wanted", "reason"),
+    ("host", "wish", "reason"),
     [("127.0.0.1", False, "as HAPROXY=0 asks"), ("::1", None, "over IPv4, not at ::1")],
 )
-def test_serves_own_proxy_has_a_reason(host: str, wanted: bool | None, reason: str) -> None:
-    proxy = choose(host, wanted)
+def test_serves_own_proxy_has_a_reason(host: str, wish: bool | None, reason: str) -> None:
+    proxy = choose(host, wish)
     assert not proxy.binary
     assert reason in str(proxy)
 
 
 def test_insisting_where_it_cannot_run_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"HAPROXY=1 can't be met: .* over IPv4"):
-        choose("::1", wanted=True)
+        choose("::1", wish=True)
 
 
 def test_both_proxies_ignore_offers_of_other_protocols() -> None:
-    for wanted in (None, False):
-        settings = defaults(choose("127.0.0.1", wanted), {})
+    for wish in (None, False):
+        settings = defaults(choose("127.0.0.1", wish), {})
         assert settings["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 
 
@@ -81,7 +81,7 @@ def test_an_haproxy_without_its_owner_is_ended(
     monkeypatch.setattr(local_proxy, "_END_S", 0.0)  # it waits for us to be reaped
     process = start(processes, tmp_path / "haproxy", folder)
     sentences = list(clean())
-    assert sentences[0] == f"ended haproxy {process.pid}, left behind by a run that was killed"
+    assert sentences[0] == f"stopped haproxy {process.pid}, left behind by a run that was killed"
     assert process.wait(5) < 0
     assert not folder.exists()
 

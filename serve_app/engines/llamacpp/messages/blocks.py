@@ -6,7 +6,7 @@ import orjson
 
 from serve_app.engines.llamacpp import checked
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.conversation import Conversation
+from serve_app.engines.llamacpp.prompts.conversation import Conversation
 
 _ROLES = ("user", "assistant", "system")
 _TEXT_ONLY = "the model reads text only"

@@ -4,11 +4,10 @@ from typing import Any
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp.abilities import check_completes, check_tools
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.messages.blocks import conversation
 from serve_app.engines.llamacpp.options import response_format, sampling, thinking
-from serve_app.engines.llamacpp.tools import check_can_call, only
-from serve_app.go_json import quote
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _MODES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
@@ -20,8 +19,7 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
     for name in ("container", "mcp_servers"):
         if body.get(name):
             raise Refusal(400, f"{name} is not supported; leave it out: no tools run here")
-    if "completion" not in card.capabilities:
-        raise Refusal(400, f"{quote(model)} does not support chat")
+    check_completes(model, card, "chat")
     request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}
     config = checked.fields(body.get("output_config") or {}, "output_config")
     request |= _format(config.get("format"))
@@ -73,12 +71,12 @@ def _thinking(given: Any, effort: Any, card: ModelCard) -> Json:
 def _tools(body: Json, model: str, card: ModelCard) -> Json:
     given = checked.entries(body.get("tools") or [], "tools")
     tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(given)]
-    if tools:
-        check_can_call(model, card)
+    check_tools(model, card, tools)
     choice = checked.fields(body.get("tool_choice") or {"type": "auto"}, "tool_choice")
     mode = _MODES[checked.one_of(choice.get("type"), "tool_choice.type", tuple(_MODES))]
     if choice["type"] == "tool":
-        tools = only(tools, [checked.text(choice.get("name"), "tool_choice.name")], "tool_choice")
+        name = checked.text(choice.get("name"), "tool_choice.name")
+        tools = checked.named_tools(tools, [name], "tool_choice")
     if mode == "required" and not tools:
         raise Refusal(400, "tool_choice requires a tool, but there are no tools")
     if not tools:

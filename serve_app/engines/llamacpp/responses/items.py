@@ -5,7 +5,7 @@ from typing import Any
 
 from serve_app.engines.llamacpp import checked
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.engines.llamacpp.conversation import Conversation, arguments
+from serve_app.engines.llamacpp.prompts.conversation import Conversation, arguments
 
 _ROLES = ("user", "assistant", "system", "developer")
 # The field of each part that is text.

@@ -4,11 +4,11 @@ from typing import Any
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp.abilities import check_completes, check_thinks
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.options import response_format, sampling, thinking
 from serve_app.engines.llamacpp.responses.items import conversation
 from serve_app.engines.llamacpp.responses.tools import tools
-from serve_app.go_json import quote
 
 # What would need a server that remembers, or models that this engine has not.
 _REFUSED = {
@@ -42,8 +42,7 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
             raise Refusal(400, f"{name} is not supported; {instead}")
     checked.fields(body.get("metadata") or {}, "metadata")
     checked.one_of(body.get("truncation") or "disabled", "truncation", ("auto", "disabled"))
-    if "completion" not in card.capabilities:
-        raise Refusal(400, f"{quote(model)} does not support chat")
+    check_completes(model, card, "chat")
     request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}
     request |= _format(body.get("text"))
     request |= tools(body, model, card)
@@ -98,6 +97,5 @@ def _thinking(given: Any, model: str, card: ModelCard) -> Json:
         checked.one_of(effort, "reasoning.effort", _EFFORTS)
     if "thinking" in card.capabilities:
         return thinking(None if effort is None else _LEVELS.get(effort, effort))
-    if effort not in (None, "none"):
-        raise Refusal(400, f"{quote(model)} does not support thinking")
+    check_thinks(model, card, effort not in (None, "none"))
     return {}

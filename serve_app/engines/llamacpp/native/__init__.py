@@ -1,0 +1,1 @@
+"""Ollama's own routes on llama.cpp's server."""

@@ -1,0 +1,71 @@
+"""Answers of Ollama's native routes, written as lines of JSON."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from serve_app.engines.llamacpp.answers import Done, Headers, given
+from serve_app.engines.llamacpp.client import Json
+from serve_app.engines.llamacpp.events import Piece
+from serve_app.go_json import encode, now
+
+
+class Voice(Protocol):
+    """Writes the answers of one native route."""
+
+    def part(self, piece: Piece) -> Json: ...
+
+    def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json: ...
+
+
+class ChatVoice:
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def part(self, piece: Piece) -> Json:
+        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+
+    def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
+        done = {"done": True, "done_reason": reason}
+        return self._head(piece) | done | given(logprobs=piece.logprobs) | metrics
+
+    def _head(self, piece: Piece) -> Json:
+        message = {"role": "assistant", "content": piece.text}
+        message |= given(thinking=piece.thinking, tool_calls=piece.calls)
+        return {"model": self._model, "created_at": now(), "message": message}
+
+
+class GenerateVoice:
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def part(self, piece: Piece) -> Json:
+        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+
+    def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
+        done = {"done": True, "done_reason": reason} | given(context=context)
+        return self._head(piece) | done | metrics | given(logprobs=piece.logprobs)
+
+    def _head(self, piece: Piece) -> Json:
+        head = {"model": self._model, "created_at": now(), "response": piece.text}
+        return head | given(thinking=piece.thinking)
+
+
+class LineWriter:
+    """Writes what a voice says as NDJSON: a line for each piece, then the line that ends it."""
+
+    headers: Headers = ((b"content-type", b"application/x-ndjson"),)
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+
+    def begin(self, progress: Json) -> bytes:
+        return b""
+
+    def parts(self, pieces: Iterable[Piece]) -> bytes:
+        return b"".join(encode(self._voice.part(piece)) + b"\n" for piece in pieces)
+
+    def end(self, done: Done) -> bytes:
+        return encode(self.whole(Piece(), done)) + b"\n"
+
+    def whole(self, piece: Piece, done: Done) -> Json:
+        return self._voice.last(piece, done.end.reason, done.metrics, done.context)

@@ -1,0 +1,1 @@
+"""Conversations in llama.cpp's terms, and prompts that are longer than a slot."""

@@ -1,0 +1,1 @@
+"""JSON schemas, rewritten to the subset that llama.cpp obeys."""

@@ -1,0 +1,3 @@
+"""The version of Ollama whose API, defaults and texts the service follows."""
+
+OLLAMA_VERSION = "0.33.0"

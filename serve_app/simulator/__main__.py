@@ -12,19 +12,21 @@ from serve_app.simulator.settings import Settings, parse
 from serve_app.simulator.wire import Connection
 
 
-async def _serve(settings: Settings) -> None:
+async def serve(
+    settings: Settings,
+    server_type: type[Server] = Server,
+    connection_type: type[Connection] = Connection,
+) -> None:
+    """Sleep for the declared cold start, then serve until a signal."""
     stop = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, stop.set)
-    if not await _stopped_within(stop, settings.cold_start_s):
-        await _listen(settings, stop)
-
-
-async def _listen(settings: Settings, stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if await _stopped_within(stop, settings.cold_start_s):
+        return
     connections: set[Connection] = set()
-    server = Server(settings, connections)
+    server = server_type(settings, connections)
     listener = await asyncio.get_running_loop().create_server(
-        lambda: Connection(server, connections), settings.host, settings.port, backlog=4096
+        lambda: connection_type(server, connections), settings.host, settings.port, backlog=4096
     )
     port = listener.sockets[0].getsockname()[1]
     print(f"listening on http://{settings.host}:{port}", flush=True)
@@ -42,7 +44,7 @@ async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    uvloop.run(_serve(parse(arguments)))
+    uvloop.run(serve(parse(arguments)))
 
 
 if __name__ == "__main__":

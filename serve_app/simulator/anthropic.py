@@ -5,43 +5,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.go_json import encode
-from serve_app.simulator.answer import Answer, Kind, Piece, Tool
-from serve_app.simulator.bodies import Body, expect
+from serve_app.simulator.bodies import Body
 from serve_app.simulator.failures import ApiError
-from serve_app.simulator.jobs import Ask, Message, Run
+from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
 from serve_app.simulator.ollama import words
+from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import EVENT_HEADERS
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens"}
 # What a block starts with, and the type and field of its deltas.
 _STARTS = {
-    Kind.TEXT: b'{"type":"text","text":""}',
-    Kind.THINKING: b'{"type":"thinking","thinking":""}',
+    TokenKind.TEXT: b'{"type":"text","text":""}',
+    TokenKind.THINKING: b'{"type":"thinking","thinking":""}',
 }
 _DELTAS = {
-    Kind.TEXT: (b"text_delta", b"text"),
-    Kind.THINKING: (b"thinking_delta", b"thinking"),
-    Kind.CALL: (b"input_json_delta", b"partial_json"),
+    TokenKind.TEXT: (b"text_delta", b"text"),
+    TokenKind.THINKING: (b"thinking_delta", b"thinking"),
+    TokenKind.CALL: (b"input_json_delta", b"partial_json"),
 }
 
 
-def ask_message(body: Body) -> Ask:
-    expect(body, "anthropic.MessagesRequest", "messages", list, "[]anthropic.MessageParam")
+def parse_message(body: Body) -> GenerationRequest:
     if not body.get("model"):
         raise ApiError(400, "model is required", early=True)
     if (body.get("max_tokens") or 0) <= 0:
         raise ApiError(400, "max_tokens is required and must be positive", early=True)
     if not body.get("messages"):
         raise ApiError(400, "messages is required", early=True)
-    return _ask(body, body["messages"])
+    return _request(body, body["messages"])
 
 
-def _ask(body: Body, said: list[Body]) -> Ask:
-    messages = [Message(each.get("role", ""), words(each)) for each in said]
+def _request(body: Body, said: list[Body]) -> GenerationRequest:
+    messages = [PromptMessage(each.get("role", ""), words(each)) for each in said]
     if body.get("system"):
-        messages.insert(0, Message("system", words({"content": body["system"]})))
+        messages.insert(0, PromptMessage("system", words({"content": body["system"]})))
     thinking = (body.get("thinking") or {}).get("type")
-    return Ask(
+    return GenerationRequest(
         model=body["model"],
         messages=messages,
         stream=bool(body.get("stream")),
@@ -64,60 +63,57 @@ def _has_tool_result(content: Any) -> bool:
     return any(isinstance(part, dict) and part.get("type") == "tool_result" for part in parts)
 
 
-class MessageVoice:
+class MessageWriter:
     stream_type = "text/event-stream"
     stream_headers = EVENT_HEADERS
     whole_type = "application/json"
 
-    def __init__(self, ask: Ask, body: Body, answer: Answer) -> None:
-        self._ask = ask
-        self._answer = answer
+    def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
+        self._request = request
+        self._output = output
         self._id = f"msg_{secrets.token_hex(12)}"
-        self._kind: Kind | None = None
+        self._kind: TokenKind | None = None
         self._index = -1
 
-    def opening(self) -> list[bytes]:
+    def first_chunks(self) -> list[bytes]:
         message = {**self._message(), "content": [], "usage": _usage(self._guess(), 0)}
         return [_event("message_start", message=message)]
 
-    def say(self, pieces: Sequence[Piece]) -> list[bytes]:
+    def chunks(self, tokens: Sequence[Token]) -> list[bytes]:
         chunks: list[bytes] = []
-        for piece in pieces:
-            if piece.kind is not self._kind:
-                chunks += [*self._stop_block(), self._start_block(piece.kind)]
-            chunks.append(self._delta(piece))
+        for token in tokens:
+            if token.kind is not self._kind:
+                chunks += [*self._stop_block(), self._start_block(token.kind)]
+            chunks.append(self._delta(token))
         return chunks
 
-    def closing(self, run: Run) -> list[bytes]:
-        delta = {"stop_reason": self._reason(run)}
-        usage = _usage(run.prompt_count, run.eval_count)
+    def last_chunks(self, stats: GenerationStats) -> list[bytes]:
+        delta = {"stop_reason": self._reason(stats)}
+        usage = _usage(stats.prompt_count, stats.eval_count)
         end = [_event("message_delta", delta=delta, usage=usage), _event("message_stop")]
         return [*self._stop_block(), *end]
 
-    def broken(self) -> list[bytes]:
-        return []
-
-    def whole(self, run: Run) -> bytes:
+    def whole(self, stats: GenerationStats) -> bytes:
         message = {**self._message(), "content": self._content()}
-        if reason := self._reason(run):
+        if reason := self._reason(stats):
             message["stop_reason"] = reason
-        return encode({**message, "usage": _usage(run.prompt_count, run.eval_count)}) + b"\n"
+        return encode({**message, "usage": _usage(stats.prompt_count, stats.eval_count)}) + b"\n"
 
     def _message(self) -> Body:
         about = {"id": self._id, "type": "message", "role": "assistant"}
-        return {**about, "model": self._ask.model}
+        return {**about, "model": self._request.model}
 
     def _guess(self) -> int:
         """Ollama doesn't know the tokens yet: it takes a quarter of the characters."""
-        texts = (f"{message.role}{' '.join(message.words)}" for message in self._ask.messages)
+        texts = (f"{message.role}{' '.join(message.words)}" for message in self._request.messages)
         return sum(map(len, texts)) // 4
 
-    def _reason(self, run: Run) -> str | None:
-        if run.reason and self._answer.call:
+    def _reason(self, stats: GenerationStats) -> str | None:
+        if stats.reason and self._output.call:
             return "tool_use"
-        return _REASONS.get(run.reason or "")
+        return _REASONS.get(stats.reason or "")
 
-    def _start_block(self, kind: Kind) -> bytes:
+    def _start_block(self, kind: TokenKind) -> bytes:
         self._kind = kind
         self._index += 1
         block = _STARTS.get(kind) or encode({**self._tool_use(), "input": {}})
@@ -129,9 +125,9 @@ class MessageVoice:
     def _stop_block(self) -> list[bytes]:
         return [_event("content_block_stop", index=self._index)] if self._kind else []
 
-    def _delta(self, piece: Piece) -> bytes:
-        kind, name = _DELTAS[piece.kind]
-        text = self._arguments() if piece.kind is Kind.CALL else piece.text
+    def _delta(self, token: Token) -> bytes:
+        kind, name = _DELTAS[token.kind]
+        text = self._arguments() if token.kind is TokenKind.CALL else token.text
         return (
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":'
             b'{"type":"%b","%b":%b}}\n\n' % (self._index, kind, name, encode(text))
@@ -139,20 +135,20 @@ class MessageVoice:
 
     def _content(self) -> list[Body]:
         blocks: list[Body] = []
-        if thinking := self._answer.text(Kind.THINKING):
+        if thinking := self._output.text(TokenKind.THINKING):
             blocks.append({"type": "thinking", "thinking": thinking})
-        if text := self._answer.text(Kind.TEXT):
+        if text := self._output.text(TokenKind.TEXT):
             blocks.append({"type": "text", "text": text})
-        if call := self._answer.call:
+        if call := self._output.call:
             blocks.append({**self._tool_use(), "input": call.arguments})
         return blocks
 
     def _tool_use(self) -> Body:
-        call = self._answer.call
+        call = self._output.call
         return {"type": "tool_use", "id": call.id, "name": call.name} if call else {}
 
     def _arguments(self) -> str:
-        return encode(self._answer.call.arguments).decode() if self._answer.call else ""
+        return encode(self._output.call.arguments).decode() if self._output.call else ""
 
 
 def _event(kind: str, **facts: Any) -> bytes:

@@ -9,13 +9,13 @@ from typing import Any
 from zlib import crc32
 
 from serve_app.go_json import encode
-from serve_app.simulator.answer import Answer
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, seconds
 from serve_app.simulator.failures import ApiError
 from serve_app.simulator.generation import Engine
-from serve_app.simulator.jobs import Job, Run
+from serve_app.simulator.model_output import ModelOutput
 from serve_app.simulator.settings import Settings
+from serve_app.simulator.tasks import GenerationStats, GenerationTask
 from serve_app.simulator.wire import Response
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
@@ -30,13 +30,13 @@ class Embedder:
 
     async def embed(self, body: Body, response: Response) -> None:
         """POST /api/embed"""
-        vectors, run = await self._run(body, body.get("input"))
+        vectors, stats = await self._embed(body, body.get("input"))
         answer: Body = {"model": body.get("model"), "embeddings": vectors}
-        response.whole(encode({**answer, **run.counts()} if run.prompt_count else answer))
+        response.whole(encode({**answer, **stats.counts()} if stats.prompt_count else answer))
 
     async def embeddings(self, body: Body, response: Response) -> None:
         """POST /api/embeddings, the older one"""
-        vectors, _ = await self._run(body, body.get("prompt"))
+        vectors, _ = await self._embed(body, body.get("prompt"))
         response.whole(encode({"embedding": vectors[0] if vectors else []}))
 
     async def v1_embeddings(self, body: Body, response: Response) -> None:
@@ -47,7 +47,7 @@ class Embedder:
             raise ApiError(400, f"{message} Supported values: ['float', 'base64'].", early=True)
         if body.get("input") in (None, [], ""):
             raise ApiError(400, _TOO_LONG if body.get("input") == "" else "invalid input")
-        vectors, run = await self._run(body, body["input"])
+        vectors, stats = await self._embed(body, body["input"])
         shown = [_base64(vector) for vector in vectors] if style == "base64" else vectors
         answer = {
             "object": "list",
@@ -56,22 +56,22 @@ class Embedder:
                 for index, vector in enumerate(shown)
             ],
             "model": body.get("model"),
-            "usage": {"prompt_tokens": run.prompt_count, "total_tokens": run.prompt_count},
+            "usage": {"prompt_tokens": stats.prompt_count, "total_tokens": stats.prompt_count},
         }
         response.whole(encode(answer) + b"\n", "application/json")
 
-    async def _run(self, body: Body, given: Any) -> tuple[list[list[float]], Run]:
+    async def _embed(self, body: Body, given: Any) -> tuple[list[list[float]], GenerationStats]:
         model = self._model(body.get("model") or "")
         texts = self._texts(given, truncate=body.get("truncate") is not False)
         words = [word for text in texts for word in text]
         keep_alive_s = seconds(body.get("keep_alive"))
-        job = Job(model, words, Answer((), "stop"), False, keep_alive_s)
+        task = GenerationTask(model, words, ModelOutput((), "stop"), False, keep_alive_s)
         if not words:
-            return [], Run()
-        run = await self._engine.prefill_only(job)
-        run.prompt_ns = 0  # Ollama doesn't tell it
+            return [], GenerationStats()
+        stats = await self._engine.prefill_only(task)
+        stats.prompt_ns = 0  # Ollama doesn't tell it
         dimensions = body.get("dimensions") or self._settings.embedding_dim
-        return [self._vector(text, dimensions) for text in texts], run
+        return [self._vector(text, dimensions) for text in texts], stats
 
     def _model(self, name: str) -> Model:
         model = self._catalogue.find(name)

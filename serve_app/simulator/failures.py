@@ -5,16 +5,14 @@ import secrets
 from serve_app.go_json import encode
 from serve_app.simulator.wire import EVENT_HEADERS, Response
 
-UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
-
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
 class ApiError(Exception):
     """An answer that is an error; `str(error)` is its text.
 
-    Ollama's layers differ in their headers: `early` is the binding of a request, `late` the
-    engine behind, whose error arrives when a stream has already been set up.
+    The headers of the answer depend on the layer of Ollama that fails: `early` is the parser of
+    requests, `late` the engine, whose error comes after the stream has been set up.
     """
 
     def __init__(
@@ -27,7 +25,7 @@ class ApiError(Exception):
 
 
 def reply(response: Response, path: str, error: ApiError, *, stream: bool) -> None:
-    """Answer with `error` in the dialect of `path`; `stream` is what the caller asked for."""
+    """Answer with `error` in the dialect of `path`; `stream`: the request wants a stream."""
     if path.startswith("/v1/"):
         _reply_v1(response, path, error, stream)
     elif error.late and stream:

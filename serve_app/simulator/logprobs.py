@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.go_json import encode
-from serve_app.simulator.answer import Piece
+from serve_app.simulator.model_output import Token
 
 _SURE = -0.25
 
 
-def logprobs(pieces: Sequence[Piece], top: int) -> bytes:
+def logprobs(tokens: Sequence[Token], top: int) -> bytes:
     """One entry for each token, with `top` alternatives."""
-    return encode([_entry(piece.text, top) for piece in pieces])
+    return encode([_entry(token.text, top) for token in tokens])
 
 
 def _entry(token: str, top: int) -> dict[str, Any]:

@@ -4,42 +4,43 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from serve_app.go_json import encode, now
-from serve_app.simulator.answer import Answer, Kind, Piece, Tool
-from serve_app.simulator.bodies import Body, expect
-from serve_app.simulator.failures import UNEXPECTED_EOF, ApiError, native
-from serve_app.simulator.jobs import Ask, Message, Run
+from serve_app.simulator.bodies import Body
+from serve_app.simulator.failures import ApiError
 from serve_app.simulator.logprobs import logprobs
+from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
+from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import JSON, Headers
 
-_NOTHING = Answer((), "")
+_NOTHING = ModelOutput((), "")
 _LEVELS = ("high", "medium", "low", "max")
 
 
-def ask_chat(body: Body) -> Ask:
-    expect(body, "api.ChatRequest", "messages", list, "[]api.Message")
+def parse_chat(body: Body) -> GenerationRequest:
     messages = body.get("messages") or []
-    ask = _ask(body, [Message(each.get("role", ""), words(each)) for each in messages])
-    ask.tools = function_tools(body.get("tools") or ())
-    ask.tool_result = bool(messages) and messages[-1].get("role") == "tool"
-    return ask
+    request = _request(
+        body, [PromptMessage(each.get("role", ""), words(each)) for each in messages]
+    )
+    request.tools = function_tools(body.get("tools") or ())
+    request.tool_result = bool(messages) and messages[-1].get("role") == "tool"
+    return request
 
 
-def ask_generate(body: Body) -> Ask:
+def parse_generate(body: Body) -> GenerationRequest:
     if body.get("raw") and any(body.get(key) for key in ("template", "system", "context")):
         raise ApiError(400, "raw mode does not support template, system, or context")
     prompt = body.get("prompt") or ""
     turns = (("system", body.get("system") or ""), ("user", prompt))
-    messages = [Message(role, text.split() or [""]) for role, text in turns if text]
-    ask = _ask(body, messages if prompt else [])
-    ask.chat = False
-    ask.insert = bool(body.get("suffix"))
-    return ask
+    messages = [PromptMessage(role, text.split() or [""]) for role, text in turns if text]
+    request = _request(body, messages if prompt else [])
+    request.chat = False
+    request.insert = bool(body.get("suffix"))
+    return request
 
 
-def _ask(body: Body, messages: list[Message]) -> Ask:
+def _request(body: Body, messages: list[PromptMessage]) -> GenerationRequest:
     options = body.get("options") or {}
     stops = options.get("stop") or ()
-    return Ask(
+    return GenerationRequest(
         model=body.get("model") or "",
         messages=messages,
         # A load or unload is never streamed.
@@ -83,97 +84,96 @@ def _think(value: Any) -> bool | None:
     raise ApiError(400, f'invalid think value: "{value}" (must be {levels}, true, or false)')
 
 
-class _Voice:
+class _Writer:
     """What chat and generate have in common: lines, with the counts in the last one."""
 
     stream_type = "application/x-ndjson"
     stream_headers: Headers = ()
     whole_type = JSON
 
-    def __init__(self, ask: Ask, body: Body, answer: Answer) -> None:
-        self._ask = ask
-        self._answer = answer
+    def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
+        self._request = request
+        self._output = output
         self._raw = bool(body.get("raw"))
-        self._model = encode(ask.model)
+        self._model = encode(request.model)
 
-    def opening(self) -> list[bytes]:
+    def first_chunks(self) -> list[bytes]:
         return []
 
-    def say(self, pieces: Sequence[Piece]) -> list[bytes]:
+    def chunks(self, tokens: Sequence[Token]) -> list[bytes]:
         head = self._head()
-        return [self._line(head, piece) for piece in pieces]
+        return [self._line(head, token) for token in tokens]
 
-    def closing(self, run: Run) -> list[bytes]:
-        return [self._head() + self._content(_NOTHING) + self._end(run) + b"}\n"]
+    def last_chunks(self, stats: GenerationStats) -> list[bytes]:
+        return [self._head() + self._content(_NOTHING) + self._end(stats) + b"}\n"]
 
-    def broken(self) -> list[bytes]:
-        return [native(UNEXPECTED_EOF) + b"\n"]
-
-    def whole(self, run: Run) -> bytes:
+    def whole(self, stats: GenerationStats) -> bytes:
         probabilities = b""
-        if run.reason and self._ask.top_logprobs is not None:
-            probabilities = b',"logprobs":' + logprobs(self._answer.pieces, self._ask.top_logprobs)
+        if stats.reason and self._request.top_logprobs is not None:
+            probabilities = b',"logprobs":' + logprobs(
+                self._output.tokens, self._request.top_logprobs
+            )
         return b"".join(
-            (self._head(), self._content(self._answer), self._end(run), probabilities, b"}")
+            (self._head(), self._content(self._output), self._end(stats), probabilities, b"}")
         )
 
     def _head(self) -> bytes:
         return b'{"model":%b,"created_at":"%b",' % (self._model, now().encode())
 
-    def _line(self, head: bytes, piece: Piece) -> bytes:
-        said = self._piece(piece)
-        if self._ask.top_logprobs is None:
+    def _line(self, head: bytes, token: Token) -> bytes:
+        said = self._token(token)
+        if self._request.top_logprobs is None:
             return b'%b%b,"done":false}\n' % (head, said)
-        probabilities = logprobs([piece], self._ask.top_logprobs)
+        probabilities = logprobs([token], self._request.top_logprobs)
         return b'%b%b,"done":false,"logprobs":%b}\n' % (head, said, probabilities)
 
-    def _end(self, run: Run) -> bytes:
-        if run.reason is None:
+    def _end(self, stats: GenerationStats) -> bytes:
+        if stats.reason is None:
             return b',"done":false'
-        counts = encode({**self._context(run), **run.counts()})[1:-1]
+        counts = encode({**self._context(stats), **stats.counts()})[1:-1]
         comma = b"," if counts else b""
-        return b',"done":true,"done_reason":"%b"%b%b' % (run.reason.encode(), comma, counts)
+        return b',"done":true,"done_reason":"%b"%b%b' % (stats.reason.encode(), comma, counts)
 
-    def _context(self, run: Run) -> dict[str, list[int]]:
+    def _context(self, stats: GenerationStats) -> dict[str, list[int]]:
         return {}
 
-    def _piece(self, piece: Piece) -> bytes:
+    def _token(self, token: Token) -> bytes:
         raise NotImplementedError
 
-    def _content(self, answer: Answer) -> bytes:
+    def _content(self, output: ModelOutput) -> bytes:
         raise NotImplementedError
 
 
-class ChatVoice(_Voice):
-    def _piece(self, piece: Piece) -> bytes:
-        if piece.kind is Kind.TEXT:
-            return b'"message":{"role":"assistant","content":%b}' % encode(piece.text)
-        if piece.kind is Kind.THINKING:
-            thinking = encode(piece.text)
+class ChatWriter(_Writer):
+    def _token(self, token: Token) -> bytes:
+        if token.kind is TokenKind.TEXT:
+            return b'"message":{"role":"assistant","content":%b}' % encode(token.text)
+        if token.kind is TokenKind.THINKING:
+            thinking = encode(token.text)
             return b'"message":{"role":"assistant","content":"","thinking":%b}' % thinking
-        return self._content(self._answer)
+        return self._content(self._output)
 
-    def _content(self, answer: Answer) -> bytes:
-        message: Body = {"role": "assistant", "content": answer.text(Kind.TEXT)}
-        if thinking := answer.text(Kind.THINKING):
+    def _content(self, output: ModelOutput) -> bytes:
+        message: Body = {"role": "assistant", "content": output.text(TokenKind.TEXT)}
+        if thinking := output.text(TokenKind.THINKING):
             message["thinking"] = thinking
-        if call := answer.call:
+        if call := output.call:
             function = {"index": 0, "name": call.name, "arguments": call.arguments}
             message["tool_calls"] = [{"id": call.id, "function": function}]
         return b'"message":' + encode(message)
 
 
-class GenerateVoice(_Voice):
-    def _piece(self, piece: Piece) -> bytes:
-        if piece.kind is Kind.TEXT:
-            return b'"response":' + encode(piece.text)
-        return b'"response":"","thinking":' + encode(piece.text)
+class GenerateWriter(_Writer):
+    def _token(self, token: Token) -> bytes:
+        if token.kind is TokenKind.TEXT:
+            return b'"response":' + encode(token.text)
+        return b'"response":"","thinking":' + encode(token.text)
 
-    def _content(self, answer: Answer) -> bytes:
-        said = b'"response":' + encode(answer.text(Kind.TEXT))
-        thinking = answer.text(Kind.THINKING)
+    def _content(self, output: ModelOutput) -> bytes:
+        said = b'"response":' + encode(output.text(TokenKind.TEXT))
+        thinking = output.text(TokenKind.THINKING)
         return said + b',"thinking":' + encode(thinking) if thinking else said
 
-    def _context(self, run: Run) -> dict[str, list[int]]:
-        tokens = run.prompt_count + run.eval_count
+    def _context(self, stats: GenerationStats) -> dict[str, list[int]]:
+        tokens = stats.prompt_count + stats.eval_count
         return {"context": list(range(1, tokens + 1))} if tokens and not self._raw else {}

@@ -8,43 +8,43 @@ from typing import Any
 import orjson
 
 from serve_app.go_json import encode
-from serve_app.simulator.answer import Answer, Kind, Piece
-from serve_app.simulator.bodies import Body, expect
+from serve_app.simulator.bodies import Body
 from serve_app.simulator.failures import ApiError
-from serve_app.simulator.jobs import Ask, Message, Run
 from serve_app.simulator.logprobs import logprobs
+from serve_app.simulator.model_output import ModelOutput, Token, TokenKind
 from serve_app.simulator.ollama import function_tools, top_logprobs, words
+from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import Headers
 
 
-def ask_chat(body: Body) -> Ask:
-    expect(body, "openai.ChatCompletionRequest", "messages", list, "[]openai.Message")
+def parse_chat(body: Body) -> GenerationRequest:
     messages = body.get("messages") or []
     if not messages:
         raise ApiError(400, "[] is too short - 'messages'", early=True)
     for message in messages:
         _refuse_remote_images(message.get("content"))
-    ask = _ask(body, [Message(each.get("role", ""), words(each)) for each in messages])
-    ask.tools = function_tools(body.get("tools") or ())
-    ask.tool_result = messages[-1].get("role") == "tool"
-    ask.think = _think(body)
-    ask.format = _format(body.get("response_format") or {})
-    ask.top_logprobs = top_logprobs(body)
-    return ask
+    request = _request(
+        body, [PromptMessage(each.get("role", ""), words(each)) for each in messages]
+    )
+    request.tools = function_tools(body.get("tools") or ())
+    request.tool_result = messages[-1].get("role") == "tool"
+    request.think = _think(body)
+    request.format = _format(body.get("response_format") or {})
+    request.top_logprobs = top_logprobs(body)
+    return request
 
 
-def ask_completion(body: Body) -> Ask:
-    expect(body, "openai.CompletionRequest", "prompt", str, "string")
+def parse_completion(body: Body) -> GenerationRequest:
     prompt = body.get("prompt") or ""
-    ask = _ask(body, [Message("user", prompt.split() or [""])] if prompt else [])
-    ask.chat = False
-    ask.insert = bool(body.get("suffix"))
-    return ask
+    request = _request(body, [PromptMessage("user", prompt.split() or [""])] if prompt else [])
+    request.chat = False
+    request.insert = bool(body.get("suffix"))
+    return request
 
 
-def _ask(body: Body, messages: list[Message]) -> Ask:
+def _request(body: Body, messages: list[PromptMessage]) -> GenerationRequest:
     stops = body.get("stop") or ()
-    return Ask(
+    return GenerationRequest(
         model=body.get("model") or "",
         messages=messages,
         stream=bool(body.get("stream")),
@@ -73,82 +73,79 @@ def _format(wanted: Body) -> Any:
     return "json" if wanted.get("type") == "json_object" else None
 
 
-class _Voice:
+class _Writer:
     """What both endpoints have in common: events, and the end in one HTTP chunk."""
 
     stream_type = "text/event-stream"
     stream_headers: Headers = ()
     whole_type = "application/json"
 
-    def __init__(self, ask: Ask, body: Body, answer: Answer) -> None:
-        self._ask = ask
-        self._answer = answer
+    def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
+        self.model = request.model
+        self._request = request
+        self._output = output
         self._number = random.randrange(1000)
         self._created = int(time.time())
-        self._before, self._after = self._event_around_choices(encode(ask.model))
+        self._before, self._after = self._event_around_choices(encode(request.model))
         options = body.get("stream_options") or {}
         self._usage_wanted = bool(options.get("include_usage"))
 
-    def opening(self) -> list[bytes]:
+    def first_chunks(self) -> list[bytes]:
         return []
 
-    def say(self, pieces: Sequence[Piece]) -> list[bytes]:
-        return [self._before + self._choice(piece) + self._after for piece in pieces]
+    def chunks(self, tokens: Sequence[Token]) -> list[bytes]:
+        return [self._before + self._choice(token) + self._after for token in tokens]
 
-    def closing(self, run: Run) -> list[bytes]:
-        last = self._last_choice(encode(self._reason(run)))
+    def last_chunks(self, stats: GenerationStats) -> list[bytes]:
+        last = self._last_choice(encode(self._reason(stats)))
         usage = b""
         if self._usage_wanted:
-            usage = b'%b%b,"usage":%b}\n\n' % (self._before, self._after[:-3], self._usage(run))
+            usage = b'%b%b,"usage":%b}\n\n' % (self._before, self._after[:-3], self._usage(stats))
         return [self._before + last + self._after + usage + b"data: [DONE]\n\n"]
 
-    def broken(self) -> list[bytes]:
-        before, after = self._event_around_choices(b'""')
-        return [before + self._choice(Piece(Kind.TEXT, "")) + after]
+    def _reason(self, stats: GenerationStats) -> str | None:
+        return "tool_calls" if self._output.call and stats.reason else stats.reason
 
-    def _reason(self, run: Run) -> str | None:
-        return "tool_calls" if self._answer.call and run.reason else run.reason
-
-    def _usage(self, run: Run) -> bytes:
+    def _usage(self, stats: GenerationStats) -> bytes:
         return encode(
             {
-                "prompt_tokens": run.prompt_count,
-                "completion_tokens": run.eval_count,
-                "total_tokens": run.prompt_count + run.eval_count,
+                "prompt_tokens": stats.prompt_count,
+                "completion_tokens": stats.eval_count,
+                "total_tokens": stats.prompt_count + stats.eval_count,
             }
         )
 
-    def _whole(self, kind: str, number: str, choice: Body, run: Run) -> bytes:
+    def _whole(self, kind: str, number: str, choice: Body, stats: GenerationStats) -> bytes:
         answer = {
             "id": number,
             "object": kind,
             "created": self._created,
-            "model": self._ask.model,
+            "model": self._request.model,
             "system_fingerprint": "fp_ollama",
             "choices": [choice],
-            "usage": orjson.Fragment(self._usage(run)),
+            "usage": orjson.Fragment(self._usage(stats)),
         }
         return encode(answer) + b"\n"
 
     def _event_around_choices(self, model: bytes) -> tuple[bytes, bytes]:
         raise NotImplementedError
 
-    def _choice(self, piece: Piece) -> bytes:
+    def _choice(self, token: Token) -> bytes:
         raise NotImplementedError
 
     def _last_choice(self, reason: bytes) -> bytes:
         raise NotImplementedError
 
 
-class ChatVoice(_Voice):
+class ChatWriter(_Writer):
     # Only the first delta has it.
     _role = b'"role":"assistant",'
 
-    def whole(self, run: Run) -> bytes:
-        choice = {"index": 0, "message": self._message(), "finish_reason": self._reason(run)}
-        if self._ask.top_logprobs is not None and run.reason:
-            choice["logprobs"] = {"content": orjson.Fragment(self._logprobs(self._answer.pieces))}
-        return self._whole("chat.completion", f"chatcmpl-{self._number}", choice, run)
+    def whole(self, stats: GenerationStats) -> bytes:
+        choice = {"index": 0, "message": self._message(), "finish_reason": self._reason(stats)}
+        if self._request.top_logprobs is not None and stats.reason:
+            choice["logprobs"] = {"content": orjson.Fragment(self._logprobs(self._output.tokens))}
+        return self._whole("chat.completion", f"chatcmpl-{self._number}", choice, stats)
 
     def _event_around_choices(self, model: bytes) -> tuple[bytes, bytes]:
         before = (
@@ -157,48 +154,48 @@ class ChatVoice(_Voice):
         )
         return before, b"]}\n\n"
 
-    def _choice(self, piece: Piece) -> bytes:
+    def _choice(self, token: Token) -> bytes:
         role, self._role = self._role, b""
         more = b""
-        if self._ask.top_logprobs is not None:
-            more = b',"logprobs":{"content":%b}' % self._logprobs([piece])
-        delta = role + self._delta(piece)
+        if self._request.top_logprobs is not None:
+            more = b',"logprobs":{"content":%b}' % self._logprobs([token])
+        delta = role + self._delta(token)
         return b'{"index":0,"delta":{%b},"finish_reason":null%b}' % (delta, more)
 
-    def _delta(self, piece: Piece) -> bytes:
-        if piece.kind is Kind.TEXT:
-            return b'"content":' + encode(piece.text)
-        if piece.kind is Kind.THINKING:
-            return b'"content":"","reasoning":' + encode(piece.text)
+    def _delta(self, token: Token) -> bytes:
+        if token.kind is TokenKind.TEXT:
+            return b'"content":' + encode(token.text)
+        if token.kind is TokenKind.THINKING:
+            return b'"content":"","reasoning":' + encode(token.text)
         return b'"content":"","tool_calls":' + encode(self._tool_calls())
 
     def _last_choice(self, reason: bytes) -> bytes:
         return b'{"index":0,"delta":{},"finish_reason":%b}' % reason
 
     def _message(self) -> Body:
-        message: Body = {"role": "assistant", "content": self._answer.text(Kind.TEXT)}
-        if thinking := self._answer.text(Kind.THINKING):
+        message: Body = {"role": "assistant", "content": self._output.text(TokenKind.TEXT)}
+        if thinking := self._output.text(TokenKind.THINKING):
             message["reasoning"] = thinking
-        if self._answer.call:
+        if self._output.call:
             message["tool_calls"] = self._tool_calls()
         return message
 
     def _tool_calls(self) -> list[Body]:
-        call = self._answer.call
+        call = self._output.call
         if call is None:
             return []
         function = {"name": call.name, "arguments": encode(call.arguments).decode()}
         return [{"id": call.id, "index": 0, "type": "function", "function": function}]
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> bytes:
-        return logprobs(pieces, self._ask.top_logprobs or 0)
+    def _logprobs(self, tokens: Sequence[Token]) -> bytes:
+        return logprobs(tokens, self._request.top_logprobs or 0)
 
 
-class CompletionVoice(_Voice):
-    def whole(self, run: Run) -> bytes:
-        text = self._answer.text(Kind.TEXT)
-        choice = {"text": text, "index": 0, "finish_reason": self._reason(run)}
-        return self._whole("text_completion", f"cmpl-{self._number}", choice, run)
+class CompletionWriter(_Writer):
+    def whole(self, stats: GenerationStats) -> bytes:
+        text = self._output.text(TokenKind.TEXT)
+        choice = {"text": text, "index": 0, "finish_reason": self._reason(stats)}
+        return self._whole("text_completion", f"cmpl-{self._number}", choice, stats)
 
     def _event_around_choices(self, model: bytes) -> tuple[bytes, bytes]:
         before = b'data: {"id":"cmpl-%d","object":"text_completion","created":%d,"choices":[' % (
@@ -207,8 +204,8 @@ class CompletionVoice(_Voice):
         )
         return before, b'],"model":%b,"system_fingerprint":"fp_ollama"}\n\n' % model
 
-    def _choice(self, piece: Piece) -> bytes:
-        text = encode(piece.text if piece.kind is Kind.TEXT else "")
+    def _choice(self, token: Token) -> bytes:
+        text = encode(token.text if token.kind is TokenKind.TEXT else "")
         return b'{"text":%b,"index":0,"finish_reason":null}' % text
 
     def _last_choice(self, reason: bytes) -> bytes:

@@ -8,64 +8,64 @@ from typing import Any
 import orjson
 
 from serve_app.go_json import encode, number
-from serve_app.simulator.answer import Answer, Kind
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.jobs import Ask, Run
+from serve_app.simulator.model_output import ModelOutput, TokenKind
+from serve_app.simulator.tasks import GenerationRequest, GenerationStats
 
 
 class ResponseObject:
     """Built of one answer; `streamed` because Ollama builds some parts of a stream otherwise."""
 
-    def __init__(self, ask: Ask, body: Body, answer: Answer) -> None:
-        self._model = ask.model
+    def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
+        self._model = request.model
         self._body = body
-        self._answer = answer
-        self._streamed = ask.stream
+        self._output = output
+        self._streamed = request.stream
         self._created = int(time.time())
         self._id = f"resp_{random.randrange(1_000_000)}"
         thing = f"{random.randrange(1_000_000)}"
-        source = thing if ask.stream else self._id
+        source = thing if request.stream else self._id
         self.item_ids = {
-            Kind.TEXT: f"msg_{thing}",
-            Kind.THINKING: f"rs_{source}",
-            Kind.CALL: f"fc_{source}_0",
+            TokenKind.TEXT: f"msg_{thing}",
+            TokenKind.THINKING: f"rs_{source}",
+            TokenKind.CALL: f"fc_{source}_0",
         }
 
     def in_progress(self) -> Body:
         return {**self._fields("in_progress", []), "completed_at": None, "usage": None}
 
-    def completed(self, run: Run) -> Body:
-        said = {piece.kind for piece in self._answer.pieces}
+    def completed(self, stats: GenerationStats) -> Body:
+        said = {token.kind for token in self._output.tokens}
         if not self._streamed:
-            said = said or {Kind.TEXT}
-        order = (Kind.THINKING, Kind.TEXT, Kind.CALL)
+            said = said or {TokenKind.TEXT}
+        order = (TokenKind.THINKING, TokenKind.TEXT, TokenKind.CALL)
         items = [self.item(kind) for kind in order if kind in said]
-        return {**self._fields("completed", items), "usage": _usage(run)}
+        return {**self._fields("completed", items), "usage": _usage(stats)}
 
-    def item(self, kind: Kind) -> Body:
+    def item(self, kind: TokenKind) -> Body:
         about = {"id": self.item_ids[kind], "type": "message", "status": "completed"}
-        if kind is Kind.TEXT:
+        if kind is TokenKind.TEXT:
             return {**about, "role": "assistant", "content": [self.part()]}
-        if kind is Kind.CALL:
+        if kind is TokenKind.CALL:
             return {**about, "type": "function_call", **self._call()}
-        text = self._answer.text(kind)
+        text = self._output.text(kind)
         summary = [{"type": "summary_text", "text": text}]
         thought = {"id": about["id"], "type": "reasoning", "summary": summary}
         return {**thought, "encrypted_content": text}
 
-    def empty_item(self, kind: Kind) -> Body:
+    def empty_item(self, kind: TokenKind) -> Body:
         """As it is announced."""
         item = {**self.item(kind), "status": "in_progress"}
-        if kind is Kind.THINKING:
+        if kind is TokenKind.THINKING:
             return {"id": item["id"], "type": "reasoning", "summary": []}
-        return {**item, "arguments": ""} if kind is Kind.CALL else {**item, "content": []}
+        return {**item, "arguments": ""} if kind is TokenKind.CALL else {**item, "content": []}
 
     def part(self) -> Body:
-        text = self._answer.text(Kind.TEXT)
+        text = self._output.text(TokenKind.TEXT)
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def _call(self) -> Body:
-        call = self._answer.call
+        call = self._output.call
         if call is None:
             return {}
         return {"call_id": call.id, "name": call.name, "arguments": encode(call.arguments).decode()}
@@ -134,11 +134,11 @@ def _tools(tools: Iterable[Body]) -> list[Body]:
     ]
 
 
-def _usage(run: Run) -> dict[str, Any]:
+def _usage(stats: GenerationStats) -> dict[str, Any]:
     return {
-        "input_tokens": run.prompt_count,
-        "output_tokens": run.eval_count,
-        "total_tokens": run.prompt_count + run.eval_count,
+        "input_tokens": stats.prompt_count,
+        "output_tokens": stats.eval_count,
+        "total_tokens": stats.prompt_count + stats.eval_count,
         "input_tokens_details": {"cached_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 0},
     }

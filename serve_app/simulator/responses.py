@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.go_json import encode
-from serve_app.simulator.answer import Answer, Kind, Piece, Tool
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.jobs import Ask, Message, Run
+from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
 from serve_app.simulator.ollama import words
 from serve_app.simulator.response_object import ResponseObject
+from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import EVENT_HEADERS
 
 
-def ask_response(body: Body) -> Ask:
+def parse_response(body: Body) -> GenerationRequest:
     given = body.get("input") or []
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    messages = [Message(each.get("role", ""), words(each)) for each in items]
+    messages = [PromptMessage(each.get("role", ""), words(each)) for each in items]
     if body.get("instructions"):
-        messages.insert(0, Message("system", str(body["instructions"]).split()))
+        messages.insert(0, PromptMessage("system", str(body["instructions"]).split()))
     effort = (body.get("reasoning") or {}).get("effort")
-    return Ask(
+    return GenerationRequest(
         model=body.get("model") or "",
         messages=messages,
         stream=bool(body.get("stream")),
@@ -41,43 +41,40 @@ def _format(wanted: Body) -> Any:
     return "json" if wanted.get("type") == "json_object" else None
 
 
-class ResponseVoice:
+class ResponseWriter:
     stream_type = "text/event-stream"
     stream_headers = EVENT_HEADERS
     whole_type = "application/json"
 
-    def __init__(self, ask: Ask, body: Body, answer: Answer) -> None:
-        self._answer = answer
-        self._object = ResponseObject(ask, body, answer)
-        self._kind: Kind | None = None
+    def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
+        self._output = output
+        self._object = ResponseObject(request, body, output)
+        self._kind: TokenKind | None = None
         self._index = -1
         self._sequence = -1
 
-    def opening(self) -> list[bytes]:
+    def first_chunks(self) -> list[bytes]:
         response = self._object.in_progress()
         kinds = ("response.created", "response.in_progress")
         return [self._event(kind, response=response) for kind in kinds]
 
-    def say(self, pieces: Sequence[Piece]) -> list[bytes]:
+    def chunks(self, tokens: Sequence[Token]) -> list[bytes]:
         chunks: list[bytes] = []
-        for piece in pieces:
-            if piece.kind is not self._kind:
+        for token in tokens:
+            if token.kind is not self._kind:
                 chunks += self._stop_item()
-                chunks += self._start_item(piece.kind)
-            chunks.append(self._delta(piece))
-            if piece.kind is Kind.CALL:
+                chunks += self._start_item(token.kind)
+            chunks.append(self._delta(token))
+            if token.kind is TokenKind.CALL:
                 chunks += self._stop_item()
         return chunks
 
-    def closing(self, run: Run) -> list[bytes]:
+    def last_chunks(self, stats: GenerationStats) -> list[bytes]:
         stop = self._stop_item()
-        return [*stop, self._event("response.completed", response=self._object.completed(run))]
+        return [*stop, self._event("response.completed", response=self._object.completed(stats))]
 
-    def broken(self) -> list[bytes]:
-        return []
-
-    def whole(self, run: Run) -> bytes:
-        return encode(self._object.completed(run)) + b"\n"
+    def whole(self, stats: GenerationStats) -> bytes:
+        return encode(self._object.completed(stats)) + b"\n"
 
     def _event(self, kind: str, **facts: Any) -> bytes:
         self._sequence += 1
@@ -85,32 +82,32 @@ class ResponseVoice:
         # A Go map: its keys come sorted, unlike those of the whole answer.
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(facts, sort=True))
 
-    def _about(self, kind: Kind, name: str, **facts: Any) -> bytes:
+    def _about(self, kind: TokenKind, name: str, **facts: Any) -> bytes:
         place = {"item_id": self._object.item_ids[kind], "output_index": self._index}
         return self._event(f"response.{name}", **place, **facts)
 
     def _about_item(self, name: str, item: Body) -> bytes:
         return self._event(f"response.output_item.{name}", item=item, output_index=self._index)
 
-    def _start_item(self, kind: Kind) -> list[bytes]:
+    def _start_item(self, kind: TokenKind) -> list[bytes]:
         self._kind = kind
         self._index += 1
         chunks = [self._about_item("added", self._object.empty_item(kind))]
-        if kind is Kind.TEXT:
+        if kind is TokenKind.TEXT:
             part = {**self._object.part(), "text": ""}
             chunks.append(self._about(kind, "content_part.added", content_index=0, part=part))
         return chunks
 
-    def _delta(self, piece: Piece) -> bytes:
-        kind = piece.kind
-        if kind is Kind.CALL:
+    def _delta(self, token: Token) -> bytes:
+        kind = token.kind
+        if kind is TokenKind.CALL:
             arguments = self._object.item(kind)["arguments"]
             return self._about(kind, "function_call_arguments.delta", delta=arguments)
-        if kind is Kind.THINKING:
+        if kind is TokenKind.THINKING:
             name = "reasoning_summary_text.delta"
-            return self._about(kind, name, delta=piece.text, summary_index=0)
+            return self._about(kind, name, delta=token.text, summary_index=0)
         name = "output_text.delta"
-        return self._about(kind, name, delta=piece.text, content_index=0, logprobs=[])
+        return self._about(kind, name, delta=token.text, content_index=0, logprobs=[])
 
     def _stop_item(self) -> list[bytes]:
         kind, self._kind = self._kind, None
@@ -119,12 +116,12 @@ class ResponseVoice:
         done = self._done(kind)
         return [*done, self._about_item("done", self._object.item(kind))]
 
-    def _done(self, kind: Kind) -> list[bytes]:
-        text = self._answer.text(kind)
-        if kind is Kind.CALL:
+    def _done(self, kind: TokenKind) -> list[bytes]:
+        text = self._output.text(kind)
+        if kind is TokenKind.CALL:
             arguments = self._object.item(kind)["arguments"]
             return [self._about(kind, "function_call_arguments.done", arguments=arguments)]
-        if kind is Kind.THINKING:
+        if kind is TokenKind.THINKING:
             return [self._about(kind, "reasoning_summary_text.done", summary_index=0, text=text)]
         at = {"content_index": 0}
         return [

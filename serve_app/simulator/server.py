@@ -1,4 +1,4 @@
-"""The routes of Ollama, and what happens around each request."""
+"""Ollama's routes, and what happens around each request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,14 +12,12 @@ from serve_app.simulator import bodies, failures, listings
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, canonical
 from serve_app.simulator.control import Control, Counters
-from serve_app.simulator.dialects import DIALECTS, SimulatedRoute
 from serve_app.simulator.embeddings import Embedder
 from serve_app.simulator.failures import ApiError
-from serve_app.simulator.faults import Fault
-from serve_app.simulator.generation import Engine, Voice
-from serve_app.simulator.jobs import Planner
-from serve_app.simulator.pulls import Puller
+from serve_app.simulator.generation import Engine
+from serve_app.simulator.generation_routes import GENERATION_ROUTES, GenerationRoute
 from serve_app.simulator.settings import Settings
+from serve_app.simulator.tasks import TaskBuilder
 from serve_app.simulator.wire import Connection, HttpRequest, Response
 
 _V1_MODEL = "/v1/models/"
@@ -27,25 +25,28 @@ _V1_MODEL = "/v1/models/"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`answers`: it generates or embeds, so hang-ups count and faults without a path apply."""
+    """`generates`: the route generates or embeds, so its callers' hang-ups count as aborts."""
 
-    run: Callable[[HttpRequest, Response, Fault | None], Awaitable[None]]
-    answers: bool = False
+    run: Callable[[HttpRequest, Response], Awaitable[None]]
+    generates: bool = False
 
 
 Methods = dict[str, Route]
 
 
 class Server:
-    """Call it with each request, as `wire.Handler`."""
+    """Answers HTTP requests, as `wire.Handler`."""
+
+    engine_type: type[Engine] = Engine
+    control_type: type[Control] = Control
 
     def __init__(self, settings: Settings, connections: set[Connection]) -> None:
         self._settings = settings
         self._catalogue = Catalogue(settings)
-        self._planner = Planner(settings, self._catalogue)
+        self._task_builder = TaskBuilder(settings, self._catalogue)
         self._counters = Counters()
-        self._engine = Engine(settings, self._catalogue, self._counters)
-        self._control = Control(self._counters, self._engine.slots, connections)
+        self._engine = self.engine_type(settings, self._catalogue, self._counters)
+        self._control = self.control_type(self._counters, self._engine.slots, connections)
         self._routes = self._all_routes()
 
     async def __call__(self, request: HttpRequest, response: Response) -> None:
@@ -53,30 +54,33 @@ class Server:
         if path.startswith("/_sim/"):
             self._control.answer(request, response)
             return
-        self._counters.saw(request)
+        self._control.count(request)
         methods = self._find(path)
         route = methods.get(request.method)
         if route is None:
             _refuse(methods, response)
         else:
-            await self._run(route, path, request, response)
+            await self._answer_or_fail(route, request, response)
 
-    async def _run(self, route: Route, path: str, request: HttpRequest, response: Response) -> None:
-        self._control.faults.die_of(request.body)
-        fault = self._control.faults.take(path, answers=route.answers)
+    async def _answer_or_fail(self, route: Route, request: HttpRequest, response: Response) -> None:
+        path = request.path
         try:
-            if fault:
-                await fault.before_answer()
-            await route.run(request, response, fault)
+            await self._answer(route, request, response)
         except ApiError as error:
             failures.reply(response, path, error, stream=_wants_stream(path, request))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            # A value of a type that its field can't have: Go says which, we say that much.
+            # A field has a value of a wrong type. Ollama names the field, the simulator doesn't.
             malformed = ApiError(400, f"json: cannot unmarshal the request: {error}", early=True)
             failures.reply(response, path, malformed, stream=False)
         except asyncio.CancelledError:
-            self._counters.aborts += route.answers
+            self._counters.aborts += route.generates
             raise
+
+    async def _answer(self, route: Route, request: HttpRequest, response: Response) -> None:
+        await route.run(request, response)
+
+    def _read_body(self, request: HttpRequest) -> Body:
+        return bodies.read(request.body)
 
     def _find(self, path: str) -> Methods:
         name = path.removeprefix(_V1_MODEL)
@@ -98,25 +102,22 @@ class Server:
             "/api/ps": {"GET": self._plain(lambda: listings.running(models, context))},
             "/api/status": {"GET": self._plain(lambda: cloud)},
             "/v1/models": {"GET": self._plain(lambda: listings.v1_models(models), v1=True)},
-            **{path: {"POST": self._generating(path, each)} for path, each in DIALECTS.items()},
+            **{path: {"POST": self._generating(r)} for path, r in GENERATION_ROUTES.items()},
             **self._routes_with_body(),
         }
 
     def _routes_with_body(self) -> dict[str, Methods]:
         embedder = Embedder(self._settings, self._catalogue, self._engine)
-        puller = Puller(self._settings, self._catalogue)
-        embed, legacy, v1 = embedder.embed, embedder.embeddings, embedder.v1_embeddings
+        v1 = embedder.v1_embeddings
         return {
-            "/api/show": {"POST": _with_body("api.ShowRequest", self._show)},
-            "/api/pull": {"POST": _with_body("api.PullRequest", puller.pull)},
-            "/api/delete": {"DELETE": _with_body("api.DeleteRequest", puller.delete)},
-            "/api/embed": {"POST": _with_body("api.EmbedRequest", embed, answers=True)},
-            "/api/embeddings": {"POST": _with_body("api.EmbeddingRequest", legacy, answers=True)},
-            "/v1/embeddings": {"POST": _with_body("openai.EmbedRequest", v1, answers=True)},
+            "/api/show": {"POST": self._with_body(self._show)},
+            "/api/embed": {"POST": self._with_body(embedder.embed, generates=True)},
+            "/api/embeddings": {"POST": self._with_body(embedder.embeddings, generates=True)},
+            "/v1/embeddings": {"POST": self._with_body(v1, generates=True)},
         }
 
     def _plain(self, listing: Callable[[], Body], *, v1: bool = False) -> Route:
-        async def run(request: HttpRequest, response: Response, fault: Fault | None) -> None:
+        async def run(request: HttpRequest, response: Response) -> None:
             if v1:
                 response.whole(encode(listing()) + b"\n", "application/json")
             else:
@@ -124,19 +125,23 @@ class Server:
 
         return Route(run)
 
-    def _generating(self, path: str, dialect: SimulatedRoute) -> Route:
-        empty = "EOF" if path.startswith("/v1/") else "missing request body"
+    def _with_body(
+        self, answer: Callable[[Body, Response], Awaitable[None]], *, generates: bool = False
+    ) -> Route:
+        async def run(request: HttpRequest, response: Response) -> None:
+            await answer(self._read_body(request), response)
 
-        async def run(request: HttpRequest, response: Response, fault: Fault | None) -> None:
-            body = _body(request, dialect.struct, empty)
-            ask = dialect.ask(body)
-            job = self._planner.plan(ask)
-            voice = dialect.voice(ask, body, job.answer)
-            if fault and fault.kind == "comment":
-                await _comment(fault, voice, response, stream=job.stream)
-            await self._engine.generate(job, voice, response, fault)
+        return Route(run, generates)
 
-        return Route(run, answers=True)
+    def _generating(self, route: GenerationRoute) -> Route:
+        async def run(request: HttpRequest, response: Response) -> None:
+            body = self._read_body(request)
+            generation = route.parse(body)
+            task = self._task_builder.build(generation)
+            writer = route.writer(generation, body, task.output)
+            await self._engine.generate(task, writer, response)
+
+        return Route(run, generates=True)
 
     async def _show(self, body: Body, response: Response) -> None:
         name = body.get("model") or body.get("name") or ""
@@ -155,25 +160,8 @@ class Server:
         return model
 
 
-async def _root(request: HttpRequest, response: Response, fault: Fault | None) -> None:
+async def _root(request: HttpRequest, response: Response) -> None:
     response.whole(b"Ollama is running", "text/plain; charset=utf-8")
-
-
-def _with_body(
-    struct: str, answer: Callable[[Body, Response], Awaitable[None]], *, answers: bool = False
-) -> Route:
-    empty = "EOF" if struct.startswith("openai.") else "missing request body"
-
-    async def run(request: HttpRequest, response: Response, fault: Fault | None) -> None:
-        await answer(_body(request, struct, empty), response)
-
-    return Route(run, answers)
-
-
-def _body(request: HttpRequest, struct: str, empty: str) -> Body:
-    body = bodies.read(request.body, struct, empty)
-    bodies.expect(body, struct, "model", str, "string")
-    return body
 
 
 def _refuse(methods: Methods, response: Response) -> None:
@@ -184,19 +172,8 @@ def _refuse(methods: Methods, response: Response) -> None:
         response.whole(b"404 page not found", "text/plain", status=404)
 
 
-async def _comment(fault: Fault, voice: Voice, response: Response, *, stream: bool) -> None:
-    """What proxies in front of slow models do to keep a stream open before its first token."""
-    events = stream and voice.stream_type == "text/event-stream"
-    if events:
-        response.begin(voice.stream_type, headers=voice.stream_headers)
-    for _ in range(max(1, round(fault.for_s / fault.every_s))):
-        if events:
-            response.send([b": ping\n\n"])
-        await asyncio.sleep(fault.every_s)
-
-
 def _wants_stream(path: str, request: HttpRequest) -> bool:
-    """What an erroneous request wanted; the errors of a stream have other headers."""
+    """Whether a refused request wants a stream: then the error has other headers."""
     try:
         body = orjson.loads(request.body)
     except orjson.JSONDecodeError:

@@ -1,64 +1,72 @@
-"""Everything that can be declared about a simulated engine, and its command line."""
+"""The settings of a simulated engine and the command line that reads them."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 
-def _option(default: Any, description: str) -> Any:
+def option(default: Any, description: str) -> Any:
+    """Declare a field that is also an option of the command line."""
     return field(default=default, metadata={"help": description})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A rate of 0 means instant; lists of models are given separated by commas."""
+    """Declares an engine's models, slots and speed. A rate of 0 means instant."""
 
-    host: str = _option("127.0.0.1", "address to listen on")
-    port: int = _option(0, "port to listen on; 0 takes a free one")
-    models: tuple[str, ...] = _option(("smollm2:135m",), "models that are there, by comma")
-    tools_models: tuple[str, ...] = _option((), "those of them that can call tools")
-    thinking_models: tuple[str, ...] = _option((), "those of them that can think")
-    embed_models: tuple[str, ...] = _option(
-        (), "those of them that embed and do nothing else; if empty, every model does both"
+    host: str = option("127.0.0.1", "Address to listen on.")
+    port: int = option(0, "Port to listen on; 0 takes a free one.")
+    models: tuple[str, ...] = option(("smollm2:135m",), "Models to serve, separated by commas.")
+    tools_models: tuple[str, ...] = option((), "Those of the models that can call tools.")
+    thinking_models: tuple[str, ...] = option((), "Those of the models that can think.")
+    embed_models: tuple[str, ...] = option(
+        (), "Those of the models that only embed; if empty, every model chats and embeds."
     )
-    slots: int = _option(4, "requests that run at the same time; the others wait in one FIFO")
-    context_length: int = _option(4096, "tokens of context of one slot")
-    cold_start_s: float = _option(0.0, "seconds before the server listens at all")
-    load_s: float = _option(0.0, "seconds that the first request of a model waits for its load")
-    prefill_tokens_per_s: float = _option(0.0, "prompt tokens per second of one slot; 0: instant")
-    decode_tokens_per_s: float = _option(0.0, "answer tokens per second of one stream; 0: instant")
-    decode_slowdown: float = _option(
-        0.0, "s: each of n streams decodes at rate/(1+s*(n-1)); 0: streams don't slow each other"
+    slots: int = option(4, "Requests that run at the same time; the others wait in one FIFO.")
+    context_length: int = option(4096, "Context of one slot in tokens.")
+    cold_start_s: float = option(0.0, "Seconds before the server listens.")
+    load_s: float = option(0.0, "Seconds to load a model when its first request arrives.")
+    prefill_tokens_per_s: float = option(0.0, "Prompt tokens per second of one slot; 0: instant.")
+    decode_tokens_per_s: float = option(0.0, "Answer tokens per second of one stream; 0: instant.")
+    decode_slowdown: float = option(
+        0.0, "The factor s: each of n streams decodes at rate/(1+s*(n-1)); 0: at the full rate."
     )
-    answer_tokens: int = _option(64, "tokens of an answer that no limit cuts")
-    embedding_dim: int = _option(16, "numbers in one embedding")
-    seed: int = _option(0, "other seeds give other answers")
-    pull_bytes: int = _option(1_000_000, "bytes of a model that is pulled")
-    pull_s: float = _option(0.0, "seconds that a pull takes")
-    offline: bool = _option(False, "every pull fails as it does without a network")
+    answer_tokens: int = option(64, "Tokens of an answer, unless a limit or a stop ends it before.")
+    embedding_dim: int = option(16, "Dimensions of an embedding.")
+    seed: int = option(0, "Seed of the answers and the embeddings.")
+
+
+_AnySettings = TypeVar("_AnySettings", bound=Settings)
 
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
-    """The settings of a command line. Exits as argparse does if it is wrong."""
+    """Parse the options of `python -m serve_app.simulator`. Exits as argparse does on errors."""
+    return parse_as(Settings, argv)
+
+
+def parse_as(kind: type[_AnySettings], argv: Sequence[str] | None) -> _AnySettings:
+    """Parse a command line that has an option for each field of `kind`."""
     parser = argparse.ArgumentParser(
         prog="python -m serve_app.simulator",
-        description=__doc__,
+        description="Serve a stand-in for Ollama that answers at a declared speed. "
+        "A rate of 0 means instant.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    for each in fields(Settings):
-        parser.add_argument("--" + each.name.replace("_", "-"), **_argument(each))
-    return Settings(**vars(parser.parse_args(argv)))
+    for setting in fields(kind):
+        parser.add_argument("--" + setting.name.replace("_", "-"), **_argument(setting))
+    return kind(**vars(parser.parse_args(argv)))
 
 
-def _argument(each: Field[Any]) -> dict[str, Any]:
-    assert each.default is not MISSING
-    common = {"default": each.default, "help": each.metadata["help"]}
-    if isinstance(each.default, bool):
+def _argument(setting: Field[Any]) -> dict[str, Any]:
+    assert setting.default is not MISSING
+    common = {"default": setting.default, "help": setting.metadata["help"]}
+    if isinstance(setting.default, bool):
         return {"action": "store_true", **common}
-    if isinstance(each.default, tuple):
+    if isinstance(setting.default, tuple):
         return {"type": _names, "metavar": "NAME,…", **common}
-    return {"type": type(each.default), "metavar": "N" if each.name != "host" else "HOST", **common}
+    metavar = "HOST" if setting.name == "host" else "N"
+    return {"type": type(setting.default), "metavar": metavar, **common}
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from itertools import count
 _TICK = 0.001
 
 
-class Slot:
+class CacheSlot:
     """A place in the engine, with the tokens that its last request left in the cache."""
 
     __slots__ = ("model", "words")
@@ -26,7 +26,7 @@ class Slot:
         return common_prefix(self.words, words) if self.model == model else 0
 
 
-class Slots:
+class SlotPool:
     """First come, first served.
 
     Of the free slots, that with the longest common prefix is taken, else the one free longest.
@@ -34,8 +34,8 @@ class Slots:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._free = [Slot() for _ in range(size)]
-        self._queue: deque[asyncio.Future[Slot]] = deque()
+        self._free = [CacheSlot() for _ in range(size)]
+        self._queue: deque[asyncio.Future[CacheSlot]] = deque()
         self.max_running = 0
         self.max_queued = 0
 
@@ -47,12 +47,12 @@ class Slots:
     def queued(self) -> int:
         return len(self._queue)
 
-    async def acquire(self, model: str, words: Sequence[str]) -> Slot:
+    async def acquire(self, model: str, words: Sequence[str]) -> CacheSlot:
         slot = self._take_best(model, words) if self._free else await self._wait()
         self.max_running = max(self.max_running, self.running)
         return slot
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: CacheSlot) -> None:
         while self._queue:
             waiter = self._queue.popleft()
             if not waiter.done():
@@ -60,11 +60,11 @@ class Slots:
                 return
         self._free.append(slot)
 
-    def forget_peaks(self) -> None:
+    def reset_peaks(self) -> None:
         self.max_running = self.running
         self.max_queued = self.queued
 
-    def _take_best(self, model: str, words: Sequence[str]) -> Slot:
+    def _take_best(self, model: str, words: Sequence[str]) -> CacheSlot:
         best, most = 0, 0
         for index, slot in enumerate(self._free):
             if (cached := slot.cached(model, words)) > most:
@@ -73,8 +73,8 @@ class Slots:
                 break
         return self._free.pop(best)
 
-    async def _wait(self) -> Slot:
-        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+    async def _wait(self) -> CacheSlot:
+        waiter: asyncio.Future[CacheSlot] = asyncio.get_running_loop().create_future()
         self._queue.append(waiter)
         self.max_queued = max(self.max_queued, self.queued)
         try:
@@ -83,7 +83,7 @@ class Slots:
             self._abandon(waiter)
             raise
 
-    def _abandon(self, waiter: "asyncio.Future[Slot]") -> None:
+    def _abandon(self, waiter: "asyncio.Future[CacheSlot]") -> None:
         if waiter.done() and not waiter.cancelled():
             self.release(waiter.result())
         elif waiter in self._queue:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a server: keep-alive, chunks, and a client's hang-up that cancels its request."""
+"""An HTTP/1.1 server: keep-alive, chunks, and cancellation when the client hangs up."""
 
 import asyncio
 import time
@@ -19,9 +19,6 @@ Headers = Sequence[tuple[str, str]]
 JSON = "application/json; charset=utf-8"
 EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("Connection", "keep-alive"))
 
-# Go's net/http buffers this much of a body before it must give up on a Content-Length.
-_GO_BUFFER = 2048
-
 
 @dataclass(slots=True)
 class HttpRequest:
@@ -33,13 +30,13 @@ class HttpRequest:
 
     @property
     def path(self) -> str:
-        """Decoded, without the query."""
+        """The decoded path without the query."""
         path = self.target.partition("?")[0]
         return unquote(path) if "%" in path else path
 
 
 class Response:
-    """One answer: either `whole`, or `begin`, `send`… and `end`."""
+    """One response: either `whole`, or `begin`, `send` any number of times, and `end`."""
 
     __slots__ = ("_connection", "_head", "_request", "begun")
 
@@ -52,10 +49,6 @@ class Response:
     def whole(
         self, body: bytes, content_type: str = JSON, *, status: int = 200, headers: Headers = ()
     ) -> None:
-        if len(body) > _GO_BUFFER:
-            self.begin(content_type, status=status, headers=headers)
-            self.end([body])
-            return
         length = ("Content-Length", str(len(body)))
         head = self._headline(status, content_type, headers, length)
         self._connection.write(head if self._request.method == "HEAD" else head + body)
@@ -67,20 +60,12 @@ class Response:
         self.begun = True
 
     def send(self, chunks: Sequence[bytes]) -> None:
-        """One HTTP chunk each, all in one write."""
+        """Send each of `chunks` as one HTTP chunk, all in one write."""
         self._connection.write(self._head + _frames(chunks))
         self._head = b""
 
     def end(self, chunks: Sequence[bytes] = ()) -> None:
         self._connection.write(self._head + _frames(chunks) + b"0\r\n\r\n")
-
-    def cut(self) -> None:
-        """Close the connection in the middle of the answer."""
-        self._connection.close()
-
-    async def flushed(self) -> None:
-        """Return when everything said so far has been handed to the kernel."""
-        await self._connection.flushed()
 
     def _headline(
         self, status: int, content_type: str, headers: Headers, framing: tuple[str, str]
@@ -107,7 +92,7 @@ Handler = Callable[[HttpRequest, Response], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
-    """One client. Requests are answered in their order; all end when the client hangs up."""
+    """The connection of one client. Answers requests in order; a hang-up cancels them."""
 
     def __init__(self, handle: Handler, connections: "set[Connection]") -> None:
         self._handle = handle
@@ -119,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._request = HttpRequest()
         self._body: list[bytes] = []
 
-    # asyncio's side; no `eof_received`: a half-close is a hang-up, as it is for Ollama
+    # asyncio.Protocol, without `eof_received`: a half-close is a hang-up, as for Ollama
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -136,12 +121,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.write(
-                b"HTTP/1.1 400 Bad HttpRequest\r\nConnection: close\r\n\r\n400 Bad HttpRequest"
-            )
+            self.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
             self.close()
 
-    # httptools' side
+    # callbacks of httptools
 
     def on_message_begin(self) -> None:
         self._request = HttpRequest()
@@ -167,27 +150,25 @@ class Connection(asyncio.Protocol):
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._answer_all())
 
-    # ours
+    # for the responses
 
     def write(self, data: bytes) -> None:
         if self._transport and data:
             self._transport.write(data)
 
     def close(self) -> None:
-        """After what has been written is out; a chunked answer is left without its end."""
+        """Close once all written bytes are sent. A chunked response stays without its end."""
         if self._transport:
             self._transport.close()
 
-    async def flushed(self) -> None:
-        # The transport tells of an empty buffer only if that was full before.
-        while self._transport and self._transport.get_write_buffer_size():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    def new_response(self, request: HttpRequest) -> Response:
+        return Response(self, request)
 
     async def _answer_all(self) -> None:
         try:
             while self._waiting:
                 request = self._waiting.popleft()
-                await self._handle(request, Response(self, request))
+                await self._handle(request, self.new_response(request))
                 if not request.keep_alive:
                     self.close()
         except Exception:

@@ -1,4 +1,4 @@
-"""The simulated engine: its speed, its queue, its faults and what it tells of itself."""
+"""The simulator that ships: its speed, its queue, its answers and its statistics."""
 
 import asyncio
 import base64
@@ -6,106 +6,32 @@ import json
 import math
 import signal
 import struct
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
 import pytest
 
 from serve_app.go_json import rfc3339
-from serve_app.simulator.answer import example
 from serve_app.simulator.catalogue import canonical, seconds
+from serve_app.simulator.model_output import example
 from serve_app.simulator.speed import common_prefix
+from tests.support.simulator_client import JSON, MODEL, Simulator, client_of, started, user
 
-ROOT = Path(__file__).parents[2]
-MODEL = "smollm2:135m"
-JSON = dict[str, Any]
-
-
-class Simulator:
-    """A running simulator and a client of it."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process = process
-        self.url = url
-        self.port = int(url.rpartition(":")[2])
-        self.http: aiohttp.ClientSession
-
-    async def post(self, path: str, **body: Any) -> JSON:
-        body = {"model": MODEL, **body}
-        async with self.http.post(self.url + path, json=body) as reply:
-            return dict(await reply.json())
-
-    async def get(self, path: str) -> JSON:
-        async with self.http.get(self.url + path) as reply:
-            return dict(await reply.json())
-
-    async def chat(self, text: str = "Say hello", tokens: int = 3, **body: Any) -> JSON:
-        body = {"options": {"num_predict": tokens}, "stream": False, **body}
-        return await self.post("/api/chat", messages=[user(text)], **body)
-
-    async def lines(self, path: str, **body: Any) -> list[str]:
-        """A whole streamed answer. Raises aiohttp.ClientError if it breaks off."""
-        async with self.http.post(self.url + path, json={"model": MODEL, **body}) as reply:
-            return [line for line in (await reply.text()).split("\n") if line]
-
-    async def fault(self, **fault: Any) -> None:
-        async with self.http.post(self.url + "/_sim/fault", json=fault) as reply:
-            assert reply.status == 200, await reply.text()
-
-    async def stats(self) -> JSON:
-        return await self.get("/_sim/stats")
-
-    async def until(self, holds: Callable[[JSON], bool]) -> JSON:
-        async with asyncio.timeout(5):
-            while not holds(stats := await self.stats()):
-                pass
-            return stats
-
-    async def open(self, path: str, **body: Any) -> asyncio.StreamWriter:
-        """Send a request over a connection of its own and don't read the answer."""
-        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        data = json.dumps({"model": MODEL, **body}).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
-        writer.write(head.encode() + data)
-        return writer
+SHIPPED = "serve_app.simulator"
 
 
-def user(text: str) -> JSON:
-    return {"role": "user", "content": text}
-
-
-@contextmanager
-def started(*options: str) -> Iterator[Simulator]:
-    command = [sys.executable, "-m", "serve_app.simulator", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("listening on http://127.0.0.1:")
-        yield Simulator(process, line.split()[-1])
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@asynccontextmanager
-async def simulator(*options: str) -> AsyncIterator[Simulator]:
-    with started(*options) as running:
-        async with aiohttp.ClientSession() as running.http:
-            yield running
+def simulator(*options: str) -> AbstractAsyncContextManager[Simulator]:
+    return client_of(SHIPPED, *options)
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Simulator]:
     models = f"--models={MODEL},able,vectors"
     options = ("--tools-models=able", "--thinking-models=able", "--embed-models=vectors")
-    with started(models, *options, "--answer-tokens=8") as running:
+    with started(SHIPPED, models, *options, "--answer-tokens=8") as running:
         yield running
 
 
@@ -342,24 +268,6 @@ def test_model_names(name: str, expected: str) -> None:
     assert canonical(name) == expected
 
 
-async def test_pull_and_delete(sim: Simulator) -> None:
-    """A pull tells its progress and adds the model; a delete removes it."""
-    lines = await sim.lines("/api/pull", model="new")
-    first, *_, last = map(json.loads, lines)
-    assert (first["status"], last["status"]) == ("pulling manifest", "success")
-    names = [model["name"] for model in (await sim.get("/api/tags"))["models"]]
-    assert names[-1] == "new:latest"
-    await sim.http.delete(sim.url + "/api/delete", json={"model": "new"})
-    assert len((await sim.get("/api/tags"))["models"]) == len(names) - 1
-
-
-async def test_offline_pull() -> None:
-    """Without a network a pull fails under 200, in its last line."""
-    async with simulator("--offline") as sim:
-        lines = await sim.lines("/api/pull", model="new")
-        assert "network is unreachable" in json.loads(lines[-1])["error"]
-
-
 # wire
 
 
@@ -390,162 +298,14 @@ async def test_bad_requests(sim: Simulator) -> None:
 
 
 async def test_stats(sim: Simulator) -> None:
-    """It tells what reached it, and forgets that when it is reset."""
+    """The statistics count requests and tokens until they are reset."""
     await sim.chat("first")
-    await sim.http.post(sim.url + "/api/chat", data=b"x" * 5000, headers={"X-Key": "k"})
+    await sim.http.post(sim.url + "/api/chat", data=b"no JSON")
     stats = await sim.stats()
     assert stats["requests"] == {"/api/chat": 2}
     assert (stats["tokens"], stats["completed"], stats["open_connections"]) == (3, 1, 0)
-    assert stats["last"]["method"] == "POST"
-    assert ["X-Key", "k"] in stats["last"]["headers"]
-    assert stats["last"]["body"] == "x" * 5000
-    assert [each["path"] for each in stats["history"]] == ["/api/chat"] * 2
-    assert len(stats["history"][1]["body"]) == 4096
     await sim.http.post(sim.url + "/_sim/reset")
     assert (await sim.stats())["requests"] == {}
-
-
-async def test_unknown_fault(sim: Simulator) -> None:
-    """A fault that doesn't exist is refused."""
-    async with sim.http.post(sim.url + "/_sim/fault", json={"kind": "gremlin"}) as reply:
-        assert reply.status == 400
-
-
-STREAMS: dict[str, JSON] = {
-    "/api/chat": {"messages": [user("x")]},
-    "/api/generate": {"prompt": "x"},
-    "/v1/chat/completions": {"messages": [user("x")], "stream": True},
-    "/v1/completions": {"prompt": "x", "stream": True},
-    "/v1/responses": {"input": "x", "stream": True},
-    "/v1/messages": {"messages": [user("x")], "max_tokens": 20, "stream": True},
-}
-FINAL = ('"done":true', "[DONE]", "response.completed", "message_stop")
-each_stream = pytest.mark.parametrize("path", STREAMS)
-
-
-def is_complete(lines: list[str]) -> bool:
-    return any(final in line for line in lines[-3:] for final in FINAL)
-
-
-@each_stream
-async def test_complete_stream(sim: Simulator, path: str) -> None:
-    """A stream without a fault ends with its dialect's final marker."""
-    assert is_complete(await sim.lines(path, **STREAMS[path]))
-
-
-@each_stream
-@pytest.mark.parametrize("kind", ["end", "unfinished", "error_line"])
-async def test_incomplete_stream(sim: Simulator, path: str, kind: str) -> None:
-    """A stream that ends cleanly but too early has no final marker; the next is sound again."""
-    await sim.fault(kind=kind, after_tokens=2)
-    lines = await sim.lines(path, **STREAMS[path])
-    assert lines
-    assert not is_complete(lines)
-    assert is_complete(await sim.lines(path, **STREAMS[path]))
-
-
-@each_stream
-async def test_cut_stream(sim: Simulator, path: str) -> None:
-    """A cut leaves the HTTP body without its end."""
-    await sim.fault(kind="cut", after_tokens=2)
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await sim.lines(path, **STREAMS[path])
-
-
-async def test_cut_before_the_first_token(sim: Simulator) -> None:
-    """A cut after 0 tokens leaves no status line either."""
-    await sim.fault(kind="cut", after_tokens=0)
-    with pytest.raises(aiohttp.ServerDisconnectedError):
-        await sim.lines("/api/chat", **STREAMS["/api/chat"])
-
-
-async def test_error_line(sim: Simulator) -> None:
-    """Ollama's line about a dead engine comes after the tokens, and is a 500 without a stream."""
-    await sim.fault(kind="error_line", after_tokens=2, times=2)
-    *tokens, error = await sim.lines("/api/chat", **STREAMS["/api/chat"])
-    assert (len(tokens), list(json.loads(error))) == (2, ["error"])
-    assert "unexpected EOF" in (await sim.chat())["error"]
-
-
-async def test_die() -> None:
-    """The process is gone at the declared token, and the tokens before it have been sent."""
-    async with simulator("--decode-tokens-per-s=100") as sim:
-        await sim.fault(kind="die", after_tokens=3)
-        got = b""
-        with pytest.raises(aiohttp.ClientPayloadError):
-            async with sim.http.post(
-                sim.url + "/api/chat", json={"model": MODEL, "messages": [user("x")]}
-            ) as reply:
-                async for line in reply.content:
-                    got += line
-        assert got.count(b"\n") == 3
-        assert await asyncio.to_thread(sim.process.wait, 2) == 1
-
-
-async def test_stall(sim: Simulator) -> None:
-    """A stall keeps the stream waiting in the middle; then it goes on to its end."""
-    await sim.fault(kind="stall", after_tokens=2, for_s=0.1)
-    began = time.monotonic()
-    assert is_complete(await sim.lines("/api/chat", **STREAMS["/api/chat"]))
-    assert time.monotonic() - began >= 0.1
-
-
-async def test_silence(sim: Simulator) -> None:
-    """A silent server accepts and answers late; a hang-up meanwhile counts as one."""
-    await sim.fault(kind="silent", for_s=0.1, times=2)
-    began = time.monotonic()
-    assert (await sim.chat())["done"]
-    assert time.monotonic() - began >= 0.1
-    (await sim.open("/api/chat", messages=[user("x")])).close()
-    await sim.until(lambda stats: stats["aborts"] == 1)
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/api/chat", {"error": "full"}),
-        (
-            "/v1/chat/completions",
-            {"error": {"message": "full", "type": "api_error", "param": None, "code": None}},
-        ),
-        ("/v1/messages", {"type": "overloaded_error", "message": "full"}),
-    ],
-)
-async def test_refusal(sim: Simulator, path: str, expected: JSON) -> None:
-    """A refusal has the declared status and the dialect's shape."""
-    await sim.fault(kind="refuse", status=503, error="full")
-    async with sim.http.post(sim.url + path, json={"model": MODEL, **STREAMS[path]}) as reply:
-        assert reply.status == 503
-        body = await reply.json()
-        assert body == expected or body["error"] == expected
-
-
-async def test_comments(sim: Simulator) -> None:
-    """Comments keep an event stream open before its first token."""
-    await sim.fault(kind="comment", for_s=0.06, every_s=0.02)
-    lines = await sim.lines("/v1/chat/completions", **STREAMS["/v1/chat/completions"])
-    assert lines[:3] == [": ping"] * 3
-    assert is_complete(lines)
-
-
-async def test_unfinished_answer(sim: Simulator) -> None:
-    """A whole answer that Ollama gave up on has done false, or no finish_reason and no usage."""
-    await sim.fault(kind="unfinished", times=2)
-    assert (await sim.chat())["done"] is False
-    answer = await sim.post("/v1/chat/completions", messages=[user("x")])
-    assert answer["choices"][0]["finish_reason"] is None
-    assert answer["usage"]["total_tokens"] == 0
-
-
-async def test_faults_wait_for_their_path(sim: Simulator) -> None:
-    """A fault with a path spares the others; without one it spares what is no answer."""
-    await sim.fault(kind="refuse", path="/api/version", error="no")
-    assert (await sim.chat())["done"]
-    assert await sim.get("/api/version") == {"error": "no"}
-    await sim.fault(kind="refuse")
-    assert await sim.get("/api/version") == {"version": "0.33.0"}
-    await sim.fault(kind="none")
-    assert (await sim.chat())["done"]
 
 
 # small parts

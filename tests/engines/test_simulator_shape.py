@@ -100,7 +100,7 @@ def reason_to_skip(name: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    command = [sys.executable, "-m", "serve_app.simulator", *OPTIONS]
+    command = [sys.executable, "-m", "tests.support.ollama_simulator", *OPTIONS]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     try:

@@ -1,18 +1,26 @@
-"""A request that kills its engine, in both topologies: it kills three in all, and is told."""
+"""A request that kills its engine kills three in all and then fails, in both topologies."""
 
 import asyncio
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
 from serve_app.simulator.faults import DIES_OF
+
 from tests.support import processes
 from tests.support.waiting import eventually
 
 DEADLY = "the word that kills"
-ENGINE = {"kind": "simulated", "env": {DIES_OF: DEADLY}}
+MODEL = "smollm2:135m"
+ROOT = Path(__file__).parents[2]
+OLLAMA = f"""\
+#!/bin/sh
+cd {ROOT} && exec {sys.executable} -m tests.support.ollama_simulator \
+    --models {MODEL} --port "${{OLLAMA_HOST##*:}}" --slots "$OLLAMA_NUM_PARALLEL"
+"""
 TOPOLOGIES: dict[str, tuple[int, dict[str, Any]]] = {
     "direct": (1, {"topology": "direct"}),
     "gateway": (
@@ -22,17 +30,27 @@ TOPOLOGIES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture
+def ollama(tmp_path: Path) -> Path:
+    """An `ollama` that starts the simulator of the tests."""
+    script = tmp_path / "ollama"
+    script.write_text(OLLAMA)
+    script.chmod(0o755)
+    return script
+
+
 def engines() -> set[int]:
     """The processes of the simulated engines themselves."""
     pids = processes.descendants(os.getpid())
-    return {p for p in pids if "-m serve_app.simulator" in processes.own_command(p)}
+    return {p for p in pids if "-m tests.support.ollama_simulator" in processes.own_command(p)}
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-async def test_a_deadly_request_kills_three_engines(deploy, topology: str) -> None:
-    """And whoever asks after it is answered."""
+async def test_a_deadly_request_kills_three_engines(deploy, ollama: Path, topology: str) -> None:
+    """A request that kills its engine is not tried a fourth time; the next one is answered."""
     replicas, settings = TOPOLOGIES[topology]
-    url = await asyncio.to_thread(deploy, engine=ENGINE, **settings)
+    engine = {"kind": "ollama", "binary": str(ollama), "env": {DIES_OF: DEADLY}}
+    url = await asyncio.to_thread(deploy, models=(MODEL,), engine=engine, **settings)
     before, seen = engines(), engines()
     assert len(before) == replicas
     async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
@@ -48,4 +66,4 @@ async def test_a_deadly_request_kills_three_engines(deploy, topology: str) -> No
 
 
 def generate(prompt: str) -> dict[str, Any]:
-    return {"model": "smollm2:135m", "prompt": prompt, "stream": False}
+    return {"model": MODEL, "prompt": prompt, "stream": False}

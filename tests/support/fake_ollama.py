@@ -1,8 +1,9 @@
 """Behaves as `ollama serve` does, with the simulated engine inside.
 
-It has a child that plays llama-server: ended by SIGTERM, left behind by SIGKILL. FAKE_OLLAMA tells
-it to misbehave: `exit` (ends at once), `hang` (never listens), `slow` (takes its time to listen);
-FAKE_OLLAMA_MODELS are the models it has, FAKE_OLLAMA_SEEN a file for the environment it was given.
+A child process stands for llama-server: SIGTERM ends it, SIGKILL leaves it behind. FAKE_OLLAMA
+makes it misbehave: `exit` (exits at once), `hang` (never listens), `slow` (listens late).
+FAKE_OLLAMA_MODELS lists its models; FAKE_OLLAMA_SEEN is a file into which it writes its
+environment.
 """
 
 import atexit
@@ -14,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from serve_app.simulator.__main__ import main as simulate
+# This file is run by its path, from any folder.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.support.ollama_simulator.__main__ import main as simulate
 
 _LLAMA_SERVER = "import signal; signal.pause()  # llama-server"
 

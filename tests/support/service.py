@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from serve_app.engines.lifecycle import Lifecycle
 from serve_app.settings import EngineSettings, Settings
 from tests.support.waiting import eventually
 
+ROOT = Path(__file__).parents[2]
 MODELS = "smollm2:135m,other"
 
 
@@ -68,8 +70,8 @@ class Simulator:
 
 
 def start_simulator(*options: str) -> Simulator:
-    command = [sys.executable, "-m", "serve_app.simulator", "--models", MODELS, *options]
-    return Simulator(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    command = [sys.executable, "-m", "tests.support.ollama_simulator", "--models", MODELS, *options]
+    return Simulator(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
 
 
 class Noted:

@@ -1,4 +1,4 @@
-"""How the engine is told to misbehave."""
+"""Faults of an engine, planned by tests."""
 
 import asyncio
 import os
@@ -12,15 +12,14 @@ _ELSEWHERE = ("silent", "refuse", "comment", "unfinished", "none")
 
 
 class Broken(Exception):
-    """The fault that ends this answer before its time: `str(broken)` is its kind."""
+    """A fault ends this answer early; `str(broken)` is its kind."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """`after_tokens` answer tokens are said before it strikes, if it is one within an answer.
+    """A fault of the next `times` requests for `path`, or of any that generates or embeds.
 
-    Without a `path` it meets the next requests for an answer or an embedding, with one the next
-    of exactly that path.
+    A fault within an answer strikes after `after_tokens` tokens.
     """
 
     kind: str
@@ -52,7 +51,7 @@ class Fault:
         await asyncio.sleep(self.for_s)
 
 
-# Of requests whose body holds this text the process dies, also after it was started again.
+# The environment variable of a text that kills the process: a request whose body contains it.
 DIES_OF = "SIMULATOR_DIES_OF"
 
 
@@ -62,13 +61,13 @@ class Faults:
         self._deadly = os.environ.get(DIES_OF, "").encode()
 
     def die_of(self, body: bytes) -> None:
-        """End the process if `body` is deadly."""
+        """Exit if `body` contains the deadly text."""
         if self._deadly and self._deadly in body:
             os._exit(1)
 
     def plan(self, body: Body) -> None:
-        """Raises ApiError 400 if there is no such fault."""
-        unknown = body.keys() - {each.name for each in fields(Fault)}
+        """Add a fault. Raises ApiError 400 if there is no such fault."""
+        unknown = body.keys() - {known.name for known in fields(Fault)}
         kind = body.get("kind")
         if unknown or kind not in _WITHIN_ANSWER + _ELSEWHERE:
             raise ApiError(400, f"no such fault: {kind} {sorted(unknown)}")
@@ -80,10 +79,10 @@ class Faults:
     def clear(self) -> None:
         self._planned.clear()
 
-    def take(self, path: str, *, answers: bool) -> Fault | None:
-        """The fault that this request meets; `answers`: it asks for an answer or embedding."""
+    def take(self, path: str, *, generates: bool) -> Fault | None:
+        """Return the fault that a request suffers; `generates`: it generates or embeds."""
         for fault in self._planned:
-            if fault.path == path or (fault.path is None and answers):
+            if fault.path == path or (fault.path is None and generates):
                 fault.times -= 1
                 if fault.times <= 0:
                     self._planned.remove(fault)

@@ -24,16 +24,16 @@ _THOUGHT = ("Let", " me", " think", ".\n")
 _TOKEN = re.compile(r"\s*(?:\w+|\S)")
 
 
-class Kind(StrEnum):
+class TokenKind(StrEnum):
     TEXT = "text"
     THINKING = "thinking"
     CALL = "call"
 
 
-class Piece(NamedTuple):
+class Token(NamedTuple):
     """One token. That of a call has no text: a tool call comes whole."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
 
 
@@ -44,20 +44,20 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     id: str
     name: str
     arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    pieces: Sequence[Piece]
+class ModelOutput:
+    tokens: Sequence[Token]
     reason: str  # Ollama's done_reason: stop, length, load, unload
-    call: Call | None = None
+    call: ToolCall | None = None
 
-    def text(self, kind: Kind) -> str:
-        return "".join([piece.text for piece in self.pieces if piece.kind is kind])
+    def text(self, kind: TokenKind) -> str:
+        return "".join([token.text for token in self.tokens if token.kind is kind])
 
 
 def speak(words: Sequence[str], count: int, seed: int) -> list[str]:
@@ -73,41 +73,41 @@ def tokens_of(value: Any) -> list[str]:
     return _TOKEN.findall(orjson.dumps(value).decode())
 
 
-def cut(pieces: list[Piece], limit: int, stops: Sequence[str]) -> tuple[list[Piece], str]:
-    """The pieces up to a limit (0: none) or a stop sequence, and the done_reason."""
+def cut(tokens: list[Token], limit: int, stops: Sequence[str]) -> tuple[list[Token], str]:
+    """The tokens up to a limit (0: none) or a stop sequence, and the done_reason."""
     reason = "stop"
-    if 0 < limit < len(pieces):
-        pieces, reason = pieces[:limit], "length"
+    if 0 < limit < len(tokens):
+        tokens, reason = tokens[:limit], "length"
     for stop in stops:
-        pieces, reason = _stop(pieces, stop, reason)
-    return pieces, reason
+        tokens, reason = _stop(tokens, stop, reason)
+    return tokens, reason
 
 
-def _stop(pieces: list[Piece], stop: str, reason: str) -> tuple[list[Piece], str]:
+def _stop(tokens: list[Token], stop: str, reason: str) -> tuple[list[Token], str]:
     said = ""
-    for number, piece in enumerate(pieces):
-        if piece.kind is not Kind.TEXT:
+    for number, token in enumerate(tokens):
+        if token.kind is not TokenKind.TEXT:
             continue
-        said += piece.text
+        said += token.text
         at = said.find(stop)
         if stop and at >= 0:
-            return _up_to(pieces[: number + 1], at), "stop"
-    return pieces, reason
+            return _up_to(tokens[: number + 1], at), "stop"
+    return tokens, reason
 
 
-def _up_to(pieces: list[Piece], length: int) -> list[Piece]:
+def _up_to(tokens: list[Token], length: int) -> list[Token]:
     # The tokens of the stop sequence were generated: they count but say nothing.
     kept = []
-    for piece in pieces:
-        if piece.kind is Kind.TEXT:
-            piece = Piece(Kind.TEXT, piece.text[:length])
-            length -= len(piece.text)
-        kept.append(piece)
+    for token in tokens:
+        if token.kind is TokenKind.TEXT:
+            token = Token(TokenKind.TEXT, token.text[:length])
+            length -= len(token.text)
+        kept.append(token)
     return kept
 
 
-def thought() -> list[Piece]:
-    return [Piece(Kind.THINKING, token) for token in _THOUGHT]
+def thought() -> list[Token]:
+    return [Token(TokenKind.THINKING, token) for token in _THOUGHT]
 
 
 def example(schema: Any, root: Any = None) -> Any:

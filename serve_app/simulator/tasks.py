@@ -6,12 +6,14 @@ from typing import Any
 
 import orjson
 
-from serve_app.simulator.answer import (
-    Answer,
-    Call,
-    Kind,
-    Piece,
+from serve_app.simulator.catalogue import Catalogue, Model, is_valid, seconds
+from serve_app.simulator.failures import ApiError
+from serve_app.simulator.model_output import (
+    ModelOutput,
+    Token,
+    TokenKind,
     Tool,
+    ToolCall,
     cut,
     engine_error,
     example,
@@ -19,23 +21,21 @@ from serve_app.simulator.answer import (
     thought,
     tokens_of,
 )
-from serve_app.simulator.catalogue import Catalogue, Model, is_valid, seconds
-from serve_app.simulator.failures import ApiError
 from serve_app.simulator.settings import Settings
 
 
 @dataclass(slots=True)
-class Message:
+class PromptMessage:
     role: str
     words: list[str]
 
 
 @dataclass(slots=True)
-class Ask:
+class GenerationRequest:
     """`messages` empty: load (or with keep_alive 0 unload) the model. `limit` 0: none."""
 
     model: str
-    messages: list[Message]
+    messages: list[PromptMessage]
     stream: bool
     chat: bool = True
     limit: int = 0
@@ -52,17 +52,17 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Job:
+class GenerationTask:
     model: Model
     words: list[str]
-    answer: Answer
+    output: ModelOutput
     stream: bool
     keep_alive_s: float | None
 
 
 @dataclass(slots=True)
-class Run:
-    """How a job went. Durations are nanoseconds; counts of 0 are left out, as Go does."""
+class GenerationStats:
+    """How a task went. Durations are nanoseconds; counts of 0 are left out, as Go does."""
 
     reason: str | None = None  # None: the answer broke off, and Ollama says so by its silence
     total_ns: int = 0
@@ -85,51 +85,55 @@ class Run:
 
 
 @dataclass(slots=True)
-class Planner:
-    """Turns an Ask into a Job, or refuses it as Ollama does."""
+class TaskBuilder:
+    """Turns an GenerationRequest into a GenerationTask, or refuses it as Ollama does."""
 
     settings: Settings
     catalogue: Catalogue
     calls: int = field(default=0)
 
-    def plan(self, ask: Ask) -> Job:
-        model = self.model(ask)
-        keep_alive_s = seconds(ask.keep_alive)
-        if not ask.messages and keep_alive_s == 0:
-            return Job(model, [], Answer((), "unload"), ask.stream, keep_alive_s)
-        self._check_abilities(ask, model)
-        if not ask.messages:
-            return Job(model, [], Answer((), "load"), ask.stream, keep_alive_s)
-        _check_format(ask.format)
-        words = self._fit(ask)
-        return Job(model, words, self._answer(ask, model, words), ask.stream, keep_alive_s)
+    def build(self, request: GenerationRequest) -> GenerationTask:
+        model = self.model(request)
+        keep_alive_s = seconds(request.keep_alive)
+        if not request.messages and keep_alive_s == 0:
+            return GenerationTask(
+                model, [], ModelOutput((), "unload"), request.stream, keep_alive_s
+            )
+        self._check_abilities(request, model)
+        if not request.messages:
+            return GenerationTask(model, [], ModelOutput((), "load"), request.stream, keep_alive_s)
+        _check_format(request.format)
+        words = self._fit(request)
+        return GenerationTask(
+            model, words, self._answer(request, model, words), request.stream, keep_alive_s
+        )
 
-    def model(self, ask: Ask) -> Model:
-        if ask.chat and not ask.model:
+    def model(self, request: GenerationRequest) -> Model:
+        if request.chat and not request.model:
             raise ApiError(400, "model is required")
-        if ask.chat and not is_valid(ask.model):
+        if request.chat and not is_valid(request.model):
             raise ApiError(400, "invalid model name")
-        model = self.catalogue.find(ask.model)
+        model = self.catalogue.find(request.model)
         if model is None:
-            raise ApiError(404, f"model '{ask.model}' not found")
+            raise ApiError(404, f"model '{request.model}' not found")
         return model
 
-    def _check_abilities(self, ask: Ask, model: Model) -> None:
+    def _check_abilities(self, request: GenerationRequest, model: Model) -> None:
         if not model.chats:
-            raise ApiError(400, f'"{ask.model}" does not support {_verb(ask)}')
-        if ask.insert:
+            raise ApiError(400, f'"{request.model}" does not support {_verb(request)}')
+        if request.insert:
             raise ApiError(400, f"{model.full_name} does not support insert")
-        if ask.tools and "tools" not in model.abilities:
+        if request.tools and "tools" not in model.abilities:
             raise ApiError(400, f"{model.full_name} does not support tools")
-        if ask.think and not ask.think_or_drop and "thinking" not in model.abilities:
-            raise ApiError(400, f'"{ask.model}" does not support thinking')
+        if request.think and not request.think_or_drop and "thinking" not in model.abilities:
+            raise ApiError(400, f'"{request.model}" does not support thinking')
 
-    def _fit(self, ask: Ask) -> list[str]:
+    def _fit(self, request: GenerationRequest) -> list[str]:
         """The prompt's tokens within the context: old messages go first, then half of the rest."""
         context = self.settings.context_length
-        messages = [message.words for message in ask.messages]
+        messages = [message.words for message in request.messages]
         count = sum(map(len, messages))
-        if count > context and not ask.truncate:
+        if count > context and not request.truncate:
             raise engine_error(
                 f"request ({count} tokens) exceeds the available context size "
                 f"({context} tokens), try increasing it",
@@ -137,36 +141,36 @@ class Planner:
                 n_prompt_tokens=count,
                 n_ctx=context,
             )
-        oldest = 1 if ask.messages[0].role == "system" else 0
+        oldest = 1 if request.messages[0].role == "system" else 0
         while sum(map(len, messages)) > context and len(messages) > oldest + 1:
             del messages[oldest]
         words = [word for message in messages for word in message] or [""]
         return words if len(words) <= context else words[-(context // 2 + 2) :]
 
-    def _answer(self, ask: Ask, model: Model, words: list[str]) -> Answer:
-        if ask.tools and not ask.tool_result:
-            return self._call(ask.tools[0])
-        text = [Piece(Kind.TEXT, token) for token in self._text(ask, words)]
+    def _answer(self, request: GenerationRequest, model: Model, words: list[str]) -> ModelOutput:
+        if request.tools and not request.tool_result:
+            return self._call(request.tools[0])
+        text = [Token(TokenKind.TEXT, token) for token in self._text(request, words)]
         # With tools a model goes straight to work.
-        thinks = "thinking" in model.abilities and ask.think is not False and not ask.tools
-        pieces, reason = cut((thought() if thinks else []) + text, ask.limit, ask.stops)
-        return Answer(pieces, reason)
+        thinks = "thinking" in model.abilities and request.think is not False and not request.tools
+        tokens, reason = cut((thought() if thinks else []) + text, request.limit, request.stops)
+        return ModelOutput(tokens, reason)
 
-    def _text(self, ask: Ask, words: list[str]) -> list[str]:
-        if ask.format:
-            return tokens_of(example({} if ask.format == "json" else ask.format))
+    def _text(self, request: GenerationRequest, words: list[str]) -> list[str]:
+        if request.format:
+            return tokens_of(example({} if request.format == "json" else request.format))
         # One more than the limit, which tells that the limit cuts.
-        most = ask.limit + 1 if ask.limit else self.settings.answer_tokens
+        most = request.limit + 1 if request.limit else self.settings.answer_tokens
         return speak(words, max(1, min(most, self.settings.answer_tokens)), self.settings.seed)
 
-    def _call(self, tool: Tool) -> Answer:
+    def _call(self, tool: Tool) -> ModelOutput:
         self.calls += 1
-        call = Call(f"call_{self.calls:08d}", tool.name, example(tool.parameters))
-        return Answer([Piece(Kind.CALL, "")], "stop", call)
+        call = ToolCall(f"call_{self.calls:08d}", tool.name, example(tool.parameters))
+        return ModelOutput([Token(TokenKind.CALL, "")], "stop", call)
 
 
-def _verb(ask: Ask) -> str:
-    return "chat" if ask.chat else "generate"
+def _verb(request: GenerationRequest) -> str:
+    return "chat" if request.chat else "generate"
 
 
 def _check_format(wanted: Any) -> None:

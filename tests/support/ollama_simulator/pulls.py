@@ -9,23 +9,23 @@ from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, canonical
 from serve_app.simulator.failures import ApiError, native
-from serve_app.simulator.settings import Settings
 from serve_app.simulator.wire import Response
+from tests.support.ollama_simulator.settings import OllamaSettings
 
 _STEPS = 10
 
 
 class Puller:
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: OllamaSettings, catalogue: Catalogue) -> None:
         self._settings = settings
         self._catalogue = catalogue
 
     async def pull(self, body: Body, response: Response) -> None:
         name = canonical(_name(body))
         if body.get("stream") is False:
-            await self._pull_silently(name, response)
+            await self._pull_whole(name, response)
         else:
-            await self._pull_aloud(name, response)
+            await self._pull_streamed(name, response)
 
     async def delete(self, body: Body, response: Response) -> None:
         model = self._catalogue.find(_name(body))
@@ -34,7 +34,7 @@ class Puller:
         self._catalogue.remove(model)
         response.whole(b"", "")
 
-    async def _pull_silently(self, name: str, response: Response) -> None:
+    async def _pull_whole(self, name: str, response: Response) -> None:
         if self._settings.offline:
             response.whole(native(_unreachable(name)), "application/json", status=500)
             return
@@ -42,7 +42,7 @@ class Puller:
             pass
         response.whole(encode({"status": "success"}))
 
-    async def _pull_aloud(self, name: str, response: Response) -> None:
+    async def _pull_streamed(self, name: str, response: Response) -> None:
         response.begin("application/x-ndjson")
         response.send([encode({"status": "pulling manifest"}) + b"\n"])
         if self._settings.offline:
@@ -53,7 +53,7 @@ class Puller:
         response.end([encode({"status": "success"}) + b"\n"])
 
     async def _progress(self, name: str) -> AsyncIterator[dict[str, Any]]:
-        """The statuses between the first and the last; then the model is there."""
+        """Yield the statuses between the first and the last, then add the model."""
         total = self._settings.pull_bytes
         digest = sha256(name.encode()).hexdigest()
         layer = {"status": f"pulling {digest[:12]}", "digest": f"sha256:{digest}", "total": total}

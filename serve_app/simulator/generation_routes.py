@@ -1,0 +1,28 @@
+"""Which route speaks which dialect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serve_app.simulator import anthropic, ollama, openai, responses
+from serve_app.simulator.bodies import Body
+from serve_app.simulator.generation import AnswerWriter
+from serve_app.simulator.model_output import ModelOutput
+from serve_app.simulator.tasks import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRoute:
+    """How a route parses a request and writes the answer."""
+
+    parse: Callable[[Body], GenerationRequest]
+    writer: Callable[[GenerationRequest, Body, ModelOutput], AnswerWriter]
+
+
+GENERATION_ROUTES = {
+    "/api/chat": GenerationRoute(ollama.parse_chat, ollama.ChatWriter),
+    "/api/generate": GenerationRoute(ollama.parse_generate, ollama.GenerateWriter),
+    "/v1/chat/completions": GenerationRoute(openai.parse_chat, openai.ChatWriter),
+    "/v1/completions": GenerationRoute(openai.parse_completion, openai.CompletionWriter),
+    "/v1/responses": GenerationRoute(responses.parse_response, responses.ResponseWriter),
+    "/v1/messages": GenerationRoute(anthropic.parse_message, anthropic.MessageWriter),
+}

@@ -1,0 +1,106 @@
+"""Generations that faults break."""
+
+import asyncio
+
+from serve_app.go_json import encode
+from serve_app.simulator import ollama, openai
+from serve_app.simulator.failures import ApiError, native
+from serve_app.simulator.generation import AnswerWriter, Engine, Generation
+from serve_app.simulator.model_output import Token, TokenKind
+from serve_app.simulator.speed import Decoding
+from serve_app.simulator.tasks import GenerationStats, GenerationTask
+from serve_app.simulator.wire import Response
+from tests.support.ollama_simulator.faults import Broken, Fault
+from tests.support.ollama_simulator.wire import OllamaResponse
+
+_UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
+
+
+class FaultyEngine(Engine):
+    async def generate(
+        self, task: GenerationTask, writer: AnswerWriter, response: Response
+    ) -> None:
+        assert isinstance(response, OllamaResponse)
+        if response.fault:
+            await FaultyGeneration(self, task, writer, response, response.fault).run()
+        else:
+            await super().generate(task, writer, response)
+
+
+class FaultyGeneration(Generation):
+    _response: OllamaResponse
+
+    def __init__(
+        self,
+        engine: Engine,
+        task: GenerationTask,
+        writer: AnswerWriter,
+        response: OllamaResponse,
+        fault: Fault,
+    ) -> None:
+        super().__init__(engine, task, writer, response)
+        self._fault = fault
+
+    async def run(self) -> None:
+        if self._fault.kind == "comment":
+            await self._comment()
+        try:
+            await super().run()
+        except Broken as broken:
+            self._break(str(broken))
+
+    async def _write_all(self, decoding: Decoding) -> None:
+        if self._fault.within_answer:
+            await self._write_up_to(min(self._fault.after_tokens, len(self._tokens)), decoding)
+            await self._response.flushed()
+            await self._fault.strike()
+        await super()._write_all(decoding)
+
+    def _end(self) -> None:
+        if self._fault.kind == "unfinished":
+            self._end_silently()
+        else:
+            super()._end()
+
+    def _end_silently(self) -> None:
+        """End as Ollama ends what it gives up on: cleanly, without a final marker."""
+        if self._task.stream:
+            self._response.end(self._head())
+        else:
+            unfinished = self._writer.whole(GenerationStats())
+            self._response.whole(unfinished, self._writer.whole_type)
+
+    def _break(self, kind: str) -> None:
+        if kind == "cut":
+            self._response.cut()
+        elif kind == "end":
+            self._end_silently()
+        elif self._task.stream:
+            self._response.end(self._head() + _last_words(self._writer))
+        else:
+            raise ApiError(500, _UNEXPECTED_EOF, late=True)
+
+    async def _comment(self) -> None:
+        """Keep the stream open before its first token, as proxies of slow models do."""
+        writer, fault = self._writer, self._fault
+        events = self._task.stream and writer.stream_type == "text/event-stream"
+        if events:
+            self._response.begin(writer.stream_type, headers=writer.stream_headers)
+        for _ in range(max(1, round(fault.for_s / fault.every_s))):
+            if events:
+                self._response.send([b": ping\n\n"])
+            await asyncio.sleep(fault.every_s)
+
+
+def _last_words(writer: AnswerWriter) -> list[bytes]:
+    """What Ollama writes when its engine dies in the middle of a stream."""
+    match writer:
+        case ollama.ChatWriter() | ollama.GenerateWriter():
+            return [native(_UNEXPECTED_EOF) + b"\n"]
+        case openai.ChatWriter() | openai.CompletionWriter():
+            # One event more, with an empty text and without the name of the model.
+            (event,) = writer.chunks([Token(TokenKind.TEXT, "")])
+            named = b'"model":' + encode(writer.model)
+            return [event.replace(named, b'"model":""', 1)]
+        case _:
+            return []

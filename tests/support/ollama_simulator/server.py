@@ -1,0 +1,39 @@
+"""The simulator's server with pulls, faults and Go's complaints about bodies."""
+
+from serve_app.simulator.bodies import Body
+from serve_app.simulator.server import Methods, Route, Server
+from serve_app.simulator.wire import HttpRequest, Response
+from tests.support.ollama_simulator import bodies
+from tests.support.ollama_simulator.control import OllamaControl
+from tests.support.ollama_simulator.generation import FaultyEngine
+from tests.support.ollama_simulator.pulls import Puller
+from tests.support.ollama_simulator.settings import OllamaSettings
+from tests.support.ollama_simulator.wire import OllamaResponse
+
+
+class OllamaServer(Server):
+    engine_type = FaultyEngine
+    control_type = OllamaControl
+
+    _control: OllamaControl
+    _settings: OllamaSettings
+
+    async def _answer(self, route: Route, request: HttpRequest, response: Response) -> None:
+        assert isinstance(response, OllamaResponse)
+        faults = self._control.faults
+        faults.die_of(request.body)
+        response.fault = faults.take(request.path, generates=route.generates)
+        if response.fault:
+            await response.fault.before_answer()
+        await super()._answer(route, request, response)
+
+    def _read_body(self, request: HttpRequest) -> Body:
+        return bodies.read(request.body, request.path)
+
+    def _all_routes(self) -> dict[str, Methods]:
+        puller = Puller(self._settings, self._catalogue)
+        return {
+            **super()._all_routes(),
+            "/api/pull": {"POST": self._with_body(puller.pull)},
+            "/api/delete": {"DELETE": self._with_body(puller.delete)},
+        }

@@ -15,5 +15,5 @@ def shape(request: pytest.FixtureRequest) -> tuple[Object, ...]:
 
 @pytest.fixture
 def service(shape: tuple[Object, ...]) -> RayService:
-    (found,) = ray_services(shape)
-    return found
+    (service,) = ray_services(shape)
+    return service

@@ -56,9 +56,9 @@ class Container:
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Container]:
-    found = Container(tmp_path)
-    yield found
-    found.stop()
+    container = Container(tmp_path)
+    yield container
+    container.stop()
 
 
 RAY = """trap 'echo ended by SIGTERM; exit' TERM
@@ -108,8 +108,8 @@ def test_the_head_does_not_wait_for_ever(container: Container) -> None:
 
 def redis() -> Object:
     (deployment,) = of_kind(read(Path("rayservice.yaml")), "Deployment")
-    (found,) = deployment["spec"]["template"]["spec"]["containers"]
-    return dict(found)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(container)
 
 
 @pytest.mark.parametrize("text", ["s3cret", "s3cret\n"])

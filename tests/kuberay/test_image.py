@@ -78,8 +78,8 @@ def ray(tmp_path: Path) -> Shim:
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
-    with closing(socket.create_server((request.param, 0), family=family)) as found:
-        yield found
+    with closing(socket.create_server((request.param, 0), family=family)) as server:
+        yield server
 
 
 def address(listener: socket.socket) -> str:

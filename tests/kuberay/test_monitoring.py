@@ -108,7 +108,7 @@ def test_the_queue_is_what_has_no_slot(tmp_path: Path) -> None:
         for target, value in zip(panel["targets"], (3, 2), strict=True)
     ]
     levels = zip(QUEUE, ("7x2", "1x2", "9x2", "2x2"), strict=True)
-    series = [{"series": each, "values": values} for each, values in levels]
+    series = [{"series": name, "values": values} for name, values in levels]
     file = tmp_path / "cases.yaml"
     case = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
     file.write_text(yaml.safe_dump({"tests": [case]}))

@@ -44,11 +44,11 @@ PARTS = [component.name for component in COMPONENTS]
 
 def labels(name: str) -> dict[str, str]:
     known = PODS[name]
-    found = {
+    policies = {
         "app.kubernetes.io/part-of": "llm",
         "app.kubernetes.io/component": known["component"],
     }
-    return found | ({"ray.io/node-type": known["ray"]} if "ray" in known else {})
+    return policies | ({"ray.io/node-type": known["ray"]} if "ray" in known else {})
 
 
 def fits(selector: Object, has: dict[str, str]) -> bool:
@@ -88,12 +88,12 @@ def _peer(peer: dict[str, Any]) -> set[str]:
     return {name for name in PODS if fits(selector, labels(name))}
 
 
-def opened(found: list[Object], direction: str) -> set[tuple[str, str, str | int]]:
+def opened(policies: list[Object], direction: str) -> set[tuple[str, str, str | int]]:
     """(pod, peer, port) of all that is open."""
     key = {"ingress": "from", "egress": "to"}[direction]
     return {
         (name, peer, port)
-        for policy in found
+        for policy in policies
         for name in PODS
         if fits(policy["spec"]["podSelector"], labels(name))
         for rule in policy["spec"].get(direction, [])

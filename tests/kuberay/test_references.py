@@ -50,7 +50,7 @@ def serve_ports(objects: tuple[Object, ...]) -> set[int]:
 
 
 def named(objects: tuple[Object, ...] | list[Object], kind: str) -> set[str]:
-    return {found["metadata"]["name"] for found in of_kind(objects, kind)}
+    return {manifest["metadata"]["name"] for manifest in of_kind(objects, kind)}
 
 
 def check_pod(pod: Object, objects: tuple[Object, ...]) -> None:
@@ -147,11 +147,11 @@ def test_incremental_upgrades_have_no_other_front_door(front: str) -> None:
 def test_a_gateway_that_leads_nowhere_is_found(kind: str, right: str, wrong: str) -> None:
     """A port that the Service has not, a certificate that nobody makes."""
     objects = with_components(Path("base"), Path("components/gateway-api"))
-    (found,) = of_kind(objects, kind)
-    assert right in str(found)
-    broken = ast.literal_eval(str(found).replace(right, wrong))
+    (manifest,) = of_kind(objects, kind)
+    assert right in str(manifest)
+    broken = ast.literal_eval(str(manifest).replace(right, wrong))
     with pytest.raises(AssertionError):
-        check(tuple(broken if each is found else each for each in objects))
+        check(tuple(broken if candidate is manifest else candidate for candidate in objects))
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -231,7 +231,7 @@ def test_what_pulls_says_why_it_failed(path: str) -> None:
         if "/scripts/pull.sh" in container.get("command", [])
     ]
     assert pullers
-    assert {each["terminationMessagePolicy"] for each in pullers} == {"FallbackToLogsOnError"}
+    assert {puller["terminationMessagePolicy"] for puller in pullers} == {"FallbackToLogsOnError"}
 
 
 @pytest.mark.parametrize("path", JOBS_OF_MODELS)

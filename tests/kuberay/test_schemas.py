@@ -18,13 +18,13 @@ OWN = "gateway-group"  # which overlays/pools has already
 Place = Sequence[str | int]
 
 
-def inside(found: Any, path: Place) -> Any:
-    return reduce(lambda place, key: place[key], path, found)
+def inside(manifest: Any, path: Place) -> Any:
+    return reduce(lambda place, key: place[key], path, manifest)
 
 
 def check(objects: list[Object] | tuple[Object, ...]) -> None:
-    for found in objects:
-        schemas.validate(found)
+    for manifest in objects:
+        schemas.validate(manifest)
 
 
 @needs_crd
@@ -78,21 +78,21 @@ def test_unknown_fields_are_found(path: list[str]) -> None:
 
 FREE = {"metadata", "labels", "annotations", "matchLabels"}  # keys in it are anybody's
 OF_OTHERS = {
-    found["kind"]: found
+    manifest["kind"]: manifest
     for path in ("components/gateway-api/gateway", "monitoring/pod-monitor", "monitoring/alerts")
-    for found in manifests.read(Path(f"{path}.yaml"))
+    for manifest in manifests.read(Path(f"{path}.yaml"))
 }
 
 
-def mappings(found: Any, path: Place = ()) -> Iterator[Place]:
+def mappings(manifest: Any, path: Place = ()) -> Iterator[Place]:
     """Where in a document there is a mapping whose keys the schema names."""
-    if isinstance(found, dict):
+    if isinstance(manifest, dict):
         yield path
-        for key, value in found.items():
+        for key, value in manifest.items():
             if key not in FREE:
                 yield from mappings(value, (*path, key))
-    if isinstance(found, list):
-        for index, value in enumerate(found):
+    if isinstance(manifest, list):
+        for index, value in enumerate(manifest):
             yield from mappings(value, (*path, index))
 
 

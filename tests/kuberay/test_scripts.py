@@ -126,9 +126,9 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    found = Node(tmp_path, "small:1b large:70b")
-    yield found
-    found.stop()
+    machine = Node(tmp_path, "small:1b large:70b")
+    yield machine
+    machine.stop()
 
 
 def test_what_is_missing_is_pulled_once(node: Node) -> None:

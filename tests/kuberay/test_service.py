@@ -40,19 +40,19 @@ def settings(service: RayService) -> Settings:
 
 def group_of(service: RayService, wanted: dict[str, float]) -> Group:
     """The one worker group that has what a deployment asks for."""
-    (found,) = [group for group in service.groups if wanted.keys() & group.content["resources"]]
-    return found
+    (match,) = [group for group in service.groups if wanted.keys() & group.content["resources"]]
+    return match
 
 
 def engines(service: RayService) -> list[tuple[Pool, Object]]:
     """Each pool with the sidecar that its replicas find beside them."""
-    found = []
+    pairs = []
     for pool in settings(service).all_pools:
         group = group_of(service, pool.ray_actor_options["resources"])
         sidecar = group.init("ollama")
         assert sidecar is not None, f"{group.name} has no sidecar"
-        found.append((pool, sidecar))
-    return found
+        pairs.append((pool, sidecar))
+    return pairs
 
 
 def mebibytes(quantity: str) -> float:
@@ -140,9 +140,9 @@ def test_a_gpu_belongs_to_the_sidecar_alone(service: RayService) -> None:
 
 def deployments(service: RayService) -> list[Pool | GatewaySettings]:
     """Whatever has replicas on workers."""
-    found = settings(service)
-    gateways = [found.gateway] if found.resolved_topology == "gateway" else []
-    return [*found.all_pools, *gateways]
+    parsed = settings(service)
+    gateways = [parsed.gateway] if parsed.resolved_topology == "gateway" else []
+    return [*parsed.all_pools, *gateways]
 
 
 def test_each_worker_has_room_for_one_replica(service: RayService) -> None:
@@ -175,7 +175,7 @@ def test_numbers_of_autoscaling_stand_where_they_change_in_place(service: RaySer
     """From the first apply on, for every deployment, and all of them: Serve fills up nothing."""
     (application,) = service.serve_config["applications"]
     built = builder.options(application)
-    stated = {each["name"]: each for each in application["deployments"]}
+    stated = {resources["name"]: resources for resources in application["deployments"]}
     assert stated.keys() == built.keys()
     for name, options in stated.items():
         sleeps = options["autoscaling_config"]["min_replicas"] == 0
@@ -257,21 +257,21 @@ def test_the_small_shape_asks_for_what_is_said_of_it() -> None:
         for container in containers(pod)
         if container["name"] != "pull"  # over before the others start
     ]
-    cpu = sum(cores(each["cpu"]) for each in asked)
-    memory = sum(mebibytes(each["memory"]) for each in asked) / 1024
+    cpu = sum(cores(resources["cpu"]) for resources in asked)
+    memory = sum(mebibytes(resources["memory"]) for resources in asked) / 1024
     said = f"{cpu:.1f} cores and {memory:.1f} GiB"
     for file in ("docs/kubernetes/install.md", "kuberay/overlays/cpu/kustomization.yaml"):
         assert said in (ROOT / file).read_text(), said
 
 
-def longest(found: Settings) -> list[float]:
+def longest(parsed: Settings) -> list[float]:
     """The longest answer, then what a replica that must go waits for it: of the ingress."""
-    answer = found.queue_timeout_s + found.generation_timeout_s
-    if found.resolved_topology == "direct":
-        (pool,) = found.all_pools
-        return [answer, direct_options(found, pool)["graceful_shutdown_timeout_s"]]
-    answer += found.gateway.hold_s + SPARE_S
-    return [answer, gateway_options(found)["graceful_shutdown_timeout_s"]]
+    answer = parsed.queue_timeout_s + parsed.generation_timeout_s
+    if parsed.resolved_topology == "direct":
+        (pool,) = parsed.all_pools
+        return [answer, direct_options(parsed, pool)["graceful_shutdown_timeout_s"]]
+    answer += parsed.gateway.hold_s + SPARE_S
+    return [answer, gateway_options(parsed)["graceful_shutdown_timeout_s"]]
 
 
 def test_every_answer_has_time_to_end(service: RayService) -> None:
@@ -337,7 +337,7 @@ def test_the_head_starts_after_redis(service: RayService) -> None:
 def test_what_makes_the_password_comes_after_what_it_needs() -> None:
     """A Job before its ServiceAccount begins with an event FailedCreate; Redis needs its Secret."""
     objects = read(Path("rayservice.yaml"))
-    kinds = [found["kind"] for found in objects if "llm-redis" in found["metadata"]["name"]]
+    kinds = [obj["kind"] for obj in objects if "llm-redis" in obj["metadata"]["name"]]
     assert kinds == ["ServiceAccount", "Role", "RoleBinding", "Job", "Deployment", "Service"]
 
 
@@ -406,11 +406,11 @@ def test_the_service_answers_to_its_name(service: RayService) -> None:
 
 def test_pools_that_sleep_have_a_gateway(service: RayService) -> None:
     """Which holds the request that wakes them."""
-    found = settings(service)
-    sleeps = any(pool.autoscaling.min_replicas == 0 for pool in found.all_pools)
-    if sleeps or len(found.all_pools) > 1:
-        assert found.resolved_topology == "gateway"
-        group = group_of(service, found.gateway.ray_actor_options["resources"])
+    parsed = settings(service)
+    sleeps = any(pool.autoscaling.min_replicas == 0 for pool in parsed.all_pools)
+    if sleeps or len(parsed.all_pools) > 1:
+        assert parsed.resolved_topology == "gateway"
+        group = group_of(service, parsed.gateway.ray_actor_options["resources"])
         assert group.init("ollama") is None
 
 

@@ -107,7 +107,7 @@ def pod(
 ) -> Object:
     """A pod whose first container is Ray's; those with `sidecar` come before it, and go on if
     they are among the `sidecars`. The GPUs are those of a sidecar, as in the manifests."""
-    init = [each for each in containers if each["sidecar"]]
+    init = [container for container in containers if container["sidecar"]]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -132,13 +132,15 @@ def pod(
             ]
             + ([_with_gpus(gpus)] if gpus else []),
             "nodeName": node,
-            "volumes": [{"persistentVolumeClaim": {"claimName": each}} for each in claims],
+            "volumes": [{"persistentVolumeClaim": {"claimName": claim}} for claim in claims],
         },
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": str(ready)}],
             "initContainerStatuses": init,
-            "containerStatuses": [each for each in containers if not each["sidecar"]],
+            "containerStatuses": [
+                container for container in containers if not container["sidecar"]
+            ],
             **status,
         },
     }
@@ -149,14 +151,14 @@ def _with_gpus(number: int) -> Object:
     return {"name": "ollama", "restartPolicy": "Always", "resources": {"limits": limits}}
 
 
-def deleting(found: Object, ends_by: str, grace_s: int = 420) -> Object:
+def deleting(target: Object, ends_by: str, grace_s: int = 420) -> Object:
     """The same pod after its deletion: the timestamp is when its grace is over."""
     metadata = {
-        **found["metadata"],
+        **target["metadata"],
         "deletionTimestamp": ends_by,
         "deletionGracePeriodSeconds": grace_s,
     }
-    return {**found, "metadata": metadata}
+    return {**target, "metadata": metadata}
 
 
 def disrupted(reason: str, message: str) -> Object:
@@ -176,12 +178,12 @@ def unscheduled(sentence: str) -> Object:
 
 def companion(name: str, component: str, *containers: Object, **status: Any) -> Object:
     """A pod beside Ray's: Redis, or the Job that makes its Secret."""
-    found = pod(name, *containers, **status)
-    found["metadata"]["labels"] = {
+    result = pod(name, *containers, **status)
+    result["metadata"]["labels"] = {
         "app.kubernetes.io/part-of": "llm",
         "app.kubernetes.io/component": component,
     }
-    return found
+    return result
 
 
 def job(name: str = "llm-redis-password", makes: str = "llm-redis", **status: Any) -> Object:

@@ -161,8 +161,8 @@ def test_long_lists_come_in_pages(objects: Objects, cluster: Cluster) -> None:
     cluster.page = 3
     for number in range(8):
         cluster.store.put("pods", pod(f"w{number}"))
-    found, version = objects.list(PODS)
-    assert [each["metadata"]["name"] for each in found] == [f"w{n}" for n in range(8)]
+    pods, version = objects.list(PODS)
+    assert [listed["metadata"]["name"] for listed in pods] == [f"w{n}" for n in range(8)]
     assert version == str(cluster.store.version)
 
 

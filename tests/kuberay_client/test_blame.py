@@ -36,7 +36,7 @@ NOT_FOUND = 'Back-off pulling image "llm:nope": ErrImagePull: llm:nope: not foun
 BAD_IMAGE = container("ollama", "waiting", True, reason="ImagePullBackOff", message=NOT_FOUND)
 
 
-def upgrade(*found: Object, active: str = "llm-a") -> Observed:
+def upgrade(*objects: Object, active: str = "llm-a") -> Observed:
     """A view of an upgrade: llm-b is to follow `active`; llm-0 is on its way out."""
     status = serving(pendingServiceStatus={"rayClusterName": "llm-b", "applicationStatuses": {}})
     status["activeServiceStatus"]["rayClusterName"] = active
@@ -46,7 +46,7 @@ def upgrade(*found: Object, active: str = "llm-a") -> Observed:
         pod(f"{name}-head", container("ray-head"), cluster=name, role="head", ready=True)
         for name in ("llm-a", "llm-b")
     ]
-    return seen(ray_service(status), *clusters, *heads, *found)
+    return seen(ray_service(status), *clusters, *heads, *objects)
 
 
 def test_a_cluster_on_its_way_out_has_no_say() -> None:
@@ -72,7 +72,7 @@ def test_events_of_a_cluster_on_its_way_out_do_not_matter() -> None:
         event("FailedToCreateWorkerPod", "is forbidden: exceeded quota", "RayCluster/llm-0"),
         event("Failed", "Failed to pull", "Pod/llm-b-worker"),
     )
-    assert [each.name for each in notable(view)] == ["llm-b-worker"]
+    assert [event.name for event in notable(view)] == ["llm-b-worker"]
     assert diagnose(view).findings == ()
 
 
@@ -93,8 +93,8 @@ def test_a_serve_config_that_the_old_cluster_refuses() -> None:
     )
     assert diagnose(upgrade(old)).findings == ()
     assert notable(upgrade(old)) == []
-    found = diagnose(upgrade(new, accepted))
-    assert found.cause == "Ray does not accept the Serve config: 400 Bad Request: no"
+    result = diagnose(upgrade(new, accepted))
+    assert result.cause == "Ray does not accept the Serve config: 400 Bad Request: no"
     assert len(notable(upgrade(new, accepted))) == 1
 
 
@@ -104,7 +104,7 @@ def test_the_awaited_cluster_comes_first() -> None:
         pod("w-old", BAD_IMAGE, cluster="llm-a"),
         pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU]),
     )
-    causes = [each.cause for each in diagnose(view).findings]
+    causes = [finding.cause for finding in diagnose(view).findings]
     assert causes[0].startswith("pod w-new has no node")
     assert causes[1].startswith("pod w-old: image llm:nope")
 
@@ -136,15 +136,15 @@ def test_an_old_deployment_that_failed_is_not_the_end() -> None:
         {"status": "DEPLOY_FAILED", "message": "E\nKeyError: 'x'"},
         pendingServiceStatus={"rayClusterName": "llm-b"},
     )
-    found = diagnosis(ray_service(status), ray_cluster(), ray_cluster("llm-b"))
-    assert not found.is_fatal
-    assert "wait for llm-b" in found.findings[-1].advice
+    result = diagnosis(ray_service(status), ray_cluster(), ray_cluster("llm-b"))
+    assert not result.is_fatal
+    assert "wait for llm-b" in result.findings[-1].advice
 
 
 def test_before_the_operator_names_a_cluster_all_count() -> None:
     """Right after the creation no cluster is active or pending."""
-    found = diagnosis(ray_service({"observedGeneration": 2}), pod("w1", BAD_IMAGE))
-    assert found.cause.startswith("pod w1: image llm:nope")
+    result = diagnosis(ray_service({"observedGeneration": 2}), pod("w1", BAD_IMAGE))
+    assert result.cause.startswith("pod w1: image llm:nope")
 
 
 def test_gpus_that_the_old_cluster_still_holds() -> None:
@@ -184,12 +184,12 @@ def test_a_clean_up_that_fails() -> None:
         role="redis-cleanup",
         phase="Failed",
     )
-    found = diagnose(upgrade(failed))
-    assert found.cause == (
+    result = diagnose(upgrade(failed))
+    assert result.cause == (
         "pod llm-0-redis-cleanup-x of the Job redis-cleanup failed (exit code 1)"
     )
-    assert "kubectl -n default logs llm-0-redis-cleanup-x -c ray-head" in found.advice
-    assert found.hindrances == ()
+    assert "kubectl -n default logs llm-0-redis-cleanup-x -c ray-head" in result.advice
+    assert result.hindrances == ()
 
 
 PROBES = [
@@ -230,10 +230,10 @@ PROBES = [
 ]
 
 
-@pytest.mark.parametrize(("found", "command"), PROBES)
-def test_a_failed_probe_sends_to_the_log_of_its_container(found: Object, command: str) -> None:
+@pytest.mark.parametrize(("failing", "command"), PROBES)
+def test_a_failed_probe_sends_to_the_log_of_its_container(failing: Object, command: str) -> None:
     """The advice is the command that shows the log of this very container."""
-    result = diagnosis(found, event("Unhealthy", "Liveness probe failed: timeout"))
+    result = diagnosis(failing, event("Unhealthy", "Liveness probe failed: timeout"))
     assert result.cause.endswith("liveness probe failed: timeout")
     assert command in result.advice
 
@@ -241,7 +241,7 @@ def test_a_failed_probe_sends_to_the_log_of_its_container(found: Object, command
 def test_redis_is_the_cause_of_a_head_that_does_not_start() -> None:
     """Redis before the head, the head before the workers, whatever their names are."""
     crashed = {"reason": "Error", "exitCode": 1}
-    found = diagnosis(
+    result = diagnosis(
         pod("a-worker", container(state="terminated", **crashed)),
         pod("b-head", container("ray-head", "terminated", **crashed), role="head"),
         companion(
@@ -250,17 +250,21 @@ def test_redis_is_the_cause_of_a_head_that_does_not_start() -> None:
             container("redis", "waiting", reason="CrashLoopBackOff", restarts=3, last=crashed),
         ),
     )
-    assert [each.about for each in found.findings][:3] == ["z-redis/redis", "b-head", "a-worker"]
-    assert found.cause == (
+    assert [finding.about for finding in result.findings][:3] == [
+        "z-redis/redis",
+        "b-head",
+        "a-worker",
+    ]
+    assert result.cause == (
         "pod z-redis: container redis ended (exit code 1) and is restarting (restarts: 3)"
     )
-    assert "kubectl -n default logs z-redis -c redis --previous" in found.advice
+    assert "kubectl -n default logs z-redis -c redis --previous" in result.advice
 
 
 def test_what_is_broken_comes_before_what_is_on_its_way() -> None:
     """A model that is being pulled is no cause beside an image that does not exist."""
-    found = diagnosis(pulling("a-worker"), pod("b-worker", BAD_IMAGE))
-    assert [each.about for each in found.findings] == ["b-worker/ollama", "a-worker/pull"]
+    result = diagnosis(pulling("a-worker"), pod("b-worker", BAD_IMAGE))
+    assert [finding.about for finding in result.findings] == ["b-worker/ollama", "a-worker/pull"]
 
 
 def test_a_startup_probe_that_has_passed_since() -> None:
@@ -274,16 +278,16 @@ def test_a_startup_probe_that_has_passed_since() -> None:
     assert "startup probe failed" in diagnosis(pod("w1", loading), startup).cause
     started = pod("w1", {**loading, "started": True})
     assert diagnosis(started, startup).findings == ()
-    found = diagnosis(started, startup, later)
-    assert found.cause == "pod w1: ollama is not ready: readiness probe failed"
-    assert found.findings[0].on_its_way
+    result = diagnosis(started, startup, later)
+    assert result.cause == "pod w1: ollama is not ready: readiness probe failed"
+    assert result.findings[0].on_its_way
 
 
 def test_one_rule_explains_a_pod() -> None:
     """A startup probe that failed before the container ended is its consequence."""
     ended = container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)
-    found = diagnosis(pod("w1", ended), event("Unhealthy", "Startup probe failed: refused"))
-    assert [each.kind for each in found.findings] == ["restarting"]
+    result = diagnosis(pod("w1", ended), event("Unhealthy", "Startup probe failed: refused"))
+    assert [finding.kind for finding in result.findings] == ["restarting"]
 
 
 NO_SECRET = companion(
@@ -306,22 +310,22 @@ FAILED = {
 
 def test_a_job_that_makes_the_secret() -> None:
     """On a first deploy the Secret is on its way: nobody is told to create it."""
-    found = diagnosis(NO_SECRET, job())
-    assert found.cause == (
+    result = diagnosis(NO_SECRET, job())
+    assert result.cause == (
         "pod llm-redis-x: redis waits for secret llm-redis, which Job llm-redis-password has been "
         "creating for 60 s"
     )
-    assert found.advice == (
+    assert result.advice == (
         "wait: it takes a few seconds; its log: kubectl -n default logs job/llm-redis-password"
     )
-    assert found.findings[0].on_its_way
+    assert result.findings[0].on_its_way
 
 
 def test_a_job_that_has_failed() -> None:
     """Its failure is the cause, with the way to run it again."""
-    found = diagnosis(NO_SECRET, job(active=0, failed=11, conditions=[FAILED]))
-    assert "Job llm-redis-password has failed to create: BackoffLimitExceeded" in found.cause
-    assert "kubectl -n default delete job llm-redis-password" in found.advice
+    result = diagnosis(NO_SECRET, job(active=0, failed=11, conditions=[FAILED]))
+    assert "Job llm-redis-password has failed to create: BackoffLimitExceeded" in result.cause
+    assert "kubectl -n default delete job llm-redis-password" in result.advice
 
 
 def test_a_job_that_has_made_a_secret_which_is_gone() -> None:
@@ -336,23 +340,23 @@ def test_a_job_that_has_made_a_secret_which_is_gone() -> None:
 
 def test_no_job_makes_the_secret() -> None:
     """Then it has to be created; Jobs that make others do not count."""
-    found = diagnosis(NO_SECRET, job(makes="another", name="other"))
-    assert found.cause == 'pod llm-redis-x: redis can\'t start: secret "llm-redis" not found'
-    assert "kubectl -n default create secret generic llm-redis" in found.advice
+    result = diagnosis(NO_SECRET, job(makes="another", name="other"))
+    assert result.cause == 'pod llm-redis-x: redis can\'t start: secret "llm-redis" not found'
+    assert "kubectl -n default create secret generic llm-redis" in result.advice
 
 
 def test_the_pod_of_a_job_that_cannot_be_read() -> None:
     """Whoever may not read Jobs is told by its pod that somebody is at it."""
-    found = diagnosis(NO_SECRET, companion("maker", "redis-password", container("create")))
-    assert "waits for secret llm-redis, which pod maker has been creating for 60 s" in found.cause
+    result = diagnosis(NO_SECRET, companion("maker", "redis-password", container("create")))
+    assert "waits for secret llm-redis, which pod maker has been creating for 60 s" in result.cause
 
 
 def test_a_job_whose_image_cannot_be_pulled() -> None:
     """The Job's own trouble is the cause of the missing Secret."""
     bad = container("create", "waiting", reason="ImagePullBackOff", message=NOT_FOUND)
     maker = companion("maker", "redis-password", bad, phase="Pending")
-    found = diagnosis(NO_SECRET, job(), maker)
-    assert [each.about for each in found.findings] == ["maker/create", "llm-redis-x/redis"]
+    result = diagnosis(NO_SECRET, job(), maker)
+    assert [finding.about for finding in result.findings] == ["maker/create", "llm-redis-x/redis"]
 
 
 def test_a_pull_that_has_failed_is_not_just_running() -> None:
@@ -363,17 +367,17 @@ def test_a_pull_that_has_failed_is_not_just_running() -> None:
     )
     again = event("Pulling", f"Pulling image {image}", type="Normal", at="2026-11-24T08:00:58Z")
     waiting = pod("w1", container("ollama", "waiting", True, reason="PodInitializing"))
-    found = diagnosis(waiting, failed, again)
-    assert found.cause == (
+    result = diagnosis(waiting, failed, again)
+    assert result.cause == (
         "pod w1: image ollama/ollama:1 is being pulled again after 3 failures: "
         "dial tcp: i/o timeout"
     )
-    assert "whether nodes reach its registry" in found.advice
+    assert "whether nodes reach its registry" in result.advice
 
 
 def test_a_service_that_is_well_has_quiet_companions() -> None:
     """Redis that runs and a Job that has ended raise no alarm."""
-    found = diagnosis(
+    result = diagnosis(
         companion("llm-redis-x", "redis", container("redis"), ready=True),
         companion(
             "maker",
@@ -383,7 +387,7 @@ def test_a_service_that_is_well_has_quiet_companions() -> None:
         ),
         job(active=0, succeeded=1, conditions=[{"type": "Complete", "status": "True"}]),
     )
-    assert (found.state, found.findings) == (State.RUNNING, ())
+    assert (result.state, result.findings) == (State.RUNNING, ())
 
 
 def _at(view: Observed, at: datetime) -> Observed:

@@ -32,20 +32,20 @@ def running(api: RayServiceApi, cluster: Cluster, documents: list[Object]) -> Ra
 
 
 def run(cluster: Cluster, **status: Any) -> None:
-    def operate(found: Object) -> None:
-        found["status"] = serving(**status)
+    def operate(service: Object) -> None:
+        service["status"] = serving(**status)
 
     cluster.store.update("rayservices", "default", "llm", operate)
 
 
 def group_in(cluster: Cluster, name: str = "llm-a") -> Object:
-    found = cluster.store.get("rayclusters", "default", name)
-    return dict(found["spec"]["workerGroupSpecs"][0])
+    live = cluster.store.get("rayclusters", "default", name)
+    return dict(live["spec"]["workerGroupSpecs"][0])
 
 
 def patched(cluster: Cluster) -> list[str]:
     """What was written, by name, in its order."""
-    return [each.path.rpartition("/")[2] for each in cluster.writes if each.method == "PATCH"]
+    return [write.path.rpartition("/")[2] for write in cluster.writes if write.method == "PATCH"]
 
 
 def test_clusters_get_the_bounds(running: RayServiceApi, cluster: Cluster) -> None:
@@ -82,11 +82,13 @@ def test_a_manifest_too(running: RayServiceApi, cluster: Cluster, documents: lis
     """Deployed again with other bounds, or with those that a cluster has not; what makes a new
     cluster leaves the old one alone."""
     groups_of(documents[0]["spec"])[0]["maxReplicas"] = 6
-    applied = [f"{each.name} {each.verb}" for each in running.deploy_ray_service(documents)]
+    applied = [
+        f"{applied.name} {applied.verb}" for applied in running.deploy_ray_service(documents)
+    ]
     assert applied[:3] == ["llm configured", "llm-a configured", "llm-b configured"]
     assert group_in(cluster) == worker_group(high=6, pods=3)
     cluster.store.put("rayclusters", ray_cluster(groups=[worker_group(pods=3)]))
-    verbs = [each.verb for each in running.deploy_ray_service(documents)]
+    verbs = [applied.verb for applied in running.deploy_ray_service(documents)]
     assert verbs == ["unchanged", "configured", "unchanged", "unchanged"]
     assert group_in(cluster) == worker_group(high=6, pods=3)
     groups_of(documents[0]["spec"])[0]["maxReplicas"] = 9
@@ -108,11 +110,11 @@ def test_no_maximum_below_the_pods(running: RayServiceApi, cluster: Cluster) -> 
 def test_a_minimum_counts_as_pods() -> None:
     """The operator has as many, whatever `replicas` says; a bound is never raised for them."""
     spec = {"rayClusterConfig": {"workerGroupSpecs": [worker_group(low=1, high=2)]}}
-    found = rebound(spec, ray_cluster(groups=[worker_group(low=4, high=8, pods=1)]))
-    assert found
-    assert found.then == {"gpu": {"minReplicas": 1, "maxReplicas": 4}}
-    found = rebound(spec, ray_cluster(groups=[worker_group(low=1, high=3, pods=9)]))
-    assert found is None
+    change = rebound(spec, ray_cluster(groups=[worker_group(low=4, high=8, pods=1)]))
+    assert change
+    assert change.then == {"gpu": {"minReplicas": 1, "maxReplicas": 4}}
+    change = rebound(spec, ray_cluster(groups=[worker_group(low=1, high=3, pods=9)]))
+    assert change is None
 
 
 def test_what_differs_already_is_mended(running: RayServiceApi, cluster: Cluster) -> None:
@@ -132,9 +134,9 @@ def test_groups_are_found_by_their_names() -> None:
     groups = [worker_group("new"), worker_group("gpu", high=6)]
     spec = {"rayClusterConfig": {"workerGroupSpecs": groups}}
     live = [worker_group("cpu"), worker_group("old"), worker_group("gpu", pods=2)]
-    found = rebound(spec, ray_cluster(groups=live))
-    assert found
-    assert found.patch == [
+    change = rebound(spec, ray_cluster(groups=live))
+    assert change
+    assert change.patch == [
         {"op": "test", "path": "/spec/workerGroupSpecs/2/groupName", "value": "gpu"},
         {"op": "test", "path": "/spec/workerGroupSpecs/2/replicas", "value": 2},
         {"op": "add", "path": "/spec/workerGroupSpecs/2/maxReplicas", "value": 6},
@@ -227,8 +229,8 @@ def test_a_cluster_that_changes_meanwhile_is_looked_at_again(
             store.put("rayclusters", ray_cluster(groups=states.pop(0)))
 
     meddled(server, meddle).scale_ray_service("llm", 1, 2)
-    found = store.get("rayclusters", "default", "llm-a")["spec"]["workerGroupSpecs"]
-    assert found == [worker_group("cpu"), worker_group(high=6, pods=6)]
+    live = store.get("rayclusters", "default", "llm-a")["spec"]["workerGroupSpecs"]
+    assert live == [worker_group("cpu"), worker_group(high=6, pods=6)]
 
 
 def test_a_cluster_that_never_stands_still(running: RayServiceApi, server: StandIn) -> None:

@@ -55,9 +55,9 @@ CONFIG = [
 @pytest.mark.parametrize(("message", "advice"), CONFIG)
 def test_a_container_that_cannot_be_configured(message: str, advice: str) -> None:
     """The object or key that is missing is named, with the command that makes or shows it."""
-    found = diagnosis(waiting("CreateContainerConfigError", message))
-    assert found.cause == f"pod w1: ollama can't start: {message}"
-    assert advice in found.advice
+    result = diagnosis(waiting("CreateContainerConfigError", message))
+    assert result.cause == f"pod w1: ollama can't start: {message}"
+    assert advice in result.advice
 
 
 def test_a_command_that_the_image_does_not_have() -> None:
@@ -107,10 +107,10 @@ MEMORY = [
 ]
 
 
-@pytest.mark.parametrize(("found", "cause", "advice"), MEMORY)
-def test_out_of_memory(found: Object, cause: str, advice: str) -> None:
+@pytest.mark.parametrize(("killed", "cause", "advice"), MEMORY)
+def test_out_of_memory(killed: Object, cause: str, advice: str) -> None:
     """Each container has a limit of its own; only the engine's has a cache, a context and slots."""
-    result = diagnosis(found)
+    result = diagnosis(killed)
     assert result.cause.startswith(cause)
     assert advice in result.advice
     assert ("LLAMA_ARG_CACHE_RAM" in result.advice) == ("sidecar" in cause)
@@ -127,12 +127,12 @@ def test_a_sidecar_in_its_back_off() -> None:
         restarts=4,
         last={**ERROR, "message": "starting\nError: no CUDA device\n"},
     )
-    found = diagnosis(pod("w1", looping))
-    assert found.cause == (
+    result = diagnosis(pod("w1", looping))
+    assert result.cause == (
         "pod w1: sidecar ollama ended (exit code 1) and is restarting (restarts: 4, next after "
         "40s): Error: no CUDA device"
     )
-    assert found.advice == (
+    assert result.advice == (
         "read the reason in its log: python -m kuberay -n default logs sidecar --previous llm"
     )
 
@@ -161,17 +161,17 @@ IMAGES = [
 @pytest.mark.parametrize(("reason", "message", "advice"), IMAGES)
 def test_an_image_that_cannot_be_pulled(reason: str, message: str, advice: str) -> None:
     """The advice depends on what the registry, the network or the node has answered."""
-    found = diagnosis(waiting(reason, message))
-    assert "of ollama can't be pulled" in found.cause
-    assert advice in found.advice
+    result = diagnosis(waiting(reason, message))
+    assert "of ollama can't be pulled" in result.cause
+    assert advice in result.advice
 
 
 def test_an_older_back_off_has_its_reason_in_an_event() -> None:
     """`Back-off pulling image` alone says nothing; the last failure does."""
     failed = event("Failed", 'Failed to pull image "llm:9": rpc error: unauthorized: no access')
-    found = diagnosis(waiting("ImagePullBackOff", 'Back-off pulling image "llm:9"'), failed)
-    assert found.cause.endswith("can't be pulled: unauthorized: no access")
-    assert "imagePullSecrets" in found.advice
+    result = diagnosis(waiting("ImagePullBackOff", 'Back-off pulling image "llm:9"'), failed)
+    assert result.cause.endswith("can't be pulled: unauthorized: no access")
+    assert "imagePullSecrets" in result.advice
 
 
 def test_an_image_that_does_not_fit_on_the_disk() -> None:
@@ -181,12 +181,12 @@ def test_an_image_that_does_not_fit_on_the_disk() -> None:
         "/var/lib/containerd/x: no space left on device"
     )
     full = container("ollama", "waiting", True, reason="ErrImagePull", message=message)
-    found = diagnosis(pod("w1", full, node="gpu-1"))
-    assert found.cause.startswith(
+    result = diagnosis(pod("w1", full, node="gpu-1"))
+    assert result.cause.startswith(
         "pod w1: image llm:9 of ollama does not fit on the disk of node gpu-1"
     )
-    assert "kubectl describe node gpu-1" in found.advice
-    assert "kubectl -n default delete pod w1" in found.advice
+    assert "kubectl describe node gpu-1" in result.advice
+    assert "kubectl -n default delete pod w1" in result.advice
 
 
 PULLS = [
@@ -200,13 +200,13 @@ PULLS = [
 def test_a_model_whose_pull_has_failed_before(line: str, advice: str) -> None:
     """An init container at work that has failed is not on its way: the last error is the cause."""
     view = replace(seen(pulling("w1")), failures={"w1/pull": (line,) * 3})
-    found = diagnose(view)
-    assert found.cause == (
+    result = diagnose(view)
+    assert result.cause == (
         f"pod w1: init container pull has been running for 60 s and has failed 3 times: {line}"
     )
-    assert advice in found.advice
-    assert found.advice.endswith("its log: python -m kuberay -n default logs workers -c pull llm")
-    assert not found.findings[0].on_its_way
+    assert advice in result.advice
+    assert result.advice.endswith("its log: python -m kuberay -n default logs workers -c pull llm")
+    assert not result.findings[0].on_its_way
 
 
 EVICTED = [
@@ -224,10 +224,10 @@ EVICTED = [
 @pytest.mark.parametrize(("message", "advice"), EVICTED)
 def test_an_evicted_pod(message: str, advice: str) -> None:
     """What the node was short of decides what helps."""
-    found = diagnosis(pod("w1", phase="Failed", reason="Evicted", message=message))
-    assert found.cause.startswith(f"worker w1 is lost: Evicted: {message[:32]}")
-    assert advice in found.advice
-    assert "the operator replaces it" in found.advice
+    result = diagnosis(pod("w1", phase="Failed", reason="Evicted", message=message))
+    assert result.cause.startswith(f"worker w1 is lost: Evicted: {message[:32]}")
+    assert advice in result.advice
+    assert "the operator replaces it" in result.advice
 
 
 def test_an_evicted_pod_that_is_gone() -> None:
@@ -241,9 +241,9 @@ def test_an_evicted_pod_that_is_gone() -> None:
     )
     why = "The node was low on resource: ephemeral-storage. "
     evicted = event("Evicted", why, "Pod/llm-a-w1")
-    found = diagnosis(ray_cluster(ready=0), evicted, deleted)
-    assert found.cause == f"worker llm-a-w1 is lost: Evicted: {why.strip()}"
-    assert "larger disks" in found.advice
+    result = diagnosis(ray_cluster(ready=0), evicted, deleted)
+    assert result.cause == f"worker llm-a-w1 is lost: Evicted: {why.strip()}"
+    assert "larger disks" in result.advice
     unknown = diagnosis(ray_cluster(ready=0), deleted)
     assert unknown.cause.startswith("worker llm-a-w1 failed before Ray started")
     assert diagnosis(evicted, deleted).findings == ()
@@ -293,10 +293,10 @@ LOST_NODES = [
 ]
 
 
-@pytest.mark.parametrize(("found", "events", "why"), LOST_NODES)
-def test_a_node_that_does_not_answer(found: Object, events: list[Object], why: str) -> None:
+@pytest.mark.parametrize(("lost", "events", "why"), LOST_NODES)
+def test_a_node_that_does_not_answer(lost: Object, events: list[Object], why: str) -> None:
     """Its pods look as they did, running or terminating for ever: the node is the cause."""
-    result = diagnosis(found, *events)
+    result = diagnosis(lost, *events)
     assert result.cause == f"worker w1 is lost: its node gpu-1 does not answer ({why})"
     assert "kubectl describe node gpu-1" in result.advice
 
@@ -314,10 +314,10 @@ def test_a_worker_that_is_gone_with_its_node() -> None:
     lost = event("TaintManagerEviction", "Marking for deletion Pod default/x", "Pod/llm-a-gpu-w1")
     full = unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     next_one = pod("llm-a-gpu-w2", phase="Pending", conditions=[full])
-    found = diagnosis(ray_cluster(ready=0), lost, next_one)
-    assert [each.kind for each in found.findings] == ["lost", "unscheduled"]
-    assert found.cause.startswith("worker llm-a-gpu-w1 is lost with its node (TaintManagerEvict")
-    assert "kubectl get nodes" in found.advice
+    result = diagnosis(ray_cluster(ready=0), lost, next_one)
+    assert [finding.kind for finding in result.findings] == ["lost", "unscheduled"]
+    assert result.cause.startswith("worker llm-a-gpu-w1 is lost with its node (TaintManagerEvict")
+    assert "kubectl get nodes" in result.advice
 
 
 def test_a_node_that_is_gone() -> None:
@@ -330,21 +330,21 @@ def test_a_node_that_is_gone() -> None:
 def test_a_node_that_shuts_down() -> None:
     """Of a spot instance, for example."""
     message = "Pod was terminated in response to imminent node shutdown."
-    found = diagnosis(pod("w1", phase="Failed", reason="Terminated", message=message))
-    assert found.cause == f"worker w1 is lost: Terminated: {message}"
-    assert "its node shuts down" in found.advice
+    result = diagnosis(pod("w1", phase="Failed", reason="Terminated", message=message))
+    assert result.cause == f"worker w1 is lost: Terminated: {message}"
+    assert "its node shuts down" in result.advice
 
 
 def test_pods_that_others_displace() -> None:
     """Preemption needs a priority; a drain is on its way."""
     preempted = disrupted("PreemptionByScheduler", "preempting to accommodate a higher priority")
-    found = diagnosis(deleting(pod("w1", conditions=[preempted]), "2026-11-24T08:07:00Z"))
-    assert "a pod of higher priority takes its place" in found.cause
-    assert "priorityClassName" in found.advice
+    result = diagnosis(deleting(pod("w1", conditions=[preempted]), "2026-11-24T08:07:00Z"))
+    assert "a pod of higher priority takes its place" in result.cause
+    assert "priorityClassName" in result.advice
     drained = disrupted("EvictionByEvictionAPI", "Eviction API: evicting")
-    found = diagnosis(deleting(pod("w1", node="n", conditions=[drained]), "2026-11-24T08:07:00Z"))
-    assert found.cause == "worker w1 is moved off node n, which is being drained"
-    assert found.findings[0].on_its_way
+    result = diagnosis(deleting(pod("w1", node="n", conditions=[drained]), "2026-11-24T08:07:00Z"))
+    assert result.cause == "worker w1 is moved off node n, which is being drained"
+    assert result.findings[0].on_its_way
 
 
 ROOM = [
@@ -376,11 +376,11 @@ ROOM = [
 @pytest.mark.parametrize(("sentence", "advice"), ROOM)
 def test_a_pod_without_a_node(sentence: str, advice: str) -> None:
     """What stands in the scheduler's sentence decides what helps."""
-    found = diagnosis(
+    result = diagnosis(
         pod("w1", phase="Pending", conditions=[unscheduled(sentence)], claims=("llm-models",))
     )
-    assert found.cause == f"pod w1 has no node: {sentence}"
-    assert advice in found.advice
+    assert result.cause == f"pod w1 has no node: {sentence}"
+    assert advice in result.advice
 
 
 def test_a_claim_that_is_pending() -> None:
@@ -442,12 +442,12 @@ def test_redis_that_is_refused() -> None:
         'serviceaccount "p" not found',
         "Job/llm-redis-password",
     )
-    found = diagnosis(service, quota)
+    result = diagnosis(service, quota)
     assert (
-        found.cause
+        result.cause
         == "no pod can be created for llm-redis-5d: exceeded quota: small, requested: x=1"
     )
-    assert "kubectl -n default describe resourcequota" in found.advice
+    assert "kubectl -n default describe resourcequota" in result.advice
     assert "its ServiceAccount comes with" in diagnosis(service, job(), account).advice
     made = event("SuccessfulCreate", "Created pod", "Job/llm-redis-password", type="Normal")
     assert diagnosis(service, job(), account, made).findings == ()
@@ -487,10 +487,10 @@ SERVE_CONFIGS = [
 def test_a_serve_config_that_does_not_build(message: str, cause: str, advice: str) -> None:
     """The exception, or the first setting that is wrong, with the command that sends another."""
     failed = serving({"status": "DEPLOY_FAILED", "message": message})
-    found = diagnosis(ray_service(failed))
-    assert found.is_fatal
-    assert found.cause == f"application llm: {cause}"
-    assert found.advice.startswith(advice)
+    result = diagnosis(ray_service(failed))
+    assert result.is_fatal
+    assert result.cause == f"application llm: {cause}"
+    assert result.advice.startswith(advice)
 
 
 def test_a_worker_that_does_not_reach_its_head() -> None:
@@ -498,8 +498,8 @@ def test_a_worker_that_does_not_reach_its_head() -> None:
     waits = container("wait-gcs-ready", sidecar=True, ready=False, startedAt=BORN)
     worker = pod("w1", container("ollama", sidecar=True), waits, container(state="waiting"))
     late = NOW + timedelta(seconds=30)
-    found = diagnosis(worker, at=late)
-    assert found.cause == "pod w1 has not reached the head h for 90 s"
-    assert "logs workers -c wait-gcs-ready llm" in found.advice
+    result = diagnosis(worker, at=late)
+    assert result.cause == "pod w1 has not reached the head h for 90 s"
+    assert "logs workers -c wait-gcs-ready llm" in result.advice
     starting = pod("h", container("ray-head", ready=False), role="head")
     assert not [e for e in diagnosis(worker, starting, at=late).findings if e.about == "w1"]

@@ -16,9 +16,9 @@ from kuberay.errors import ChangeError
 @pytest.fixture
 def live(documents: list[dict]) -> dict[str, Any]:
     """The service of the tests as a server has it."""
-    found = copy.deepcopy(documents[0])
-    found["metadata"]["resourceVersion"] = "7"
-    return found
+    service = copy.deepcopy(documents[0])
+    service["metadata"]["resourceVersion"] = "7"
+    return service
 
 
 def config_of(spec: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_scale_asks_which_group(live: dict[str, Any]) -> None:
     with pytest.raises(ChangeError, match="give the worker group of pool with --group"):
         propose(live, edits.scaled(1, 6, "pool"))
     after = propose(live, edits.scaled(1, 6, "pool", group="large")).after
-    most = [each["maxReplicas"] for each in after["rayClusterConfig"]["workerGroupSpecs"]]
+    most = [group["maxReplicas"] for group in after["rayClusterConfig"]["workerGroupSpecs"]]
     assert most == [4, 6]
 
 
@@ -171,8 +171,12 @@ def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> No
     head = cluster["headGroupSpec"]["template"]["spec"]
     worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
     assert cluster["rayVersion"] == "2.61.0"
-    assert [each["image"] for each in head["containers"] + worker["containers"]] == ["llm:2"] * 2
-    assert {each["image"] for each in worker["initContainers"]} == {"ollama/ollama:0.34.0"}
+    assert [container["image"] for container in head["containers"] + worker["containers"]] == [
+        "llm:2"
+    ] * 2
+    assert {container["image"] for container in worker["initContainers"]} == {
+        "ollama/ollama:0.34.0"
+    }
 
 
 def test_a_strategy_needs_its_options(live: dict[str, Any]) -> None:

@@ -31,9 +31,9 @@ WHOLE = {
 @pytest.fixture
 def config(documents: list[Object]) -> Object:
     """The config of the tests with an override, as the shipped manifests have it."""
-    found = dict(yaml.safe_load(documents[0]["spec"]["serveConfigV2"]))
-    found["applications"][0]["deployments"] = [{"name": "pool", "autoscaling_config": WHOLE}]
-    return found
+    config = dict(yaml.safe_load(documents[0]["spec"]["serveConfigV2"]))
+    config["applications"][0]["deployments"] = [{"name": "pool", "autoscaling_config": WHOLE}]
+    return config
 
 
 def gateway(config: Object, low: int = 0) -> Object:
@@ -53,8 +53,10 @@ def gateway(config: Object, low: int = 0) -> Object:
 
 def scaling_of(config: Object, name: str = "pool") -> Object:
     (application,) = config["applications"]
-    (found,) = [each for each in application["deployments"] if each["name"] == name]
-    return dict(found["autoscaling_config"])
+    (config,) = [
+        deployment for deployment in application["deployments"] if deployment["name"] == name
+    ]
+    return dict(config["autoscaling_config"])
 
 
 def changed(config: Object, args: Object | None = None, **options: Any) -> Object:
@@ -83,7 +85,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("args", "options", "sentence"), WRONG, ids=[each[2] for each in WRONG])
+@pytest.mark.parametrize(("args", "options", "sentence"), WRONG, ids=[case[2] for case in WRONG])
 @pytest.mark.parametrize("ray", [True, False], ids=["with Ray", "without Ray"])
 def test_what_can_not_work_is_named(
     config: Object,
@@ -242,7 +244,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("command", "text", "sentence"), REFUSED, ids=[f"{each[0][0]} {each[2]}" for each in REFUSED]
+    ("command", "text", "sentence"), REFUSED, ids=[f"{case[0][0]} {case[2]}" for case in REFUSED]
 )
 def test_no_command_sends_what_can_not_work(
     deployed: Run,
@@ -255,7 +257,7 @@ def test_no_command_sends_what_can_not_work(
     """One line with the reason, exit code 1, and nothing reaches the API server."""
     (tmp_path / "file").write_text(text)
     written = len(cluster.writes)
-    arguments = [str(tmp_path / "file") if each == "FILE" else each for each in command]
+    arguments = [str(tmp_path / "file") if word == "FILE" else word for word in command]
     result = deployed(*arguments)
     assert result.exit_code == 1
     assert sentence in result.stderr

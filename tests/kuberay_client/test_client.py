@@ -29,13 +29,16 @@ def deployed(api: RayServiceApi, documents: list[Object]) -> RayServiceApi:
 
 
 def verbs(api: RayServiceApi, documents: list[Object]) -> list[str]:
-    return [each.verb for each in api.deploy_ray_service(documents)]
+    return [applied.verb for applied in api.deploy_ray_service(documents)]
 
 
 def versions(cluster: Cluster) -> dict[str, str]:
     kinds = ("rayservices", "deployments", "jobs")
-    found = [each for kind in kinds for each in cluster.store.list(kind, "default")]
-    return {each["metadata"]["name"]: each["metadata"]["resourceVersion"] for each in found}
+    objects = [secret for kind in kinds for secret in cluster.store.list(kind, "default")]
+    return {
+        manifest["metadata"]["name"]: manifest["metadata"]["resourceVersion"]
+        for manifest in objects
+    }
 
 
 def test_deploying_creates_and_again_changes_nothing(
@@ -54,10 +57,10 @@ def test_deploying_again_survives_status_and_operator(
     """What the operator writes (status, finalizer, defaults) is no difference of ours."""
     verbs(api, documents)
 
-    def operate(found: Object) -> None:
-        found["status"] = serving()
-        found["metadata"]["finalizers"] = ["ray.io/rayservice-finalizer"]
-        found["spec"]["rayClusterDeletionDelaySeconds"] = 60
+    def operate(service: Object) -> None:
+        service["status"] = serving()
+        service["metadata"]["finalizers"] = ["ray.io/rayservice-finalizer"]
+        service["spec"]["rayClusterDeletionDelaySeconds"] = 60
 
     cluster.store.update("rayservices", "default", "llm", operate)
     assert verbs(api, documents) == ["unchanged"] * 3
@@ -109,7 +112,7 @@ def test_what_does_not_fit_the_schema_is_refused(
 def test_creating_twice_is_a_conflict(api: RayServiceApi, documents: list[Object]) -> None:
     """Unlike deploying."""
     api.create_ray_service(documents[0])
-    assert [each["metadata"]["name"] for each in api.list_ray_services()] == ["llm"]
+    assert [service["metadata"]["name"] for service in api.list_ray_services()] == ["llm"]
     with pytest.raises(Conflict, match="already exists"):
         api.create_ray_service(documents[0])
 
@@ -120,7 +123,7 @@ def test_a_status_written_meanwhile_is_no_conflict(
     """The operator raises the resource version all the time; the proposal still stands."""
     proposal = deployed.propose_change("llm", edits.scaled(2, 6, "pool"))
     cluster.store.update(
-        "rayservices", "default", "llm", lambda found: found.update(status=serving())
+        "rayservices", "default", "llm", lambda status: status.update(status=serving())
     )
     after = deployed.patch_ray_service(proposal)
     assert after["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"] == 6
@@ -183,13 +186,13 @@ def test_waiting_until_it_runs(deployed: RayServiceApi, cluster: Cluster) -> Non
         states.append(status.diagnosis.state)
 
     limits = Limits(patience_s=30, timeout_s=60, settle_s=0)
-    found = deployed.wait_until_ray_service_running("llm", limits, tell)
-    assert found.diagnosis.state == "running"
+    status = deployed.wait_until_ray_service_running("llm", limits, tell)
+    assert status.diagnosis.state == "running"
     assert (states[0], states[-1]) == ("starting", "running")
 
 
-def serve(found: Object) -> None:
-    found["status"] = serving(generation=found["metadata"]["generation"])
+def serve(service: Object) -> None:
+    service["status"] = serving(generation=service["metadata"]["generation"])
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def spec(cluster: Cluster) -> Object:
 def operate(cluster: Cluster) -> None:
     """An operator's word that the present spec serves."""
 
-    def edit(found: Object) -> None:
-        found["status"] = serving(generation=found["metadata"]["generation"])
+    def edit(service: Object) -> None:
+        service["status"] = serving(generation=service["metadata"]["generation"])
 
     cluster.store.update("rayservices", "default", "llm", edit)
 
@@ -110,8 +110,8 @@ def test_scale_mends_a_cluster_that_is_behind(scaling: Run, cluster: Cluster) ->
     result = scaling(*command)
     assert result.stdout.startswith("the RayService is up to date, but not the bounds")
     assert "+  maxReplicas: 8" in result.stdout
-    found = cluster.store.get("rayclusters", "default", "llm-a")["spec"]["workerGroupSpecs"]
-    assert found == [worker_group(high=8)]
+    workers = cluster.store.get("rayclusters", "default", "llm-a")["spec"]["workerGroupSpecs"]
+    assert workers == [worker_group(high=8)]
     assert scaling(*command).stdout == "nothing to change\n"
 
 
@@ -144,7 +144,7 @@ def test_every_change_can_be_rehearsed(
 ) -> None:
     """`--dry-run` shows the difference and the request, and sends nothing for real."""
     before, written = spec(cluster), len(cluster.writes)
-    result = deployed(*(files.get(each, each) for each in arguments), "--dry-run")
+    result = deployed(*(files.get(argument, argument) for argument in arguments), "--dry-run")
     assert result.exit_code == 0
     assert "--- now" in result.stdout
     assert "PATCH /apis/ray.io/v1/namespaces/default/rayservices/llm?" in result.stdout
@@ -158,7 +158,7 @@ def test_every_change_can_be_rolled_back(
 ) -> None:
     """Each is sent as it was shown, once; a second time there is nothing to change."""
     before = spec(cluster)
-    command = [*(files.get(each, each) for each in arguments), "--yes", "--no-wait"]
+    command = [*(files.get(argument, argument) for argument in arguments), "--yes", "--no-wait"]
     assert deployed(*command).exit_code == 0
     assert spec(cluster) != before
     assert deployed(*command).stdout == "nothing to change\n"

@@ -21,7 +21,7 @@ def clean_up(cluster: Cluster) -> None:
     looks: list[object] = []
     end = time.monotonic() + 30
     while len(looks) < 2 and time.monotonic() < end:
-        looks = [each for each in list(cluster.requests) if "rayclusters" in each.path]
+        looks = [request for request in list(cluster.requests) if "rayclusters" in request.path]
         time.sleep(0.01)
     cluster.store.unfinalize("rayclusters", "default", "llm-a")
 
@@ -46,7 +46,7 @@ def test_delete_in_order(deployed: Run, cluster: Cluster) -> None:
         "deleted deployments llm-redis",
         "deleted secrets llm-redis-password",
     ]
-    assert [each["metadata"]["name"] for each in cluster.store.list("secrets", "default")] == [
+    assert [secret["metadata"]["name"] for secret in cluster.store.list("secrets", "default")] == [
         "llm-api-keys"
     ]
 
@@ -116,7 +116,10 @@ def end(cluster: Cluster, name: str) -> None:
     """The kubelet's word that the pod has ended, once somebody has looked twice."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
-        if len([each for each in list(cluster.requests) if each.path.endswith("/pods")]) > 1:
+        if (
+            len([request for request in list(cluster.requests) if request.path.endswith("/pods")])
+            > 1
+        ):
             break
         time.sleep(0.01)
     cluster.store.put("pods", ending(name), "DELETED")

@@ -89,11 +89,11 @@ def test_the_cause_is_named_in_one_line(
     name: str, t: float, state: State, cause: str, advice: str
 ) -> None:
     """At each moment the state, the cause and what to do are those that a person would tell."""
-    found = diagnose(Recording(name).view(t))
-    assert found.state == state
-    assert cause in found.cause if cause else found.cause == ""
-    assert advice in found.advice
-    assert "\n" not in found.cause + found.advice
+    result = diagnose(Recording(name).view(t))
+    assert result.state == state
+    assert cause in result.cause if cause else result.cause == ""
+    assert advice in result.advice
+    assert "\n" not in result.cause + result.advice
 
 
 def test_a_normal_life_raises_no_alarm() -> None:

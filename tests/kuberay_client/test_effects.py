@@ -26,8 +26,8 @@ AT = datetime(2026, 11, 24, 8, tzinfo=UTC)
 @pytest.fixture
 def spec(documents: list[Object]) -> Object:
     """The spec of the tests with the options that the shipped manifests have."""
-    found = copy.deepcopy(documents[0]["spec"])
-    return edited(found, max_surge_percent=100, autoscaling_config=SCALING)
+    content = copy.deepcopy(documents[0]["spec"])
+    return edited(content, max_surge_percent=100, autoscaling_config=SCALING)
 
 
 def edited(spec: Object, args: Object | None = None, **options: Any) -> Object:
@@ -52,9 +52,9 @@ def test_numbers_change_in_place(spec: Object) -> None:
 
 def test_arguments_are_a_new_version(spec: Object) -> None:
     """Named with what they replace, and with the workers that it takes meanwhile."""
-    found = told(spec, edited(spec, {"queue": 3}), 2)
-    assert found.replaces
-    assert found.sentences == (
+    outcome = told(spec, edited(spec, {"queue": 3}), 2)
+    assert outcome.replaces
+    assert outcome.sentences == (
         "a new version of llm (changed: args): every replica of pool is replaced (2 now)",
         "pool: its replicas serve until their successors are ready, on up to 2 more workers of "
         "group gpu",
@@ -99,8 +99,8 @@ def test_the_first_override_is_a_new_version(documents: list[Object]) -> None:
 
 def test_resources_replace_one_deployment(spec: Object) -> None:
     """Not what the application has besides."""
-    found = told(spec, edited(spec, ray_actor_options={"resources": {"ollama": 0.5}}), None)
-    assert found.sentences == (
+    outcome = told(spec, edited(spec, ray_actor_options={"resources": {"ollama": 0.5}}), None)
+    assert outcome.sentences == (
         "a new version of llm (changed: ray_actor_options): every replica of pool is replaced",
         "pool: its replicas serve until their successors are ready, on other workers",
     )
@@ -108,8 +108,8 @@ def test_resources_replace_one_deployment(spec: Object) -> None:
 
 def test_a_pool_that_sleeps_has_nothing_to_replace(spec: Object) -> None:
     """No workers, no room to ask for."""
-    found = told(spec, edited(spec, {"queue": 3}), 0)
-    assert len(found.sentences) == 1
+    outcome = told(spec, edited(spec, {"queue": 3}), 0)
+    assert len(outcome.sentences) == 1
 
 
 def test_nothing_changes_nothing(spec: Object) -> None:
@@ -121,15 +121,15 @@ def test_a_new_cluster_is_said_so(spec: Object) -> None:
     """It has its own replicas, and its own condition to wait for."""
     after = copy.deepcopy(edited(spec, {"queue": 3}))
     after["rayClusterConfig"]["rayVersion"] = "2.61.0"
-    found = told(spec, after, 1)
-    assert (found.sentences[0][:13], found.replaces) == ("a new cluster", False)
+    outcome = told(spec, after, 1)
+    assert (outcome.sentences[0][:13], outcome.replaces) == ("a new cluster", False)
 
 
 def test_a_present_config_that_can_not_work_hinders_nothing(spec: Object) -> None:
     """Of what runs, if anything, nothing is known: the change that mends it is a new version."""
-    found = told(edited(spec, {"topology": "nonsense"}), spec, 1)
-    assert found.replaces
-    assert "topology: Input should be" in found.sentences[0]
+    outcome = told(edited(spec, {"topology": "nonsense"}), spec, 1)
+    assert outcome.replaces
+    assert "topology: Input should be" in outcome.sentences[0]
 
 
 def status_of(application: str, seconds: float) -> Any:
@@ -158,9 +158,9 @@ def test_a_status_from_before_is_not_taken_for_the_new_one(
 
 
 def report(cluster: Cluster, status: str) -> None:
-    def operate(found: Object) -> None:
+    def operate(service: Object) -> None:
         deployed = {"status": status, "serveDeploymentStatuses": {"pool": {"status": "HEALTHY"}}}
-        found["status"] = serving(deployed, generation=found["metadata"]["generation"])
+        service["status"] = serving(deployed, generation=service["metadata"]["generation"])
 
     cluster.store.update("rayservices", "default", "llm", operate)
 
@@ -200,7 +200,7 @@ def full(run: Run, cluster: Cluster, documents: list[Object], spec: Object, tmp_
 
 def serve(cluster: Cluster) -> None:
     cluster.store.update(
-        "rayservices", "default", "llm", lambda found: found.update(status=serving())
+        "rayservices", "default", "llm", lambda outcome: outcome.update(status=serving())
     )
 
 

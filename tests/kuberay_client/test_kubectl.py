@@ -42,7 +42,7 @@ def test_what_kubectl_has_applied_is_there(
         "rayservice.ray.io/llm",
         "job.batch/llm-redis-password",
     ]
-    assert {each.verb for each in api.deploy_ray_service(documents)} == {"unchanged"}
+    assert {applied.verb for applied in api.deploy_ray_service(documents)} == {"unchanged"}
 
 
 def test_kubectl_reads_what_we_have_deployed(

@@ -22,7 +22,7 @@ SENDING = ("clusters", "deletion", "manifests")
 PURE = [
     *PACKAGE.joinpath("status").glob("[!w]*.py"),
     PACKAGE / "status" / "waiting.py",
-    *(each for each in PACKAGE.joinpath("changes").glob("*.py") if each.stem not in SENDING),
+    *(path for path in PACKAGE.joinpath("changes").glob("*.py") if path.stem not in SENDING),
 ]
 IMPURE = ("kubernetes", "urllib3", "kuberay.access", "time", "threading", "socket")
 
@@ -39,11 +39,13 @@ def test_imports_point_down(path: Path) -> None:
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if name == "__init__":
         return
-    ours = {each.split(".")[1] for each in imported_modules(path) if each.startswith("kuberay.")}
+    ours = {
+        module.split(".")[1] for module in imported_modules(path) if module.startswith("kuberay.")
+    }
     assert all(depth(other) >= depth(name) for other in ours)
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: path.stem)
 def test_policies_are_pure(path: Path) -> None:
     """Rules, waiting and edits are functions of values."""
-    assert not [each for each in imported_modules(path) if each.startswith(IMPURE)]
+    assert not [module for module in imported_modules(path) if module.startswith(IMPURE)]

@@ -176,9 +176,9 @@ def test_status_of_a_first_deploy(run: Run, cluster: Cluster) -> None:
 def test_status_as_json(run: Run, cluster: Cluster) -> None:
     """For scripts."""
     cluster.store.put("rayservices", ray_service(serving()))
-    found = json.loads(run("status", "-o", "json").stdout)
-    assert found["diagnosis"]["state"] == "running"
-    assert found["view"]["service"]["endpoints"] == 1
+    printed = json.loads(run("status", "-o", "json").stdout)
+    assert printed["diagnosis"]["state"] == "running"
+    assert printed["view"]["service"]["endpoints"] == 1
 
 
 def test_status_of_nothing(run: Run) -> None:

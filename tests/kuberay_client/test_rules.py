@@ -23,34 +23,38 @@ from tests.kuberay_client.objects import (
 NOW = datetime(2026, 11, 24, 8, 1, tzinfo=UTC)
 
 
-def seen(*found: dict[str, Any], at: datetime = NOW) -> Observed:
+def seen(*objects: dict[str, Any], at: datetime = NOW) -> Observed:
     """A view of these objects, of whatever kind they are, and of a service that is well."""
-    kinds = {k: [each for each in found if each["kind"] == k] for k in {e["kind"] for e in found}}
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for manifest in objects:
+        kinds.setdefault(manifest["kind"], []).append(manifest)
     service = kinds.get("RayService", [ray_service(serving())])[0]
     clusters = kinds.get("RayCluster", [ray_cluster()])
     pods = kinds.get("Pod", [])
-    if not any(each["metadata"]["labels"].get("ray.io/node-type") == "head" for each in pods):
+    if not any(
+        manifest["metadata"]["labels"].get("ray.io/node-type") == "head" for manifest in pods
+    ):
         pods = [*pods, pod("h", container("ray-head"), role="head", ready=True)]
     events, jobs = kinds.get("Event", []), kinds.get("Job", [])
     return observe("llm", at, service, clusters, pods, events, jobs)
 
 
-def diagnosis(*found: dict[str, Any], at: datetime = NOW) -> Diagnosis:
-    return diagnose(seen(*found, at=at))
+def diagnosis(*objects: dict[str, Any], at: datetime = NOW) -> Diagnosis:
+    return diagnose(seen(*objects, at=at))
 
 
 def test_an_invalid_spec_is_fatal() -> None:
     """The operator's own refusal is passed on, and nothing but another spec helps."""
     refusal = condition("Ready", False, "ValidationFailed", "the name is too long")
-    found = diagnosis(ray_service({"conditions": [refusal]}))
-    assert (found.state, found.cause) == (State.FAILED, "invalid spec: the name is too long")
+    result = diagnosis(ray_service({"conditions": [refusal]}))
+    assert (result.state, result.cause) == (State.FAILED, "invalid spec: the name is too long")
 
 
 def test_a_refusal_of_an_older_spec_does_not_count() -> None:
     """A condition that was decided for the generation before says nothing of this one."""
     refusal = condition("Ready", False, "ValidationFailed", "the name is too long")
-    found = diagnosis(ray_service({"conditions": [refusal]}, generation=3))
-    assert not found.is_fatal
+    result = diagnosis(ray_service({"conditions": [refusal]}, generation=3))
+    assert not result.is_fatal
 
 
 def test_a_failed_deployment_of_an_older_spec_does_not_count() -> None:
@@ -66,9 +70,9 @@ def test_a_failing_upgrade_says_what_still_serves() -> None:
         "rayClusterName": "llm-b",
         "applicationStatuses": {"llm": {"status": "DEPLOY_FAILED", "message": "E\nKeyError: 'x'"}},
     }
-    found = diagnosis(ray_service(serving(pendingServiceStatus=pending)))
-    assert found.cause == "application llm: KeyError: 'x'"
-    assert found.advice.startswith(
+    result = diagnosis(ray_service(serving(pendingServiceStatus=pending)))
+    assert result.cause == "application llm: KeyError: 'x'"
+    assert result.advice.startswith(
         "llm-a still serves: python -m kuberay -n default rollback llm, or "
     )
 
@@ -177,12 +181,12 @@ POD_TROUBLE = [
 ]
 
 
-@pytest.mark.parametrize(("found", "events", "cause", "advice"), POD_TROUBLE)
+@pytest.mark.parametrize(("troubled", "events", "cause", "advice"), POD_TROUBLE)
 def test_trouble_of_a_pod(
-    found: dict[str, Any], events: tuple[dict[str, Any], ...], cause: str, advice: str
+    troubled: dict[str, Any], events: tuple[dict[str, Any], ...], cause: str, advice: str
 ) -> None:
     """What a pod's status or events tell is the cause, with advice that fits."""
-    result = diagnosis(found, *events)
+    result = diagnosis(troubled, *events)
     assert result.cause == cause
     assert advice in result.advice
 
@@ -199,17 +203,17 @@ UNSCHEDULED = [
 def test_no_node(sentence: str, advice: str) -> None:
     """The scheduler's sentence is passed on, and the advice depends on its reason."""
     unscheduled = {"type": "PodScheduled", "status": "False", "message": sentence}
-    found = diagnosis(pod("w1", phase="Pending", conditions=[unscheduled]))
-    assert found.cause == f"pod w1 has no node: {sentence.partition(' preemption')[0]}"
-    assert advice in found.advice
+    result = diagnosis(pod("w1", phase="Pending", conditions=[unscheduled]))
+    assert result.cause == f"pod w1 has no node: {sentence.partition(' preemption')[0]}"
+    assert advice in result.advice
 
 
 def test_a_node_on_its_way() -> None:
     """When the node autoscaler has reacted, the advice is to wait."""
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: none. "}
-    coming = event("TriggeredScaleUp", "pod triggered scale-up: [{gpus 0->1}]", type="Normal")
-    found = diagnosis(pod("w1", conditions=[unscheduled]), coming)
-    assert "the node autoscaler adds a node (pod triggered scale-up: [{gpus 0->1}])" in found.advice
+    scale_up = event("TriggeredScaleUp", "pod triggered scale-up: [{gpus 0->1}]", type="Normal")
+    result = diagnosis(pod("w1", conditions=[unscheduled]), scale_up)
+    assert "adds a node (pod triggered scale-up: [{gpus 0->1}])" in result.advice
 
 
 def test_pods_that_may_not_be_created() -> None:
@@ -228,9 +232,9 @@ def test_pods_that_may_not_be_created() -> None:
 
 def test_a_missing_head() -> None:
     """While the head is away its workers serve on, and that is said."""
-    found = diagnosis(pod("h", container("ray-head", "running", ready=False), role="head"))
-    assert found.cause == "the head of llm-a is not ready, so nothing scales"
-    assert found.state == State.DEGRADED
+    result = diagnosis(pod("h", container("ray-head", "running", ready=False), role="head"))
+    assert result.cause == "the head of llm-a is not ready, so nothing scales"
+    assert result.state == State.DEGRADED
 
 
 def test_a_refused_serve_config() -> None:
@@ -283,19 +287,19 @@ def test_a_model_on_its_way_comes_before_what_serve_says_of_it() -> None:
         "status": "DEPLOYING",
         "serveDeploymentStatuses": {"pool": {"status": "UPDATING", "message": words}},
     }
-    found = diagnosis(ray_service(serving(deployed)), pulling("w1"))
-    assert found.cause == "pod w1: init container pull has been running for 60 s"
-    assert "python -m kuberay -n default logs workers -c pull llm" in found.advice
-    assert "components/shared-cache" in found.advice
-    assert not found.is_fatal
-    assert [each.kind for each in found.findings] == ["preparing", "deployment"]
+    result = diagnosis(ray_service(serving(deployed)), pulling("w1"))
+    assert result.cause == "pod w1: init container pull has been running for 60 s"
+    assert "python -m kuberay -n default logs workers -c pull llm" in result.advice
+    assert "components/shared-cache" in result.advice
+    assert not result.is_fatal
+    assert [finding.kind for finding in result.findings] == ["preparing", "deployment"]
 
 
 def test_another_init_container_at_work() -> None:
     """It is named too, without advice about models; a sidecar's and KubeRay's own waiting not."""
     at_work = container("prepare", sidecar=True, ready=False)
-    found = diagnosis(pod("w1", at_work, container(state="waiting")))
-    assert found.cause.startswith("pod w1: init container prepare has been running for")
-    assert "cache" not in found.advice
+    result = diagnosis(pod("w1", at_work, container(state="waiting")))
+    assert result.cause.startswith("pod w1: init container prepare has been running for")
+    assert "cache" not in result.advice
     own = container("wait-gcs-ready", sidecar=True, ready=False)
     assert diagnosis(pod("w1", container("ollama", sidecar=True), own, container())).cause == ""

@@ -24,13 +24,13 @@ def documents() -> list[dict]:
 
 @pytest.fixture
 def deployed(api: RayServiceApi, documents: list[dict]) -> RayServiceApi:
-    assert {each.verb for each in api.deploy_ray_service(documents)} == {"created"}
+    assert {applied.verb for applied in api.deploy_ray_service(documents)} == {"created"}
     return api
 
 
 def test_deploying_twice_changes_nothing(deployed: RayServiceApi, documents: list[dict]) -> None:
     """Every document is as it was."""
-    assert {each.verb for each in deployed.deploy_ray_service(documents)} == {"unchanged"}
+    assert {applied.verb for applied in deployed.deploy_ray_service(documents)} == {"unchanged"}
 
 
 def test_scaling_finds_the_worker_group(deployed: RayServiceApi) -> None:
@@ -57,7 +57,7 @@ def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     pods = [group["template"]["spec"] for group in groups]
     containers = [c for pod in pods for c in [*pod.get("initContainers", []), *pod["containers"]]]
-    assert {each["image"] for each in containers} == {"new-ray:1", "new-ollama:1"}
+    assert {container["image"] for container in containers} == {"new-ray:1", "new-ollama:1"}
 
 
 def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[dict]) -> None:
@@ -67,7 +67,7 @@ def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[di
     secret = redis["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}
     list(deployed.deploy_ray_service([body]))
-    doomed = [str(each) for each in propose_deletion(deployed.objects, documents)]
+    doomed = [str(target) for target in propose_deletion(deployed.objects, documents)]
     assert (doomed[0], doomed[-1]) == ("rayservices llm", f"secrets {secret}")
     runbook = ROOT / "docs" / "kubernetes" / "runbook.md"
     assert f"kubectl delete secret {secret} " in runbook.read_text()
@@ -78,7 +78,7 @@ def test_companions_are_recognised(documents: list[dict]) -> None:
     service = manifests.ray_service(documents)
     metadata = {"uid": "u", "generation": 1, "namespace": "default"}
     live = {**service, "metadata": {**service["metadata"], **metadata}}
-    jobs = [each for each in documents if each["kind"] == "Job"]
+    jobs = [manifest for manifest in documents if manifest["kind"] == "Job"]
     view = observe("llm", datetime.now(UTC), live, [], [], [], jobs)
     options = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
@@ -86,9 +86,11 @@ def test_companions_are_recognised(documents: list[dict]) -> None:
     assert view.service
     assert view.service.redis == "llm-redis"
     templates = [
-        each["spec"]["template"]
-        for each in documents
-        if each["kind"] != "RayService" and "template" in each.get("spec", {})
+        manifest["spec"]["template"]
+        for manifest in documents
+        if manifest["kind"] != "RayService" and "template" in manifest.get("spec", {})
     ]
-    components = {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in templates}
+    components = {
+        template["metadata"]["labels"]["app.kubernetes.io/component"] for template in templates
+    }
     assert components == {REDIS, PASSWORD}

@@ -44,7 +44,7 @@ def test_only_events_that_matter() -> None:
         event("BackOff", "Back-off restarting failed container"),
         event("TriggeredScaleUp", "a node comes", type="Normal"),
     )
-    assert [each.reason for each in notable(view)] == ["BackOff", "TriggeredScaleUp"]
+    assert [event.reason for event in notable(view)] == ["BackOff", "TriggeredScaleUp"]
 
 
 @needed

@@ -26,8 +26,8 @@ def deployed(api: RayServiceApi, cluster: Cluster, documents: list[Object]) -> R
 def run(cluster: Cluster, ready: int = 0, starting: int = 0, **status: Any) -> None:
     """The service serves with so many workers on llm-a."""
 
-    def operate(found: Object) -> None:
-        found["status"] = serving(**status)
+    def operate(service: Object) -> None:
+        service["status"] = serving(**status)
 
     cluster.store.update("rayservices", "default", "llm", operate)
     uid = cluster.store.get("rayservices", "default", "llm")["metadata"]["uid"]
@@ -41,7 +41,7 @@ def run(cluster: Cluster, ready: int = 0, starting: int = 0, **status: Any) -> N
 def scaling(spec: Object) -> Object:
     """The options that stand over what the application's builder sets."""
     (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
-    options = {each["name"]: each for each in application.get("deployments", [])}
+    options = {deployment["name"]: deployment for deployment in application.get("deployments", [])}
     return dict(options.get("pool", {}).get("autoscaling_config", {}))
 
 
@@ -143,8 +143,8 @@ def test_an_incremental_upgrade_that_is_taken_back(
         "clusterUpgradeOptions": {"gatewayClassName": "istio", **steps},
     }
 
-    def set_strategy(found: Object) -> None:
-        found["spec"]["upgradeStrategy"] = options
+    def set_strategy(service: Object) -> None:
+        service["spec"]["upgradeStrategy"] = options
 
     cluster.store.update("rayservices", "default", "llm", set_strategy)
     before = deployed.get_ray_service("llm")["spec"]

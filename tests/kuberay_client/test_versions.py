@@ -69,11 +69,11 @@ def version(application: Object) -> DeploymentVersion:
     """As Serve's controller makes it of a config, over a deployment without options in code."""
     config = ServeApplicationSchema.model_validate(application)
     code = DeploymentInfo(DeploymentConfig(), ReplicaConfig.create(object), 0, "")
-    (found,) = override_deployment_info({"pool": code}, config).values()
-    replica = found.replica_config
+    (info,) = override_deployment_info({"pool": code}, config).values()
+    replica = info.replica_config
     return DeploymentVersion(
         get_app_code_version(config),
-        found.deployment_config,
+        info.deployment_config,
         replica.ray_actor_options,
         placement_group_bundles=replica.placement_group_bundles,
         placement_group_strategy=replica.placement_group_strategy,
@@ -157,5 +157,5 @@ def test_we_know_what_our_builder_sets(args: Object) -> None:
     theirs += [] if is_direct else [gateway_options(settings)]
     ours = builder.options({"import_path": builder.IMPORT_PATH, "args": args})
     assert list(ours.values()) == [
-        {key: each[key] for key in ours[each["name"]]} for each in theirs
+        {key: option[key] for key in ours[option["name"]]} for option in theirs
     ]

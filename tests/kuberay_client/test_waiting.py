@@ -87,7 +87,7 @@ def test_the_timeout_bounds_it_all() -> None:
     """Even without any hindrance."""
     view = seen(STARTING)
     judge((0, view), (1799, view))
-    with pytest.raises(WaitTimeout, match="starting after 1800 s") as caught:
+    with pytest.raises(WaitTimeout, match="not ready after 1800 s, but starting") as caught:
         judge((0, view), (1800, view))
     assert caught.value.exit_code == 5
 
@@ -108,4 +108,4 @@ def test_an_upgrade_is_over_when_one_cluster_is_left() -> None:
 def test_each_end_has_an_exit_code_of_its_own() -> None:
     """Scripts can tell them apart."""
     kinds: list[type[WaitError]] = [CannotHeal, OutOfPatience, WaitTimeout]
-    assert [each.exit_code for each in kinds] == [3, 4, 5]
+    assert [error.exit_code for error in kinds] == [3, 4, 5]

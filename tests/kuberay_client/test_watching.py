@@ -48,7 +48,7 @@ def until(views: Iterator[Any], condition: Callable[[Any], object], within_s: fl
 
 
 def has_pod(name: str) -> Callable[[Observed], bool]:
-    return lambda view: name in [each.name for each in view.pods]
+    return lambda view: name in [pod.name for pod in view.pods]
 
 
 def all_watch(server: ApiServer) -> Callable[[Observed], bool]:
@@ -73,11 +73,11 @@ def test_watches_that_drop_are_taken_up(
 ) -> None:
     """A broken connection costs nothing: the watch goes on after the last version seen."""
     until(views, all_watch(server))
-    lists = len([each for each in cluster.requests if "watch" not in each.query])
+    lists = len([request for request in cluster.requests if "watch" not in request.query])
     server.drop_watches()
     cluster.store.put("pods", pod("w1"))
     until(views, has_pod("w1"))
-    assert len([each for each in cluster.requests if "watch" not in each.query]) == lists
+    assert len([request for request in cluster.requests if "watch" not in request.query]) == lists
 
 
 def test_an_expired_version_lists_again(
@@ -157,7 +157,7 @@ def test_it_leaves_no_thread_and_no_watch(api: RayServiceApi, server: ApiServer)
     with Watcher(api.objects, "llm") as watcher:
         until(watcher.views(0.5), all_watch(server))
     assert not {"jobs", "pods", "events", "rayclusters", "rayservices"} & {
-        each.name for each in threading.enumerate()
+        thread.name for thread in threading.enumerate()
     }
 
 

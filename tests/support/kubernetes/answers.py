@@ -24,46 +24,46 @@ def resources(path: str) -> Object:
     return {"kind": "APIResourceList", "groupVersion": version, "resources": discovery(version)}
 
 
-def read(cluster: Cluster, found: Address, query: dict[str, str]) -> Object:
-    if found.name:
-        return cluster.store.get(found.plural, found.namespace, found.name)
+def read(cluster: Cluster, target: Address, query: dict[str, str]) -> Object:
+    if target.name:
+        return cluster.store.get(target.plural, target.namespace, target.name)
     with cluster.store.changed:
-        objects = cluster.store.list(found.plural, found.namespace)
+        objects = cluster.store.list(target.plural, target.namespace)
         version = cluster.store.version
-    items = [each for each in objects if matches(each, query)]
+    items = [candidate for candidate in objects if matches(candidate, query)]
     begin, size = int(query.get("continue") or 0), cluster.page or int(query.get("limit") or 500)
     metadata: Object = {"resourceVersion": str(version)}
     if begin + size < len(items):
         metadata["continue"] = str(begin + size)
-    kind = KINDS[found.version, found.plural]
+    kind = KINDS[target.version, target.plural]
     return {
         "kind": f"{kind}List",
-        "apiVersion": found.version,
+        "apiVersion": target.version,
         "metadata": metadata,
         "items": items[begin : begin + size],
     }
 
 
-def write(store: Store, found: Address, request: Request, content_type: str) -> Object:
-    plural, namespace, body = found.plural, found.namespace, request.body
+def write(store: Store, target: Address, request: Request, content_type: str) -> Object:
+    plural, namespace, body = target.plural, target.namespace, request.body
     dry = is_rehearsal(request)
     manager = request.query.get("fieldManager", "unknown")
     if request.method == "POST":
         return store.create(plural, namespace, body, manager, dry)
     if request.method == "DELETE":
-        store.delete(plural, namespace, found.name, body or {}, dry)
+        store.delete(plural, namespace, target.name, body or {}, dry)
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
     if content_type == "application/apply-patch+yaml":
         force = request.query.get("force") == "true"
         return store.apply(plural, namespace, body, manager, force, dry)
     if content_type == "application/merge-patch+json":
-        return store.patch(plural, namespace, found.name, body, manager, dry)
+        return store.patch(plural, namespace, target.name, body, manager, dry)
     if content_type == "application/json-patch+json":
-        return store.json_patch(plural, namespace, found.name, body, manager, dry)
+        return store.json_patch(plural, namespace, target.name, body, manager, dry)
     raise Refused(415, f"unsupported media type {content_type}")
 
 
-def changes(store: Store, found: Address, query: dict[str, str]) -> Iterator[Object]:
+def changes(store: Store, target: Address, query: dict[str, str]) -> Iterator[Object]:
     """The lines of a watch, until its time is over."""
     until = time.monotonic() + float(query.get("timeoutSeconds") or 3600)
     after = int(query.get("resourceVersion") or 0)
@@ -75,17 +75,17 @@ def changes(store: Store, found: Address, query: dict[str, str]) -> Iterator[Obj
     while time.monotonic() < until:
         try:
             with store.changed:
-                news = list(store.changes(found.plural, after))
+                news = list(store.changes(target.plural, after))
                 if not news:
                     store.changed.wait(0.5)
         except Refused as refused:
             yield {"type": "ERROR", "object": refused.status}
             return
-        for each in news:
-            after = each.version
-            is_here = each.object["metadata"]["namespace"] == found.namespace
-            if is_here and matches(each.object, query):
-                yield {"type": each.type, "object": each.object}
+        for change in news:
+            after = change.version
+            is_here = change.object["metadata"]["namespace"] == target.namespace
+            if is_here and matches(change.object, query):
+                yield {"type": change.type, "object": change.object}
         if time.monotonic() > bookmark_at:
             bookmark_at += _BOOKMARK_S
             metadata = {"resourceVersion": str(max(after, store.version))}
@@ -95,7 +95,7 @@ def changes(store: Store, found: Address, query: dict[str, str]) -> Iterator[Obj
 def refuse_log(pod: Object, container: str) -> None:
     status = pod.get("status") or {}
     statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    state = next((each["state"] for each in statuses if each["name"] == container), None)
+    state = next((status["state"] for status in statuses if status["name"] == container), None)
     if state is None or "waiting" in state:
         reason = (state or {}).get("waiting", {}).get("reason", "PodInitializing")
         raise Refused(
@@ -115,9 +115,9 @@ def log_lines(lines: list[str], query: dict[str, str], is_first: bool) -> Iterat
             yield line if query.get("timestamps") == "true" else text
 
 
-def has(store: Store, found: Address) -> bool:
+def has(store: Store, target: Address) -> bool:
     try:
-        store.get("pods", found.namespace, found.name)
+        store.get("pods", target.namespace, target.name)
     except Refused:
         return False
     return True

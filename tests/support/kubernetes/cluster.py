@@ -52,7 +52,7 @@ class Cluster:
     @property
     def writes(self) -> list[Request]:
         """Requests that change something, in their order."""
-        return [each for each in self.requests if each.method != "GET" and not is_rehearsal(each)]
+        return [r for r in self.requests if r.method != "GET" and not is_rehearsal(r)]
 
 
 def is_rehearsal(request: Request) -> bool:

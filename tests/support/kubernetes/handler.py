@@ -79,29 +79,29 @@ class Handler(BaseHTTPRequestHandler):
         cluster = self.standin.cluster
         if self.headers.get("authorization", "").lower() != f"bearer {cluster.token}":
             raise Refused(401, "Unauthorized")
-        found = address(request.path)
+        target = address(request.path)
         verb = request.method.lower()
-        if found and {found.plural, f"{verb} {found.plural}"} & cluster.forbidden:
+        if target and {target.plural, f"{verb} {target.plural}"} & cluster.forbidden:
             raise Refused(
                 403,
-                f'{found.plural} is forbidden: User "test" cannot {verb} '
-                f'resource "{found.plural}" in the namespace "{found.namespace}"',
+                f'{target.plural} is forbidden: User "test" cannot {verb} '
+                f'resource "{target.plural}" in the namespace "{target.namespace}"',
             )
 
     def _serve(self, request: Request, cluster: Cluster) -> None:
-        found = address(request.path)
-        if found is None:
+        target = address(request.path)
+        if target is None:
             self._reply(200, answers.resources(request.path))
-        elif found.subresource == "log":
-            self._log(found, request.query)
+        elif target.subresource == "log":
+            self._log(target, request.query)
         elif request.query.get("watch") == "true":
-            self._watch(found, request.query)
+            self._watch(target, request.query)
         elif request.method == "GET":
-            self._reply(200, answers.read(cluster, found, request.query))
+            self._reply(200, answers.read(cluster, target, request.query))
         else:
             content_type = self.headers.get("Content-Type", "")
             code = 201 if request.method == "POST" else 200
-            self._reply(code, answers.write(cluster.store, found, request, content_type))
+            self._reply(code, answers.write(cluster.store, target, request, content_type))
 
     def _reply(self, code: int, body: Object, retry_after: int | None = None) -> None:
         wait = {} if retry_after is None else {"Retry-After": str(retry_after)}
@@ -118,27 +118,27 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _watch(self, found: Address, query: dict[str, str]) -> None:
+    def _watch(self, target: Address, query: dict[str, str]) -> None:
         with self.standin.watching(self.connection):
             self._begin_stream("application/json")
-            for line in answers.changes(self.standin.cluster.store, found, query):
+            for line in answers.changes(self.standin.cluster.store, target, query):
                 self._chunk(json.dumps(line).encode() + b"\n")
             self._chunk(b"")
 
-    def _log(self, found: Address, query: dict[str, str]) -> None:
+    def _log(self, target: Address, query: dict[str, str]) -> None:
         store, logs = self.standin.cluster.store, self.standin.cluster.logs
-        pod = store.get("pods", found.namespace, found.name)
+        pod = store.get("pods", target.namespace, target.name)
         answers.refuse_log(pod, query["container"])
         with self.standin.watching(self.connection):
             self._begin_stream("text/plain")
             sent = 0
             while True:
                 # A copy: a line that comes while the others are sent is for the next turn.
-                lines = list(logs.get((found.name, query["container"]), []))
+                lines = list(logs.get((target.name, query["container"]), []))
                 for line in answers.log_lines(lines[sent:], query, sent == 0):
                     self._chunk(line.encode() + b"\n")
                 sent = len(lines)
-                if query.get("follow") != "true" or not answers.has(store, found):
+                if query.get("follow") != "true" or not answers.has(store, target):
                     break
                 with store.changed:
                     store.changed.wait(0.05)

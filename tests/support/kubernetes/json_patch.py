@@ -8,32 +8,32 @@ from tests.support.kubernetes.failures import Refused
 Object = dict[str, Any]
 
 
-def patched(found: Object, operations: list[Object]) -> Object:
+def patched(document: Object, operations: list[Object]) -> Object:
     """All of them or, where one can't be carried out, none: the server's own 422, without a word
     on which."""
-    found = copy.deepcopy(found)
+    document = copy.deepcopy(document)
     try:
-        for each in operations:
-            _operate(found, each)
+        for operation in operations:
+            _operate(document, operation)
     except (LookupError, TypeError, ValueError) as exc:
         message = "the server rejected our request due to an error in our request"
         raise Refused(422, message) from exc
-    return found
+    return document
 
 
-def _operate(found: Any, operation: Object) -> None:
+def _operate(document: Any, operation: Object) -> None:
     *above, last = operation["path"].strip("/").split("/")
     for part in above:
-        found = found[_key(found, part)]
-    key = _key(found, last)
+        document = document[_key(document, part)]
+    key = _key(document, last)
     if operation["op"] == "test":
-        if found[key] != operation["value"]:
+        if document[key] != operation["value"]:
             raise ValueError(f"testing value {operation['path']} failed")
-    elif operation["op"] == "add" and isinstance(found, dict):
-        found[key] = operation["value"]
+    elif operation["op"] == "add" and isinstance(document, dict):
+        document[key] = operation["value"]
     else:
         raise ValueError(f"unexpected kind: {operation['op']}")
 
 
-def _key(found: Any, part: str) -> Any:
-    return int(part) if isinstance(found, list) else part
+def _key(document: Any, part: str) -> Any:
+    return int(part) if isinstance(document, list) else part

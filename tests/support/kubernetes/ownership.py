@@ -18,20 +18,20 @@ _METADATA = ("labels", "annotations")
 
 def leaves(value: Object, path: Path = ()) -> dict[Path, Any]:
     """Every value that is no mapping (an empty one counts), by its path."""
-    found: dict[Path, Any] = {}
+    content: dict[Path, Any] = {}
     for key, inner in value.items():
         where = (*path, key)
         if isinstance(inner, dict) and inner:
-            found |= leaves(inner, where)
+            content |= leaves(inner, where)
         else:
-            found[where] = inner
-    return found
+            content[where] = inner
+    return content
 
 
-def owned(found: Object) -> dict[Path, Any]:
+def owned(content: Object) -> dict[Path, Any]:
     """The leaves that somebody can own."""
-    metadata = {k: v for k, v in found.get("metadata", {}).items() if k in _METADATA}
-    rest = {k: v for k, v in found.items() if k not in (*_UNOWNED, "metadata")}
+    metadata = {k: v for k, v in content.get("metadata", {}).items() if k in _METADATA}
+    rest = {k: v for k, v in content.items() if k not in (*_UNOWNED, "metadata")}
     return leaves({**rest, "metadata": metadata} if metadata else rest)
 
 
@@ -100,15 +100,15 @@ def _fields(paths: set[Path]) -> Object:
     return tree
 
 
-def _set(found: Object, path: Path, value: Any) -> None:
+def _set(content: Object, path: Path, value: Any) -> None:
     *above, last = path
     for key in above:
-        found = found.setdefault(key, {})
-    found[last] = copy.deepcopy(value)
+        content = content.setdefault(key, {})
+    content[last] = copy.deepcopy(value)
 
 
-def _remove(found: Object, path: Path) -> None:
+def _remove(content: Object, path: Path) -> None:
     *above, last = path
     for key in above:
-        found = found.get(key, {})
-    found.pop(last, None)
+        content = content.get(key, {})
+    content.pop(last, None)

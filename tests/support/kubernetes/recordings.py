@@ -23,8 +23,8 @@ def _shared() -> Path:
     if named := os.environ.get("SERVE_APP_TEST_SHARED"):
         return Path(named)
     parents = Path(__file__).parents[3:7]
-    found = (each.parent / "shared" for each in parents)
-    return next((each for each in found if each.is_dir()), parents[0].parent / "shared")
+    candidates = (parent.parent / "shared" for parent in parents)
+    return next((folder for folder in candidates if folder.is_dir()), parents[0].parent / "shared")
 
 
 SHARED = _shared()
@@ -61,7 +61,7 @@ class Recording:
 
     def __init__(self, name: str) -> None:
         text = (FOLDER / f"{name}.jsonl").read_text()
-        lines = [Line(**json.loads(each)) for each in text.splitlines()]
+        lines = [Line(**json.loads(line)) for line in text.splitlines()]
         self.began = _began(lines)
         self.lines = [self._completed(line) for line in lines]
 
@@ -104,7 +104,7 @@ _KINDS = ("rayservices", "rayclusters", "pods", "events")
 
 def _pod_spec(pod: Object) -> Object:
     statuses = (pod["status"] or {}).get("initContainerStatuses", [])
-    names = [each["name"] for each in statuses]
+    names = [status["name"] for status in statuses]
     always = {"restartPolicy": "Always"}
     return {"initContainers": [{"name": n, **(always if n == "ollama" else {})} for n in names]}
 

@@ -55,18 +55,18 @@ class Replay:
             self._next = next(self._lines, None)
 
     def _object(self, line: Line) -> Object:
-        text = _STAMP.sub(lambda found: f'"{self._shifted(found[1])}"', json.dumps(line.object))
-        found: Object = json.loads(text)
-        metadata = found["metadata"]
+        text = _STAMP.sub(lambda content: f'"{self._shifted(content[1])}"', json.dumps(line.object))
+        content: Object = json.loads(text)
+        metadata = content["metadata"]
         metadata.setdefault("namespace", "default")
         if line.kind == "rayservices":
             metadata["uid"] = self._uid
-            found["spec"] = self._spec
+            content["spec"] = self._spec
         for owner in metadata.get("ownerReferences", []):
             if owner["kind"] == "RayService":
                 owner["uid"] = self._uid
         version = _VERSIONS.get(line.kind, "v1")
-        return {"apiVersion": version, "kind": _KINDS[line.kind], **found}
+        return {"apiVersion": version, "kind": _KINDS[line.kind], **content}
 
     def _shifted(self, stamp: str) -> str:
         at = read_time(stamp)

@@ -19,10 +19,10 @@ class Schema:
     """One version of a CustomResourceDefinition."""
 
     def __init__(self, definition: Path, version: str = "v1") -> None:
-        found = yaml.load(definition.read_text(), CSafeLoader)
-        self._kind = found["spec"]["names"]["kind"]
-        self._group = found["spec"]["group"]
-        versions = {each["name"]: each for each in found["spec"]["versions"]}
+        document = yaml.load(definition.read_text(), CSafeLoader)
+        self._kind = document["spec"]["names"]["kind"]
+        self._group = document["spec"]["group"]
+        versions = {version["name"]: version for version in document["spec"]["versions"]}
         self._schema = versions[version]["schema"]["openAPIV3Schema"]
 
     @cached_property
@@ -51,8 +51,8 @@ class Schema:
 def _fill(value: Any, schema: Object) -> None:
     """Set what is left out to its default, and within that as well."""
     if isinstance(value, list):
-        for each in value:
-            _fill(each, schema.get("items", {}))
+        for item in value:
+            _fill(item, schema.get("items", {}))
     elif isinstance(value, dict):
         for key, inner in schema.get("properties", {}).items():
             if "default" in inner:
@@ -81,7 +81,7 @@ def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:
 def _plain(schema: Any) -> Any:
     """OpenAPI's dialect as JSON Schema: int-or-string, nullable, no formats."""
     if isinstance(schema, list):
-        return [_plain(each) for each in schema]
+        return [_plain(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     plain = {key: _plain(value) for key, value in schema.items() if key != "format"}

@@ -6,11 +6,11 @@ from typing import Any
 Object = dict[str, Any]
 
 
-def matches(found: Object, query: dict[str, str]) -> bool:
-    labels = found["metadata"].get("labels") or {}
-    by_label = all(_has(labels, each) for each in _terms(query.get("labelSelector")))
-    fields = [each.split("=", 1) for each in _terms(query.get("fieldSelector"))]
-    return by_label and all(_field(found, path) == value for path, value in fields)
+def matches(candidate: Object, query: dict[str, str]) -> bool:
+    labels = candidate["metadata"].get("labels") or {}
+    by_label = all(_has(labels, term) for term in _terms(query.get("labelSelector")))
+    fields = [term.split("=", 1) for term in _terms(query.get("fieldSelector"))]
+    return by_label and all(_field(candidate, path) == value for path, value in fields)
 
 
 def _terms(selector: str | None) -> list[str]:
@@ -25,7 +25,7 @@ def _has(labels: Object, term: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
-def _field(found: Any, path: str) -> Any:
+def _field(candidate: Any, path: str) -> Any:
     for key in path.split("."):
-        found = (found or {}).get(key)
-    return found
+        candidate = (candidate or {}).get(key)
+    return candidate

@@ -89,9 +89,9 @@ class ApiServer:
 
     def drop_watches(self) -> None:
         """Break every watch and followed log in the middle, as a restarting API server does."""
-        for each in list(self._watches):
+        for watch in list(self._watches):
             with suppress(OSError):  # it has ended meanwhile
-                each.shutdown(socket.SHUT_RDWR)
+                watch.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def watching(self, connection: socket.socket) -> Iterator[None]:

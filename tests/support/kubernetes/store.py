@@ -43,10 +43,8 @@ class Store:
 
     def list(self, plural: str, namespace: str) -> list[Object]:
         with self.changed:
-            found = self._objects.get(plural, {})
-            return [
-                copy.deepcopy(each) for key, each in sorted(found.items()) if key[0] == namespace
-            ]
+            live = self._objects.get(plural, {})
+            return [copy.deepcopy(live[key]) for key in sorted(live) if key[0] == namespace]
 
     def get(self, plural: str, namespace: str, name: str) -> Object:
         with self.changed:
@@ -110,36 +108,36 @@ class Store:
             if not dry:
                 self._delete(plural, live)
 
-    def put(self, plural: str, found: Object, kind: str = "MODIFIED") -> None:
+    def put(self, plural: str, live: Object, kind: str = "MODIFIED") -> None:
         """As the kubelet, the scheduler or an operator writes: no schema, status included."""
         with self.changed:
-            key = (found["metadata"]["namespace"], found["metadata"]["name"])
+            key = (live["metadata"]["namespace"], live["metadata"]["name"])
             if kind == "DELETED":
                 self._objects.get(plural, {}).pop(key, None)
-                self._commit(plural, "DELETED", found)
+                self._commit(plural, "DELETED", live)
             else:
                 is_new = key not in self._objects.get(plural, {})
-                self._commit(plural, "ADDED" if is_new else "MODIFIED", found)
+                self._commit(plural, "ADDED" if is_new else "MODIFIED", live)
 
     def update(
         self, plural: str, namespace: str, name: str, edit: Callable[[Object], None]
     ) -> None:
         """As `put`, of what is there."""
         with self.changed:
-            found = self.get(plural, namespace, name)
-            edit(found)
-            self.put(plural, found)
+            live = self.get(plural, namespace, name)
+            edit(live)
+            self.put(plural, live)
 
     def unfinalize(self, plural: str, namespace: str, name: str) -> None:
         """A controller has cleaned up and lets the object go."""
         with self.changed:
-            found = self.get(plural, namespace, name)
-            found["metadata"]["finalizers"] = []
-            if "deletionTimestamp" in found["metadata"]:
-                self.put(plural, found, "DELETED")
-                self._collect(found)
+            live = self.get(plural, namespace, name)
+            live["metadata"]["finalizers"] = []
+            if "deletionTimestamp" in live["metadata"]:
+                self.put(plural, live, "DELETED")
+                self._collect(live)
             else:
-                self.put(plural, found)
+                self.put(plural, live)
 
     def compact(self) -> None:
         """Forget the changes so far, as etcd does every few minutes; the version moves on."""
@@ -195,16 +193,16 @@ class Store:
         self._owners[metadata["uid"]] = owners
         return self._commit(plural, "MODIFIED" if before else "ADDED", after)
 
-    def _commit(self, plural: str, kind: str, found: Object) -> Object:
+    def _commit(self, plural: str, kind: str, live: Object) -> Object:
         self._version += 1
-        found = copy.deepcopy(found)
-        found["metadata"]["resourceVersion"] = str(self._version)
-        key = (found["metadata"]["namespace"], found["metadata"]["name"])
+        live = copy.deepcopy(live)
+        live["metadata"]["resourceVersion"] = str(self._version)
+        key = (live["metadata"]["namespace"], live["metadata"]["name"])
         if kind != "DELETED":
-            self._objects.setdefault(plural, {})[key] = found
-        self._log.append(Change(self._version, plural, kind, found))
+            self._objects.setdefault(plural, {})[key] = live
+        self._log.append(Change(self._version, plural, kind, live))
         self.changed.notify_all()
-        return copy.deepcopy(found)
+        return copy.deepcopy(live)
 
     def _delete(self, plural: str, live: Object) -> None:
         if live["metadata"].get("finalizers"):
@@ -218,10 +216,10 @@ class Store:
         """Kubernetes' garbage collector."""
         uid = owner["metadata"].get("uid")
         for plural, objects in list(self._objects.items()):
-            for each in list(objects.values()):
-                owners = each["metadata"].get("ownerReferences") or []
+            for candidate in list(objects.values()):
+                owners = candidate["metadata"].get("ownerReferences") or []
                 if any(reference["uid"] == uid for reference in owners):
-                    self._delete(plural, copy.deepcopy(each))
+                    self._delete(plural, copy.deepcopy(candidate))
 
 
 def _merged(below: Any, patch: Any) -> Any:

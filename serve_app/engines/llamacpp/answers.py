@@ -70,7 +70,7 @@ class Writer(Protocol):
 
     def end(self, done: Done) -> bytes: ...
 
-    def whole(self, piece: Piece, done: Done) -> Json: ...
+    def complete(self, piece: Piece, done: Done) -> Json: ...
 
 
 def server_sent(event: Json) -> bytes:
@@ -107,6 +107,6 @@ async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
         yield piece
 
 
-def given(**fields: Any) -> Json:
+def non_empty(**fields: Any) -> Json:
     """Those that are not empty."""
     return {name: value for name, value in fields.items() if value}

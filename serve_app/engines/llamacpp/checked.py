@@ -45,10 +45,10 @@ def unsupported(name: str, kind: Any, instead: str) -> Refusal:
     return Refusal(400, f"{name}: {shown} is not supported; {instead}")
 
 
-def named_tools(tools: list[Json], names: list[str], where: str) -> list[Json]:
+def named_tools(tools: list[Json], names: list[str], path: str) -> list[Json]:
     """Return the tools with these names. Raises Refusal 400 for a name that no tool has."""
     known = {tool["function"]["name"]: tool for tool in tools}
     for name in names:
         if name not in known:
-            raise Refusal(400, f"{where}: no tool is named {name!r}")
+            raise Refusal(400, f"{path}: no tool is named {name!r}")
     return [known[name] for name in names]

@@ -103,27 +103,27 @@ def parts(inputs: Sequence[Input]) -> Iterator[list[Input]]:
     """What to ask of llama.cpp, in turn: a few inputs, or a long one."""
     part: list[Input] = []
     size = 0
-    for given in inputs:
-        size += _size(given)
+    for part_input in inputs:
+        size += _size(part_input)
         if part and (len(part) == _MAX_INPUTS or size > _MAX_BYTES):
             yield part
-            part, size = [], _size(given)
-        part.append(given)
+            part, size = [], _size(part_input)
+        part.append(part_input)
     if part:
         yield part
 
 
-def _size(given: Input) -> int:
-    return 4 * len(given) if isinstance(given, list) else len(given.encode())
+def _size(part_input: Input) -> int:
+    return 4 * len(part_input) if isinstance(part_input, list) else len(part_input.encode())
 
 
 def _means(vectors: Sequence[Vector], pieces: Sequence[Sequence[Input]]) -> Iterator[Vector]:
     """The mean of each text's vectors, weighted by the tokens of its pieces."""
     rest = iter(vectors)
-    for some in pieces:
-        own = list(islice(rest, len(some)))
-        weights = list(map(len, some))
-        yield own[0] if len(own) == 1 else _mean(own, weights)
+    for group in pieces:
+        group_vectors = list(islice(rest, len(group)))
+        weights = list(map(len, group))
+        yield group_vectors[0] if len(group_vectors) == 1 else _mean(group_vectors, weights)
 
 
 def _mean(vectors: Sequence[Vector], weights: Sequence[int]) -> Vector:

@@ -133,8 +133,8 @@ class TextReader:
 async def pieces(events: Events, reader: Reader) -> AsyncIterator[list[Piece]]:
     """What each read brings. Raises EngineLost when the answer ends without its last event."""
     async for batch in events.batches():
-        if some := [piece for event in batch if (piece := reader.read(event))]:
-            yield some
+        if group := [piece for event in batch if (piece := reader.read(event))]:
+            yield group
     if reader.end is None:
         raise EngineLost("the engine ended the answer before it was complete")
 
@@ -147,8 +147,8 @@ def _logprobs(entries: list[Json] | None, top: int) -> list[Json]:
     """llama.cpp's entries in Ollama's shape, with alternatives only if they were asked for."""
     shown = [_logprob(entry) for entry in entries or ()]
     if top:
-        for entry, said in zip(shown, entries or (), strict=True):
-            entry["top_logprobs"] = [_logprob(other) for other in said["top_logprobs"]]
+        for entry, source in zip(shown, entries or (), strict=True):
+            entry["top_logprobs"] = [_logprob(other) for other in source["top_logprobs"]]
     return shown
 
 

@@ -56,34 +56,34 @@ OPTIONS = {
 
 def sampling(options: Json, context: int) -> Json:
     """llama.cpp's sampling fields for a slot of `context` tokens. Raises Refusal 400."""
-    given = {name: _value(name, value) for name, value in options.items() if name in OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None}
+    values = {name: _value(name, value) for name, value in options.items() if name in OPTIONS}
+    values = {name: value for name, value in values.items() if value is not None}
     fields = {
-        option.name: given.get(name, option.default)
+        option.name: values.get(name, option.default)
         for name, option in OPTIONS.items()
-        if option.name and (name in given or option.default is not None)
+        if option.name and (name in values or option.default is not None)
     }
     if fields["repeat_last_n"] < 0:
         fields["repeat_last_n"] = context
-    fields["seed"] = given.get("seed", -1) % 2**32  # -1 is llama.cpp's random one
-    fields["n_predict"] = _limit(given.get("num_predict", 0), OPEN_ENDED_CONTEXTS * context)
-    fields["stop"] = [stop for stop in given.get("stop", ()) if stop]  # "" would stop at once
+    fields["seed"] = values.get("seed", -1) % 2**32  # -1 is llama.cpp's random one
+    fields["n_predict"] = _limit(values.get("num_predict", 0), OPEN_ENDED_CONTEXTS * context)
+    fields["stop"] = [stop for stop in values.get("stop", ()) if stop]  # "" would stop at once
     return fields
 
 
-def response_format(wanted: Any) -> Json:
+def response_format(value: Any) -> Json:
     """The field for a `format`: "json", a JSON schema or nothing. Raises Refusal 400, also for a
     schema that can't be obeyed."""
-    if wanted is None or wanted == "":
+    if value is None or value == "":
         return {}
-    if wanted == "json":
+    if value == "json":
         return {"response_format": {"type": "json_object"}}
-    if not isinstance(wanted, dict):
-        shown = quote(orjson.dumps(wanted).decode())
+    if not isinstance(value, dict):
+        shown = quote(orjson.dumps(value).decode())
         raise Refusal(
             400, f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
         )
-    schema = {"name": "schema", "schema": obeyed(wanted)}
+    schema = {"name": "schema", "schema": obeyed(value)}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
@@ -121,8 +121,8 @@ def unloads(keep_alive: Any) -> bool:
     return keep_alive == 0
 
 
-def _limit(wanted: int, most: int) -> int:
-    return wanted if 0 < wanted < most else most
+def _limit(value: int, maximum: int) -> int:
+    return value if 0 < value < maximum else maximum
 
 
 def _value(name: str, value: Any) -> Any:

@@ -52,9 +52,9 @@ def in_our_words(message: str) -> str:
     return f"{field[1]}: {rest}" if field else rest
 
 
-def _types(found: re.Match[str]) -> str:
-    must, given = map(_with_article, found.groups())
-    return f"a value must be {must}, not {given}"
+def _types(match: re.Match[str]) -> str:
+    must, actual = map(_with_article, match.groups())
+    return f"a value must be {must}, not {actual}"
 
 
 def _with_article(kind: str) -> str:

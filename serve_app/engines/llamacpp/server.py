@@ -75,32 +75,32 @@ def batch_size(header: GgufHeader, context_length: int) -> int:
 
 
 def _parameters(xllamacpp: Any, options: argparse.Namespace, header: GgufHeader) -> Any:
-    wanted = xllamacpp.CommonParams()
-    wanted.model.path = str(options.model)
-    wanted.model_alias = {options.alias}
-    wanted.hostnames, wanted.port = ["127.0.0.1"], options.port
-    wanted.n_parallel = options.slots
-    wanted.n_ctx = options.slots * options.context_length
-    wanted.n_predict = OPEN_ENDED_CONTEXTS * options.context_length
-    wanted.ctx_shift = True  # a full context goes on without its oldest half, as in Ollama
+    params = xllamacpp.CommonParams()
+    params.model.path = str(options.model)
+    params.model_alias = {options.alias}
+    params.hostnames, params.port = ["127.0.0.1"], options.port
+    params.n_parallel = options.slots
+    params.n_ctx = options.slots * options.context_length
+    params.n_predict = OPEN_ENDED_CONTEXTS * options.context_length
+    params.ctx_shift = True  # a full context goes on without its oldest half, as in Ollama
     batch = options.batch_size or batch_size(header, options.context_length)
-    wanted.n_batch = wanted.n_ubatch = batch
-    wanted.embedding = True
+    params.n_batch = params.n_ubatch = batch
+    params.embedding = True
     if not header.only_embeds:  # which has a pooling of its own
-        wanted.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
-    wanted.cache_ram_mib = options.cache_ram_mib
-    wanted.sse_ping_interval = -1  # a comment before the first token is no first byte
-    wanted.use_jinja = True
-    wanted.ui = False
-    wanted.cors_origins, wanted.cors_origins_explicit = "http://127.0.0.1", True
+        params.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
+    params.cache_ram_mib = options.cache_ram_mib
+    params.sse_ping_interval = -1  # a comment before the first token is no first byte
+    params.use_jinja = True
+    params.ui = False
+    params.cors_origins, params.cors_origins_explicit = "http://127.0.0.1", True
     if key := os.environ.pop(KEY_VARIABLE, ""):
-        wanted.api_keys = [key]
-    wanted.verbosity = options.verbosity
+        params.api_keys = [key]
+    params.verbosity = options.verbosity
     threads = options.threads or _spare_cores()
-    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     if options.chat_template:
-        wanted.chat_template = options.chat_template.read_text()
-    return wanted
+        params.chat_template = options.chat_template.read_text()
+    return params
 
 
 def _spare_cores() -> int:

@@ -33,7 +33,7 @@ class Turn:
         events, request = await self._ask(path, request, body.get("truncate") is not False)
         if not call.stream:
             with closing(events):
-                return json_answer(await self._whole(events, reader, request))
+                return json_answer(await self._complete(events, reader, request))
         stream = self._stream(events, reader, request)
         try:
             return stream_answer(self._writer.headers, await anext(stream), stream, events)
@@ -58,21 +58,21 @@ class Turn:
     async def _stream(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
         """What each read brought, then the end; the beginning goes with the first of them."""
         text, begun = "", False
-        async for some in pieces(events, reader):
-            text += "".join(piece.text for piece in some)
+        async for group in pieces(events, reader):
+            text += "".join(piece.text for piece in group)
             written = b"" if begun else self._writer.begin(reader.progress)
             begun = True
-            if written := written + self._writer.parts(some):
+            if written := written + self._writer.parts(group):
                 yield written
         last = self._writer.end(await self._done(text, reader, request))
         yield last if begun else self._writer.begin(reader.progress) + last
 
-    async def _whole(self, events: Events, reader: Reader, request: Json) -> Json:
-        whole = Piece()
-        async for some in pieces(events, reader):
-            for piece in some:
-                whole.add(piece)
-        return self._writer.whole(whole, await self._done(whole.text, reader, request))
+    async def _complete(self, events: Events, reader: Reader, request: Json) -> Json:
+        answer = Piece()
+        async for group in pieces(events, reader):
+            for piece in group:
+                answer.add(piece)
+        return self._writer.complete(answer, await self._done(answer.text, reader, request))
 
     async def _done(self, text: str, reader: Reader, request: Json) -> Done:
         assert reader.end is not None  # or `pieces` would have raised

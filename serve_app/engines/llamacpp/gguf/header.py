@@ -121,12 +121,12 @@ def _longest(data: mmap.mmap, length: Callable[[str], int]) -> int:
     """Of 50,000 tokens in ten milliseconds: only what may be longer is made a text."""
     name = struct.pack("<Q", len(_TOKENS)) + _TOKENS.encode()
     _, _, count = struct.unpack_from("<IIQ", data, at := data.find(name) + len(name))
-    size_at, at, most = struct.Struct("<Q").unpack_from, at + 16, 0
+    size_at, at, longest = struct.Struct("<Q").unpack_from, at + 16, 0
     for _ in range(count):
         start, at = at + 8, at + 8 + size_at(data, at)[0]
-        if at - start > most:
-            most = max(most, length(data[start:at].decode(errors="replace")))
-    return most
+        if at - start > longest:
+            longest = max(longest, length(data[start:at].decode(errors="replace")))
+    return longest
 
 
 def _utf8_length(text: str) -> int:

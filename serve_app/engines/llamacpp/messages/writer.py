@@ -35,7 +35,7 @@ class MessageWriter:
         delta = {"type": "message_delta", "delta": self._reason(done.end), "usage": usage}
         return _written([*self._stop(), delta, {"type": "message_stop"}])
 
-    def whole(self, piece: Piece, done: Done) -> Json:
+    def complete(self, piece: Piece, done: Done) -> Json:
         for _ in self._take(piece):
             pass
         message = self._message(self._reason(done.end), _counted(done.end))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from serve_app.engines.llamacpp.answers import Done, Headers, given
+from serve_app.engines.llamacpp.answers import Done, Headers, non_empty
 from serve_app.engines.llamacpp.client import Json
 from serve_app.engines.llamacpp.events import Piece
 from serve_app.go_json import encode, now
@@ -22,15 +22,15 @@ class ChatVoice:
         self._model = model
 
     def part(self, piece: Piece) -> Json:
-        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+        return self._head(piece) | {"done": False} | non_empty(logprobs=piece.logprobs)
 
     def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
         done = {"done": True, "done_reason": reason}
-        return self._head(piece) | done | given(logprobs=piece.logprobs) | metrics
+        return self._head(piece) | done | non_empty(logprobs=piece.logprobs) | metrics
 
     def _head(self, piece: Piece) -> Json:
         message = {"role": "assistant", "content": piece.text}
-        message |= given(thinking=piece.thinking, tool_calls=piece.calls)
+        message |= non_empty(thinking=piece.thinking, tool_calls=piece.calls)
         return {"model": self._model, "created_at": now(), "message": message}
 
 
@@ -39,15 +39,15 @@ class GenerateVoice:
         self._model = model
 
     def part(self, piece: Piece) -> Json:
-        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+        return self._head(piece) | {"done": False} | non_empty(logprobs=piece.logprobs)
 
     def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
-        done = {"done": True, "done_reason": reason} | given(context=context)
-        return self._head(piece) | done | metrics | given(logprobs=piece.logprobs)
+        done = {"done": True, "done_reason": reason} | non_empty(context=context)
+        return self._head(piece) | done | metrics | non_empty(logprobs=piece.logprobs)
 
     def _head(self, piece: Piece) -> Json:
         head = {"model": self._model, "created_at": now(), "response": piece.text}
-        return head | given(thinking=piece.thinking)
+        return head | non_empty(thinking=piece.thinking)
 
 
 class LineWriter:
@@ -65,7 +65,7 @@ class LineWriter:
         return b"".join(encode(self._voice.part(piece)) + b"\n" for piece in pieces)
 
     def end(self, done: Done) -> bytes:
-        return encode(self.whole(Piece(), done)) + b"\n"
+        return encode(self.complete(Piece(), done)) + b"\n"
 
-    def whole(self, piece: Piece, done: Done) -> Json:
+    def complete(self, piece: Piece, done: Done) -> Json:
         return self._voice.last(piece, done.end.reason, done.metrics, done.context)

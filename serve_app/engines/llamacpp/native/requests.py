@@ -117,8 +117,8 @@ def chat_request(body: Json, messages: list[Json], card: ModelCard) -> Json:
 def text_request(body: Json, prompt: str, card: ModelCard) -> Json:
     """What llama.cpp's /completion is asked. Raises Refusal 400."""
     request = {"prompt": prompt, **_generation(body, card)}
-    if wanted := response_format(body.get("format")).get("response_format"):
-        request["json_schema"] = wanted.get("json_schema", {}).get("schema", {"type": "object"})
+    if response := response_format(body.get("format")).get("response_format"):
+        request["json_schema"] = response.get("json_schema", {}).get("schema", {"type": "object"})
     if body.get("logprobs"):
         request["n_probs"] = max(body.get("top_logprobs") or 0, 1)
     return request
@@ -166,11 +166,11 @@ def check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) 
 
 
 def _mismatch(struct: str, name: str, value: Any, go_type: str) -> Refusal:
-    found = _KINDS.get(type(value), "null")
+    actual = _KINDS.get(type(value), "null")
     if isinstance(value, float):
-        found += f" {value}"
+        actual += f" {value}"
     place = f"Go struct field {struct}.{name}"
-    return Refusal(400, f"json: cannot unmarshal {found} into {place} of type {go_type}")
+    return Refusal(400, f"json: cannot unmarshal {actual} into {place} of type {go_type}")
 
 
 def _message(message: Any) -> Json:
@@ -185,8 +185,8 @@ def _message(message: Any) -> Json:
         "name": message.get("tool_name"),
         "tool_call_id": message.get("tool_call_id"),
     }
-    given = {name: value for name, value in optional.items() if value}
-    return {"role": role.lower(), "content": content, **given}
+    present = {name: value for name, value in optional.items() if value}
+    return {"role": role.lower(), "content": content, **present}
 
 
 def _tool_call(call: Any) -> Json:

@@ -146,11 +146,11 @@ class NativeRoutes:
         return json_answer(show(call.model, self._card, header))
 
 
-def _texts(given: object) -> list[str]:
+def _texts(value: object) -> list[str]:
     """The texts to embed. Raises Refusal 400."""
-    if given is None or given == "":
+    if value is None or value == "":
         return []
-    texts = given if isinstance(given, list) else [given]
+    texts = value if isinstance(value, list) else [value]
     strings = [text for text in texts if isinstance(text, str)]
     if len(strings) < len(texts):
         raise Refusal(400, "invalid input type")

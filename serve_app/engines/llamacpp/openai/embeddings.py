@@ -29,23 +29,23 @@ async def answer(call: Call, embedder: Embedder) -> Answer:
     return json_answer(_written(call.model, done, style))
 
 
-def _format(given: str) -> str:
-    if given.lower() not in _FORMATS:
+def _format(value: str) -> str:
+    if value.lower() not in _FORMATS:
         known = "Supported values: ['float', 'base64']."
-        raise Refusal(400, f"Invalid value for 'encoding_format' = {given[:80]}. {known}")
-    return given.lower()
+        raise Refusal(400, f"Invalid value for 'encoding_format' = {value[:80]}. {known}")
+    return value.lower()
 
 
-def _texts(given: Any) -> list[str]:
+def _texts(value: Any) -> list[str]:
     """Raises Refusal 400; tokens are refused as well: a caller has another model's."""
-    if given is None or given == []:
+    if value is None or value == []:
         raise Refusal(400, f"invalid input: {_EXPECTED}, found none")
-    if given == "":
+    if value == "":
         raise Refusal(400, EMPTY)
-    texts = given if isinstance(given, list) else [given]
+    texts = value if isinstance(value, list) else [value]
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            name = f"input[{place}]" if texts is given else "input"
+            name = f"input[{place}]" if texts is value else "input"
             kind = _KINDS.get(type(text), "null")
             raise Refusal(400, f"invalid input type: {name} is {kind}; {_EXPECTED}")
     return texts

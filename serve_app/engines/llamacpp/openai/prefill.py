@@ -37,11 +37,11 @@ def _begun(request: Json) -> str:
 
 
 async def _shortened(body: AsyncIterator[bytes], begun: str) -> AsyncIterator[bytes]:
-    whole = b"".join([piece async for piece in body])
+    data = b"".join([piece async for piece in body])
     try:
-        yield orjson.dumps(_continued(orjson.loads(whole), begun))
+        yield orjson.dumps(_continued(orjson.loads(data), begun))
     except orjson.JSONDecodeError:
-        yield whole  # whoever reads it says what is wrong with it
+        yield data  # whoever reads it says what is wrong with it
 
 
 def _continued(value: Json, begun: str) -> Json:

@@ -116,21 +116,21 @@ def _is_bias(pair: tuple[str, Any]) -> bool:
     return token.isdecimal() and number and -_MAX_BIAS <= value <= _MAX_BIAS
 
 
-def _format(wanted: Any) -> Json:
+def _format(value: Any) -> Json:
     """Translate a `response_format`."""
-    if wanted is None:
+    if value is None:
         return {}
-    if not isinstance(wanted, dict):
+    if not isinstance(value, dict):
         raise Refusal(400, "response_format must be an object with a type")
-    kind = wanted.get("type")
+    kind = value.get("type")
     if kind == "text":
         return {}
     if kind == "json_object":
-        return response_format(wanted.get("schema") or "json")
+        return response_format(value.get("schema") or "json")
     if kind != "json_schema":
         words = 'must be "text", "json_object" or "json_schema"'
         raise Refusal(400, f"response_format.type {words}, not {str(kind)[:100]!r}")
-    named = wanted.get("json_schema")
+    named = value.get("json_schema")
     schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
         raise Refusal(400, "response_format.json_schema.schema must be a JSON schema")
@@ -148,10 +148,10 @@ def _tools(body: Json) -> Json:
     if isinstance(choice, str) and choice in ("auto", "none", "required"):
         return {"tools": tools, "tool_choice": choice}
     allowed, mode = _allowed(choice)
-    kept = [tool for tool in tools if _name(tool) in allowed]
-    if len(kept) < len(allowed) or not kept:
+    callable_tools = [tool for tool in tools if _name(tool) in allowed]
+    if len(callable_tools) < len(allowed) or not callable_tools:
         raise Refusal(400, "tool_choice names a tool that is not among tools")
-    return {"tools": kept, "tool_choice": mode}
+    return {"tools": callable_tools, "tool_choice": mode}
 
 
 def _allowed(choice: Any) -> tuple[set[str], str]:

@@ -13,20 +13,20 @@ _KEPT_TOKENS = 4  # Ollama's default of num_keep, for requests in other dialects
 _STAYS = ("system", "developer")  # roles whose messages are never dropped
 
 
-def room(context: int, kept: int) -> int:
+def room(context: int, keep: int) -> int:
     """Tokens of a cut prompt: after its first `kept`, half of what the context holds.
 
     2048 and 4 give 1026. The other half is left to the answer.
     """
-    kept = max(0, min(kept, context - 1))
-    return context - max((context - kept) // 2, 1)
+    keep = max(0, min(keep, context - 1))
+    return context - max((context - keep) // 2, 1)
 
 
-def cut(tokens: list[int], context: int, kept: int) -> list[int]:
+def cut(tokens: list[int], context: int, keep: int) -> list[int]:
     """`tokens` without enough of their middle: the first `kept` and the latest stay."""
-    kept = min(kept if kept >= 0 else len(tokens), context - 1)
-    latest = room(context, kept) - kept
-    return tokens[:kept] + tokens[len(tokens) - latest :]
+    keep = min(keep if keep >= 0 else len(tokens), context - 1)
+    latest = room(context, keep) - keep
+    return tokens[:keep] + tokens[len(tokens) - latest :]
 
 
 def ends(tokens: list[int], context: int) -> list[int]:
@@ -57,8 +57,8 @@ def text_of(message: Json) -> str | None:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]
-    given = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    texts = [text for text in given if isinstance(text, str)]
+    contents = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    texts = [text for text in contents if isinstance(text, str)]
     return "\n".join(texts) if len(texts) == len(parts) else None
 
 
@@ -87,8 +87,8 @@ async def fit(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Jso
 def _clip_text(request: Json, window: Window) -> Json:
     """Without the middle: the first `n_keep` tokens stay, and those that fill a slot."""
     text = request["prompt"].encode()
-    kept = _kept(request) if _kept(request) >= 0 else window.context
-    head = min((kept + 1) * window.token_bytes, window.max_bytes)
+    keep = _keep(request) if _keep(request) >= 0 else window.context
+    head = min((keep + 1) * window.token_bytes, window.max_bytes)
     if len(text) <= head + window.max_bytes:
         return request
     return {**request, "prompt": _text(text[:head] + text[-window.max_bytes :])}
@@ -96,24 +96,24 @@ def _clip_text(request: Json, window: Window) -> Json:
 
 def _clip_chat(request: Json, window: Window) -> Json:
     """Without the oldest messages but for the system's, then without the last one's beginning."""
-    *others, last = request["messages"]
+    *earlier, last = request["messages"]
     over = prompt_bytes(request, window) - window.max_bytes
-    kept = []
-    for message in others:
+    keep = []
+    for message in earlier:
         if over > 0 and message.get("role") not in _STAYS:
             over -= window.bytes_of([message])
         else:
-            kept.append(message)
+            keep.append(message)
     if over > 0:
-        frame = {**request, "messages": [*kept, {**last, "content": ""}]}
+        frame = {**request, "messages": [*keep, {**last, "content": ""}]}
         window.check(prompt_bytes(frame, window))
         last = {**last, "content": _text((text_of(last) or "").encode()[-window.max_bytes :])}
-    return {**request, "messages": [*kept, last]}
+    return {**request, "messages": [*keep, last]}
 
 
-def _kept(request: Json) -> int:
-    kept: Any = request.get("n_keep")
-    return kept if isinstance(kept, int) else _KEPT_TOKENS
+def _keep(request: Json) -> int:
+    keep: Any = request.get("n_keep")
+    return keep if isinstance(keep, int) else _KEPT_TOKENS
 
 
 def _text(data: bytes) -> str:
@@ -123,7 +123,7 @@ def _text(data: bytes) -> str:
 
 async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     tokens = await llama.tokenize(request["prompt"])
-    return {**request, "prompt": cut(tokens, too_long.context, _kept(request))}
+    return {**request, "prompt": cut(tokens, too_long.context, _keep(request))}
 
 
 async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
@@ -155,10 +155,10 @@ async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[
 
 
 async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:
-    *others, last = request["messages"]
-    frame = await llama.count({**request, "messages": [*others, {**last, "content": ""}]})
-    latest = room(too_long.context, _kept(request)) - frame
+    *earlier, last = request["messages"]
+    frame = await llama.count({**request, "messages": [*earlier, {**last, "content": ""}]})
+    latest = room(too_long.context, _keep(request)) - frame
     if latest <= 0:
         raise too_long
     tokens = await llama.tokenize(text_of(last) or "")
-    return [*others, {**last, "content": await llama.detokenize(tokens[-latest:])}]
+    return [*earlier, {**last, "content": await llama.detokenize(tokens[-latest:])}]

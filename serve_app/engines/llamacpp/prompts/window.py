@@ -50,9 +50,9 @@ class Window(NamedTuple):
         if len(body) <= self.max_bytes:
             return
         # Megabytes of JSON, which others shall not wait for.
-        self.check(await asyncio.to_thread(self._asked, orjson.loads(body)))
+        self.check(await asyncio.to_thread(self._size_of, orjson.loads(body)))
 
-    def _asked(self, request: Json) -> int:
+    def _size_of(self, request: Json) -> int:
         texts = [request.get(name) for name in ("prompt", "instructions", "system", "tools")]
         talk = request.get("messages") or request.get("input")
         return text_bytes(texts) + self.bytes_of(talk if isinstance(talk, list) else [talk])

@@ -111,8 +111,8 @@ class FunctionCall:
     def stop(self, status: str) -> Iterator[Json]:
         """It is complete even where the answer was cut after it."""
         self.value |= {"status": "completed", "arguments": self._arguments}
-        name, said = self.value["name"], self._arguments
-        yield _event(self, "function_call_arguments.done", name=name, arguments=said)
+        name, arguments = self.value["name"], self._arguments
+        yield _event(self, "function_call_arguments.done", name=name, arguments=arguments)
         yield _done(self)
 
 
@@ -144,5 +144,5 @@ def _summary(text: str) -> Json:
 
 def _logprob(entry: Json) -> Json:
     """OpenAI always has both lists, though there may be nothing in them."""
-    others = [{"bytes": [], **other} for other in entry.get("top_logprobs") or ()]
-    return {"bytes": [], **entry, "top_logprobs": others}
+    alternatives = [{"bytes": [], **other} for other in entry.get("top_logprobs") or ()]
+    return {"bytes": [], **entry, "top_logprobs": alternatives}

@@ -53,30 +53,30 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
 def _sampling(body: Json, card: ModelCard) -> Json:
     """OpenAI's defaults for temperature and top_p are 1, as Ollama has them on this route."""
     options = {
-        "temperature": _given(body.get("temperature"), 1.0),
-        "top_p": _given(body.get("top_p"), 1.0),
+        "temperature": _or_default(body.get("temperature"), 1.0),
+        "top_p": _or_default(body.get("top_p"), 1.0),
         "num_predict": body.get("max_output_tokens"),
     }
     return sampling(options, card.loaded_context_length)
 
 
-def _given(value: Any, default: float) -> Any:
+def _or_default(value: Any, default: float) -> Any:
     return default if value is None else value
 
 
-def _format(given: Any) -> Json:
-    if given is None:
+def _format(value: Any) -> Json:
+    if value is None:
         return {}
-    wanted = checked.fields(given, "text").get("format")
-    if wanted is None:
+    value = checked.fields(value, "text").get("format")
+    if value is None:
         return {}
-    kind = checked.fields(wanted, "text.format").get("type")
+    kind = checked.fields(value, "text.format").get("type")
     kinds = ("text", "json_object", "json_schema")
     if checked.one_of(kind, "text.format.type", kinds) == "text":
         return {}
     if kind == "json_object":
         return response_format("json")
-    return response_format(checked.fields(wanted.get("schema"), "text.format.schema"))
+    return response_format(checked.fields(value.get("schema"), "text.format.schema"))
 
 
 def _logprobs(body: Json) -> Json:
@@ -91,8 +91,8 @@ def _logprobs(body: Json) -> Json:
     return {"logprobs": True, "top_logprobs": max(top or 0, 1)}
 
 
-def _thinking(given: Any, model: str, card: ModelCard) -> Json:
-    effort = checked.fields(given or {}, "reasoning").get("effort")
+def _thinking(value: Any, model: str, card: ModelCard) -> Json:
+    effort = checked.fields(value or {}, "reasoning").get("effort")
     if effort is not None:
         checked.one_of(effort, "reasoning.effort", _EFFORTS)
     if "thinking" in card.capabilities:

@@ -30,7 +30,7 @@ class ResponseWriter:
     def end(self, done: Done) -> bytes:
         return self._write(self._finish(done))
 
-    def whole(self, piece: Piece, done: Done) -> Json:
+    def complete(self, piece: Piece, done: Done) -> Json:
         *_, last = [*self._take(piece), *self._finish(done)]
         response: Json = last["response"]
         return response

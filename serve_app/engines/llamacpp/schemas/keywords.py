@@ -96,8 +96,8 @@ def assertions(schema: Any, path: str) -> Json:
         if (rest := schema.get("additionalItems", True)) is not True:
             flat["items"] = rest
     if "const" in schema:
-        same = [v for v in flat.get("enum", [schema["const"]]) if dump(v) == dump(schema["const"])]
-        flat["enum"] = same
+        equal = [v for v in flat.get("enum", [schema["const"]]) if dump(v) == dump(schema["const"])]
+        flat["enum"] = equal
     flat |= _named_types(schema, flat, path)
     choices = [(word, flat.pop(word)) for word in ("anyOf", "oneOf") if word in flat]
     return flat | ({CHOICES: choices} if choices else {})

@@ -1,4 +1,4 @@
-"""One generation: asked of llama.cpp, read, and written in the caller's dialect."""
+"""One generation: requested from llama.cpp, read, and written in the caller's dialect."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -13,11 +13,11 @@ from serve_app.errors import EngineLost
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"
 
-Tokens = Callable[[Json, str], Awaitable[list[int]]]  # of a request and the answer to it
+Tokens = Callable[[Json, str], Awaitable[list[int]]]  # takes a request and the text of its answer
 
 
 class Turn:
-    """One generation: asked, read and written. `tokens` gives what `context` shall be, if any."""
+    """One generation. `tokens` computes the `context` field of the answer, if it has one."""
 
     def __init__(self, llama: LlamaServer, window: Window, writer: Writer, clock: Clock) -> None:
         self._llama = llama
@@ -56,7 +56,7 @@ class Turn:
         return await self._llama.stream(path, shorter), shorter
 
     async def _stream(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
-        """What each read brought, then the end; the beginning goes with the first of them."""
+        """Yield the parts of every read, then the end. The beginning goes with the first part."""
         text, begun = "", False
         async for group in pieces(events, reader):
             text += "".join(piece.text for piece in group)

@@ -1,4 +1,4 @@
-"""The messages of a request and their blocks, put together as the conversation that they are."""
+"""Builds a conversation from the messages of a request and their blocks."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _TEXT_ONLY = "the model reads text only"
 
 
 def conversation(body: Json) -> list[Json]:
-    """The messages of `system` and `messages`. Raises Refusal 400."""
+    """Return the conversation of `system` and `messages`. Raises Refusal 400."""
     talk = Conversation()
     if (system := body.get("system")) is not None:
         talk.say("system", _text(system, "system"))
@@ -27,7 +27,7 @@ def conversation(body: Json) -> list[Json]:
 
 
 def _blocks(content: Any, path: str) -> list[tuple[Json, str]]:
-    """The blocks of a message, each with its name; a string is one block of text."""
+    """Return the blocks of a message with their paths; a string is one block of text."""
     if isinstance(content, str):
         return [({"type": "text", "text": content}, path)]
     names = [f"{path}[{number}]" for number in range(len(checked.entries(content, path)))]
@@ -35,7 +35,7 @@ def _blocks(content: Any, path: str) -> list[tuple[Json, str]]:
 
 
 def _add_assistant(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) -> None:
-    """The texts of one message are one text; its thoughts and calls are told apart."""
+    """Add a message of the assistant: its texts as one text, its thoughts and its calls."""
     texts: list[str] = []
     calls: list[tuple[str, str, str]] = []
     for block, path in blocks:
@@ -46,7 +46,7 @@ def _add_assistant(talk: Conversation, role: str, blocks: list[tuple[Json, str]]
             talk.think(checked.text(block.get("thinking"), f"{path}.thinking"))
         elif kind == "tool_use":
             calls.append(_call(block, path))
-        elif kind != "redacted_thinking":  # which nobody here can read
+        elif kind != "redacted_thinking":  # encrypted by Anthropic
             raise checked.unsupported(path, kind, _TEXT_ONLY)
     talk.say(role, "".join(texts))
     for call in calls:
@@ -61,7 +61,7 @@ def _call(block: Json, path: str) -> tuple[str, str, str]:
 
 
 def _add_other(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) -> None:
-    """Results of tools first, as llama.cpp has them: messages of their own."""
+    """Add another message; results of tools become messages of their own before its text."""
     texts: list[str] = []
     for block, path in blocks:
         if block.get("type") == "tool_result":

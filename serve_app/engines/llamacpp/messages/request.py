@@ -1,4 +1,4 @@
-"""A request of the Messages API, checked and put in the terms of llama.cpp's chat route."""
+"""Checks a request of the Messages API and translates it for llama.cpp's chat route."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _THINKING = ("enabled", "adaptive", "disabled")
 
 
 def chat_request(body: Json, model: str, card: ModelCard) -> Json:
-    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    """Return the request to llama.cpp's /v1/chat/completions. Raises Refusal 400."""
     for name in ("container", "mcp_servers"):
         if body.get(name):
             raise Refusal(400, f"{name} is not supported; leave it out: no tools run here")
@@ -49,7 +49,7 @@ def _format(config: Any) -> Json:
 
 
 def _thinking(value: Any, effort: Any, card: ModelCard) -> Json:
-    """Ollama asks no thoughts of a model that has none, and says nothing of it."""
+    """Return the fields for thinking; a model that can't think ignores them, as in Ollama."""
     config = checked.fields(value or {}, "thinking")
     kind = config.get("type")
     if config:

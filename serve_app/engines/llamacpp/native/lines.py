@@ -10,7 +10,7 @@ from serve_app.go_json import encode, now
 
 
 class Voice(Protocol):
-    """Writes the answers of one native route."""
+    """Builds the JSON objects of one native route."""
 
     def part(self, piece: Piece) -> Json: ...
 
@@ -51,7 +51,7 @@ class GenerateVoice:
 
 
 class LineWriter:
-    """Writes what a voice says as NDJSON: a line for each piece, then the line that ends it."""
+    """Writes the objects of a voice as NDJSON: a line for every piece, then the last line."""
 
     headers: Headers = ((b"content-type", b"application/x-ndjson"),)
 

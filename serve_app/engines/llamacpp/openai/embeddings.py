@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, checked and written as Ollama does."""
+"""Serves OpenAI's embeddings, checked and written as Ollama does."""
 
 import base64
 import struct
@@ -20,7 +20,7 @@ _KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list",
 
 
 async def answer(call: Call, embedder: Embedder) -> Answer:
-    """The answer to a call of /v1/embeddings. Raises Refusal and what LlamaServer.ask raises."""
+    """Answer a call of /v1/embeddings. Raises Refusal and what LlamaServer.ask raises."""
     body: Json = orjson.loads(call.body)
     check_types(body, "EmbedRequest", _FIELDS)
     style = _format(body.get("encoding_format") or "")
@@ -37,7 +37,7 @@ def _format(value: str) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    """Raises Refusal 400; tokens are refused as well: a caller has another model's."""
+    """Return the texts. Raises Refusal 400, also for tokens, which are those of another model."""
     if value is None or value == []:
         raise Refusal(400, f"invalid input: {_EXPECTED}, found none")
     if value == "":
@@ -61,7 +61,7 @@ def _written(model: str, done: Embedded, style: str) -> Json:
 
 
 def _vector(vector: Sequence[float], style: str) -> Any:
-    """Base64 is of 32-bit floats, little-endian."""
+    """Return the vector as a list, or as base64 of little-endian 32-bit floats."""
     if style != "base64":
         return vector
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,8 +1,7 @@
-"""OpenAI's chat and completion requests, checked before llama.cpp reads them.
+"""Checks OpenAI's chat and completion requests before llama.cpp reads them.
 
-llama.cpp ignores unknown fields, and some fields of a wrong type. Here every field works or is
-refused by name. Fields without effect in any engine are dropped earlier, see
-`serve_app/api/fields.py`.
+llama.cpp ignores unknown fields and some fields of a wrong type. Here every field works or is
+refused by name. Fields without effect in any engine are dropped earlier: see `api/fields.py`.
 """
 
 from collections.abc import Callable
@@ -22,10 +21,10 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.options import LEVELS, response_format, thinking
 from serve_app.errors import BadRequest
 
-_LEVELS = {"minimal": "low", "xhigh": "max"}  # OpenAI's, in Ollama's words
+_LEVELS = {"minimal": "low", "xhigh": "max"}  # from OpenAI's names to Ollama's
 _MAX_BIAS = 100
 
-# Fields that ask for another kind of answer than the engine gives, with values that don't.
+# Fields that would change the kind of answer, with their harmless values and the refusal.
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "n": ((1,), "must be 1: a request gets one answer"),
     "best_of": ((1,), "must be 1: a request gets one answer"),

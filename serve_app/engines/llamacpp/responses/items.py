@@ -1,4 +1,4 @@
-"""The items of a request's `input`, put together as the conversation that they are."""
+"""Builds a conversation from the items of a request's `input`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.prompts.conversation import Conversation, arguments
 
 _ROLES = ("user", "assistant", "system", "developer")
-# The field of each part that is text.
+# The field with the text, by type of part.
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 _TEXT_ONLY = "the model reads text only"
 
 
 def conversation(body: Json) -> list[Json]:
-    """The messages of `instructions` and `input`. Raises Refusal 400."""
+    """Return the conversation of `instructions` and `input`. Raises Refusal 400."""
     talk = Conversation()
     if (instructions := body.get("instructions")) is not None:
         talk.say("system", checked.text(instructions, "instructions"))
@@ -40,26 +40,26 @@ def _add(talk: Conversation, item: Json, path: str) -> None:
             path, kind, "no items are kept: send the item itself, as clients do with store: false"
         )
     if add is None:
-        raise checked.unsupported(path, kind, f"these items are: {', '.join(_ITEMS)}")
+        raise checked.unsupported(path, kind, f"use one of {', '.join(_ITEMS)}")
     add(talk, item, path)
 
 
 def _message(talk: Conversation, item: Json, path: str) -> None:
     role = checked.one_of(item.get("role"), f"{path}.role", _ROLES)
-    # The parts of an answer are one text; those of a question may be anything.
+    # The parts of an answer are one text; the parts of a question may be anything.
     between = "" if role == "assistant" else "\n"
     content = _text(item.get("content"), f"{path}.content", between)
     talk.say("system" if role == "developer" else role, content)
 
 
 def _reasoning(talk: Conversation, item: Json, path: str) -> None:
-    """Its own text if there is one, else the summary; never what is encrypted elsewhere."""
+    """Add thoughts: their text if there is one, else the summary; never encrypted content."""
     for name in ("content", "summary"):
         parts = checked.entries(item.get(name) or [], f"{path}.{name}")
         texts = [checked.fields(part, f"{path}.{name}").get("text") for part in parts]
         if thoughts := "\n".join(text for text in texts if isinstance(text, str)):
-            return talk.think(thoughts)
-    return None
+            talk.think(thoughts)
+            break
 
 
 def _call(talk: Conversation, item: Json, path: str) -> None:

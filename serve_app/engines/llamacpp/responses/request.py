@@ -1,4 +1,4 @@
-"""A request of the Responses API, checked and put in the terms of llama.cpp's chat route."""
+"""Checks a request of the Responses API and translates it for llama.cpp's chat route."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from serve_app.engines.llamacpp.options import response_format, sampling, thinki
 from serve_app.engines.llamacpp.responses.items import conversation
 from serve_app.engines.llamacpp.responses.tools import tools
 
-# What would need a server that remembers, or models that this engine has not.
+# Fields that need a server with state, or models that this engine lacks.
 _REFUSED = {
     "previous_response_id": "send the whole conversation in input: no responses are kept",
     "conversation": "send the whole conversation in input: no conversations are kept",
@@ -23,7 +23,7 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (
     _LOGPROBS,
     "reasoning.encrypted_content",
-    # Of items that never come about here:
+    # Of items that never occur here:
     "file_search_call.results",
     "web_search_call.results",
     "web_search_call.action.sources",
@@ -36,7 +36,7 @@ _LEVELS: dict[str, str | bool] = {"none": False, "minimal": "low", "xhigh": "max
 
 
 def chat_request(body: Json, model: str, card: ModelCard) -> Json:
-    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    """Return the request to llama.cpp's /v1/chat/completions. Raises Refusal 400."""
     for name, instead in _REFUSED.items():
         if body.get(name):
             raise Refusal(400, f"{name} is not supported; {instead}")
@@ -51,7 +51,7 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
 
 
 def _sampling(body: Json, card: ModelCard) -> Json:
-    """OpenAI's defaults for temperature and top_p are 1, as Ollama has them on this route."""
+    """Return the sampling fields, with OpenAI's defaults of 1 for temperature and top_p."""
     options = {
         "temperature": _or_default(body.get("temperature"), 1.0),
         "top_p": _or_default(body.get("top_p"), 1.0),

@@ -1,4 +1,4 @@
-"""The response object: what is said of an answer beside its events."""
+"""The response object, which describes an answer beside its events."""
 
 import secrets
 import time
@@ -9,7 +9,7 @@ from serve_app.engines.llamacpp.client import Json
 
 
 class ResponseObject:
-    """Fields and their order are those of a real Ollama, filled from the request."""
+    """Builds response objects with the fields of a real Ollama, in its order."""
 
     def __init__(self, model: str, body: Json) -> None:
         self._model = model
@@ -21,7 +21,7 @@ class ResponseObject:
         return self._fields("in_progress", [], None)
 
     def ended(self, status: str, output: list[Json], done: Done) -> Json:
-        """`status`: completed or incomplete."""
+        """Return the object of an ended answer. `status`: completed or incomplete."""
         fields = self._fields(status, output, _usage(done))
         if status == "completed":
             return fields | {"completed_at": int(time.time())}

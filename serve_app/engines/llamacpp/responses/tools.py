@@ -11,7 +11,7 @@ _ONLY_FUNCTIONS = "only tools of type function are"
 
 
 def tools(body: Json, model: str, card: ModelCard) -> Json:
-    """The fields for `tools`, `tool_choice` and `parallel_tool_calls`. Raises Refusal 400."""
+    """Return the fields for tools and the choice among them. Raises Refusal 400."""
     value = checked.entries(body.get("tools") or [], "tools")
     functions = [_function(tool, f"tools[{number}]") for number, tool in enumerate(value)]
     check_tools(model, card, functions)
@@ -34,7 +34,7 @@ def _function(value: Any, path: str) -> Json:
 
 
 def _chosen(choice: Any, functions: list[Json]) -> Json:
-    """llama.cpp takes a choice as one word, so a choice of some tools leaves the others out."""
+    """Return the chosen tools, because llama.cpp reads a choice as one word only."""
     mode, names = _choice("auto" if choice is None else choice)
     if names is not None:
         functions = checked.named_tools(functions, names, "tool_choice")
@@ -44,7 +44,7 @@ def _chosen(choice: Any, functions: list[Json]) -> Json:
 
 
 def _choice(choice: Any) -> tuple[str, list[str] | None]:
-    """The mode, and the names of the tools that may be called unless it is all of them."""
+    """Return the mode, and the names of callable tools or None for all."""
     modes = ("auto", "none", "required")
     if isinstance(choice, str):
         return checked.one_of(choice, "tool_choice", modes), None

@@ -9,7 +9,7 @@ from serve_app.engines.llamacpp.schemas.merging import TYPES, NothingFits, Unsup
 from serve_app.engines.llamacpp.schemas.patterns import MAX_REPETITIONS, UnsupportedPattern
 from serve_app.engines.llamacpp.schemas.patterns import rewrite as rewrite_pattern
 
-_MAX = {"Items": 1900, "Length": MAX_REPETITIONS}  # higher bounds llama.cpp ignores, or refuses
+_MAX = {"Items": 1900, "Length": MAX_REPETITIONS}  # llama.cpp ignores or refuses higher bounds
 MAX_INTEGER = 10**15 - 1  # llama.cpp writes 16 digits
 
 _FORMATS = {"date", "time", "date-time", "uuid"}
@@ -18,7 +18,7 @@ _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _EMAIL = rf"^[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@{_LABEL}(\.{_LABEL})+$"
 _HOST = rf"^{_LABEL}(\.{_LABEL})*$"
 _URI = rf"^https?://{_LABEL}(\.{_LABEL})*(:[1-9][0-9]{{0,3}})?(/[A-Za-z0-9._~-]*)*$"
-# Strings that are valid, if not all: of other formats JSON Schema asks nothing.
+# Patterns that match valid strings only, if not all. JSON Schema constrains no other format.
 _PATTERNS = {
     "email": _EMAIL,
     "idn-email": _EMAIL,

@@ -1,4 +1,4 @@
-"""Answers, written: what every dialect's writer must do, and Ollama's own lines."""
+"""The protocol of a dialect's writer, and answers as HTTP."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from time import perf_counter_ns
@@ -12,7 +12,7 @@ from serve_app.engines.llamacpp.events import End, Piece
 from serve_app.go_json import encode
 
 _JSON = b"application/json; charset=utf-8"
-_JSON_AFTER_STREAM = b"application/json"  # how Ollama types an error in place of a stream
+_JSON_AFTER_STREAM = b"application/json"  # Ollama's type of an error in place of a stream
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -20,7 +20,7 @@ EVENT_STREAM: Headers = ((b"content-type", b"text/event-stream"), (b"cache-contr
 
 
 class Clock:
-    """Of one request: nanoseconds since it came and since the model was at its service."""
+    """Measures one request in nanoseconds, from its arrival and from the load of its model."""
 
     def __init__(self) -> None:
         self._started = perf_counter_ns()
@@ -36,7 +36,7 @@ class Clock:
         }
 
     def metrics(self, end: End) -> Json:
-        """Ollama's six numbers. Zeros are left out, as Go does."""
+        """Return Ollama's six numbers, without zeros, as Go does."""
         timings = end.timings
         numbers = {
             **self.durations(),
@@ -49,7 +49,7 @@ class Clock:
 
 
 class Done(NamedTuple):
-    """How an answer ended. `metrics` and `context` are the fields of Ollama's last line."""
+    """The end of an answer. `metrics` and `context` are fields of Ollama's last line."""
 
     end: End
     metrics: Json
@@ -57,9 +57,9 @@ class Done(NamedTuple):
 
 
 class Writer(Protocol):
-    """Writes one answer, either as a stream (begin, parts, end) or whole.
+    """Writes one answer, either as a stream (begin, parts, end) or complete.
 
-    `headers`: of the stream. `progress`: see `events.Reader`.
+    `headers`: those of the stream. `progress`: see `events.Reader`.
     """
 
     headers: Headers
@@ -70,11 +70,11 @@ class Writer(Protocol):
 
     def end(self, done: Done) -> bytes: ...
 
-    def whole(self, piece: Piece, done: Done) -> Json: ...
+    def complete(self, piece: Piece, done: Done) -> Json: ...
 
 
 def server_sent(event: Json) -> bytes:
-    """One server-sent event, named after its `type`."""
+    """Return a server-sent event, named after its `type`."""
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
 
 
@@ -107,6 +107,6 @@ async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
         yield piece
 
 
-def given(**fields: Any) -> Json:
-    """Those that are not empty."""
+def non_empty(**fields: Any) -> Json:
+    """Return the fields whose values are not empty."""
     return {name: value for name, value in fields.items() if value}

@@ -1,6 +1,6 @@
-"""Values of a caller's JSON, checked where they are read.
+"""Checks values of a caller's JSON.
 
-Every function names the field in its Refusal, whose status is 400.
+Functions return the value, or raise Refusal 400, which names the field.
 """
 
 from typing import Any
@@ -40,15 +40,15 @@ def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
 
 
 def unsupported(name: str, kind: Any, instead: str) -> Refusal:
-    """A Refusal of something that is documented, but not served here."""
+    """Return a Refusal of something that is documented, but not served here."""
     shown = quote(kind) if isinstance(kind, str) else repr(kind)
     return Refusal(400, f"{name}: {shown} is not supported; {instead}")
 
 
-def named_tools(tools: list[Json], names: list[str], where: str) -> list[Json]:
+def named_tools(tools: list[Json], names: list[str], path: str) -> list[Json]:
     """Return the tools with these names. Raises Refusal 400 for a name that no tool has."""
     known = {tool["function"]["name"]: tool for tool in tools}
     for name in names:
         if name not in known:
-            raise Refusal(400, f"{where}: no tool is named {name!r}")
+            raise Refusal(400, f"{path}: no tool is named {name!r}")
     return [known[name] for name in names]

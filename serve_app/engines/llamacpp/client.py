@@ -1,4 +1,4 @@
-"""What llama.cpp's server answers, as Python values: JSON bodies and streams of events."""
+"""Requests to llama.cpp's server, and its answers: JSON bodies and streams of events."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,15 +10,15 @@ from serve_app.errors import ContextLengthExceeded, EngineDown, EngineLost
 
 Json = dict[str, Any]
 
-# It closes a connection after a stream without a word; see upstream.Upstream.
+# It closes a connection after a stream without announcing it; see upstream.Upstream.
 _HEADERS = {"Content-Type": "application/json", "Connection": "close"}
 _DONE = b"[DONE]"
 
 
 class Refusal(Exception):
-    """What the caller is told in place of an answer.
+    """An error that the caller gets in place of an answer.
 
-    `by_engine`: in llama.cpp's own words, its whole JSON body as one text.
+    `by_engine`: the message is the complete JSON body of llama.cpp's own error.
     """
 
     def __init__(self, status: int, message: str, *, by_engine: bool = False) -> None:
@@ -28,9 +28,9 @@ class Refusal(Exception):
 
 
 class PromptTooLong(Refusal):
-    """A prompt with more `tokens` than a slot holds, its `context`.
+    """A prompt has more `tokens` than a slot's `context`.
 
-    `at_least`: nobody counted the tokens to their end.
+    `at_least`: the tokens were not counted to their end.
     """
 
     def __init__(self, message: str, tokens: int, context: int, at_least: bool = False) -> None:
@@ -41,12 +41,12 @@ class PromptTooLong(Refusal):
 
     @property
     def error(self) -> ContextLengthExceeded:
-        """The same for a dialect other than Ollama's."""
+        """The same error for dialects other than Ollama's."""
         return ContextLengthExceeded(self.tokens, self.context, self.at_least)
 
 
 class LlamaServer:
-    """Asks the llama.cpp server at `url`.
+    """Sends requests to the llama.cpp server at `url`.
 
     Every method raises EngineDown (not reachable, or still loading), EngineLost (the connection
     broke) and Refusal (llama.cpp refused the request).
@@ -62,7 +62,7 @@ class LlamaServer:
         try:
             answer: Json = orjson.loads(await response.read())
         except orjson.JSONDecodeError as exc:
-            raise EngineLost("the engine's answer can't be read") from exc
+            raise EngineLost("the engine's answer is not JSON") from exc
         finally:
             response.close()
         return answer
@@ -71,7 +71,7 @@ class LlamaServer:
         return Events(await self._post(path, {**body, "stream": True}))
 
     async def apply_template(self, request: Json) -> str:
-        """The prompt that a chat request comes to."""
+        """Return the prompt of a chat request."""
         return str((await self.ask("/apply-template", request))["prompt"])
 
     async def tokenize(self, text: str) -> list[int]:
@@ -83,11 +83,11 @@ class LlamaServer:
         return str((await self.ask("/detokenize", {"tokens": tokens}))["content"])
 
     async def count(self, request: Json) -> int:
-        """The tokens of a chat request's prompt, from the template to the tools."""
+        """Count the tokens of a chat request's prompt, with its template and tools."""
         return int((await self.ask("/v1/chat/completions/input_tokens", request))["input_tokens"])
 
     async def _post(self, path: str, body: Json) -> Response:
-        """A response with status 200, its body unread."""
+        """Return a response with status 200, its body unread."""
         response = await self._http.post(self._url, path, orjson.dumps(body), self._headers)
         if response.status == 200:
             return response
@@ -99,17 +99,17 @@ class LlamaServer:
 
 
 class Events:
-    """The server-sent events of one answer. Whoever holds it must `close` it, on every path."""
+    """The server-sent events of one answer. Its owner must `close` it on every path."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
 
     def close(self) -> None:
-        """Closing before the end makes llama.cpp stop generating."""
+        """Close the connection, which makes llama.cpp stop generating."""
         self._response.close()
 
     async def batches(self) -> AsyncIterator[list[Json]]:
-        """The events of each read, at least one, with what an event lacks joined to the next read.
+        """Yield the events of every read that completes at least one.
 
         Raises EngineLost when the connection breaks or llama.cpp reports an error.
         """
@@ -121,7 +121,7 @@ class Events:
 
 
 def _event(line: bytes) -> Json | None:
-    """The JSON of one `data:` line; None for anything else."""
+    """Return the JSON of a `data:` line, None for another line."""
     field, _, value = line.partition(b":")
     value = value.strip()
     if field not in (b"data", b"error") or value == _DONE:
@@ -129,7 +129,7 @@ def _event(line: bytes) -> Json | None:
     try:
         event: Json = orjson.loads(value)
     except orjson.JSONDecodeError as exc:
-        raise EngineLost("the engine's answer can't be read") from exc
+        raise EngineLost("the engine's answer is not JSON") from exc
     error = event if field == b"error" else event.get("error")
     if error:
         raise EngineLost(f"the engine failed: {_message(error)}")
@@ -137,11 +137,11 @@ def _event(line: bytes) -> Json | None:
 
 
 def read_refusal(status: int, text: str) -> Exception:
-    """What an answer that is not 200 means: EngineLost, EngineDown, PromptTooLong or Refusal."""
+    """Return the exception for an error: EngineLost, EngineDown, PromptTooLong or Refusal."""
     try:
         error = orjson.loads(text)["error"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return EngineLost(f"the engine answered {status} without saying why")
+        return EngineLost(f"the engine answered {status} without a reason")
     if status == 503:
         return EngineDown("the engine is still loading its model")
     if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":

@@ -1,13 +1,13 @@
-"""Embeddings of any number of texts, each as long as the context, asked of llama.cpp in parts.
+"""Embeds any number of texts, as long as the context, by requests of limited size to llama.cpp.
 
-llama.cpp embeds what one of its batches holds. A longer text is embedded in pieces, and the mean
-of them by their tokens taken, which is what the model's own mean over all tokens comes to but for
-what a piece sees of the ones before: the cosine of both was 0.999 for texts of 1,500 tokens. A
-batch as long as the context would hold up every other request for as long as such a text takes
-(45 s for 4,000 tokens on one core), and take 1.4 GB.
+llama.cpp embeds at most the tokens of one batch. A longer text is embedded in pieces, whose vectors
+are averaged, weighted by their tokens. The result differs from the model's own mean over all tokens
+only in what a piece misses of the pieces before it: the cosine was 0.999 for texts of 1,500 tokens.
+A batch as long as the context would block other requests (45 s for 4,000 tokens on one core) and
+need 1.4 GB.
 
-It looks for a caller who has left only when no input was finished for a second: a thousand short
-ones it embeds to the end, and whoever asks for something else waits. Hence the parts.
+llama.cpp notices a hang-up only after a second without a finished input. It would embed a thousand
+short texts to the end, while other requests wait, so they are sent in parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,9 @@ from serve_app.engines.llamacpp.prompts.window import Window
 
 PATH = "/v1/embeddings"
 _MAX_INPUTS = 16
-_MAX_BYTES = 2048  # of text: some 512 tokens, a batch
-_SPECIAL_TOKENS = 2  # that a model may put around a text
-_AS_THEY_ARE = -1  # vectors that are not normalized
+_MAX_BYTES = 2048  # about 512 tokens, one batch
+_SPECIAL_TOKENS = 2  # around a text, in some models
+_NOT_NORMALIZED = -1
 
 EMPTY = "input exceeds maximum context length and cannot be truncated further"
 _TOO_LONG = "the input length exceeds the context length"
@@ -32,7 +32,7 @@ Vector = list[float]
 
 
 class Embedded(NamedTuple):
-    """A vector of length 1 for each text, and the tokens of all of them."""
+    """A vector of length 1 for every text, and the number of tokens in all texts."""
 
     vectors: list[Vector]
     tokens: int
@@ -49,9 +49,9 @@ class Embedder:
     async def embed(
         self, texts: Sequence[str], truncate: bool = True, dimensions: int = 0
     ) -> Embedded:
-        """One vector for each text, cut to its first `dimensions` numbers if it has more.
+        """Return a vector for every text, cut to its first `dimensions` numbers.
 
-        A text longer than the context is cut at its end, or, without `truncate`, refused.
+        A text longer than the context is cut at its end or, without `truncate`, refused.
         Raises PromptTooLong, Refusal 400 for an empty text, and what LlamaServer.ask raises.
         """
         if not all(texts):
@@ -62,15 +62,15 @@ class Embedder:
         if len(inputs) == len(texts):
             vectors, tokens = await self._vectors(inputs)
         else:
-            raw, tokens = await self._vectors(inputs, embd_normalize=_AS_THEY_ARE)
+            raw, tokens = await self._vectors(inputs, embd_normalize=_NOT_NORMALIZED)
             vectors = list(map(_normalized, _means(raw, pieces)))
         if 0 < dimensions < len(vectors[0]):
             vectors = [_normalized(vector[:dimensions]) for vector in vectors]
         return Embedded(vectors, tokens)
 
     async def _pieces(self, text: str, truncate: bool) -> Sequence[Input]:
-        """What is embedded of a text: itself, or its tokens in pieces that a batch holds."""
-        # A token has at least one byte, so that short texts need no counting.
+        """Return a text as it is, or its tokens in pieces that fit into a batch."""
+        # Every token has a byte, so that short texts need no count.
         if len(text.encode()) <= self._batch_size - _SPECIAL_TOKENS:
             return [text]
         tokens = await self._tokens(text, truncate)
@@ -78,7 +78,7 @@ class Embedder:
         return [tokens[at : at + size] for at in range(0, len(tokens), size)]
 
     async def _tokens(self, text: str, truncate: bool) -> list[int]:
-        """As many as the context holds. Raises PromptTooLong."""
+        """Return the tokens of a text, at most the context. Raises PromptTooLong."""
         window = self._window
         data = text.encode()
         start = data[: window.max_bytes]
@@ -100,30 +100,34 @@ class Embedder:
 
 
 def parts(inputs: Sequence[Input]) -> Iterator[list[Input]]:
-    """What to ask of llama.cpp, in turn: a few inputs, or a long one."""
+    """Split inputs into requests: a few inputs, or a long one."""
     part: list[Input] = []
     size = 0
-    for given in inputs:
-        size += _size(given)
+    for text_or_tokens in inputs:
+        size += _size(text_or_tokens)
         if part and (len(part) == _MAX_INPUTS or size > _MAX_BYTES):
             yield part
-            part, size = [], _size(given)
-        part.append(given)
+            part, size = [], _size(text_or_tokens)
+        part.append(text_or_tokens)
     if part:
         yield part
 
 
-def _size(given: Input) -> int:
-    return 4 * len(given) if isinstance(given, list) else len(given.encode())
+def _size(text_or_tokens: Input) -> int:
+    return (
+        4 * len(text_or_tokens)
+        if isinstance(text_or_tokens, list)
+        else len(text_or_tokens.encode())
+    )
 
 
 def _means(vectors: Sequence[Vector], pieces: Sequence[Sequence[Input]]) -> Iterator[Vector]:
-    """The mean of each text's vectors, weighted by the tokens of its pieces."""
+    """Yield the mean of every text's vectors, weighted by the tokens of its pieces."""
     rest = iter(vectors)
-    for some in pieces:
-        own = list(islice(rest, len(some)))
-        weights = list(map(len, some))
-        yield own[0] if len(own) == 1 else _mean(own, weights)
+    for group in pieces:
+        group_vectors = list(islice(rest, len(group)))
+        weights = list(map(len, group))
+        yield group_vectors[0] if len(group_vectors) == 1 else _mean(group_vectors, weights)
 
 
 def _mean(vectors: Sequence[Vector], weights: Sequence[int]) -> Vector:

@@ -1,4 +1,4 @@
-"""The embedded default: llama.cpp's own server as a child process, with SmolLM2 or any GGUF."""
+"""The driver of the embedded engine: llama.cpp's own server in a child process."""
 
 import asyncio
 import secrets
@@ -36,7 +36,7 @@ SMOLLM2 = "smollm2:135m"
 
 
 class LlamaCpp:
-    """Speaks OpenAI's older routes by itself; all others are translated onto its chat route."""
+    """Runs llama.cpp's server with SmolLM2 or the GGUF file in engine.model_path."""
 
     name = "llama.cpp"
     patience_s = 60.0
@@ -70,7 +70,7 @@ class LlamaCpp:
         return {"Authorization": f"Bearer {self._key}"}
 
     def _path(self) -> Path:
-        """Raises SettingsError rather than serve one model under another's name."""
+        """Return the model's file. Raises SettingsError for a model that is not there."""
         if self._engine.model_path:
             return self._engine.model_path
         if full_name(self._model) != full_name(SMOLLM2):
@@ -87,7 +87,9 @@ class LlamaCpp:
             body = {"prompt": "Hi", "n_predict": 1, "cache_prompt": False}
             answer = await http.post("/completion", json=body, headers=self._headers)
             if answer.status_code != 200:
-                raise EngineStartError(f"it can't generate: status {answer.status_code}")
+                raise EngineStartError(
+                    f"it can't generate: status {answer.status_code}, {answer.content[:80]!r}"
+                )
         context = slot_tokens(read_header(self._path()), self._engine.context_length)
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)
         return EngineInfo(f"{OLLAMA_VERSION}-llamacpp-{version('xllamacpp')}", (card,))
@@ -105,11 +107,15 @@ class LlamaCpp:
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)
         translated = TranslatedRoutes(llama, info.models[0], window)
         completions = CompletionRoutes(llama, upstream, window, info.models[0])
-        return _ByDialect(native, translated, completions, Embedder(llama, window, batch), within_s)
+        return _ByRoute(native, translated, completions, Embedder(llama, window, batch), within_s)
 
 
-class _ByDialect:
-    """Native, Responses and Messages routes translated, embeddings in parts, the rest as bytes."""
+class _ByRoute:
+    """Sends a call to the routes of its path.
+
+    Native, Responses and Messages routes are translated, embeddings sent in parts, other routes
+    passed on as bytes.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""llama.cpp's events, read: pieces of an answer and its end."""
+"""Reads llama.cpp's events as pieces of an answer and its end."""
 
 import random
 import string
@@ -14,7 +14,7 @@ from serve_app.errors import EngineLost
 
 @dataclass(slots=True)
 class Piece:
-    """Some of an answer: what one event brought, or all of it."""
+    """A part of an answer: that of one event, or the complete answer."""
 
     text: str = ""
     thinking: str = ""
@@ -30,10 +30,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why an answer ended ("stop" or "length"), and llama.cpp's timings.
+    """The end of an answer: its reason ("stop" or "length") and llama.cpp's timings.
 
-    `stopped_by`: the stop sequence that ended it, if the request asked llama.cpp to name it.
-    `thinking_tokens`: the events that brought thoughts, one for each token or a few bytes more.
+    `stopped_by`: the stop sequence that ended it, if the request asks llama.cpp to name it.
+    `thinking_tokens`: the number of events with thoughts, of about one token each.
     """
 
     reason: str
@@ -43,9 +43,9 @@ class End:
 
 
 class Reader(Protocol):
-    """Reads the events of one answer; `end` is None until the last one. Raises EngineLost.
+    """Reads the events of one answer. `end`: None before the last event. Raises EngineLost.
 
-    `progress`: llama.cpp's count of the prompt's tokens, {} unless the request asked for it.
+    `progress`: llama.cpp's count of the prompt's tokens, {} unless the request asks for it.
     """
 
     end: End | None
@@ -55,7 +55,7 @@ class Reader(Protocol):
 
 
 class ChatReader:
-    """Of /v1/chat/completions. Tool calls come in fragments and go on whole, at the end."""
+    """Reads /v1/chat/completions. Tool calls come in fragments and are returned at the end."""
 
     def __init__(self, top_logprobs: int) -> None:
         self.end: End | None = None
@@ -79,11 +79,11 @@ class ChatReader:
         )
         self._thinking_tokens += bool(piece.thinking)
         if reason := choice.get("finish_reason"):
-            self.end = self._ended(reason, event)
-            piece.calls = self._whole_calls()
+            self.end = self._read_end(reason, event)
+            piece.calls = self._complete_calls()
         return piece if piece.text or piece.thinking or piece.calls or piece.logprobs else None
 
-    def _ended(self, reason: str, event: Json) -> End:
+    def _read_end(self, reason: str, event: Json) -> End:
         return End(
             "length" if reason == "length" else "stop",
             event.get("timings") or {},
@@ -97,7 +97,7 @@ class ChatReader:
         call["name"] += function.get("name") or ""
         call["arguments"] += function.get("arguments") or ""
 
-    def _whole_calls(self) -> list[Json]:
+    def _complete_calls(self) -> list[Json]:
         calls = [self._call(index, call) for index, call in sorted(self._calls.items())]
         return [call for call in calls if call]
 
@@ -107,13 +107,13 @@ class ChatReader:
         except orjson.JSONDecodeError as exc:
             if self.end and self.end.reason == "length":  # the caller's limit cut it
                 return None
-            raise EngineLost("the engine gave a tool call whose arguments are not JSON") from exc
+            raise EngineLost("the engine sent a tool call whose arguments are not JSON") from exc
         function = {"index": index, "name": call["name"], "arguments": arguments}
         return {"id": _call_id(), "function": function}
 
 
 class TextReader:
-    """Of /completion."""
+    """Reads /completion."""
 
     def __init__(self, top_logprobs: int) -> None:
         self.end: End | None = None
@@ -131,10 +131,10 @@ class TextReader:
 
 
 async def pieces(events: Events, reader: Reader) -> AsyncIterator[list[Piece]]:
-    """What each read brings. Raises EngineLost when the answer ends without its last event."""
+    """Yield the pieces of every read. Raises EngineLost when the last event is missing."""
     async for batch in events.batches():
-        if some := [piece for event in batch if (piece := reader.read(event))]:
-            yield some
+        if group := [piece for event in batch if (piece := reader.read(event))]:
+            yield group
     if reader.end is None:
         raise EngineLost("the engine ended the answer before it was complete")
 
@@ -144,11 +144,11 @@ def _call_id() -> str:
 
 
 def _logprobs(entries: list[Json] | None, top: int) -> list[Json]:
-    """llama.cpp's entries in Ollama's shape, with alternatives only if they were asked for."""
+    """Return llama.cpp's entries in Ollama's shape, with `top` alternatives if requested."""
     shown = [_logprob(entry) for entry in entries or ()]
     if top:
-        for entry, said in zip(shown, entries or (), strict=True):
-            entry["top_logprobs"] = [_logprob(other) for other in said["top_logprobs"]]
+        for entry, source in zip(shown, entries or (), strict=True):
+            entry["top_logprobs"] = [_logprob(other) for other in source["top_logprobs"]]
     return shown
 
 

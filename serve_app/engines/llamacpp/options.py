@@ -1,6 +1,6 @@
-"""Ollama's `options`, `format`, `think` and `keep_alive`, checked and put in llama.cpp's terms.
+"""Translates Ollama's `options`, `format`, `think` and `keep_alive` into llama.cpp's fields.
 
-Names, types, defaults and texts are Ollama 0.33's (api/types.go); what it does not know it ignores.
+Names, types, defaults and texts are those of Ollama 0.33 (api/types.go). Unknown names are ignored.
 """
 
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.schemas.rewriting import obeyed
 from serve_app.go_json import duration, quote
 
-# A generation without a limit ends after this many contexts: with a context that shifts, a model
-# that repeats itself would go on for ever.
+# Contexts after which a generation without a limit ends. As the context shifts, a model that
+# repeats itself would never end.
 OPEN_ENDED_CONTEXTS = 10
 
 LEVELS = ("high", "medium", "low", "max")
@@ -20,9 +20,9 @@ _THINK_VALUES = '"high", "medium", "low", "max", true, or false'
 
 
 class Option(NamedTuple):
-    """`name` is llama.cpp's, or "" when it can't be set for one request."""
+    """One option. `name`: that of llama.cpp, or "" where a request can't set it."""
 
-    type: str  # Go's word for it
+    type: str  # in Go's words
     name: str = ""
     default: Any = None
 
@@ -41,7 +41,7 @@ OPTIONS = {
     "repeat_penalty": Option("float32", "repeat_penalty", 1.0),
     "presence_penalty": Option("float32", "presence_penalty", 0.0),
     "frequency_penalty": Option("float32", "frequency_penalty", 0.0),
-    # Ollama has dropped these three; llama.cpp still has them.
+    # llama.cpp still has these three, which Ollama has dropped.
     "mirostat": Option("integer", "mirostat"),
     "mirostat_tau": Option("float32", "mirostat_tau"),
     "mirostat_eta": Option("float32", "mirostat_eta"),
@@ -55,40 +55,42 @@ OPTIONS = {
 
 
 def sampling(options: Json, context: int) -> Json:
-    """llama.cpp's sampling fields for a slot of `context` tokens. Raises Refusal 400."""
-    given = {name: _value(name, value) for name, value in options.items() if name in OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None}
+    """Return llama.cpp's sampling fields for a slot of `context` tokens. Raises Refusal 400."""
+    values = {name: _value(name, value) for name, value in options.items() if name in OPTIONS}
+    values = {name: value for name, value in values.items() if value is not None}
     fields = {
-        option.name: given.get(name, option.default)
+        option.name: values.get(name, option.default)
         for name, option in OPTIONS.items()
-        if option.name and (name in given or option.default is not None)
+        if option.name and (name in values or option.default is not None)
     }
     if fields["repeat_last_n"] < 0:
         fields["repeat_last_n"] = context
-    fields["seed"] = given.get("seed", -1) % 2**32  # -1 is llama.cpp's random one
-    fields["n_predict"] = _limit(given.get("num_predict", 0), OPEN_ENDED_CONTEXTS * context)
-    fields["stop"] = [stop for stop in given.get("stop", ()) if stop]  # "" would stop at once
+    fields["seed"] = values.get("seed", -1) % 2**32  # -1 makes llama.cpp choose
+    fields["n_predict"] = _limit(values.get("num_predict", 0), OPEN_ENDED_CONTEXTS * context)
+    fields["stop"] = [stop for stop in values.get("stop", ()) if stop]  # "" would stop at once
     return fields
 
 
-def response_format(wanted: Any) -> Json:
-    """The field for a `format`: "json", a JSON schema or nothing. Raises Refusal 400, also for a
-    schema that can't be obeyed."""
-    if wanted is None or wanted == "":
+def response_format(value: Any) -> Json:
+    """Return the field for a `format`: "json", a JSON schema or nothing.
+
+    Raises Refusal 400, also for a schema that llama.cpp can't obey.
+    """
+    if value is None or value == "":
         return {}
-    if wanted == "json":
+    if value == "json":
         return {"response_format": {"type": "json_object"}}
-    if not isinstance(wanted, dict):
-        shown = quote(orjson.dumps(wanted).decode())
+    if not isinstance(value, dict):
+        shown = quote(orjson.dumps(value).decode())
         raise Refusal(
             400, f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
         )
-    schema = {"name": "schema", "schema": obeyed(wanted)}
+    schema = {"name": "schema", "schema": obeyed(value)}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def check_think(think: Any) -> None:
-    """Raises Refusal 400 unless it is a bool, a level or left out."""
+    """Raise Refusal 400 unless `think` is a bool, a level or absent."""
     if think is None or isinstance(think, bool) or think in LEVELS:
         return
     if isinstance(think, str):
@@ -97,9 +99,9 @@ def check_think(think: Any) -> None:
 
 
 def thinking(think: Any) -> Json:
-    """The fields that make a model which can think do so, or not; by default it does."""
+    """Return the fields that make a thinking model think, which is the default, or not."""
     if think is False:
-        # Its thoughts, if it has them all the same, stay in the text.
+        # Thoughts that come all the same stay in the text.
         return {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_format": "none"}
     template: Json = {"enable_thinking": True}
     if isinstance(think, str):
@@ -108,7 +110,7 @@ def thinking(think: Any) -> Json:
 
 
 def unloads(keep_alive: Any) -> bool:
-    """Whether a request without text asks to unload the model. Raises Refusal 400."""
+    """Tell whether a request without text asks to unload the model. Raises Refusal 400."""
     if keep_alive is None:
         return False
     if isinstance(keep_alive, str):
@@ -121,8 +123,8 @@ def unloads(keep_alive: Any) -> bool:
     return keep_alive == 0
 
 
-def _limit(wanted: int, most: int) -> int:
-    return wanted if 0 < wanted < most else most
+def _limit(value: int, maximum: int) -> int:
+    return value if 0 < value < maximum else maximum
 
 
 def _value(name: str, value: Any) -> Any:

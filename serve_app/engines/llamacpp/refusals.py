@@ -1,7 +1,7 @@
-"""What llama.cpp's refusals mean, for the dialects that don't pass its words on.
+"""Translates llama.cpp's refusals for dialects that don't pass its words on.
 
-Its own words are OpenAI's in every dialect, some are its JSON library's, and it says 500 of
-mistakes in a request.
+llama.cpp words them for OpenAI's dialect or as its JSON library does, and answers 500 to some
+mistakes of a request.
 """
 
 import re
@@ -15,11 +15,11 @@ from serve_app.errors import BadRequest, EngineLost, ServiceError
 _FIELD = re.compile(r"(?:Field '|Failed to parse )(\w+)'?: ")
 _LIBRARY = re.compile(r"\[json\.exception\.\w+\.\d+\] ")
 _TYPE = re.compile(r"type must be (\w+), but is (\w+)")
-_DUMP = re.compile(r"(, got .*)?; \w+ = .*", re.DOTALL)  # the field's value, over many lines
+_DUMP = re.compile(r"(, got .*)?; \w+ = .*", re.DOTALL)  # the field's value, on many lines
 
 
 async def refused(answer: Answer) -> Exception:
-    """What an answer that is not 200 means; PromptTooLong is left to the caller, see `meaning`."""
+    """Return the exception for an answer other than 200; see `meaning` for PromptTooLong."""
     try:
         body = b"".join([piece async for piece in answer.body])
     finally:
@@ -28,7 +28,7 @@ async def refused(answer: Answer) -> Exception:
 
 
 def meaning(refusal: Refusal) -> ServiceError:
-    """The error that a refusal stands for."""
+    """Return the error of the service that a refusal stands for."""
     if isinstance(refusal, PromptTooLong):
         return refusal.error
     try:
@@ -41,7 +41,7 @@ def meaning(refusal: Refusal) -> ServiceError:
 
 
 def in_our_words(message: str) -> str:
-    """`message` without the words of llama.cpp's JSON library.
+    """Return `message` without the words of llama.cpp's JSON library.
 
     `Field 'seed': [json.exception.type_error.302] type must be number, but is array` becomes
     `seed: a value must be a number, not an array`.
@@ -52,9 +52,9 @@ def in_our_words(message: str) -> str:
     return f"{field[1]}: {rest}" if field else rest
 
 
-def _types(found: re.Match[str]) -> str:
-    must, given = map(_with_article, found.groups())
-    return f"a value must be {must}, not {given}"
+def _types(match: re.Match[str]) -> str:
+    must, actual = map(_with_article, match.groups())
+    return f"a value must be {must}, not {actual}"
 
 
 def _with_article(kind: str) -> str:

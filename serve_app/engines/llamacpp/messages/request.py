@@ -1,4 +1,4 @@
-"""A request of the Messages API, checked and put in the terms of llama.cpp's chat route."""
+"""Checks a request of the Messages API and translates it for llama.cpp's chat route."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _THINKING = ("enabled", "adaptive", "disabled")
 
 
 def chat_request(body: Json, model: str, card: ModelCard) -> Json:
-    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    """Return the request to llama.cpp's /v1/chat/completions. Raises Refusal 400."""
     for name in ("container", "mcp_servers"):
         if body.get(name):
             raise Refusal(400, f"{name} is not supported; leave it out: no tools run here")
@@ -39,20 +39,20 @@ def _sampling(body: Json, card: ModelCard) -> Json:
     return sampling(options, card.loaded_context_length)
 
 
-def _format(wanted: Any) -> Json:
-    if wanted is None:
+def _format(config: Any) -> Json:
+    if config is None:
         return {}
-    kind = checked.fields(wanted, "output_config.format").get("type")
+    kind = checked.fields(config, "output_config.format").get("type")
     checked.one_of(kind, "output_config.format.type", ("json_schema",))
-    schema = checked.fields(wanted.get("schema"), "output_config.format.schema")
+    schema = checked.fields(config.get("schema"), "output_config.format.schema")
     return response_format(schema)
 
 
-def _thinking(given: Any, effort: Any, card: ModelCard) -> Json:
-    """Ollama asks no thoughts of a model that has none, and says nothing of it."""
-    wanted = checked.fields(given or {}, "thinking")
-    kind = wanted.get("type")
-    if wanted:
+def _thinking(value: Any, effort: Any, card: ModelCard) -> Json:
+    """Return the fields for thinking; a model that can't think ignores them, as in Ollama."""
+    config = checked.fields(value or {}, "thinking")
+    kind = config.get("type")
+    if config:
         checked.one_of(kind, "thinking.type", _THINKING)
     if effort is not None:
         checked.one_of(effort, "output_config.effort", _EFFORTS)
@@ -61,7 +61,7 @@ def _thinking(given: Any, effort: Any, card: ModelCard) -> Json:
     if kind == "disabled":
         return thinking(False)
     request = thinking("max" if effort == "xhigh" else effort)
-    if (budget := wanted.get("budget_tokens")) is not None:
+    if (budget := config.get("budget_tokens")) is not None:
         if isinstance(budget, bool) or not isinstance(budget, int):
             raise Refusal(400, "thinking.budget_tokens must be a whole number")
         request["thinking_budget_tokens"] = budget
@@ -69,8 +69,8 @@ def _thinking(given: Any, effort: Any, card: ModelCard) -> Json:
 
 
 def _tools(body: Json, model: str, card: ModelCard) -> Json:
-    given = checked.entries(body.get("tools") or [], "tools")
-    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(given)]
+    value = checked.entries(body.get("tools") or [], "tools")
+    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(value)]
     check_tools(model, card, tools)
     choice = checked.fields(body.get("tool_choice") or {"type": "auto"}, "tool_choice")
     mode = _MODES[checked.one_of(choice.get("type"), "tool_choice.type", tuple(_MODES))]
@@ -83,20 +83,20 @@ def _tools(body: Json, model: str, card: ModelCard) -> Json:
         return {}
     fields: Json = {"tools": tools, "tool_choice": mode}
     if (single := choice.get("disable_parallel_tool_use")) is not None:
-        where = "tool_choice.disable_parallel_tool_use"
-        fields["parallel_tool_calls"] = not checked.flag(single, where)
+        path = "tool_choice.disable_parallel_tool_use"
+        fields["parallel_tool_calls"] = not checked.flag(single, path)
     return fields
 
 
-def _tool(given: Any, where: str) -> Json:
-    tool = checked.fields(given, where)
+def _tool(value: Any, path: str) -> Json:
+    tool = checked.fields(value, path)
     if tool.get("type") not in (None, "custom"):
         instead = "only tools with an input_schema are"
-        raise checked.unsupported(f"{where}.type", tool["type"], instead)
+        raise checked.unsupported(f"{path}.type", tool["type"], instead)
     function = {
-        "name": checked.text(tool.get("name"), f"{where}.name"),
-        "parameters": checked.fields(tool.get("input_schema"), f"{where}.input_schema"),
+        "name": checked.text(tool.get("name"), f"{path}.name"),
+        "parameters": checked.fields(tool.get("input_schema"), f"{path}.input_schema"),
     }
     if (description := tool.get("description")) is not None:
-        function["description"] = checked.text(description, f"{where}.description")
+        function["description"] = checked.text(description, f"{path}.description")
     return {"type": "function", "function": function}

@@ -1,4 +1,4 @@
-"""Answers of the Messages API, written: as events or whole."""
+"""Writes answers of the Messages API, as events or complete."""
 
 import secrets
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from serve_app.engines.llamacpp.events import End, Piece
 
 
 class MessageWriter:
-    """Writes one answer. A whole answer has the blocks that a stream builds."""
+    """Writes one answer. A complete answer has the blocks that a stream builds."""
 
     headers = EVENT_STREAM
 
@@ -35,7 +35,7 @@ class MessageWriter:
         delta = {"type": "message_delta", "delta": self._reason(done.end), "usage": usage}
         return _written([*self._stop(), delta, {"type": "message_stop"}])
 
-    def whole(self, piece: Piece, done: Done) -> Json:
+    def complete(self, piece: Piece, done: Done) -> Json:
         for _ in self._take(piece):
             pass
         message = self._message(self._reason(done.end), _counted(done.end))
@@ -74,7 +74,7 @@ class MessageWriter:
             yield from self._use(call["id"], **call["function"])
 
     def _continue(self, block: Json) -> Iterator[Json]:
-        """Begins a block of this type unless the last one is."""
+        """Begin a block of this type unless the last block has it."""
         if not self._blocks or self._blocks[-1]["type"] != block["type"]:
             yield from self._start(block)
 
@@ -114,7 +114,7 @@ def _counted(end: End) -> Json:
 
 
 def _usage(cached: int, evaluated: int, generated: int) -> Json:
-    """Anthropic's input tokens are those that were not in the cache."""
+    """Return the usage, in which Anthropic's input tokens exclude those from the cache."""
     return {
         "input_tokens": evaluated,
         "cache_creation_input_tokens": 0,

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from serve_app.engines.llamacpp.answers import Done, Headers, given
+from serve_app.engines.llamacpp.answers import Done, Headers, non_empty
 from serve_app.engines.llamacpp.client import Json
 from serve_app.engines.llamacpp.events import Piece
 from serve_app.go_json import encode, now
 
 
 class Voice(Protocol):
-    """Writes the answers of one native route."""
+    """Builds the JSON objects of one native route."""
 
     def part(self, piece: Piece) -> Json: ...
 
@@ -22,15 +22,15 @@ class ChatVoice:
         self._model = model
 
     def part(self, piece: Piece) -> Json:
-        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+        return self._head(piece) | {"done": False} | non_empty(logprobs=piece.logprobs)
 
     def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
         done = {"done": True, "done_reason": reason}
-        return self._head(piece) | done | given(logprobs=piece.logprobs) | metrics
+        return self._head(piece) | done | non_empty(logprobs=piece.logprobs) | metrics
 
     def _head(self, piece: Piece) -> Json:
         message = {"role": "assistant", "content": piece.text}
-        message |= given(thinking=piece.thinking, tool_calls=piece.calls)
+        message |= non_empty(thinking=piece.thinking, tool_calls=piece.calls)
         return {"model": self._model, "created_at": now(), "message": message}
 
 
@@ -39,19 +39,19 @@ class GenerateVoice:
         self._model = model
 
     def part(self, piece: Piece) -> Json:
-        return self._head(piece) | {"done": False} | given(logprobs=piece.logprobs)
+        return self._head(piece) | {"done": False} | non_empty(logprobs=piece.logprobs)
 
     def last(self, piece: Piece, reason: str, metrics: Json, context: Sequence[int]) -> Json:
-        done = {"done": True, "done_reason": reason} | given(context=context)
-        return self._head(piece) | done | metrics | given(logprobs=piece.logprobs)
+        done = {"done": True, "done_reason": reason} | non_empty(context=context)
+        return self._head(piece) | done | metrics | non_empty(logprobs=piece.logprobs)
 
     def _head(self, piece: Piece) -> Json:
         head = {"model": self._model, "created_at": now(), "response": piece.text}
-        return head | given(thinking=piece.thinking)
+        return head | non_empty(thinking=piece.thinking)
 
 
 class LineWriter:
-    """Writes what a voice says as NDJSON: a line for each piece, then the line that ends it."""
+    """Writes the objects of a voice as NDJSON: a line for every piece, then the last line."""
 
     headers: Headers = ((b"content-type", b"application/x-ndjson"),)
 
@@ -65,7 +65,7 @@ class LineWriter:
         return b"".join(encode(self._voice.part(piece)) + b"\n" for piece in pieces)
 
     def end(self, done: Done) -> bytes:
-        return encode(self.whole(Piece(), done)) + b"\n"
+        return encode(self.complete(Piece(), done)) + b"\n"
 
-    def whole(self, piece: Piece, done: Done) -> Json:
+    def complete(self, piece: Piece, done: Done) -> Json:
         return self._voice.last(piece, done.end.reason, done.metrics, done.context)

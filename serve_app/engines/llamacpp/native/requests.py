@@ -1,4 +1,4 @@
-"""Ollama's chat and generate requests, checked as Ollama does and put in llama.cpp's terms."""
+"""Checks Ollama's requests as Ollama does and translates them into llama.cpp's fields."""
 
 import base64
 import binascii
@@ -33,7 +33,7 @@ _KINDS = {
     dict: "object",
 }
 
-# JSON's kind and Go's type of each field that is read.
+# JSON's kind and Go's type of every field in use.
 _COMMON = {
     "options": ("object", "map[string]interface {}"),
     "truncate": ("bool", "bool"),
@@ -73,7 +73,7 @@ _TEXT_ONLY = (
 
 
 def read_chat(call: Call, card: ModelCard) -> Json:
-    """The checked body of a chat request. Raises Refusal 400."""
+    """Return the checked body of a chat request. Raises Refusal 400."""
     body = _read(call, "ChatRequest", _CHAT)
     _check_abilities(body, call.model, card, "chat")
     check_tools(call.model, card, body.get("tools"))
@@ -81,14 +81,14 @@ def read_chat(call: Call, card: ModelCard) -> Json:
 
 
 def read_generate(call: Call, card: ModelCard) -> Json:
-    """The checked body of a generate request. Raises Refusal 400."""
+    """Return the checked body of a generate request. Raises Refusal 400."""
     body = _read(call, "GenerateRequest", _GENERATE)
     if body.get("raw") and (body.get("template") or body.get("system") or body.get("context")):
         raise Refusal(400, "raw mode does not support template, system, or context")
     _check_abilities(body, call.model, card, "generate")
     check_suffix(call.model, body.get("suffix"))
     if body.get("template"):
-        raise Refusal(400, "this engine uses the model's own template")
+        raise Refusal(400, "template is not supported: this engine uses the model's own template")
     _refuse_images(body.get("images"))
     if not all(isinstance(token, int) for token in body.get("context") or ()):
         raise _mismatch("GenerateRequest", "context", next(iter(body["context"])), "int")
@@ -96,13 +96,13 @@ def read_generate(call: Call, card: ModelCard) -> Json:
 
 
 def read_embed(call: Call) -> Json:
-    """The checked body of /api/embed or /api/embeddings. Raises Refusal 400."""
+    """Return the checked body of /api/embed or /api/embeddings. Raises Refusal 400."""
     struct = "EmbedRequest" if call.path == "/api/embed" else "EmbeddingRequest"
     return _read(call, struct, _EMBED)
 
 
 def chat_request(body: Json, messages: list[Json], card: ModelCard) -> Json:
-    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    """Return the request to llama.cpp's /v1/chat/completions. Raises Refusal 400."""
     request = {"messages": messages, **_generation(body, card)}
     request |= response_format(body.get("format"))
     if "thinking" in card.capabilities:
@@ -115,22 +115,22 @@ def chat_request(body: Json, messages: list[Json], card: ModelCard) -> Json:
 
 
 def text_request(body: Json, prompt: str, card: ModelCard) -> Json:
-    """What llama.cpp's /completion is asked. Raises Refusal 400."""
+    """Return the request to llama.cpp's /completion. Raises Refusal 400."""
     request = {"prompt": prompt, **_generation(body, card)}
-    if wanted := response_format(body.get("format")).get("response_format"):
-        request["json_schema"] = wanted.get("json_schema", {}).get("schema", {"type": "object"})
+    if response := response_format(body.get("format")).get("response_format"):
+        request["json_schema"] = response.get("json_schema", {}).get("schema", {"type": "object"})
     if body.get("logprobs"):
         request["n_probs"] = max(body.get("top_logprobs") or 0, 1)
     return request
 
 
 def chat_messages(body: Json) -> list[Json]:
-    """The conversation of a chat request, for llama.cpp. Raises Refusal 400."""
+    """Return the messages of a chat request for llama.cpp. Raises Refusal 400."""
     return [_message(message) for message in body["messages"]]
 
 
 def prompt_messages(body: Json) -> list[Json]:
-    """The conversation that a generate request stands for."""
+    """Return the messages that a generate request stands for."""
     system = [{"role": "system", "content": body["system"]}] if body.get("system") else []
     return [*system, {"role": "user", "content": body["prompt"]}]
 
@@ -156,7 +156,7 @@ def _check_abilities(body: Json, model: str, card: ModelCard, verb: str) -> None
 
 
 def check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) -> None:
-    """Raises Refusal 400, in Go's words, for a field of another type than `fields` says."""
+    """Raise Refusal 400, in Go's words, for a field of another type than in `fields`."""
     for name, (kind, go_type) in fields.items():
         value = body.get(name)
         if value is None:
@@ -166,11 +166,11 @@ def check_types(body: Json, struct: str, fields: Mapping[str, tuple[str, str]]) 
 
 
 def _mismatch(struct: str, name: str, value: Any, go_type: str) -> Refusal:
-    found = _KINDS.get(type(value), "null")
+    actual = _KINDS.get(type(value), "null")
     if isinstance(value, float):
-        found += f" {value}"
+        actual += f" {value}"
     place = f"Go struct field {struct}.{name}"
-    return Refusal(400, f"json: cannot unmarshal {found} into {place} of type {go_type}")
+    return Refusal(400, f"json: cannot unmarshal {actual} into {place} of type {go_type}")
 
 
 def _message(message: Any) -> Json:
@@ -185,8 +185,8 @@ def _message(message: Any) -> Json:
         "name": message.get("tool_name"),
         "tool_call_id": message.get("tool_call_id"),
     }
-    given = {name: value for name, value in optional.items() if value}
-    return {"role": role.lower(), "content": content, **given}
+    present = {name: value for name, value in optional.items() if value}
+    return {"role": role.lower(), "content": content, **present}
 
 
 def _tool_call(call: Any) -> Json:
@@ -202,7 +202,7 @@ def _tool_call(call: Any) -> Json:
 
 
 def _refuse_images(images: list[Any] | None) -> None:
-    """The engine reads text only, but first an image must be one."""
+    """Refuse images, because the engine reads text only; an invalid one for being that."""
     for image in images or ():
         if not isinstance(image, str):
             raise _mismatch("ChatRequest", "messages.images", image, "[]uint8")

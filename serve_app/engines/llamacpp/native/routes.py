@@ -1,7 +1,7 @@
-"""Ollama's native routes, served by llama.cpp's server.
+"""Serves Ollama's native routes with llama.cpp's server.
 
-Ollama 0.30 and later do the same: a front that speaks Ollama before a llama-server child. What a
-client sees here, byte for byte in shape, is what that front would have sent.
+Ollama 0.30 and later are built the same way, as a front before a llama-server child. Answers here
+have the same shape, byte for byte, as those of that front.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embe
 class NativeRoutes:
     """Serves `PATHS` for the model of `card` and `header` with `llama`.
 
-    `window`: what one of its slots holds. `batch_size`: the server's, in tokens.
+    `window`: the capacity of a slot. `batch_size`: the server's, in tokens.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class NativeRoutes:
         }
 
     async def send(self, call: Call) -> Answer:
-        """The answer to `call`, whose path is one of `PATHS`, with its first piece received.
+        """Return the answer to `call`, whose path is one of `PATHS`, with its first chunk.
 
-        What Ollama would refuse comes back as an Answer with its 4xx. Raises EngineDown and
+        A request that Ollama would refuse gets an Answer with Ollama's 4xx. Raises EngineDown and
         EngineLost, see base.Engine.
         """
         try:
@@ -82,7 +82,7 @@ class NativeRoutes:
         writer = LineWriter(GenerateVoice(call.model))
         turn = Turn(self._llama, self._window, writer, clock)
         if body.get("raw"):
-            if "response_format" in request:  # /completion would ignore a bad schema
+            if "response_format" in request:  # because /completion ignores a bad schema
                 await self._llama.apply_template(request)
             request = requests.text_request(body, body["prompt"], self._card)
             return await turn.answer(call, body, TEXT, request)
@@ -94,20 +94,22 @@ class NativeRoutes:
         return await turn.answer(call, body, TEXT, request)
 
     async def _before(self, context: list[int]) -> str:
-        """The text of earlier turns. Raises Refusal 400 for tokens that the model has not."""
+        """Return the text of earlier turns. Raises Refusal 400 for tokens unknown to the model."""
         try:
             return await self._llama.detokenize(ends(context, self._window.context))
         except Refusal as exc:
-            raise Refusal(400, "invalid context: it has tokens that the model has not") from exc
+            raise Refusal(
+                400, "invalid context: it has tokens that the model does not have"
+            ) from exc
 
     async def _load(self, body: Json, voice: Voice) -> Answer:
-        """A request without text: the model is loaded already, and others use it."""
-        await self._llama.tokenize("")  # an engine that is down has nothing loaded
+        """Answer a request without text; the model is loaded and stays for other callers."""
+        await self._llama.tokenize("")  # fails while the engine is down
         reason = "unload" if unloads(body.get("keep_alive")) else "load"
         return json_answer(voice.last(Piece(), reason, {}, ()))
 
     async def _tokens(self, request: Json, text: str) -> list[int]:
-        """The whole conversation, for the next request's `context`."""
+        """Return the tokens of the conversation, for the `context` of the next request."""
         prompt = request.get("prompt")
         if prompt is None:
             prompt = await self._llama.apply_template(request)
@@ -146,11 +148,11 @@ class NativeRoutes:
         return json_answer(show(call.model, self._card, header))
 
 
-def _texts(given: object) -> list[str]:
-    """The texts to embed. Raises Refusal 400."""
-    if given is None or given == "":
+def _texts(value: object) -> list[str]:
+    """Return the texts to embed. Raises Refusal 400."""
+    if value is None or value == "":
         return []
-    texts = given if isinstance(given, list) else [given]
+    texts = value if isinstance(value, list) else [value]
     strings = [text for text in texts if isinstance(text, str)]
     if len(strings) < len(texts):
         raise Refusal(400, "invalid input type")

@@ -1,10 +1,10 @@
-"""Ollama's /api/show for a model that is one GGUF file."""
+"""Answers Ollama's /api/show for a model in one GGUF file."""
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.llamacpp.client import Json
 from serve_app.engines.llamacpp.gguf.header import GgufHeader
 
-# Ollama shows them elsewhere, or not at all.
+# Metadata that Ollama shows elsewhere, or not at all.
 _LEFT_OUT = ("general.name", "tokenizer.chat_template")
 
 _MODELFILE = """\
@@ -19,7 +19,7 @@ PARAMETER num_ctx {context}
 
 
 def show(name: str, card: ModelCard, header: GgufHeader) -> Json:
-    """All that may be known of the model: nothing of where its file lies."""
+    """Describe the model without the place of its file."""
     context = card.loaded_context_length
     template = header.chat_template
     return {
@@ -38,6 +38,6 @@ def show(name: str, card: ModelCard, header: GgufHeader) -> Json:
 
 
 def _model_info(header: GgufHeader) -> Json:
-    """The file's metadata in the order of their names, as Go prints a map."""
+    """Return the file's metadata sorted by name, as Go prints a map."""
     info = {**header.metadata, "general.parameter_count": header.parameter_count}
     return {key: info[key] for key in sorted(info) if key not in _LEFT_OUT}

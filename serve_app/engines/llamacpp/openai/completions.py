@@ -1,4 +1,4 @@
-"""OpenAI's chat and text completions: bytes pass both ways, but a prompt too long is shortened."""
+"""Serves OpenAI's chat and text completions as bytes, with prompts shortened where they must be."""
 
 import asyncio
 from dataclasses import replace
@@ -34,7 +34,7 @@ class CompletionRoutes:
         Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and what
         base.Engine.send raises.
         """
-        # Megabytes of JSON and large schemas, which others must not wait for.
+        # In a thread, because megabytes of JSON and large schemas would block other requests.
         call = await asyncio.to_thread(checked, call, self._card)
         if len(call.body) > self._window.max_bytes:
             call = await self._clipped(call)
@@ -48,7 +48,7 @@ class CompletionRoutes:
         return await self._answer(_with(call, shorter))
 
     async def _clipped(self, call: Call) -> Call:
-        # Megabytes of JSON, which others shall not wait for.
+        # In a thread, because megabytes of JSON would block other requests.
         request = await asyncio.to_thread(orjson.loads, call.body)
         if not self._window.shortens or not can_shorten(request):
             await self._window.check_body(call.body)

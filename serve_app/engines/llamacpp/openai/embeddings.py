@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, checked and written as Ollama does."""
+"""Serves OpenAI's embeddings, checked and written as Ollama does."""
 
 import base64
 import struct
@@ -20,7 +20,7 @@ _KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list",
 
 
 async def answer(call: Call, embedder: Embedder) -> Answer:
-    """The answer to a call of /v1/embeddings. Raises Refusal and what LlamaServer.ask raises."""
+    """Answer a call of /v1/embeddings. Raises Refusal and what LlamaServer.ask raises."""
     body: Json = orjson.loads(call.body)
     check_types(body, "EmbedRequest", _FIELDS)
     style = _format(body.get("encoding_format") or "")
@@ -29,23 +29,23 @@ async def answer(call: Call, embedder: Embedder) -> Answer:
     return json_answer(_written(call.model, done, style))
 
 
-def _format(given: str) -> str:
-    if given.lower() not in _FORMATS:
+def _format(value: str) -> str:
+    if value.lower() not in _FORMATS:
         known = "Supported values: ['float', 'base64']."
-        raise Refusal(400, f"Invalid value for 'encoding_format' = {given[:80]}. {known}")
-    return given.lower()
+        raise Refusal(400, f"Invalid value for 'encoding_format' = {value[:80]}. {known}")
+    return value.lower()
 
 
-def _texts(given: Any) -> list[str]:
-    """Raises Refusal 400; tokens are refused as well: a caller has another model's."""
-    if given is None or given == []:
+def _texts(value: Any) -> list[str]:
+    """Return the texts. Raises Refusal 400, also for tokens, which are those of another model."""
+    if value is None or value == []:
         raise Refusal(400, f"invalid input: {_EXPECTED}, found none")
-    if given == "":
+    if value == "":
         raise Refusal(400, EMPTY)
-    texts = given if isinstance(given, list) else [given]
+    texts = value if isinstance(value, list) else [value]
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            name = f"input[{place}]" if texts is given else "input"
+            name = f"input[{place}]" if texts is value else "input"
             kind = _KINDS.get(type(text), "null")
             raise Refusal(400, f"invalid input type: {name} is {kind}; {_EXPECTED}")
     return texts
@@ -61,7 +61,7 @@ def _written(model: str, done: Embedded, style: str) -> Json:
 
 
 def _vector(vector: Sequence[float], style: str) -> Any:
-    """Base64 is of 32-bit floats, little-endian."""
+    """Return the vector as a list, or as base64 of little-endian 32-bit floats."""
     if style != "base64":
         return vector
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,7 +1,7 @@
-"""What the caller has begun for the assistant, taken out of llama.cpp's whole chat answers.
+"""Removes the beginning that a caller wrote for the assistant from llama.cpp's chat answers.
 
-Where a conversation ends with the assistant's message, it is continued. A stream brings the
-continuation only, as every dialect of Ollama does; a whole answer of llama.cpp repeats the message.
+A model continues a conversation that ends with the assistant's message. A stream has the
+continuation only, as in Ollama, but a complete answer of llama.cpp repeats the message.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ _PATH = "/v1/chat/completions"
 
 
 def only_new(call: Call, answer: Answer) -> Answer:
-    """`answer` to `call`, without what the call itself began."""
+    """Return `answer` to `call` without the beginning that the call contains."""
     if call.path != _PATH or call.stream or b'"assistant"' not in call.body:
         return answer
     if begun := _begun(orjson.loads(call.body)):
@@ -25,7 +25,7 @@ def only_new(call: Call, answer: Answer) -> Answer:
 
 
 def _begun(request: Json) -> str:
-    """The text of the last message, if it is the assistant's; parts as llama.cpp joins them."""
+    """Return the text of the last message if it is the assistant's, with its parts joined."""
     messages = request.get("messages")
     last: Any = messages[-1] if isinstance(messages, list) and messages else {}
     if not isinstance(last, dict) or last.get("role") != "assistant":
@@ -37,11 +37,11 @@ def _begun(request: Json) -> str:
 
 
 async def _shortened(body: AsyncIterator[bytes], begun: str) -> AsyncIterator[bytes]:
-    whole = b"".join([piece async for piece in body])
+    data = b"".join([piece async for piece in body])
     try:
-        yield orjson.dumps(_continued(orjson.loads(whole), begun))
+        yield orjson.dumps(_continued(orjson.loads(data), begun))
     except orjson.JSONDecodeError:
-        yield whole  # whoever reads it says what is wrong with it
+        yield data  # the relay reports what is wrong with it
 
 
 def _continued(value: Json, begun: str) -> Json:

@@ -1,8 +1,7 @@
-"""OpenAI's chat and completion requests, checked before llama.cpp reads them.
+"""Checks OpenAI's chat and completion requests before llama.cpp reads them.
 
-llama.cpp ignores unknown fields, and some fields of a wrong type. Here every field works or is
-refused by name. Fields without effect in any engine are dropped earlier, see
-`serve_app/api/fields.py`.
+llama.cpp ignores unknown fields and some fields of a wrong type. Here every field works or is
+refused by name. Fields without effect in any engine are dropped earlier: see `api/fields.py`.
 """
 
 from collections.abc import Callable
@@ -22,10 +21,10 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.options import LEVELS, response_format, thinking
 from serve_app.errors import BadRequest
 
-_LEVELS = {"minimal": "low", "xhigh": "max"}  # OpenAI's, in Ollama's words
+_LEVELS = {"minimal": "low", "xhigh": "max"}  # from OpenAI's names to Ollama's
 _MAX_BIAS = 100
 
-# Fields that ask for another kind of answer than the engine gives, with values that don't.
+# Fields that would change the kind of answer, with their harmless values and the refusal.
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "n": ((1,), "must be 1: a request gets one answer"),
     "best_of": ((1,), "must be 1: a request gets one answer"),
@@ -116,21 +115,21 @@ def _is_bias(pair: tuple[str, Any]) -> bool:
     return token.isdecimal() and number and -_MAX_BIAS <= value <= _MAX_BIAS
 
 
-def _format(wanted: Any) -> Json:
+def _format(value: Any) -> Json:
     """Translate a `response_format`."""
-    if wanted is None:
+    if value is None:
         return {}
-    if not isinstance(wanted, dict):
+    if not isinstance(value, dict):
         raise Refusal(400, "response_format must be an object with a type")
-    kind = wanted.get("type")
+    kind = value.get("type")
     if kind == "text":
         return {}
     if kind == "json_object":
-        return response_format(wanted.get("schema") or "json")
+        return response_format(value.get("schema") or "json")
     if kind != "json_schema":
         words = 'must be "text", "json_object" or "json_schema"'
         raise Refusal(400, f"response_format.type {words}, not {str(kind)[:100]!r}")
-    named = wanted.get("json_schema")
+    named = value.get("json_schema")
     schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
         raise Refusal(400, "response_format.json_schema.schema must be a JSON schema")
@@ -148,10 +147,10 @@ def _tools(body: Json) -> Json:
     if isinstance(choice, str) and choice in ("auto", "none", "required"):
         return {"tools": tools, "tool_choice": choice}
     allowed, mode = _allowed(choice)
-    kept = [tool for tool in tools if _name(tool) in allowed]
-    if len(kept) < len(allowed) or not kept:
+    callable_tools = [tool for tool in tools if _name(tool) in allowed]
+    if len(callable_tools) < len(allowed) or not callable_tools:
         raise Refusal(400, "tool_choice names a tool that is not among tools")
-    return {"tools": kept, "tool_choice": mode}
+    return {"tools": callable_tools, "tool_choice": mode}
 
 
 def _allowed(choice: Any) -> tuple[set[str], str]:

@@ -1,4 +1,4 @@
-"""A conversation in llama.cpp's terms, put together from the items of another dialect."""
+"""Builds a conversation in llama.cpp's terms from the items of another dialect."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from serve_app.engines.llamacpp.client import Json, Refusal
 
 
 class Conversation:
-    """`messages`: those so far. What an assistant says in a row becomes one message."""
+    """Collects `messages`. Successive items of the assistant become one message."""
 
     def __init__(self) -> None:
         self.messages: list[Json] = []
-        self._thoughts: list[str] = []  # they belong to what the assistant says next
-        self._names: dict[str, str] = {}  # of the functions called, by the call's id
+        self._thoughts: list[str] = []  # of the assistant's next message
+        self._names: dict[str, str] = {}  # names of called functions, by the call's id
 
     def say(self, role: str, content: str) -> None:
         if role == "assistant":
@@ -26,7 +26,7 @@ class Conversation:
         self._thoughts += [thoughts] if thoughts else []
 
     def call(self, call_id: str, name: str, arguments: str) -> None:
-        """`arguments`: a JSON object."""
+        """Add a call. `arguments`: the text of a JSON object."""
         self._names[call_id] = name
         function = {"name": name, "arguments": arguments}
         calls = self._assistant().setdefault("tool_calls", [])
@@ -38,7 +38,7 @@ class Conversation:
         self._append(message | ({"name": name} if name else {}))
 
     def _assistant(self) -> Json:
-        """The message that the assistant is saying, with its thoughts so far."""
+        """Return the assistant's current message with its thoughts so far."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             self.messages.append({"role": "assistant", "content": ""})
         message = self.messages[-1]
@@ -54,7 +54,7 @@ class Conversation:
 
 
 def arguments(value: Any, name: str) -> str:
-    """The arguments of a call. Raises Refusal 400 unless they are the text of a JSON object."""
+    """Return the arguments of a call. Raises Refusal 400 unless they are a JSON object's text."""
     try:
         parsed = orjson.loads(value or "{}")
     except (orjson.JSONDecodeError, TypeError):

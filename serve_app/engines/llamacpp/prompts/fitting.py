@@ -1,7 +1,7 @@
-"""Prompts longer than a slot, shortened as Ollama shortens them.
+"""Shortens prompts that are longer than a slot, as Ollama does.
 
-No token is counted before llama.cpp has refused a prompt: most fit, and counting takes a request.
-Before it is asked, what can't fit whatever its tokens are goes by its bytes.
+No token is counted before llama.cpp has refused a prompt, because most prompts fit and a count
+takes a request. A prompt whose bytes can't fit is clipped before it is sent.
 """
 
 from typing import Any
@@ -9,36 +9,33 @@ from typing import Any
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 from serve_app.engines.llamacpp.prompts.window import Window, text_bytes
 
-_KEPT_TOKENS = 4  # Ollama's default of num_keep, for requests in other dialects
-_STAYS = ("system", "developer")  # roles whose messages are never dropped
+_KEPT_TOKENS = 4  # Ollama's default of num_keep, for all dialects
+_STAYS = ("system", "developer")  # roles whose messages always stay
 
 
-def room(context: int, kept: int) -> int:
-    """Tokens of a cut prompt: after its first `kept`, half of what the context holds.
+def room(context: int, keep: int) -> int:
+    """Return the tokens of a cut prompt: its first `kept`, and half of the remaining context.
 
-    2048 and 4 give 1026. The other half is left to the answer.
+    2048 and 4 give 1026. The other half is left for the answer.
     """
-    kept = max(0, min(kept, context - 1))
-    return context - max((context - kept) // 2, 1)
+    keep = max(0, min(keep, context - 1))
+    return context - max((context - keep) // 2, 1)
 
 
-def cut(tokens: list[int], context: int, kept: int) -> list[int]:
-    """`tokens` without enough of their middle: the first `kept` and the latest stay."""
-    kept = min(kept if kept >= 0 else len(tokens), context - 1)
-    latest = room(context, kept) - kept
-    return tokens[:kept] + tokens[len(tokens) - latest :]
+def cut(tokens: list[int], context: int, keep: int) -> list[int]:
+    """Cut the middle out of `tokens`; the first `kept` and the last ones stay."""
+    keep = min(keep if keep >= 0 else len(tokens), context - 1)
+    latest = room(context, keep) - keep
+    return tokens[:keep] + tokens[len(tokens) - latest :]
 
 
 def ends(tokens: list[int], context: int) -> list[int]:
-    """`tokens` without those in the middle that no cut would leave."""
+    """Return `tokens` without the part of the middle that every cut removes."""
     return tokens if len(tokens) <= 2 * context else tokens[:context] + tokens[-context:]
 
 
 def can_shorten(request: Json) -> bool:
-    """Whether `request`, a caller's own, has a prompt of the kind that can be cut.
-
-    Another is llama.cpp's to refuse.
-    """
+    """Tell whether `request` has a prompt that can be cut. llama.cpp refuses any other."""
     if "prompt" in request:
         return isinstance(request["prompt"], str)
     messages = request.get("messages")
@@ -52,13 +49,13 @@ def can_shorten(request: Json) -> bool:
 
 
 def text_of(message: Json) -> str | None:
-    """A message's text; None where it has a part that is no text."""
+    """Return a message's text, None where a part is no text."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]
-    given = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    texts = [text for text in given if isinstance(text, str)]
+    contents = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    texts = [text for text in contents if isinstance(text, str)]
     return "\n".join(texts) if len(texts) == len(parts) else None
 
 
@@ -69,65 +66,65 @@ def prompt_bytes(request: Json, window: Window) -> int:
 
 
 def clip(request: Json, window: Window) -> Json:
-    """`request` without what can't fit whatever its tokens are, for `fit` to do the rest.
+    """Remove text from `request` whose bytes can't fit; `fit` does the rest.
 
-    Raises PromptTooLong when what must stay can't fit.
+    Raises PromptTooLong when the parts that must stay can't fit.
     """
     return (_clip_text if "prompt" in request else _clip_chat)(request, window)
 
 
 async def fit(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
-    """`request` with a prompt that fits; `too_long` is what llama.cpp said of it.
+    """Return `request` with a prompt that fits. `too_long`: llama.cpp's refusal of it.
 
-    Raises PromptTooLong when what must stay, say the tools, is too long already.
+    Raises PromptTooLong when the parts that must stay, such as tools, are too long already.
     """
     return await (_fit_text if "prompt" in request else _fit_chat)(llama, request, too_long)
 
 
 def _clip_text(request: Json, window: Window) -> Json:
-    """Without the middle: the first `n_keep` tokens stay, and those that fill a slot."""
+    """Cut the middle: the first `n_keep` tokens stay, and the last ones that fill a slot."""
     text = request["prompt"].encode()
-    kept = _kept(request) if _kept(request) >= 0 else window.context
-    head = min((kept + 1) * window.token_bytes, window.max_bytes)
+    keep = _keep(request) if _keep(request) >= 0 else window.context
+    head = min((keep + 1) * window.token_bytes, window.max_bytes)
     if len(text) <= head + window.max_bytes:
         return request
     return {**request, "prompt": _text(text[:head] + text[-window.max_bytes :])}
 
 
 def _clip_chat(request: Json, window: Window) -> Json:
-    """Without the oldest messages but for the system's, then without the last one's beginning."""
-    *others, last = request["messages"]
+    """Drop the oldest messages except the system's, then the beginning of the last one."""
+    *earlier, last = request["messages"]
     over = prompt_bytes(request, window) - window.max_bytes
-    kept = []
-    for message in others:
+    keep = []
+    for message in earlier:
         if over > 0 and message.get("role") not in _STAYS:
             over -= window.bytes_of([message])
         else:
-            kept.append(message)
+            keep.append(message)
     if over > 0:
-        frame = {**request, "messages": [*kept, {**last, "content": ""}]}
+        frame = {**request, "messages": [*keep, {**last, "content": ""}]}
         window.check(prompt_bytes(frame, window))
         last = {**last, "content": _text((text_of(last) or "").encode()[-window.max_bytes :])}
-    return {**request, "messages": [*kept, last]}
+    return {**request, "messages": [*keep, last]}
 
 
-def _kept(request: Json) -> int:
-    kept: Any = request.get("n_keep")
-    return kept if isinstance(kept, int) else _KEPT_TOKENS
+def _keep(request: Json) -> int:
+    keep: Any = request.get("n_keep")
+    return keep if isinstance(keep, int) else _KEPT_TOKENS
 
 
 def _text(data: bytes) -> str:
-    """Without what is left of a character that a cut fell into."""
+    """Decode `data` without the remains of a character that was cut."""
     return data.decode(errors="ignore")
 
 
 async def _fit_text(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     tokens = await llama.tokenize(request["prompt"])
-    return {**request, "prompt": cut(tokens, too_long.context, _kept(request))}
+    return {**request, "prompt": cut(tokens, too_long.context, _keep(request))}
 
 
 async def _fit_chat(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
-    """Without the oldest messages but for the system's; the last may lose its beginning."""
+    """Drop the oldest messages except the system's; the last one may lose its beginning."""
     shorter = await _longest_fit(llama, request, too_long.context)
     if shorter is None:
         messages = request["messages"]
@@ -142,7 +139,7 @@ def _without(messages: list[Json], dropped: int) -> list[Json]:
 
 
 async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[Json] | None:
-    """The first of ever shorter conversations that fits, found by halving."""
+    """Find the longest conversation that fits by bisection."""
     messages = request["messages"]
     low, high = 1, len(messages)
     while low < high:
@@ -155,10 +152,10 @@ async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[
 
 
 async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:
-    *others, last = request["messages"]
-    frame = await llama.count({**request, "messages": [*others, {**last, "content": ""}]})
-    latest = room(too_long.context, _kept(request)) - frame
+    *earlier, last = request["messages"]
+    frame = await llama.count({**request, "messages": [*earlier, {**last, "content": ""}]})
+    latest = room(too_long.context, _keep(request)) - frame
     if latest <= 0:
         raise too_long
     tokens = await llama.tokenize(text_of(last) or "")
-    return [*others, {**last, "content": await llama.detokenize(tokens[-latest:])}]
+    return [*earlier, {**last, "content": await llama.detokenize(tokens[-latest:])}]

@@ -1,7 +1,7 @@
-"""How much text a slot can hold at all, told by its bytes.
+"""Bounds the text of a prompt by its bytes, before any token is counted.
 
-llama.cpp counts a prompt's tokens to their end, some 2 MB/s, before it knows that they are too
-many, and goes on when the caller has left. What can't fit anyhow is therefore never sent to it.
+llama.cpp counts all tokens of a prompt, at about 2 MB/s, before it refuses too many, even after the
+caller has hung up. A prompt whose bytes can't fit is therefore never sent to it.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ _NO_TEXT = {"image_url", "source", "images", "encrypted_content", "signature"}
 
 
 class Window(NamedTuple):
-    """A slot of `context` tokens, of which none stands for more than `token_bytes` bytes of text.
+    """The capacity of a slot: `context` tokens of at most `token_bytes` bytes each.
 
-    `token_bytes` 0: there is no such bound, and any text may fit. `shortens`: whether a prompt
-    that does not fit is shortened; it is refused otherwise.
+    `token_bytes` 0: the bytes of a token have no bound, and any text may fit.
+    `shortens`: whether a prompt that does not fit is shortened or refused.
     """
 
     context: int
@@ -28,15 +28,15 @@ class Window(NamedTuple):
 
     @property
     def max_bytes(self) -> int:
-        """Text with more bytes has more tokens than the context."""
+        """Bytes above which a text has more tokens than the context."""
         return (self.context + 1) * self.token_bytes or sys.maxsize
 
     def bytes_of(self, messages: list[Any]) -> int:
-        """What a conversation's text comes to; a message is one token at least."""
+        """Return the bytes of a conversation's text; a message counts as one token at least."""
         return sum(max(text_bytes(message), self.token_bytes) for message in messages)
 
     def check(self, size: int) -> None:
-        """Raises PromptTooLong, as llama.cpp words it, for `size` bytes that can't fit."""
+        """Raise PromptTooLong in llama.cpp's words for `size` bytes that can't fit."""
         if size <= self.max_bytes:
             return
         error = {"code": 400, "message": self._sentence(size), "type": "exceed_context_size_error"}
@@ -46,13 +46,13 @@ class Window(NamedTuple):
         raise PromptTooLong(sentence, tokens, self.context, at_least=True)
 
     async def check_body(self, body: bytes) -> None:
-        """Raises PromptTooLong for a request in OpenAI's or Anthropic's words that can't fit."""
+        """Raise PromptTooLong for a request in OpenAI's or Anthropic's dialect that can't fit."""
         if len(body) <= self.max_bytes:
             return
-        # Megabytes of JSON, which others shall not wait for.
-        self.check(await asyncio.to_thread(self._asked, orjson.loads(body)))
+        # In a thread, because megabytes of JSON would block other requests.
+        self.check(await asyncio.to_thread(self._size_of, orjson.loads(body)))
 
-    def _asked(self, request: Json) -> int:
+    def _size_of(self, request: Json) -> int:
         texts = [request.get(name) for name in ("prompt", "instructions", "system", "tools")]
         talk = request.get("messages") or request.get("input")
         return text_bytes(texts) + self.bytes_of(talk if isinstance(talk, list) else [talk])
@@ -65,7 +65,7 @@ class Window(NamedTuple):
 
 
 def text_bytes(value: Any) -> int:
-    """Bytes of all texts in `value`, a message or a part of one, that may come into a prompt."""
+    """Return the bytes of all texts in `value`, a message or a part of one."""
     if isinstance(value, str):
         return len(value.encode())
     if isinstance(value, dict):

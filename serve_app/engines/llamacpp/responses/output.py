@@ -1,4 +1,4 @@
-"""The items of an answer's `output`, and the events that tell how each comes about."""
+"""The items of an answer's `output`, and the events that build them."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from serve_app.engines.llamacpp.responses.resource import new_id
 
 
 class Item(Protocol):
-    """One item. `index`: its place in `output`. `value`: what stands there once it has stopped."""
+    """One item. `index`: its place in `output`. `value`: its JSON, final after `stop`."""
 
     index: int
     value: Json
@@ -59,7 +59,7 @@ class Message:
 
 
 class Reasoning:
-    """Thoughts. Their summary is themselves, and so is what OpenAI encrypts, as in Ollama."""
+    """Thoughts, which are also their summary and their encrypted content, as in Ollama."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -86,7 +86,7 @@ class Reasoning:
 
 
 class FunctionCall:
-    """A call, known as a whole when it begins."""
+    """A call, which is complete when it begins."""
 
     def __init__(self, index: int, call: Json) -> None:
         self.index = index
@@ -109,10 +109,10 @@ class FunctionCall:
         return iter(())
 
     def stop(self, status: str) -> Iterator[Json]:
-        """It is complete even where the answer was cut after it."""
+        """Complete the call, even where the answer was cut after it."""
         self.value |= {"status": "completed", "arguments": self._arguments}
-        name, said = self.value["name"], self._arguments
-        yield _event(self, "function_call_arguments.done", name=name, arguments=said)
+        name, arguments = self.value["name"], self._arguments
+        yield _event(self, "function_call_arguments.done", name=name, arguments=arguments)
         yield _done(self)
 
 
@@ -143,6 +143,6 @@ def _summary(text: str) -> Json:
 
 
 def _logprob(entry: Json) -> Json:
-    """OpenAI always has both lists, though there may be nothing in them."""
-    others = [{"bytes": [], **other} for other in entry.get("top_logprobs") or ()]
-    return {"bytes": [], **entry, "top_logprobs": others}
+    """Return an entry with both of OpenAI's lists, which may be empty."""
+    alternatives = [{"bytes": [], **other} for other in entry.get("top_logprobs") or ()]
+    return {"bytes": [], **entry, "top_logprobs": alternatives}

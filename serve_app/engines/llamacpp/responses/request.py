@@ -1,4 +1,4 @@
-"""A request of the Responses API, checked and put in the terms of llama.cpp's chat route."""
+"""Checks a request of the Responses API and translates it for llama.cpp's chat route."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from serve_app.engines.llamacpp.options import response_format, sampling, thinki
 from serve_app.engines.llamacpp.responses.items import conversation
 from serve_app.engines.llamacpp.responses.tools import tools
 
-# What would need a server that remembers, or models that this engine has not.
+# Fields that need a server with state, or models that this engine lacks.
 _REFUSED = {
     "previous_response_id": "send the whole conversation in input: no responses are kept",
     "conversation": "send the whole conversation in input: no conversations are kept",
@@ -23,7 +23,7 @@ _LOGPROBS = "message.output_text.logprobs"
 _INCLUDED = (
     _LOGPROBS,
     "reasoning.encrypted_content",
-    # Of items that never come about here:
+    # Of items that never occur here:
     "file_search_call.results",
     "web_search_call.results",
     "web_search_call.action.sources",
@@ -36,7 +36,7 @@ _LEVELS: dict[str, str | bool] = {"none": False, "minimal": "low", "xhigh": "max
 
 
 def chat_request(body: Json, model: str, card: ModelCard) -> Json:
-    """What llama.cpp's /v1/chat/completions is asked. Raises Refusal 400."""
+    """Return the request to llama.cpp's /v1/chat/completions. Raises Refusal 400."""
     for name, instead in _REFUSED.items():
         if body.get(name):
             raise Refusal(400, f"{name} is not supported; {instead}")
@@ -51,32 +51,32 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
 
 
 def _sampling(body: Json, card: ModelCard) -> Json:
-    """OpenAI's defaults for temperature and top_p are 1, as Ollama has them on this route."""
+    """Return the sampling fields, with OpenAI's defaults of 1 for temperature and top_p."""
     options = {
-        "temperature": _given(body.get("temperature"), 1.0),
-        "top_p": _given(body.get("top_p"), 1.0),
+        "temperature": _or_default(body.get("temperature"), 1.0),
+        "top_p": _or_default(body.get("top_p"), 1.0),
         "num_predict": body.get("max_output_tokens"),
     }
     return sampling(options, card.loaded_context_length)
 
 
-def _given(value: Any, default: float) -> Any:
+def _or_default(value: Any, default: float) -> Any:
     return default if value is None else value
 
 
-def _format(given: Any) -> Json:
-    if given is None:
+def _format(value: Any) -> Json:
+    if value is None:
         return {}
-    wanted = checked.fields(given, "text").get("format")
-    if wanted is None:
+    value = checked.fields(value, "text").get("format")
+    if value is None:
         return {}
-    kind = checked.fields(wanted, "text.format").get("type")
+    kind = checked.fields(value, "text.format").get("type")
     kinds = ("text", "json_object", "json_schema")
     if checked.one_of(kind, "text.format.type", kinds) == "text":
         return {}
     if kind == "json_object":
         return response_format("json")
-    return response_format(checked.fields(wanted.get("schema"), "text.format.schema"))
+    return response_format(checked.fields(value.get("schema"), "text.format.schema"))
 
 
 def _logprobs(body: Json) -> Json:
@@ -91,8 +91,8 @@ def _logprobs(body: Json) -> Json:
     return {"logprobs": True, "top_logprobs": max(top or 0, 1)}
 
 
-def _thinking(given: Any, model: str, card: ModelCard) -> Json:
-    effort = checked.fields(given or {}, "reasoning").get("effort")
+def _thinking(value: Any, model: str, card: ModelCard) -> Json:
+    effort = checked.fields(value or {}, "reasoning").get("effort")
     if effort is not None:
         checked.one_of(effort, "reasoning.effort", _EFFORTS)
     if "thinking" in card.capabilities:

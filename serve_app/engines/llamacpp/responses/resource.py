@@ -1,4 +1,4 @@
-"""The response object: what is said of an answer beside its events."""
+"""The response object, which describes an answer beside its events."""
 
 import secrets
 import time
@@ -9,7 +9,7 @@ from serve_app.engines.llamacpp.client import Json
 
 
 class ResponseObject:
-    """Fields and their order are those of a real Ollama, filled from the request."""
+    """Builds response objects with the fields of a real Ollama, in its order."""
 
     def __init__(self, model: str, body: Json) -> None:
         self._model = model
@@ -21,7 +21,7 @@ class ResponseObject:
         return self._fields("in_progress", [], None)
 
     def ended(self, status: str, output: list[Json], done: Done) -> Json:
-        """`status`: completed or incomplete."""
+        """Return the object of an ended answer. `status`: completed or incomplete."""
         fields = self._fields(status, output, _usage(done))
         if status == "completed":
             return fields | {"completed_at": int(time.time())}
@@ -42,15 +42,15 @@ class ResponseObject:
             "output": output,
             "error": None,
             "tools": [_tool(tool) for tool in body.get("tools") or ()],
-            "tool_choice": _given(body.get("tool_choice"), "auto"),
-            "truncation": _given(body.get("truncation"), "disabled"),
-            "parallel_tool_calls": _given(body.get("parallel_tool_calls"), True),
+            "tool_choice": _or_default(body.get("tool_choice"), "auto"),
+            "truncation": _or_default(body.get("truncation"), "disabled"),
+            "parallel_tool_calls": _or_default(body.get("parallel_tool_calls"), True),
             "text": {"format": {"type": "text"}, **(body.get("text") or {})},
-            "top_p": _given(body.get("top_p"), 1),
+            "top_p": _or_default(body.get("top_p"), 1),
             "presence_penalty": 0,
             "frequency_penalty": 0,
-            "top_logprobs": _given(body.get("top_logprobs"), 0),
-            "temperature": _given(body.get("temperature"), 1),
+            "top_logprobs": _or_default(body.get("top_logprobs"), 0),
+            "temperature": _or_default(body.get("temperature"), 1),
             "reasoning": self._reasoning(),
             "usage": usage,
             "max_output_tokens": body.get("max_output_tokens"),
@@ -65,16 +65,16 @@ class ResponseObject:
         }
 
     def _reasoning(self) -> Json | None:
-        wanted = self._body.get("reasoning") or {}
-        asked = {name: wanted.get(name) for name in ("effort", "summary")}
-        return asked if any(asked.values()) else None
+        reasoning = self._body.get("reasoning") or {}
+        shown = {name: reasoning.get(name) for name in ("effort", "summary")}
+        return shown if any(shown.values()) else None
 
 
 def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
-def _given(value: Any, default: Any) -> Any:
+def _or_default(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 

@@ -11,9 +11,9 @@ _ONLY_FUNCTIONS = "only tools of type function are"
 
 
 def tools(body: Json, model: str, card: ModelCard) -> Json:
-    """The fields for `tools`, `tool_choice` and `parallel_tool_calls`. Raises Refusal 400."""
-    given = checked.entries(body.get("tools") or [], "tools")
-    functions = [_function(tool, f"tools[{number}]") for number, tool in enumerate(given)]
+    """Return the fields for tools and the choice among them. Raises Refusal 400."""
+    value = checked.entries(body.get("tools") or [], "tools")
+    functions = [_function(tool, f"tools[{number}]") for number, tool in enumerate(value)]
     check_tools(model, card, functions)
     fields = _chosen(body.get("tool_choice"), functions)
     if fields and (parallel := body.get("parallel_tool_calls")) is not None:
@@ -21,20 +21,20 @@ def tools(body: Json, model: str, card: ModelCard) -> Json:
     return fields
 
 
-def _function(given: Any, where: str) -> Json:
-    tool = checked.fields(given, where)
+def _function(value: Any, path: str) -> Json:
+    tool = checked.fields(value, path)
     if tool.get("type") != "function":
-        raise checked.unsupported(f"{where}.type", tool.get("type"), _ONLY_FUNCTIONS)
-    function: Json = {"name": checked.text(tool.get("name"), f"{where}.name")}
+        raise checked.unsupported(f"{path}.type", tool.get("type"), _ONLY_FUNCTIONS)
+    function: Json = {"name": checked.text(tool.get("name"), f"{path}.name")}
     if (description := tool.get("description")) is not None:
-        function["description"] = checked.text(description, f"{where}.description")
+        function["description"] = checked.text(description, f"{path}.description")
     if (parameters := tool.get("parameters")) is not None:
-        function["parameters"] = checked.fields(parameters, f"{where}.parameters")
+        function["parameters"] = checked.fields(parameters, f"{path}.parameters")
     return {"type": "function", "function": function}
 
 
 def _chosen(choice: Any, functions: list[Json]) -> Json:
-    """llama.cpp takes a choice as one word, so a choice of some tools leaves the others out."""
+    """Return the chosen tools, because llama.cpp reads a choice as one word only."""
     mode, names = _choice("auto" if choice is None else choice)
     if names is not None:
         functions = checked.named_tools(functions, names, "tool_choice")
@@ -44,7 +44,7 @@ def _chosen(choice: Any, functions: list[Json]) -> Json:
 
 
 def _choice(choice: Any) -> tuple[str, list[str] | None]:
-    """The mode, and the names of the tools that may be called unless it is all of them."""
+    """Return the mode, and the names of callable tools or None for all."""
     modes = ("auto", "none", "required")
     if isinstance(choice, str):
         return checked.one_of(choice, "tool_choice", modes), None
@@ -58,8 +58,8 @@ def _choice(choice: Any) -> tuple[str, list[str] | None]:
     return mode, [_allowed(tool, f"tool_choice.tools[{n}]") for n, tool in enumerate(allowed)]
 
 
-def _allowed(given: Any, where: str) -> str:
-    tool = checked.fields(given, where)
+def _allowed(value: Any, path: str) -> str:
+    tool = checked.fields(value, path)
     if tool.get("type") != "function":
-        raise checked.unsupported(f"{where}.type", tool.get("type"), _ONLY_FUNCTIONS)
-    return checked.text(tool.get("name"), f"{where}.name")
+        raise checked.unsupported(f"{path}.type", tool.get("type"), _ONLY_FUNCTIONS)
+    return checked.text(tool.get("name"), f"{path}.name")

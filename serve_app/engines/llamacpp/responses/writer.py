@@ -1,4 +1,4 @@
-"""Answers of the Responses API, written: as events or whole."""
+"""Writes answers of the Responses API, as events or complete."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +10,7 @@ from serve_app.engines.llamacpp.responses.resource import ResponseObject
 
 
 class ResponseWriter:
-    """Writes one answer. A whole answer is the object of the last event that a stream has."""
+    """Writes one answer. A complete answer is the object of a stream's last event."""
 
     headers = EVENT_STREAM
 
@@ -30,7 +30,7 @@ class ResponseWriter:
     def end(self, done: Done) -> bytes:
         return self._write(self._finish(done))
 
-    def whole(self, piece: Piece, done: Done) -> Json:
+    def complete(self, piece: Piece, done: Done) -> Json:
         *_, last = [*self._take(piece), *self._finish(done)]
         response: Json = last["response"]
         return response
@@ -54,7 +54,7 @@ class ResponseWriter:
             yield from self._start(FunctionCall(len(self._output), call))
 
     def _continue(self, kind: type[Reasoning] | type[Message]) -> Iterator[Json]:
-        """Begins an item of this kind unless the last one is."""
+        """Begin an item of this kind unless the last item has it."""
         if not self._output or type(self._output[-1]) is not kind:
             yield from self._start(kind(len(self._output)))
 

@@ -13,7 +13,7 @@ from serve_app.engines.llamacpp.schemas.merging import (
 
 _COUNT, _NUMBER, _SCHEMA = "a whole number", "a number", "a schema"
 _LIST, _OBJECT, _TEXT, _FLAG = "a list", "an object", "a string", "true or false"
-# Keywords by the type of value that they are about, and what they hold.
+# Keywords by the type of value that they constrain, with the type of their own value.
 KEYWORDS: dict[str, dict[str, str]] = {
     "object": {
         "properties": _OBJECT,
@@ -49,7 +49,7 @@ KEYWORDS: dict[str, dict[str, str]] = {
 _HOLDS = {keyword: kind for table in KEYWORDS.values() for keyword, kind in table.items()}
 _HOLDS |= {"enum": _LIST, "anyOf": _LIST, "oneOf": _LIST, "allOf": _LIST, "$ref": _TEXT}
 _NEVER = ("not", "if", "$dynamicRef", "$recursiveRef")
-# What asks for nothing.
+# Values that constrain nothing.
 _VOID: dict[str, tuple[Any, ...]] = {
     "patternProperties": ({},),
     "propertyNames": (True, {}, {"type": "string"}),
@@ -91,13 +91,13 @@ def assertions(schema: Any, path: str) -> Json:
             raise UnsupportedSchema(keyword, path)
     flat = {k: _checked(k, v, path) for k, v in schema.items() if k in _HOLDS and v is not None}
     flat = {k: v for k, v in flat.items() if not (k in _VOID and v in _VOID[k])}
-    if isinstance(flat.get("items"), list):  # as drafts before 2020 have it
+    if isinstance(flat.get("items"), list):  # the form of drafts before 2020
         flat["prefixItems"] = flat.pop("items")
         if (rest := schema.get("additionalItems", True)) is not True:
             flat["items"] = rest
     if "const" in schema:
-        same = [v for v in flat.get("enum", [schema["const"]]) if dump(v) == dump(schema["const"])]
-        flat["enum"] = same
+        equal = [v for v in flat.get("enum", [schema["const"]]) if dump(v) == dump(schema["const"])]
+        flat["enum"] = equal
     flat |= _named_types(schema, flat, path)
     choices = [(word, flat.pop(word)) for word in ("anyOf", "oneOf") if word in flat]
     return flat | ({CHOICES: choices} if choices else {})
@@ -130,7 +130,7 @@ def _named_types(schema: Json, flat: Json, path: str) -> Json:
         raise UnsupportedSchema(
             "type", path, f"{str(schema['type'])[:100]!r} is none of {', '.join(TYPES)}"
         )
-    if schema.get("nullable") is True:  # as OpenAPI 3.0 has it
+    if schema.get("nullable") is True:  # the form of OpenAPI 3.0
         types = [*types, "null"]
         if "enum" in flat:
             return {"type": types, "enum": [*flat["enum"], None]}

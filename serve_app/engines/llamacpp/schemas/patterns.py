@@ -69,7 +69,7 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
     """
     if len(pattern) > MAX_LENGTH:
         raise UnsupportedPattern(f"more than {MAX_LENGTH} characters")
-    branches = _Reader(pattern).whole()
+    branches = _Reader(pattern).read()
     if _weight(branches) > MAX_WEIGHT:
         raise UnsupportedPattern("repetitions of repetitions, too many")
     texts = ["".join(term.text() for term in _narrow(b, shortest, longest)) for b in branches]
@@ -78,15 +78,15 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
 
 def _narrow(branch: _Branch, shortest: int, longest: int | None) -> _Branch:
     """Change the repetitions of the one variable term until all lengths are in the bounds."""
-    least, most = _sizes(branch)
-    if least >= shortest and (longest is None or (most is not None and most <= longest)):
+    min_size, max_size = _sizes(branch)
+    if min_size >= shortest and (longest is None or (max_size is not None and max_size <= longest)):
         return branch
     variable = [i for i, term in enumerate(branch) if term.low != term.high]
     if len(variable) != 1 or any((t.shortest, t.longest) != (1, 1) for t in branch):
         raise UnsupportedPattern("lengths that minLength and maxLength beside it don't allow")
     (index,) = variable
     term = branch[index]
-    fixed = least - term.low
+    fixed = min_size - term.low
     low = max(term.low, shortest - fixed)
     highs = [h for h in (term.high, None if longest is None else longest - fixed) if h is not None]
     high = min(highs) if highs else None
@@ -113,7 +113,7 @@ class _Reader:
         self._at = 0
         self._nesting = 0
 
-    def whole(self) -> list[_Branch]:
+    def read(self) -> list[_Branch]:
         """Return the alternatives; a missing anchor becomes any text."""
         branches = [self._open_branch()]
         while self._take("|"):
@@ -180,9 +180,9 @@ class _Reader:
         sizes = [_sizes(branch) for branch in branches]
         longest = [size for _, size in sizes if size is not None]
         texts = ["".join(term.text() for term in branch) for branch in branches]
-        most = max(longest) if len(longest) == len(sizes) else None
+        max_size = max(longest) if len(longest) == len(sizes) else None
         text, shortest = f"({'|'.join(texts)})", min(s for s, _ in sizes)
-        return _Term(text, shortest, most, parts=_weight(branches))
+        return _Term(text, shortest, max_size, parts=_weight(branches))
 
     def _set(self) -> Ranges:
         outside, ranges = self._take("^"), []
@@ -225,9 +225,9 @@ class _Reader:
         return self._text[self._at - 1]
 
     def _take(self, text: str) -> bool:
-        there = self._text.startswith(text, self._at)
-        self._at += len(text) if there else 0
-        return there
+        matches = self._text.startswith(text, self._at)
+        self._at += len(text) if matches else 0
+        return matches
 
 
 def _kind(text: str) -> str:
@@ -248,10 +248,12 @@ def _outside(ranges: Ranges) -> Ranges:
 
 def _class(ranges: Ranges) -> str:
     writable = _outside(_outside(ranges))
-    kept = [(low, high) for low, high in writable if low <= high]
-    if not kept:
+    writable = [(low, high) for low, high in writable if low <= high]
+    if not writable:
         raise UnsupportedPattern("a character that JSON escapes")
-    return "[" + "".join(_char(a) if a == b else f"{_char(a)}-{_char(b)}" for a, b in kept) + "]"
+    return (
+        "[" + "".join(_char(a) if a == b else f"{_char(a)}-{_char(b)}" for a, b in writable) + "]"
+    )
 
 
 def _char(code: int) -> str:

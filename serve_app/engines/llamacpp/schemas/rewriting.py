@@ -24,7 +24,7 @@ from serve_app.engines.llamacpp.schemas.merging import (
     merge,
 )
 from serve_app.engines.llamacpp.schemas.scalars import (
-    check_least,
+    check_min,
     limits,
     number,
     string,
@@ -130,7 +130,7 @@ class _Rewriter:
                     )
                 target, chain = self._target(pointer, path), (*chain, pointer)
                 flats.append(self._flat(target, pointer, chain))
-            flats += [self._flat(part, where, chain) for part, where in parts]
+            flats += [self._flat(part, inner_path, chain) for part, inner_path in parts]
             return reduce(lambda one, other: merge(one, other, path), flats)
 
     def _emit(self, flat: Json, path: str, chain: tuple[str, ...]) -> Json:
@@ -147,27 +147,27 @@ class _Rewriter:
 
     def _emit_choice(self, flat: Json, choices: Any, path: str, chain: tuple[str, ...]) -> Json:
         """Combine every alternative with the siblings of `anyOf` or `oneOf`."""
-        (keyword, alternatives), *others = choices
-        rest = {**flat, CHOICES: others}
-        bare = not others and rest.keys() == {CHOICES}
-        emitted, kept = [], []
+        (keyword, alternatives), *further = choices
+        rest = {**flat, CHOICES: further}
+        bare = not further and rest.keys() == {CHOICES}
+        emitted, possible = [], []
         for index, alternative in enumerate(alternatives):
-            where = f"{path}/{keyword}/{index}"
+            inner_path = f"{path}/{keyword}/{index}"
             try:
-                merged = merge(rest, self._flat(alternative, where, chain), where)
-                whole = bare and only_reference(alternative) is not None
+                merged = merge(rest, self._flat(alternative, inner_path, chain), inner_path)
+                is_reference = bare and only_reference(alternative) is not None
                 emitted.append(
-                    self.rewrite(alternative, where, chain)
-                    if whole
-                    else self._emit(merged, where, chain)
+                    self.rewrite(alternative, inner_path, chain)
+                    if is_reference
+                    else self._emit(merged, inner_path, chain)
                 )
             except NothingFits:
                 continue
-            kept.append(merged)
+            possible.append(merged)
         if not emitted:
             raise NothingFits(keyword, path)
         if keyword == "oneOf":
-            self._check_apart(kept, path)
+            self._check_apart(possible, path)
         return emitted[0] if len(emitted) == 1 else {"anyOf": emitted}
 
     def _check_apart(self, flats: list[Json], path: str) -> None:
@@ -214,8 +214,8 @@ class _Rewriter:
         properties = {}
         for name in dict.fromkeys([*declared, *required]):
             try:
-                where = f"{path}/properties/{name}"
-                properties[name] = self.rewrite(declared.get(name, rest), where, ())
+                inner_path = f"{path}/properties/{name}"
+                properties[name] = self.rewrite(declared.get(name, rest), inner_path, ())
             except NothingFits:
                 closed = True
                 if name in required:
@@ -231,8 +231,8 @@ class _Rewriter:
         if not all(map(_PLAIN_NAME.fullmatch, properties)):
             reason = "is not supported beside properties whose names have special characters"
             raise UnsupportedSchema("additionalProperties", path, reason)
-        others = self.rewrite(rest, f"{path}/additionalProperties", ())
-        return emitted | {"additionalProperties": others}
+        further = self.rewrite(rest, f"{path}/additionalProperties", ())
+        return emitted | {"additionalProperties": further}
 
     def _emit_array(self, flat: Json, path: str) -> Json:
         low, high = flat.get("minItems", 0), flat.get("maxItems")
@@ -242,7 +242,7 @@ class _Rewriter:
             raise UnsupportedSchema("uniqueItems", path)
         if first := len(flat.get("prefixItems", ())):
             count = max(low, first if high is None else min(first, high))
-            check_least("Items", count, path)
+            check_min("Items", count, path)
             items = [self.rewrite(item(flat, i), f"{path}/items/{i}", ()) for i in range(count)]
             exact = {"minItems": count, "maxItems": count}
             return {"type": "array", "prefixItems": items, **exact} if count else _EMPTY
@@ -258,8 +258,8 @@ class _Rewriter:
 _EMPTY: Json = {"type": "array", "items": {"type": "null"}, "maxItems": 0}
 
 
-def _check_sizes(flat: Json, least: int, most: int, path: str, closed: bool) -> None:
-    if flat.get("minProperties", 0) > least:
+def _check_sizes(flat: Json, min_size: int, max_size: int, path: str, closed: bool) -> None:
+    if flat.get("minProperties", 0) > min_size:
         raise UnsupportedSchema("minProperties", path, "is not supported; name those in required")
-    if "maxProperties" in flat and not (closed and most <= flat["maxProperties"]):
+    if "maxProperties" in flat and not (closed and max_size <= flat["maxProperties"]):
         raise UnsupportedSchema("maxProperties", path)

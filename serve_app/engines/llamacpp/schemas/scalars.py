@@ -9,7 +9,7 @@ from serve_app.engines.llamacpp.schemas.merging import TYPES, NothingFits, Unsup
 from serve_app.engines.llamacpp.schemas.patterns import MAX_REPETITIONS, UnsupportedPattern
 from serve_app.engines.llamacpp.schemas.patterns import rewrite as rewrite_pattern
 
-_MOST = {"Items": 1900, "Length": MAX_REPETITIONS}  # higher bounds llama.cpp ignores, or refuses
+_MAX = {"Items": 1900, "Length": MAX_REPETITIONS}  # llama.cpp ignores or refuses higher bounds
 MAX_INTEGER = 10**15 - 1  # llama.cpp writes 16 digits
 
 _FORMATS = {"date", "time", "date-time", "uuid"}
@@ -18,7 +18,7 @@ _BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _EMAIL = rf"^[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@{_LABEL}(\.{_LABEL})+$"
 _HOST = rf"^{_LABEL}(\.{_LABEL})*$"
 _URI = rf"^https?://{_LABEL}(\.{_LABEL})*(:[1-9][0-9]{{0,3}})?(/[A-Za-z0-9._~-]*)*$"
-# Strings that are valid, if not all: of other formats JSON Schema asks nothing.
+# Patterns that match valid strings only, if not all. JSON Schema constrains no other format.
 _PATTERNS = {
     "email": _EMAIL,
     "idn-email": _EMAIL,
@@ -123,15 +123,15 @@ def string(flat: Json, path: str) -> Json:
         raise UnsupportedSchema(word, path, f"is not supported: it has {exc}") from exc
 
 
-def limits(what: str, flat: Json, path: str) -> Json:
+def limits(kind: str, flat: Json, path: str) -> Json:
     """Return the bounds of a length; an upper bound is capped at the highest that works."""
-    limits = {key: flat[key] for key in (f"min{what}", f"max{what}") if key in flat}
-    check_least(what, flat.get(f"min{what}", 0), path)
-    if f"max{what}" in limits:
-        limits[f"max{what}"] = min(limits[f"max{what}"], _MOST[what])
+    limits = {key: flat[key] for key in (f"min{kind}", f"max{kind}") if key in flat}
+    check_min(kind, flat.get(f"min{kind}", 0), path)
+    if f"max{kind}" in limits:
+        limits[f"max{kind}"] = min(limits[f"max{kind}"], _MAX[kind])
     return limits
 
 
-def check_least(what: str, value: int, path: str) -> None:
-    if value > _MOST[what]:
-        raise UnsupportedSchema(f"min{what}", path, f"is not supported above {_MOST[what]}")
+def check_min(kind: str, value: int, path: str) -> None:
+    if value > _MAX[kind]:
+        raise UnsupportedSchema(f"min{kind}", path, f"is not supported above {_MAX[kind]}")

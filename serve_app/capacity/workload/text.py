@@ -19,7 +19,7 @@ _FACTORS = {
 
 
 class WorkloadError(ServiceError):
-    """A shape, a distribution or a trace that can't be read, or that makes no sense."""
+    """A shape, a distribution or a trace that can't be read or is invalid."""
 
 
 def number(text: str) -> float:
@@ -31,7 +31,7 @@ def number(text: str) -> float:
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
-    """The parts of `a=1,b=2`, a single one also without a name. Raises WorkloadError."""
+    """Split `a=1,b=2` into pairs; a single value may have no name. Raises WorkloadError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     split = [part.rpartition("=") for part in parts]
     if len(parts) > 1 and not all(name for name, _, _ in split):

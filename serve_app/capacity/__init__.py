@@ -1,7 +1,7 @@
 """From load tests to settings: records, a report, a service model, a plan, a simulation.
 
     workload/     arrivals, lengths and texts of the requests; scenarios
-    clients/      send a workload: asyncio, k6 (Locust's part is in locustfiles/)
+    clients/      send a workload: asyncio, k6 (for Locust see locustfiles/)
     results/      one record per request, one sample of the cluster per second; statistics, SLOs
     experiment/   drive a load, watch Ray Serve scale, write a report
     sweep/        find the limits of one replica; fit the service model

@@ -1,4 +1,4 @@
-"""The service under test: one that is started here, or one that runs already."""
+"""The service under test: a new one, or a running one."""
 
 import asyncio
 import os
@@ -29,12 +29,12 @@ _POLL_S = 0.25
 
 
 class ServiceNotReady(ServiceError):
-    """The service could not be started, or does not answer."""
+    """The service did not start or does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where it answers, where Ray's dashboard does, and the dashboard's token if it has one."""
+    """Addresses of the service and of Ray's dashboard, and the dashboard's token, if any."""
 
     url: str
     dashboard: str
@@ -45,9 +45,9 @@ class Service:
 async def started(
     scenario: Scenario, folder: Path, within_s: float = _START_S
 ) -> AsyncIterator[Service]:
-    """A service of its own on free ports, from start to end; its log goes to `folder`.
+    """Run a new service on free ports, with its log in `folder`.
 
-    Raises ServiceNotReady with the log's last lines.
+    Raises ServiceNotReady with the last lines of the log.
     """
     url, token = f"http://127.0.0.1:{free_port()}", secrets.token_hex(16)
     log = folder / LOG
@@ -64,15 +64,16 @@ async def started(
             dashboard = await _is_ready(url, log, process)
         yield Service(url, dashboard, token)
     except TimeoutError as exc:
-        raise ServiceNotReady(f"not ready within {within_s:g} s:\n{_last(log)}") from exc
+        message = f"the service was not ready within {within_s:g} s; its log ends:\n{_last(log)}"
+        raise ServiceNotReady(message) from exc
     finally:
         await _stop(process)
 
 
 async def attached(url: str, dashboard: str, token: str) -> Service:
-    """One that runs already. Raises ServiceNotReady when it does not answer."""
+    """Use a running service. Raises ServiceNotReady if it does not answer."""
     if not await _answers(url):
-        raise ServiceNotReady(f"{url}/readyz does not answer with 200")
+        raise ServiceNotReady(f"{url}/readyz does not answer with 200; is the service running?")
     return Service(url, dashboard, token)
 
 
@@ -85,7 +86,7 @@ def _command(url: str, haproxy: bool) -> list[str]:
 
 
 def _environment(scenario: Scenario, token: str) -> dict[str, str]:
-    """Ours, without settings that the report would not know of."""
+    """Build the environment, without inherited settings that the report would not show."""
     inherited = {name: v for name, v in os.environ.items() if not name.startswith(PREFIX)}
     ports = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
     return {
@@ -104,14 +105,16 @@ def _text(value: Any) -> str:
 
 
 async def _is_ready(url: str, log: Path, process: asyncio.subprocess.Process) -> str:
-    """Wait for it; returns the dashboard's address."""
+    """Wait until the service is ready. Returns the dashboard's address."""
     while not await _answers(url):
         if process.returncode is not None:
-            raise ServiceNotReady(f"it ended with code {process.returncode}:\n{_last(log)}")
+            raise ServiceNotReady(
+                f"the service exited with code {process.returncode}; its log ends:\n{_last(log)}"
+            )
         await asyncio.sleep(_POLL_S)
     if match := _DASHBOARD.search(_read(log)):
         return match[1]
-    raise ServiceNotReady(f"it does not say where Ray's dashboard is:\n{_last(log)}")
+    raise ServiceNotReady(f"the log has no address of Ray's dashboard; it ends:\n{_last(log)}")
 
 
 async def _answers(url: str) -> bool:

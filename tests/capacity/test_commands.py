@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from serve_app.capacity.commands import capacity
-from serve_app.capacity.commands.tune import MOST_TRIALS
+from serve_app.capacity.commands.tune import MAX_TRIALS
 from serve_app.capacity.results.request_records import Run, write_run
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep import measured
@@ -91,7 +91,7 @@ def test_settings_that_miss_the_slo_end_with_1(scenario: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--set", "load.shape=hill"], "there is no shape"),
+        (["--set", "load.shape=hill"], "unknown shape"),
         (
             ["--set", "service.engine.kind=llamacpp", "--set", "service.engine.simulated={}"],
             "speed",
@@ -99,7 +99,7 @@ def test_settings_that_miss_the_slo_end_with_1(scenario: str) -> None:
         (["--set", "load.turns=3"], "single questions"),
         (["--startup", "soon"], "is not a number"),
         (["--span", "9-3"], "no span"),
-        (["--slo", "fast"], "no bound"),
+        (["--slo", "fast"], "not a bound"),
         (["--set", "nonsense"], "NAME=VALUE"),
     ],
 )
@@ -123,7 +123,7 @@ def test_tuning_writes_settings_that_the_scenario_takes(scenario: str, tmp_path:
     tuned, given = told["held_out"][:2]
     assert (tuned["name"], given["name"]) == ("tuned", "these settings")
     assert result.exit_code == (0 if tuned["met"] == 1 else 1)
-    assert told["tried"] <= MOST_TRIALS
+    assert told["tried"] <= MAX_TRIALS
     result = call("simulate", scenario, "--seeds=1", "--quick", "--json", f"--tuned={out}")
     assert json.loads(result.stdout)["scores"][-1]["name"] == "tuned"
     out.write_text("service: 3")

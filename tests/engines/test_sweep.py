@@ -9,7 +9,7 @@ from serve_app.capacity.clients.chat import Target
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.report import report
-from serve_app.capacity.sweep.steps import Kind, Step
+from serve_app.capacity.sweep.steps import Step, StepKind
 from serve_app.capacity.sweep.sweeper import StepBudget, Sweeper
 from tests.support.service import Simulator, start_simulator
 
@@ -51,4 +51,4 @@ async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path:
     assert model.prefill_tokens_per_s == pytest.approx(10_000, rel=0.5)
     assert len(told) == len(found.steps) == len(sweeper.places) <= BUDGET.max_steps == 9
     assert done == list(found.steps)
-    assert {step.kind for step in found.steps} == {Kind.CONCURRENCY, Kind.RATE}
+    assert {step.kind for step in found.steps} == {StepKind.CONCURRENCY, StepKind.RATE}

@@ -39,7 +39,7 @@ def test_too_few_virtual_users_make_a_run_invalid(target: Target, tmp_path: Path
     assert done.returncode == 3
     assert run.dropped == sum(record.outcome is ClientOutcome.DROPPED for record in records) > 0
     assert len(records) == 10
-    assert any("found no virtual user" in reason for reason in run.invalid)
+    assert any("arrivals were dropped" in reason for reason in run.invalid)
 
 
 def test_a_missed_slo_is_an_exit_code(paced: Simulator, target: Target, tmp_path: Path) -> None:

@@ -63,4 +63,4 @@ def test_what_cannot_be_asked_ends_at_once(target: Target, tmp_path: Path) -> No
     with generators.start_locust(target, BRIEF, tmp_path / "run", mistake) as wrong:
         output, _ = wrong.communicate(timeout=60)
     assert wrong.returncode == 2
-    assert "there is no shape 'wave'" in output
+    assert "unknown shape 'wave'" in output

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from serve_app.simulator.faults import DIES_OF
 
 from tests.support import processes
+from tests.support.ollama_simulator.faults import DIES_OF
 from tests.support.waiting import eventually
 
 DEADLY = "the word that kills"

@@ -1,4 +1,4 @@
-"""Load generators, and what all of them share.
+"""Load generators, and the code that they share.
 
 chat             one chat request in each dialect: body and parsed chunks
 client_request   one request from its intended start to its record

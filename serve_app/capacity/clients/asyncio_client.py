@@ -1,7 +1,7 @@
-"""The asyncio load generator that the others are measured against.
+"""The asyncio load generator, the reference for the others.
 
-It is the simplest honest one: tests, `make bench` and `capacity sweep` use it where no web UI and
-no ramp of processes is wanted. One process, one thread, no bound on the requests in flight.
+Tests, `make bench` and `capacity sweep` use it because it needs no web UI and no worker processes.
+It has one process, one thread and no bound on the requests in flight.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _POLL_S = 0.05
 
 
 class AsyncioClient:
-    """Asks `target`; every request ends as a record that `keep` is given."""
+    """Sends requests to `target` and passes a record of each to `keep`."""
 
     def __init__(self, target: Target, keep: Callable[[Record], object]) -> None:
         self.target = target
@@ -32,7 +32,7 @@ class AsyncioClient:
         self._keep = keep
 
     async def __aenter__(self) -> Self:
-        # Servers drop idle connections after 5 s and more: be earlier.
+        # Servers close idle connections after 5 s or more: close them before that.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -46,7 +46,10 @@ class AsyncioClient:
         await self._session.close()
 
     async def ask(self, prompt: Prompt, intended: float | None = None) -> ClientRequest:
-        """One request, to its end. `intended`: Unix seconds, by default now. Never raises."""
+        """Send one request and wait for its end. `intended`: Unix seconds, by default now.
+
+        A failure is an outcome of the request and is not raised.
+        """
         request = ClientRequest(self.target, prompt, intended or self.clock(), self.clock)
         try:
             async with asyncio.timeout(self.target.timeout_s):
@@ -75,15 +78,15 @@ class AsyncioClient:
             request.end()
 
     async def visit(self, visit: Visit, intended: float | None = None) -> None:
-        """Every turn of a visit; those after the first are due a pause after the last answer."""
+        """Send every turn of a visit. Between an answer and the next turn lies a pause."""
         while prompt := visit.next_prompt():
             await self.sleep_until(intended)
             request = await self.ask(prompt, intended)
             if not request.record().ok:
-                return visit.failed()
+                visit.failed()
+                return
             visit.answered(request.answer)
             intended = self.clock() + visit.pause()
-        return None
 
     async def sleep_until(self, at: float | None) -> None:
         if at is not None:
@@ -91,18 +94,18 @@ class AsyncioClient:
 
 
 async def open_load(client: AsyncioClient, spec: LoadSpec) -> None:
-    """Send the scenario's arrivals at their times and wait for the last answer."""
-    lengths, began = spec.lengths(), client.clock()
+    """Send the arrivals of `spec` at their times and wait for the last answer."""
+    lengths, start = spec.lengths(), client.clock()
     async with asyncio.TaskGroup() as tasks:
         for number, first in enumerate(spec.arrivals()):
-            due = began + first.at_s
+            due = start + first.at_s
             await client.sleep_until(due - AHEAD_S)
             visit = Visit(spec, first, lengths, str(number))
             tasks.create_task(client.visit(visit, due))
 
 
 async def closed_load(client: AsyncioClient, spec: LoadSpec) -> None:
-    """As many users as the scenario's level says; each asks, waits, pauses and asks again."""
+    """Run as many users as the level of `spec`: a user sends, waits, pauses and sends again."""
     shape, lengths, queue = spec.level(), spec.lengths(), spec.queue()
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(shape.peak)):
@@ -111,8 +114,8 @@ async def closed_load(client: AsyncioClient, spec: LoadSpec) -> None:
 
 
 async def _user(client: AsyncioClient, visits: Visits, shape: Shape, number: int) -> None:
-    began = client.clock()
-    while (now := client.clock() - began) < shape.seconds:
+    start = client.clock()
+    while (now := client.clock() - start) < shape.seconds:
         if round(shape.at(now)) <= number:
             await asyncio.sleep(_POLL_S)
             continue
@@ -124,7 +127,7 @@ async def _user(client: AsyncioClient, visits: Visits, shape: Shape, number: int
 async def measure(
     target: Target, spec: LoadSpec, keep: Callable[[Record], object] = lambda _: None
 ) -> tuple[Run, list[Record]]:
-    """Drive a spec to its end. `keep` sees each record as soon as it is there."""
+    """Send the load of `spec`. `keep` gets each record as soon as its request ends."""
     records: list[Record] = []
 
     def note(record: Record) -> None:

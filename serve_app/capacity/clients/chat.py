@@ -1,7 +1,7 @@
-"""One chat request in each dialect: what is sent, and what each line of the answer says.
+"""One chat request in each dialect: encode the request, parse the lines of the answer.
 
-Pure: bytes in, facts out. Every Python load generator shares it, so that all of them mean the same
-by a token with content, a whole answer and a count of tokens.
+Pure functions, shared by all Python load generators so that they agree on a token with content, a
+complete answer and a count of tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,15 @@ Messages = Sequence[Mapping[str, str]]
 
 
 class UnknownDialect(ServiceError):
-    """The API speaks no such dialect."""
+    """A dialect that the API does not speak."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and how. `timeout_s` bounds one request from its sending to its last byte."""
+    """The address, model and dialect of requests.
+
+    `timeout_s` bounds one request from its sending to its last byte.
+    """
 
     base_url: str = "http://127.0.0.1:8000"
     model: str = "smollm2:135m"
@@ -39,7 +42,7 @@ class Target:
         return self.base_url.rstrip("/") + self.path
 
     def headers(self, session: str = "") -> dict[str, str]:
-        """Of one request; `session` names the conversation that it belongs to."""
+        """Build the headers of one request; `session` names its conversation."""
         headers = {"Content-Type": "application/json"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -48,7 +51,7 @@ class Target:
         return headers
 
     def body(self, messages: Messages, tokens: int) -> bytes:
-        """Ask for an answer of at most `tokens` tokens."""
+        """Encode a request for an answer of at most `tokens` tokens."""
         return orjson.dumps(
             {
                 "model": self.model,
@@ -61,10 +64,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one line of a stream, or one whole body, says.
+    """One parsed line of a stream, or one parsed body.
 
-    `content`: it carries a token, be it text, thinking or a tool call. `whole`: it is the final
-    marker. Tokens are None where it does not count them.
+    `content`: it carries a token of text, thinking or a tool call. `whole`: it is the final
+    marker, or a finished answer. Counts of tokens are None where the server does not send them.
     """
 
     content: bool = False
@@ -77,7 +80,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChatDialect:
-    """`event` reads the JSON of one line, `body` that of an answer which is not streamed."""
+    """`event` parses the JSON of one line, `body` the JSON of an answer that is not streamed."""
 
     path: str
     limits: Callable[[int, bool], dict[str, Any]]
@@ -85,7 +88,7 @@ class ChatDialect:
     body: Callable[[Any], Chunk]
 
     def parse_line(self, line: bytes) -> Chunk:
-        """One line of a stream, of SSE or NDJSON. What can't be read says nothing."""
+        """Parse one line of SSE or NDJSON. A line that can't be parsed is an empty Chunk."""
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
             return Chunk(whole=True)
@@ -96,9 +99,9 @@ class ChatDialect:
 
 
 def dialect(name: str) -> ChatDialect:
-    """Raises UnknownDialect."""
+    """Return the dialect of a name. Raises UnknownDialect."""
     if name not in DIALECTS:
-        raise UnknownDialect(f"there is no dialect {name!r}; there are: {', '.join(DIALECTS)}")
+        raise UnknownDialect(f"unknown dialect {name!r}; use one of {', '.join(DIALECTS)}")
     return DIALECTS[name]
 
 
@@ -115,7 +118,7 @@ def _message(error: Any) -> str:
     return str(error.get("message") or error if isinstance(error, dict) else error)
 
 
-def _says_something(message: Mapping[str, Any], *fields: str) -> bool:
+def _has_any(message: Mapping[str, Any], *fields: str) -> bool:
     return any(message.get(name) for name in fields)
 
 
@@ -139,7 +142,7 @@ def _openai(value: Any, place: str, whole: bool) -> Chunk:
     usage = value.get("usage") or {}
     message = value["choices"][0][place] if value["choices"] else {}
     return Chunk(
-        content=_says_something(message, "content", "reasoning", "reasoning_content", "tool_calls"),
+        content=_has_any(message, "content", "reasoning", "reasoning_content", "tool_calls"),
         text=message.get("content") or "",
         whole=whole,
         prompt_tokens=usage.get("prompt_tokens"),
@@ -147,7 +150,7 @@ def _openai(value: Any, place: str, whole: bool) -> Chunk:
     )
 
 
-# Ollama: /api/chat. A whole body is a stream of one event.
+# Ollama: /api/chat. A body that is not streamed has the form of one event.
 
 
 def _ollama_limits(tokens: int, stream: bool) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def _ollama_limits(tokens: int, stream: bool) -> dict[str, Any]:
 def _ollama(event: Any) -> Chunk:
     message = event.get("message") or {}
     return Chunk(
-        content=_says_something(message, "content", "thinking", "tool_calls"),
+        content=_has_any(message, "content", "thinking", "tool_calls"),
         text=message.get("content") or "",
         whole=event.get("done") is True,
         prompt_tokens=event.get("prompt_eval_count"),
@@ -177,8 +180,8 @@ def _anthropic_event(event: Any) -> Chunk:
         case "content_block_delta":
             delta = event["delta"]
             text = delta.get("text") or ""
-            said = _says_something(delta, "text", "thinking", "partial_json")
-            return Chunk(content=said, text=text)
+            content = _has_any(delta, "text", "thinking", "partial_json")
+            return Chunk(content=content, text=text)
         case "message_delta":
             return _anthropic_usage(event.get("usage") or {})
         case "message_stop":

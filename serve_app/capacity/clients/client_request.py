@@ -1,4 +1,4 @@
-"""One request's life as its client sees it, from the intended start to the record."""
+"""One request as its client sees it, from the intended start to the record."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from serve_app.capacity.clients.chat import Chunk, Target, dialect
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.requests import Prompt
 
-_LONGEST_ERROR = 200
+_MAX_ERROR = 200
 
 
 class Clock:
-    """Unix time that does not jump: two of its values are as far apart as they should be."""
+    """Unix time that does not jump when the system's clock is set."""
 
     def __init__(self) -> None:
         self._offset = time.time() - time.perf_counter()
@@ -22,10 +22,9 @@ class Clock:
 
 @dataclass(slots=True)
 class ClientRequest:
-    """Tell it what happens, in order; ask it for the `record` at the end.
+    """Times and parses one request: call `send`, `line` or `body`, `end` or `fail`, then `record`.
 
-    Chunks with content that come in one piece off the network have gaps of 0 between them: what a
-    client sees, sees the record.
+    Chunks that arrive in one packet have gaps of 0 between them, as their client sees them.
     """
 
     target: Target
@@ -36,7 +35,7 @@ class ClientRequest:
     ended: float | None = None
     status: int = 0
     first: float | None = None
-    outcome: ClientOutcome | None = None  # where it is not told by status and marker
+    outcome: ClientOutcome | None = None  # None: it follows from the status and the marker
     error: str = ""
     _last: float = 0.0
     _gaps: list[float] = field(default_factory=list)
@@ -47,63 +46,63 @@ class ClientRequest:
 
     @property
     def answer(self) -> str:
-        """The text so far."""
+        """The text received until now."""
         return "".join(self._text)
 
     @property
     def streamed(self) -> bool:
-        """Whether the answer comes in lines that `line` is to be told of."""
+        """Whether the answer comes in lines, for `line`, or as a whole, for `body`."""
         return self.target.stream and 200 <= self.status < 300
 
     def send(self) -> bytes:
-        """The body to send, now."""
+        """Note the start and return the body to send."""
         body = self.target.body(self.prompt.messages, self.prompt.output_tokens)
         self.started = self.clock()
         return body
 
     def line(self, line: bytes) -> None:
-        """One line of a stream has come, now."""
+        """Note a line of a stream."""
         chunk = dialect(self.target.dialect).parse_line(line)
         if chunk.content:
             self._token(self.clock())
         self._note(chunk)
 
     def body(self, body: bytes) -> None:
-        """The whole body has come, of an answer that is not streamed."""
+        """Note the body of an answer that is not streamed."""
         chunk = dialect(self.target.dialect).parse_body(body)
         self._note(chunk)
         if self.status >= 400 and not self.error:
             self.error = body.decode(errors="replace")
 
     def end(self) -> None:
-        """The last byte has come, now."""
+        """Note the last byte."""
         self.ended = self.clock()
 
     def fail(self, outcome: ClientOutcome, error: str = "") -> None:
-        """It ends otherwise than by its last byte, now."""
+        """Note an end before the last byte."""
         self.end()
         self.outcome, self.error = outcome, error or self.error
 
     def record(self) -> Record:
-        asked = self.prompt
+        prompt = self.prompt
         return Record(
             intended=self.intended,
-            outcome=self.outcome or self._told(),
+            outcome=self.outcome or self._outcome(),
             started=self.started,
             first=self.first,
             ended=self.ended,
             status=self.status,
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
-            asked_prompt_tokens=asked.prompt_tokens,
-            asked_output_tokens=asked.output_tokens,
+            asked_prompt_tokens=prompt.prompt_tokens,
+            asked_output_tokens=prompt.output_tokens,
             gaps=tuple(round(gap, 6) for gap in self._gaps),
             model=self.target.model,
             dialect=self.target.dialect,
             stream=self.target.stream,
-            session=asked.session,
-            turn=asked.turn,
-            error=" ".join(self.error.split())[:_LONGEST_ERROR],
+            session=prompt.session,
+            turn=prompt.turn,
+            error=" ".join(self.error.split())[:_MAX_ERROR],
         )
 
     def _token(self, at: float) -> None:
@@ -123,12 +122,12 @@ class ClientRequest:
         self._whole = self._whole or chunk.whole
         self.error = self.error or chunk.error
 
-    def _told(self) -> ClientOutcome:
+    def _outcome(self) -> ClientOutcome:
         return outcome_of(self.status, self._whole and not self.error)
 
 
 def outcome_of(status: int, whole: bool) -> ClientOutcome:
-    """What a status, and for 2xx the final marker, say of an answer whose last byte came."""
+    """Return the outcome of an answer that was read to its end; `whole`: with its final marker."""
     if status in (429, 503):
         return ClientOutcome.REJECTED
     if not 200 <= status < 300:
@@ -137,5 +136,5 @@ def outcome_of(status: int, whole: bool) -> ClientOutcome:
 
 
 def broken_off(status: int) -> ClientOutcome:
-    """Of a connection that broke: before the status came, or within the answer."""
+    """Return the outcome of a broken connection; `status` 0: it broke before the status."""
     return ClientOutcome.TRUNCATED if 200 <= status < 300 else ClientOutcome.TRANSPORT

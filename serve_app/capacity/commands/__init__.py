@@ -12,18 +12,21 @@ _COMMANDS = {
     ),
     "compare": (
         "serve_app.capacity.commands.experiment",
-        "Put experiments side by side in one report.",
+        "Compare experiments in one report.",
     ),
     "k6": ("serve_app.capacity.commands.k6", "Run k6 and keep a record of every request."),
     "sweep": ("serve_app.capacity.commands.sweep", "Find the limits of one replica."),
-    "plan": ("serve_app.capacity.commands.plan", "From measurements to the settings of a pool."),
+    "plan": (
+        "serve_app.capacity.commands.plan",
+        "Compute the settings of a pool from measurements.",
+    ),
     "simulate": (
         "serve_app.capacity.commands.simulate",
-        "Play a load in virtual time; compare settings and policies.",
+        "Simulate a load in virtual time; compare settings and policies.",
     ),
     "tune": (
         "serve_app.capacity.commands.tune",
-        "Search the cheapest settings that meet the SLO.",
+        "Find the cheapest settings that meet the SLO.",
     ),
 }
 
@@ -45,9 +48,10 @@ class Lazy(click.Group):
 
 @click.group(
     cls=Lazy,
-    epilog="Each command has --help with units. Exit codes: 0 yes, 1 no (an SLO is missed, a plan "
-    "is refused, …), 2 the command could not do its work; of experiment and compare also 3 (the "
-    "load generator's figures are invalid) and 130 (ended early).",
+    epilog="COMMAND --help describes the options with their units. Exit codes: 0 for a positive "
+    "result, 1 for a negative one (an SLO is missed, a plan is refused, …), 2 for a failure; "
+    "`experiment` and `compare` also exit with 3 (the load generator's figures are invalid) and "
+    "130 (interrupted).",
 )
 def capacity() -> None:
     """Measure the service, then size it from the measurements."""

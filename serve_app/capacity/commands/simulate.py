@@ -1,4 +1,4 @@
-"""`simulate`: play a load in virtual time; compare settings and policies; check against life."""
+"""`simulate`: run a load in virtual time; compare policies; validate against experiments."""
 
 import sys
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.report import fit_model, most_productive, report
 from serve_app.capacity.workload.scenario import Scenario
 
-GIVEN = "these settings"
+CURRENT = "these settings"
 COLUMNS = (
     *("policy", "replica-hours", "cost", "requests in SLO", "SLO met"),
     *("TTFT p50", "p99", "peak"),
@@ -57,23 +57,27 @@ COLUMNS = (
 
 
 @click.command(
-    epilog="Exits with 0 when the settings meet the SLO under every seed (with --validate: when "
-    "every error is within its bound), 1 when not, 2 when it could not run."
+    epilog="Exits with 0 if the settings meet the SLO under every seed (with --validate: if every "
+    "error is within its bound), 1 if not, 2 on a failure."
 )
 @scenario_options
-@click.option("--span", metavar="A-B", help="Part of the load, e.g. 0-30m; default: all of it.")
 @click.option(
-    "--tuned", type=FILE, help="Settings that `tune` has written, to be compared as well."
+    "--span", metavar="A-B", help="Part of the load to simulate, e.g. 0-30m; default: all."
 )
-@click.option("--quick", is_flag=True, help="The settings and the baselines; no curves.")
-@click.option("--out", type=NEW_FOLDER, help="Write pictures and result.json there.")
-@click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
+@click.option("--tuned", type=FILE, help="Also compare these settings, written by `tune`.")
+@click.option(
+    "--quick", is_flag=True, help="Simulate only the settings and the baselines, no curves."
+)
+@click.option("--out", type=NEW_FOLDER, help="Folder for pictures and result.json.")
+@click.option(
+    "--json", "json", is_flag=True, help="Print the figures as JSON; durations in seconds."
+)
 @click.option(
     "--validate",
     "live_folder",
     type=FOLDER,
-    help="Replay a live experiment of the simulated engine instead (its folder, with run-1, "
-    "run-2, …), and print the simulator's error.",
+    help="Instead replay the experiment in this folder (with run-1, run-2, …), which ran the "
+    "simulated engine, and print the error of the simulation.",
 )
 @reports_errors
 def simulate(
@@ -91,12 +95,12 @@ def simulate(
     json: bool,
     live_folder: Path | None,
 ) -> None:
-    """Play a load in virtual time, through Ray's own autoscaling policy.
+    """Simulate a load in virtual time, with Ray's own autoscaling policy.
 
-    SCENARIO is one of `experiment`'s, by name or as a YAML file. Requests arrive as they are drawn
-    or recorded; a modelled engine serves them; Ray's shipped policy decides on what it would have
-    been told. The same load is then played under baselines (static, Ray's defaults, an oracle that
-    knows the future) and along the curve of what each family of settings can reach.
+    SCENARIO is a scenario of `experiment`, by name or as a YAML file. A modelled engine serves
+    drawn or recorded requests; Ray's policy gets the metrics that it would get in a live service.
+    The same load is then run under baselines (static, Ray's defaults, an oracle that knows the
+    future) and under variations of each family of settings.
     """
     if live_folder:
         _validate(live_folder, max(seeds, 10), json)
@@ -112,14 +116,14 @@ def simulate(
     scores = _scores(service, load, range(seeds), bounds, others)
     if out:
         _write(out, service, load, bounds, scores)
-    _tell(scores, bounds, load, scenario.price_per_replica_hour, json)
+    _print(scores, bounds, load, scenario.price_per_replica_hour, json)
     sys.exit(0 if scores[0].met == 1 else NO)
 
 
 def scene(
     scenario: Scenario, sweep: Path | None, start: str | None, span: str | None
 ) -> tuple[Service, Load]:
-    """What is simulated, and the requests; the fleet begins as large as they need at once."""
+    """Build the service and its load. The fleet starts as large as the first minute needs."""
     model = best_model(sweep) if sweep else None
     service = service_of(scenario, model, startup.parse(start) if start else None)
     load = load_of(scenario, Span.parse(span) if span else None)
@@ -127,9 +131,9 @@ def scene(
 
 
 def best_model(sweep: Path) -> Any:
-    """The fit of the sweep's measurement with the highest throughput. Raises FitError."""
-    found = measured.read(sweep)
-    reports = [report(measurement, found.slo) for measurement in found.measured]
+    """Fit the measurement with the highest throughput. Raises FitError."""
+    results = measured.read(sweep)
+    reports = [report(measurement, results.slo) for measurement in results.measured]
     return fit_model(most_productive(reports).measured).model
 
 
@@ -140,14 +144,14 @@ def _tuned(service: Service, file: Path | None) -> list[Candidate]:
         changes = yaml.safe_load(file.read_text())["service"]["autoscaling"]
         return [autoscaled("tuned", "tuned", with_scaling(service, **changes))]
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
-        raise SceneError(f"{file} holds no settings as `tune` writes them: {exc}") from exc
+        raise SceneError(f"{file} holds no settings of `tune`: {exc}") from exc
 
 
 def _scores(
     service: Service, load: Load, seeds: Sequence[int], slo: Slo, others: Sequence[Candidate]
 ) -> list[Score]:
     candidates: list[Candidate] = [
-        autoscaled(GIVEN, GIVEN, service),
+        autoscaled(CURRENT, CURRENT, service),
         *baselines(service, load.needs(service)),
         *others,
     ]
@@ -163,14 +167,14 @@ def _write(out: Path, service: Service, load: Load, slo: Slo, scores: Sequence[S
     out.mkdir(parents=True, exist_ok=True)
     title = f"SLO: {slo}"
     plot.curve(scores, title, out / "curve.png")
-    given = autoscaled(GIVEN, GIVEN, service)
-    result = run(load.requests(0), service, given.policy(), 0, load.seconds)
-    plot.over_time(result, f"{GIVEN}, seed 0", out / "over-time.png")
+    current = autoscaled(CURRENT, CURRENT, service)
+    result = run(load.requests(0), service, current.policy(), 0, load.seconds)
+    plot.over_time(result, f"{CURRENT}, seed 0", out / "over-time.png")
     value = {"slo": str(slo), "scores": [asdict(score) for score in scores]}
     (out / "result.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
-def _tell(scores: Sequence[Score], slo: Slo, load: Load, price: float, json: bool) -> None:
+def _print(scores: Sequence[Score], slo: Slo, load: Load, price: float, json: bool) -> None:
     if json:
         as_json({"slo": str(slo), "scores": [asdict(score) for score in scores]})
         return
@@ -191,13 +195,13 @@ def _tell(scores: Sequence[Score], slo: Slo, load: Load, price: float, json: boo
 
 
 def row(score: Score, price: float) -> tuple[str, ...]:
-    attained = score.attainment
-    half = 100 * (attained.high - attained.mean)
+    attainment = score.attainment
+    half = 100 * (attainment.high - attainment.mean)
     return (
         score.name,
         f"{score.replica_hours:.2f}",
         f"{price * score.replica_hours.mean:.2f}",
-        f"{100 * attained.mean:.2f} %" + ("" if half != half else f" ± {half:.2f}"),
+        f"{100 * attainment.mean:.2f} %" + ("" if half != half else f" ± {half:.2f}"),
         f"{score.met:.0%}",
         f"{score.ttft_p50_s:.2f} s",
         f"{score.ttft_p99_s:.2f} s",
@@ -207,17 +211,17 @@ def row(score: Score, price: float) -> tuple[str, ...]:
 
 def _validate(folder: Path, seeds: int, json: bool) -> None:
     with progress("replaying", seeds) as done:
-        found = validate(folder, range(seeds), done)
+        validation = validate(folder, range(seeds), done)
     if json:
-        as_json(asdict(found) | {"holds": found.holds})
+        as_json(asdict(validation) | {"holds": validation.holds})
     else:
-        _tell_validation(found)
-    sys.exit(0 if found.holds else NO)
+        _print_validation(validation)
+    sys.exit(0 if validation.holds else NO)
 
 
-def _tell_validation(found: Validation) -> None:
+def _print_validation(validation: Validation) -> None:
     table(
-        f"{found.runs} live runs, {found.seeds} simulations of the same requests (medians)",
+        f"Medians of {validation.runs} live runs and {validation.seeds} simulations",
         ("figure", "live", "simulated", "error", "spread of the live runs", "allowed", ""),
         [
             (
@@ -229,10 +233,13 @@ def _tell_validation(found: Validation) -> None:
                 f"{max(ALLOWED, figure.spread):.1%}",
                 "holds" if figure.holds else "FAILS",
             )
-            for figure in found.figures
+            for figure in validation.figures
         ],
     )
-    for number, seconds in enumerate(found.startups, 1):
-        click.echo(f"run {number}: replicas took {seconds}, to start")
-    if found.runs < ENOUGH_RUNS:
-        click.echo(f"{found.runs} runs are too few to know their spread: repeat {ENOUGH_RUNS}")
+    for number, seconds in enumerate(validation.startups, 1):
+        click.echo(f"run {number}: replicas took {seconds} to start")
+    if validation.runs < ENOUGH_RUNS:
+        click.echo(
+            f"{validation.runs} runs are too few to know their spread; "
+            f"repeat the experiment with --repeat {ENOUGH_RUNS}"
+        )

@@ -32,23 +32,32 @@ from serve_app.capacity.workload.scenario import Scenario
 
 
 @click.command(
-    epilog="Exits with 0 when saturation was seen and a rate that meets the SLO was found, 1 when "
-    "not, 2 when it could not run."
+    epilog="Exits with 0 if the sweep reached saturation and found a rate that meets the SLO, 1 if "
+    "not, 2 on a failure."
 )
 @SCENARIO
 @CHANGES
-@click.option("--url", help="Sweep this service, which must be one replica; default: start one.")
-@click.option("--api-key", envvar="API_KEY", default="", help="For --url. [env: API_KEY]")
+@click.option(
+    "--url",
+    help="Sweep the service at this address, which must have one replica; default: start one.",
+)
+@click.option(
+    "--api-key", envvar="API_KEY", default="", help="Key of the service at --url. [env: API_KEY]"
+)
 @click.option(
     "--slots",
     default="",
     metavar="N,N,…",
-    help="Parallel slots to compare (OLLAMA_NUM_PARALLEL, llama.cpp's -np); a service is started "
-    "for each. With --url: the one that it has.",
+    help="Numbers of parallel slots to compare (OLLAMA_NUM_PARALLEL, llama.cpp's -np); the "
+    "command starts a service for each. With --url: the slots of that service.",
 )
-@click.option("--slo", help="E.g. ttft_p99=2s,itl_p99=150ms; default: the scenario's.")
+@click.option("--slo", help="Objectives, e.g. ttft_p99=2s,itl_p99=150ms; default: the scenario's.")
 @click.option(
-    "--warm-up", type=QUANTITY, default="5s", show_default=True, help="Left out of a step."
+    "--warm-up",
+    type=QUANTITY,
+    default="5s",
+    show_default=True,
+    help="Time at the start of a step that is not counted.",
 )
 @click.option(
     "--min-step", "--least", type=QUANTITY, default="10s", show_default=True, help="Shortest step."
@@ -59,17 +68,23 @@ from serve_app.capacity.workload.scenario import Scenario
     type=QUANTITY,
     default="2m",
     show_default=True,
-    help="Longest step. A p99 needs 500 requests in a step: what it is too short for is said.",
+    help="Longest step. A p99 needs 500 requests in a step; the report names bounds with fewer.",
 )
 @click.option(
-    "--users", type=click.IntRange(1), default=64, show_default=True, help="Users, at most."
+    "--users",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Maximum number of users.",
 )
-@click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True)
+@click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True, help="Folder.")
 @click.option(
-    "--resume", is_flag=True, help="Go on with the sweep that --out holds: the same options."
+    "--resume", is_flag=True, help="Continue the sweep that --out holds, with the same options."
 )
-@click.option("--force", is_flag=True, help="Remove the files of a run that --out holds, first.")
-@click.option("--json", "json", is_flag=True, help="The figures on stdout; seconds, per second.")
+@click.option("--force", is_flag=True, help="First remove the run that --out holds.")
+@click.option(
+    "--json", "json", is_flag=True, help="Print the figures as JSON, in seconds and per second."
+)
 @reports_errors
 def sweep(
     scenario_name: str,
@@ -89,14 +104,14 @@ def sweep(
 ) -> None:
     """Find the limits of one replica: its speed, its knee, the largest load that meets the SLO.
 
-    SCENARIO is one of `experiment`'s, by name or as a YAML file; of its load the lengths count.
-    Users at once double until throughput stops to grow; then arrivals approach, from both sides,
-    the highest rate at which every bound is met.
+    SCENARIO is a scenario of `experiment`, by name or as a YAML file; only the lengths of its load
+    are used. The number of users doubles until throughput stops growing; then a binary search finds
+    the highest arrival rate that meets every bound.
     """
     scenario = Scenario.read(scenario_name, dict(changes))
     values = _numbers(slots) or [scenario.pool.engine.slots]
     if url and len(values) > 1:
-        raise SweepError("a service that runs already has one number of slots: give one")
+        raise SweepError("--slots must be one number with --url: a running service has one")
     plan = _SweepPlan(
         scenario,
         Slo.parse(slo or scenario.slo),
@@ -105,10 +120,10 @@ def sweep(
         resume,
     )
     finished = _finished(plan) if resume else _begin(plan, force)
-    # A step says its name as it begins; the bar knows how many there are at most.
+    # The bar counts the maximum number of steps; a step prints its name at its start.
     with progress("sweeping", len(values) * plan.budget.max_steps) as done:
-        found = asyncio.run(_sweep(plan, finished, values, url, api_key, done))
-    reports = [report(measurement, found.slo) for measurement in found.measured]
+        results = asyncio.run(_sweep(plan, finished, values, url, api_key, done))
+    reports = [report(measurement, results.slo) for measurement in results.measured]
     sweep_report.show(reports, json)
     sys.exit(0 if all(one.conclusive for one in reports) else NO)
 
@@ -121,13 +136,13 @@ class _SweepPlan:
     budget: StepBudget
     resume: bool
 
-    def sweep(self, found: Sequence[Measured] = ()) -> Sweep:
+    def sweep(self, measurements: Sequence[Measured] = ()) -> Sweep:
         service, load = self.scenario.service, self.scenario.load
-        return Sweep(tuple(found), self.slo, service, load, asdict(self.budget))
+        return Sweep(tuple(measurements), self.slo, service, load, asdict(self.budget))
 
 
 def _begin(plan: _SweepPlan, force: bool) -> set[int | None]:
-    """No slots are finished. Raises FolderInUse."""
+    """Claim the folder of a new sweep, with no finished slots. Raises FolderInUse."""
     how = "give another --out, --resume to go on with a sweep, or --force to remove it"
     claim(plan.out, force=force, instead=how)
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -136,14 +151,14 @@ def _begin(plan: _SweepPlan, force: bool) -> set[int | None]:
 
 
 def _finished(plan: _SweepPlan) -> set[int | None]:
-    """The slots whose sweep is finished. Raises SweepError where something else was swept."""
+    """Read which slots are finished. Raises SweepError if the options differ."""
     before, now = measured.read_begun(plan.out), plan.sweep()
     for name in ("service", "load", "slo", "budget"):
         if getattr(before, name) != getattr(now, name):
             raise SweepError(
                 f"{plan.out} holds a sweep with another {name}: --resume needs the same options"
             )
-    return {each.slots for each in before.measured}
+    return {measurement.slots for measurement in before.measured}
 
 
 async def _sweep(
@@ -154,24 +169,27 @@ async def _sweep(
     api_key: str,
     done: Callable[[], object],
 ) -> Sweep:
-    found: list[Measured] = []
+    measurements: list[Measured] = []
     places: list[list[str]] = []
     for slots in values:
         folder = plan.out / f"slots-{slots}"
         folder.mkdir(parents=True, exist_ok=True)
-        there = "nowhere" if slots in finished else url  # its steps are read, not measured
-        async with _service(plan.scenario, slots, folder, there) as address:
+        # The steps of finished slots are read, not measured: they need no service.
+        known_url = "nowhere" if slots in finished else url
+        async with _service(plan.scenario, slots, folder, known_url) as address:
             model = plan.scenario.pool.models[0]
             target = Target(base_url=address, model=model, api_key=api_key)
-            sweeper = Sweeper(target, plan.scenario.load, plan.slo, folder, plan.budget, _say)
+            sweeper = Sweeper(
+                target, plan.scenario.load, plan.slo, folder, plan.budget, _print_step
+            )
             sweeper.done, sweeper.resume = lambda _: done(), plan.resume
-            found.append(await sweeper.run(slots))
+            measurements.append(await sweeper.run(slots))
         for _ in range(plan.budget.max_steps - len(sweeper.steps)):
-            done()  # it needed fewer
+            done()  # steps that were not needed
         places.append([f"{folder.name}/{place}" for place in sweeper.places])
-        # After each, so that what was found is there whatever comes next.
-        measured.write(plan.out, plan.sweep(found), places)
-    return plan.sweep(found)
+        # After each measurement, so that a failure of the next one keeps it.
+        measured.write(plan.out, plan.sweep(measurements), places)
+    return plan.sweep(measurements)
 
 
 @asynccontextmanager
@@ -182,19 +200,19 @@ async def _service(
         yield url
         return
     pinned = scenario.model_copy(update={"service": _pinned(scenario.service, slots)})
-    async with started(pinned, folder) as there:
-        yield there.url
+    async with started(pinned, folder) as service:
+        yield service.url
 
 
 def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part]
     except ValueError as exc:
-        raise SweepError(f"{text!r} are no numbers of slots; write 4,8") from exc
+        raise SweepError(f"{text!r} is not a list of numbers of slots; write e.g. 4,8") from exc
 
 
 def _pinned(service: dict[str, Any], slots: int) -> dict[str, Any]:
-    """One replica with so many slots, whatever the load."""
+    """Change the settings of a service to one replica with so many slots."""
     one = {"min_replicas": 1, "max_replicas": 1, "initial_replicas": 1}
     return {
         **service,
@@ -203,5 +221,5 @@ def _pinned(service: dict[str, Any], slots: int) -> dict[str, Any]:
     }
 
 
-def _say(step: str) -> None:
+def _print_step(step: str) -> None:
     click.echo(step, err=True)

@@ -6,7 +6,7 @@ import click
 
 from serve_app.capacity.commands.common import as_json, table
 from serve_app.capacity.sweep.report import SweepReport
-from serve_app.capacity.sweep.steps import Kind, Step
+from serve_app.capacity.sweep.steps import Step, StepKind
 
 _COLUMNS = ("step", "requests/s", "tokens/s", "ongoing", "TTFT p50", "p99", "TPOT p50", "requests")
 
@@ -38,8 +38,8 @@ def sentences(report: SweepReport) -> list[str]:
 def _saturation(report: SweepReport) -> str:
     step = report.saturation
     if step is None:
-        return "No saturation was reached: raise --users."
-    unit = "users" if step.kind is Kind.CONCURRENCY else "requests/s"
+        return "The sweep did not reach saturation. Raise --users."
+    unit = "users" if step.kind is StepKind.CONCURRENCY else "requests/s"
     return f"Saturated at {step.level:g} {unit}; at most {report.max_tokens_per_s:.0f} tokens/s."
 
 
@@ -64,7 +64,7 @@ def _knee(report: SweepReport) -> list[str]:
 def _largest(report: SweepReport) -> list[str]:
     largest = report.largest
     if largest is None:
-        return [f"No rate was seen to meet {report.slo}."]
+        return [f"No measured rate met {report.slo}."]
     rate, ongoing = largest.completed_per_s, largest.ongoing
     load = f"{rate:.3g} requests/s, {ongoing:.3g} requests at once"
     return [f"Largest load that meets {report.slo}: {load}.", *_wait(report)]
@@ -117,7 +117,7 @@ def _step_figures(step: Step) -> dict[str, Any]:
 
 
 def _row(step: Step) -> tuple[str, ...]:
-    unit = "users" if step.kind is Kind.CONCURRENCY else "/s"
+    unit = "users" if step.kind is StepKind.CONCURRENCY else "/s"
     return (
         f"{step.level:g} {unit}",
         f"{step.completed_per_s:.2f}",

@@ -1,4 +1,4 @@
-"""`tune`: search the cheapest settings that meet the SLO, and judge them on another window."""
+"""`tune`: find the cheapest settings that meet the SLO, and judge them on another window."""
 
 import math
 import sys
@@ -18,30 +18,36 @@ from serve_app.capacity.commands.common import (
     scenario_options,
     table,
 )
-from serve_app.capacity.commands.simulate import COLUMNS, GIVEN, row, scene
+from serve_app.capacity.commands.simulate import COLUMNS, CURRENT, row, scene
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.scene import Load, scenario_of
 from serve_app.capacity.simulate.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
 
-# Seeds from here on are never searched on.
-_UNSEEN = 1000
-# From two starts; a search ends sooner where a round changes nothing, and repeats no trial.
-MOST_TRIALS = 2 * (1 + ROUNDS * sum(map(len, DIALS.values())))
+# The search uses only seeds below this one.
+_HELD_OUT_SEED = 1000
+# From two starts. A search ends earlier when a round changes nothing, and repeats no trial.
+MAX_TRIALS = 2 * (1 + ROUNDS * sum(map(len, DIALS.values())))
 
 
 @click.command(
-    epilog="Exits with 0 when the tuned settings meet the SLO on the held-out window under every "
-    "seed, 1 when not, 2 when it could not run."
+    epilog="Exits with 0 if the tuned settings meet the SLO on the held-out window under every "
+    "seed, 1 if not, 2 on a failure."
 )
 @scenario_options
-@click.option("--train", metavar="A-B", help="Span to search on: 0-30m, or 0-50%.")
-@click.option("--test", metavar="A-B", help="Span to judge on: 30m-60m, or 50%-.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the settings as YAML."
+    "--train", metavar="A-B", help="Span of the load for the search, e.g. 0-30m or 0-50%."
 )
-@click.option("--json", "json", is_flag=True, help="The figures on stdout; durations in seconds.")
+@click.option(
+    "--test", metavar="A-B", help="Span of the load for the verdict, e.g. 30m-60m or 50%-."
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File for the settings, as YAML."
+)
+@click.option(
+    "--json", "json", is_flag=True, help="Print the figures as JSON; durations in seconds."
+)
 @reports_errors
 def tune(
     scenario_name: str,
@@ -56,21 +62,21 @@ def tune(
     out: Path | None,
     json: bool,
 ) -> None:
-    """Search the cheapest autoscaling settings that meet the SLO.
+    """Find the cheapest autoscaling settings that meet the SLO.
 
-    SCENARIO is one of `experiment`'s, by name or as a YAML file. A recorded trace is searched on
-    its first half and judged on its second, unless told otherwise. Where arrivals are drawn, the
-    search sees some seeds and is judged on others.
+    SCENARIO is a scenario of `experiment`, by name or as a YAML file. By default the search uses
+    the first half of a recorded trace and the verdict the second. For drawn arrivals, search and
+    verdict use different seeds.
     """
     scenario = scenario_of(scenario_name, dict(changes), trace)
     bounds = Slo.parse(slo or scenario.slo)
     service, whole = scene(scenario, sweep, start, None)
     training, held_out = _spans(train, test, whole)
-    seen = scene(scenario, sweep, start, training)[1]
-    unseen = scene(scenario, sweep, start, held_out)[1]
-    best, tried = _search(service, seen, range(seeds), bounds)
-    others = range(_UNSEEN, _UNSEEN + seeds)
-    scores = _judge(service, best, unseen, others, bounds)
+    training_load = scene(scenario, sweep, start, training)[1]
+    held_out_load = scene(scenario, sweep, start, held_out)[1]
+    best, tried = _search(service, training_load, range(seeds), bounds)
+    others = range(_HELD_OUT_SEED, _HELD_OUT_SEED + seeds)
+    scores = _judge(service, best, held_out_load, others, bounds)
     settings = scaling_of(service, best.settings)
     if out:
         out.write_text(yaml.safe_dump({"service": {"autoscaling": settings}}, sort_keys=False))
@@ -85,17 +91,17 @@ def tune(
             }
         )
     else:
-        _tell(best, tried, scores, settings, bounds, scenario.price_per_replica_hour)
+        _print(best, tried, scores, settings, bounds, scenario.price_per_replica_hour)
     sys.exit(0 if scores[0].met == 1 else NO)
 
 
 def _search(service: Service, load: Load, seeds: Sequence[int], slo: Slo) -> tuple[Trial, int]:
     needed = load.needs(service)
-    begun = started_for(service, needed)
+    warm = started_for(service, needed)
     enough = min(service.scaling.max_replicas, math.ceil(needed.peak))
-    with progress("searching", MOST_TRIALS) as done:
+    with progress("searching", MAX_TRIALS) as done:
         search = Search(
-            begun, load.requests, seeds, slo, load.seconds, enough=enough, done=lambda _: done()
+            warm, load.requests, seeds, slo, load.seconds, enough=enough, done=lambda _: done()
         )
         return search.run(), len(search.trials)
 
@@ -104,21 +110,21 @@ def _judge(
     service: Service, best: Trial, load: Load, seeds: Sequence[int], slo: Slo
 ) -> list[Score]:
     needed = load.needs(service)
-    begun = started_for(service, needed)
+    warm = started_for(service, needed)
     candidates = [
-        candidate(begun, best.settings),
-        autoscaled(GIVEN, GIVEN, begun),
-        *baselines(begun, needed),
+        candidate(warm, best.settings),
+        autoscaled(CURRENT, CURRENT, warm),
+        *baselines(warm, needed),
     ]
     with progress("judging", len(candidates)) as done:
         scores = []
-        for each in candidates:
-            scores.append(evaluate(each, load.requests, seeds, slo, load.seconds))
+        for policy in candidates:
+            scores.append(evaluate(policy, load.requests, seeds, slo, load.seconds))
             done()
     return scores
 
 
-def _tell(
+def _print(
     best: Trial,
     tried: int,
     scores: Sequence[Score],
@@ -132,14 +138,14 @@ def _tell(
 
 
 def _spans(train: str | None, test: str | None, load: Load) -> tuple[str | None, str | None]:
-    """Halves of a trace; all of a load that is drawn."""
+    """Return the spans for search and verdict: halves of a trace, else the whole load."""
     if load.spec.shape == "trace":
         train, test = train or "0-50%", test or "50%-"
     return _span(train, load.seconds), _span(test, load.seconds)
 
 
 def _span(text: str | None, whole_s: float) -> str | None:
-    """Shares of the whole load as seconds."""
+    """Convert shares of the whole load to seconds."""
     return text and "-".join(
         f"{float(part[:-1]) / 100 * whole_s:g}" if part.endswith("%") else part
         for part in text.split("-")

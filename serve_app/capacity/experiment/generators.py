@@ -75,7 +75,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class LoadTool:
     """`first_s`: when the first request is due, in seconds of the load; None if that is unknown."""
 
     command: Callable[[Load, Path], Command]
@@ -135,9 +135,9 @@ def _first_arrival(spec: LoadSpec) -> float | None:
 
 
 TOOLS = {
-    "locust": Tool(_locust, _first_arrival),
-    "k6": Tool(_k6, lambda spec: spec.level().when(1)),
-    "reference": Tool(_reference, _first_arrival),
+    "locust": LoadTool(_locust, _first_arrival),
+    "k6": LoadTool(_k6, lambda spec: spec.level().when(1)),
+    "reference": LoadTool(_reference, _first_arrival),
 }
 
 

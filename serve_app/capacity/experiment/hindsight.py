@@ -22,7 +22,7 @@ _HEADROOM = (0.0, 0.1, 0.25, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SlotUse:
     """One request: its arrival, and the seconds for which it holds a slot. `first_s` of them pass
     before its first token."""
 
@@ -48,7 +48,7 @@ class HindsightCost:
     least: float | None
 
 
-def least(
+def hindsight_cost(
     records: Sequence[Record], slo: Slo, fleet: Fleet, begin: float, end: float
 ) -> HindsightCost:
     """For serving `records` between `begin` and `end` (Unix seconds)."""
@@ -64,17 +64,17 @@ def least(
     return HindsightCost(max(work, fleet.floor * (end - begin)), cheapest)
 
 
-def _jobs(records: Sequence[Record], begin: float) -> Iterator[Job]:
+def _jobs(records: Sequence[Record], begin: float) -> Iterator[SlotUse]:
     served = [r for r in records if r.ok and r.first is not None and r.ended is not None]
     first_s = quantile([r.ttft for r in served if r.ttft is not None], 0.1)
     for record in sorted(served, key=lambda r: r.intended):
         assert record.first is not None
         assert record.ended is not None
         held = first_s + record.ended - record.first
-        yield Job(record.intended - begin, held, first_s)
+        yield SlotUse(record.intended - begin, held, first_s)
 
 
-def demand(jobs: Iterable[Job], seconds: int) -> list[int]:
+def demand(jobs: Iterable[SlotUse], seconds: int) -> list[int]:
     """The most slots in use within each second, if nobody ever waited."""
     events = sorted(e for job in jobs for e in ((job.at, 1), (job.at + job.service_s, -1)))
     most, busy = [0] * seconds, 0
@@ -88,7 +88,7 @@ def demand(jobs: Iterable[Job], seconds: int) -> list[int]:
     return most
 
 
-def _schedules(jobs: Sequence[Job], fleet: Fleet, seconds: int) -> Iterator[list[int]]:
+def _schedules(jobs: Sequence[SlotUse], fleet: Fleet, seconds: int) -> Iterator[list[int]]:
     busy = demand(jobs, seconds)
     for window in _SMOOTHING_S:
         smooth = _averaged(busy, window)
@@ -114,7 +114,7 @@ def _bridged(plan: Sequence[int], window: int) -> list[int]:
     return [max(now, min(stretched[i : i + window + 1])) for i, now in enumerate(plan)]
 
 
-def waits(jobs: Sequence[Job], slots: int, plan: Sequence[int]) -> Iterator[float]:
+def waits(jobs: Sequence[SlotUse], slots: int, plan: Sequence[int]) -> Iterator[float]:
     """Seconds that each job waits for a slot, first come first served; inf if it never gets one.
 
     Replicas leave when their jobs are done, as Ray drains them.
@@ -137,7 +137,7 @@ def waits(jobs: Sequence[Job], slots: int, plan: Sequence[int]) -> Iterator[floa
         yield now - job.at
 
 
-def meets(slo: Slo, jobs: Sequence[Job], waited: Iterable[float]) -> bool:
+def meets(slo: Slo, jobs: Sequence[SlotUse], waited: Iterable[float]) -> bool:
     """Whether TTFT and E2E would have been within their bounds; the gaps are the engine's own."""
     waiting = list(waited)
     if math.inf in waiting:

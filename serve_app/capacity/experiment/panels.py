@@ -20,28 +20,32 @@ COLOURS = [RED, PURPLE, ORANGE, SKY, GREY, "#f0e442"]
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All that was seen of one run. Times on the axis count from `began`, when the load did."""
+    """Records and samples of one run. The axis of time starts at `load_start`."""
 
     records: Sequence[Record]
     samples: Sequence[Sample]
     slo: Slo
-    began: float
+    load_start: float
     shape: Shape | None = None
     slots: int | None = None
 
     @property
     def bins(self) -> Bins:
-        moments = [self.began, *(s.at for s in self.samples), *(r.intended for r in self.records)]
+        moments = [
+            self.load_start,
+            *(s.at for s in self.samples),
+            *(r.intended for r in self.records),
+        ]
         return Bins.over(min(moments), max(moments), len(self.records))
 
     @property
     def offset(self) -> float:
         """Of the bins' beginning from the load's: negative where the watch began before."""
-        return self.bins.begin - self.began
+        return self.bins.begin - self.load_start
 
     @property
     def clock(self) -> list[float]:
-        return [sample.at - self.began for sample in self.samples]
+        return [sample.at - self.load_start for sample in self.samples]
 
 
 def load(axis: Axes, data: RunData, values: Series) -> None:

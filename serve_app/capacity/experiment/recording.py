@@ -26,13 +26,13 @@ class Recording:
 
 def recording(folder: Path, scenario: Scenario, outcome: RunResult) -> Recording:
     """What was seen, and what it says."""
-    run = replace(outcome.run, began=outcome.began)
+    run = replace(outcome.run, began=outcome.load_start)
     run_findings = findings(scenario, run, outcome.records, outcome.samples, outcome.interrupted)
     data = RunData(
         records=outcome.records,
         samples=outcome.samples,
         slo=Slo.parse(scenario.slo),
-        began=outcome.began,
+        load_start=outcome.load_start,
         shape=shape_of(scenario),
         slots=scenario.pool.engine.slots,
     )

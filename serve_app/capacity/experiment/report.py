@@ -24,7 +24,7 @@ from serve_app.capacity.experiment.plots import (
     pressure_picture,
 )
 from serve_app.capacity.experiment.recording import SUMMARY, Recording
-from serve_app.capacity.experiment.scaling import WINDOW_S, Response
+from serve_app.capacity.experiment.scaling import WINDOW_S, ScalingResponse
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.results.statistics import Spread
 from serve_app.capacity.workload.scenario import Scenario
@@ -126,7 +126,7 @@ def warnings(findings: Findings) -> Iterator[Block]:
         yield Paragraph(f"**Invalid run**, don't use its figures: {reason}.", warning=True)
 
 
-def _response(response: Response, findings: Findings) -> Iterator[Block]:
+def _response(response: ScalingResponse, findings: Findings) -> Iterator[Block]:
     rise = response.rise
     begin = rise.begin - findings.load_began
     steep = f"within {rise.end - rise.begin:.0f} s" if rise.end > rise.begin else "at once"
@@ -144,7 +144,7 @@ def _step(number: int, wanted: float, running: float | None) -> list[str]:
     return [f"{number}", seconds(wanted), seconds(running), seconds(took)]
 
 
-def _slo_sentence(response: Response) -> str:
+def _slo_sentence(response: ScalingResponse) -> str:
     window = f"in windows of {WINDOW_S:g} s"
     if response.slo_lost_s is None:
         return f"The SLO was met throughout ({window})."

@@ -36,12 +36,12 @@ Show = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """`began`: when the load did, Unix seconds."""
+    """`load_start`: when the load did, Unix seconds."""
 
     run: Run
     records: list[Record]
     samples: list[Sample]
-    began: float
+    load_start: float
     interrupted: bool
 
 
@@ -138,7 +138,7 @@ class Runner:
             run=run,
             records=records,
             samples=sampler.samples,
-            began=began(TOOLS[self._tool].first_s(self._load.spec()), run, records),
+            load_start=load_start(TOOLS[self._tool].first_s(self._load.spec()), run, records),
             interrupted=self._stop.is_set(),
         )
 
@@ -190,7 +190,7 @@ class Runner:
                 await asyncio.wait_for(self._stop.wait(), min(_SHOW_EVERY_S, seconds - passed))
 
 
-def began(first_s: float | None, run: Run, records: Sequence[Record]) -> float:
+def load_start(first_s: float | None, run: Run, records: Sequence[Record]) -> float:
     """When the load's clock began: tools take their time to start. Unix seconds."""
     intended = min((record.intended for record in records), default=None)
     return run.began if first_s is None or intended is None else intended - first_s

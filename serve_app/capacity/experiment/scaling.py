@@ -33,7 +33,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class ScalingResponse:
     """What one rise of the load led to, in seconds from its begin.
 
     `slo_lost_s` is when the SLO was first missed, None if it never was; `slo_met_s` when it was met
@@ -60,12 +60,12 @@ def rises(shape: Shape) -> list[Rise]:
 
 def responses(
     begins: Sequence[Rise], samples: Sequence[Sample], records: Sequence[Record], slo: Slo
-) -> list[Response]:
+) -> list[ScalingResponse]:
     """`begins` in Unix seconds; each answers for the time until the next one begins."""
     ends = [rise.begin for rise in begins[1:]] + [float("inf")]
     missed = list(missed_windows(records, slo))
     return [
-        Response(
+        ScalingResponse(
             rise,
             tuple(_steps(rise, [s for s in samples if rise.begin <= s.at < end])),
             *_slo(rise, [w for w in missed if rise.begin <= w < end], end, records),

@@ -6,8 +6,15 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from serve_app.capacity.experiment.hindsight import Fleet, HindsightCost, least
-from serve_app.capacity.experiment.scaling import Response, Rise, changes, flaps, responses, rises
+from serve_app.capacity.experiment.hindsight import Fleet, HindsightCost, hindsight_cost
+from serve_app.capacity.experiment.scaling import (
+    Rise,
+    ScalingResponse,
+    changes,
+    flaps,
+    responses,
+    rises,
+)
 from serve_app.capacity.results.cluster_samples import Sample, replica_seconds
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
 from serve_app.capacity.results.slo import BoundResult, Slo, attainment, goodput
@@ -49,7 +56,7 @@ class Findings:
     slo_findings: tuple[BoundResult, ...]
     slo_attainment: float
     goodput_per_s: float
-    responses: tuple[Response, ...]
+    responses: tuple[ScalingResponse, ...]
     start_s: float | None  # the median from wanted to running
     peak_running: int
     lowest_after: int
@@ -79,7 +86,7 @@ def findings(
     reactions = tuple(responses(_rises(shape, run), samples, records, slo))
     start_s = _start(reactions)
     used = replica_seconds(samples)
-    fewest = least(records, slo, _fleet(scenario, start_s), samples[0].at, samples[-1].at)
+    fewest = hindsight_cost(records, slo, _fleet(scenario, start_s), samples[0].at, samples[-1].at)
     outcomes = [record.outcome for record in records]
     price = scenario.price_per_replica_hour / 3600
     return Findings(
@@ -132,7 +139,7 @@ def _rises(shape: Shape | None, run: Run) -> list[Rise]:
     ]
 
 
-def _start(reactions: Sequence[Response]) -> float | None:
+def _start(reactions: Sequence[ScalingResponse]) -> float | None:
     took = [
         step.running_s - step.wanted_s
         for response in reactions

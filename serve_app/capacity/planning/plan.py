@@ -20,7 +20,7 @@ from serve_app.capacity.planning.recommendations import (
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.report import SweepReport, report
-from serve_app.capacity.sweep.steps import Kind
+from serve_app.capacity.sweep.steps import StepKind
 from serve_app.capacity.workload.dotted import set_dotted
 from serve_app.errors import ServiceError
 
@@ -91,7 +91,7 @@ def refusals(report: SweepReport) -> Iterator[str]:
     name = f"{measured.slots} slots: " if measured.slots else ""
     for reason in measured.invalid:
         yield f"{name}a run is invalid: {reason}"
-    if not any(step.kind is Kind.RATE for step in measured.steps):
+    if not any(step.kind is StepKind.RATE for step in measured.steps):
         yield f"{name}no step of arrivals: users at once hide the queue that callers see"
         return
     if report.saturation is None:
@@ -107,7 +107,7 @@ def _nothing_met(report: SweepReport) -> Iterator[str]:
             f"{result.bound.needed} requests that it needs"
         )
     if not report.unjudged:
-        lowest = min(s.level for s in report.measured.steps if s.kind is Kind.RATE)
+        lowest = min(s.level for s in report.measured.steps if s.kind is StepKind.RATE)
         yield f"{report.slo} was missed even at the lowest rate, {lowest:.3g} requests/s"
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.report import SweepReport
-from serve_app.capacity.sweep.steps import Kind, Step
+from serve_app.capacity.sweep.steps import Step, StepKind
 from serve_app.settings import INGRESS_SURPLUS
 
 # The share of what one replica can do that is planned for: the rest is for chance and for growth
@@ -170,7 +170,7 @@ def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendati
 def ongoing_at(steps: Sequence[Step], rate: float) -> float:
     """Requests at once at a rate, on straight lines between the measured ones, from zero on."""
     known = [(0.0, 0.0)]
-    known += sorted((s.offered_per_s, s.ongoing) for s in steps if s.kind is Kind.RATE)
+    known += sorted((s.offered_per_s, s.ongoing) for s in steps if s.kind is StepKind.RATE)
     for (low, few), (high, many) in pairwise(known):
         if rate <= high:
             return few + (many - few) * (rate - low) / (high - low)

@@ -4,6 +4,6 @@ request_records   one record per request: run.json, requests.jsonl
 cluster_samples   one sample per second of what Ray Serve runs: samples.jsonl
 statistics        percentiles and rates of pooled records
 slo               service-level objectives, and whether records meet them
-validity          reasons why a load generator's own figures must not be used
+validity          reasons why the figures of a load generator must not be used
 show              a run as a table
 """

@@ -1,4 +1,4 @@
-"""One sample a second of what Ray Serve does with a deployment: `samples.jsonl`, a line each."""
+"""Samples of a deployment of Ray Serve, one per second: a line each of `samples.jsonl`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,9 +17,9 @@ SAMPLES = "samples.jsonl"
 class Sample:
     """Replicas by state, and requests, at one moment (Unix seconds).
 
-    `target` is what the autoscaler wants. `ongoing` are requests that replicas hold, those that
-    wait in them for a slot included; `queued` wait outside for a replica. `engine_starts` counts
-    from the beginning of the watch. `cpu_share` is of all cores of all nodes.
+    `target` is the number of replicas that the autoscaler wants. `ongoing` are requests in
+    replicas, also those waiting there for a slot; `queued` wait outside for a replica.
+    `engine_starts` counts from the first sample. `cpu_share` is that of all nodes.
     """
 
     at: float
@@ -34,25 +34,25 @@ class Sample:
 
     @property
     def billed(self) -> int:
-        """Replicas that hold their hardware: also while they start, and while they drain."""
+        """Replicas that occupy their hardware: starting, running or draining."""
         return self.running + self.starting + self.draining
 
     @classmethod
     def read(cls, line: bytes | str) -> Self:
-        """Raises RecordError."""
+        """Parse one line. Raises RecordError."""
         try:
             value = orjson.loads(line)
             known = {sample.name for sample in fields(cls)}
             return cls(**{name: item for name, item in value.items() if name in known})
         except (orjson.JSONDecodeError, AttributeError, TypeError) as exc:
-            raise RecordError(f"no sample: {line[:80]!r}") from exc
+            raise RecordError(f"{line[:80]!r} is not a sample of {SAMPLES}") from exc
 
     def line(self) -> bytes:
         return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_samples(folder: Path) -> list[Sample]:
-    """In order of time. Raises RecordError when the folder has none."""
+    """Read the samples of a folder in order of time. Raises RecordError if there are none."""
     try:
         lines = (folder / SAMPLES).read_bytes().splitlines()
     except OSError as exc:
@@ -63,5 +63,5 @@ def read_samples(folder: Path) -> list[Sample]:
 
 
 def replica_seconds(samples: Sequence[Sample]) -> float:
-    """What is paid for between the first sample and the last: each holds until the next one."""
+    """Sum the billed seconds from the first sample to the last; a sample holds until the next."""
     return sum(this.billed * (after.at - this.at) for this, after in pairwise(samples))

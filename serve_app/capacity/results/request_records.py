@@ -1,9 +1,9 @@
-"""One record per request: what every load generator writes and every analysis reads.
+"""One record per request, written by every load generator and read by every analysis.
 
 A run is a folder with two files:
 
-    run.json         what was asked, who asked it, and how the generator itself fared: `Run`
-    requests.jsonl   one `Record` a line, in any order; or packed, requests.jsonl.gz
+    run.json         `Run`: the load generator, its options and its own condition
+    requests.jsonl   one `Record` per line, in any order; or requests.jsonl.gz
 
 Times are Unix seconds, durations are seconds. Percentiles are computed from pooled records and
 from nothing else (see `statistics`).
@@ -26,28 +26,28 @@ REQUESTS = "requests.jsonl"
 
 
 class RecordError(ServiceError):
-    """A folder or line that is no record of ours."""
+    """A folder or a line without a valid record."""
 
 
 class ClientOutcome(StrEnum):
-    OK = "ok"  # 2xx and whole: a stream with its final marker
-    REJECTED = "rejected"  # 503 or 429: no room
+    OK = "ok"  # 2xx and complete: a stream with its final marker
+    REJECTED = "rejected"  # 503 or 429
     ERROR = "error"  # any other status
-    TRUNCATED = "truncated"  # it began under 2xx and did not end whole
-    TIMEOUT = "timeout"  # the generator's own bound
-    TRANSPORT = "transport"  # no status at all: refused, reset, not resolved
+    TRUNCATED = "truncated"  # began with 2xx and ended incomplete
+    TIMEOUT = "timeout"  # longer than the generator's time-out
+    TRANSPORT = "transport"  # no status: connection refused or reset, name not resolved
     DROPPED = "dropped"  # never sent: no virtual user was free
-    CANCELLED = "cancelled"  # hung up on purpose, or cut by the end of the run
+    CANCELLED = "cancelled"  # hung up by the client, or by the end of the run
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One request as its client saw it.
 
-    `intended` is when the arrival process scheduled it, `started` when it was really sent, `first`
-    when the first token with content came, `ended` when the last byte or the failure came.
-    `gaps` are the times between consecutive chunks with content, where the generator sees them
-    (k6 does not). Tokens are as the server counted them; None where it did not say.
+    `intended` is the time at which the arrival process scheduled it, `started` the time at which it
+    was sent, `first` that of the first token with content, `ended` that of the last byte or the
+    failure. `gaps` are the times between consecutive chunks with content (k6 does not see them).
+    Tokens are counted by the server; None if it did not send the count.
     """
 
     intended: float
@@ -66,7 +66,7 @@ class Record:
     stream: bool = True
     session: str = ""
     turn: int = 0
-    error: str = ""  # in the server's or the transport's words, shortened
+    error: str = ""  # message of the server or the transport, shortened
 
     @property
     def ok(self) -> bool:
@@ -92,12 +92,12 @@ class Record:
 
     @property
     def lateness(self) -> float | None:
-        """How much later than intended the generator sent it."""
+        """Intended start to sending: the delay of the generator."""
         return None if self.started is None else self.started - self.intended
 
     @classmethod
     def read(cls, line: bytes | str) -> Self:
-        """Raises RecordError."""
+        """Parse one line. Raises RecordError."""
         try:
             value = orjson.loads(line)
             known = {field_.name for field_ in fields(cls)}
@@ -106,17 +106,17 @@ class Record:
             value["gaps"] = tuple(value.get("gaps") or ())
             return cls(**value)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise RecordError(f"no record of a request: {line[:80]!r}") from exc
+            raise RecordError(f"{line[:80]!r} is not a record of {REQUESTS}") from exc
 
     def line(self) -> bytes:
-        """One line of JSON, without what is empty."""
-        kept = {name: item for name, item in asdict(self).items() if item not in (None, "", ())}
-        return orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE)
+        """Encode as one line of JSON without empty fields."""
+        fields_ = {name: item for name, item in asdict(self).items() if item not in (None, "", ())}
+        return orjson.dumps(fields_, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a generator says of itself. `options` are the scenario's own parameters."""
+    """A load generator's account of its run. `options` are the parameters of the load."""
 
     tool: str  # locust, k6, reference
     base_url: str
@@ -125,12 +125,12 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     version: str = ""
-    open_model: bool = True  # arrivals in time, whether or not the server keeps up
+    open_model: bool = True  # arrivals at their times, whether or not the server keeps up
     cpu_share: float | None = None  # of one core, over the run, by the busiest process
-    dropped: int = 0  # arrivals that found no virtual user
+    dropped: int = 0  # arrivals without a free virtual user
     max_virtual_users: int | None = None
     timeout_s: float | None = None
-    invalid: tuple[str, ...] = ()  # the reasons why its figures must not be used
+    invalid: tuple[str, ...] = ()  # reasons why its figures must not be used
 
     @property
     def seconds(self) -> float:
@@ -138,7 +138,7 @@ class Run:
 
 
 def read_run(folder: Path) -> tuple[Run, list[Record]]:
-    """Raises RecordError when the folder does not hold a whole run."""
+    """Read a run and its records. Raises RecordError if the folder does not hold both."""
     try:
         value = orjson.loads((folder / RUN).read_bytes())
         run = Run(**value | {"invalid": tuple(value.get("invalid", ()))})
@@ -152,18 +152,18 @@ def read_run(folder: Path) -> tuple[Run, list[Record]]:
 
 
 def _requests(folder: Path) -> gzip.GzipFile | BufferedReader:
-    """Packed, where a run is kept as an example."""
+    """Open the records, packed or not: examples are packed."""
     packed = folder / f"{REQUESTS}.gz"
     return gzip.open(packed) if packed.exists() else (folder / REQUESTS).open("rb")
 
 
 def read_records(lines: Iterable[bytes | str]) -> Iterator[Record]:
-    """Raises RecordError at a line that is none."""
+    """Parse records line by line. Raises RecordError at an invalid line."""
     return (Record.read(line) for line in lines if line.strip())
 
 
 def write_run(folder: Path, run: Run, records: Iterable[Record] = ()) -> None:
-    """Write `run.json`, and `records` behind those that are in the folder already."""
+    """Write `run.json`, and append `records` to those in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RUN).write_bytes(orjson.dumps(asdict(run), option=orjson.OPT_INDENT_2))
     with (folder / REQUESTS).open("a") as file:

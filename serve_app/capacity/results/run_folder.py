@@ -1,10 +1,10 @@
-"""Folders of results: one that holds a run is not written to, or two runs would become one."""
+"""Folders of results. A folder holds at most one run."""
 
 from pathlib import Path
 
 from serve_app.errors import ServiceError
 
-# Any of these belongs to a run, whatever command or tool has written it.
+# A folder with any of these holds a run of some command or tool.
 _MARKS = (
     *("run.json", "requests.jsonl*", "samples.jsonl", "sweep.json", "k6.jsonl"),
     *("run-[0-9]*", "slots-[0-9]*"),
@@ -22,24 +22,24 @@ _FOLDERS = (
 
 
 class FolderInUse(ServiceError):
-    """The folder for the results holds a run already."""
+    """The folder for the results already holds a run."""
 
 
 def holds_run(folder: Path) -> str:
-    """The name of a file or folder of a run in `folder`, or ""."""
-    found = (path.name for mark in _MARKS for path in sorted(folder.glob(mark)))
-    return next(found, "")
+    """Return the name of a run's file or folder in `folder`, or ""."""
+    names = (path.name for mark in _MARKS for path in sorted(folder.glob(mark)))
+    return next(names, "")
 
 
 def claim(folder: Path, *, force: bool = False, instead: str = "give another folder") -> None:
     """Check that `folder` is free for a run. Raises FolderInUse.
 
-    With `force` the files of the run in it are removed, and no others.
+    `force` removes the files of a run in it, and no others.
     """
     if force:
         _remove_run(folder)
     elif name := holds_run(folder):
-        raise FolderInUse(f"{folder} holds a run already ({name}): {instead}")
+        raise FolderInUse(f"{folder} already holds a run ({name}); {instead}")
 
 
 def _remove_run(folder: Path) -> None:

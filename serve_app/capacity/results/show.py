@@ -1,4 +1,4 @@
-"""A run's figures as text, for the end of a command. All of them from pooled records."""
+"""The figures of a run as text, computed from its pooled records."""
 
 import math
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from serve_app.capacity.results.statistics import QUANTILES, Spread, Summary, su
 
 
 def table(folder: Path, slo: Slo) -> str:
-    """Of the run in `folder`. Raises RecordError."""
+    """Format the figures of the run in `folder`. Raises RecordError."""
     run, records = read_run(folder)
     if not records:
         return "\n".join([*(f"INVALID: {reason}" for reason in run.invalid), f"records: {folder}"])
     summary = summarise(records, run.seconds)
     lines = [*_counts(run, summary), "", *_times(summary), "", f"SLO {slo}"]
-    for found in slo.judge(records):
-        lines.append(f"  {found.bound!s:<22} {found.value:10.4g}   {found.verdict}")
+    for result in slo.judge(records):
+        lines.append(f"  {result.bound!s:<22} {result.value:10.4g}   {result.verdict}")
     share, rate = attainment(records, slo), goodput(records, slo, run.seconds)
     lines.append(f"  met by {share:.1%} of the requests; goodput {rate:.2f}/s")
     lines += [f"INVALID: {reason}" for reason in run.invalid]

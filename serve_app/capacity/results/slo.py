@@ -18,7 +18,7 @@ _BOUND = re.compile(
 
 
 class SloError(ServiceError):
-    """An SLO that can't be read."""
+    """An SLO that can't be parsed."""
 
 
 class Verdict(StrEnum):
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`quantity` is ttft, itl, tpot, e2e (seconds at `quantile`) or error_rate (a share)."""
+    """A limit of ttft, itl, tpot or e2e (seconds at `quantile`), or of error_rate (a share)."""
 
     quantity: str
     limit: float
@@ -42,8 +42,10 @@ class Bound:
 
     @property
     def needed(self) -> int:
-        """Requests that a step must have for this bound to be judged: 5 beyond the percentile,
-        three times one over an error bound."""
+        """The number of requests that a verdict needs.
+
+        5 beyond the percentile, or three times the inverse of an error rate.
+        """
         if self.quantity == "error_rate":
             return math.ceil(3 / self.limit) if self.limit else 0
         return math.ceil(round(5 / (1 - self.quantile), 6)) if self.quantile < 1 else 0
@@ -56,7 +58,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class BoundResult:
-    """What a step's records say of one bound."""
+    """The value and the verdict of one bound over some records."""
 
     bound: Bound
     value: float
@@ -70,15 +72,15 @@ class Slo:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises SloError, naming the part that can't be read."""
+        """Parse a list of bounds. Raises SloError with the invalid part."""
         return cls(tuple(_bound(part.strip()) for part in text.split(",") if part.strip()))
 
     def judge(self, records: Sequence[Record]) -> list[BoundResult]:
-        """Each bound against the pooled records."""
-        return [_finding(bound, records) for bound in self.bounds]
+        """Judge each bound by the pooled records."""
+        return [_judge(bound, records) for bound in self.bounds]
 
     def met_by(self, record: Record) -> bool:
-        """Whether one request met every bound, taken as limits of its own: goodput counts these."""
+        """Whether one request meets every bound, taken as its own limits, as goodput counts it."""
         return record.ok and all(_within(bound, record) for bound in self.bounds)
 
     def __str__(self) -> str:
@@ -86,27 +88,29 @@ class Slo:
 
 
 def goodput(records: Sequence[Record], slo: Slo, seconds: float) -> float:
-    """Requests per second that met every bound."""
+    """Count the requests per second that met every bound."""
     return sum(map(slo.met_by, records)) / seconds if seconds else math.nan
 
 
 def attainment(records: Sequence[Record], slo: Slo) -> float:
-    """Share of the requests asked that met every bound."""
+    """Return the share of requests that met every bound; cancelled ones do not count."""
     counted = counted_records(records)
     return sum(map(slo.met_by, counted)) / len(counted) if counted else math.nan
 
 
 def _bound(part: str) -> Bound:
-    found = _BOUND.fullmatch(part)
-    if not found:
-        raise SloError(f"{part!r} is no bound; write ttft_p99=2s, itl_p95=150ms or error_rate=0.1%")
-    if share := found["share"]:
-        return Bound("error_rate", float(share) / (100 if found["percent"] else 1))
-    limit = float(found["number"]) / (1000 if found["unit"] == "ms" else 1)
-    return Bound(found["name"], limit, float(found["percentile"]) / 100)
+    match = _BOUND.fullmatch(part)
+    if not match:
+        raise SloError(
+            f"{part!r} is not a bound; write ttft_p99=2s, itl_p95=150ms or error_rate=0.1%"
+        )
+    if share := match["share"]:
+        return Bound("error_rate", float(share) / (100 if match["percent"] else 1))
+    limit = float(match["number"]) / (1000 if match["unit"] == "ms" else 1)
+    return Bound(match["name"], limit, float(match["percentile"]) / 100)
 
 
-def _finding(bound: Bound, records: Sequence[Record]) -> BoundResult:
+def _judge(bound: Bound, records: Sequence[Record]) -> BoundResult:
     if bound.quantity == "error_rate":
         value, count = error_rate(records), len(counted_records(records))
     else:
@@ -120,12 +124,12 @@ def _finding(bound: Bound, records: Sequence[Record]) -> BoundResult:
 def _values(quantity: str, records: Sequence[Record]) -> list[float]:
     if quantity == "itl":
         return [gap for record in records for gap in record.gaps]
-    found = (getattr(record, quantity) for record in records)
-    return [value for value in found if value is not None]
+    values = (getattr(record, quantity) for record in records)
+    return [value for value in values if value is not None]
 
 
 def _within(bound: Bound, record: Record) -> bool:
     if bound.quantity == "error_rate":
-        return True  # `met_by` has asked already whether it is ok
+        return True  # `met_by` has checked the outcome
     values = _values(bound.quantity, [record])
     return not values or quantile(values, bound.quantile) <= bound.limit

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-# Not the server's doing: they count neither as served nor as failed.
-_NOT_ASKED = (ClientOutcome.CANCELLED,)
+# The client's doing: they count neither as served nor as failed.
+_NOT_COUNTED = (ClientOutcome.CANCELLED,)
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile (0..1) of all values, linear between neighbours; nan of none."""
+    """Return the q-quantile (0..1), linear between neighbours; nan without values."""
     if not values:
         return math.nan
     ordered = sorted(values)
@@ -25,7 +25,7 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of one quantity: how many values, their mean and quantiles by name, e.g. `p99`."""
+    """Count, mean and quantiles of one quantity; quantiles by name, e.g. `p99`."""
 
     count: int
     mean: float
@@ -40,7 +40,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of a whole run or of a window of it. `error_rate`: share of those asked that are not ok."""
+    """Figures of a run or of a window of it. `error_rate`: the share of requests that failed."""
 
     requests: int
     outcomes: dict[str, int]
@@ -56,18 +56,18 @@ class Summary:
 
 
 def counted_records(records: Iterable[Record]) -> list[Record]:
-    """Those that count: all but what was cancelled on purpose."""
-    return [record for record in records if record.outcome not in _NOT_ASKED]
+    """Return the records that count: all but the cancelled ones."""
+    return [record for record in records if record.outcome not in _NOT_COUNTED]
 
 
 def error_rate(records: Sequence[Record]) -> float:
-    """Share of those asked that are not ok: non-2xx, transport errors, truncated, dropped."""
+    """Return the share of failures: non-2xx, transport errors, truncated or dropped."""
     counted = counted_records(records)
     return sum(not record.ok for record in counted) / len(counted) if counted else math.nan
 
 
 def summarise(records: Sequence[Record], seconds: float) -> Summary:
-    """Latencies of the answers that are ok; all of them over `seconds` of wall time."""
+    """Compute the figures of records over `seconds` of wall time; latencies of successes only."""
     served = [record for record in records if record.ok]
     return Summary(
         requests=len(records),
@@ -87,5 +87,5 @@ def summarise(records: Sequence[Record], seconds: float) -> Summary:
 
 
 def between(records: Iterable[Record], begin: float, end: float) -> list[Record]:
-    """Those intended in [begin, end): for leaving out a warm-up, or for one step."""
+    """Select the records intended in [begin, end)."""
     return [record for record in records if begin <= record.intended < end]

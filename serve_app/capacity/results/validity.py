@@ -1,7 +1,7 @@
-"""Whether a generator measured the server or itself. Pure functions.
+"""Whether a load generator measured the server or itself. Pure functions.
 
-A run that fails here is not averaged in, not planned from and not shown without the reason. What
-the server did (refused, was slow, let arrivals find no free virtual user) is never a reason.
+An invalid run is not averaged, not used for plans and not shown without the reason. Behaviour of
+the server (it refuses, is slow, or keeps all virtual users busy) never makes a run invalid.
 """
 
 from bisect import bisect_left
@@ -14,9 +14,12 @@ from serve_app.capacity.results.statistics import quantile
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`late_s`: 99 of 100 requests must be sent within this time of their intended start. It is a
-    tenth of a bound of 1 s on the time to first token. `cpu_share`: of what one process of the
-    generator can use; above it, its own queueing is in the figures."""
+    """Limits of a valid run.
+
+    `late_s`: 99 of 100 requests must be sent within this time of their intended start; a tenth of
+    a usual bound of 1 s on TTFT. `cpu_share`: the share of one core that the busiest process may
+    use; above it, queueing in the generator distorts the figures.
+    """
 
     late_s: float = 0.1
     cpu_share: float = 0.85
@@ -26,13 +29,13 @@ DEFAULT = Limits()
 
 
 def judged(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> Run:
-    """The run with all reasons against it, those that it knows already included."""
+    """Add the reasons against a run to those that it already has."""
     new_reasons = (reason for reason in reasons(run, records, limits) if reason not in run.invalid)
     return replace(run, invalid=(*run.invalid, *new_reasons))
 
 
 def reasons(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> Iterator[str]:
-    """Why the figures say less of the server than of the generator."""
+    """Yield the reasons why the figures describe the generator and not the server."""
     if not any(record.started for record in records):
         yield "no request was sent"
     yield from _late(records, limits)
@@ -52,24 +55,25 @@ def _late(records: Sequence[Record], limits: Limits) -> Iterator[str]:
 def _bound(run: Run, limits: Limits) -> Iterator[str]:
     if run.cpu_share is not None and run.cpu_share > limits.cpu_share:
         yield (
-            f"the generator was bound by its own CPU: {run.cpu_share:.0%} of what a process of it "
-            f"can use (limit {limits.cpu_share:.0%})"
+            f"the generator was short of CPU: its busiest process used {run.cpu_share:.0%} of what "
+            f"it can use (limit {limits.cpu_share:.0%})"
         )
 
 
 def _short_of_users(run: Run, records: Sequence[Record]) -> Iterator[str]:
-    """Dropped arrivals are the server's doing only if all that may wait could have waited."""
+    """Blame the generator for dropped arrivals if it had fewer users than requests may wait."""
     if not run.dropped or run.max_virtual_users is None or run.timeout_s is None:
         return
     needed = busiest(records, run.timeout_s)
     if run.max_virtual_users < needed:
         yield (
-            f"{run.dropped} arrivals found no virtual user: there were {run.max_virtual_users}, "
-            f"and up to {needed} arrive within the time-out of {run.timeout_s:g} s"
+            f"{run.dropped} arrivals were dropped although {run.max_virtual_users} virtual users "
+            f"are fewer than the {needed} requests that arrive within the time-out of "
+            f"{run.timeout_s:g} s"
         )
 
 
 def busiest(records: Sequence[Record], seconds: float) -> int:
-    """Most arrivals in any window of so many seconds: rate x time-out, at the peak."""
+    """Return the maximum number of arrivals in any window of so many seconds."""
     times = sorted(record.intended for record in records)
     return max((bisect_left(times, at + seconds) - i for i, at in enumerate(times)), default=0)

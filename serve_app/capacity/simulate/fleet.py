@@ -55,13 +55,13 @@ class Fleet:
         self._running_changed = running_changed
         self._serving_changed = serving_changed
         self._billed_s = 0.0
-        self._untold: list[Replica] = []
-        self._telling: list[Replica] = []
+        self._unannounced: list[Replica] = []
+        self._announcing: list[Replica] = []
 
     @property
     def replica_seconds(self) -> float:
         now = self._events.now
-        return self._billed_s + sum(now - replica.began for replica in self._all())
+        return self._billed_s + sum(now - replica.started_at for replica in self._all())
 
     def begin_with(self, count: int) -> None:
         """Replicas that serve already."""
@@ -105,39 +105,39 @@ class Fleet:
             self.starting.remove(replica)
             self.running.append(replica)
             self._running_changed()
-            self._tell(replica)
+            self._announce(replica)
 
     def _stop(self) -> None:
         replica = self.starting.pop() if self.starting else self.running.pop()
         replica.stopped = self._events.now
         self.draining.add(replica)
-        self._tell(replica)
+        self._announce(replica)
 
-    def _tell(self, replica: Replica) -> None:
-        self._untold.append(replica)
-        if not self._telling:
+    def _announce(self, replica: Replica) -> None:
+        self._unannounced.append(replica)
+        if not self._announcing:
             self._next_turn()
 
     def _next_turn(self) -> None:
-        self._telling, self._untold = self._untold, []
-        self._events.at(self._events.now + self._delays.join_s, self._told)
+        self._announcing, self._unannounced = self._unannounced, []
+        self._events.at(self._events.now + self._delays.join_s, self._announced)
 
-    def _told(self, _: None) -> None:
-        changed, self._telling = self._telling, []
+    def _announced(self, _: None) -> None:
+        changed, self._announcing = self._announcing, []
         for replica in changed:
             replica.serving = replica.stopped == math.inf
         self.serving = [replica for replica in self.running if replica.serving]
         self._serving_changed()
         for replica in changed:
             self.ended(replica)
-        if self._untold:
+        if self._unannounced:
             self._next_turn()
 
     def _gone(self, replica: Replica) -> None:
         if not replica.gone:
             replica.gone = True
             self.draining.discard(replica)
-            self._billed_s += self._events.now - replica.began
+            self._billed_s += self._events.now - replica.started_at
 
     def _all(self) -> Iterable[Replica]:
         yield from self.running

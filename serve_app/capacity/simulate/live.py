@@ -19,30 +19,30 @@ class ValidationError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """One live run. Its times count from `began`, when its load did (Unix seconds)."""
+    """One live run. Its times count from `load_start`, when its load did (Unix seconds)."""
 
     records: tuple[Record, ...]
     samples: tuple[Sample, ...]
-    began: float
+    load_start: float
 
     @property
     def begin_s(self) -> float:
-        return self.samples[0].at - self.began
+        return self.samples[0].at - self.load_start
 
     @property
     def end_s(self) -> float:
-        return self.samples[-1].at - self.began
+        return self.samples[-1].at - self.load_start
 
     def ttft(self, q: float) -> float:
         return quantile([r.ttft for r in self.records if r.ok and r.ttft is not None], q)
 
     def replica_seconds(self, begin_s: float, end_s: float) -> float:
-        within = [s for s in self.samples if begin_s <= s.at - self.began <= end_s]
+        within = [s for s in self.samples if begin_s <= s.at - self.load_start <= end_s]
         return replica_seconds(within)
 
     def running(self, at_s: float) -> int:
         """Replicas, by the last sample until then."""
-        before = [sample for sample in self.samples if sample.at - self.began <= at_s]
+        before = [sample for sample in self.samples if sample.at - self.load_start <= at_s]
         return (before or self.samples[:1])[-1].running
 
     def durations(self, state: Callable[[Sample], int]) -> list[float]:
@@ -74,7 +74,7 @@ class Live:
     def requests(self, begin_s: float) -> list[Request]:
         """What was asked, at seconds after `begin_s`; where no answer came, as it was asked."""
         return [
-            _request(record, self.began + begin_s)
+            _request(record, self.load_start + begin_s)
             for record in self.records
             if record.outcome is not ClientOutcome.CANCELLED
         ]

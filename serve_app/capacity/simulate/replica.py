@@ -16,22 +16,22 @@ from serve_app.capacity.workload.prompts import BLOCK_TOKENS
 from serve_app.capacity.workload.requests import Request
 
 
-class Job:
+class SimulatedRequest:
     """A request under way; `intended`, `first` and `ended` are times of the simulation."""
 
-    __slots__ = ("began", "ended", "first", "intended", "life", "replica", "request")
+    __slots__ = ("ended", "first", "intended", "is_running", "life", "replica", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.intended = request.at_s
-        self.began = False
+        self.is_running = False
         self.first = 0.0
         self.ended = 0.0
         self.life = 0  # of the HAProxy that has sent it
         self.replica: Replica | None = None
 
 
-class Slot:
+class EngineSlot:
     """A place in the engine, with what its last request has left in the cache."""
 
     __slots__ = ("blocks", "session", "tokens")
@@ -46,8 +46,8 @@ class Slot:
         if request.session and request.session == self.session:
             return min(self.tokens, request.prompt_tokens - 1)
         common = 0
-        for mine, block in zip(self.blocks, request.blocks, strict=False):
-            if mine != block:
+        for series, block in zip(self.blocks, request.blocks, strict=False):
+            if series != block:
                 break
             common += BLOCK_TOKENS
         return min(common, request.prompt_tokens - 1)
@@ -79,32 +79,32 @@ class Replica:
         model: ServiceModel,
         slots: int,
         queue: int,
-        done: Callable[[Job], None],
+        done: Callable[[SimulatedRequest], None],
         gaps: Gaps,
     ) -> None:
         self.number = number
         self.ongoing = 0
-        self.began = events.now
+        self.started_at = events.now
         self.serving = False  # the router sends to it
         self.stopped = math.inf  # when it was told to go
         self.gone = False
         self.known = False  # whether the router has sent it anything yet
         self._events = events
         self._model = model
-        self._most = slots + queue
+        self._max_ongoing = slots + queue
         self._done = done
         self._gaps = gaps
-        self._free = deque(Slot() for _ in range(slots))
-        self._waiting: deque[Job] = deque()
+        self._free = deque(EngineSlot() for _ in range(slots))
+        self._waiting: deque[SimulatedRequest] = deque()
         self._rate = model.decode_tokens_per_s
-        self._writing: list[tuple[float, int, Job, Slot]] = []
+        self._writing: list[tuple[float, int, SimulatedRequest, EngineSlot]] = []
         self._virtual = 0.0
         self._real = events.now
         self._plan = 0  # which of the planned ends is the valid one
 
-    def admit(self, job: Job) -> bool:
+    def admit(self, job: SimulatedRequest) -> bool:
         """False: slots and queue are full."""
-        if self.ongoing >= self._most:
+        if self.ongoing >= self._max_ongoing:
             return False
         self.ongoing += 1
         job.replica = self
@@ -114,22 +114,22 @@ class Replica:
             self._waiting.append(job)
         return True
 
-    def give_up(self, job: Job) -> bool:
+    def give_up(self, job: SimulatedRequest) -> bool:
         """Take a request out of the queue; False when it is there no longer."""
-        if job.began:
+        if job.is_running:
             return False
         self._waiting.remove(job)
         self.ongoing -= 1
         return True
 
-    def _begin(self, job: Job) -> None:
-        job.began = True
+    def _begin(self, job: SimulatedRequest) -> None:
+        job.is_running = True
         slot, cached = self._take(job.request)
         slot.keep(job.request)
         prefill_s = self._model.prefill_s(job.request.prompt_tokens - cached)
         self._events.at(self._events.now + prefill_s, self._write, (job, slot))
 
-    def _take(self, request: Request) -> tuple[Slot, int]:
+    def _take(self, request: Request) -> tuple[EngineSlot, int]:
         """Of the free slots, that with the longest common prefix, else the one free longest."""
         if not (request.session or request.blocks):
             return self._free.popleft(), 0
@@ -138,7 +138,7 @@ class Replica:
         del self._free[index]
         return slot, slot.cached(request)
 
-    def _write(self, begun: tuple[Job, Slot]) -> None:
+    def _write(self, begun: tuple[SimulatedRequest, EngineSlot]) -> None:
         """The prompt is read; the first token comes after one step."""
         job, slot = begun
         self._advance()

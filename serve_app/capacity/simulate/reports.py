@@ -80,13 +80,13 @@ class RouterReports:
         router: Router,
     ) -> None:
         self._events = events
-        self._heard = load_report
+        self._load_report = load_report
         self._fleet = fleet
         self._router = router
         self._look_back_s = scaling.look_back_period_s
         self._push_s = scaling.metrics_interval_s
         self._record_s = _record_s(scaling)
-        self._noted: dict[int, Noted] = {}
+        self._recorded: dict[int, RecordedSeries] = {}
         begin = rng.uniform(0, self._push_s)
         events.at(begin, self._record)
         events.at(begin, self._push)
@@ -95,30 +95,30 @@ class RouterReports:
         """The router knows it from its first request on."""
 
     def woken(self) -> None:
-        self._tell()
+        self._report()
 
     def _record(self, _: None) -> None:
         now = self._events.now
         for number, value in self._values():
-            if number not in self._noted:
-                self._noted[number] = Noted()
-            self._noted[number].add(now, value)
-        for number in list(self._noted):
-            if not self._noted[number].since(now - self._look_back_s):
-                del self._noted[number]
+            if number not in self._recorded:
+                self._recorded[number] = RecordedSeries()
+            self._recorded[number].add(now, value)
+        for number in list(self._recorded):
+            if not self._recorded[number].since(now - self._look_back_s):
+                del self._recorded[number]
         self._events.at(now + self._record_s, self._record)
 
     def _push(self, _: None) -> None:
-        self._tell()
+        self._report()
         self._events.at(self._events.now + self._push_s, self._push)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """What has no point yet gets one."""
         now = self._events.now
-        self._heard.replace(
+        self._load_report.replace(
             {
-                number: self._noted[number].points()
-                if number in self._noted
+                number: self._recorded[number].points()
+                if number in self._recorded
                 else ([now], [float(value)])
                 for number, value in self._values()
             }
@@ -141,38 +141,38 @@ class ReplicaReports:
         self, events: Events, scaling: Autoscaling, rng: random.Random, load_report: LoadReport
     ) -> None:
         self._events = events
-        self._heard = load_report
+        self._load_report = load_report
         self._rng = rng
         self._look_back_s = scaling.look_back_period_s
         self._push_s = scaling.metrics_interval_s
         self._record_s = _record_s(scaling)
 
     def started(self, replica: Replica) -> None:
-        noted = Noted()
+        recorded = RecordedSeries()
         begin = self._events.now + self._rng.uniform(0, self._push_s)
-        self._events.at(begin, self._push, (replica, noted))
-        self._events.at(begin, self._record, (replica, noted))
+        self._events.at(begin, self._push, (replica, recorded))
+        self._events.at(begin, self._record, (replica, recorded))
 
     def woken(self) -> None:
         """Nobody is there who could say so: HAProxy needs a replica."""
 
-    def _record(self, mine: "tuple[Replica, Noted]") -> None:
-        replica, noted = mine
+    def _record(self, series: "tuple[Replica, RecordedSeries]") -> None:
+        replica, recorded = series
         if not replica.gone:
-            noted.add(self._events.now, replica.ongoing)
-            self._events.at(self._events.now + self._record_s, self._record, mine)
+            recorded.add(self._events.now, replica.ongoing)
+            self._events.at(self._events.now + self._record_s, self._record, series)
 
-    def _push(self, mine: "tuple[Replica, Noted]") -> None:
-        replica, noted = mine
+    def _push(self, series: "tuple[Replica, RecordedSeries]") -> None:
+        replica, recorded = series
         if replica.gone:
-            self._heard.forget(replica.number)
+            self._load_report.forget(replica.number)
             return
-        noted.since(self._events.now - self._look_back_s)
-        self._heard.take(replica.number, noted.points())
-        self._events.at(self._events.now + self._push_s, self._push, mine)
+        recorded.since(self._events.now - self._look_back_s)
+        self._load_report.take(replica.number, recorded.points())
+        self._events.at(self._events.now + self._push_s, self._push, series)
 
 
-class Noted:
+class RecordedSeries:
     """The points of one series that are not too old."""
 
     __slots__ = ("_times", "_values")

@@ -8,7 +8,7 @@ import numpy as np
 
 from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.results.slo import Bound, BoundResult, Slo, Verdict
-from serve_app.capacity.simulate.replica import Gaps, Job
+from serve_app.capacity.simulate.replica import Gaps, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 
 
@@ -30,7 +30,7 @@ class Result:
         self.arrived: list[int] = []  # in the second before the sample
         self.completed: list[int] = []
 
-    def served(self, job: Job) -> None:
+    def served(self, job: SimulatedRequest) -> None:
         overhead = self._model.overhead_s
         self._first.append(job.first)
         self._ttft.append(job.first - job.intended + overhead)
@@ -38,7 +38,7 @@ class Result:
         gaps = job.request.output_tokens - 1
         self._tpot.append((job.ended - job.first) / gaps if gaps else math.nan)
 
-    def refused(self, job: Job) -> None:
+    def refused(self, job: SimulatedRequest) -> None:
         self.refusals += 1
 
     @property

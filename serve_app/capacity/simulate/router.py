@@ -6,16 +6,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from serve_app.capacity.simulate.replica import Job, Replica
+from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 
 
 class RoutingRule(Protocol):
     def choose(self, serving: Sequence[Replica]) -> Replica:
         """One of those that are sent requests, at least one."""
 
-    def sent(self, job: Job, replica: Replica) -> None: ...
+    def sent(self, job: SimulatedRequest, replica: Replica) -> None: ...
 
-    def ended(self, job: Job, replica: Replica) -> None: ...
+    def ended(self, job: SimulatedRequest, replica: Replica) -> None: ...
 
     def serving_changed(self, serving: Sequence[Replica]) -> None: ...
 
@@ -34,7 +34,7 @@ class PowerOf:
         some = self._rng.sample(serving, min(self._choices, len(serving)))
         return min(some, key=lambda replica: replica.ongoing)
 
-    def sent(self, job: Job, replica: Replica) -> None:
+    def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         """It asks afresh each time, and so needs no memory."""
 
     ended = sent
@@ -64,11 +64,11 @@ class LeastLoaded:
                 return replica
             heapq.heappop(self._heap)
 
-    def sent(self, job: Job, replica: Replica) -> None:
+    def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         job.life = self._life
         self._count(replica, 1)
 
-    def ended(self, job: Job, replica: Replica) -> None:
+    def ended(self, job: SimulatedRequest, replica: Replica) -> None:
         if job.life == self._life:
             self._count(replica, -1)
 
@@ -95,15 +95,19 @@ class Router:
     """
 
     def __init__(
-        self, choice: RoutingRule, max_ongoing: int, max_queued: int, refuse: Callable[[Job], None]
+        self,
+        choice: RoutingRule,
+        max_ongoing: int,
+        max_queued: int,
+        refuse: Callable[[SimulatedRequest], None],
     ) -> None:
-        self.pending: deque[Job] = deque()
-        self._choice = choice
+        self.pending: deque[SimulatedRequest] = deque()
+        self._rule = choice
         self._max_ongoing = max_ongoing
         self._max_queued = max_queued
         self._refuse = refuse
 
-    def send(self, job: Job, serving: Sequence[Replica]) -> None:
+    def send(self, job: SimulatedRequest, serving: Sequence[Replica]) -> None:
         replica = self._with_room(serving) if serving and not self.pending else None
         if replica is not None:
             self._give(job, replica)
@@ -112,15 +116,15 @@ class Router:
         else:
             self.pending.append(job)
 
-    def freed(self, job: Job, replica: Replica) -> None:
+    def freed(self, job: SimulatedRequest, replica: Replica) -> None:
         """One of its requests has ended."""
-        self._choice.ended(job, replica)
+        self._rule.ended(job, replica)
         if replica.serving:
             self._fill(replica)
 
     def serving_changed(self, serving: Sequence[Replica]) -> None:
         """One is new or leaves; those who wait come first."""
-        self._choice.serving_changed(serving)
+        self._rule.serving_changed(serving)
         for replica in serving if self.pending else ():
             self._fill(replica)
 
@@ -129,14 +133,14 @@ class Router:
             self._give(self.pending.popleft(), replica)
 
     def _with_room(self, serving: Sequence[Replica]) -> Replica | None:
-        chosen = self._choice.choose(serving)
+        chosen = self._rule.choose(serving)
         if chosen.ongoing < self._max_ongoing:
             return chosen
         return next((replica for replica in serving if replica.ongoing < self._max_ongoing), None)
 
-    def _give(self, job: Job, replica: Replica) -> None:
+    def _give(self, job: SimulatedRequest, replica: Replica) -> None:
         replica.known = True
         if replica.admit(job):
-            self._choice.sent(job, replica)
+            self._rule.sent(job, replica)
         else:
             self._refuse(job)

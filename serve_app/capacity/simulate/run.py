@@ -10,7 +10,7 @@ from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
 from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
-from serve_app.capacity.simulate.replica import Gaps, Job, Replica
+from serve_app.capacity.simulate.replica import Gaps, Replica, SimulatedRequest
 from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, RoutingRule
@@ -82,7 +82,7 @@ class _Simulation:
         self._events = Events()
         self._gaps = Gaps(service.slots)
         self._result = Result(service.model, self._gaps)
-        self._heard = LoadReport()
+        self._load_report = LoadReport()
         self._open = self._arrived = self._completed = 0
         self._router = self._new_router()
         self._fleet = Fleet(
@@ -90,7 +90,7 @@ class _Simulation:
             Delays(service.startup, service.joins_s, service.drain_s),
             rng,
             self._replica,
-            self._heard.running_changed,
+            self._load_report.running_changed,
             lambda: self._router.serving_changed(self._fleet.serving),
         )
         self._reporter = self._new_reporter()
@@ -100,9 +100,9 @@ class _Simulation:
     def _new_router(self) -> Router:
         service = self._service
         most = service.max_ongoing or service.slots + service.queue
-        return Router(self._new_choice(), most, service.max_queued, self._refused)
+        return Router(self._new_rule(), most, service.max_queued, self._refused)
 
-    def _new_choice(self) -> RoutingRule:
+    def _new_rule(self) -> RoutingRule:
         if self._service.routing == "haproxy":
             return LeastLoaded()
         return PowerOf(_CHOICES[self._service.routing], self._rng)
@@ -111,7 +111,7 @@ class _Simulation:
         events, rng, load_report, scaling = (
             self._events,
             self._rng,
-            self._heard,
+            self._load_report,
             self._service.scaling,
         )
         if self._service.routing == "haproxy":
@@ -124,7 +124,7 @@ class _Simulation:
         events.at(1.0, self._sample)
         for request in requests:
             events.run_until(request.at_s)
-            self._arrive(Job(request))
+            self._arrive(SimulatedRequest(request))
         events.run_until(seconds or 0.0)
         while self._open:
             events.run_until(events.now + 0.1)
@@ -147,17 +147,17 @@ class _Simulation:
         self._reporter.started(replica)
         return replica
 
-    def _arrive(self, job: Job) -> None:
+    def _arrive(self, job: SimulatedRequest) -> None:
         self._open += 1
         self._arrived += 1
         serving = self._fleet.serving
         self._router.send(job, serving)
-        if job.replica is not None and not job.began:
+        if job.replica is not None and not job.is_running:
             self._events.at(job.intended + self._service.queue_timeout_s, self._give_up, job)
         if not serving and self._router.pending:
             self._reporter.woken()
 
-    def _ended(self, job: Job) -> None:
+    def _ended(self, job: SimulatedRequest) -> None:
         replica = job.replica
         assert replica is not None
         self._open -= 1
@@ -166,11 +166,11 @@ class _Simulation:
         self._router.freed(job, replica)
         self._fleet.ended(replica)
 
-    def _refused(self, job: Job) -> None:
+    def _refused(self, job: SimulatedRequest) -> None:
         self._open -= 1
         self._result.refused(job)
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, job: SimulatedRequest) -> None:
         if job.replica is not None and job.replica.give_up(job):
             self._refused(job)
             self._router.freed(job, job.replica)
@@ -178,7 +178,7 @@ class _Simulation:
 
     def _decide(self, _: None) -> None:
         now, fleet = self._events.now, self._fleet
-        ongoing = self._heard.ongoing(now, fleet.running)
+        ongoing = self._load_report.ongoing(now, fleet.running)
         target = self._policy.target(now, len(fleet.running), fleet.target, ongoing)
         if target != fleet.target:
             fleet.scale_to(target)

@@ -13,7 +13,7 @@ import orjson
 
 from serve_app.capacity.results.request_records import RecordError, read_run
 from serve_app.capacity.results.slo import Slo
-from serve_app.capacity.sweep.steps import Kind, Step, split_into_steps, step_of
+from serve_app.capacity.sweep.steps import Step, StepKind, split_into_steps, step_of
 from serve_app.errors import ServiceError
 
 SWEEP = "sweep.json"
@@ -116,4 +116,4 @@ def _measured(folder: Path, value: dict[str, Any]) -> Measured:
 def _step(folder: Path, value: dict[str, Any]) -> Step:
     run, records = read_run(folder / value["at"])
     begin, end = value["begin"], value["end"]
-    return step_of(Kind(value["kind"]), value["level"], records, begin, end, run.invalid)
+    return step_of(StepKind(value["kind"]), value["level"], records, begin, end, run.invalid)

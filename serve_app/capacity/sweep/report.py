@@ -9,7 +9,7 @@ from serve_app.capacity.results.slo import BoundResult, Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.model import Fit, FitError, ServiceModel, fit, streams
 from serve_app.capacity.sweep.queueing import mgc_wait
-from serve_app.capacity.sweep.steps import Kind, Step, knee, largest, saturation, unjudged
+from serve_app.capacity.sweep.steps import Step, StepKind, knee, largest, saturation, unjudged
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def report(measured: Measured, slo: Slo) -> SweepReport:
         fit=model,
         fit_problem=problem,
         wait=slot_wait(best, measured.slots, model.model) if best and model else None,
-        unjudged=tuple(unjudged([s for s in steps if s.kind is Kind.RATE], slo)),
+        unjudged=tuple(unjudged([s for s in steps if s.kind is StepKind.RATE], slo)),
     )
 
 
@@ -78,7 +78,7 @@ def fit_model(measured: Measured) -> Fit:
     unqueued = [
         step.records
         for step in measured.steps
-        if slots is None or step.kind is Kind.RATE or step.level <= slots
+        if slots is None or step.kind is StepKind.RATE or step.level <= slots
     ]
     return fit(unqueued or [step.records for step in measured.steps])
 

@@ -18,7 +18,7 @@ _FLAT = 0.05
 _LEFT = 0.05
 
 
-class Kind(StrEnum):
+class StepKind(StrEnum):
     CONCURRENCY = "concurrency"  # users that wait for their answer, then ask again
     RATE = "rate"  # arrivals per second, whatever the service does
 
@@ -31,7 +31,7 @@ class Step:
     generator's own figures must not be used.
     """
 
-    kind: Kind
+    kind: StepKind
     level: float
     begin: float
     end: float
@@ -87,7 +87,7 @@ class Step:
 
 
 def step_of(
-    kind: Kind,
+    kind: StepKind,
     level: float,
     records: Sequence[Record],
     begin: float,
@@ -107,7 +107,7 @@ def split_into_steps(
     last = max(record.intended for record in records)
     edges = [begin + i * window_s for i in range(int((last - begin) / window_s) + 1)]
     steps = [
-        step_of(Kind.RATE, 0.0, records, edge, edge + window_s, invalid)
+        step_of(StepKind.RATE, 0.0, records, edge, edge + window_s, invalid)
         for edge in edges
         if edge + window_s <= last
     ]
@@ -122,7 +122,7 @@ def saturation(steps: Sequence[Step]) -> Step | None:
     """
     # Users first: what they show does not depend on chance.
     for step in sorted(steps, key=lambda step: (step.kind, step.level)):
-        if _falls_behind(step) if step.kind is Kind.RATE else _flat(step, steps):
+        if _falls_behind(step) if step.kind is StepKind.RATE else _flat(step, steps):
             return step
     return None
 
@@ -143,7 +143,7 @@ def knee(steps: Sequence[Step]) -> Step | None:
     """Where throughput stops paying for latency: the point of the curve of throughput over users
     that lies farthest above its chord (Satopaa et al., Kneedle, 2011). None without three steps.
     """
-    users = sorted((s for s in steps if s.kind is Kind.CONCURRENCY), key=lambda s: s.level)
+    users = sorted((s for s in steps if s.kind is StepKind.CONCURRENCY), key=lambda s: s.level)
     if len(users) < 3:
         return None
     low, high = users[0], max(users, key=lambda s: s.tokens_per_s)
@@ -160,7 +160,7 @@ def knee(steps: Sequence[Step]) -> Step | None:
 def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
     """The highest arrival rate that met every bound, below the first that missed one."""
     values = None
-    for step in sorted((s for s in steps if s.kind is Kind.RATE), key=lambda s: s.level):
+    for step in sorted((s for s in steps if s.kind is StepKind.RATE), key=lambda s: s.level):
         verdicts = {finding.verdict for finding in slo.judge(step.records)}
         if Verdict.MISSED in verdicts or _falls_behind(step):
             break

@@ -16,7 +16,7 @@ from serve_app.capacity.results.request_records import Record, RecordError, Run,
 from serve_app.capacity.results.run_folder import claim
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
-from serve_app.capacity.sweep.steps import Kind, Step, saturation, step_of
+from serve_app.capacity.sweep.steps import Step, StepKind, saturation, step_of
 from serve_app.capacity.workload.load import LoadSpec
 
 # Of the throughput that users at once have shown; a first guess at what arrivals may ask for.
@@ -71,7 +71,7 @@ class Sweeper:
     async def _users(self) -> None:
         users = 1
         while users <= self.budget.max_users and saturation(self.steps) is None:
-            await self._step(Kind.CONCURRENCY, users)
+            await self._step(StepKind.CONCURRENCY, users)
             users *= 2
 
     async def _rates(self) -> None:
@@ -79,7 +79,7 @@ class Sweeper:
         most = max(step.completed_per_s for step in self.steps)
         met, missed, share = 0.0, 1.0, _FIRST_SHARE
         while missed - met > _CLOSE and most > 0:
-            step = await self._step(Kind.RATE, round(share * most, 3))
+            step = await self._step(StepKind.RATE, round(share * most, 3))
             if self._misses(step):
                 missed = share
             else:
@@ -91,7 +91,7 @@ class Sweeper:
         over = any(found.value > found.bound.limit for found in self.slo.judge(step.records))
         return over or saturation([step]) is not None
 
-    async def _step(self, kind: Kind, level: float) -> Step:
+    async def _step(self, kind: StepKind, level: float) -> Step:
         seconds = self._seconds(kind, level)
         place = f"{len(self.steps):02d}-{kind}-{level:g}"
         run, records = self._kept(place) or await self._measure(place, kind, level, seconds)
@@ -111,7 +111,7 @@ class Sweeper:
             return None
 
     async def _measure(
-        self, place: str, kind: Kind, level: float, seconds: float
+        self, place: str, kind: StepKind, level: float, seconds: float
     ) -> tuple[Run, list[Record]]:
         self.show(f"{kind} {level:g} for {self.budget.warm_up_s + seconds:.0f} s")
         run, records = await self.generator(self.target, self._spec(kind, level, seconds))
@@ -119,17 +119,17 @@ class Sweeper:
         write_run(self.folder / place, run, records)
         return run, records
 
-    def _spec(self, kind: Kind, level: float, seconds: float) -> LoadSpec:
+    def _spec(self, kind: StepKind, level: float, seconds: float) -> LoadSpec:
         hold = self.budget.warm_up_s + seconds
         how = {
-            "load": "closed" if kind is Kind.CONCURRENCY else "open",
+            "load": "closed" if kind is StepKind.CONCURRENCY else "open",
             "shape": f"constant:level={level:g},hold={hold:g}s",
             "seed": len(self.steps),
         }
         return LoadSpec(**{**self.load, **how})
 
-    def _seconds(self, kind: Kind, level: float) -> float:
-        if kind is Kind.RATE:
+    def _seconds(self, kind: StepKind, level: float) -> float:
+        if kind is StepKind.RATE:
             # A tenth more: a Poisson process may give fewer than it is expected to.
             wanted = 1.1 * max((bound.needed for bound in self.slo.bounds), default=0) / level
         else:

@@ -1,8 +1,8 @@
 """Times of arrival that follow a shape.
 
-A renewal process whose gaps have mean 1 is stretched along the area under the shape (the time
-change theorem), so that one function gives even arrivals, a Poisson process and bursts, at any
-rate that changes with time, without thinning and without error at jumps.
+The gaps of a renewal process with mean 1 are mapped through the area under the shape (the time
+change theorem). One function thus gives even arrivals, a Poisson process and bursts at any changing
+rate, without thinning and without errors at jumps.
 """
 
 import random
@@ -12,7 +12,7 @@ from serve_app.capacity.workload.shapes import Shape
 
 
 def arrivals(shape: Shape, rng: random.Random, burstiness: float = 1.0) -> Iterator[float]:
-    """Seconds from the beginning, in order.
+    """Yield arrival times in order, in seconds from the start.
 
     `burstiness` is the coefficient of variation of the gaps at a steady rate: 0 even, 1 Poisson,
     above 1 in bursts (gamma distributed gaps).

@@ -14,12 +14,12 @@ _Z95 = 1.6448536269514722  # the standard normal's 95th percentile
 
 class Distribution(Protocol):
     def draw(self, rng: random.Random) -> int:
-        """Tokens, at least 1."""
+        """Draw a number of tokens, at least 1."""
 
 
 class Lengths(Protocol):
     def draw(self, rng: random.Random) -> tuple[int, int]:
-        """Tokens of a prompt and of its answer, each at least 1."""
+        """Draw the tokens of a prompt and of its answer, both at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,18 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Lognormal:
-    """Half are below `median`, 95 in 100 below `p95`; none above `most`."""
+    """Half of the draws are below `median`, 95 % below `p95`, none above `max_tokens`."""
 
     median: float
     p95: float
-    most: float = math.inf
+    max_tokens: float = math.inf
 
     def draw(self, rng: random.Random) -> int:
         sigma = math.log(self.p95 / self.median) / _Z95
-        return max(1, round(min(self.most, rng.lognormvariate(math.log(self.median), sigma))))
+        return max(1, round(min(self.max_tokens, rng.lognormvariate(math.log(self.median), sigma))))
 
     def __str__(self) -> str:
-        bound = "" if math.isinf(self.most) else f",max={self.most:g}"
+        bound = "" if math.isinf(self.max_tokens) else f",max={self.max_tokens:g}"
         return f"lognormal:median={self.median:g},p95={self.p95:g}{bound}"
 
 
@@ -59,15 +59,15 @@ def parse(text: str) -> Distribution:
             return Fixed(max(1, round(values[""])))
         case "lognormal", ["median", "p95"] | ["max", "median", "p95"]:
             if not 0 < values["median"] <= values["p95"]:
-                raise WorkloadError(f"{text!r}: the median must be above 0, and p95 not below it")
+                raise WorkloadError(f"{text!r}: median must be above 0 and at most p95")
             return Lognormal(values["median"], values["p95"], values.get("max", math.inf))
         case _:
-            raise WorkloadError(f"{text!r} is no distribution of lengths; write {HELP}")
+            raise WorkloadError(f"{text!r} is not a distribution of lengths; write {HELP}")
 
 
 @dataclass(frozen=True, slots=True)
 class Independent:
-    """Prompt and answer know nothing of each other."""
+    """Draws prompt and answer independently of each other."""
 
     prompt: Distribution
     output: Distribution
@@ -77,12 +77,14 @@ class Independent:
 
 
 class Empirical:
-    """Pairs as they occur in a trace, drawn with replacement: long prompts keep their answers."""
+    """Draws pairs of a trace with replacement, so that long prompts keep their answers."""
 
     def __init__(self, observed: Iterable[tuple[int, int]]) -> None:
         self._pairs: Sequence[tuple[int, int]] = list(observed)
         if not self._pairs:
-            raise WorkloadError("no request to take lengths from")
+            raise WorkloadError(
+                "the trace has no requests in this span; no lengths can be drawn from it"
+            )
 
     def draw(self, rng: random.Random) -> tuple[int, int]:
         return rng.choice(self._pairs)

@@ -1,4 +1,4 @@
-"""A load test as it is asked for: whom, how much, how long, what to say. Strings to objects."""
+"""The options of a load test, from strings to objects."""
 
 import math
 import random
@@ -16,7 +16,7 @@ from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
 
 REPLAY = "trace"
-# A prompt is made this long before it is due, so that making it delays nothing.
+# A prompt is generated this long before it is due, so that its generation delays nothing.
 AHEAD_S = 0.1
 
 
@@ -26,10 +26,10 @@ def _option(default: Any, description: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """What a generator does. Equal scenarios ask equal questions, at equal times if it is open."""
+    """The options of a load generator. Equal specs give equal prompts; open ones, equal times."""
 
     load: str = _option(
-        "open", "open: arrivals in time, whatever the server does; closed: users that wait"
+        "open", "open: arrivals at their times, whatever the server does; closed: users that wait"
     )
     shape: str = _option(
         "ramp:to=2,up=30s,hold=1m,down=30s",
@@ -47,27 +47,33 @@ class LoadSpec:
     answer_tokens: str = _option("lognormal:median=40,p95=120,max=400", "tokens of an answer")
     trace: str = _option(
         "",
-        "file of requests, Azure's CSV or Mooncake's JSONL: an open load draws lengths from it or "
-        "replays it, a closed one asks them in order",
+        "file of recorded requests, Azure's CSV or Mooncake's JSONL: an open load replays it or "
+        "draws lengths from it, a closed one sends them in order",
     )
-    trace_speed: float = _option(1.0, "2 replays the trace in half of its time")
-    trace_rate: float = _option(1.0, "0.1 replays one in ten of its requests, 2 each one twice")
-    trace_from_s: float = _option(0.0, "leave out so many seconds of it, at the speed asked for")
-    trace_for_s: float = _option(0.0, "and what comes more than so many seconds later; 0: nothing")
-    max_prompt_tokens: int = _option(100_000, "longest prompt; the trace's are cut to it")
-    max_answer_tokens: int = _option(100_000, "longest answer; the trace's are cut to it")
-    turns: int = _option(1, "questions of a conversation, each with the history before it")
+    trace_speed: float = _option(1.0, "speed of the replay: 2 takes half of the recorded time")
+    trace_rate: float = _option(
+        1.0, "requests per recorded request: 0.1 sends one in ten, 2 sends two for each"
+    )
+    trace_from_s: float = _option(0.0, "start of the replayed span in seconds, at the chosen speed")
+    trace_for_s: float = _option(0.0, "length of the replayed span in seconds; 0: to the end")
+    max_prompt_tokens: int = _option(
+        100_000, "longest prompt; longer ones of a trace are shortened to it"
+    )
+    max_answer_tokens: int = _option(
+        100_000, "longest answer; longer ones of a trace are shortened to it"
+    )
+    turns: int = _option(1, "prompts of a conversation, each sent with the history before it")
     think_s: float = _option(0.0, "mean seconds between an answer and the next prompt")
-    seed: int = _option(0, "other seeds give other arrivals, lengths and texts")
+    seed: int = _option(0, "seed of arrivals, lengths and texts")
 
     def __post_init__(self) -> None:
-        """Raises WorkloadError for what makes no sense."""
+        """Raises WorkloadError for contradictory options."""
         if self.load not in ("open", "closed"):
-            raise WorkloadError(f"load is open or closed, not {self.load!r}")
+            raise WorkloadError(f"load must be open or closed, not {self.load!r}")
         if self.shape == REPLAY and not (self.trace and self.is_open and self.turns == 1):
-            raise WorkloadError("shape trace needs a trace, an open load and single questions")
+            raise WorkloadError("shape trace needs a trace, load open and turns 1")
         if self.turns < 1 or self.think_s < 0:
-            raise WorkloadError("a conversation has at least one turn, and no negative pauses")
+            raise WorkloadError("turns must be at least 1 and think_s at least 0")
         if self.shape != REPLAY:
             self.level()
         if not self.trace:
@@ -78,7 +84,7 @@ class LoadSpec:
         return self.load == "open"
 
     def level(self) -> Shape:
-        """Raises WorkloadError. For a replay there is none but the trace's own."""
+        """Parse the shape. Raises WorkloadError, also for a replay, which has no shape."""
         return Shape.parse(self.shape)
 
     def lengths(self) -> Lengths:
@@ -89,18 +95,18 @@ class LoadSpec:
         return Independent(*map(lengths.parse, texts))
 
     def arrivals(self) -> Iterable[Request]:
-        """Of an open model: the first prompt of each conversation. Iterate as often as needed."""
+        """Return the first request of each conversation of an open load; can be iterated again."""
         if self.shape == REPLAY:
             return self._recorded()
         return Synthetic(self.level(), self.lengths(), self.seed, self.burstiness)
 
     def queue(self) -> Iterator[Request] | None:
-        """Of a closed load with a trace: its requests in order, again and again."""
+        """Return the requests of a closed load with a trace, repeated for ever; else None."""
         return self._for_ever() if self.trace and not self.is_open else None
 
     @property
     def seconds(self) -> float:
-        """From the beginning to the last arrival, or until the last user leaves."""
+        """Return the time from the start to the last arrival, or until the last user leaves."""
         if self.shape == REPLAY:
             return max((request.at_s for request in self._recorded()), default=0.0)
         return self.level().seconds
@@ -120,16 +126,16 @@ class LoadSpec:
 
 
 def descriptions() -> dict[str, tuple[Any, str]]:
-    """The options of a spec: name to default and help, for command lines."""
-    return {each.name: (each.default, each.metadata["help"]) for each in fields(LoadSpec)}
+    """Return the default and help of each option by name, for command lines."""
+    return {option.name: (option.default, option.metadata["help"]) for option in fields(LoadSpec)}
 
 
 class Visit:
-    """One user's stay: a conversation that resends its history, or a single prompt.
+    """One conversation of a user, which resends its history, or a single prompt.
 
     while prompt := visit.next_prompt():
-        …ask it…
-        visit.answered(text)        # or visit.failed(): the visit is over
+        …send it…
+        visit.answered(text)        # or visit.failed(), which ends the visit
         …pause for visit.pause()…
     """
 
@@ -139,39 +145,39 @@ class Visit:
         self._lengths = lengths
         self._own = f"{spec.seed} {name}"
         self._rng = random.Random(f"visit {self._own}")
-        self._talk = Conversation(self._own)
-        self._left = spec.turns
+        self._conversation = Conversation(self._own)
+        self._turns_left = spec.turns
         self._name = first.session or (name if spec.turns > 1 else "")
 
     def next_prompt(self) -> Prompt | None:
-        """The next one; None when all turns are done."""
-        if not self._left:
+        """Return the next prompt; None after the last turn."""
+        if not self._turns_left:
             return None
-        self._left -= 1
+        self._turns_left -= 1
         if self._spec.turns == 1:
             return self._single()
-        turn = self._talk.turn
-        asked, answer = self._tokens(turn)
-        messages = self._talk.ask(asked)
+        turn = self._conversation.turn
+        question_tokens, answer_tokens = self._tokens(turn)
+        messages = self._conversation.ask(question_tokens)
         tokens = sum(len(message["content"].split()) for message in messages)
-        return Prompt(messages, tokens, answer, self._name, turn)
+        return Prompt(messages, tokens, answer_tokens, self._name, turn)
 
     def answered(self, text: str) -> None:
-        self._talk.answered(text)
+        self._conversation.answered(text)
 
     def failed(self) -> None:
-        self._left = 0
+        self._turns_left = 0
 
     def pause(self) -> float:
-        """Seconds until the next prompt, exponentially distributed."""
+        """Draw the seconds until the next prompt, exponentially distributed."""
         mean = self._spec.think_s
         return self._rng.expovariate(1 / mean) if mean else 0.0
 
     def _single(self) -> Prompt:
         first = self._first
-        # Only blocks tie a prompt to others; without them each is a text of its own.
-        said = prompt(first) if first.blocks else text(first.prompt_tokens, self._own)
-        messages = [{"role": "user", "content": said}]
+        # Prompts with common blocks have a common prefix; without blocks they have none.
+        content = prompt(first) if first.blocks else text(first.prompt_tokens, self._own)
+        messages = [{"role": "user", "content": content}]
         tokens = (first.prompt_tokens, first.output_tokens)
         return Prompt(messages, *tokens, self._name, first.turn)
 
@@ -182,8 +188,10 @@ class Visit:
 
 
 class Visits:
-    """What one user of a closed load does, visit after visit. `name` tells users apart; where there
-    is a `queue` (see LoadSpec), all users of a process take from the same one."""
+    """The visits of one user of a closed load.
+
+    `name` distinguishes users. All users of a process share one `queue` (see LoadSpec), if any.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Texts of about n tokens, and conversations that grow.
+"""Texts of about n tokens, and growing conversations.
 
-The words are short and common, so that most tokenizers make one token of each; the simulated
-engine counts words. Equal seeds give equal texts, and texts of one seed begin alike.
+The words are short and common, so that most tokenizers encode each as one token; the simulated
+engine counts words. Equal seeds give equal texts, and texts of one seed have a common prefix.
 """
 
 import random
@@ -26,12 +26,12 @@ Messages = list[dict[str, str]]
 
 
 def text(tokens: int, seed: int | str = 0) -> str:
-    """So many words; the first n of a longer text are the shorter one."""
+    """Generate `tokens` words. A shorter text of the same seed is a prefix of a longer one."""
     return " ".join(random.Random(f"text {seed}").choices(_WORDS, k=max(1, tokens)))
 
 
 def prompt(request: Request, seed: int = 0) -> str:
-    """The request's whole prompt in one text; equal blocks give equal beginnings."""
+    """Generate the whole prompt of a request. Equal blocks give equal prefixes."""
     if not request.blocks:
         own = f"{seed} {request.session}" if request.session else f"{seed} {request.at_s!r}"
         return text(request.prompt_tokens, own)
@@ -41,14 +41,14 @@ def prompt(request: Request, seed: int = 0) -> str:
 
 @dataclass(slots=True)
 class Conversation:
-    """A session that resends its history: ask, then tell it what was answered, and ask again."""
+    """A conversation that resends its history. Call `ask` and `answered` in turn."""
 
     seed: int | str
     messages: Messages = field(default_factory=list)
     turn: int = 0
 
     def ask(self, tokens: int) -> Messages:
-        """The history with a question of `tokens` at its end."""
+        """Append a question of `tokens` tokens and return the history."""
         self.messages.append({"role": "user", "content": text(tokens, f"{self.seed} {self.turn}")})
         self.turn += 1
         return list(self.messages)
@@ -57,5 +57,5 @@ class Conversation:
         self.messages.append({"role": "assistant", "content": content})
 
     def failed(self) -> None:
-        """No answer came: the question leaves the history."""
+        """Remove the last question, which got no answer, from the history."""
         self.messages.pop()

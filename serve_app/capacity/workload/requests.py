@@ -1,4 +1,4 @@
-"""One request of a workload, and the workload that arrivals and lengths make together."""
+"""Requests of a workload, recorded or synthetic."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,10 +11,10 @@ from serve_app.capacity.workload.shapes import Shape
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`prompt_tokens` counts the whole prompt, with the history of a conversation.
+    """One request. `prompt_tokens` counts the whole prompt with the history of a conversation.
 
-    `blocks` names the prompt's parts of 512 tokens, from its beginning: prompts that begin with the
-    same blocks begin with the same text.
+    `blocks` names the parts of 512 tokens from which the prompt starts: prompts with the same first
+    blocks have the same prefix.
     """
 
     at_s: float
@@ -38,7 +38,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """Arrivals that follow a shape, with drawn lengths. Iterate as often as you like."""
+    """Arrivals that follow a shape, with drawn lengths. Can be iterated again."""
 
     shape: Shape
     lengths: Lengths
@@ -46,14 +46,14 @@ class Synthetic:
     burstiness: float = 1.0
 
     def __iter__(self) -> Iterator[Request]:
-        # Two streams: other lengths leave the arrivals as they are.
+        # Two streams of random numbers: other lengths do not change the arrivals.
         when, what = random.Random(f"{self.seed} arrivals"), random.Random(f"{self.seed} lengths")
         for at_s in arrivals(self.shape, when, self.burstiness):
             yield Request(at_s, *self.lengths.draw(what))
 
 
 def window(requests: Iterable[Request], begin_s: float, end_s: float) -> Iterator[Request]:
-    """Those in [begin, end), whose times count from `begin_s`."""
+    """Yield the requests in [begin, end) with times from `begin_s` on."""
     for request in requests:
         if request.at_s >= end_s:
             return
@@ -62,11 +62,11 @@ def window(requests: Iterable[Request], begin_s: float, end_s: float) -> Iterato
 
 
 def limited(requests: Iterable[Request], prompt: int, output: int) -> Iterator[Request]:
-    """With prompts and answers of at most so many tokens, for small contexts and short runs."""
-    for each in requests:
+    """Shorten prompts and answers to so many tokens, for small contexts and short runs."""
+    for request in requests:
         yield replace(
-            each,
-            prompt_tokens=min(each.prompt_tokens, prompt),
-            output_tokens=min(each.output_tokens, output),
-            blocks=each.blocks[: -(-prompt // 512)],
+            request,
+            prompt_tokens=min(request.prompt_tokens, prompt),
+            output_tokens=min(request.output_tokens, output),
+            blocks=request.blocks[: -(-prompt // 512)],
         )

@@ -1,4 +1,4 @@
-"""What an experiment is asked for: `scenario.json` in its folder."""
+"""The scenario of an experiment: `scenario.json` in its folder."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -17,35 +17,43 @@ from serve_app.settings import Pool, Settings
 SCENARIO = "scenario.json"
 
 _RAY_FLAGS = {
-    # Of 30 s: here nobody else routes to the replicas.
+    # Instead of 30 s: no other proxy routes to the replicas.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-    # The load generator goes first on the cores that both share: replicas that start must not make
-    # it late.
+    # The load generator has priority on the shared cores: starting replicas must not delay it.
     "RAY_worker_niceness": "5",
 }
 
 
 class ScenarioError(ServiceError):
-    """A scenario that can't be read, or that makes no sense."""
+    """A scenario that can't be read or is invalid."""
 
 
 class Scenario(BaseModel):
-    """`service` are the settings of the service, as in the `args` of a Serve config file; `load`
-    the options of the load test, by name. Both are kept as they were written."""
+    """A service and the load on it.
+
+    `service` holds settings as in the `args` of a Serve config file, `load` the options of the load
+    test by name. Both are kept as written.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    title: str = Field("", description="One line: what is to be seen.")
+    title: str = Field("", description="One line: what the experiment shows.")
     service: dict[str, Any] = Field({}, description="Settings of the service.")
     load: dict[str, Any] = Field({}, description="Options of the load test.")
-    slo: str = Field("ttft_p99=2s,error_rate=0.1%", description="What counts as well served.")
-    price_per_replica_hour: float = Field(1.0, ge=0, description="In any currency.")
-    haproxy: bool = Field(True, description="HAProxy and the throughput flags, as on a cluster.")
-    environment: dict[str, str] = Field(
-        _RAY_FLAGS, description="Of the service's processes, for Ray's own flags."
+    slo: str = Field("ttft_p99=2s,error_rate=0.1%", description="The service-level objectives.")
+    price_per_replica_hour: float = Field(
+        1.0, ge=0, description="Price of a replica-hour in any currency."
     )
-    before_s: float = Field(5, ge=0, description="Seconds watched before the load.")
-    settle_s: float = Field(120, ge=0, description="After it, at most, until replicas are back.")
+    haproxy: bool = Field(
+        True, description="Whether HAProxy and the throughput flags are used, as on a cluster."
+    )
+    environment: dict[str, str] = Field(
+        _RAY_FLAGS, description="Environment of the service's processes, e.g. Ray's flags."
+    )
+    before_s: float = Field(5, ge=0, description="Seconds to watch the service before the load.")
+    settle_s: float = Field(
+        120, ge=0, description="Maximum seconds to wait after the load for replicas to scale down."
+    )
 
     @field_validator("slo")
     @classmethod
@@ -63,14 +71,14 @@ class Scenario(BaseModel):
 
     @property
     def pool(self) -> Pool:
-        """The pool that is watched: the first."""
+        """The first pool, which the experiment watches."""
         return Settings.model_validate(self.service).all_pools[0]
 
     @classmethod
     def read(cls, name: str, changes: Mapping[str, Any] | None = None) -> Self:
-        """A scenario of ours by name, or a YAML or JSON file. Raises ScenarioError.
+        """Read a scenario of the project by name, or a YAML or JSON file. Raises ScenarioError.
 
-        `changes` are by dotted name, e.g. `service.autoscaling.max_replicas` or `slo`.
+        `changes` maps dotted names such as `service.autoscaling.max_replicas` to values.
         """
         value = _text(name)
         for path, item in (changes or {}).items():
@@ -87,8 +95,8 @@ class Scenario(BaseModel):
 
 
 def names() -> list[str]:
-    """The scenarios that come with the project."""
-    return sorted(each.name.removesuffix(".yaml") for each in _folder().iterdir())
+    """List the scenarios of the project."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir())
 
 
 def _folder() -> Any:
@@ -100,9 +108,11 @@ def _text(name: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as exc:
-        raise ScenarioError(f"{name} can't be read; there are {', '.join(names())}: {exc}") from exc
+        raise ScenarioError(
+            f"scenario {name} can't be read: {exc}; give a YAML file or one of {', '.join(names())}"
+        ) from exc
     if not isinstance(value, dict):
-        raise ScenarioError(f"{name} holds no scenario")
+        raise ScenarioError(f"{name} is not a scenario; write a YAML mapping")
     return value
 
 

@@ -1,6 +1,6 @@
 """Shapes of load: a level over time, linear between points.
 
-The level is arrivals per second in an open model, and users in a closed one.
+The level is arrivals per second of an open load, and users of a closed one.
 """
 
 import bisect
@@ -22,32 +22,34 @@ diurnal:mean=5,peak=9,period=24h | points:0s=1,30s=6,90s=6"""
 
 @dataclass(frozen=True)
 class Shape:
-    """`points` are (second, level) in order; two at one second are a jump."""
+    """A level over time. `points` are (second, level) in order; two at one second are a jump."""
 
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
         times = [at for at, _ in self.points]
         if len(times) < 2 or times != sorted(times) or times[0] != 0 or times[-1] <= 0:
-            raise WorkloadError("a shape needs two points or more, in order, the first at 0 s")
+            raise WorkloadError(
+                "a shape needs at least two points in order of time, the first at 0 s"
+            )
         if min(level for _, level in self.points) < 0:
             raise WorkloadError("a shape's level can't be negative")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read one of the forms in `HELP`. Raises WorkloadError, with the form that was meant."""
+        """Parse one of the forms in `HELP`. Raises WorkloadError with the correct form."""
         name, _, options = text.partition(":")
         if name == "points":
             return cls(tuple((number(at), number(level)) for at, level in pairs(options)))
         if name not in _NAMED:
-            raise WorkloadError(f"there is no shape {name!r}; there are: {', '.join(_NAMED)}")
+            raise WorkloadError(f"unknown shape {name!r}; use one of {', '.join(_NAMED)} or points")
         known = inspect.signature(_NAMED[name]).parameters
         values = {key or next(iter(known)): number(value) for key, value in pairs(options)}
         try:
             return cls(tuple(_NAMED[name](**values)))
         except TypeError:
-            wanted = ",".join(f"{each.name}={_default(each)}" for each in known.values())
-            raise WorkloadError(f"{text!r}: write {name}:{wanted}") from None
+            form = ",".join(f"{option.name}={_default(option)}" for option in known.values())
+            raise WorkloadError(f"{text!r} has wrong options; write {name}:{form}") from None
 
     @property
     def seconds(self) -> float:
@@ -59,7 +61,7 @@ class Shape:
 
     @property
     def total(self) -> float:
-        """The area under it: how many arrivals are to be expected."""
+        """The area under the shape: the expected number of arrivals."""
         return self._areas[-1]
 
     @property
@@ -67,7 +69,7 @@ class Shape:
         return self.total / self.seconds
 
     def at(self, second: float) -> float:
-        """The level then; 0 outside. At a jump, the level after it."""
+        """Return the level at a second; 0 outside. At a jump, the level after it."""
         if not 0 <= second <= self.seconds:
             return 0.0
         index = min(bisect.bisect_right(self._times, second), len(self.points) - 1)
@@ -75,7 +77,7 @@ class Shape:
         return low + (high - low) * (second - begin) / (end - begin) if end > begin else high
 
     def when(self, area: float) -> float:
-        """The second at which the area under the shape reaches `area`; inf if it never does."""
+        """Return the second at which the area under the shape reaches `area`; else inf."""
         if area > self.total:
             return math.inf
         index = max(1, bisect.bisect_left(self._areas, area))
@@ -120,7 +122,7 @@ def soak(level: float, hold: float = 3600) -> Points:
 
 
 def ramp(to: float, up: float = 60, hold: float = 300, down: float = 60, low: float = 0) -> Points:
-    """Up, hold, down."""
+    """A rise, a constant level and a fall."""
     return [(0, low), (up, to), (up + hold, to), (up + hold + down, low)]
 
 
@@ -139,7 +141,7 @@ def spike(
 def diurnal(
     mean: float, peak: float, period: float = 86400, periods: float = 1, pieces: float = 96
 ) -> Points:
-    """A sine that begins at its trough, in `pieces` straight lines a period."""
+    """A sine from trough to trough, in `pieces` straight lines per period."""
     count = round(pieces * periods)
     swing = peak - mean
     return [
@@ -149,5 +151,5 @@ def diurnal(
 
 
 _NAMED: dict[str, Callable[..., Points]] = {
-    each.__name__: each for each in (constant, ramp, step, spike, soak, diurnal)
+    shape.__name__: shape for shape in (constant, ramp, step, spike, soak, diurnal)
 }

@@ -8,7 +8,7 @@ _FACTORS = {**SECONDS, "ms": 0.001, **_PER_SECOND, "%": 0.01}
 
 
 class WorkloadError(ServiceError):
-    """A shape, a distribution or a trace that can't be read, or that makes no sense."""
+    """A shape, a distribution or a trace that can't be read or is invalid."""
 
 
 def number(text: str) -> float:
@@ -24,7 +24,7 @@ def number(text: str) -> float:
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
-    """Split `a=1,b=2`; a single part may have no name. Raises WorkloadError."""
+    """Split `a=1,b=2` into pairs; a single value may have no name. Raises WorkloadError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     split = [part.rpartition("=") for part in parts]
     if len(parts) > 1 and not all(name for name, _, _ in split):

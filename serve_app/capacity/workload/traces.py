@@ -22,17 +22,18 @@ from serve_app.capacity.workload.requests import Request
 from serve_app.capacity.workload.text import WorkloadError
 
 _COLUMNS = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
-# How far apart the copies of one request arrive that a rate above the recorded one asks for.
-_APART_S = 5.0
+# With a rate above 1, copies of a request arrive within this time after it.
+_MAX_COPY_DELAY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A file of recorded requests. Iterate as often as you like; raises WorkloadError.
+    """A file of recorded requests. Can be iterated again; raises WorkloadError.
 
-    `speed` shortens the gaps: 2 plays an hour in half of one. `rate` keeps the time and takes each
-    request so many times on average: 0.1 leaves out nine of ten, 3 adds two more of the same
-    lengths within seconds, as sessions of their own.
+    `speed` shortens the gaps: 2 replays an hour in half an hour. `rate` is the average number of
+    copies of a request: 0.1 leaves out nine of ten, 3 adds two with the same lengths within
+    seconds, as separate sessions.
+
     """
 
     path: Path
@@ -43,14 +44,14 @@ class Trace:
     def __iter__(self) -> Iterator[Request]:
         requests = read(self.path)
         if self.speed != 1:
-            requests = (replace(each, at_s=each.at_s / self.speed) for each in requests)
+            requests = (replace(r, at_s=r.at_s / self.speed) for r in requests)
         if self.rate != 1:
             requests = repeated(requests, self.rate, random.Random(self.seed))
         return requests
 
 
 def read(path: Path) -> Iterator[Request]:
-    """The requests of a file in either format, the first at 0 s. Raises WorkloadError."""
+    """Yield the requests of a file in either format, the first at 0 s. Raises WorkloadError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _mooncake(file) if file.read(1) == "{" else _azure(file)
@@ -60,15 +61,15 @@ def read(path: Path) -> Iterator[Request]:
 
 
 def repeated(requests: Iterable[Request], rate: float, rng: random.Random) -> Iterator[Request]:
-    """Each request `rate` times on average, in order of time."""
+    """Yield each request `rate` times on average, in order of time."""
     waiting: list[tuple[float, int, Request]] = []
     ties = count()
     for request in requests:
         while waiting and waiting[0][0] <= request.at_s:
             yield heapq.heappop(waiting)[2]
         for copy in range(int(rate) + (rng.random() < rate % 1)):
-            each = _copy(request, copy, rng)
-            heapq.heappush(waiting, (each.at_s, next(ties), each))
+            copied = _copy(request, copy, rng)
+            heapq.heappush(waiting, (copied.at_s, next(ties), copied))
     while waiting:
         yield heapq.heappop(waiting)[2]
 
@@ -78,7 +79,7 @@ def _copy(request: Request, number: int, rng: random.Random) -> Request:
         return request
     return replace(
         request,
-        at_s=request.at_s + rng.uniform(0, _APART_S),
+        at_s=request.at_s + rng.uniform(0, _MAX_COPY_DELAY_S),
         session=f"{request.session}+{number}" if request.session else "",
         blocks=tuple((number << 40) + block for block in request.blocks),
     )
@@ -91,7 +92,7 @@ def _from_zero(rows: Iterator[Request], path: Path) -> Iterator[Request]:
         for number, row in enumerate(rows, 1):
             begin = row.at_s if begin is None else begin
             if last is not None and row.at_s < last:
-                raise WorkloadError(f"{path}: request {number} comes before the one above it")
+                raise WorkloadError(f"{path}: request {number} is earlier than the one before")
             last = row.at_s
             yield replace(row, at_s=row.at_s - begin)
     except (KeyError, TypeError, ValueError) as exc:
@@ -102,7 +103,7 @@ def _azure(file: TextIO) -> Iterator[Request]:
     file.seek(0)
     rows = csv.reader(file)
     if next(rows, []) != _COLUMNS:
-        raise ValueError(f"the first line is not {','.join(_COLUMNS)}, nor JSON")
+        raise ValueError(f"the first line is neither {','.join(_COLUMNS)} nor JSON")
     for when, prompt, output in rows:
         # Seven digits of a second, which datetime can't read
         whole, _, part = when.partition(".")

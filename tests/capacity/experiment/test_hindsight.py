@@ -7,10 +7,10 @@ import pytest
 
 from serve_app.capacity.experiment.hindsight import (
     Fleet,
-    Job,
+    SlotUse,
     cost,
     demand,
-    least,
+    hindsight_cost,
     meets,
     waits,
 )
@@ -26,25 +26,25 @@ def served(at: float, seconds: float, first: float = 0.1) -> Record:
 
 def test_demand_is_the_most_that_overlap_in_each_second() -> None:
     """As if nobody ever waited."""
-    jobs = [Job(0.0, 2.5, 0.1), Job(1.2, 0.3, 0.1), Job(1.9, 1.0, 0.1)]
+    jobs = [SlotUse(0.0, 2.5, 0.1), SlotUse(1.2, 0.3, 0.1), SlotUse(1.9, 1.0, 0.1)]
     assert demand(jobs, 4) == [1, 2, 2, 0]
 
 
 def test_jobs_wait_for_a_slot_in_order_of_arrival() -> None:
     """One slot: the second waits for the first, the third for both."""
-    jobs = [Job(0, 2, 0), Job(1, 2, 0), Job(1, 2, 0)]
+    jobs = [SlotUse(0, 2, 0), SlotUse(1, 2, 0), SlotUse(1, 2, 0)]
     assert list(waits(jobs, 1, [1] * 10)) == [0, 1, 3]
 
 
 def test_jobs_wait_until_there_is_a_replica() -> None:
     """And for ever, if none comes."""
-    assert list(waits([Job(0, 1, 0)], 4, [0, 0, 1])) == [2]
-    assert list(waits([Job(0, 1, 0)], 4, [0, 0, 0])) == [math.inf]
+    assert list(waits([SlotUse(0, 1, 0)], 4, [0, 0, 1])) == [2]
+    assert list(waits([SlotUse(0, 1, 0)], 4, [0, 0, 0])) == [math.inf]
 
 
 def test_a_replica_leaves_when_its_jobs_are_done() -> None:
     """What runs goes on; what comes later finds fewer slots."""
-    jobs = [Job(0, 4, 0), Job(0, 4, 0), Job(2, 1, 0)]
+    jobs = [SlotUse(0, 4, 0), SlotUse(0, 4, 0), SlotUse(2, 1, 0)]
     assert list(waits(jobs, 1, [2, 2, 1, 1, 1, 1, 1])) == [0, 0, 2]
 
 
@@ -53,7 +53,7 @@ def test_waits_agree_with_erlang_c() -> None:
     rng, now, jobs = random.Random(1), 0.0, []
     for _ in range(60_000):
         now += rng.expovariate(2.0)
-        jobs.append(Job(now, rng.expovariate(1.0), 0.0))
+        jobs.append(SlotUse(now, rng.expovariate(1.0), 0.0))
     waited = list(waits(jobs, 4, [1] * (int(now) + 1000)))
     assert sum(waited) / len(waited) == pytest.approx(erlang_c(4, 2.0) / 2.0, rel=0.05)
 
@@ -71,7 +71,7 @@ def test_a_schedule_pays_for_its_starts() -> None:
 
 def test_an_slo_bounds_the_wait_and_the_first_token() -> None:
     """The engine's own time to first token counts as well."""
-    jobs = [Job(0, 1, 0.4)] * 2
+    jobs = [SlotUse(0, 1, 0.4)] * 2
     assert meets(SLO, jobs, [0.6, 0.0])
     assert not meets(SLO, jobs, [0.7, 0.7])
 
@@ -79,7 +79,7 @@ def test_an_slo_bounds_the_wait_and_the_first_token() -> None:
 def test_a_steady_load_needs_just_the_replicas_that_hold_it() -> None:
     """Eight at once in slots of four: two replicas, and never fewer than the work itself."""
     records = [served(second + i / 8, 0.9) for second in range(60) for i in range(8)]
-    found = least(records, SLO, Fleet(slots=4, floor=1), 0.0, 60.0)
+    found = hindsight_cost(records, SLO, Fleet(slots=4, floor=1), 0.0, 60.0)
     assert found.work == pytest.approx(480 * 1.0 / 4, rel=0.01)
     assert found.least == pytest.approx(2 * 60, rel=0.05)
 
@@ -87,8 +87,8 @@ def test_a_steady_load_needs_just_the_replicas_that_hold_it() -> None:
 def test_a_dip_shorter_than_a_start_is_bridged() -> None:
     """Stopping and starting anew would cost more than it saves."""
     records = [served(second + 0.01, 0.8) for second in (*range(20), *range(24, 44))]
-    quick = least(records, SLO, Fleet(slots=1, start_s=0.0), 0.0, 50.0)
-    slow = least(records, SLO, Fleet(slots=1, start_s=10.0), 0.0, 50.0)
+    quick = hindsight_cost(records, SLO, Fleet(slots=1, start_s=0.0), 0.0, 50.0)
+    slow = hindsight_cost(records, SLO, Fleet(slots=1, start_s=10.0), 0.0, 50.0)
     assert quick.least is not None
     assert slow.least is not None
     assert quick.least == pytest.approx(40, abs=2)
@@ -97,5 +97,5 @@ def test_a_dip_shorter_than_a_start_is_bridged() -> None:
 
 def test_without_answers_nothing_is_needed() -> None:
     """But what must always be there."""
-    found = least([], SLO, Fleet(slots=4, floor=1), 0.0, 30.0)
+    found = hindsight_cost([], SLO, Fleet(slots=4, floor=1), 0.0, 30.0)
     assert (found.work, found.least) == (30.0, 30.0)

@@ -18,7 +18,7 @@ from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.sweep.report import fit_model, report, slot_wait
-from serve_app.capacity.sweep.steps import Kind, Step, step_of
+from serve_app.capacity.sweep.steps import Step, StepKind, step_of
 from serve_app.capacity.workload.lengths import Fixed, Independent, parse
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
@@ -27,7 +27,7 @@ from serve_app.settings import Settings
 SLO = Slo.parse("ttft_p99=2s,error_rate=1%")
 
 
-def step(kind: Kind, level: float, per_s: float, wait: float = 0.2) -> Step:
+def step(kind: StepKind, level: float, per_s: float, wait: float = 0.2) -> Step:
     """Answers of 0.8 s and 40 tokens, 100 s of them."""
     times = [i / per_s - 10 for i in range(int(110 * per_s))]  # ten seconds of warm-up
     records = [
@@ -40,11 +40,11 @@ def step(kind: Kind, level: float, per_s: float, wait: float = 0.2) -> Step:
 
 
 USERS = (
-    step(Kind.CONCURRENCY, 1, 1.25),
-    step(Kind.CONCURRENCY, 4, 8.0),
-    step(Kind.CONCURRENCY, 8, 8.1),
+    step(StepKind.CONCURRENCY, 1, 1.25),
+    step(StepKind.CONCURRENCY, 4, 8.0),
+    step(StepKind.CONCURRENCY, 8, 8.1),
 )
-RATES = (step(Kind.RATE, 6, 6.0), step(Kind.RATE, 8, 8.0, wait=3.0))
+RATES = (step(StepKind.RATE, 6, 6.0), step(StepKind.RATE, 8, 8.0, wait=3.0))
 GOOD = Measured(4, USERS + RATES)
 
 
@@ -96,7 +96,7 @@ def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
 
 def test_what_serves_most_is_chosen_among_numbers_of_slots() -> None:
     """And the others are named in evidence."""
-    better = Measured(8, (*USERS, step(Kind.RATE, 7, 7.0), RATES[1]))
+    better = Measured(8, (*USERS, step(StepKind.RATE, 7, 7.0), RATES[1]))
     choice = by_name(plan([GOOD, better], SLO, Demand(peak=10)))["slots"]
     assert choice.value == 8
     assert "6 with 4" in choice.because
@@ -189,7 +189,7 @@ def simulated(rate: float, burstiness: float) -> Step:
         )
         for first, ttft, e2e in rows
     ]
-    kind = Kind.RATE if burstiness else Kind.CONCURRENCY
+    kind = StepKind.RATE if burstiness else StepKind.CONCURRENCY
     return step_of(kind, rate, records, 0.0, 2000.0)
 
 

@@ -47,7 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_any_part_of_a_run_is_one(tmp_path: Path, name: str) -> None:
     """Whatever tool left it; the part is named."""
     fill(tmp_path, name)
-    with pytest.raises(FolderInUse, match=f"holds a run already \\({name.split('/')[0]}\\)"):
+    with pytest.raises(FolderInUse, match=f"already holds a run \\({name.split('/')[0]}\\)"):
         claim(tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_commands_refuse_a_folder_with_a_run(tmp_path: Path, command: list[str],
     before = content(folder)
     result = CliRunner().invoke(capacity, [*command, "--out", str(folder)])
     assert result.exit_code == 2
-    assert f"{folder} holds a run already" in result.stderr
+    assert f"{folder} already holds a run" in result.stderr
     assert hint in result.stderr
     assert content(folder) == before
 
@@ -96,7 +96,7 @@ def test_k6_refuses_another_tools_run(tmp_path: Path) -> None:
     folder = fill(tmp_path / "out", "run.json")
     result = CliRunner().invoke(k6, ["run", "--records", str(folder), str(script)])
     assert result.exit_code == 1
-    assert "holds a run already (run.json)" in result.stderr
+    assert "already holds a run (run.json)" in result.stderr
     assert list(content(folder)) == ["run.json"]
 
 

@@ -33,13 +33,14 @@ def test_a_late_generator_is_invalid() -> None:
 
 def test_a_generator_without_cpu_to_spare_is_invalid() -> None:
     """Its own queue is in every figure."""
-    assert "bound by its own CPU: 97%" in found(run(cpu_share=0.97), sent(10))
+    assert "short of CPU: its busiest process used 97%" in found(run(cpu_share=0.97), sent(10))
 
 
 def test_arrivals_dropped_for_want_of_users_are_invalid() -> None:
     """100 arrive within the time-out, and only 50 could wait."""
     few = run(dropped=3, max_virtual_users=50, timeout_s=10.0)
-    assert "3 arrivals found no virtual user: there were 50, and up to 100" in found(few, sent(100))
+    reason = "3 arrivals were dropped although 50 virtual users are fewer than the 100"
+    assert reason in found(few, sent(100))
 
 
 def test_arrivals_dropped_because_the_server_is_slow_are_the_result() -> None:

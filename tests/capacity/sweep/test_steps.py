@@ -5,8 +5,8 @@ import pytest
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.steps import (
-    Kind,
     Step,
+    StepKind,
     knee,
     largest,
     saturation,
@@ -27,11 +27,11 @@ def answers(rate: float, seconds: float, wait: float = 0.1, length: float = 0.4)
 
 
 def rate(level: float, wait: float = 0.1, seconds: float = 100) -> Step:
-    return step_of(Kind.RATE, level, answers(level, seconds, wait), 0, seconds)
+    return step_of(StepKind.RATE, level, answers(level, seconds, wait), 0, seconds)
 
 
 def users(level: int, per_s: float) -> Step:
-    return step_of(Kind.CONCURRENCY, level, answers(per_s, 100), 0, 100)
+    return step_of(StepKind.CONCURRENCY, level, answers(per_s, 100), 0, 100)
 
 
 def test_a_step_knows_its_throughput() -> None:

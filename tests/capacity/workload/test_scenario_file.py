@@ -30,7 +30,7 @@ def test_changes_are_by_dotted_name() -> None:
     [
         ({"service.autoscaling.max_replicas": 0}, "max_replicas"),
         ({"service.engin": {}}, "engin"),
-        ({"slo": "fast"}, "no bound"),
+        ({"slo": "fast"}, "not a bound"),
         ({"lod": {}}, "lod"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What k6 left in a folder -> the records and the run that every analysis reads."""
+"""Convert k6's own files into the records and the run that every analysis reads."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,12 +26,12 @@ LINES, SUMMARY = "k6.jsonl", "k6-summary.json"
 def convert(folder: Path, command: str = "", cpu_share: float | None = None) -> Run:
     """Write `run.json` and `requests.jsonl` beside k6's own files. Raises RecordError."""
     summary = _summary(folder / SUMMARY)
-    began, sent = _sent(folder / LINES)
-    records = list(_all(began, sent, summary))
+    start, sent = _sent(folder / LINES)
+    records = list(_all(start, sent, summary))
     run = Run(
         tool="k6",
         base_url=summary["base_url"],
-        began=began,
+        began=start,
         ended=max((r.ended for r in records if r.ended), default=summary["ended"]),
         options={**summary["options"], "script": summary["script"], "points": summary["points"]},
         command=command,
@@ -54,20 +54,20 @@ def _summary(path: Path) -> Any:
 
 
 def _sent(path: Path) -> tuple[float, list[Record]]:
-    """The scenario's start, and the requests that were sent, by their start."""
+    """Read the start of the scenario, and the requests that were sent, in order of their start."""
     lines = [line for line in path.read_bytes().splitlines() if line.startswith(b"{")]
     if not lines:
         raise RecordError(f"k6 sent no request: {path} is empty")
-    began = float(orjson.loads(lines[0])["scenario_start"])
-    return began, sorted(read_records(lines), key=lambda record: record.intended)
+    start = float(orjson.loads(lines[0])["scenario_start"])
+    return start, sorted(read_records(lines), key=lambda record: record.intended)
 
 
-def _all(began: float, sent: list[Record], summary: Any) -> Iterator[Record]:
-    """With the intended starts of the schedule, and with those that were never sent."""
+def _all(start: float, sent: list[Record], summary: Any) -> Iterator[Record]:
+    """Yield all records with the intended starts of the schedule, also of unsent requests."""
     shape = Shape(tuple((at, rate) for at, rate in summary["points"]))
-    due = schedule(shape, summary["ended"] - began)
-    starts = [record.intended - began for record in sent]
-    zero = began + head_start(due, starts)
+    due = schedule(shape, summary["ended"] - start)
+    starts = [record.intended - start for record in sent]
+    zero = start + head_start(due, starts)
     matched = match(due, [record.intended - zero for record in sent])
     for record, at in zip(sent, matched.intended, strict=True):
         yield replace(record, intended=zero + at)
@@ -75,7 +75,7 @@ def _all(began: float, sent: list[Record], summary: Any) -> Iterator[Record]:
 
 
 def _never_sent(zero: float, matched: Matched, dropped: int, seconds: float) -> Iterator[Record]:
-    """k6 knows how many it dropped; the others, the latest, it cut off when it was stopped."""
+    """Yield unsent requests: k6 dropped the first `dropped`, and its end cancelled the others."""
     missing = matched.missing
     if len(missing) > dropped and missing[-1] > seconds - 0.01:
         missing = missing[:-1]  # due at the very end, where rounding decides

@@ -1,7 +1,7 @@
-"""When k6's arrival-rate executor is due to start iterations. Pure functions.
+"""The schedule of k6's arrival-rate executor. Pure functions.
 
-k6 starts an iteration when the area under the rate reaches 1, 2, 3, …, or drops it. It says how
-many it dropped, not which: those that no start lies near.
+k6 starts or drops an iteration when the area under the rate reaches 1, 2, 3, …. It reports how many
+it dropped but not which: they are the due times without a start near them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,12 @@ from itertools import count
 
 from serve_app.capacity.workload.shapes import Shape
 
-# k6's clock and ours in one place: starts are stamped in whole milliseconds.
+# k6 stamps starts in whole milliseconds.
 _TICK_S = 0.002
 
 
 def schedule(shape: Shape, until_s: float) -> list[float]:
-    """Seconds from the scenario's start, up to the end of the shape or to `until_s`."""
+    """Return the due times in seconds from the start, up to the shape's end or `until_s`."""
     return list(_due(shape, until_s))
 
 
@@ -28,23 +28,24 @@ def _due(shape: Shape, until_s: float) -> Iterator[float]:
 
 
 def head_start(due: Sequence[float], starts: Sequence[float]) -> float:
-    """Seconds between the start that k6 names and the schedule's: it wakes its users in between.
+    """Return the seconds from the start that k6 reports to the start of its schedule.
 
-    No iteration starts before it is due; one that was dropped before it only makes it seem later.
+    k6 initialises its users in between. No iteration starts before it is due, so the smallest
+    difference is the best estimate; dropped iterations only increase the others.
     """
     return min((start - at for at, start in zip(due, starts, strict=False)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """`intended` of each start, in order; `missing`: due times that nothing started at."""
+    """`intended`: the due time of each start, in order. `missing`: due times without a start."""
 
     intended: list[float]
     missing: list[float]
 
 
 def match(due: Sequence[float], starts: Sequence[float]) -> Matched:
-    """Both in order. As many due times are passed over as there are too many, no more."""
+    """Match starts to due times, both in order; as many due times are missing as there are more."""
     spare = max(0, len(due) - len(starts))
     matched, missing, place = [], [], 0
     for start in starts:

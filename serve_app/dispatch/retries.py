@@ -29,7 +29,7 @@ class Target(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Send a call again, `pause_s` later and when the engine is ready if it `needs_engine`."""
+    """Where a call is sent again, `pause_s` later; with `needs_engine` once the engine is ready."""
 
     target: Target
     needs_engine: bool = False  # waits for it, at most engine_wait_s

@@ -43,7 +43,7 @@ class ConnectionState(Enum):
 
 
 class ReplicaConnection:
-    """Sends calls to one replica. `request`: what opened it, done when the replica has gone."""
+    """Sends calls to one replica. `request` opened it, and is done when the replica has gone."""
 
     def __init__(
         self, channel: Channel, request: asyncio.Task[Exception | None], lifetime_s: float
@@ -57,7 +57,10 @@ class ReplicaConnection:
         request.add_done_callback(lambda _: self.close())
 
     async def send(self, call: Call) -> Answer:
-        """Raises the replica's own error, ChannelClosed when the replica is lost."""
+        """Return when the answer has begun.
+
+        Raises the replica's own error, ChannelClosed when the replica is lost.
+        """
         self._state = ConnectionState.BUSY
         self._channel.send((CALL, encode_call(call)))
         await self._channel.drain()
@@ -79,7 +82,7 @@ class ReplicaConnection:
             if kind == DATA:
                 while more := self._channel.take(DATA):
                     content += more
-                if self._channel.take(END) is not None:  # it often comes along
+                if self._channel.take(END) is not None:  # it often arrives with the last piece
                     self._state = ConnectionState.IDLE
                 yield content
             elif kind == END:
@@ -147,7 +150,7 @@ def _request_replica(
 
 
 async def _end(request: Awaitable[Any]) -> Exception | None:
-    """Return what a request to the pool raised."""
+    """Wait for a request to the pool to end; return what it raised."""
     try:
         with suppress(asyncio.CancelledError):
             await request

@@ -1,4 +1,4 @@
-"""The gateway's socket, to which the replicas connect that it has asked for."""
+"""The gateway's socket: replicas connect to it, each with a token that the gateway gave out."""
 
 import asyncio
 import secrets
@@ -12,7 +12,7 @@ _TOKEN_BYTES = 16
 
 
 class Listener:
-    """Accepts the connections of replicas, each by the token that its request carried."""
+    """Accepts the connections of replicas that bring an expected token."""
 
     def __init__(self, host: str) -> None:
         self.host = host

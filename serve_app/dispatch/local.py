@@ -54,7 +54,7 @@ class LocalDispatcher:
     async def _send_with_retries(self, call: Call) -> Answer:
         """Send the call until an answer begins or retries.py gives it up.
 
-        What this raises carries the number of engines that were lost.
+        The error that it raises carries the number of lost engines.
         """
         attempts, failure, patience = Attempts(call.tries), None, 0.0
         while True:
@@ -71,7 +71,7 @@ class LocalDispatcher:
                 await self._prepare(retry, exc, patience)
 
     async def _attempt(self, call: Call) -> Answer:
-        """Raises EngineDown, EngineLost, and _RunnerDied when Ollama's answer says so."""
+        """Send the call once. Raises EngineDown, EngineLost, _RunnerDied if Ollama reports it."""
         answer = await self._engine.send(call)
         if answer.status != 500:
             return answer
@@ -89,7 +89,7 @@ class LocalDispatcher:
         try:
             async with asyncio.timeout_at(patience):
                 await self._engine.ready()
-                await asyncio.sleep(0)  # out of patience though it says that it is ready
+                await asyncio.sleep(0)  # time-out though the engine reports that it is ready
         except TimeoutError:
             raise error from None
 
@@ -107,7 +107,7 @@ class LocalDispatcher:
 
 
 class _RunnerDied(EngineError):
-    """Ollama's runner died of a call; `answer` is what Ollama says of it."""
+    """Raised when Ollama's runner died of a call; `answer` is Ollama's 500."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__("the runner of the model died")

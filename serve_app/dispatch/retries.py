@@ -12,13 +12,13 @@ from serve_app.errors import EngineDown, EngineLost, PoolDown
 
 
 class Failure(Enum):
-    """The first three happen between a replica and its engine, the others at a gateway."""
+    """What happened to a call: the first three at a replica, the others at a gateway."""
 
-    ENGINE_DOWN = auto()  # it refuses connections: it has not seen the call
-    ENGINE_LOST = auto()  # it broke off after it got the call
+    ENGINE_DOWN = auto()  # the engine refuses connections: it has not got the call
+    ENGINE_LOST = auto()  # the engine broke off after it got the call
     RUNNER_DIED = auto()  # Ollama lives and answers 500; the next call loads the model anew
-    REPLICA_DOWN = auto()  # its engine is down, and it has waited for the engine already
-    REPLICA_LOST = auto()  # its engines were lost with the call, or the replica itself
+    REPLICA_DOWN = auto()  # the replica's engine is down, and the replica has waited for it
+    REPLICA_LOST = auto()  # the replica was lost, or has lost its engines with the call
     POOL_DOWN = auto()  # no replica is there to ask
 
 
@@ -29,7 +29,7 @@ class Target(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Send a call again, `pause_s` later and when the engine is ready if it `needs_engine`."""
+    """Where a call is sent again, `pause_s` later; with `needs_engine` once the engine is ready."""
 
     target: Target
     needs_engine: bool = False  # waits for it, at most engine_wait_s
@@ -37,7 +37,7 @@ class Retry:
     once: bool = False  # this failure is final when it happens again
 
 
-# Failures in the order of the table; None: the call is given up.
+# What happened -> where the call is sent again, after what, and how often; None: it is given up.
 RETRIES: dict[Failure, Retry | None] = {
     Failure.ENGINE_DOWN: Retry(Target.SAME_ENGINE, needs_engine=True),
     # A killed engine may take calls until the kernel has closed its listener.
@@ -51,10 +51,10 @@ RETRIES: dict[Failure, Retry | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What has happened to one call so far."""
+    """The failures of one call so far, and the engines that were lost with it."""
 
     max_engines: int
-    engines: int = 0  # that were lost with it
+    engines: int = 0
     failures: frozenset[Failure] = frozenset()
 
     def after(self, failure: Failure, engines: int) -> tuple[Self, Retry | None]:

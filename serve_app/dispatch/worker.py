@@ -123,7 +123,7 @@ def _service_error(exc: Exception, call: Call) -> ServiceError:
 
 
 async def _next(channel: Channel) -> tuple[bytes, bytes]:
-    """Return the next frame. Raises ChannelClosed when the gateway has closed or fallen silent."""
+    """Return the next frame. Raises ChannelClosed when the gateway is gone or silent."""
     try:
         with Deadline.after(_IDLE_S):
             return await channel.receive()

@@ -33,28 +33,28 @@ FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
-    # request to a replica that may have gone. With Ray's defaults it tries the removed ones again
-    # and again, for they look least loaded, and answers 500. So each refusal takes a server out of
-    # its sight, and it tries often enough to come to one that lives.
+    # request to a replica that may have gone. With Ray's defaults it tries the removed replicas
+    # again and again, because they look least loaded, and answers 500. So one refusal takes a
+    # replica out of its list, and it tries often enough to reach one that lives.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_RETRY_ON": _RETRY_ON,
     # The largest request that HAProxy can send again, head and body; 16 KiB by default.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
-    # After a reload the old process ends after 120 s, with all of its streams, unless told: above
-    # the longest answer and the longest wait for a pool's first replica (600 and 300 s).
+    # After a reload the old process ends after 120 s by default, with all of its streams. This is
+    # above the longest answer and the longest wait for a pool's first replica (600 and 300 s).
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "960",
-    # Ray has a Python process read a line of each request: a tenth of what a short request costs,
-    # on the same cores. HAProxy's own exporter counts by server, and our metrics by model.
+    # With metrics a Python process of Ray reads a line of each request, a tenth of what a short
+    # request costs. HAProxy's own exporter counts by server, and the service's metrics by model.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    # Under the throughput flags Ray holds back a thousand lines of a replica's log, its warnings
-    # too, however long that takes. Ours come together by themselves, see `request_log.py`.
+    # Under the throughput flags Ray holds back a thousand lines of a replica's log, warnings too,
+    # however long that takes. The request log writes in batches by itself, see `request_log.py`.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
 }
 
 
 def files_in(folder: Path) -> dict[str, str]:
-    """Ray's settings for the files of its HAProxies: all of them in `folder`."""
+    """Return Ray's settings for the files of its HAProxies: all of them in `folder`."""
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,7 +100,10 @@ class Handle:
         self._open = open_
         self.service_error = service_error
 
+        self.sessions: list[str | None] = []
+
     def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+        self.sessions.append(session)
         return self._open(host, port, token)
 
 
@@ -323,6 +327,21 @@ async def test_an_opening_runs_in_a_context_of_its_own(
     request.set("mine")
     await read(await ReplicaPool(listener, Handle(open_)).call(CALL, 5, fresh=fresh))
     assert contexts == ["nobody's"]
+
+
+async def test_calls_of_a_session_open_connections_of_their_own(
+    new_pool: Callable[..., Pool], listener: Listener
+) -> None:
+    """Serve chooses their replica, but for another try: that would be the same one again."""
+    _, serve = new_pool()
+    handle = Handle(serve.serve_calls)
+    pool = ReplicaPool(listener, handle, by_session=True)
+    call = replace(CALL, affinity="talk")
+    for fresh in (False, False, True):
+        await read(await pool.call(call, 5, fresh=fresh))
+    for _ in range(2):
+        await read(await pool.call(CALL, 5))
+    assert handle.sessions == ["talk", "talk", None, None]
 
 
 async def test_a_stuck_opening_starves_no_other_call(

@@ -27,7 +27,7 @@ from serve_app.errors import SettingsError
 from serve_app.launcher import local_proxy
 from serve_app.launcher.local_proxy import Proxy
 from serve_app.launcher.screen import Screen
-from serve_app.settings import Settings
+from serve_app.settings import Settings, sentences
 
 _GUARD = Path(__file__).with_name("engines") / "supervisor.py"
 _GRACE_S = 90.0
@@ -64,7 +64,10 @@ def main() -> int:
         for sentence in local_proxy.clean():
             print(sentence)
         _check_address(options.host, options.port)
-    except (ValidationError, SettingsError) as exc:
+    except ValidationError as exc:
+        print("\n".join(sentences(exc)), file=sys.stderr)
+        return 2
+    except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(

@@ -51,13 +51,13 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         if self._tick is None:
-            return None
+            return
         if not self._expired:
-            return self._wheel.remove(self, self._tick)
-        others = self._task.uncancel() > self._cancelling
-        if kind is asyncio.CancelledError and not others:
+            self._wheel.remove(self, self._tick)
+            return
+        is_cancelled_too = self._task.uncancel() > self._cancelling
+        if kind is asyncio.CancelledError and not is_cancelled_too:
             raise TimeoutError from exc
-        return None
 
 
 class _Wheel:

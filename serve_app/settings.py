@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -463,6 +464,18 @@ class Settings(PoolSettings, BaseSettings):
 
 
 SHORT_FORM = PoolSettings.model_fields.keys()
+
+
+def sentences(exc: ValidationError) -> list[str]:
+    """Return a sentence for every error, after the name of its setting."""
+    errors = exc.errors(include_url=False, include_input=False)
+    return [_sentence(error["loc"], error["msg"]) for error in errors]
+
+
+def _sentence(path: tuple[int | str, ...], message: str) -> str:
+    return ": ".join(
+        filter(None, [".".join(map(str, path)), message.removeprefix("Value error, ")])
+    )
 
 
 def _unknown_environment() -> list[str]:

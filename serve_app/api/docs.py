@@ -40,7 +40,7 @@ _ABOUT = (
 
 
 def documentation(routes: list[Route], models: Iterable[str]) -> list[Route]:
-    """Routes that describe `routes`; `models` are offered as examples."""
+    """Return the routes that describe `routes`, with `models` as examples."""
     description = orjson.dumps(describe(routes, list(models)))
     html = [(b"content-type", b"text/html; charset=utf-8")]
     json = [(b"content-type", JSON)]

@@ -1,11 +1,11 @@
-"""What `make run` tells Ray."""
+"""What `make run` sets for Ray, and its refusals."""
 
 import json
 from typing import Any
 
 import pytest
 
-from serve_app.__main__ import room
+from serve_app.__main__ import main, room
 from serve_app.settings import Settings
 
 TWO_POOLS = [
@@ -28,7 +28,30 @@ TWO_POOLS = [
 def test_there_is_room_for_every_replica(
     settings: dict[str, Any], cpus: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each asks Ray for a CPU, or as told; on two cores two of them leave none to a gateway."""
+    """A replica takes a CPU unless its options differ; on two cores a gateway would get none."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    told = room(Settings.model_validate(settings)).get("RAY_OVERRIDE_RESOURCES")
-    assert (json.loads(told) if told else None) == ({"CPU": cpus} if cpus else None)
+    value = room(Settings.model_validate(settings)).get("RAY_OVERRIDE_RESOURCES")
+    assert (json.loads(value) if value else None) == ({"CPU": cpus} if cpus else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SERVE_APP_ENGINE__URL", "host:1", "engine.url: 'host:1' is no address"),
+        ("SERVE_APP_MODLES", "a", "SERVE_APP_MODLES is no setting"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    sentence: str,
+) -> None:
+    """It names the setting, and nothing of pydantic."""
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["serve_app"])
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(sentence)
+    assert "pydantic" not in line

@@ -38,7 +38,7 @@ async def test_what_our_bound_cut_is_told_as_cut(bounded: Service, path: str, st
     """Streamed or whole, no route calls it complete."""
     body, field, reason = ROUTES[path]
     answer = await bounded.post(path, json={"model": "other", "stream": stream, **body})
-    values = [value for line in lines(answer.text) for value in found(line, field)]
+    values = [value for line in lines(answer.text) for value in values_of(line, field)]
     assert [value for value in values if value][-1] == reason
     assert bounded.noted.last.outcome == "ok"
 
@@ -48,14 +48,14 @@ def lines(text: str) -> list[Any]:
     return [orjson.loads(data) for data in datas if data.startswith("{")]
 
 
-def found(value: Any, name: str) -> Iterator[Any]:
+def values_of(value: Any, name: str) -> Iterator[Any]:
     """Every value of a field, inner ones before those that stand beside them."""
     if isinstance(value, list):
         for inner in value:
-            yield from found(inner, name)
+            yield from values_of(inner, name)
     if isinstance(value, dict):
         for inner in value.values():
-            yield from found(inner, name)
+            yield from values_of(inner, name)
         if name in value:
             yield value[name]
 
@@ -99,13 +99,13 @@ async def mended(pieces: list[bytes], broken: bool = False) -> bytes:
 
     answer = Answer(200, ((b"content-type", b"text/event-stream"),), body())
     admit_cut(answer, {"max_output_tokens": BOUND}, Bounds(BOUND, False, 9))
-    said = b""
+    sent = b""
     try:
         async for piece in answer.body:
-            said += piece
+            sent += piece
     except EngineLost:
-        said += b"broken"
-    return said
+        sent += b"broken"
+    return sent
 
 
 @pytest.mark.parametrize("tokens", [BOUND - 1, BOUND])
@@ -113,11 +113,11 @@ async def test_a_stream_may_come_in_any_pieces(tokens: int) -> None:
     """However its bytes are cut, a cut answer is rewritten and any other passes untouched."""
     stream = FIRST + completed(tokens)
     for size in range(1, len(stream) + 1):
-        said = await mended([stream[at : at + size] for at in range(0, len(stream), size)])
-        assert (said == stream) is (tokens < BOUND)
-        assert (b"response.incomplete" in said) is (tokens == BOUND)
-        assert said.startswith(FIRST)
-        assert said.endswith(b"\n\n")
+        sent = await mended([stream[at : at + size] for at in range(0, len(stream), size)])
+        assert (sent == stream) is (tokens < BOUND)
+        assert (b"response.incomplete" in sent) is (tokens == BOUND)
+        assert sent.startswith(FIRST)
+        assert sent.endswith(b"\n\n")
 
 
 @pytest.mark.parametrize("stream", [FIRST, FIRST + completed(BOUND)[:60], FIRST + b"event: resp"])
@@ -129,6 +129,6 @@ async def test_a_broken_stream_keeps_what_came(stream: bytes) -> None:
 
 async def test_a_break_after_the_last_event_changes_nothing() -> None:
     """The answer was whole: its last event comes, then the error."""
-    said = await mended([FIRST + completed(BOUND)], broken=True)
-    assert said.endswith(b"}\n\nbroken")
-    assert b"response.incomplete" in said
+    sent = await mended([FIRST + completed(BOUND)], broken=True)
+    assert sent.endswith(b"}\n\nbroken")
+    assert b"response.incomplete" in sent

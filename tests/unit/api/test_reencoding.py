@@ -44,7 +44,7 @@ async def test_keys_reach_the_engine_in_one_spelling(
 
 
 @pytest.mark.parametrize(
-    ("asked", "limit"),
+    ("fields", "limit"),
     [
         ({}, 4096),
         ({"max_tokens": 8}, 8),
@@ -59,10 +59,10 @@ async def test_keys_reach_the_engine_in_one_spelling(
     ],
 )
 async def test_every_chat_is_bounded(
-    service: Service, simulator: Simulator, asked: dict[str, Any], limit: int
+    service: Service, simulator: Simulator, fields: dict[str, Any], limit: int
 ) -> None:
     """The smallest of what is asked and ours reaches the engine, as `max_tokens`."""
-    body = {"model": "smollm2:135m", "messages": MESSAGES, "stream": True, **asked}
+    body = {"model": "smollm2:135m", "messages": MESSAGES, "stream": True, **fields}
     async with service.stream("POST", "/v1/chat/completions", json=body):
         pass  # a hang-up: what is asked of the engine counts here
     sent = simulator.last_body
@@ -72,7 +72,7 @@ async def test_every_chat_is_bounded(
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "where"),
+    ("path", "body", "keys"),
     [
         ("/v1/completions", {"prompt": "a", "max_tokens": 99}, ("max_tokens",)),
         ("/v1/responses", {"input": "a", "max_output_tokens": 99}, ("max_output_tokens",)),
@@ -86,13 +86,13 @@ async def test_every_chat_is_bounded(
     ],
 )
 async def test_every_dialect_is_bounded(
-    simulator: Simulator, path: str, body: dict[str, Any], where: tuple[str, ...]
+    simulator: Simulator, path: str, body: dict[str, Any], keys: tuple[str, ...]
 ) -> None:
     """The bound of the settings holds whatever the dialect calls it."""
     async with serving(simulator, max_tokens=7) as service:
         await service.post(path, json={"model": "smollm2:135m", "stream": False, **body})
     value: Any = simulator.last_body
-    for key in where:
+    for key in keys:
         value = value[key]
     assert value == 7
 

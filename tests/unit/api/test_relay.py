@@ -24,9 +24,9 @@ LIMITS: dict[str, Any] = {"max_tokens": 2, "max_output_tokens": 2, "options": {"
 
 def recorded(simulator: Simulator, path: str) -> httpx.Response:
     """A short stream, as an engine sends it."""
-    asked = {**ENDPOINTS[path].example, "model": "smollm2:135m", "stream": True}
+    request = {**ENDPOINTS[path].example, "model": "smollm2:135m", "stream": True}
     limits = {key: LIMITS[key] for key in LIMITS.keys() & ENDPOINTS[path].keys}
-    return httpx.post(simulator.url + path, json=asked | limits, trust_env=False)
+    return httpx.post(simulator.url + path, json=request | limits, trust_env=False)
 
 
 def parsed(path: str, stream: bytes) -> list[Any]:
@@ -82,8 +82,8 @@ async def test_an_error_event_begins_on_its_own(
     kind, stream = whole.headers["content-type"], whole.content.replace(b"\n", line_end)
     events = parsed(path, stream)
     for size in range(1, len(stream) + 1):
-        came = await relayed(ENDPOINTS[path], kind, stream[:5], stream[5:size], breaks=breaks)
-        *before, last = parsed(path, came)
+        received = await relayed(ENDPOINTS[path], kind, stream[:5], stream[5:size], breaks=breaks)
+        *before, last = parsed(path, received)
         assert before == events[: len(before)]
         assert "internal" not in str(last)
         assert last == events[-1] or "engine" in str(last)

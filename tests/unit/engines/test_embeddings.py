@@ -54,7 +54,7 @@ async def test_many_inputs_are_asked_for_in_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("inputs", "requests"),
     [
         (["x" * 1500, "y" * 1500, "z"], [["x" * 1500], ["y" * 1500, "z"]]),
         (["x" * 5000, "y"], [["x" * 5000], ["y"]]),
@@ -62,9 +62,9 @@ async def test_many_inputs_are_asked_for_in_parts() -> None:
         ([], []),
     ],
 )
-def test_a_part_is_about_a_batch(given: Any, found: list[Any]) -> None:
+def test_a_part_is_about_a_batch(inputs: Any, requests: list[Any]) -> None:
     """2 KiB of text, or one input that is longer."""
-    assert list(parts(given)) == found
+    assert list(parts(inputs)) == requests
 
 
 async def test_a_text_longer_than_a_batch_is_embedded_in_pieces() -> None:

@@ -114,12 +114,12 @@ async def test_a_probe_that_meets_something_else_is_a_loss(odd: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said", "phase"),
+    ("path", "reply", "phase"),
     [("/api/version", ODD["a failure"], "up"), ("/api/tags", LISTING, "pull")],
 )
-async def test_a_start_that_takes_too_long_says_where(path: str, said: bytes, phase: str) -> None:
+async def test_a_start_that_takes_too_long_says_where(path: str, reply: bytes, phase: str) -> None:
     """Waiting to be up, for a model, or for its load."""
-    async with odd_server(ollama() | {path: said}) as url:
+    async with odd_server(ollama() | {path: reply}) as url:
         pool = Pool(engine=EngineSettings(kind="attach", url=url, start_timeout_s=0.05))
         async with HttpClient() as http:
             engine = new_engine(EngineChoice(pool, "a test"), http, 9)

@@ -52,8 +52,8 @@ async def send(
     async with scripted_llama(*stream_of(*script)) as scripted:
         routes = TranslatedRoutes(scripted.llama, card, Window(4096, 0))
         text = await read(await routes.send(call))
-        (asked,) = scripted.asked
-    return text, asked
+        (request,) = scripted.asked
+    return text, request
 
 
 async def read(answer: Answer) -> str:
@@ -67,7 +67,7 @@ async def events_of(*events: bytes, **body: Any) -> list[Json]:
     text, _ = await send(body, *events)
     blocks = [block.split("\n") for block in text.removesuffix("\n\n").split("\n\n")]
     parsed = [orjson.loads(data.removeprefix("data: ")) for _, data in blocks]
-    assert [name for name, _ in blocks] == [f"event: {each['type']}" for each in parsed]
+    assert [name for name, _ in blocks] == [f"event: {event['type']}" for event in parsed]
     return parsed
 
 
@@ -97,8 +97,8 @@ async def test_the_course_of_a_stream_is_anthropics() -> None:
 @pytest.mark.parametrize("course", COURSES)
 async def test_events_are_the_sdks(course: Sequence[bytes]) -> None:
     """The types of the official client take every event and the whole answer."""
-    for each in await events_of(*course):
-        EVENTS[each["type"]].model_validate(each)
+    for sent in await events_of(*course):
+        EVENTS[sent["type"]].model_validate(sent)
     Message.model_validate(await whole(*course))
 
 
@@ -110,14 +110,14 @@ async def test_streamed_and_whole_are_the_same_answer(course: Sequence[bytes]) -
 
 def gathered(events: list[Json]) -> Json:
     message: Json = events[0]["message"]
-    for each in events:
-        if each["type"] == "content_block_start":
-            message["content"].append(each["content_block"])
-        elif each["type"] == "content_block_delta":
-            add(message["content"][each["index"]], each["delta"])
-        elif each["type"] == "message_delta":
-            message |= each["delta"]
-            message["usage"] |= each["usage"]
+    for sent in events:
+        if sent["type"] == "content_block_start":
+            message["content"].append(sent["content_block"])
+        elif sent["type"] == "content_block_delta":
+            add(message["content"][sent["index"]], sent["delta"])
+        elif sent["type"] == "message_delta":
+            message |= sent["delta"]
+            message["usage"] |= sent["usage"]
     return message
 
 
@@ -167,7 +167,9 @@ async def test_thoughts_may_be_omitted() -> None:
     thinking = {"type": "adaptive", "display": "omitted"}
     answer = await whole(THOUGHT, HI, STOP, thinking=thinking)
     assert answer["content"][0] == {"type": "thinking", "thinking": "", "signature": ""}
-    assert all("Hm." not in str(each) for each in await events_of(THOUGHT, STOP, thinking=thinking))
+    assert all(
+        "Hm." not in str(event) for event in await events_of(THOUGHT, STOP, thinking=thinking)
+    )
 
 
 @pytest.mark.parametrize("end", [(), (FAILURE,)])
@@ -282,15 +284,15 @@ FUNCTION = {
 )
 async def test_parameters_reach_the_engine(body: Json, fields: Json) -> None:
     """Each is obeyed in llama.cpp's own terms."""
-    asked = await asked_for(body)
-    assert {name: asked.get(name) for name in fields} == fields
+    request = await asked_for(body)
+    assert {name: request.get(name) for name in fields} == fields
 
 
 async def test_a_schema_reaches_the_engine() -> None:
     """The format of output_config binds the answer."""
     format_ = {"type": "json_schema", "schema": {"type": "object"}}
-    asked = await asked_for({"output_config": {"format": format_}})
-    assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    request = await asked_for({"output_config": {"format": format_}})
+    assert request["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
@@ -341,5 +343,5 @@ async def test_tools_of_a_model_without_are_refused() -> None:
 
 async def test_no_thoughts_are_asked_of_a_model_without() -> None:
     """As in Ollama, which drops the wish."""
-    asked = await asked_for({"thinking": {"type": "enabled", "budget_tokens": 1024}}, card=PLAIN)
-    assert "thinking_budget_tokens" not in asked
+    request = await asked_for({"thinking": {"type": "enabled", "budget_tokens": 1024}}, card=PLAIN)
+    assert "thinking_budget_tokens" not in request

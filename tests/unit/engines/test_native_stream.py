@@ -51,8 +51,8 @@ def call(stream: bool = True) -> Call:
 
 async def lines(answer: Answer) -> list[dict[str, object]]:
     try:
-        said = b"".join([piece async for piece in answer.body])
-        return [orjson.loads(line) for line in said.splitlines()]
+        data = b"".join([piece async for piece in answer.body])
+        return [orjson.loads(line) for line in data.splitlines()]
     finally:
         answer.close()
 
@@ -113,14 +113,14 @@ async def test_a_truncated_answer_never_looks_complete(
     events: Sequence[bytes], stream: bool
 ) -> None:
     """However it breaks off, it ends with EngineLost and without a line that says done."""
-    said = b""
+    data = b""
     async with routes_before(*events) as routes:
         with pytest.raises(EngineLost):
             answer = await routes.send(call(stream))
             with closing(answer):
                 async for piece in answer.body:
-                    said += piece
-    assert b'"done":true' not in said
+                    data += piece
+    assert b'"done":true' not in data
 
 
 async def test_a_failed_stream_closes_its_connection() -> None:
@@ -140,7 +140,7 @@ def refused(status: int, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("data", "error"),
     [
         (b"", EngineLost),  # closed before a byte
         (HEAD, EngineLost),
@@ -149,10 +149,10 @@ def refused(status: int, body: bytes) -> bytes:
     ],
 )
 async def test_failures_before_the_first_byte_have_their_class(
-    said: bytes, error: type[EngineError]
+    data: bytes, error: type[EngineError]
 ) -> None:
     """EngineDown when it may be asked again later, EngineLost when it broke."""
-    async with routes_before(said) as routes:
+    async with routes_before(data) as routes:
         with pytest.raises(error):
             await routes.send(call())
 
@@ -171,5 +171,5 @@ async def test_the_engines_own_refusal_passes_as_text() -> None:
     body = b'{"error":{"code":400,"message":"<bad>","type":"invalid_request_error"}}'
     async with routes_before(refused(400, body)) as routes:
         answer = await routes.send(call(stream=False))
-        (told,) = await lines(answer)
-    assert (answer.status, told) == (400, {"error": body.decode()})
+        (line,) = await lines(answer)
+    assert (answer.status, line) == (400, {"error": body.decode()})

@@ -87,8 +87,8 @@ def test_no_effort_is_no_word_about_thinking() -> None:
 def test_a_schema_may_stand_in_a_json_object_too() -> None:
     """llama.cpp's and others' spelling, rewritten like OpenAI's."""
     schema = {"const": 1}
-    wanted = {"type": "json_object", "schema": schema}
-    expected = sent({"response_format": wanted})["response_format"]
+    requested = {"type": "json_object", "schema": schema}
+    expected = sent({"response_format": requested})["response_format"]
     assert expected["json_schema"]["schema"] == {"enum": [1]}
 
 

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from serve_app.engines.llamacpp.schemas.patterns import UnsupportedPattern, rewrite
+from serve_app.engines.llamacpp.schemas.characters import UnsupportedPattern
+from serve_app.engines.llamacpp.schemas.patterns import rewrite
 
 # A pattern, strings that it must still match, and strings that it must not.
 PATTERNS = [

@@ -10,7 +10,7 @@ from serve_app.errors import BadRequest, ContextLengthExceeded, EngineDown, Engi
 
 
 @pytest.mark.parametrize(
-    ("said", "ours"),
+    ("original", "translated"),
     [
         (
             "Field 'seed': [json.exception.type_error.302] type must be number, but is array",
@@ -35,9 +35,9 @@ from serve_app.errors import BadRequest, ContextLengthExceeded, EngineDown, Engi
         ("Expected 'messages' to be an array", "Expected 'messages' to be an array"),
     ],
 )
-def test_a_librarys_words_are_put_in_ours(said: str, ours: str) -> None:
+def test_a_librarys_words_are_put_in_ours(original: str, translated: str) -> None:
     """The field is named, and its value is not repeated."""
-    assert in_our_words(said) == ours
+    assert in_our_words(original) == translated
 
 
 def refusal(**error: object) -> Exception:

@@ -45,8 +45,8 @@ async def send(
     async with scripted_llama(*stream_of(*(events or (ROLE, HI, STOP, DONE)))) as scripted:
         routes = TranslatedRoutes(scripted.llama, card, Window(4096, 0))
         text = await read(await routes.send(call))
-        (asked,) = scripted.asked
-    return text, asked
+        (request,) = scripted.asked
+    return text, request
 
 
 async def read(answer: Answer) -> str:
@@ -147,7 +147,7 @@ async def test_a_cut_answer_is_incomplete() -> None:
 
 async def test_the_request_is_echoed() -> None:
     """The response names the parameters that made it."""
-    given = {
+    items = {
         "instructions": "Be brief.",
         "temperature": 0.5,
         "top_p": 0.25,
@@ -163,22 +163,22 @@ async def test_the_request_is_echoed() -> None:
         "safety_identifier": "s",
         "user": "u",
     }
-    answer = await whole(HI, STOP, **given)
-    assert {name: answer[name] for name in given} == given
+    answer = await whole(HI, STOP, **items)
+    assert {name: answer[name] for name in items} == items
 
 
 @pytest.mark.parametrize("end", [(), (FAILURE,)])
 async def test_a_truncated_stream_never_looks_complete(end: Sequence[bytes]) -> None:
     """However it breaks off, EngineLost is raised and no event ends the response."""
-    said = b""
+    data = b""
     call = Call("/v1/responses", "m", b'{"input":"x"}', True)
     async with scripted_llama(*stream_of(ROLE, HI, *end)) as scripted:
         with pytest.raises(EngineLost):
             answer = await TranslatedRoutes(scripted.llama, PLAIN, Window(4096, 0)).send(call)
             with closing(answer):
                 async for piece in answer.body:
-                    said += piece
-    assert b"response.completed" not in said
+                    data += piece
+    assert b"response.completed" not in data
 
 
 USER = {"role": "user", "content": "Hi"}
@@ -196,7 +196,7 @@ RESULT_MESSAGE = {"role": "tool", "content": "2", "tool_call_id": "c", "name": "
 
 
 @pytest.mark.parametrize(
-    ("given", "messages"),
+    ("items", "messages"),
     [
         ("Hi", [USER]),
         ([{"role": "user", "content": "Hi"}], [USER]),
@@ -230,9 +230,9 @@ RESULT_MESSAGE = {"role": "tool", "content": "2", "tool_call_id": "c", "name": "
         ),
     ],
 )
-async def test_items_become_a_conversation(given: Any, messages: list[Json]) -> None:
+async def test_items_become_a_conversation(items: Any, messages: list[Json]) -> None:
     """Every documented item of a conversation reaches the model as what it is."""
-    assert (await asked_for({"input": given}))["messages"] == messages
+    assert (await asked_for({"input": items}))["messages"] == messages
 
 
 async def test_instructions_come_first() -> None:
@@ -283,15 +283,15 @@ FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {"type":
 )
 async def test_parameters_reach_the_engine(body: Json, fields: Json) -> None:
     """Each is obeyed in llama.cpp's own terms."""
-    asked = await asked_for(body)
-    assert {name: asked.get(name) for name in fields} == fields
+    request = await asked_for(body)
+    assert {name: request.get(name) for name in fields} == fields
 
 
 async def test_a_schema_reaches_the_engine() -> None:
     """A JSON schema binds the answer."""
     body = {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}}
-    asked = await asked_for(body)
-    assert asked["response_format"]["json_schema"]["schema"] == obeyed(SCHEMA)
+    request = await asked_for(body)
+    assert request["response_format"]["json_schema"]["schema"] == obeyed(SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,20 @@ such characters, and a pattern that needs one is refused.
 import re
 from dataclasses import dataclass, replace
 
+from serve_app.engines.llamacpp.schemas.characters import (
+    DIGIT,
+    LINE_ENDS,
+    SPACE,
+    WORD,
+    Ranges,
+    UnsupportedPattern,
+    character_class,
+    outside,
+)
+
 MAX_LENGTH, MAX_NESTING, MAX_REPETITIONS, MAX_WEIGHT = 1000, 20, 2000, 5000
 
-Ranges = list[tuple[int, int]]  # code points, both ends included
-
-_LAST = 0x10FFFF
-_UNWRITABLE: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF)]
-_DIGIT: Ranges = [(0x30, 0x39)]
-_WORD: Ranges = [*_DIGIT, (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
-_SPACE: Ranges = [(9, 13), (32, 32), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)]
-_SPACE += [(0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)]
-_SPACE += [(0xFEFF, 0xFEFF)]
-_LINE_ENDS: Ranges = [(10, 10), (13, 13), (0x2028, 0x2029)]
-_CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
+_CLASSES = {"d": DIGIT, "w": WORD, "s": SPACE}
 _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
 _REFUSED = {"b": "a word boundary", "B": "a word boundary", "k": "a back reference"}
 _REFUSED |= {"p": "a Unicode class", "P": "a Unicode class", "c": "a control character"}
@@ -28,10 +29,6 @@ _REFUSED |= dict.fromkeys("123456789", "a back reference")
 _CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}")
 _TIMES = re.compile(r"([*+?])|\{(\d{1,6})(,(\d{0,6}))?\}")
 _NAME = re.compile(r"\?:|\?P?<[A-Za-z_]\w*>")
-
-
-class UnsupportedPattern(Exception):
-    """`str(error)` names the construct that llama.cpp can't obey."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class _Reader:
         return branches
 
     def _open_branch(self) -> _Branch:
-        anything = _Term(_class(_outside([])), 1, 1, 0, None)
+        anything = _Term(character_class(outside([])), 1, 1, 0, None)
         before = [] if self._take("^") else [anything]
         branch = [*before, *self._branch()]
         return branch if self._take("$") else [*branch, anything]
@@ -156,11 +153,11 @@ class _Reader:
         if char in "^*+?":
             raise UnsupportedPattern(f"{char} in the middle")
         if char == "[":
-            return _Term(_class(self._set()), 1, 1)
+            return _Term(character_class(self._set()), 1, 1)
         if char == ".":
-            return _Term(_class(_outside(_LINE_ENDS)), 1, 1)
+            return _Term(character_class(outside(LINE_ENDS)), 1, 1)
         ranges = self._escape() if char == "\\" else [(ord(char), ord(char))]
-        return _Term(_class(ranges), 1, 1)
+        return _Term(character_class(ranges), 1, 1)
 
     def _group(self) -> _Term:
         if self._text.startswith("?", self._at):
@@ -185,7 +182,7 @@ class _Reader:
         return _Term(text, shortest, max_size, parts=_weight(branches))
 
     def _set(self) -> Ranges:
-        outside, ranges = self._take("^"), []
+        negated, ranges = self._take("^"), []
         while not self._take("]"):
             low = self._member()
             if not self._text.startswith("-", self._at) or self._text.startswith("-]", self._at):
@@ -196,7 +193,7 @@ class _Reader:
             if len(low) != 1 or len(high) != 1 or low[0][0] > high[0][0]:
                 raise UnsupportedPattern("a range that is none")
             ranges.append((low[0][0], high[0][0]))
-        return _outside(ranges) if outside else ranges
+        return outside(ranges) if negated else ranges
 
     def _member(self) -> Ranges:
         char = self._next()
@@ -212,7 +209,7 @@ class _Reader:
         char = self._next()
         if char.lower() in _CLASSES:
             ranges = _CLASSES[char.lower()]
-            return _outside(ranges) if char.isupper() else ranges
+            return outside(ranges) if char.isupper() else ranges
         if char in _REFUSED or (char.isalnum() and char not in _CONTROLS):
             raise UnsupportedPattern(_REFUSED.get(char, f"the escape \\{char}"))
         code = _CONTROLS.get(char, ord(char))
@@ -234,31 +231,3 @@ def _kind(text: str) -> str:
     if text.startswith(("?=", "?!")):
         return "a lookahead"
     return "a lookbehind" if text.startswith(("?<=", "?<!")) else "a flag"
-
-
-def _outside(ranges: Ranges) -> Ranges:
-    """Return all writable characters except `ranges`."""
-    free, first = [], 0
-    for low, high in sorted([*ranges, *_UNWRITABLE]):
-        if first < low:
-            free.append((first, low - 1))
-        first = max(first, high + 1)
-    return [*free, (first, _LAST)] if first <= _LAST else free
-
-
-def _class(ranges: Ranges) -> str:
-    writable = _outside(_outside(ranges))
-    writable = [(low, high) for low, high in writable if low <= high]
-    if not writable:
-        raise UnsupportedPattern("a character that JSON escapes")
-    return (
-        "[" + "".join(_char(a) if a == b else f"{_char(a)}-{_char(b)}" for a, b in writable) + "]"
-    )
-
-
-def _char(code: int) -> str:
-    if chr(code).isascii() and chr(code).isalnum():
-        return chr(code)
-    return (
-        f"\\x{code:02X}" if code < 0x80 else f"\\u{code:04X}" if code < 2**16 else f"\\U{code:08X}"
-    )

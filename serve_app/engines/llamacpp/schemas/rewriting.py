@@ -67,7 +67,7 @@ class _Rewriter:
         self._depth = self._work = 0
 
     def rewrite(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
-        """`chain`: the references followed since the last property or item."""
+        """Rewrite a schema. `chain`: the references followed since the last property or item."""
         with self._step(path):
             reference = only_reference(schema)
             if reference is not None:

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json
+from serve_app.engines.llamacpp.schemas.characters import UnsupportedPattern
 from serve_app.engines.llamacpp.schemas.keywords import KEYWORDS
 from serve_app.engines.llamacpp.schemas.merging import TYPES, NothingFits, UnsupportedSchema
-from serve_app.engines.llamacpp.schemas.patterns import MAX_REPETITIONS, UnsupportedPattern
+from serve_app.engines.llamacpp.schemas.patterns import MAX_REPETITIONS
 from serve_app.engines.llamacpp.schemas.patterns import rewrite as rewrite_pattern
 
 _MAX = {"Items": 1900, "Length": MAX_REPETITIONS}  # llama.cpp ignores or refuses higher bounds

@@ -34,7 +34,7 @@ def verbs(api: RayServiceApi, documents: list[Object]) -> list[str]:
 
 def versions(cluster: Cluster) -> dict[str, str]:
     kinds = ("rayservices", "deployments", "jobs")
-    objects = [secret for kind in kinds for secret in cluster.store.list(kind, "default")]
+    objects = [item for kind in kinds for item in cluster.store.list(kind, "default")]
     return {
         manifest["metadata"]["name"]: manifest["metadata"]["resourceVersion"]
         for manifest in objects

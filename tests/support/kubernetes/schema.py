@@ -22,7 +22,7 @@ class Schema:
         document = yaml.load(definition.read_text(), CSafeLoader)
         self._kind = document["spec"]["names"]["kind"]
         self._group = document["spec"]["group"]
-        versions = {version["name"]: version for version in document["spec"]["versions"]}
+        versions = {entry["name"]: entry for entry in document["spec"]["versions"]}
         self._schema = versions[version]["schema"]["openAPIV3Schema"]
 
     @cached_property

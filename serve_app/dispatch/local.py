@@ -66,7 +66,7 @@ class LocalDispatcher:
                 exc.engines = attempts.engines
                 if retry is None:
                     return _answer_or_raise(exc)
-                if not failure is previous is Failure.ENGINE_DOWN:
+                if not (failure is previous is Failure.ENGINE_DOWN):  # one wait for one outage
                     patience = _now() + self._wait_s
                 await self._prepare(retry, exc, patience)
 

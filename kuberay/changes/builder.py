@@ -29,7 +29,7 @@ class Arguments(Settings):
         return self
 
 
-def is_ours(application: Config) -> bool:
+def is_serve_app(application: Config) -> bool:
     return application.get("import_path") == IMPORT_PATH
 
 
@@ -52,7 +52,7 @@ def _sentences(exc: ValidationError) -> Iterator[str]:
 
 def options(application: Config) -> dict[str, Config]:
     """Return the builder's options by deployment; empty for another import path."""
-    if not is_ours(application):
+    if not is_serve_app(application):
         return {}
     args = settings(application)
     is_direct = args.resolved_topology == "direct"

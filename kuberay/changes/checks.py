@@ -27,7 +27,7 @@ def check(config: Config, present: Config | None = None) -> None:
 def keep_topology(present: Config, planned: Config) -> None:
     """Raise ChangeError if a plan changes the topology, which needs other worker groups."""
     for before, after in zip(present["applications"], planned["applications"], strict=True):
-        if builder.is_ours(before):
+        if builder.is_serve_app(before):
             now, then = (builder.settings(app).resolved_topology for app in (before, after))
             if now != then:
                 raise ChangeError(

@@ -27,7 +27,7 @@ _REST = "the other objects were not deleted, repeat the command"
 
 
 @dataclass(frozen=True)
-class Doomed:
+class Target:
     """An object to delete. Its `uid` protects a newer object of the same name."""
 
     kind: ResourceKind
@@ -43,10 +43,10 @@ class Deletion:
     """The objects to delete: the RayService first, and `after` once its clusters are gone."""
 
     name: str
-    service: Doomed | None
-    after: tuple[Doomed, ...]
+    service: Target | None
+    after: tuple[Target, ...]
 
-    def __iter__(self) -> Iterator[Doomed]:
+    def __iter__(self) -> Iterator[Target]:
         if self.service:
             yield self.service
         yield from self.after
@@ -97,8 +97,8 @@ def delete(
         _delete(objects, deletion.service, on_progress)
     if timeout_s is not None:
         wait.for_clusters(objects, deletion.name, clusters)
-    for doomed in deletion.after:
-        _delete(objects, doomed, on_progress)
+    for target in deletion.after:
+        _delete(objects, target, on_progress)
     if timeout_s is not None:
         wait.for_pods(objects, deletion.name, clusters, wait_for_pods)
 
@@ -158,9 +158,9 @@ def _watch_pods(objects: Objects, pods: list[Pod]) -> str:
     return f"kubectl -n {objects.namespace} get pods -l 'ray.io/cluster in ({clusters})' -w"
 
 
-def _delete(objects: Objects, doomed: Doomed, on_progress: Callable[[str], None]) -> None:
-    objects.delete(doomed.kind, doomed.name, doomed.uid)
-    on_progress(f"deleted {doomed}")
+def _delete(objects: Objects, target: Target, on_progress: Callable[[str], None]) -> None:
+    objects.delete(target.kind, target.name, target.uid)
+    on_progress(f"deleted {target}")
 
 
 def _clusters(objects: Objects, name: str) -> list[str]:
@@ -168,9 +168,9 @@ def _clusters(objects: Objects, name: str) -> list[str]:
     return [cluster["metadata"]["name"] for cluster in clusters]
 
 
-def _find(objects: Objects, kind: ResourceKind, name: str) -> Doomed | None:
+def _find(objects: Objects, kind: ResourceKind, name: str) -> Target | None:
     live = objects.find(kind, name)
-    return Doomed(kind, name, live["metadata"]["uid"]) if live else None
+    return Target(kind, name, live["metadata"]["uid"]) if live else None
 
 
 def _password(service: Object) -> list[str]:

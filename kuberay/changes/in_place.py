@@ -27,7 +27,7 @@ def in_place(present: Config, planned: Config) -> Config:
 
 
 def _application(present: Config, planned: Config) -> Config:
-    if not (builder.is_ours(present) and builder.is_ours(planned)):
+    if not (builder.is_serve_app(present) and builder.is_serve_app(planned)):
         return planned
     try:
         before, built, then = *map(builder.options, (present, planned)), deployments(planned)

@@ -45,7 +45,7 @@ def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) 
     api, documents = cluster.api(dry_run), manifests.read(source)
     name = manifests.ray_service(documents)["metadata"]["name"]
     effects = api.effects_of(manifests.ray_service(documents))
-    _tell(effects)
+    _print_effects(effects)
     rehearsed = " (dry run)" if dry_run else ""
     for applied in api.deploy_ray_service(documents):
         click.echo(f"{applied.kind.lower()}/{applied.name} {applied.verb}{rehearsed}")
@@ -179,17 +179,17 @@ def delete(cluster: Cluster, source: str, timeout: float, wait: bool, sending: S
                 5 something is still there after --timeout
     """
     objects = cluster.api(sending.dry_run).objects
-    doomed = deletion.propose_deletion(objects, manifests.read(source))
-    if not list(doomed):
+    plan = deletion.propose_deletion(objects, manifests.read(source))
+    if not list(plan):
         click.echo("nothing to delete: no object of the manifests exists")
-    for target in doomed:
+    for target in plan:
         click.echo(f"- {target}")
-    if list(doomed):
-        _ask("Delete these objects?", sending)
+    if list(plan):
+        _confirm("Delete these objects?", sending)
     if sending.dry_run:
-        deletion.delete(objects, doomed, timeout_s=None)
+        deletion.delete(objects, plan, timeout_s=None)
     else:
-        deletion.delete(objects, doomed, timeout, click.echo, wait_for_pods=wait)
+        deletion.delete(objects, plan, timeout, click.echo, wait_for_pods=wait)
 
 
 def _change(
@@ -207,18 +207,18 @@ def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limi
         click.echo("the RayService is up to date, but not the bounds of its running clusters:")
     for line in proposal.diff.splitlines():
         click.secho(line, fg={"+": "green", "-": "red"}.get(line[:1]))
-    _tell(proposal.effects)
-    _ask("Send this change?", sending)
+    _print_effects(proposal.effects)
+    _confirm("Send this change?", sending)
     api.patch_ray_service(proposal)
     if bounds and not sending.dry_run:
         wait_for(api, proposal.name, bounds, proposal.effects.replaces)
 
 
-def _tell(effects: Effects) -> None:
+def _print_effects(effects: Effects) -> None:
     for sentence in effects.sentences:
         click.echo(f"→ {sentence}")
 
 
-def _ask(question: str, sending: Sending) -> None:
-    if not sending.is_sure:
+def _confirm(question: str, sending: Sending) -> None:
+    if not sending.is_confirmed:
         click.confirm(question, abort=True)

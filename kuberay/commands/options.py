@@ -87,7 +87,7 @@ class Sending:
     yes: bool
 
     @property
-    def is_sure(self) -> bool:
+    def is_confirmed(self) -> bool:
         return self.yes or self.dry_run
 
 

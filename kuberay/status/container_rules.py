@@ -37,8 +37,8 @@ _REMEDIES = (
 def at_work(pod: Pod) -> Iterator[Container]:
     """Yield init containers that must still end, except the operator's."""
     for container in pod.containers:
-        is_ours = container.is_init and container.name != _OPERATORS and not container.is_sidecar
-        if is_ours and container.state == "running" and not pod.is_deleting:
+        is_counted = container.is_init and container.name != _OPERATORS and not container.is_sidecar
+        if is_counted and container.state == "running" and not pod.is_deleting:
             yield container
 
 

@@ -39,7 +39,7 @@ class Wait:
         """
         diagnosis = diagnose(view)
         if view.service is None:
-            raise CannotHeal("the RayService does not exist (any more)")
+            raise CannotHeal("the RayService does not exist, or was deleted")
         after = self._updated(view, view.service, diagnosis)
         if after._has_settled(view, view.service, limits):
             if serves_as_specified(view.service):
@@ -76,9 +76,7 @@ class Wait:
                 )
         if view.at - self.began_at >= timedelta(seconds=limits.timeout_s):
             why = f": {_sentence(diagnosis.findings[0])}" if diagnosis.findings else ""
-            return WaitTimeout(
-                f"not ready after {limits.timeout_s:g} s, but {diagnosis.state}{why}"
-            )
+            return WaitTimeout(f"not ready after {limits.timeout_s:g} s ({diagnosis.state}){why}")
         return None
 
 

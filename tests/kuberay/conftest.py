@@ -1,4 +1,4 @@
-"""What the rules are checked on: each shape of the service as kubectl renders it."""
+"""Fixtures: every variant of the service, as kubectl renders it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ SHAPES = [folder for folder in KUSTOMIZATIONS if folder.name != "monitoring"]
 
 @pytest.fixture(params=SHAPES, ids=str)
 def shape(request: pytest.FixtureRequest) -> tuple[Object, ...]:
-    """Every object of one shape."""
+    """All objects of one variant."""
     return rendered(request.param)
 
 

@@ -1,4 +1,4 @@
-"""Commands that stand in the manifests, run as their containers run them, with stubs on PATH."""
+"""Commands of the manifests, run as their containers run them, with stubs on PATH."""
 
 import signal
 import socket
@@ -15,14 +15,14 @@ from tests.support.manifests import Object, of_kind, ray_services, read
 
 
 def filled_in(text: str, env: Mapping[str, str]) -> str:
-    """`text` as the kubelet hands it on: with references to variables resolved."""
+    """Resolve references to variables in `text`, as the kubelet does."""
     for name, value in env.items():
         text = text.replace(f"$({name})", value)
     return text
 
 
 class Container:
-    """Runs the command of a container where only stubs and the system's programs are there."""
+    """Runs the command of a container with only stubs and the system's programs on PATH."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -67,28 +67,34 @@ while :; do sleep 0.05; done"""
 IDENTITY = {"RAY_CLUSTER_NAME": "llm-a", "RAY_CLUSTER_NAMESPACE": "space"}
 
 
-def test_the_autoscaler_ends_when_it_is_told(container: Container) -> None:
-    """Ray's own ignores SIGTERM as the first process; and its command is KubeRay's."""
+def test_the_autoscaler_ends_on_sigterm(container: Container) -> None:
+    """Ray's autoscaler ignores SIGTERM as process 1, hence the shell; its command is KubeRay's."""
     container.stub("ray", RAY)
     options = SERVICE.cluster["autoscalerOptions"]
     (line,) = options["args"]
     process = container.start({**options, "args": [filled_in(line, IDENTITY)]})
     assert process.stdout is not None
-    said = process.stdout.readline().split()
-    assert said == ["kuberay-autoscaler", "--cluster-name", "llm-a", "--cluster-namespace", "space"]
+    output = process.stdout.readline().split()
+    assert output == [
+        "kuberay-autoscaler",
+        "--cluster-name",
+        "llm-a",
+        "--cluster-namespace",
+        "space",
+    ]
     process.send_signal(signal.SIGTERM)
     assert process.stdout.read() == "ended by SIGTERM\n"
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
 
 
 def test_an_autoscaler_that_crashes_ends_its_container(container: Container) -> None:
-    """With its own code, so that the kubelet starts it again."""
+    """The exit code is passed on, so the kubelet restarts the container."""
     container.stub("ray", "exit 7")
     assert container.start(SERVICE.cluster["autoscalerOptions"]).wait(timeout=10) == 7
 
 
 def test_the_head_waits_for_redis(container: Container) -> None:
-    """It starts when Redis listens, and not before."""
+    """The head starts once Redis listens, and not before."""
     with socket.create_server(("127.0.0.1", 0)) as redis:
         address = f"127.0.0.1/{redis.getsockname()[1]}"
         process = container.start(WAIT_REDIS, **{"llm-redis/6379": address})
@@ -97,7 +103,7 @@ def test_the_head_waits_for_redis(container: Container) -> None:
 
 
 def test_the_head_does_not_wait_for_ever(container: Container) -> None:
-    """A clean-up of a Redis that has gone would else hold up a deletion: it says so and ends."""
+    """Without Redis it reports that and starts anyway, or a clean-up would delay a deletion."""
     container.stub("sleep", "exit 0")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1/{closed.getsockname()[1]}"
@@ -114,7 +120,7 @@ def redis() -> Object:
 
 @pytest.mark.parametrize("text", ["s3cret", "s3cret\n"])
 def test_redis_requires_the_password(container: Container, tmp_path: Path, text: str) -> None:
-    """The one in the file, which the Job writes without a newline."""
+    """Redis takes the password from the file, which the Job writes without a newline."""
     container.stub("redis-server", 'echo "$@"')
     (tmp_path / "password").write_text(text)
     output, _ = container.start(redis(), **{"/run/llm-redis": str(tmp_path)}).communicate(
@@ -127,7 +133,7 @@ def test_redis_requires_the_password(container: Container, tmp_path: Path, text:
 def test_redis_never_starts_without_a_password(
     container: Container, tmp_path: Path, text: str | None
 ) -> None:
-    """A Secret without that key, or with an empty one, would let everybody in."""
+    """Redis does not start if the Secret lacks the key, or its value is empty."""
     container.stub("redis-server", "echo open to all")
     if text is not None:
         (tmp_path / "password").write_text(text)

@@ -19,34 +19,34 @@ SHIM = ROOT / "kuberay" / "image" / "ray"
 
 
 def test_the_dockerfile_is_clean() -> None:
-    """By hadolint, whose exceptions stand in it with their reasons."""
+    """hadolint accepts it; exceptions are explained in the Dockerfile."""
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("", 0)
 
 
 def test_the_base_is_pinned() -> None:
-    """And can be another."""
+    """The base image is pinned, and a build argument replaces it."""
     (base,) = re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base)
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${BASE}"}
 
 
 def test_nothing_in_it_is_pinned_twice_and_differently() -> None:
-    """The model of the embedded engine is the Makefile's, everything else pyproject's."""
+    """The Makefile pins the embedded model, and pyproject.toml everything else."""
     pins = re.findall(r"[\w-]+==[\w.]+", DOCKERFILE)
     assert pins
     assert all(pin in (ROOT / "Makefile").read_text() for pin in pins)
 
 
 def test_it_runs_as_a_user() -> None:
-    """The one of the manifests."""
+    """The image runs as the user of the manifests."""
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)[-1] == "1000"
     assert "useradd --uid 1000" in DOCKERFILE
 
 
 def test_the_code_is_a_layer_after_the_dependencies() -> None:
-    """A change of it reinstalls nothing: the stage that installs sees no code."""
+    """A change of code reinstalls nothing, because the install stage has no code."""
     installs, _, runs = DOCKERFILE.partition("\nFROM ${BASE}\n")
     assert re.findall(r"^COPY (.+)$", installs, re.MULTILINE) == [
         "pyproject.toml constraints.txt ./"
@@ -55,7 +55,7 @@ def test_the_code_is_a_layer_after_the_dependencies() -> None:
 
 
 class Shim:
-    """A copy of it that has something to tell in place of the real `ray`."""
+    """A copy of the shim with a stub in place of the real `ray`."""
 
     def __init__(self, folder: Path) -> None:
         real = folder / "real"
@@ -88,13 +88,13 @@ def address(listener: socket.socket) -> str:
 
 
 def test_a_head_that_listens_is_healthy(ray: Shim, listener: socket.socket) -> None:
-    """By a TCP connection alone, over either version of IP, without Ray."""
+    """The health check is a TCP connection over IPv4 or IPv6, without Ray."""
     done = ray("health-check", "--address", address(listener))
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_a_head_that_does_not_is_not(ray: Shim, listener: socket.socket) -> None:
-    """The port is closed."""
+    """A closed port is unhealthy."""
     where = address(listener)
     listener.close()
     assert ray("health-check", "--address", where).returncode != 0
@@ -102,12 +102,12 @@ def test_a_head_that_does_not_is_not(ray: Shim, listener: socket.socket) -> None
 
 @pytest.mark.parametrize("where", ["", ":", "127.0.0.1", "127.0.0.1:", "nowhere.invalid:6379"])
 def test_what_is_no_address_is_not_healthy(ray: Shim, where: str) -> None:
-    """Never a success by mistake."""
+    """Malformed addresses are unhealthy."""
     assert ray("health-check", "--address", where).returncode != 0
 
 
 def test_a_head_that_does_not_answer_costs_two_seconds(ray: Shim) -> None:
-    """A host that is gone drops packets, as a full backlog does."""
+    """A check without an answer, as from a lost host, ends after two seconds."""
     with closing(socket.socket()) as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -135,13 +135,13 @@ def test_a_head_that_does_not_answer_costs_two_seconds(ray: Shim) -> None:
     ],
 )
 def test_everything_else_is_rays(ray: Shim, arguments: list[str]) -> None:
-    """Passed on as it is."""
+    """Other arguments are passed to Ray unchanged."""
     done = ray(*arguments)
     assert (done.returncode, done.stdout) == (0, f"real: {' '.join(arguments)}\n")
 
 
 @pytest.mark.parametrize("value", ["1", "true", "True"])
 def test_with_tls_the_check_is_rays(ray: Shim, value: str) -> None:
-    """A connection without a handshake would prove little."""
+    """With TLS the check is passed to Ray, because a connection alone proves little."""
     done = ray("health-check", "--address", "127.0.0.1:1", RAY_USE_TLS=value)
     assert done.stdout == "real: health-check --address 127.0.0.1:1\n"

@@ -41,13 +41,13 @@ def rules(tmp_path: Path) -> Path:
 
 @needs_promtool
 def test_alerts_are_rules(rules: Path) -> None:
-    """As Prometheus reads them."""
+    """promtool accepts the rules."""
     assert f"{len(monitoring.alerts())} rules found" in promtool("check", "rules", rules)
 
 
 @needs_promtool
 def test_alerts_fire_when_they_should(rules: Path) -> None:
-    """And not before: cases of series, times and what must be firing then."""
+    """promtool runs the cases: series, times, and the alerts that fire."""
     cases = yaml.safe_load(CASES.read_text())
     file = rules.with_name("cases.yaml")
     file.write_text(yaml.safe_dump({**cases, "rule_files": [str(rules)]}))
@@ -55,7 +55,7 @@ def test_alerts_fire_when_they_should(rules: Path) -> None:
 
 
 def test_every_alert_has_a_case() -> None:
-    """One at least in which it fires."""
+    """Every alert fires in at least one case."""
     cases = yaml.safe_load(CASES.read_text())["tests"]
     fired = {
         check["alertname"]
@@ -68,7 +68,7 @@ def test_every_alert_has_a_case() -> None:
 
 @needs_promtool
 def test_every_expression_is_promql(tmp_path: Path) -> None:
-    """Those of the dashboard too, checked as if they were recorded."""
+    """Expressions of the dashboard are checked as recording rules."""
     recorded = [
         {"record": f"x{number}", "expr": expression}
         for number, (_, expression) in enumerate(list(monitoring.expressions()))
@@ -80,7 +80,7 @@ def test_every_expression_is_promql(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "expression"), list(monitoring.expressions()))
 def test_every_expression_names_metrics(name: str, expression: str) -> None:
-    """Known to us by their braces, so that none escapes the check against the running service."""
+    """Metrics are recognised by braces, for the check against a running service."""
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|(by|on) \([^)]*\)', "", expression)
     unknown = set(re.findall(r"[A-Za-z_]\w+", bare)) - PROMQL - monitoring.metrics(expression)
     assert monitoring.metrics(expression)
@@ -99,7 +99,7 @@ QUEUE = [
 def test_the_queue_is_what_has_no_slot(tmp_path: Path) -> None:
     """Of 7 requests in a replica 4 have one; a replica that is not full makes up for no other."""
     (panel,) = [panel for panel in monitoring.panels() if panel["title"] == "Waiting"]
-    asked = [
+    queries = [
         {
             "expr": monitoring.filled_in(target["expr"]),
             "eval_time": "1m",
@@ -110,7 +110,7 @@ def test_the_queue_is_what_has_no_slot(tmp_path: Path) -> None:
     levels = zip(QUEUE, ("7x2", "1x2", "9x2", "2x2"), strict=True)
     series = [{"series": name, "values": values} for name, values in levels]
     file = tmp_path / "cases.yaml"
-    case = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": queries}
     file.write_text(yaml.safe_dump({"tests": [case]}))
     assert "SUCCESS" in promtool("test", "rules", file)
 
@@ -122,14 +122,14 @@ def test_the_dashboard_knows_the_slots_of_the_service() -> None:
 
 
 def test_every_variable_of_the_dashboard_is_there() -> None:
-    """Grafana would ask for it by its name."""
+    """All variables that panels use are defined."""
     targets = [target["expr"] for panel in monitoring.panels() for target in panel["targets"]]
     used = set(re.findall(r"\$(\w+)", " ".join(targets)))
     assert used - {"__rate_interval"} <= monitoring.variables().keys()
 
 
 def test_no_panel_covers_another() -> None:
-    """24 columns, each taken once."""
+    """Panels do not overlap in the 24 columns."""
     places = [
         (x, y)
         for where in (panel["gridPos"] for panel in monitoring.dashboard()["panels"])
@@ -141,7 +141,7 @@ def test_no_panel_covers_another() -> None:
 
 
 def test_every_alert_is_explained() -> None:
-    """In a section of its page, with numbered steps."""
+    """docs/kubernetes/alerts.md has a section with numbered steps for every alert."""
     page = (ROOT / "docs" / "kubernetes" / "alerts.md").read_text()
     sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])
     for alert in monitoring.alerts():
@@ -150,14 +150,14 @@ def test_every_alert_is_explained() -> None:
 
 
 def test_what_is_scraped_is_there() -> None:
-    """The monitor selects our pods, and names ports that they have."""
+    """The monitor selects the service's pods and names ports that they have."""
     (monitor,) = read(Path("monitoring/pod-monitor.yaml"))
     (service, *_) = read(Path("rayservice.yaml"))
     cluster = service["spec"]["rayClusterConfig"]
-    wanted = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    scraped = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
     for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
         template = group["template"]
         ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
-        assert wanted <= ports
+        assert scraped <= ports
         labels = monitor["spec"]["selector"]["matchLabels"]
         assert labels.items() <= template["metadata"]["labels"].items()

@@ -1,4 +1,4 @@
-"""Who may connect to whom, written out once more; and what keeps workers through a drain."""
+"""Network policies, compared with a table of connections, and disruption budgets."""
 
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,10 @@ def labels(name: str) -> dict[str, str]:
 
 def fits(selector: Object, has: dict[str, str]) -> bool:
     expressions = selector.get("matchExpressions", [])
-    wanted = selector.get("matchLabels", {}).items()
-    return wanted <= has.items() and all(_meets(expression, has) for expression in expressions)
+    match_labels = selector.get("matchLabels", {}).items()
+    return match_labels <= has.items() and all(
+        _meets(expression, has) for expression in expressions
+    )
 
 
 def _meets(expression: Object, has: dict[str, str]) -> bool:
@@ -65,7 +67,7 @@ def _meets(expression: Object, has: dict[str, str]) -> bool:
 
 
 def peers(rule: Object, key: str) -> set[str]:
-    """The names of those whom one rule is about."""
+    """Return the names of the peers of one rule."""
     if key not in rule:
         return {API}
     return {name for peer in rule[key] for name in _peer(peer)}
@@ -77,11 +79,11 @@ def _peer(peer: dict[str, Any]) -> set[str]:
         assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} <= set(peer["ipBlock"]["except"])
         return {INTERNET}
     ((kind, selector),) = peer.items()
-    wanted = selector.get("matchLabels", {})
+    match_labels = selector.get("matchLabels", {})
     if kind == "namespaceSelector":
-        ((key, value),) = wanted.items()
+        ((key, value),) = match_labels.items()
         return {f"namespace {value}" if "metadata.name" in key else f"namespaces {key}={value}"}
-    if "llm-client" in wanted:
+    if "llm-client" in match_labels:
         return {"pods llm-client=true"}
     if fits(selector, {GATEWAY: "any"}):
         return {f"pods with {GATEWAY}"}
@@ -89,7 +91,7 @@ def _peer(peer: dict[str, Any]) -> set[str]:
 
 
 def opened(policies: list[Object], direction: str) -> set[tuple[str, str, str | int]]:
-    """(pod, peer, port) of all that is open."""
+    """Return (pod, peer, port) of all allowed connections."""
     key = {"ingress": "from", "egress": "to"}[direction]
     return {
         (name, peer, port)
@@ -128,14 +130,14 @@ def may_go_out(folder: Path = Path("base")) -> set[tuple[str, str, str | int]]:
 
 @pytest.mark.parametrize("folder", SHAPES, ids=str)
 def test_exactly_these_may_come_into_a_shape(folder: Path) -> None:
-    """Clients, operator, Ray's own pods, Redis's two clients, monitoring; its front door if any."""
+    """Only clients, operator, Ray, Redis's clients, monitoring and front doors may connect."""
     fronts = {FRONTS[FRONT_OF[folder.name]]} if folder.name in FRONT_OF else set()
     assert opened(policies(rendered(folder)), "ingress") == may_come_in(fronts)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_exactly_these_may_come_in_with_a_component(part: str) -> None:
-    """Besides, the proxies of the front door that it brings, which else reach nothing."""
+    """A component adds only the proxies of its front door."""
     objects = with_components(Path("base"), Path("components") / part)
     fronts = {FRONTS[part]} if part in FRONTS else set()
     assert opened(policies(objects), "ingress") == may_come_in(fronts)
@@ -143,19 +145,19 @@ def test_exactly_these_may_come_in_with_a_component(part: str) -> None:
 
 @pytest.mark.parametrize("folder", SHAPES, ids=str)
 def test_exactly_these_may_go_out(folder: Path) -> None:
-    """DNS for all; Ray's own pods; the autoscaler, to minikube too; Redis's clients; pullers."""
+    """Only DNS, Ray's pods, the API server, Redis and the model registry may be reached."""
     assert opened(policies(rendered(folder)), "egress") == may_go_out(folder)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_component_lets_more_out(part: str) -> None:
-    """A front door is one of requests that come in."""
+    """Components open no outgoing connections."""
     objects = with_components(Path("base"), Path("components") / part)
     assert opened(policies(objects), "egress") == may_go_out()
 
 
 def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:
-    """Each pod is under a policy for both directions, but the Job that makes the password."""
+    """Policies cover every pod in both directions, except the Job that creates the password."""
     (default,) = [p for p in policies(shape) if p["metadata"]["name"] == "llm-default"]
     assert default["spec"]["policyTypes"] == ["Ingress", "Egress"]
     for name, template in pods(shape):
@@ -164,7 +166,7 @@ def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:
 
 
 def test_policies_declare_what_they_open(shape: tuple[Object, ...]) -> None:
-    """A rule in a direction that its policy does not name would be void."""
+    """A policy names the direction of its rules, which otherwise have no effect."""
     for policy in policies(shape):
         rules = {key.capitalize() for key in ("ingress", "egress") if key in policy["spec"]}
         assert rules <= set(policy["spec"]["policyTypes"])
@@ -178,8 +180,8 @@ def test_disruption_budgets_are_integers(shape: tuple[Object, ...]) -> None:
         assert spec == {"minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
 
 
-def test_each_worker_group_has_a_budget_of_its_own(shape: tuple[Object, ...]) -> None:
-    """One over two groups would keep one of both; a pod under two can't be evicted at all."""
+def test_every_worker_group_has_a_budget_of_its_own(shape: tuple[Object, ...]) -> None:
+    """Every worker group has its own budget, and no pod is under two."""
     covered = [
         name
         for budget in of_kind(shape, "PodDisruptionBudget")

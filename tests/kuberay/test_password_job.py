@@ -1,4 +1,4 @@
-"""The Job that makes Redis's password, before a small server in place of the API's."""
+"""The Job that creates Redis's password, run against a small API server."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 
 
 class Api(ThreadingHTTPServer):
-    """Makes a Secret once, unless it refuses: 201, then 409."""
+    """Answers 201 to the first creation of a Secret and then 409, or a refusal."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -62,7 +62,7 @@ def account(tmp_path: Path) -> Path:
 
 
 def run(api: Api, account: Path) -> int:
-    """The container's own script, with another server and account."""
+    """Run the container's script with the test's server and account."""
     (job,) = of_kind(read(Path("rayservice.yaml")), "Job")
     (container,) = job["spec"]["template"]["spec"]["containers"]
     (script,) = container["args"]
@@ -75,7 +75,7 @@ def run(api: Api, account: Path) -> int:
 
 
 def test_the_password_is_made_where_the_service_looks_for_it(api: Api, account: Path) -> None:
-    """Long, random, in the Job's own namespace, with its own token."""
+    """The password is long and random, and created in the Job's namespace with its token."""
     assert run(api, account) == 0
     assert api.requests == [("/api/v1/namespaces/space/secrets", "Bearer T")]
     password = api.secrets["llm-redis"]["stringData"]["password"]
@@ -94,6 +94,6 @@ def test_a_password_that_is_there_stays(api: Api, account: Path) -> None:
 
 
 def test_a_refusal_fails_the_job(api: Api, account: Path) -> None:
-    """So that Kubernetes tries again, and somebody can see it."""
+    """The Job fails if the API server refuses, so that Kubernetes retries it."""
     api.refuses = True
     assert run(api, account) != 0

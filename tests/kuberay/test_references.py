@@ -1,4 +1,4 @@
-"""Whatever a manifest names is there: Secrets, ConfigMaps, claims, services, ports, labels."""
+"""All references of manifests resolve: Secrets, ConfigMaps, claims, services, ports, labels."""
 
 import ast
 from pathlib import Path
@@ -31,7 +31,7 @@ INCREMENTAL = "NewClusterWithIncrementalUpgrade"
 
 
 def services(objects: tuple[Object, ...]) -> set[str]:
-    """Those that the operator makes; in incremental upgrades only ones of each cluster."""
+    """Return the Services that the operator creates."""
     return {
         f"{service.content['metadata']['name']}-serve-svc"
         for service in ray_services(objects)
@@ -40,7 +40,7 @@ def services(objects: tuple[Object, ...]) -> set[str]:
 
 
 def serve_ports(objects: tuple[Object, ...]) -> set[int]:
-    """Of the Services that the operator makes: the head's ports of that name."""
+    """Return the ports of the operator's Services: the head's ports of these names."""
     return {
         port["containerPort"]
         for service in ray_services(objects)
@@ -121,20 +121,20 @@ def check_gateway_api(objects: tuple[Object, ...]) -> None:
         )
 
 
-def test_each_shape_is_whole(shape: tuple[Object, ...]) -> None:
-    """Nothing that it names is missing."""
+def test_every_shape_is_whole(shape: tuple[Object, ...]) -> None:
+    """No variant refers to a missing object."""
     check(shape)
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda path: path.name)
-def test_each_component_brings_what_it_names(component: Path) -> None:
-    """Added to the plain service."""
+def test_every_component_brings_what_it_names(component: Path) -> None:
+    """The plain service with a component refers to no missing object."""
     check(with_components(Path("base"), component))
 
 
 @pytest.mark.parametrize("front", ["ingress", "gateway-api"])
 def test_incremental_upgrades_have_no_other_front_door(front: str) -> None:
-    """It would lead to a Service that is not there: that is found, in every shape."""
+    """Other front doors would refer to a missing Service, and the check reports it."""
     parts = [Path("components") / part for part in ("incremental-upgrade", front)]
     with pytest.raises(AssertionError, match="llm-serve-svc"):
         check(with_components(Path("base"), *parts))
@@ -145,7 +145,7 @@ def test_incremental_upgrades_have_no_other_front_door(front: str) -> None:
     [("HTTPRoute", "'port': 8000", "'port': 80"), ("Gateway", "'llm-tls'", "'llm-tsl'")],
 )
 def test_a_gateway_that_leads_nowhere_is_found(kind: str, right: str, wrong: str) -> None:
-    """A port that the Service has not, a certificate that nobody makes."""
+    """The check reports a port that the Service lacks and a certificate that nothing creates."""
     objects = with_components(Path("base"), Path("components/gateway-api"))
     (manifest,) = of_kind(objects, kind)
     assert right in str(manifest)
@@ -155,8 +155,8 @@ def test_a_gateway_that_leads_nowhere_is_found(kind: str, right: str, wrong: str
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_each_file_is_whole_beside_the_service(path: Path) -> None:
-    """Applied after it, or, the service itself, alone."""
+def test_every_file_is_whole_beside_the_service(path: Path) -> None:
+    """A file, applied after the service, refers to no missing object."""
     check((*read(path), *(read(Path("rayservice.yaml")) if path.name != "rayservice.yaml" else ())))
 
 
@@ -175,7 +175,7 @@ def test_the_base_renders_the_service_unchanged() -> None:
 @pytest.mark.parametrize("component", ["node-cache", "shared-cache"])
 @pytest.mark.parametrize("shape", ["base", "overlays/pools"])
 def test_a_cache_is_every_workers(component: str, shape: str) -> None:
-    """Each group with an Ollama has it, and none a ReadWriteOnce claim."""
+    """Every group with Ollama mounts the cache, and no claim is ReadWriteOnce."""
     objects = with_components(Path(shape), Path("components") / component)
     for name, template in pods(objects):
         for volume in template["spec"].get("volumes", []):
@@ -187,7 +187,7 @@ def test_a_cache_is_every_workers(component: str, shape: str) -> None:
 
 @pytest.mark.parametrize("component", ["ingress", "gateway-api", "incremental-upgrade"])
 def test_keys_are_required_of_every_group(component: str) -> None:
-    """Of those too whose replicas are the ingress of several pools."""
+    """Keys are required of gateway workers too."""
     parts = [Path("components") / component]
     for _, template in pods(with_components(Path("overlays/pools"), *parts)):
         for volume in template["spec"].get("volumes", []):
@@ -198,8 +198,8 @@ def test_keys_are_required_of_every_group(component: str) -> None:
 @pytest.mark.parametrize(
     "path", ["prepull.yaml", "load-test/locust.yaml", "load-test/k6.yaml", "fill.yaml"]
 )
-def test_jobs_mean_the_models_of_the_service(path: str) -> None:
-    """Those that rayservice.yaml has, as it stands."""
+def test_jobs_name_the_models_of_the_service(path: str) -> None:
+    """Jobs name the models of rayservice.yaml."""
     file = Path("components/shared-cache") / path if path == "fill.yaml" else Path(path)
     (service,) = ray_services(read(Path("rayservice.yaml")))
     named = {
@@ -216,14 +216,14 @@ JOBS_OF_MODELS = ["prepull.yaml", "components/shared-cache/fill.yaml"]
 
 @pytest.mark.parametrize("path", JOBS_OF_MODELS)
 def test_jobs_that_name_models_go_by_themselves(path: str) -> None:
-    """A Job can't be changed: one that stayed would refuse the next list of models."""
+    """Jobs with models expire, because a Job can't be changed to another list."""
     (job,) = of_kind(read(Path(path)), "Job")
     assert job["spec"]["ttlSecondsAfterFinished"] == 3600
 
 
 @pytest.mark.parametrize("path", ["rayservice.yaml", *JOBS_OF_MODELS])
 def test_what_pulls_says_why_it_failed(path: str) -> None:
-    """Its last lines are its status, which names the models that are missing."""
+    """The last lines of the log, with the missing models, become the container's message."""
     pullers = [
         container
         for _, template in pods(read(Path(path)))
@@ -236,7 +236,7 @@ def test_what_pulls_says_why_it_failed(path: str) -> None:
 
 @pytest.mark.parametrize("path", JOBS_OF_MODELS)
 def test_a_job_that_can_not_write_ends_at_once(path: str) -> None:
-    """By the code of pull.sh for it: five tries of a minute would tell nobody."""
+    """The exit code of pull.sh for it ends the Job at once."""
     (job,) = of_kind(read(Path(path)), "Job")
     (rule,) = job["spec"]["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
@@ -245,10 +245,10 @@ def test_a_job_that_can_not_write_ends_at_once(path: str) -> None:
 
 
 def test_nodes_without_a_gpu_are_not_prepared() -> None:
-    """One label of four clouds says that a node has one; any of them will do."""
+    """Nodes are selected by any of the GPU labels of four clouds."""
     ((_, template),) = pods(read(Path("prepull.yaml")))
-    wanted = template["spec"]["affinity"]["nodeAffinity"]
-    terms = wanted["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    affinity = template["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     labels = [(e["key"], e["operator"]) for term in terms for e in term["matchExpressions"]]
     assert len(labels) == len(terms)
     assert labels == [

@@ -30,14 +30,14 @@ def check(objects: list[Object] | tuple[Object, ...]) -> None:
 @needs_crd
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_files_are_valid(path: Path) -> None:
-    """Each file applies as it is."""
+    """All files are valid."""
     check(manifests.read(path))
 
 
 @needs_crd
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=str)
 def test_kustomizations_are_valid(folder: Path) -> None:
-    """What kubectl makes of each folder applies."""
+    """All rendered folders are valid."""
     check(manifests.rendered(folder))
 
 
@@ -57,7 +57,7 @@ def test_components_fit_on_shapes(shape: str, component: Path) -> None:
 
 @pytest.mark.parametrize("folder", [*KUSTOMIZATIONS, *FILES], ids=str)
 def test_pod_templates_are_pods(folder: Path) -> None:
-    """Each pod template, the RayService's too, is one by Kubernetes' own schema."""
+    """All pod templates, also the RayService's, match Kubernetes' schema."""
     is_file = (manifests.FOLDER / folder).is_file()
     objects = manifests.read(folder) if is_file else manifests.rendered(folder)
     for name, template in manifests.pods(objects):
@@ -68,7 +68,7 @@ def test_pod_templates_are_pods(folder: Path) -> None:
 @needs_crd
 @pytest.mark.parametrize("path", [["spec"], ["spec", "rayClusterConfig", "headGroupSpec"]])
 def test_unknown_fields_are_found(path: list[str]) -> None:
-    """A typing error anywhere in the RayService does not pass."""
+    """An unknown field anywhere in the RayService is rejected."""
     (service, *_) = manifests.read(Path("rayservice.yaml"))
     wrong = copy.deepcopy(service)
     inside(wrong, path)["rayClsuterConfig"] = {}
@@ -85,7 +85,7 @@ OF_OTHERS = {
 
 
 def mappings(manifest: Any, path: Place = ()) -> Iterator[Place]:
-    """Where in a document there is a mapping whose keys the schema names."""
+    """Yield the paths of mappings whose keys the schema names."""
     if isinstance(manifest, dict):
         yield path
         for key, value in manifest.items():
@@ -98,7 +98,7 @@ def mappings(manifest: Any, path: Place = ()) -> Iterator[Place]:
 
 @pytest.mark.parametrize("kind", OF_OTHERS)
 def test_unknown_fields_of_others_are_found(kind: str) -> None:
-    """The Gateway API's and the Prometheus operator's, at any depth."""
+    """Unknown fields of the Gateway API and the Prometheus operator are rejected."""
     schemas.validate(OF_OTHERS[kind])
     for path in mappings(OF_OTHERS[kind]):
         wrong = copy.deepcopy(OF_OTHERS[kind])
@@ -119,7 +119,7 @@ def test_unknown_fields_of_others_are_found(kind: str) -> None:
     ],
 )
 def test_wrong_values_of_others_are_found(kind: str, path: Place, value: str) -> None:
-    """Types, names and durations."""
+    """Wrong types, names and durations are rejected."""
     wrong = copy.deepcopy(OF_OTHERS[kind])
     inside(wrong, path[:-1])[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,4 @@
-"""What the containers of Ollama run, run here: real shells, with a stand-in for `ollama`."""
+"""The scripts of the containers with Ollama, run in real shells with a stand-in for `ollama`."""
 
 import os
 import re
@@ -22,13 +22,13 @@ COMMAND = ROOT / "tests" / "support" / "fake_ollama_command.py"
 
 
 def script(name: str) -> str:
-    """One of the scripts, as it stands in the ConfigMap."""
+    """Return a script of the ConfigMap."""
     (config,) = of_kind(read(Path("rayservice.yaml")), "ConfigMap")
     return str(config["data"][name])
 
 
 class OneAnswer:
-    """A server that gives one answer, whatever is asked."""
+    """A server that gives one answer to every request."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
@@ -39,9 +39,9 @@ class OneAnswer:
     def _serve(self) -> None:
         client, _ = self._socket.accept()
         with client:
-            asked = b""
-            while not asked.endswith(b"\r\n\r\n"):
-                asked += client.recv(4096)
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += client.recv(4096)
             client.sendall(self._answer)
 
     def __enter__(self) -> "OneAnswer":
@@ -132,7 +132,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def test_what_is_missing_is_pulled_once(node: Node) -> None:
-    """The second pod on a node downloads nothing."""
+    """A second pod on the node downloads nothing."""
     code, _ = node.run("pull.sh", free_port())
     assert (code, node.pulled) == (0, ["small:1b", "large:70b"])
     code, output = node.run("pull.sh", free_port())
@@ -141,7 +141,7 @@ def test_what_is_missing_is_pulled_once(node: Node) -> None:
 
 
 def test_two_pods_do_not_pull_at_once(node: Node) -> None:
-    """One waits for the other, and finds its work done."""
+    """The second pod waits for the first and then downloads nothing."""
     both = [node.start("pull.sh", free_port()) for _ in range(2)]
     outputs = [process.communicate(timeout=30)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
@@ -150,7 +150,7 @@ def test_two_pods_do_not_pull_at_once(node: Node) -> None:
 
 
 def test_a_model_that_is_missing_fails_the_pod(tmp_path: Path) -> None:
-    """Its last line names the model and no other: the pod is replaced, and `status` says why."""
+    """The last line of the log names only the missing model, which `status` shows."""
     node = Node(tmp_path, "small:1b absent:1b")
     try:
         code, output = node.run("pull.sh", free_port())
@@ -162,7 +162,7 @@ def test_a_model_that_is_missing_fails_the_pod(tmp_path: Path) -> None:
 
 
 def test_a_server_that_can_not_start_fails_the_pod(node: Node, tmp_path: Path) -> None:
-    """Its own words come before."""
+    """The server's message comes before the script's."""
     (tmp_path / "bin" / "ollama").write_text("#!/bin/sh\necho no such driver >&2; exit 1\n")
     code, output = node.run("pull.sh", free_port())
     assert code == 1
@@ -170,20 +170,20 @@ def test_a_server_that_can_not_start_fails_the_pod(node: Node, tmp_path: Path) -
 
 
 async def test_a_model_that_is_lost_is_named_by_the_probe(tmp_path: Path) -> None:
-    """Gone from the cache after the pull: in events that people read."""
+    """The probe names a model that was removed from the cache after the pull."""
     node = Node(tmp_path, "absent:1b")
     port = free_port()
     try:
         node.start("serve.sh", port)
-        said = (1, "Error: model 'absent:1b' not found\n")
+        expected = (1, "Error: model 'absent:1b' not found\n")
         there = partial(node.probe, "/api/tags", "not found", port=port)
-        await eventually(lambda: there() == said, within_s=20)
+        await eventually(lambda: there() == expected, within_s=20)
     finally:
         node.stop()
 
 
 def test_a_pod_that_waits_can_be_deleted(node: Node) -> None:
-    """SIGTERM ends a puller that waits for another, which bash alone would not do."""
+    """SIGTERM ends a puller that waits for another."""
     holder = subprocess.Popen(["flock", node.cache / ".lock", "sleep", "60"])
     waiting = node.start("pull.sh", free_port())
     assert waiting.stdout is not None
@@ -200,7 +200,7 @@ def test_a_pod_that_waits_can_be_deleted(node: Node) -> None:
 
 @pytest.mark.parametrize("models", ["small:1b large:70b", "small:1b embed:1b", "latest small:1b"])
 async def test_the_sidecar_loads_its_models_by_itself(tmp_path: Path, models: str) -> None:
-    """At each start, so after a crash as well; models of embeddings and without a tag too."""
+    """The sidecar loads its models at every start, also embedding models and untagged names."""
     node = Node(tmp_path, models)
     port = free_port()
     try:
@@ -214,7 +214,7 @@ async def test_the_sidecar_loads_its_models_by_itself(tmp_path: Path, models: st
 
 
 async def test_a_model_that_can_not_be_loaded_is_tried_again(tmp_path: Path) -> None:
-    """After a pause, with Ollama's reason in the log: else the pod would be unready for ever."""
+    """A failed load is retried after a pause, with Ollama's reason in the log."""
     node = Node(tmp_path, "small:1b")
     port = free_port()
     (node.cache / "small:1b").touch()
@@ -222,10 +222,10 @@ async def test_a_model_that_can_not_be_loaded_is_tried_again(tmp_path: Path) -> 
     try:
         sidecar = node.start("serve.sh", port, PAUSE="0.1")
         reason = "Error: model requires more system memory"
-        said = f"small:1b can't be loaded, next try in 0.1 s: {reason}\n"
+        expected = f"small:1b can't be loaded, next try in 0.1 s: {reason}\n"
         assert sidecar.stdout is not None
         lines = (line for line in sidecar.stdout if "loaded" in line)
-        assert [next(lines), next(lines)] == [said, said]
+        assert [next(lines), next(lines)] == [expected, expected]
         assert not node.is_loaded(port)
         (node.cache / "full").unlink()
         await eventually(lambda: node.is_loaded(port), within_s=20)
@@ -234,7 +234,7 @@ async def test_a_model_that_can_not_be_loaded_is_tried_again(tmp_path: Path) -> 
 
 
 async def test_ready_is_when_every_model_is_loaded(node: Node) -> None:
-    """One of two is not enough, and the probe names the other: requests for it would wait."""
+    """The probe fails while one of two models is not loaded, and names it."""
     port = free_port()
     node.run("pull.sh", free_port())
     node.ollama("serve", port=port)
@@ -247,7 +247,7 @@ async def test_ready_is_when_every_model_is_loaded(node: Node) -> None:
 
 
 def test_a_probe_says_what_answers_instead(node: Node) -> None:
-    """Nothing, or what is no Ollama."""
+    """The probe reports no answer, or an answer of another server."""
     port = free_port()
     code, output = node.probe("/api/version", port=port)
     assert (code, output.splitlines()[-1]) == (1, "Ollama does not listen")
@@ -256,8 +256,8 @@ def test_a_probe_says_what_answers_instead(node: Node) -> None:
     assert (code, output.splitlines()[0]) == (1, "GET /api/version: HTTP/1.1 503 Busy")
 
 
-def test_a_folder_that_nobody_made_writable_ends_the_pull(node: Node) -> None:
-    """In less than a minute, with what helps, and with the code that ends a Job at once."""
+def test_a_folder_that_is_not_writable_ends_the_pull(node: Node) -> None:
+    """The pull ends within a minute, with advice and the exit code that ends a Job."""
     (within,) = re.findall(r"WRITABLE_WITHIN_S:-(\d+)", script("pull.sh"))
     assert int(within) < 60
     place = "/proc/self"  # not even for root

@@ -1,4 +1,4 @@
-"""No pod may do more than it must, and no secret stands in a file."""
+"""Pods have minimal permissions, and no file contains a secret."""
 
 import pytest
 
@@ -49,22 +49,22 @@ def test_pods_are_restricted(name: str, template: Object) -> None:
     restricted(name, template["spec"])
 
 
-def test_pods_of_each_shape_are_restricted(shape: tuple[Object, ...]) -> None:
-    """However it was put together."""
+def test_pods_of_every_shape_are_restricted(shape: tuple[Object, ...]) -> None:
+    """Pods of every variant are restricted."""
     for name, template in pods(shape):
         restricted(name, template["spec"])
 
 
 @pytest.mark.parametrize(("name", "template"), ALL, ids=[name for name, _ in ALL])
-def test_tokens_are_for_those_who_need_one(name: str, template: Object) -> None:
-    """No pod can talk to the API server but the autoscaler's and the password's."""
+def test_only_two_pods_have_tokens(name: str, template: Object) -> None:
+    """Only the pods of the autoscaler and of the password Job have a token for the API server."""
     if name not in WITH_TOKEN:
         assert template["spec"]["automountServiceAccountToken"] is False
 
 
 @pytest.mark.parametrize(("name", "template"), ALL, ids=[name for name, _ in ALL])
 def test_every_container_says_what_it_needs(name: str, template: Object) -> None:
-    """Requests, and a limit of memory; one of the CPU only slows what could be quick."""
+    """Containers have requests and a memory limit, but no CPU limit, which only slows them."""
     for container in containers(template["spec"]):
         resources = container["resources"]
         assert {"cpu", "memory"} <= resources["requests"].keys()
@@ -80,7 +80,7 @@ def test_the_autoscaler_is_restricted_too(shape: tuple[Object, ...]) -> None:
 
 
 def test_no_secret_stands_in_a_file(shape: tuple[Object, ...]) -> None:
-    """No Secret, and no variable that could hold one but by reference."""
+    """Manifests have no Secret, and variables get secrets only by reference."""
     assert not of_kind(shape, "Secret")
     for name, template in pods(shape):
         for container in containers(template["spec"]):
@@ -90,14 +90,14 @@ def test_no_secret_stands_in_a_file(shape: tuple[Object, ...]) -> None:
 
 
 def test_the_password_job_may_only_create_secrets(shape: tuple[Object, ...]) -> None:
-    """One verb, one kind; and no other role in the service."""
+    """Its role, the only one, has one verb on one kind."""
     (role,) = of_kind(shape, "Role")
     assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}]
     assert not of_kind(shape, "ClusterRole")
 
 
 def test_the_password_job_can_be_applied_again(shape: tuple[Object, ...]) -> None:
-    """A Job can't be changed: nothing in it changes with a version, and it stays."""
+    """Nothing in the Job depends on the version, because a Job can't be changed."""
     jobs = [job for job in of_kind(shape, "Job") if job["metadata"]["name"] == "llm-redis-password"]
     ((job,),) = [jobs]
     assert "scalable-llm-inference" not in str(job)
@@ -105,7 +105,7 @@ def test_the_password_job_can_be_applied_again(shape: tuple[Object, ...]) -> Non
 
 
 def test_what_is_reachable_from_outside_requires_keys(shape: tuple[Object, ...]) -> None:
-    """No worker starts before the Secret is there."""
+    """Variants that are reachable from outside need the Secret of API keys."""
     (service,) = ray_services(shape)
     # The operator makes a Gateway of its own for an incremental upgrade.
     is_incremental = "clusterUpgradeOptions" in service.spec["upgradeStrategy"]

@@ -1,4 +1,4 @@
-"""Inside a RayService everything must agree: versions, resources, engines, bounds of time."""
+"""Values of a RayService agree: versions, resources, engines, timeouts."""
 
 import re
 import subprocess
@@ -38,14 +38,14 @@ def settings(service: RayService) -> Settings:
     return Settings.model_validate(service.args)
 
 
-def group_of(service: RayService, wanted: dict[str, float]) -> Group:
-    """The one worker group that has what a deployment asks for."""
-    (match,) = [group for group in service.groups if wanted.keys() & group.content["resources"]]
+def group_of(service: RayService, resources: dict[str, float]) -> Group:
+    """Return the only worker group with the resources of a deployment."""
+    (match,) = [group for group in service.groups if resources.keys() & group.content["resources"]]
     return match
 
 
 def engines(service: RayService) -> list[tuple[Pool, Object]]:
-    """Each pool with the sidecar that its replicas find beside them."""
+    """Return every pool with its sidecar."""
     pairs = []
     for pool in settings(service).all_pools:
         group = group_of(service, pool.ray_actor_options["resources"])
@@ -60,7 +60,7 @@ def mebibytes(quantity: str) -> float:
 
 
 def test_ray_is_the_pinned_one(service: RayService) -> None:
-    """One version of Ray in pyproject and in the cluster."""
+    """pyproject.toml and the cluster have the same version of Ray."""
     (pin,) = [
         entry for entry in PYPROJECT["optional-dependencies"]["serve"] if entry.startswith("ray[")
     ]
@@ -68,7 +68,7 @@ def test_ray_is_the_pinned_one(service: RayService) -> None:
 
 
 def test_our_image_has_the_version_of_the_project(shape: tuple[Object, ...]) -> None:
-    """A tag that says which code is in it, everywhere the same."""
+    """All images of the service have the project's version as tag."""
     images = {
         container["image"]
         for _, template in pods(shape)
@@ -80,7 +80,7 @@ def test_our_image_has_the_version_of_the_project(shape: tuple[Object, ...]) -> 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_jobs_have_an_image_that_make_image_builds(path: Path) -> None:
-    """A load test's by a tag of its own: a node that has the plain one would not fetch it."""
+    """Load tests use another tag, because a node with the plain image would not pull again."""
     extras = {"load-test": "load"}.get(path.parent.name, "")
     command = ["make", "--dry-run", "image", "BUILDER=x", f"EXTRAS={extras}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -91,14 +91,14 @@ def test_jobs_have_an_image_that_make_image_builds(path: Path) -> None:
 
 
 def test_every_image_is_pinned(shape: tuple[Object, ...]) -> None:
-    """No tag that may mean something else tomorrow."""
+    """No image has a tag that may change."""
     for name, template in pods(shape):
         for container in containers(template["spec"]):
             assert re.search(r":v?\d+\.\d+\.\d+", container["image"]), (name, container["image"])
 
 
 def test_ray_is_the_first_and_only_container(service: RayService) -> None:
-    """KubeRay reads resources from the first; a second one, once dead, would stay so."""
+    """Ray's is the only ordinary container: a second would not be restarted."""
     for pod in [service.head, *(group.pod for group in service.groups)]:
         (ray,) = pod["containers"]
         assert OURS in ray["image"]
@@ -106,7 +106,7 @@ def test_ray_is_the_first_and_only_container(service: RayService) -> None:
 
 
 def test_ollama_is_a_native_sidecar_after_its_models(service: RayService) -> None:
-    """Pulled first, started before Ray, restarted by the kubelet alone."""
+    """Models are pulled first; then the sidecar starts, before Ray."""
     for group in service.groups:
         if group.init("ollama"):
             pull, sidecar = group.pod["initContainers"]
@@ -116,7 +116,7 @@ def test_ollama_is_a_native_sidecar_after_its_models(service: RayService) -> Non
 
 
 def test_probes_of_the_sidecar_are_run_in_it(service: RayService) -> None:
-    """It listens on loopback, where the kubelet can't connect; often only while it starts."""
+    """Probes run in the container, because Ollama listens on loopback."""
     for pool, sidecar in engines(service):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert set(sidecar[probe]) & {"exec", "httpGet", "tcpSocket", "grpc"} == {"exec"}
@@ -130,7 +130,7 @@ def test_probes_of_the_sidecar_are_run_in_it(service: RayService) -> None:
 
 
 def test_a_gpu_belongs_to_the_sidecar_alone(service: RayService) -> None:
-    """Ray counts the logical resource; the device is Ollama's."""
+    """The sidecar requests the GPU, and Ray has only a logical resource."""
     for group in service.groups:
         for container in containers(group.pod):
             has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
@@ -139,14 +139,14 @@ def test_a_gpu_belongs_to_the_sidecar_alone(service: RayService) -> None:
 
 
 def deployments(service: RayService) -> list[Pool | GatewaySettings]:
-    """Whatever has replicas on workers."""
+    """Return all deployments with replicas on workers."""
     parsed = settings(service)
     gateways = [parsed.gateway] if parsed.resolved_topology == "gateway" else []
     return [*parsed.all_pools, *gateways]
 
 
-def test_each_worker_has_room_for_one_replica(service: RayService) -> None:
-    """What a deployment asks for is all that a worker of its one group has of it."""
+def test_every_worker_has_room_for_one_replica(service: RayService) -> None:
+    """One replica uses all of a worker's special resource."""
     for deployment in deployments(service):
         options = deployment.ray_actor_options
         ((name, amount),) = options["resources"].items()
@@ -157,7 +157,7 @@ def test_each_worker_has_room_for_one_replica(service: RayService) -> None:
 
 
 def test_workers_and_replicas_have_the_same_bounds(service: RayService) -> None:
-    """Ray can start what Serve asks for, and keeps no worker that nobody uses."""
+    """Worker groups have the bounds of their deployments."""
     for options in overridden(service).values():
         group = group_of(service, options["ray_actor_options"]["resources"]).content
         bounds = options["autoscaling_config"]
@@ -166,13 +166,13 @@ def test_workers_and_replicas_have_the_same_bounds(service: RayService) -> None:
 
 
 def overridden(service: RayService) -> dict[str, Object]:
-    """Each deployment's options: what the builder sets, under what `deployments` says."""
+    """Return the options of deployments: the builder's, and over them `deployments`."""
     (application,) = service.serve_config["applications"]
     return serve_config.deployments(application)
 
 
 def test_numbers_of_autoscaling_stand_where_they_change_in_place(service: RayService) -> None:
-    """From the first apply on, for every deployment, and all of them: Serve fills up nothing."""
+    """Every deployment has a complete autoscaling_config under `deployments`."""
     (application,) = service.serve_config["applications"]
     built = builder.options(application)
     stated = {resources["name"]: resources for resources in application["deployments"]}
@@ -185,7 +185,7 @@ def test_numbers_of_autoscaling_stand_where_they_change_in_place(service: RaySer
 
 
 def test_args_and_deployments_do_not_contradict(service: RayService) -> None:
-    """In args no number of autoscaling stands but the zero that decides the topology."""
+    """args have no autoscaling numbers, except a zero that decides the topology."""
     for pool in service.args.get("pools") or [service.args]:
         low = overridden(service)[pool.get("name", "pool")]["autoscaling_config"]["min_replicas"]
         assert pool.get("autoscaling", {}) == ({"min_replicas": 0} if low == 0 else {})
@@ -193,7 +193,7 @@ def test_args_and_deployments_do_not_contradict(service: RayService) -> None:
 
 
 def test_what_is_aimed_at_are_the_slots(service: RayService) -> None:
-    """As the builder would: more would wait where a free replica can't help."""
+    """target_ongoing_requests is the number of slots, as the builder sets it."""
     for pool in settings(service).all_pools:
         scaling = overridden(service)[pool.name]["autoscaling_config"]
         assert scaling["target_ongoing_requests"] == pool.engine.slots
@@ -205,13 +205,13 @@ def test_successors_are_ready_before_replicas_stop(service: RayService) -> None:
         assert options["max_surge_percent"] == 100
 
 
-def test_what_we_ship_passes_our_checks(service: RayService) -> None:
-    """As any config that a command sends."""
+def test_shipped_configs_pass_the_checks(service: RayService) -> None:
+    """The shipped Serve configs pass the client's checks."""
     check(service.serve_config)
 
 
 def test_the_sidecar_is_what_the_replica_takes_it_for(service: RayService) -> None:
-    """Models, slots and context stand in two places: they agree."""
+    """Models, slots and context of args and sidecar agree."""
     for pool, sidecar in engines(service):
         has = env(sidecar)
         assert pool.engine.kind == "attach"
@@ -223,7 +223,7 @@ def test_the_sidecar_is_what_the_replica_takes_it_for(service: RayService) -> No
 
 
 def test_the_puller_pulls_what_the_sidecar_serves(service: RayService) -> None:
-    """In the same place, under the same image."""
+    """The puller has the sidecar's image, models and volume."""
     for group in service.groups:
         pull, sidecar = group.init("pull"), group.init("ollama")
         if pull and sidecar:
@@ -233,7 +233,7 @@ def test_the_puller_pulls_what_the_sidecar_serves(service: RayService) -> None:
 
 
 def test_the_prompt_cache_fits_into_memory(service: RayService) -> None:
-    """Ollama's own bound is 8 GiB, whatever the container may have."""
+    """The prompt cache is below the memory limit."""
     for _, sidecar in engines(service):
         limit = mebibytes(sidecar["resources"]["limits"]["memory"])
         assert int(env(sidecar)["LLAMA_ARG_CACHE_RAM"]) <= limit / 2
@@ -243,11 +243,11 @@ def cores(quantity: str) -> float:
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
-def test_the_small_shape_asks_for_what_is_said_of_it() -> None:
-    """One worker, head with autoscaler, Redis: who has a laptop reads it before."""
+def test_the_small_variant_requests_what_its_comment_says() -> None:
+    """The comment of overlays/cpu states the requests of its pods."""
     shape = rendered(Path("overlays/cpu"))
     (service,), (redis,) = ray_services(shape), of_kind(shape, "Deployment")
-    asked = [service.cluster["autoscalerOptions"]["resources"]["requests"]] + [
+    requests = [service.cluster["autoscalerOptions"]["resources"]["requests"]] + [
         container["resources"]["requests"]
         for pod in [
             service.head,
@@ -257,15 +257,15 @@ def test_the_small_shape_asks_for_what_is_said_of_it() -> None:
         for container in containers(pod)
         if container["name"] != "pull"  # over before the others start
     ]
-    cpu = sum(cores(resources["cpu"]) for resources in asked)
-    memory = sum(mebibytes(resources["memory"]) for resources in asked) / 1024
-    said = f"{cpu:.1f} cores and {memory:.1f} GiB"
+    cpu = sum(cores(resources["cpu"]) for resources in requests)
+    memory = sum(mebibytes(resources["memory"]) for resources in requests) / 1024
+    sentence = f"{cpu:.1f} cores and {memory:.1f} GiB"
     for file in ("docs/kubernetes/install.md", "kuberay/overlays/cpu/kustomization.yaml"):
-        assert said in (ROOT / file).read_text(), said
+        assert sentence in (ROOT / file).read_text(), sentence
 
 
 def longest(parsed: Settings) -> list[float]:
-    """The longest answer, then what a replica that must go waits for it: of the ingress."""
+    """Return the longest answer and the shutdown timeout of the ingress."""
     answer = parsed.queue_timeout_s + parsed.generation_timeout_s
     if parsed.resolved_topology == "direct":
         (pool,) = parsed.all_pools
@@ -275,7 +275,7 @@ def longest(parsed: Settings) -> list[float]:
 
 
 def test_every_answer_has_time_to_end(service: RayService) -> None:
-    """Each bound of a drain is above the one before, on every node that a stream may pass."""
+    """Every timeout of a drain is above the one before, on all nodes."""
     answer, replica = longest(settings(service))
     for group in service.groups:
         has = env(group.ray)
@@ -293,7 +293,7 @@ def test_every_answer_has_time_to_end(service: RayService) -> None:
 
 @pytest.mark.parametrize("folder", ["base", "overlays/pools"])
 def test_front_doors_wait_for_the_longest_answer(folder: str) -> None:
-    """An ingress or a route that gave up sooner would cut it."""
+    """Timeouts of ingress and route are above the longest answer."""
     parts = [Path("components") / part for part in ("ingress", "gateway-api")]
     objects = with_components(Path(folder), *parts)
     (service,), (ingress,), (route,) = (
@@ -317,7 +317,7 @@ def test_the_head_lives_until_workers_have_gone(service: RayService) -> None:
 
 
 def test_the_autoscaler_does_not_keep_a_new_head_waiting(service: RayService) -> None:
-    """Ray's ignores SIGTERM, and a pod ends with its last container: a shell ends in its place."""
+    """The autoscaler runs in a shell that ends at SIGTERM, so the pod ends."""
     options = service.cluster["autoscalerOptions"]
     assert options["command"] == ["bash", "-c"]
     assert options["args"] == [
@@ -327,7 +327,7 @@ def test_the_autoscaler_does_not_keep_a_new_head_waiting(service: RayService) ->
 
 
 def test_the_head_starts_after_redis(service: RayService) -> None:
-    """Its container reads the Secret of the password, which Redis has when it listens."""
+    """The head waits for Redis, which listens once its password exists."""
     (wait,) = service.head["initContainers"]
     host, _, port = service.cluster["gcsFaultToleranceOptions"]["redisAddress"].partition(":")
     assert f"/dev/tcp/{host}/{port}" in wait["args"][0]
@@ -335,7 +335,7 @@ def test_the_head_starts_after_redis(service: RayService) -> None:
 
 
 def test_what_makes_the_password_comes_after_what_it_needs() -> None:
-    """A Job before its ServiceAccount begins with an event FailedCreate; Redis needs its Secret."""
+    """ServiceAccount and role come before the Job, and the Job before Redis."""
     objects = read(Path("rayservice.yaml"))
     kinds = [obj["kind"] for obj in objects if "llm-redis" in obj["metadata"]["name"]]
     assert kinds == ["ServiceAccount", "Role", "RoleBinding", "Job", "Deployment", "Service"]
@@ -351,7 +351,7 @@ def test_redis_waits_for_its_password_as_a_volume(shape: tuple[Object, ...]) -> 
 
 
 def test_redis_is_probed_by_a_connection(shape: tuple[Object, ...]) -> None:
-    """Without a process for each probe, and with time to answer."""
+    """Redis is probed by a TCP connection, without a process."""
     (redis,) = of_kind(shape, "Deployment")
     (container,) = redis["spec"]["template"]["spec"]["containers"]
     for probe in ("readinessProbe", "livenessProbe"):
@@ -360,7 +360,7 @@ def test_redis_is_probed_by_a_connection(shape: tuple[Object, ...]) -> None:
 
 
 def test_no_replica_lives_on_the_head(service: RayService) -> None:
-    """It may die at any time."""
+    """No replica runs on the head."""
     assert service.cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert "resources" not in service.cluster["headGroupSpec"]
 
@@ -376,7 +376,7 @@ def test_head_and_workers_agree_on_the_ingress(service: RayService) -> None:
 
 
 def test_scaling_is_rays(service: RayService) -> None:
-    """In-tree autoscaler, version 2, looking each second."""
+    """Ray's in-tree autoscaler, version 2, runs every second."""
     assert service.cluster["enableInTreeAutoscaling"] is True
     options = service.cluster["autoscalerOptions"]
     assert options["version"] == "v2"
@@ -384,7 +384,7 @@ def test_scaling_is_rays(service: RayService) -> None:
 
 
 def test_state_outlives_the_head_and_is_each_clusters_own(service: RayService) -> None:
-    """Redis, and never a fixed namespace in it, which both clusters of an upgrade would share."""
+    """State is in Redis without a fixed namespace, which two clusters would share."""
     options = service.cluster["gcsFaultToleranceOptions"]
     assert options.keys() == {"redisAddress", "redisPassword"}
     assert options["redisPassword"].keys() == {"valueFrom"}
@@ -393,19 +393,19 @@ def test_state_outlives_the_head_and_is_each_clusters_own(service: RayService) -
 
 
 def test_ray_asks_for_a_token(service: RayService) -> None:
-    """Which the operator makes for each cluster by itself."""
+    """Ray's token authentication is on."""
     assert service.cluster["authOptions"] == {"mode": "token"}
 
 
 def test_the_service_answers_to_its_name(service: RayService) -> None:
-    """Without keys a Host must be known, and the cluster's short names are not Ollama's."""
+    """The Service's names are allowed hosts."""
     name = f"{service.content['metadata']['name']}-serve-svc"
     assert len(service.content["metadata"]["name"]) <= 47
     assert name in settings(service).allowed_hosts
 
 
 def test_pools_that_sleep_have_a_gateway(service: RayService) -> None:
-    """Which holds the request that wakes them."""
+    """Pools with a minimum of 0 have a gateway."""
     parsed = settings(service)
     sleeps = any(pool.autoscaling.min_replicas == 0 for pool in parsed.all_pools)
     if sleeps or len(parsed.all_pools) > 1:
@@ -416,7 +416,7 @@ def test_pools_that_sleep_have_a_gateway(service: RayService) -> None:
 
 @pytest.mark.parametrize("setting", ["api_keys_file", "api_keys_optional"])
 def test_keys_are_read_where_they_are_mounted(service: RayService, setting: str) -> None:
-    """In each group, for any may hold replicas that ask for them."""
+    """All worker groups mount the API keys at the path of the setting."""
     assert service.args[setting]
     for group in service.groups:
         (mount,) = [m for m in group.ray["volumeMounts"] if m["name"] == "api-keys"]

@@ -1,4 +1,4 @@
-"""Fixtures of the client's tests: an API server on a real socket, fresh for each test."""
+"""Fixtures: a new API server on a real socket for every test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ MANIFESTS = Path(__file__).with_name("manifests") / "rayservice.yaml"
 
 @pytest.fixture(scope="session")
 def schema() -> Schema | None:
-    """The definition of a RayService, where it is at hand."""
+    """The definition of a RayService, if ../shared has it."""
     return Schema(CRD) if CRD.is_file() else None
 
 
@@ -43,7 +43,7 @@ def api(server: ApiServer) -> RayServiceApi:
 
 @pytest.fixture
 def run(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs one command against the stand-in; `input` is what the user types."""
+    """Run a command against the stand-in; `input` is typed by the user."""
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig()))
     monkeypatch.setenv("COLUMNS", "160")
 
@@ -65,5 +65,5 @@ def deployed(run: Run) -> Run:
 
 @pytest.fixture
 def documents() -> list[dict]:
-    """The manifests of the tests, as they stand in the file."""
+    """The manifests of the tests."""
     return list(yaml.safe_load_all(MANIFESTS.read_text()))

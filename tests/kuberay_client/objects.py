@@ -1,4 +1,4 @@
-"""API objects in the shape that a server has them, as small as a test needs."""
+"""Small API objects as a server returns them."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def ray_service(status: Object | None = None, **metadata: Any) -> Object:
 
 
 def serving(application: Object | None = None, generation: int = 2, **more: Any) -> Object:
-    """The status of a service that serves on the cluster llm-a."""
+    """Return the status of a service that serves on the cluster llm-a."""
     deployed = {"status": "RUNNING", "serveDeploymentStatuses": {"pool": {"status": "HEALTHY"}}}
     return {
         "observedGeneration": generation,
@@ -77,12 +77,12 @@ def ray_cluster(
 
 
 def worker_group(name: str = "gpu", low: int = 1, high: int = 4, pods: int = 1) -> Object:
-    """A worker group as it runs: `pods` is what Ray's autoscaler has asked for."""
+    """Return a worker group of a cluster; `pods` is the number set by Ray's autoscaler."""
     return {"groupName": name, "minReplicas": low, "maxReplicas": high, "replicas": pods}
 
 
 def pulling(name: str = "w1", since: str = BORN) -> Object:
-    """A worker whose init container brings the models since then; all others wait for it."""
+    """Return a worker whose init container has been pulling models; the others wait."""
     waiting = {"state": "waiting", "reason": "PodInitializing"}
     return pod(
         name,
@@ -152,7 +152,7 @@ def _with_gpus(number: int) -> Object:
 
 
 def deleting(target: Object, ends_by: str, grace_s: int = 420) -> Object:
-    """The same pod after its deletion: the timestamp is when its grace is over."""
+    """Return the pod after its deletion; the timestamp is the end of its grace period."""
     metadata = {
         **target["metadata"],
         "deletionTimestamp": ends_by,
@@ -162,12 +162,12 @@ def deleting(target: Object, ends_by: str, grace_s: int = 420) -> Object:
 
 
 def disrupted(reason: str, message: str) -> Object:
-    """Why somebody other than its owner ends a pod (pod condition DisruptionTarget)."""
+    """Return the pod condition DisruptionTarget."""
     return {**condition("DisruptionTarget", True, reason, message)}
 
 
 def unscheduled(sentence: str) -> Object:
-    """The scheduler's refusal as a pod condition."""
+    """Return the pod condition of a pod without a node."""
     return {
         "type": "PodScheduled",
         "status": "False",
@@ -177,7 +177,7 @@ def unscheduled(sentence: str) -> Object:
 
 
 def companion(name: str, component: str, *containers: Object, **status: Any) -> Object:
-    """A pod beside Ray's: Redis, or the Job that makes its Secret."""
+    """Return a pod of Redis, or of the Job that creates its Secret."""
     result = pod(name, *containers, **status)
     result["metadata"]["labels"] = {
         "app.kubernetes.io/part-of": "llm",
@@ -187,7 +187,7 @@ def companion(name: str, component: str, *containers: Object, **status: Any) -> 
 
 
 def job(name: str = "llm-redis-password", makes: str = "llm-redis", **status: Any) -> Object:
-    """A Job that sends a Secret to the API server, as that of the manifests."""
+    """Return a Job that creates a Secret, as that of the manifests."""
     body = f'{{"kind": "Secret", "metadata": {{"name": "{makes}"}}}}'
     return {
         "apiVersion": "batch/v1",
@@ -206,7 +206,7 @@ def job(name: str = "llm-redis-password", makes: str = "llm-redis", **status: An
 def container(
     name: str = "ray-worker", state: str = "running", sidecar: bool = False, **more: Any
 ) -> Object:
-    """`more` goes into its state, but for `restarts`, `ready` and `last`."""
+    """Return a container status; `more` sets its state, except `restarts`, `ready` and `last`."""
     return {
         "name": name,
         "sidecar": sidecar,

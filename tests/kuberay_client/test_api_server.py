@@ -1,4 +1,4 @@
-"""Requests over a real socket: what is tried again, what is an error, and which."""
+"""Requests over a real socket: retries and errors."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from tests.support.kubernetes.server import ApiServer as StandIn
 
 
 class Pauses(list[float]):
-    """Notes each pause and makes none."""
+    """Records pauses without waiting."""
 
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -41,14 +41,14 @@ def objects(connection: Connection, pauses: Pauses) -> Objects:
 def test_too_many_requests_wait_as_long_as_the_server_says(
     objects: Objects, cluster: Cluster, pauses: Pauses
 ) -> None:
-    """429 with Retry-After: the same request again, after just that time."""
+    """A 429 is retried after the time in Retry-After."""
     cluster.faults.append(Fault(429, retry_after=7, times=2))
     assert objects.list(PODS) == ([], "1")
     assert pauses == [7, 7]
 
 
 def test_a_long_wait_is_bounded(objects: Objects, cluster: Cluster, pauses: Pauses) -> None:
-    """Nobody waits an hour for one request."""
+    """A long Retry-After is bounded."""
     cluster.faults.append(Fault(429, retry_after=3600))
     objects.list(PODS)
     assert pauses == [30]
@@ -58,15 +58,15 @@ def test_a_long_wait_is_bounded(objects: Objects, cluster: Cluster, pauses: Paus
 def test_a_server_that_restarts_is_tried_again(
     objects: Objects, cluster: Cluster, pauses: Pauses, fault: Fault
 ) -> None:
-    """5xx, and a connection that closes without a word, with growing pauses."""
+    """5xx and closed connections are retried with growing pauses."""
     fault.times = 3
     cluster.faults.append(fault)
     assert objects.list(PODS)[0] == []
     assert pauses == [0.5, 1, 2]
 
 
-def test_it_gives_up_at_last(objects: Objects, cluster: Cluster, pauses: Pauses) -> None:
-    """After five tries the error is the caller's."""
+def test_retries_end(objects: Objects, cluster: Cluster, pauses: Pauses) -> None:
+    """After five tries the error is raised."""
     cluster.faults.append(Fault(503, times=99))
     with pytest.raises(errors.ServerFailure, match=r"handle the request \(503\)") as caught:
         objects.list(PODS)
@@ -76,7 +76,7 @@ def test_it_gives_up_at_last(objects: Objects, cluster: Cluster, pauses: Pauses)
 def test_a_creation_is_not_repeated_blindly(
     objects: Objects, cluster: Cluster, documents: list[dict]
 ) -> None:
-    """After a 5xx nobody knows whether a POST was carried out; after a 429 it was not."""
+    """A POST is retried after a 429 but not after a 5xx, which may have created the object."""
     cluster.faults.append(Fault(500, method="POST"))
     with pytest.raises(errors.ServerFailure):
         objects.create(RAY_SERVICES, documents[0])
@@ -85,7 +85,7 @@ def test_a_creation_is_not_repeated_blindly(
 
 
 def test_no_answer_in_time(connection: Connection, cluster: Cluster, pauses: Pauses) -> None:
-    """A server that says nothing is given up within the bound of each try."""
+    """A server without an answer times out at every try."""
     impatient = ApiServer(connection.client, 0.1, pauses)
     cluster.faults.append(Fault(503, times=99, hang_s=5))
     began = time.monotonic()
@@ -94,8 +94,8 @@ def test_no_answer_in_time(connection: Connection, cluster: Cluster, pauses: Pau
     assert time.monotonic() - began < 5
 
 
-def test_nobody_listens(server: StandIn, pauses: Pauses, tmp_path: Path) -> None:
-    """An address without a server is an error that says so."""
+def test_no_server_listens(server: StandIn, pauses: Pauses, tmp_path: Path) -> None:
+    """An address without a server raises Unreachable."""
     file = tmp_path / "elsewhere"
     file.write_text(server.kubeconfig().read_text().replace(str(server.port), "1"))
     with pytest.raises(errors.Unreachable, match="can't be reached"):
@@ -103,7 +103,7 @@ def test_nobody_listens(server: StandIn, pauses: Pauses, tmp_path: Path) -> None
 
 
 def test_a_foreign_certificate(server: StandIn, pauses: Pauses, tmp_path: Path) -> None:
-    """A server that the kubeconfig's authority has not signed gets no request."""
+    """A certificate of another authority raises Unreachable."""
     other = tmp_path / "other"
     other.mkdir()
     file = tmp_path / "elsewhere"
@@ -133,7 +133,7 @@ def test_refusals_are_typed(
     kind: type[errors.ApiError],
     request_: Callable[[Objects], object],
 ) -> None:
-    """Each status has its error, with the server's own sentence, and none is tried again."""
+    """Every status has its error with the server's message, and is not retried."""
     cluster.store.put("pods", {**pod("w1"), "metadata": {**pod("w1")["metadata"], "uid": "u"}})
     cluster.forbidden.add("secrets")
     with pytest.raises(kind) as caught:
@@ -143,21 +143,21 @@ def test_refusals_are_typed(
 
 
 def test_a_wrong_token(server: StandIn) -> None:
-    """401 is an error of its own."""
+    """401 raises Unauthorized."""
     connection = connect(str(server.kubeconfig()), context="nobody")
     with pytest.raises(errors.Unauthorized):
         Objects(ApiServer(connection.client), "default").list(PODS)
 
 
 def test_an_answer_that_is_no_json(objects: Objects, cluster: Cluster) -> None:
-    """A proxy's page in between is not taken for an answer of the API server."""
+    """An answer that is not JSON raises ServerFailure."""
     cluster.faults.append(Fault(200, text="<html>Sign in!</html>", times=99))
     with pytest.raises(errors.ServerFailure, match="is not JSON"):
         objects.list(PODS)
 
 
 def test_long_lists_come_in_pages(objects: Objects, cluster: Cluster) -> None:
-    """All of them arrive, however small the server's pages are."""
+    """All pages of a list are read."""
     cluster.page = 3
     for number in range(8):
         cluster.store.put("pods", pod(f"w{number}"))
@@ -167,7 +167,7 @@ def test_long_lists_come_in_pages(objects: Objects, cluster: Cluster) -> None:
 
 
 def test_selectors_keep_answers_small(objects: Objects, cluster: Cluster) -> None:
-    """Labels and fields are selected by the server."""
+    """The server selects by labels and fields."""
     cluster.store.put("pods", pod("w1"))
     cluster.store.put("rayservices", ray_service())
     cluster.store.put("events", event("Unhealthy", "x"))
@@ -177,13 +177,13 @@ def test_selectors_keep_answers_small(objects: Objects, cluster: Cluster) -> Non
     assert objects.list(EVENTS, fieldSelector="type=Normal")[0] == []
 
 
-def test_what_is_gone_already_may_be_deleted(objects: Objects) -> None:
-    """A second deletion is none."""
+def test_absent_objects_may_be_deleted(objects: Objects) -> None:
+    """Deleting an absent object succeeds."""
     objects.delete(PODS, "w1", "u")
 
 
-def test_kinds_are_asked_of_the_server(objects: Objects) -> None:
-    """Any kind that the cluster knows can be applied; another one is named."""
+def test_kinds_are_looked_up_on_the_server(objects: Objects) -> None:
+    """Every kind of the cluster can be looked up; an unknown one raises an error with its name."""
     manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
     assert objects.kind_of(manifest).path("ns", "x") == "/apis/batch/v1/namespaces/ns/jobs/x"
     with pytest.raises(errors.ConfigurationError, match="no kind Rayservice"):

@@ -1,4 +1,4 @@
-"""Which pod is blamed: of which cluster, as cause or as consequence, and is somebody at it."""
+"""The pod in the first finding: by cluster, cause or consequence, and whether it will pass."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from tests.kuberay_client.objects import (
     serving,
     unscheduled,
 )
-from tests.kuberay_client.test_rules import NOW, diagnosis, seen
+from tests.kuberay_client.test_rules import NOW, diagnosis, view_of
 from tests.kuberay_client.test_table import shown
 
 Object = dict[str, Any]
@@ -37,7 +37,7 @@ BAD_IMAGE = container("ollama", "waiting", True, reason="ImagePullBackOff", mess
 
 
 def upgrade(*objects: Object, active: str = "llm-a") -> Observed:
-    """A view of an upgrade: llm-b is to follow `active`; llm-0 is on its way out."""
+    """Return a view of an upgrade from `active` to llm-b, while llm-0 is removed."""
     status = serving(pendingServiceStatus={"rayClusterName": "llm-b", "applicationStatuses": {}})
     status["activeServiceStatus"]["rayClusterName"] = active
     status["conditions"] = [condition("Ready", True), condition("UpgradeInProgress", True)]
@@ -46,17 +46,17 @@ def upgrade(*objects: Object, active: str = "llm-a") -> Observed:
         pod(f"{name}-head", container("ray-head"), cluster=name, role="head", ready=True)
         for name in ("llm-a", "llm-b")
     ]
-    return seen(ray_service(status), *clusters, *heads, *objects)
+    return view_of(ray_service(status), *clusters, *heads, *objects)
 
 
-def test_a_cluster_on_its_way_out_has_no_say() -> None:
-    """The failure of an image that has been replaced is no cause, though its pod is the first."""
+def test_a_cluster_being_removed_does_not_count() -> None:
+    """A failing pod of a cluster that is being removed is no cause."""
     view = upgrade(pod("a-first", BAD_IMAGE, cluster="llm-0"))
     assert diagnose(view).findings == ()
 
 
-def test_a_cluster_on_its_way_out_is_marked() -> None:
-    """Its pods stay in the table, after the others, and say whose they are."""
+def test_a_cluster_being_removed_is_marked() -> None:
+    """Pods of a cluster that is being removed are last in the table, and marked."""
     lines = shown(upgrade(pod("a-first", BAD_IMAGE, cluster="llm-0")), 160).splitlines()
     pods = [line for line in lines if line.startswith(("a-first", "llm-a-head", "llm-b-head"))]
     assert [line.split()[0] for line in pods] == ["llm-b-head", "llm-a-head", "a-first"]
@@ -64,8 +64,8 @@ def test_a_cluster_on_its_way_out_is_marked() -> None:
     assert "llm-0 is being removed" in "\n".join(lines)
 
 
-def test_events_of_a_cluster_on_its_way_out_do_not_matter() -> None:
-    """Neither those of its pods nor its own."""
+def test_events_of_a_cluster_being_removed_do_not_count() -> None:
+    """Events of a cluster that is being removed and of its pods are left out."""
     view = upgrade(
         pod("llm-0-worker", BAD_IMAGE, cluster="llm-0"),
         event("Failed", "Failed to pull", "Pod/llm-0-worker"),
@@ -77,7 +77,7 @@ def test_events_of_a_cluster_on_its_way_out_do_not_matter() -> None:
 
 
 def test_a_serve_config_that_the_old_cluster_refuses() -> None:
-    """The operator's events about the service name the cluster: each counts for its own."""
+    """The operator's events about the service count for the cluster that they name."""
     refusal = (
         "Failed to update serve applications to the RayCluster default/{}: err: 400 Bad Request: no"
     )
@@ -99,7 +99,7 @@ def test_a_serve_config_that_the_old_cluster_refuses() -> None:
 
 
 def test_the_awaited_cluster_comes_first() -> None:
-    """In an upgrade the new cluster's hindrance is the cause; the old one's comes after it."""
+    """In an upgrade problems of the new cluster come first."""
     view = upgrade(
         pod("w-old", BAD_IMAGE, cluster="llm-a"),
         pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU]),
@@ -109,7 +109,7 @@ def test_the_awaited_cluster_comes_first() -> None:
     assert causes[1].startswith("pod w-old: image llm:nope")
 
 
-def test_wait_has_no_patience_to_lose_with_the_old_cluster() -> None:
+def test_problems_of_the_old_cluster_do_not_end_a_wait() -> None:
     """A failure of the cluster that is being replaced does not end a wait for the new one."""
     view = upgrade(pod("w-old", BAD_IMAGE, cluster="llm-a"))
     wait, limits = Wait(NOW), Limits(patience_s=300)
@@ -120,7 +120,7 @@ def test_wait_has_no_patience_to_lose_with_the_old_cluster() -> None:
 
 
 def test_wait_ends_with_what_the_new_cluster_waits_for() -> None:
-    """4 names the missing GPU, not the old image."""
+    """The error names the missing GPU, not the image of the old cluster."""
     view = upgrade(
         pod("a-old", BAD_IMAGE, cluster="llm-0"),
         pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU]),
@@ -142,13 +142,13 @@ def test_an_old_deployment_that_failed_is_not_the_end() -> None:
 
 
 def test_before_the_operator_names_a_cluster_all_count() -> None:
-    """Right after the creation no cluster is active or pending."""
+    """While no cluster is active or pending, all clusters count."""
     result = diagnosis(ray_service({"observedGeneration": 2}), pod("w1", BAD_IMAGE))
     assert result.cause.startswith("pod w1: image llm:nope")
 
 
 def test_gpus_that_the_old_cluster_still_holds() -> None:
-    """A worker that ends keeps its GPU for minutes: that is on its way, and for how long."""
+    """The advice names the terminating worker that holds a GPU, and for how long."""
     old = deleting(pod("w-old", cluster="llm-0", gpus=1, node="gpu-1"), "2026-11-24T08:04:00Z")
     new = pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU])
     advice = diagnose(upgrade(old, new)).advice
@@ -156,7 +156,7 @@ def test_gpus_that_the_old_cluster_still_holds() -> None:
 
 
 def test_an_upgrade_without_a_second_gpu() -> None:
-    """Where the serving cluster has the GPUs, the ways out are named with their commands."""
+    """The advice is to add a GPU node or to roll back."""
     new = pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU])
     advice = diagnose(upgrade(new)).advice
     assert "beside those of llm-a" in advice
@@ -164,7 +164,7 @@ def test_an_upgrade_without_a_second_gpu() -> None:
 
 
 def test_a_finished_clean_up_is_no_loss() -> None:
-    """The Job that empties Redis ends, and is neither head nor worker."""
+    """A finished Job that empties Redis is no problem."""
     cleaned = pod(
         "llm-a-redis-cleanup-x",
         container("ray-head", "terminated", reason="Completed", exitCode=0),
@@ -172,11 +172,11 @@ def test_a_finished_clean_up_is_no_loss() -> None:
         phase="Succeeded",
     )
     assert diagnosis(cleaned).findings == ()
-    assert "done" in shown(seen(cleaned))
+    assert "done" in shown(view_of(cleaned))
 
 
 def test_a_clean_up_that_fails() -> None:
-    """It is named as such, and ends no wait for a cluster that serves."""
+    """A failing clean-up is reported, but does not end a wait."""
     failed = pod(
         "llm-0-redis-cleanup-x",
         container("ray-head", "terminated", reason="Error", exitCode=1),
@@ -232,14 +232,14 @@ PROBES = [
 
 @pytest.mark.parametrize(("failing", "command"), PROBES)
 def test_a_failed_probe_sends_to_the_log_of_its_container(failing: Object, command: str) -> None:
-    """The advice is the command that shows the log of this very container."""
+    """The advice is the command for the log of the container with the failed probe."""
     result = diagnosis(failing, event("Unhealthy", "Liveness probe failed: timeout"))
     assert result.cause.endswith("liveness probe failed: timeout")
     assert command in result.advice
 
 
 def test_redis_is_the_cause_of_a_head_that_does_not_start() -> None:
-    """Redis before the head, the head before the workers, whatever their names are."""
+    """Problems of Redis come before those of the head, and these before the workers'."""
     crashed = {"reason": "Error", "exitCode": 1}
     result = diagnosis(
         pod("a-worker", container(state="terminated", **crashed)),
@@ -262,13 +262,13 @@ def test_redis_is_the_cause_of_a_head_that_does_not_start() -> None:
 
 
 def test_what_is_broken_comes_before_what_is_on_its_way() -> None:
-    """A model that is being pulled is no cause beside an image that does not exist."""
+    """A missing image comes before a model that is being pulled."""
     result = diagnosis(pulling("a-worker"), pod("b-worker", BAD_IMAGE))
     assert [finding.about for finding in result.findings] == ["b-worker/ollama", "a-worker/pull"]
 
 
 def test_a_startup_probe_that_has_passed_since() -> None:
-    """Its old failure is no cause of a container that has started and is not ready yet."""
+    """A failed startup probe does not count once its container has started."""
     loading = container("ollama", sidecar=True, ready=False)
     of_it = {
         "involvedObject": {"kind": "Pod", "name": "w1", "fieldPath": "spec.initContainers{ollama}"}
@@ -284,7 +284,7 @@ def test_a_startup_probe_that_has_passed_since() -> None:
 
 
 def test_one_rule_explains_a_pod() -> None:
-    """A startup probe that failed before the container ended is its consequence."""
+    """An ended container explains the failed startup probe."""
     ended = container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)
     result = diagnosis(pod("w1", ended), event("Unhealthy", "Startup probe failed: refused"))
     assert [finding.kind for finding in result.findings] == ["restarting"]
@@ -309,7 +309,7 @@ FAILED = {
 
 
 def test_a_job_that_makes_the_secret() -> None:
-    """On a first deploy the Secret is on its way: nobody is told to create it."""
+    """A Secret that a running Job creates needs only patience."""
     result = diagnosis(NO_SECRET, job())
     assert result.cause == (
         "pod llm-redis-x: redis waits for secret llm-redis, which Job llm-redis-password has been "
@@ -322,14 +322,14 @@ def test_a_job_that_makes_the_secret() -> None:
 
 
 def test_a_job_that_has_failed() -> None:
-    """Its failure is the cause, with the way to run it again."""
+    """A failed Job is the cause, with the command to run it again."""
     result = diagnosis(NO_SECRET, job(active=0, failed=11, conditions=[FAILED]))
     assert "Job llm-redis-password has failed to create: BackoffLimitExceeded" in result.cause
     assert "kubectl -n default delete job llm-redis-password" in result.advice
 
 
 def test_a_job_that_has_made_a_secret_which_is_gone() -> None:
-    """A moment after its end the kubelet has yet to look; later somebody has deleted it."""
+    """Soon after the Job the kubelet looks again; later the Secret must have been deleted."""
     done = job(active=0, succeeded=1, conditions=[{"type": "Complete", "status": "True"}])
     early = datetime(2026, 11, 24, 8, 0, 20, tzinfo=UTC)
     assert diagnosis(NO_SECRET, done, at=early).findings[0].on_its_way
@@ -339,20 +339,20 @@ def test_a_job_that_has_made_a_secret_which_is_gone() -> None:
 
 
 def test_no_job_makes_the_secret() -> None:
-    """Then it has to be created; Jobs that make others do not count."""
+    """Without a Job for this Secret the advice is to create it."""
     result = diagnosis(NO_SECRET, job(makes="another", name="other"))
     assert result.cause == 'pod llm-redis-x: redis can\'t start: secret "llm-redis" not found'
     assert "kubectl -n default create secret generic llm-redis" in result.advice
 
 
 def test_the_pod_of_a_job_that_cannot_be_read() -> None:
-    """Whoever may not read Jobs is told by its pod that somebody is at it."""
+    """Without access to Jobs the Job's pod explains the missing Secret."""
     result = diagnosis(NO_SECRET, companion("maker", "redis-password", container("create")))
     assert "waits for secret llm-redis, which pod maker has been creating for 60 s" in result.cause
 
 
 def test_a_job_whose_image_cannot_be_pulled() -> None:
-    """The Job's own trouble is the cause of the missing Secret."""
+    """A problem of the Job's pod is the cause of the missing Secret."""
     bad = container("create", "waiting", reason="ImagePullBackOff", message=NOT_FOUND)
     maker = companion("maker", "redis-password", bad, phase="Pending")
     result = diagnosis(NO_SECRET, job(), maker)
@@ -360,7 +360,7 @@ def test_a_job_whose_image_cannot_be_pulled() -> None:
 
 
 def test_a_pull_that_has_failed_is_not_just_running() -> None:
-    """The image's earlier failures are counted, with the reason of the last one."""
+    """Earlier failures of a pull are counted, with the last reason."""
     image = '"ollama/ollama:1"'
     failed = event(
         "Failed", f"Failed to pull image {image}: x: dial tcp: i/o timeout", count=3, at=BORN
@@ -376,7 +376,7 @@ def test_a_pull_that_has_failed_is_not_just_running() -> None:
 
 
 def test_a_service_that_is_well_has_quiet_companions() -> None:
-    """Redis that runs and a Job that has ended raise no alarm."""
+    """A running Redis and a finished Job are no problem."""
     result = diagnosis(
         companion("llm-redis-x", "redis", container("redis"), ready=True),
         companion(

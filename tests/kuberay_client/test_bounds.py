@@ -1,4 +1,4 @@
-"""Bounds in clusters that run: the operator takes them from a RayService for the next one only."""
+"""Bounds of running clusters, which the operator does not change."""
 
 import copy
 from collections.abc import Callable
@@ -44,12 +44,12 @@ def group_in(cluster: Cluster, name: str = "llm-a") -> Object:
 
 
 def patched(cluster: Cluster) -> list[str]:
-    """What was written, by name, in its order."""
+    """Return the names of patched objects in order."""
     return [write.path.rpartition("/")[2] for write in cluster.writes if write.method == "PATCH"]
 
 
 def test_clusters_get_the_bounds(running: RayServiceApi, cluster: Cluster) -> None:
-    """The one that serves and the one that is prepared, after Serve; `replicas` is not ours."""
+    """The active and the pending cluster get the bounds after the RayService, but no `replicas`."""
     cluster.requests.clear()
     running.scale_ray_service("llm", 2, 8)
     assert patched(cluster) == ["llm", "llm-a", "llm-b"]
@@ -58,14 +58,14 @@ def test_clusters_get_the_bounds(running: RayServiceApi, cluster: Cluster) -> No
 
 
 def test_a_cluster_that_drains_is_left_alone(running: RayServiceApi, cluster: Cluster) -> None:
-    """After the switch the old one is still there for a minute, and no longer in the status."""
+    """A cluster that is no longer in the status keeps its bounds."""
     run(cluster)
     running.scale_ray_service("llm", 2, 8)
     assert group_in(cluster, "llm-b") == worker_group(pods=3)
 
 
 def test_a_plan_and_a_config_too(running: RayServiceApi, cluster: Cluster) -> None:
-    """Whatever changes the bounds of the groups in place."""
+    """Plans and configs change the bounds of clusters as well."""
     service = running.get_ray_service("llm")
     config = service["spec"]["serveConfigV2"].replace("max_replicas: 4", "max_replicas: 6")
     running.patch_ray_service(running.propose_change("llm", edits.configured(config)))
@@ -98,7 +98,7 @@ def test_a_manifest_too(running: RayServiceApi, cluster: Cluster, documents: lis
 
 
 def test_no_maximum_below_the_pods(running: RayServiceApi, cluster: Cluster) -> None:
-    """Ray's autoscaler would stop what is beyond it at once; it follows when they are gone."""
+    """A maximum is lowered only to the number of pods, which Ray's autoscaler would stop."""
     running.scale_ray_service("llm", 1, 2)
     assert group_in(cluster) == worker_group(high=3, pods=3)
     assert running.propose_change("llm", edits.scaled(1, 2, "pool")).is_empty
@@ -108,7 +108,7 @@ def test_no_maximum_below_the_pods(running: RayServiceApi, cluster: Cluster) -> 
 
 
 def test_a_minimum_counts_as_pods() -> None:
-    """The operator has as many, whatever `replicas` says; a bound is never raised for them."""
+    """A minimum counts as pods, but never raises a bound."""
     spec = {"rayClusterConfig": {"workerGroupSpecs": [worker_group(low=1, high=2)]}}
     change = rebound(spec, ray_cluster(groups=[worker_group(low=4, high=8, pods=1)]))
     assert change
@@ -118,7 +118,7 @@ def test_a_minimum_counts_as_pods() -> None:
 
 
 def test_what_differs_already_is_mended(running: RayServiceApi, cluster: Cluster) -> None:
-    """The RayService has the bounds, the cluster has not: it gets them, and the spec stays."""
+    """A cluster with other bounds than the RayService gets them, and the spec stays."""
     running.scale_ray_service("llm", 2, 8)
     cluster.store.put("rayclusters", ray_cluster(groups=[worker_group()]))
     proposal = running.propose_change("llm", edits.scaled(2, 8, "pool"))
@@ -130,7 +130,7 @@ def test_what_differs_already_is_mended(running: RayServiceApi, cluster: Cluster
 
 
 def test_groups_are_found_by_their_names() -> None:
-    """In whatever order they are, and only those that both have; each held to its name."""
+    """Groups match by name in any order, and the patch tests the names."""
     groups = [worker_group("new"), worker_group("gpu", high=6)]
     spec = {"rayClusterConfig": {"workerGroupSpecs": groups}}
     live = [worker_group("cpu"), worker_group("old"), worker_group("gpu", pods=2)]
@@ -144,7 +144,7 @@ def test_groups_are_found_by_their_names() -> None:
 
 
 def test_a_new_cluster_needs_no_patch(running: RayServiceApi, cluster: Cluster) -> None:
-    """It is made with the bounds; the old one keeps its own until it goes."""
+    """A change that makes a new cluster does not patch the old one."""
 
     def change(spec: Object) -> Object:
         return upgrades.upgraded(image="llm:2")(edits.scaled(2, 8, "pool")(spec))
@@ -186,7 +186,7 @@ def groups_of(spec: Object) -> list[Object]:
 def test_when_the_operator_makes_a_new_cluster(
     documents: list[Object], edit: Callable[[Object], object], is_new: bool
 ) -> None:
-    """By its own rule; never with the strategy None."""
+    """The client decides as the operator does; the strategy None never makes a new cluster."""
     before = documents[0]["spec"]
     after = edited(edit)(before)
     assert makes_new_cluster(before, after) == is_new
@@ -194,7 +194,7 @@ def test_when_the_operator_makes_a_new_cluster(
 
 
 class Meddling:
-    """An API server on whose RayClusters somebody writes just before we do."""
+    """An API server whose RayClusters change just before every patch."""
 
     def __init__(self, server: ApiServer, meddle: Callable[[], None]) -> None:
         self._server = server
@@ -217,7 +217,7 @@ def meddled(server: StandIn, meddle: Callable[[], None]) -> RayServiceApi:
 def test_a_cluster_that_changes_meanwhile_is_looked_at_again(
     running: RayServiceApi, server: StandIn
 ) -> None:
-    """The autoscaler added pods, or a group came first: nothing is decided on what has passed."""
+    """A cluster that changed meanwhile is read again before the patch."""
     store = server.cluster.store
     states = [
         [worker_group(high=8, pods=5)],
@@ -233,8 +233,8 @@ def test_a_cluster_that_changes_meanwhile_is_looked_at_again(
     assert live == [worker_group("cpu"), worker_group(high=6, pods=6)]
 
 
-def test_a_cluster_that_never_stands_still(running: RayServiceApi, server: StandIn) -> None:
-    """After ten tries it is a conflict, not a loop."""
+def test_a_cluster_that_keeps_changing(running: RayServiceApi, server: StandIn) -> None:
+    """After ten tries Conflict is raised."""
     pods = iter(range(4, 1000))
 
     def meddle() -> None:
@@ -246,22 +246,22 @@ def test_a_cluster_that_never_stands_still(running: RayServiceApi, server: Stand
 
 
 def test_a_conflict_is_tried_again(running: RayServiceApi, cluster: Cluster) -> None:
-    """409: a server that is busy with the same object."""
+    """409 is retried."""
     cluster.faults.append(Fault(409, method="PATCH", path="rayclusters", times=3))
     running.scale_ray_service("llm", 2, 8)
     assert group_in(cluster)["maxReplicas"] == 8
 
 
 def test_what_is_refused_twice_is_an_error(running: RayServiceApi, cluster: Cluster) -> None:
-    """422 for a cluster that is as it was: an admission webhook, not a test that failed."""
+    """A second 422 for the same patch is raised."""
     cluster.faults.append(Fault(422, method="PATCH", path="rayclusters", times=99))
     with pytest.raises(Invalid):
         running.scale_ray_service("llm", 2, 8)
     assert cluster.faults[0].times == 97
 
 
-def test_a_right_that_is_missing_is_named(running: RayServiceApi, cluster: Cluster) -> None:
-    """And what is done and what not; with the right the same command does the rest."""
+def test_a_missing_permission_is_named(running: RayServiceApi, cluster: Cluster) -> None:
+    """A missing permission is named; with it the same command completes the change."""
     cluster.forbidden.add("patch rayclusters")
     with pytest.raises(Forbidden, match=r"the verb patch on rayclusters in ray\.io") as caught:
         running.scale_ray_service("llm", 2, 8)

@@ -23,7 +23,7 @@ from tests.kuberay_client.objects import (
     serving,
     unscheduled,
 )
-from tests.kuberay_client.test_rules import NOW, diagnosis, seen
+from tests.kuberay_client.test_rules import NOW, diagnosis, view_of
 
 Object = dict[str, Any]
 
@@ -54,14 +54,14 @@ CONFIG = [
 
 @pytest.mark.parametrize(("message", "advice"), CONFIG)
 def test_a_container_that_cannot_be_configured(message: str, advice: str) -> None:
-    """The object or key that is missing is named, with the command that makes or shows it."""
+    """The advice has the command that creates or shows the missing object."""
     result = diagnosis(waiting("CreateContainerConfigError", message))
     assert result.cause == f"pod w1: ollama can't start: {message}"
     assert advice in result.advice
 
 
 def test_a_command_that_the_image_does_not_have() -> None:
-    """It is the manifest or the image, no Secret."""
+    """The advice is to correct the command or the image."""
     message = 'failed to create task: exec: "bash": executable file not found in $PATH'
     for reason in ("RunContainerError", "CreateContainerError"):
         assert "correct the container's command" in diagnosis(waiting(reason, message)).advice
@@ -109,7 +109,7 @@ MEMORY = [
 
 @pytest.mark.parametrize(("killed", "cause", "advice"), MEMORY)
 def test_out_of_memory(killed: Object, cause: str, advice: str) -> None:
-    """Each container has a limit of its own; only the engine's has a cache, a context and slots."""
+    """The advice names the limit of the killed container."""
     result = diagnosis(killed)
     assert result.cause.startswith(cause)
     assert advice in result.advice
@@ -117,7 +117,7 @@ def test_out_of_memory(killed: Object, cause: str, advice: str) -> None:
 
 
 def test_a_sidecar_in_its_back_off() -> None:
-    """Exit code, how long the kubelet waits, the last line it left, and the log of that run."""
+    """The cause has exit code, back-off and last line; the advice has the previous log."""
     looping = container(
         "ollama",
         "waiting",
@@ -138,7 +138,7 @@ def test_a_sidecar_in_its_back_off() -> None:
 
 
 def test_a_container_that_its_probe_has_ended() -> None:
-    """SIGKILL by the kubelet is told from one by somebody else."""
+    """The cause names the failed probe for which the kubelet killed the container."""
     killed = event("Killing", "Container ollama failed liveness probe, will be restarted")
     ended = pod("w1", container("ollama", "terminated", True, reason="Error", exitCode=137))
     assert (
@@ -160,14 +160,14 @@ IMAGES = [
 
 @pytest.mark.parametrize(("reason", "message", "advice"), IMAGES)
 def test_an_image_that_cannot_be_pulled(reason: str, message: str, advice: str) -> None:
-    """The advice depends on what the registry, the network or the node has answered."""
+    """The advice depends on the error of the registry, network or node."""
     result = diagnosis(waiting(reason, message))
     assert "of ollama can't be pulled" in result.cause
     assert advice in result.advice
 
 
 def test_an_older_back_off_has_its_reason_in_an_event() -> None:
-    """`Back-off pulling image` alone says nothing; the last failure does."""
+    """The reason of `Back-off pulling image` is taken from the last event."""
     failed = event("Failed", 'Failed to pull image "llm:9": rpc error: unauthorized: no access')
     result = diagnosis(waiting("ImagePullBackOff", 'Back-off pulling image "llm:9"'), failed)
     assert result.cause.endswith("can't be pulled: unauthorized: no access")
@@ -175,7 +175,7 @@ def test_an_older_back_off_has_its_reason_in_an_event() -> None:
 
 
 def test_an_image_that_does_not_fit_on_the_disk() -> None:
-    """No name or registry is blamed, but the node, with the command that shows it."""
+    """The cause is the node's full disk."""
     message = (
         'failed to pull and unpack image "llm:9": failed to extract layer sha256:ab: write '
         "/var/lib/containerd/x: no space left on device"
@@ -198,8 +198,8 @@ PULLS = [
 
 @pytest.mark.parametrize(("line", "advice"), PULLS)
 def test_a_model_whose_pull_has_failed_before(line: str, advice: str) -> None:
-    """An init container at work that has failed is not on its way: the last error is the cause."""
-    view = replace(seen(pulling("w1")), failures={"w1/pull": (line,) * 3})
+    """The last error of a repeated pull is part of the cause."""
+    view = replace(view_of(pulling("w1")), failures={"w1/pull": (line,) * 3})
     result = diagnose(view)
     assert result.cause == (
         f"pod w1: init container pull has been running for 60 s and has failed 3 times: {line}"
@@ -223,7 +223,7 @@ EVICTED = [
 
 @pytest.mark.parametrize(("message", "advice"), EVICTED)
 def test_an_evicted_pod(message: str, advice: str) -> None:
-    """What the node was short of decides what helps."""
+    """The advice depends on the resource that the node lacked."""
     result = diagnosis(pod("w1", phase="Failed", reason="Evicted", message=message))
     assert result.cause.startswith(f"worker w1 is lost: Evicted: {message[:32]}")
     assert advice in result.advice
@@ -231,7 +231,7 @@ def test_an_evicted_pod(message: str, advice: str) -> None:
 
 
 def test_an_evicted_pod_that_is_gone() -> None:
-    """The operator deletes it at once: its event still tells why while the successor starts."""
+    """The event of an evicted pod explains its loss while the successor starts."""
     deleted = event(
         "DeletedWorkerPod",
         "Deleted worker Pod default/llm-a-w1; Pod status: Failed; Pod restart policy: Never; "
@@ -295,14 +295,14 @@ LOST_NODES = [
 
 @pytest.mark.parametrize(("lost", "events", "why"), LOST_NODES)
 def test_a_node_that_does_not_answer(lost: Object, events: list[Object], why: str) -> None:
-    """Its pods look as they did, running or terminating for ever: the node is the cause."""
+    """A node without an answer is the cause, whatever state its pods have."""
     result = diagnosis(lost, *events)
     assert result.cause == f"worker w1 is lost: its node gpu-1 does not answer ({why})"
     assert "kubectl describe node gpu-1" in result.advice
 
 
 def test_a_node_that_is_back() -> None:
-    """The event stays for an hour; a pod that is ready, or whose container is not, has no part."""
+    """An old event of the node does not count for pods that are ready or have another problem."""
     late = event("NodeNotReady", "Node is not ready")
     assert diagnosis(pod("w1", container(), node="gpu-1", ready=True), late).findings == ()
     crashed = pod("w1", container("ollama", "terminated", True, **ERROR), node="gpu-1")
@@ -310,7 +310,7 @@ def test_a_node_that_is_back() -> None:
 
 
 def test_a_worker_that_is_gone_with_its_node() -> None:
-    """Once Kubernetes has given it up, its successor waits for a GPU: the node is the cause."""
+    """The lost node is the cause while the successor waits for a GPU."""
     lost = event("TaintManagerEviction", "Marking for deletion Pod default/x", "Pod/llm-a-gpu-w1")
     full = unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     next_one = pod("llm-a-gpu-w2", phase="Pending", conditions=[full])
@@ -321,14 +321,14 @@ def test_a_worker_that_is_gone_with_its_node() -> None:
 
 
 def test_a_node_that_is_gone() -> None:
-    """The pod garbage collector says so."""
+    """A pod of a removed node is lost."""
     gone = disrupted("DeletionByPodGC", "PodGC: node no longer exists")
     lost = pod("w1", container(), node="gpu-1", phase="Failed", conditions=[gone])
     assert diagnosis(lost).cause == "worker w1 is lost: its node gpu-1 is gone"
 
 
 def test_a_node_that_shuts_down() -> None:
-    """Of a spot instance, for example."""
+    """A shutdown of the node needs no action."""
     message = "Pod was terminated in response to imminent node shutdown."
     result = diagnosis(pod("w1", phase="Failed", reason="Terminated", message=message))
     assert result.cause == f"worker w1 is lost: Terminated: {message}"
@@ -336,7 +336,7 @@ def test_a_node_that_shuts_down() -> None:
 
 
 def test_pods_that_others_displace() -> None:
-    """Preemption needs a priority; a drain is on its way."""
+    """The advice against preemption is a priority; a drain passes."""
     preempted = disrupted("PreemptionByScheduler", "preempting to accommodate a higher priority")
     result = diagnosis(deleting(pod("w1", conditions=[preempted]), "2026-11-24T08:07:00Z"))
     assert "a pod of higher priority takes its place" in result.cause
@@ -375,7 +375,7 @@ ROOM = [
 
 @pytest.mark.parametrize(("sentence", "advice"), ROOM)
 def test_a_pod_without_a_node(sentence: str, advice: str) -> None:
-    """What stands in the scheduler's sentence decides what helps."""
+    """The advice depends on the scheduler's message."""
     result = diagnosis(
         pod("w1", phase="Pending", conditions=[unscheduled(sentence)], claims=("llm-models",))
     )
@@ -384,21 +384,21 @@ def test_a_pod_without_a_node(sentence: str, advice: str) -> None:
 
 
 def test_a_claim_that_is_pending() -> None:
-    """What the provisioner says of the claim is part of the cause."""
+    """The provisioner's message is part of the cause."""
     sentence = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."
-    said = event(
+    provisioning = event(
         "ProvisioningFailed",
         'storageclass.storage.k8s.io "fast" not found',
         "PersistentVolumeClaim/llm-models",
     )
     foreign = event("ProvisioningFailed", "no", "PersistentVolumeClaim/other", at=BORN)
     waits = pod("w1", phase="Pending", conditions=[unscheduled(sentence)], claims=("llm-models",))
-    cause = diagnosis(waits, said, foreign).cause
+    cause = diagnosis(waits, provisioning, foreign).cause
     assert cause.endswith('(llm-models: storageclass.storage.k8s.io "fast" not found)')
 
 
 def test_as_many_gpus_as_there_are() -> None:
-    """Where some workers are ready, the command that is content with them can be pasted."""
+    """The advice has the command to use only the ready workers."""
     ready = pod("w1", container(), ready=True)
     full = unscheduled("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     advice = diagnosis(ready, pod("w2", phase="Pending", conditions=[full])).advice
@@ -418,7 +418,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("message", "advice"), REFUSALS)
 def test_a_pod_that_is_refused(message: str, advice: str) -> None:
-    """Quotas, security levels, webhooks and limit ranges each have a step of their own."""
+    """The advice depends on the refusal: quota, security level, webhook or limit range."""
     refused = event(
         "FailedToCreateWorkerPod", f"Failed to create worker Pod: {message}", "RayCluster/llm-a"
     )
@@ -426,7 +426,7 @@ def test_a_pod_that_is_refused(message: str, advice: str) -> None:
 
 
 def test_redis_that_is_refused() -> None:
-    """Its ReplicaSet and its Job are refused by Kubernetes' own controllers, until they are not."""
+    """A refused pod of Redis is the cause until it is created."""
     service = ray_service({"observedGeneration": 2})
     service["spec"]["rayClusterConfig"] = {
         "gcsFaultToleranceOptions": {"redisAddress": "redis://llm-redis.default:6379"}
@@ -485,7 +485,7 @@ SERVE_CONFIGS = [
 
 @pytest.mark.parametrize(("message", "cause", "advice"), SERVE_CONFIGS)
 def test_a_serve_config_that_does_not_build(message: str, cause: str, advice: str) -> None:
-    """The exception, or the first setting that is wrong, with the command that sends another."""
+    """The cause is the exception or the first wrong setting."""
     failed = serving({"status": "DEPLOY_FAILED", "message": message})
     result = diagnosis(ray_service(failed))
     assert result.is_fatal
@@ -494,7 +494,7 @@ def test_a_serve_config_that_does_not_build(message: str, cause: str, advice: st
 
 
 def test_a_worker_that_does_not_reach_its_head() -> None:
-    """The operator's init container goes on for ever; it is no trouble while the head starts."""
+    """A worker that does not reach a ready head is a problem after a while."""
     waits = container("wait-gcs-ready", sidecar=True, ready=False, startedAt=BORN)
     worker = pod("w1", container("ollama", sidecar=True), waits, container(state="waiting"))
     late = NOW + timedelta(seconds=30)

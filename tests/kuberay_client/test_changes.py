@@ -15,7 +15,7 @@ from kuberay.errors import ChangeError
 
 @pytest.fixture
 def live(documents: list[dict]) -> dict[str, Any]:
-    """The service of the tests as a server has it."""
+    """The service of the tests as the server returns it."""
     service = copy.deepcopy(documents[0])
     service["metadata"]["resourceVersion"] = "7"
     return service
@@ -32,7 +32,7 @@ def group_of(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_scale_sets_replicas_and_pods(live: dict[str, Any]) -> None:
-    """The deployment's bounds and the group's are the same; everything else stays."""
+    """The deployment and its group get the bounds; everything else stays."""
     after = propose(live, edits.scaled(2, 8, "pool")).after
     (deployment,) = config_of(after)["deployments"]
     assert deployment["autoscaling_config"]["min_replicas"] == 2
@@ -43,7 +43,7 @@ def test_scale_sets_replicas_and_pods(live: dict[str, Any]) -> None:
 
 
 def test_scale_keeps_what_the_builder_sets(live: dict[str, Any]) -> None:
-    """Serve replaces an autoscaling_config as a whole, so an override has all of it."""
+    """A new override is complete, because Serve replaces an autoscaling_config as a whole."""
     (deployment,) = config_of(propose(live, edits.scaled(2, 8, "pool")).after)["deployments"]
     scaling = deployment["autoscaling_config"]
     assert scaling["target_ongoing_requests"] == 4  # the engine's slots
@@ -52,7 +52,7 @@ def test_scale_keeps_what_the_builder_sets(live: dict[str, Any]) -> None:
 
 
 def test_scale_twice_edits_the_override(live: dict[str, Any]) -> None:
-    """The second time there is an override already, and only the bounds change."""
+    """With an override only the bounds change."""
     live["spec"] = propose(live, edits.scaled(2, 8, "pool")).after
     proposal = propose(live, edits.scaled(2, 9, "pool"))
     changed = [line for line in proposal.diff.splitlines() if line[0] in "+-"][2:]
@@ -75,13 +75,13 @@ def test_scale_twice_edits_the_override(live: dict[str, Any]) -> None:
     ],
 )
 def test_scale_refuses(live: dict[str, Any], arguments: tuple, message: str) -> None:
-    """What can't be done is said before anything is sent."""
+    """Impossible bounds and unknown names raise ChangeError."""
     with pytest.raises(ChangeError, match=message):
         propose(live, edits.scaled(*arguments))
 
 
 def test_scale_asks_which_group(live: dict[str, Any]) -> None:
-    """Two groups that could have the pods: one has to be named, and only that one changes."""
+    """With two possible groups one must be named, and only that one changes."""
     groups = live["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     groups.append({**copy.deepcopy(groups[0]), "groupName": "large"})
     with pytest.raises(ChangeError, match="give the worker group of pool with --group"):
@@ -103,7 +103,7 @@ applications:
 
 
 def test_a_plan_is_merged_by_names(live: dict[str, Any]) -> None:
-    """Options and arguments of the plan replace ours; what it does not name stays."""
+    """Options and arguments of the plan replace the present ones; others stay."""
     after = propose(live, edits.planned(PLAN)).after
     application = config_of(after)
     assert application["args"]["engine"]["slots"] == 8
@@ -118,7 +118,7 @@ def test_a_plan_is_merged_by_names(live: dict[str, Any]) -> None:
 
 
 def test_a_plan_leaves_an_application_where_it_is(live: dict[str, Any]) -> None:
-    """It is a config by itself, with a route; that of the present one stays."""
+    """The present route stays, whatever the plan has."""
     application = {"name": "llm", "import_path": "mine:app", "route_prefix": "/x", "args": {}}
     live["spec"]["serveConfigV2"] = yaml.safe_dump({"applications": [application]})
     plan = {
@@ -132,13 +132,13 @@ def test_a_plan_leaves_an_application_where_it_is(live: dict[str, Any]) -> None:
 
 
 def test_a_plan_twice_changes_nothing(live: dict[str, Any]) -> None:
-    """Merging what is there already leaves the spec as it is."""
+    """Merging the same plan twice changes nothing."""
     live["spec"] = propose(live, edits.planned(PLAN)).after
     assert propose(live, edits.planned(PLAN)).is_empty
 
 
 def test_pools_in_args_are_merged_by_name(live: dict[str, Any]) -> None:
-    """Several pools are a list; a plan that names one leaves the others alone."""
+    """A plan for one of several pools leaves the others unchanged."""
     pools = [{"name": "small", "models": "a"}, {"name": "large", "models": "b"}]
     application = {"name": "llm", "import_path": "serve_app:app", "args": {"pools": pools}}
     live["spec"]["serveConfigV2"] = yaml.safe_dump({"applications": [application]})
@@ -151,7 +151,7 @@ def test_pools_in_args_are_merged_by_name(live: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["[", "x: 1", "applications: {}", "- 1", ""])
 def test_no_serve_config(text: str) -> None:
-    """A file that is something else is refused before anything is sent."""
+    """A file that is no Serve config raises ChangeError."""
     with pytest.raises(ChangeError):
         edits.configured(text)
     with pytest.raises(ChangeError):
@@ -159,13 +159,13 @@ def test_no_serve_config(text: str) -> None:
 
 
 def test_the_same_config_in_other_words_changes_nothing(live: dict[str, Any]) -> None:
-    """Order and layout of YAML mean nothing."""
+    """Another order or layout of the same YAML changes nothing."""
     same = json.dumps(yaml.safe_load(live["spec"]["serveConfigV2"]))
     assert propose(live, edits.configured(same)).is_empty
 
 
 def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> None:
-    """Head and workers follow --image; the init container that pulls follows its Ollama."""
+    """All containers with the old image get the new one."""
     change = upgrades.upgraded("llm:2", "2.61.0", "ollama/ollama:0.34.0", "NewCluster")
     cluster = propose(live, change).after["rayClusterConfig"]
     head = cluster["headGroupSpec"]["template"]["spec"]
@@ -180,7 +180,7 @@ def test_upgrade_changes_every_container_of_an_image(live: dict[str, Any]) -> No
 
 
 def test_a_strategy_needs_its_options(live: dict[str, Any]) -> None:
-    """The operator would refuse the spec: refused here, with what to do."""
+    """A strategy without its options raises ChangeError with advice."""
     change = upgrades.upgraded(strategy="NewClusterWithIncrementalUpgrade")
     with pytest.raises(ChangeError, match="components/incremental-upgrade"):
         propose(live, change)
@@ -190,7 +190,7 @@ def test_a_strategy_needs_its_options(live: dict[str, Any]) -> None:
 
 
 def test_a_patch_names_only_what_changes(live: dict[str, Any]) -> None:
-    """And it is bound to the version that was looked at, with the spec of before in a note."""
+    """A patch has only changes, the resource version and the previous spec."""
     patch = propose(live, upgrades.upgraded(strategy="None")).patch
     assert patch["spec"] == {"upgradeStrategy": {"type": "None"}}
     assert patch["metadata"]["resourceVersion"] == "7"
@@ -206,7 +206,7 @@ def test_a_spec_too_large_leaves_no_note(live: dict[str, Any]) -> None:
 
 
 def test_nothing_to_go_back_to(live: dict[str, Any]) -> None:
-    """Without a note there is no rollback."""
+    """Without a note a rollback raises ChangeError."""
     with pytest.raises(ChangeError, match="no previous spec"):
         notes.previous_spec(live)
 

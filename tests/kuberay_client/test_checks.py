@@ -1,4 +1,4 @@
-"""What can't work is refused by name before it is sent; the rest is sent so that replicas stay."""
+"""Checks before a change, and configs rewritten so that replicas stay."""
 
 import copy
 import subprocess
@@ -87,7 +87,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("args", "options", "sentence"), WRONG, ids=[case[2] for case in WRONG])
 @pytest.mark.parametrize("ray", [True, False], ids=["with Ray", "without Ray"])
-def test_what_can_not_work_is_named(
+def test_errors_of_a_config_are_named(
     config: Object,
     monkeypatch: pytest.MonkeyPatch,
     args: Object,
@@ -95,7 +95,7 @@ def test_what_can_not_work_is_named(
     sentence: str,
     ray: bool,
 ) -> None:
-    """By Serve's schema, by our settings, or because the two contradict each other."""
+    """Errors of Serve's schema, of the settings and contradictions are named."""
     if not ray:
         monkeypatch.setattr(serve_schema, "find_spec", lambda name: None)
     checks.check(config)
@@ -110,7 +110,7 @@ def test_rules_of_ray_that_are_code(config: Object) -> None:
         checks.check(changed(config, num_replicas=3))
 
 
-def test_who_may_sleep_is_decided_by_args(config: Object) -> None:
+def test_args_decide_which_pools_may_sleep(config: Object) -> None:
     """A pool of a gateway that args keep awake is unhealthy without a replica; one that may sleep
     can be kept awake in place; the gateway itself never sleeps."""
     checks.check(gateway(config))
@@ -127,8 +127,8 @@ def test_who_may_sleep_is_decided_by_args(config: Object) -> None:
         checks.check(asleep)
 
 
-def test_what_was_wrong_before_hinders_no_change(config: Object) -> None:
-    """A typing error that Serve ignores all the time is no reason to refuse more replicas."""
+def test_present_errors_do_not_prevent_a_change(config: Object) -> None:
+    """Errors of the present config do not prevent a change."""
     present = changed(config, max_queued_request=3)
     after = changed(present, autoscaling_config={**WHOLE, "max_replicas": 9})
     checks.check(after, present)
@@ -139,69 +139,69 @@ def test_what_was_wrong_before_hinders_no_change(config: Object) -> None:
 def test_the_environment_of_the_client_is_not_the_pods(
     config: Object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither what it sets nor what it misspells."""
+    """The client's environment does not influence the checks."""
     monkeypatch.setenv("SERVE_APP_QUEUE", "0")
     monkeypatch.setenv("SERVE_APP_MODLES", "x")
     checks.check(config)
 
 
 def test_numbers_in_args_go_where_they_change_in_place(config: Object) -> None:
-    """A config that says them as before: the override gets them, and args stay as they are."""
-    asked = copy.deepcopy(config)
-    (application,) = asked["applications"]
+    """Autoscaling numbers move from args to the override."""
+    requested = copy.deepcopy(config)
+    (application,) = requested["applications"]
     application["args"]["autoscaling"] = {"min_replicas": 2, "max_replicas": 8}
     del application["deployments"]
-    after = in_place(config, asked)
+    after = in_place(config, requested)
     assert after["applications"][0]["args"] == config["applications"][0]["args"]
     scaling = scaling_of(after)
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (2, 8)
     assert scaling.keys() == WHOLE.keys()
-    assert in_place(after, asked) == after
+    assert in_place(after, requested) == after
 
 
-def test_a_number_that_counts_for_nothing_is_refused(config: Object) -> None:
-    """New in args beside an override that says otherwise; where it agrees it is no matter."""
-    asked = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 9}})
+def test_a_number_without_effect_is_refused(config: Object) -> None:
+    """A number in args that contradicts the override raises ChangeError."""
+    requested = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 9}})
     with pytest.raises(
         ChangeError, match=r"max_replicas is 9 in args.*precedence with 4: set it there"
     ):
-        in_place(config, asked)
+        in_place(config, requested)
     agreed = changed(config, {"autoscaling": {"min_replicas": 1, "max_replicas": 4}})
     assert scaling_of(in_place(config, agreed)) == WHOLE
 
 
 def test_numbers_of_a_pool_too(config: Object) -> None:
-    """Each pool by its name, and the gateway, whose override must not go either."""
+    """Numbers of all pools and the gateway move to their overrides."""
     present = gateway(config)
     override = {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 64}
     present["applications"][0]["deployments"].append(
         {"name": "gateway", "autoscaling_config": override}
     )
-    asked = gateway(config)
-    asked["applications"][0]["args"]["pools"][1]["autoscaling"] = {
+    requested = gateway(config)
+    requested["applications"][0]["args"]["pools"][1]["autoscaling"] = {
         "min_replicas": 0,
         "max_replicas": 3,
     }
-    del asked["applications"][0]["deployments"]
-    after = in_place(present, asked)
+    del requested["applications"][0]["deployments"]
+    after = in_place(present, requested)
     assert after["applications"][0]["args"] == present["applications"][0]["args"]
     assert scaling_of(after, "large")["max_replicas"] == 3
     assert scaling_of(after, "gateway")["max_replicas"] == 4
 
 
 def test_args_that_let_a_pool_sleep_are_a_new_version(config: Object) -> None:
-    """The topology depends on them, so they can't stay as they are."""
-    asked = gateway(config, low=0)
-    assert in_place(gateway(config, low=1), asked) == asked
+    """A minimum of 0 in args stays there, because the topology depends on it."""
+    requested = gateway(config, low=0)
+    assert in_place(gateway(config, low=1), requested) == requested
 
 
 def test_a_config_without_overrides_stays_as_it_is(config: Object) -> None:
-    """The first override would be a new version as well."""
+    """Without an override the config is not rewritten."""
     plain = changed(config)
     del plain["applications"][0]["deployments"]
-    asked = changed(config, {"autoscaling": {"max_replicas": 8}})
-    del asked["applications"][0]["deployments"]
-    assert in_place(plain, asked) == asked
+    requested = changed(config, {"autoscaling": {"max_replicas": 8}})
+    del requested["applications"][0]["deployments"]
+    assert in_place(plain, requested) == requested
 
 
 PLAN = {
@@ -214,7 +214,7 @@ PLAN = {
 
 
 def test_a_plan_for_one_of_several_pools(config: Object, documents: list[Object]) -> None:
-    """Its settings go into that pool: beside `pools` the application would refuse them."""
+    """The plan's settings go into the named pool."""
     spec = documents[0]["spec"] | {"serveConfigV2": yaml.safe_dump(gateway(config))}
     change = edits.planned(yaml.safe_dump({"applications": [PLAN]}))
     after = yaml.safe_load(change(spec)["serveConfigV2"])
@@ -246,7 +246,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("command", "text", "sentence"), REFUSED, ids=[f"{case[0][0]} {case[2]}" for case in REFUSED]
 )
-def test_no_command_sends_what_can_not_work(
+def test_no_command_sends_an_invalid_config(
     deployed: Run,
     cluster: Cluster,
     tmp_path: Path,
@@ -254,7 +254,7 @@ def test_no_command_sends_what_can_not_work(
     text: str,
     sentence: str,
 ) -> None:
-    """One line with the reason, exit code 1, and nothing reaches the API server."""
+    """Commands fail with one line and exit code 1, and send nothing."""
     (tmp_path / "file").write_text(text)
     written = len(cluster.writes)
     arguments = [str(tmp_path / "file") if word == "FILE" else word for word in command]
@@ -265,13 +265,13 @@ def test_no_command_sends_what_can_not_work(
 
 
 def test_a_new_service_is_checked_too(run: Run, cluster: Cluster, tmp_path: Path) -> None:
-    """Before anything of its manifests is made."""
+    """A new service is checked before anything is created."""
     (tmp_path / "file").write_text(NONSENSE)
     assert run("deploy", "-f", str(tmp_path / "file")).exit_code == 1
     assert cluster.writes == []
 
 
 def test_the_client_starts_without_ray() -> None:
-    """Its import takes seconds, and it may be missing."""
+    """The client does not import Ray."""
     code = "import kuberay.commands, sys; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

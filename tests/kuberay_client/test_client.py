@@ -1,4 +1,4 @@
-"""`RayServiceApi` and manifests against an API server that validates, conflicts and remembers."""
+"""`RayServiceApi` and manifests with an API server that validates and reports conflicts."""
 
 import copy
 from pathlib import Path
@@ -23,7 +23,7 @@ Object = dict[str, Any]
 
 @pytest.fixture
 def deployed(api: RayServiceApi, documents: list[Object]) -> RayServiceApi:
-    """With the manifests of the tests applied."""
+    """An API with the manifests of the tests applied."""
     list(api.deploy_ray_service(documents))
     return api
 
@@ -44,7 +44,7 @@ def versions(cluster: Cluster) -> dict[str, str]:
 def test_deploying_creates_and_again_changes_nothing(
     api: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """As `kubectl apply -f` twice: the second time no object has a new version."""
+    """Deploying again gives no object a new version."""
     assert verbs(api, documents) == ["created"] * 3
     before = versions(cluster)
     assert verbs(api, documents) == ["unchanged"] * 3
@@ -54,7 +54,7 @@ def test_deploying_creates_and_again_changes_nothing(
 def test_deploying_again_survives_status_and_operator(
     api: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """What the operator writes (status, finalizer, defaults) is no difference of ours."""
+    """Values of the operator (status, finalizer, defaults) are no difference."""
     verbs(api, documents)
 
     def operate(service: Object) -> None:
@@ -72,7 +72,7 @@ def test_deploying_again_survives_status_and_operator(
 def test_deploying_a_change_notes_what_was_before(
     deployed: RayServiceApi, documents: list[Object]
 ) -> None:
-    """What the manifest no longer names goes, and `rollback` could bring it back."""
+    """Fields that the manifest no longer names are removed, and a note keeps the old spec."""
     before = deployed.get_ray_service("llm")["spec"]
     changed = copy.deepcopy(documents)
     del changed[0]["spec"]["rayClusterConfig"]["enableInTreeAutoscaling"]
@@ -97,7 +97,7 @@ def test_deploying_a_change_notes_what_was_before(
 def test_what_does_not_fit_the_schema_is_refused(
     api: RayServiceApi, documents: list[Object], path: tuple[str, ...], value: Any, message: str
 ) -> None:
-    """An unknown field is an error too, named in the server's words, with exit code 3."""
+    """An unknown field raises Invalid with the server's message and exit code 3."""
     place = documents[0]
     for key in path[:-1]:
         place = place[key]
@@ -110,7 +110,7 @@ def test_what_does_not_fit_the_schema_is_refused(
 
 
 def test_creating_twice_is_a_conflict(api: RayServiceApi, documents: list[Object]) -> None:
-    """Unlike deploying."""
+    """Creating an existing object raises Conflict."""
     api.create_ray_service(documents[0])
     assert [service["metadata"]["name"] for service in api.list_ray_services()] == ["llm"]
     with pytest.raises(Conflict, match="already exists"):
@@ -120,7 +120,7 @@ def test_creating_twice_is_a_conflict(api: RayServiceApi, documents: list[Object
 def test_a_status_written_meanwhile_is_no_conflict(
     deployed: RayServiceApi, cluster: Cluster
 ) -> None:
-    """The operator raises the resource version all the time; the proposal still stands."""
+    """A newer resource version with the same spec does not prevent the change."""
     proposal = deployed.propose_change("llm", edits.scaled(2, 6, "pool"))
     cluster.store.update(
         "rayservices", "default", "llm", lambda status: status.update(status=serving())
@@ -132,7 +132,7 @@ def test_a_status_written_meanwhile_is_no_conflict(
 
 
 def test_a_spec_changed_meanwhile_is_a_conflict(deployed: RayServiceApi) -> None:
-    """What was shown and confirmed would no longer be what happens."""
+    """A changed spec raises Conflict."""
     proposal = deployed.propose_change("llm", edits.scaled(2, 6, "pool"))
     deployed.scale_ray_service("llm", 1, 5)
     with pytest.raises(Conflict, match="the spec was changed by another client"):
@@ -140,7 +140,7 @@ def test_a_spec_changed_meanwhile_is_a_conflict(deployed: RayServiceApi) -> None
 
 
 def test_rollback_goes_back_and_forth(deployed: RayServiceApi) -> None:
-    """Once leads to the spec before, twice to the one that was rolled back."""
+    """A second rollback undoes the first."""
     first = deployed.get_ray_service("llm")["spec"]
     with pytest.raises(ChangeError, match="no previous spec"):
         deployed.rollback_ray_service("llm")
@@ -151,7 +151,7 @@ def test_rollback_goes_back_and_forth(deployed: RayServiceApi) -> None:
 
 
 def test_rollback_of_a_deployment(deployed: RayServiceApi, documents: list[Object]) -> None:
-    """A rollback holds until the manifest is deployed again."""
+    """A rollback lasts until the manifest is deployed again."""
     documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
     verbs(deployed, documents)
     deployed.rollback_ray_service("llm")
@@ -161,7 +161,7 @@ def test_rollback_of_a_deployment(deployed: RayServiceApi, documents: list[Objec
 
 
 def test_deleting_takes_one_object(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """What lies beside the service stays."""
+    """Only the RayService is deleted."""
     deployed.delete_ray_service("llm")
     assert list(versions(cluster)) == ["llm-redis", "llm-redis-password"]
     with pytest.raises(NotFound):
@@ -169,14 +169,14 @@ def test_deleting_takes_one_object(deployed: RayServiceApi, cluster: Cluster) ->
 
 
 def test_no_such_service(api: RayServiceApi) -> None:
-    """Changing what is not there is NotFound; its status is that it is absent."""
+    """Changing an absent service raises NotFound, and its state is absent."""
     with pytest.raises(NotFound):
         api.scale_ray_service("llm", 1, 2)
     assert api.get_ray_service_status("llm").diagnosis.state == "absent"
 
 
 def test_waiting_until_it_runs(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """Each status is told to the caller while it waits."""
+    """Every status is passed to the callback while waiting."""
     states: list[str] = []
 
     def tell(status: Status) -> None:
@@ -206,7 +206,7 @@ def serve(service: Object) -> None:
     ],
 )
 def test_files_that_are_no_manifests(tmp_path: Path, text: str, message: str) -> None:
-    """Before anything is sent."""
+    """Files that are no manifests raise ConfigurationError."""
     file = tmp_path / "file.yaml"
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
@@ -214,14 +214,14 @@ def test_files_that_are_no_manifests(tmp_path: Path, text: str, message: str) ->
 
 
 def test_lists_are_manifests_too(tmp_path: Path, documents: list[Object]) -> None:
-    """As `kubectl get -o yaml` writes them."""
+    """Lists, as of `kubectl get -o yaml`, are read."""
     file = tmp_path / "list.yaml"
     file.write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": documents}))
     assert manifests.read(str(file)) == documents
 
 
 def test_the_note_stays_when_nothing_changes(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """Deploying the present manifest again does not lose the way back."""
+    """Deploying the same manifest keeps the note for `rollback`."""
     deployed.scale_ray_service("llm", 2, 6)
     live = deployed.get_ray_service("llm")
     manifest = {

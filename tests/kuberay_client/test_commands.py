@@ -1,4 +1,4 @@
-"""Commands that deploy and change: what they print, what they send, how they end."""
+"""Commands that deploy and change: output, requests and exit codes."""
 
 import threading
 from pathlib import Path
@@ -21,7 +21,7 @@ def spec(cluster: Cluster) -> Object:
 
 
 def operate(cluster: Cluster) -> None:
-    """An operator's word that the present spec serves."""
+    """Set the status of a service that serves its present spec."""
 
     def edit(service: Object) -> None:
         service["status"] = serving(generation=service["metadata"]["generation"])
@@ -30,7 +30,7 @@ def operate(cluster: Cluster) -> None:
 
 
 def test_deploy(run: Run, cluster: Cluster) -> None:
-    """One line an object, in kubectl's words."""
+    """`deploy` prints one line for every object, as kubectl does."""
     result = run("deploy", "-f", str(MANIFESTS), "--no-wait")
     assert result.stdout.splitlines() == [
         "rayservice/llm created",
@@ -40,7 +40,7 @@ def test_deploy(run: Run, cluster: Cluster) -> None:
 
 
 def test_deploy_rehearsed(run: Run, cluster: Cluster) -> None:
-    """`--dry-run` prints each request, lets the server judge it, and changes nothing."""
+    """`--dry-run` prints every request, lets the server validate it, and changes nothing."""
     result = run("deploy", "-f", str(MANIFESTS), "--dry-run")
     assert result.exit_code == 0
     assert "PATCH /apis/ray.io/v1/namespaces/default/rayservices/llm?" in result.stdout
@@ -50,14 +50,14 @@ def test_deploy_rehearsed(run: Run, cluster: Cluster) -> None:
 
 
 def test_deploy_from_standard_input(run: Run) -> None:
-    """So that `kubectl kustomize OVERLAY | python -m kuberay deploy -f -` works."""
+    """Manifests are read from standard input."""
     result = run("deploy", "-f", "-", "--no-wait", input=MANIFESTS.read_text())
     assert "rayservice/llm created" in result.stdout
 
 
 @needed
 def test_deploy_an_invalid_manifest(run: Run, tmp_path: Path) -> None:
-    """The server's refusal is one line, and the exit code is that of what can't heal."""
+    """The server's refusal is one line with exit code 3."""
     file = tmp_path / "bad.yaml"
     file.write_text(MANIFESTS.read_text().replace("rayVersion", "rayVersoin"))
     result = run("deploy", "-f", str(file))
@@ -66,7 +66,7 @@ def test_deploy_an_invalid_manifest(run: Run, tmp_path: Path) -> None:
 
 
 def test_scale_asks_and_sends(deployed: Run, cluster: Cluster) -> None:
-    """The difference is shown first; only a yes sends it."""
+    """The difference is shown, and sent only after a yes."""
     before = spec(cluster)
     refused = deployed("scale", "--min", "2", "--max", "8", input="n\n")
     assert refused.exit_code == 1
@@ -78,14 +78,14 @@ def test_scale_asks_and_sends(deployed: Run, cluster: Cluster) -> None:
 
 @pytest.fixture
 def scaling(deployed: Run, cluster: Cluster) -> Run:
-    """With a cluster that runs with the bounds that it was made with."""
+    """A service whose cluster has its first bounds."""
     operate(cluster)
     cluster.store.put("rayclusters", ray_cluster(groups=[worker_group()]))
     return deployed
 
 
 def test_scale_shows_the_cluster_too(scaling: Run, cluster: Cluster) -> None:
-    """The difference names the cluster that runs; rehearsed, both requests are shown."""
+    """The difference includes the running cluster, and a dry run shows both requests."""
     result = scaling("scale", "--min", "1", "--max", "8", "--dry-run")
     assert result.exit_code == 0
     spec_part, cluster_part = result.stdout.split("--- now in llm-a, which is running")
@@ -142,7 +142,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_every_change_can_be_rehearsed(
     deployed: Run, cluster: Cluster, files: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
-    """`--dry-run` shows the difference and the request, and sends nothing for real."""
+    """`--dry-run` shows the difference and the request, and changes nothing."""
     before, written = spec(cluster), len(cluster.writes)
     result = deployed(*(files.get(argument, argument) for argument in arguments), "--dry-run")
     assert result.exit_code == 0
@@ -156,7 +156,7 @@ def test_every_change_can_be_rehearsed(
 def test_every_change_can_be_rolled_back(
     deployed: Run, cluster: Cluster, files: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
-    """Each is sent as it was shown, once; a second time there is nothing to change."""
+    """Every change is sent once as shown, and can be rolled back."""
     before = spec(cluster)
     command = [*(files.get(argument, argument) for argument in arguments), "--yes", "--no-wait"]
     assert deployed(*command).exit_code == 0
@@ -167,7 +167,7 @@ def test_every_change_can_be_rolled_back(
 
 
 def test_a_change_waits_until_it_serves(deployed: Run, cluster: Cluster) -> None:
-    """The command ends when the operator has carried the change out."""
+    """The command ends when the changed service is ready."""
     stop = threading.Event()
 
     def act() -> None:
@@ -186,12 +186,12 @@ def test_a_change_waits_until_it_serves(deployed: Run, cluster: Cluster) -> None
 
 
 def test_what_cannot_be_changed(deployed: Run) -> None:
-    """An error in one line, exit code 1, before anything is sent."""
+    """An impossible change fails with one line and exit code 1."""
     result = deployed("scale", "--min", "1", "--max", "2", "--deployment", "nope")
     assert (result.exit_code, result.stderr) == (1, "Error: no deployment nope: llm has pool\n")
 
 
 def test_a_mistake_in_the_command_line(run: Run) -> None:
-    """2, as everywhere."""
+    """A wrong command line has exit code 2."""
     assert run("scale", "--min", "1").exit_code == 2
     assert run("wait", "--patience", "soon").exit_code == 2

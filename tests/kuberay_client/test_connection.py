@@ -1,4 +1,4 @@
-"""Ways to a cluster: kubeconfig and service account."""
+"""Connections by kubeconfig and service account."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from tests.support.kubernetes.server import ApiServer as StandIn
 
 @pytest.fixture(autouse=True)
 def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither this machine's kubeconfig nor its pod has a say."""
+    """Hide this machine's kubeconfig and service account."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture
 def account(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the kubelet mounts into a pod, and the addresses in its environment."""
+    """A service account as mounted into a pod, with the addresses in its environment."""
     folder = tmp_path / "serviceaccount"
     folder.mkdir()
     (folder / "token").write_text(server.cluster.token)
@@ -32,7 +32,7 @@ def account(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_by_the_named_file(server: StandIn) -> None:
-    """With the namespace of its context, unless another one is named."""
+    """The namespace is that of the context, unless another one is given."""
     file = str(server.kubeconfig("team"))
     assert connect(file).namespace == "team"
     assert connect(file, namespace="other").namespace == "other"
@@ -41,7 +41,7 @@ def test_by_the_named_file(server: StandIn) -> None:
 def test_by_environment_or_home(
     server: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """KUBECONFIG first, then ~/.kube/config, as kubectl looks."""
+    """KUBECONFIG comes before ~/.kube/config."""
     (tmp_path / ".kube").mkdir()
     (tmp_path / ".kube" / "config").write_text(server.kubeconfig("home").read_text())
     assert connect().namespace == "home"
@@ -50,27 +50,27 @@ def test_by_environment_or_home(
 
 
 def test_by_another_context(server: StandIn) -> None:
-    """One that is not there is an error that names it."""
+    """An unknown context is an error with its name."""
     assert connect(str(server.kubeconfig("team")), context="nobody").namespace == "team"
     with pytest.raises(ConfigurationError, match="elsewhere"):
         connect(str(server.kubeconfig()), context="elsewhere")
 
 
 def test_inside_a_pod(account: Path) -> None:
-    """The service account's token, authority and namespace, over TLS."""
+    """Inside a pod the service account's token, authority and namespace are used."""
     connection = connect(service_account=account)
     assert connection.namespace == "of-the-pod"
     assert Objects(ApiServer(connection.client), connection.namespace).list(PODS)[0] == []
 
 
 def test_a_kubeconfig_comes_before_the_pod(server: StandIn, account: Path) -> None:
-    """Whoever names a file means it."""
+    """A kubeconfig comes before the service account."""
     named = connect(str(server.kubeconfig("team")), service_account=account)
     assert named.namespace == "team"
 
 
-def test_no_way(tmp_path: Path) -> None:
-    """Neither the one nor the other, or a file that can't be read."""
+def test_no_configuration(tmp_path: Path) -> None:
+    """No configuration, or an unreadable one, raises ConfigurationError."""
     with pytest.raises(ConfigurationError, match="there is no kubeconfig"):
         connect(service_account=tmp_path / "nothing")
     broken = tmp_path / "broken"

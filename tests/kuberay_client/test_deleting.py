@@ -1,4 +1,4 @@
-"""The delete command: what goes, in which order, and what stays."""
+"""The delete command: the objects that it deletes, their order, and those that stay."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ from tests.support.kubernetes.replay import Replay
 
 
 def clean_up(cluster: Cluster) -> None:
-    """The operator's clean-up in Redis, which takes longer than one look at its clusters."""
+    """Delete the cluster after its second listing, as the operator's clean-up does."""
     looks: list[object] = []
     end = time.monotonic() + 30
     while len(looks) < 2 and time.monotonic() < end:
@@ -27,7 +27,7 @@ def clean_up(cluster: Cluster) -> None:
 
 
 def test_delete_in_order(deployed: Run, cluster: Cluster) -> None:
-    """The service, then, once its cluster has cleaned up in Redis, the rest with the password."""
+    """The service is deleted first and, once its cluster is gone, the rest with the password."""
     password = {"metadata": {"name": "llm-redis-password", "namespace": "default", "uid": "s"}}
     keys = {"metadata": {"name": "llm-api-keys", "namespace": "default", "uid": "k"}}
     uid = cluster.store.get("rayservices", "default", "llm")["metadata"]["uid"]
@@ -52,7 +52,7 @@ def test_delete_in_order(deployed: Run, cluster: Cluster) -> None:
 
 
 def test_delete_leaves_redis_to_a_cluster_that_stays(deployed: Run, cluster: Cluster) -> None:
-    """A clean-up that hangs ends the command with 5, and Redis is still there for it."""
+    """A clean-up that hangs ends the command with 5, and Redis stays."""
     uid = cluster.store.get("rayservices", "default", "llm")["metadata"]["uid"]
     cluster.store.put("rayclusters", ray_cluster(owner=uid, finalizers=["ray.io/gcs-ft"]))
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
@@ -62,7 +62,7 @@ def test_delete_leaves_redis_to_a_cluster_that_stays(deployed: Run, cluster: Clu
 
 
 def test_delete_rehearsed(deployed: Run, cluster: Cluster) -> None:
-    """Every deletion is shown in its order, and none happens."""
+    """A dry run shows all deletions in order and makes none."""
     result = deployed("delete", "-f", str(MANIFESTS), "--dry-run")
     assert [line for line in result.stdout.splitlines() if line.startswith("DELETE")] == [
         "DELETE /apis/ray.io/v1/namespaces/default/rayservices/llm",
@@ -73,7 +73,7 @@ def test_delete_rehearsed(deployed: Run, cluster: Cluster) -> None:
 
 
 def test_delete_keeps_claims(run: Run, cluster: Cluster, tmp_path: Path) -> None:
-    """Models and Redis's state outlive the service, though the manifests name their claims."""
+    """Claims of models and of Redis stay, even if the manifests name them."""
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -94,7 +94,7 @@ def test_delete_keeps_claims(run: Run, cluster: Cluster, tmp_path: Path) -> None
 
 
 def test_delete_twice(deployed: Run) -> None:
-    """There is nothing the second time."""
+    """A second deletion finds nothing."""
     assert deployed("delete", "-f", str(MANIFESTS), "--yes").exit_code == 0
     assert (
         deployed("delete", "-f", str(MANIFESTS), "--yes").stdout
@@ -107,13 +107,13 @@ def in_seconds(seconds: float) -> str:
 
 
 def ending(name: str = "llm-abcde-worker", left_s: float = 370) -> dict[str, Any]:
-    """A worker that ends with its GPU, after its cluster has gone."""
+    """Return a terminating worker with a GPU, whose cluster is gone."""
     worker = pod(name, container(), cluster="llm-abcde", node="gpu-1", gpus=2)
     return deleting(worker, in_seconds(left_s), grace_s=420)
 
 
 def end(cluster: Cluster, name: str) -> None:
-    """The kubelet's word that the pod has ended, once somebody has looked twice."""
+    """Delete the pod after its second listing, as the kubelet does."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
         if (
@@ -126,7 +126,7 @@ def end(cluster: Cluster, name: str) -> None:
 
 
 def test_delete_waits_for_pods(deployed: Run, cluster: Cluster) -> None:
-    """It is not done while a worker has its GPU, and says which, where, and for how long."""
+    """The command waits for workers, and reports their GPUs, nodes and remaining time."""
     cluster.store.put("pods", ending())
     kubelet = threading.Thread(target=end, args=(cluster, "llm-abcde-worker"))
     kubelet.start()
@@ -134,15 +134,15 @@ def test_delete_waits_for_pods(deployed: Run, cluster: Cluster) -> None:
     kubelet.join()
     assert result.exit_code == 0
     last = result.stdout.splitlines()[-1]
-    wanted = (
+    expected = (
         r"waiting for 1 pod, which holds 2 GPUs: llm-abcde-worker \(2 GPUs on node gpu-1, "
         r"terminating for \d+ s, killed in \d+ s at the latest\)"
     )
-    assert re.fullmatch(wanted, last)
+    assert re.fullmatch(expected, last)
 
 
 def test_delete_says_which_pods_are_left(deployed: Run, cluster: Cluster) -> None:
-    """After the time-out all is deleted, and the pods that still end are named."""
+    """At the timeout everything is deleted, and the remaining pods are named."""
     cluster.store.put("pods", ending())
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--timeout", "0.2")
     assert result.exit_code == 5
@@ -152,7 +152,7 @@ def test_delete_says_which_pods_are_left(deployed: Run, cluster: Cluster) -> Non
 
 
 def test_delete_without_waiting_for_pods(deployed: Run, cluster: Cluster) -> None:
-    """`--no-wait` ends with what is left."""
+    """`--no-wait` reports the remaining pods."""
     cluster.store.put("pods", ending())
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
     assert result.exit_code == 0
@@ -160,7 +160,7 @@ def test_delete_without_waiting_for_pods(deployed: Run, cluster: Cluster) -> Non
 
 
 def test_delete_again_while_pods_end(run: Run, cluster: Cluster) -> None:
-    """With nothing left to delete the pods of clusters that have gone are still told."""
+    """Remaining pods are reported even if no object is left."""
     cluster.store.put("pods", ending())
     result = run("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
     first, second = result.stdout.splitlines()
@@ -169,7 +169,7 @@ def test_delete_again_while_pods_end(run: Run, cluster: Cluster) -> None:
 
 
 def test_a_pod_that_is_overdue(deployed: Run, cluster: Cluster) -> None:
-    """A node that is away never confirms: the command to look at it is given."""
+    """A pod that is overdue is reported with the command for its node."""
     cluster.store.put("pods", ending(left_s=-90))
     result = deployed("delete", "-f", str(MANIFESTS), "--yes", "--no-wait")
     assert re.search(
@@ -179,7 +179,7 @@ def test_a_pod_that_is_overdue(deployed: Run, cluster: Cluster) -> None:
 
 
 def test_pods_of_others_do_not_hold_up(deployed: Run, cluster: Cluster) -> None:
-    """A namesake's pods, another service's, and pods that run on are none of its own."""
+    """Pods of other services are not waited for."""
     for name in ("llm-large-abcde", "other-abcde"):
         cluster.store.put("pods", deleting(pod(name, cluster=name), in_seconds(60)))
     cluster.store.put("pods", pod("still", cluster="llm-fghij"))
@@ -188,7 +188,7 @@ def test_pods_of_others_do_not_hold_up(deployed: Run, cluster: Cluster) -> None:
 
 
 def test_status_of_what_is_left(run: Run, cluster: Cluster) -> None:
-    """A service that is gone is not gone for the GPUs of its pods."""
+    """The status of an absent service names its remaining pods."""
     cluster.store.put("pods", ending())
     result = run("status")
     assert result.exit_code == 1

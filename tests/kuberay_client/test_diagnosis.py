@@ -1,4 +1,4 @@
-"""What a diagnosis says of each recorded watch, at the moments that matter."""
+"""Diagnoses of recorded watches at certain times."""
 
 import pytest
 
@@ -88,7 +88,7 @@ MOMENTS = [
 def test_the_cause_is_named_in_one_line(
     name: str, t: float, state: State, cause: str, advice: str
 ) -> None:
-    """At each moment the state, the cause and what to do are those that a person would tell."""
+    """State, cause and advice are as expected at every time."""
     result = diagnose(Recording(name).view(t))
     assert result.state == state
     assert cause in result.cause if cause else result.cause == ""
@@ -97,13 +97,13 @@ def test_the_cause_is_named_in_one_line(
 
 
 def test_a_normal_life_raises_no_alarm() -> None:
-    """From creation over an upgrade to the end of the old cluster nothing is found wrong."""
+    """A normal upgrade has no findings."""
     for t, view in Recording("create_upgrade").views():
         assert diagnose(view).findings == (), t
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_a_failed_deployment_is_beyond_healing(name: str) -> None:
-    """Of all the recordings only the import error can't heal by itself."""
+    """Only the recorded import error is fatal."""
     fatal = any(diagnose(view).is_fatal for _, view in Recording(name).views())
     assert fatal == (name == "app_import_error")

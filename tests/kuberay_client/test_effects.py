@@ -1,4 +1,4 @@
-"""What a change does to the replicas that run: said before it is sent, and waited for after."""
+"""Effects of a change on running replicas, and waiting for new ones."""
 
 import copy
 from datetime import UTC, datetime, timedelta
@@ -40,19 +40,19 @@ def edited(spec: Object, args: Object | None = None, **options: Any) -> Object:
     return {**after, "serveConfigV2": yaml.safe_dump(config)}
 
 
-def told(before: Object, after: Object, workers: int | None) -> Effects:
+def predicted(before: Object, after: Object, workers: int | None) -> Effects:
     return effects(before, after, lambda group: workers if group == "gpu" else None)
 
 
 def test_numbers_change_in_place(spec: Object) -> None:
-    """Another bound, another delay: no replica goes."""
+    """Other bounds and delays replace no replica."""
     after = edited(spec, autoscaling_config={**SCALING, "max_replicas": 9, "upscale_delay_s": 1})
-    assert told(spec, after, 1) == Effects(("in place: no replica is replaced",), False)
+    assert predicted(spec, after, 1) == Effects(("in place: no replica is replaced",), False)
 
 
 def test_arguments_are_a_new_version(spec: Object) -> None:
-    """Named with what they replace, and with the workers that it takes meanwhile."""
-    outcome = told(spec, edited(spec, {"queue": 3}), 2)
+    """New args replace all replicas, and the sentences name the workers needed."""
+    outcome = predicted(spec, edited(spec, {"queue": 3}), 2)
     assert outcome.replaces
     assert outcome.sentences == (
         "a new version of llm (changed: args): every replica of pool is replaced (2 now)",
@@ -61,15 +61,15 @@ def test_arguments_are_a_new_version(spec: Object) -> None:
     )
 
 
-def test_room_for_a_few_is_said_as_it_is(spec: Object) -> None:
-    """Three of four workers are there: one more at a time."""
-    _, how = told(spec, edited(spec, {"queue": 3}), 3).sentences
+def test_room_for_a_few_is_stated(spec: Object) -> None:
+    """With three of four workers one replica is replaced at a time."""
+    _, how = predicted(spec, edited(spec, {"queue": 3}), 3).sentences
     assert how.endswith("on up to 1 more worker of group gpu")
 
 
 def test_no_room_for_one_more_is_named(spec: Object) -> None:
-    """The new replicas would wait for a worker that may not come; with what makes room."""
-    _, how = told(spec, edited(spec, {"queue": 3}), 4).sentences
+    """Without room for another replica the sentence tells how to make room."""
+    _, how = predicted(spec, edited(spec, {"queue": 3}), 4).sentences
     assert how == (
         "pool: worker group gpu has 4 of at most 4 workers, so none has room for one more replica, "
         "and the change waits until one stops: raise the maximum first, with scale --max 5"
@@ -77,29 +77,29 @@ def test_no_room_for_one_more_is_named(spec: Object) -> None:
 
 
 def test_a_group_of_a_fixed_size_has_no_room(spec: Object) -> None:
-    """Without Ray's autoscaler nobody adds a worker."""
+    """A group without Ray's autoscaler has no room."""
     spec["rayClusterConfig"]["enableInTreeAutoscaling"] = False
-    _, how = told(spec, edited(spec, {"queue": 3}), 1).sentences
+    _, how = predicted(spec, edited(spec, {"queue": 3}), 1).sentences
     assert "has 1 of at most 1 workers" in how
 
 
 def test_a_gap_is_named(spec: Object) -> None:
-    """By Ray's default old replicas stop first."""
-    _, how = told(spec, edited(spec, {"queue": 3}, max_surge_percent=0), 1).sentences
+    """With Ray's default the sentence warns that old replicas stop first."""
+    _, how = predicted(spec, edited(spec, {"queue": 3}, max_surge_percent=0), 1).sentences
     assert "stop before their successors are ready" in how
     assert "max_surge_percent is 0" in how
 
 
 def test_the_first_override_is_a_new_version(documents: list[Object]) -> None:
-    """What `scale` does to a service of an older manifest."""
+    """The first override replaces all replicas."""
     before = documents[0]["spec"]
-    (version, *_) = told(before, edited(before, autoscaling_config=SCALING), 1).sentences
+    (version, *_) = predicted(before, edited(before, autoscaling_config=SCALING), 1).sentences
     assert "(changed: the presence or policy of an autoscaling_config)" in version
 
 
 def test_resources_replace_one_deployment(spec: Object) -> None:
-    """Not what the application has besides."""
-    outcome = told(spec, edited(spec, ray_actor_options={"resources": {"ollama": 0.5}}), None)
+    """New resources replace only one deployment."""
+    outcome = predicted(spec, edited(spec, ray_actor_options={"resources": {"ollama": 0.5}}), None)
     assert outcome.sentences == (
         "a new version of llm (changed: ray_actor_options): every replica of pool is replaced",
         "pool: its replicas serve until their successors are ready, on other workers",
@@ -107,27 +107,27 @@ def test_resources_replace_one_deployment(spec: Object) -> None:
 
 
 def test_a_pool_that_sleeps_has_nothing_to_replace(spec: Object) -> None:
-    """No workers, no room to ask for."""
-    outcome = told(spec, edited(spec, {"queue": 3}), 0)
+    """A pool without workers needs no room."""
+    outcome = predicted(spec, edited(spec, {"queue": 3}), 0)
     assert len(outcome.sentences) == 1
 
 
 def test_nothing_changes_nothing(spec: Object) -> None:
-    """Also in other words."""
-    assert told(spec, edited(spec), 1) == NONE
+    """Another layout of the same config has no effects."""
+    assert predicted(spec, edited(spec), 1) == NONE
 
 
-def test_a_new_cluster_is_said_so(spec: Object) -> None:
-    """It has its own replicas, and its own condition to wait for."""
+def test_a_new_cluster_is_announced(spec: Object) -> None:
+    """A new cluster is announced, and replaces no replica in place."""
     after = copy.deepcopy(edited(spec, {"queue": 3}))
     after["rayClusterConfig"]["rayVersion"] = "2.61.0"
-    outcome = told(spec, after, 1)
+    outcome = predicted(spec, after, 1)
     assert (outcome.sentences[0][:13], outcome.replaces) == ("a new cluster", False)
 
 
 def test_a_present_config_that_can_not_work_hinders_nothing(spec: Object) -> None:
-    """Of what runs, if anything, nothing is known: the change that mends it is a new version."""
-    outcome = told(edited(spec, {"topology": "nonsense"}), spec, 1)
+    """A change from an invalid config counts as a new version."""
+    outcome = predicted(edited(spec, {"topology": "nonsense"}), spec, 1)
     assert outcome.replaces
     assert "topology: Input should be" in outcome.sentences[0]
 
@@ -150,7 +150,7 @@ def status_of(application: str, seconds: float) -> Any:
 def test_a_status_from_before_is_not_taken_for_the_new_one(
     views: list[tuple[str, float]], is_taken_up: bool
 ) -> None:
-    """It is when the application has been seen to deploy, or has had a minute for it."""
+    """An old status counts only after a deployment was seen, or after a minute."""
     rollout = Rollout(AT)
     for application, seconds in views:
         rollout = rollout.updated(status_of(application, seconds))
@@ -168,7 +168,7 @@ def report(cluster: Cluster, status: str) -> None:
 def test_waiting_is_for_the_new_replicas(
     api: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """An old status that looks fine does not end it."""
+    """The wait does not end with the status before the change."""
     list(api.deploy_ray_service(documents))
     report(cluster, "RUNNING")
     states: list[str] = []
@@ -207,8 +207,8 @@ def serve(cluster: Cluster) -> None:
 QUEUE = """{applications: [{name: llm, args: {queue: 3}, deployments: [{name: pool}]}]}"""
 
 
-def test_a_command_says_it_before_it_asks(full: Run, tmp_path: Path) -> None:
-    """The kind of change, and that it would wait for a worker."""
+def test_commands_show_effects_before_they_ask(full: Run, tmp_path: Path) -> None:
+    """Commands show the effects before they ask."""
     (tmp_path / "plan").write_text(QUEUE)
     lines = full("apply-plan", str(tmp_path / "plan"), input="n\n").stdout.splitlines()
     (version,) = [index for index, line in enumerate(lines) if "a new version of llm" in line]
@@ -218,8 +218,8 @@ def test_a_command_says_it_before_it_asks(full: Run, tmp_path: Path) -> None:
     assert "→ in place: no replica is replaced" in result.stdout
 
 
-def test_deploying_says_it_too(full: Run, documents: list[Object], tmp_path: Path) -> None:
-    """Another manifest of the same service."""
+def test_deploy_shows_effects(full: Run, documents: list[Object], tmp_path: Path) -> None:
+    """`deploy` shows the effects as well."""
     changed = [{**documents[0], "spec": edited(documents[0]["spec"], {"queue": 3})}, *documents[1:]]
     (tmp_path / "changed").write_text(yaml.safe_dump_all(changed))
     result = full("deploy", "-f", str(tmp_path / "changed"), "--dry-run")

@@ -1,4 +1,4 @@
-"""Side by side with kubectl, where there is one: on PATH or beside this Python."""
+"""Comparison with kubectl, if installed."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ Kubectl = Callable[..., str]
 
 @pytest.fixture
 def kubectl(server: ApiServer, tmp_path: Path) -> Kubectl:
-    """Runs it against the stand-in, with a home of its own for what it caches."""
+    """Run kubectl against the stand-in, with its own home directory."""
     environment = {"KUBECONFIG": str(server.kubeconfig()), "HOME": str(tmp_path)}
 
     def run(*arguments: str) -> str:
@@ -36,7 +36,7 @@ def kubectl(server: ApiServer, tmp_path: Path) -> Kubectl:
 def test_what_kubectl_has_applied_is_there(
     kubectl: Kubectl, api: RayServiceApi, documents: list[dict]
 ) -> None:
-    """The stand-in is enough of an API server for kubectl, and we find nothing to change."""
+    """After `kubectl apply` the client finds nothing to change."""
     kubectl("apply", "--server-side", "--validate=false", "-f", str(MANIFESTS))
     assert kubectl("get", "rayservices,jobs", "-o", "name").splitlines() == [
         "rayservice.ray.io/llm",
@@ -48,7 +48,7 @@ def test_what_kubectl_has_applied_is_there(
 def test_kubectl_reads_what_we_have_deployed(
     kubectl: Kubectl, api: RayServiceApi, documents: list[dict]
 ) -> None:
-    """Down to one field of one object."""
+    """kubectl reads the fields that the client deployed."""
     list(api.deploy_ray_service(documents))
     path = "jsonpath={.spec.rayClusterConfig.rayVersion}"
     assert kubectl("get", "rayservice", "llm", "-o", path) == "2.60.0"

@@ -35,7 +35,7 @@ def depth(name: str) -> int:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_imports_point_down(path: Path) -> None:
-    """No module knows of those above it."""
+    """No module imports from a layer above it."""
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if name == "__init__":
         return

@@ -1,4 +1,4 @@
-"""Logs that are followed over a real socket."""
+"""Following logs over a real socket."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.support.kubernetes.server import ApiServer
 
 @pytest.fixture
 def lines(api: RayServiceApi, cluster: Cluster) -> Iterator[Iterator[Line]]:
-    """The followed log of the sidecars, of which there is one."""
+    """The followed log of the only sidecar."""
     cluster.store.put("rayservices", ray_service(serving()))
     cluster.store.put("rayclusters", ray_cluster())
     add(cluster, "w1", "1 loading")
@@ -32,14 +32,14 @@ def texts(lines: Iterator[Line], number: int) -> list[str]:
 
 
 def test_lines_come_as_they_are_written(lines: Iterator[Line], cluster: Cluster) -> None:
-    """What is there, then what follows, without the times that Kubernetes puts before them."""
+    """Existing and new lines are yielded, without Kubernetes' timestamps."""
     assert texts(lines, 1) == ["w1 loading"]
     cluster.logs["w1", "ollama"].append("2 ready at last")
     assert texts(lines, 1) == ["w1 ready at last"]
 
 
 def test_pods_that_come_later_are_followed(lines: Iterator[Line], cluster: Cluster) -> None:
-    """A scale-up shows without a new command."""
+    """New pods are followed as well."""
     assert texts(lines, 1) == ["w1 loading"]
     add(cluster, "w2", "1 hello")
     assert texts(lines, 1) == ["w2 hello"]
@@ -48,7 +48,7 @@ def test_pods_that_come_later_are_followed(lines: Iterator[Line], cluster: Clust
 def test_a_broken_stream_goes_on_where_it_was(
     lines: Iterator[Line], server: ApiServer, cluster: Cluster
 ) -> None:
-    """No line twice, none left out."""
+    """After a broken stream no line is repeated or lost."""
     assert texts(lines, 1) == ["w1 loading"]
     server.drop_watches()
     cluster.logs["w1", "ollama"] += ["2 a", "3 b"]

@@ -1,4 +1,4 @@
-"""Commands that look: wait, status and logs, as their users see them."""
+"""The commands wait, status and logs."""
 
 import json
 
@@ -22,7 +22,7 @@ from tests.support.kubernetes.replay import Replay
 
 
 def test_wait_ends_at_once_on_what_cannot_heal(run: Run, cluster: Cluster) -> None:
-    """DEPLOY_FAILED: exit code 3, and the traceback's last line."""
+    """DEPLOY_FAILED ends the wait with exit code 3 and the exception."""
     failed = {"status": "DEPLOY_FAILED", "message": "Traceback\nKeyError: 'x'"}
     cluster.store.put("rayservices", ray_service(serving(failed)))
     result = run("wait")
@@ -31,7 +31,7 @@ def test_wait_ends_at_once_on_what_cannot_heal(run: Run, cluster: Cluster) -> No
 
 
 def test_wait_shows_what_may_be_normal_and_has_patience(run: Run, cluster: Cluster) -> None:
-    """A missing model is shown at once, and ends the wait with 4 when it lasts."""
+    """A missing model is shown at once, and ends the wait with 4 after --patience."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
     cluster.store.put("rayclusters", ray_cluster())
     cluster.store.put("pods", pod("w1", container("ollama", "running", True, ready=False)))
@@ -43,7 +43,7 @@ def test_wait_shows_what_may_be_normal_and_has_patience(run: Run, cluster: Clust
     assert last.startswith("Error: the same problem for 1 s: pod w1: ollama is not ready")
 
 
-def test_wait_says_once_what_is_on_its_way(run: Run, cluster: Cluster) -> None:
+def test_wait_reports_a_pull_once(run: Run, cluster: Cluster) -> None:
     """A pull counts its seconds: it is shown at once, not anew with each of them, and ends the
     wait with 4 when it lasts."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
@@ -56,14 +56,14 @@ def test_wait_says_once_what_is_on_its_way(run: Run, cluster: Cluster) -> None:
 
 
 def test_wait_has_an_end(run: Run, cluster: Cluster) -> None:
-    """5 after --timeout."""
+    """The wait ends with 5 after --timeout."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
     result = run("wait", "--timeout", "0.5")
     assert (result.exit_code, result.stderr[:8]) == (5, "starting")
 
 
 def test_wait_for_nothing(run: Run) -> None:
-    """A service that is not there will not come by waiting."""
+    """Waiting for an absent service fails at once."""
     assert run("wait").exit_code == 3
 
 
@@ -78,7 +78,7 @@ RECORDED = [
 @needed
 @pytest.mark.parametrize(("name", "cause"), RECORDED)
 def test_status_of_recordings(run: Run, cluster: Cluster, name: str, cause: str) -> None:
-    """The cause stands in the second line, above all tables."""
+    """The second line has the cause."""
     Replay(Recording(name), cluster.store).to(60)
     headline, second, *_ = run("status").stdout.splitlines()
     assert headline.startswith("llm  ")
@@ -94,14 +94,14 @@ def test_status_of_recordings(run: Run, cluster: Cluster, name: str, cause: str)
     ],
 )
 def test_status_while_something_heals(run: Run, cluster: Cluster, t: float, cause: str) -> None:
-    """A sidecar that restarts and a worker that is replaced are named while it lasts."""
+    """Restarting sidecars and replaced workers are named."""
     Replay(Recording("sidecar_killed_worker_killed"), cluster.store).to(t)
     assert cause in run("status").stdout.splitlines()[1]
 
 
 @needed
 def test_wait_on_a_recording(run: Run, cluster: Cluster) -> None:
-    """The recorded import error, seen from start to end, is exit code 3."""
+    """The recorded import error ends the wait with 3."""
     Replay(Recording("app_import_error"), cluster.store).to(33)
     result = run("wait", "--timeout", "30s")
     assert result.exit_code == 3
@@ -111,7 +111,7 @@ def test_wait_on_a_recording(run: Run, cluster: Cluster) -> None:
 def test_commands_of_status_can_be_pasted(
     run: Run, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However narrow the window is, a next step is one line of text: the terminal wraps it."""
+    """Advice is one line of text in a terminal of any width."""
     monkeypatch.setenv("COLUMNS", "60")
     cluster.store.put("rayservices", ray_service(serving()))
     cluster.store.put("rayclusters", ray_cluster())
@@ -122,7 +122,7 @@ def test_commands_of_status_can_be_pasted(
 
 
 def test_status_counts_the_failures_in_a_log(run: Run, cluster: Cluster) -> None:
-    """A model that is pulled again and again shows it only in its log."""
+    """The cause counts the failed pulls in a log."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
     cluster.store.put("rayclusters", ray_cluster())
     cluster.store.put("pods", pulling())
@@ -134,7 +134,7 @@ def test_status_counts_the_failures_in_a_log(run: Run, cluster: Cluster) -> None
 
 
 def test_a_pull_that_has_succeeded_meanwhile(run: Run, cluster: Cluster) -> None:
-    """Failures before the last success are mended: it is only on its way again."""
+    """Failures before a success do not count."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
     cluster.store.put("rayclusters", ray_cluster())
     cluster.store.put("pods", pulling())
@@ -144,7 +144,7 @@ def test_a_pull_that_has_succeeded_meanwhile(run: Run, cluster: Cluster) -> None
 
 
 def test_status_without_a_right_to_logs_and_jobs(run: Run, cluster: Cluster) -> None:
-    """They add detail: whoever may not read them sees all the rest."""
+    """Without access to logs and Jobs the rest of the status is shown."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
     cluster.store.put("rayclusters", ray_cluster())
     cluster.store.put("pods", pulling())
@@ -157,7 +157,7 @@ def test_status_without_a_right_to_logs_and_jobs(run: Run, cluster: Cluster) -> 
 
 
 def test_status_of_a_first_deploy(run: Run, cluster: Cluster) -> None:
-    """Redis waits for a Secret that a Job makes: both are read beside Ray's pods."""
+    """The status explains a Secret that a Job is creating."""
     cluster.store.put("rayservices", ray_service({"observedGeneration": 2}))
     cluster.store.put("rayclusters", ray_cluster())
     no_secret = container(
@@ -174,7 +174,7 @@ def test_status_of_a_first_deploy(run: Run, cluster: Cluster) -> None:
 
 
 def test_status_as_json(run: Run, cluster: Cluster) -> None:
-    """For scripts."""
+    """`--output json` prints the status as JSON."""
     cluster.store.put("rayservices", ray_service(serving()))
     printed = json.loads(run("status", "-o", "json").stdout)
     assert printed["diagnosis"]["state"] == "running"
@@ -182,7 +182,7 @@ def test_status_as_json(run: Run, cluster: Cluster) -> None:
 
 
 def test_status_of_nothing(run: Run) -> None:
-    """An error that says where it has looked."""
+    """An absent service is an error that names the namespace."""
     result = run("-n", "elsewhere", "status", "other")
     assert result.exit_code == 1
     assert "RayService other does not exist in namespace elsewhere" in result.stderr
@@ -190,7 +190,7 @@ def test_status_of_nothing(run: Run) -> None:
 
 @pytest.mark.parametrize("code", [401, 403, 404])
 def test_no_access(run: Run, cluster: Cluster, code: int) -> None:
-    """A refusal is one line with the server's words, never a traceback."""
+    """A refusal is one line with the server's message."""
     cluster.faults.append(Fault(code, times=99))
     result = run("status")
     assert result.exit_code == 1
@@ -200,7 +200,7 @@ def test_no_access(run: Run, cluster: Cluster, code: int) -> None:
 
 
 def test_logs(run: Run, cluster: Cluster) -> None:
-    """Each line behind its pod; the head's, the workers', and the engines' beside them."""
+    """Lines of head, workers and sidecars begin with their pod."""
     cluster.store.put("rayservices", ray_service(serving()))
     cluster.store.put("rayclusters", ray_cluster())
     for name in ("w1", "w2"):
@@ -218,7 +218,7 @@ def test_logs(run: Run, cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("arguments", [["head"], ["workers", "-c", "olama"]], ids=" ".join)
 def test_logs_of_nothing(run: Run, cluster: Cluster, arguments: list[str]) -> None:
-    """An empty log and no pod are two things: the second is an error, in a sentence."""
+    """No matching pod is an error, an empty log is not."""
     cluster.store.put("rayservices", ray_service(serving()))
     cluster.store.put("rayclusters", ray_cluster())
     cluster.store.put("pods", pod("w1", container("ollama", sidecar=True), container()))

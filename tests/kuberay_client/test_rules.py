@@ -1,4 +1,4 @@
-"""Rules of the diagnosis for what no recording shows."""
+"""Rules of the diagnosis in states that no recording has."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -23,8 +23,8 @@ from tests.kuberay_client.objects import (
 NOW = datetime(2026, 11, 24, 8, 1, tzinfo=UTC)
 
 
-def seen(*objects: dict[str, Any], at: datetime = NOW) -> Observed:
-    """A view of these objects, of whatever kind they are, and of a service that is well."""
+def view_of(*objects: dict[str, Any], at: datetime = NOW) -> Observed:
+    """Return a view of these objects and, if missing, a running service, cluster and head."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for manifest in objects:
         kinds.setdefault(manifest["kind"], []).append(manifest)
@@ -40,32 +40,32 @@ def seen(*objects: dict[str, Any], at: datetime = NOW) -> Observed:
 
 
 def diagnosis(*objects: dict[str, Any], at: datetime = NOW) -> Diagnosis:
-    return diagnose(seen(*objects, at=at))
+    return diagnose(view_of(*objects, at=at))
 
 
 def test_an_invalid_spec_is_fatal() -> None:
-    """The operator's own refusal is passed on, and nothing but another spec helps."""
+    """The operator's refusal is the cause, and it is fatal."""
     refusal = condition("Ready", False, "ValidationFailed", "the name is too long")
     result = diagnosis(ray_service({"conditions": [refusal]}))
     assert (result.state, result.cause) == (State.FAILED, "invalid spec: the name is too long")
 
 
 def test_a_refusal_of_an_older_spec_does_not_count() -> None:
-    """A condition that was decided for the generation before says nothing of this one."""
+    """A condition of an older generation does not count."""
     refusal = condition("Ready", False, "ValidationFailed", "the name is too long")
     result = diagnosis(ray_service({"conditions": [refusal]}, generation=3))
     assert not result.is_fatal
 
 
 def test_a_failed_deployment_of_an_older_spec_does_not_count() -> None:
-    """Until the operator has taken notice of a new spec, DEPLOY_FAILED is the old one's."""
+    """DEPLOY_FAILED does not count until the operator has observed the spec."""
     status = serving({"status": "DEPLOY_FAILED", "message": "boom"})
     assert diagnosis(ray_service(status)).is_fatal
     assert not diagnosis(ray_service(status, generation=3)).is_fatal
 
 
 def test_a_failing_upgrade_says_what_still_serves() -> None:
-    """When the new cluster's application fails, the advice names the old one, and rollback."""
+    """If the new cluster fails, the advice names the old cluster and `rollback`."""
     pending = {
         "rayClusterName": "llm-b",
         "applicationStatuses": {"llm": {"status": "DEPLOY_FAILED", "message": "E\nKeyError: 'x'"}},
@@ -77,21 +77,21 @@ def test_a_failing_upgrade_says_what_still_serves() -> None:
     )
 
 
-def test_nobody_takes_notice() -> None:
-    """Without an operator a RayService has no status; that is said after a while."""
+def test_no_operator_is_reported() -> None:
+    """A RayService without a status is reported after a while."""
     service = ray_service({"observedGeneration": 0})
     assert diagnosis(service, at=datetime(2026, 11, 24, 8, 0, 5, tzinfo=UTC)).cause == ""
     assert diagnosis(service).cause == "no operator handles the RayService"
 
 
 def test_suspended() -> None:
-    """A suspended service says so."""
+    """A suspended service is reported."""
     service = ray_service(serving())
     service["spec"]["suspend"] = True
     assert diagnosis(service).state == State.SUSPENDED
 
 
-POD_TROUBLE = [
+POD_PROBLEMS = [
     pytest.param(
         pod("w1", container("ollama", "terminated", True, reason="OOMKilled", exitCode=137)),
         (),
@@ -181,12 +181,12 @@ POD_TROUBLE = [
 ]
 
 
-@pytest.mark.parametrize(("troubled", "events", "cause", "advice"), POD_TROUBLE)
-def test_trouble_of_a_pod(
-    troubled: dict[str, Any], events: tuple[dict[str, Any], ...], cause: str, advice: str
+@pytest.mark.parametrize(("failing", "events", "cause", "advice"), POD_PROBLEMS)
+def test_problem_of_a_pod(
+    failing: dict[str, Any], events: tuple[dict[str, Any], ...], cause: str, advice: str
 ) -> None:
-    """What a pod's status or events tell is the cause, with advice that fits."""
-    result = diagnosis(troubled, *events)
+    """The pod's status or events give cause and advice."""
+    result = diagnosis(failing, *events)
     assert result.cause == cause
     assert advice in result.advice
 
@@ -201,7 +201,7 @@ UNSCHEDULED = [
 
 @pytest.mark.parametrize(("sentence", "advice"), UNSCHEDULED)
 def test_no_node(sentence: str, advice: str) -> None:
-    """The scheduler's sentence is passed on, and the advice depends on its reason."""
+    """The scheduler's message is the cause, and decides the advice."""
     unscheduled = {"type": "PodScheduled", "status": "False", "message": sentence}
     result = diagnosis(pod("w1", phase="Pending", conditions=[unscheduled]))
     assert result.cause == f"pod w1 has no node: {sentence.partition(' preemption')[0]}"
@@ -209,7 +209,7 @@ def test_no_node(sentence: str, advice: str) -> None:
 
 
 def test_a_node_on_its_way() -> None:
-    """When the node autoscaler has reacted, the advice is to wait."""
+    """If the node autoscaler adds a node, the advice is to wait."""
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: none. "}
     scale_up = event("TriggeredScaleUp", "pod triggered scale-up: [{gpus 0->1}]", type="Normal")
     result = diagnosis(pod("w1", conditions=[unscheduled]), scale_up)
@@ -217,7 +217,7 @@ def test_a_node_on_its_way() -> None:
 
 
 def test_pods_that_may_not_be_created() -> None:
-    """A quota shows only in an event of the cluster."""
+    """A quota is reported from an event of the cluster."""
     refused = event(
         "FailedToCreateWorkerPod",
         'Failed to create worker Pod: pods "w" is forbidden: exceeded quota: gpus, requested: '
@@ -231,14 +231,14 @@ def test_pods_that_may_not_be_created() -> None:
 
 
 def test_a_missing_head() -> None:
-    """While the head is away its workers serve on, and that is said."""
+    """A missing head is reported, and that its workers continue to serve."""
     result = diagnosis(pod("h", container("ray-head", "running", ready=False), role="head"))
     assert result.cause == "the head of llm-a is not ready, so nothing scales"
     assert result.state == State.DEGRADED
 
 
 def test_a_refused_serve_config() -> None:
-    """Only a refusal that lasts counts, and none after a success."""
+    """A rejected Serve config counts only if it lasts, and not after a success."""
     refused = event(
         "FailedToUpdateServeApplications", "Failed: err: 400 Bad Request: no", "RayService/llm"
     )
@@ -249,7 +249,7 @@ def test_a_refused_serve_config() -> None:
 
 
 def test_events_of_others_do_not_count() -> None:
-    """A pod of another service, or a namesake in the past, has no say."""
+    """Events of other services and of older pods do not count."""
     probe = "Startup probe failed: model not found"
     loading = pod("w1", container("ollama", "running", True, ready=False))
     foreign = pod("x1", container("ollama", "running", True, ready=False), cluster="other")
@@ -260,7 +260,7 @@ def test_events_of_others_do_not_count() -> None:
         "fieldsV1": {"f:spec": {}},
     }
     service = ray_service(serving(), managedFields=[changed])
-    view = seen(foreign, event("Unhealthy", probe, "Pod/x1"))
+    view = view_of(foreign, event("Unhealthy", probe, "Pod/x1"))
     assert (diagnose(view).cause, view.events) == ("", ())
     assert diagnosis(service, loading, event("Unhealthy", probe, at=BORN)).cause == ""
     later = event("Unhealthy", probe, at="2026-11-24T08:00:31Z")
@@ -268,12 +268,12 @@ def test_events_of_others_do_not_count() -> None:
 
 
 def test_clusters_of_a_namesake_do_not_count() -> None:
-    """After a service was deleted and made again, its predecessor's clusters are not its own."""
-    assert seen(ray_cluster(owner="u0")).clusters == ()
+    """Clusters of a deleted service of the same name do not count."""
+    assert view_of(ray_cluster(owner="u0")).clusters == ()
 
 
 def test_a_pod_that_scales_down_is_not_lost() -> None:
-    """Termination on purpose is no trouble, though Ray ends with an error."""
+    """A pod of a scale-down is no problem, though Ray ends with an error."""
     leaving = pod("w1", container(state="terminated", reason="Error", exitCode=1))
     leaving["metadata"]["deletionTimestamp"] = BORN
     gone = event("DeletedWorkerPod", "Deleted pod default/w1", "RayCluster/llm-a", type="Normal")
@@ -281,7 +281,7 @@ def test_a_pod_that_scales_down_is_not_lost() -> None:
 
 
 def test_a_model_on_its_way_comes_before_what_serve_says_of_it() -> None:
-    """Serve only sees a replica without room; while the init container pulls, that is the cause."""
+    """A pull in progress comes before Serve's message about missing room."""
     words = "Deployment 'pool' has 1 replicas that have taken more than 30s to be scheduled."
     deployed = {
         "status": "DEPLOYING",
@@ -296,7 +296,7 @@ def test_a_model_on_its_way_comes_before_what_serve_says_of_it() -> None:
 
 
 def test_another_init_container_at_work() -> None:
-    """It is named too, without advice about models; a sidecar's and KubeRay's own waiting not."""
+    """Other init containers are named, without advice about models."""
     at_work = container("prepare", sidecar=True, ready=False)
     result = diagnosis(pod("w1", at_work, container(state="waiting")))
     assert result.cause.startswith("pod w1: init container prepare has been running for")

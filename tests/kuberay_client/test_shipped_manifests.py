@@ -1,4 +1,4 @@
-"""The client and the manifests that lie beside it."""
+"""The client with the shipped manifests."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,20 +29,20 @@ def deployed(api: RayServiceApi, documents: list[dict]) -> RayServiceApi:
 
 
 def test_deploying_twice_changes_nothing(deployed: RayServiceApi, documents: list[dict]) -> None:
-    """Every document is as it was."""
+    """Deploying the shipped manifests twice changes nothing."""
     assert {applied.verb for applied in deployed.deploy_ray_service(documents)} == {"unchanged"}
 
 
 def test_scaling_finds_the_worker_group(deployed: RayServiceApi) -> None:
-    """By the resource that replicas ask for, without being told."""
+    """The worker group is found by the resources of the replicas."""
     (group,) = deployed.scale_ray_service("llm", 2, 7)["spec"]["rayClusterConfig"][
         "workerGroupSpecs"
     ]
     assert (group["minReplicas"], group["maxReplicas"]) == (2, 7)
 
 
-def test_numbers_of_ours_change_in_place(deployed: RayServiceApi) -> None:
-    """From the first change on: no replica is replaced for a bound, or for a delay in a file."""
+def test_bounds_and_delays_change_in_place(deployed: RayServiceApi) -> None:
+    """Bounds and delays of the shipped manifests change in place."""
     in_place = ("in place: no replica is replaced",)
     assert deployed.propose_change("llm", edits.scaled(2, 7, "pool")).effects.sentences == in_place
     config = deployed.get_ray_service("llm")["spec"]["serveConfigV2"]
@@ -51,7 +51,7 @@ def test_numbers_of_ours_change_in_place(deployed: RayServiceApi) -> None:
 
 
 def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
-    """No container keeps an image of before."""
+    """All images are replaced."""
     change = upgrades.upgraded(image="new-ray:1", sidecar_image="new-ollama:1")
     cluster = deployed.propose_change("llm", change).after["rayClusterConfig"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
@@ -61,7 +61,7 @@ def test_an_upgrade_finds_every_image(deployed: RayServiceApi) -> None:
 
 
 def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[dict]) -> None:
-    """Made in the cluster by a Job, it is in no manifest; the runbook names the same Secret."""
+    """The password, which is in no manifest, is deleted; the runbook names it too."""
     service = manifests.ray_service(documents)
     redis = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     secret = redis["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
@@ -74,7 +74,7 @@ def test_deleting_names_the_password(deployed: RayServiceApi, documents: list[di
 
 
 def test_companions_are_recognised(documents: list[dict]) -> None:
-    """The Job of the manifests makes the Secret that Redis reads, and its pod has the label."""
+    """Redis and the Job for its password are recognised by their labels."""
     service = manifests.ray_service(documents)
     metadata = {"uid": "u", "generation": 1, "namespace": "default"}
     live = {**service, "metadata": {**service["metadata"], **metadata}}

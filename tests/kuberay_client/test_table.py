@@ -1,4 +1,4 @@
-"""What the table shows, above all in narrow terminals."""
+"""The table of a status, also in narrow terminals."""
 
 import io
 
@@ -11,7 +11,7 @@ from kuberay.status.diagnosis import diagnose
 from kuberay.status.events import notable
 from kuberay.status.observed import Observed
 from tests.kuberay_client.objects import container, event, pod, ray_service, serving
-from tests.kuberay_client.test_rules import seen
+from tests.kuberay_client.test_rules import view_of
 from tests.support.kubernetes.recordings import NAMES, Recording, needed
 
 
@@ -22,20 +22,20 @@ def shown(view: Observed, width: int = 120) -> str:
 
 
 def test_the_first_container_that_waits_is_named() -> None:
-    """Containers start one after another: those behind it wait for it."""
+    """The state of a pod is that of its first waiting container."""
     waiting = container("ollama", "waiting", True, reason="PodInitializing")
-    assert "ollama: PodInitializing" in shown(seen(pod("w1", waiting, container())))
+    assert "ollama: PodInitializing" in shown(view_of(pod("w1", waiting, container())))
 
 
 def test_brackets_in_messages_are_no_markup() -> None:
-    """Messages come from elsewhere and are shown as they are."""
+    """Brackets in messages are printed unchanged."""
     status = serving({"status": "DEPLOY_FAILED", "message": "ValueError: [bold] and [/nothing]"})
-    assert "ValueError: [bold] and [/nothing]" in shown(seen(ray_service(status)))
+    assert "ValueError: [bold] and [/nothing]" in shown(view_of(ray_service(status)))
 
 
 def test_only_events_that_matter() -> None:
-    """Not the ordinary, not readiness probes, not what has succeeded since."""
-    view = seen(
+    """Normal events, readiness probes and past failures are left out."""
+    view = view_of(
         pod("w1"),
         event("Pulled", "ok", type="Normal"),
         event("Unhealthy", "Readiness probe failed: success"),
@@ -50,6 +50,6 @@ def test_only_events_that_matter() -> None:
 @needed
 @pytest.mark.parametrize("name", NAMES)
 def test_every_moment_can_be_shown(name: str) -> None:
-    """Whatever a recording contains, in a window of 60 columns too."""
+    """All recorded states can be rendered in 60 columns."""
     for _, view in Recording(name).views():
         assert max(map(len, shown(view, 60).splitlines())) <= 60

@@ -1,4 +1,4 @@
-"""A new cluster begins as large as the one that serves; in place nothing is begun anew."""
+"""The initial size of a new cluster."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def deployed(api: RayServiceApi, cluster: Cluster, documents: list[Object]) -> R
 
 
 def run(cluster: Cluster, ready: int = 0, starting: int = 0, **status: Any) -> None:
-    """The service serves with so many workers on llm-a."""
+    """Let the service run with this number of workers on llm-a."""
 
     def operate(service: Object) -> None:
         service["status"] = serving(**status)
@@ -39,7 +39,7 @@ def run(cluster: Cluster, ready: int = 0, starting: int = 0, **status: Any) -> N
 
 
 def scaling(spec: Object) -> Object:
-    """The options that stand over what the application's builder sets."""
+    """Return the overrides of the application's deployments."""
     (application,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
     options = {deployment["name"]: deployment for deployment in application.get("deployments", [])}
     return dict(options.get("pool", {}).get("autoscaling_config", {}))
@@ -50,7 +50,7 @@ def pods(spec: Object) -> int:
 
 
 def test_an_upgrade_carries_the_size_over(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """As many replicas as workers are ready, and pods for them; the rest as the builder has it."""
+    """A new cluster starts with as many replicas and pods as workers are ready."""
     run(cluster, ready=3, starting=1)
     after = deployed.propose_change("llm", IMAGE).after
     assert (scaling(after)["initial_replicas"], pods(after)) == (3, 3)
@@ -59,7 +59,7 @@ def test_an_upgrade_carries_the_size_over(deployed: RayServiceApi, cluster: Clus
 
 
 def test_a_size_stays_within_the_bounds(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """Of the new spec: Serve refuses a config whose first replicas are outside."""
+    """The initial replicas are within the new bounds."""
     run(cluster, ready=4)
 
     def change(spec: Object) -> Object:
@@ -70,7 +70,7 @@ def test_a_size_stays_within_the_bounds(deployed: RayServiceApi, cluster: Cluste
 
 
 def test_only_workers_that_serve_count(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """Not those of another cluster, on their way out, or of the head."""
+    """Only ready workers of the active cluster count."""
     run(cluster, ready=2)
     gone = pod("gone", container(), ready=True)
     gone["metadata"]["deletionTimestamp"] = "2026-11-24T08:00:00Z"
@@ -83,7 +83,7 @@ def test_only_workers_that_serve_count(deployed: RayServiceApi, cluster: Cluster
 def test_what_begins_so_anyway_is_left(
     deployed: RayServiceApi, cluster: Cluster, workers: dict[str, int]
 ) -> None:
-    """One replica is the minimum; where none is ready, that is no measure of the load."""
+    """Without ready workers, or with the minimum, nothing is added."""
     run(cluster, **workers)
     after = deployed.propose_change("llm", IMAGE).after
     assert after["serveConfigV2"] == deployed.get_ray_service("llm")["spec"]["serveConfigV2"]
@@ -91,7 +91,7 @@ def test_what_begins_so_anyway_is_left(
 
 
 def test_an_outage_does_not_shrink(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """The upgrade that is to end it begins as large as the last one."""
+    """An upgrade during an outage keeps the size of the last one."""
     run(cluster, ready=3)
     deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
     for number in range(3):
@@ -101,7 +101,7 @@ def test_an_outage_does_not_shrink(deployed: RayServiceApi, cluster: Cluster) ->
 
 
 def test_another_upgrade_carries_another_size(deployed: RayServiceApi, cluster: Cluster) -> None:
-    """Also a smaller one: no GPU stands idle for what was."""
+    """Another upgrade starts with the present size, even if smaller."""
     run(cluster, ready=3)
     deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
     for name in ("w1", "w2"):
@@ -113,7 +113,7 @@ def test_another_upgrade_carries_another_size(deployed: RayServiceApi, cluster: 
 def test_a_whole_spec_and_a_rollback_carry_it_too(
     deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """Whatever makes a new cluster, as the operator decides it."""
+    """A whole spec and a rollback start with the present size too."""
     run(cluster, ready=3)
     documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"
     replaced = deployed.propose_change("llm", upgrades.replaced(documents[0]))
@@ -127,7 +127,7 @@ def test_a_whole_spec_and_a_rollback_carry_it_too(
 def test_without_a_new_cluster_nothing_is_carried(
     deployed: RayServiceApi, cluster: Cluster
 ) -> None:
-    """With the strategy None the Serve config would reach the replicas that run."""
+    """Without a new cluster there are no initial replicas."""
     run(cluster, ready=3)
     change = upgrades.upgraded(image="llm:2", strategy="None")
     assert scaling(deployed.propose_change("llm", change).after) == {}
@@ -136,7 +136,7 @@ def test_without_a_new_cluster_nothing_is_carried(
 def test_an_incremental_upgrade_that_is_taken_back(
     deployed: RayServiceApi, cluster: Cluster
 ) -> None:
-    """The active cluster goes on, and gets the Serve config of before in place, as it was."""
+    """A rolled back incremental upgrade restores the config without initial replicas."""
     steps = {"maxSurgePercent": 100, "stepSizePercent": 10, "intervalSeconds": 5}
     options = {
         "type": upgrades.INCREMENTAL,
@@ -159,21 +159,21 @@ def test_an_incremental_upgrade_that_is_taken_back(
 def test_the_pods_of_a_fixed_group_are_not_ours(
     deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """Without Ray's autoscaler `replicas` is what the user has chosen."""
+    """Without Ray's autoscaler `replicas` stays."""
     documents[0]["spec"]["rayClusterConfig"]["enableInTreeAutoscaling"] = False
     run(cluster, ready=3)
     after = deployed.propose_change("llm", upgrades.replaced(documents[0])).after
     assert (scaling(after)["initial_replicas"], pods(after)) == (3, 1)
 
 
-def test_pools_that_share_a_group_begin_as_they_are_told(
+def test_pools_that_share_a_group_keep_their_initial_replicas(
     deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """Three workers are ready, and nobody can tell whose replicas they have."""
+    """Deployments that share a group start with their own initial replicas."""
     config = yaml.safe_load(documents[0]["spec"]["serveConfigV2"])
-    asked = {"engine": {"kind": "ollama"}, "ray_actor_options": {"resources": {"ollama": 1}}}
+    pool_options = {"engine": {"kind": "ollama"}, "ray_actor_options": {"resources": {"ollama": 1}}}
     config["applications"][0]["args"] = {
-        "pools": [{"name": name, "models": name, **asked} for name in ("pool", "other")],
+        "pools": [{"name": name, "models": name, **pool_options} for name in ("pool", "other")],
         "topology": "gateway",
     }
     documents[0]["spec"]["serveConfigV2"] = text = yaml.safe_dump(config)
@@ -193,7 +193,7 @@ PLAN = """{applications: [{name: llm, deployments: [
 def test_in_place_nothing_begins_anew(
     deployed: RayServiceApi, cluster: Cluster, change: edits.Change
 ) -> None:
-    """Serve goes back to initial_replicas when anything else of a deployment changes."""
+    """Changes in place remove initial_replicas."""
     run(cluster, ready=3)
     deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
     after = deployed.patch_ray_service(deployed.propose_change("llm", change))["spec"]
@@ -205,7 +205,7 @@ def test_in_place_nothing_begins_anew(
 def test_a_plan_that_changes_nothing_leaves_what_was_carried(
     deployed: RayServiceApi, cluster: Cluster
 ) -> None:
-    """To take it out alone would be a change of every replica's options."""
+    """A plan that changes nothing keeps initial_replicas."""
     run(cluster, ready=3)
     deployed.patch_ray_service(deployed.propose_change("llm", IMAGE))
     plan = "{applications: [{name: llm, deployments: [{name: pool}]}]}"
@@ -215,13 +215,13 @@ def test_a_plan_that_changes_nothing_leaves_what_was_carried(
 def test_replicas_that_serve_counts_by_itself(
     deployed: RayServiceApi, cluster: Cluster, documents: list[Object]
 ) -> None:
-    """`num_replicas: auto` is an autoscaled deployment of 1 to 100."""
+    """`num_replicas: auto` has bounds of 1 and 100."""
     config = yaml.safe_load(documents[0]["spec"]["serveConfigV2"])
-    asked = {"ray_actor_options": {"resources": {"ollama": 1}}}
+    pool_options = {"ray_actor_options": {"resources": {"ollama": 1}}}
     config["applications"][0] = {
         "name": "llm",
         "import_path": "other:app",
-        "deployments": [{"name": "pool", "num_replicas": "auto", **asked}],
+        "deployments": [{"name": "pool", "num_replicas": "auto", **pool_options}],
     }
     documents[0]["spec"]["serveConfigV2"] = yaml.safe_dump(config)
     documents[0]["spec"]["rayClusterConfig"]["rayVersion"] = "2.61.0"

@@ -1,4 +1,4 @@
-"""Which changes Serve makes in place: our table beside the code of the Ray that is installed."""
+"""The tables of changes in place, compared with the installed Ray."""
 
 import json
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def application(options: Object | None = None, **fields: Any) -> Object:
 
 
 def version(application: Object) -> DeploymentVersion:
-    """As Serve's controller makes it of a config, over a deployment without options in code."""
+    """Return the deployment that Serve's controller makes of a config."""
     config = ServeApplicationSchema.model_validate(application)
     code = DeploymentInfo(DeploymentConfig(), ReplicaConfig.create(object), 0, "")
     (info,) = override_deployment_info({"pool": code}, config).values()
@@ -91,7 +91,7 @@ def we_say(before: Object, after: Object) -> bool:
 
 
 def changes() -> Iterator[Any]:
-    """A change of each option and each field, and those whose answer is not in one table."""
+    """Yield a change of every option and field."""
     for name, value in OPTIONS.items():
         before = {"placement_group_bundles": [{"CPU": 1}]} if "group_" in name else {}
         yield pytest.param(application(before), application({**before, name: value}), id=name)
@@ -109,13 +109,13 @@ def changes() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("before", "after"), list(changes()))
-def test_we_say_what_ray_does(before: Object, after: Object) -> None:
-    """Of every change that a Serve config can make."""
+def test_replacements_are_those_of_ray(before: Object, after: Object) -> None:
+    """The client predicts what Ray does for every change."""
     assert we_say(before, after) == ray_replaces(before, after)
 
 
 def test_every_option_of_ray_is_in_the_table() -> None:
-    """A new one in the next Ray is no change in place by mistake."""
+    """All of Ray's options are in the tables."""
     assert DEPLOYMENT.keys() == DeploymentSchema.model_fields.keys()
     assert OPTIONS.keys() == DEPLOYMENT.keys() - {"name"}
     fields = ServeApplicationSchema.model_fields.keys() - {"name", "deployments"}
@@ -124,7 +124,7 @@ def test_every_option_of_ray_is_in_the_table() -> None:
 
 
 def test_numbers_change_in_place() -> None:
-    """Those of autoscaling and the bounds of requests; args, resources and routers do not."""
+    """Autoscaling numbers and request bounds change in place."""
     for name in ("autoscaling_config", "max_ongoing_requests", "max_queued_requests"):
         assert DEPLOYMENT[name] is Effect.IN_PLACE
     assert DEPLOYMENT["ray_actor_options"] is Effect.REPLICAS
@@ -132,7 +132,7 @@ def test_numbers_change_in_place() -> None:
 
 
 def test_the_schema_in_the_file_is_rays() -> None:
-    """`python -m kuberay.changes.serve_schema` writes it anew."""
+    """The schema file is that of the installed Ray."""
     assert serve_schema.FILE.read_text() == serve_schema.text()
     assert json.loads(serve_schema.text()) == serve_schema.of_ray()
 
@@ -148,8 +148,8 @@ POOLS = [{"name": "a", "models": "x", "autoscaling": {"min_replicas": 0}}, {"nam
     ],
     ids=["direct", "gateway"],
 )
-def test_we_know_what_our_builder_sets(args: Object) -> None:
-    """The same options as in serve_app.ray_serve.deployments, which needs Ray."""
+def test_options_are_those_of_the_builder(args: Object) -> None:
+    """The client derives the same options as serve_app.ray_serve.deployments."""
     settings = Settings.model_validate(args)
     is_direct = settings.resolved_topology == "direct"
     options = direct_options if is_direct else worker_options

@@ -1,4 +1,4 @@
-"""The joined view over a real socket: it follows, and it survives what watches go through."""
+"""Watching over a real socket, with failing watches."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def views(api: RayServiceApi, cluster: Cluster) -> Iterator[Iterator[Observed]]:
 
 
 def until(views: Iterator[Any], condition: Callable[[Any], object], within_s: float = 30) -> Any:
-    """The first view that meets the condition."""
+    """Return the first view that meets the condition."""
     end = time.monotonic() + within_s
     for view in views:
         if condition(view):
@@ -56,7 +56,7 @@ def all_watch(server: ApiServer) -> Callable[[Observed], bool]:
 
 
 def test_it_follows_every_kind(views: Iterator[Observed], cluster: Cluster) -> None:
-    """Pods and events that come, change and go show in the next views."""
+    """Views follow new, changed and deleted objects."""
     assert next(views).service is not None
     cluster.store.put("pods", pod("w1"))
     assert not until(views, has_pod("w1")).pods[0].is_ready
@@ -71,7 +71,7 @@ def test_it_follows_every_kind(views: Iterator[Observed], cluster: Cluster) -> N
 def test_watches_that_drop_are_taken_up(
     views: Iterator[Observed], server: ApiServer, cluster: Cluster
 ) -> None:
-    """A broken connection costs nothing: the watch goes on after the last version seen."""
+    """A broken watch continues after its last version."""
     until(views, all_watch(server))
     lists = len([request for request in cluster.requests if "watch" not in request.query])
     server.drop_watches()
@@ -83,7 +83,7 @@ def test_watches_that_drop_are_taken_up(
 def test_an_expired_version_lists_again(
     views: Iterator[Observed], server: ApiServer, cluster: Cluster
 ) -> None:
-    """410 in the stream: what happened in between is found by a new list."""
+    """An expired version lists the objects again."""
     until(views, all_watch(server))
     cluster.faults.append(Fault(503, path="pods$", times=2))
     server.drop_watches()
@@ -97,7 +97,7 @@ def test_an_expired_version_lists_again(
 def test_a_version_from_the_future_lists_again(
     api: RayServiceApi, server: ApiServer, cluster: Cluster
 ) -> None:
-    """504 `Too large resource version`, after a restore: list again and go on."""
+    """A version from the future lists the objects again."""
     cluster.store.put("pods", pod("w1"))
     cluster.store.put("rayclusters", ray_cluster())
     with Watcher(api.objects, "llm") as watcher:
@@ -112,7 +112,7 @@ def test_a_version_from_the_future_lists_again(
 def test_a_line_cut_in_the_middle_is_no_change(
     views: Iterator[Observed], server: ApiServer, cluster: Cluster
 ) -> None:
-    """A watch that ends within a line is taken up as one that ends between lines."""
+    """A watch that ends within a line continues as any other."""
     until(views, all_watch(server))
     half = json.dumps({"type": "ADDED", "object": pod("w1")})[:50]
     cluster.faults.append(Fault(200, text=half, path="pods$"))
@@ -124,7 +124,7 @@ def test_a_line_cut_in_the_middle_is_no_change(
 def test_a_right_taken_away_ends_it(
     views: Iterator[Observed], server: ApiServer, cluster: Cluster
 ) -> None:
-    """What no patience mends is raised to whoever looks."""
+    """A lost permission is raised."""
     until(views, all_watch(server))
     cluster.forbidden.add("pods")
     server.drop_watches()
@@ -170,8 +170,8 @@ def test_watching_ends_where_looking_does(api: RayServiceApi, cluster: Cluster, 
         views = watcher.views(0.2)
         next(views)
         replay.to(200)
-        wanted = look(api.objects, "llm")
-        until(views, lambda view: parts(view) == parts(wanted))
+        expected = look(api.objects, "llm")
+        until(views, lambda view: parts(view) == parts(expected))
 
 
 def parts(view: Observed) -> tuple[object, ...]:
@@ -185,5 +185,5 @@ def test_statuses_come_as_they_change(api: RayServiceApi, cluster: Cluster) -> N
     statuses = api.watch_ray_service_status("llm", 0.2)
     for t, state in ((10, "starting"), (34, "running"), (70, "upgrading"), (100, "running")):
         replay.to(t)
-        until(statuses, lambda status, wanted=state: status.diagnosis.state == wanted)
+        until(statuses, lambda status, expected=state: status.diagnosis.state == expected)
     statuses.close()

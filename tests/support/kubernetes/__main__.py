@@ -1,4 +1,4 @@
-"""Play a recording and look at it: `python -m tests.support.kubernetes RECORDING [SPEED]`."""
+"""Play a recording: `python -m tests.support.kubernetes RECORDING [SPEED]`."""
 
 import sys
 import tempfile

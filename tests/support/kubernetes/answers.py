@@ -1,4 +1,4 @@
-"""What an API server answers to reads, writes, watches and requests for logs."""
+"""Answers of an API server to reads, writes, watches and requests for logs."""
 
 import time
 from collections.abc import Iterator

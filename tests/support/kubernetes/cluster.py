@@ -1,4 +1,4 @@
-"""What a stand-in API server keeps, and what tests set and read."""
+"""The state of the stand-in API server, which tests set and read."""
 
 import re
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Cluster:
 
 
 def is_rehearsal(request: Request) -> bool:
-    """Of a deletion only the options in its body count, where it has one."""
+    """Return whether a request is a dry run; a deletion's options are in its body, if any."""
     if request.method == "DELETE" and request.body:
         return "dryRun" in request.body
     return "dryRun" in request.query

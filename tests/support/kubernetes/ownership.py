@@ -1,4 +1,4 @@
-"""Who owns which field: server-side apply and the managed fields that it keeps.
+"""Owners of fields: server-side apply and its managed fields.
 
 Lists are taken as a whole, as the definition has it for worker groups; a real server merges some
 lists of a pod template by name.
@@ -17,7 +17,7 @@ _METADATA = ("labels", "annotations")
 
 
 def leaves(value: Object, path: Path = ()) -> dict[Path, Any]:
-    """Every value that is no mapping (an empty one counts), by its path."""
+    """Return all values that are not mappings, or are empty ones, by path."""
     content: dict[Path, Any] = {}
     for key, inner in value.items():
         where = (*path, key)
@@ -29,7 +29,7 @@ def leaves(value: Object, path: Path = ()) -> dict[Path, Any]:
 
 
 def owned(content: Object) -> dict[Path, Any]:
-    """The leaves that somebody can own."""
+    """Return the leaves that a manager can own."""
     metadata = {k: v for k, v in content.get("metadata", {}).items() if k in _METADATA}
     rest = {k: v for k, v in content.items() if k not in (*_UNOWNED, "metadata")}
     return leaves({**rest, "metadata": metadata} if metadata else rest)
@@ -37,7 +37,7 @@ def owned(content: Object) -> dict[Path, Any]:
 
 @dataclass
 class Ownership:
-    """By manager and operation, `Apply` or `Update`: its paths, and when they last changed."""
+    """Paths and time of last change, by manager and operation (`Apply` or `Update`)."""
 
     paths: dict[tuple[str, str], set[Path]] = field(default_factory=dict)
     times: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -45,18 +45,18 @@ class Ownership:
     def apply(self, live: Object, body: Object, manager: str, force: bool) -> Object:
         """The object after a server-side apply. Raises Refused, 409, for a conflict."""
         me = (manager, "Apply")
-        wanted, present = owned(body), owned(live)
+        applied, present = owned(body), owned(live)
         others = {key: paths for key, paths in self.paths.items() if key != me}
-        taken = {path for path, value in wanted.items() if present.get(path, value) != value}
+        taken = {path for path, value in applied.items() if present.get(path, value) != value}
         for key, paths in others.items():
             if (conflicts := paths & taken) and not force:
                 fields = ", ".join("." + ".".join(path) for path in sorted(conflicts))
                 raise Refused(409, f'Apply failed: conflict with "{key[0]}": {fields}')
         merged = copy.deepcopy(live)
-        for path in self.paths.get(me, set()) - wanted.keys():
+        for path in self.paths.get(me, set()) - applied.keys():
             if not any(path in paths for paths in others.values()):
                 _remove(merged, path)
-        for path, value in wanted.items():
+        for path, value in applied.items():
             _set(merged, path, value)
         return merged
 

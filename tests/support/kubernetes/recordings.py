@@ -1,4 +1,4 @@
-"""Recorded watches of a real operator, where they are at hand, and views of them at any moment."""
+"""Recorded watches of a real operator, and views of them at any time."""
 
 import json
 import os
@@ -86,13 +86,13 @@ class Recording:
 
     def _states(self) -> Iterator[tuple[float, dict[str, dict[str, Object]]]]:
         """All objects by kind and name, after each change."""
-        seen: dict[str, dict[str, Object]] = {kind: {} for kind in _KINDS}
+        objects: dict[str, dict[str, Object]] = {kind: {} for kind in _KINDS}
         for line in self.lines:
             name = line.object["metadata"]["name"]
-            others = {k: v for k, v in seen[line.kind].items() if k != name}
+            others = {k: v for k, v in objects[line.kind].items() if k != name}
             present = {} if line.type == "DELETED" else {name: line.object}
-            seen = {**seen, line.kind: {**others, **present}}
-            yield line.t, seen
+            objects = {**objects, line.kind: {**others, **present}}
+            yield line.t, objects
 
     def _view(self, t: float, objects: dict[str, dict[str, Object]]) -> Observed:
         services, *others = (list(objects[kind].values()) for kind in _KINDS)
@@ -110,7 +110,7 @@ def _pod_spec(pod: Object) -> Object:
 
 
 def _began(lines: list[Line]) -> datetime:
-    """When the second 0 was; exact to one, as the times that Kubernetes notes are."""
+    """Return the time of second 0, exact to a second."""
     first = next(line for line in lines if line.kind == "rayservices")
     metadata = first.object["metadata"]
     at = read_time(metadata.get("deletionTimestamp") or metadata["creationTimestamp"])

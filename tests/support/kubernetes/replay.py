@@ -1,4 +1,4 @@
-"""A recorded watch played into the stand-in's store: at its own pace, faster, or all at once."""
+"""Plays a recorded watch into the stand-in's store, at any speed."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class Replay:
-    """Times in the objects become times around now, at the replay's pace."""
+    """Shift the times in objects to the replay's."""
 
     def __init__(self, recording: Recording, store: Store, spec: Object | None = None) -> None:
         self._recording = recording

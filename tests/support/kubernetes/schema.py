@@ -1,4 +1,4 @@
-"""What an API server does with a custom resource by its definition's OpenAPI schema."""
+"""Validates and completes a custom resource by the OpenAPI schema of its definition."""
 
 import copy
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ class Schema:
 
 
 def _fill(value: Any, schema: Object) -> None:
-    """Set what is left out to its default, and within that as well."""
+    """Set missing fields to their defaults, recursively."""
     if isinstance(value, list):
         for item in value:
             _fill(item, schema.get("items", {}))
@@ -62,7 +62,7 @@ def _fill(value: Any, schema: Object) -> None:
 
 
 def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:
-    """Fields that the schema does not have."""
+    """Yield fields that the schema does not have."""
     properties, more = schema.get("properties"), schema.get("additionalProperties")
     if isinstance(value, dict):
         for key, inner in value.items():

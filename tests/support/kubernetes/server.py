@@ -1,4 +1,4 @@
-"""A small API server on a real socket, with TLS, a token, and faults on demand.
+"""A small API server on a real socket, with TLS, a token and injected faults.
 
 It behaves as Kubernetes' does towards a client of RayServices: schema validation, resource
 versions and conflicts, server-side apply, watches that end, drop and expire, refusals of every

@@ -1,4 +1,4 @@
-"""What etcd and the API server keep: objects, their versions, and a log of changes to watch."""
+"""The storage of the API server: objects, versions, and a log of changes to watch."""
 
 import copy
 import threading
@@ -79,8 +79,8 @@ class Store:
         """A JSON merge patch; 409 where it names a resource version that is not the present one."""
         with self.changed:
             live = self.get(plural, namespace, name)
-            wanted = patch.get("metadata", {}).get("resourceVersion")
-            if wanted not in (None, live["metadata"]["resourceVersion"]):
+            expected = patch.get("metadata", {}).get("resourceVersion")
+            if expected not in (None, live["metadata"]["resourceVersion"]):
                 raise Refused(
                     409,
                     f'Operation cannot be fulfilled on {plural} "{name}": the object has been '

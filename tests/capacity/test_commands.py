@@ -179,4 +179,4 @@ def test_any_load_test_can_be_planned_from(sweep: str) -> None:
     assert result.exit_code in (0, 1)
     one = call("plan", runs[0], "--slo", "ttft_p90=2s", "--peak", "10", "--slots", "4")
     assert one.exit_code == 1
-    assert "no saturation" in one.stderr
+    assert "saturation was not reached" in one.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from locustfiles.ledger import Ledger
+from locustfiles.records import RecordWriter
 from serve_app.capacity.clients.chat import Target
 from serve_app.capacity.commands import capacity
 from serve_app.capacity.commands.k6 import k6
@@ -45,7 +45,7 @@ def content(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_any_part_of_a_run_is_one(tmp_path: Path, name: str) -> None:
-    """Whatever tool left it; the part is named."""
+    """Whatever tool left it; the share is named."""
     fill(tmp_path, name)
     with pytest.raises(FolderInUse, match=f"already holds a run \\({name.split('/')[0]}\\)"):
         claim(tmp_path)
@@ -109,7 +109,7 @@ def test_locust_takes_a_folder_that_is_free(
     """Also one that exists; beside another run it writes to one with a number."""
     folder = fill(tmp_path / "out", *there)
     folder.mkdir(exist_ok=True)
-    assert Ledger(folder, Run("locust", "http://x", 0.0, 0.0)).folder == tmp_path / used
+    assert RecordWriter(folder, Run("locust", "http://x", 0.0, 0.0)).folder == tmp_path / used
 
 
 class Fake:
@@ -154,7 +154,7 @@ def test_a_sweep_without_a_measurement_is_none(tmp_path: Path) -> None:
     """What was asked is kept from the beginning, so that the same can go on."""
     write(tmp_path, Sweep((), Slo.parse("ttft_p50=2s"), {"queue": 3}, {}, {"users": 4}), [])
     assert read_begun(tmp_path).budget == {"users": 4}
-    with pytest.raises(SweepError, match="not finished: `sweep --resume` goes on"):
+    with pytest.raises(SweepError, match="unfinished sweep; continue it with `sweep --resume`"):
         read(tmp_path)
 
 

@@ -164,7 +164,7 @@ def test_a_refused_plan_ends_with_1(sweep: str) -> None:
 
 
 def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
-    """A mistake in the command line, told before anything is read: the plan could not work."""
+    """A contradiction in the command line is reported before anything is read."""
     options = ("--slo", "ttft_p90=2s", "--peak", "10", "--to-zero")
     result = call("plan", sweep, *options)
     assert result.exit_code == 2
@@ -173,7 +173,7 @@ def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
 
 
 def test_any_load_test_can_be_planned_from(sweep: str) -> None:
-    """Cut into steps; what it does not show is refused."""
+    """A load test is split into steps; without saturation the plan is refused."""
     runs = [f"{sweep}/{number}" for number in (3, 4)]
     result = call("plan", *runs, "--slo", "ttft_p90=2s", "--peak", "10", "--slots", "4")
     assert result.exit_code in (0, 1)

@@ -113,7 +113,7 @@ def test_locust_takes_a_folder_that_is_free(
 
 
 class Fake:
-    """A generator whose service answers each request in 0.1 s; it notes what it measured."""
+    """A generator whose service answers in 0.1 s; it notes its steps."""
 
     def __init__(self) -> None:
         self.measured: list[str] = []
@@ -179,7 +179,7 @@ def test_another_sweep_cannot_go_on(tmp_path: Path, options: list[str], name: st
 
 
 def test_a_folder_without_a_sweep_has_nothing_to_go_on_with(tmp_path: Path) -> None:
-    """It is said before a service is started."""
+    """The error comes before a service is started."""
     result = CliRunner().invoke(capacity, ["sweep", "--out", str(tmp_path), "--resume"])
     assert result.exit_code == 2
     assert "holds no sweep" in result.stderr

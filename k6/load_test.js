@@ -1,6 +1,6 @@
-// Ramp up, hold, ramp down, as an open model: k6 run k6/load_test.js
+// An open load that ramps up, holds and ramps down: k6 run k6/load_test.js
 //
-//   RATE=2 RAMP_UP=30s HOLD=1m RAMP_DOWN=30s    arrivals per second at the top, and how long
+//   RATE=2 RAMP_UP=30s HOLD=1m RAMP_DOWN=30s    highest arrivals per second, and durations
 //   BASE_URL, MODEL, API_KEY, …                 see lib/settings.js
 
 import { ramp } from './lib/load.js';

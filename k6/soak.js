@@ -1,6 +1,6 @@
-// One load for a long time: what leaks shows here. k6 run k6/soak.js
+// A constant load for a long time, to find leaks: k6 run k6/soak.js
 //
-//   RATE=1 HOLD=1h    arrivals per second, and how long
+//   RATE=1 HOLD=1h    arrivals per second, and duration
 
 import { steady } from './lib/load.js';
 import { script } from './lib/script.js';

@@ -1,6 +1,6 @@
 // A steady load, a sudden peak, and how the service recovers: k6 run k6/spike.js
 //
-//   RATE=1 PEAK=10 BEFORE=30s HOLD=15s AFTER=1m    arrivals per second, and how long
+//   RATE=1 PEAK=10 BEFORE=30s HOLD=15s AFTER=1m    arrivals per second, and durations
 
 import { spike } from './lib/load.js';
 import { script } from './lib/script.js';

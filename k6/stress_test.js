@@ -1,8 +1,8 @@
 // Arrivals that grow step by step until the SLO breaks; reports the knee: k6 run k6/stress_test.js
 //
-//   RATE=1 FACTOR=1.5 STEPS=12 STEP=30s    first rate, growth from step to step, how many, how long
+//   RATE=1 FACTOR=1.5 STEPS=12 STEP=30s    first rate, factor between steps, number and length of steps
 //
-// k6 exits with 99 when the SLO broke, which is what this test is for.
+// k6 exits with 99 when the SLO is missed, which is the purpose of this test.
 
 import exec from 'k6/execution';
 

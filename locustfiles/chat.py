@@ -1,7 +1,7 @@
 """Streaming chat users for Locust: `locust -f locustfiles/chat.py`, with the web UI or --headless.
 
-An open load is one `Arrivals` in each process, which sends requests at their times, however slow
-the answers are. A closed load is as many `Chatter`s as the shape says, who wait for each answer.
+An open load has one `ArrivalsUser` in each process, which sends requests at their times, however
+slow the answers are. A closed load has as many `ChatUser`s as its shape; they wait for answers.
 """
 
 import logging
@@ -16,11 +16,11 @@ import gevent.pool
 from locust import LoadTestShape, User, constant, events, task
 from locust.env import Environment
 
-# Wherever `locust` is started from
+# `locust` may be started in any folder
 sys.path.append(str(Path(__file__).parents[1]))
 
-from locustfiles.conductor import Conductor, Part
 from locustfiles.options import add_options, chat_parser
+from locustfiles.roles import ProcessShare, Roles
 from locustfiles.streaming import StreamingClient
 from serve_app.capacity.workload.load import AHEAD_S, Visit, Visits
 from serve_app.errors import ServiceError
@@ -33,10 +33,10 @@ events.init_command_line_parser.add_listener(add_options)
 
 @events.init.add_listener
 def _prepare(environment: Environment, **_: Any) -> None:
-    environment.conductor = Conductor(environment)
+    environment.roles = Roles(environment)
     options = environment.parsed_options
     if options and options.headless:
-        # While a shape runs without the UI, Locust knows how to end by Ctrl-C alone
+        # Without the UI, Locust ends a shape only by Ctrl-C
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -45,47 +45,47 @@ class _ChatUser(User):
     concurrency = 1
 
     def on_start(self) -> None:
-        self.part: Part = self.environment.conductor.worker.part
+        self.share: ProcessShare = self.environment.roles.worker.share
         self.client = StreamingClient(
-            self.part.target, self.part.clock, self.part.keep, self.concurrency
+            self.share.target, self.share.clock, self.share.keep, self.concurrency
         )
 
     def on_stop(self) -> None:
         self.client.close()
 
 
-class Chatter(_ChatUser):
-    """One of a closed load: asks, reads the answer, pauses, asks again."""
+class ChatUser(_ChatUser):
+    """A user of a closed load: sends a prompt, reads the answer, pauses, sends the next one."""
 
     def on_start(self) -> None:
         super().on_start()
-        part = self.part
-        self.visits = Visits(part.spec, part.lengths, part.next_name(), part.queue)
+        share = self.share
+        self.visits = Visits(share.spec, share.lengths, share.next_name(), share.queue)
         self.visit = self.visits.next()
 
     def wait_time(self) -> float:
-        return self.visit.pause() if not self.part.stopping else _FOR_EVER
+        return self.visit.pause() if not self.share.stopping else _FOR_EVER
 
     @task
     def turn(self) -> None:
-        """Locust stops a user between its tasks, never within one."""
+        """Send one prompt. Locust stops a user between its tasks, never within one."""
         prompt = self.visit.next_prompt()
         if prompt is None:
             self.visit = self.visits.next()
             prompt = self.visit.next_prompt()
-        self.part.reporter.running += 1
+        self.share.reporter.running += 1
         try:
             request = self.client.ask(prompt)
         finally:
-            self.part.reporter.running -= 1
+            self.share.reporter.running -= 1
         if request.record().ok:
             self.visit.answered(request.answer)
         else:
             self.visit.failed()
 
 
-class Arrivals(_ChatUser):
-    """All arrivals of an open load, or one process's share of them."""
+class ArrivalsUser(_ChatUser):
+    """Sends the arrivals of an open load, or the share of one process."""
 
     concurrency = 100_000
     wait_time = constant(_FOR_EVER)
@@ -93,55 +93,55 @@ class Arrivals(_ChatUser):
     @task
     def arrive(self) -> None:
         visits = gevent.pool.Group()
-        self.part.reporter.running += 1
+        self.share.reporter.running += 1
         try:
             self._schedule(visits)
             visits.join()
         finally:
             visits.kill()
-            self.part.reporter.running -= 1
+            self.share.reporter.running -= 1
 
     def _schedule(self, visits: gevent.pool.Group) -> None:
-        part, began = self.part, self.part.clock()
-        ours = islice(enumerate(part.spec.arrivals()), part.index, None, part.processes)
-        for number, first in ours:
-            self._sleep_until(began + first.at_s - AHEAD_S)
-            if part.stopping:
+        share, start = self.share, self.share.clock()
+        arrivals = islice(enumerate(share.spec.arrivals()), share.index, None, share.processes)
+        for number, first in arrivals:
+            self._sleep_until(start + first.at_s - AHEAD_S)
+            if share.stopping:
                 return
-            visit = Visit(part.spec, first, part.lengths, str(number))
-            visits.spawn(self._visit, visit, began + first.at_s)
+            visit = Visit(share.spec, first, share.lengths, str(number))
+            visits.spawn(self._visit, visit, start + first.at_s)
 
     def _visit(self, visit: Visit, due: float) -> None:
         while prompt := visit.next_prompt():
             self._sleep_until(due)
-            if self.part.stopping:
-                return None
+            if self.share.stopping:
+                return
             request = self.client.ask(prompt, due)
             if not request.record().ok:
-                return visit.failed()
+                visit.failed()
+                return
             visit.answered(request.answer)
-            due = self.part.clock() + visit.pause()
-        return None
+            due = self.share.clock() + visit.pause()
 
     def _sleep_until(self, at: float) -> None:
-        while (left := at - self.part.clock()) > 0 and not self.part.stopping:
+        while (left := at - self.share.clock()) > 0 and not self.share.stopping:
             gevent.sleep(min(left, 1.0))
 
 
 class Shape(LoadTestShape):
-    """The shape that `--shape` asks for."""
+    """The shape of `--shape`."""
 
     def tick(self) -> tuple[int, float, list[type[User]]] | None:
-        head = self.runner.environment.conductor.head
+        controller = self.runner.environment.roles.controller
         try:
-            if head.course is None:
-                head.begin()
+            if controller.schedule is None:
+                controller.begin()
         except ServiceError as exc:
-            logging.error("This test can't start: %s", exc)
+            logging.error("Failed to start the test: %s", exc)
             self.runner.environment.process_exit_code = 2
             return None
-        users = head.course.users(self.get_run_time())
-        kind = Arrivals if head.course.spec.is_open else Chatter
+        users = controller.schedule.users(self.get_run_time())
+        kind = ArrivalsUser if controller.schedule.spec.is_open else ChatUser
         return None if users is None else (users, _AT_ONCE, [kind])
 
 

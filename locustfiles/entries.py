@@ -1,7 +1,7 @@
-"""What Locust's tables and charts show of a record.
+"""Entries in Locust's tables and charts.
 
-The request itself is an event, so that charts and totals count requests. The times within it are
-entries beside it, outside the totals: TTFT, gaps between tokens, E2E, tokens/s and goodput.
+A request is an event, so that charts and totals count requests. Its times are entries outside the
+totals: TTFT, gaps between tokens, E2E, tokens/s and goodput.
 """
 
 from locust.env import Environment
@@ -11,11 +11,11 @@ from serve_app.capacity.results.slo import Slo
 
 
 class Failed(Exception):
-    """An answer that is not ok: its outcome and the words that came with it."""
+    """A failed request: its outcome and error message."""
 
 
 class Entries:
-    """`log` every record of this process. Times count from the intended start."""
+    """Logs the records of this process. Times count from the intended start."""
 
     def __init__(self, environment: Environment, path: str, slo: Slo) -> None:
         self._environment = environment
@@ -53,5 +53,5 @@ class Entries:
             self._entry("goodput: met the SLO", 1000 * (record.e2e or 0))
 
     def _entry(self, kind: str, value: float) -> None:
-        # Not through an event: that would count each token as a request in the totals.
+        # Not by an event, which would count tokens as requests in the totals.
         self._environment.stats.get(self._path, kind).log(value, 0)

@@ -1,7 +1,7 @@
-"""The options of `chat.py`, with defaults and environment twins.
+"""The options of `chat.py`, with defaults and environment variables.
 
-Locust answers `--help` before it reads a locustfile: ours are shown by `--chat-help`, and by
-`python locustfiles/chat.py --help`.
+Locust answers `--help` before it reads a locustfile. `--chat-help` and
+`python locustfiles/chat.py --help` show the options of this one.
 """
 
 import os
@@ -15,10 +15,10 @@ from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.load import LoadSpec, descriptions
 
 _TARGET = {
-    "model": ("smollm2:135m", "model to ask"),
-    "dialect": ("openai", "API to speak"),
+    "model": ("smollm2:135m", "model of the requests"),
+    "dialect": ("openai", "dialect of the API"),
     "stream": ("true", "whether answers are streamed"),
-    "api_key": ("", "key of the service, if it asks for one"),
+    "api_key": ("", "key of the service, if it needs one"),
     "timeout_s": (120.0, "seconds from a request's sending to its last byte"),
 }
 _CHOICES = {
@@ -26,37 +26,39 @@ _CHOICES = {
     "stream": ["true", "false"],
     "load": ["open", "closed"],
 }
-_OURS = {
+_RESULTS = {
     "slo": (
         "ttft_p99=2s,itl_p99=200ms,error_rate=1%",
-        "what goodput means: bounds of ttft, itl, tpot, e2e at percentiles, and error_rate",
+        "objectives, for goodput: bounds of ttft, itl, tpot, e2e at percentiles, and error_rate",
     ),
-    "records": ("", "folder for one record per request; default results/locust-TIME"),
+    "records": ("", "folder for one record per request; default: results/locust-TIME"),
 }
 
 
 def add_options(parser: LocustArgumentParser) -> None:
-    """Ours beside Locust's own; `--host` is the address, with BASE_URL as its default."""
+    """Add the options of `chat.py` to Locust's; BASE_URL is the default of `--host`."""
     _add(parser)
     parser.add_argument(
         "--chat-help",
         action=_ChatHelp,
         nargs=0,
-        help="what this file adds",
+        help="show the options of chat.py",
         include_in_web_ui=False,
     )
     parser.set_defaults(host=os.environ.get("BASE_URL", Target().base_url))
 
 
 def chat_parser() -> LocustArgumentParser:
-    """Of our options alone."""
+    """Make a parser of only the options of `chat.py`."""
     parser = LocustArgumentParser(
         prog="locust -f locustfiles/chat.py",
-        description="Streaming chat users; all of Locust's own options hold as well: locust --help",
+        description="Streaming chat users. `locust --help` shows Locust's own options.",
         formatter_class=ArgumentDefaultsHelpFormatter,
         default_config_files=[],
     )
-    parser.add_argument("--host", default=Target().base_url, env_var="BASE_URL", help="address")
+    parser.add_argument(
+        "--host", default=Target().base_url, env_var="BASE_URL", help="address of the service"
+    )
     _add(parser)
     return parser
 
@@ -67,7 +69,7 @@ class _ChatHelp(Action):
 
 
 def _add(parser: LocustArgumentParser) -> None:
-    for name, (default, text) in (_TARGET | descriptions() | _OURS).items():
+    for name, (default, text) in (_TARGET | descriptions() | _RESULTS).items():
         parser.add_argument(
             "--" + name.replace("_", "-"),
             type=type(default),
@@ -80,15 +82,15 @@ def _add(parser: LocustArgumentParser) -> None:
 
 
 def target_of(options: Namespace) -> Target:
-    given = {name: getattr(options, name) for name in _TARGET}
-    return replace(Target(**given), base_url=options.host, stream=options.stream == "true")
+    target = {name: getattr(options, name) for name in _TARGET}
+    return replace(Target(**target), base_url=options.host, stream=options.stream == "true")
 
 
 def spec_of(options: Namespace) -> LoadSpec:
-    """Raises WorkloadError."""
+    """Build the load. Raises WorkloadError."""
     return LoadSpec(**{name: getattr(options, name) for name in descriptions()})
 
 
 def slo_of(options: Namespace) -> Slo:
-    """Raises SloError."""
+    """Parse the SLO. Raises SloError."""
     return Slo.parse(options.slo)

@@ -1,18 +1,21 @@
-"""How many users Locust runs, second by second, and when the test is over."""
+"""The number of Locust's users over time, and the end of a test."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from serve_app.capacity.workload.load import LoadSpec
 
-# Workers report once a second: after this many quiet ticks nothing can be on its way.
+# Workers report every second: after this many idle ticks no report is on its way.
 _QUIET_TICKS = 3
 
 
 @dataclass(slots=True)
-class Course:
-    """Of one test. `idle` says whether nothing runs, `processes` how many run users; `patience_s`
-    after its time a test ends even so: a worker may be lost."""
+class UserSchedule:
+    """The number of users of one test.
+
+    `processes` run users; `idle` returns whether no request is running. A test ends `patience_s`
+    after its time even if not idle, because a worker may be lost.
+    """
 
     spec: LoadSpec
     seconds: float
@@ -23,7 +26,7 @@ class Course:
     _quiet: int = 0
 
     def users(self, second: float) -> int | None:
-        """None when the test is over: its time is up and the last answer has come."""
+        """Return the number of users; None after the end of the load and the last answer."""
         late = second - self.seconds
         if late > self.patience_s or (late > 0 and self._is_quiet()):
             return None

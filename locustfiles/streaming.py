@@ -1,7 +1,7 @@
-"""The HTTP client of the users: each line of an answer is seen when it comes.
+"""The HTTP client of the users, which notes each line of an answer at its arrival.
 
-Locust's `FastHttpUser` hands out blocks of 1,024 bytes, in which a dozen tokens wait for each
-other; this reads the same connection (geventhttpclient) line by line.
+Locust's `FastHttpUser` returns blocks of 1,024 bytes, which delays a dozen tokens; this client
+reads the same connection (geventhttpclient) line by line.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from serve_app.capacity.workload.requests import Prompt
 
 
 class StreamingClient:
-    """Asks `target`, at most `concurrency` at a time; `keep` is given each attempt's record."""
+    """Sends requests to `target`, at most `concurrency` at a time; `keep` gets their records."""
 
     def __init__(
         self, target: Target, clock: Clock, keep: Callable[[Record], object], concurrency: int = 1
@@ -32,7 +32,10 @@ class StreamingClient:
         )
 
     def ask(self, prompt: Prompt, intended: float | None = None) -> ClientRequest:
-        """One request, to its end. `intended`: Unix seconds, by default now. Never raises."""
+        """Send one request and wait for its end. `intended`: Unix seconds, by default now.
+
+        A failure is an outcome of the request and is not raised.
+        """
         request = ClientRequest(self._target, prompt, intended or self._clock(), self._clock)
         try:
             with gevent.Timeout(self._target.timeout_s):
@@ -68,5 +71,5 @@ class StreamingClient:
 def _read_lines(response: HTTPSocketResponse, request: ClientRequest) -> None:
     while line := response.readline(b"\n"):
         request.line(line)
-    if rest := response.read():  # a last line without its end
+    if rest := response.read():  # a last line without a newline
         request.line(rest)

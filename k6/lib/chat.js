@@ -1,4 +1,4 @@
-// One chat request: sent, judged, measured and written down.
+// One chat request: send, classify, measure and record it.
 
 import exec from 'k6/execution';
 import http from 'k6/http';
@@ -18,39 +18,39 @@ const metrics = {
 const promptTokens = distribution(settings.promptTokens);
 const answerTokens = distribution(settings.answerTokens);
 const TIMED_OUT = 1050;
-const CUT = 'context canceled'; // by the end of the run
+const CANCELLED = 'context canceled'; // by the end of the run
 
-// Each model in each dialect, streamed and whole: they take turns.
+// Requests rotate over all models, dialects and stream kinds.
 const kinds = settings.models.flatMap((model) =>
   settings.dialects.flatMap((name) => settings.streams.map((stream) => [model, name, stream])));
 
-// Before the load: one sentence instead of a thousand failed requests.
+// Checks the service before the load, to fail with one message instead of many requests.
 export function checkService() {
   const unknown = settings.dialects.filter((name) => !dialects[name]);
   if (unknown.length) {
-    exec.test.abort(`there is no dialect ${unknown}; there are: ${Object.keys(dialects)}`);
+    exec.test.abort(`unknown dialect ${unknown}; use ${Object.keys(dialects)}`);
   } else if (http.get(`${settings.baseUrl}/`, { timeout: '10s' }).status === 0) {
-    exec.test.abort(`nothing answers at ${settings.baseUrl}: start it (make run), or set BASE_URL`);
+    exec.test.abort(`no service answers at ${settings.baseUrl}; start one (make run) or set BASE_URL`);
   }
 }
 
-// `tags` go to every metric, beside model, dialect and stream kind.
+// `tags` are added to every metric, beside model, dialect and stream kind.
 export function ask(tags = {}) {
   const intended = Date.now(); // k6 starts an iteration when it is due, or drops it
-  const asked = question(exec.scenario.iterationInTest);
+  const request = nextRequest(exec.scenario.iterationInTest);
   const started = Date.now();
-  const response = http.post(settings.baseUrl + asked.dialect.path, asked.body, {
+  const response = http.post(settings.baseUrl + request.dialect.path, request.body, {
     headers: headers(),
     timeout: `${Math.round(1000 * settings.timeoutS)}ms`,
     redirects: 0,
-    tags: { name: asked.dialect.path, ...asked.tags, ...tags },
+    tags: { name: request.dialect.path, ...request.tags, ...tags },
   });
-  const seen = observe(asked, response, started - intended);
-  measure(seen, { ...asked.tags, ...tags });
-  if (settings.records) console.log(JSON.stringify(record(asked, seen, intended, started)));
+  const result = observe(request, response, started - intended);
+  measure(result, { ...request.tags, ...tags });
+  if (settings.records) console.log(JSON.stringify(record(request, result, intended, started)));
 }
 
-function question(number) {
+function nextRequest(number) {
   const rng = random(settings.seed * 1000003 + number);
   const [model, name, stream] = kinds[number % kinds.length];
   const dialect = dialects[name];
@@ -66,26 +66,26 @@ function headers() {
   return { 'Content-Type': 'application/json', ...key };
 }
 
-// Milliseconds from the intended start. `blocked` holds the time to connect. The service sends its
-// headers with the first token, so that the first byte is the first token.
-function observe(asked, response, late) {
+// Times in milliseconds from the intended start. `blocked` contains the time to connect. The service
+// sends its headers with the first token, so the first byte is the first token.
+function observe(request, response, late) {
   const { blocked, sending, waiting, receiving } = response.timings;
   const began = waiting > 0 && (response.status === 200 || Boolean(response.body));
   const first = late + blocked + sending + waiting;
-  const end = response.status === 200 ? readEnd(asked.dialect, asked.stream, response.body || '') : {};
+  const end = response.status === 200 ? readEnd(request.dialect, request.stream, response.body || '') : {};
   const error = end.error || response.error || message(parse(response.body));
   return {
     ...end,
     error,
     status: response.status,
     outcome: outcome(response, began, end.whole),
-    first: asked.stream && began ? first : null,
+    first: request.stream && began ? first : null,
     ended: first + receiving,
   };
 }
 
 function outcome(response, began, whole) {
-  if (response.error === CUT) return 'cancelled';
+  if (response.error === CANCELLED) return 'cancelled';
   if (response.error_code === TIMED_OUT) return 'timeout';
   if (response.status === 0) return began ? 'truncated' : 'transport';
   if (response.status === 429 || response.status === 503) return 'rejected';
@@ -93,33 +93,34 @@ function outcome(response, began, whole) {
   return whole ? 'ok' : 'truncated';
 }
 
-function measure(seen, tags) {
-  if (seen.outcome === 'cancelled') return;
-  const ok = seen.outcome === 'ok';
+function measure(result, tags) {
+  if (result.outcome === 'cancelled') return;
+  const ok = result.outcome === 'ok';
   metrics.failed.add(!ok, tags);
   if (!ok) return;
-  if (seen.first !== null) metrics.ttft.add(seen.first, tags);
-  metrics.e2e.add(seen.ended, tags);
-  metrics.outputTokens.add(seen.outputTokens || 0, tags);
+  if (result.first !== null) metrics.ttft.add(result.first, tags);
+  metrics.e2e.add(result.ended, tags);
+  metrics.outputTokens.add(result.outputTokens || 0, tags);
 }
 
-// As serve_app/capacity/results/request_records.py has it, in seconds; `scenario_start` goes when it is read.
-function record(asked, seen, intended, started) {
+// A record of serve_app/capacity/results/request_records.py, in seconds; its reader ignores
+// `scenario_start`.
+function record(request, result, intended, started) {
   return {
     scenario_start: exec.scenario.startTime / 1000,
     intended: intended / 1000,
     started: started / 1000,
-    first: seen.first === null ? null : (intended + seen.first) / 1000,
-    ended: (intended + seen.ended) / 1000,
-    outcome: seen.outcome,
-    status: seen.status,
-    prompt_tokens: seen.promptTokens,
-    output_tokens: seen.outputTokens,
-    asked_prompt_tokens: asked.prompt,
-    asked_output_tokens: asked.answer,
-    model: asked.tags.model,
-    dialect: asked.tags.dialect,
-    stream: asked.stream,
-    error: seen.error.slice(0, 200),
+    first: result.first === null ? null : (intended + result.first) / 1000,
+    ended: (intended + result.ended) / 1000,
+    outcome: result.outcome,
+    status: result.status,
+    prompt_tokens: result.promptTokens,
+    output_tokens: result.outputTokens,
+    asked_prompt_tokens: request.prompt,
+    asked_output_tokens: request.answer,
+    model: request.tags.model,
+    dialect: request.tags.dialect,
+    stream: request.stream,
+    error: result.error.slice(0, 200),
   };
 }

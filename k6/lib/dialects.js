@@ -1,11 +1,11 @@
-// What is sent in each of the API's dialects, and what the end of an answer says.
+// The API's dialects: fields of a request, and the parsed end of an answer.
 
 export const dialects = {
   openai: {
     path: '/v1/chat/completions',
     limits: (tokens, stream) =>
       stream ? { max_tokens: tokens, stream_options: { include_usage: true } } : { max_tokens: tokens },
-    // The final marker stands for itself, the usage in an event before it.
+    // The usage is in an event before the final marker.
     isFinal: (event) => event === '[DONE]',
     isWhole: (body) => Boolean(body.choices && body.choices[0].finish_reason),
     usage: (event) => event.usage && [event.usage.prompt_tokens, event.usage.completion_tokens],

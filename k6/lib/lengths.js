@@ -1,4 +1,4 @@
-// Lengths from a distribution, and texts of so many words. Seeded: equal runs ask equal questions.
+// Lengths from a distribution, and texts of n words. Equal seeds give equal prompts.
 
 const WORDS = (
   'time year people way day man thing woman life child world school state family student group '
@@ -23,7 +23,7 @@ export function distribution(given) {
   const fixed = /^(?:fixed:)?(\d+)$/.exec(given);
   if (fixed) return () => Math.max(1, Number(fixed[1]));
   const found = /^lognormal:median=([\d.]+),p95=([\d.]+)(?:,max=([\d.]+))?$/.exec(given);
-  if (!found) throw new Error(`${given}: write 100 or lognormal:median=200,p95=800,max=4000`);
+  if (!found) throw new Error(`${given} is not a distribution of lengths; write 100 or lognormal:median=200,p95=800,max=4000`);
   const [median, p95, most] = [Number(found[1]), Number(found[2]), Number(found[3] || Infinity)];
   const sigma = Math.log(p95 / median) / 1.6448536269514722;
   return (rng) => Math.max(1, Math.round(Math.min(most, median * Math.exp(sigma * normal(rng)))));

@@ -2,15 +2,15 @@
 
 import { settings, text } from './settings.js';
 
-const UNIT_S = 1000; // k6 counts arrivals in whole numbers: so many seconds allow 0.001/s
+const UNIT_S = 1000; // k6 counts whole arrivals per time unit: this unit allows 0.001/s
 
-// All virtual users are made before the start: one made later would let arrivals drop meanwhile.
-const MOST_USERS = 1000; // 0.15 MiB and 2 ms each; MAX_VUS allows more
+// All virtual users are created before the start, because k6 drops arrivals while it creates one.
+const MAX_USERS = 1000; // 0.15 MiB and 2 ms each; MAX_VUS allows more
 
-// `points` are [second, arrivals per second] in order, linear between; two at one second: a jump.
+// `points` are [second, arrivals per second] in order, linear in between; two at one second are a jump.
 export function openLoad(points) {
   const peak = Math.max(...points.map(([, rate]) => rate));
-  const users = settings.maxVUs || Math.min(MOST_USERS, Math.ceil(peak * settings.timeoutS) + 1);
+  const users = settings.maxVUs || Math.min(MAX_USERS, Math.ceil(peak * settings.timeoutS) + 1);
   return {
     points,
     users,
@@ -24,7 +24,7 @@ export function openLoad(points) {
       })),
       preAllocatedVUs: users,
       maxVUs: users,
-      gracefulStop: `${Math.ceil(settings.timeoutS) + 5}s`, // the last answers are waited for
+      gracefulStop: `${Math.ceil(settings.timeoutS) + 5}s`, // waits for the last answers
     },
   };
 }
@@ -42,7 +42,7 @@ export function steady(rate, hold) {
   return [[0, rate], [hold, rate]];
 }
 
-// Rates that grow by a factor, each held as long.
+// Rates that grow by a factor, held for equal times.
 export function staircase(start, factor, steps, hold) {
   const points = [];
   for (let i = 0; i < steps; i += 1) {
@@ -56,12 +56,12 @@ export function staircase(start, factor, steps, hold) {
 export function given() {
   const shape = text('SHAPE', '');
   if (!shape) return null;
-  if (!shape.startsWith('points:')) throw new Error(`SHAPE: write points:0s=1,30s=6,…, not ${shape}`);
+  if (!shape.startsWith('points:')) throw new Error(`SHAPE can't be ${shape}; write points:0s=1,30s=6,…`);
   const points = shape.slice('points:'.length).split(',').map((part) => {
     const [at, rate] = part.split('=');
     return [Number(at.replace(/s$/, '')), Number(rate)];
   });
-  if (points.flat().some(Number.isNaN)) throw new Error(`SHAPE can't be read: ${shape}`);
+  if (points.flat().some(Number.isNaN)) throw new Error(`SHAPE can't be parsed: ${shape}; write points:0s=1,30s=6,…`);
   return points;
 }
 

@@ -1,5 +1,5 @@
-// What every script but the stress test is made of: one open load, judged over the whole run.
-// SHAPE takes the place of a script's own.
+// The common part of all scripts but the stress test: one open load, judged over the whole run.
+// SHAPE replaces a script's own shape.
 
 import { ask, checkService } from './chat.js';
 import { given, openLoad } from './load.js';

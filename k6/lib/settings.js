@@ -1,11 +1,11 @@
-// Every parameter, from the environment. `k6 run -e NAME=value …` sets them too.
+// All parameters, from the environment or from `k6 run -e NAME=value …`.
 
 const SLO = 'ttft_p99=2s,e2e_p99=60s,error_rate=1%';
 
 export const settings = {
   baseUrl: text('BASE_URL', 'http://127.0.0.1:8000').replace(/\/+$/, ''),
   apiKey: text('API_KEY', ''),
-  // One or several, by comma: they take turns.
+  // One or several, separated by commas; requests rotate over them.
   models: list('MODEL', 'smollm2:135m'),
   dialects: list('DIALECT', 'openai'),
   streams: list('STREAM', 'true').map((word) => word === 'true'),
@@ -13,9 +13,9 @@ export const settings = {
   answerTokens: text('ANSWER_TOKENS', 'lognormal:median=40,p95=120,max=400'),
   timeoutS: seconds('TIMEOUT_S', '120'),
   seed: number('SEED', 0),
-  // k6 sees whole bodies only: of the SLO it judges ttft, e2e and error_rate.
+  // k6 sees only whole bodies, so it judges only ttft, e2e and error_rate.
   slo: bounds(text('SLO', SLO)),
-  // Virtual users; by default enough for every arrival to wait its whole time-out, at most 1,000.
+  // Virtual users; by default as many as arrivals within the time-out, at most 1,000.
   maxVUs: number('MAX_VUS', 0),
   summary: text('SUMMARY', 'k6-summary.json'),
   // One line of JSON per request on the console; `python -m serve_app.capacity k6` collects them.
@@ -28,7 +28,7 @@ export function text(name, fallback) {
 
 export function number(name, fallback) {
   const value = Number(text(name, fallback));
-  if (Number.isNaN(value) || value < 0) throw new Error(`${name} is no number: ${text(name, '')}`);
+  if (Number.isNaN(value) || value < 0) throw new Error(`${name} is not a number: ${text(name, '')}`);
   return value;
 }
 
@@ -39,7 +39,7 @@ export function seconds(name, fallback) {
 
 function duration(given, name) {
   const found = /^([\d.]+)(ms|s|m|h)?$/.exec(given);
-  if (!found) throw new Error(`${name} is no duration: ${given}; write 90, 30s, 5m or 1h`);
+  if (!found) throw new Error(`${name} is not a duration: ${given}; write 90, 30s, 5m or 1h`);
   return Number(found[1]) * { ms: 0.001, s: 1, m: 60, h: 3600 }[found[2] || 's'];
 }
 
@@ -55,7 +55,7 @@ function bounds(given) {
       return { quantity: found[1], percentile: Number(found[2]), limit: duration(found[3], part) };
     }
     const share = /^error_rate=([\d.]+)(%?)$/.exec(part.trim());
-    if (!share) throw new Error(`SLO: ${part} is no bound; write ttft_p99=2s or error_rate=1%`);
+    if (!share) throw new Error(`SLO: ${part} is not a bound; write ttft_p99=2s or error_rate=1%`);
     return { quantity: 'error_rate', limit: Number(share[1]) / (share[2] ? 100 : 1) };
   });
 }

@@ -1,4 +1,4 @@
-// The end of a run: readable on the terminal, and the same as JSON in SUMMARY.
+// The summary of a run: a table on the terminal, and JSON in SUMMARY.
 
 import { settings } from './settings.js';
 import { judged, kinds, metric, condition } from './thresholds.js';
@@ -62,7 +62,7 @@ function verdicts(data) {
     .filter((bound) => bound.met !== undefined);
 }
 
-// Whether a metric met a bound; undefined where it was not asked to, or has no values.
+// Whether a metric met a bound; undefined without a bound or without values.
 export function holds(data, name, bound) {
   const found = data.metrics[name];
   const verdict = found && found.thresholds && found.thresholds[condition(bound)];

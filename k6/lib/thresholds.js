@@ -1,10 +1,10 @@
-// The SLO as k6's thresholds: they make a run pass or fail.
+// The SLO as k6's thresholds, by which a run passes or fails.
 
 import { settings } from './settings.js';
 
 const METRICS = { ttft: 'llm_ttft', e2e: 'llm_e2e', error_rate: 'llm_failed' };
 
-// Those bounds that k6 can see; it reads no gaps between tokens.
+// The bounds that k6 can judge; it does not see gaps between tokens.
 export const judged = settings.slo.filter((bound) => bound.quantity in METRICS);
 
 export function condition(bound) {
@@ -17,7 +17,7 @@ export function metric(bound, tags = {}) {
   return METRICS[bound.quantity] + (shown.length ? `{${shown.join(',')}}` : '');
 }
 
-// Over the whole run, and again for each model and stream kind where there are several.
+// Thresholds over the whole run, and for each model and stream kind if there are several.
 export function thresholds() {
   const found = { dropped_iterations: ['count==0'] };
   for (const bound of judged) {
@@ -29,9 +29,9 @@ export function thresholds() {
   return found;
 }
 
-// For one step of several: the run ends when the SLO is broken, judged from `afterS` on.
+// Thresholds for one of several steps: a missed SLO ends the run, judged from `afterS` on.
 export function breaking(tags, afterS) {
-  // k6 keeps a step's figures apart only if there is a threshold on them, here one that holds.
+  // k6 separates the figures of a step only if they have a threshold, here one that always holds.
   const found = {};
   for (const quantity of Object.keys(METRICS)) {
     found[metric({ quantity }, tags)] = [quantity === 'error_rate' ? 'rate>=0' : 'max>=0'];

@@ -1,1 +1,1 @@
-"""A stand-in GPU: a small HTTP server that speaks Ollama's protocol at a declared speed."""
+"""A stand-in for Ollama: a small HTTP server with its protocol and a declared speed."""

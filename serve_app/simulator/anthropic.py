@@ -13,7 +13,7 @@ from serve_app.simulator.tasks import GenerationRequest, GenerationStats, Prompt
 from serve_app.simulator.wire import EVENT_HEADERS
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens"}
-# What a block starts with, and the type and field of its deltas.
+# The start of a block, and the type and field of its deltas.
 _STARTS = {
     TokenKind.TEXT: b'{"type":"text","text":""}',
     TokenKind.THINKING: b'{"type":"thinking","thinking":""}',
@@ -35,8 +35,8 @@ def parse_message(body: Body) -> GenerationRequest:
     return _request(body, body["messages"])
 
 
-def _request(body: Body, said: list[Body]) -> GenerationRequest:
-    messages = [PromptMessage(each.get("role", ""), words(each)) for each in said]
+def _request(body: Body, turns: list[Body]) -> GenerationRequest:
+    messages = [PromptMessage(turn.get("role", ""), words(turn)) for turn in turns]
     if body.get("system"):
         messages.insert(0, PromptMessage("system", words({"content": body["system"]})))
     thinking = (body.get("thinking") or {}).get("type")
@@ -47,7 +47,7 @@ def _request(body: Body, said: list[Body]) -> GenerationRequest:
         limit=body["max_tokens"],
         stops=body.get("stop_sequences") or (),
         tools=_tools(body),
-        tool_result=_has_tool_result(said[-1].get("content")),
+        tool_result=_has_tool_result(turns[-1].get("content")),
         think=thinking != "disabled" if thinking else None,
         think_or_drop=True,
     )
@@ -55,7 +55,7 @@ def _request(body: Body, said: list[Body]) -> GenerationRequest:
 
 def _tools(body: Body) -> list[Tool]:
     tools = body.get("tools") or ()
-    return [Tool(each.get("name", ""), each.get("input_schema") or {}) for each in tools]
+    return [Tool(tool.get("name", ""), tool.get("input_schema") or {}) for tool in tools]
 
 
 def _has_tool_result(content: Any) -> bool:
@@ -104,7 +104,7 @@ class MessageWriter:
         return {**about, "model": self._request.model}
 
     def _guess(self) -> int:
-        """Ollama doesn't know the tokens yet: it takes a quarter of the characters."""
+        """Guess the tokens of the prompt by a quarter of the characters, as Ollama does."""
         texts = (f"{message.role}{' '.join(message.words)}" for message in self._request.messages)
         return sum(map(len, texts)) // 4
 

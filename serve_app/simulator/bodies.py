@@ -14,7 +14,7 @@ def read(data: bytes) -> Body:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
-        raise ApiError(400, f"the body is no JSON: {exc}", early=True) from exc
+        raise ApiError(400, f"the body is not JSON: {exc}", early=True) from exc
     if not isinstance(value, dict):
         raise ApiError(400, "the body must be a JSON object", early=True)
     return value

@@ -60,16 +60,16 @@ class Embedder:
         }
         response.whole(encode(answer) + b"\n", "application/json")
 
-    async def _embed(self, body: Body, given: Any) -> tuple[list[list[float]], GenerationStats]:
+    async def _embed(self, body: Body, value: Any) -> tuple[list[list[float]], GenerationStats]:
         model = self._model(body.get("model") or "")
-        texts = self._texts(given, truncate=body.get("truncate") is not False)
+        texts = self._texts(value, truncate=body.get("truncate") is not False)
         words = [word for text in texts for word in text]
         keep_alive_s = seconds(body.get("keep_alive"))
         task = GenerationTask(model, words, ModelOutput((), "stop"), False, keep_alive_s)
         if not words:
             return [], GenerationStats()
         stats = await self._engine.prefill_only(task)
-        stats.prompt_ns = 0  # Ollama doesn't tell it
+        stats.prompt_ns = 0  # Ollama does not send it
         dimensions = body.get("dimensions") or self._settings.embedding_dim
         return [self._vector(text, dimensions) for text in texts], stats
 
@@ -83,9 +83,9 @@ class Embedder:
             raise ApiError(501, text)
         return model
 
-    def _texts(self, given: Any, *, truncate: bool) -> list[list[str]]:
-        """The tokens of each text, within the context; an empty text alone is no text at all."""
-        texts = [given] if isinstance(given, str) and given else given or []
+    def _texts(self, text: Any, *, truncate: bool) -> list[list[str]]:
+        """Split texts into tokens within the context; a single empty text counts as none."""
+        texts = [text] if isinstance(text, str) and text else text or []
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ApiError(400, "invalid input type", early=True)
         if not all(texts):

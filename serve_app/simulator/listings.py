@@ -1,4 +1,4 @@
-"""Ollama's listings of models. Sizes and shapes are those of one small model, whatever the name."""
+"""Ollama's listings of models. All models have the sizes and shapes of one small model."""
 
 import time
 from collections.abc import Iterable

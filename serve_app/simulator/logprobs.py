@@ -10,14 +10,14 @@ _SURE = -0.25
 
 
 def logprobs(tokens: Sequence[Token], top: int) -> bytes:
-    """One entry for each token, with `top` alternatives."""
+    """Encode an entry for each token, with `top` alternatives."""
     return encode([_entry(token.text, top) for token in tokens])
 
 
 def _entry(token: str, top: int) -> dict[str, Any]:
-    said = _probability(token, _SURE)
+    entry = _probability(token, _SURE)
     others = [_probability(token + "s" * rank, _SURE - rank) for rank in range(top)]
-    return {**said, "top_logprobs": others} if top else said
+    return {**entry, "top_logprobs": others} if top else entry
 
 
 def _probability(token: str, value: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the engine says: deterministic words, or the smallest JSON that satisfies a schema."""
+"""The output of a simulated model: deterministic words, or JSON that satisfies a schema."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import orjson
 
 from serve_app.simulator.failures import ApiError
 
-# A prime number of words, so that every step visits all of them before one comes again.
+# A prime number of words, so that every step width visits all words before a repetition.
 _VOCABULARY = (
     "a one the sea sky sun and but for not all any few new old red blue cold dark deep easy fair "
     "fast fine full good gray half hard high kind late less like long lots main more most near "
@@ -20,7 +20,7 @@ _VOCABULARY = (
 )
 _WORDS = _VOCABULARY.split()
 _PRIME = len(_WORDS)
-_THOUGHT = ("Let", " me", " think", ".\n")
+_THINKING = ("Let", " me", " think", ".\n")
 _TOKEN = re.compile(r"\s*(?:\w+|\S)")
 
 
@@ -31,7 +31,7 @@ class TokenKind(StrEnum):
 
 
 class Token(NamedTuple):
-    """One token. That of a call has no text: a tool call comes whole."""
+    """One token. A tool call is one token without a text."""
 
     kind: TokenKind
     text: str
@@ -60,60 +60,60 @@ class ModelOutput:
         return "".join([token.text for token in self.tokens if token.kind is kind])
 
 
-def speak(words: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` tokens that depend on the prompt and the seed alone."""
-    start, step = divmod(crc32(" ".join(words).encode(), seed), _PRIME - 1)
+def generate_words(prompt: Sequence[str], count: int, seed: int) -> list[str]:
+    """Generate `count` tokens that depend only on the prompt and the seed."""
+    start, step = divmod(crc32(" ".join(prompt).encode(), seed), _PRIME - 1)
     tokens = [f" {_WORDS[(start + i * (step + 1)) % _PRIME]}" for i in range(count)]
     tokens[0] = tokens[0].lstrip()
     return tokens
 
 
-def tokens_of(value: Any) -> list[str]:
-    """A JSON value as tokens, spaced as models like to."""
+def json_tokens(value: Any) -> list[str]:
+    """Split a JSON value into tokens."""
     return _TOKEN.findall(orjson.dumps(value).decode())
 
 
-def cut(tokens: list[Token], limit: int, stops: Sequence[str]) -> tuple[list[Token], str]:
-    """The tokens up to a limit (0: none) or a stop sequence, and the done_reason."""
+def truncate(tokens: list[Token], limit: int, stops: Sequence[str]) -> tuple[list[Token], str]:
+    """Cut tokens at a limit (0: none) or a stop sequence. Returns them and the done_reason."""
     reason = "stop"
     if 0 < limit < len(tokens):
         tokens, reason = tokens[:limit], "length"
     for stop in stops:
-        tokens, reason = _stop(tokens, stop, reason)
+        tokens, reason = _cut_at_stop(tokens, stop, reason)
     return tokens, reason
 
 
-def _stop(tokens: list[Token], stop: str, reason: str) -> tuple[list[Token], str]:
-    said = ""
+def _cut_at_stop(tokens: list[Token], stop: str, reason: str) -> tuple[list[Token], str]:
+    text = ""
     for number, token in enumerate(tokens):
         if token.kind is not TokenKind.TEXT:
             continue
-        said += token.text
-        at = said.find(stop)
+        text += token.text
+        at = text.find(stop)
         if stop and at >= 0:
-            return _up_to(tokens[: number + 1], at), "stop"
+            return _cut_text(tokens[: number + 1], at), "stop"
     return tokens, reason
 
 
-def _up_to(tokens: list[Token], length: int) -> list[Token]:
-    # The tokens of the stop sequence were generated: they count but say nothing.
-    kept = []
+def _cut_text(tokens: list[Token], length: int) -> list[Token]:
+    # The tokens of the stop sequence count as generated, but have no text.
+    cut = []
     for token in tokens:
         if token.kind is TokenKind.TEXT:
             token = Token(TokenKind.TEXT, token.text[:length])
             length -= len(token.text)
-        kept.append(token)
-    return kept
+        cut.append(token)
+    return cut
 
 
-def thought() -> list[Token]:
-    return [Token(TokenKind.THINKING, token) for token in _THOUGHT]
+def thinking_tokens() -> list[Token]:
+    return [Token(TokenKind.THINKING, token) for token in _THINKING]
 
 
 def example(schema: Any, root: Any = None) -> Any:
-    """A minimal value that satisfies a simple JSON schema.
+    """Build a minimal value that satisfies a simple JSON schema.
 
-    Raises ApiError 400, as the engine does, for a schema that it can't read.
+    Raises ApiError 400, as llama.cpp does, for an unknown type.
     """
     root = schema if root is None else root
     if not isinstance(schema, Mapping) or not schema:
@@ -150,10 +150,10 @@ def _of_type(schema: Mapping[str, Any], root: Any) -> Any:
 
 
 def _resolve(reference: str, root: Any) -> Any:
-    found = root
+    target = root
     for name in reference.removeprefix("#/").split("/"):
-        found = found.get(name, {}) if isinstance(found, Mapping) else {}
-    return found
+        target = target.get(name, {}) if isinstance(target, Mapping) else {}
+    return target
 
 
 def _unreadable(schema: Mapping[str, Any]) -> ApiError:
@@ -166,6 +166,6 @@ def _unreadable(schema: Mapping[str, Any]) -> ApiError:
 
 
 def engine_error(message: str, kind: str, **facts: int) -> ApiError:
-    """A 400 of the engine itself, whose JSON Ollama passes on as a text."""
+    """Build a 400 of llama.cpp, whose JSON Ollama passes on as a text."""
     error = {"error": {"code": 400, "message": message, "type": kind, **facts}}
     return ApiError(400, orjson.dumps(error).decode(), late=True)

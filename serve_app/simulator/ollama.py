@@ -18,7 +18,7 @@ _LEVELS = ("high", "medium", "low", "max")
 def parse_chat(body: Body) -> GenerationRequest:
     messages = body.get("messages") or []
     request = _request(
-        body, [PromptMessage(each.get("role", ""), words(each)) for each in messages]
+        body, [PromptMessage(turn.get("role", ""), words(turn)) for turn in messages]
     )
     request.tools = function_tools(body.get("tools") or ())
     request.tool_result = bool(messages) and messages[-1].get("role") == "tool"
@@ -43,7 +43,7 @@ def _request(body: Body, messages: list[PromptMessage]) -> GenerationRequest:
     return GenerationRequest(
         model=body.get("model") or "",
         messages=messages,
-        # A load or unload is never streamed.
+        # Loads and unloads are not streamed.
         stream=body.get("stream") is not False and bool(messages),
         limit=max(0, options.get("num_predict") or 0),
         stops=[stops] if isinstance(stops, str) else stops,
@@ -56,7 +56,7 @@ def _request(body: Body, messages: list[PromptMessage]) -> GenerationRequest:
 
 
 def words(message: Body) -> list[str]:
-    """A message's tokens, from text or from a list of parts; at least one."""
+    """Split a message, a text or a list of parts, into tokens, at least one."""
     content = message.get("content") or ""
     if isinstance(content, list):
         content = " ".join([part.get("text") or "" for part in content if isinstance(part, dict)])
@@ -65,7 +65,7 @@ def words(message: Body) -> list[str]:
 
 def function_tools(tools: Iterable[Body]) -> list[Tool]:
     functions = [tool.get("function") or {} for tool in tools]
-    return [Tool(each.get("name", ""), each.get("parameters") or {}) for each in functions]
+    return [Tool(f.get("name", ""), f.get("parameters") or {}) for f in functions]
 
 
 def top_logprobs(body: Body) -> int | None:
@@ -85,7 +85,7 @@ def _think(value: Any) -> bool | None:
 
 
 class _Writer:
-    """What chat and generate have in common: lines, with the counts in the last one."""
+    """The common part of chat and generate: lines, with the counts in the last one."""
 
     stream_type = "application/x-ndjson"
     stream_headers: Headers = ()
@@ -121,11 +121,11 @@ class _Writer:
         return b'{"model":%b,"created_at":"%b",' % (self._model, now().encode())
 
     def _line(self, head: bytes, token: Token) -> bytes:
-        said = self._token(token)
+        content = self._token(token)
         if self._request.top_logprobs is None:
-            return b'%b%b,"done":false}\n' % (head, said)
+            return b'%b%b,"done":false}\n' % (head, content)
         probabilities = logprobs([token], self._request.top_logprobs)
-        return b'%b%b,"done":false,"logprobs":%b}\n' % (head, said, probabilities)
+        return b'%b%b,"done":false,"logprobs":%b}\n' % (head, content, probabilities)
 
     def _end(self, stats: GenerationStats) -> bytes:
         if stats.reason is None:
@@ -170,9 +170,9 @@ class GenerateWriter(_Writer):
         return b'"response":"","thinking":' + encode(token.text)
 
     def _content(self, output: ModelOutput) -> bytes:
-        said = b'"response":' + encode(output.text(TokenKind.TEXT))
+        response = b'"response":' + encode(output.text(TokenKind.TEXT))
         thinking = output.text(TokenKind.THINKING)
-        return said + b',"thinking":' + encode(thinking) if thinking else said
+        return response + b',"thinking":' + encode(thinking) if thinking else response
 
     def _context(self, stats: GenerationStats) -> dict[str, list[int]]:
         tokens = stats.prompt_count + stats.eval_count

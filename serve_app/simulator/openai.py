@@ -24,7 +24,7 @@ def parse_chat(body: Body) -> GenerationRequest:
     for message in messages:
         _refuse_remote_images(message.get("content"))
     request = _request(
-        body, [PromptMessage(each.get("role", ""), words(each)) for each in messages]
+        body, [PromptMessage(turn.get("role", ""), words(turn)) for turn in messages]
     )
     request.tools = function_tools(body.get("tools") or ())
     request.tool_result = messages[-1].get("role") == "tool"
@@ -67,14 +67,14 @@ def _think(body: Body) -> bool | None:
     return effort != "none" if effort else None
 
 
-def _format(wanted: Body) -> Any:
-    if wanted.get("type") == "json_schema":
-        return (wanted.get("json_schema") or {}).get("schema")
-    return "json" if wanted.get("type") == "json_object" else None
+def _format(format_: Body) -> Any:
+    if format_.get("type") == "json_schema":
+        return (format_.get("json_schema") or {}).get("schema")
+    return "json" if format_.get("type") == "json_object" else None
 
 
 class _Writer:
-    """What both endpoints have in common: events, and the end in one HTTP chunk."""
+    """The common part of both endpoints: events, and the last ones in one HTTP chunk."""
 
     stream_type = "text/event-stream"
     stream_headers: Headers = ()
@@ -88,7 +88,7 @@ class _Writer:
         self._created = int(time.time())
         self._before, self._after = self._event_around_choices(encode(request.model))
         options = body.get("stream_options") or {}
-        self._usage_wanted = bool(options.get("include_usage"))
+        self._with_usage = bool(options.get("include_usage"))
 
     def first_chunks(self) -> list[bytes]:
         return []
@@ -99,7 +99,7 @@ class _Writer:
     def last_chunks(self, stats: GenerationStats) -> list[bytes]:
         last = self._last_choice(encode(self._reason(stats)))
         usage = b""
-        if self._usage_wanted:
+        if self._with_usage:
             usage = b'%b%b,"usage":%b}\n\n' % (self._before, self._after[:-3], self._usage(stats))
         return [self._before + last + self._after + usage + b"data: [DONE]\n\n"]
 
@@ -138,7 +138,7 @@ class _Writer:
 
 
 class ChatWriter(_Writer):
-    # Only the first delta has it.
+    # Only in the first delta.
     _role = b'"role":"assistant",'
 
     def whole(self, stats: GenerationStats) -> bytes:

@@ -14,7 +14,7 @@ from serve_app.simulator.tasks import GenerationRequest, GenerationStats
 
 
 class ResponseObject:
-    """Built of one answer; `streamed` because Ollama builds some parts of a stream otherwise."""
+    """The response object of one answer. Some parts of a streamed one differ, as in Ollama."""
 
     def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
         self._model = request.model
@@ -35,11 +35,11 @@ class ResponseObject:
         return {**self._fields("in_progress", []), "completed_at": None, "usage": None}
 
     def completed(self, stats: GenerationStats) -> Body:
-        said = {token.kind for token in self._output.tokens}
+        kinds = {token.kind for token in self._output.tokens}
         if not self._streamed:
-            said = said or {TokenKind.TEXT}
+            kinds = kinds or {TokenKind.TEXT}
         order = (TokenKind.THINKING, TokenKind.TEXT, TokenKind.CALL)
-        items = [self.item(kind) for kind in order if kind in said]
+        items = [self.item(kind) for kind in order if kind in kinds]
         return {**self._fields("completed", items), "usage": _usage(stats)}
 
     def item(self, kind: TokenKind) -> Body:
@@ -54,7 +54,7 @@ class ResponseObject:
         return {**thought, "encrypted_content": text}
 
     def empty_item(self, kind: TokenKind) -> Body:
-        """As it is announced."""
+        """Build an item as the event `response.output_item.added` shows it."""
         item = {**self.item(kind), "status": "in_progress"}
         if kind is TokenKind.THINKING:
             return {"id": item["id"], "type": "reasoning", "summary": []}
@@ -90,11 +90,11 @@ class ResponseObject:
             "truncation": "disabled",
             "parallel_tool_calls": True,
             "text": {"format": text.get("format") or {"type": "text"}},
-            "top_p": number(_given(body.get("top_p"), 1)),
+            "top_p": number(_or_default(body.get("top_p"), 1)),
             "presence_penalty": 0,
             "frequency_penalty": 0,
             "top_logprobs": 0,
-            "temperature": number(_given(body.get("temperature"), 1)),
+            "temperature": number(_or_default(body.get("temperature"), 1)),
             "reasoning": self._reasoning(),
             "usage": None,
             "max_output_tokens": body.get("max_output_tokens"),
@@ -108,16 +108,16 @@ class ResponseObject:
         }
 
     def _reasoning(self) -> Body | None:
-        wanted = self._body.get("reasoning") or {}
-        if not wanted.get("effort"):
+        options = self._body.get("reasoning") or {}
+        if not options.get("effort"):
             return None
-        told = {"effort": wanted["effort"]}
-        if self._streamed or wanted.get("summary"):
-            told["summary"] = wanted.get("summary")
-        return told
+        reasoning = {"effort": options["effort"]}
+        if self._streamed or options.get("summary"):
+            reasoning["summary"] = options.get("summary")
+        return reasoning
 
 
-def _given(value: float | None, default: float) -> float:
+def _or_default(value: float | None, default: float) -> float:
     return default if value is None else value
 
 

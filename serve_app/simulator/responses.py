@@ -13,9 +13,9 @@ from serve_app.simulator.wire import EVENT_HEADERS
 
 
 def parse_response(body: Body) -> GenerationRequest:
-    given = body.get("input") or []
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    messages = [PromptMessage(each.get("role", ""), words(each)) for each in items]
+    prompt = body.get("input") or []
+    items = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = [PromptMessage(item.get("role", ""), words(item)) for item in items]
     if body.get("instructions"):
         messages.insert(0, PromptMessage("system", str(body["instructions"]).split()))
     effort = (body.get("reasoning") or {}).get("effort")
@@ -25,7 +25,7 @@ def parse_response(body: Body) -> GenerationRequest:
         stream=bool(body.get("stream")),
         limit=max(0, body.get("max_output_tokens") or 0),
         format=_format((body.get("text") or {}).get("format") or {}),
-        tools=[Tool(each["name"], each.get("parameters") or {}) for each in _functions(body)],
+        tools=[Tool(f["name"], f.get("parameters") or {}) for f in _functions(body)],
         tool_result=bool(items) and items[-1].get("type") == "function_call_output",
         think=effort != "none" if effort else None,
     )
@@ -35,10 +35,10 @@ def _functions(body: Body) -> list[Body]:
     return [tool for tool in body.get("tools") or () if tool.get("name")]
 
 
-def _format(wanted: Body) -> Any:
-    if wanted.get("type") == "json_schema":
-        return wanted.get("schema")
-    return "json" if wanted.get("type") == "json_object" else None
+def _format(format_: Body) -> Any:
+    if format_.get("type") == "json_schema":
+        return format_.get("schema")
+    return "json" if format_.get("type") == "json_object" else None
 
 
 class ResponseWriter:
@@ -79,7 +79,7 @@ class ResponseWriter:
     def _event(self, kind: str, **facts: Any) -> bytes:
         self._sequence += 1
         facts |= {"sequence_number": self._sequence, "type": kind}
-        # A Go map: its keys come sorted, unlike those of the whole answer.
+        # A Go map, whose keys are sorted, unlike those of the whole answer.
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode(facts, sort=True))
 
     def _about(self, kind: TokenKind, name: str, **facts: Any) -> bytes:

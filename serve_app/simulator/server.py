@@ -70,7 +70,9 @@ class Server:
             failures.reply(response, path, error, stream=_wants_stream(path, request))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # A field has a value of a wrong type. Ollama names the field, the simulator doesn't.
-            malformed = ApiError(400, f"json: cannot unmarshal the request: {error}", early=True)
+            malformed = ApiError(
+                400, f"a field of the request has a value of a wrong type: {error}", early=True
+            )
             failures.reply(response, path, malformed, stream=False)
         except asyncio.CancelledError:
             self._counters.aborts += route.generates

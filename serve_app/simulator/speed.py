@@ -1,4 +1,4 @@
-"""The model of time: slots with one FIFO, a prompt cache each, and a clock that load slows down."""
+"""The model of time: slots with prompt caches and one FIFO, and a clock that load slows."""
 
 import asyncio
 import heapq
@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 
-# libuv's timers have this resolution in seconds; a token may be half of it early.
+# The resolution of libuv's timers in seconds; a token may be half of it early.
 _TICK = 0.001
 
 
 class CacheSlot:
-    """A place in the engine, with the tokens that its last request left in the cache."""
+    """A slot of the engine, with the cached tokens of its last request."""
 
     __slots__ = ("model", "words")
 
@@ -22,14 +22,14 @@ class CacheSlot:
         self.words: Sequence[str] = ()
 
     def cached(self, model: str, words: Sequence[str]) -> int:
-        """How many leading tokens of a prompt are already there."""
+        """Return the number of cached leading tokens of a prompt."""
         return common_prefix(self.words, words) if self.model == model else 0
 
 
 class SlotPool:
-    """First come, first served.
+    """The slots and their FIFO.
 
-    Of the free slots, that with the longest common prefix is taken, else the one free longest.
+    A request takes the free slot with the longest common prefix, else the one that is free longest.
     """
 
     def __init__(self, size: int) -> None:
@@ -65,11 +65,11 @@ class SlotPool:
         self.max_queued = self.queued
 
     def _take_best(self, model: str, words: Sequence[str]) -> CacheSlot:
-        best, most = 0, 0
+        best, max_cached = 0, 0
         for index, slot in enumerate(self._free):
-            if (cached := slot.cached(model, words)) > most:
-                best, most = index, cached
-            if most == len(words):
+            if (cached := slot.cached(model, words)) > max_cached:
+                best, max_cached = index, cached
+            if max_cached == len(words):
                 break
         return self._free.pop(best)
 
@@ -91,7 +91,7 @@ class SlotPool:
 
 
 def common_prefix(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the common prefix; slices are compared in C, so long prompts stay cheap."""
+    """Return the length of the common prefix, by comparing slices, which is fast in C."""
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
@@ -103,10 +103,10 @@ def common_prefix(left: Sequence[str], right: Sequence[str]) -> int:
 
 
 class DecodeClock:
-    """Time as n decoding streams live it: 1/(1+slowdown*(n-1)) of a second per second.
+    """Virtual time of n streams, which runs at 1/(1+slowdown*(n-1)) of real time.
 
-    Streams wait for points of this time, so a token's due time follows from its number alone
-    and nothing drifts, however often n changes. One timer serves all streams.
+    Streams wait for points of virtual time, so the due time of a token follows from its number, and
+    does not drift when n changes. One timer serves all streams.
     """
 
     def __init__(self, slowdown: float) -> None:
@@ -165,7 +165,7 @@ class DecodeClock:
 
 
 class Decoding:
-    """One stream's tokens: token k (from 1) is due k/rate after the start. Close it."""
+    """The due times of a stream: token k (from 1) is due k/rate after the start. Must be closed."""
 
     def __init__(self, clock: DecodeClock, rate: float) -> None:
         self._clock = clock
@@ -175,13 +175,13 @@ class Decoding:
             self._start = clock.now()
 
     def due(self) -> float:
-        """Tokens that are due by now."""
+        """Return the number of tokens that are due."""
         if not self._rate:
             return math.inf
         return int((self._clock.now() + _TICK / 2 - self._start) * self._rate + 1e-6)
 
     async def reached(self, token: int) -> float:
-        """Return when that token is due, with the number of tokens that are due by then."""
+        """Wait until a token is due. Returns the number of tokens that are due."""
         while (due := self.due()) < token:
             await self._clock.until(self._start + token / self._rate)
         return due

@@ -1,4 +1,4 @@
-"""What every dialect's request comes down to, and what of it the engine refuses or makes."""
+"""Requests of all dialects in one form, and the tasks for the engine that they become."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from serve_app.simulator.model_output import (
     TokenKind,
     Tool,
     ToolCall,
-    cut,
     engine_error,
     example,
-    speak,
-    thought,
-    tokens_of,
+    generate_words,
+    json_tokens,
+    thinking_tokens,
+    truncate,
 )
 from serve_app.simulator.settings import Settings
 
@@ -32,7 +32,10 @@ class PromptMessage:
 
 @dataclass(slots=True)
 class GenerationRequest:
-    """`messages` empty: load (or with keep_alive 0 unload) the model. `limit` 0: none."""
+    """A parsed request. Without `messages` it loads the model, or unloads it if keep_alive is 0.
+
+    `limit` 0: no limit.
+    """
 
     model: str
     messages: list[PromptMessage]
@@ -42,9 +45,9 @@ class GenerationRequest:
     stops: Sequence[str] = ()
     format: Any = None
     tools: Sequence[Tool] = ()
-    tool_result: bool = False  # the last message answers a call: now text is wanted
+    tool_result: bool = False  # the last message is the result of a tool call
     think: bool | None = None  # None: if the model can
-    think_or_drop: bool = False  # a model that can't think isn't asked to, instead of an error
+    think_or_drop: bool = False  # ignore `think` for a model that can't, instead of an error
     insert: bool = False
     truncate: bool = True
     keep_alive: object = None
@@ -62,9 +65,9 @@ class GenerationTask:
 
 @dataclass(slots=True)
 class GenerationStats:
-    """How a task went. Durations are nanoseconds; counts of 0 are left out, as Go does."""
+    """Counts and durations of a task, in nanoseconds. Values of 0 are left out, as in Go."""
 
-    reason: str | None = None  # None: the answer broke off, and Ollama says so by its silence
+    reason: str | None = None  # None: the answer is unfinished
     total_ns: int = 0
     load_ns: int = 0
     prompt_count: int = 0
@@ -86,7 +89,7 @@ class GenerationStats:
 
 @dataclass(slots=True)
 class TaskBuilder:
-    """Turns an GenerationRequest into a GenerationTask, or refuses it as Ollama does."""
+    """Turns a GenerationRequest into a GenerationTask, or refuses it as Ollama does."""
 
     settings: Settings
     catalogue: Catalogue
@@ -129,7 +132,7 @@ class TaskBuilder:
             raise ApiError(400, f'"{request.model}" does not support thinking')
 
     def _fit(self, request: GenerationRequest) -> list[str]:
-        """The prompt's tokens within the context: old messages go first, then half of the rest."""
+        """Fit the prompt into the context: drop old messages, then half of the rest."""
         context = self.settings.context_length
         messages = [message.words for message in request.messages]
         count = sum(map(len, messages))
@@ -151,17 +154,21 @@ class TaskBuilder:
         if request.tools and not request.tool_result:
             return self._call(request.tools[0])
         text = [Token(TokenKind.TEXT, token) for token in self._text(request, words)]
-        # With tools a model goes straight to work.
+        # With tools the model does not think.
         thinks = "thinking" in model.abilities and request.think is not False and not request.tools
-        tokens, reason = cut((thought() if thinks else []) + text, request.limit, request.stops)
+        tokens, reason = truncate(
+            (thinking_tokens() if thinks else []) + text, request.limit, request.stops
+        )
         return ModelOutput(tokens, reason)
 
     def _text(self, request: GenerationRequest, words: list[str]) -> list[str]:
         if request.format:
-            return tokens_of(example({} if request.format == "json" else request.format))
-        # One more than the limit, which tells that the limit cuts.
-        most = request.limit + 1 if request.limit else self.settings.answer_tokens
-        return speak(words, max(1, min(most, self.settings.answer_tokens)), self.settings.seed)
+            return json_tokens(example({} if request.format == "json" else request.format))
+        # One token more than the limit, so that `truncate` sees that the limit cuts.
+        count = request.limit + 1 if request.limit else self.settings.answer_tokens
+        return generate_words(
+            words, max(1, min(count, self.settings.answer_tokens)), self.settings.seed
+        )
 
     def _call(self, tool: Tool) -> ModelOutput:
         self.calls += 1
@@ -173,9 +180,9 @@ def _verb(request: GenerationRequest) -> str:
     return "chat" if request.chat else "generate"
 
 
-def _check_format(wanted: Any) -> None:
-    if not wanted or wanted == "json" or isinstance(wanted, dict):
+def _check_format(format_: Any) -> None:
+    if not format_ or format_ == "json" or isinstance(format_, dict):
         return
-    shown = orjson.dumps(orjson.dumps(wanted).decode()).decode()
+    shown = orjson.dumps(orjson.dumps(format_).decode()).decode()
     message = f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
     raise ApiError(500, message, late=True)

@@ -54,7 +54,7 @@ class Tally:
 
 
 def is_lost(record: Record) -> bool:
-    """Whoever closed a connection in the middle said so; whoever ends a stream well must be done.
+    """A connection that closed in the middle is an error; a stream that ended well is complete.
 
     The engine gives as many tokens as are asked for.
     """
@@ -185,7 +185,7 @@ def _replicas(system: System) -> list[int]:
 
 
 async def _settled(system: System, wanted: State | None = None, within_s: float = 60) -> State:
-    """The state when nothing runs any more and, if told, when it has come down to `wanted`."""
+    """Return the state when nothing runs and, if given, when it has fallen to `wanted`."""
     deadline = monotonic() + within_s
     while True:
         state = await _state(system)

@@ -96,9 +96,9 @@ def test_settings_that_miss_the_slo_end_with_1(scenario: str) -> None:
             ["--set", "service.engine.kind=llamacpp", "--set", "service.engine.simulated={}"],
             "speed",
         ),
-        (["--set", "load.turns=3"], "single questions"),
+        (["--set", "load.turns=3"], "open loads with turns 1"),
         (["--startup", "soon"], "is not a number"),
-        (["--span", "9-3"], "no span"),
+        (["--span", "9-3"], "not a span"),
         (["--slo", "fast"], "not a bound"),
         (["--set", "nonsense"], "NAME=VALUE"),
     ],
@@ -164,7 +164,7 @@ def test_a_refused_plan_ends_with_1(sweep: str) -> None:
 
 
 def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
-    """A mistake in the command line, told before anything is read: the plan could not work."""
+    """A contradiction in the command line is reported before anything is read."""
     options = ("--slo", "ttft_p90=2s", "--peak", "10", "--to-zero")
     result = call("plan", sweep, *options)
     assert result.exit_code == 2
@@ -173,10 +173,10 @@ def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
 
 
 def test_any_load_test_can_be_planned_from(sweep: str) -> None:
-    """Cut into steps; what it does not show is refused."""
+    """A load test is split into steps; without saturation the plan is refused."""
     runs = [f"{sweep}/{number}" for number in (3, 4)]
     result = call("plan", *runs, "--slo", "ttft_p90=2s", "--peak", "10", "--slots", "4")
     assert result.exit_code in (0, 1)
     one = call("plan", runs[0], "--slo", "ttft_p90=2s", "--peak", "10", "--slots", "4")
     assert one.exit_code == 1
-    assert "no saturation" in one.stderr
+    assert "saturation was not reached" in one.stderr

@@ -94,4 +94,4 @@ def test_a_service_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     nowhere = Target(f"http://127.0.0.1:{free_port()}")
     done = generators.run_k6(nowhere, tmp_path / "run")
     assert done.returncode == 108
-    assert "nothing answers at" in done.stdout
+    assert "no service answers at" in done.stdout

@@ -45,7 +45,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Each expression with what it belongs to, the dashboard's variables filled in."""
+    """Yield expressions with their panels or rules, with the dashboard's variables replaced."""
     for alert in alerts():
         yield alert["alert"], alert["expr"]
     for panel in panels():

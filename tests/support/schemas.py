@@ -34,7 +34,7 @@ class NoSchema(Exception):
 
 
 def validate(found: dict[str, Any]) -> None:
-    """Raise ValidationError at a wrong or unknown field; NoSchema when nothing can be said."""
+    """Raise ValidationError at a wrong or unknown field; NoSchema without a schema."""
     _validate(json.dumps(found))
 
 

@@ -28,12 +28,12 @@ ROOT = Path(__file__).parents[2]
 MODELS = "smollm2:135m,other"
 
 
-# What the lifecycle asks by itself, at any time.
+# Paths that the lifecycle requests at any time.
 PROBES = {"/api/ps", "/api/version", "/api/tags"}
 
 
 class Simulator:
-    """A running simulated engine and what it has counted."""
+    """A running simulated engine, its counters and its faults."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -75,7 +75,7 @@ def start_simulator(*options: str) -> Simulator:
 
 
 class Noted:
-    """An observer that keeps what it is told."""
+    """An observer that keeps all traces."""
 
     def __init__(self) -> None:
         self.ended_exchanges: list[RequestTrace] = []
@@ -142,7 +142,7 @@ async def started(
 
 
 class CancellingServer:
-    """Cancels a request whose caller hangs up, unless told not to, as Ray Serve does."""
+    """Cancels a request whose caller hangs up, as Ray Serve does, unless it is unwatched."""
 
     def __init__(self, api: Any) -> None:
         self._api = api

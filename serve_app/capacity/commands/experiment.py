@@ -126,7 +126,9 @@ experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report."
 )
-@click.option("--title", default="The same load, other settings", show_default=True, help="Title.")
+@click.option(
+    "--title", default="The same load, other settings", show_default=True, help="Its title."
+)
 @click.option(
     "--json", "json", is_flag=True, help="Print the figures as JSON; durations in seconds."
 )

@@ -77,7 +77,7 @@ from serve_app.capacity.workload.scenario import Scenario
     show_default=True,
     help="Maximum number of users.",
 )
-@click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True, help="Folder.")
+@click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True, help="Results.")
 @click.option(
     "--resume", is_flag=True, help="Continue the sweep that --out holds, with the same options."
 )

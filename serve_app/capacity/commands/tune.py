@@ -23,12 +23,12 @@ from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.scene import Load, scenario_of
-from serve_app.capacity.simulate.tune import DIALS, ROUNDS, Search, Trial, candidate, scaling_of
+from serve_app.capacity.simulate.tune import GRID, ROUNDS, Search, Trial, candidate, scaling_of
 
 # The search uses only seeds below this one.
 _HELD_OUT_SEED = 1000
 # From two starts. A search ends earlier when a round changes nothing, and repeats no trial.
-MAX_TRIALS = 2 * (1 + ROUNDS * sum(map(len, DIALS.values())))
+MAX_TRIALS = 2 * (1 + ROUNDS * sum(map(len, GRID.values())))
 
 
 @click.command(

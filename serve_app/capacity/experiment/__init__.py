@@ -1,6 +1,6 @@
 """The autoscaling experiment: drive a load, watch Ray Serve scale, write a report.
 
-experiment    start or attach to a service, run the load as often as asked, write the results
+experiment    start or attach to a service, run the load, write the results
   generators  Locust, k6 or the asyncio client, as child processes
   run         the load generator and the watch side by side, until replicas have settled
   watch       samples of what Ray Serve runs

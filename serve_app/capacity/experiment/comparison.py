@@ -1,4 +1,4 @@
-"""Several runs side by side: the same settings again, or other settings under the same load."""
+"""Compare runs: repetitions, or other settings under the same load."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from serve_app.capacity.experiment.summary import Findings
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of one setting, under one name."""
+    """Runs with the same settings, under one name."""
 
     name: str
     runs: Sequence[Recording]
@@ -47,12 +47,12 @@ FIGURES: dict[str, tuple[Callable[[Findings], float], Callable[[float], str]]] =
 
 
 def again(runs: Sequence[Recording]) -> list[Group]:
-    """The same settings several times: each run by itself."""
+    """Make a group of each run of a repeated experiment."""
     return [Group(f"run {number}", [run]) for number, run in enumerate(runs, start=1)]
 
 
 def summary(groups: Sequence[Group]) -> dict[str, Any]:
-    """Of all runs together: each figure's median, least and greatest value."""
+    """Compute the median and the extremes of each figure over all runs."""
     findings = [run.findings for group in groups for run in group.runs]
     spreads = {
         name: [value(settings) for settings in findings] for name, (value, _) in FIGURES.items()
@@ -67,12 +67,12 @@ def summary(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def figures(groups: Sequence[Group]) -> dict[str, Any]:
-    """Of each group, and of all together: what `summary` says, by their names."""
+    """Summarise each group by its name, and all runs as `all`."""
     return {group.name: summary([group]) for group in groups} | {"all": summary(groups)}
 
 
 def write(folder: Path, title: str, groups: Sequence[Group], command: str) -> None:
-    """The report of several runs, into a folder of its own."""
+    """Write the report of several runs into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     named = [(group.name, [run.data for run in group.runs]) for group in groups]
     picture = runs_picture(named)
@@ -85,8 +85,8 @@ def _blocks(
 ) -> Iterator[Block]:
     yield Heading(title, 1)
     yield Paragraph(
-        "The same arrivals and lengths each time. Runs differ by what the machine and the "
-        "autoscaler's clock do: a figure of one run is worth no more than the spread of several."
+        "All runs have the same arrivals and lengths. They differ by the timing of the machine and "
+        "of the autoscaler: differences within the spread of several runs mean nothing."
     )
     for before, after in pairwise(groups):
         if changed([before, after]):
@@ -105,7 +105,7 @@ def _blocks(
 
 
 def verdict(before: Group, after: Group) -> str:
-    """The second against the first, in a sentence."""
+    """Compare the second group with the first in a sentence."""
     met = [group.median(lambda f: f.slo_attainment) for group in (before, after)]
     used = [group.median(lambda f: f.replica_seconds) for group in (before, after)]
     return (
@@ -121,7 +121,7 @@ def _table(groups: Sequence[Group]) -> Table:
 
 
 def _cell(group: Group, value: Callable[[Findings], float], shown: Callable[[float], str]) -> str:
-    """The median, and the spread where there is one."""
+    """Format the median, and the spread if there is one."""
     values = [value(run.findings) for run in group.runs]
     middle = shown(median(values))
     if min(values) == max(values):
@@ -130,7 +130,7 @@ def _cell(group: Group, value: Callable[[Findings], float], shown: Callable[[flo
 
 
 def changed(groups: Sequence[Group]) -> list[list[str]]:
-    """The scenario that are not the same for all groups, a row each."""
+    """List the settings that differ between the groups, a row each."""
     flat = [dict(_flat(group.runs[0].scenario.model_dump())) for group in groups]
     names = dict.fromkeys(name for settings in flat for name in settings if name != "title")
     rows = [[name, *(str(settings.get(name, "default")) for settings in flat)] for name in names]

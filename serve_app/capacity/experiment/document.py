@@ -30,7 +30,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """`**bold**` and `` `code` `` are what they are in Markdown."""
+    """Text with `**bold**` and `` `code` `` as in Markdown."""
 
     text: str
     warning: bool = False
@@ -58,12 +58,12 @@ Block = Heading | Paragraph | Table | Code | Figure
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """Pictures by their files' names, `NAME.png`."""
+    """Render as Markdown, with links to pictures `NAME.png`."""
     return "\n\n".join(map(_markdown, blocks)) + "\n"
 
 
 def html_page(title: str, blocks: Sequence[Block]) -> str:
-    """Self-contained: pictures are within."""
+    """Render as one self-contained HTML page, with pictures inline."""
     body = "\n".join(map(_html, blocks))
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
@@ -117,12 +117,12 @@ def _inline(text: str) -> str:
 
 
 def _inner(svg: str) -> str:
-    """Without the declarations that only a file of its own has."""
+    """Strip the declarations that only a separate file needs."""
     return svg[svg.index("<svg") :]
 
 
 def seconds(value: float | None, digits: int = 1) -> str:
-    """In a cell or a sentence; a dash where there is none."""
+    """Format a duration; a dash for None or nan."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f} s"
 
 

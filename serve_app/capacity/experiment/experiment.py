@@ -1,4 +1,4 @@
-"""From scenario to a folder with a report: start or attach, run as often as asked, write."""
+"""Run a scenario: start or attach to a service, drive the load, write a report."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from serve_app.capacity.workload.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """A service that runs already: its address, Ray's dashboard and its token."""
+    """A running service: its address, Ray's dashboard and the dashboard's token."""
 
     url: str
     dashboard: str
@@ -28,7 +28,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """`attach` is None where a service is to be started, anew for each run."""
+    """One or more runs of a scenario. With `attach` None each run starts a new service."""
 
     scenario: Scenario
     tool: str
@@ -40,7 +40,8 @@ class Experiment:
     deployment: str = ""
 
     async def run(self, stop: asyncio.Event, show: Show) -> list[Findings]:
-        """Raises ServiceNotReady, WatchError, GeneratorError, RecordError."""
+        """Run the scenario until `stop`. Raises ServiceNotReady, WatchError, GeneratorError,
+        RecordError."""
         runs: list[Recording] = []
         for number in range(1, self.repeat + 1):
             folder = self.folder / f"run-{number}" if self.repeat > 1 else self.folder

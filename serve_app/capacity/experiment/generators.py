@@ -1,7 +1,7 @@
 """The load generators as child processes: Locust, k6, and the reference client.
 
-Each writes `run.json` and `requests.jsonl` into a folder of its own, and ends by itself when the
-load is over; SIGINT ends it early.
+A generator writes `run.json` and `requests.jsonl` into a folder and exits when the load is over;
+SIGINT ends it earlier.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ LOG = "generator.log"
 _PROJECT = Path(serve_app.__file__).parents[1]
 _GRACE_S = 20.0
 _ELSEWHERE = {"base_url", "api_key"}
-# Options that k6's scripts do not read, and what they do without them.
-_K6_ALWAYS = {"load": "open", "burstiness": 0.0, "turns": 1, "trace": ""}
+# Options that k6's scripts do not read, with the only values that they support.
+_K6_ONLY = {"load": "open", "burstiness": 0.0, "turns": 1, "trace": ""}
 
 
 class GeneratorError(ServiceError):
-    """The load generator could not be started, or failed."""
+    """The load generator could not start, or failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """Options of a load test by name: those of `LoadSpec` and of `Target`, and the SLO.
 
-    A key of the service is no option, for options are written down: it is in API_KEY.
+    The API key is not an option, because reports show options: API_KEY holds it.
     """
 
     options: Mapping[str, Any]
@@ -46,10 +46,12 @@ class Load:
     base_url: str
 
     def __post_init__(self) -> None:
-        """Raises GeneratorError, WorkloadError for options that make no sense."""
-        known = {option.name for kind in (LoadSpec, Target) for option in fields(kind)}
-        if unknown := sorted(set(self.options) - known | set(self.options) & _ELSEWHERE):
-            raise GeneratorError(f"the load has no option {', '.join(unknown)}")
+        """Raises GeneratorError, WorkloadError for unknown or invalid options."""
+        known = {option.name for kind in (LoadSpec, Target) for option in fields(kind)} - _ELSEWHERE
+        if unknown := sorted(set(self.options) - known):
+            raise GeneratorError(
+                f"unknown options of the load: {', '.join(unknown)}; use {', '.join(sorted(known))}"
+            )
         self.spec()
 
     def spec(self) -> LoadSpec:
@@ -61,14 +63,14 @@ class Load:
 
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of its fields, as it has them: YAML reads `20` as a number where text is meant."""
+    """Select the options of `kind` and convert them, as YAML reads the text `20` as a number."""
     types: dict[str, Any] = {option.name: type(option.default) for option in fields(kind)}
     return {name: types[name](value) for name, value in options.items() if name in types}
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is run, and what is added to its environment."""
+    """A command line, and additions to its environment."""
 
     words: list[str]
     env: dict[str, str]
@@ -76,7 +78,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class LoadTool:
-    """`first_s`: when the first request is due, in seconds of the load; None if that is unknown."""
+    """A load generator. `first_s`: seconds of the load until the first request; None: unknown."""
 
     command: Callable[[Load, Path], Command]
     first_s: Callable[[LoadSpec], float | None]
@@ -92,17 +94,17 @@ def _locust(load: Load, folder: Path) -> Command:
 
 
 def _k6(load: Load, folder: Path) -> Command:
-    """k6 knows shapes by their points alone, and lengths and arrivals of its own.
+    """Build the command of k6, which supports only point shapes, and draws lengths itself.
 
-    Raises GeneratorError for a load that it would make another of.
+    Raises GeneratorError for options that it would ignore.
     """
     spec = load.spec()
-    always = _K6_ALWAYS.items()
-    unsupported = [n for n, only in always if n in load.options and getattr(spec, n) != only]
+    supported = _K6_ONLY.items()
+    unsupported = [n for n, only in supported if n in load.options and getattr(spec, n) != only]
     if unsupported:
         raise GeneratorError(
-            f"k6 does not support {', '.join(unsupported)}: its arrivals are open and even, its "
-            "prompts single and drawn; use --tool locust or --tool reference"
+            f"k6 does not support {', '.join(unsupported)}: its arrivals are open and even, "
+            "its prompts single and drawn; use --tool locust or --tool reference"
         )
     script = str(_PROJECT / "k6" / "load_test.js")
     words = [
@@ -121,11 +123,9 @@ def _k6(load: Load, folder: Path) -> Command:
 
 
 def _reference(load: Load, folder: Path) -> Command:
-    unsupported = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
+    options = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
     module = "serve_app.capacity.experiment.reference"
-    return Command(
-        [sys.executable, "-m", module, orjson.dumps(unsupported).decode(), str(folder)], {}
-    )
+    return Command([sys.executable, "-m", module, orjson.dumps(options).decode(), str(folder)], {})
 
 
 def _first_arrival(spec: LoadSpec) -> float | None:
@@ -142,7 +142,7 @@ TOOLS = {
 
 
 class Generator:
-    """One run of a tool, behind a guard that leaves none of it behind."""
+    """One run of a load generator, under a supervisor that ends all its processes."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process = process
@@ -150,9 +150,9 @@ class Generator:
 
     @classmethod
     async def start(cls, tool: str, load: Load, folder: Path) -> "Generator":
-        """It writes to `folder`/load until it has ended; its log goes to `folder`."""
+        """Start the generator. It writes to `folder`/load, and its log to `folder`."""
         command = TOOLS[tool].command(load, folder / "load")
-        # The guard's own signal is harmless: `stop` has told the whole group already.
+        # The supervisor's own signal is harmless, because `stop` signals the whole group.
         with (folder / LOG).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", supervisor.__file__, str(_GRACE_S), "CONT"),
@@ -161,7 +161,7 @@ class Generator:
                 cwd=_PROJECT,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is passed on by us, once
+                start_new_session=True,  # `stop` passes Ctrl-C on, once
             )
         return cls(process, folder)
 
@@ -169,28 +169,28 @@ class Generator:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """End it early, and let it write what it has."""
+        """End the generator early, and let it write its records."""
         if self._process.returncode is not None:
             return
-        os.killpg(self._process.pid, signal.SIGINT)  # k6 hears of it by its group only
+        os.killpg(self._process.pid, signal.SIGINT)  # k6 gets the signal only by its group
         try:
             await asyncio.wait_for(self._process.wait(), _GRACE_S)
         except TimeoutError:
-            self._process.terminate()  # the guard kills what is left
+            self._process.terminate()  # the supervisor kills the rest
 
     def answered(self) -> int:
-        """Lines of its records so far; k6 keeps them in a file of its own until it ends."""
+        """Count the records written until now."""
         files = (self._folder / "load").glob("*.jsonl")
         return max((file.read_bytes().count(b"\n") for file in files), default=0)
 
     def collect(self) -> None:
-        """Move its files up into the run's folder. Raises GeneratorError when there are none."""
+        """Move the files up into the run's folder. Raises GeneratorError if there are none."""
         for name in (RUN, REQUESTS):
             path = self._folder / "load" / name
             if not path.exists():
                 last_lines = (self._folder / LOG).read_text(errors="replace").splitlines()[-15:]
                 raise GeneratorError(
-                    "the load generator left no records:\n" + "\n".join(last_lines)
+                    "the load generator wrote no records; its log ends:\n" + "\n".join(last_lines)
                 )
             path.rename(self._folder / name)
 

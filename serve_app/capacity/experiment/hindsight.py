@@ -1,11 +1,11 @@
-"""The fewest replica-seconds that would have met the SLO, for one who knew the load beforehand.
+"""The fewest replica-seconds that would have met the SLO with the load known in advance.
 
-Each answered request takes one slot for as long as it really took from its first token to its last,
-and the fastest tenth's time to first token before that. Two figures come of it:
+An answered request is modelled as one slot for the measured time from its first token to its last,
+plus the 10th percentile of TTFT before that. Two figures follow:
 
-- `work`: the slots' busy seconds over the slots of a replica. Nobody can do with less.
-- `least`: the cheapest of many schedules of replicas, tried in a queue with these requests, that
-  meets the SLO. It pays the start of each replica, and keeps one over a dip shorter than a start.
+- `work`: the busy seconds of all slots over the slots of a replica, a lower bound for any schedule.
+- `least`: the cheapest schedule that meets the SLO of many that are simulated with these requests.
+  It pays for the start of each replica, and keeps replicas over dips shorter than a start.
 """
 
 import heapq
@@ -23,8 +23,10 @@ _HEADROOM = (0.0, 0.1, 0.25, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class SlotUse:
-    """One request: its arrival, and the seconds for which it holds a slot. `first_s` of them pass
-    before its first token."""
+    """The slot of one request: its arrival, and the seconds that it holds the slot.
+
+    The first token comes after `first_s` of them.
+    """
 
     at: float
     service_s: float
@@ -33,7 +35,7 @@ class SlotUse:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What a replica is: its slots, the seconds of its start, and how few there may be."""
+    """The slots of a replica, the seconds of its start, and the minimum number of replicas."""
 
     slots: int
     start_s: float = 0.0
@@ -42,7 +44,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class HindsightCost:
-    """Replica-seconds; `least` is None when no schedule that was tried meets the SLO."""
+    """Replica-seconds; `least` is None if no simulated schedule meets the SLO."""
 
     work: float
     least: float | None
@@ -51,7 +53,7 @@ class HindsightCost:
 def hindsight_cost(
     records: Sequence[Record], slo: Slo, fleet: Fleet, begin: float, end: float
 ) -> HindsightCost:
-    """For serving `records` between `begin` and `end` (Unix seconds)."""
+    """Compute the cost of serving `records` between `begin` and `end` (Unix seconds)."""
     jobs = list(_jobs(records, begin))
     work = sum(job.service_s for job in jobs) / fleet.slots
     seconds = max(1, math.ceil(end - begin))
@@ -70,22 +72,22 @@ def _jobs(records: Sequence[Record], begin: float) -> Iterator[SlotUse]:
     for record in sorted(served, key=lambda r: r.intended):
         assert record.first is not None
         assert record.ended is not None
-        held = first_s + record.ended - record.first
-        yield SlotUse(record.intended - begin, held, first_s)
+        service_s = first_s + record.ended - record.first
+        yield SlotUse(record.intended - begin, service_s, first_s)
 
 
 def demand(jobs: Iterable[SlotUse], seconds: int) -> list[int]:
-    """The most slots in use within each second, if nobody ever waited."""
+    """Return the maximum number of busy slots in each second, if no request waited."""
     events = sorted(e for job in jobs for e in ((job.at, 1), (job.at + job.service_s, -1)))
-    most, busy = [0] * seconds, 0
+    peaks, busy = [0] * seconds, 0
     second = 0
     for at, change in events:
         while second < min(int(at), seconds - 1):
             second += 1
-            most[second] = max(most[second], busy)
+            peaks[second] = max(peaks[second], busy)
         busy += change
-        most[second] = max(most[second], busy)
-    return most
+        peaks[second] = max(peaks[second], busy)
+    return peaks
 
 
 def _schedules(jobs: Sequence[SlotUse], fleet: Fleet, seconds: int) -> Iterator[list[int]]:
@@ -98,7 +100,7 @@ def _schedules(jobs: Sequence[SlotUse], fleet: Fleet, seconds: int) -> Iterator[
 
 
 def _averaged(values: Sequence[float], window: int) -> list[float]:
-    """Over `window` seconds to each side."""
+    """Average over `window` seconds on both sides."""
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
@@ -108,16 +110,16 @@ def _averaged(values: Sequence[float], window: int) -> list[float]:
 
 
 def _bridged(plan: Sequence[int], window: int) -> list[int]:
-    """Without dips shorter than `window`: who would start anew is kept."""
+    """Fill dips shorter than `window`, after which replicas would have to start again."""
     longer = [*plan, *([min(plan)] * window)]
     stretched = [max(longer[max(0, i - window) : i + 1]) for i in range(len(longer))]
     return [max(now, min(stretched[i : i + window + 1])) for i, now in enumerate(plan)]
 
 
 def waits(jobs: Sequence[SlotUse], slots: int, plan: Sequence[int]) -> Iterator[float]:
-    """Seconds that each job waits for a slot, first come first served; inf if it never gets one.
+    """Yield the seconds that requests wait for a slot, in FIFO order; inf if they get none.
 
-    Replicas leave when their jobs are done, as Ray drains them.
+    Replicas leave when their requests are done, as Ray drains them.
     """
     running: list[float] = []
     now = 0.0
@@ -138,7 +140,7 @@ def waits(jobs: Sequence[SlotUse], slots: int, plan: Sequence[int]) -> Iterator[
 
 
 def meets(slo: Slo, jobs: Sequence[SlotUse], waited: Iterable[float]) -> bool:
-    """Whether TTFT and E2E would have been within their bounds; the gaps are the engine's own."""
+    """Whether TTFT and E2E meet their bounds. Gaps do not depend on the schedule."""
     waiting = list(waited)
     if math.inf in waiting:
         return False
@@ -155,8 +157,8 @@ def meets(slo: Slo, jobs: Sequence[SlotUse], waited: Iterable[float]) -> bool:
 
 
 def cost(plan: Sequence[int], fleet: Fleet) -> float:
-    """Replica-seconds of a schedule, its starts included."""
-    begun = sum(
+    """Return the replica-seconds of a schedule with its starts."""
+    starts = sum(
         max(0, now - before) for before, now in zip([fleet.floor, *plan], plan, strict=False)
     )
-    return sum(plan) + begun * fleet.start_s
+    return sum(plan) + starts * fleet.start_s

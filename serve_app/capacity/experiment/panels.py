@@ -1,4 +1,4 @@
-"""One axis of a picture each: load, replicas, latency, failures, requests, CPU."""
+"""The axes of pictures: load, replicas, latency, failures, requests, CPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.shapes import Shape
 
-# Colours that the colour-blind can tell apart (Okabe and Ito).
+# A palette for colour-blind readers (Okabe and Ito).
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#777777"
 PURPLE, SKY, BLACK = "#cc79a7", "#56b4e9", "#000000"
 COLOURS = [RED, PURPLE, ORANGE, SKY, GREY, "#f0e442"]
@@ -40,7 +40,7 @@ class RunData:
 
     @property
     def offset(self) -> float:
-        """Of the bins' beginning from the load's: negative where the watch began before."""
+        """Seconds from the start of the load to the first bin; negative for a bin before it."""
         return self.bins.begin - self.load_start
 
     @property
@@ -100,18 +100,27 @@ def errors(axis: Axes, data: RunData, values: Series) -> None:
     axis.set(ylabel="failed", ylim=(0, max([*below, 1])))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
     if values.failures:
-        return legend(axis)
-    axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color=GREEN)
-    return None
+        legend(axis)
+    else:
+        axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color=GREEN)
 
 
 def requests(axis: Axes, data: RunData) -> None:
     clock = data.clock
-    held = [sample.ongoing for sample in data.samples]
+    in_replicas = [sample.ongoing for sample in data.samples]
     waiting = [sample.ongoing + sample.queued for sample in data.samples]
-    axis.fill_between(clock, held, step="post", color=BLUE, alpha=0.4, lw=0, label="at replicas")
     axis.fill_between(
-        clock, held, waiting, step="post", color=RED, alpha=0.5, lw=0, label="waiting for one"
+        clock, in_replicas, step="post", color=BLUE, alpha=0.4, lw=0, label="at replicas"
+    )
+    axis.fill_between(
+        clock,
+        in_replicas,
+        waiting,
+        step="post",
+        color=RED,
+        alpha=0.5,
+        lw=0,
+        label="waiting for one",
     )
     if data.slots:
         places = [sample.running * data.slots for sample in data.samples]
@@ -148,7 +157,7 @@ def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) 
 
 
 def overlay(axes: Sequence[Axes], data: RunData, colour: str, label: str) -> None:
-    """One of several runs: replicas that served above, the median TTFT below."""
+    """Draw one of several runs: running replicas above, median TTFT below."""
     above, below = axes
     running = [sample.running for sample in data.samples]
     above.step(data.clock, running, where="post", color=colour, label=label, alpha=0.8)

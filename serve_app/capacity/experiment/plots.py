@@ -1,4 +1,4 @@
-"""Pictures of an experiment: everything on one time axis, for those who were not there."""
+"""Pictures of an experiment on one time axis."""
 
 import io
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ _STYLE: Any = {
     "svg.hashsalt": "serve_app",  # equal data, equal files
 }
 _WIDTH_INCHES = 9.5
-# Of runs that lie over one another: the first ones differ most, in lightness too.
+# Colours of overlaid runs; the first ones differ most, also in lightness.
 _RUN_COLOURS = (BLUE, ORANGE, BLACK, GREEN, PURPLE, SKY)
 _DPI = 110
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`alt` says what is to be seen to those who can't see it."""
+    """A picture as SVG and PNG; `alt` describes it in words."""
 
     name: str
     alt: str
@@ -52,14 +52,14 @@ class Picture:
 
 
 def main_picture(data: RunData) -> Picture:
-    """Offered and completed load, replicas, TTFT and errors on one time axis."""
-    found = series(data.records, data.bins)
+    """Draw offered and completed load, replicas, TTFT and errors on one time axis."""
+    values = series(data.records, data.bins)
     with rc_context(_STYLE):
         figure, axes = _panels(4, [1.1, 1.1, 1.1, 0.6], 8.6)
-        panels.load(axes[0], data, found)
+        panels.load(axes[0], data, values)
         panels.replicas(axes[1], data)
-        panels.ttft(axes[2], data, found)
-        panels.errors(axes[3], data, found)
+        panels.ttft(axes[2], data, values)
+        panels.errors(axes[3], data, values)
         _finish(figure, axes, data)
         return _picture(
             "scaling",
@@ -69,7 +69,7 @@ def main_picture(data: RunData) -> Picture:
 
 
 def pressure_picture(data: RunData) -> Picture:
-    """What the autoscaler sees: requests held and waiting, per replica; and CPU."""
+    """Draw the autoscaler's input: requests in replicas and waiting, per replica; and CPU."""
     with rc_context(_STYLE):
         figure, axes = _panels(3, [1, 1, 0.8], 6.4)
         panels.requests(axes[0], data)
@@ -82,7 +82,7 @@ def pressure_picture(data: RunData) -> Picture:
 
 
 def latency_picture(data: RunData) -> Picture:
-    """How times to first token and whole answers are distributed, against the SLO."""
+    """Draw the distributions of TTFT and E2E, with the SLO."""
     served = [record for record in data.records if record.ok]
     with rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, 3.4), layout="constrained")
@@ -100,7 +100,7 @@ def latency_picture(data: RunData) -> Picture:
 
 
 def runs_picture(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Picture:
-    """Runs by group: replicas that served, and the median TTFT, each group in its colour."""
+    """Draw running replicas and median TTFT of runs, with a colour for each group."""
     with rc_context(_STYLE):
         figure = runs_figure(groups)
         return _picture("runs", "Running replicas and median TTFT of each run.", figure)

@@ -1,4 +1,4 @@
-"""One run that has been done: its folder, and what that says. Read back, it says the same."""
+"""A finished run: its folder, data and figures. A folder can be read back."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ class Recording:
 
 
 def recording(folder: Path, scenario: Scenario, outcome: RunResult) -> Recording:
-    """What was seen, and what it says."""
+    """Compute the figures of a finished run."""
     run = replace(outcome.run, began=outcome.load_start)
     run_findings = findings(scenario, run, outcome.records, outcome.samples, outcome.interrupted)
     data = RunData(
@@ -40,14 +40,14 @@ def recording(folder: Path, scenario: Scenario, outcome: RunResult) -> Recording
 
 
 def read(folder: Path) -> Recording:
-    """Of a folder that an experiment has written. Raises RecordError, ScenarioError."""
+    """Read the folder of a run. Raises RecordError, ScenarioError."""
     run, records = read_run(folder)
     try:
         summary = orjson.loads((folder / SUMMARY).read_bytes())
-        began, interrupted = float(summary["load_began"]), bool(summary["interrupted"])
+        load_start, interrupted = float(summary["load_began"]), bool(summary["interrupted"])
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise RecordError(f"{folder} holds no {SUMMARY} of an experiment: {exc}") from exc
-    outcome = RunResult(run, records, read_samples(folder), began, interrupted)
+    outcome = RunResult(run, records, read_samples(folder), load_start, interrupted)
     return recording(folder, Scenario.read(str(folder / SCENARIO)), outcome)
 
 

@@ -1,4 +1,4 @@
-"""The reference client as a process of its own: `… reference OPTIONS FOLDER`, with JSON options."""
+"""The asyncio client as a process: `… reference OPTIONS FOLDER`, with OPTIONS as JSON."""
 
 import asyncio
 import signal
@@ -29,14 +29,14 @@ def main(options: str, folder: Path) -> None:
 
 
 async def measured(load: Load, keep: Callable[[Record], object]) -> Run:
-    """To the load's end, or to SIGINT."""
-    began = time.time()
+    """Send the load until its end or SIGINT."""
+    start = time.time()
     measuring = asyncio.create_task(measure(load.target(), load.spec(), keep))
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, measuring.cancel)
     try:
         run, _ = await measuring
     except asyncio.CancelledError:
-        return Run("reference", load.base_url, began, time.time(), load.spec().options())
+        return Run("reference", load.base_url, start, time.time(), load.spec().options())
     return run
 
 

@@ -1,4 +1,4 @@
-"""What a report says of one run, in that order."""
+"""The report of one run."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,12 +37,12 @@ pooled. **TPOT**: (E2E - TTFT) / (tokens - 1). **E2E**: from the intended start 
 **Goodput**: answers a second that met every bound of the SLO. **Error rate**: the share of requests
 that were not answered with 2xx and whole. All percentiles are of one record per request, pooled.
 **Desired** replicas are Ray's target; **replica-seconds** count replicas that start, run or drain.
-**Lost**: neither a whole answer nor a refusal. A **flap** is a turn of the target that the load
-itself did not make."""
+**Lost**: neither a whole answer nor a refusal. A **flap** is a reversal of the target without one
+of the load."""
 
 
 def write(done: Recording, command: str) -> None:
-    """The report of one run: summary, pictures, Markdown, HTML."""
+    """Write the report of one run: summary, pictures, Markdown, HTML."""
     pictures = [main_picture(done.data), pressure_picture(done.data), latency_picture(done.data)]
     blocks = list(one(done.findings, done.scenario, command, pictures))
     save(done.folder, done.scenario.title, blocks, pictures)
@@ -64,7 +64,7 @@ def save_json(folder: Path, value: object) -> None:
 def one(
     findings: Findings, scenario: Scenario, command: str, pictures: Sequence[Picture]
 ) -> Iterator[Block]:
-    """Of one run; `pictures` are the main one, the pressure, the latencies."""
+    """Yield the blocks of the report; `pictures`: the main one, pressure and latencies."""
     main, pressure, latency = pictures
     yield Heading(scenario.title or "An autoscaling experiment", 1)
     yield from warnings(findings)
@@ -95,9 +95,9 @@ def appendix(scenario: Scenario, command: str) -> Iterator[Block]:
     yield Heading("How it was made")
     yield Code(command)
     yield Paragraph(
-        "Beside this report: `scenario.json` (what was asked for), `run.json` and `requests.jsonl` "
-        "(the load generator's own account, one line a request), `samples.jsonl` (Ray Serve, one "
-        "line a second), `summary.json` (the figures above)."
+        "Beside this report: `scenario.json`, `run.json` and `requests.jsonl` (from the load "
+        "generator, one line per request), `samples.jsonl` (from Ray Serve, one line per second), "
+        "`summary.json` (the figures above)."
     )
     yield Code(orjson.dumps(scenario.model_dump(), option=orjson.OPT_INDENT_2).decode(), "json")
     yield Paragraph(DEFINITIONS)
@@ -118,7 +118,7 @@ def headline(run: Findings) -> str:
 
 def warnings(findings: Findings) -> Iterator[Block]:
     if findings.interrupted:
-        yield Paragraph("**Interrupted**: this is what was seen until then.", warning=True)
+        yield Paragraph("**Interrupted**: the report ends with the interruption.", warning=True)
     if findings.longest_gap_s > _LONG_GAP_S:
         gap = f"Ray's dashboard was silent for up to {findings.longest_gap_s:.0f} s."
         yield Paragraph(f"**Gaps**: {gap} Replicas and their seconds are less exact.", warning=True)
@@ -157,8 +157,8 @@ def _slo_sentence(response: ScalingResponse) -> str:
 def _served(findings: Findings) -> Table:
     outcomes = [[name, str(count)] for name, count in sorted(findings.latency.outcomes.items())]
     bounds = [
-        [f"SLO {each.bound}", f"{_value(each.bound.quantity, each.value)}: {each.verdict}"]
-        for each in findings.slo_findings
+        [f"SLO {r.bound}", f"{_value(r.bound.quantity, r.value)}: {r.verdict}"]
+        for r in findings.slo_findings
     ]
     return Table(
         ["", ""],

@@ -1,4 +1,4 @@
-"""One run: the generator and the watch side by side, from before the load until all is quiet."""
+"""One run: the load generator and the sampler, from before the load until replicas settle."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,13 +16,13 @@ from serve_app.capacity.workload.scenario import Scenario
 _EVERY_S = 1.0
 _SHOW_EVERY_S = 0.5
 _FIRST_ATTEMPTS = 5
-# Replicas are back when they have been as at first for so long.
+# Replicas have settled when their number was the initial one for so long.
 _QUIET_S = 5.0
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is, for those who wait for it."""
+    """The progress of a run, for display."""
 
     phase: str = ""
     done_s: float = 0.0
@@ -36,7 +36,7 @@ Show = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """`load_start`: when the load did, Unix seconds."""
+    """Records and samples of a run. `load_start` in Unix seconds."""
 
     run: Run
     records: list[Record]
@@ -47,7 +47,7 @@ class RunResult:
 
 @dataclass(slots=True)
 class Sampler:
-    """Takes a sample every second, keeps it and writes it."""
+    """Takes a sample every second and writes it to `file`."""
 
     watch: Watch
     file: Path
@@ -55,9 +55,9 @@ class Sampler:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Sampler"]:
-        """Raises WatchError when no first sample can be had."""
+        """Sample until the context ends. Raises WatchError if the first sample fails."""
         await self._first()
-        task = asyncio.create_task(self._go_on())
+        task = asyncio.create_task(self._sample_on())
         try:
             yield self
         finally:
@@ -69,27 +69,27 @@ class Sampler:
         return self.samples[-1]
 
     def settled(self, at_first: int) -> bool:
-        """Whether for a while no replica started or drained, and there were as many as at first."""
+        """Whether for a while no replica started or drained, and at most `at_first` ran."""
         since = self.last.at - _QUIET_S
         return all(
             s.target == s.billed == s.running <= at_first for s in self.samples if s.at >= since
         )
 
     async def _first(self) -> None:
-        """Ray's dashboard may need a while for its first answer."""
+        """Take the first sample, for which Ray's dashboard may need several attempts."""
         for _ in range(_FIRST_ATTEMPTS - 1):
             with suppress(WatchError):
-                return await self._take()
+                await self._take()
+                return
             await asyncio.sleep(_EVERY_S)
         await self._take()
-        return None
 
-    async def _go_on(self) -> None:
+    async def _sample_on(self) -> None:
         due = monotonic()
         while True:
             due = max(due + _EVERY_S, monotonic())
             await asyncio.sleep(due - monotonic())
-            with suppress(WatchError):  # a second that was not seen: the last one holds
+            with suppress(WatchError):  # without this sample the last one holds
                 await self._take()
 
     async def _take(self) -> None:
@@ -100,7 +100,7 @@ class Sampler:
 
 
 class Runner:
-    """Does one run in `folder`. Set `stop` to end it early, with what was seen."""
+    """Drives one run in `folder`. Setting `stop` ends it early and keeps its records."""
 
     def __init__(
         self,
@@ -120,12 +120,12 @@ class Runner:
         self._progress = Progress()
 
     async def run(self, watch: Watch) -> RunResult:
-        """Raises WatchError, GeneratorError, RecordError."""
+        """Drive the run. Raises WatchError, GeneratorError, RecordError."""
         async with Sampler(watch, self._folder / SAMPLES).running() as sampler:
             at_first = sampler.last.target
             await self._wait("before the load", self._scenario.before_s, sampler, _never)
             if self._stop.is_set():
-                raise GeneratorError("interrupted before the load began: nothing was seen")
+                raise GeneratorError("the run was interrupted before the load began")
             await self._drive(sampler)
             await self._wait(
                 "after the load",
@@ -161,7 +161,7 @@ class Runner:
         return spec.level().seconds
 
     async def _until(self, ended: "asyncio.Task[int]") -> None:
-        """The load's time is up, its last answers are not there: the tool's own bounds hold."""
+        """Wait for the last answers, which the tool bounds in time, or for `stop`."""
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -174,9 +174,9 @@ class Runner:
         over: Callable[[], bool],
         answered: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Until `seconds` have passed, it is over, or somebody stops it; shows how far it is."""
-        began = monotonic()
-        while (passed := monotonic() - began) < seconds and not over() and not self._stop.is_set():
+        """Wait for `seconds`, for `over` or for `stop`, and show the progress."""
+        start = monotonic()
+        while (passed := monotonic() - start) < seconds and not over() and not self._stop.is_set():
             self._progress = replace(
                 self._progress,
                 phase=phase,
@@ -191,7 +191,7 @@ class Runner:
 
 
 def load_start(first_s: float | None, run: Run, records: Sequence[Record]) -> float:
-    """When the load's clock began: tools take their time to start. Unix seconds."""
+    """Return the start of the load in Unix seconds, after the start-up of the tool."""
     intended = min((record.intended for record in records), default=None)
     return run.began if first_s is None or intended is None else intended - first_s
 

@@ -15,7 +15,7 @@ WINDOW_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """A stretch in which the load only grows: its begin and end, and the level at both."""
+    """A span in which the load grows: begin and end, and the levels at both."""
 
     begin: float
     end: float
@@ -25,7 +25,7 @@ class Rise:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The n-th replica: seconds from the rise's begin until wanted, and until it served."""
+    """The n-th replica: seconds from the rise's begin until it was wanted and until it served."""
 
     replicas: int
     wanted_s: float
@@ -34,10 +34,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ScalingResponse:
-    """What one rise of the load led to, in seconds from its begin.
+    """The reaction to one rise of the load, in seconds from its begin.
 
-    `slo_lost_s` is when the SLO was first missed, None if it never was; `slo_met_s` when it was met
-    again for good (until the next rise), None if it was not.
+    `slo_lost_s`: the SLO was first missed, None if never. `slo_met_s`: it was met again and until
+    the next rise, None if not.
     """
 
     rise: Rise
@@ -47,7 +47,7 @@ class ScalingResponse:
 
 
 def rises(shape: Shape) -> list[Rise]:
-    """Each uninterrupted growth of a shape, in order."""
+    """Return the spans of a shape in which the level grows, in order."""
     growths: list[Rise] = []
     for (begin, low), (end, high) in pairwise(shape.points):
         if high <= low:
@@ -61,7 +61,7 @@ def rises(shape: Shape) -> list[Rise]:
 def responses(
     begins: Sequence[Rise], samples: Sequence[Sample], records: Sequence[Record], slo: Slo
 ) -> list[ScalingResponse]:
-    """`begins` in Unix seconds; each answers for the time until the next one begins."""
+    """Compute the response to each rise until the next one; `begins` in Unix seconds."""
     ends = [rise.begin for rise in begins[1:]] + [float("inf")]
     missed = list(missed_windows(records, slo))
     return [
@@ -96,8 +96,11 @@ def _slo(
 
 
 def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
-    """Each whole second whose window misses the SLO: of the requests intended in the `WINDOW_S`
-    before its end, a smaller share met every bound than the SLO's lowest percentile asks for."""
+    """Yield the whole seconds whose window misses the SLO.
+
+    The window holds the requests intended in the `WINDOW_S` before the second's end. It misses if a
+    smaller share of them met every bound than the SLO's lowest percentile requires.
+    """
     counted = sorted(counted_records(records), key=lambda record: record.intended)
     if not counted:
         return
@@ -117,7 +120,7 @@ def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
 
 
 def changes(samples: Sequence[Sample]) -> list[tuple[float, int]]:
-    """When the target changed, and by how much."""
+    """Return the times and amounts of changes of the target."""
     return [
         (after.at, after.target - this.target)
         for this, after in pairwise(samples)
@@ -126,12 +129,14 @@ def changes(samples: Sequence[Sample]) -> list[tuple[float, int]]:
 
 
 def flaps(samples: Sequence[Sample], shape: Shape | None) -> int:
-    """How often the target turned round without the load's doing so: its reversals beyond those of
-    the shape, of which a load that goes up and down has one."""
+    """Count the reversals of the target beyond those of the shape.
+
+    A load that goes up and down has one reversal.
+    """
     turns = _reversals([change for _, change in changes(samples)])
     levels = [level for _, level in shape.points] if shape else []
     steps = [high - low for low, high in pairwise(levels) if high != low]
-    # From nothing and back to nothing: a shape that only holds goes up and down at its ends.
+    # A constant shape also goes up and down, at its ends.
     return max(0, turns - max(1, _reversals(steps)))
 
 

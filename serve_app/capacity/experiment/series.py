@@ -1,4 +1,4 @@
-"""Records over time: what the plots show. Pure functions; seconds count from `begin`."""
+"""Records over time, for the plots. Pure functions; seconds count from `begin`."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.statistics import quantile
 
-# Bins as wide as can be read: not more than these over a run, nor emptier than that.
-_BINS = 120
-_REQUESTS = 2
+# At most so many bins over a run, with at least so many requests in a bin on average.
+_MAX_BINS = 120
+_MIN_REQUESTS = 2
 _WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 _SERVED = (ClientOutcome.OK, ClientOutcome.CANCELLED)
@@ -17,7 +17,7 @@ _SERVED = (ClientOutcome.OK, ClientOutcome.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Equal stretches of time from `begin` (Unix seconds)."""
+    """Spans of equal length from `begin` (Unix seconds)."""
 
     begin: float
     width: float
@@ -26,8 +26,8 @@ class Bins:
     @classmethod
     def over(cls, begin: float, end: float, requests: int) -> "Bins":
         seconds = max(1.0, end - begin)
-        most = min(_BINS, max(1, requests // _REQUESTS))
-        width = next((w for w in _WIDTHS_S if seconds / w <= most), _WIDTHS_S[-1])
+        max_bins = min(_MAX_BINS, max(1, requests // _MIN_REQUESTS))
+        width = next((w for w in _WIDTHS_S if seconds / w <= max_bins), _WIDTHS_S[-1])
         return cls(begin, width, max(1, -int(-seconds // width)))
 
     @property
@@ -39,30 +39,30 @@ class Bins:
         return [self.width * (i + 0.5) for i in range(self.count)]
 
     def place(self, at: float) -> int | None:
-        """The bin of a moment; None outside."""
+        """Return the bin of a moment; None outside."""
         index = int((at - self.begin) // self.width)
         return index if 0 <= index < self.count else None
 
     def rates(self, moments: Sequence[float]) -> list[float]:
-        """Events per second in each bin."""
+        """Count the events per second in each bin."""
         counted = Counter(map(self.place, moments))
         return [counted[i] / self.width for i in range(self.count)]
 
     def pooled(
         self, records: Sequence[Record], value: Callable[[Record], float | None]
     ) -> list[list[float]]:
-        """The values of the records intended in each bin."""
+        """Collect the values of the records intended in each bin."""
         pools: list[list[float]] = [[] for _ in range(self.count)]
         for record in records:
-            place, found = self.place(record.intended), value(record)
-            if place is not None and found is not None:
-                pools[place].append(found)
+            place, number = self.place(record.intended), value(record)
+            if place is not None and number is not None:
+                pools[place].append(number)
         return pools
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Per bin: arrivals and whole answers a second, quantiles of TTFT, failures by outcome."""
+    """Values per bin: arrivals and answers per second, quantiles of TTFT, failures by outcome."""
 
     bins: Bins
     offered: list[float]
@@ -72,7 +72,7 @@ class Series:
 
 
 def series(records: Sequence[Record], bins: Bins) -> Series:
-    """Arrivals and first tokens belong to the bin of the intended start; ends to their own."""
+    """Bin arrivals and TTFT by the intended start, completions by their end."""
     served = [record for record in records if record.ok]
     pools = bins.pooled(served, lambda record: record.ttft)
     return Series(

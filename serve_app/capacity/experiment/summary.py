@@ -1,4 +1,4 @@
-"""What one run's records and samples say: `summary.json`. Pure functions."""
+"""The figures of one run: `summary.json`. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 
-# Neither whole nor refused in time: what a caller has lost.
+# Outcomes that are neither an answer nor a refusal.
 _LOST = (
     ClientOutcome.ERROR,
     ClientOutcome.TRUNCATED,
@@ -34,10 +34,10 @@ _LOST = (
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Of one run. Replica-seconds are counted while the run was watched, starts and drains too.
+    """Figures of one run. Replica-seconds include starts and drains while the run was watched.
 
-    `lost` are requests that got neither a whole answer nor a refusal; `truncated` those of them
-    whose answer broke off. Costs are at the price of the scenario.
+    `lost` requests got neither a complete answer nor a refusal; the answers of `truncated` ones
+    broke off. Costs are at the price of the scenario.
     """
 
     title: str
@@ -79,7 +79,7 @@ def findings(
     samples: Sequence[Sample],
     interrupted: bool = False,
 ) -> Findings:
-    """Raises ValueError without samples: nothing was watched."""
+    """Compute the figures. Raises ValueError without samples."""
     if not samples:
         raise ValueError("no sample was taken")
     slo, shape = Slo.parse(scenario.slo), shape_of(scenario)
@@ -121,7 +121,7 @@ def findings(
 
 
 def shape_of(scenario: Scenario) -> Shape | None:
-    """The load's level over time; None where a trace is replayed."""
+    """Return the load's level over time; None if a trace is replayed."""
     try:
         return Shape.parse(str(scenario.load.get("shape", "")))
     except WorkloadError:
@@ -129,13 +129,12 @@ def shape_of(scenario: Scenario) -> Shape | None:
 
 
 def _rises(shape: Shape | None, run: Run) -> list[Rise]:
-    """In Unix seconds. A load without a shape, or one that only holds, is one step up."""
-    reactions = rises(shape) if shape else []
-    if not reactions:
+    """Return the rises in Unix seconds. A load without a rise counts as one step up."""
+    growths = rises(shape) if shape else []
+    if not growths:
         return [Rise(run.began, run.began, 0.0, shape.peak if shape else 0.0)]
     return [
-        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high)
-        for rise in reactions
+        Rise(run.began + rise.begin, run.began + rise.end, rise.low, rise.high) for rise in growths
     ]
 
 

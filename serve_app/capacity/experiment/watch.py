@@ -1,6 +1,6 @@
-"""What a live Ray Serve is doing: its replicas and its requests, once a second.
+"""Samples of a running Ray Serve: its replicas and requests.
 
-From outside, so that it works the same on a service of this machine and on a cluster:
+All data comes over HTTP, so that it works on this machine and on a cluster:
 
     GET /api/serve/applications/   Ray's dashboard   target, replicas and their states
     GET /api/prometheus/sd         Ray's dashboard   where the nodes' metrics are
@@ -32,18 +32,18 @@ CPU = "ray_node_cpu_utilization"
 _LINE = re.compile(rf"^({ONGOING}|{QUEUED}|{RESTARTS}|{CPU})\{{(.*)\}} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
-# In Ray's words (ray.serve.schema.ReplicaState). One that is to migrate still serves.
+# Names of ray.serve.schema.ReplicaState. A replica in PENDING_MIGRATION still serves.
 _RUNNING = {"RUNNING", "PENDING_MIGRATION"}
 _STARTING = {"STARTING", "UPDATING", "RECOVERING"}
 _DRAINING = {"STOPPING"}
 
 
 class WatchError(ServiceError):
-    """Ray's dashboard can't be asked, or does not know the deployment."""
+    """Ray's dashboard does not answer, or does not know the deployment."""
 
 
 class Gauges:
-    """The last value of each series: Ray drops a gauge from its page that was not set lately."""
+    """The last value of each series, kept because Ray drops gauges that are not set for a while."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
@@ -55,13 +55,13 @@ class Gauges:
             self._values.setdefault(name, {})[series] = float(value)
 
     def __getitem__(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
-        """The labels and value of each series of a name."""
+        """Yield the labels and value of each series of a name."""
         for labels, value in self._values.get(name, {}).items():
             yield dict(labels), value
 
 
 class Watch:
-    """Watches one deployment. It remembers whom it has seen, for it counts engine starts."""
+    """Samples one deployment. It remembers all replicas, to count engine starts."""
 
     def __init__(
         self,
@@ -74,23 +74,23 @@ class Watch:
         self._nodes = nodes
         self._name = (application, deployment)
         self._gauges = Gauges()
-        self._seen: set[str] = set()
+        self._replicas: set[str] = set()
 
     async def sample(self) -> Sample:
-        """Raises WatchError when the dashboard can't be asked; nodes may be silent."""
+        """Take a sample. Raises WatchError if the dashboard does not answer; nodes need not."""
         details, _ = await asyncio.gather(self._details(), self._read_nodes())
         states = {replica["replica_id"]: replica["state"] for replica in details["replicas"]}
         count = Counter(states.values())
-        self._seen |= {name for name, state in states.items() if state in _RUNNING}
+        self._replicas |= {name for name, state in states.items() if state in _RUNNING}
         return Sample(
             at=time.time(),
             target=details["target_num_replicas"],
             running=sum(count[state] for state in _RUNNING),
             starting=sum(count[state] for state in _STARTING),
             draining=sum(count[state] for state in _DRAINING),
-            ongoing=sum(v for labels, v in self._ours(ONGOING) if labels["replica"] in states),
-            queued=sum(value for _, value in self._ours(QUEUED)),
-            engine_starts=len(self._seen) + round(sum(v for _, v in self._ours(RESTARTS))),
+            ongoing=sum(v for labels, v in self._series(ONGOING) if labels["replica"] in states),
+            queued=sum(value for _, value in self._series(QUEUED)),
+            engine_starts=len(self._replicas) + round(sum(v for _, v in self._series(RESTARTS))),
             cpu_share=self._cpu_share(),
         )
 
@@ -104,7 +104,7 @@ class Watch:
         try:
             return deployments[self._name]
         except KeyError:
-            listed = ", ".join("/".join(replica) for replica in deployments) or "none"
+            listed = ", ".join("/".join(name) for name in deployments) or "none"
             raise WatchError(
                 f"Ray Serve has no deployment {'/'.join(self._name)}; it has: {listed}"
             ) from None
@@ -118,7 +118,7 @@ class Watch:
         try:
             answer = await self._nodes.get(f"http://{target}/metrics")
         except httpx.HTTPError:
-            return  # it has just gone, or it can't be reached from here: what is known of it holds
+            return  # the node has gone or is unreachable: its last values hold
         if answer.is_success:
             self._gauges.take(answer.text)
 
@@ -128,7 +128,7 @@ class Watch:
         except httpx.HTTPError as exc:
             raise WatchError(_problem(exc, self._dashboard.base_url)) from exc
 
-    def _ours(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+    def _series(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
         for labels, value in self._gauges[name]:
             if (labels["application"], labels["deployment"]) == self._name:
                 yield labels, value
@@ -142,7 +142,7 @@ class Watch:
 async def watching(
     dashboard: str, token: str = "", application: str = "default", deployment: str = "pool"
 ) -> AsyncIterator[Watch]:
-    """`dashboard` is Ray's address (http://HOST:8265); `token` Ray's own, if it asks for one."""
+    """Watch a deployment by Ray's dashboard (http://HOST:8265) and its token, if it has one."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     async with (
         httpx.AsyncClient(
@@ -155,5 +155,5 @@ async def watching(
 
 def _problem(exc: httpx.HTTPError, url: httpx.URL) -> str:
     if isinstance(exc, httpx.HTTPStatusError) and exc.response.status_code in (401, 403):
-        return f"Ray's dashboard at {url} asks for its token: set RAY_AUTH_TOKEN"
-    return f"Ray's dashboard at {url} can't be asked: {str(exc) or type(exc).__name__}"
+        return f"Ray's dashboard at {url} refused the token; set RAY_AUTH_TOKEN"
+    return f"Ray's dashboard at {url} does not answer: {str(exc) or type(exc).__name__}"

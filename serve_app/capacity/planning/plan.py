@@ -1,6 +1,6 @@
-"""From what one replica can do to the settings of a pool. Pure functions.
+"""Settings of a pool, computed from the limits of one replica. Pure functions.
 
-Every value comes with the sentence that says why; what the data does not support is refused.
+Every value has a sentence with its reason. Without sufficient data there is no plan.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class Plan:
     is_direct: bool = True
 
     def config(self) -> dict[str, Any]:
-        """A Serve config: to be deployed, or merged by the names of application and deployment."""
+        """Build a Serve config, to deploy or to merge by the names in it."""
         args: dict[str, Any] = {} if self.is_direct else {"topology": "gateway"}
         deployment: dict[str, Any] = {"name": self.deployment}
         for setting in self.recommendations:
@@ -58,7 +58,7 @@ class Plan:
         return {"applications": [application | {"args": args, "deployments": [deployment]}]}
 
     def yaml(self) -> str:
-        """The config with each value's reason as comments at its head."""
+        """Render the config as YAML, with the reasons as comments at its head."""
         reasons = "".join(f"# {c.name}: {c.value:g}. {c.because}\n" for c in self.recommendations)
         return reasons + yaml.safe_dump(self.config(), sort_keys=False)
 
@@ -92,10 +92,10 @@ def refusals(report: SweepReport) -> Iterator[str]:
     for reason in measured.invalid:
         yield f"{name}a run is invalid: {reason}"
     if not any(step.kind is StepKind.RATE for step in measured.steps):
-        yield f"{name}no step of arrivals: users at once hide the queue that callers see"
+        yield f"{name}there is no step of arrivals, and steps of users hide the queue"
         return
     if report.saturation is None:
-        yield f"{name}no saturation reached: how much more one replica can do is not known"
+        yield f"{name}saturation was not reached, so the limit of one replica is unknown"
     if report.largest is None:
         yield from (f"{name}{reason}" for reason in _nothing_met(report))
 

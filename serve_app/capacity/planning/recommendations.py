@@ -1,4 +1,4 @@
-"""The settings of a pool, each with the sentence that says why. Pure functions."""
+"""Settings of a pool with the reason for each. Pure functions."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ from serve_app.capacity.sweep.report import SweepReport
 from serve_app.capacity.sweep.steps import Step, StepKind
 from serve_app.settings import INGRESS_SURPLUS
 
-# The share of what one replica can do that is planned for: the rest is for chance and for growth
-# while another replica starts.
+# The planned share of a replica's limit. The rest is for fluctuations, and for growth while another
+# replica starts.
 _HEADROOM = 0.85
-# A sidecar is no part of a Serve config.
-_SIDECAR = "Where Ollama runs as a sidecar, its OLLAMA_NUM_PARALLEL must be the same."
+# A sidecar is not part of a Serve config.
+_SIDECAR = "If Ollama runs as a sidecar, its OLLAMA_NUM_PARALLEL must be the same."
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Arrivals per second to be served, at the peak and at quiet times; seconds of a cold start.
+    """Arrivals per second at the peak and at quiet times; seconds of a cold start.
 
     `base` None: unknown. `spare`: replicas that may be lost at the peak.
     """
@@ -36,7 +36,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One setting: where it belongs (`args` or `deployment`), its dotted name, value and reason."""
+    """One setting: its place (`args` or `deployment`), dotted name, value and reason."""
 
     place: str
     name: str
@@ -71,10 +71,10 @@ def request_recommendations(
         "queue",
         queue,
         (
-            f"One replica completes {largest.completed_per_s:.3g} requests/s: who stands further "
-            f"back waits longer than the SLO's {bound:g} s."
+            f"One replica completes {largest.completed_per_s:.3g} requests/s: requests beyond this "
+            f"queue would wait longer than the SLO's {bound:g} s."
             if bound
-            else f"Two turns of the {slots} slots: the SLO bounds no wait."
+            else f"Twice the {slots} slots, as the SLO does not bound the wait."
         ),
     )
     yield Recommendation(
@@ -83,18 +83,18 @@ def request_recommendations(
         admitted + (INGRESS_SURPLUS if demand.direct else 0),
         f"Slots and queue, {admitted}"
         + (
-            ", and a few more, so that the surplus gets the service's own 503."
+            ", and a few more, so that surplus requests get the service's own 503."
             if demand.direct
-            else ": the rest waits in the gateway for any replica."
+            else "; more requests wait in the gateway for any replica."
         ),
     )
     yield Recommendation(
         "deployment",
         "max_queued_requests",
         max(1, math.ceil(_replicas(largest, demand) * rate * (bound or largest.e2e_s))),
-        "What all replicas at the peak begin within "
+        "Requests that all replicas at the peak begin within "
         + (f"the SLO's {bound:g} s" if bound else "one answer's time")
-        + ": who comes later is told so at once.",
+        + "; later ones are refused at once.",
     )
     yield Recommendation(
         "deployment",
@@ -119,7 +119,7 @@ def replica_recommendations(largest: Step, demand: Demand) -> Iterator[Recommend
     )
     if demand.base is None:
         min_replicas = 0 if demand.to_zero else 1
-        reason = "No load at quiet times was named."
+        reason = "The load at quiet times is not given."
     else:
         min_replicas = math.ceil(demand.base / rate) if demand.base else int(not demand.to_zero)
         reason = f"Quiet times have {demand.base:g} requests/s: {capacity}."
@@ -129,12 +129,12 @@ def replica_recommendations(largest: Step, demand: Demand) -> Iterator[Recommend
         "deployment",
         "autoscaling_config.initial_replicas",
         max(1, min_replicas),
-        "As many as at quiet times: the rest follows the load.",
+        "As many as at quiet times; the autoscaler adds more.",
     )
 
 
 def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendation]:
-    """Delays weigh a cold start against flapping: without knowing the start they are not set."""
+    """Recommend delays, which weigh cold starts against flapping; none without `startup_s`."""
     if demand.startup_s is None:
         return
     start, answer = demand.startup_s, largest.e2e_s
@@ -143,7 +143,7 @@ def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendati
         "deployment",
         "autoscaling_config.look_back_period_s",
         look_back,
-        f"One answer takes {answer:.3g} s: a shorter window sees noise, a longer one the past.",
+        f"One answer takes {answer:.3g} s: a shorter window measures noise, a longer one the past.",
     )
     yield Recommendation(
         "deployment",
@@ -155,20 +155,20 @@ def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendati
         "deployment",
         "autoscaling_config.upscale_delay_s",
         round(min(5.0, start / 10), 1),
-        f"A tenth of the {start:.3g} s that a replica takes to start, at most 5 s: waiting adds to "
-        "them, and the window filters noise already.",
+        f"A tenth of the {start:.3g} s that a replica takes to start, at most 5 s: the delay adds "
+        "to the start, and the window already filters noise.",
     )
     yield Recommendation(
         "deployment",
         "autoscaling_config.downscale_delay_s",
         max(30.0, round(3 * start)),
-        f"A replica that is given up and needed again costs {start:.3g} s of start: a lull must "
+        f"A replica that is removed and needed again costs {start:.3g} s of start: a lull must "
         "last three times as long.",
     )
 
 
 def ongoing_at(steps: Sequence[Step], rate: float) -> float:
-    """Requests at once at a rate, on straight lines between the measured ones, from zero on."""
+    """Interpolate the ongoing requests at a rate between the measured steps and zero."""
     known = [(0.0, 0.0)]
     known += sorted((s.offered_per_s, s.ongoing) for s in steps if s.kind is StepKind.RATE)
     for (low, few), (high, many) in pairwise(known):

@@ -13,9 +13,9 @@ from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
-# What a seed of arrivals and lengths gives: the same requests each time.
+# From a seed to requests. Equal seeds give equal requests.
 Workload = Callable[[int], Iterable[Request]]
-# Ray 2.60's own defaults (ray.serve.config.AutoscalingConfig), in place of ours.
+# Defaults of Ray 2.60 (ray.serve.config.AutoscalingConfig).
 RAY_DEFAULTS = {
     "target_ongoing_requests": 2.0,
     "upscale_delay_s": 30.0,
@@ -28,7 +28,7 @@ RAY_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """`family` draws one curve; `policy` makes a fresh policy for each run."""
+    """A service with a policy. `family`: its curve in plots. `policy` makes one for each run."""
 
     name: str
     family: str
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Over all seeds. `met`: the share of the seeds in which every bound of the SLO was met."""
+    """Figures over all seeds. `met`: the share of seeds in which every bound was met."""
 
     name: str
     family: str
@@ -53,7 +53,7 @@ class Score:
 def evaluate(
     candidate: Candidate, workload: Workload, seeds: Sequence[int], slo: Slo, seconds: float
 ) -> Score:
-    """Every candidate sees the same requests under the same seed."""
+    """Simulate a candidate under all seeds; equal seeds give all candidates equal requests."""
     results = [
         simulate(workload(seed), candidate.service, candidate.policy(), seed, seconds)
         for seed in seeds
@@ -75,7 +75,7 @@ def score(candidate: Candidate, results: Sequence[Result], slo: Slo) -> Score:
 
 
 def autoscaled(name: str, family: str, service: Service) -> Candidate:
-    """Ray's policy with the service's settings."""
+    """Make a candidate of Ray's policy with the service's settings."""
     options = service.scaling.model_dump(exclude_none=True)
     options["target_ongoing_requests"] = service.target_ongoing_requests
     return Candidate(name, family, service, lambda: RayPolicy(options))
@@ -87,7 +87,7 @@ def with_scaling(service: Service, **changes: object) -> Service:
 
 
 def baselines(service: Service, needed: Demand) -> Iterator[Candidate]:
-    """What any settings are to be held against, all within the service's own bounds."""
+    """Yield the baselines of a comparison, within the service's bounds on replicas."""
     yield fixed("static: peak", service, needed.peak)
     yield fixed("static: mean", service, needed.mean)
     yield autoscaled("Ray's defaults", "Ray's defaults", with_scaling(service, **RAY_DEFAULTS))
@@ -95,7 +95,7 @@ def baselines(service: Service, needed: Demand) -> Iterator[Candidate]:
 
 
 def curves(service: Service, needed: Demand) -> Iterator[Candidate]:
-    """Each family over its one dial: replicas, target per replica, headroom."""
+    """Yield families that vary one parameter: replicas, target per replica, headroom."""
     for share in (0.4, 0.6, 0.8, 1.0, 1.2, 1.5):
         yield fixed(f"static x{share:g}", service, share * needed.peak)
     for share in (0.4, 0.55, 0.7, 0.85, 1.0):
@@ -107,32 +107,34 @@ def curves(service: Service, needed: Demand) -> Iterator[Candidate]:
 
 
 def fixed(name: str, service: Service, replicas: float) -> Candidate:
-    """A constant number of replicas, warm from the beginning."""
-    most = service.scaling.max_replicas
-    count = max(1, min(most, math.ceil(replicas - 1e-9)))
-    held = with_scaling(service, min_replicas=count, max_replicas=most, initial_replicas=count)
-    return Candidate(f"{name} ({count})", "static", held, lambda: Static(count))
+    """Make a candidate of a constant number of replicas, ready from the start."""
+    max_replicas = service.scaling.max_replicas
+    count = max(1, min(max_replicas, math.ceil(replicas - 1e-9)))
+    constant = with_scaling(
+        service, min_replicas=count, max_replicas=max_replicas, initial_replicas=count
+    )
+    return Candidate(f"{name} ({count})", "static", constant, lambda: Static(count))
 
 
 def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
-    """The future is known: how many replicas, and when they must be started."""
-    most = service.scaling.max_replicas
+    """Make a candidate of an oracle that starts replicas before they are needed."""
+    max_replicas = service.scaling.max_replicas
     schedule = oracle(needed, service.startup.usual, headroom)
-    schedule = replace(schedule, replicas=tuple(min(most, n) for n in schedule.replicas))
+    schedule = replace(schedule, replicas=tuple(min(max_replicas, n) for n in schedule.replicas))
     first = schedule.replicas[0] if schedule.replicas else 1
     warm = with_scaling(service, min_replicas=min(1, first), initial_replicas=first)
     return Candidate(f"oracle x{headroom:g}", "oracle", warm, lambda: schedule)
 
 
 def started_for(service: Service, needed: Demand) -> Service:
-    """A load that does not begin at zero finds the replicas that its first minute needs."""
+    """Set the initial replicas to the mean need of the load's first minute."""
     first = [
         needed_now for step, needed_now in enumerate(needed.replicas) if step * needed.step_s < 60
     ]
     replicas = math.ceil(sum(first) / len(first)) if first else 0
     scaling = service.scaling
-    begun = max(scaling.min_replicas, min(scaling.max_replicas, replicas))
-    return with_scaling(service, initial_replicas=begun)
+    initial = max(scaling.min_replicas, min(scaling.max_replicas, replicas))
+    return with_scaling(service, initial_replicas=initial)
 
 
 def _mean(values: Iterable[float]) -> float:

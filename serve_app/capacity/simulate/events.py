@@ -1,4 +1,4 @@
-"""Virtual time: what is to happen, in order."""
+"""Virtual time: a queue of events."""
 
 import heapq
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Events:
-    """`now` is the time of what happens at the moment, in seconds."""
+    """Events in order of time. `now` is the time of the current event in seconds."""
 
     __slots__ = ("_count", "_queue", "now")
 
@@ -20,7 +20,7 @@ class Events:
         heapq.heappush(self._queue, (time, self._count, act, argument))
 
     def run_until(self, time: float) -> None:
-        """Let everything happen that is due by then."""
+        """Run all events that are due until `time`."""
         queue = self._queue
         while queue and queue[0][0] <= time:
             self.now, _, act, argument = heapq.heappop(queue)

@@ -1,4 +1,4 @@
-"""Replicas that start, serve and drain, and what they cost."""
+"""Replicas that start, serve and drain, and their cost."""
 
 import math
 import random
@@ -9,16 +9,16 @@ from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.startup import Startup
 
-# Serve asks a draining replica this often whether it is done (graceful_shutdown_wait_loop_s).
+# Serve polls a draining replica in this interval (graceful_shutdown_wait_loop_s).
 _POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Seconds. `join_s`: until the router knows of a replica that is ready, or is to go. It learns
-    of one change after the other, and what changes meanwhile waits for its next turn.
+    """Delays in seconds.
 
-    `drain_s`: how long a replica drains at least.
+    `join_s`: from a change of the replicas until the router knows of it. It handles one batch of
+    changes after the other. `drain_s`: the minimum time that a replica drains.
     """
 
     startup: Startup
@@ -27,10 +27,10 @@ class Delays:
 
 
 class Fleet:
-    """`running` is the controller's view, `serving` the router's, a little later.
+    """All replicas. `running` is the view of the controller, `serving` the later one of the router.
 
-    `replica_seconds` counts from the decision to start to the end of the process: while a replica
-    starts, serves and drains, its GPU is taken.
+    `replica_seconds` counts from the decision to start until the end of the process: a replica
+    occupies its GPU while it starts, serves and drains.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Fleet:
         return self._billed_s + sum(now - replica.started_at for replica in self._all())
 
     def begin_with(self, count: int) -> None:
-        """Replicas that serve already."""
+        """Add replicas that already serve."""
         self.target = count
         for _ in range(count):
             self.running.append(self._new())
@@ -75,7 +75,7 @@ class Fleet:
         self._serving_changed()
 
     def scale_to(self, target: int) -> None:
-        """Ray stops those that are starting first, then the newest."""
+        """Start or stop replicas. Like Ray, stop starting ones first, then the newest."""
         self.target = target
         missing = target - len(self.running) - len(self.starting)
         for _ in range(missing):
@@ -85,7 +85,7 @@ class Fleet:
         self._running_changed()
 
     def ended(self, replica: Replica) -> None:
-        """One of its requests has ended: a replica that drains may go."""
+        """Note the end of a request; a replica that drains may then exit."""
         if replica in self.draining and not (replica.ongoing or replica.serving):
             due = max(replica.stopped + self._delays.drain_s, self._events.now + _POLL_S)
             self._events.at(due, self._gone, replica)
@@ -116,9 +116,9 @@ class Fleet:
     def _announce(self, replica: Replica) -> None:
         self._unannounced.append(replica)
         if not self._announcing:
-            self._next_turn()
+            self._announce_batch()
 
-    def _next_turn(self) -> None:
+    def _announce_batch(self) -> None:
         self._announcing, self._unannounced = self._unannounced, []
         self._events.at(self._events.now + self._delays.join_s, self._announced)
 
@@ -131,7 +131,7 @@ class Fleet:
         for replica in changed:
             self.ended(replica)
         if self._unannounced:
-            self._next_turn()
+            self._announce_batch()
 
     def _gone(self, replica: Replica) -> None:
         if not replica.gone:

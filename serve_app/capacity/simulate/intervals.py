@@ -12,7 +12,7 @@ _Z = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The mean, and where it lies with 95 % confidence; nan bounds of one value."""
+    """A mean with its 95 % confidence interval; the bounds are nan for one value."""
 
     mean: float
     low: float

@@ -1,4 +1,4 @@
-"""A live experiment's run, as the simulator takes it: requests, start-up times, samples."""
+"""A run of a live experiment as input of a simulation: requests, start-up times, samples."""
 
 import heapq
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from serve_app.errors import ServiceError
 
 
 class ValidationError(ServiceError):
-    """The folder holds nothing that can be replayed."""
+    """A folder that can't be replayed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """One live run. Its times count from `load_start`, when its load did (Unix seconds)."""
+    """One live run. Its times count from `load_start` (Unix seconds)."""
 
     records: tuple[Record, ...]
     samples: tuple[Sample, ...]
@@ -41,38 +41,38 @@ class Live:
         return replica_seconds(within)
 
     def running(self, at_s: float) -> int:
-        """Replicas, by the last sample until then."""
+        """Return the running replicas by the last sample until `at_s`."""
         before = [sample for sample in self.samples if sample.at - self.load_start <= at_s]
         return (before or self.samples[:1])[-1].running
 
     def durations(self, state: Callable[[Sample], int]) -> list[float]:
-        """How long replicas stayed in a state: those that left it, first in, first out.
+        """Return how long replicas stayed in a state that they left, first in, first out.
 
-        `state` counts those in it; a second's net change is taken for what happened in it.
+        `state` counts the replicas in it. The net change of a second counts as all its changes.
         """
         waiting: list[float] = []
-        found = []
+        durations = []
         for before, after in pairwise(self.samples):
             change = state(after) - state(before)
             waiting.extend([after.at] * change)
             for _ in range(min(-change, len(waiting))):
-                found.append(after.at - waiting.pop(0))
-        return found
+                durations.append(after.at - waiting.pop(0))
+        return durations
 
     def unhindered(self, slots: int) -> list[Record]:
-        """Answers to requests that can't have waited: fewer than `slots` others were there."""
-        there: list[float] = []  # when those in the service leave it
-        found = []
+        """Return answers whose requests met fewer than `slots` others, and so did not wait."""
+        departures: list[float] = []  # of the requests in the service
+        answers = []
         for record in self.records:
-            while there and there[0] <= record.intended:
-                heapq.heappop(there)
-            if record.ok and len(there) < slots:
-                found.append(record)
-            heapq.heappush(there, record.ended or record.intended)
-        return found
+            while departures and departures[0] <= record.intended:
+                heapq.heappop(departures)
+            if record.ok and len(departures) < slots:
+                answers.append(record)
+            heapq.heappush(departures, record.ended or record.intended)
+        return answers
 
     def requests(self, begin_s: float) -> list[Request]:
-        """What was asked, at seconds after `begin_s`; where no answer came, as it was asked."""
+        """Return the requests from `begin_s` on with measured, else requested, lengths."""
         return [
             _request(record, self.load_start + begin_s)
             for record in self.records
@@ -81,7 +81,7 @@ class Live:
 
 
 def read_live(folder: Path) -> Live:
-    """Raises ValidationError."""
+    """Read one run. Raises ValidationError."""
     try:
         run, records = read_run(folder)
         samples = read_samples(folder)

@@ -1,4 +1,4 @@
-"""Pictures of simulations, as SVG or PNG by the file's name."""
+"""Pictures of simulations, as SVG or PNG by the suffix of the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from serve_app.capacity.simulate.compare import Score
 from serve_app.capacity.simulate.result import Result
 
-# Distinct for colour-blind readers as well (Okabe and Ito).
+# A palette for colour-blind readers (Okabe and Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
@@ -22,26 +22,27 @@ def curve(scores: Sequence[Score], title: str, path: Path) -> None:
 
 
 def curve_figure(scores: Sequence[Score], title: str) -> Figure:
-    """SLO attainment against replica-hours: a line a family, a star where it is one point (these
-    settings, tuned ones), bars of 95 % confidence.
+    """Draw SLO attainment over replica-hours.
+
+    A family is a line, or a star if it has one point; bars show 95 % confidence.
     """
     figure = Figure(figsize=(9.5, 5), layout="constrained")
     axes = figure.subplots()
     families = list(dict.fromkeys(score.family for score in scores))
     for colour, family in zip(_COLOURS * 2, families, strict=False):
-        mine = sorted(
+        family_scores = sorted(
             (score for score in scores if score.family == family),
             key=lambda score: score.replica_hours.mean,
         )
         axes.errorbar(
-            [score.replica_hours.mean for score in mine],
-            [100 * (1 - score.attainment.mean) for score in mine],
-            xerr=_bars([score.replica_hours for score in mine], 1),
-            yerr=_bars([score.attainment for score in mine], 100),
-            marker="o" if len(mine) > 1 else "*",
-            markersize=5 if len(mine) > 1 else 13,
-            linestyle="-" if len(mine) > 1 else "",
-            zorder=2 if len(mine) > 1 else 3,
+            [score.replica_hours.mean for score in family_scores],
+            [100 * (1 - score.attainment.mean) for score in family_scores],
+            xerr=_bars([score.replica_hours for score in family_scores], 1),
+            yerr=_bars([score.attainment for score in family_scores], 100),
+            marker="o" if len(family_scores) > 1 else "*",
+            markersize=5 if len(family_scores) > 1 else 13,
+            linestyle="-" if len(family_scores) > 1 else "",
+            zorder=2 if len(family_scores) > 1 else 3,
             label=family,
             color=colour,
             capsize=2,
@@ -51,12 +52,12 @@ def curve_figure(scores: Sequence[Score], title: str) -> Figure:
     axes.set_ylabel("requests that met every bound (%)")
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)  # within it would lie on points
+    figure.legend(loc="outside right upper", fontsize=8)  # inside it would hide points
     return figure
 
 
 def _nines(axes: Any) -> None:
-    """The vertical axis counts nines: 0, 90, 99, 99.9 and 100 % lie as far apart."""
+    """Scale the vertical axis so that 0, 90, 99, 99.9 and 100 % are equidistant."""
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set_ylim(100, -0.02)
     axes.set_yticks([100, 10, 1, 0.1, 0], ["0", "90", "99", "99.9", "100"])
@@ -64,7 +65,7 @@ def _nines(axes: Any) -> None:
 
 
 def over_time(result: Result, title: str, path: Path) -> None:
-    """Load, replicas and times to first token of one simulation, on one time axis."""
+    """Draw load, replicas and times to first token of one simulation over time."""
     figure = Figure(figsize=(9, 7), layout="constrained")
     load, replicas, ttft = figure.subplots(3, 1, sharex=True)
     minutes = [sample.at / 60 for sample in result.samples]

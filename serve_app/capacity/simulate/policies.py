@@ -11,7 +11,7 @@ from serve_app.capacity.workload.requests import Request
 
 class Policy(Protocol):
     def target(self, now: float, running: int, target: int, ongoing: float) -> int:
-        """The number of replicas wanted, from what is running, wanted and reported."""
+        """Return the new target, given running replicas, the last target and reported requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Static:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`replicas[i]` from i * `step_s` on; the last one for ever."""
+    """`replicas[i]` from i * `step_s` on; the last number stays."""
 
     step_s: float
     replicas: tuple[int, ...]
@@ -35,7 +35,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How many replicas the arrivals of each step keep busy, were they never to wait."""
+    """The replicas that the arrivals of each step keep busy if no request waits."""
 
     step_s: float
     replicas: tuple[float, ...]
@@ -52,7 +52,7 @@ class Demand:
 def demand(
     requests: Iterable[Request], model: ServiceModel, slots: int, step_s: float = 10.0
 ) -> Demand:
-    """The work of the requests, at the speed of a replica whose slots are all busy."""
+    """Compute the demand at the speed of a replica whose slots are all busy."""
     work: list[float] = []
     for request in requests:
         step = int(request.at_s / step_s)
@@ -62,8 +62,9 @@ def demand(
 
 
 def oracle(demand: Demand, lead_s: float, headroom: float = 1.0, hold_s: float = 60.0) -> Schedule:
-    """Starts replicas `lead_s` before they are needed and keeps them while they will be needed
-    again within `hold_s`; `headroom` is a factor on the demand.
+    """Schedule replicas to start `lead_s` before the demand, and to stay over lulls of `hold_s`.
+
+    `headroom` is a factor on the demand.
     """
     ahead = math.ceil((lead_s + demand.step_s) / demand.step_s)
     behind = math.ceil(hold_s / demand.step_s)

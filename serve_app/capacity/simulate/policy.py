@@ -1,8 +1,8 @@
 """Ray Serve's own autoscaling policy, in virtual time. Pinned to Ray 2.60.
 
-Ray decides in its control loop: the policy's wish, scaling factors, delays, bounds. The functions
-are Ray's own; only the order in which `_apply_default_params` calls them is repeated here, because
-that reads the wall clock. The average that the policy sees is Ray's merge of the reported series
+Ray's control loop applies the policy, scaling factors, delays and bounds. The functions are Ray's;
+this module repeats only the order in which `_apply_default_params` calls them, because that reads
+the wall clock. The policy's average comes from Ray's merge of the reported series
 (`ray.serve._private.autoscaling_state`, `get_total_num_requests`).
 """
 
@@ -23,32 +23,32 @@ _ID = private.DeploymentID(name="pool", app_name="default")
 
 
 class RayPolicy:
-    """Decides as the controller of Ray Serve does with these options (`autoscaling_config`)."""
+    """Ray Serve's controller with these options (`autoscaling_config`)."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._config = _config(options)
         self._state: dict[str, Any] = {}
 
     def target(self, now: float, running: int, target: int, ongoing: float) -> int:
-        """The number of replicas wanted at `now`, given `ongoing` requests as they were reported.
+        """Return the new target at `now`, given the reported number of ongoing requests.
 
-        `running` replicas can take requests; `target` is what was wanted until now.
+        `running` replicas can take requests; `target` is the last target.
         """
         config = self._config
         bounds = config.min_replicas, config.max_replicas
-        return max(bounds[0], min(bounds[1], self._wish(now, running, target, ongoing)))
+        return max(bounds[0], min(bounds[1], self._desired(now, running, target, ongoing)))
 
-    def _wish(self, now: float, running: int, target: int, ongoing: float) -> int:
+    def _desired(self, now: float, running: int, target: int, ongoing: float) -> int:
         context = self._context(running, target, ongoing)
         from_zero = private.cold_start_replicas(context)
         if from_zero is not None:
             return int(from_zero)
-        wished, _ = default_autoscaling_policy(context)
-        wished = private.apply_scaling_factors(wished, running, self._config)
-        if running == 0 and wished > 0:
-            return math.ceil(wished)
+        desired, _ = default_autoscaling_policy(context)
+        desired = private.apply_scaling_factors(desired, running, self._config)
+        if running == 0 and desired > 0:
+            return math.ceil(desired)
         decided, self._state = private.apply_delay_logic(
-            max(0, wished), target, self._config, self._state, _now=now
+            max(0, desired), target, self._config, self._state, _now=now
         )
         return decided
 
@@ -79,12 +79,12 @@ class Window:
     """Ray's merge of reported series, ready to be averaged up to any later moment."""
 
     begin: float
-    last: float  # of the reported points
+    last: float  # the last reported point
     area: float  # from begin to last
     value: float  # since last
 
     def mean(self, now: float) -> float:
-        """The total of all series, averaged from the window's beginning to now."""
+        """Average the total of all series from the window's beginning to now."""
         # Ray's own floor of the last piece's length
         tail = max(1e-3, now - self.last)
         return (self.area + self.value * tail) / (self.last - self.begin + tail)
@@ -94,7 +94,7 @@ EMPTY = Window(0.0, 0.0, 0.0, 0.0)
 
 
 def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
-    """The window of (times, values) from several sources, each in order of time."""
+    """Merge series of (times, values), each in order of time, into a window."""
     nonempty = [(times, values) for times, values in series if times]
     if not nonempty:
         return EMPTY
@@ -112,7 +112,7 @@ def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
 
 
 def _window(at: "np.ndarray[Any, Any]", total: "np.ndarray[Any, Any]", aligned: float) -> Window:
-    """It opens when every source has reported, unless nothing has changed since then."""
+    """Open the window when every source has reported, unless nothing changed since then."""
     begin = max(aligned, float(at[0])) if aligned <= at[-1] else float(at[0])
     first = max(0, int(np.searchsorted(at, begin, side="right")) - 1)
     edges = np.concatenate(([begin], at[first + 1 :]))
@@ -121,7 +121,7 @@ def _window(at: "np.ndarray[Any, Any]", total: "np.ndarray[Any, Any]", aligned: 
 
 
 def _config(options: Mapping[str, Any]) -> AutoscalingConfig:
-    # Ray warns of metrics_interval_s, which still is what it obeys.
+    # Ray warns of metrics_interval_s, but still uses it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)

@@ -1,8 +1,8 @@
-"""One replica: slots with a FIFO before them, and the engine that the slots share.
+"""One replica: slots with a FIFO, and the engine that they share.
 
-The same model of time as `engines/simulator/speed.py`: a prompt takes its own time whatever else
-runs; n answers at once run 1 + slowdown * (n - 1) times slower each; a slot keeps its last prompt,
-and what the next one has in common with it is not read again.
+The model of time is that of `serve_app/simulator/speed.py`: prompts take their own time; n
+concurrent answers are 1 + slowdown * (n - 1) times slower; a slot caches its last prompt, whose
+common prefix with the next one takes no time.
 """
 
 import heapq
@@ -17,7 +17,7 @@ from serve_app.capacity.workload.requests import Request
 
 
 class SimulatedRequest:
-    """A request under way; `intended`, `first` and `ended` are times of the simulation."""
+    """A request in the service; `intended`, `first` and `ended` are in virtual time."""
 
     __slots__ = ("ended", "first", "intended", "is_running", "life", "replica", "request")
 
@@ -27,12 +27,12 @@ class SimulatedRequest:
         self.is_running = False
         self.first = 0.0
         self.ended = 0.0
-        self.life = 0  # of the HAProxy that has sent it
+        self.life = 0  # number of the HAProxy process that sent it
         self.replica: Replica | None = None
 
 
 class EngineSlot:
-    """A place in the engine, with what its last request has left in the cache."""
+    """A slot of the engine, with the cache of its last request."""
 
     __slots__ = ("blocks", "session", "tokens")
 
@@ -42,12 +42,12 @@ class EngineSlot:
         self.blocks: tuple[int, ...] = ()
 
     def cached(self, request: Request) -> int:
-        """Leading tokens of the prompt that need not be read again; one always is."""
+        """Return the number of cached tokens of the prompt; at least one is not cached."""
         if request.session and request.session == self.session:
             return min(self.tokens, request.prompt_tokens - 1)
         common = 0
-        for series, block in zip(self.blocks, request.blocks, strict=False):
-            if series != block:
+        for cached, block in zip(self.blocks, request.blocks, strict=False):
+            if cached != block:
                 break
             common += BLOCK_TOKENS
         return min(common, request.prompt_tokens - 1)
@@ -58,7 +58,7 @@ class EngineSlot:
 
 
 class Gaps:
-    """How many tokens came while so many answers were written: the gaps between tokens."""
+    """Counts tokens by the number of concurrent answers, which determines their gaps."""
 
     __slots__ = ("tokens",)
 
@@ -67,9 +67,9 @@ class Gaps:
 
 
 class Replica:
-    """Holds at most `slots + queue` requests. Calls `done(job)` at each end.
+    """A replica with at most `slots + queue` requests. Calls `done` when one ends.
 
-    `number` tells the replicas of a fleet apart, in the order in which they were started.
+    `number` counts the replicas of a fleet in the order of their starts.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Replica:
         self.number = number
         self.ongoing = 0
         self.started_at = events.now
-        self.serving = False  # the router sends to it
-        self.stopped = math.inf  # when it was told to go
+        self.serving = False  # the router sends requests to it
+        self.stopped = math.inf  # time of the order to stop
         self.gone = False
-        self.known = False  # whether the router has sent it anything yet
+        self.known = False  # the router has sent it a request
         self._events = events
         self._model = model
         self._max_ongoing = slots + queue
@@ -100,10 +100,10 @@ class Replica:
         self._writing: list[tuple[float, int, SimulatedRequest, EngineSlot]] = []
         self._virtual = 0.0
         self._real = events.now
-        self._plan = 0  # which of the planned ends is the valid one
+        self._plan = 0  # number of the valid planned end
 
     def admit(self, job: SimulatedRequest) -> bool:
-        """False: slots and queue are full."""
+        """Take a request. Returns False if slots and queue are full."""
         if self.ongoing >= self._max_ongoing:
             return False
         self.ongoing += 1
@@ -115,7 +115,7 @@ class Replica:
         return True
 
     def give_up(self, job: SimulatedRequest) -> bool:
-        """Take a request out of the queue; False when it is there no longer."""
+        """Remove a request from the queue. Returns False if it has left the queue."""
         if job.is_running:
             return False
         self._waiting.remove(job)
@@ -130,7 +130,7 @@ class Replica:
         self._events.at(self._events.now + prefill_s, self._write, (job, slot))
 
     def _take(self, request: Request) -> tuple[EngineSlot, int]:
-        """Of the free slots, that with the longest common prefix, else the one free longest."""
+        """Take the free slot with the longest common prefix, else the one that is free longest."""
         if not (request.session or request.blocks):
             return self._free.popleft(), 0
         index = max(range(len(self._free)), key=lambda i: self._free[i].cached(request))
@@ -138,21 +138,21 @@ class Replica:
         del self._free[index]
         return slot, slot.cached(request)
 
-    def _write(self, begun: tuple[SimulatedRequest, EngineSlot]) -> None:
-        """The prompt is read; the first token comes after one step."""
-        job, slot = begun
+    def _write(self, started: tuple[SimulatedRequest, EngineSlot]) -> None:
+        """Start to decode after the prefill; the first token comes after one step."""
+        job, slot = started
         self._advance()
         self._plan += 1
         end = self._virtual
         if self._rate:
             end += job.request.output_tokens / self._rate
         heapq.heappush(self._writing, (end, self._plan, job, slot))
-        # At the pace of this moment: others that come or go within one token change little.
+        # At the current pace: changes within one token matter little.
         job.first = self._events.now + self._model.token_s(len(self._writing))
         self._plan_end()
 
     def _advance(self) -> None:
-        """Bring the answers' common clock to now."""
+        """Advance the common clock of the answers to now."""
         now = self._events.now
         streams = len(self._writing)
         if streams and self._rate:
@@ -169,7 +169,7 @@ class Replica:
 
     def _end(self, plan: int) -> None:
         if plan != self._plan:
-            return  # somebody has come or gone since
+            return  # the set of answers has changed since
         self._advance()
         _, _, job, slot = heapq.heappop(self._writing)
         self._plan += 1

@@ -1,11 +1,11 @@
-"""What the controller hears of the load, and when (Ray 2.60).
+"""Metrics that reach Ray's controller, with their delays (Ray 2.60).
 
-Behind Serve's own proxy and behind a gateway the router reports: its queue and each replica's
-requests (`RouterMetricsManager`). Under HAProxy every replica reports itself
-(`ReplicaMetricsManager`). Either notes a point now and then, keeps `look_back_period_s` of them,
-and pushes it all every `metrics_interval_s`. Between pushes the controller holds the last values to
-be true; it leaves out replicas that do not run, and its window opens when every series has begun,
-so that a new replica shortens the memory of all (`DeploymentAutoscalingState`).
+Behind Serve's proxy and behind a gateway the router reports its queue and the requests of each
+replica (`RouterMetricsManager`). Under HAProxy the replicas report (`ReplicaMetricsManager`). Both
+record points periodically, keep them for `look_back_period_s` and push all of them every
+`metrics_interval_s`. Between pushes the controller uses the last values. It ignores replicas that
+do not run, and its window opens when every series has begun, so that a new replica shortens the
+window of all (`DeploymentAutoscalingState`).
 """
 
 import random
@@ -22,23 +22,23 @@ from serve_app.settings import Autoscaling
 
 # RAY_SERVE_AUTOSCALING_METRIC_RECORD_INTERVAL_FACTOR
 _RECORD_FACTOR = 0.2
-_QUEUE = -1  # its series, beside those of the replicas by their numbers
+_QUEUE = -1  # number of its series; other series have the numbers of replicas
 
 Points = tuple[list[float], list[float]]  # times, values
 
 
 class Reporter(Protocol):
-    """Tells the controller, by events of its own."""
+    """Reports to the controller, by its own events."""
 
     def started(self, replica: Replica) -> None:
-        """A process is there."""
+        """Note a new process."""
 
     def woken(self) -> None:
-        """A request waits and there is no replica."""
+        """Note a waiting request without any replica."""
 
 
 class LoadReport:
-    """The controller's side: the series that have been pushed to it."""
+    """The series that were pushed to the controller."""
 
     def __init__(self) -> None:
         self._series: dict[int, Points] = {}
@@ -56,11 +56,11 @@ class LoadReport:
         self._series.pop(number, None)
 
     def running_changed(self) -> None:
-        """Other replicas count from now on."""
+        """Note a change of the running replicas."""
         self._window = None
 
     def ongoing(self, now: float, running: Sequence[Replica]) -> float:
-        """The number of ongoing requests that the controller believes in."""
+        """Return the number of ongoing requests that the controller computes."""
         if self._window is None:
             numbers = [_QUEUE, *(replica.number for replica in running)]
             self._window = merged([self._series[n] for n in numbers if n in self._series])
@@ -68,7 +68,7 @@ class LoadReport:
 
 
 class RouterReports:
-    """One router notes for all, and then pushes."""
+    """Reports of one router for all replicas: it records, then pushes."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class RouterReports:
         events.at(begin, self._push)
 
     def started(self, replica: Replica) -> None:
-        """The router knows it from its first request on."""
+        """Do nothing: the router records a replica from its first request on."""
 
     def woken(self) -> None:
         self._report()
@@ -113,7 +113,7 @@ class RouterReports:
         self._events.at(self._events.now + self._push_s, self._push)
 
     def _report(self) -> None:
-        """What has no point yet gets one."""
+        """Push all series; one without a point gets its current value."""
         now = self._events.now
         self._load_report.replace(
             {
@@ -135,7 +135,7 @@ class RouterReports:
 
 
 class ReplicaReports:
-    """Each replica pushes and then notes, in a rhythm that begins with its process."""
+    """Reports of the replicas: a replica pushes, then records, from the start of its process on."""
 
     def __init__(
         self, events: Events, scaling: Autoscaling, rng: random.Random, load_report: LoadReport
@@ -154,7 +154,7 @@ class ReplicaReports:
         self._events.at(begin, self._record, (replica, recorded))
 
     def woken(self) -> None:
-        """Nobody is there who could say so: HAProxy needs a replica."""
+        """Do nothing: without a replica nothing reports to the controller."""
 
     def _record(self, series: "tuple[Replica, RecordedSeries]") -> None:
         replica, recorded = series
@@ -173,7 +173,7 @@ class ReplicaReports:
 
 
 class RecordedSeries:
-    """The points of one series that are not too old."""
+    """The recent points of one series."""
 
     __slots__ = ("_times", "_values")
 
@@ -186,7 +186,7 @@ class RecordedSeries:
         self._values.append(float(value))
 
     def since(self, begin: float) -> bool:
-        """Drop what is older; whether anything is left."""
+        """Drop points until `begin`. Returns whether any are left."""
         while self._times and self._times[0] <= begin:
             self._times.popleft()
             self._values.popleft()

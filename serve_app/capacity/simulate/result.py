@@ -1,4 +1,4 @@
-"""What a simulation has seen, and what an SLO says of it."""
+"""The result of a simulation, and its verdicts under an SLO."""
 
 import math
 from array import array
@@ -13,7 +13,7 @@ from serve_app.capacity.sweep.model import ServiceModel
 
 
 class Result:
-    """Three numbers are kept of each request that was served; times in seconds."""
+    """Times of the served requests in seconds, and samples of the fleet."""
 
     def __init__(self, model: ServiceModel, gaps: Gaps) -> None:
         self._model = model
@@ -54,27 +54,28 @@ class Result:
         return self.replica_seconds / 3600
 
     def values(self, quantity: str) -> "np.ndarray[Any, Any]":
-        """One number for each request served: ttft, e2e, tpot (nan of one token), or `first`, the
-        time of its first token.
+        """Return a number for each served request: ttft, e2e, tpot (nan for one token) or first.
+
+        `first` is the virtual time of the first token.
         """
         columns = {"ttft": self._ttft, "e2e": self._e2e, "tpot": self._tpot, "first": self._first}
         return np.frombuffer(columns[quantity])
 
     def quantile(self, quantity: str, q: float) -> float:
-        """Of ttft, e2e, tpot (pooled requests) or itl (pooled tokens); nan of none."""
+        """Return a quantile of ttft, e2e, tpot (pooled requests) or itl (pooled tokens), or nan."""
         if quantity == "itl":
             return self._gap_quantile(q)
         values = self.values(quantity)
         return float(np.nanquantile(values, q)) if values.size else math.nan
 
     def judge(self, slo: Slo) -> list[BoundResult]:
-        return [self._finding(bound) for bound in slo.bounds]
+        return [self._judge(bound) for bound in slo.bounds]
 
     def meets(self, slo: Slo) -> bool:
         return all(finding.verdict is Verdict.MET for finding in self.judge(slo))
 
     def attainment(self, slo: Slo) -> float:
-        """Share of the requests that met every bound, each taken as a limit of its own.
+        """Return the share of requests that met every bound, taken as limits of one request.
 
         A request's gaps between tokens are judged by their mean.
         """
@@ -86,7 +87,7 @@ class Result:
         return float(met.sum()) / self.requests
 
     def summary(self) -> dict[str, Any]:
-        """The figures by name; durations in seconds."""
+        """Return the figures by name; durations in seconds."""
         times = {
             f"{quantity}_{name}_s": self.quantile(quantity, q)
             for quantity in ("ttft", "e2e", "itl")
@@ -103,7 +104,7 @@ class Result:
             **times,
         }
 
-    def _finding(self, bound: Bound) -> BoundResult:
+    def _judge(self, bound: Bound) -> BoundResult:
         if bound.quantity == "error_rate":
             value, count = self.error_rate, self.requests
         else:

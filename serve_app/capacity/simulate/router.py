@@ -1,4 +1,4 @@
-"""Which replica takes a request, and what waits while none can."""
+"""Routing of requests to replicas, and the queue of the router."""
 
 import heapq
 import random
@@ -11,7 +11,7 @@ from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 
 class RoutingRule(Protocol):
     def choose(self, serving: Sequence[Replica]) -> Replica:
-        """One of those that are sent requests, at least one."""
+        """Choose one of the serving replicas, of which there is at least one."""
 
     def sent(self, job: SimulatedRequest, replica: Replica) -> None: ...
 
@@ -21,9 +21,9 @@ class RoutingRule(Protocol):
 
 
 class PowerOf:
-    """Of so many random replicas the one with the fewest ongoing requests.
+    """Chooses, of some random replicas, the one with the fewest ongoing requests.
 
-    Two are Ray Serve's own, eight the gateway's (`serve_app/ray_serve/request_router.py`).
+    Ray Serve takes two, the gateway eight (`serve_app/ray_serve/request_router.py`).
     """
 
     def __init__(self, choices: int, rng: random.Random) -> None:
@@ -35,20 +35,20 @@ class PowerOf:
         return min(some, key=lambda replica: replica.ongoing)
 
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
-        """It asks afresh each time, and so needs no memory."""
+        """Do nothing: the rule has no memory."""
 
     ended = sent
 
     def serving_changed(self, serving: Sequence[Replica]) -> None:
-        """As with `sent`."""
+        """Do nothing: the rule has no memory."""
 
 
 class LeastLoaded:
     """HAProxy's leastconn: the replica with the fewest connections, in turn among equals.
 
-    Each change of the replicas starts HAProxy anew, and it has forgotten the connections that its
-    predecessor still holds. A heap has an entry per change of a count; one that is no longer true
-    is dropped when it comes up.
+    A change of the replicas starts a new HAProxy, which does not count the connections that its
+    predecessor still holds. The heap has an entry for every change of a count; outdated entries are
+    dropped when they come up.
     """
 
     def __init__(self) -> None:
@@ -87,22 +87,22 @@ class LeastLoaded:
 
 
 class Router:
-    """Sends each request to a replica below `max_ongoing`, or holds it, or refuses it.
+    """Sends a request to a replica below `max_ongoing`, or queues or refuses it.
 
-    With all replicas full Ray asks two others after a pause of at most half a second, so that one
-    with room is found long before its queue has run dry: here it is found at once.
-    `max_queued` below 0 is no bound.
+    If all replicas are full, Ray tries two others after at most half a second, long before a
+    replica runs out of queued requests; here a replica with room is found at once. `max_queued`
+    below 0 means no bound.
     """
 
     def __init__(
         self,
-        choice: RoutingRule,
+        rule: RoutingRule,
         max_ongoing: int,
         max_queued: int,
         refuse: Callable[[SimulatedRequest], None],
     ) -> None:
         self.pending: deque[SimulatedRequest] = deque()
-        self._rule = choice
+        self._rule = rule
         self._max_ongoing = max_ongoing
         self._max_queued = max_queued
         self._refuse = refuse
@@ -117,13 +117,13 @@ class Router:
             self.pending.append(job)
 
     def freed(self, job: SimulatedRequest, replica: Replica) -> None:
-        """One of its requests has ended."""
+        """Note the end of a request."""
         self._rule.ended(job, replica)
         if replica.serving:
             self._fill(replica)
 
     def serving_changed(self, serving: Sequence[Replica]) -> None:
-        """One is new or leaves; those who wait come first."""
+        """Note a change of the replicas, and send queued requests."""
         self._rule.serving_changed(serving)
         for replica in serving if self.pending else ():
             self._fill(replica)

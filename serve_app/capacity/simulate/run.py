@@ -20,19 +20,18 @@ from serve_app.capacity.workload.requests import Request
 from serve_app.settings import Autoscaling
 
 Routing = Literal["serve", "gateway", "haproxy"]
-_CHOICES = {"serve": 2, "gateway": 8}
-# From a replica's readiness to its first request: a broadcast; under HAProxy its restart as well
-# (0.6 to 1.2 s were seen in live runs on two cores).
+_POWER_OF = {"serve": 2, "gateway": 8}
+# From the readiness of a replica to its first request: a broadcast, and under HAProxy its restart
+# (0.6 to 1.2 s in live runs on two cores).
 _JOIN_S: dict[Routing, float] = {"serve": 0.1, "gateway": 0.1, "haproxy": 0.8}
 
 
 @dataclass(frozen=True)
 class Service:
-    """What is simulated: the speed of one replica, its bounds, and how the fleet scales.
+    """The simulated service: the speed and bounds of one replica, and the scaling of the fleet.
 
-    `max_ongoing` is Serve's bound on one replica (default: what a replica holds, slots + queue),
-    `max_queued` on those who wait in the router (below 0: none). `join_s` by default is what the
-    routing needs to learn of a replica.
+    `max_ongoing` is Serve's bound on one replica (default: slots + queue), `max_queued` that on
+    the router's queue (below 0: none). The default of `join_s` depends on the routing.
     """
 
     model: ServiceModel
@@ -64,18 +63,16 @@ def simulate(
     seed: int = 0,
     seconds: float | None = None,
 ) -> Result:
-    """Play the requests against the service under a policy.
+    """Simulate requests to the service under a policy.
 
-    The fleet is billed for `seconds`, or until the last answer when that is later or none is given.
-    Requests are taken one by one: memory grows by three numbers a request and not by more.
+    The fleet is billed for `seconds`, but at least until the last answer. Requests are read one by
+    one; memory grows by a few numbers per request.
     """
     return _Simulation(service, policy, random.Random(seed)).run(requests, seconds)
 
 
 class _Simulation:
     def __init__(self, service: Service, policy: Policy, rng: random.Random) -> None:
-        scaling = service.scaling
-        initial = scaling.initial_replicas
         self._service = service
         self._policy = policy
         self._rng = rng
@@ -99,24 +96,19 @@ class _Simulation:
 
     def _new_router(self) -> Router:
         service = self._service
-        most = service.max_ongoing or service.slots + service.queue
-        return Router(self._new_rule(), most, service.max_queued, self._refused)
+        max_ongoing = service.max_ongoing or service.slots + service.queue
+        return Router(self._new_rule(), max_ongoing, service.max_queued, self._refused)
 
     def _new_rule(self) -> RoutingRule:
         if self._service.routing == "haproxy":
             return LeastLoaded()
-        return PowerOf(_CHOICES[self._service.routing], self._rng)
+        return PowerOf(_POWER_OF[self._service.routing], self._rng)
 
     def _new_reporter(self) -> Reporter:
-        events, rng, load_report, scaling = (
-            self._events,
-            self._rng,
-            self._load_report,
-            self._service.scaling,
-        )
+        common = self._events, self._service.scaling, self._rng, self._load_report
         if self._service.routing == "haproxy":
-            return ReplicaReports(events, scaling, rng, load_report)
-        return RouterReports(events, scaling, rng, load_report, self._fleet, self._router)
+            return ReplicaReports(*common)
+        return RouterReports(*common, self._fleet, self._router)
 
     def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
         events = self._events

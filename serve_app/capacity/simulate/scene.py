@@ -1,4 +1,4 @@
-"""From the scenario of an experiment to what is simulated: one scenario serves both."""
+"""Build the simulated service and load from the scenario of an experiment."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from serve_app.settings import Settings
 
 
 class SceneError(ServiceError):
-    """The scenario leaves something open that a simulation must know."""
+    """A scenario that can't be simulated."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Span:
 
     @classmethod
     def parse(cls, text: str) -> "Span":
-        """Raises WorkloadError."""
+        """Parse a span. Raises WorkloadError."""
         begin, dash, end = text.partition("-")
         span = cls(number(begin), number(end) if end else float("inf"))
         if not dash or span.begin_s >= span.end_s:
-            raise WorkloadError(f"{text!r} is no span of time; write 0-30m, 30m-60m or 30m-")
+            raise WorkloadError(f"{text!r} is not a span of time; write 0-30m, 30m-60m or 30m-")
         return span
 
     def __str__(self) -> str:
@@ -44,20 +44,20 @@ class Span:
 
 @dataclass(frozen=True)
 class Load:
-    """The requests of a scenario, or of a part of it; another seed draws others, if any are drawn.
+    """The requests of a scenario or of a span of it.
 
-    A recorded trace at its own rate is the same under every seed.
+    Seeds change drawn requests, but not a recorded trace at its own rate.
     """
 
     spec: LoadSpec
     span: Span = Span()
 
     def __post_init__(self) -> None:
-        """Raises SceneError."""
+        """Raises SceneError for a load that depends on answers."""
         if not self.spec.is_open or self.spec.turns > 1:
             raise SceneError(
-                "only open loads of single questions can be simulated: "
-                "what a user asks next depends on when the answer came"
+                "only open loads with turns 1 can be simulated, because the next prompt of a user "
+                "depends on the time of the answer"
             )
 
     def requests(self, seed: int) -> Iterable[Request]:
@@ -66,7 +66,7 @@ class Load:
 
     @cached_property
     def seconds(self) -> float:
-        """From the span's beginning to its last arrival, or to its end where that is known."""
+        """Seconds from the begin of the span to its end, or to the last arrival of a trace."""
         if self.spec.shape == "trace":
             return max((request.at_s for request in self.requests(0)), default=0.0)
         return min(self.spec.level().seconds, self.span.end_s) - self.span.begin_s
@@ -76,7 +76,7 @@ class Load:
 
 
 def load_of(scenario: Scenario, span: Span | None = None) -> Load:
-    """Raises SceneError, WorkloadError."""
+    """Build the load of a scenario. Raises SceneError, WorkloadError."""
     try:
         return Load(LoadSpec(**scenario.load), span or Span())
     except TypeError as exc:
@@ -86,9 +86,10 @@ def load_of(scenario: Scenario, span: Span | None = None) -> Load:
 def service_of(
     scenario: Scenario, model: ServiceModel | None = None, startup: Startup | None = None
 ) -> Service:
-    """`model` and `startup` by default as the settings declare them for a simulated engine.
+    """Build the simulated service of a scenario.
 
-    Raises SceneError when they declare none.
+    `model` and `startup` default to the settings of the simulated engine. Raises SceneError if
+    there are none.
     """
     settings = Settings.model_validate(scenario.service)
     pool, declared = settings.all_pools[0], settings.all_pools[0].engine.simulated
@@ -98,7 +99,7 @@ def service_of(
     )
     if not model.decode_tokens_per_s:
         raise SceneError(
-            "the speed of a replica is not known: name a sweep (--sweep), or declare it in "
+            "the speed of a replica is unknown; give a sweep by --sweep, or set "
             "service.engine.simulated"
         )
     return Service(
@@ -121,7 +122,7 @@ def _routing(direct: bool, haproxy: bool) -> Routing:
 
 
 def scenario_of(name: str, changes: dict[str, object], trace: Path | None) -> Scenario:
-    """A scenario by name or file, changed; `trace` replays a file in place of its load's shape.
+    """Read a scenario by name or file and change it; `trace` replays a file instead of a shape.
 
     Raises ScenarioError.
     """

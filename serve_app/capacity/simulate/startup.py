@@ -1,4 +1,4 @@
-"""How long a new replica takes from the decision to its first request."""
+"""Distributions of the time from the decision to start a replica to its first request."""
 
 import math
 import random
@@ -12,7 +12,7 @@ _Z95 = 1.6448536269514722  # the standard normal's 95th percentile
 
 
 class Startup(Protocol):
-    """Seconds; `usual` is what an oracle reckons with."""
+    """A distribution in seconds; an oracle plans with `usual`."""
 
     @property
     def usual(self) -> float: ...
@@ -33,18 +33,18 @@ class FixedStartup:
 
 @dataclass(frozen=True, slots=True)
 class UniformStartup:
-    least: float
-    most: float
+    min_s: float
+    max_s: float
 
     @property
     def usual(self) -> float:
-        return self.most
+        return self.max_s
 
     def draw(self, rng: random.Random) -> float:
-        return rng.uniform(self.least, self.most)
+        return rng.uniform(self.min_s, self.max_s)
 
     def __str__(self) -> str:
-        return f"{self.least:g} to {self.most:g} s"
+        return f"{self.min_s:g} to {self.max_s:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class LognormalStartup:
 
 @dataclass(frozen=True, slots=True)
 class ObservedStartup:
-    """Any of the times that were seen, with equal chance."""
+    """Draws from observed times with equal probability."""
 
     seconds: tuple[float, ...]
 
@@ -93,4 +93,4 @@ def parse(text: str) -> Startup:
         case "lognormal", ["median", "p95"] if 0 < values["median"] <= values["p95"]:
             return LognormalStartup(values["median"], values["p95"])
         case _:
-            raise WorkloadError(f"{text!r} is no time to start; write {HELP}")
+            raise WorkloadError(f"{text!r} is not a start-up time; write {HELP}")

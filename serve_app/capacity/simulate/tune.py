@@ -1,10 +1,8 @@
-"""The cheapest autoscaling settings that meet an SLO, searched in the simulator.
+"""Find the cheapest autoscaling settings that meet an SLO, by simulation.
 
-A search by coordinates: one dial after the other is turned through its values, the best is kept,
-until a whole round changes nothing. That ends in the valley in which it began, so it begins twice:
-with the given settings, and with as many replicas as the peak needs. Dials are few and the
-simulator is quick, so that every step can be looked at; nothing is random but the seeds. What was
-found on one window of the load must be judged on another.
+A coordinate search: it tries all values of one setting after the other and keeps the best, until
+a round changes nothing. Because that finds a local optimum, it has two starts: the given settings,
+and as many replicas as the peak needs. The result must be judged on another window of the load.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from serve_app.capacity.simulate.run import Service
 Settings = Mapping[str, float]
 
 # Seconds, and `target_ongoing_requests` as a share of the engine's slots.
-DIALS: Mapping[str, Sequence[float]] = {
+GRID: Mapping[str, Sequence[float]] = {
     "target_ongoing_requests": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5),
     "look_back_period_s": (2, 5, 10, 20, 30),
     "upscale_delay_s": (0, 2, 5, 10, 30),
@@ -36,7 +34,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """Some settings and what they came to on the training window."""
+    """Settings with their score on the training window."""
 
     settings: Settings
     score: Score
@@ -51,47 +49,47 @@ class Trial:
 
 @dataclass
 class Search:
-    """Remembers every trial, so that none is run twice."""
+    """A search. It remembers every trial, so that none runs twice."""
 
     service: Service
     workload: Workload
     seeds: Sequence[int]
     slo: Slo
     seconds: float
-    dials: Mapping[str, Sequence[float]] = field(default_factory=lambda: DIALS)
+    grid: Mapping[str, Sequence[float]] = field(default_factory=lambda: GRID)
     enough: int = 0  # replicas for the peak; 0: unknown
     done: Callable[[Trial], object] = lambda _: None
     trials: dict[tuple[tuple[str, float], ...], Trial] = field(default_factory=dict)
 
     def run(self) -> Trial:
-        """The best settings that were found, whether or not they meet the SLO."""
+        """Return the best settings, whether or not they meet the SLO."""
         return min(map(self._descend, self._starts()), key=lambda trial: trial.rank)
 
     def _starts(self) -> Iterator[Settings]:
-        initial = self._given()
+        initial = self._current()
         yield initial
         if self.enough:
-            high = max(self.dials.get("target_ongoing_requests", [1]))
+            high = max(self.grid.get("target_ongoing_requests", [1]))
             yield {**initial, "min_replicas": self.enough, "target_ongoing_requests": high}
 
     def _descend(self, start: Settings) -> Trial:
         best = self._try(start)
         for _ in range(ROUNDS):
             before = best
-            for name in self.dials:
-                best = self._turn(best, name)
+            for name in self.grid:
+                best = self._best_of(best, name)
             if best == before:
                 break
         return best
 
-    def _given(self) -> Settings:
+    def _current(self) -> Settings:
         scaling = self.service.scaling
-        initial = {name: getattr(scaling, name) for name in self.dials}
+        initial = {name: getattr(scaling, name) for name in self.grid}
         target = self.service.target_ongoing_requests
         return initial | {"target_ongoing_requests": target / self.service.slots}
 
-    def _turn(self, best: Trial, name: str) -> Trial:
-        for value in self.dials[name]:
+    def _best_of(self, best: Trial, name: str) -> Trial:
+        for value in self.grid[name]:
             trial = self._try({**best.settings, name: value})
             best = min(best, trial, key=lambda trial: trial.rank)
         return best
@@ -112,8 +110,8 @@ def candidate(service: Service, settings: Settings, name: str = "tuned") -> Cand
 
 
 def scaling_of(service: Service, settings: Settings) -> dict[str, float | int]:
-    """Settings of the search as options of the pool's autoscaling."""
-    most = service.scaling.max_replicas
+    """Convert settings of the search to options of the pool's autoscaling."""
+    max_replicas = service.scaling.max_replicas
     options: dict[str, float | int] = dict(settings)
     if "target_ongoing_requests" in settings:
         target = settings["target_ongoing_requests"] * service.slots
@@ -121,10 +119,10 @@ def scaling_of(service: Service, settings: Settings) -> dict[str, float | int]:
             min(target, service.slots + service.queue - 0.5), 2
         )
     if "min_replicas" in settings:
-        options["min_replicas"] = min(most, round(settings["min_replicas"]))
-        begun = service.scaling.initial_replicas or 0
-        options["initial_replicas"] = max(begun, options["min_replicas"])
+        options["min_replicas"] = min(max_replicas, round(settings["min_replicas"]))
+        initial = service.scaling.initial_replicas or 0
+        options["initial_replicas"] = max(initial, options["min_replicas"])
     if "look_back_period_s" in settings:
-        # Five points in a window, pushed as soon as they are there.
+        # Five reports in a window.
         options["metrics_interval_s"] = max(0.5, settings["look_back_period_s"] / 5)
     return options

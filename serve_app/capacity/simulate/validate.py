@@ -1,10 +1,9 @@
-"""Measure the simulator's error: replay a live experiment's requests in virtual time.
+"""Measure the error of the simulation by replaying the requests of a live experiment.
 
 A folder of an experiment holds one run, or several of the same load as `run-1`, `run-2`, …; each
-has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. The simulator gets the
-settings, the recorded arrivals and lengths, and how long replicas took to start and to stop, which
-depends on the machine. It does not get the figures that are compared: replicas over time, times to
-first token, replica-seconds.
+has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. Inputs of the simulation are
+the settings, the recorded arrivals and lengths, and the times of replicas to start and stop, which
+depend on the machine. The compared figures are not: replicas over time, TTFT, replica-seconds.
 """
 
 import math
@@ -21,14 +20,16 @@ from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError
 
-# Within this share of the live value, or within the live runs' own spread.
+# Allowed error as a share of the live value; a larger spread of the live runs is allowed as well.
 ALLOWED = 0.15
 ENOUGH_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`error` of the simulator and `spread` of the live runs, both as shares of `live`.
+    """A figure with the `error` of the simulation and the `spread` of the live runs.
+
+    Both are shares of `live`.
 
     `spread` is the largest distance of a live run from their median.
     """
@@ -58,7 +59,10 @@ class Validation:
 
 
 def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> Validation:
-    """Raises ValidationError. `done` is called after each simulation."""
+    """Replay a folder under some seeds. Raises ValidationError.
+
+    `done` is called after each simulation.
+    """
     folders = sorted(folder.glob("run-*")) or [folder]
     runs = [read_live(folder) for folder in folders]
     scenario = _scenario(folders[0])
@@ -69,7 +73,7 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     services = [_service(scenario, run) for run in runs]
     results = []
     for seed in seeds:
-        # By turns the requests and start-up times of each run
+        # Requests and start-up times of the runs in turn
         run, service = runs[seed % len(runs)], services[seed % len(runs)]
         requests = run.requests(begin)
         results.append(simulate(requests, service, RayPolicy(options), seed, end - begin))
@@ -88,25 +92,27 @@ def _scenario(folder: Path) -> Scenario:
 def _service(scenario: Scenario, run: Live) -> Service:
     if scenario.pool.engine.kind != "simulated":
         raise ValidationError(
-            f"the engine was {scenario.pool.engine.kind}, whose speed no setting declares: "
+            f"the engine was {scenario.pool.engine.kind}, whose speed is not in the settings; "
             "validate with runs of the simulated engine"
         )
     declared = service_of(scenario)
     starts = run.durations(lambda sample: sample.starting)
     drains = run.durations(lambda sample: sample.draining)
-    began = {"initial_replicas": run.samples[0].running}
+    initial = {"initial_replicas": run.samples[0].running}
     return replace(
         declared,
         model=replace(declared.model, overhead_s=_overhead(declared, run)),
-        scaling=declared.scaling.model_copy(update=began),
+        scaling=declared.scaling.model_copy(update=initial),
         startup=ObservedStartup(tuple(starts)) if starts else declared.startup,
         drain_s=min(drains, default=declared.drain_s),
     )
 
 
 def _overhead(service: Service, run: Live) -> float:
-    """What half of the answers that had not to wait took besides their tokens, or more: the path
-    through the service, on that machine."""
+    """Return the median time of answers without a wait besides their tokens.
+
+    It is the time of the path through the service on that machine.
+    """
     model = service.model
     rests = [
         record.ttft - model.prefill_s(record.prompt_tokens) - model.token_s()
@@ -153,7 +159,7 @@ def _figure(name: str, unit: str, live: Sequence[float], simulated: Sequence[flo
 
 
 def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]) -> Figure:
-    """Mean absolute difference of the running replicas, over their mean."""
+    """Compare running replicas by their mean absolute difference over their mean."""
     middle = [median(column) for column in zip(*live, strict=True)]
     simulated_value = [median(column) for column in zip(*simulated, strict=True)]
     mean = fmean(middle)
@@ -173,5 +179,5 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _simulated(result: Result, at: float) -> int:
-    """Samples are one second apart, the first after one."""
+    """Return the replicas at a second; samples are one second apart, the first after one."""
     return result.samples[max(0, min(len(result.samples), int(at)) - 1)].running

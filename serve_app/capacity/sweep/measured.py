@@ -20,12 +20,12 @@ SWEEP = "sweep.json"
 
 
 class SweepError(ServiceError):
-    """A folder that holds no sweep, or a service that can't be swept."""
+    """A folder without a sweep, or a service that can't be swept."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The steps of load on one replica. `slots`: its parallel requests, None where unknown."""
+    """The steps of load on one replica. `slots`: its parallel requests; None if unknown."""
 
     slots: int | None
     steps: tuple[Step, ...]
@@ -42,9 +42,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Measurements, and how they were made.
+    """Measurements with their options.
 
-    `service` and `load` as in an experiment's scenario; `budget`: that of each step.
+    `service` and `load` as in the scenario of an experiment; `budget`: of each step.
     """
 
     measured: tuple[Measured, ...]
@@ -55,7 +55,7 @@ class Sweep:
 
 
 def write(folder: Path, sweep: Sweep, places: Sequence[Sequence[str]]) -> None:
-    """`places`: of each measurement's steps, their folders within `folder`."""
+    """Write a sweep. `places`: the folders of the steps, by measurement, within `folder`."""
     value = {
         "slo": str(sweep.slo),
         "service": sweep.service,
@@ -79,7 +79,7 @@ def read(folder: Path) -> Sweep:
     """Read a sweep. Raises SweepError, also if it ended before its first measurement."""
     sweep = read_begun(folder)
     if not sweep.measured:
-        raise SweepError(f"{folder} holds a sweep that was not finished: `sweep --resume` goes on")
+        raise SweepError(f"{folder} holds an unfinished sweep; continue it with `sweep --resume`")
     return sweep
 
 
@@ -99,7 +99,7 @@ def read_begun(folder: Path) -> Sweep:
 
 
 def read_runs(folders: Iterable[Path], slots: int | None, window_s: float) -> Measured:
-    """Any load tests of one replica as steps of arrival rate. Raises RecordError."""
+    """Split load tests of one replica into steps of arrival rate. Raises RecordError."""
     steps: list[Step] = []
     for folder in folders:
         run, records = read_run(folder)

@@ -1,9 +1,9 @@
-"""The service model: how fast one replica is. Tokens per second, seconds.
+"""The service model: the speed of one replica. Tokens per second, seconds.
 
-A prompt is read at `prefill_tokens_per_s`. An answer's tokens come at `decode_tokens_per_s` when it
-is alone; with n answers at once each runs at rate / (1 + slowdown * (n - 1)), which is a step time
-that grows linearly with the batch. The simulated engine is built on the same three figures, and
-`fit` finds them for any other engine.
+A prompt is processed at `prefill_tokens_per_s`, a single answer generated at `decode_tokens_per_s`;
+n concurrent answers run at rate / (1 + slowdown * (n - 1)), so that the time of a step grows
+linearly with the batch. The simulated engine uses the same three figures; `fit` determines them for
+any other engine.
 """
 
 import math
@@ -20,7 +20,10 @@ class FitError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class ServiceModel:
-    """A rate of 0 means instant. `overhead_s`: what a request takes besides its tokens."""
+    """The speed of one replica. A rate of 0 means instant.
+
+    `overhead_s`: the time of a request besides its tokens.
+    """
 
     prefill_tokens_per_s: float = 0.0
     decode_tokens_per_s: float = 0.0
@@ -31,28 +34,28 @@ class ServiceModel:
         return prompt_tokens / self.prefill_tokens_per_s if self.prefill_tokens_per_s else 0.0
 
     def pace(self, streams: float) -> float:
-        """How many times slower than alone each of so many answers runs."""
+        """Return by which factor concurrent answers are slower than a single one."""
         return 1.0 + self.decode_slowdown * max(0.0, streams - 1)
 
     def token_s(self, streams: float = 1) -> float:
-        """The time between two tokens of one of so many answers."""
+        """Return the time between two tokens of an answer among so many."""
         return self.pace(streams) / self.decode_tokens_per_s if self.decode_tokens_per_s else 0.0
 
     def tokens_per_s(self, streams: float) -> float:
-        """Of all the answers together."""
+        """Return the throughput of so many answers together."""
         return streams / self.token_s(streams) if self.decode_tokens_per_s else math.inf
 
     def service_s(self, prompt_tokens: float, output_tokens: float, streams: float) -> float:
-        """From a slot's beginning to its end, while so many slots are busy."""
+        """Return the time that a request holds its slot while so many slots are busy."""
         return self.prefill_s(prompt_tokens) + output_tokens * self.token_s(streams)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A model, and how well it explains what it was fitted to.
+    """A model with its error.
 
-    `error` is the mean relative error of the predicted step times; `streams` are the mean numbers
-    of answers at once that were observed, one per step.
+    `error` is the mean relative error of the predicted times per token; `streams` holds the mean
+    number of concurrent answers of each step.
     """
 
     model: ServiceModel
@@ -61,15 +64,15 @@ class Fit:
 
 
 def fit(steps: Iterable[Sequence[Record]]) -> Fit:
-    """The model that explains some steps of load, each at a concurrency of its own.
+    """Fit the model to steps of load at different concurrencies.
 
-    Decode: the mean time per output token of each step against the mean number of answers that
-    were being written meanwhile, by least squares. Prefill and overhead: time to first token
+    Decode: the mean time per output token of each step against the mean number of concurrent
+    answers, by least squares. Prefill and overhead: time to first token
     against prompt length, in the step with the least load, less one token. Raises FitError.
     """
     observed = [_observe(step) for step in steps if any(record.tpot for record in step)]
     if not observed:
-        raise FitError("no step has answers of two tokens or more: there is nothing to fit")
+        raise FitError("no step has answers of at least two tokens")
     alone, more = _line([step.streams for step in observed], [step.token_s for step in observed])
     base = max(alone + more, 1e-9)  # the step time of one answer
     slowdown = max(0.0, more / base)
@@ -87,7 +90,7 @@ class _Observed:
 
 
 def _observe(records: Sequence[Record]) -> _Observed:
-    """Of the answers that were written while the step was under full load."""
+    """Compute time per token and concurrency of one step."""
     served = [record for record in records if record.ok and record.tpot]
     tokens = sum((record.output_tokens or 1) - 1 for record in served)
     writing = sum((record.ended or 0) - (record.first or 0) for record in served)
@@ -95,7 +98,7 @@ def _observe(records: Sequence[Record]) -> _Observed:
 
 
 def streams(records: Sequence[Record]) -> float:
-    """How many answers were being written at once, as the average answer saw it."""
+    """Return the mean number of concurrent answers, weighted by answers."""
     spans = [(r.first, r.ended) for r in records if r.first is not None and r.ended is not None]
     edges = sorted([(first, 1) for first, _ in spans] + [(ended, -1) for _, ended in spans])
     count, weighted, busy, last = 0, 0.0, 0.0, 0.0
@@ -107,21 +110,21 @@ def streams(records: Sequence[Record]) -> float:
 
 
 def _prefill(records: Sequence[Record], token_s: float) -> tuple[float, float]:
-    """Rate and overhead from time to first token against prompt length."""
+    """Fit rate and overhead to time to first token against prompt length."""
     known = [(r.prompt_tokens, r.ttft) for r in records if r.prompt_tokens and r.ttft is not None]
     lengths = [float(tokens) for tokens, _ in known]
     waits = [ttft - token_s for _, ttft in known]
     if len(set(lengths)) < 2:
         rest = sum(waits) / len(waits) if waits else 0.0
         tokens = lengths[0] if lengths else 0.0
-        # One length can't tell a rate from an overhead: all of it is laid to the prompt.
+        # One length can't separate rate and overhead: all of the time counts as prefill.
         return (tokens / rest if rest > 0 else 0.0), 0.0
     overhead, per_token = _line(lengths, waits)
     return (1 / per_token if per_token > 0 else 0.0), max(0.0, overhead)
 
 
 def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Intercept and slope by least squares; a slope of 0 where all x are one."""
+    """Return intercept and slope by least squares; the slope is 0 if all x are equal."""
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - mean_x) ** 2 for x in xs)
     if spread == 0:

@@ -1,4 +1,4 @@
-"""Closed forms of queues: what simulator and sweep are held against.
+"""Closed forms of queues, to compare simulations and sweeps with.
 
 `offered` is the load in Erlang: arrivals per second times seconds of service. All waits are means,
 in the unit of the service time, and infinite where the load is not below the capacity.
@@ -11,7 +11,7 @@ import math
 
 
 def erlang_c(servers: int, offered: float) -> float:
-    """The chance that an arrival must wait in M/M/c; 1 at and above capacity."""
+    """Return the probability that an arrival waits in M/M/c; 1 at and above capacity."""
     if offered >= servers:
         return 1.0
     blocked = 1.0  # Erlang's B by its recursion, which can't overflow
@@ -21,7 +21,7 @@ def erlang_c(servers: int, offered: float) -> float:
 
 
 def mmc_wait(servers: int, arrivals_per_s: float, service_s: float) -> float:
-    """Poisson arrivals, exponential service, one queue."""
+    """Return the mean wait with Poisson arrivals, exponential service and one queue."""
     offered = arrivals_per_s * service_s
     if offered >= servers:
         return math.inf
@@ -29,7 +29,7 @@ def mmc_wait(servers: int, arrivals_per_s: float, service_s: float) -> float:
 
 
 def mmc_wait_quantile(servers: int, arrivals_per_s: float, service_s: float, q: float) -> float:
-    """The q-quantile (0..1) of the wait in M/M/c."""
+    """Return the q-quantile (0..1) of the wait in M/M/c."""
     offered = arrivals_per_s * service_s
     if offered >= servers:
         return math.inf
@@ -42,9 +42,9 @@ def mmc_wait_quantile(servers: int, arrivals_per_s: float, service_s: float, q: 
 
 
 def mg1_wait(arrivals_per_s: float, service_s: float, variation: float) -> float:
-    """Pollaczek and Khinchin; `variation` is the service time's coefficient of variation.
+    """Return the mean wait in M/G/1 (Pollaczek and Khinchin).
 
-    0 is M/D/1, 1 is M/M/1.
+    `variation` is the coefficient of variation of the service time: 0 is M/D/1, 1 is M/M/1.
     """
     load = arrivals_per_s * service_s
     if load >= 1:
@@ -53,5 +53,5 @@ def mg1_wait(arrivals_per_s: float, service_s: float, variation: float) -> float
 
 
 def mgc_wait(servers: int, arrivals_per_s: float, service_s: float, variation: float) -> float:
-    """Allen and Cunneen's approximation for any service time."""
+    """Return the mean wait in M/G/c by Allen and Cunneen's approximation."""
     return mmc_wait(servers, arrivals_per_s, service_s) * (1 + variation**2) / 2

@@ -1,6 +1,6 @@
-"""Steps of load on one replica, and what they say of its limits. Pure functions.
+"""Steps of load on one replica, and the limits that they show. Pure functions.
 
-A step is a level of load (users at once, or arrivals per second) that was held for a while.
+A step is a constant level of load: users, or arrivals per second.
 """
 
 import math
@@ -12,23 +12,23 @@ from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.slo import BoundResult, Slo, Verdict
 from serve_app.capacity.results.statistics import between, quantile
 
-# Growth of the throughput below which more load is only more waiting.
-_FLAT = 0.05
-# An open step that leaves more than this share of its arrivals unanswered piles them up.
-_LEFT = 0.05
+# Growth of the throughput below which more load only adds waiting.
+_MIN_GROWTH = 0.05
+# An open step with a larger share of unanswered arrivals has a growing queue.
+_MAX_LEFT = 0.05
 
 
 class StepKind(StrEnum):
-    CONCURRENCY = "concurrency"  # users that wait for their answer, then ask again
+    CONCURRENCY = "concurrency"  # users that wait for the answer, then send again
     RATE = "rate"  # arrivals per second, whatever the service does
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`records` are those intended in [begin, end), Unix seconds, the warm-up left out.
+    """One step. `records` are intended in [begin, end), Unix seconds, after the warm-up.
 
-    `run` are all records of the load test, for what ended within the step. `invalid`: why the
-    generator's own figures must not be used.
+    `run` holds all records of the load test, to count answers that ended within the step.
+    `invalid`: reasons why the figures must not be used.
     """
 
     kind: StepKind
@@ -49,12 +49,12 @@ class Step:
 
     @property
     def completed_per_s(self) -> float:
-        """Whole answers that ended within the step."""
+        """Complete answers per second that ended within the step."""
         return sum(map(self._ended_within, self.run)) / self.seconds
 
     @property
     def tokens_per_s(self) -> float:
-        """Generated tokens, each answer's spread evenly over the time in which it came."""
+        """Generated tokens per second, with the tokens of an answer spread evenly over its time."""
         return sum(map(self._tokens_within, self.run)) / self.seconds
 
     @property
@@ -64,12 +64,12 @@ class Step:
 
     @property
     def e2e_s(self) -> float:
-        """Mean time from intended start to last byte of what was served."""
+        """Mean time of answers from intended start to last byte."""
         served = [r.e2e for r in self.records if r.ok and r.e2e is not None]
         return sum(served) / len(served) if served else math.nan
 
     def quantile(self, quantity: str, q: float) -> float:
-        """Of ttft, tpot or e2e."""
+        """Return a quantile of ttft, tpot or e2e."""
         values = (getattr(record, quantity) for record in self.records if record.ok)
         return quantile([value for value in values if value is not None], q)
 
@@ -115,12 +115,12 @@ def split_into_steps(
 
 
 def saturation(steps: Sequence[Step]) -> Step | None:
-    """The first step at which more load brought no more throughput; None if none is known.
+    """Return the first step at which more load gave no more throughput; None without one.
 
-    Users: tokens/s grew by less than 5 % over any lower level. Arrivals: more than 5 % of them
-    were left over within the step, and more than chance leaves.
+    Users: tokens/s grew by less than 5 % over the best lower level. Arrivals: more than 5 % were
+    unanswered at the end of the step, and more than by chance.
     """
-    # Users first: what they show does not depend on chance.
+    # Users first, because arrivals are random.
     for step in sorted(steps, key=lambda step: (step.kind, step.level)):
         if _falls_behind(step) if step.kind is StepKind.RATE else _flat(step, steps):
             return step
@@ -130,18 +130,19 @@ def saturation(steps: Sequence[Step]) -> Step | None:
 def _falls_behind(step: Step) -> bool:
     arrived = len(step.records)
     left = arrived - step.completed_per_s * step.seconds
-    # The square root is how far a Poisson process strays.
-    return left > max(_LEFT * arrived, math.sqrt(arrived))
+    # The square root is the standard deviation of a Poisson process.
+    return left > max(_MAX_LEFT * arrived, math.sqrt(arrived))
 
 
 def _flat(step: Step, steps: Sequence[Step]) -> bool:
     below = [s.tokens_per_s for s in steps if s.kind is step.kind and s.level < step.level]
-    return bool(below) and step.tokens_per_s < (1 + _FLAT) * max(below)
+    return bool(below) and step.tokens_per_s < (1 + _MIN_GROWTH) * max(below)
 
 
 def knee(steps: Sequence[Step]) -> Step | None:
-    """Where throughput stops paying for latency: the point of the curve of throughput over users
-    that lies farthest above its chord (Satopaa et al., Kneedle, 2011). None without three steps.
+    """Return the knee of the curve of throughput over users; None without three steps.
+
+    It is the point farthest above the chord (Satopaa et al., Kneedle, 2011).
     """
     users = sorted((s for s in steps if s.kind is StepKind.CONCURRENCY), key=lambda s: s.level)
     if len(users) < 3:
@@ -158,22 +159,22 @@ def knee(steps: Sequence[Step]) -> Step | None:
 
 
 def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
-    """The highest arrival rate that met every bound, below the first that missed one."""
-    values = None
+    """Return the highest arrival rate that met every bound, below the first that missed one."""
+    best = None
     for step in sorted((s for s in steps if s.kind is StepKind.RATE), key=lambda s: s.level):
         verdicts = {finding.verdict for finding in slo.judge(step.records)}
         if Verdict.MISSED in verdicts or _falls_behind(step):
             break
         if verdicts <= {Verdict.MET}:
-            values = step
-    return values
+            best = step
+    return best
 
 
 def unjudged(steps: Sequence[Step], slo: Slo) -> list[BoundResult]:
-    """Bounds that some step had too few requests for, the first such finding of each."""
-    values: dict[str, BoundResult] = {}
+    """Return the bounds for which a step had too few requests, with the first such result."""
+    results: dict[str, BoundResult] = {}
     for step in steps:
         for finding in slo.judge(step.records):
             if finding.verdict is Verdict.TOO_FEW:
-                values.setdefault(finding.bound.name, finding)
-    return list(values.values())
+                results.setdefault(finding.bound.name, finding)
+    return list(results.values())

@@ -1,7 +1,7 @@
-"""Finds one replica's limits: more and more users until throughput stops to grow, then arrivals.
+"""Find the limits of one replica: users until throughput stops growing, then arrivals.
 
-Users at once show the throughput that there is to have. Arrivals show what a caller sees of it:
-bounds on time to first token are judged there, with as many requests as they need.
+Steps of users show the maximum throughput. Steps of arrivals show the latency that callers see, and
+last until bounds on it can be judged.
 """
 
 import math
@@ -19,9 +19,9 @@ from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.steps import Step, StepKind, saturation, step_of
 from serve_app.capacity.workload.load import LoadSpec
 
-# Of the throughput that users at once have shown; a first guess at what arrivals may ask for.
+# The first arrival rate as a share of the throughput that users have reached.
 _FIRST_SHARE = 0.75
-# Between the last rate that met the SLO and the first that missed it, as a share of the same.
+# The search ends when met and missed rates differ by less than this share of the throughput.
 _CLOSE = 0.1
 
 Generator = Callable[[Target, LoadSpec], Awaitable[tuple[Run, list[Record]]]]
@@ -29,7 +29,7 @@ Generator = Callable[[Target, LoadSpec], Awaitable[tuple[Run, list[Record]]]]
 
 @dataclass(frozen=True, slots=True)
 class StepBudget:
-    """Seconds of one step, and where to stop. A step lasts as its bounds need, within these."""
+    """Limits of steps. Within them a step lasts as long as its bounds need."""
 
     warm_up_s: float = 5.0
     min_s: float = 10.0
@@ -39,16 +39,16 @@ class StepBudget:
 
     @property
     def max_steps(self) -> int:
-        """Doublings of the users, and halvings of the distance to the highest rate."""
+        """The maximum number of steps: doublings of users and halvings of the range of rates."""
         return self.max_users.bit_length() + 1 + math.ceil(math.log2(_FIRST_SHARE / _CLOSE))
 
 
 @dataclass
 class Sweeper:
-    """Sweeps one service, which must be pinned to one replica.
+    """Sweeps a service of one replica.
 
-    `show` is told of each measurement before it, `done` of each step after it. `resume`: a step
-    that `folder` holds is not measured again.
+    `show` gets the name of a step before it, `done` the step after it. `resume`: steps in `folder`
+    are read instead of measured.
     """
 
     target: Target
@@ -75,11 +75,11 @@ class Sweeper:
             users *= 2
 
     async def _rates(self) -> None:
-        """Halve the distance between a rate that is met and one that is not."""
-        most = max(step.completed_per_s for step in self.steps)
+        """Halve the range between a rate that meets the SLO and one that misses it."""
+        max_rate = max(step.completed_per_s for step in self.steps)
         met, missed, share = 0.0, 1.0, _FIRST_SHARE
-        while missed - met > _CLOSE and most > 0:
-            step = await self._step(StepKind.RATE, round(share * most, 3))
+        while missed - met > _CLOSE and max_rate > 0:
+            step = await self._step(StepKind.RATE, round(share * max_rate, 3))
             if self._misses(step):
                 missed = share
             else:
@@ -88,13 +88,13 @@ class Sweeper:
 
     def _misses(self, step: Step) -> bool:
         """Use the observed values even of too few requests: the search needs a direction."""
-        over = any(found.value > found.bound.limit for found in self.slo.judge(step.records))
+        over = any(result.value > result.bound.limit for result in self.slo.judge(step.records))
         return over or saturation([step]) is not None
 
     async def _step(self, kind: StepKind, level: float) -> Step:
         seconds = self._seconds(kind, level)
         place = f"{len(self.steps):02d}-{kind}-{level:g}"
-        run, records = self._kept(place) or await self._measure(place, kind, level, seconds)
+        run, records = self._read(place) or await self._measure(place, kind, level, seconds)
         self.places.append(place)
         begin = run.began + self.budget.warm_up_s
         step = step_of(kind, level, records, begin, begin + seconds, run.invalid)
@@ -102,7 +102,7 @@ class Sweeper:
         self.done(step)
         return step
 
-    def _kept(self, place: str) -> tuple[Run, list[Record]] | None:
+    def _read(self, place: str) -> tuple[Run, list[Record]] | None:
         if not self.resume:
             return None
         try:
@@ -115,7 +115,7 @@ class Sweeper:
     ) -> tuple[Run, list[Record]]:
         self.show(f"{kind} {level:g} for {self.budget.warm_up_s + seconds:.0f} s")
         run, records = await self.generator(self.target, self._spec(kind, level, seconds))
-        claim(self.folder / place, force=True)  # of one that was not written to its end
+        claim(self.folder / place, force=True)  # the files of a step that was not finished
         write_run(self.folder / place, run, records)
         return run, records
 
@@ -130,13 +130,13 @@ class Sweeper:
 
     def _seconds(self, kind: StepKind, level: float) -> float:
         if kind is StepKind.RATE:
-            # A tenth more: a Poisson process may give fewer than it is expected to.
-            wanted = 1.1 * max((bound.needed for bound in self.slo.bounds), default=0) / level
+            # A tenth more, because a Poisson process may give fewer.
+            needed_s = 1.1 * max((bound.needed for bound in self.slo.bounds), default=0) / level
         else:
-            wanted = self._user_seconds(level)
-        return min(self.budget.max_s, max(self.budget.min_s, wanted))
+            needed_s = self._user_seconds(level)
+        return min(self.budget.max_s, max(self.budget.min_s, needed_s))
 
     def _user_seconds(self, users: float) -> float:
-        """By the time that an answer took in the step before."""
+        """Compute the length of a step by the time of an answer in the previous one."""
         before: Sequence[Step] = self.steps[-1:]
         return sum(self.budget.requests_per_user_step * s.e2e_s / users for s in before)

@@ -33,7 +33,6 @@ class Trace:
     `speed` shortens the gaps: 2 replays an hour in half an hour. `rate` is the average number of
     copies of a request: 0.1 leaves out nine of ten, 3 adds two with the same lengths within
     seconds, as separate sessions.
-
     """
 
     path: Path

@@ -152,7 +152,7 @@ def test_an_unknown_dialect_is_refused() -> None:
 def test_status_and_marker_make_the_outcome(
     status: int, whole: bool, outcome: ClientOutcome
 ) -> None:
-    """No room is told apart from what is broken."""
+    """A refusal is another outcome than an error."""
     assert outcome_of(status, whole) is outcome
 
 

@@ -137,8 +137,8 @@ def test_a_plan_contradicts_nothing(demand: Demand) -> None:
 @pytest.mark.parametrize(
     ("found", "slo", "reason"),
     [
-        (Measured(4, USERS[:2] + RATES[:1]), SLO, "no saturation"),
-        (Measured(4, USERS), SLO, "no step of arrivals"),
+        (Measured(4, USERS[:2] + RATES[:1]), SLO, "saturation was not reached"),
+        (Measured(4, USERS), SLO, "there is no step of arrivals"),
         (GOOD, Slo.parse("ttft_p99.9=2s"), "too few samples for ttft_p99.9=2s"),
         (GOOD, Slo.parse("ttft_p99=10ms"), "missed even at the lowest rate, 6 requests/s"),
         (

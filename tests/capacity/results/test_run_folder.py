@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from locustfiles.ledger import Ledger
+from locustfiles.records import RecordWriter
 from serve_app.capacity.clients.chat import Target
 from serve_app.capacity.commands import capacity
 from serve_app.capacity.commands.k6 import k6
@@ -45,7 +45,7 @@ def content(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_any_part_of_a_run_is_one(tmp_path: Path, name: str) -> None:
-    """Whatever tool left it; the part is named."""
+    """Whatever tool left it; the share is named."""
     fill(tmp_path, name)
     with pytest.raises(FolderInUse, match=f"already holds a run \\({name.split('/')[0]}\\)"):
         claim(tmp_path)
@@ -109,11 +109,11 @@ def test_locust_takes_a_folder_that_is_free(
     """Also one that exists; beside another run it writes to one with a number."""
     folder = fill(tmp_path / "out", *there)
     folder.mkdir(exist_ok=True)
-    assert Ledger(folder, Run("locust", "http://x", 0.0, 0.0)).folder == tmp_path / used
+    assert RecordWriter(folder, Run("locust", "http://x", 0.0, 0.0)).folder == tmp_path / used
 
 
 class Fake:
-    """A generator whose service answers each request in 0.1 s; it notes what it measured."""
+    """A generator whose service answers in 0.1 s; it notes its steps."""
 
     def __init__(self) -> None:
         self.measured: list[str] = []
@@ -154,7 +154,7 @@ def test_a_sweep_without_a_measurement_is_none(tmp_path: Path) -> None:
     """What was asked is kept from the beginning, so that the same can go on."""
     write(tmp_path, Sweep((), Slo.parse("ttft_p50=2s"), {"queue": 3}, {}, {"users": 4}), [])
     assert read_begun(tmp_path).budget == {"users": 4}
-    with pytest.raises(SweepError, match="not finished: `sweep --resume` goes on"):
+    with pytest.raises(SweepError, match="unfinished sweep; continue it with `sweep --resume`"):
         read(tmp_path)
 
 
@@ -179,7 +179,7 @@ def test_another_sweep_cannot_go_on(tmp_path: Path, options: list[str], name: st
 
 
 def test_a_folder_without_a_sweep_has_nothing_to_go_on_with(tmp_path: Path) -> None:
-    """It is said before a service is started."""
+    """The error comes before a service is started."""
     result = CliRunner().invoke(capacity, ["sweep", "--out", str(tmp_path), "--resume"])
     assert result.exit_code == 2
     assert "holds no sweep" in result.stderr

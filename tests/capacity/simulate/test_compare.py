@@ -103,8 +103,8 @@ def test_students_factor_beyond_the_table() -> None:
 def test_the_search_finds_cheaper_settings_that_meet_the_slo() -> None:
     """Cheaper than a fleet for the peak; no trial is run twice."""
     tried: list[Trial] = []
-    dials = {"target_ongoing_requests": (0.4, 0.7, 1.0), "downscale_delay_s": (15.0, 60.0)}
-    search = Search(SERVICE, load, (0,), SLO, SECONDS, dials, done=tried.append)
+    grid = {"target_ongoing_requests": (0.4, 0.7, 1.0), "downscale_delay_s": (15.0, 60.0)}
+    search = Search(SERVICE, load, (0,), SLO, SECONDS, grid, done=tried.append)
     best = search.run()
     peak = evaluate(fixed("peak", SERVICE, 4), load, (0,), SLO, SECONDS)
     assert best.score.met == peak.met == 1
@@ -116,9 +116,9 @@ def test_the_search_finds_cheaper_settings_that_meet_the_slo() -> None:
 def test_the_search_also_begins_with_enough_for_the_peak() -> None:
     """Where it is cheapest to keep them, no turn of one dial leads there from fewer."""
     tried: list[Trial] = []
-    dials = {"target_ongoing_requests": (0.4, 1.5), "min_replicas": (1.0, 2.0)}
-    best = Search(SERVICE, load, (0,), SLO, SECONDS, dials, enough=4, done=tried.append).run()
-    kept = {**dials, "target_ongoing_requests": 1.5, "min_replicas": 4}
+    grid = {"target_ongoing_requests": (0.4, 1.5), "min_replicas": (1.0, 2.0)}
+    best = Search(SERVICE, load, (0,), SLO, SECONDS, grid, enough=4, done=tried.append).run()
+    kept = {**grid, "target_ongoing_requests": 1.5, "min_replicas": 4}
     assert kept in [trial.settings for trial in tried]
     assert best.rank == min(trial.rank for trial in tried)
 

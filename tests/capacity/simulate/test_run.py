@@ -93,7 +93,7 @@ def test_the_router_holds_what_replicas_do_not_take() -> None:
 
 
 def test_a_queue_is_left_after_the_timeout() -> None:
-    """As the service does: 503 for who has waited so long for a slot."""
+    """A request that waits for a slot longer than the time-out is refused, as by the service."""
     service = Service(SECOND, slots=1, queue=9, queue_timeout_s=2.5)
     result = simulate([Request(0, 1, 100)] * 6, service, Static(1))
     assert (result.refusals, result.quantile("e2e", 1.0)) == (3, pytest.approx(3.0))
@@ -122,7 +122,7 @@ def test_a_slot_reads_no_prompt_twice() -> None:
 
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_load_is_spread_over_the_replicas(routing: Routing) -> None:
-    """Ten replicas of one slot, half busy: who waits depends on who chooses."""
+    """With ten replicas of one slot, half busy, the wait depends on the routing rule."""
     ten = scaling(min_replicas=10, max_replicas=10)
     service = Service(SECOND, slots=1, queue=50, scaling=ten, routing=routing)
     result = simulate(load("constant:level=5,hold=400"), service, Static(10))

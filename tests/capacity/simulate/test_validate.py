@@ -154,5 +154,5 @@ def test_a_folder_that_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
         validate(tmp_path, range(1), nothing)
     live(tmp_path, 1, startup_s=6)
     (tmp_path / "scenario.json").write_bytes(orjson.dumps({"service": {"models": "llama3.2:3b"}}))
-    with pytest.raises(ValidationError, match="no setting declares"):
+    with pytest.raises(ValidationError, match="is not in the settings"):
         validate(tmp_path, range(1), nothing)

@@ -12,7 +12,7 @@ MODEL = ServiceModel(2000.0, 50.0, 0.2, 0.03)
 
 
 def step(users: int, model: ServiceModel = MODEL, seed: int = 0) -> Iterator[Record]:
-    """Users who all begin at once, again and again, as the model says they fare."""
+    """Users that start together again and again, with the times of the model."""
     rng = random.Random(seed)
     for turn in range(5):
         begin = 100.0 * turn
@@ -58,7 +58,7 @@ def test_the_fit_finds_the_model_that_made_the_records() -> None:
 
 
 def test_one_level_alone_knows_no_slowdown() -> None:
-    """The fit explains what it has seen and no more."""
+    """The fit is exact for the observed steps."""
     assert fit([list(step(2))]).model.decode_slowdown == 0.0
 
 

@@ -31,7 +31,7 @@ def test_one_server_is_the_textbook_queue() -> None:
 
 
 def test_quantiles_of_the_wait() -> None:
-    """In M/M/1 the wait exceeds t with chance rho exp(-(1-rho)t); who does not wait counts as 0."""
+    """In M/M/1 the wait exceeds t with chance rho exp(-(1-rho)t); no wait counts as 0."""
     t = mmc_wait_quantile(1, 0.8, 1.0, 0.99)
     assert 0.8 * math.exp(-0.2 * t) == pytest.approx(0.01)
     assert mmc_wait_quantile(1, 0.8, 1.0, 0.1) == 0.0

@@ -63,7 +63,7 @@ class FaultyGeneration(Generation):
             super()._end()
 
     def _end_silently(self) -> None:
-        """End as Ollama ends what it gives up on: cleanly, without a final marker."""
+        """End without a final marker, as Ollama ends an answer that it gives up."""
         if self._task.stream:
             self._response.end(self._head())
         else:

@@ -1,10 +1,10 @@
-"""One record per request, of every process, in one folder.
+"""The records of all processes, written to one folder.
 
-    Reporter   in each process with users: keeps lines, and how the process fares
-    Ledger     in the master, or in the only process: writes `run.json` and `requests.jsonl`
+    Reporter       in a process with users: buffers records and measures CPU time
+    RecordWriter   in the master or the single process: writes `run.json` and `requests.jsonl`
 
-Once a second, and when the test stops, each reporter sends what it has: by a call in the only
-process, by Locust's own messages from a worker to the master.
+Reporters send their records every second and when the test stops: by a call in a single process, by
+Locust's messages from a worker to the master.
 """
 
 import time
@@ -28,14 +28,14 @@ Report = dict[str, Any]  # worker, lines, began, cpu_share, running
 
 
 class Reporter:
-    """Of one process. `running`: what is not over yet, requests and schedules."""
+    """Reports of one process. `running` counts unfinished requests and schedules."""
 
     def __init__(self, worker: str, clock: Clock, send: Callable[[Report], None]) -> None:
         self._worker = worker
         self._clock = clock
         self._send = send
         self._lines: list[str] = []
-        self._began = clock()
+        self._start = clock()
         self._busy = time.process_time()
         self.running = 0
 
@@ -44,20 +44,20 @@ class Reporter:
 
     def flush(self) -> None:
         lines, self._lines = self._lines, []
-        seconds = max(1e-9, self._clock() - self._began)
+        seconds = max(1e-9, self._clock() - self._start)
         share = (time.process_time() - self._busy) / seconds
         report = {"worker": self._worker, "lines": lines, "running": self.running}
-        self._send({**report, "began": self._began, "cpu_share": share})
+        self._send({**report, "began": self._start, "cpu_share": share})
 
 
 @dataclass(slots=True)
-class Ledger:
-    """`run` says what is known before the end; a folder that is in use gets a number behind it."""
+class RecordWriter:
+    """Writes the records of a run. If `folder` holds a run, a number is appended to its name."""
 
     folder: Path
     run: Run
     closed: bool = False
-    reports: dict[str, Report] = field(default_factory=dict)  # the last of each process
+    reports: dict[str, Report] = field(default_factory=dict)  # the last one of each process
 
     def __post_init__(self) -> None:
         self.folder = _unused(self.folder)
@@ -66,7 +66,7 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Whether every process has said that nothing is running."""
+        """Whether all processes report that nothing is running."""
         return bool(self.reports) and not any(last["running"] for last in self.reports.values())
 
     def take(self, report: Report) -> None:
@@ -76,25 +76,25 @@ class Ledger:
         if not self.closed:
             self.reports[report["worker"]] = report
         elif lines:
-            self.close()  # what came late belongs to it as well
+            self.close()  # include late records
 
     def close(self) -> Run:
-        """Write the run, from the first schedule's beginning to the last answer's end, judged."""
+        """Write the run, from the first start to the last end, with reasons if it is invalid."""
         self.closed = True
         with (self.folder / REQUESTS).open("rb") as lines:
             records = list(read_records(lines))
         last = self.reports.values()
-        began = min((each["began"] for each in last), default=self.run.began)
-        ended = max((each.ended or each.intended for each in records), default=self.run.ended)
-        share = max((each["cpu_share"] for each in last), default=None)
-        self.run = judged(replace(self.run, began=began, ended=ended, cpu_share=share), records)
+        start = min((report["began"] for report in last), default=self.run.began)
+        ended = max((record.ended or record.intended for record in records), default=self.run.ended)
+        share = max((report["cpu_share"] for report in last), default=None)
+        self.run = judged(replace(self.run, began=start, ended=ended, cpu_share=share), records)
         write_run(self.folder, self.run)
         return self.run
 
 
 def _unused(folder: Path) -> Path:
-    number, found = 1, folder
-    while holds_run(found):
+    number, unused = 1, folder
+    while holds_run(unused):
         number += 1
-        found = folder.with_name(f"{folder.name}-{number}")
-    return found
+        unused = folder.with_name(f"{folder.name}-{number}")
+    return unused

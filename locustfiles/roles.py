@@ -1,8 +1,9 @@
-"""One test from start to end, in each kind of process that Locust has.
+"""The roles of Locust's processes in a test.
 
-the only process     Course, Ledger and Part
-master               Course and Ledger: how many users, and what all of them wrote
-worker               Part: its share of the arrivals or users
+Controller   in the master: number of users over time, records of all processes
+Worker       in a worker: its share of the arrivals or users
+
+A single process has both roles.
 """
 
 import logging
@@ -23,9 +24,9 @@ from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from locustfiles.entries import Entries
-from locustfiles.ledger import Ledger, Report, Reporter
 from locustfiles.options import slo_of, spec_of, target_of
-from locustfiles.shapes import Course
+from locustfiles.records import RecordWriter, Report, Reporter
+from locustfiles.shapes import UserSchedule
 from serve_app.capacity.clients.chat import Target
 from serve_app.capacity.clients.client_request import Clock
 from serve_app.capacity.results.request_records import Record, Run
@@ -41,8 +42,8 @@ _RECORDS, _SHARE, _FINISH = "chat records", "chat share", "chat finish"
 
 
 @dataclass(slots=True)
-class Part:
-    """What one process does of a test: every `processes`-th arrival from its `index` on."""
+class ProcessShare:
+    """The share of one process: every `processes`-th arrival from its `index` on."""
 
     spec: LoadSpec
     target: Target
@@ -69,139 +70,139 @@ class Part:
 
 
 class Worker:
-    """Makes this process's part at each start; sends what it has once a second and at the end."""
+    """Creates the share at each start of a test. Sends reports every second and at the end."""
 
     def __init__(self, environment: Environment, send: Callable[[Report], None]) -> None:
         self._environment = environment
         self._send = send
-        self._share = (0, 1)
-        self.part: Part | None = None
+        self._position = (0, 1)
+        self.share: ProcessShare | None = None
         environment.events.test_start.add_listener(self._start)
         environment.events.test_stop.add_listener(self._stop)
         gevent.spawn(self._flush_for_ever)
 
-    def take_share(self, environment: Environment, msg: Any) -> None:
-        self._share = (msg.data["index"], msg.data["processes"])
+    def take_position(self, environment: Environment, msg: Any) -> None:
+        self._position = (msg.data["index"], msg.data["processes"])
 
     def finish(self, **_: Any) -> None:
-        """Nothing new begins from now on."""
-        if self.part:
-            self.part.stopping = True
+        """Start no new requests from now on."""
+        if self.share:
+            self.share.stopping = True
 
     def _start(self, environment: Environment, **_: Any) -> None:
         options, clock = _options(environment), Clock()
         spec, target = spec_of(options), target_of(options)
-        lengths = spec.lengths()  # of a trace it takes a while
-        self.part = Part(
+        lengths = spec.lengths()  # reading a trace takes a while
+        self.share = ProcessShare(
             spec,
             target,
             lengths,
             clock,
             Reporter(environment.runner.client_id, clock, self._send),
             Entries(environment, target.path, slo_of(options)),
-            *self._share,
+            *self._position,
         )
 
     def _stop(self, **_: Any) -> None:
         self.finish()
-        if self.part:
-            self.part.reporter.flush()
+        if self.share:
+            self.share.reporter.flush()
 
     def _flush_for_ever(self) -> None:
         while True:
             gevent.sleep(_FLUSH_S)
-            if self.part:
-                self.part.reporter.flush()
+            if self.share:
+                self.share.reporter.flush()
 
 
-class Head:
-    """Says how many users there are to be, and writes down what all processes report."""
+class Controller:
+    """Controls the number of users, and writes the records of all processes."""
 
     def __init__(self, environment: Environment, finish: Callable[[], None]) -> None:
         self._environment = environment
         self._finish = finish
-        self.course: Course | None = None
-        self.ledger: Ledger | None = None
-        environment.events.test_start.add_listener(self._share_out)
+        self.schedule: UserSchedule | None = None
+        self.writer: RecordWriter | None = None
+        environment.events.test_start.add_listener(self._send_positions)
         environment.events.test_stopping.add_listener(self._drain)
         environment.events.test_stop.add_listener(self._stop)
         environment.events.quit.add_listener(self._show)
 
     def begin(self) -> None:
-        """Raises ServiceError for options that make no sense."""
+        """Start the records of a test. Raises ServiceError for invalid options."""
         options = _options(self._environment)
         spec, target = spec_of(options), target_of(options)
         slo_of(options)
         runner = self._environment.runner
         distributed = isinstance(runner, MasterRunner)
-        self.ledger = Ledger(_folder(options), _run(spec, target, options))
-        self.course = Course(
+        self.writer = RecordWriter(_folder(options), _run(spec, target, options))
+        self.schedule = UserSchedule(
             spec,
             spec.seconds,
             spec.turns * (target.timeout_s + 10 * spec.think_s) + 10,
             runner.worker_count if distributed else 1,
             distributed,
-            lambda: self.ledger.idle,
+            lambda: self.writer.idle,
         )
-        # A user that is to go finishes its request first
+        # A stopped user finishes its request first
         self._environment.stop_timeout = self._environment.stop_timeout or target.timeout_s
 
     def take(self, report: Report) -> None:
-        if self.ledger:
-            self.ledger.take(report)
+        if self.writer:
+            self.writer.take(report)
 
     def take_message(self, environment: Environment, msg: Any) -> None:
         self.take(msg.data)
 
-    def _share_out(self, **_: Any) -> None:
+    def _send_positions(self, **_: Any) -> None:
         runner = self._environment.runner
         if isinstance(runner, MasterRunner):
-            workers = [each.id for each in runner.clients.all]
+            workers = [client.id for client in runner.clients.all]
             for index, worker in enumerate(workers):
                 share = {"index": index, "processes": len(workers)}
                 runner.send_message(_SHARE, share, worker)
 
     def _drain(self, **_: Any) -> None:
-        """Whatever the reason to stop: no new requests, and the answers in progress to their end.
+        """Start no new requests, and wait for the end of those in progress.
 
-        Locust's master quits half a second after it has told its workers to.
+        Locust's master exits half a second after it has stopped its workers.
         """
         self._finish()
         deadline = time.monotonic() + self._environment.stop_timeout
-        while self.ledger and not self.ledger.idle and time.monotonic() < deadline:
+        while self.writer and not self.writer.idle and time.monotonic() < deadline:
             gevent.sleep(0.1)
 
     def _stop(self, **_: Any) -> None:
-        self.course = None
-        if self.ledger:
-            run = self.ledger.close()
-            logger.info("One record per request is in %s", self.ledger.folder)
+        self.schedule = None
+        if self.writer:
+            run = self.writer.close()
+            logger.info("Wrote one record per request to %s", self.writer.folder)
             for reason in run.invalid:
-                logger.error("This run is invalid: %s", reason)
+                logger.error("Invalid run: %s", reason)
                 self._environment.process_exit_code = 3
 
     def _show(self, **_: Any) -> None:
-        if self.ledger and self.ledger.closed:
-            print(table(self.ledger.folder, slo_of(_options(self._environment))))
+        if self.writer and self.writer.closed:
+            print(table(self.writer.folder, slo_of(_options(self._environment))))
 
 
-class Conductor:
-    """Head and worker, as far as this process has them, and what they tell each other."""
+class Roles:
+    """The roles of this process, and the messages between roles."""
 
     def __init__(self, environment: Environment) -> None:
-        self.head: Head | None = None
+        self.controller: Controller | None = None
         self.worker: Worker | None = None
         match environment.runner:
             case LocalRunner():
-                self.worker = Worker(environment, lambda report: self.head.take(report))
-                self.head = Head(environment, self.worker.finish)
+                self.worker = Worker(environment, lambda report: self.controller.take(report))
+                self.controller = Controller(environment, self.worker.finish)
             case MasterRunner() as runner:
-                self.head = Head(environment, lambda: runner.send_message(_FINISH, {}))
-                runner.register_message(_RECORDS, self.head.take_message)
+                self.controller = Controller(environment, lambda: runner.send_message(_FINISH, {}))
+                runner.register_message(_RECORDS, self.controller.take_message)
             case WorkerRunner() as runner:
                 send = partial(runner.send_message, _RECORDS)
                 self.worker = Worker(environment, send)
-                runner.register_message(_SHARE, self.worker.take_share)
+                runner.register_message(_SHARE, self.worker.take_position)
                 runner.register_message(_FINISH, self.worker.finish)
 
 

@@ -26,9 +26,9 @@ def is_valid(name: str) -> bool:
 
 
 def seconds(keep_alive: object) -> float | None:
-    """A keep_alive (a number of seconds or a text such as "5m") in seconds; None if absent."""
+    """Return a keep_alive, a number of seconds or a text such as "5m"; None if absent."""
     if isinstance(keep_alive, str):
-        return duration(keep_alive)
+        return -1.0 if keep_alive.startswith("-") else duration(keep_alive)
     return float(keep_alive) if isinstance(keep_alive, int | float) else None
 
 

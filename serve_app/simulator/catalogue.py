@@ -1,4 +1,4 @@
-"""The models that are there: their names, abilities and load state."""
+"""The models: their names, abilities and load states."""
 
 import asyncio
 import re
@@ -11,12 +11,12 @@ from serve_app.go_json import duration
 from serve_app.simulator.settings import Settings
 
 _NAME = re.compile(r"(?:[\w.:-]+/)?(?:[\w-]+/)?\w[\w.-]*(?::\w[\w.-]*)?", re.ASCII)
-# Go's longest duration, which Ollama takes for "for ever".
+# Go's longest duration, which Ollama uses for "for ever".
 FOR_EVER_S = (1 << 63) / 1e9
 
 
 def canonical(name: str) -> str:
-    """The one spelling of a model's name: lower case, with a tag, without the default host."""
+    """Normalise a model's name: lower case, with a tag, without the default host."""
     name = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
@@ -26,7 +26,7 @@ def is_valid(name: str) -> bool:
 
 
 def seconds(keep_alive: object) -> float | None:
-    """Return a keep_alive, a number of seconds or a text such as "5m"; None if absent."""
+    """Convert a keep_alive (seconds, or a text such as "5m") to seconds; None if absent."""
     if isinstance(keep_alive, str):
         return -1.0 if keep_alive.startswith("-") else duration(keep_alive)
     return float(keep_alive) if isinstance(keep_alive, int | float) else None
@@ -81,7 +81,7 @@ class Catalogue:
         return not self._settings.embed_models or not model.chats
 
     async def load(self, model: Model) -> float:
-        """Wait until the model is loaded; returns the seconds that took."""
+        """Wait until the model is loaded. Returns the duration in seconds."""
         now = time.monotonic()
         if model.ready_at is None or model.ready_at <= now >= model.expires_at:
             model.ready_at = now + self._settings.load_s
@@ -91,7 +91,7 @@ class Catalogue:
         return time.monotonic() - now
 
     def keep(self, model: Model, keep_alive: float | None) -> None:
-        """Let the model expire so many seconds from now; None or less than 0: never."""
+        """Set the model to expire in so many seconds; None or less than 0: never."""
         for_ever = keep_alive is None or keep_alive < 0
         model.expires_at = time.monotonic() + (FOR_EVER_S if for_ever else keep_alive or 0.0)
 
@@ -100,5 +100,5 @@ class Catalogue:
         if name in map(canonical, settings.embed_models):
             return ("embedding",)
         extra = {"tools": settings.tools_models, "thinking": settings.thinking_models}
-        named = (each for each, names in extra.items() if name in map(canonical, names))
-        return ("completion", *named)
+        abilities = (ability for ability, names in extra.items() if name in map(canonical, names))
+        return ("completion", *abilities)

@@ -28,7 +28,7 @@ def is_valid(name: str) -> bool:
 def seconds(keep_alive: object) -> float | None:
     """Convert a keep_alive (seconds, or a text such as "5m") to seconds; None if absent."""
     if isinstance(keep_alive, str):
-        return duration(keep_alive)
+        return -1.0 if keep_alive.startswith("-") else duration(keep_alive)
     return float(keep_alive) if isinstance(keep_alive, int | float) else None
 
 

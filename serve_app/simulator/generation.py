@@ -161,7 +161,7 @@ class Generation:
         """Begin the stream before its first token; later, add nothing."""
         if self._written:
             return []
-        if not self._response.begun:
+        if not self._response.started:
             self._response.begin(self._writer.stream_type, headers=self._writer.stream_headers)
         return self._writer.first_chunks()
 

@@ -38,13 +38,13 @@ class HttpRequest:
 class Response:
     """One response: either `whole`, or `begin`, `send` any number of times, and `end`."""
 
-    __slots__ = ("_connection", "_head", "_request", "begun")
+    __slots__ = ("_connection", "_head", "_request", "started")
 
     def __init__(self, connection: "Connection", request: HttpRequest) -> None:
         self._connection = connection
         self._request = request
         self._head = b""
-        self.begun = False
+        self.started = False
 
     def whole(
         self, body: bytes, content_type: str = JSON, *, status: int = 200, headers: Headers = ()
@@ -57,7 +57,7 @@ class Response:
         """Prepare a chunked body; the head goes out with the first chunk."""
         chunked = ("Transfer-Encoding", "chunked")
         self._head = self._headline(status, content_type, headers, chunked)
-        self.begun = True
+        self.started = True
 
     def send(self, chunks: Sequence[bytes]) -> None:
         """Send each of `chunks` as one HTTP chunk, all in one write."""

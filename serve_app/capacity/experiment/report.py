@@ -139,9 +139,9 @@ def _response(response: ScalingResponse, findings: Findings) -> Iterator[Block]:
         yield Table(head, [_step(s.replicas, s.wanted_s, s.running_s) for s in response.steps])
 
 
-def _step(number: int, wanted: float, running: float | None) -> list[str]:
-    took = None if running is None else running - wanted
-    return [f"{number}", seconds(wanted), seconds(running), seconds(took)]
+def _step(number: int, wanted_s: float, running_s: float | None) -> list[str]:
+    took = None if running_s is None else running_s - wanted_s
+    return [f"{number}", seconds(wanted_s), seconds(running_s), seconds(took)]
 
 
 def _slo_sentence(response: ScalingResponse) -> str:

@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serve_app.settings import Pool, Settings
+from serve_app.pool_settings import Pool
+from serve_app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import PydanticBaseSettingsSource
 
 from kuberay.errors import ChangeError
-from serve_app.settings import GatewaySettings, Pool, Settings
+from serve_app.pool_settings import Pool
+from serve_app.settings import GatewaySettings, Settings
 
 Config = dict[str, Any]
 

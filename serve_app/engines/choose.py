@@ -18,7 +18,7 @@ from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
 from serve_app.errors import EngineError
 from serve_app.model_names import short_name
-from serve_app.settings import EngineKind, Pool
+from serve_app.pool_settings import EngineKind, Pool
 
 _KINDS: dict[str, Callable[[Pool, HttpClient, float], EngineDriver]] = {
     "attach": Attach,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from serve_app.errors import SettingsError
-from serve_app.settings import EngineSettings
+from serve_app.pool_settings import EngineSettings
 
 _GGUF = b"GGUF"
 

@@ -10,7 +10,7 @@ from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTim
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
 from serve_app.errors import SettingsError
-from serve_app.settings import EngineSettings, Pool
+from serve_app.pool_settings import EngineSettings, Pool
 
 
 class Attach:

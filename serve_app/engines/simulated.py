@@ -9,7 +9,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
-from serve_app.settings import Pool
+from serve_app.pool_settings import Pool
 
 
 class Simulated:

@@ -21,13 +21,14 @@ from serve_app.overrides import (
     gateway_problems,
     worker_problems,
 )
+from serve_app.pool_settings import Pool
 from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
 from serve_app.ray_serve.request_log import RequestLog, disable_access_records
-from serve_app.settings import Pool, Settings
+from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
 

@@ -10,7 +10,8 @@ from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown
-from serve_app.settings import Pool, Settings
+from serve_app.pool_settings import Pool
+from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatusOverview, ServeStatus
 
 from serve_app.errors import EngineDown
-from serve_app.settings import Pool
+from serve_app.pool_settings import Pool
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.engines.process import free_port
 from serve_app.errors import BadRequest, EngineDown, EngineError, EngineStartError, SettingsError
-from serve_app.settings import EngineSettings, Pool, Simulated
+from serve_app.pool_settings import EngineSettings, Pool, Simulated
 from tests.support import processes
 from tests.support.service import start_simulator
 from tests.support.waiting import eventually
@@ -289,7 +289,7 @@ REPLICA = """
 import asyncio, sys
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
-from serve_app.settings import Pool
+from serve_app.pool_settings import Pool
 
 async def main():
     pool = Pool.model_validate_json(sys.argv[1])

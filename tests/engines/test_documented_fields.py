@@ -19,7 +19,8 @@ from serve_app.api import openai as openai_api
 from serve_app.api.fields import IGNORED
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.errors import SettingsError
-from serve_app.settings import EngineSettings, Settings
+from serve_app.pool_settings import EngineSettings
+from serve_app.settings import Settings
 from tests.support.service import Service, started
 
 MODEL = "smollm2:135m"

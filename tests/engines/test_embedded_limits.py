@@ -10,7 +10,8 @@ import pytest
 
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.errors import SettingsError
-from serve_app.settings import EngineSettings, Settings
+from serve_app.pool_settings import EngineSettings
+from serve_app.settings import Settings
 from tests.support.service import Service, started
 
 MODEL, CONTEXT = "smollm2:135m", 256

@@ -17,7 +17,8 @@ from serve_app.engines.lifecycle import EngineInfo
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.llamacpp.gguf.card import model_card
 from serve_app.engines.process import free_port
-from serve_app.settings import EngineSettings, Pool, Settings
+from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.settings import Settings
 from tests.support.service import Noted, Service, listening
 
 MODEL, CONTEXT, LONG_CONTEXT = "smollm2:135m", 512, 2048

@@ -21,7 +21,8 @@ from serve_app.dispatch.local import LocalDispatcher
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
-from serve_app.settings import EngineSettings, Settings
+from serve_app.pool_settings import EngineSettings
+from serve_app.settings import Settings
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

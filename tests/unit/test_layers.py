@@ -17,7 +17,7 @@ SERVICE = [
     "api dispatch",
     "engines",
     "overrides",
-    "settings",
+    "settings pool_settings",
     "errors model_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
@@ -31,7 +31,7 @@ CAPACITY = [
 ]
 # Beside the service: nothing of it imports these, and they import no more of it than this.
 BESIDE = {
-    "capacity": {"engines", "ray_serve", "settings", "errors", "quantities"},
+    "capacity": {"engines", "ray_serve", "settings", "pool_settings", "errors", "quantities"},
     "simulator": {"go_json", "ollama_version"},
 }
 # Ray's own autoscaling policy in virtual time.

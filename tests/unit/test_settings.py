@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from serve_app.api.keys import read_keys
 from serve_app.errors import SettingsError
+from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.ray_serve.engine_host import EngineHost
-from serve_app.settings import EngineSettings, Pool, Settings
+from serve_app.settings import Settings
 
 
 def test_defaults_make_one_direct_pool() -> None:

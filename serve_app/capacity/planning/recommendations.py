@@ -8,7 +8,7 @@ from itertools import pairwise
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.report import SweepReport
 from serve_app.capacity.sweep.steps import Step, StepKind
-from serve_app.settings import INGRESS_SURPLUS
+from serve_app.pool_settings import INGRESS_SURPLUS
 
 # The planned share of a replica's limit. The rest is for fluctuations, and for growth while another
 # replica starts.

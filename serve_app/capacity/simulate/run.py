@@ -17,7 +17,7 @@ from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, Rou
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
-from serve_app.settings import Autoscaling
+from serve_app.pool_settings import Autoscaling
 
 Routing = Literal["serve", "gateway", "haproxy"]
 _POWER_OF = {"serve": 2, "gateway": 8}

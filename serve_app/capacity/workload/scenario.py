@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from serve_app.capacity.results.slo import Slo, SloError
 from serve_app.capacity.workload.dotted import set_dotted
 from serve_app.errors import ServiceError
-from serve_app.settings import Pool, Settings
+from serve_app.pool_settings import Pool
+from serve_app.settings import Settings
 
 SCENARIO = "scenario.json"
 

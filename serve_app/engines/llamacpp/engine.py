@@ -30,7 +30,7 @@ from serve_app.engines.upstream import Upstream, first_token
 from serve_app.errors import EngineStartError, SettingsError
 from serve_app.model_names import full_name, short_name
 from serve_app.ollama_version import OLLAMA_VERSION
-from serve_app.settings import Pool
+from serve_app.pool_settings import Pool
 
 SMOLLM2 = "smollm2:135m"
 

@@ -26,7 +26,7 @@ from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Request, Synthetic
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
-from serve_app.settings import Autoscaling
+from serve_app.pool_settings import Autoscaling
 
 SLO = Slo.parse("ttft_p95=1s")
 SECONDS = 700.0

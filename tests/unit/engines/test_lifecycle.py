@@ -16,8 +16,9 @@ from serve_app.engines.choose import EngineChoice, choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineInfo, LaunchSpec, Lifecycle, StartTimer
 from serve_app.errors import EngineDown, EngineError, EngineStartError
+from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.ray_serve.engine_host import EngineHost
-from serve_app.settings import EngineSettings, Pool, Settings
+from serve_app.settings import Settings
 from tests.support.odd_server import MODEL, ODD, ODD_LISTINGS, answer, odd_server, ollama
 from tests.support.waiting import eventually
 

@@ -1,0 +1,255 @@
+"""The settings of one pool: its engine, its queue, its autoscaling."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import NoDecode
+
+from serve_app import addresses
+from serve_app.model_names import full_name
+
+# An ingress gets this many requests more than it admits, and answers them with the service's 503.
+INGRESS_SURPLUS = 4
+Routing = Literal["least_loaded", "session"]
+LongPrompts = Literal["shorten", "refuse"]
+EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
+
+
+def split_list(value: Any) -> Any:
+    """Split a list as environment variables and command lines write it: `a,b`."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+CommaSeparated = BeforeValidator(split_list)
+Models = Annotated[
+    tuple[Annotated[str, AfterValidator(addresses.model_name)], ...], NoDecode, CommaSeparated
+]
+Variable = Annotated[str, AfterValidator(addresses.variable)]
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+def refuse(*rules: tuple[bool, str]) -> None:
+    """Raise ValueError with the sentence of the first broken rule."""
+    for broken, sentence in rules:
+        if broken:
+            raise ValueError(sentence)
+
+
+def repeated(items: Iterable[str]) -> list[str]:
+    return [item for item, count in Counter(items).items() if count > 1]
+
+
+def repeated_models(names: tuple[str, ...]) -> list[str]:
+    return repeated(full_name(name) for name in names)
+
+
+class Simulated(StrictModel):
+    """The declared speed of the simulated engine. A rate of 0 means instant."""
+
+    cold_start_s: float = Field(0, ge=0, description="Seconds until the engine listens.")
+    load_s: float = Field(0, ge=0, description="Seconds to load a model.")
+    prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens evaluated per second.")
+    decode_tokens_per_s: float = Field(
+        0, ge=0, description="Tokens generated per second by a single stream."
+    )
+    decode_slowdown: float = Field(
+        0,
+        ge=0,
+        description="Slows each of n streams down to rate / (1 + decode_slowdown * (n - 1)).",
+    )
+    answer_tokens: int = Field(
+        64, ge=1, description="Tokens of an answer whose request sets no limit."
+    )
+
+
+class EngineSettings(StrictModel):
+    """The server that generates tokens, beside each replica."""
+
+    kind: EngineKind = Field(
+        "auto", description="Kind of engine; `auto` chooses one and logs the reason."
+    )
+    url: Annotated[str, AfterValidator(addresses.engine_url)] | None = Field(
+        None, description="Address of a running Ollama, which `attach` and `auto` use."
+    )
+    slots: int = Field(
+        4, ge=1, le=512, description="Requests that one engine answers at the same time."
+    )
+    context_length: int = Field(4096, ge=128, description="Tokens of context for each slot.")
+    long_prompts: LongPrompts = Field(
+        "shorten",
+        description="Whether to `shorten` prompts that are too long or `refuse` them (`llamacpp`).",
+    )
+    model_path: Path | None = Field(None, description="`llamacpp`: path of the model, a GGUF file.")
+    threads: int = Field(
+        0, ge=0, description="`llamacpp`: number of CPU threads; 0 means all cores but one."
+    )
+    cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for cached prompts.")
+    binary: str = Field(
+        "ollama", min_length=1, description="`ollama`: name on PATH, or path, of the executable."
+    )
+    models_dir: Path | None = Field(None, description="`ollama`: folder of the models.")
+    pull: bool = Field(True, description="`ollama`: whether to pull missing models.")
+    env: dict[Variable, str] = Field({}, description="Environment variables of the engine.")
+    start_timeout_s: float = Field(
+        900, gt=0, description="Seconds that a start may take, pulls included."
+    )
+    unhealthy_after_s: float = Field(
+        120,
+        gt=0,
+        description="Seconds for which an engine may be down before Serve replaces its replica.",
+    )
+    stop_grace_s: float = Field(
+        10, gt=0, description="Seconds between SIGTERM and SIGKILL at a stop."
+    )
+    simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        refuse(
+            *(
+                (
+                    name in self.env,
+                    f"engine.env: remove {name}: the service chooses the port",
+                )
+                for name in ("OLLAMA_HOST",)
+            ),
+            *(
+                ("\0" in value, f"engine.env: the value of {name} has a NUL in it: remove it")
+                for name, value in self.env.items()
+            ),
+            (
+                self.model_path is not None and self.kind not in ("auto", "llamacpp"),
+                f"engine.model_path needs engine.kind llamacpp, but engine.kind is {self.kind}",
+            ),
+        )
+        return self
+
+
+class Autoscaling(StrictModel):
+    """Ray Serve's request-based autoscaler, with defaults for language models."""
+
+    min_replicas: int = Field(1, ge=0, description="Minimum of replicas; 0 needs the gateway.")
+    max_replicas: int = Field(1, ge=1, description="Maximum of replicas.")
+    initial_replicas: int | None = Field(
+        None, ge=0, description="Number of replicas at deployment; default: min_replicas."
+    )
+    target_ongoing_requests: float | None = Field(
+        None,
+        gt=0,
+        description="Requests per replica that scaling aims at; default: the engine's slots.",
+    )
+    upscale_delay_s: float = Field(
+        5, ge=0, description="Seconds of high load before replicas are added."
+    )
+    downscale_delay_s: float = Field(
+        300, ge=0, description="Seconds of low load before replicas are removed."
+    )
+    downscale_to_zero_delay_s: float | None = Field(
+        None,
+        ge=0,
+        description="Seconds without load before the last replica goes; else downscale_delay_s.",
+    )
+    look_back_period_s: float = Field(
+        10, gt=0, description="Seconds over which the load is averaged."
+    )
+    metrics_interval_s: float = Field(
+        2, gt=0, description="Seconds between the load reports of a replica."
+    )
+
+
+class PoolSettings(StrictModel):
+    """The settings of one pool, which also stand at the top level where there is only one."""
+
+    models: Models = Field(
+        ("smollm2:135m",), min_length=1, description="Names of the models, separated by commas."
+    )
+    engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
+    queue: int = Field(16, ge=0, description="Requests that may wait for a slot in a replica.")
+    routing: Routing = Field(
+        "least_loaded",
+        description="`session` sends equal x-session-ids to one replica, behind the gateway.",
+    )
+    autoscaling: Autoscaling = Field(Autoscaling(), description="Limits and speed of scaling.")
+    ray_actor_options: dict[str, Any] = Field(
+        {}, description="Ray resources of a replica, such as {'num_gpus': 1}."
+    )
+
+
+class Pool(PoolSettings):
+    """One kind of worker: identical replicas, each with one engine that serves `models`."""
+
+    name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
+
+    @property
+    def admitted(self) -> int:
+        """Maximum of requests in one replica: its slots and its queue."""
+        return self.engine.slots + self.queue
+
+    def max_ongoing_requests(self, is_ingress: bool) -> int:
+        """Serve's bound on the requests of one replica."""
+        return self.admitted + (INGRESS_SURPLUS if is_ingress else 0)
+
+    def max_queued_requests(self, is_ingress: bool) -> int:
+        """Serve's bound on the requests that wait in one router."""
+        return 4 * self.max_ongoing_requests(is_ingress)
+
+    @property
+    def target_ongoing_requests(self) -> float:
+        full = self.engine.slots if self.queue else self.engine.slots - 0.5
+        return self.autoscaling.target_ongoing_requests or full
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        scaling, engine = self.autoscaling, self.engine
+        low, high = scaling.min_replicas, scaling.max_replicas
+        initial = low if scaling.initial_replicas is None else scaling.initial_replicas
+        refuse(
+            (
+                self.target_ongoing_requests >= self.admitted,
+                f"autoscaling.target_ongoing_requests ({self.target_ongoing_requests:g}) must be "
+                f"below engine.slots + queue ({self.admitted}), the most that a replica holds "
+                "(max_ongoing_requests): it would never scale up",
+            ),
+            (
+                low > high,
+                f"autoscaling.min_replicas ({low}) is above autoscaling.max_replicas ({high})",
+            ),
+            (
+                not low <= initial <= high,
+                f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
+            ),
+            (engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"),
+            (
+                bool(engine.url) and engine.kind not in ("auto", "attach"),
+                f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
+            ),
+            (
+                engine.long_prompts == "refuse" and engine.kind not in ("auto", "llamacpp"),
+                f"engine.long_prompts refuse needs engine.kind llamacpp, not {engine.kind}, which "
+                "shortens prompts itself: set engine.long_prompts to shorten",
+            ),
+            (
+                engine.kind == "llamacpp" and len(self.models) > 1,
+                f"models names {len(self.models)}, but engine.kind llamacpp serves one",
+            ),
+            *((True, f"models names {name} twice") for name in repeated_models(self.models)),
+            _gpus(self.ray_actor_options),
+        )
+        return self
+
+
+def _gpus(options: dict[str, Any]) -> tuple[bool, str]:
+    """Return a rule against fractions above 1, with which Ray would never start a replica."""
+    gpus = options.get("num_gpus")
+    parts = isinstance(gpus, float) and gpus > 1 and not gpus.is_integer()
+    return parts, f"ray_actor_options: num_gpus above 1 must be a whole number, not {gpus}"

@@ -176,7 +176,11 @@ async def _chaos(system: System, tally: Tally, rng: random.Random) -> None:
 
 def _engines(system: System) -> list[int]:
     found = processes(system.process.pid).items()
-    return [pid for pid, command in found if _ENGINE_COMMAND in command and "guard" not in command]
+    return [
+        pid
+        for pid, command in found
+        if _ENGINE_COMMAND in command and "supervisor.py" not in command
+    ]
 
 
 def _replicas(system: System) -> list[int]:
@@ -212,7 +216,7 @@ def _kind(command: str) -> str:
     if command.startswith("ray::ServeReplica"):
         return "replica"
     if _ENGINE_COMMAND in command:
-        return "guard" if "guard" in command else "engine"
+        return "supervisor" if "supervisor.py" in command else "engine"
     return "haproxy" if "bin/haproxy" in command else ""
 
 

@@ -25,6 +25,8 @@ def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[s
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
+        if "depth limit" in str(exc):  # the decoder's own, far above the bound
+            raise _too_deep() from exc
         raise BadRequest(f"invalid JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise BadRequest(f"the request body must be a JSON object, not {_json_type(value)}")
@@ -50,7 +52,11 @@ def encode(payload: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(payload)
     except orjson.JSONEncodeError as exc:
-        raise BadRequest(f"the request body is nested deeper than {MAX_DEPTH} levels") from exc
+        raise _too_deep() from exc
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"the request body is nested deeper than {MAX_DEPTH} levels")
 
 
 def model_of(payload: dict[str, Any]) -> str:

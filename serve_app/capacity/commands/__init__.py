@@ -38,7 +38,12 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[name][0]), name)
+        try:
+            command: click.Command = getattr(import_module(_COMMANDS[name][0]), name)
+        except ModuleNotFoundError as exc:
+            raise click.ClickException(
+                f"{exc.name} is not installed: run pip install '.[capacity,load]'"
+            ) from exc
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -58,7 +58,7 @@ def reports_errors(command: Command) -> Command:
 class Quantity(click.ParamType[float]):
     """Parses `30s`, `5m`, `12/s` or `90%` as seconds, per second or a share."""
 
-    name = "number"
+    name = "quantity"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         try:

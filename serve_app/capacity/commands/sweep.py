@@ -57,7 +57,7 @@ from serve_app.capacity.workload.scenario import Scenario
     type=QUANTITY,
     default="5s",
     show_default=True,
-    help="Time at the start of a step that is not counted.",
+    help="Time at the start of each step whose requests are not counted.",
 )
 @click.option(
     "--min-step", "--least", type=QUANTITY, default="10s", show_default=True, help="Shortest step."
@@ -104,9 +104,9 @@ def sweep(
 ) -> None:
     """Find the limits of one replica: its speed, its knee, the largest load that meets the SLO.
 
-    SCENARIO is a scenario of `experiment`, by name or as a YAML file; only the lengths of its load
-    are used. The number of users doubles until throughput stops growing; then a binary search finds
-    the highest arrival rate that meets every bound.
+    SCENARIO is a scenario of `experiment`, by name or as a YAML file; of its load only the
+    lengths of prompts and answers are used. The number of users doubles until throughput stops
+    growing; then a binary search finds the highest arrival rate that meets every bound.
     """
     scenario = Scenario.read(scenario_name, dict(changes))
     values = _numbers(slots) or [scenario.pool.engine.slots]

@@ -1,7 +1,6 @@
 """Bad input: the caller's dialect, the right status, and nothing reaches the engine."""
 
 import asyncio
-import re
 from json import dumps
 from typing import Any
 
@@ -84,7 +83,7 @@ async def test_deep_values_get_400(
     deep = b"[" * depth + b"]" * depth
     answer = await service.post(path, content=valid + f',"{key}":'.encode() + deep + b"}")
     assert answer.status_code == 400
-    assert re.search("deeper than 254 levels|depth limit", message(path, answer.json()))
+    assert "deeper than 254 levels" in message(path, answer.json())
     assert simulator.reached == {}
     assert service.noted.last.outcome == "client_error"
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -61,9 +61,9 @@ def main() -> int:
     try:
         settings = Settings()
         proxy = local_proxy.choose(options.host, _haproxy_wish(options))
-        for sentence in local_proxy.clean():
-            print(sentence)
-        _check_address(options.host, options.port)
+        stopped = list(local_proxy.clean())
+        print(*stopped, sep="\n", end="\n" if stopped else "")
+        _check_address(options.host, options.port, 2.0 if stopped else 0.0)
     except ValidationError as exc:
         print("\n".join(sentences(exc)), file=sys.stderr)
         return 2
@@ -104,23 +104,36 @@ def _haproxy_wish(options: argparse.Namespace) -> bool | None:
     return wish
 
 
-def _check_address(host: str, port: int) -> None:
-    """Raise SettingsError unless the port is free, because two runs of Serve would share it."""
+def _check_address(host: str, port: int, within_s: float) -> None:
+    """Raise SettingsError unless the port is free, because two runs of Serve would share it.
+
+    `within_s`: the seconds that a process which was just stopped has to give it back.
+    """
+    deadline = monotonic() + within_s
+    while (problem := _bind(host, port)) and problem.errno == errno.EADDRINUSE:
+        if monotonic() >= deadline:
+            raise SettingsError(
+                f"port {port} is taken: choose another (PORT=8001), or `make clean-ports`"
+            ) from problem
+        sleep(0.05)
+    if problem:
+        cause = str(problem.strerror).partition(" (while")[0]
+        raise SettingsError(
+            f"can't listen on HOST={host} PORT={port} ({cause}): set HOST to an address of this "
+            "machine (default: 127.0.0.1) and PORT to a free port above 1023"
+        ) from problem
+
+
+def _bind(host: str, port: int) -> OSError | None:
+    """Listen on the address for a moment; return the error where that fails."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
     except OSError as exc:
-        if exc.errno == errno.EADDRINUSE:
-            raise SettingsError(
-                f"port {port} is taken: choose another (PORT=8001), or `make clean-ports`"
-            ) from exc
-        cause = str(exc.strerror).partition(" (while")[0]
-        raise SettingsError(
-            f"can't listen on HOST={host} PORT={port} ({cause}): set HOST to an address of this "
-            "machine (default: 127.0.0.1) and PORT to a free port above 1023"
-        ) from exc
+        return exc
     except OverflowError as exc:
         raise SettingsError(f"PORT={port} is no port: choose one from 1024 to 65535") from exc
+    return None
 
 
 def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: Proxy) -> int:

@@ -128,7 +128,7 @@ def test_the_first_screen(launch: Launch, topology: str) -> None:
     _, *log, _, ready, _, curl, _ = screen[screen.index(BEHIND_HAPROXY) :]
     assert [re.sub(r"^[\d:]+ pool: ", "", line).partition(" at http")[0] for line in log] == [
         "chosen: engine simulated: it is configured",
-        "simulated engine is ready",
+        "started simulated engine",
     ]
     assert ready.startswith(f"Ready at {run.url} ")
     asked = subprocess.run(

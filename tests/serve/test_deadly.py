@@ -50,18 +50,20 @@ async def test_a_deadly_request_kills_three_engines(deploy, ollama: Path, topolo
     """A request that kills its engine is not tried a fourth time; the next one is answered."""
     replicas, settings = TOPOLOGIES[topology]
     engine = {"kind": "ollama", "binary": str(ollama), "env": {DIES_OF: DEADLY}}
+    others = engines()  # that other tests have started
     url = await asyncio.to_thread(deploy, models=(MODEL,), engine=engine, **settings)
-    before, seen = engines(), engines()
+    before = engines() - others
+    seen = set(before)
     assert len(before) == replicas
     async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
         asking = asyncio.create_task(client.post("/api/generate", json=generate(DEADLY)))
         while not asking.done():
-            seen |= engines()
+            seen |= engines() - others
             await asyncio.sleep(0.01)
         answer = await asking
         assert answer.status_code == 502
-        await eventually(lambda: len(engines()) == replicas, within_s=30)
-        assert len((seen | engines()) - before) == 3
+        await eventually(lambda: len(engines() - others) == replicas, within_s=30)
+        assert len((seen | engines() - others) - before) == 3
         assert (await client.post("/api/generate", json=generate("hi"))).status_code == 200
 
 

@@ -174,15 +174,27 @@ def test_a_second_signal_ends_at_once(launch: Launch) -> None:
     assert gone(processes)
 
 
+def kill_all_but_haproxy(pid: int) -> None:
+    """Stop all of them before the first is killed, so that none starts another HAProxy."""
+    stopped: set[int] = set()
+    while others := {
+        process
+        for process in [*descendants(pid), pid]
+        if process not in stopped and alive(process) and "haproxy -db" not in command(process)
+    }:
+        for process in others:
+            os.kill(process, signal.SIGSTOP)
+        stopped |= others
+    for process in stopped:
+        os.kill(process, signal.SIGKILL)
+
+
 def test_a_killed_run_is_cleaned_up_by_the_next(launch: Launch) -> None:
     """Killed with all that belongs to it but HAProxy, which then held the port for ever."""
     killed = launch()
     killed.until("Ready")
     folder = killed.folder
-    # Its guard first, which would end the others in order.
-    for pid in [*descendants(killed.process.pid), killed.process.pid]:
-        if "haproxy -db" not in command(pid) and alive(pid):
-            os.kill(pid, signal.SIGKILL)
+    kill_all_but_haproxy(killed.process.pid)
     left = haproxies(folder)
     assert left
     run = launch("--host", "127.0.0.1", "--port", str(killed.port))

@@ -11,7 +11,8 @@
     │   ├── NotFound              404
     │   ├── MethodNotAllowed      405
     │   ├── BodyTimeout           408
-    │   └── BodyTooLarge          413
+    │   ├── BodyTooLarge          413
+    │   └── RateLimited           429  a limit of the caller's key or group
     ├── Overloaded                503  slots and queue are full: try again later
     ├── InternalError             500  an unexpected fault of the service
     └── EngineError               a fault of the engine
@@ -107,6 +108,17 @@ class BodyTimeout(ClientError):
 class BodyTooLarge(ClientError):
     status = 413
     kind = "request_too_large"
+
+
+class RateLimited(ClientError):
+    """A limit of the caller's key or group is reached. `retry_after_s`: until it is not."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(ServiceError):

@@ -5,6 +5,7 @@ import socket
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
+from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.api.http import Headers, Request
 from serve_app.api.keys import Keys
 from serve_app.errors import ForeignCaller, Unauthorized
@@ -36,15 +37,15 @@ class Guard:
     def has_keys(self) -> bool:
         return self._keys.present()
 
-    def admit(self, request: Request) -> str:
-        """Return the name of the caller's key, or "". Raises Unauthorized, ForeignCaller."""
+    def admit(self, request: Request) -> Caller:
+        """Return the caller. Raises Unauthorized, ForeignCaller."""
         if self._keys.present():
-            return self._key_name(request)
+            return Caller(self._key_name(request))
         if not self._host_allowed(request.header(b"host")):
             raise ForeignCaller("the request's Host is not in allowed_hosts")
         if not self._own_origin(request) and not self._origin_allowed(request.header(b"origin")):
             raise ForeignCaller("the request's Origin is not in allowed_origins")
-        return ""
+        return ANONYMOUS
 
     def _key_name(self, request: Request) -> str:
         scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")

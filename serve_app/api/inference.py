@@ -105,6 +105,7 @@ class Inference:
                 for name in _PASSED_HEADERS
                 if (value := request.header(name.encode()))
             ),
+            flow=trace.caller.flow,
         )
 
     async def _relay(self, answer: Answer, send: Send, trace: RequestTrace) -> None:

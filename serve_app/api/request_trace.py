@@ -5,6 +5,7 @@ from enum import StrEnum
 from time import perf_counter
 from typing import Protocol
 
+from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.api.relay import End, Usage
 from serve_app.errors import (
     ClientError,
@@ -35,13 +36,13 @@ class RequestTrace:
     """One request and its answer. Times are seconds on the monotonic clock."""
 
     __slots__ = (
+        "caller",
         "chunks",
         "dialect",
         "ended",
         "first_chunk_at",
         "gaps",
         "is_probe",
-        "key_name",
         "last_chunk_at",
         "method",
         "model",
@@ -59,7 +60,7 @@ class RequestTrace:
         self.path = path
         self.dialect = dialect
         self.request_id = request_id
-        self.key_name = ""
+        self.caller = ANONYMOUS
         self.model = ""  # canonical; "" until it is known, because it labels metrics
         self.stream = False
         self.status = 0
@@ -76,8 +77,8 @@ class RequestTrace:
     def note_probe(self) -> None:
         self.is_probe = True
 
-    def note_caller(self, key_name: str) -> None:
-        self.key_name = key_name
+    def note_caller(self, caller: Caller) -> None:
+        self.caller = caller
 
     def note_stream(self, stream: bool) -> None:
         self.stream = stream
@@ -160,7 +161,7 @@ class RequestTrace:
             "dialect": self.dialect,
             "model": self.model,
             "stream": self.stream,
-            "key": self.key_name,
+            "key": self.caller.name,
             "ttft_ms": None if self.ttft is None else round(1000 * self.ttft, 1),
             "duration_ms": round(1000 * self.seconds, 1),
             "prompt_tokens": self.usage.prompt,

@@ -18,7 +18,7 @@ from typing import Self, cast
 import orjson
 
 from serve_app import errors
-from serve_app.engines.base import Call
+from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
@@ -67,18 +67,32 @@ def decode_failure(data: bytes) -> ServiceError:
 
 def encode_call(call: Call) -> bytes:
     """Return one line of JSON with all fields but the body, then the body unchanged."""
+    flow = call.flow
     rest = (
         *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
-        *(call.affinity, call.headers, call.tries),
+        *(call.affinity, call.headers, call.tries, call.service, _seconds_left(call.deadline)),
+        (flow.key, flow.group, flow.weight, flow.group_weight, flow.priority),
     )
     return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.body
 
 
 def decode_call(data: bytes) -> Call:
     line, _, body = data.partition(b"\n")
-    path, model, stream, takes_slot, request_id, affinity, headers, tries = orjson.loads(line)
-    pairs = tuple((name, value) for name, value in headers)
-    return Call(path, model, body, stream, takes_slot, request_id, affinity, pairs, tries)
+    path, model, *rest, tries, service, seconds_left, flow = orjson.loads(line)
+    key, group, weight, group_weight, priority = flow
+    stream, takes_slot, request_id, affinity, headers = rest
+    return Call(
+        *(path, model, body, stream, takes_slot, request_id, affinity),
+        tuple((name, value) for name, value in headers),
+        tries,
+        Flow(key, group, weight, group_weight, Priority(priority)),
+        service,
+        None if seconds_left is None else asyncio.get_running_loop().time() + seconds_left,
+    )
+
+
+def _seconds_left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - asyncio.get_running_loop().time()
 
 
 class Channel(asyncio.Protocol):

@@ -9,6 +9,28 @@ from typing import Protocol
 MAX_TRIES = 3
 
 
+class Priority(StrEnum):
+    """The band of a request in every queue, the most urgent first."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The requests that take turns as one in a queue: those of a key, within its group.
+
+    `key`: "" where the service has no keys. `group`: "" for a key without one.
+    """
+
+    key: str = ""
+    group: str = ""
+    weight: float = 1.0
+    group_weight: float = 1.0
+    priority: Priority = Priority.STANDARD
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One checked request on its way to an engine.
@@ -26,6 +48,9 @@ class Call:
     affinity: str | None = None  # calls with the same value share a prompt prefix
     headers: tuple[tuple[str, str], ...] = ()  # headers with a meaning to the engine
     tries: int = MAX_TRIES  # engines that may still be lost with it
+    flow: Flow = Flow()  # whose turn it takes in a queue
+    service: float = 0.0  # expected: prompt tokens + 2 x generated tokens
+    deadline: float | None = None  # for its first byte, on the event loop's clock
 
 
 class Answer:
@@ -38,7 +63,7 @@ class Answer:
     EngineLost when the connection breaks before the body's end.
     """
 
-    __slots__ = ("_closers", "body", "deadline", "headers", "is_last", "status")
+    __slots__ = ("_closers", "body", "deadline", "headers", "is_last", "served", "status")
 
     def __init__(
         self,
@@ -53,6 +78,7 @@ class Answer:
         self.body = body
         self.is_last = is_last  # tells whether the chunk just read is known to be the last
         self.deadline: float | None = None  # for its end, on the event loop's clock
+        self.served: float | None = None  # as Call.service, once the engine has counted
         self._closers = [close] if close else []
 
     def on_close(self, closer: Callable[[], None]) -> None:

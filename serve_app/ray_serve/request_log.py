@@ -105,6 +105,6 @@ def _line(trace: RequestTrace) -> str:
     tokens = "-" if trace.usage.generated is None else trace.usage.generated
     return (
         f"{trace.method} {printable(trace.path)} {trace.status} {trace.outcome} "
-        f"key={trace.key_name or '-'} model={trace.model or '-'} ttft_ms={ttft} "
+        f"key={trace.caller.name or '-'} model={trace.model or '-'} ttft_ms={ttft} "
         f"ms={1000 * trace.seconds:.0f} tokens={tokens}"
     )

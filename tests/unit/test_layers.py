@@ -15,6 +15,7 @@ SERVICE = [
     "launcher",
     "ray_serve",
     "api dispatch",
+    "access",
     "engines",
     "overrides",
     "settings pool_settings",

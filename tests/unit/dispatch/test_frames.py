@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from serve_app.dispatch.frames import (
     encode_call,
     encode_failure,
 )
-from serve_app.engines.base import Call
+from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import (
     BadRequest,
     ContextLengthExceeded,
@@ -89,10 +90,15 @@ async def test_a_closed_channel_ends_after_its_last_frame(ends: Ends) -> None:
     assert ends.far.closed
 
 
-def test_a_call_crosses_as_it_was() -> None:
+async def test_a_call_crosses_as_it_was() -> None:
     """Its body is untouched, line ends and all."""
     call = Call("/x", "m", b'{"a": "\\n"}\n\x00', True, False, "id", "key", (("h", "v"),))
     assert decode_call(encode_call(call)) == call
+    flow = Flow("ada", "science", 2, 0.5, Priority.BATCH)
+    call = replace(call, flow=flow, service=12.5, deadline=asyncio.get_running_loop().time() + 1)
+    crossed = decode_call(encode_call(call))
+    assert crossed.deadline == pytest.approx(call.deadline, abs=0.5)
+    assert replace(crossed, deadline=call.deadline) == call
 
 
 def test_a_head_crosses_as_it_was() -> None:

@@ -1,0 +1,37 @@
+"""The caller of one request, with the policy in force."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from serve_app.access.policies import UNLIMITED, Limits
+from serve_app.engines.base import Flow, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. The name is a key's, `jwt:<name>`, or "" where the service has no keys.
+
+    `models`: names or patterns that it may ask for; None: every model.
+    """
+
+    name: str = ""
+    group: str = ""
+    limits: Limits = UNLIMITED  # of the key alone
+    group_limits: Limits = UNLIMITED  # of all keys of the group together
+    models: tuple[str, ...] | None = None
+    priority: Priority = Priority.STANDARD
+    weight: float = 1.0
+    group_weight: float = 1.0
+    admin: bool = False
+
+    def may_use(self, name: str) -> bool:
+        """Tell whether the caller may ask for the model or alias of this canonical name."""
+        return self.models is None or any(fnmatchcase(name, pattern) for pattern in self.models)
+
+    @property
+    def flow(self) -> Flow:
+        """The caller's place in queues."""
+        return Flow(self.name, self.group, self.weight, self.group_weight, self.priority)
+
+
+ANONYMOUS = Caller()

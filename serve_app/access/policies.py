@@ -1,0 +1,44 @@
+"""What a key or a group may do, as the file of keys states it."""
+
+from typing import Self
+
+from pydantic import Field
+
+from serve_app.engines.base import Priority
+from serve_app.pool_settings import StrictModel
+
+
+class Limits(StrictModel):
+    """How much a key, or all keys of a group together, may use. None: no limit."""
+
+    max_parallel: int | None = Field(None, ge=1, description="Requests at the same time.")
+    requests_per_minute: int | None = Field(None, ge=1, description="Requests a minute.")
+    tokens_per_minute: int | None = Field(None, ge=1, description="Tokens a minute.")
+    tokens_per_day: int | None = Field(None, ge=1, description="Tokens a calendar day.")
+
+    def or_those_of(self, default: Self) -> Self:
+        """Return this, with the values of `default` for those that are None."""
+        return type(self)(**default.model_dump() | self.model_dump(exclude_none=True))
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.limits != UNLIMITED
+
+    @property
+    def limits(self) -> "Limits":
+        return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
+
+
+UNLIMITED = Limits()
+
+
+class Policy(Limits):
+    """What a key or a group may do. None: as its group or the default says."""
+
+    models: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Names or patterns of the models that it may ask for."
+    )
+    priority: Priority | None = Field(None, description="Band in every queue.")
+    weight: float | None = Field(None, gt=0, description="Share of a full service.")
+    admin: bool | None = Field(None, description="Whether it may read everyone's usage.")

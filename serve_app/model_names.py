@@ -25,10 +25,11 @@ def short_name(name: str) -> str:
 
 
 class ModelNames:
-    """Maps any spelling of a model's name to the configured one."""
+    """Maps any spelling of a model's name, or of an alias, to the configured one."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], aliases: Iterable[str] = ()) -> None:
         self._by_full = {full_name(name): short_name(name) for name in names}
+        self._by_full |= {full_name(alias): alias for alias in aliases}
         self.find = lru_cache(maxsize=1024)(self._find)
 
     def _find(self, name: str) -> str | None:

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serve_app import addresses
+from serve_app.aliases import ModelName, Targets, problems
 from serve_app.pool_settings import (
     CommaSeparated,
     Pool,
@@ -98,6 +99,14 @@ class Settings(PoolSettings, BaseSettings):
         GatewaySettings(), description="The ingress of the gateway topology."
     )
 
+    # Names that callers know
+    aliases: dict[ModelName, Targets] = Field(
+        {}, description="Other names of models: a model, or several by weight and in order."
+    )
+    alias_wait_s: float = Field(
+        5, ge=0, description="Seconds in a full queue before the next model of an alias is tried."
+    )
+
     # Access
     api_keys_file: Path | None = Field(
         None, description="File with a line `name: key` for each API key."
@@ -164,6 +173,10 @@ class Settings(PoolSettings, BaseSettings):
         return self.pools or (Pool(**{name: getattr(self, name) for name in SHORT_FORM}),)
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(name for pool in self.all_pools for name in pool.models)
+
+    @property
     def shutdown_timeout_s(self) -> float:
         """Seconds that suffice for every request in a replica when it must stop."""
         return self.queue_timeout_s + self.generation_timeout_s + 30
@@ -192,6 +205,7 @@ class Settings(PoolSettings, BaseSettings):
                 (pool.name == "gateway", "pools: gateway is the ingress's name: choose another")
                 for pool in pools
             ),
+            *((True, sentence) for sentence in problems(self.aliases, self.model_names)),
             *((True, f"pools names {n} twice") for n in repeated(pool.name for pool in pools)),
             *(
                 (True, f"models: {name} belongs to more than one pool")

@@ -25,10 +25,10 @@ def build_api(
     on_shutdown: Callable[[], Awaitable[None]],
 ) -> Api:
     """Build the ASGI application. Raises SettingsError when the keys can't be read."""
-    names = ModelNames(name for pool in settings.all_pools for name in pool.models)
+    names = ModelNames(settings.model_names, settings.aliases)
     routes = [
         *_inference_routes(settings, dispatcher, names),
-        *_listing_routes(Listings(dispatcher, names)),
+        *_listing_routes(Listings(dispatcher, names, settings.aliases)),
         *_management_routes(),
     ]
     return Api(
@@ -55,7 +55,10 @@ def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNa
         Route(
             "POST",
             endpoint.path,
-            Inference(endpoint, dispatcher, names, bounds, size, settings.body_timeout_s),
+            Inference(
+                *(endpoint, dispatcher, names, bounds, size, settings.body_timeout_s),
+                settings.aliases,
+            ),
             endpoint.summary,
             endpoint.example,
         )

@@ -1,19 +1,26 @@
 """One handler for every inference route: read, check, re-encode, send on, relay."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 import orjson
 
+from serve_app.aliases import Target
 from serve_app.api.body import encode, model_of, read_object, stream_of
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.http import Request, Send, read_body, send_body, send_json
+from serve_app.api.model_route import ModelRoute
 from serve_app.api.relay import read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineLost, NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
+_SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_NO_ALIASES: Mapping[str, tuple[Target, ...]] = MappingProxyType({})
 _PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 
 
@@ -44,6 +51,7 @@ class Inference:
         bounds: Bounds,
         max_body_bytes: int,
         body_timeout_s: float,
+        aliases: Mapping[str, tuple[Target, ...]] = _NO_ALIASES,
     ) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
@@ -51,6 +59,7 @@ class Inference:
         self._bounds = bounds
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._aliases = aliases
 
     async def __call__(self, request: Request, send: Send, trace: RequestTrace) -> None:
         body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
@@ -67,12 +76,30 @@ class Inference:
         self, request: Request, payload: Payload, send: Send, trace: RequestTrace
     ) -> None:
         self.endpoint.shape(payload, self._bounds)
-        answer = await self._dispatcher.send(self._call(request, payload, trace))
+        if targets := self._aliases.get(payload["model"]):
+            route = ModelRoute(payload["model"], targets, request.header(_SESSION))
+            answer = await self._send_along(route, request, payload, trace)
+        else:
+            answer = await self._dispatcher.send(self._call(request, payload, trace))
         try:
             self.endpoint.mend(answer, payload, self._bounds)
             await self._relay(answer, send, trace)
         finally:
             answer.close()
+
+    async def _send_along(
+        self, route: ModelRoute, request: Request, payload: Payload, trace: RequestTrace
+    ) -> Answer:
+        """Send the call to the models of an alias until one takes it."""
+        while True:
+            payload["model"] = route.model
+            trace.note_model(route.model)
+            call = replace(self._call(request, payload, trace), tries=route.tries)
+            try:
+                return route.mark(await self._dispatcher.send(call))
+            except ServiceError as exc:
+                if not route.fall_back(exc):
+                    raise
 
     def _check(self, body: bytes, trace: RequestTrace) -> Payload:
         """Return the payload with its model's canonical name. Raises BadRequest, NotFound."""
@@ -99,7 +126,7 @@ class Inference:
             stream=trace.stream,
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
-            affinity=request.header(b"x-session-id") or None,
+            affinity=request.header(_SESSION) or None,
             headers=tuple(
                 (name, value)
                 for name in _PASSED_HEADERS

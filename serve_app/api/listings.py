@@ -1,7 +1,10 @@
 """Answers that need no engine: models, versions, health, and refusals of model management."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
+from serve_app.aliases import Target
 from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.inference import Dispatcher
 from serve_app.api.ollama import MANAGEMENT_REFUSED, running, tag
@@ -16,9 +19,22 @@ TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 class Listings:
     """Handlers of the routes that list models or report health."""
 
-    def __init__(self, dispatcher: Dispatcher, names: ModelNames) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        names: ModelNames,
+        aliases: Mapping[str, tuple[Target, ...]],
+    ) -> None:
         self._dispatcher = dispatcher
         self._names = names
+        self._aliases = aliases
+
+    def _cards(self) -> list[ModelCard]:
+        """Return the cards of all models, then of all aliases as their first models'."""
+        cards = {card.name: card for card in self._dispatcher.cards()}
+        first = {alias: short_name(targets[0].model) for alias, targets in self._aliases.items()}
+        aliases = [replace(cards[m], name=alias) for alias, m in first.items() if m in cards]
+        return [*cards.values(), *aliases]
 
     async def root(self, request: Request, send: Send, trace: RequestTrace) -> None:
         trace.note_status(200)
@@ -28,20 +44,20 @@ class Listings:
         await _ok(send, trace, {"version": self._dispatcher.version()})
 
     async def tags(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        await _ok(send, trace, {"models": [tag(card) for card in self._dispatcher.cards()]})
+        await _ok(send, trace, {"models": [tag(card) for card in self._cards()]})
 
     async def running(self, request: Request, send: Send, trace: RequestTrace) -> None:
         loaded = [card for card in self._dispatcher.cards() if card.loaded]
         await _ok(send, trace, {"models": [running(card) for card in loaded]})
 
     async def models(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        data = [_openai_model(card) for card in self._dispatcher.cards()]
+        data = [_openai_model(card) for card in self._cards()]
         await _ok(send, trace, {"object": "list", "data": data})
 
     async def model(self, request: Request, send: Send, trace: RequestTrace) -> None:
         model_id = request.path.removeprefix("/v1/models/")
         name = self._names.find(model_id)
-        card = next((card for card in self._dispatcher.cards() if card.name == name), None)
+        card = next((card for card in self._cards() if card.name == name), None)
         if card is None:
             raise NotFound(f"model '{short_name(model_id)[:512]}' not found")
         await _ok(send, trace, _openai_model(card))

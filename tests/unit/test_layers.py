@@ -18,7 +18,7 @@ SERVICE = [
     "access",
     "engines",
     "overrides",
-    "settings pool_settings",
+    "settings pool_settings aliases",
     "errors model_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [

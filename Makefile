@@ -37,7 +37,7 @@ run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0
 		$(if $(HAPROXY),$(if $(filter 0,$(HAPROXY)),--no-haproxy,--haproxy))
 
 # These measure time, on all cores. The others wait more than they work: two files at a time.
-ALONE := tests/engines tests/load
+ALONE := tests/engines/test_simulator.py tests/engines/test_sweep.py tests/load
 TWO := --numprocesses 2 --dist loadfile
 
 test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine

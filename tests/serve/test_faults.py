@@ -71,9 +71,12 @@ def in_flight(engine: int) -> int:
 
 
 async def all_asked(client: httpx.AsyncClient) -> None:
-    """A chat has reached each engine: HAProxy learns of a replica a little later than Serve."""
+    """A chat has reached each engine: HAProxy learns of a replica a little later than Serve.
+
+    Several at once: one after the other, a gateway sends them all over one connection.
+    """
     while not all(map(was_asked, engines())):
-        await client.post(PATH, json=chat(1))
+        await asyncio.gather(*(client.post(PATH, json=chat(1)) for _ in range(4)))
 
 
 @pytest.mark.parametrize("time", range(3))  # what a dying engine still takes is a matter of luck

@@ -1,0 +1,102 @@
+"""`python -m serve_app`: how it ends, and what it leaves behind."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.launched import SLOW, Launch
+from tests.support.processes import alive, command, descendants, gone
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+CHAT = {"model": "smollm2:135m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+
+
+def haproxies(folder: Path) -> list[int]:
+    """Those of a run, whoever their parent is by now."""
+    everybody = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [p for p in everybody if f"haproxy -db -f {folder}/" in command(p)]
+
+
+def listening_beyond_loopback(pids: list[int]) -> list[str]:
+    """The addresses of these processes' listening sockets, in the kernel's own notation."""
+    inodes = {
+        os.readlink(fd)[8:-1]
+        for pid in pids
+        for fd in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(fd).startswith("socket:[")
+    }
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    rows += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+    bound = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+    return [address for address in bound if not address.startswith("0100007F")]
+
+
+def test_nothing_is_cut_and_nothing_is_left(launch: Launch) -> None:
+    """HAProxy listens on loopback alone; after one SIGINT a stream comes to its end."""
+    run = launch()
+    run.until("Ready")
+    processes, folder = descendants(run.process.pid), run.folder
+    assert listening_beyond_loopback(haproxies(folder)) == []
+    with httpx.stream(
+        "POST", f"{run.url}/v1/chat/completions", json=CHAT, timeout=60, trust_env=False
+    ) as answer:
+        pieces = answer.iter_bytes()
+        received = next(pieces)
+        run.process.send_signal(signal.SIGINT)
+        received += b"".join(pieces)
+    assert received.endswith(b"data: [DONE]\n\n")
+    assert run.process.wait(60) == 0
+    assert gone(processes)
+    assert not folder.exists()
+
+
+def test_a_second_signal_ends_at_once(launch: Launch) -> None:
+    """In the middle of an answer that would take minutes."""
+    endless = {**SLOW, "simulated": {"decode_tokens_per_s": 50, "answer_tokens": 99999}}
+    run = launch(SERVE_APP_ENGINE=json.dumps(endless))
+    run.until("Ready")
+    processes = descendants(run.process.pid)
+    with httpx.stream(
+        "POST", f"{run.url}/v1/chat/completions", json=CHAT, timeout=60, trust_env=False
+    ) as answer:
+        pieces = answer.iter_bytes()
+        next(pieces)
+        run.insist(signal.SIGINT)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(pieces)
+    assert gone(processes)
+
+
+def kill_all_but_haproxy(pid: int) -> None:
+    """Stop all of them before the first is killed, so that none starts another HAProxy."""
+    stopped: set[int] = set()
+    while others := {
+        process
+        for process in [*descendants(pid), pid]
+        if process not in stopped and alive(process) and "haproxy -db" not in command(process)
+    }:
+        for process in others:
+            os.kill(process, signal.SIGSTOP)
+        stopped |= others
+    for process in stopped:
+        os.kill(process, signal.SIGKILL)
+
+
+def test_a_killed_run_is_cleaned_up_by_the_next(launch: Launch) -> None:
+    """Killed with all that belongs to it but HAProxy, which then held the port for ever."""
+    killed = launch()
+    killed.until("Ready")
+    folder = killed.folder
+    kill_all_but_haproxy(killed.process.pid)
+    left = haproxies(folder)
+    assert left
+    run = launch("--host", "127.0.0.1", "--port", str(killed.port))
+    run.until("Ready")
+    assert "left behind by a run that was killed" in run.screen
+    assert gone(left)
+    assert not folder.exists()

@@ -32,7 +32,7 @@ _config_file = click.argument(
 )
 
 
-@click.command()
+@click.command(short_help="Apply manifests and wait until the service is ready.")
 @_manifests
 @dry_run_option
 @awaiting
@@ -53,7 +53,7 @@ def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) 
         wait_for(api, name, bounds, effects.replaces)
 
 
-@click.command()
+@click.command(short_help="Set the bounds of replicas and pods, in place.")
 @name_argument
 @click.option("--min", "low", type=int, required=True, help="Minimum of replicas and pods.")
 @click.option("--max", "high", type=int, required=True, help="Maximum of replicas and pods.")
@@ -78,7 +78,7 @@ def scale(
     _change(cluster, name, edits.scaled(low, high, deployment, application, group), sending, bounds)
 
 
-@click.command()
+@click.command(short_help="Replace serveConfigV2 in the same cluster.")
 @_config_file
 @name_argument
 @sending
@@ -91,7 +91,7 @@ def update_config(
     _change(cluster, name, edits.configured(file.read_text()), sending, bounds)
 
 
-@click.command()
+@click.command(short_help="Merge the capacity planner's output into serveConfigV2.")
 @_config_file
 @name_argument
 @sending
@@ -107,7 +107,7 @@ def apply_plan(
     _change(cluster, name, edits.planned(file.read_text()), sending, bounds)
 
 
-@click.command()
+@click.command(short_help="Change images, the Ray version or the whole spec.")
 @name_argument
 @click.option("--image", help="New image for the Ray containers and others with the same image.")
 @click.option("--ray-version", help="Ray version in that image.")
@@ -145,7 +145,7 @@ def upgrade(
     _change(cluster, name, change, sending, bounds)
 
 
-@click.command()
+@click.command(short_help="Go back to the spec before the last change.")
 @name_argument
 @sending
 @awaiting
@@ -156,7 +156,7 @@ def rollback(cluster: Cluster, name: str, sending: Sending, bounds: Limits | Non
     _send(api, api.propose_rollback(name), sending, bounds)
 
 
-@click.command()
+@click.command(short_help="Delete the RayService and its objects.")
 @_manifests
 @timeout_option("10m")
 @click.option(

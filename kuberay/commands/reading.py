@@ -23,7 +23,7 @@ from kuberay.status.waiting import Limits
 _SECONDS = re.compile(r"\d+ s\b")
 
 
-@click.command()
+@click.command(short_help="Show applications and pods, and what is wrong.")
 @name_argument
 @click.option("-w", "--watch", is_flag=True, help="Show a live table until Ctrl-C.")
 @click.option(
@@ -69,7 +69,7 @@ def _watch(api: RayServiceApi, name: str) -> None:
             live.update(table.render(name, update), refresh=True)
 
 
-@click.command()
+@click.command(short_help="Wait until the present spec serves completely.")
 @name_argument
 @waiting
 @click.pass_obj
@@ -108,7 +108,7 @@ def wait_for(api: RayServiceApi, name: str, bounds: Limits, replaces: bool = Fal
     click.echo(f"RayService {name} is ready, endpoints: {endpoints}")
 
 
-@click.command(name="logs")
+@click.command(name="logs", short_help="Show logs of the head, the workers or the engines.")
 @click.argument("which", type=click.Choice(["head", "workers", "sidecar"]))
 @name_argument
 @click.option("-c", "--container", default="", help="Show another container of these pods.")

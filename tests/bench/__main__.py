@@ -44,8 +44,8 @@ _EMBEDDED_CLIENTS = 4
 _TASKS = {
     "instant": [
         Task(ONE, 1, 2, 16),
-        Task(PAUSED, 1, 5, 16, pause_s=0.05),
         Task(MANY, 32, 3, 16),
+        Task(PAUSED, 1, 5, 16, pause_s=0.05),  # last: a replica that was idle takes a while
     ],
     "paced": [Task(PACED, 64, 8, 64)],
     "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 15, 64)],

@@ -101,7 +101,7 @@ CHANGES = click.option(
     "changes",
     type=Change(),
     multiple=True,
-    help="Change the scenario, e.g. service.autoscaling.max_replicas=40 or slo=ttft_p95=1s.",
+    help="Change the scenario, e.g. load.max_prompt_tokens=4000 or slo=ttft_p95=1s.",
 )
 
 

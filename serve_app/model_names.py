@@ -24,6 +24,23 @@ def short_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+def plain_name(name: str) -> str:
+    """Return the shortest spelling of `name`, which is equal for equal models.
+
+    `library/SmolLM2:135m` gives `smollm2:135m`, `llama3` gives `llama3:latest`.
+    """
+    return _without_library(full_name(name))
+
+
+def plain_pattern(pattern: str) -> str:
+    """Return `pattern` for comparison with plain names; a `*` at its end stands for tags too."""
+    return _without_library(pattern.lower()) if pattern.endswith("*") else plain_name(pattern)
+
+
+def _without_library(name: str) -> str:
+    return name.removeprefix(f"{REGISTRY}/").removeprefix(f"{LIBRARY}/")
+
+
 class ModelNames:
     """Maps any spelling of a model's name to the configured one."""
 

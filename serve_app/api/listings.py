@@ -20,6 +20,11 @@ class Listings:
         self._dispatcher = dispatcher
         self._names = names
 
+    def _cards(self, trace: RequestTrace) -> list[ModelCard]:
+        """Return the models that the caller may use."""
+        may_use = trace.caller.may_use
+        return [card for card in self._dispatcher.cards() if may_use(card.name)]
+
     async def root(self, request: Request, send: Send, trace: RequestTrace) -> None:
         trace.note_status(200)
         await send_body(send, 200, b"Ollama is running", TEXT)
@@ -28,20 +33,20 @@ class Listings:
         await _ok(send, trace, {"version": self._dispatcher.version()})
 
     async def tags(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        await _ok(send, trace, {"models": [tag(card) for card in self._dispatcher.cards()]})
+        await _ok(send, trace, {"models": [tag(card) for card in self._cards(trace)]})
 
     async def running(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        loaded = [card for card in self._dispatcher.cards() if card.loaded]
+        loaded = [card for card in self._cards(trace) if card.loaded]
         await _ok(send, trace, {"models": [running(card) for card in loaded]})
 
     async def models(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        data = [_openai_model(card) for card in self._dispatcher.cards()]
+        data = [_openai_model(card) for card in self._cards(trace)]
         await _ok(send, trace, {"object": "list", "data": data})
 
     async def model(self, request: Request, send: Send, trace: RequestTrace) -> None:
         model_id = request.path.removeprefix("/v1/models/")
         name = self._names.find(model_id)
-        card = next((card for card in self._dispatcher.cards() if card.name == name), None)
+        card = next((card for card in self._cards(trace) if card.name == name), None)
         if card is None:
             raise NotFound(f"model '{short_name(model_id)[:512]}' not found")
         await _ok(send, trace, _openai_model(card))

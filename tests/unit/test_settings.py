@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve_app.api.keys import read_keys
+from serve_app.access.key_file import read
 from serve_app.errors import SettingsError
 from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.ray_serve.engine_host import EngineHost
@@ -227,4 +227,4 @@ def test_a_file_of_keys_is_text(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"alice: \xff\xfe\n")
     with pytest.raises(SettingsError, match="not UTF-8"):
-        read_keys(file)
+        read(file)

@@ -29,16 +29,21 @@ def plain_name(name: str) -> str:
 
     `library/SmolLM2:135m` gives `smollm2:135m`, `llama3` gives `llama3:latest`.
     """
-    return _without_library(full_name(name))
+    return full_name(name).removeprefix(f"{REGISTRY}/").removeprefix(f"{LIBRARY}/")
 
 
-def plain_pattern(pattern: str) -> str:
-    """Return `pattern` for comparison with plain names; a `*` at its end stands for tags too."""
-    return _without_library(pattern.lower()) if pattern.endswith("*") else plain_name(pattern)
+def model_pattern(pattern: str) -> str:
+    """Return a name or a pattern for comparison with plain names.
 
-
-def _without_library(name: str) -> str:
-    return name.removeprefix(f"{REGISTRY}/").removeprefix(f"{LIBRARY}/")
+    A `*` at its end stands for tags too; without it and without a tag `:latest` is meant.
+    Raises ValueError for a pattern with a prefix that plain names do not have.
+    """
+    if not set("*?[") & set(pattern):
+        return plain_name(pattern)
+    pattern = pattern.lower()
+    if pattern.startswith((f"{REGISTRY}/", f"{LIBRARY}/")):
+        raise ValueError(f"must be without {REGISTRY}/ and {LIBRARY}/, as it is a pattern")
+    return pattern if pattern.endswith("*") else short_name(pattern)
 
 
 class ModelNames:

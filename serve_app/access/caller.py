@@ -27,7 +27,7 @@ class Caller:
 
     def may_use(self, name: str) -> bool:
         """Tell whether the caller may ask for the model or alias of this canonical name."""
-        if self.models is None:
+        if self.models is None or name in self.models:
             return True
         plain = plain_name(name)
         return any(fnmatchcase(plain, pattern) for pattern in self.models)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from serve_app.access.caller import Caller
 from serve_app.access.key_file import KeyEntry, KeyFile, digest
-from serve_app.access.policies import NO_POLICY, UNLIMITED, Limits, Policy
+from serve_app.access.policies import NO_POLICY, Limits, Policy
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError
 
@@ -95,8 +95,8 @@ def _caller(
 
 
 def _limits(own: Policy, default: Policy) -> Limits:
-    if own is NO_POLICY and default is NO_POLICY:
-        return UNLIMITED
+    if own is NO_POLICY:
+        return default.limits
     return own.limits.or_those_of(default.limits)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from serve_app.access.policies import Policy
+from serve_app.access.policies import NO_POLICY, Policy
 from serve_app.pool_settings import refuse
 
 MAX_KEY = 4096
@@ -82,7 +82,8 @@ class KeyFields(Policy):
 
     @property
     def policy(self) -> Policy:
-        return Policy.model_construct(**{name: getattr(self, name) for name in Policy.model_fields})
+        own = self.model_fields_set & Policy.model_fields.keys()
+        return Policy(**{name: getattr(self, name) for name in own}) if own else NO_POLICY
 
     @property
     def expires_at(self) -> float:

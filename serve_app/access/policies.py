@@ -1,11 +1,12 @@
 """What a key or a group may do, as the file of keys states it."""
 
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from serve_app.engines.base import Priority
-from serve_app.model_names import plain_pattern
+from serve_app.model_names import model_pattern
 from serve_app.pool_settings import CommaSeparated, StrictModel
 
 Patterns = Annotated[
@@ -13,7 +14,7 @@ Patterns = Annotated[
         Annotated[
             str,
             StringConstraints(min_length=1, max_length=512, pattern=r"^[\x21-\x7e]+$"),
-            AfterValidator(plain_pattern),
+            AfterValidator(model_pattern),
         ],
         ...,
     ],
@@ -38,8 +39,9 @@ class Limits(StrictModel):
         """Whether there is any limit."""
         return self.limits != UNLIMITED
 
-    @property
+    @cached_property
     def limits(self) -> "Limits":
+        """The limits alone, which thousands of keys may share."""
         return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
 
 

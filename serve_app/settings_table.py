@@ -26,7 +26,7 @@ def tables() -> str:
 
 def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
     fields = model.model_fields.items()
-    nested = {name: _model(field) for name, field in fields}
+    nested = {name: nested_model(field) for name, field in fields}
     rows = [_row((*path, name), field) for name, field in fields if not nested[name]]
     title = f"`{'.'.join(path)}`" if path else "The service"
     yield f"\n## {title}\n\n{_about(model, path)}{_HEAD}" + "".join(rows)
@@ -35,7 +35,7 @@ def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
             yield from _sections(inner, (*path, name))
 
 
-def _model(field: FieldInfo) -> type[BaseModel] | None:
+def nested_model(field: FieldInfo) -> type[BaseModel] | None:
     """Return the model of a nested setting, which may also be absent."""
     outer: Any = field.annotation
     for annotation in get_args(outer) if isinstance(outer, UnionType) else (outer,):

@@ -18,13 +18,16 @@ def _key_set(source: str) -> str:
     """Return `source`, the address or the path of a key set."""
     try:
         parts = urlsplit(source)
-        works = parts.scheme == "" or (parts.scheme in ("http", "https") and bool(parts.hostname))
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # The log shows the address, so that it may have no password.
+        works = parts.scheme == "" or (is_address and parts.username is None)
     except ValueError:
         works = False
     if works and source.isprintable() and " " not in source:
         return source
     raise ValueError(
-        "the key set must be an address, such as https://login.example/jwks.json, or a path"
+        "the key set must be an address, such as https://login.example/jwks.json, without a "
+        "password, or a path"
     )
 
 

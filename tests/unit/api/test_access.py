@@ -1,6 +1,7 @@
 """Keys and tokens over a real socket: who is let in, what they see, and what reached the engine."""
 
 import gc
+import re
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -150,6 +151,10 @@ async def test_a_service_with_tokens_alone_needs_one(simulator: Simulator, issue
         assert (await service.get("/api/tags", headers=bearer(issuer.token()))).status_code == 200
 
 
+def without_id(body: str) -> str:
+    return re.sub(r'"request_id":"[^"]*"', "", body)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["other", "other:latest", "library/Other"])
 async def test_a_forbidden_model_is_answered_like_an_unknown_one(
@@ -163,8 +168,9 @@ async def test_a_forbidden_model_is_answered_like_an_unknown_one(
     ]
     forbidden, missing = answers
     assert (forbidden.status_code, missing.status_code) == (404, 404)
-    expected = message(path, missing.json()).replace("nope", "other").replace("Nope", "Other")
-    assert message(path, forbidden.json()) == expected
+    expected = missing.text.replace("nope", "other").replace("Nope", "Other")
+    assert without_id(forbidden.text) == without_id(expected)
+    assert name.split("/")[-1] in message(path, forbidden.json())
     assert simulator.reached == {}
     assert keyed.noted.last.model == ""
 

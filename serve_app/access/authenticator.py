@@ -15,6 +15,7 @@ from serve_app.access.tokens import Tokens
 from serve_app.errors import Unauthorized
 from serve_app.settings import Settings
 
+_NEEDED = "a valid API key is needed: Authorization: Bearer, or x-api-key"
 _START_S = 5.0  # for the first key set; a slow provider delays no replica further
 
 
@@ -43,15 +44,19 @@ class Authenticator:
         """Return the caller of the credentials. Raises Unauthorized, IssuerDown."""
         now = self._clock()
         valid: dict[bytes, Caller] = {}
+        refusal = Unauthorized(_NEEDED)
         for credential in presented:
             credential_digest = digest(credential)
-            if caller := self._find(credential, credential_digest, now):
-                valid[credential_digest] = caller
-        if len(valid) == 1:
-            return next(iter(valid.values()))
-        if valid:
+            try:
+                if caller := self._find(credential, credential_digest, now):
+                    valid[credential_digest] = caller
+            except Unauthorized as exc:
+                refusal = exc  # unless another credential is valid
+        if not valid:
+            raise refusal
+        if len(valid) > 1:
             raise Unauthorized("the request has two different valid keys: send one of them")
-        raise Unauthorized("a valid API key is needed: Authorization: Bearer, or x-api-key")
+        return next(iter(valid.values()))
 
     def _find(self, credential: bytes, credential_digest: bytes, now: float) -> Caller | None:
         callers = self._keys.callers

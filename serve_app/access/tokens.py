@@ -9,6 +9,7 @@ import jwt
 from serve_app.access.caller import Caller
 from serve_app.access.callers import Callers
 from serve_app.access.jwks import KeySet
+from serve_app.errors import Unauthorized
 from serve_app.jwt_settings import JwtSettings
 
 MAX_BYTES = 8192
@@ -17,6 +18,15 @@ LEEWAY_S = 30  # by which the clocks of issuer and service may differ
 # One word that can neither begin a line of a log nor be taken for another field of it.
 _NAME = re.compile(r"[A-Za-z0-9._@|:/+~-]{1,255}")
 _OPTIONS: Any = {"require": ["exp", "aud"], "enforce_minimum_key_length": True}
+
+_EXPIRED = "the token has expired: get a new one"
+_SENTENCES = {
+    jwt.ExpiredSignatureError: _EXPIRED,
+    jwt.ImmatureSignatureError: "the token is not valid yet: check the clocks",
+    jwt.InvalidAudienceError: "the token is for another service: its aud must be jwt.audience",
+    jwt.InvalidIssuerError: "the token is of another issuer: its iss must be jwt.issuer",
+    jwt.MissingRequiredClaimError: "the token must have the claims exp, aud and iss",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +50,9 @@ class Tokens:
     def find(
         self, token: bytes, token_digest: bytes, callers: Callers, now: float
     ) -> Caller | None:
-        """Return the caller of a valid token, at `now` in seconds since 1970; else None.
+        """Return the caller of a token at `now`, in seconds since 1970; None for no token at all.
 
-        Raises IssuerDown for what looks like a token while there are no keys to verify it with.
+        Raises Unauthorized for an invalid token, IssuerDown while no keys can verify it.
         """
         if len(token) > MAX_BYTES or token.count(b".") != 2:
             return None
@@ -51,8 +61,8 @@ class Tokens:
         if cached and now < cached[1]:
             return cached[0]
         identity = self._verify(token)
-        if identity is None or now >= identity.expires_at:
-            return None
+        if now >= identity.expires_at:
+            raise Unauthorized(_EXPIRED)
         caller = callers.of_token(identity.name, identity.groups)
         self._remember(token_digest, caller, identity.expires_at)
         return caller
@@ -70,13 +80,16 @@ class Tokens:
             del self._cache[next(iter(self._cache))]  # the oldest
         self._cache[token_digest] = caller, expires_at
 
-    def _verify(self, token: bytes) -> Identity | None:
+    def _verify(self, token: bytes) -> Identity:
         settings = self._settings
         try:
             header = jwt.get_unverified_header(token)
             key = self._key_set.find(header.get("kid"), str(header.get("alg")))
             if key is None:
-                return None
+                raise Unauthorized(
+                    "the token's algorithm is not accepted, or the identity provider has no such "
+                    "key: get a new token"
+                )
             claims = jwt.decode(
                 token,
                 key,
@@ -86,14 +99,17 @@ class Tokens:
                 leeway=LEEWAY_S,
                 options=_OPTIONS,
             )
-        except jwt.PyJWTError:
-            return None
+        except jwt.PyJWTError as exc:
+            raise Unauthorized(_sentence(exc)) from exc
         return self._identity(claims)
 
-    def _identity(self, claims: dict[str, Any]) -> Identity | None:
+    def _identity(self, claims: dict[str, Any]) -> Identity:
         name = claims.get(self._settings.name_claim)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            return None
+            raise Unauthorized(
+                f"the token's claim {self._settings.name_claim} must be a name of 1 to 255 "
+                "letters, digits and . _ @ | : / + ~ -"
+            )
         groups = claims.get(self._settings.group_claim)
         listed = [groups] if isinstance(groups, str) else groups
         named = listed if isinstance(listed, list) else []
@@ -102,3 +118,11 @@ class Tokens:
             tuple(group for group in named if isinstance(group, str)),
             float(claims["exp"]) + LEEWAY_S,
         )
+
+
+def _sentence(exc: jwt.PyJWTError) -> str:
+    """Return why a token is invalid, without anything that is in it."""
+    for kind, sentence in _SENTENCES.items():
+        if isinstance(exc, kind):
+            return sentence
+    return "the token is invalid: get a new one"

@@ -1,5 +1,7 @@
 """An identity provider: it signs tokens and serves its public keys over HTTP."""
 
+import base64
+import hmac
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 AUDIENCE = "llm"
 NAME = "https://login.example"
@@ -49,13 +52,29 @@ class Issuer:
 
     def token(self, key_id: str = "first", headers: dict[str, Any] | None = None, **claims: Any):
         """A token of `ada` that is valid for an hour; a claim that is None is left out."""
-        claims = {"iss": NAME, "aud": AUDIENCE, "sub": "ada", "exp": time() + 3600} | claims
+        claims = self._claims() | claims
         return jwt.encode(
             {name: value for name, value in claims.items() if value is not None},
             self.private[key_id],
             algorithm="RS256",
             headers={"kid": key_id, **(headers or {})},
         )
+
+    def unsigned(self) -> str:
+        """A token with `alg: none`."""
+        return jwt.encode(self._claims(), None, algorithm="none", headers={"kid": "first"})
+
+    def signed_with_public_key(self) -> str:
+        """A token whose shared secret is the public key, as an attacker makes it."""
+        public = self.private["first"].public_key()
+        secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        parts = ({"alg": "HS256", "kid": "first"}, self._claims())
+        text = ".".join(_base64(json.dumps(part).encode()) for part in parts)
+        return f"{text}.{_base64(hmac.digest(secret, text.encode(), 'sha256'))}"
+
+    @staticmethod
+    def _claims() -> dict[str, Any]:
+        return {"iss": NAME, "aud": AUDIENCE, "sub": "ada", "exp": time() + 3600}
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         return {"issuer": NAME, "audience": AUDIENCE, "jwks": self.url, **changes}
@@ -79,3 +98,7 @@ class Issuer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,6 +1,7 @@
 """Keys in force: a changed file is read again, a broken one changes nothing."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_a_broken_file_changes_nothing(
     (record,) = caplog.records
     assert record.getMessage().startswith("failed to read the keys again, the old ones stay:")
     assert "sk-old" not in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "10 MB"])
+@pytest.mark.timeout(5)
+def test_what_is_no_small_file_changes_nothing(watched: Watched, kind: str) -> None:
+    """It is refused at once."""
+    watched.file.unlink()
+    if kind == "a folder":
+        watched.file.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(watched.file)
+    else:
+        watched.file.write_bytes(b"alice: sk-a\n" * 870_000)
+    watched.watch.check()
+    assert watched.accepts("sk-old")
+    assert watched.valid == [True, False]
 
 
 def test_a_file_that_is_gone_changes_nothing(watched: Watched) -> None:

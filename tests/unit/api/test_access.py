@@ -1,13 +1,13 @@
 """Keys and tokens over a real socket: who is let in, what they see, and what reached the engine."""
 
 import gc
+import os
 import re
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from time import time
-from typing import Any
 
 import httpx
 import pytest
@@ -100,23 +100,62 @@ async def test_a_token_is_as_good_as_a_key(keyed: Service, shared_issuer: Issuer
     assert token not in str(keyed.noted.last.fields())
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [{"exp": 1}, {"exp": None}, {"aud": "another"}, {"iss": "x"}, {"headers": {"kid": "?"}}],
-)
+INVALID = {
+    "expired": lambda issuer: issuer.token(exp=1),
+    "without an end": lambda issuer: issuer.token(exp=None),
+    "for another service": lambda issuer: issuer.token(aud="another"),
+    "of another issuer": lambda issuer: issuer.token(iss="another"),
+    "of an unknown key": lambda issuer: issuer.token(headers={"kid": "?"}),
+    "unsigned": Issuer.unsigned,
+    "signed with the public key": Issuer.signed_with_public_key,
+    "too large": lambda issuer: issuer.token(x="a" * 8192),
+}
+
+
+@pytest.mark.parametrize("make", INVALID.values(), ids=INVALID)
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/messages"])
 async def test_an_invalid_token_reaches_nothing(
     keyed: Service,
     simulator: Simulator,
     shared_issuer: Issuer,
-    claims: dict[str, Any],
+    make: Callable[[Issuer], str],
     path: str,
 ) -> None:
     """It is refused like a wrong key, and not shown."""
-    token = shared_issuer.token(**claims)
+    token = make(shared_issuer)
     answer = await keyed.post(path, json=CHAT, headers=bearer(token))
     assert answer.status_code == 401
     assert token not in answer.text
+    assert simulator.reached == {}
+
+
+async def test_an_invalid_token_beside_a_valid_key_does_no_harm(
+    keyed: Service, shared_issuer: Issuer
+) -> None:
+    """As any placeholder."""
+    headers = {**bearer(shared_issuer.token(exp=1)), "x-api-key": "sk-a"}
+    assert (await keyed.get("/api/tags", headers=headers)).status_code == 200
+
+
+async def test_a_loop_of_unknown_keys_reaches_neither_engine_nor_provider(
+    simulator: Simulator, issuer: Issuer
+) -> None:
+    """The provider was asked at the start, and is not again within a minute."""
+    async with serving(simulator, jwt=issuer.settings()) as service:
+        for number in range(20):
+            token = issuer.token(headers={"kid": f"x{number}"})
+            answer = await service.post("/v1/chat/completions", json=CHAT, headers=bearer(token))
+            assert answer.status_code == 401
+        assert issuer.fetches == 1
+        assert simulator.reached == {}
+
+
+async def test_wrong_keys_reach_nothing(keyed: Service, simulator: Simulator) -> None:
+    """However many."""
+    for number in range(50):
+        headers = {"x-api-key": f"sk-{number}"}
+        answer = await keyed.post("/v1/chat/completions", json=CHAT, headers=headers)
+        assert answer.status_code == 401
     assert simulator.reached == {}
 
 
@@ -244,16 +283,24 @@ async def test_a_key_revoked_in_the_middle_of_a_stream_ends_with_it(
         assert simulator.reached == {"/v1/chat/completions": 1}
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a repeated name"])
 async def test_a_broken_file_is_noted_and_changes_nothing(
-    simulator: Simulator, tmp_path: Path
+    simulator: Simulator, tmp_path: Path, kind: str
 ) -> None:
-    """While the service runs."""
+    """While the service runs: the old key is valid, and the new one reaches nothing."""
     file = tmp_path / "keys"
     file.write_text("a: sk-a")
     async with serving(simulator, api_keys_file=file) as service:
-        file.write_text("a: {key: sk-a, wieght: 2}")
+        if kind == "a pipe":
+            os.mkfifo(tmp_path / "pipe")
+            (tmp_path / "pipe").rename(file)
+        else:
+            file.write_text("a: {key: sk-b}\na: {key: sk-c}")
         await eventually(lambda: service.noted.keys_file_valid == [True, False])
         assert await status(service, "sk-a") == 200
+        for key in ("sk-b", "sk-c"):
+            assert await status(service, key) == 401
+        assert simulator.reached == {}
 
 
 def test_wrong_keys_leave_nothing_behind() -> None:

@@ -1,11 +1,11 @@
 """The table of callers: who presents a key, with the policy in force."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serve_app.access.caller import Caller
-from serve_app.access.key_file import KeyEntry, KeyFile, digest
+from serve_app.access.key_file import KeyEntry, KeyFile, digest, shared_key
 from serve_app.access.policies import NO_POLICY, Limits, Policy
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError
@@ -24,8 +24,8 @@ class Callers:
 
     def find(self, key_digest: bytes, now: float) -> Caller | None:
         """Return the caller of a key at `now`, in seconds since 1970; None for no valid key."""
-        found = self.by_digest.get(key_digest)
-        return found[0] if found and now < found[1] else None
+        entry = self.by_digest.get(key_digest)
+        return entry[0] if entry and now < entry[1] else None
 
     def of_token(self, name: str, claimed_groups: Iterable[str]) -> Caller:
         """Return the caller of a token: never an admin, whatever its group.
@@ -46,29 +46,17 @@ def callers(fixed: Mapping[str, str], file: KeyFile) -> Callers:
     """
     plain = {name: KeyEntry((digest(key.encode()),)) for name, key in fixed.items()}
     entries = {**plain, **file.entries}
-    if not file.is_plain:
-        _refuse_shared(entries)
+    if not file.is_plain and (names := shared_key(entries)):
+        raise SettingsError(
+            f"one key belongs to {' and to '.join(names)}, in api_keys and api_keys_file: "
+            "remove one of them"
+        )
     table: dict[bytes, tuple[Caller, float]] = {}
     for name, entry in entries.items():
         caller = _of_key(name, entry, file)
         for key_digest in entry.digests:
             table.setdefault(key_digest, (caller, entry.expires_at))
     return Callers(table, file.groups, file.default)
-
-
-def _refuse_shared(entries: Mapping[str, KeyEntry]) -> None:
-    owners: dict[bytes, str] = {}
-    for name, key_digest in _digests(entries):
-        owner = owners.setdefault(key_digest, name)
-        if owner != name:
-            raise SettingsError(
-                f"one key belongs to {owner} and to {name}, in api_keys and api_keys_file: "
-                "remove one of them"
-            )
-
-
-def _digests(entries: Mapping[str, KeyEntry]) -> Iterator[tuple[str, bytes]]:
-    return ((name, each) for name, entry in entries.items() for each in entry.digests)
 
 
 def _of_key(name: str, entry: KeyEntry, file: KeyFile) -> Caller:

@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         print(exc, file=sys.stderr)
         return 2
     except OSError as exc:
-        print(f"{exc.filename} can't be written: {exc.strerror}", file=sys.stderr)
+        where = exc.filename or "the file of keys"
+        print(f"{where} can't be written: {exc.strerror}", file=sys.stderr)
         return 2
     return 0
 

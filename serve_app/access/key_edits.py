@@ -23,7 +23,7 @@ def with_key(text: str, name: str, key_hash: str, group: str, path: Path) -> str
     edited = _ended(text) + entry
 
     def fits(after: Callers) -> bool:
-        others = {k: v for k, v in after.by_digest.items() if k != added}
+        others = {k: entry for k, entry in after.by_digest.items() if k != added}
         return others == before.by_digest and after.by_digest[added][0].name == name
 
     return _first_fitting([edited], fits, path)
@@ -32,7 +32,7 @@ def with_key(text: str, name: str, key_hash: str, group: str, path: Path) -> str
 def without_name(text: str, name: str, path: Path) -> str:
     """Return `text` without `name` and its keys. Raises SettingsError if there is no such name."""
     before = _callers(text, path)
-    kept = {k: found for k, found in before.by_digest.items() if found[0].name != name}
+    kept = {k: entry for k, entry in before.by_digest.items() if entry[0].name != name}
     lines = _lines_of(text, name)
     if not lines:
         raise SettingsError(f"{path} has no key named {name}: see `keys list`")

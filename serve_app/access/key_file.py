@@ -11,7 +11,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
@@ -31,7 +31,6 @@ _FIELD = re.compile(r"[a-z_]{1,32}|\d{1,4}|sha256")  # anything else may be a mi
 _SECRETS = {"key", "keys", "sha256"}
 # A mapping in braces, on the line of its name: it is never a key.
 _MAPPING = re.compile(r"""(?:^|\s)\{\s*($|\}|["']?[\w.-]+["']?\s*:(\s|$))""")
-NO_KEY = "must have a line `name: key` for each key, and nothing else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,10 @@ def parse(text: str, path: Path) -> KeyFile:
     try:
         values = {name: entry.value for name, entry in strict_yaml.load(text).items()}
         if not values.keys() & set(RESERVED) and not _has_mapping(values):
-            raise ValueError(f"it {NO_KEY}; see docs/keys.md for the YAML form")
+            raise ValueError(
+                "it must have a line `name: key` for each key, and nothing else; see docs/keys.md "
+                "for the YAML form"
+            )
         return _from_yaml(values)
     except ValueError as exc:
         raise SettingsError(f"api_keys_file: {path} can't be used: {exc}") from None
@@ -144,8 +146,11 @@ def _entry(name: str, value: strict_yaml.Value) -> KeyEntry:
 
 
 def _policy(path: str, value: strict_yaml.Value) -> Policy:
+    value = value or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must be a mapping of fields, such as {{weight: 2}}")
     try:
-        return Policy.model_validate(value or {})
+        return Policy.model_validate(value)
     except ValidationError as exc:
         raise _refusal(path, exc) from None
 
@@ -167,12 +172,10 @@ def _refusal(path: str, exc: ValidationError) -> ValueError:
 
 def _check(file: KeyFile) -> None:
     """Raise ValueError for a key that is there twice, or a group that is not there."""
-    owners: dict[bytes, str] = {}
-    for name, key in _digests(file):
-        if key in owners:
-            both = f"{owners[key]} and {name}" if owners[key] != name else f"{name}, twice"
-            raise ValueError(f"one key belongs to {both}: every key must be another")
-        owners[key] = name
+    if names := shared_key(file.entries):
+        first, second = names
+        both = f"{first} and {second}" if first != second else f"{first}, twice"
+        raise ValueError(f"one key belongs to {both}: every key must be another")
     for name, entry in file.entries.items():
         if entry.group and entry.group not in file.groups:
             raise ValueError(
@@ -180,5 +183,12 @@ def _check(file: KeyFile) -> None:
             )
 
 
-def _digests(file: KeyFile) -> Iterator[tuple[str, bytes]]:
-    return ((name, key) for name, entry in file.entries.items() for key in entry.digests)
+def shared_key(entries: Mapping[str, KeyEntry]) -> tuple[str, str] | None:
+    """Return the two names, perhaps equal, of the first key that is there twice."""
+    owners: dict[bytes, str] = {}
+    for name, entry in entries.items():
+        for key_digest in entry.digests:
+            if key_digest in owners:
+                return owners[key_digest], name
+            owners[key_digest] = name
+    return None

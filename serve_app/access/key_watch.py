@@ -65,7 +65,7 @@ class KeyWatch:
 def _version(path: Path) -> Version | None:
     """Return a mark that changes with every write or replacement of the file, None if absent."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)

@@ -29,6 +29,7 @@ GROUPS, DEFAULT = RESERVED = "groups", "default"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FIELD = re.compile(r"[a-z_]{1,32}|\d{1,4}|sha256")  # anything else may be a misplaced key
 _SECRETS = {"key", "keys", "sha256"}
+_MAX_SHOWN = 20  # a longer value may be a misplaced key as well
 # A mapping in braces, on the line of its name: it is never a key.
 _MAPPING = re.compile(r"""(?:^|\s)\{\s*($|\}|["']?[\w.-]+["']?\s*:(\s|$))""")
 
@@ -165,8 +166,8 @@ def _refusal(path: str, exc: ValidationError) -> ValueError:
     message = error["msg"].removeprefix("Value error, ").partition(", unable")[0]
     sentence = f"{where}: {message.replace('Input should', 'the value must')}"
     given = error["input"]
-    if isinstance(given, str) and not _SECRETS & set(names):
-        sentence += f", not {given[:40]!r}"
+    if isinstance(given, str) and len(given) <= _MAX_SHOWN and not _SECRETS & set(names):
+        sentence += f", not {given!r}"
     return ValueError(sentence)
 
 

@@ -166,6 +166,7 @@ def test_impossible_files_are_refused_by_name(text: str, sentence: str) -> None:
         "a: {key: sk-secret",
         "a: {key: sk-secret, key: sk-secret}",
         "sk-secret\n",
+        "a: {key: k, weight: sk-secret-0123456789ab}",
         "groups: {a: sk-secret}",
         "groups: sk-secret\nb: {key: k}",
         "default: sk-secret\nb: {key: k}",

@@ -1,4 +1,4 @@
-"""Start the service on this machine and print how to use it.
+"""Start the service on this machine and print how to use it; or, with a command, edit its keys.
 
 It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
 it ends. `--clean` stops an HAProxy that a killed run has left behind.
@@ -23,6 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from pydantic import ValidationError
 
+from serve_app.access import commands as keys
 from serve_app.errors import SettingsError
 from serve_app.launcher import local_proxy
 from serve_app.launcher.local_proxy import Proxy
@@ -50,7 +51,19 @@ applications:
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
+# Each takes its own arguments and returns the exit code.
+_COMMANDS = {"keys": keys.main}
+_EPILOG = """\
+commands:
+  keys new NAME [--group GROUP] [--file FILE]   make an API key
+  keys list [--file FILE]                       show names, groups and ends of keys
+  keys revoke NAME [--file FILE]                remove an API key
+"""
+
+
 def main() -> int:
+    if command := _COMMANDS.get(next(iter(sys.argv[1:]), "")):
+        return command(sys.argv[2:])
     options = _options()
     if options.clean:
         print(
@@ -77,7 +90,12 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serve_app", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m serve_app",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
@@ -226,7 +244,7 @@ def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings
             return
         sleep(0.2)
     screen.engine_chosen.wait(5)  # Ray passes log lines on with some delay
-    has_keys = settings.api_keys or settings.api_keys_file
+    has_keys = settings.api_keys or settings.api_keys_file or settings.jwt
     key = '-H "Authorization: Bearer YOUR_KEY" ' if has_keys else ""
     body = (
         f'{{"model": "{settings.all_pools[0].models[0]}", "stream": true, '

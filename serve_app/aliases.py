@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from serve_app import addresses
-from serve_app.model_names import LIBRARY, REGISTRY, full_name, short_name
+from serve_app.model_names import full_name, plain_name, short_name
 from serve_app.pool_settings import StrictModel, repeated, split_list
 
 ModelName = Annotated[str, AfterValidator(addresses.model_name)]
@@ -54,7 +54,7 @@ def _first(targets: tuple[Target, ...], draw: float) -> Target:
 def problems(aliases: Mapping[str, tuple[Target, ...]], models: Iterable[str]) -> Iterator[str]:
     """Yield a sentence for every alias that can't work beside `models`."""
     known = set(map(full_name, models))
-    for name in map(_shown, repeated(map(full_name, aliases))):
+    for name in repeated(map(plain_name, aliases)):
         yield f"aliases names {name} twice: remove one"
     for alias, targets in aliases.items():
         if full_name(alias) in known:
@@ -62,9 +62,5 @@ def problems(aliases: Mapping[str, tuple[Target, ...]], models: Iterable[str]) -
         for target in targets:
             if full_name(target.model) not in known:
                 yield f"aliases: {alias} leads to {target.model}, which no pool serves"
-        for model in map(_shown, repeated(full_name(target.model) for target in targets)):
+        for model in repeated(plain_name(target.model) for target in targets):
             yield f"aliases: {alias} names {model} twice: remove one"
-
-
-def _shown(name: str) -> str:
-    return name.removeprefix(f"{REGISTRY}/{LIBRARY}/")

@@ -14,6 +14,7 @@
     │   ├── BodyTooLarge          413
     │   └── RateLimited           429  a limit of the caller's key or group
     ├── Overloaded                503  slots and queue are full: try again later
+    ├── IssuerDown                503  no keys of the identity provider to verify a token with
     ├── InternalError             500  an unexpected fault of the service
     └── EngineError               a fault of the engine
         ├── EngineDown            503  not reachable within the bound
@@ -128,6 +129,14 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class IssuerDown(ServiceError):
+    """A token can't be verified, because the identity provider's keys could not be fetched."""
+
+    status = 503
+    kind = "overloaded_error"
+    retry_after_s = 10
 
 
 class InternalError(ServiceError):

@@ -24,6 +24,28 @@ def short_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+def plain_name(name: str) -> str:
+    """Return the shortest spelling of `name`, which is equal for equal models.
+
+    `library/SmolLM2:135m` gives `smollm2:135m`, `llama3` gives `llama3:latest`.
+    """
+    return full_name(name).removeprefix(f"{REGISTRY}/").removeprefix(f"{LIBRARY}/")
+
+
+def model_pattern(pattern: str) -> str:
+    """Return a name or a pattern for comparison with plain names.
+
+    A `*` at its end stands for tags too; without it and without a tag `:latest` is meant.
+    Raises ValueError for a pattern with a prefix that plain names do not have.
+    """
+    if not set("*?[") & set(pattern):
+        return plain_name(pattern)
+    pattern = pattern.lower()
+    if pattern.startswith((f"{REGISTRY}/", f"{LIBRARY}/")):
+        raise ValueError(f"must be without {REGISTRY}/ and {LIBRARY}/, as it is a pattern")
+    return pattern if pattern.endswith("*") else short_name(pattern)
+
+
 class ModelNames:
     """Maps any spelling of a model's name, or of an alias, to the configured one."""
 

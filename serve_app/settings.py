@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serve_app import addresses
 from serve_app.aliases import ModelName, Targets, problems
+from serve_app.jwt_settings import JwtSettings
 from serve_app.pool_settings import (
     CommaSeparated,
     Pool,
@@ -109,12 +110,15 @@ class Settings(PoolSettings, BaseSettings):
 
     # Access
     api_keys_file: Path | None = Field(
-        None, description="File with a line `name: key` for each API key."
+        None, description="File with a line `name: key` for each API key, or YAML with policies."
     )
     api_keys_optional: bool = Field(
         False, description="Whether to serve everybody while api_keys_file does not exist."
     )
     api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; a file is safer.")
+    jwt: JwtSettings | None = Field(
+        None, description="JSON Web Tokens of an identity provider, accepted beside keys."
+    )
     allowed_hosts: Hosts = Field(
         (), description="Host names accepted without keys, besides Ollama's own; `*` accepts all."
     )
@@ -166,6 +170,8 @@ class Settings(PoolSettings, BaseSettings):
                 raise ValueError(
                     f"{name!r} must have a name and a printable key without spaces around it"
                 )
+            if name.startswith("jwt:"):
+                raise ValueError(f"{name!r} looks like the name of a token: remove jwt: from it")
         return keys
 
     @property

@@ -6,7 +6,8 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -25,7 +26,7 @@ def tables() -> str:
 
 def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
     fields = model.model_fields.items()
-    nested = {name: _model(field) for name, field in fields}
+    nested = {name: nested_model(field) for name, field in fields}
     rows = [_row((*path, name), field) for name, field in fields if not nested[name]]
     title = f"`{'.'.join(path)}`" if path else "The service"
     yield f"\n## {title}\n\n{_about(model, path)}{_HEAD}" + "".join(rows)
@@ -34,10 +35,12 @@ def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
             yield from _sections(inner, (*path, name))
 
 
-def _model(field: FieldInfo) -> type[BaseModel] | None:
-    annotation = field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+def nested_model(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a nested setting, which may also be absent."""
+    outer: Any = field.annotation
+    for annotation in get_args(outer) if isinstance(outer, UnionType) else (outer,):
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
     return None
 
 
@@ -53,7 +56,7 @@ def _row(path: tuple[str, ...], field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.default
-    if value is None or value in ((), {}):
+    if field.is_required() or value is None or value in ((), {}):
         return ""
     return f"`{','.join(value) if isinstance(value, tuple) else value}`"
 

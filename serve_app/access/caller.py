@@ -5,13 +5,14 @@ from fnmatch import fnmatchcase
 
 from serve_app.access.policies import UNLIMITED, Limits
 from serve_app.engines.base import Flow, Priority
+from serve_app.model_names import plain_name
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks. The name is a key's, `jwt:<name>`, or "" where the service has no keys.
 
-    `models`: names or patterns that it may ask for; None: every model.
+    `models`: plain names or patterns (see `model_names`) that it may ask for; None: every model.
     """
 
     name: str = ""
@@ -26,7 +27,10 @@ class Caller:
 
     def may_use(self, name: str) -> bool:
         """Tell whether the caller may ask for the model or alias of this canonical name."""
-        return self.models is None or any(fnmatchcase(name, pattern) for pattern in self.models)
+        if self.models is None or name in self.models:
+            return True
+        plain = plain_name(name)
+        return any(fnmatchcase(plain, pattern) for pattern in self.models)
 
     @property
     def flow(self) -> Flow:

@@ -1,11 +1,25 @@
 """What a key or a group may do, as the file of keys states it."""
 
-from typing import Self
+from functools import cached_property
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from serve_app.engines.base import Priority
-from serve_app.pool_settings import StrictModel
+from serve_app.model_names import model_pattern
+from serve_app.pool_settings import CommaSeparated, StrictModel
+
+Patterns = Annotated[
+    tuple[
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=512, pattern=r"^[\x21-\x7e]+$"),
+            AfterValidator(model_pattern),
+        ],
+        ...,
+    ],
+    CommaSeparated,
+]
 
 
 class Limits(StrictModel):
@@ -25,8 +39,9 @@ class Limits(StrictModel):
         """Whether there is any limit."""
         return self.limits != UNLIMITED
 
-    @property
+    @cached_property
     def limits(self) -> "Limits":
+        """The limits alone, which thousands of keys may share."""
         return Limits(**{name: getattr(self, name) for name in Limits.model_fields})
 
 
@@ -36,9 +51,12 @@ UNLIMITED = Limits()
 class Policy(Limits):
     """What a key or a group may do. None: as its group or the default says."""
 
-    models: tuple[str, ...] | None = Field(
+    models: Patterns | None = Field(
         None, min_length=1, description="Names or patterns of the models that it may ask for."
     )
     priority: Priority | None = Field(None, description="Band in every queue.")
-    weight: float | None = Field(None, gt=0, description="Share of a full service.")
+    weight: float | None = Field(None, ge=0.001, le=1000, description="Share of a full service.")
     admin: bool | None = Field(None, description="Whether it may read everyone's usage.")
+
+
+NO_POLICY = Policy()

@@ -2,7 +2,7 @@
 
 app         the ASGI application: routes, a guard before them, errors in the caller's dialect
 build       puts the API together from settings and a dispatcher
-guard       admits callers by host, origin or key
+guard       admits callers by host and origin, or by what they present
 http        requests and responses in terms of ASGI
 body        one JSON object of a request body
 endpoint    the description of an inference route

@@ -82,10 +82,13 @@ class Api:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        authenticator = self._guard.authenticator
         await receive()
+        await authenticator.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         try:
+            authenticator.stop()
             await self._on_shutdown()
         finally:
             self._observer.close()

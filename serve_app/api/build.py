@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from serve_app.access.authenticator import authenticator
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
 from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
 from serve_app.api.guard import Guard
 from serve_app.api.inference import Dispatcher, Inference
-from serve_app.api.keys import FileKeys, Keys
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.api.request_trace import Observer
 from serve_app.model_names import ModelNames
@@ -31,21 +31,12 @@ def build_api(
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
         *_management_routes(),
     ]
-    return Api(
-        [*routes, *documentation(routes, list(names))], guard(settings), observer, on_shutdown
+    front = Guard(
+        authenticator(settings, observer.note_keys_file),
+        settings.allowed_hosts,
+        settings.allowed_origins,
     )
-
-
-def guard(settings: Settings) -> Guard:
-    """Build the guard. Raises SettingsError when the file of keys can't be read."""
-    return Guard(_keys(settings), settings.allowed_hosts, settings.allowed_origins)
-
-
-def _keys(settings: Settings) -> Keys:
-    keys = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
-    if settings.api_keys_file is None:
-        return Keys(keys)
-    return FileKeys(keys, settings.api_keys_file, optional=settings.api_keys_optional)
+    return Api([*routes, *documentation(routes, list(names))], front, observer, on_shutdown)
 
 
 def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:

@@ -41,17 +41,32 @@ _ABOUT = (
 
 def documentation(routes: list[Route], models: Iterable[str]) -> list[Route]:
     """Return the routes that describe `routes`, with `models` as examples."""
-    description = orjson.dumps(describe(routes, list(models)))
     html = [(b"content-type", b"text/html; charset=utf-8")]
-    json = [(b"content-type", JSON)]
     return [
         Route("GET", "/docs", _static(_PAGE, html), "This page", hidden=True),
-        Route("GET", "/openapi.json", _static(description, json), "This API", hidden=True),
+        Route("GET", "/openapi.json", _Description(routes, list(models)), "This API", hidden=True),
         *(
             Route("GET", f"/docs/{name}", _asset(name, kind), name, hidden=True)
             for name, kind in _ASSETS.items()
         ),
     ]
+
+
+class _Description:
+    """Answers with the description of the routes, with the models that the caller may use."""
+
+    def __init__(self, routes: list[Route], models: list[str]) -> None:
+        self._routes = routes
+        self._models = models
+        self._complete = orjson.dumps(describe(routes, models))
+
+    async def __call__(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        body, may_use = self._complete, trace.caller.may_use
+        models = [name for name in self._models if may_use(name)]
+        if models != self._models:
+            body = orjson.dumps(describe(self._routes, models))
+        trace.note_status(200)
+        await send_body(send, 200, body, [(b"content-type", JSON)])
 
 
 def _static(body: bytes, headers: list[tuple[bytes, bytes]]) -> Handler:
@@ -124,7 +139,7 @@ def _schema(example: dict[str, Any], models: list[str]) -> dict[str, Any]:
         "required": ["model"],
         "properties": {"model": {"type": "string", "enum": models}},
         "additionalProperties": True,
-        "example": {"model": models[0], **example},
+        "example": {"model": next(iter(models), ""), **example},
     }
 
 

@@ -2,13 +2,14 @@
 
 import ipaddress
 import socket
+from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
+from serve_app.access.authenticator import Authenticator
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.api.http import Headers, Request
-from serve_app.api.keys import Keys
-from serve_app.errors import ForeignCaller, Unauthorized
+from serve_app.errors import ForeignCaller
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _LOCAL_ORIGINS = ("localhost", "127.0.0.1", "0.0.0.0")
@@ -25,36 +26,26 @@ class Guard:
     """Judges the Host, Origin and key of requests."""
 
     def __init__(
-        self, keys: Keys, allowed_hosts: tuple[str, ...], origins: tuple[str, ...]
+        self,
+        authenticator: Authenticator,
+        allowed_hosts: tuple[str, ...],
+        origins: tuple[str, ...],
     ) -> None:
-        self._keys = keys
+        self.authenticator = authenticator
         self._hosts = {host.lower() for host in allowed_hosts}
         self._origins = set(origins)
         self._host_allowed = lru_cache(maxsize=1024)(self._judge_host)
         self._origin_allowed = lru_cache(maxsize=1024)(self._judge_origin)
 
-    @property
-    def has_keys(self) -> bool:
-        return self._keys.present()
-
     def admit(self, request: Request) -> Caller:
-        """Return the caller. Raises Unauthorized, ForeignCaller."""
-        if self._keys.present():
-            return Caller(self._key_name(request))
+        """Return the caller. Raises Unauthorized, IssuerDown, ForeignCaller."""
+        if self.authenticator.needs_key:
+            return self.authenticator.caller(_credentials(request))
         if not self._host_allowed(request.header(b"host")):
             raise ForeignCaller("the request's Host is not in allowed_hosts")
         if not self._own_origin(request) and not self._origin_allowed(request.header(b"origin")):
             raise ForeignCaller("the request's Origin is not in allowed_origins")
         return ANONYMOUS
-
-    def _key_name(self, request: Request) -> str:
-        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
-        bearer = token.strip() if scheme.lower() == b"bearer" else b""
-        presented = [key for key in (bearer, request.headers.get(b"x-api-key")) if key]
-        names = self._keys.names(presented)
-        if not names:
-            raise Unauthorized("a valid API key is needed: Authorization: Bearer, or x-api-key")
-        return names[0]
 
     def cors(self, request: Request) -> Headers:
         """Return the headers that let a browser pass the answer to a page of an allowed origin."""
@@ -89,6 +80,17 @@ class Guard:
         if parts.scheme in ("http", "https"):
             return parts.hostname in _LOCAL_ORIGINS
         return parts.scheme in _APP_SCHEMES
+
+
+def _credentials(request: Request) -> Iterator[bytes]:
+    """Yield every key or token of the request, also where it repeats a header."""
+    for name, value in request.all_headers:
+        if name == b"x-api-key" and value:
+            yield value
+        elif name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer" and (token := token.strip()):
+                yield token
 
 
 def _split(origin: str) -> SplitResult:

@@ -29,13 +29,23 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Of headers with the same name the last one counts."""
 
-    __slots__ = ("_watch", "headers", "method", "path", "raw_path", "receive", "request_id")
+    __slots__ = (
+        "_watch",
+        "all_headers",
+        "headers",
+        "method",
+        "path",
+        "raw_path",
+        "receive",
+        "request_id",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes | None = scope.get("raw_path")
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.all_headers: Headers = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self.all_headers)
         # Serve sets this header before the API runs, and the answer's after it.
         self.request_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.receive = receive

@@ -111,7 +111,7 @@ class Inference:
         if endpoint.streams != "never":
             trace.note_stream(stream_of(payload, endpoint.streams == "default"))
         model = self._names.find(name)
-        if model is None:
+        if model is None or not trace.caller.may_use(model):
             shown = short_name(name) if endpoint.tagged_in_errors else name
             raise NotFound(endpoint.unknown_model.format(name=shown[:512]))
         trace.note_model(model)

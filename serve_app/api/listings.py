@@ -1,6 +1,6 @@
 """Answers that need no engine: models, versions, health, and refusals of model management."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -29,12 +29,17 @@ class Listings:
         self._names = names
         self._aliases = aliases
 
-    def _cards(self) -> list[ModelCard]:
-        """Return the cards of all models, then of all aliases as their first models'."""
+    def _cards(self, trace: RequestTrace) -> list[ModelCard]:
+        """Return the cards of the models and aliases that the caller may ask for."""
+        cards = [*self._dispatcher.cards(), *self._alias_cards()]
+        return [card for card in cards if trace.caller.may_use(card.name)]
+
+    def _alias_cards(self) -> Iterator[ModelCard]:
+        """Yield a card for every alias: that of its first model."""
         cards = {card.name: card for card in self._dispatcher.cards()}
-        first = {alias: short_name(targets[0].model) for alias, targets in self._aliases.items()}
-        aliases = [replace(cards[m], name=alias) for alias, m in first.items() if m in cards]
-        return [*cards.values(), *aliases]
+        for alias, targets in self._aliases.items():
+            if card := cards.get(short_name(targets[0].model)):
+                yield replace(card, name=alias)
 
     async def root(self, request: Request, send: Send, trace: RequestTrace) -> None:
         trace.note_status(200)
@@ -44,20 +49,21 @@ class Listings:
         await _ok(send, trace, {"version": self._dispatcher.version()})
 
     async def tags(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        await _ok(send, trace, {"models": [tag(card) for card in self._cards()]})
+        await _ok(send, trace, {"models": [tag(card) for card in self._cards(trace)]})
 
     async def running(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        loaded = [card for card in self._dispatcher.cards() if card.loaded]
+        cards = (card for card in self._dispatcher.cards() if trace.caller.may_use(card.name))
+        loaded = [card for card in cards if card.loaded]
         await _ok(send, trace, {"models": [running(card) for card in loaded]})
 
     async def models(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        data = [_openai_model(card) for card in self._cards()]
+        data = [_openai_model(card) for card in self._cards(trace)]
         await _ok(send, trace, {"object": "list", "data": data})
 
     async def model(self, request: Request, send: Send, trace: RequestTrace) -> None:
         model_id = request.path.removeprefix("/v1/models/")
         name = self._names.find(model_id)
-        card = next((card for card in self._cards() if card.name == name), None)
+        card = next((card for card in self._cards(trace) if card.name == name), None)
         if card is None:
             raise NotFound(f"model '{short_name(model_id)[:512]}' not found")
         await _ok(send, trace, _openai_model(card))

@@ -12,6 +12,7 @@ from serve_app.errors import (
     EngineError,
     EngineSlow,
     InternalError,
+    IssuerDown,
     Overloaded,
     ServiceError,
 )
@@ -73,6 +74,11 @@ class RequestTrace:
         self.ended = 0.0
         self.is_probe = False  # probes get no line in the log
         self.gaps: list[float] = []
+
+    @property
+    def is_unauthorized(self) -> bool:
+        """Whether the service refused the caller: a request with a model reached an engine."""
+        return self.status == 401 and not self.model
 
     def note_probe(self) -> None:
         self.is_probe = True
@@ -179,7 +185,7 @@ def printable(text: str) -> str:
 def _outcome(exc: ServiceError) -> Outcome:
     if isinstance(exc, ClientError):
         return Outcome.CLIENT_ERROR
-    if isinstance(exc, Overloaded):
+    if isinstance(exc, Overloaded | IssuerDown):
         return Outcome.REJECTED
     if isinstance(exc, EngineSlow):
         return Outcome.TIMEOUT
@@ -192,6 +198,9 @@ class Observer(Protocol):
     def began(self, trace: RequestTrace) -> None: ...
 
     def ended(self, trace: RequestTrace) -> None: ...
+
+    def note_keys_file(self, valid: bool) -> None:
+        """Note whether the file of keys could be read. Called from any thread."""
 
     def close(self) -> None:
         """Expect no more requests."""

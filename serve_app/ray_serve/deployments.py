@@ -10,8 +10,9 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.access.authenticator import authenticator
 from serve_app.api.app import Api
-from serve_app.api.build import build_api, guard
+from serve_app.api.build import build_api
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.worker import CallServer
 from serve_app.overrides import (
@@ -189,7 +190,7 @@ def _options_in_force() -> InForce:
 
 
 def _exposure(settings: Settings) -> Iterator[str]:
-    return exposure(private.http_host(), has_keys=guard(settings).has_keys)
+    return exposure(private.http_host(), has_keys=authenticator(settings).needs_key)
 
 
 def _warn(sentences: Iterable[str]) -> None:

@@ -41,6 +41,12 @@ class ServeObserver:
             "llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS, _LABELS
         )
         self._tasks = metrics.Gauge("llm_event_loop_tasks", "Tasks of the replica's event loop.")
+        self._keys_file_valid = metrics.Gauge(
+            "llm_keys_file_valid", "1 while the file of API keys can be read, else 0."
+        )
+        self._unauthorized = metrics.Counter(
+            "llm_unauthorized_total", "Requests without a valid key or token."
+        )
         self._counters = {
             "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
         } | {
@@ -70,6 +76,9 @@ class ServeObserver:
         if self._closed:
             self._report()
 
+    def note_keys_file(self, valid: bool) -> None:
+        self._keys_file_valid.set(float(valid))
+
     def close(self) -> None:
         """Report what has ended, from now on at once: no timer is left behind."""
         self._closed = True
@@ -93,6 +102,8 @@ class ServeObserver:
             self._log.write(ended)
         for request in ended:
             self._count(request.trace)
+        if refused := sum(request.trace.is_unauthorized for request in ended):
+            self._unauthorized.inc(refused)
         self._report_sums()
         self._in_flight.set(self._running)
         self._tasks.set(len(asyncio.all_tasks()))

@@ -12,6 +12,8 @@ from serve_app.ray_serve import private
 
 logger = logging.getLogger(private.SERVE_LOGGER)
 
+_REFUSAL_EVERY_S = 60.0
+
 
 def disable_access_records() -> None:
     """Let Serve's replica make no log record of each request.
@@ -45,13 +47,24 @@ class RequestLog:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
+        self._quiet_until = 0.0  # on the monotonic clock, for requests without a valid key
 
     def write(self, ended: Sequence[EndedRequest]) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        records = [self._record(*request) for request in ended if not request.trace.is_probe]
+        records = [self._record(*request) for request in ended if self._is_logged(request.trace)]
         for handler in logger.handlers:
             _handle(handler, records)
+
+    def _is_logged(self, trace: RequestTrace) -> bool:
+        """Tell whether the request gets a line: without a valid key one a minute, so that nobody
+        can fill the log."""
+        if not trace.is_unauthorized:
+            return not trace.is_probe
+        if trace.ended < self._quiet_until:
+            return False
+        self._quiet_until = trace.ended + _REFUSAL_EVERY_S
+        return True
 
     def _record(self, trace: RequestTrace, context: Any) -> logging.LogRecord:
         record = logging.LogRecord(

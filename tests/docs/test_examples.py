@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from serve_app.access import key_file
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.settings import Settings
 from tests.support import pages
@@ -128,7 +129,7 @@ def described_options(module: str, arguments: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("example", pages.examples("yaml"), ids=str)
 def test_yaml_means_something(example: Example) -> None:
-    """A Serve config has valid settings, a scenario is one, an overlay names what there is."""
+    """A Serve config, a scenario and a file of keys are valid; an overlay names what there is."""
     value = yaml.safe_load(example.text)
     if "applications" in value:
         for application in value["applications"]:
@@ -138,6 +139,8 @@ def test_yaml_means_something(example: Example) -> None:
         here = ROOT / Path(example.text.split()[1]).parent
         for path in [*value["resources"], *value["components"]]:
             assert (here / path).resolve().exists(), path
+    elif example.page == "docs/keys.md":
+        assert key_file.parse(example.text, Path("keys")).entries
     else:
         Scenario.model_validate(value)
 

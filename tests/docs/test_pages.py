@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from serve_app.settings import Settings
+from serve_app.settings_table import nested_model
 from tests.support import pages
 from tests.support.pages import PAGES, ROOT
 
@@ -62,12 +64,12 @@ def test_variables_are_settings(page: Path) -> None:
 def _is_setting(variable: str) -> bool:
     if variable.startswith("TEST_"):
         return True
-    model = Settings
+    model: type[BaseModel] | None = Settings
     for part in variable.lower().split("__"):
         fields = getattr(model, "model_fields", {})
         if part not in fields:
             return False
-        model = fields[part].annotation
+        model = nested_model(fields[part])
     return True
 
 

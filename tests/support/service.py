@@ -81,6 +81,10 @@ class Noted:
     def __init__(self) -> None:
         self.ended_exchanges: list[RequestTrace] = []
         self.running = 0
+        self.keys_file_valid: list[bool] = []
+
+    def note_keys_file(self, valid: bool) -> None:
+        self.keys_file_valid.append(valid)
 
     def began(self, trace: RequestTrace) -> None:
         self.running += 1

@@ -1,9 +1,11 @@
 """Fixtures of the unit tests: one simulated engine for all, one service for each."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.issuer import Issuer
 from tests.support.service import Service, Simulator, serving, start_simulator
 
 
@@ -31,3 +33,19 @@ async def shared_service(shared_simulator: Simulator) -> AsyncIterator[Service]:
 def service(shared_service: Service, simulator: Simulator) -> Service:
     """With default settings, in front of `simulator`."""
     return shared_service
+
+
+@pytest.fixture(scope="session")
+def shared_issuer() -> Iterator[Issuer]:
+    issuer = Issuer()
+    yield issuer
+    issuer.stop()
+
+
+@pytest.fixture
+def issuer(shared_issuer: Issuer, tmp_path: Path) -> Issuer:
+    """With one key, which is also in `issuer.file`."""
+    shared_issuer.reset()
+    shared_issuer.file = tmp_path / "jwks.json"
+    shared_issuer.file.write_bytes(shared_issuer.document)
+    return shared_issuer

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.model_names import ModelNames, full_name
+from serve_app.model_names import ModelNames, full_name, model_pattern, plain_name
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,35 @@ def test_full_names_tell_models_apart() -> None:
     """Registry, namespace, model, tag."""
     assert full_name("me/model") == "registry.ollama.ai/me/model:latest"
     assert full_name("Host:5000/me/model:X") == "host:5000/me/model:x"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "comparable"),
+    [
+        ("llama3", "llama3:latest"),
+        ("library/SmolLM2:135m", "smollm2:135m"),
+        ("registry.ollama.ai/library/llama3", "llama3:latest"),
+        ("hf.co/Owner/Model:Q4", "hf.co/owner/model:q4"),
+        ("*", "*"),
+        ("Qwen*", "qwen*"),
+        ("qwen?", "qwen?:latest"),
+        ("*:7b", "*:7b"),
+    ],
+)
+def test_patterns_are_comparable_with_plain_names(pattern: str, comparable: str) -> None:
+    """In lower case, with a tag, without the library's prefix."""
+    assert model_pattern(pattern) == comparable
+    assert model_pattern(comparable) == comparable
+
+
+@pytest.mark.parametrize("pattern", ["library/*", "Library/llama*", "registry.ollama.ai/*"])
+def test_patterns_of_the_library_are_refused(pattern: str) -> None:
+    """Without its prefix `library/*` would mean every model of everybody."""
+    with pytest.raises(ValueError, match="must be without"):
+        model_pattern(pattern)
+
+
+def test_a_plain_name_is_the_shortest() -> None:
+    """Of another namespace it keeps it."""
+    assert plain_name("LIBRARY/Llama3") == "llama3:latest"
+    assert plain_name("owner/llama3") == "owner/llama3:latest"

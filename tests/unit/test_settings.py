@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve_app.api.keys import read_keys
+from serve_app.access.key_file import read
 from serve_app.errors import SettingsError
 from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.ray_serve.engine_host import EngineHost
@@ -135,6 +135,7 @@ def test_what_can_be_an_engines_address_is_taken(url: str) -> None:
     assert settings.engine.url == url.rstrip("/")
 
 
+JWT = {"issuer": "a", "audience": "b", "jwks": "c"}
 BAD: list[tuple[dict[str, Any], str]] = [
     *(({"models": name}, "models") for name in ("a b", "a//b", "/a", "a:", ":a", "a/b/c/d", "é")),
     ({"models": "x" * 600}, "no model name"),
@@ -146,6 +147,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"api_keys": {"alice": ""}}, "api_keys"),
     ({"api_keys": {"alice": " key"}}, "api_keys"),
     ({"api_keys": {"": "key"}}, "api_keys"),
+    ({"api_keys": {"jwt:ada": "key"}}, "api_keys"),
+    ({"jwt": {"issuer": "a", "jwks": "b"}}, "jwt.audience"),
+    ({"jwt": {**JWT, "algorithms": "HS256"}}, "jwt.algorithms"),
+    ({"jwt": {**JWT, "algorithms": "none"}}, "jwt.algorithms"),
+    ({"jwt": {**JWT, "jwks": "ftp://a/b"}}, "jwt.jwks"),
+    ({"jwt": {**JWT, "jwks": "https://user:secret@a/b"}}, "jwt.jwks"),
     ({"engine": {"kind": "ollama", "binary": ""}}, "binary"),
     ({"engine": {"env": {"A=B": "c"}}}, "environment variable"),
     ({"engine": {"env": {"": "c"}}}, "environment variable"),
@@ -227,4 +234,4 @@ def test_a_file_of_keys_is_text(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"alice: \xff\xfe\n")
     with pytest.raises(SettingsError, match="not UTF-8"):
-        read_keys(file)
+        read(file)

@@ -1,11 +1,7 @@
 """Who may ask: Hosts and Origins without keys, and keys."""
 
-from pathlib import Path
-
 import pytest
 
-from serve_app.api.keys import FileKeys, read_keys
-from serve_app.errors import SettingsError
 from tests.support.service import Service, Simulator, serving
 
 CHAT = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
@@ -139,72 +135,3 @@ async def test_the_name_of_the_key_is_noted_and_the_key_is_not(keyed: Service) -
     fields = keyed.noted.last.fields()
     assert fields["key"] == "bob"
     assert "sk-b" not in str(fields)
-
-
-def test_keys_are_read_from_a_file(tmp_path: Path) -> None:
-    """A file holds a name and a key a line; empty lines and comments don't count."""
-    file = tmp_path / "keys"
-    file.write_text("# ours\nalice: sk-a\n\nbob:sk:b\n")
-    assert read_keys(file) == {"alice": "sk-a", "bob": "sk:b"}
-
-
-@pytest.mark.parametrize("text", ["", "# none\n", "alice\n", "alice:\n", ": sk-a\n"])
-def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
-    """A mistake in the file must not open the service to everybody."""
-    file = tmp_path / "keys"
-    file.write_text(text)
-    with pytest.raises(SettingsError, match="api_keys_file") as refused:
-        read_keys(file)
-    assert "sk-a" not in str(refused.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """The error names the setting and the file."""
-    with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
-        read_keys(tmp_path / "keys")
-
-
-def file_keys(path: Path, *, optional: bool = False) -> FileKeys:
-    return FileKeys({}, path, optional=optional, check_every_s=0)
-
-
-def accepts(keys: FileKeys, key: str) -> bool:
-    return keys.present() and bool(keys.names([key.encode()]))
-
-
-def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    """Keys are rotated without a restart: the new one fits, the old one does not."""
-    file = tmp_path / "keys"
-    file.write_text("alice: sk-old")
-    keys = file_keys(file)
-    assert accepts(keys, "sk-old")
-    (tmp_path / "new").write_text("alice: sk-new")
-    (tmp_path / "new").rename(file)
-    assert accepts(keys, "sk-new")
-    assert not accepts(keys, "sk-old")
-
-
-def test_a_file_that_is_gone_or_broken_changes_nothing(tmp_path: Path) -> None:
-    """The door does not open by accident."""
-    file = tmp_path / "keys"
-    file.write_text("alice: sk-a")
-    keys = file_keys(file)
-    file.write_text("nonsense")
-    assert accepts(keys, "sk-a")
-    file.unlink()
-    assert accepts(keys, "sk-a")
-
-
-def test_an_optional_file_may_come_later(tmp_path: Path) -> None:
-    """Until it is there, nobody needs a key; from then on everybody does."""
-    keys = file_keys(tmp_path / "keys", optional=True)
-    assert not keys.present()
-    (tmp_path / "keys").write_text("alice: sk-a")
-    assert keys.present()
-    assert accepts(keys, "sk-a")
-
-
-def test_a_file_that_is_not_optional_must_be_there(tmp_path: Path) -> None:
-    """A typing error in its path is found at deployment."""
-    with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
-        file_keys(tmp_path / "keys")

@@ -10,12 +10,13 @@ import httpx
 import pytest
 import yaml
 
+from serve_app.access.authenticator import Authenticator
+from serve_app.access.key_watch import KeyWatch
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.guard import Guard
 from serve_app.api.inference import Inference
-from serve_app.api.keys import Keys
 from serve_app.api.relay import End
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
@@ -68,7 +69,7 @@ def answer(kind: bytes, *pieces: bytes, broken: bool) -> Answer:
 
 class BrokenGuard(Guard):
     def __init__(self, **methods: Any) -> None:
-        super().__init__(Keys({}), (), ())
+        super().__init__(Authenticator(KeyWatch({})), (), ())
         self.__dict__ |= methods
 
 

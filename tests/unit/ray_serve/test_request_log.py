@@ -169,3 +169,17 @@ def test_at_debug_all_records_are_made(file: Path, monkeypatch: pytest.MonkeyPat
     SERVE.setLevel(logging.DEBUG)
     disable_access_records()
     assert replica.logger is SERVE
+
+
+def test_callers_without_a_key_can_not_fill_the_log(file: Path, log: RequestLog) -> None:
+    """A thousand refusals are one line a minute; the next valid request has its own."""
+    traces = [RequestTrace("GET", "/v1/models", "openai", "") for _ in range(1001)]
+    for trace in traces:
+        trace.note_status(401)
+        trace.end()
+    traces[-1].status = 200
+    log.write([EndedRequest.now(trace) for trace in traces])
+    memory().flush()
+    first, second = file.read_text().splitlines()
+    assert "401" in first
+    assert "200" in second

@@ -1,0 +1,105 @@
+"""Tells who a request is from by the credentials that it presents."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import time
+
+from serve_app.access import jwks, key_watch
+from serve_app.access.caller import Caller
+from serve_app.access.jwks import KeySet
+from serve_app.access.key_file import digest
+from serve_app.access.key_watch import KeyWatch
+from serve_app.access.repeater import Repeater
+from serve_app.access.tokens import Tokens
+from serve_app.errors import Unauthorized
+from serve_app.settings import Settings
+
+_NEEDED = "a valid API key is needed: Authorization: Bearer, or x-api-key"
+_START_S = 5.0  # for the first key set; a slow provider delays no replica further
+
+
+class Authenticator:
+    """Knows all keys, and the tokens of an identity provider where there is one."""
+
+    def __init__(
+        self,
+        keys: KeyWatch,
+        key_set: KeySet | None = None,
+        tokens: Tokens | None = None,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._keys = keys
+        self._key_set = key_set
+        self._tokens = tokens
+        self._clock = clock
+        self._repeaters: list[Repeater] = []
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers need a key or a token."""
+        return self._keys.needs_key or self._tokens is not None
+
+    def caller(self, presented: Iterable[bytes]) -> Caller:
+        """Return the caller of the credentials. Raises Unauthorized, IssuerDown."""
+        now = self._clock()
+        valid: dict[bytes, Caller] = {}
+        refusal = Unauthorized(_NEEDED)
+        for credential in presented:
+            credential_digest = digest(credential)
+            try:
+                if caller := self._find(credential, credential_digest, now):
+                    valid[credential_digest] = caller
+            except Unauthorized as exc:
+                refusal = exc  # unless another credential is valid
+        if not valid:
+            raise refusal
+        if len(valid) > 1:
+            raise Unauthorized("the request has two different valid keys: send one of them")
+        return next(iter(valid.values()))
+
+    def _find(self, credential: bytes, credential_digest: bytes, now: float) -> Caller | None:
+        callers = self._keys.callers
+        caller = callers.find(credential_digest, now)
+        if caller is None and self._tokens is not None:
+            return self._tokens.find(credential, credential_digest, callers, now)
+        return caller
+
+    async def start(self) -> None:
+        """Watch the file and the identity provider; return when there are keys to verify with."""
+        if self._keys.path:
+            self._repeat(self._keys.check, key_watch.CHECK_EVERY_S)
+        if self._key_set:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_START_S):
+                    await asyncio.to_thread(self._key_set.refresh)
+            self._repeat(self._key_set.refresh, jwks.CHECK_EVERY_S)
+
+    def _repeat(self, step: Callable[[], None], every_s: float) -> None:
+        repeater = Repeater(step, every_s)
+        self._repeaters.append(repeater)
+        repeater.start()
+
+    def stop(self) -> None:
+        for repeater in self._repeaters:
+            repeater.stop()
+
+
+def authenticator(
+    settings: Settings, show_valid: Callable[[bool], None] = lambda valid: None
+) -> Authenticator:
+    """Build it from settings. Raises SettingsError when the file of keys can't be read.
+
+    `show_valid` is told whether the file could be read, at first and at each change.
+    """
+    fixed = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
+    keys = KeyWatch(
+        fixed,
+        settings.api_keys_file,
+        optional=settings.api_keys_optional,
+        show_valid=show_valid,
+    )
+    if settings.jwt is None:
+        return Authenticator(keys)
+    key_set = KeySet(settings.jwt.jwks, settings.jwt.algorithms)
+    return Authenticator(keys, key_set, Tokens(settings.jwt, key_set))

@@ -1,0 +1,86 @@
+"""Edits of the file of keys as text, which keep every comment and every other line."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from serve_app.access import strict_yaml
+from serve_app.access.callers import Callers, callers
+from serve_app.access.key_file import GROUPS, RESERVED, parse, plain_keys
+from serve_app.errors import SettingsError
+
+# Keeps a file without a mapping in the YAML form, and a file without a key valid.
+_NO_GROUPS = f"{GROUPS}:\n"
+
+
+def with_key(text: str, name: str, key_hash: str, group: str, path: Path) -> str:
+    """Return `text` with a new name for the key of this SHA-256, in hexadecimal digits.
+
+    Raises SettingsError if that would change anything else, or can't be.
+    """
+    entry = f"{name}:\n  sha256: {key_hash}\n" + (f"  group: {group}\n" if group else "")
+    before = Callers() if is_blank(text) else _callers(text, path)
+    added = bytes.fromhex(key_hash)
+    edited = _ended(text) + entry
+
+    def fits(after: Callers) -> bool:
+        others = {k: entry for k, entry in after.by_digest.items() if k != added}
+        return others == before.by_digest and after.by_digest[added][0].name == name
+
+    return _first_fitting([edited], fits, path)
+
+
+def without_name(text: str, name: str, path: Path) -> str:
+    """Return `text` without `name` and its keys. Raises SettingsError if there is no such name."""
+    before = _callers(text, path)
+    kept = {k: entry for k, entry in before.by_digest.items() if entry[0].name != name}
+    lines = _lines_of(text, name)
+    if not lines:
+        raise SettingsError(f"{path} has no key named {name}: see `keys list`")
+    edited = "".join(line for i, line in enumerate(_lines(text)) if i not in lines)
+    return _first_fitting(
+        [edited, _ended(edited) + _NO_GROUPS],
+        lambda after: after.by_digest == kept,
+        path,
+    )
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether there is nothing in `text` but comments."""
+    return all(not line.strip() or line.strip().startswith("#") for line in _lines(text))
+
+
+def _first_fitting(texts: Iterable[str], fits: Callable[[Callers], bool], path: Path) -> str:
+    """Return the first text that reads as intended."""
+    problem = "its other lines mean something else as YAML: put quotes around their keys"
+    for text in texts:
+        try:
+            if fits(_callers(text, path)):
+                return text
+        except SettingsError as exc:
+            problem = str(exc)
+    raise SettingsError(f"{path} was not changed: {problem}")
+
+
+def _callers(text: str, path: Path) -> Callers:
+    return callers({}, parse(text, path))
+
+
+def _lines_of(text: str, name: str) -> set[int]:
+    """Return the lines that state `name`, from 0."""
+    if plain_keys(text):
+        lines = (line.strip() for line in _lines(text))
+        return {
+            i
+            for i, line in enumerate(lines)
+            if not line.startswith("#") and line.partition(":")[0].strip() == name
+        }
+    entry = strict_yaml.load(text).get(name)
+    return set(range(entry.first, entry.last + 1)) if entry and name not in RESERVED else set()
+
+
+def _lines(text: str) -> list[str]:
+    return text.splitlines(keepends=True)
+
+
+def _ended(text: str) -> str:
+    return text if not text or text.endswith("\n") else text + "\n"

@@ -1,0 +1,71 @@
+"""The keys in force: fixed ones, and those of a file that may change while the service runs."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from serve_app.access.callers import callers
+from serve_app.access.key_file import KeyFile, read
+from serve_app.errors import SettingsError
+
+logger = logging.getLogger("ray.serve")
+
+CHECK_EVERY_S = 0.25
+
+Version = tuple[int, ...]
+
+
+class KeyWatch:
+    """Has the table of callers, and replaces it when the file has changed.
+
+    A file that disappears or breaks leaves the table unchanged: no accident opens the service.
+    `show_valid` is told whether the file could be read, at first and at each change.
+    Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
+    """
+
+    def __init__(
+        self,
+        fixed: Mapping[str, str],
+        path: Path | None = None,
+        *,
+        optional: bool = False,
+        show_valid: Callable[[bool], None] = lambda valid: None,
+    ) -> None:
+        self._fixed = fixed
+        self.path = path
+        self._show_valid = show_valid
+        self._version = _version(path) if path else None
+        self.callers = callers(fixed, KeyFile({}, is_plain=True))
+        # Stays true, even if the file loses its last key.
+        self.needs_key = bool(fixed)
+        if path and (self._version or not optional):
+            self._read(path)
+            show_valid(True)
+
+    def check(self) -> None:
+        """Read the file again if it has changed. May wait for the disk."""
+        if self.path is None or (version := _version(self.path)) == self._version:
+            return
+        self._version = version
+        try:
+            self._read(self.path)
+        except SettingsError as exc:
+            logger.error("failed to read the keys again, the old ones stay: %s", exc)
+            self._show_valid(False)
+        else:
+            logger.info("read the keys in %s again", self.path)
+            self._show_valid(True)
+
+    def _read(self, path: Path) -> None:
+        self.callers = callers(self._fixed, read(path))
+        self.needs_key = True
+
+
+def _version(path: Path) -> Version | None:
+    """Return a mark that changes with every write or replacement of the file, None if absent."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)

@@ -1,0 +1,32 @@
+"""A thread that repeats one step."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+logger = logging.getLogger("ray.serve")
+
+
+class Repeater:
+    """Calls `step` every `every_s` seconds in a thread of its own, until it is stopped."""
+
+    def __init__(self, step: Callable[[], None], every_s: float) -> None:
+        self._step = step
+        self._every_s = every_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="access", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the step in progress, if any, be the last one; does not wait for it."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            try:
+                self._step()
+            except Exception:
+                # Nothing else would notice that the thread has ended.
+                logger.exception("failed to refresh keys unexpectedly")

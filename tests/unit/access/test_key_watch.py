@@ -1,0 +1,123 @@
+"""Keys in force: a changed file is read again, a broken one changes nothing."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from serve_app.access.key_file import digest
+from serve_app.access.key_watch import KeyWatch
+from serve_app.errors import SettingsError
+
+
+class Watched:
+    """A file of keys and the keys in force."""
+
+    def __init__(self, folder: Path, text: str | None, optional: bool = False) -> None:
+        self.file = folder / "keys"
+        self.valid: list[bool] = []
+        if text is not None:
+            self.file.write_text(text)
+        self.watch = KeyWatch({}, self.file, optional=optional, show_valid=self.valid.append)
+
+    def replace(self, text: str) -> None:
+        """As the commands do it: no moment without a file."""
+        new = self.file.with_name("new")
+        new.write_text(text)
+        new.rename(self.file)
+        self.watch.check()
+
+    def accepts(self, key: str) -> bool:
+        return self.watch.callers.find(digest(key.encode()), 0) is not None
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path, "alice: sk-old")
+
+
+def test_a_changed_file_is_read_again(watched: Watched) -> None:
+    """Keys are rotated without a restart: the new one fits, the old one does not."""
+    assert watched.accepts("sk-old")
+    watched.replace("alice: {key: sk-new, weight: 2}")
+    assert watched.accepts("sk-new")
+    assert not watched.accepts("sk-old")
+    assert watched.valid == [True, True]
+
+
+@pytest.mark.parametrize("text", ["nonsense", "a: {key: k, wieght: 1}", "a: {key: k}\nb: {key: k}"])
+def test_a_broken_file_changes_nothing(
+    watched: Watched, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log and the metric say so, once, and neither shows a key."""
+    with caplog.at_level(logging.ERROR, "ray.serve"):
+        watched.replace(text)
+        watched.watch.check()
+    assert watched.accepts("sk-old")
+    assert watched.valid == [True, False]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("failed to read the keys again, the old ones stay:")
+    assert "sk-old" not in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "10 MB"])
+@pytest.mark.timeout(5)
+def test_what_is_no_small_file_changes_nothing(watched: Watched, kind: str) -> None:
+    """It is refused at once."""
+    watched.file.unlink()
+    if kind == "a folder":
+        watched.file.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(watched.file)
+    else:
+        watched.file.write_bytes(b"alice: sk-a\n" * 870_000)
+    watched.watch.check()
+    assert watched.accepts("sk-old")
+    assert watched.valid == [True, False]
+
+
+def test_a_file_that_is_gone_changes_nothing(watched: Watched) -> None:
+    """The door does not open by accident."""
+    watched.file.unlink()
+    watched.watch.check()
+    assert watched.accepts("sk-old")
+    assert watched.watch.needs_key
+    assert watched.valid == [True, False]
+
+
+def test_a_mended_file_is_valid_again(watched: Watched) -> None:
+    """And its keys are in force."""
+    watched.replace("nonsense")
+    watched.replace("alice: sk-new")
+    assert watched.accepts("sk-new")
+    assert watched.valid == [True, False, True]
+
+
+def test_a_file_without_its_last_key_refuses_everybody(watched: Watched) -> None:
+    """It does not open the service."""
+    watched.replace("groups:\n")
+    assert not watched.accepts("sk-old")
+    assert watched.watch.needs_key
+
+
+def test_an_unchanged_file_is_not_read(watched: Watched) -> None:
+    """A look at it costs no more than its date."""
+    before = watched.watch.callers
+    watched.watch.check()
+    assert watched.watch.callers is before
+
+
+def test_an_optional_file_may_come_later(tmp_path: Path) -> None:
+    """Until it is there, nobody needs a key; from then on everybody does."""
+    watched = Watched(tmp_path, None, optional=True)
+    assert not watched.watch.needs_key
+    watched.replace("alice: sk-a")
+    assert watched.watch.needs_key
+    assert watched.accepts("sk-a")
+
+
+def test_a_file_that_is_not_optional_must_be_there(tmp_path: Path) -> None:
+    """A typing error in its path is found at deployment."""
+    with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
+        Watched(tmp_path, None)

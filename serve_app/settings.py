@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serve_app import addresses
+from serve_app.limit_settings import LimitSettings
 from serve_app.pool_settings import (
     CommaSeparated,
     Pool,
@@ -142,6 +143,10 @@ class Settings(PoolSettings, BaseSettings):
     allow_model_options: bool = Field(
         False,
         description="Whether to pass on keep_alive and options that make Ollama reload a model.",
+    )
+
+    limits: LimitSettings = Field(
+        LimitSettings(), description="How limits of keys and groups are counted."
     )
 
     # Logs

@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from serve_app.access.limits.limiter import Limiter, build_limiter
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
+from serve_app.api.charge import Charges
 from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
 from serve_app.api.guard import Guard
@@ -24,16 +26,28 @@ def build_api(
     observer: Observer,
     on_shutdown: Callable[[], Awaitable[None]],
 ) -> Api:
-    """Build the ASGI application. Raises SettingsError when the keys can't be read."""
+    """Build the ASGI application, in its event loop. Raises SettingsError without readable keys."""
     names = ModelNames(name for pool in settings.all_pools for name in pool.models)
+    limiter = build_limiter(settings.limits)
+    limiter.start()
     routes = [
-        *_inference_routes(settings, dispatcher, names),
+        *_inference_routes(settings, dispatcher, names, Charges(limiter)),
         *_listing_routes(Listings(dispatcher, names)),
         *_management_routes(),
     ]
     return Api(
-        [*routes, *documentation(routes, list(names))], guard(settings), observer, on_shutdown
+        [*routes, *documentation(routes, list(names))],
+        guard(settings),
+        observer,
+        lambda: _stop(limiter, on_shutdown),
     )
+
+
+async def _stop(limiter: Limiter, on_shutdown: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await limiter.close()
+    finally:
+        await on_shutdown()
 
 
 def guard(settings: Settings) -> Guard:
@@ -48,14 +62,16 @@ def _keys(settings: Settings) -> Keys:
     return FileKeys(keys, settings.api_keys_file, optional=settings.api_keys_optional)
 
 
-def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:
+def _inference_routes(
+    settings: Settings, dispatcher: Dispatcher, names: ModelNames, charges: Charges
+) -> list[Route]:
     bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
     size = int(settings.max_body_mib * 2**20)
     return [
         Route(
             "POST",
             endpoint.path,
-            Inference(endpoint, dispatcher, names, bounds, size, settings.body_timeout_s),
+            Inference(endpoint, dispatcher, names, charges, bounds, size, settings.body_timeout_s),
             endpoint.summary,
             endpoint.example,
         )

@@ -5,9 +5,11 @@ from typing import Protocol
 import orjson
 
 from serve_app.api.body import encode, model_of, read_object, stream_of
+from serve_app.api.charge import Charge, Charges
+from serve_app.api.counts import lacks_counts, with_counts, without_counts
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.http import Request, Send, read_body, send_body, send_json
-from serve_app.api.relay import read_answer, relay_stream
+from serve_app.api.relay import Tail, read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineLost, NotFound, ServiceError
@@ -41,6 +43,7 @@ class Inference:
         endpoint: Endpoint,
         dispatcher: Dispatcher,
         names: ModelNames,
+        charges: Charges,
         bounds: Bounds,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -48,6 +51,7 @@ class Inference:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
         self._names = names
+        self._charges = charges
         self._bounds = bounds
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -66,13 +70,31 @@ class Inference:
     async def _forward(
         self, request: Request, payload: Payload, send: Send, trace: RequestTrace
     ) -> None:
-        self.endpoint.shape(payload, self._bounds)
-        answer = await self._dispatcher.send(self._call(request, payload, trace))
+        endpoint = self.endpoint
+        endpoint.shape(payload, self._bounds)
+        hides = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
+        body = encode(with_counts(payload) if hides else payload)
+        charge = await self._charges.begin(endpoint, payload, body, trace)
+        answer = await self._send(self._call(request, body, trace, charge), charge)
+        tail = Tail()
         try:
-            self.endpoint.mend(answer, payload, self._bounds)
-            await self._relay(answer, send, trace)
+            endpoint.mend(answer, payload, self._bounds)
+            await self._relay(answer, send, trace, charge, tail, hides)
         finally:
+            if charge:
+                charge.settle(answer, tail)
             answer.close()
+
+    async def _send(self, call: Call, charge: Charge | None) -> Answer:
+        if charge is None:
+            return await self._dispatcher.send(call)
+        try:
+            answer = await self._dispatcher.send(call)
+        except BaseException as exc:
+            charge.fail(exc)
+            raise
+        answer.headers += charge.headers
+        return answer
 
     def _check(self, body: bytes, trace: RequestTrace) -> Payload:
         """Return the payload with its model's canonical name. Raises BadRequest, NotFound."""
@@ -91,11 +113,13 @@ class Inference:
         payload["model"] = model
         return payload
 
-    def _call(self, request: Request, payload: Payload, trace: RequestTrace) -> Call:
+    def _call(
+        self, request: Request, body: bytes, trace: RequestTrace, charge: Charge | None
+    ) -> Call:
         return Call(
             path=self.endpoint.path,
             model=trace.model,
-            body=encode(payload),
+            body=body,
             stream=trace.stream,
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
@@ -106,16 +130,27 @@ class Inference:
                 if (value := request.header(name.encode()))
             ),
             flow=trace.caller.flow,
+            service=charge.service if charge else 0.0,
         )
 
-    async def _relay(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
+    async def _relay(
+        self,
+        answer: Answer,
+        send: Send,
+        trace: RequestTrace,
+        charge: Charge | None,
+        tail: Tail,
+        hides: bool,
+    ) -> None:
         kind = dict(answer.headers).get(b"content-type", b"")
         if answer.status == 200 and kind.startswith(_STREAMS):
-            await self._relay_stream(answer, send, trace)
+            await self._relay_stream(answer, send, trace, tail, hides)
         else:
-            await self._relay_body(answer, send, trace)
+            await self._relay_body(answer, send, trace, charge)
 
-    async def _relay_stream(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
+    async def _relay_stream(
+        self, answer: Answer, send: Send, trace: RequestTrace, tail: Tail, hides: bool
+    ) -> None:
         trace.note_status(answer.status)
         end, error = await relay_stream(
             answer,
@@ -123,20 +158,26 @@ class Inference:
             self.endpoint.stream_end,
             lambda exc, tail: self._event(exc, tail, trace),
             trace.note_chunk,
+            tail,
+            without_counts if hides else None,
         )
         trace.finish(end, error)
 
     def _event(self, exc: ServiceError, tail: bytes, trace: RequestTrace) -> bytes:
         return self.endpoint.event(self.endpoint.dialect.error(exc, trace.request_id), tail)
 
-    async def _relay_body(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
+    async def _relay_body(
+        self, answer: Answer, send: Send, trace: RequestTrace, charge: Charge | None
+    ) -> None:
         body = await read_answer(answer)
-        answer.close()  # frees the slot, however slowly the caller takes the body
         trace.note_chunk()
         if answer.status == 200:
             self._check_end(body, trace)
         else:
             trace.refuse(answer.status)
+        if charge:
+            charge.settle(answer)
+        answer.close()  # frees the slot, however slowly the caller takes the body
         trace.note_status(answer.status)
         await send_body(send, answer.status, body, list(answer.headers))
 

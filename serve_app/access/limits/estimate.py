@@ -39,6 +39,8 @@ class _Answers:
 
     def learn(self, tokens: int) -> None:
         self.number += 1
+        if self.number == 1:
+            self.mean = tokens
         step = max(_MIN_STEP, 1 / self.number)
         error = tokens - self.mean
         self.mean += step * error

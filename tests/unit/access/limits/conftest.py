@@ -58,5 +58,6 @@ async def store(
         return
     client = connect(redis_url)
     await client.flushall()
-    yield RedisStore(client, clock, PATIENT_S)
-    await client.aclose()
+    store = RedisStore(client, clock, PATIENT_S)
+    yield store
+    await store.close()

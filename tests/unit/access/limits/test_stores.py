@@ -157,5 +157,6 @@ async def test_both_stores_answer_the_same_sequence_alike(client: Redis, seed: i
             for store in stores:
                 store.renew(leases)
         await redis.flush()  # at the same moment as the other
+    await redis.close()
     assert granted > 20
     assert refused > 20

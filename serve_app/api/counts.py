@@ -53,4 +53,6 @@ def _is_counts(event: bytes) -> bool:
         value = orjson.loads(event.removeprefix(b"data:"))
     except orjson.JSONDecodeError:
         return False
-    return isinstance(value.get("usage"), dict) and value.get("choices") == []
+    if not isinstance(value, dict) or value.get("choices") != []:
+        return False
+    return isinstance(value.get("usage"), dict)

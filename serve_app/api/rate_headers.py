@@ -29,7 +29,7 @@ def _openai(name: bytes, standing: Standing) -> Pairs:
 
 def _anthropic(name: bytes, standing: Standing) -> Pairs:
     prefix = b"anthropic-ratelimit-" + name
-    reset = rfc3339((math.ceil(time.time() + standing.reset_s)) * 1_000_000_000)
+    reset = rfc3339(round(time.time() + standing.reset_s) * 1_000_000_000)
     return (
         (prefix + b"-limit", b"%d" % standing.limit),
         (prefix + b"-remaining", b"%d" % standing.remaining),

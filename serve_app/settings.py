@@ -187,6 +187,13 @@ class Settings(PoolSettings, BaseSettings):
         plain = first.autoscaling.min_replicas > 0 and first.routing == "least_loaded"
         return "direct" if plain and not others else "gateway"
 
+    @property
+    def max_ingress_replicas(self) -> int:
+        """Maximum of replicas that check requests; a Serve config file may override it."""
+        if self.resolved_topology == "gateway":
+            return self.gateway.max_replicas
+        return self.all_pools[0].autoscaling.max_replicas
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         pools = self.all_pools

@@ -185,6 +185,7 @@ def _options_in_force() -> InForce:
         config.graceful_shutdown_timeout_s,
         scaling.target_ongoing_requests if scaling else None,
         scaling.min_replicas if scaling else None,
+        scaling.max_replicas if scaling else config.num_replicas or 1,
     )
 
 

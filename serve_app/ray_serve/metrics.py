@@ -53,6 +53,15 @@ class ServeObserver:
                 "cached": "Prompt tokens found in the prefix cache",
             }.items()
         }
+        limit: Any = ("limit", "refused")
+        self._over_limit = metrics.Counter(
+            "llm_over_limit_total",
+            "Requests over a limit, by limit; refused or only counted.",
+            limit,
+        )
+        self._uncounted = metrics.Counter(
+            "llm_uncounted_requests_total", "Requests served while the store of limits was away."
+        )
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._ended: list[EndedRequest] = []
         self._running = 0
@@ -100,6 +109,11 @@ class ServeObserver:
     def _count(self, trace: RequestTrace) -> None:
         model, dialect = trace.model, trace.dialect
         self._sums["requests", model, dialect, trace.outcome] += 1
+        if trace.limit:
+            refused = str(trace.status == 429).lower()
+            self._over_limit.inc(1, {"limit": trace.limit, "refused": refused})
+        if trace.is_uncounted:
+            self._uncounted.inc(1)
         if not model:
             return  # nothing reached an engine
         labels = {"model": model, "dialect": dialect}

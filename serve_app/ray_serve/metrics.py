@@ -55,13 +55,13 @@ class ServeObserver:
         }
         limit: Any = ("limit", "refused")
         self._over_limit = metrics.Counter(
-            "llm_over_limit_total",
-            "Requests over a limit, by limit; refused or only counted.",
-            limit,
+            "llm_over_limit_total", "Requests over a limit, refused or only counted.", limit
         )
         self._uncounted = metrics.Counter(
             "llm_uncounted_requests_total", "Requests served while the store of limits was away."
         )
+        self._limited: Counter[tuple[str, str]] = Counter()
+        self._away = 0
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._ended: list[EndedRequest] = []
         self._running = 0
@@ -110,10 +110,8 @@ class ServeObserver:
         model, dialect = trace.model, trace.dialect
         self._sums["requests", model, dialect, trace.outcome] += 1
         if trace.limit:
-            refused = str(trace.status == 429).lower()
-            self._over_limit.inc(1, {"limit": trace.limit, "refused": refused})
-        if trace.is_uncounted:
-            self._uncounted.inc(1)
+            self._limited[trace.limit, str(trace.status == 429).lower()] += 1
+        self._away += trace.is_uncounted
         if not model:
             return  # nothing reached an engine
         labels = {"model": model, "dialect": dialect}
@@ -132,6 +130,12 @@ class ServeObserver:
                 self._sums[name, model, dialect, ""] += number
 
     def _report_sums(self) -> None:
+        limited, self._limited = self._limited, Counter()
+        for (limit, refused), number in limited.items():
+            self._over_limit.inc(number, {"limit": limit, "refused": refused})
+        if self._away:
+            self._uncounted.inc(self._away)
+            self._away = 0
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
             labels = {"model": model, "dialect": dialect}

@@ -57,7 +57,7 @@ def test_replicas_never_get_rays_password(objects: tuple[Object, ...]) -> None:
     for name, template in pods(objects):
         volumes = template["spec"].get("volumes", [])
         secrets = {v["secret"]["secretName"] for v in volumes if "secret" in v}
-        is_worker = name == "RayService/llm/worker"
+        is_worker = name == "RayService/llm/gpu"
         if name.startswith("RayService"):
             assert ("llm-limits" in secrets) is is_worker
             assert "llm-redis" not in secrets

@@ -12,8 +12,8 @@ import orjson
 from serve_app.api.endpoint import Payload
 
 _OPTIONS, _WISH = "stream_options", "include_usage"
-_USAGE = b'"usage"'  # no text of an answer holds it: JSON escapes the quotes there
-_EVENT = re.compile(rb".*?(?:\n\n|\n\r\n)", re.DOTALL)
+_USAGE = b'"usage":{'  # no text of an answer holds it: JSON escapes the quotes there
+_END = re.compile(rb"\n\r?\n")
 
 
 def lacks_counts(payload: Payload) -> bool:
@@ -41,18 +41,25 @@ def with_counts(payload: Payload) -> Payload:
 
 def without_counts(events: bytes) -> bytes:
     """Return complete events without the one that holds the counts alone."""
-    if _USAGE not in events:
-        return events
-    return _EVENT.sub(lambda match: b"" if _is_counts(match[0]) else match[0], events)
+    at = events.find(_USAGE)
+    while at >= 0:
+        begin, end = _event_around(events, at)
+        if _is_counts(events[begin:end]):
+            return events[:begin] + events[end:]
+        at = events.find(_USAGE, end)
+    return events
+
+
+def _event_around(events: bytes, at: int) -> tuple[int, int]:
+    """Return where the event at byte `at` begins and ends."""
+    ends = [match.end() for match in _END.finditer(events)]
+    begin = max((end for end in ends if end <= at), default=0)
+    return begin, min((end for end in ends if end > at), default=len(events))
 
 
 def _is_counts(event: bytes) -> bool:
-    if _USAGE not in event or not event.startswith(b"data:"):
-        return False
     try:
         value = orjson.loads(event.removeprefix(b"data:"))
     except orjson.JSONDecodeError:
         return False
-    if not isinstance(value, dict) or value.get("choices") != []:
-        return False
-    return isinstance(value.get("usage"), dict)
+    return isinstance(value, dict) and value.get("choices") == [] and bool(value.get("usage"))

@@ -79,9 +79,9 @@ class RedisStore:
         self._sending = asyncio.create_task(self._send_batches(connect=True), context=Context())
 
     async def reserve(self, claim: Claim) -> Grant:
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._rests_until:
+        if self._rests():
             raise StoreAway("the store failed less than a second ago")
+        loop = asyncio.get_running_loop()
         future: asyncio.Future[Grant] = loop.create_future()
         self._batch.waiters.append((claim, future))
         self._send()
@@ -110,7 +110,7 @@ class RedisStore:
 
     async def flush(self) -> None:
         """Send what waits to be sent, unless the store failed a moment ago."""
-        if self._batch and asyncio.get_running_loop().time() >= self._rests_until:
+        if self._batch and not self._rests():
             self._send()
         if self._sending:
             await asyncio.wait({self._sending}, timeout=2 * _CALL_S)
@@ -145,17 +145,20 @@ class RedisStore:
 
     async def _send_batches(self, *, connect: bool = False) -> None:
         try:
-            while self._batch or connect:
+            while connect or (self._batch and not self._rests()):
                 connect = False
                 batch, self._batch = self._batch, _Batch()
-                if not await self._send_batch(batch):
-                    break
+                await self._send_batch(batch)
         finally:
             self._sending = None
         if self._batch:
             self._send_later(JOIN_S)
 
-    async def _send_batch(self, batch: _Batch) -> bool:
+    def _rests(self) -> bool:
+        """Tell whether the store failed less than a second ago."""
+        return asyncio.get_running_loop().time() < self._rests_until
+
+    async def _send_batch(self, batch: _Batch) -> None:
         now = "" if self._clock is None else repr(self._clock())
         try:
             async with asyncio.timeout(_CALL_S):
@@ -164,14 +167,13 @@ class RedisStore:
         except (RedisError, OSError, TimeoutError, ValueError, AttributeError) as exc:
             self._fail(str(exc) or type(exc).__name__)
             batch.fail("the store failed")
-            return False
+            return
         self._note_back()
         for (claim, future), grant in zip(batch.waiters, grants, strict=True):
             if not future.done():
                 future.set_result(grant)
             elif grant.granted:  # too late: the caller has left, or went on without it
                 self.settle(claim, claim.tokens, 1)
-        return True
 
     def _expire(self, future: "asyncio.Future[Grant]") -> None:
         if not future.done():
@@ -187,7 +189,7 @@ class RedisStore:
             logger.error("lost the store of limits, next try in %g s: %s", REST_S, why)
 
     def _note_back(self) -> None:
-        if self._away and asyncio.get_running_loop().time() >= self._rests_until:
+        if self._away and not self._rests():
             self._away = False
             logger.info("reached the store of limits again")
 

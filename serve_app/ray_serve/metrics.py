@@ -45,7 +45,9 @@ class ServeObserver:
             "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
         } | {
             name: metrics.Counter(
-                f"llm_{name}_tokens_total", f"{text}, as the engine counted.", _LABELS
+                f"llm_{name}_tokens_total",
+                f"{text}, as the engine counted or, if it did not, estimated.",
+                _LABELS,
             )
             for name, text in {
                 "prompt": "Prompt tokens",

@@ -46,7 +46,7 @@ class ServeObserver:
         } | {
             name: metrics.Counter(
                 f"llm_{name}_tokens_total",
-                f"{text}, as the engine counted or, if it did not, estimated.",
+                f"{text}, counted or, where the engine did not, estimated.",
                 _LABELS,
             )
             for name, text in {

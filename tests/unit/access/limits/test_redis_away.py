@@ -80,6 +80,22 @@ async def test_nothing_is_asked_for_a_second_after_a_failure(proxy: StallingProx
     await store.close()
 
 
+async def test_requests_that_wait_for_their_turn_fail_together(proxy: StallingProxy) -> None:
+    """Those that are not sent yet, because an earlier call is under way, do not wait longer."""
+    store = RedisStore(connect(proxy.url), wait_s=PATIENT_S)
+    await store.reserve(claim("before"))
+    store._wait_s = SOON_S
+    proxy.stall()
+    sent = asyncio.create_task(store.reserve(claim("sent")))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(store.reserve(claim(f"{number}"))) for number in range(3)]
+    outcomes = await asyncio.gather(sent, *waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreAway] * 4
+    proxy.go_on()
+    await store.close()
+
+
 async def test_a_decision_that_comes_too_late_is_taken_back(
     redis_url: str, proxy: StallingProxy, client: object
 ) -> None:

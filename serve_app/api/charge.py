@@ -24,14 +24,12 @@ class Charges:
 
     async def begin(
         self, endpoint: Endpoint, payload: Payload, body: bytes, trace: RequestTrace
-    ) -> "Charge | None":
-        """Reserve what the request is expected to take. None: its caller has no key.
+    ) -> "Charge":
+        """Reserve what the request is expected to take.
 
         Raises RateLimited, and Overloaded where the store of limits must answer and does not.
         """
         caller = trace.caller
-        if not caller.name or not endpoint.takes_slot:
-            return None
         max_answer = 0 if endpoint.streams == "never" else _max_answer(payload)
         size = prompt_bytes(payload, len(body))
         estimate = self._limiter.estimate(caller, trace.model, size, max_answer)

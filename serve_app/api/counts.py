@@ -4,16 +4,14 @@ Ollama counts only on request (`stream_options.include_usage`), in an event of i
 last one.
 """
 
-import re
 from typing import Any
 
-import orjson
-
-from serve_app.api.endpoint import Payload
+Payload = dict[str, Any]
 
 _OPTIONS, _WISH = "stream_options", "include_usage"
-_USAGE = b'"usage":{'  # no text of an answer holds it: JSON escapes the quotes there
-_END = re.compile(rb"\n\r?\n")
+# No text of an answer holds these: JSON escapes the quotes there.
+USAGE = b'"usage":{'
+_NO_CHOICES = b'"choices":[]'
 
 
 def lacks_counts(payload: Payload) -> bool:
@@ -41,25 +39,14 @@ def with_counts(payload: Payload) -> Payload:
 
 def without_counts(events: bytes) -> bytes:
     """Return complete events without the one that holds the counts alone."""
-    at = events.find(_USAGE)
+    end_mark = b"\n\n" if b"\n\n" in events else b"\n\r\n"
+    at = events.find(USAGE)
     while at >= 0:
-        begin, end = _event_around(events, at)
-        if _is_counts(events[begin:end]):
+        begin = events.rfind(end_mark, 0, at)
+        begin = 0 if begin < 0 else begin + len(end_mark)
+        end = events.find(end_mark, at)
+        end = len(events) if end < 0 else end + len(end_mark)
+        if events.startswith(b"data:", begin) and events.find(_NO_CHOICES, begin, end) >= 0:
             return events[:begin] + events[end:]
-        at = events.find(_USAGE, end)
+        at = events.find(USAGE, end)
     return events
-
-
-def _event_around(events: bytes, at: int) -> tuple[int, int]:
-    """Return where the event at byte `at` begins and ends."""
-    ends = [match.end() for match in _END.finditer(events)]
-    begin = max((end for end in ends if end <= at), default=0)
-    return begin, min((end for end in ends if end > at), default=len(events))
-
-
-def _is_counts(event: bytes) -> bool:
-    try:
-        value = orjson.loads(event.removeprefix(b"data:"))
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(value, dict) and value.get("choices") == [] and bool(value.get("usage"))

@@ -6,7 +6,7 @@ import orjson
 
 from serve_app.api.body import encode, model_of, read_object, stream_of
 from serve_app.api.charge import Charge, Charges
-from serve_app.api.counts import lacks_counts, with_counts, without_counts
+from serve_app.api.counts import lacks_counts, with_counts
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.http import Request, Send, read_body, send_body, send_json
 from serve_app.api.relay import Tail, read_answer, relay_stream
@@ -74,7 +74,9 @@ class Inference:
         endpoint.shape(payload, self._bounds)
         hides = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
         body = encode(with_counts(payload) if hides else payload)
-        charge = await self._charges.begin(endpoint, payload, body, trace)
+        charge = None
+        if trace.caller.name and endpoint.takes_slot:
+            charge = await self._charges.begin(endpoint, payload, body, trace)
         answer = await self._send(self._call(request, body, trace, charge), charge)
         tail = Tail()
         try:
@@ -159,7 +161,7 @@ class Inference:
             lambda exc, tail: self._event(exc, tail, trace),
             trace.note_chunk,
             tail,
-            without_counts if hides else None,
+            hides,
         )
         trace.finish(end, error)
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.api.counts import USAGE, without_counts
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer
 from serve_app.errors import EngineLost, EngineSlow, InternalError, ServiceError
@@ -108,13 +109,13 @@ async def relay_stream(
     error_event: Callable[[ServiceError, bytes], bytes],
     on_chunk: Callable[[], None],
     tail: Tail,
-    hide: Callable[[bytes], bytes] | None = None,
+    hides_counts: bool = False,
 ) -> tuple[End, ServiceError | None]:
     """Send a streamed answer on as it comes.
 
     An answer that breaks off, or ends without its final marker, gets one error event, written by
-    `error_event` from the error and the last bytes sent. `tail` gets the engine's events, of which
-    the caller is sent what `hide` returns.
+    `error_event` from the error and the last bytes sent. `tail` gets the engine's events;
+    `hides_counts`: the caller gets them without the one that counts tokens.
 
     Returns the end of the answer and the error sent to the client, if any. An InternalError has the
     unexpected exception as its cause.
@@ -136,7 +137,8 @@ async def relay_stream(
                 data = events.complete(chunk)
                 if data:
                     tail.add(data)
-                    data = hide(data) if hide else data
+                    if hides_counts and USAGE in data:
+                        data = without_counts(data)
                 if answer.is_last():
                     last = data  # goes with the end, which saves a write
                 elif data:

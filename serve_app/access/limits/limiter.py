@@ -16,6 +16,7 @@ from serve_app.access.limits.quotas import (
     LEASE_S,
     NO_STANDINGS,
     LimitKind,
+    Quota,
     Refusal,
     Standings,
     refusal,
@@ -95,7 +96,7 @@ class Limiter:
         answer = estimate.max_answer if self._max else estimate.answer
         tokens = self.cost(estimate.model).of(estimate.prompt, answer)
         day = self._calendar.today()
-        claim = Claim(quotas, tokens, f"{self._process}{next(self._numbers):x}", day.name)
+        claim = Claim(quotas, tokens, self._lease(quotas), day.name)
         try:
             grant = await self._store.reserve(claim)
         except StoreAway as exc:
@@ -104,7 +105,7 @@ class Limiter:
             raise Overloaded("limits can't be checked at the moment, please try again", 1) from exc
         shown = standings(quotas, grant.balances, day.left_s)
         if grant.granted:
-            if any(quota.parallel for quota in quotas):
+            if claim.lease:
                 self._lend(claim)
             return Reservation(claim, shown)
         return Reservation(None, shown, refusal(quotas, grant.balances, tokens, day.left_s))
@@ -117,13 +118,15 @@ class Limiter:
     def settle(self, reservation: Reservation, tokens: float) -> None:
         """Count `tokens`, weighed by the model's cost, in place of those reserved."""
         if claim := reservation.claim:
-            self._leases.pop(claim.lease, None)
+            if claim.lease:
+                del self._leases[claim.lease]
             self._store.settle(claim, claim.tokens - tokens)
 
     def refund(self, reservation: Reservation) -> None:
         """Give everything back: no engine has worked on the request."""
         if claim := reservation.claim:
-            self._leases.pop(claim.lease, None)
+            if claim.lease:
+                del self._leases[claim.lease]
             self._store.settle(claim, claim.tokens, 1)
 
     def learn(
@@ -143,6 +146,13 @@ class Limiter:
         if self._timer:
             self._timer.cancel()
         await self._store.close()
+
+    def _lease(self, quotas: tuple[Quota, ...]) -> str:
+        """Return a lease for a request whose caller has a limit of parallel ones, else ""."""
+        for quota in quotas:
+            if quota.parallel:
+                return f"{self._process}{next(self._numbers):x}"
+        return ""
 
     def _lend(self, claim: Claim) -> None:
         self._leases[claim.lease] = claim

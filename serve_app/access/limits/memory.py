@@ -30,8 +30,8 @@ class _Counts:
         if quota.parallel and self.leases:
             self.leases = {k: at for k, at in self.leases.items() if now < at <= now + LEASE_S}
         return Balance(
-            refill(quota.requests if requests is None else requests, quota.requests, elapsed_s),
-            refill(quota.tokens if tokens is None else tokens, quota.tokens, elapsed_s),
+            quota.requests if requests is None else refill(requests, quota.requests, elapsed_s),
+            quota.tokens if tokens is None else refill(tokens, quota.tokens, elapsed_s),
             self.days.get(day, 0.0) if quota.day else 0.0,
             len(self.leases) if quota.parallel else 0,
         )
@@ -42,7 +42,7 @@ class _Counts:
         self.tokens = balance.tokens if quota.tokens else None
         if quota.day:
             self.days[day] = balance.today
-            while len(self.days) > 2:
+            if len(self.days) > 2:
                 del self.days[next(iter(self.days))]  # the first counted, whatever the clock did
 
 

@@ -95,7 +95,9 @@ class Refusal(NamedTuple):
 
 def refill(level: float, capacity: float, elapsed_s: float) -> float:
     """Return a bucket's level after `elapsed_s`; a clock that went back adds nothing."""
-    return min(capacity, level + max(0.0, elapsed_s) * capacity / MINUTE_S)
+    if elapsed_s > 0:
+        level += elapsed_s * capacity / MINUTE_S
+    return _at_most(capacity, level)
 
 
 def fits(quota: Quota, balance: Balance, tokens: float) -> bool:
@@ -110,12 +112,18 @@ def fits(quota: Quota, balance: Balance, tokens: float) -> bool:
 
 def added(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
     """Return `balance` with tokens and requests given back, or taken where they are negative."""
+    left_requests, left_tokens, today, parallel = balance
     return Balance(
-        min(quota.requests, balance.requests + requests) if quota.requests else 0.0,
-        min(quota.tokens, balance.tokens + tokens) if quota.tokens else 0.0,
-        max(0.0, balance.today - tokens) if quota.day else 0.0,
-        balance.parallel,
+        _at_most(quota.requests, left_requests + requests) if quota.requests else 0.0,
+        _at_most(quota.tokens, left_tokens + tokens) if quota.tokens else 0.0,
+        (today - tokens if today > tokens else 0.0) if quota.day else 0.0,
+        parallel,
     )
+
+
+def _at_most(capacity: float, level: float) -> float:
+    # Without `min`, which takes four times as long.
+    return level if level < capacity else capacity
 
 
 def refusal(

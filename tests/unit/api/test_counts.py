@@ -53,7 +53,7 @@ def test_the_counts_alone_are_taken_out() -> None:
         EVENT % rb"\"usage\":{} \"choices\":[]",
         b'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}\n\n',
         b'data: {"choices":[],"usage":null}\n\n',
-        b'data: {"choices":[],"usage":{\n\n',
+        b': "usage":{ "choices":[]\n\n',
         b': "usage"\n\n',
         b'data: "usage"\n\n',
     ],

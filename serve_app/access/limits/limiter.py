@@ -201,6 +201,8 @@ def build_limiter(settings: LimitSettings) -> Limiter:
 def _store(settings: LimitSettings) -> Store:
     if settings.redis_url is None:
         return MemoryStore()
-    from serve_app.access.limits.redis import RedisStore, connect  # its import takes 50 ms
+    # The library's import takes 50 ms.
+    from serve_app.access.limits.redis import RedisStore
+    from serve_app.access.limits.redis_connection import connect
 
     return RedisStore(connect(settings.redis_url.get_secret_value(), settings.redis_password_file))

@@ -10,14 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
 
 import orjson
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from serve_app.access.limits.quotas import Balance, Grant
@@ -212,27 +207,3 @@ def _grants(batch: _Batch, text: bytes) -> Iterator[Grant]:
             raise ValueError("the store's answer can't be read")
         parts = zip(*[iter(numbers)] * 4, strict=True)
         yield Grant(granted == 1, tuple(Balance(r, t, d, int(p)) for r, t, d, p in parts))
-
-
-class PasswordFile(CredentialProvider):
-    """Reads the password at every connection, so that it may change."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get_credentials(self) -> tuple[str]:
-        """Raises OSError when the file can't be read."""
-        return (self._path.read_text().strip(),)
-
-
-def connect(url: str, password_file: Path | None = None) -> Redis:
-    """Return a client that connects when it is first used."""
-    return Redis.from_url(
-        url,
-        credential_provider=PasswordFile(password_file) if password_file else None,
-        # A connection that was closed while it was idle is opened again; nothing else is repeated.
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        socket_timeout=None,  # each call has a bound of its own
-        socket_connect_timeout=_CALL_S,
-        max_connections=2,
-    )

@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from serve_app.access.limits.memory import MemoryStore
-from serve_app.access.limits.redis import RedisStore, connect
+from serve_app.access.limits.redis import RedisStore
+from serve_app.access.limits.redis_connection import connect
 from serve_app.access.limits.store import Store
 from tests.support.redis_server import needed, redis_server
 

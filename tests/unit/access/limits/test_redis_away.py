@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from serve_app.access.limits.quotas import Quota
-from serve_app.access.limits.redis import REST_S, RedisStore, connect
+from serve_app.access.limits.redis import REST_S, RedisStore
+from serve_app.access.limits.redis_connection import connect
 from serve_app.access.limits.store import Claim, StoreAway
 from tests.support.redis_server import StallingProxy, needed, redis_server
 from tests.unit.access.limits.conftest import PATIENT_S

@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 
 from serve_app.access.limits.memory import MemoryStore
 from serve_app.access.limits.quotas import LEASE_S, Grant, Quota
-from serve_app.access.limits.redis import RedisStore, connect
+from serve_app.access.limits.redis import RedisStore
+from serve_app.access.limits.redis_connection import connect
 from serve_app.access.limits.store import Claim, Store
 from tests.support import redis_server
 from tests.unit.access.limits.conftest import PATIENT_S, Clock

@@ -7,9 +7,10 @@
 --   claim:  {tokens, day, lease, [[subject, parallel, requests, tokens, day], …]}
 -- Returns a line for every claim: 1 or 0, then four numbers for each of its quotas.
 --
--- P .. subject         hash: r and t, the levels of the buckets, at the time `at`
--- P .. subject .. /DAY string: the day's tokens
--- P .. subject .. /l   sorted set: leases by the time at which they expire
+-- P .. b:SUBJECT      hash: r and t, the levels of the buckets, at the time `at`
+-- P .. d:DAY:SUBJECT  string: the day's tokens
+-- P .. l:SUBJECT      sorted set: leases by the time at which they expire
+-- A subject comes last, because an identity provider's names may hold any character.
 local P, LEASE_S, MINUTE_S, ROUNDING, KEEP_S = 'llm:limits:', 15, 60, 1e-6, 180000
 local batch = cjson.decode(ARGV[2])
 local now = tonumber(ARGV[1])
@@ -29,19 +30,19 @@ end
 local function read(subject, parallel, requests, tokens, day, date)
   local balance = {requests = 0, tokens = 0, today = 0, parallel = 0}
   if requests > 0 or tokens > 0 then
-    local values = redis.call('HMGET', P .. subject, 'r', 't', 'at')
+    local values = redis.call('HMGET', P .. 'b:' .. subject, 'r', 't', 'at')
     local elapsed_s = now - (tonumber(values[3]) or now)
     if elapsed_s < 0 then -- the clock went back: count from here, or no bucket refills for long
-      redis.call('HSET', P .. subject, 'at', exact(now))
+      redis.call('HSET', P .. 'b:' .. subject, 'at', exact(now))
     end
     balance.requests = refill(tonumber(values[1]) or requests, requests, elapsed_s)
     balance.tokens = refill(tonumber(values[2]) or tokens, tokens, elapsed_s)
   end
   if day > 0 then
-    balance.today = tonumber(redis.call('GET', P .. subject .. '/' .. date)) or 0
+    balance.today = tonumber(redis.call('GET', P .. 'd:' .. date .. ':' .. subject)) or 0
   end
   if parallel > 0 then
-    local leases = P .. subject .. '/l'
+    local leases = P .. 'l:' .. subject
     redis.call('ZREMRANGEBYSCORE', leases, '-inf', exact(now))
     redis.call('ZREMRANGEBYSCORE', leases, '(' .. exact(now + LEASE_S), '+inf')
     balance.parallel = redis.call('ZCARD', leases)
@@ -51,13 +52,13 @@ end
 
 local function write(subject, balance, requests, tokens, day, date)
   if requests > 0 or tokens > 0 then
-    redis.call('HSET', P .. subject, 'at', exact(now),
+    redis.call('HSET', P .. 'b:' .. subject, 'at', exact(now),
       'r', requests > 0 and exact(balance.requests) or '',
       't', tokens > 0 and exact(balance.tokens) or '')
-    redis.call('EXPIRE', P .. subject, KEEP_S)
+    redis.call('EXPIRE', P .. 'b:' .. subject, KEEP_S)
   end
   if day > 0 then
-    redis.call('SET', P .. subject .. '/' .. date, exact(balance.today), 'EX', KEEP_S)
+    redis.call('SET', P .. 'd:' .. date .. ':' .. subject, exact(balance.today), 'EX', KEEP_S)
   end
 end
 
@@ -68,8 +69,8 @@ local function add(balance, requests, tokens, day, back_requests, back_tokens)
 end
 
 local function lend(subject, lease)
-  redis.call('ZADD', P .. subject .. '/l', exact(now + LEASE_S), lease)
-  redis.call('EXPIRE', P .. subject .. '/l', KEEP_S)
+  redis.call('ZADD', P .. 'l:' .. subject, exact(now + LEASE_S), lease)
+  redis.call('EXPIRE', P .. 'l:' .. subject, KEEP_S)
 end
 
 local function settle(subject, requests, tokens, day, back_requests, back_tokens, date, lease)
@@ -77,7 +78,7 @@ local function settle(subject, requests, tokens, day, back_requests, back_tokens
   add(balance, requests, tokens, day, back_requests, back_tokens)
   write(subject, balance, requests, tokens, day, date)
   if lease ~= '' then
-    redis.call('ZREM', P .. subject .. '/l', lease)
+    redis.call('ZREM', P .. 'l:' .. subject, lease)
   end
 end
 

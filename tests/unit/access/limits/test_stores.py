@@ -100,6 +100,17 @@ async def test_days_are_counted_apart(store: Store) -> None:
     assert not (await store.reserve(claim("c", 20, quota))).granted
 
 
+async def test_no_name_is_taken_for_another_ones_count(store: Store) -> None:
+    """An identity provider's names may hold any character."""
+    names = ["a", "a/l", "a:2026-11-30", f"d:{DAY}:k:a", "l:a", 'a" }', "a\n1 2"]
+    for name in names:
+        quota = Quota(f"k:{name}", parallel=1, requests=1, tokens=10, day=10)
+        assert (await store.reserve(claim(name, 10, quota))).granted
+    for name in names:
+        quota = Quota(f"k:{name}", parallel=1, requests=1, tokens=10, day=10)
+        assert not (await store.reserve(claim(f"{name} again", 10, quota))).granted
+
+
 async def test_one_of_many_gets_the_last_token(store: Store) -> None:
     """Requests at the same moment are decided one after the other."""
     quota = Quota("k:ada", tokens=10)

@@ -51,6 +51,7 @@ class Quota:
             limits.tokens_per_minute or 0,
             limits.tokens_per_day or 0,
         )
+        subject = subject.encode("utf-8", "replace").decode()  # names may hold lone surrogates
         return cls(subject, *values) if any(values) else None
 
     def limit(self, kind: LimitKind) -> int:

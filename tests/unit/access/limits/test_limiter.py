@@ -42,6 +42,12 @@ async def test_callers_without_limits_ask_no_store(clock: Clock) -> None:
         assert await ask(limiter(clock), caller) is FREE
 
 
+def test_a_name_that_is_no_text_is_made_one() -> None:
+    """Else one such name would fail every call of the store that it is in."""
+    (quota,) = Caller("jwt:\ud800", limits=Limits(max_parallel=1)).quotas
+    assert quota.subject == "k:jwt:?"
+
+
 async def test_a_caller_that_waits_as_told_is_served(clock: Clock) -> None:
     """And one second earlier it is not."""
     one, caller = limiter(clock), ada(tokens_per_minute=600, requests_per_minute=60)

@@ -26,7 +26,8 @@ class Log:
 
 def timers() -> list[Any]:
     loop: Any = asyncio.get_running_loop()
-    return [timer for timer in loop._scheduled if not timer.cancelled()]
+    running = [timer for timer in loop._scheduled if not timer.cancelled()]
+    return sorted(running, key=lambda timer: timer.when())  # the loop keeps them as a heap
 
 
 def trace() -> RequestTrace:

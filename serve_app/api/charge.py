@@ -66,7 +66,8 @@ class Charge:
     @property
     def service(self) -> float:
         """The service that the request is expected to take, for queues: see Call.service."""
-        return self._service(self._estimate.prompt, self._estimate.answer)
+        cost = self._limiter.cost(self._estimate.model)
+        return cost.of(self._estimate.prompt, _OUTPUT_WEIGHT * self._estimate.answer)
 
     def fail(self, exc: BaseException) -> None:
         """Settle a request that got no answer. Whether an engine has worked decides the price."""
@@ -89,14 +90,14 @@ class Charge:
         usage = self._trace.usage
         if answer.status != 200:
             self._limiter.settle(self._reservation, 0)
+            answer.served = 0.0
         elif usage.generated is None and usage.prompt is None:
-            self._settle_estimate(tail.events() if tail else 0)
+            answer.served = self._settle_estimate(tail.events() if tail else 0)
         else:
-            self._settle_counts(usage)
-        usage = self._trace.usage
-        answer.served = self._service(usage.prompt or 0, usage.generated or 0)
+            answer.served = self._settle_counts(usage)
 
-    def _settle_counts(self, usage: Usage) -> None:
+    def _settle_counts(self, usage: Usage) -> float:
+        """Settle by the engine's counts; return the service: see Answer.served."""
         trace, estimate = self._trace, self._estimate
         # Ollama leaves the count of a prompt out where all of it was cached.
         prompt = round(estimate.prompt) if usage.prompt is None else usage.prompt
@@ -105,15 +106,15 @@ class Charge:
         generated = usage.generated or 0
         self._limiter.settle(self._reservation, cost.of(prompt, generated, cached))
         self._limiter.learn(trace.caller, estimate, usage.prompt, usage.generated)
+        return cost.of(prompt, _OUTPUT_WEIGHT * generated, cached)
 
-    def _settle_estimate(self, events: int) -> None:
+    def _settle_estimate(self, events: int) -> float:
+        """Settle by what is known without the engine; return the service."""
         prompt = round(self._estimate.prompt)
         self._trace.note_estimate(Usage(prompt, events))
         cost = self._limiter.cost(self._estimate.model)
         self._limiter.settle(self._reservation, cost.of(prompt, events))
-
-    def _service(self, prompt: float, generated: float) -> float:
-        return self._limiter.cost(self._estimate.model).of(prompt, _OUTPUT_WEIGHT * generated)
+        return cost.of(prompt, _OUTPUT_WEIGHT * events)
 
 
 def _max_answer(payload: Payload) -> int:

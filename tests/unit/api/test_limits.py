@@ -308,9 +308,8 @@ async def test_only_what_no_engine_has_worked_on_is_free(simulator: Simulator) -
         answer = await service.post(CHAT, json=body(), headers=key("ada"))
     assert refused.status_code == 503
     assert answer.headers["x-ratelimit-remaining-requests"] == "99"
-    assert answer.headers["x-ratelimit-remaining-tokens"] == refused.headers.get(
-        "x-ratelimit-remaining-tokens", answer.headers["x-ratelimit-remaining-tokens"]
-    )
+    # One reservation of about 45 tokens, not two.
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 9930
 
 
 async def test_an_engines_own_refusal_costs_a_request_and_no_tokens(

@@ -7,6 +7,7 @@ import pytest
 
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.limiter import build_limiter
+from serve_app.access.policies import Limits
 from serve_app.api import openai
 from serve_app.api.body import encode
 from serve_app.api.charge import Charge, Charges, prompt_bytes
@@ -15,7 +16,7 @@ from serve_app.api.inference import Inference
 from serve_app.api.relay import Tail, Usage
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineDown, EngineLost
+from serve_app.errors import BadRequest, EngineDown, EngineLost
 from serve_app.limit_settings import LimitSettings
 from serve_app.model_names import ModelNames
 
@@ -23,11 +24,13 @@ CHAT: Endpoint = openai.ENDPOINTS[0]
 PAYLOAD: dict[str, Any] = {"model": "m:latest", "max_tokens": 100, "messages": ["x" * 360]}
 
 
-async def begin(caller: Caller, **settings: Any) -> tuple[Charge, RequestTrace]:
+async def begin(
+    caller: Caller, charges: Charges | None = None, **settings: Any
+) -> tuple[Charge, RequestTrace]:
     trace = RequestTrace("POST", CHAT.path, "openai", "")
     trace.note_caller(caller)
     trace.note_model("m:latest")
-    charges = Charges(build_limiter(LimitSettings.model_validate(settings)))
+    charges = charges or Charges(build_limiter(LimitSettings.model_validate(settings)))
     return await charges.begin(CHAT, PAYLOAD, encode(PAYLOAD), trace), trace
 
 
@@ -92,6 +95,25 @@ async def test_an_engine_that_is_down_has_worked_if_others_were_lost(
     down.engines = engines
     charge.fail(down)
     assert trace.estimated is estimated
+
+
+async def test_a_request_that_the_engine_refuses_counts_as_one() -> None:
+    """As an error that it raises, or as its answer: no tokens, and no refund."""
+    caller = Caller("ada", limits=Limits(requests_per_minute=10, tokens_per_minute=1000))
+    charges = Charges(build_limiter(LimitSettings()))
+    for refused in (BadRequest("no tools"), answer(400)):
+        charge, trace = await begin(caller, charges)
+        if isinstance(refused, Answer):
+            charge.settle(refused)
+        else:
+            charge.fail(refused)
+        assert not trace.estimated
+    charge, _ = await begin(caller, charges)
+    headers = dict(charge.headers)
+    assert headers[b"x-ratelimit-remaining-requests"] == b"7"
+    assert int(headers[b"x-ratelimit-remaining-tokens"]) > 1000 - 1.5 * (
+        len(encode(PAYLOAD)) / 4 + 100
+    )
 
 
 class Dispatcher:

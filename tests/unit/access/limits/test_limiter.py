@@ -1,11 +1,13 @@
 """What a limiter reserves, refuses and gives back, with a clock that is set by hand."""
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pytest
 
 from serve_app.access.caller import ANONYMOUS, Caller
+from serve_app.access.limits import limiter as limiter_module
 from serve_app.access.limits.days import Calendar
 from serve_app.access.limits.limiter import FREE, Estimate, Limiter, Reservation
 from serve_app.access.limits.memory import MemoryStore
@@ -14,6 +16,7 @@ from serve_app.access.limits.store import Claim, StoreAway
 from serve_app.access.policies import Limits
 from serve_app.errors import Overloaded
 from serve_app.limit_settings import Cost, LimitSettings, zone
+from tests.support.waiting import eventually
 from tests.unit.access.limits.conftest import Clock
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -175,6 +178,27 @@ async def test_leases_are_renewed_while_requests_run(clock: Clock) -> None:
     assert (await ask(one, caller)).refusal
     one.settle(running, 0)
     assert (await ask(one, caller)).claim
+    await one.close()
+
+
+class Renewals(MemoryStore):
+    """Keeps what is renewed."""
+
+    renewed: tuple[tuple[str, str], ...] = ()
+
+    def renew(self, leases: Iterable[tuple[str, str]]) -> None:
+        self.renewed = tuple(leases)
+
+
+async def test_a_timer_renews_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times within their life."""
+    monkeypatch.setattr(limiter_module, "LEASE_S", 0.003)
+    store = Renewals()
+    one = Limiter(LimitSettings(), store, Calendar(UTC))
+    running = await ask(one, ada(max_parallel=1, tokens_per_day=100))
+    await eventually(lambda: store.renewed)
+    assert running.claim
+    assert store.renewed == (("k:ada", running.claim.lease),)
     await one.close()
 
 

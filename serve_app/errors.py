@@ -112,14 +112,20 @@ class BodyTooLarge(ClientError):
 
 
 class RateLimited(ClientError):
-    """A limit of the caller's key or group is reached. `retry_after_s`: until it is not."""
+    """A limit of the caller's key or group is reached.
+
+    `retry_after_s`: until it is not; None: the request can never fit. `counted`: what the limit
+    counts, "requests" or "tokens". `headers`: the state of the limits in the caller's dialect.
+    """
 
     status = 429
     kind = "rate_limit_error"
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
+    def __init__(self, message: str, retry_after_s: int | None, counted: str = "requests") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.counted = counted
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Overloaded(ServiceError):

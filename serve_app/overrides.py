@@ -19,6 +19,7 @@ class InForce:
     graceful_shutdown_timeout_s: float
     target_ongoing_requests: float | None = None
     min_replicas: int | None = None
+    max_replicas: int = 1  # fixed or not
 
 
 def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterator[str]:

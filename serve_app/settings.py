@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from serve_app import addresses
 from serve_app.aliases import ModelName, Targets, problems
 from serve_app.jwt_settings import JwtSettings
+from serve_app.limit_settings import LimitSettings
 from serve_app.pool_settings import (
     CommaSeparated,
     Pool,
@@ -157,6 +158,10 @@ class Settings(PoolSettings, BaseSettings):
         description="Whether to pass on keep_alive and options that make Ollama reload a model.",
     )
 
+    limits: LimitSettings = Field(
+        LimitSettings(), description="How limits of keys and groups are counted."
+    )
+
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
     request_log: bool = Field(True, description="Whether every request writes a log line.")
@@ -200,6 +205,13 @@ class Settings(PoolSettings, BaseSettings):
         first, *others = self.all_pools
         plain = first.autoscaling.min_replicas > 0 and first.routing == "least_loaded"
         return "direct" if plain and not others else "gateway"
+
+    @property
+    def max_ingress_replicas(self) -> int:
+        """Maximum of replicas that check requests; a Serve config file may override it."""
+        if self.resolved_topology == "gateway":
+            return self.gateway.max_replicas
+        return self.all_pools[0].autoscaling.max_replicas
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -7,9 +7,11 @@ from time import time
 
 from serve_app.access import jwks, key_watch
 from serve_app.access.caller import Caller
+from serve_app.access.callers import Callers
 from serve_app.access.jwks import KeySet
 from serve_app.access.key_file import digest
 from serve_app.access.key_watch import KeyWatch
+from serve_app.access.limits.sharing import check_store
 from serve_app.access.repeater import Repeater
 from serve_app.access.tokens import Tokens
 from serve_app.errors import Unauthorized
@@ -86,18 +88,27 @@ class Authenticator:
 
 
 def authenticator(
-    settings: Settings, show_valid: Callable[[bool], None] = lambda valid: None
+    settings: Settings,
+    show_valid: Callable[[bool], None] = lambda valid: None,
+    max_replicas: int | None = None,
 ) -> Authenticator:
-    """Build it from settings. Raises SettingsError when the file of keys can't be read.
+    """Build it from settings. Raises SettingsError when the file of keys can't work.
 
     `show_valid` is told whether the file could be read, at first and at each change.
+    `max_replicas`: of the ingress, where Serve's options differ from the settings.
     """
+    replicas = max_replicas or settings.max_ingress_replicas
+
+    def accept(table: Callers) -> None:
+        check_store(settings.limits, replicas, table.all(with_tokens=settings.jwt is not None))
+
     fixed = {name: key.get_secret_value() for name, key in settings.api_keys.items()}
     keys = KeyWatch(
         fixed,
         settings.api_keys_file,
         optional=settings.api_keys_optional,
         show_valid=show_valid,
+        accept=accept,
     )
     if settings.jwt is None:
         return Authenticator(keys)

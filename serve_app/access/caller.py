@@ -1,8 +1,9 @@
 """The caller of one request, with the policy in force."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from serve_app.access.limits.quotas import Quota
 from serve_app.access.policies import UNLIMITED, Limits
 from serve_app.engines.base import Flow, Priority
 from serve_app.model_names import plain_name
@@ -24,6 +25,13 @@ class Caller:
     weight: float = 1.0
     group_weight: float = 1.0
     admin: bool = False
+    quotas: tuple[Quota, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Derive `quotas` once, because every request needs them."""
+        own = Quota.of(f"k:{self.name}", self.limits)
+        groups = Quota.of(f"g:{self.group}", self.group_limits)
+        object.__setattr__(self, "quotas", tuple([quota for quota in (own, groups) if quota]))
 
     def may_use(self, name: str) -> bool:
         """Tell whether the caller may ask for the model or alias of this canonical name."""

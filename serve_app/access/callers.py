@@ -1,6 +1,6 @@
 """The table of callers: who presents a key, with the policy in force."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -26,6 +26,12 @@ class Callers:
         """Return the caller of a key at `now`, in seconds since 1970; None for no valid key."""
         entry = self.by_digest.get(key_digest)
         return entry[0] if entry and now < entry[1] else None
+
+    def all(self, with_tokens: bool) -> Iterator[Caller]:
+        """Yield the callers of all keys and, `with_tokens`, one of each kind of token."""
+        yield from (caller for caller, _ in self.by_digest.values())
+        if with_tokens:
+            yield from (self.of_token(group, [group]) for group in ("", *self.groups))
 
     def of_token(self, name: str, claimed_groups: Iterable[str]) -> Caller:
         """Return the caller of a token: never an admin, whatever its group.

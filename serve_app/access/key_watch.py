@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serve_app.access.callers import callers
+from serve_app.access.callers import Callers, callers
 from serve_app.access.key_file import KeyFile, read
 from serve_app.errors import SettingsError
 
@@ -20,7 +20,8 @@ class KeyWatch:
     """Has the table of callers, and replaces it when the file has changed.
 
     A file that disappears or breaks leaves the table unchanged: no accident opens the service.
-    `show_valid` is told whether the file could be read, at first and at each change.
+    `show_valid` is told whether the file could be read, at first and at each change. `accept` may
+    raise SettingsError for a table that can't work here, and the file is invalid then.
     Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
     """
 
@@ -31,8 +32,10 @@ class KeyWatch:
         *,
         optional: bool = False,
         show_valid: Callable[[bool], None] = lambda valid: None,
+        accept: Callable[[Callers], None] = lambda table: None,
     ) -> None:
         self._fixed = fixed
+        self._accept = accept
         self.path = path
         self._show_valid = show_valid
         self._version = _version(path) if path else None
@@ -58,7 +61,9 @@ class KeyWatch:
             self._show_valid(True)
 
     def _read(self, path: Path) -> None:
-        self.callers = callers(self._fixed, read(path))
+        table = callers(self._fixed, read(path))
+        self._accept(table)
+        self.callers = table
         self.needs_key = True
 
 

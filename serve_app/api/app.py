@@ -32,6 +32,7 @@ from serve_app.errors import (
     InternalError,
     MethodNotAllowed,
     NotFound,
+    RateLimited,
     ServiceError,
     Unauthorized,
 )
@@ -39,6 +40,7 @@ from serve_app.errors import (
 logger = logging.getLogger("ray.serve")
 
 _LINGER_S = 1.0
+_LONG_WAIT_S = 60
 
 Handler = Callable[[Request, Send, RequestTrace], Awaitable[None]]
 
@@ -210,6 +212,10 @@ def _error_headers(exc: ServiceError) -> Headers:
         headers.append((b"allow", exc.allow.encode()))
     if exc.retry_after_s is not None:
         headers.append((b"retry-after", str(exc.retry_after_s).encode()))
+    if isinstance(exc, RateLimited):
+        headers += exc.headers
+        if exc.retry_after_s is None or exc.retry_after_s > _LONG_WAIT_S:
+            headers.append((b"x-should-retry", b"false"))  # official clients would sleep for hours
     if isinstance(exc, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from serve_app.access.authenticator import authenticator
+from serve_app.access.limits.limiter import Limiter, build_limiter
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
+from serve_app.api.charge import Charges
 from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
 from serve_app.api.guard import Guard
@@ -23,23 +25,43 @@ def build_api(
     dispatcher: Dispatcher,
     observer: Observer,
     on_shutdown: Callable[[], Awaitable[None]],
+    max_replicas: int | None = None,
 ) -> Api:
-    """Build the ASGI application. Raises SettingsError when the keys can't be read."""
+    """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
+
+    `max_replicas`: of the ingress, where Serve's options differ from the settings.
+    """
     names = ModelNames(settings.model_names, settings.aliases)
+    limiter = build_limiter(settings.limits)
+    limiter.start()
     routes = [
-        *_inference_routes(settings, dispatcher, names),
+        *_inference_routes(settings, dispatcher, names, Charges(limiter)),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
         *_management_routes(),
     ]
     front = Guard(
-        authenticator(settings, observer.note_keys_file),
+        authenticator(settings, observer.note_keys_file, max_replicas),
         settings.allowed_hosts,
         settings.allowed_origins,
     )
-    return Api([*routes, *documentation(routes, list(names))], front, observer, on_shutdown)
+    return Api(
+        [*routes, *documentation(routes, list(names))],
+        front,
+        observer,
+        lambda: _stop(limiter, on_shutdown),
+    )
 
 
-def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:
+async def _stop(limiter: Limiter, on_shutdown: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await limiter.close()
+    finally:
+        await on_shutdown()
+
+
+def _inference_routes(
+    settings: Settings, dispatcher: Dispatcher, names: ModelNames, charges: Charges
+) -> list[Route]:
     bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
     size = int(settings.max_body_mib * 2**20)
     return [
@@ -47,7 +69,7 @@ def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNa
             "POST",
             endpoint.path,
             Inference(
-                *(endpoint, dispatcher, names, bounds, size, settings.body_timeout_s),
+                *(endpoint, dispatcher, names, charges, bounds, size, settings.body_timeout_s),
                 settings.aliases,
             ),
             endpoint.summary,

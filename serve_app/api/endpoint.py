@@ -56,6 +56,7 @@ class Endpoint:
     unknown_model: str = "model '{name}' not found"
     tagged_in_errors: bool = False  # whether unknown names are echoed with their tag
     takes_slot: bool = True
+    counts_on_request: bool = False  # whether streams come without counts unless asked for them
     mend: Callable[[Answer, Payload, Bounds], None] = lambda *_: None
     local: Callable[[Payload], Payload | None] = lambda _: None
 

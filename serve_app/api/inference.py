@@ -5,23 +5,19 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
-import orjson
-
 from serve_app.aliases import Target
-from serve_app.api.body import encode, model_of, read_object, stream_of
+from serve_app.api.body import model_of, read_object, stream_of
+from serve_app.api.charge import Charges
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
-from serve_app.api.http import Request, Send, read_body, send_body, send_json
+from serve_app.api.exchange import SESSION, Exchange
+from serve_app.api.http import Request, Send, read_body, send_json
 from serve_app.api.model_route import ModelRoute
-from serve_app.api.relay import read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineLost, NotFound, ServiceError
+from serve_app.errors import NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
-_SESSION = b"x-session-id"
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _NO_ALIASES: Mapping[str, tuple[Target, ...]] = MappingProxyType({})
-_PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 
 
 class Dispatcher(Protocol):
@@ -48,6 +44,7 @@ class Inference:
         endpoint: Endpoint,
         dispatcher: Dispatcher,
         names: ModelNames,
+        charges: Charges,
         bounds: Bounds,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -56,6 +53,7 @@ class Inference:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
         self._names = names
+        self._charges = charges
         self._bounds = bounds
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -67,39 +65,11 @@ class Inference:
         payload = self._check(body, trace)
         local = self.endpoint.local(payload)
         if local is None:
-            await self._forward(request, payload, send, trace)
+            self.endpoint.shape(payload, self._bounds)
+            await self._forward(Exchange(self.endpoint, request, payload, send, trace))
         else:
             trace.note_status(200)
             await send_json(send, local)
-
-    async def _forward(
-        self, request: Request, payload: Payload, send: Send, trace: RequestTrace
-    ) -> None:
-        self.endpoint.shape(payload, self._bounds)
-        if targets := self._aliases.get(payload["model"]):
-            route = ModelRoute(payload["model"], targets, request.header(_SESSION))
-            answer = await self._send_along(route, request, payload, trace)
-        else:
-            answer = await self._dispatcher.send(self._call(request, payload, trace))
-        try:
-            self.endpoint.mend(answer, payload, self._bounds)
-            await self._relay(answer, send, trace)
-        finally:
-            answer.close()
-
-    async def _send_along(
-        self, route: ModelRoute, request: Request, payload: Payload, trace: RequestTrace
-    ) -> Answer:
-        """Send the call to the models of an alias until one takes it."""
-        while True:
-            payload["model"] = route.model
-            trace.note_model(route.model)
-            call = replace(self._call(request, payload, trace), tries=route.tries)
-            try:
-                return route.mark(await self._dispatcher.send(call))
-            except ServiceError as exc:
-                if not route.fall_back(exc):
-                    raise
 
     def _check(self, body: bytes, trace: RequestTrace) -> Payload:
         """Return the payload with its model's canonical name. Raises BadRequest, NotFound."""
@@ -118,61 +88,44 @@ class Inference:
         payload["model"] = model
         return payload
 
-    def _call(self, request: Request, payload: Payload, trace: RequestTrace) -> Call:
-        return Call(
-            path=self.endpoint.path,
-            model=trace.model,
-            body=encode(payload),
-            stream=trace.stream,
-            takes_slot=self.endpoint.takes_slot,
-            request_id=trace.request_id,
-            affinity=request.header(_SESSION) or None,
-            headers=tuple(
-                (name, value)
-                for name in _PASSED_HEADERS
-                if (value := request.header(name.encode()))
-            ),
-            flow=trace.caller.flow,
-        )
-
-    async def _relay(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
-        kind = dict(answer.headers).get(b"content-type", b"")
-        if answer.status == 200 and kind.startswith(_STREAMS):
-            await self._relay_stream(answer, send, trace)
-        else:
-            await self._relay_body(answer, send, trace)
-
-    async def _relay_stream(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
-        trace.note_status(answer.status)
-        end, error = await relay_stream(
-            answer,
-            send,
-            self.endpoint.stream_end,
-            lambda exc, tail: self._event(exc, tail, trace),
-            trace.note_chunk,
-        )
-        trace.finish(end, error)
-
-    def _event(self, exc: ServiceError, tail: bytes, trace: RequestTrace) -> bytes:
-        return self.endpoint.event(self.endpoint.dialect.error(exc, trace.request_id), tail)
-
-    async def _relay_body(self, answer: Answer, send: Send, trace: RequestTrace) -> None:
-        body = await read_answer(answer)
-        answer.close()  # frees the slot, however slowly the caller takes the body
-        trace.note_chunk()
-        if answer.status == 200:
-            self._check_end(body, trace)
-        else:
-            trace.refuse(answer.status)
-        trace.note_status(answer.status)
-        await send_body(send, answer.status, body, list(answer.headers))
-
-    def _check_end(self, body: bytes, trace: RequestTrace) -> None:
-        """Raise EngineLost unless the answer states that it is complete."""
+    async def _forward(self, exchange: Exchange) -> None:
+        answer = await self._send(exchange)
         try:
-            end = self.endpoint.body_end(orjson.loads(body))
-        except (orjson.JSONDecodeError, AttributeError, TypeError) as exc:
-            raise EngineLost("the engine's answer can't be read") from exc
-        if not end.complete:
-            raise EngineLost("the engine ended the answer before it was complete")
-        trace.finish(end)
+            self.endpoint.mend(answer, exchange.payload, self._bounds)
+        except BaseException:
+            exchange.close(answer)
+            raise
+        await exchange.relay(answer)
+
+    async def _send(self, exchange: Exchange) -> Answer:
+        """Charge the caller and return the begun answer. Raises what refuses the request."""
+        name, trace = exchange.payload["model"], exchange.trace
+        targets = self._aliases.get(name)
+        route = targets and ModelRoute(name, targets, exchange.request.header(SESSION))
+        exchange.use(route.model if route else name)
+        if trace.caller.name and self.endpoint.takes_slot:
+            exchange.charge = await self._charges.begin(
+                self.endpoint, exchange.payload, len(exchange.body), trace
+            )
+        try:
+            if route:
+                answer = await self._send_along(route, exchange)
+            else:
+                answer = await self._dispatcher.send(exchange.call())
+        except BaseException as exc:
+            exchange.fail(exc)
+            raise
+        if exchange.charge:
+            answer.headers += exchange.charge.headers
+        return answer
+
+    async def _send_along(self, route: ModelRoute, exchange: Exchange) -> Answer:
+        """Send the call to the models of an alias until one takes it."""
+        while True:
+            call = replace(exchange.call(), tries=route.tries)
+            try:
+                return route.mark(await self._dispatcher.send(call))
+            except ServiceError as exc:
+                if not route.fall_back(exc):
+                    raise
+            exchange.use(route.model)

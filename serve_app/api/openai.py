@@ -17,7 +17,7 @@ from serve_app.api.endpoint import (
     words,
 )
 from serve_app.api.relay import End, Usage
-from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
+from serve_app.errors import BadRequest, ContextLengthExceeded, RateLimited, ServiceError
 
 # The types that Ollama uses where OpenAI has none.
 _KINDS = {
@@ -36,6 +36,8 @@ def _error(exc: ServiceError, request_id: str) -> Payload:
             f"messages resulted in {exc.prompt}. Please reduce the length of the messages."
         )
         error["code"] = "context_length_exceeded"
+    if isinstance(exc, RateLimited):
+        error |= {"type": exc.counted, "code": "rate_limit_exceeded"}
     return {"error": error}
 
 
@@ -174,6 +176,7 @@ ENDPOINTS = (
         event=_event,
         stream_end=_stream_end,
         body_end=_body_end,
+        counts_on_request=True,
         summary="Chat",
         example={"messages": _HELLO, "max_tokens": 32, "stream": False},
     ),
@@ -185,6 +188,7 @@ ENDPOINTS = (
         event=_event,
         stream_end=_stream_end,
         body_end=_body_end,
+        counts_on_request=True,
         summary="Continue a text",
         example={"prompt": "The sky is", "max_tokens": 16},
     ),

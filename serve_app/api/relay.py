@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.api.counts import USAGE, without_counts
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer
 from serve_app.errors import EngineLost, EngineSlow, InternalError, ServiceError
@@ -39,20 +40,33 @@ class End:
 class Tail:
     """Holds the last bytes of a stream by reference, so that nothing is copied until the end."""
 
-    __slots__ = ("_chunks", "_size")
+    __slots__ = ("_chunks", "_dropped", "_size")
 
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
         self._size = 0
+        self._dropped = 0  # events
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
         while self._size - len(self._chunks[0]) >= TAIL_BYTES:
-            self._size -= len(self._chunks.popleft())
+            chunk = self._chunks.popleft()
+            self._size -= len(chunk)
+            self._dropped += _events(chunk)
 
     def join(self) -> bytes:
         return b"".join(self._chunks)
+
+    def events(self) -> int:
+        """Count all events of the stream so far, those dropped included."""
+        return self._dropped + sum(map(_events, self._chunks))
+
+
+def _events(chunk: bytes) -> int:
+    """Count the complete events in `chunk`: a line of JSON, or all up to an empty line."""
+    is_json = chunk.startswith(b"{")
+    return chunk.count(b"\n" if is_json else b"\n\n") or chunk.count(b"\n\r\n")
 
 
 class Events:
@@ -94,11 +108,14 @@ async def relay_stream(
     stream_end: Callable[[bytes], End],
     error_event: Callable[[ServiceError, bytes], bytes],
     on_chunk: Callable[[], None],
+    tail: Tail,
+    hides_counts: bool = False,
 ) -> tuple[End, ServiceError | None]:
     """Send a streamed answer on as it comes.
 
     An answer that breaks off, or ends without its final marker, gets one error event, written by
-    `error_event` from the error and the last bytes sent.
+    `error_event` from the error and the last bytes sent. `tail` gets the engine's events;
+    `hides_counts`: the caller gets them without the one that counts tokens.
 
     Returns the end of the answer and the error sent to the client, if any. An InternalError has the
     unexpected exception as its cause.
@@ -111,17 +128,20 @@ async def relay_stream(
             "headers": list(answer.headers),
         }
     )
-    tail, events, last = Tail(), Events(kind), b""
+    events, last = Events(kind), b""
     error: ServiceError | None = None
     try:
         with Deadline(answer.deadline):
             async for chunk in answer.body:
                 on_chunk()
                 data = events.complete(chunk)
+                if data:
+                    tail.add(data)
+                    if hides_counts and USAGE in data:
+                        data = without_counts(data)
                 if answer.is_last():
                     last = data  # goes with the end, which saves a write
                 elif data:
-                    tail.add(data)
                     await send({"type": "http.response.body", "body": data, "more_body": True})
     except TimeoutError:
         error = EngineSlow("the generation took longer than the service allows")
@@ -130,7 +150,8 @@ async def relay_stream(
         error = exc
     except Exception as exc:
         error = _unexpected(exc)
-    tail.add(last + events.held)
+    if events.held:
+        tail.add(events.held)
     end, error = _proof(stream_end, tail.join(), error)
     last += error_event(error, tail.join()) if error else events.rest()
     await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Protocol
 
 from serve_app.access.caller import ANONYMOUS, Caller
+from serve_app.access.limits.quotas import Refusal
 from serve_app.api.relay import End, Usage
 from serve_app.errors import (
     ClientError,
@@ -41,10 +42,13 @@ class RequestTrace:
         "chunks",
         "dialect",
         "ended",
+        "estimated",
         "first_chunk_at",
         "gaps",
         "is_probe",
+        "is_uncounted",
         "last_chunk_at",
+        "limit",
         "method",
         "model",
         "outcome",
@@ -67,6 +71,9 @@ class RequestTrace:
         self.status = 0
         self.outcome = Outcome.OK
         self.usage = Usage()
+        self.estimated = False  # whether `usage` is no engine's count
+        self.limit = ""  # that refuses the request, or would if limits were enforced
+        self.is_uncounted = False  # whether its limits could not be checked
         self.started = perf_counter()
         self.chunks = 0
         self.first_chunk_at = 0.0  # 0 before the first chunk of the body
@@ -91,6 +98,15 @@ class RequestTrace:
 
     def note_model(self, model: str) -> None:
         self.model = model
+
+    def note_limit(self, refusal: Refusal | None, is_uncounted: bool) -> None:
+        """Note the limit that refuses the request, and whether the store of limits was away."""
+        self.limit = refusal.kind if refusal else ""
+        self.is_uncounted = is_uncounted
+
+    def note_estimate(self, usage: Usage) -> None:
+        """Note what the answer is charged for, in place of the counts that no engine sent."""
+        self.usage, self.estimated = usage, True
 
     def note_chunk(self) -> None:
         """Note that a chunk of the body has come from the engine."""
@@ -173,6 +189,9 @@ class RequestTrace:
             "prompt_tokens": self.usage.prompt,
             "generated_tokens": self.usage.generated,
             "cached_tokens": self.usage.cached,
+            "estimated": self.estimated,
+            "limit": self.limit,
+            "uncounted": self.is_uncounted,
         }
 
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from ray.serve import Application, Deployment
 
+from serve_app.access.authenticator import authenticator
 from serve_app.ray_serve import deployments
 from serve_app.ray_serve.deployments import direct_options, gateway_options, worker_options
 from serve_app.settings import Settings
@@ -21,8 +22,11 @@ Gateway = cast(Deployment, deployments.Gateway)
 def app(args: Settings) -> Application:
     """Build the service, for `serve run serve_app:app [name=value …]` or a Serve config file.
 
-    Raises pydantic.ValidationError, naming the field, for settings that can't work.
+    Raises pydantic.ValidationError, naming the field, for settings that can't work, SettingsError
+    for a file of keys that can't.
     """
+    if args.api_keys_file and args.api_keys_file.exists():
+        authenticator(args)  # where it can be read already, it is checked already
     if args.resolved_topology == "direct":
         (pool,) = args.all_pools
         return DirectPool.options(**direct_options(args, pool)).bind(args)

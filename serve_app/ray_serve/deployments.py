@@ -46,12 +46,15 @@ class DirectPool:
 
     async def __serve_build_asgi_app__(self) -> Api:
         settings, pool = self._settings, self._pool
-        _warn(chain(direct_problems(settings, pool, _options_in_force()), _exposure(settings)))
+        options = _options_in_force()
+        _warn(chain(direct_problems(settings, pool, options), _exposure(settings)))
         self._host = EngineHost(self._settings, self._pool, EngineGauges().show)
         dispatcher = await self._host.start()
-        observer = _observer(self._settings)
+        api = build_api(
+            *(settings, dispatcher, _observer(settings), self._host.stop), options.max_replicas
+        )
         _prepare_process()
-        return build_api(self._settings, dispatcher, observer, self._host.stop)
+        return api
 
     async def check_health(self) -> None:
         """Raises EngineDown when Serve must replace this replica."""
@@ -92,15 +95,19 @@ class Gateway:
 
     async def __serve_build_asgi_app__(self) -> Api:
         settings = self._settings
-        _warn(chain(gateway_problems(settings, _options_in_force()), _exposure(settings)))
+        options = _options_in_force()
+        _warn(chain(gateway_problems(settings, options), _exposure(settings)))
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         application = serve.get_replica_context().app_name
         readiness = PoolReadiness(settings.all_pools, application)
         handles = {name: ServePoolHandle(handle) for name, handle in self._pools.items()}
         dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem)
         await dispatcher.start()
+        api = build_api(
+            *(settings, dispatcher, _observer(settings), dispatcher.stop), options.max_replicas
+        )
         _prepare_process()
-        return build_api(settings, dispatcher, _observer(settings), dispatcher.stop)
+        return api
 
 
 def _prepare_process() -> None:
@@ -186,6 +193,7 @@ def _options_in_force() -> InForce:
         config.graceful_shutdown_timeout_s,
         scaling.target_ongoing_requests if scaling else None,
         scaling.min_replicas if scaling else None,
+        scaling.max_replicas if scaling else config.num_replicas or 1,
     )
 
 

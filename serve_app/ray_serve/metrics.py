@@ -51,7 +51,9 @@ class ServeObserver:
             "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
         } | {
             name: metrics.Counter(
-                f"llm_{name}_tokens_total", f"{text}, as the engine counted.", _LABELS
+                f"llm_{name}_tokens_total",
+                f"{text}, counted or, where the engine did not, estimated.",
+                _LABELS,
             )
             for name, text in {
                 "prompt": "Prompt tokens",
@@ -59,6 +61,15 @@ class ServeObserver:
                 "cached": "Prompt tokens found in the prefix cache",
             }.items()
         }
+        limit: Any = ("limit", "refused")
+        self._over_limit = metrics.Counter(
+            "llm_over_limit_total", "Requests over a limit, refused or only counted.", limit
+        )
+        self._uncounted = metrics.Counter(
+            "llm_uncounted_requests_total", "Requests served while the store of limits was away."
+        )
+        self._limited: Counter[tuple[str, str]] = Counter()
+        self._away = 0
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._ended: list[EndedRequest] = []
         self._running = 0
@@ -111,6 +122,9 @@ class ServeObserver:
     def _count(self, trace: RequestTrace) -> None:
         model, dialect = trace.model, trace.dialect
         self._sums["requests", model, dialect, trace.outcome] += 1
+        if trace.limit:
+            self._limited[trace.limit, str(trace.status == 429).lower()] += 1
+        self._away += trace.is_uncounted
         if not model:
             return  # nothing reached an engine
         labels = {"model": model, "dialect": dialect}
@@ -129,6 +143,12 @@ class ServeObserver:
                 self._sums[name, model, dialect, ""] += number
 
     def _report_sums(self) -> None:
+        limited, self._limited = self._limited, Counter()
+        for (limit, refused), number in limited.items():
+            self._over_limit.inc(number, {"limit": limit, "refused": refused})
+        if self._away:
+            self._uncounted.inc(self._away)
+            self._away = 0
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
             labels = {"model": model, "dialect": dialect}

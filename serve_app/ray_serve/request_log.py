@@ -119,5 +119,14 @@ def _line(trace: RequestTrace) -> str:
     return (
         f"{trace.method} {printable(trace.path)} {trace.status} {trace.outcome} "
         f"key={trace.caller.name or '-'} model={trace.model or '-'} ttft_ms={ttft} "
-        f"ms={1000 * trace.seconds:.0f} tokens={tokens}"
+        f"ms={1000 * trace.seconds:.0f} tokens={tokens}{_remarks(trace)}"
+    )
+
+
+def _remarks(trace: RequestTrace) -> str:
+    """Return what few requests have: estimated tokens, a limit, limits that were not checked."""
+    return (
+        (" estimated=true" if trace.estimated else "")
+        + (f" limit={trace.limit}" if trace.limit else "")
+        + (" uncounted=true" if trace.is_uncounted else "")
     )

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from time import perf_counter, process_time
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ class Load:
     tokens: int
     key: str = ""
     pause_s: float = 0.0
+    keys: int = 0  # so many keys take turns: `key` and a number of five digits
 
 
 @dataclass(slots=True)
@@ -56,9 +58,13 @@ class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection that asks again when it has an answer, after a pause if any."""
 
     def __init__(
-        self, request: bytes, result: Result, goes_on: Callable[[], bool], pause_s: float
+        self,
+        next_request: Callable[[], bytes],
+        result: Result,
+        goes_on: Callable[[], bool],
+        pause_s: float,
     ) -> None:
-        self._request = request
+        self._next_request = next_request
         self._result = result
         self._goes_on = goes_on
         self._pause_s = pause_s
@@ -77,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._answer.clear()
         self._asking, self._first = True, 0.0
         self._sent = perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(self._next_request())
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
@@ -126,17 +132,21 @@ class Connection(asyncio.Protocol):
 async def run(load: Load) -> Result:
     """Raises OSError when nothing listens, TimeoutError when answers do not end."""
     result = Result()
+    keys = [f"{load.key}{number:05d}" for number in range(load.keys)] or [load.key]
+    next_request = cycle([_request(load, key) for key in keys]).__next__
     began, cpu = perf_counter(), process_time()
     async with asyncio.timeout(load.seconds + _DRAIN_S), asyncio.TaskGroup() as clients:
         for _ in range(load.clients):
-            clients.create_task(_client(load, result, began + load.seconds))
+            clients.create_task(_client(load, next_request, result, began + load.seconds))
     result.seconds = perf_counter() - began
     result.cpu_s = process_time() - cpu
     return result
 
 
-async def _client(load: Load, result: Result, end: float) -> None:
-    at, request = urlsplit(load.url), _request(load)
+async def _client(
+    load: Load, next_request: Callable[[], bytes], result: Result, end: float
+) -> None:
+    at = urlsplit(load.url)
     loop = asyncio.get_running_loop()
 
     def goes_on() -> bool:
@@ -144,12 +154,12 @@ async def _client(load: Load, result: Result, end: float) -> None:
 
     while goes_on():
         _, connection = await loop.create_connection(
-            lambda: Connection(request, result, goes_on, load.pause_s), at.hostname, at.port
+            lambda: Connection(next_request, result, goes_on, load.pause_s), at.hostname, at.port
         )
         await connection.lost
 
 
-def _request(load: Load) -> bytes:
+def _request(load: Load, key: str) -> bytes:
     body = json.dumps(
         {
             "model": load.model,
@@ -164,7 +174,7 @@ def _request(load: Load) -> bytes:
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(load.url).netloc}\r\n"
         "Content-Type: application/json\r\n"
-        + (f"Authorization: Bearer {load.key}\r\n" if load.key else "")
+        + (f"Authorization: Bearer {key}\r\n" if key else "")
         + f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

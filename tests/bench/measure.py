@@ -38,6 +38,7 @@ class Task:
     seconds: float
     tokens: int
     pause_s: float = 0.0
+    keys: int = 0
 
 
 def measure(system: System, task: Task, number: int) -> Measurement:
@@ -52,6 +53,7 @@ def measure(system: System, task: Task, number: int) -> Measurement:
             task.tokens,
             key=system.key,
             pause_s=task.pause_s,
+            keys=task.keys,
         )
     )
     used = system.cpu_s() - before

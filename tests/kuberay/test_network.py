@@ -24,6 +24,7 @@ PODS = {
     "cleanup": {"component": "head", "ray": "redis-cleanup"},
     "redis": {"component": "redis"},
     "prepull": {"component": "prepull"},
+    "limits": {"component": "limits"},
 }
 RAY = ("head", "worker", "gateway")
 ANY = "any port"
@@ -39,6 +40,8 @@ FRONTS = {
 }
 # Shapes that have one of them.
 FRONT_OF = {"production": "ingress", "incremental-upgrade": "incremental-upgrade"}
+# Connections that a component opens inside the service.
+INSIDE = {"limits": {("worker", "limits", 6379), ("gateway", "limits", 6379)}}
 PARTS = [component.name for component in COMPONENTS]
 
 
@@ -140,7 +143,8 @@ def test_exactly_these_may_come_in_with_a_component(part: str) -> None:
     """A component adds only the proxies of its front door."""
     objects = with_components(Path("base"), Path("components") / part)
     fronts = {FRONTS[part]} if part in FRONTS else set()
-    assert opened(policies(objects), "ingress") == may_come_in(fronts)
+    inside = {(peer, pod, port) for pod, peer, port in INSIDE.get(part, set())}
+    assert opened(policies(objects), "ingress") == may_come_in(fronts) | inside
 
 
 @pytest.mark.parametrize("folder", SHAPES, ids=str)
@@ -151,9 +155,9 @@ def test_exactly_these_may_go_out(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_component_lets_more_out(part: str) -> None:
-    """Components open no outgoing connections."""
+    """Components open no outgoing connections but those to what they bring."""
     objects = with_components(Path("base"), Path("components") / part)
-    assert opened(policies(objects), "egress") == may_go_out()
+    assert opened(policies(objects), "egress") == may_go_out() | INSIDE.get(part, set())
 
 
 def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:

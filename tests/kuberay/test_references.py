@@ -23,6 +23,7 @@ from tests.support.manifests import (
 # Who makes what is in no manifest of ours.
 SECRETS = {
     "llm-redis": "the Job llm-redis-password",
+    "llm-limits": "the Job llm-limits-password",
     "llm-api-keys": "whoever runs the service; optional unless it is public",
     "llm-load-key": "whoever runs a load test; optional",
     "llm-tls": "cert-manager",

@@ -13,8 +13,8 @@ from tests.support.manifests import (
     read,
 )
 
-# What does have a token of the API server: the autoscaler beside the head, and the Job.
-WITH_TOKEN = {"RayService/llm/head", "Job/llm-redis-password"}
+# What does have a token of the API server: the autoscaler beside the head, and two Jobs.
+WITH_TOKEN = {"RayService/llm/head", "Job/llm-redis-password", "Job/llm-limits-password"}
 AS_ROOT = "DaemonSet/llm-node-cache"  # to give the cache away
 ALL = [
     *((name, template) for path in FILES for name, template in pods(read(path))),
@@ -57,7 +57,7 @@ def test_pods_of_every_shape_are_restricted(shape: tuple[Object, ...]) -> None:
 
 @pytest.mark.parametrize(("name", "template"), ALL, ids=[name for name, _ in ALL])
 def test_only_two_pods_have_tokens(name: str, template: Object) -> None:
-    """Only the pods of the autoscaler and of the password Job have a token for the API server."""
+    """Only the pods of the autoscaler and of the password Jobs have a token for the API server."""
     if name not in WITH_TOKEN:
         assert template["spec"]["automountServiceAccountToken"] is False
 

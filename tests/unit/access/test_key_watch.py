@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.access.authenticator import authenticator
+from serve_app.access.callers import Callers
 from serve_app.access.key_file import digest
 from serve_app.access.key_watch import KeyWatch
 from serve_app.errors import SettingsError
+from serve_app.pool_settings import Autoscaling
+from serve_app.settings import Settings
 
 
 class Watched:
@@ -121,3 +125,29 @@ def test_a_file_that_is_not_optional_must_be_there(tmp_path: Path) -> None:
     """A typing error in its path is found at deployment."""
     with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
         Watched(tmp_path, None)
+
+
+def test_a_table_that_can_not_work_stays_out_of_force(tmp_path: Path) -> None:
+    """As a file that can't be read."""
+
+    def accept(table: Callers) -> None:
+        if any(caller.limits.is_limited for caller in table.all(with_tokens=False)):
+            raise SettingsError("limits can't be counted here")
+
+    file = tmp_path / "keys"
+    file.write_text("ada: one\n")
+    watch = KeyWatch({}, file, accept=accept)
+    before = watch.callers
+    file.write_text("ada: {key: one, requests_per_minute: 5}\n")
+    watch.check()
+    assert watch.callers is before
+
+
+def test_limits_that_several_replicas_would_grant_anew_are_refused(tmp_path: Path) -> None:
+    """In the memory of each; Serve's own maximum of replicas counts."""
+    file = tmp_path / "keys"
+    file.write_text("ada: {key: one, requests_per_minute: 5}\n")
+    settings = Settings(api_keys_file=file, autoscaling=Autoscaling(max_replicas=2))
+    with pytest.raises(SettingsError, match="the key ada has limits, but limits.store is memory"):
+        authenticator(settings)
+    assert authenticator(settings, max_replicas=1).needs_key

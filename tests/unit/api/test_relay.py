@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.endpoint import Endpoint
-from serve_app.api.relay import relay_stream
+from serve_app.api.relay import Tail, relay_stream
 from serve_app.engines.base import Answer
 from serve_app.errors import EngineLost
 from tests.support.service import Simulator
@@ -67,6 +67,7 @@ async def relayed(endpoint: Endpoint, kind: str, *pieces: bytes, breaks: bool) -
         endpoint.stream_end,
         lambda exc, tail: endpoint.event(endpoint.dialect.error(exc, ""), tail),
         lambda: None,
+        Tail(),
     )
     return b"".join(got)
 

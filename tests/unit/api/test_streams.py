@@ -49,14 +49,19 @@ async def test_streams_pass_whole(service: Service, path: str) -> None:
     assert answer.content.endswith(FINAL.get(path, b"}\n"))
     assert service.noted.last.outcome == "ok"
     assert service.noted.last.ttft is not None
-    if path not in ("/v1/chat/completions", "/v1/completions"):  # no usage unless asked for
-        assert service.noted.last.usage.generated == 12
+    assert service.noted.last.usage.generated == 12
 
 
-async def test_usage_is_noted_where_the_engine_tells_it(service: Service) -> None:
-    """With `include_usage` the last events hold the counts."""
-    path = "/v1/chat/completions"
-    await service.post(path, json={**body(path), "stream_options": {"include_usage": True}})
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("wish", [None, True, False])
+async def test_counts_reach_those_who_ask_for_them(
+    service: Service, simulator: Simulator, path: str, wish: bool | None
+) -> None:
+    """The engine is always asked; the service has the counts either way."""
+    options = {} if wish is None else {"stream_options": {"include_usage": wish}}
+    answer = await service.post(path, json={**body(path), **options})
+    assert simulator.last_body["stream_options"] == {"include_usage": True}
+    assert (b'"usage"' in answer.content) is bool(wish)
     assert service.noted.last.usage.generated == 12
 
 

@@ -12,8 +12,10 @@ import yaml
 
 from serve_app.access.authenticator import Authenticator
 from serve_app.access.key_watch import KeyWatch
+from serve_app.access.limits.limiter import build_limiter
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
+from serve_app.api.charge import Charges
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.guard import Guard
 from serve_app.api.inference import Inference
@@ -21,6 +23,7 @@ from serve_app.api.relay import End
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import ServiceError
+from serve_app.limit_settings import LimitSettings
 from serve_app.model_names import ModelNames
 from tests.support.manifests import ROOT
 from tests.support.service import Noted, listening
@@ -95,7 +98,8 @@ def log() -> Iterator[list[logging.LogRecord]]:
 
 def handler(endpoint: Endpoint, send: Callable[[Call], Answer]) -> Inference:
     names, bounds = ModelNames(["smollm2:135m"]), Bounds(64, False, 64)
-    return Inference(endpoint, Dispatcher(send), names, bounds, 2**20, 9)
+    charges = Charges(build_limiter(LimitSettings()))
+    return Inference(endpoint, Dispatcher(send), names, charges, bounds, 2**20, 9)
 
 
 @asynccontextmanager

@@ -26,11 +26,45 @@ class Log:
 
 def timers() -> list[Any]:
     loop: Any = asyncio.get_running_loop()
-    return [timer for timer in loop._scheduled if not timer.cancelled()]
+    running = [timer for timer in loop._scheduled if not timer.cancelled()]
+    return sorted(running, key=lambda timer: timer.when())  # the loop keeps them as a heap
 
 
 def trace() -> RequestTrace:
     return RequestTrace("POST", "/api/chat", "ollama", "")
+
+
+class Counted:
+    """A metric that keeps what it is told."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.name = name
+        self.calls: list[tuple[float, dict[str, str]]] = []
+
+    def inc(self, number: float, labels: dict[str, str] | None = None) -> None:
+        self.calls.append((number, labels or {}))
+
+
+async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests over one, refused or not, and requests that no store has counted."""
+    made: dict[str, Counted] = {}
+
+    def counter(name: str, *_: Any) -> Counted:
+        return made.setdefault(name, Counted(name))
+
+    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    observer = ServeObserver(None)
+    for status, limit in ((429, "tokens_per_day"), (200, "max_parallel"), (200, "")):
+        one = trace()
+        one.status, one.limit, one.is_uncounted = status, limit, not limit
+        observer.began(one)
+        observer.ended(one)
+    observer.close()
+    assert made["llm_over_limit_total"].calls == [
+        (1, {"limit": "tokens_per_day", "refused": "true"}),
+        (1, {"limit": "max_parallel", "refused": "false"}),
+    ]
+    assert made["llm_uncounted_requests_total"].calls == [(1, {})]
 
 
 @pytest.mark.parametrize("when", ["running", "ended", "idle"])

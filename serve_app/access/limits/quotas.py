@@ -1,0 +1,196 @@
+"""The limits of one key or group, the state of its counts, and the arithmetic of both.
+
+Requests and tokens a minute are buckets that hold one minute's worth and refill continuously. A
+bucket may fall below zero: that is debt, which later requests wait out.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from serve_app.access.policies import Limits
+
+MINUTE_S = 60.0
+LEASE_S = 15.0  # a parallel request's, unless its process renews it
+# A running request may end at any time.
+PARALLEL_WAIT_S = 1.0
+# Sums of fractions are not exact: a caller who waits as told must not be refused for rounding.
+_ROUNDING = 1e-6
+
+
+class LimitKind(StrEnum):
+    """A limit, by the name of its setting."""
+
+    PARALLEL = "max_parallel"
+    REQUESTS = "requests_per_minute"
+    TOKENS = "tokens_per_minute"
+    DAY = "tokens_per_day"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The limits of one key or group. 0: no limit.
+
+    `subject`: identifies it in a store: `k:` and the name of a key, or `g:` and that of a group.
+    """
+
+    subject: str
+    parallel: int = 0
+    requests: int = 0
+    tokens: int = 0
+    day: int = 0
+
+    @classmethod
+    def of(cls, subject: str, limits: Limits) -> "Quota | None":
+        """Return the quota of `limits`, None where there are none."""
+        values = (
+            limits.max_parallel or 0,
+            limits.requests_per_minute or 0,
+            limits.tokens_per_minute or 0,
+            limits.tokens_per_day or 0,
+        )
+        subject = subject.encode("utf-8", "replace").decode()  # names may hold lone surrogates
+        return cls(subject, *values) if any(values) else None
+
+    def limit(self, kind: LimitKind) -> int:
+        return {
+            LimitKind.PARALLEL: self.parallel,
+            LimitKind.REQUESTS: self.requests,
+            LimitKind.TOKENS: self.tokens,
+            LimitKind.DAY: self.day,
+        }[kind]
+
+    @property
+    def owner(self) -> str:
+        """Name the key or group in a sentence for the caller."""
+        kind, _, name = self.subject.partition(":")
+        return f"the group {name}" if kind == "g" else f"the key {name}"
+
+
+class Balance(NamedTuple):
+    """The state of a quota: what its buckets hold, what the day has used, what else runs."""
+
+    requests: float
+    tokens: float
+    today: float
+    parallel: int
+
+
+class Grant(NamedTuple):
+    """A store's decision. `balances`: of each quota, after the reservation if it was granted."""
+
+    granted: bool
+    balances: tuple[Balance, ...]
+
+
+class Refusal(NamedTuple):
+    """The limit that refuses a request. `wait_s`: infinite for a request that can never fit."""
+
+    quota: Quota
+    kind: LimitKind
+    wait_s: float
+    tokens: float  # that the request needs
+
+
+def refill(level: float, capacity: float, elapsed_s: float) -> float:
+    """Return a bucket's level after `elapsed_s`; a clock that went back adds nothing."""
+    if elapsed_s > 0:
+        level += elapsed_s * capacity / MINUTE_S
+    return _at_most(capacity, level)
+
+
+def fits(quota: Quota, balance: Balance, tokens: float) -> bool:
+    """Tell whether one more request of `tokens` is within every limit."""
+    return (
+        (not quota.requests or balance.requests + _ROUNDING >= 1)
+        and (not quota.tokens or balance.tokens + _ROUNDING >= tokens)
+        and (not quota.day or balance.today + tokens <= quota.day + _ROUNDING)
+        and (not quota.parallel or balance.parallel < quota.parallel)
+    )
+
+
+def added(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
+    """Return `balance` with tokens and requests given back, or taken where they are negative."""
+    left_requests, left_tokens, today, parallel = balance
+    return Balance(
+        _at_most(quota.requests, left_requests + requests) if quota.requests else 0.0,
+        _at_most(quota.tokens, left_tokens + tokens) if quota.tokens else 0.0,
+        (today - tokens if today > tokens else 0.0) if quota.day else 0.0,
+        parallel,
+    )
+
+
+def _at_most(capacity: float, level: float) -> float:
+    # Without `min`, which takes four times as long.
+    return level if level < capacity else capacity
+
+
+def refusal(
+    quotas: Sequence[Quota], balances: Sequence[Balance], tokens: float, day_left_s: float
+) -> Refusal | None:
+    """Return the limit that makes the request wait longest, None if none does."""
+    refusals = [
+        Refusal(quota, kind, wait_s, tokens)
+        for quota, balance in zip(quotas, balances, strict=True)
+        for kind, wait_s in _waits(quota, balance, tokens, day_left_s)
+    ]
+    return max(refusals, key=lambda one: one.wait_s, default=None)
+
+
+def _waits(
+    quota: Quota, balance: Balance, tokens: float, day_left_s: float
+) -> Iterator[tuple[LimitKind, float]]:
+    """Yield the limits that refuse a request of `tokens`, and the seconds until they don't."""
+    if quota.requests and balance.requests + _ROUNDING < 1:
+        yield LimitKind.REQUESTS, (1 - balance.requests) * MINUTE_S / quota.requests
+    if quota.tokens and balance.tokens + _ROUNDING < tokens:
+        fits_never = tokens > quota.tokens + _ROUNDING
+        wait_s = (tokens - balance.tokens) * MINUTE_S / quota.tokens
+        yield LimitKind.TOKENS, math.inf if fits_never else wait_s
+    if quota.day and balance.today + tokens > quota.day + _ROUNDING:
+        yield LimitKind.DAY, math.inf if tokens > quota.day + _ROUNDING else day_left_s
+    if quota.parallel and balance.parallel >= quota.parallel:
+        yield LimitKind.PARALLEL, PARALLEL_WAIT_S
+
+
+class Standing(NamedTuple):
+    """A limit as a caller is told of it. `reset_s`: seconds until nothing of it is used."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+class Standings(NamedTuple):
+    """The tightest limits of a caller. None: no such limit."""
+
+    requests: Standing | None = None
+    tokens: Standing | None = None
+
+
+NO_STANDINGS = Standings()
+
+
+def standings(quotas: Sequence[Quota], balances: Sequence[Balance], day_left_s: float) -> Standings:
+    """Return the tightest limits of requests and tokens: those with the least left."""
+    requests = tokens = None
+    for quota, balance in zip(quotas, balances, strict=True):
+        if quota.requests:
+            requests = _tighter(requests, _of_bucket(quota.requests, balance.requests))
+        if quota.tokens:
+            tokens = _tighter(tokens, _of_bucket(quota.tokens, balance.tokens))
+        if quota.day:
+            left = max(0, int(quota.day - balance.today))
+            tokens = _tighter(tokens, Standing(quota.day, left, day_left_s))
+    return Standings(requests, tokens)
+
+
+def _of_bucket(capacity: int, level: float) -> Standing:
+    reset_s = (capacity - level) * MINUTE_S / capacity
+    return Standing(capacity, max(0, int(level + _ROUNDING)), reset_s)
+
+
+def _tighter(one: Standing | None, other: Standing) -> Standing:
+    return one if one and one.remaining <= other.remaining else other

@@ -1,0 +1,45 @@
+"""What a limiter needs of a store of counts."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from serve_app.access.limits.quotas import Grant, Quota
+
+
+class StoreAway(Exception):
+    """Raised when a store gives no decision in time. Its text names the cause."""
+
+
+class Claim(NamedTuple):
+    """One request's claim on the quotas of its caller, all or none.
+
+    `tokens`: reserved. `lease`: identifies the request among those of all processes, "" where none
+    of the quotas bounds parallel requests. `day`: the calendar day that the request counts for.
+    """
+
+    quotas: tuple[Quota, ...]
+    tokens: float
+    lease: str
+    day: str
+
+
+class Store(Protocol):
+    """Counts the use of keys and groups."""
+
+    def start(self) -> None:
+        """Connect, so that no request has to wait for that. Needs a running event loop."""
+
+    async def reserve(self, claim: Claim) -> Grant:
+        """Take the claim from every quota, or from none. Raises StoreAway."""
+
+    def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None:
+        """Give tokens and requests of a granted claim back, and end its lease.
+
+        A negative `tokens_back` is use beyond the reservation.
+        """
+
+    def renew(self, leases: Iterable[tuple[str, str]]) -> None:
+        """Extend leases, given as pairs of subject and lease."""
+
+    async def close(self) -> None:
+        """Write what is not written yet, within a bound."""

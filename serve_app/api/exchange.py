@@ -1,0 +1,135 @@
+"""One request on its way to an engine, and its answer on the way back."""
+
+import orjson
+
+from serve_app.api.body import encode
+from serve_app.api.charge import Charge
+from serve_app.api.counts import lacks_counts, with_counts
+from serve_app.api.endpoint import Endpoint, Payload
+from serve_app.api.http import Request, Send, send_body
+from serve_app.api.relay import Tail, read_answer, relay_stream
+from serve_app.api.request_trace import RequestTrace
+from serve_app.engines.base import Answer, Call
+from serve_app.errors import EngineLost, ServiceError
+
+SESSION = b"x-session-id"
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
+
+
+class Exchange:
+    """One checked request. `charge`: what it costs its caller, None for a caller without a key.
+
+    `hides_counts`: the engine is asked for counts that the caller has not asked for.
+    """
+
+    __slots__ = (
+        *("_tail", "body", "charge", "endpoint", "hides_counts", "payload", "request", "send"),
+        "trace",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        payload: Payload,
+        send: Send,
+        trace: RequestTrace,
+    ) -> None:
+        self.endpoint = endpoint
+        self.request = request
+        self.payload = payload
+        self.send = send
+        self.trace = trace
+        self.charge: Charge | None = None
+        self.hides_counts = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
+        self.body = b""
+        self._tail = Tail()
+
+    def use(self, model: str) -> None:
+        """Encode the request for this model."""
+        self.trace.note_model(model)
+        self.payload["model"] = model
+        self.body = encode(with_counts(self.payload) if self.hides_counts else self.payload)
+        if self.charge:
+            self.charge.use(model)
+
+    def call(self) -> Call:
+        """Return the call to an engine."""
+        trace, request = self.trace, self.request
+        return Call(
+            path=self.endpoint.path,
+            model=trace.model,
+            body=self.body,
+            stream=trace.stream,
+            takes_slot=self.endpoint.takes_slot,
+            request_id=trace.request_id,
+            affinity=request.header(SESSION) or None,
+            headers=tuple(
+                (name, value)
+                for name in _PASSED_HEADERS
+                if (value := request.header(name.encode()))
+            ),
+            flow=trace.caller.flow,
+            service=self.charge.service if self.charge else 0.0,
+        )
+
+    def fail(self, exc: BaseException) -> None:
+        """Settle a request that got no answer."""
+        if self.charge:
+            self.charge.fail(exc)
+
+    async def relay(self, answer: Answer) -> None:
+        """Send the answer to the caller; close it on every path."""
+        try:
+            kind = dict(answer.headers).get(b"content-type", b"")
+            if answer.status == 200 and kind.startswith(_STREAMS):
+                await self._relay_stream(answer)
+            else:
+                await self._relay_body(answer)
+        finally:
+            self.close(answer)
+
+    def close(self, answer: Answer) -> None:
+        """Settle what the answer has cost, and close it."""
+        if self.charge:
+            self.charge.settle(answer, self._tail)
+        answer.close()
+
+    async def _relay_stream(self, answer: Answer) -> None:
+        self.trace.note_status(answer.status)
+        end, error = await relay_stream(
+            answer,
+            self.send,
+            self.endpoint.stream_end,
+            self._event,
+            self.trace.note_chunk,
+            self._tail,
+            self.hides_counts,
+        )
+        self.trace.finish(end, error)
+
+    def _event(self, exc: ServiceError, tail: bytes) -> bytes:
+        return self.endpoint.event(self.endpoint.dialect.error(exc, self.trace.request_id), tail)
+
+    async def _relay_body(self, answer: Answer) -> None:
+        trace = self.trace
+        body = await read_answer(answer)
+        trace.note_chunk()
+        if answer.status == 200:
+            self._check_end(body)
+        else:
+            trace.refuse(answer.status)
+        self.close(answer)  # frees the slot, however slowly the caller takes the body
+        trace.note_status(answer.status)
+        await send_body(self.send, answer.status, body, list(answer.headers))
+
+    def _check_end(self, body: bytes) -> None:
+        """Raise EngineLost unless the answer states that it is complete."""
+        try:
+            end = self.endpoint.body_end(orjson.loads(body))
+        except (orjson.JSONDecodeError, AttributeError, TypeError) as exc:
+            raise EngineLost("the engine's answer can't be read") from exc
+        if not end.complete:
+            raise EngineLost("the engine ended the answer before it was complete")
+        self.trace.finish(end)

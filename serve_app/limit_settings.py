@@ -1,0 +1,93 @@
+"""The settings of limits: where they are counted, how much is reserved, what tokens weigh."""
+
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
+
+from serve_app.pool_settings import StrictModel, refuse
+
+
+def zone(name: str) -> tzinfo:
+    """Return the time zone of this name. Raises ValueError for an unknown one."""
+    if name.upper() == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise ValueError(f"{name!r} is no time zone: take a name such as Europe/Berlin") from exc
+
+
+def _zone_name(name: str) -> str:
+    zone(name)
+    return name
+
+
+class Cost(StrictModel):
+    """What a token of a model weighs in limits, shares and usage."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    prompt: float = Field(1, ge=0, alias="in", description="Of the prompt.")
+    cached: float | None = Field(None, ge=0, description="Found in the cache; None: as the prompt.")
+    generated: float = Field(1, ge=0, alias="out", description="Of the answer.")
+
+    def of(self, prompt: float, generated: float, cached: float = 0) -> float:
+        """Weigh tokens. `prompt` includes `cached`."""
+        cheap = self.prompt if self.cached is None else self.cached
+        return self.prompt * (prompt - cached) + cheap * cached + self.generated * generated
+
+
+class LimitSettings(StrictModel):
+    """How the limits of keys and groups are counted. The limits stand in `api_keys_file`."""
+
+    store: Literal["memory", "redis"] = Field(
+        "memory",
+        description="Where use is counted: `memory` (one ingress replica only) or `redis`.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Address of a Redis for limits alone, such as `redis://llm-limits:6379/0`.",
+    )
+    redis_password_file: Path | None = Field(
+        None, description="File with the password of that Redis, read at every connection."
+    )
+    timezone: Annotated[str, AfterValidator(_zone_name)] = Field(
+        "UTC", description="Time zone in which a day of `tokens_per_day` begins and ends."
+    )
+    reserve: Literal["typical", "max"] = Field(
+        "typical",
+        description="Tokens reserved for an answer: as many as the key's answers usually have, or "
+        "its `max` of tokens.",
+    )
+    enforce: bool = Field(
+        True, description="Whether to refuse requests, or only to count and log the refusals."
+    )
+    on_store_failure: Literal["allow", "refuse"] = Field(
+        "allow", description="What happens to requests with limits while the store is away."
+    )
+    cost: dict[str, Cost] = Field(
+        {}, description="Weight of tokens by model: `in`, `cached` (as `in`) and `out`, 1 each."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        url = urlsplit(self.redis_url.get_secret_value()) if self.redis_url else None
+        refuse(
+            (
+                self.store == "redis" and url is None,
+                "limits.store is redis, but limits.redis_url is not set",
+            ),
+            (
+                self.store == "memory" and (url or self.redis_password_file) is not None,
+                "limits.redis_url or redis_password_file is set, but limits.store is memory",
+            ),
+            (
+                url is not None and url.scheme not in ("redis", "rediss", "unix"),
+                "limits.redis_url must begin with redis://, rediss:// or unix://",
+            ),
+        )
+        return self

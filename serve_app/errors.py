@@ -14,6 +14,7 @@
     │   ├── BodyTooLarge          413
     │   └── RateLimited           429  a limit of the caller's key or group
     ├── Overloaded                503  slots and queue are full: try again later
+    ├── DeadlineExceeded          504  the request's own deadline passed in a queue
     ├── InternalError             500  an unexpected fault of the service
     └── EngineError               a fault of the engine
         ├── EngineDown            503  not reachable within the bound
@@ -128,6 +129,13 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ServiceError):
+    """The deadline that the caller set passed before an engine had the request."""
+
+    status = 504
+    kind = "timeout_error"
 
 
 class InternalError(ServiceError):

@@ -12,7 +12,7 @@ from serve_app import addresses
 from serve_app.model_names import full_name
 
 # An ingress gets this many requests more than it admits, and answers them with the service's 503.
-INGRESS_SURPLUS = 4
+INGRESS_SURPLUS = 256
 Routing = Literal["least_loaded", "session"]
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
@@ -175,6 +175,9 @@ class PoolSettings(StrictModel):
     )
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that may wait for a slot in a replica.")
+    reserved_slots: int = Field(
+        0, ge=0, description="Slots of a replica that batch requests leave free."
+    )
     routing: Routing = Field(
         "least_loaded",
         description="`session` sends equal x-session-ids to one replica, behind the gateway.",
@@ -227,6 +230,11 @@ class Pool(PoolSettings):
             (
                 not low <= initial <= high,
                 f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
+            ),
+            (
+                self.reserved_slots >= engine.slots,
+                f"reserved_slots ({self.reserved_slots}) must be below engine.slots "
+                f"({engine.slots}), or batch requests would never start",
             ),
             (engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"),
             (

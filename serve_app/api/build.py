@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
+from serve_app.api.bodies import Bodies
 from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
 from serve_app.api.guard import Guard
@@ -50,12 +51,13 @@ def _keys(settings: Settings) -> Keys:
 
 def _inference_routes(settings: Settings, dispatcher: Dispatcher, names: ModelNames) -> list[Route]:
     bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
-    size = int(settings.max_body_mib * 2**20)
+    at_once = sum(pool.admitted for pool in settings.all_pools)
+    bodies = Bodies(int(settings.max_body_mib * 2**20), settings.body_timeout_s, at_once)
     return [
         Route(
             "POST",
             endpoint.path,
-            Inference(endpoint, dispatcher, names, bounds, size, settings.body_timeout_s),
+            Inference(endpoint, dispatcher, names, bounds, bodies),
             endpoint.summary,
             endpoint.example,
         )

@@ -4,11 +4,13 @@ from typing import Protocol
 
 import orjson
 
+from serve_app.api.bodies import Bodies
 from serve_app.api.body import encode, model_of, read_object, stream_of
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
-from serve_app.api.http import Request, Send, read_body, send_body, send_json
+from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.relay import read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
+from serve_app.api.urgency import deadline_of, flow_of
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import EngineLost, NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
@@ -21,7 +23,10 @@ class Dispatcher(Protocol):
     """Sends calls to engines, wherever these run."""
 
     async def send(self, call: Call) -> Answer:
-        """Return the begun answer. Raises Overloaded, EngineDown, EngineLost or EngineSlow."""
+        """Return the begun answer.
+
+        Raises Overloaded, DeadlineExceeded, EngineDown, EngineLost or EngineSlow.
+        """
 
     def cards(self) -> tuple[ModelCard, ...]:
         """Return the card of every model of every pool."""
@@ -42,18 +47,16 @@ class Inference:
         dispatcher: Dispatcher,
         names: ModelNames,
         bounds: Bounds,
-        max_body_bytes: int,
-        body_timeout_s: float,
+        bodies: Bodies,
     ) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
         self._names = names
         self._bounds = bounds
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self._bodies = bodies
 
     async def __call__(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
+        body = await self._bodies.read(request, trace.caller)
         request.watch_caller()
         payload = self._check(body, trace)
         local = self.endpoint.local(payload)
@@ -105,7 +108,8 @@ class Inference:
                 for name in _PASSED_HEADERS
                 if (value := request.header(name.encode()))
             ),
-            flow=trace.caller.flow,
+            flow=flow_of(request, trace.caller.flow),
+            deadline=deadline_of(request, trace.started),
         )
 
     async def _relay(self, answer: Answer, send: Send, trace: RequestTrace) -> None:

@@ -137,6 +137,11 @@ class DeadlineExceeded(ServiceError):
     status = 504
     kind = "timeout_error"
 
+    def __init__(
+        self, message: str = "the request's deadline passed before an engine was free"
+    ) -> None:
+        super().__init__(message)
+
 
 class InternalError(ServiceError):
     """Stands for an unexpected exception, whose text is for the log alone."""

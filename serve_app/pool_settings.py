@@ -1,5 +1,6 @@
 """The settings of one pool: its engine, its queue, its autoscaling."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,8 @@ from pydantic_settings import NoDecode
 from serve_app import addresses
 from serve_app.model_names import full_name
 
-# An ingress gets this many requests more than it admits, and answers them with the service's 503.
+# An ingress gets this many requests more than it admits: who waits and who is refused is for its
+# fair queue to say, which knows keys and priorities, and not for the queues of Serve before it.
 INGRESS_SURPLUS = 256
 Routing = Literal["least_loaded", "session"]
 LongPrompts = Literal["shorten", "refuse"]
@@ -198,13 +200,33 @@ class Pool(PoolSettings):
         """Maximum of requests in one replica: its slots and its queue."""
         return self.engine.slots + self.queue
 
+    @property
+    def sent(self) -> int:
+        """Maximum of requests that gateways send to one replica: it queues as many as it runs.
+
+        The others wait in the gateway, where the fair queue still has all replicas to give. With
+        `session` they go to their replica at once.
+        """
+        if self.routing == "session":
+            return self.admitted
+        above_target = math.floor(self.target_ongoing_requests) + 1
+        return min(self.admitted, max(2 * self.engine.slots, above_target))
+
+    @property
+    def max_waiting(self) -> int:
+        """Maximum of requests that wait in one gateway for a replica with room."""
+        return 4 * self.admitted + self.autoscaling.max_replicas * (self.admitted - self.sent)
+
     def max_ongoing_requests(self, is_ingress: bool) -> int:
         """Serve's bound on the requests of one replica."""
-        return self.admitted + (INGRESS_SURPLUS if is_ingress else 0)
+        return self.admitted + INGRESS_SURPLUS if is_ingress else self.sent
 
     def max_queued_requests(self, is_ingress: bool) -> int:
-        """Serve's bound on the requests that wait in one router."""
-        return 4 * self.max_ongoing_requests(is_ingress)
+        """Serve's bound on the requests that wait in one router, where it knows no keys.
+
+        Behind a gateway the fair queue is full before.
+        """
+        return 4 * self.admitted if is_ingress else self.max_waiting + INGRESS_SURPLUS
 
     @property
     def target_ongoing_requests(self) -> float:

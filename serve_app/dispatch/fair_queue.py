@@ -12,10 +12,11 @@ half_life_s) times. So the order of those who wait stays as it is while nothing 
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from serve_app.dispatch.shares import Band, Share
 from serve_app.engines.base import Flow, Priority
+from serve_app.settings import Settings
 
 T = TypeVar("T")
 
@@ -32,6 +33,10 @@ class Fairness:
 
     half_life_s: float = 60.0
     aging_s: float = float("inf")
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(settings.fairness.half_life_s, settings.aging_s)
 
 
 class Ticket(Generic[T]):
@@ -137,16 +142,19 @@ class FairQueue(Generic[T]):
             share.learn(ticket.service, served)
         self._bands[ticket.band].exit(ticket.flow, ticket.share)
 
-    def surplus(self, flow: Flow) -> Ticket[T] | None:
+    def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
         """Return the request to refuse when one of `flow` comes and the queue is full.
 
         That is the newest one of the key that holds most of the queue; None: the one that comes.
         Of keys that hold as much, the one with the least urgent request loses.
         """
-        own = len(self._by_key.get(_key(flow), ())) + 1
         tickets = max(self._by_key.values(), key=_claim, default=None)
-        if tickets is None or _claim(tickets) <= (own, _BANDS[flow.priority]):
+        if tickets is None:
             return None
+        if flow is not None:
+            own = len(self._by_key.get(_key(flow), ())) + 1
+            if _claim(tickets) <= (own, _BANDS[flow.priority]):
+                return None
         return next(reversed(tickets))
 
     def _next(self) -> Ticket[T] | None:

@@ -59,9 +59,9 @@ def worker_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
             f"max_ongoing_requests ({maximum}) is above engine.slots + queue ({pool.admitted}): "
             "a replica will refuse requests that could wait in the gateway; lower it"
         )
-    elif maximum > pool.sent:
+    elif maximum > (least := pool.max_ongoing_requests(is_ingress=False)):
         yield (
-            f"max_ongoing_requests ({maximum}) is above {pool.sent}: more requests than need be "
+            f"max_ongoing_requests ({maximum}) is above {least}: more requests than need be "
             "wait in one replica, and not in the gateway for whichever is free; lower it"
         )
     if options.min_replicas == 0 != pool.autoscaling.min_replicas:

@@ -213,13 +213,20 @@ class Pool(PoolSettings):
         return min(self.admitted, max(2 * self.engine.slots, above_target))
 
     @property
+    def batch_places(self) -> int:
+        """Maximum of a replica's connections to gateways that may carry batch requests."""
+        return min(self.sent, self.admitted - self.reserved_slots)
+
+    @property
     def max_waiting(self) -> int:
         """Maximum of requests that wait in one gateway for a replica with room."""
         return 4 * self.admitted + self.autoscaling.max_replicas * (self.admitted - self.sent)
 
     def max_ongoing_requests(self, is_ingress: bool) -> int:
         """Serve's bound on the requests of one replica."""
-        return self.admitted + INGRESS_SURPLUS if is_ingress else self.sent
+        if is_ingress:
+            return self.admitted + INGRESS_SURPLUS
+        return self.batch_places + self.reserved_slots
 
     def max_queued_requests(self, is_ingress: bool) -> int:
         """Serve's bound on the requests that wait in one router, where it knows no keys.

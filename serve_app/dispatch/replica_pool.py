@@ -26,6 +26,9 @@ LAST_LINGER_S = 0.25
 # no further calls. They differ, so that the connections of one burst do not expire at once.
 MAX_AGE_S = 5.0
 
+# How long no connection is opened for batch requests after one that they may not use.
+PAUSE_S = 0.25
+
 # Errors of a replica whose engine has done nothing for the call.
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
 
@@ -55,7 +58,8 @@ class ReplicaPool:
         self._line: WaitingLine[ReplicaConnection] = WaitingLine(
             lambda place, connection: self._release(place, connection, 0.0), fairness, max_waiting
         )
-        self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait
+        self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait, or fewer
+        self._pause: asyncio.TimerHandle | None = None  # until openings for batch go on
 
     async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
         """Return a replica's answer. `fresh`: over a connection that no earlier call has used.
@@ -81,7 +85,7 @@ class ReplicaPool:
         if session or fresh:
             connection = await self._open_alone(wait_s, session)
         else:
-            idle = self._take_idle()
+            idle = self._take_idle(place.is_batch)
             if idle is None:
                 return await self._wait(place, call, wait_s)
             connection = idle
@@ -105,10 +109,11 @@ class ReplicaPool:
         except TimeoutError as exc:
             raise _no_replica(wait_s) from exc
 
-    def _take_idle(self) -> ReplicaConnection | None:
-        while self._idle:
-            connection, end = self._idle.popitem()
-            end.cancel()
+    def _take_idle(self, is_batch: bool) -> ReplicaConnection | None:
+        for connection in reversed(list(self._idle)):
+            if is_batch and not connection.takes_batch:
+                continue
+            self._idle.pop(connection).cancel()
             if connection.is_open:
                 return connection
         return None
@@ -117,8 +122,8 @@ class ReplicaPool:
         self, place: Place[ReplicaConnection], call: Call, wait_s: float
     ) -> ReplicaConnection:
         """Wait for a connection that is released or opened."""
-        opening = asyncio.create_task(self._open())
-        self._opening.append(opening)
+        if not (self._pause and place.is_batch):
+            self._open_another()
         which = -1
         try:
             return await self._line.wait(place, wait_s, call.deadline)
@@ -127,6 +132,9 @@ class ReplicaPool:
             raise _no_replica(wait_s) from exc
         finally:
             self._cancel_openings(which)
+
+    def _open_another(self) -> None:
+        self._opening.append(asyncio.create_task(self._open()))
 
     async def _open(self) -> None:
         try:
@@ -138,6 +146,8 @@ class ReplicaPool:
         else:
             self._opened()
             self._offer(connection)
+            if not self._pause and len(self._opening) < len(self._line):
+                self._open_another()
 
     def _opened(self) -> None:
         task = asyncio.current_task()
@@ -146,9 +156,29 @@ class ReplicaPool:
 
     def _offer(self, connection: ReplicaConnection) -> None:
         """Hand the connection to the call that is next, else keep it for a moment."""
-        if not self._line.grant(connection):
+        if self._line.grant(connection, batch=connection.takes_batch):
+            self._cancel_openings()
+        elif self._line:
+            self._leave_to_others(connection)
+        else:
             self._keep(connection, LINGER_S)
-        self._cancel_openings()
+            self._cancel_openings()
+
+    def _leave_to_others(self, connection: ReplicaConnection) -> None:
+        """Give up a reserved place, which the batch requests that wait may not have.
+
+        After a pause one connection is opened to see whether there is room for batch again.
+        """
+        connection.close()
+        while self._opening:
+            self._opening.pop().cancel()
+        if self._pause is None:
+            self._pause = asyncio.get_running_loop().call_later(PAUSE_S, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        if len(self._opening) < len(self._line):
+            self._open_another()
 
     def _refuse(self, error: Exception) -> None:
         """Fail a waiting call, because Serve's queue is full or has failed."""

@@ -13,7 +13,7 @@ from serve_app.dispatch import replica_pool, worker
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.worker import CallServer
-from serve_app.engines.base import Answer, Call, Flow
+from serve_app.engines.base import Answer, Call, Flow, Priority
 from serve_app.errors import (
     DeadlineExceeded,
     EngineDown,
@@ -59,8 +59,10 @@ class Engine:
 class Serve:
     """Stands in for a deployment of one replica: `room` requests at once and `queue` waiting."""
 
-    def __init__(self, engine: Engine, room: int = 9, queue: int = 99) -> None:
-        self._call_server = CallServer(engine, 0)
+    def __init__(
+        self, engine: Engine, room: int = 9, queue: int = 99, batch_places: float = 9
+    ) -> None:
+        self._call_server = CallServer(engine, 0, batch_places)
         self._room = asyncio.Semaphore(room)
         self._max_requests = room + queue
         self.requests: list[asyncio.Task[None]] = []
@@ -499,3 +501,46 @@ async def test_what_was_used_corrects_the_share(
     await read(await waiting[2])
     assert not waiting[1].done()
     await read(await waiting[1])
+
+
+def batch(key: str = "night") -> Call:
+    return of(key, priority=Priority.BATCH)
+
+
+async def test_a_reserved_place_is_never_batchs(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An urgent call gets it at once, though batch fills the rest and more of it waits."""
+    monkeypatch.setattr(replica_pool, "PAUSE_S", 0.01)
+    serve = Serve(engine, room=2, batch_places=1)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls))
+    engine.goes_on.clear()
+    first = await pool.call(batch(), 5)
+    waiting = [asyncio.create_task(pool.call(batch(), 5)) for _ in range(3)]
+    await eventually(lambda: len(serve.requests) >= 4)
+    urgent = await pool.call(of("day"), 5)
+    assert engine.calls == 2
+    assert not any(task.done() for task in waiting)
+    engine.goes_on.set()
+    assert await read(urgent) == b"ab"
+    assert await read(first) == b"ab"
+    for task in waiting:
+        assert await read(await task) == b"ab"
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_batch_goes_on_when_its_connection_is_too_old(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one is opened for those who wait, after the pause."""
+    monkeypatch.setattr(replica_pool, "PAUSE_S", 0.01)
+    monkeypatch.setattr(replica_pool, "MAX_AGE_S", 0)
+    serve = Serve(engine, room=2, batch_places=1)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls))
+    answers = await asyncio.gather(*(ask(pool, batch()) for _ in range(5)))
+    assert answers == [b"ab"] * 5
+    await eventually(lambda: serve.running == 0)
+
+
+async def ask(pool: ReplicaPool, call: Call) -> bytes:
+    return await read(await pool.call(call, 5))

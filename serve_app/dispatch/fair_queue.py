@@ -61,7 +61,7 @@ class Ticket(Generic[T]):
         self.band = _BANDS[flow.priority]
         self.arrived = self.started = self.reserved = 0.0
         self.waits = False
-        self.share: Share[Ticket[T]]
+        self.share: Share[Ticket[T]] | None = None  # None: it has no key, and did not wait
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -102,8 +102,9 @@ class FairQueue(Generic[T]):
     def start(self, ticket: Ticket[T], now: float) -> None:
         """Charge a request that starts without a wait."""
         ticket.arrived = now
-        ticket.share = self._bands[ticket.band].enter(ticket.flow)
-        self._charge(ticket, now)
+        if ticket.flow.key or ticket.flow.group:
+            ticket.share = self._bands[ticket.band].enter(ticket.flow)
+            self._charge(ticket, ticket.share, now)
 
     def push(self, ticket: Ticket[T], now: float) -> None:
         """Let a request wait."""
@@ -124,23 +125,24 @@ class FairQueue(Generic[T]):
         ticket = self._next()
         if ticket is None or (ticket.is_batch and not batch):
             return None
-        self._remove(ticket)
-        self._charge(ticket, now)
+        self._charge(ticket, self._remove(ticket), now)
         return ticket
 
     def withdraw(self, ticket: Ticket[T]) -> None:
         """Remove a request that waits: nothing was done for it."""
-        self._remove(ticket)
-        self._bands[ticket.band].exit(ticket.flow, ticket.share)
+        self._bands[ticket.band].exit(ticket.flow, self._remove(ticket))
 
     def end(self, ticket: Ticket[T], served: float | None = None) -> None:
         """Correct the service of a request that has ended. None: as it was reserved."""
-        unit, share = self._unit(ticket.started), ticket.share
+        share = ticket.share
+        if share is None:
+            return
+        unit = self._unit(ticket.started)
         used = ticket.reserved if served is None else served
         share.settle(ticket.reserved * unit, used * unit, ticket.weights)
         if served is not None:
             share.learn(ticket.service, served)
-        self._bands[ticket.band].exit(ticket.flow, ticket.share)
+        self._bands[ticket.band].exit(ticket.flow, share)
 
     def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
         """Return the request to refuse when one of `flow` comes and the queue is full.
@@ -170,8 +172,7 @@ class FairQueue(Generic[T]):
             if now - ticket.arrived < self._fairness.aging_s:
                 return
             del self._batch[ticket]
-            self._leave_band(ticket)
-            self._bands[ticket.band].exit(ticket.flow, ticket.share)
+            self._bands[ticket.band].exit(ticket.flow, self._leave_band(ticket))
             ticket.band = 0
             self._enter_band(ticket)
 
@@ -182,12 +183,15 @@ class FairQueue(Generic[T]):
             share.wait()
         share.tickets[ticket] = None
 
-    def _leave_band(self, ticket: Ticket[T]) -> None:
-        del ticket.share.tickets[ticket]
-        if not ticket.share.tickets:
-            ticket.share.leave()
+    def _leave_band(self, ticket: Ticket[T]) -> Share[Ticket[T]]:
+        share = ticket.share
+        assert share  # a request that waits has one
+        del share.tickets[ticket]
+        if not share.tickets:
+            share.leave()
+        return share
 
-    def _remove(self, ticket: Ticket[T]) -> None:
+    def _remove(self, ticket: Ticket[T]) -> Share[Ticket[T]]:
         self._waiting -= 1
         ticket.waits = False
         key = _key(ticket.flow)
@@ -196,14 +200,14 @@ class FairQueue(Generic[T]):
             del self._by_key[key]
         if ticket.is_batch:
             del self._batch[ticket]
-        self._leave_band(ticket)
+        return self._leave_band(ticket)
 
-    def _charge(self, ticket: Ticket[T], now: float) -> None:
+    def _charge(self, ticket: Ticket[T], share: Share[Ticket[T]], now: float) -> None:
         if now - self._origin > _MAX_HALF_LIVES * self._fairness.half_life_s:
             self._begin_anew(now)
         ticket.started = now
-        ticket.reserved = ticket.service * ticket.share.ratio
-        ticket.share.reserve(ticket.reserved * self._unit(now), ticket.weights)
+        ticket.reserved = ticket.service * share.ratio
+        share.reserve(ticket.reserved * self._unit(now), ticket.weights)
 
     def _unit(self, at: float) -> float:
         """Return what a token counts that is served at a time."""

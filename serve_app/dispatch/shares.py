@@ -35,6 +35,7 @@ class Share(Generic[T]):
         "tickets",
         "used",
         "waiting",
+        "waits",
     )
 
     def __init__(self, parent: "Share[T] | None" = None) -> None:
@@ -42,6 +43,7 @@ class Share(Generic[T]):
         self.path: tuple[Share[T], ...] = (self, *parent.path) if parent else ()
         self.used = self.reserved = self.level = 0.0
         self.ratio = 1.0
+        self.waits = False  # it has requests that wait
         self.open = 0  # of a key: its requests; of a group: its keys
         self.tickets: OrderedDict[T, None] = OrderedDict()  # of a key: its requests that wait
         self.waiting: Ranking[Share[T]] = Ranking()  # children that wait
@@ -51,14 +53,15 @@ class Share(Generic[T]):
         for share in self.path:
             least = share.parent.waiting.least()
             level = least.used if least else share.parent.level
-            if share.used < level and share not in share.parent.waiting:
+            if share.used < level and not share.waits:
                 share.used = level
 
     def wait(self) -> None:
         """Count among those who wait, with its group."""
         for share in self.path:
-            if share in share.parent.waiting:
+            if share.waits:
                 break
+            share.waits = True
             share.rank()
 
     def rank(self) -> None:
@@ -67,6 +70,7 @@ class Share(Generic[T]):
     def leave(self) -> None:
         """Count no more among those who wait, nor the group if no other key of it waits."""
         for share in self.path:
+            share.waits = False
             share.parent.waiting.remove(share)
             if share.parent.waiting:
                 break
@@ -74,17 +78,20 @@ class Share(Generic[T]):
     def reserve(self, service: float, weights: tuple[float, ...]) -> None:
         """Add the expected service of a request that starts."""
         for share, weight in zip(self.path, weights, strict=True):
-            share.parent.level = max(share.parent.level, share.used)
+            parent = share.parent
+            if share.used > parent.level:
+                parent.level = share.used
             share.reserved += service / weight
-            if share in share.parent.waiting:
+            if share.waits:
                 share.rank()
 
     def settle(self, reserved: float, used: float, weights: tuple[float, ...]) -> None:
         """Replace the expected service of a request that has ended by what it used."""
         for share, weight in zip(self.path, weights, strict=True):
-            share.reserved = max(0.0, share.reserved - reserved / weight)
+            left = share.reserved - reserved / weight
+            share.reserved = left if left > 0 else 0.0
             share.used += used / weight
-            if share in share.parent.waiting:
+            if share.waits:
                 share.rank()
 
     def learn(self, expected: float, used: float) -> None:

@@ -140,24 +140,24 @@ class FairQueue(Generic[T]):
         unit = self._unit(ticket.started)
         used = ticket.reserved if served is None else served
         share.settle(ticket.reserved * unit, used * unit, ticket.weights)
-        if served is not None:
+        if served:  # else nothing was done for it
             share.learn(ticket.service, served)
         self._bands[ticket.band].exit(ticket.flow, share)
 
     def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
         """Return the request to refuse when one of `flow` comes and the queue is full.
 
-        That is the newest one of the key that holds most of the queue; None: the one that comes.
-        Of keys that hold as much, the one with the least urgent request loses.
+        That is the newest one, in its least urgent band, of the key that holds most of the queue;
+        None: the one that comes. Of keys that hold as much, the one with the least urgent loses.
         """
         tickets = max(self._by_key.values(), key=_claim, default=None)
-        if tickets is None:
-            return None
-        if flow is not None:
-            own = len(self._by_key.get(_key(flow), ())) + 1
-            if _claim(tickets) <= (own, _BANDS[flow.priority]):
-                return None
-        return next(reversed(tickets))
+        if tickets is None or flow is None:
+            return _newest(tickets) if tickets else None
+        own = self._by_key.get(_key(flow), OrderedDict())
+        if _claim(tickets) > (len(own) + 1, _BANDS[flow.priority]):
+            return _newest(tickets)
+        loser = _newest(own) if own else None
+        return loser if loser and loser.band > _BANDS[flow.priority] else None
 
     def _next(self) -> Ticket[T] | None:
         for band in self._bands:
@@ -223,6 +223,11 @@ class FairQueue(Generic[T]):
 
 def _key(flow: Flow) -> tuple[str, str]:
     return flow.group, flow.key
+
+
+def _newest(tickets: OrderedDict[Ticket[T], None]) -> Ticket[T]:
+    """Return the newest of the least urgent band."""
+    return max(reversed(tickets), key=lambda ticket: ticket.band)
 
 
 def _claim(tickets: OrderedDict[Ticket[T], None]) -> tuple[int, int]:

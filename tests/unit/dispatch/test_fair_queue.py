@@ -199,6 +199,8 @@ def test_a_withdrawn_request_is_never_next() -> None:
         ([A, B], Flow("c"), None),
         ([A, NIGHT], DAY, "night"),
         ([NIGHT, NIGHT, DAY], NIGHT, None),
+        ([A, A, replace(A, priority=Priority.BATCH)], A, "a"),
+        ([A, A, replace(A, priority=Priority.INTERACTIVE)], A, None),
         ([Flow("a", "x"), Flow("a", "y"), A], A, None),
         ([], A, None),
     ],
@@ -212,6 +214,14 @@ def test_the_key_that_holds_most_is_refused(
         push(queue, flow)
     surplus = queue.surplus(comes)
     assert (surplus.owner if surplus else None) == loser
+
+
+def test_batch_of_a_key_makes_room_for_its_urgent_requests() -> None:
+    """Also where there are no keys, and a header alone says which requests are batch."""
+    queue: FairQueue[str] = FairQueue()
+    batch = [push(queue, Flow(priority=Priority.BATCH)) for _ in range(2)]
+    push(queue, Flow())
+    assert queue.surplus(Flow()) is batch[-1]
 
 
 def test_the_newest_request_of_the_key_is_refused() -> None:

@@ -231,9 +231,12 @@ class Pool(PoolSettings):
     def max_queued_requests(self, is_ingress: bool) -> int:
         """Serve's bound on the requests that wait in one router, where it knows no keys.
 
-        Behind a gateway the fair queue is full before.
+        Serve counts those that it is just sending, all of a burst: so the bound lies far above
+        what the fair queues hold, which are to refuse first.
         """
-        return 4 * self.admitted if is_ingress else self.max_waiting + INGRESS_SURPLUS
+        if is_ingress:
+            return 4 * self.max_ongoing_requests(is_ingress)
+        return self.max_waiting + INGRESS_SURPLUS
 
     @property
     def target_ongoing_requests(self) -> float:

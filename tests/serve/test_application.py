@@ -22,7 +22,7 @@ def test_deployment_gets_its_options() -> None:
     assert scaling.target_ongoing_requests == 3
     config = deployment._deployment_config
     assert config.graceful_shutdown_timeout_s > settings.generation_timeout_s
-    assert (config.max_queued_requests, config.backpressure_config.status_code) == (32, 503)
+    assert (config.max_queued_requests, config.backpressure_config.status_code) == (1056, 503)
 
 
 def test_a_gateway_that_must_go_waits_for_what_it_holds() -> None:

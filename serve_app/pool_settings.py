@@ -202,15 +202,17 @@ class Pool(PoolSettings):
 
     @property
     def sent(self) -> int:
-        """Maximum of requests that gateways send to one replica: it queues as many as it runs.
+        """Maximum of requests that gateways send to one replica: its slots, and one that waits.
 
-        The others wait in the gateway, where the fair queue still has all replicas to give. With
-        `session` they go to their replica at once.
+        That one takes the first free slot at once. The others wait in the gateway, where the fair
+        queue still has all replicas to give: a request that waits there for a place, and then for a
+        slot, would wait twice. More are sent where the autoscaler's target needs it, and with
+        `session`, where each goes to its replica.
         """
         if self.routing == "session":
             return self.admitted
         above_target = math.floor(self.target_ongoing_requests) + 1
-        return min(self.admitted, max(2 * self.engine.slots, above_target))
+        return min(self.admitted, max(self.engine.slots + 1, above_target))
 
     @property
     def batch_places(self) -> int:

@@ -183,12 +183,12 @@ def test_a_wait_may_differ_by_priority() -> None:
 
 
 def test_what_replicas_do_not_queue_waits_in_the_gateway() -> None:
-    """A replica queues as many as it runs, keeps places free of batch, and more if scaling must."""
+    """A replica queues one, keeps places free of batch, and gets more where scaling needs it."""
     pool = {"engine": {"slots": 4}, "queue": 16, "autoscaling": {"max_replicas": 3}}
     (usual,) = Settings.model_validate(pool).all_pools
-    assert (usual.max_ongoing_requests(False), usual.max_waiting) == (8, 4 * 20 + 3 * 12)
+    assert (usual.max_ongoing_requests(False), usual.max_waiting) == (5, 4 * 20 + 3 * 15)
     (reserved,) = Settings.model_validate(pool | {"reserved_slots": 1}).all_pools
-    assert (reserved.batch_places, reserved.max_ongoing_requests(False)) == (8, 9)
+    assert (reserved.batch_places, reserved.max_ongoing_requests(False)) == (5, 6)
     (late,) = Settings.model_validate(
         pool | {"autoscaling": {"target_ongoing_requests": 10}}
     ).all_pools

@@ -66,7 +66,7 @@ def request_recommendations(
     admitted = slots + queue
     rate = _HEADROOM * largest.completed_per_s
     target = min(ongoing_at(best.measured.steps, rate), admitted - 0.5)
-    sent = min(admitted, max(2 * slots, math.floor(target) + 1))
+    sent = min(admitted, max(slots + 1, math.floor(target) + 1))
     yield Recommendation(
         "args",
         "queue",
@@ -85,8 +85,8 @@ def request_recommendations(
         f"Slots and queue, {admitted}, and {INGRESS_SURPLUS} more, so that the service's own queue "
         "says who waits and who gets 503."
         if demand.direct
-        else f"As many as the {slots} slots may queue in a replica, or as the target needs; more "
-        "requests wait in the gateway for any replica.",
+        else f"The {slots} slots and one request that waits, or as many as the target needs; the "
+        "others wait in the gateway for any replica.",
     )
     yield Recommendation(
         "deployment",

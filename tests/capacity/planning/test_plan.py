@@ -116,7 +116,7 @@ def test_a_pool_that_may_sleep_begins_at_zero() -> None:
     values = by_name(plan([GOOD], SLO, Demand(peak=10, to_zero=True, direct=False)))
     assert values["min_replicas"].value == 0
     assert values["initial_replicas"].value == 1
-    assert values["max_ongoing_requests"].value == 8
+    assert values["max_ongoing_requests"].value == 6
 
 
 @pytest.mark.parametrize(

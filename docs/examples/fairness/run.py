@@ -56,7 +56,7 @@ SCENARIOS: dict[str, tuple[Sender, ...]] = {
     "batch-fair": (LIGHT, NIGHT),
 }
 RESERVED: dict[str, tuple[Sender, ...]] = {"one-alone": (ONE,), "reserved": (ONE, NIGHT)}
-WEIGHTS = {"three": "3"}
+WEIGHTS = {"three": 3}
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ def services(topologies: Iterable[str]) -> list[Service]:
 def write_keys(path: Path, names: Iterable[str]) -> dict[str, str]:
     """Write a file of new keys; return them by name."""
     keys = {name: secrets.token_hex(16) for name in sorted(names)}
-    lines = []
-    for name, key in keys.items():
-        weight = WEIGHTS.get(name)
-        lines.append(
-            f'{name}: {{key: "{key}", weight: "{weight}"}}' if weight else f"{name}: {key}"
-        )
+    if keys.keys() & WEIGHTS.keys():
+        lines = [
+            f'{name}: {{key: "{key}", weight: "{WEIGHTS.get(name, 1)}"}}'
+            for name, key in keys.items()
+        ]
+    else:
+        lines = [f"{name}: {key}" for name, key in keys.items()]
     path.touch(mode=0o600)
     path.write_text("\n".join(lines) + "\n")
     return keys

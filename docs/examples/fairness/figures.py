@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 Rows = list[dict[str, Any]]
 # One answer in a full replica, see ENGINE in run.py.
-SLOT_S = 0.05 + 1.3 * 32 / 25
+SLOT_S = 0.2 + 1.3 * 32 / 25
 
 
 def read(path: Path) -> dict[str, Rows]:

@@ -11,7 +11,7 @@ from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.workload.prompts import text
 from serve_app.capacity.workload.requests import Prompt
 
-PROMPT_TOKENS, ANSWER_TOKENS = 100, 32
+PROMPT_TOKENS, ANSWER_TOKENS = 400, 32
 # A client that is refused comes again after this, whatever Retry-After says: a flood is rude.
 _AGAIN_S = 0.2
 

@@ -26,7 +26,7 @@ from serve_app.capacity.service_under_test import started
 from serve_app.capacity.workload.scenario import Scenario
 
 SLOTS, REPLICAS, QUEUE = 4, 4, 8
-# One answer takes 0.05 + 32 / 25 = 1.33 s alone, and 0.05 + 1.3 x 1.28 = 1.71 s beside three.
+# One answer takes 0.2 + 32 / 25 = 1.48 s alone, and 0.2 + 1.3 x 1.28 = 1.86 s beside three.
 ENGINE = {
     "kind": "simulated",
     "slots": SLOTS,

@@ -15,6 +15,7 @@
     │   └── RateLimited           429  a limit of the caller's key or group
     ├── Overloaded                503  slots and queue are full: try again later
     ├── IssuerDown                503  no keys of the identity provider to verify a token with
+    ├── DeadlineExceeded          504  the request's own deadline passed in a queue
     ├── InternalError             500  an unexpected fault of the service
     └── EngineError               a fault of the engine
         ├── EngineDown            503  not reachable within the bound
@@ -143,6 +144,18 @@ class IssuerDown(ServiceError):
     status = 503
     kind = "overloaded_error"
     retry_after_s = 10
+
+
+class DeadlineExceeded(ServiceError):
+    """The deadline that the caller set passed before an engine had the request."""
+
+    status = 504
+    kind = "timeout_error"
+
+    def __init__(
+        self, message: str = "the request's deadline passed before an engine was free"
+    ) -> None:
+        super().__init__(message)
 
 
 class InternalError(ServiceError):

@@ -1,5 +1,6 @@
 """The settings of one pool: its engine, its queue, its autoscaling."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +12,9 @@ from pydantic_settings import NoDecode
 from serve_app import addresses
 from serve_app.model_names import full_name
 
-# An ingress gets this many requests more than it admits, and answers them with the service's 503.
-INGRESS_SURPLUS = 4
+# An ingress gets this many requests more than it admits: who waits and who is refused is for its
+# fair queue to say, which knows keys and priorities, and not for the queues of Serve before it.
+INGRESS_SURPLUS = 256
 Routing = Literal["least_loaded", "session"]
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
@@ -175,6 +177,9 @@ class PoolSettings(StrictModel):
     )
     engine: EngineSettings = Field(EngineSettings(), description="The engine of each replica.")
     queue: int = Field(16, ge=0, description="Requests that may wait for a slot in a replica.")
+    reserved_slots: int = Field(
+        0, ge=0, description="Slots of a replica that batch requests leave free."
+    )
     routing: Routing = Field(
         "least_loaded",
         description="`session` sends equal x-session-ids to one replica, behind the gateway.",
@@ -195,13 +200,45 @@ class Pool(PoolSettings):
         """Maximum of requests in one replica: its slots and its queue."""
         return self.engine.slots + self.queue
 
+    @property
+    def sent(self) -> int:
+        """Maximum of requests that gateways send to one replica: its slots, and one that waits.
+
+        That one takes the first free slot at once. The others wait in the gateway, where the fair
+        queue still has all replicas to give: a request that waits there for a place, and then for a
+        slot, would wait twice. More are sent where the autoscaler's target needs it, and with
+        `session`, where each goes to its replica.
+        """
+        if self.routing == "session":
+            return self.admitted
+        above_target = math.floor(self.target_ongoing_requests) + 1
+        return min(self.admitted, max(self.engine.slots + 1, above_target))
+
+    @property
+    def batch_places(self) -> int:
+        """Maximum of a replica's connections to gateways that may carry batch requests."""
+        return min(self.sent, self.admitted - self.reserved_slots)
+
+    @property
+    def max_waiting(self) -> int:
+        """Maximum of requests that wait in one gateway for a replica with room."""
+        return 4 * self.admitted + self.autoscaling.max_replicas * (self.admitted - self.sent)
+
     def max_ongoing_requests(self, is_ingress: bool) -> int:
         """Serve's bound on the requests of one replica."""
-        return self.admitted + (INGRESS_SURPLUS if is_ingress else 0)
+        if is_ingress:
+            return self.admitted + INGRESS_SURPLUS
+        return self.batch_places + self.reserved_slots
 
     def max_queued_requests(self, is_ingress: bool) -> int:
-        """Serve's bound on the requests that wait in one router."""
-        return 4 * self.max_ongoing_requests(is_ingress)
+        """Serve's bound on the requests that wait in one router, where it knows no keys.
+
+        Serve counts those that it is just sending, all of a burst: so the bound lies far above
+        what the fair queues hold, which are to refuse first.
+        """
+        if is_ingress:
+            return 4 * self.max_ongoing_requests(is_ingress)
+        return self.max_waiting + INGRESS_SURPLUS
 
     @property
     def target_ongoing_requests(self) -> float:
@@ -227,6 +264,11 @@ class Pool(PoolSettings):
             (
                 not low <= initial <= high,
                 f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
+            ),
+            (
+                self.reserved_slots >= engine.slots,
+                f"reserved_slots ({self.reserved_slots}) must be below engine.slots "
+                f"({engine.slots}), or batch requests would never start",
             ),
             (engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"),
             (

@@ -6,7 +6,7 @@ Serve config file may override them, because Ray applies it after this package's
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +34,7 @@ from serve_app.pool_settings import (
 )
 
 PREFIX = "SERVE_APP_"
+PriorityName = Literal["interactive", "standard", "batch"]
 Topology = Literal["auto", "direct", "gateway"]
 Hosts = Annotated[
     tuple[Annotated[str, AfterValidator(addresses.host_name)], ...], NoDecode, CommaSeparated
@@ -77,6 +78,24 @@ class GatewaySettings(StrictModel):
             _gpus(self.ray_actor_options),
         )
         return self
+
+
+class FairnessSettings(StrictModel):
+    """The fair queue, see docs/fairness.md."""
+
+    half_life_s: float = Field(
+        60, gt=0, description="Seconds after which past service counts half in a key's share."
+    )
+    aging_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds of waiting after which a batch request counts as interactive; "
+        "default: three quarters of its queue_timeout_s.",
+    )
+    queue_timeout_s: dict[PriorityName, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description="queue_timeout_s by priority where it differs, such as {'batch': 600}.",
+    )
 
 
 class Settings(PoolSettings, BaseSettings):
@@ -148,6 +167,9 @@ class Settings(PoolSettings, BaseSettings):
     queue_timeout_s: float = Field(
         60, gt=0, description="Seconds that a request may wait for a slot."
     )
+    fairness: FairnessSettings = Field(
+        FairnessSettings(), description="Order and waits in the queues."
+    )
     engine_wait_s: float = Field(
         20,
         ge=0,
@@ -190,7 +212,18 @@ class Settings(PoolSettings, BaseSettings):
     @property
     def shutdown_timeout_s(self) -> float:
         """Seconds that suffice for every request in a replica when it must stop."""
-        return self.queue_timeout_s + self.generation_timeout_s + 30
+        return max(self.queue_timeouts_s.values()) + self.generation_timeout_s + 30
+
+    @property
+    def queue_timeouts_s(self) -> dict[str, float]:
+        """Seconds that a request may wait for a slot, by priority."""
+        usual = dict.fromkeys(get_args(PriorityName), self.queue_timeout_s)
+        return usual | dict(self.fairness.queue_timeout_s)
+
+    @property
+    def aging_s(self) -> float:
+        """Seconds of waiting after which a batch request counts as interactive."""
+        return self.fairness.aging_s or 0.75 * self.queue_timeouts_s["batch"]
 
     @property
     def gateway_shutdown_timeout_s(self) -> float:
@@ -241,6 +274,11 @@ class Settings(PoolSettings, BaseSettings):
                 self.topology == "direct" and pools[0].routing != "least_loaded",
                 "topology direct can't route by session, as HAProxy takes the least loaded: "
                 "set topology to gateway",
+            ),
+            (
+                self.aging_s >= self.queue_timeouts_s["batch"],
+                f"fairness.aging_s ({self.aging_s:g}) must be below the queue_timeout_s of batch "
+                f"({self.queue_timeouts_s['batch']:g}), or it would have no effect",
             ),
             (
                 self.first_token_timeout_s > self.generation_timeout_s,

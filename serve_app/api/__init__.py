@@ -4,8 +4,10 @@ app         the ASGI application: routes, a guard before them, errors in the cal
 build       puts the API together from settings and a dispatcher
 guard       admits callers by host and origin, or by what they present
 http        requests and responses in terms of ASGI
+bodies      reads request bodies, of one key only so many at once
 body        one JSON object of a request body
 endpoint    the description of an inference route
+urgency     a request's priority and deadline, by its headers
 inference   the one handler of every inference route
 relay       relays an engine's bytes and proves that an answer is complete
 cut         marks answers that the service's own bound has cut

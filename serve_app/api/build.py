@@ -7,6 +7,7 @@ from serve_app.access.authenticator import authenticator
 from serve_app.access.limits.limiter import Limiter, build_limiter
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
+from serve_app.api.bodies import Bodies
 from serve_app.api.charge import Charges
 from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
@@ -63,14 +64,15 @@ def _inference_routes(
     settings: Settings, dispatcher: Dispatcher, names: ModelNames, charges: Charges
 ) -> list[Route]:
     bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
-    size = int(settings.max_body_mib * 2**20)
+    at_once = sum(pool.admitted for pool in settings.all_pools)
+    bodies = Bodies(int(settings.max_body_mib * 2**20), settings.body_timeout_s, at_once)
     return [
         Route(
             "POST",
             endpoint.path,
             Inference(
-                *(endpoint, dispatcher, names, charges, bounds, size, settings.body_timeout_s),
-                settings.aliases,
+                *(endpoint, dispatcher, names, charges, bounds, bodies),
+                *(settings.aliases, settings.alias_wait_s),
             ),
             endpoint.summary,
             endpoint.example,

@@ -9,6 +9,7 @@ from serve_app.api.endpoint import Endpoint, Payload
 from serve_app.api.http import Request, Send, send_body
 from serve_app.api.relay import Tail, read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
+from serve_app.api.urgency import deadline_of, flow_of
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, ServiceError
 
@@ -70,7 +71,8 @@ class Exchange:
                 for name in _PASSED_HEADERS
                 if (value := request.header(name.encode()))
             ),
-            flow=trace.caller.flow,
+            flow=flow_of(request, trace.caller.flow),
+            deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
         )
 

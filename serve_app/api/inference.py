@@ -1,16 +1,16 @@
 """One handler for every inference route: read, check, re-encode, send on, relay."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
 from serve_app.aliases import Target
+from serve_app.api.bodies import Bodies
 from serve_app.api.body import model_of, read_object, stream_of
 from serve_app.api.charge import Charges
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.exchange import SESSION, Exchange
-from serve_app.api.http import Request, Send, read_body, send_json
+from serve_app.api.http import Request, Send, send_json
 from serve_app.api.model_route import ModelRoute
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
@@ -46,21 +46,21 @@ class Inference:
         names: ModelNames,
         charges: Charges,
         bounds: Bounds,
-        max_body_bytes: int,
-        body_timeout_s: float,
+        bodies: Bodies,
         aliases: Mapping[str, tuple[Target, ...]] = _NO_ALIASES,
+        alias_wait_s: float = 0.0,
     ) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
         self._names = names
         self._charges = charges
         self._bounds = bounds
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self._bodies = bodies
         self._aliases = aliases
+        self._alias_wait_s = alias_wait_s
 
     async def __call__(self, request: Request, send: Send, trace: RequestTrace) -> None:
-        body = await read_body(request, self._max_body_bytes, self._body_timeout_s)
+        body = await self._bodies.read(request, trace.caller)
         request.watch_caller()
         payload = self._check(body, trace)
         local = self.endpoint.local(payload)
@@ -101,7 +101,8 @@ class Inference:
         """Charge the caller and return the begun answer. Raises what refuses the request."""
         name, trace = exchange.payload["model"], exchange.trace
         targets = self._aliases.get(name)
-        route = targets and ModelRoute(name, targets, exchange.request.header(SESSION))
+        session = exchange.request.header(SESSION)
+        route = targets and ModelRoute(name, targets, session, self._alias_wait_s)
         exchange.use(route.model if route else name)
         if trace.caller.name and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
@@ -122,9 +123,8 @@ class Inference:
     async def _send_along(self, route: ModelRoute, exchange: Exchange) -> Answer:
         """Send the call to the models of an alias until one takes it."""
         while True:
-            call = replace(exchange.call(), tries=route.tries)
             try:
-                return route.mark(await self._dispatcher.send(call))
+                return route.mark(await self._dispatcher.send(route.call(exchange.call())))
             except ServiceError as exc:
                 if not route.fall_back(exc):
                     raise

@@ -1,12 +1,15 @@
 """The models that a call to an alias is sent to, one after the other."""
 
+import asyncio
+from dataclasses import replace
 from random import random
 from zlib import crc32
 
 from serve_app.aliases import Target, order
-from serve_app.engines.base import MAX_TRIES, Answer
+from serve_app.engines.base import MAX_TRIES, Answer, Call
 from serve_app.errors import (
     ContextLengthExceeded,
+    DeadlineExceeded,
     EngineDown,
     EngineError,
     EngineLost,
@@ -21,34 +24,43 @@ _REASONS: dict[type[ServiceError], str] = {
     EngineDown: "down",
     EngineLost: "down",
     Overloaded: "full",
+    DeadlineExceeded: "full",  # after `wait_s`; after the caller's own deadline, for every model
     ContextLengthExceeded: "context",
 }
 
 
 class ModelRoute:
-    """The way of one call to an alias. `session`: its calls begin at the same model.
+    """The way of one call to an alias.
 
-    `model`: the one to try. `tries`: engines that may still be lost with the call.
+    `session`: its calls begin at the same model. `wait_s`: seconds that the call may wait for a
+    model while there is another one. `model`: the one to try.
     """
 
-    def __init__(self, alias: str, targets: tuple[Target, ...], session: str) -> None:
+    def __init__(
+        self, alias: str, targets: tuple[Target, ...], session: str, wait_s: float
+    ) -> None:
         draw = crc32(session.encode()) / 2**32 if session else random()
         self._alias = alias
         self._others = list(order(targets, draw))
         self._reason = "weight" if any(target.weight for target in targets) else "first"
         self.model = self._others.pop(0)
-        self.tries = MAX_TRIES
+        self._wait_s = wait_s
+        self._tries = MAX_TRIES
 
-    @property
-    def is_last(self) -> bool:
-        return not self._others
+    def call(self, call: Call) -> Call:
+        """Return the call with its bounds for the present model."""
+        deadline = call.deadline
+        if self._others:
+            until = asyncio.get_running_loop().time() + self._wait_s
+            deadline = until if deadline is None else min(until, deadline)
+        return replace(call, tries=self._tries, deadline=deadline)
 
     def fall_back(self, exc: ServiceError) -> bool:
         """Go on to the next model. Returns False where there is none that may help."""
         reason = next((why for kind, why in _REASONS.items() if isinstance(exc, kind)), None)
         if isinstance(exc, EngineError):
-            self.tries -= exc.engines
-        if reason is None or self.is_last or self.tries <= 0:
+            self._tries -= exc.engines
+        if reason is None or not self._others or self._tries <= 0:
             return False
         self._reason, self.model = reason, self._others.pop(0)
         return True

@@ -10,6 +10,7 @@ from serve_app.access.limits.quotas import Refusal
 from serve_app.api.relay import End, Usage
 from serve_app.errors import (
     ClientError,
+    DeadlineExceeded,
     EngineError,
     EngineSlow,
     InternalError,
@@ -206,7 +207,7 @@ def _outcome(exc: ServiceError) -> Outcome:
         return Outcome.CLIENT_ERROR
     if isinstance(exc, Overloaded | IssuerDown):
         return Outcome.REJECTED
-    if isinstance(exc, EngineSlow):
+    if isinstance(exc, EngineSlow | DeadlineExceeded):
         return Outcome.TIMEOUT
     return Outcome.UPSTREAM_ERROR if isinstance(exc, EngineError) else Outcome.INTERNAL_ERROR
 

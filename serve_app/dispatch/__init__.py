@@ -2,6 +2,10 @@
 
 local          to the engine beside this replica
 admission      the engine's slots, and the queue before them
+fair_queue     who is next, in every queue
+shares         the service of keys and groups, by which it decides
+ranking        the least of many values that change
+speed          how fast a queue moves
 retries        whether a call that failed is sent again, and where
 gateway        to a replica of the pool that serves the model
 replica_pool   the gateway's connections to the replicas of one pool

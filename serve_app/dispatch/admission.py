@@ -1,38 +1,75 @@
-"""Which calls the engine gets, and when: its slots, and a bounded queue in order of arrival."""
+"""Which calls the engine gets, and when: its slots, and a bounded fair queue before them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Self
 
-from serve_app.errors import Overloaded
+from serve_app.dispatch.fair_queue import Fairness
+from serve_app.dispatch.waiting_line import Place, WaitingLine
+from serve_app.engines.base import Call
+from serve_app.errors import DeadlineExceeded
+from serve_app.pool_settings import Pool
+from serve_app.settings import Settings
+
+Leave = Callable[[float | None], None]
 
 
 class Admission:
-    """The engine's slots, and a bounded queue before them, in order of arrival."""
+    """The engine's slots, and a fair queue of at most `queue` calls before them.
 
-    def __init__(self, slots: int, queue: int, timeout_s: float) -> None:
-        self._slots = asyncio.Semaphore(slots)
-        self._free = slots + queue
-        self._timeout_s = timeout_s
+    `timeouts_s`: seconds that a call may wait, by priority. Batch requests leave `reserved_slots`
+    free.
+    """
 
-    async def enter(self) -> Callable[[], None]:
-        """Wait for a slot; return what gives it back, to be called once. Raises Overloaded."""
-        if self._free <= 0:
-            raise Overloaded("server busy, please try again: slots and queue are full", 1)
-        self._free -= 1
+    def __init__(
+        self,
+        slots: int,
+        queue: int,
+        timeouts_s: Mapping[str, float],
+        fairness: Fairness | None = None,
+        reserved_slots: int = 0,
+    ) -> None:
+        self._free = slots
+        self._reserved = reserved_slots
+        self._timeouts_s = timeouts_s
+        self._line: WaitingLine[None] = WaitingLine(
+            lambda place, _: self._leave(place, 0.0), fairness, queue
+        )
+
+    @classmethod
+    def of(cls, settings: Settings, pool: Pool) -> Self:
+        return cls(
+            *(pool.engine.slots, pool.queue, settings.queue_timeouts_s),
+            Fairness.of(settings),
+            pool.reserved_slots,
+        )
+
+    async def enter(self, call: Call) -> Leave:
+        """Wait for a slot; return what gives it back, to be called once with the service used.
+
+        Raises Overloaded, and DeadlineExceeded when the call's deadline passes first.
+        """
+        if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
+            raise DeadlineExceeded
+        place = self._line.place(call)
+        # Whoever waits beside a slot that this call may have, may not have it.
+        if self._free > (self._reserved if place.is_batch else 0):
+            self._free -= 1
+            self._line.start(place)
+        else:
+            await self._wait(place, call)
+        return partial(self._leave, place)
+
+    async def _wait(self, place: Place[None], call: Call) -> None:
+        timeout_s = self._timeouts_s[call.flow.priority]
         try:
-            if self._slots.locked():
-                async with asyncio.timeout(self._timeout_s):  # wait_for may swallow a hang-up
-                    await self._slots.acquire()
-            else:
-                await self._slots.acquire()
+            await self._line.wait(place, timeout_s, call.deadline)
         except TimeoutError as exc:
-            self._free += 1
-            raise Overloaded(f"no slot became free within {self._timeout_s:g} s", 5) from exc
-        except BaseException:
-            self._free += 1
-            raise
-        return self._leave
+            raise self._line.overloaded(f"no slot became free within {timeout_s:g} s") from exc
 
-    def _leave(self) -> None:
+    def _leave(self, place: Place[None], served: float | None) -> None:
         self._free += 1
-        self._slots.release()
+        self._line.end(place, served)
+        while self._free and self._line.grant(None, batch=self._free > self._reserved):
+            self._free -= 1

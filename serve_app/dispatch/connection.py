@@ -103,6 +103,11 @@ class ReplicaConnection:
         return self._state is not ConnectionState.BUSY
 
     @property
+    def takes_batch(self) -> bool:
+        """Whether it may carry batch requests: it has none of the places reserved for others."""
+        return self._channel.takes_batch
+
+    @property
     def is_open(self) -> bool:
         return not self._channel.closed
 

@@ -22,6 +22,8 @@ from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
+# Behind the token: the connection has one of the places that a replica reserves.
+NOT_FOR_BATCH = b"R"
 HEADER_BYTES = 5
 _MAX_BUFFERED = 1 << 18
 
@@ -115,6 +117,7 @@ class Channel(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None  # None: no need to wait
         self._reading = True
         self.closed = False
+        self.takes_batch = True
         self.on_close: Callable[[], object] = lambda: None
 
     async def receive(self) -> tuple[bytes, bytes]:

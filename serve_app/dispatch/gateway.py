@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from serve_app.deadline import Deadline
 from serve_app.dispatch.connection import PoolHandle
+from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
@@ -35,16 +36,20 @@ class GatewayDispatcher:
         self._listener = Listener(host)
         by_name = {
             pool.name: ReplicaPool(
-                self._listener, handles[pool.name], by_session=pool.routing == "session"
+                self._listener,
+                handles[pool.name],
+                pool.routing == "session",
+                Fairness.of(settings),
+                pool.max_waiting,
             )
             for pool in self._pools
         }
         self._by_model = {
             short_name(model): by_name[pool.name] for pool in self._pools for model in pool.models
         }
+        self._timeouts_s = settings.queue_timeouts_s
         self._hold_s = settings.gateway.hold_s
-        # A replica keeps these bounds itself; this one is for a replica that hangs.
-        self._answer_s = settings.queue_timeout_s + settings.generation_timeout_s + _SPARE_S
+        self._generation_s = settings.generation_timeout_s
 
     async def start(self) -> None:
         await self._listener.start()
@@ -53,20 +58,23 @@ class GatewayDispatcher:
         self._listener.close()
 
     async def send(self, call: Call) -> Answer:
+        timeout_s = self._timeouts_s[call.flow.priority]
+        hold_s = max(self._hold_s, timeout_s)
+        # A replica keeps the other bounds itself; this one is for a replica that hangs.
+        seconds = hold_s + timeout_s + self._generation_s + _SPARE_S
         try:
-            with Deadline.after(self._hold_s + self._answer_s):
-                return await self._send_with_retries(self._by_model[call.model], call)
+            with Deadline.after(seconds):
+                return await self._send_with_retries(self._by_model[call.model], call, hold_s)
         except TimeoutError as exc:
-            seconds = self._hold_s + self._answer_s
             raise EngineSlow(f"the pool gave no answer within {seconds:g} s") from exc
 
-    async def _send_with_retries(self, pool: ReplicaPool, call: Call) -> Answer:
+    async def _send_with_retries(self, pool: ReplicaPool, call: Call, hold_s: float) -> Answer:
         """Send the call to one replica after the other until retries.py gives it up."""
         attempts, fresh = Attempts(call.tries), False
         while True:
             shared = replace(call, tries=attempts.share)
             try:
-                return await pool.call(shared, self._hold_s, fresh=fresh)
+                return await pool.call(shared, hold_s, fresh=fresh)
             except (EngineDown, EngineLost) as exc:
                 attempts, retry = attempts.after(replica_failure(exc), exc.engines)
                 if retry is None:

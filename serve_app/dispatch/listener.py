@@ -5,7 +5,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serve_app.dispatch.frames import HEADER_BYTES, TOKEN, Channel, ChannelClosed
+from serve_app.dispatch.frames import (
+    HEADER_BYTES,
+    NOT_FOR_BATCH,
+    TOKEN,
+    Channel,
+    ChannelClosed,
+)
 
 _TOKEN_TIMEOUT_S = 5.0
 _TOKEN_BYTES = 16
@@ -41,7 +47,7 @@ class Listener:
             self._server.close()
 
     def _accept(self) -> Channel:
-        return Channel(self._opened, max_bytes=HEADER_BYTES + _TOKEN_BYTES)
+        return Channel(self._opened, max_bytes=HEADER_BYTES + _TOKEN_BYTES + len(NOT_FOR_BATCH))
 
     def _opened(self, channel: Channel) -> None:
         task = asyncio.create_task(self._authenticate(channel))
@@ -51,13 +57,15 @@ class Listener:
     async def _authenticate(self, channel: Channel) -> None:
         try:
             async with asyncio.timeout(_TOKEN_TIMEOUT_S):
-                kind, token = await channel.receive()
+                kind, content = await channel.receive()
         except (TimeoutError, ChannelClosed):
             channel.close()
             return
+        token, mark = content[:_TOKEN_BYTES], content[_TOKEN_BYTES:]
         expected = self._expected.pop(token, None) if kind == TOKEN else None
         if expected is None or expected.done():
             channel.close()
         else:
             channel.max_bytes = None
+            channel.takes_batch = mark != NOT_FOR_BATCH
             expected.set_result(channel)

@@ -32,13 +32,13 @@ class LocalDispatcher:
     async def send(self, call: Call) -> Answer:
         if not call.takes_slot:
             return await self._bounded(call)
-        leave = await self._admission.enter()
+        leave = await self._admission.enter(call)
         try:
             answer = await self._bounded(call)
         except BaseException:
-            leave()
+            leave(None)
             raise
-        answer.on_close(leave)
+        answer.on_close(lambda: leave(answer.served))
         return answer
 
     async def _bounded(self, call: Call) -> Answer:

@@ -1,18 +1,21 @@
 """The gateway's connections to the replicas of one pool: acquired for a call, then released.
 
 Opening one costs a request to Serve, 2 ms and more; a call over an open one costs a write and a
-read. So a released connection serves the call that waits longest, or stays open for a moment.
+read. So a released connection serves the call that is next, or stays open for a moment.
+
+A call is bound to a replica only when it is sent. Openings belong to no call: Serve's router queues
+them, and the autoscaler counts them, but who gets a connection is for the fair queue to say.
 """
 
 import asyncio
-from collections import deque
-from functools import partial
 from random import uniform
 
 from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_connection
+from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import PoolDown
+from serve_app.errors import DeadlineExceeded, EngineDown, Overloaded, PoolDown
 
 # How long an idle connection stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
@@ -23,7 +26,11 @@ LAST_LINGER_S = 0.25
 # no further calls. They differ, so that the connections of one burst do not expire at once.
 MAX_AGE_S = 5.0
 
-Waiter = asyncio.Future[ReplicaConnection]
+# How long no connection is opened for batch requests after one that they may not use.
+PAUSE_S = 0.25
+
+# Errors of a replica whose engine has done nothing for the call.
+_UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
 
 
 def _no_replica(wait_s: float) -> PoolDown:
@@ -31,47 +38,65 @@ def _no_replica(wait_s: float) -> PoolDown:
 
 
 class ReplicaPool:
-    """Sends calls to the replicas of one pool.
+    """Sends calls to the replicas of one pool; at most `max_waiting` calls wait for one.
 
     `by_session`: Serve chooses the replica of each call that belongs to a session.
     """
 
-    def __init__(self, listener: Listener, handle: PoolHandle, by_session: bool = False) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        handle: PoolHandle,
+        by_session: bool = False,
+        fairness: Fairness | None = None,
+        max_waiting: float = float("inf"),
+    ) -> None:
         self._listener = listener
         self._handle = handle
         self._by_session = by_session
         self._idle: dict[ReplicaConnection, asyncio.TimerHandle] = {}  # with its end
-        self._waiting: deque[Waiter] = deque()
-        self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait
+        self._line: WaitingLine[ReplicaConnection] = WaitingLine(
+            lambda place, connection: self._release(place, connection, 0.0), fairness, max_waiting
+        )
+        self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait, or fewer
+        self._pause: asyncio.TimerHandle | None = None  # until openings for batch go on
 
     async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
         """Return a replica's answer. `fresh`: over a connection that no earlier call has used.
 
-        Raises PoolDown when no replica is ready within `wait_s`, and what the replica raises.
+        Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
+        what the replica raises.
         """
-        session = call.affinity if self._by_session and not fresh else None
-        connection = await self.acquire(wait_s, session, fresh=fresh)
+        place = self._line.place(call)
+        connection = await self._acquire(place, call, wait_s, fresh)
         try:
             answer = await connection.send(call)
-        except BaseException:
-            self.release(connection)
+        except BaseException as exc:
+            self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)
             raise
-        answer.on_close(partial(self.release, connection))
+        answer.on_close(lambda: self._release(place, connection, answer.served))
         return answer
 
-    async def acquire(
-        self, wait_s: float, session: str | None = None, *, fresh: bool = False
+    async def _acquire(
+        self, place: Place[ReplicaConnection], call: Call, wait_s: float, fresh: bool
     ) -> ReplicaConnection:
-        """Return a connection for one call; for one call alone with `session` or `fresh`.
-
-        Raises PoolDown when no replica is ready within `wait_s`.
-        """
+        """Return a connection, for this call alone if it is `fresh` or belongs to a session."""
+        session = call.affinity if self._by_session and not fresh else None
         if session or fresh:
-            return await self._open_alone(wait_s, session)
-        return self._take_idle() or await self._wait(wait_s)
+            connection = await self._open_alone(wait_s, session)
+        else:
+            idle = self._take_idle(place.is_batch)
+            if idle is None:
+                return await self._wait(place, call, wait_s)
+            connection = idle
+        self._line.start(place)
+        return connection
 
-    def release(self, connection: ReplicaConnection) -> None:
+    def _release(
+        self, place: Place[ReplicaConnection], connection: ReplicaConnection, served: float | None
+    ) -> None:
         """Keep the connection for another call if it can serve one, else close it."""
+        self._line.end(place, served)
         if connection.is_reusable:
             self._offer(connection)
         else:
@@ -84,28 +109,32 @@ class ReplicaPool:
         except TimeoutError as exc:
             raise _no_replica(wait_s) from exc
 
-    def _take_idle(self) -> ReplicaConnection | None:
-        while self._idle:
-            connection, end = self._idle.popitem()
-            end.cancel()
+    def _take_idle(self, is_batch: bool) -> ReplicaConnection | None:
+        for connection in reversed(list(self._idle)):
+            if is_batch and not connection.takes_batch:
+                continue
+            self._idle.pop(connection).cancel()
             if connection.is_open:
                 return connection
         return None
 
-    async def _wait(self, wait_s: float) -> ReplicaConnection:
-        """Wait for the first connection that is released or opened."""
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        self._opening.append(asyncio.create_task(self._open()))
+    async def _wait(
+        self, place: Place[ReplicaConnection], call: Call, wait_s: float
+    ) -> ReplicaConnection:
+        """Wait for a connection that is released or opened."""
+        if not (self._pause and place.is_batch):
+            self._open_another()
+        which = -1
         try:
-            async with asyncio.timeout(wait_s):
-                return await waiter
+            return await self._line.wait(place, wait_s, call.deadline)
         except TimeoutError as exc:
-            self._withdraw(waiter, opening=0)  # the oldest one is as hopeless as this wait
+            which = 0  # the oldest opening is as hopeless as this wait
             raise _no_replica(wait_s) from exc
-        except asyncio.CancelledError:
-            self._withdraw(waiter)
-            raise
+        finally:
+            self._cancel_openings(which)
+
+    def _open_another(self) -> None:
+        self._opening.append(asyncio.create_task(self._open()))
 
     async def _open(self) -> None:
         try:
@@ -117,6 +146,8 @@ class ReplicaPool:
         else:
             self._opened()
             self._offer(connection)
+            if not self._pause and len(self._opening) < len(self._line):
+                self._open_another()
 
     def _opened(self) -> None:
         task = asyncio.current_task()
@@ -124,35 +155,41 @@ class ReplicaPool:
             self._opening.remove(task)
 
     def _offer(self, connection: ReplicaConnection) -> None:
-        """Hand the connection to the call that waits longest, else keep it for a moment."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(connection)
-                break
+        """Hand the connection to the call that is next, else keep it for a moment."""
+        if self._line.grant(connection, batch=connection.takes_batch):
+            self._cancel_openings()
+        elif self._line:
+            self._leave_to_others(connection)
         else:
             self._keep(connection, LINGER_S)
-        self._cancel_openings()
+            self._cancel_openings()
+
+    def _leave_to_others(self, connection: ReplicaConnection) -> None:
+        """Give up a reserved place, which the batch requests that wait may not have.
+
+        After a pause one connection is opened to see whether there is room for batch again.
+        """
+        connection.close()
+        while self._opening:
+            self._opening.pop().cancel()
+        if self._pause is None:
+            self._pause = asyncio.get_running_loop().call_later(PAUSE_S, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        if len(self._opening) < len(self._line):
+            self._open_another()
 
     def _refuse(self, error: Exception) -> None:
-        """Fail the newest waiter, as Serve rejects the newest request when its queue is full."""
-        while self._waiting:
-            waiter = self._waiting.pop()
-            if not waiter.done():
-                waiter.set_exception(error)
-                break
+        """Fail a waiting call, because Serve's queue is full or has failed."""
+        if isinstance(error, Overloaded):
+            error = self._line.overloaded(str(error))
+        self._line.refuse(error)
         self._cancel_openings()
-
-    def _withdraw(self, waiter: Waiter, opening: int = -1) -> None:
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
-            self._cancel_openings(opening)
-        elif waiter.done() and not waiter.cancelled() and not waiter.exception():
-            self.release(waiter.result())
 
     def _cancel_openings(self, which: int = -1) -> None:
         """Cancel those that no call waits for: no pool must wake or grow for them."""
-        while len(self._opening) > len(self._waiting):
+        while len(self._opening) > len(self._line):
             self._opening.pop(which).cancel()
 
     def _keep(self, connection: ReplicaConnection, seconds: float, *, longer: bool = False) -> None:

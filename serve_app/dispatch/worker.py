@@ -15,6 +15,7 @@ from serve_app.dispatch.frames import (
     END,
     FAILURE,
     HEAD,
+    NOT_FOR_BATCH,
     TOKEN,
     Channel,
     ChannelClosed,
@@ -41,11 +42,16 @@ class CallServer:
     """Opens connections to gateways and answers the calls that arrive on them.
 
     `window_s`: how long the pieces of a stream after the first are joined; 0: not at all.
+    `batch_places`: connections that may carry batch requests; later ones may not.
     """
 
-    def __init__(self, handler: CallHandler, window_s: float) -> None:
+    def __init__(
+        self, handler: CallHandler, window_s: float, batch_places: float = float("inf")
+    ) -> None:
         self._handler = handler
         self._window_s = window_s
+        self._batch_places = batch_places
+        self._for_batch = 0  # open connections that may carry batch requests
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
         """Connect to the gateway at (host, port) and answer its calls until it closes.
@@ -58,7 +64,9 @@ class CallServer:
                 _, channel = await loop.create_connection(Channel, host, port)
         except (OSError, TimeoutError) as exc:
             raise EngineLost(f"the gateway at {host}:{port} can't be reached") from exc
-        channel.send((TOKEN, token))
+        takes_batch = self._for_batch < self._batch_places
+        channel.send((TOKEN, token if takes_batch else token + NOT_FOR_BATCH))
+        self._for_batch += takes_batch
         serving = asyncio.create_task(self._serve(channel))
         channel.on_close = serving.cancel
         try:
@@ -66,6 +74,7 @@ class CallServer:
             if not serving.cancelled():
                 serving.result()
         finally:
+            self._for_batch -= takes_batch
             serving.cancel()
             channel.close()
 

@@ -70,7 +70,9 @@ class WorkerPool:
         # Serve awaits the constructor: a replica is running when its engine is ready.
         _warn(worker_problems(settings, pool, _options_in_force()))
         self._host = EngineHost(settings, pool, EngineGauges().show)
-        self._call_server = CallServer(await self._host.start(), settings.gateway.join_ms / 1000)
+        self._call_server = CallServer(
+            await self._host.start(), settings.gateway.join_ms / 1000, pool.batch_places
+        )
         _prepare_process()
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:

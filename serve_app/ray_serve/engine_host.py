@@ -43,7 +43,7 @@ class EngineHost:
         self._show(self._engine.status)
         return LocalDispatcher(
             self._engine,
-            Admission(self._pool.engine.slots, self._pool.queue, settings.queue_timeout_s),
+            Admission.of(settings, self._pool),
             settings.generation_timeout_s,
             settings.engine_wait_s,
         )

@@ -80,6 +80,15 @@ def test_a_simulation_says_what_settings_come_to(scenario: str, tmp_path: Path) 
     ]
 
 
+def test_a_simulation_says_what_each_key_gets(scenario: str) -> None:
+    """As a table, and as JSON."""
+    options = ("simulate", scenario, "--seeds", "1", "--keys", "a b:weight=3,priority=batch")
+    assert "share of tokens" in call(*options).output
+    keys = json.loads(call(*options, "--json").stdout)["keys"]
+    assert [key["name"] for key in keys] == ["a", "b"]
+    assert sum(key["share"] for key in keys) == pytest.approx(1)
+
+
 def test_settings_that_miss_the_slo_end_with_1(scenario: str) -> None:
     """For CI."""
     assert (

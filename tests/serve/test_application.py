@@ -18,11 +18,11 @@ def test_deployment_gets_its_options() -> None:
     settings = Settings.model_validate({"engine": {"slots": 3}, "queue": 5})
     deployment = app(settings)._bound_deployment
     scaling = deployment._deployment_config.autoscaling_config
-    assert deployment.max_ongoing_requests == 3 + 5 + 4
+    assert deployment.max_ongoing_requests == 3 + 5 + 256
     assert scaling.target_ongoing_requests == 3
     config = deployment._deployment_config
     assert config.graceful_shutdown_timeout_s > settings.generation_timeout_s
-    assert (config.max_queued_requests, config.backpressure_config.status_code) == (48, 503)
+    assert (config.max_queued_requests, config.backpressure_config.status_code) == (1056, 503)
 
 
 def test_a_gateway_that_must_go_waits_for_what_it_holds() -> None:

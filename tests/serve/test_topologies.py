@@ -127,13 +127,13 @@ async def test_who_hangs_up_while_waiting_never_reaches_the_engine(
 
 
 async def test_too_many_are_refused_in_their_dialect(
-    client: httpx.AsyncClient, simulator: Simulator, topology: str
+    client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
     """Two run, some wait, the rest get our own 503 with a time to come back.
 
-    The gateway holds 20, however slowly they come; Serve's proxy refuses beyond 32 by itself.
+    The gateway holds 20, however slowly they come; a replica of the direct topology holds 4.
     """
-    many = 32 if topology == "direct" else 64
+    many = 64
     simulator.fault(kind="stall", after_tokens=1, for_s=0.5, times=100)
     body = {**CHAT, "stream": False}
     answers = await asyncio.gather(

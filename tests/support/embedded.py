@@ -11,7 +11,7 @@ from typing import Any
 from serve_app.api.build import build_api
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
-from serve_app.engines.base import Answer, Call, EngineStatus, State
+from serve_app.engines.base import Answer, Call, EngineStatus, Priority, State
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineInfo
 from serve_app.engines.llamacpp.engine import LlamaCpp
@@ -102,7 +102,10 @@ async def serving_llama(
         kind = LlamaCpp(pool, http, built.first_token_timeout_s)
         engine: Any = _Running(kind.client(url, info), info)
         dispatcher = LocalDispatcher(
-            engine, Admission(2, 8, 20), built.generation_timeout_s, built.engine_wait_s
+            engine,
+            Admission(2, 8, dict.fromkeys(Priority, 20)),
+            built.generation_timeout_s,
+            built.engine_wait_s,
         )
         noted = Noted()
         api = build_api(built, dispatcher, noted, engine.stop)

@@ -134,9 +134,8 @@ async def started(
     try:
         await engine.ready()
         when_ready()
-        admission = Admission(pool.engine.slots, pool.queue, built.queue_timeout_s)
         dispatcher = LocalDispatcher(
-            engine, admission, built.generation_timeout_s, built.engine_wait_s
+            engine, Admission.of(built, pool), built.generation_timeout_s, built.engine_wait_s
         )
         api = build_api(built, dispatcher, noted, engine.stop)
         async with listening(api) as url, Service(url, noted, engine) as service:

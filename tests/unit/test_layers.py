@@ -32,9 +32,14 @@ CAPACITY = [
 ]
 # Beside the service: nothing of it imports these, and they import no more of it than this.
 BESIDE = {
-    "capacity": {"engines", "ray_serve", "settings", "pool_settings", "errors", "quantities"},
+    "capacity": {
+        *("dispatch", "engines", "ray_serve", "settings", "pool_settings", "errors"),
+        "quantities",
+    },
     "simulator": {"go_json", "ollama_version"},
 }
+# The part of `dispatch` that the simulator plays: no event loop, no connection.
+PLAYED = {"fair_queue"}
 # Ray's own autoscaling policy in virtual time.
 ALSO_RAY = {"capacity/simulate/policy.py"}
 
@@ -69,6 +74,12 @@ def test_the_service_imports_downwards(path: Path) -> None:
         assert used <= BESIDE[name] | {name}
     elif name != "__init__":
         assert max((depth(SERVICE, name) - depth(SERVICE, other) for other in used), default=0) <= 0
+
+
+@modules("capacity/")
+def test_capacity_plays_policies_alone(path: Path) -> None:
+    """Of the way to an engine, no more than who is next."""
+    assert own(path, "serve_app.dispatch") <= PLAYED
 
 
 @modules("capacity/")

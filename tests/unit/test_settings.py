@@ -161,11 +161,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"engine": {"kind": "ollama", "model_path": "x.gguf"}}, "model_path"),
     *(({"ray_actor_options": {"num_gpus": n}}, "num_gpus") for n in (1.5, 2.25)),
     ({"gateway": {"ray_actor_options": {"num_gpus": 1.5}}}, "num_gpus"),
+    ({"reserved_slots": 4}, r"reserved_slots \(4\) must be below engine.slots"),
+    ({"fairness": {"aging_s": 60}}, r"fairness.aging_s \(60\) must be below the queue_timeout_s"),
+    ({"fairness": {"queue_timeout_s": {"urgent": 9}}}, "urgent"),
+    ({"fairness": {"queue_timeout_s": {"batch": 0}}}, "batch"),
 ]
 QUANTITIES = [
     *("max_body_mib", "body_timeout_s", "generation_timeout_s", "queue_timeout_s"),
     *("engine_wait_s", "engine.start_timeout_s", "engine.stop_grace_s"),
     *("engine.simulated.load_s", "autoscaling.upscale_delay_s", "gateway.hold_s"),
+    *("fairness.half_life_s", "fairness.aging_s"),
 ]
 
 
@@ -174,6 +179,29 @@ def test_what_names_nothing_is_refused(arguments: dict[str, Any], word: str) -> 
     """A host that no header says, a model that no caller can ask for, a key that never comes."""
     with pytest.raises(ValidationError, match=word):
         Settings.model_validate(arguments)
+
+
+def test_a_wait_may_differ_by_priority() -> None:
+    """And a replica that must stop waits for the longest; aging comes before its end."""
+    settings = Settings.model_validate({"fairness": {"queue_timeout_s": {"batch": 600}}})
+    assert settings.queue_timeouts_s == {"interactive": 60, "standard": 60, "batch": 600}
+    assert settings.aging_s == 450
+    assert settings.shutdown_timeout_s > 600 + settings.generation_timeout_s
+
+
+def test_what_replicas_do_not_queue_waits_in_the_gateway() -> None:
+    """A replica queues one, keeps places free of batch, and gets more where scaling needs it."""
+    pool = {"engine": {"slots": 4}, "queue": 16, "autoscaling": {"max_replicas": 3}}
+    (usual,) = Settings.model_validate(pool).all_pools
+    assert (usual.max_ongoing_requests(False), usual.max_waiting) == (5, 4 * 20 + 3 * 15)
+    (reserved,) = Settings.model_validate(pool | {"reserved_slots": 1}).all_pools
+    assert (reserved.batch_places, reserved.max_ongoing_requests(False)) == (5, 6)
+    (late,) = Settings.model_validate(
+        pool | {"autoscaling": {"target_ongoing_requests": 10}}
+    ).all_pools
+    assert late.max_ongoing_requests(False) == 11
+    (full,) = Settings.model_validate(pool | {"queue": 0, "reserved_slots": 1}).all_pools
+    assert (full.batch_places, full.max_ongoing_requests(False)) == (3, 4)
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "-inf"])

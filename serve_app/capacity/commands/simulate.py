@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ from serve_app.capacity.commands.common import (
 )
 from serve_app.capacity.results.run_folder import claim
 from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.simulate import keys as senders
 from serve_app.capacity.simulate import plot, startup
 from serve_app.capacity.simulate.compare import (
     Candidate,
@@ -34,6 +36,7 @@ from serve_app.capacity.simulate.compare import (
     started_for,
     with_scaling,
 )
+from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.run import simulate as run
 from serve_app.capacity.simulate.scene import (
@@ -73,6 +76,11 @@ COLUMNS = (
     "--json", "json", is_flag=True, help="Print the figures as JSON; durations in seconds."
 )
 @click.option(
+    "--keys",
+    metavar="KEYS",
+    help="Instead print what each of these keys gets by the settings: " + senders.HELP + ".",
+)
+@click.option(
     "--validate",
     "live_folder",
     type=FOLDER,
@@ -93,6 +101,7 @@ def simulate(
     quick: bool,
     out: Path | None,
     json: bool,
+    keys: str | None,
     live_folder: Path | None,
 ) -> None:
     """Simulate a load in virtual time, with Ray's own autoscaling policy.
@@ -109,6 +118,9 @@ def simulate(
         claim(out, instead="give another --out")
     scenario = scenario_of(scenario_name, dict(changes), trace)
     service, load = scene(scenario, sweep, start, span)
+    if keys:
+        _by_key(service, load, senders.parse(keys), seeds, json)
+        return
     bounds = Slo.parse(slo or scenario.slo)
     others = _tuned(service, tuned)
     if not quick:
@@ -207,6 +219,52 @@ def row(score: Score, price: float) -> tuple[str, ...]:
         f"{score.ttft_p99_s:.2f} s",
         str(score.peak_replicas),
     )
+
+
+def _by_key(
+    service: Service, load: Load, keys: tuple[senders.Sender, ...], seeds: int, json: bool
+) -> None:
+    """Print the mean over all seeds of what each key gets."""
+    results = []
+    with progress("simulating", seeds) as done:
+        for seed in range(seeds):
+            requests = senders.sent_by(keys, load.requests(seed), seed)
+            policy = autoscaled(CURRENT, CURRENT, service).policy()
+            results.append(run(requests, service, policy, seed, load.seconds))
+            done()
+    figures = [key_figures(sender.flow.key, results) for sender in keys]
+    if json:
+        as_json({"keys": figures})
+        return
+    table(
+        f"By key over {load.seconds / 60:.0f} minutes",
+        ("key", "requests", "refused", "share of tokens", "TTFT p50", "p95"),
+        [
+            (
+                str(key["name"]),
+                f"{key['requests']:.0f}",
+                f"{key['refused']:.0f}",
+                f"{key['share']:.1%}",
+                f"{key['ttft_p50_s']:.2f} s",
+                f"{key['ttft_p95_s']:.2f} s",
+            )
+            for key in figures
+        ],
+    )
+
+
+def key_figures(name: str, results: Sequence[Result]) -> dict[str, Any]:
+    """Return means over the results. `share`: of the service of all keys."""
+    own = [result.by_key[name] for result in results]
+    everything = sum(key.service for result in results for key in result.by_key.values())
+    return {
+        "name": name,
+        "requests": fmean(key.requests for key in own),
+        "refused": fmean(key.refusals for key in own),
+        "share": sum(key.service for key in own) / (everything or 1),
+        "ttft_p50_s": fmean(key.ttft(0.5) for key in own),
+        "ttft_p95_s": fmean(key.ttft(0.95) for key in own),
+    }
 
 
 def _validate(folder: Path, seeds: int, json: bool) -> None:

@@ -66,6 +66,7 @@ def request_recommendations(
     admitted = slots + queue
     rate = _HEADROOM * largest.completed_per_s
     target = min(ongoing_at(best.measured.steps, rate), admitted - 0.5)
+    sent = min(admitted, max(slots + 1, math.floor(target) + 1))
     yield Recommendation(
         "args",
         "queue",
@@ -80,13 +81,12 @@ def request_recommendations(
     yield Recommendation(
         "deployment",
         "max_ongoing_requests",
-        admitted + (INGRESS_SURPLUS if demand.direct else 0),
-        f"Slots and queue, {admitted}"
-        + (
-            ", and a few more, so that surplus requests get the service's own 503."
-            if demand.direct
-            else "; more requests wait in the gateway for any replica."
-        ),
+        admitted + INGRESS_SURPLUS if demand.direct else sent,
+        f"Slots and queue, {admitted}, and {INGRESS_SURPLUS} more, so that the service's own queue "
+        "says who waits and who gets 503."
+        if demand.direct
+        else f"The {slots} slots and one request that waits, or as many as the target needs; the "
+        "others wait in the gateway for any replica.",
     )
     yield Recommendation(
         "deployment",

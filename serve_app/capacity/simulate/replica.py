@@ -1,4 +1,4 @@
-"""One replica: slots with a FIFO, and the engine that they share.
+"""One replica: slots with the service's fair queue, and the engine that they share.
 
 The model of time is that of `serve_app/simulator/speed.py`: prompts take their own time; n
 concurrent answers are 1 + slowdown * (n - 1) times slower; a slot caches its last prompt, whose
@@ -9,26 +9,61 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.prompts import BLOCK_TOKENS
 from serve_app.capacity.workload.requests import Request
+from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
+from serve_app.engines.base import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one replica runs and queues, and in which order."""
+
+    slots: int
+    queue: int
+    reserved_slots: int = 0
+    fairness: Fairness = field(default_factory=Fairness)
 
 
 class SimulatedRequest:
     """A request in the service; `intended`, `first` and `ended` are in virtual time."""
 
-    __slots__ = ("ended", "first", "intended", "is_running", "life", "replica", "request")
+    __slots__ = (
+        "ended",
+        "first",
+        "intended",
+        "is_gone",
+        "is_running",
+        "life",
+        "place",
+        "replica",
+        "request",
+        "sent",
+    )
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.intended = request.at_s
         self.is_running = False
+        self.is_gone = False  # it was refused after it had waited
         self.first = 0.0
         self.ended = 0.0
         self.life = 0  # number of the HAProxy process that sent it
         self.replica: Replica | None = None
+        self.sent = self.ticket(request.flow)  # in the queue of the router
+        self.place = self.ticket(request.flow)  # in that of the replica
+
+    def forget_tickets(self) -> None:
+        """Drop the tickets, which refer to the request: it is no more in any queue."""
+        del self.sent, self.place
+
+    def ticket(self, flow: Flow) -> "Ticket[SimulatedRequest]":
+        """Return a ticket for a queue, with the service that the request will use."""
+        return Ticket(self, flow, self.request.prompt_tokens + 2 * self.request.output_tokens)
 
 
 class EngineSlot:
@@ -69,6 +104,7 @@ class Gaps:
 class Replica:
     """A replica with at most `slots + queue` requests. Calls `done` when one ends.
 
+    `evicted` gets a request that leaves the full queue for another key's.
     `number` counts the replicas of a fleet in the order of their starts.
     """
 
@@ -77,11 +113,12 @@ class Replica:
         number: int,
         events: Events,
         model: ServiceModel,
-        slots: int,
-        queue: int,
+        bounds: Bounds,
         done: Callable[[SimulatedRequest], None],
+        evicted: Callable[[SimulatedRequest], None],
         gaps: Gaps,
     ) -> None:
+        slots = bounds.slots
         self.number = number
         self.ongoing = 0
         self.started_at = events.now
@@ -91,11 +128,12 @@ class Replica:
         self.known = False  # the router has sent it a request
         self._events = events
         self._model = model
-        self._max_ongoing = slots + queue
+        self._bounds = bounds
         self._done = done
+        self._evicted = evicted
         self._gaps = gaps
         self._free = deque(EngineSlot() for _ in range(slots))
-        self._waiting: deque[SimulatedRequest] = deque()
+        self._waiting: FairQueue[SimulatedRequest] = FairQueue(bounds.fairness)
         self._rate = model.decode_tokens_per_s
         self._writing: list[tuple[float, int, SimulatedRequest, EngineSlot]] = []
         self._virtual = 0.0
@@ -103,22 +141,38 @@ class Replica:
         self._plan = 0  # number of the valid planned end
 
     def admit(self, job: SimulatedRequest) -> bool:
-        """Take a request. Returns False if slots and queue are full."""
-        if self.ongoing >= self._max_ongoing:
+        """Take a request. Returns False if slots and queue are full of its key's."""
+        if len(self._free) > (self._bounds.reserved_slots if job.place.is_batch else 0):
+            self._waiting.start(job.place, self._events.now)
+            self._take_in(job)
+            self._begin(job)
+            return True
+        surplus = self._surplus(job)
+        if surplus is job:
             return False
+        self._take_in(job)
+        self._waiting.push(job.place, self._events.now)
+        if surplus:
+            self.give_up(surplus)
+            self._evicted(surplus)
+        return True
+
+    def _take_in(self, job: SimulatedRequest) -> None:
         self.ongoing += 1
         job.replica = self
-        if self._free:
-            self._begin(job)
-        else:
-            self._waiting.append(job)
-        return True
+
+    def _surplus(self, job: SimulatedRequest) -> SimulatedRequest | None:
+        """Return which request the queue has no place for, if any."""
+        if len(self._waiting) < self._bounds.queue:
+            return None
+        surplus = self._waiting.surplus(job.request.flow)
+        return surplus.owner if surplus else job
 
     def give_up(self, job: SimulatedRequest) -> bool:
         """Remove a request from the queue. Returns False if it has left the queue."""
         if job.is_running:
             return False
-        self._waiting.remove(job)
+        self._waiting.withdraw(job.place)
         self.ongoing -= 1
         return True
 
@@ -178,6 +232,14 @@ class Replica:
         job.first = min(job.first, job.ended)
         self._free.append(slot)
         self.ongoing -= 1
-        if self._waiting:
-            self._begin(self._waiting.popleft())
+        self._waiting.end(job.place)
+        self._fill()
         self._done(job)
+
+    def _fill(self) -> None:
+        while self._free:
+            batch = len(self._free) > self._bounds.reserved_slots
+            place = self._waiting.pop(self._events.now, batch=batch)
+            if place is None:
+                return
+            self._begin(place.owner)

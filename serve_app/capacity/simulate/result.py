@@ -2,6 +2,7 @@
 
 import math
 from array import array
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,28 @@ from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.results.slo import Bound, BoundResult, Slo, Verdict
 from serve_app.capacity.simulate.replica import Gaps, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
+from serve_app.capacity.workload.requests import Request
+
+
+class KeyResult:
+    """What one key got. `service`: prompt tokens + 2 x generated tokens; times in seconds."""
+
+    def __init__(self) -> None:
+        self._ttft = array("d")
+        self.service = 0
+        self.refusals = 0
+
+    def served(self, request: Request, ttft_s: float) -> None:
+        self._ttft.append(ttft_s)
+        self.service += request.prompt_tokens + 2 * request.output_tokens
+
+    @property
+    def requests(self) -> int:
+        return len(self._ttft) + self.refusals
+
+    def ttft(self, q: float) -> float:
+        """Return a quantile, or nan without an answer."""
+        return float(np.quantile(self._ttft, q)) if self._ttft else math.nan
 
 
 class Result:
@@ -23,6 +46,7 @@ class Result:
         self._tpot = array("d")
         self._first = array("d")
         self.refusals = 0
+        self.by_key: defaultdict[str, KeyResult] = defaultdict(KeyResult)  # of requests with a key
         self.seconds = 0.0
         self.replica_seconds = 0.0
         self.starts = 0
@@ -37,9 +61,13 @@ class Result:
         self._e2e.append(job.ended - job.intended + overhead)
         gaps = job.request.output_tokens - 1
         self._tpot.append((job.ended - job.first) / gaps if gaps else math.nan)
+        if key := job.request.flow.key:
+            self.by_key[key].served(job.request, self._ttft[-1])
 
     def refused(self, job: SimulatedRequest) -> None:
         self.refusals += 1
+        if key := job.request.flow.key:
+            self.by_key[key].refusals += 1
 
     @property
     def requests(self) -> int:

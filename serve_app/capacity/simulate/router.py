@@ -2,11 +2,13 @@
 
 import heapq
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
+from serve_app.dispatch.fair_queue import Fairness, FairQueue
+from serve_app.engines.base import Flow
 
 
 class RoutingRule(Protocol):
@@ -91,7 +93,7 @@ class Router:
 
     If all replicas are full, Ray tries two others after at most half a second, long before a
     replica runs out of queued requests; here a replica with room is found at once. `max_queued`
-    below 0 means no bound.
+    below 0 means no bound. `fairness`: None where the queue is Serve's, which knows no keys.
     """
 
     def __init__(
@@ -100,25 +102,43 @@ class Router:
         max_ongoing: int,
         max_queued: int,
         refuse: Callable[[SimulatedRequest], None],
+        events: Events,
+        fairness: Fairness | None,
     ) -> None:
-        self.pending: deque[SimulatedRequest] = deque()
+        self.pending: FairQueue[SimulatedRequest] = FairQueue(fairness)
+        self._is_fair = fairness is not None
+        self._events = events
         self._rule = rule
         self._max_ongoing = max_ongoing
         self._max_queued = max_queued
         self._refuse = refuse
 
     def send(self, job: SimulatedRequest, serving: Sequence[Replica]) -> None:
+        if not self._is_fair:
+            job.sent = job.ticket(Flow())
         replica = self._with_room(serving) if serving and not self.pending else None
         if replica is not None:
+            self.pending.start(job.sent, self._events.now)
             self._give(job, replica)
         elif 0 <= self._max_queued <= len(self.pending):
-            self._refuse(job)
+            self._displace(job)
         else:
-            self.pending.append(job)
+            self.pending.push(job.sent, self._events.now)
+
+    def _displace(self, job: SimulatedRequest) -> None:
+        """Refuse the newest request of the key that holds most of the full queue."""
+        surplus = self.pending.surplus(job.sent.flow)
+        if surplus is None:
+            self._refuse(job)
+            return
+        self.pending.withdraw(surplus)
+        self._refuse(surplus.owner)
+        self.pending.push(job.sent, self._events.now)
 
     def freed(self, job: SimulatedRequest, replica: Replica) -> None:
         """Note the end of a request."""
         self._rule.ended(job, replica)
+        self.pending.end(job.sent)
         if replica.serving:
             self._fill(replica)
 
@@ -129,8 +149,11 @@ class Router:
             self._fill(replica)
 
     def _fill(self, replica: Replica) -> None:
-        while self.pending and replica.ongoing < self._max_ongoing:
-            self._give(self.pending.popleft(), replica)
+        while replica.ongoing < self._max_ongoing:
+            ticket = self.pending.pop(self._events.now)
+            if ticket is None:
+                return
+            self._give(ticket.owner, replica)
 
     def _with_room(self, serving: Sequence[Replica]) -> Replica | None:
         chosen = self._rule.choose(serving)
@@ -143,4 +166,5 @@ class Router:
         if replica.admit(job):
             self._rule.sent(job, replica)
         else:
+            self.pending.end(job.sent, 0.0)
             self._refuse(job)

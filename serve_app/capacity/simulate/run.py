@@ -1,7 +1,7 @@
 """One simulation: requests in, `Result` out."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,13 +10,14 @@ from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
 from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
-from serve_app.capacity.simulate.replica import Gaps, Replica, SimulatedRequest
+from serve_app.capacity.simulate.replica import Bounds, Gaps, Replica, SimulatedRequest
 from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, RoutingRule
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
+from serve_app.dispatch.fair_queue import Fairness
 from serve_app.pool_settings import Autoscaling
 
 Routing = Literal["serve", "gateway", "haproxy"]
@@ -45,6 +46,13 @@ class Service:
     max_ongoing: int | None = None
     max_queued: int = -1
     queue_timeout_s: float = 60.0
+    timeouts_s: Mapping[str, float] = field(default_factory=dict)  # by priority, where it differs
+    reserved_slots: int = 0
+    fairness: Fairness = field(default_factory=Fairness)
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.slots, self.queue, self.reserved_slots, self.fairness)
 
     @property
     def target_ongoing_requests(self) -> float:
@@ -97,7 +105,14 @@ class _Simulation:
     def _new_router(self) -> Router:
         service = self._service
         max_ongoing = service.max_ongoing or service.slots + service.queue
-        return Router(self._new_rule(), max_ongoing, service.max_queued, self._refused)
+        return Router(
+            self._new_rule(),
+            max_ongoing,
+            service.max_queued,
+            self._refused,
+            self._events,
+            service.fairness if service.routing == "gateway" else None,
+        )
 
     def _new_rule(self) -> RoutingRule:
         if self._service.routing == "haproxy":
@@ -131,9 +146,9 @@ class _Simulation:
             number,
             self._events,
             service.model,
-            service.slots,
-            service.queue,
+            service.bounds,
             self._ended,
+            self._evicted,
             self._gaps,
         )
         self._reporter.started(replica)
@@ -145,7 +160,9 @@ class _Simulation:
         serving = self._fleet.serving
         self._router.send(job, serving)
         if job.replica is not None and not job.is_running:
-            self._events.at(job.intended + self._service.queue_timeout_s, self._give_up, job)
+            priority = job.request.flow.priority
+            timeout_s = self._service.timeouts_s.get(priority, self._service.queue_timeout_s)
+            self._events.at(job.intended + timeout_s, self._give_up, job)
         if not serving and self._router.pending:
             self._reporter.woken()
 
@@ -157,16 +174,24 @@ class _Simulation:
         self._result.served(job)
         self._router.freed(job, replica)
         self._fleet.ended(replica)
+        job.forget_tickets()
 
     def _refused(self, job: SimulatedRequest) -> None:
         self._open -= 1
         self._result.refused(job)
+        job.forget_tickets()
 
     def _give_up(self, job: SimulatedRequest) -> None:
-        if job.replica is not None and job.replica.give_up(job):
-            self._refused(job)
-            self._router.freed(job, job.replica)
-            self._fleet.ended(job.replica)
+        if job.replica is not None and not job.is_gone and job.replica.give_up(job):
+            self._evicted(job)
+
+    def _evicted(self, job: SimulatedRequest) -> None:
+        """Refuse a request that has left a replica's queue."""
+        assert job.replica is not None
+        job.is_gone = True
+        self._router.freed(job, job.replica)
+        self._fleet.ended(job.replica)
+        self._refused(job)
 
     def _decide(self, _: None) -> None:
         now, fleet = self._events.now, self._fleet

@@ -13,6 +13,7 @@ from serve_app.capacity.workload.load import LoadSpec
 from serve_app.capacity.workload.requests import Request, window
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.text import WorkloadError, number
+from serve_app.dispatch.fair_queue import Fairness
 from serve_app.errors import ServiceError
 from serve_app.settings import Settings
 
@@ -112,6 +113,9 @@ def service_of(
         max_ongoing=pool.max_ongoing_requests(is_ingress=direct),
         max_queued=pool.max_queued_requests(is_ingress=direct),
         queue_timeout_s=settings.queue_timeout_s,
+        timeouts_s=settings.queue_timeouts_s,
+        reserved_slots=pool.reserved_slots,
+        fairness=Fairness.of(settings),
     )
 
 

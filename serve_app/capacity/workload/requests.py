@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from serve_app.capacity.workload.arrivals import arrivals
 from serve_app.capacity.workload.lengths import Lengths
 from serve_app.capacity.workload.shapes import Shape
+from serve_app.engines.base import Flow
+
+NO_KEY = Flow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Request:
     session: str = ""
     turn: int = 0
     blocks: tuple[int, ...] = ()
+    flow: Flow = NO_KEY  # of the key that sends it, in a simulation
 
 
 @dataclass(frozen=True, slots=True)

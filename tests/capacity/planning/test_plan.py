@@ -59,7 +59,7 @@ def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
     assert values == {
         "slots": 4,
         "queue": 12,  # 6 requests/s x 2 s
-        "max_ongoing_requests": 20,
+        "max_ongoing_requests": 16 + 256,
         "max_queued_requests": 102,  # 10 replicas x 5.1 requests/s x 2 s
         "target_ongoing_requests": 5.1,
         "max_replicas": 10,
@@ -91,7 +91,10 @@ def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
     assert (application["name"], application["deployments"][0]["name"]) == ("default", "pool")
     assert (application["import_path"], application["route_prefix"]) == ("serve_app:app", "/")
     args = Settings.model_validate(application["args"])
-    assert args.all_pools[0].admitted + 4 == application["deployments"][0]["max_ongoing_requests"]
+    assert (
+        args.all_pools[0].max_ongoing_requests(True)
+        == (application["deployments"][0]["max_ongoing_requests"])
+    )
 
 
 def test_what_serves_most_is_chosen_among_numbers_of_slots() -> None:
@@ -113,7 +116,7 @@ def test_a_pool_that_may_sleep_begins_at_zero() -> None:
     values = by_name(plan([GOOD], SLO, Demand(peak=10, to_zero=True, direct=False)))
     assert values["min_replicas"].value == 0
     assert values["initial_replicas"].value == 1
-    assert values["max_ongoing_requests"].value == 16
+    assert values["max_ongoing_requests"].value == 6
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,6 @@ def test_limits_that_several_replicas_would_grant_anew_are_refused(tmp_path: Pat
     file = tmp_path / "keys"
     file.write_text("ada: {key: one, requests_per_minute: 5}\n")
     settings = Settings(api_keys_file=file, autoscaling=Autoscaling(max_replicas=2))
-    with pytest.raises(SettingsError, match="the key ada has limits, but limits.store is memory"):
+    with pytest.raises(SettingsError, match=r"the key ada has limits, but limits\.store is memory"):
         authenticator(settings)
     assert authenticator(settings, max_replicas=1).needs_key

@@ -1,15 +1,19 @@
 """Calls to an alias: which model answers, and how callers learn of it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from serve_app.aliases import Target
 from serve_app.api.model_route import ModelRoute
+from serve_app.engines.base import Call
 from serve_app.errors import (
     BadRequest,
     ContextLengthExceeded,
+    DeadlineExceeded,
     EngineDown,
     EngineLost,
     EngineSlow,
@@ -20,6 +24,7 @@ from serve_app.errors import (
 from tests.support.service import Service, Simulator, serving
 
 ALIASES = {"gpt-4o-mini": ["smollm2:135m", "other"], "Canary": [{"model": "other", "weight": 1}]}
+CALL = Call("/api/chat", "a:latest", b"{}", stream=True)
 HELLO = [{"role": "user", "content": "hello"}]
 ASKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/chat/completions": lambda name: {"model": name, "messages": HELLO},
@@ -71,13 +76,13 @@ async def test_listings_show_aliases(aliased: Service) -> None:
 
 
 def route(session: str = "") -> ModelRoute:
-    return ModelRoute("x", (Target(model="a"), Target(model="b"), Target(model="c")), session)
+    return ModelRoute("x", (Target(model="a"), Target(model="b"), Target(model="c")), session, 1.0)
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        *(EngineDown("down"), PoolDown("down"), Overloaded("full", 1)),
+        *(EngineDown("down"), PoolDown("down"), Overloaded("full", 1), DeadlineExceeded()),
         ContextLengthExceeded(9, 8),
         EngineLost("lost"),
     ],
@@ -97,19 +102,32 @@ def test_no_other_error_moves_a_call_on(error: ServiceError) -> None:
     assert not route().fall_back(error)
 
 
-def test_a_call_kills_three_engines_in_all() -> None:
+async def test_a_call_kills_three_engines_in_all() -> None:
     """Engines lost with the first model count for the next one."""
     lost = EngineLost("lost")
     lost.engines = 2
     way = route()
     assert way.fall_back(lost)
-    assert way.tries == 1
+    assert way.call(CALL).tries == 1
     assert not way.fall_back(lost)
 
 
 def test_a_session_stays_with_its_model() -> None:
     """In every process: nothing about the choice is random."""
     targets = (Target(model="a", weight=1), Target(model="b", weight=1))
-    first = [ModelRoute("x", targets, f"session {n}").model for n in range(50)]
-    assert first == [ModelRoute("x", targets, f"session {n}").model for n in range(50)]
+    first = [ModelRoute("x", targets, f"session {n}", 1.0).model for n in range(50)]
+    assert first == [ModelRoute("x", targets, f"session {n}", 1.0).model for n in range(50)]
     assert set(first) == {"a:latest", "b:latest"}
+
+
+async def test_the_last_model_may_be_waited_for_as_any_other() -> None:
+    """The others for `alias_wait_s`, or until the caller's own deadline."""
+    now = asyncio.get_running_loop().time()
+    way = route()
+    first = way.call(CALL).deadline
+    assert first
+    assert now < first < now + 60
+    assert way.call(replace(CALL, deadline=now)).deadline == now
+    way.fall_back(Overloaded("full", 1))
+    way.fall_back(Overloaded("full", 1))
+    assert way.call(CALL).deadline is None

@@ -9,6 +9,7 @@ from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.limiter import build_limiter
 from serve_app.access.policies import Limits
 from serve_app.api import openai
+from serve_app.api.bodies import Bodies
 from serve_app.api.body import encode
 from serve_app.api.charge import Charge, Charges, prompt_bytes
 from serve_app.api.endpoint import Bounds, Endpoint
@@ -134,11 +135,11 @@ async def test_queues_are_told_of_callers_with_keys(caller: Caller, has_service:
     dispatcher: Any = Dispatcher()
     charges = Charges(build_limiter(LimitSettings()))
     bounds = Bounds(100, False, 100)
-    inference = Inference(CHAT, dispatcher, ModelNames(["m"]), charges, bounds, 1000, 1)
+    inference = Inference(CHAT, dispatcher, ModelNames(["m"]), charges, bounds, Bodies(1000, 1, 9))
     trace = RequestTrace("POST", CHAT.path, "openai", "")
     trace.note_caller(caller)
     trace.note_model("m:latest")
-    request: Any = type("Request", (), {"header": lambda self, name: ""})()
+    request: Any = type("Request", (), {"header": lambda self, name: "", "headers": {}})()
     send: Any = None
     with pytest.raises(EngineDown):
         await inference._forward(Exchange(CHAT, request, dict(PAYLOAD), send, trace))

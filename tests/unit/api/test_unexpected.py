@@ -15,6 +15,7 @@ from serve_app.access.key_watch import KeyWatch
 from serve_app.access.limits.limiter import build_limiter
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
+from serve_app.api.bodies import Bodies
 from serve_app.api.charge import Charges
 from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.guard import Guard
@@ -99,7 +100,7 @@ def log() -> Iterator[list[logging.LogRecord]]:
 def handler(endpoint: Endpoint, send: Callable[[Call], Answer]) -> Inference:
     names, bounds = ModelNames(["smollm2:135m"]), Bounds(64, False, 64)
     charges = Charges(build_limiter(LimitSettings()))
-    return Inference(endpoint, Dispatcher(send), names, charges, bounds, 2**20, 9)
+    return Inference(endpoint, Dispatcher(send), names, charges, bounds, Bodies(2**20, 9, 9))
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import (
     BadRequest,
     ContextLengthExceeded,
+    DeadlineExceeded,
     EngineDown,
     EngineSlow,
     Overloaded,
@@ -110,7 +111,13 @@ def test_a_head_crosses_as_it_was() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        *(Overloaded("busy", 7), EngineDown("down"), EngineSlow("slow"), BadRequest("bad")),
+        *(
+            Overloaded("busy", 7),
+            DeadlineExceeded(),
+            EngineDown("down"),
+            EngineSlow("slow"),
+            BadRequest("bad"),
+        ),
         ContextLengthExceeded(5000, 4096, at_least=True),
     ],
 )

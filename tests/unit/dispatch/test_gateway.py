@@ -10,7 +10,7 @@ from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.local import LocalDispatcher
 from serve_app.dispatch.worker import CallHandler, CallServer
-from serve_app.engines.base import Answer, Call, EngineStatus, State
+from serve_app.engines.base import Answer, Call, EngineStatus, Priority, State
 from serve_app.errors import (
     EngineDown,
     EngineLost,
@@ -141,7 +141,7 @@ async def _runner_died() -> AsyncIterator[bytes]:
 
 
 def replica(engine: DyingEngine, wait_s: float = 9) -> LocalDispatcher:
-    return LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
+    return LocalDispatcher(engine, Admission(1, 0, dict.fromkeys(Priority, 9)), 9, wait_s)
 
 
 async def test_a_request_that_kills_its_engine_kills_three_in_all() -> None:

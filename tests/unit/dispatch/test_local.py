@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
-from serve_app.engines.base import MAX_TRIES, Answer, Call, EngineStatus, State
+from serve_app.engines.base import MAX_TRIES, Answer, Call, EngineStatus, Priority, State
 from serve_app.errors import EngineDown, EngineError, EngineLost
 
 
@@ -42,7 +42,7 @@ DOWN, LOST = EngineDown("it refuses connections"), EngineLost("it closed the con
 
 
 async def send(engine: FailingEngine, wait_s: float = 9) -> int:
-    dispatcher = LocalDispatcher(engine, Admission(1, 0, 9), 9, wait_s)
+    dispatcher = LocalDispatcher(engine, Admission(1, 0, dict.fromkeys(Priority, 9)), 9, wait_s)
     answer = await dispatcher.send(Call("/api/chat", "m", b"{}", stream=False))
     answer.close()
     return answer.status

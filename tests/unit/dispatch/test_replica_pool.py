@@ -13,8 +13,15 @@ from serve_app.dispatch import replica_pool, worker
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.worker import CallServer
-from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineDown, EngineLost, InternalError, Overloaded, ServiceError
+from serve_app.engines.base import Answer, Call, Flow, Priority
+from serve_app.errors import (
+    DeadlineExceeded,
+    EngineDown,
+    EngineLost,
+    InternalError,
+    Overloaded,
+    ServiceError,
+)
 from tests.support.waiting import eventually
 
 Open = Callable[[str, int, bytes], Any]
@@ -52,8 +59,10 @@ class Engine:
 class Serve:
     """Stands in for a deployment of one replica: `room` requests at once and `queue` waiting."""
 
-    def __init__(self, engine: Engine, room: int = 9, queue: int = 99) -> None:
-        self._call_server = CallServer(engine, 0)
+    def __init__(
+        self, engine: Engine, room: int = 9, queue: int = 99, batch_places: float = 9
+    ) -> None:
+        self._call_server = CallServer(engine, 0, batch_places)
         self._room = asyncio.Semaphore(room)
         self._max_requests = room + queue
         self.requests: list[asyncio.Task[None]] = []
@@ -422,3 +431,116 @@ async def test_a_fault_within_an_answer_is_an_internal_error(
     with pytest.raises(InternalError) as error:
         await read(answer)
     assert "planted" not in str(error.value)
+
+
+def of(key: str, **flow: Any) -> Call:
+    return replace(CALL, flow=Flow(key, **flow))
+
+
+async def test_a_connection_goes_to_the_key_with_the_least_service(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """A call is bound to a replica when it is sent: the one that came last goes first."""
+    pool, serve = new_pool(room=1)
+    engine.goes_on.clear()
+    first = await pool.call(of("flood"), 5)
+    waiting = [asyncio.create_task(pool.call(of(key), 5)) for key in ("flood", "flood", "light")]
+    await eventually(lambda: len(serve.requests) == 4)
+    engine.goes_on.set()
+    await read(first)
+    assert await read(await waiting[2]) == b"ab"
+    assert not waiting[0].done()
+    for task in waiting[:2]:
+        assert await read(await task) == b"ab"
+
+
+async def test_a_full_gateway_refuses_the_key_that_holds_most(
+    listener: Listener, engine: Engine
+) -> None:
+    """Before Serve does, which knows no keys."""
+    serve = Serve(engine, room=0)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls), max_waiting=2)
+    flood = [asyncio.create_task(pool.call(of("flood"), 5)) for _ in range(2)]
+    await eventually(lambda: len(serve.requests) == 2)
+    light = asyncio.create_task(pool.call(of("light"), 5))
+    with pytest.raises(Overloaded, match="full"):
+        await flood[1]
+    await eventually(lambda: serve.running == 2)
+    for task in (flood[0], light):
+        assert not task.done()
+        task.cancel()
+    await asyncio.gather(flood[0], light, return_exceptions=True)
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_a_call_leaves_the_gateway_at_its_deadline(new_pool: Callable[..., Pool]) -> None:
+    """And its opening with it: no pool wakes for nobody."""
+    pool, serve = new_pool(room=0)
+    deadline = asyncio.get_running_loop().time() + 0.02
+    with pytest.raises(DeadlineExceeded):
+        await pool.call(replace(CALL, deadline=deadline), 5)
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_what_was_used_corrects_the_share(
+    new_pool: Callable[..., Pool], engine: Engine
+) -> None:
+    """A key whose answers are short is not held to what was expected of them."""
+    pool, serve = new_pool(room=1)
+    for key, served in (("short", 10.0), ("long", 500.0)):
+        answer = await pool.call(replace(of(key), service=500.0), 5)
+        answer.served = served
+        await read(answer)
+    engine.goes_on.clear()
+    first = await pool.call(of("third"), 5)
+    waiting = [asyncio.create_task(pool.call(of(key), 5)) for key in ("new", "long", "short")]
+    await eventually(lambda: serve.running == 4)
+    engine.goes_on.set()
+    await read(first)
+    await read(await waiting[0])
+    await read(await waiting[2])
+    assert not waiting[1].done()
+    await read(await waiting[1])
+
+
+def batch(key: str = "night") -> Call:
+    return of(key, priority=Priority.BATCH)
+
+
+async def test_a_reserved_place_is_never_batchs(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An urgent call gets it at once, though batch fills the rest and more of it waits."""
+    monkeypatch.setattr(replica_pool, "PAUSE_S", 0.01)
+    serve = Serve(engine, room=2, batch_places=1)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls))
+    engine.goes_on.clear()
+    first = await pool.call(batch(), 5)
+    waiting = [asyncio.create_task(pool.call(batch(), 5)) for _ in range(3)]
+    await eventually(lambda: len(serve.requests) >= 4)
+    urgent = await pool.call(of("day"), 5)
+    assert engine.calls == 2
+    assert not any(task.done() for task in waiting)
+    engine.goes_on.set()
+    assert await read(urgent) == b"ab"
+    assert await read(first) == b"ab"
+    for task in waiting:
+        assert await read(await task) == b"ab"
+    await eventually(lambda: serve.running == 0)
+
+
+async def test_batch_goes_on_when_its_connection_is_too_old(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one is opened for those who wait, after the pause."""
+    monkeypatch.setattr(replica_pool, "PAUSE_S", 0.01)
+    monkeypatch.setattr(replica_pool, "MAX_AGE_S", 0)
+    serve = Serve(engine, room=2, batch_places=1)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls))
+    answers = await asyncio.gather(*(ask(pool, batch()) for _ in range(5)))
+    assert answers == [b"ab"] * 5
+    await eventually(lambda: serve.running == 0)
+
+
+async def ask(pool: ReplicaPool, call: Call) -> bytes:
+    return await read(await pool.call(call, 5))

@@ -1,0 +1,63 @@
+"""The keys that send a simulated load: each request is one of theirs, drawn by their shares."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.text import WorkloadError, number, pairs
+from serve_app.engines.base import Flow, Priority
+
+HELP = (
+    "name[:share=…,weight=…,priority=interactive|standard|batch,group=…,group_weight=…], several "
+    "separated by spaces; `share` is the part of the requests, 1 by default"
+)
+_FIELDS = {"", "share", "weight", "priority", "group", "group_weight"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A key, and the part of the requests that it sends, relative to the other keys'."""
+
+    flow: Flow
+    share: float = 1.0
+
+
+def parse(text: str) -> tuple[Sender, ...]:
+    """Read keys as `HELP` says. Raises WorkloadError."""
+    senders = tuple(map(_sender, text.split()))
+    names = [sender.flow.key for sender in senders]
+    if not names or len(set(names)) < len(names):
+        raise WorkloadError(f"{text!r} must name at least one key, and none twice")
+    return senders
+
+
+def _sender(text: str) -> Sender:
+    name, _, options = text.partition(":")
+    values = dict(pairs(options)) if options else {}
+    if not name or values.keys() - _FIELDS:
+        raise WorkloadError(f"{text!r} is not a key; write {HELP}")
+    try:
+        priority = Priority(values.get("priority", "standard"))
+    except ValueError as exc:
+        raise WorkloadError(f"{text!r}: priority must be one of {', '.join(Priority)}") from exc
+    weight, group_weight, share = (
+        _positive(text, values.get(field, "1")) for field in ("weight", "group_weight", "share")
+    )
+    return Sender(Flow(name, values.get("group", ""), weight, group_weight, priority), share)
+
+
+def _positive(text: str, value: str) -> float:
+    if (found := number(value)) <= 0:
+        raise WorkloadError(f"{text!r}: {value} must be above 0")
+    return found
+
+
+def sent_by(
+    senders: tuple[Sender, ...], requests: Iterable[Request], seed: int
+) -> Iterator[Request]:
+    """Yield the requests, each with the key that sends it; arrivals and lengths stay."""
+    rng = random.Random(f"{seed} keys")
+    flows, shares = [s.flow for s in senders], [s.share for s in senders]
+    for request in requests:
+        yield replace(request, flow=rng.choices(flows, shares)[0])

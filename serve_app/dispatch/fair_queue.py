@@ -1,0 +1,234 @@
+"""Who is next: one policy for every queue, without a clock or an event loop of its own.
+
+Requests wait in bands by priority. Within a band the group is next that has had the least service
+per weight, within it the key, and within a key the request that came first. A key without a group
+is a group of its own. Service is prompt tokens + 2 x generated tokens, as llm-d counts it: reserved
+at the start, corrected at the end, halved every `half_life_s`. A key whose requests use less, or
+more, than is expected of them has later ones reserved accordingly.
+
+To halve what was served, new service doubles instead: at time t it counts 2 ** ((t - origin) /
+half_life_s) times. So the order of those who wait stays as it is while nothing happens.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+from serve_app.dispatch.shares import Band, Share
+from serve_app.engines.base import Flow, Priority
+from serve_app.settings import Settings
+
+T = TypeVar("T")
+
+# Service of a request of which nothing is known: keys take turns by requests.
+_NOMINAL = 1.0
+# Half-lives after which all service is written in a new unit, below the range of a float.
+_MAX_HALF_LIVES = 500.0
+_BANDS = {priority: number for number, priority in enumerate(Priority)}
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """`half_life_s`: of past service. `aging_s`: after this wait batch counts as interactive."""
+
+    half_life_s: float = 60.0
+    aging_s: float = float("inf")
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(settings.fairness.half_life_s, settings.aging_s)
+
+
+class Ticket(Generic[T]):
+    """One request in a queue. `owner`: what the user of the queue needs when it is next."""
+
+    __slots__ = (
+        "arrived",
+        "band",
+        "flow",
+        "owner",
+        "reserved",
+        "service",
+        "share",
+        "started",
+        "waits",
+    )
+
+    def __init__(self, owner: T, flow: Flow, service: float = 0.0) -> None:
+        self.owner = owner
+        self.flow = flow
+        self.service = service or _NOMINAL
+        self.band = _BANDS[flow.priority]
+        self.arrived = self.started = self.reserved = 0.0
+        self.waits = False
+        self.share: Share[Ticket[T]] | None = None  # None: it has no key, and did not wait
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        flow = self.flow
+        return (flow.weight, flow.group_weight) if flow.group else (flow.weight,)
+
+    @property
+    def is_batch(self) -> bool:
+        return self.band == _BATCH
+
+
+_BATCH = _BANDS[Priority.BATCH]
+
+
+class FairQueue(Generic[T]):
+    """The requests that wait, and the service of those that have started.
+
+    A request takes O(log n) for n keys that wait; `surplus` alone looks at each of these.
+    """
+
+    def __init__(self, fairness: Fairness | None = None) -> None:
+        self._fairness = fairness or Fairness()
+        self._bands: tuple[Band[Ticket[T]], ...] = tuple(Band() for _ in Priority)
+        self._batch: OrderedDict[Ticket[T], None] = OrderedDict()  # waits, in order of arrival
+        self._by_key: dict[tuple[str, str], OrderedDict[Ticket[T], None]] = {}  # waits
+        self._waiting = 0
+        self._origin = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of requests that wait."""
+        return self._waiting
+
+    @property
+    def known_keys(self) -> int:
+        """The number of keys, by priority, whose service is remembered."""
+        return sum(map(len, self._bands))
+
+    def start(self, ticket: Ticket[T], now: float) -> None:
+        """Charge a request that starts without a wait."""
+        ticket.arrived = now
+        if ticket.flow.key or ticket.flow.group:
+            ticket.share = self._bands[ticket.band].enter(ticket.flow)
+            self._charge(ticket, ticket.share, now)
+
+    def push(self, ticket: Ticket[T], now: float) -> None:
+        """Let a request wait."""
+        ticket.arrived = now
+        ticket.waits = True
+        self._waiting += 1
+        self._by_key.setdefault(_key(ticket.flow), OrderedDict())[ticket] = None
+        if ticket.is_batch:
+            self._batch[ticket] = None
+        self._enter_band(ticket)
+
+    def pop(self, now: float, *, batch: bool = True) -> Ticket[T] | None:
+        """Start the request that is next, and return it; None where none waits.
+
+        `batch`: whether it may be a batch request that has not waited for `aging_s`.
+        """
+        self._lift(now)
+        ticket = self._next()
+        if ticket is None or (ticket.is_batch and not batch):
+            return None
+        self._charge(ticket, self._remove(ticket), now)
+        return ticket
+
+    def withdraw(self, ticket: Ticket[T]) -> None:
+        """Remove a request that waits: nothing was done for it."""
+        self._bands[ticket.band].exit(ticket.flow, self._remove(ticket))
+
+    def end(self, ticket: Ticket[T], served: float | None = None) -> None:
+        """Correct the service of a request that has ended. None: as it was reserved."""
+        share = ticket.share
+        if share is None:
+            return
+        unit = self._unit(ticket.started)
+        used = ticket.reserved if served is None else served
+        share.settle(ticket.reserved * unit, used * unit, ticket.weights)
+        if served:  # else nothing was done for it
+            share.learn(ticket.service, served)
+        self._bands[ticket.band].exit(ticket.flow, share)
+
+    def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
+        """Return the request to refuse when one of `flow` comes and the queue is full.
+
+        That is the newest one, in its least urgent band, of the key that holds most of the queue;
+        None: the one that comes. Of keys that hold as much, the one with the least urgent loses.
+        """
+        tickets = max(self._by_key.values(), key=_claim, default=None)
+        if tickets is None or flow is None:
+            return _newest(tickets) if tickets else None
+        own = self._by_key.get(_key(flow), OrderedDict())
+        if _claim(tickets) > (len(own) + 1, _BANDS[flow.priority]):
+            return _newest(tickets)
+        loser = _newest(own) if own else None
+        return loser if loser and loser.band > _BANDS[flow.priority] else None
+
+    def _next(self) -> Ticket[T] | None:
+        for band in self._bands:
+            if ticket := band.next():
+                return ticket
+        return None
+
+    def _lift(self, now: float) -> None:
+        """Move batch requests that have waited for `aging_s` to the most urgent band."""
+        while self._batch:
+            ticket = next(iter(self._batch))
+            if now - ticket.arrived < self._fairness.aging_s:
+                return
+            del self._batch[ticket]
+            self._bands[ticket.band].exit(ticket.flow, self._leave_band(ticket))
+            ticket.band = 0
+            self._enter_band(ticket)
+
+    def _enter_band(self, ticket: Ticket[T]) -> None:
+        share = ticket.share = self._bands[ticket.band].enter(ticket.flow)
+        if not share.tickets:
+            share.join()
+            share.wait()
+        share.tickets[ticket] = None
+
+    def _leave_band(self, ticket: Ticket[T]) -> Share[Ticket[T]]:
+        share = ticket.share
+        assert share  # a request that waits has one
+        del share.tickets[ticket]
+        if not share.tickets:
+            share.leave()
+        return share
+
+    def _remove(self, ticket: Ticket[T]) -> Share[Ticket[T]]:
+        self._waiting -= 1
+        ticket.waits = False
+        key = _key(ticket.flow)
+        del self._by_key[key][ticket]
+        if not self._by_key[key]:
+            del self._by_key[key]
+        if ticket.is_batch:
+            del self._batch[ticket]
+        return self._leave_band(ticket)
+
+    def _charge(self, ticket: Ticket[T], share: Share[Ticket[T]], now: float) -> None:
+        if now - self._origin > _MAX_HALF_LIVES * self._fairness.half_life_s:
+            self._begin_anew(now)
+        ticket.started = now
+        ticket.reserved = ticket.service * share.ratio
+        share.reserve(ticket.reserved * self._unit(now), ticket.weights)
+
+    def _unit(self, at: float) -> float:
+        """Return what a token counts that is served at a time."""
+        return float(2.0 ** ((at - self._origin) / self._fairness.half_life_s))
+
+    def _begin_anew(self, now: float) -> None:
+        """Write all service in the unit of now, before its numbers become too large."""
+        factor = 2.0 ** ((self._origin - now) / self._fairness.half_life_s)
+        self._origin = now
+        for band in self._bands:
+            band.rescale(factor)
+
+
+def _key(flow: Flow) -> tuple[str, str]:
+    return flow.group, flow.key
+
+
+def _newest(tickets: OrderedDict[Ticket[T], None]) -> Ticket[T]:
+    """Return the newest of the least urgent band."""
+    return max(reversed(tickets), key=lambda ticket: ticket.band)
+
+
+def _claim(tickets: OrderedDict[Ticket[T], None]) -> tuple[int, int]:
+    return len(tickets), next(reversed(tickets)).band

@@ -1,0 +1,252 @@
+"""The fair queue: shares, priorities, and who is refused, in virtual time."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from serve_app.dispatch import shares
+from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
+from serve_app.engines.base import Flow, Priority
+
+A, B = Flow("a"), Flow("b")
+NIGHT = Flow("night", priority=Priority.BATCH)
+DAY = Flow("day", priority=Priority.INTERACTIVE)
+
+
+def push(queue: FairQueue[str], flow: Flow, now: float = 0.0, service: float = 0.0) -> Ticket[str]:
+    ticket = Ticket(flow.key, flow, service)
+    queue.push(ticket, now)
+    return ticket
+
+
+def next_of(queue: FairQueue[str], now: float = 0.0) -> Ticket[str]:
+    ticket = queue.pop(now)
+    assert ticket
+    return ticket
+
+
+def drain(queue: FairQueue[str], now: float = 0.0, served: float = 100.0) -> list[str]:
+    """Serve all that wait, one after the other."""
+    order = []
+    while ticket := queue.pop(now):
+        queue.end(ticket, served)
+        order.append(ticket.owner)
+    return order
+
+
+def floods(
+    flows: dict[Flow, float], seconds: int = 300, slots: int = 4, reserved: float = 0.0
+) -> Counter[str]:
+    """Return the service by key when each flow always has requests of so many tokens waiting."""
+    queue: FairQueue[str] = FairQueue()
+    rng, served, running = random.Random(1), Counter[str](), list[Ticket[str]]()
+    for flow in flows:
+        for _ in range(8):
+            push(queue, flow, service=reserved)
+    for second in range(seconds):
+        while len(running) < slots and (ticket := queue.pop(second)):
+            running.append(ticket)
+        for ticket in running:
+            tokens = rng.uniform(0.5, 1.5) * flows[ticket.flow]
+            queue.end(ticket, tokens)
+            served[ticket.owner] += round(tokens)
+            push(queue, ticket.flow, second, reserved)
+        running.clear()
+    return served
+
+
+@pytest.mark.parametrize("reserved", [0.0, 100.0, 9000.0])
+def test_equal_floods_get_equal_service(reserved: float) -> None:
+    """In tokens, whatever the size of the requests and of their reservations."""
+    served = floods({A: 100.0, B: 700.0}, reserved=reserved)
+    assert served["a"] / served["b"] == pytest.approx(1, rel=0.05)
+
+
+def test_weights_are_shares() -> None:
+    served = floods({A: 100.0, replace(B, weight=3.0): 200.0}, seconds=600)
+    assert served["b"] / served["a"] == pytest.approx(3, rel=0.05)
+
+
+def test_the_keys_of_a_group_share_its_part() -> None:
+    """Two keys of one group get together as much as a key without a group."""
+    in_group = [Flow(key, "team", group_weight=1.0) for key in ("c", "d")]
+    served = floods({A: 100.0, in_group[0]: 100.0, in_group[1]: 300.0}, 600)
+    assert served["c"] + served["d"] == pytest.approx(served["a"], rel=0.05)
+    assert served["c"] == pytest.approx(served["d"], rel=0.05)
+
+
+def test_a_group_has_a_weight() -> None:
+    served = floods({A: 100.0, Flow("c", "team", group_weight=3.0): 100.0}, seconds=600)
+    assert served["c"] / served["a"] == pytest.approx(3, rel=0.05)
+
+
+def test_requests_of_a_key_keep_their_order() -> None:
+    queue: FairQueue[str] = FairQueue()
+    tickets = [push(queue, A) for _ in range(9)]
+    assert [queue.pop(0.0) for _ in range(9)] == tickets
+    assert queue.pop(0.0) is None
+
+
+def test_a_light_key_is_served_before_a_flood() -> None:
+    """Though it joins level with the flood: what runs counts already."""
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(20):
+        push(queue, A, service=100)
+    for second in range(5):
+        running = next_of(queue, second)
+        push(queue, B, second, service=100)
+        ticket = next_of(queue, second)
+        assert ticket.owner == "b"
+        queue.end(running, 100.0)
+        queue.end(ticket, 10.0)
+
+
+def test_idling_earns_no_credit() -> None:
+    """A key that comes back gets its share of now, not what it did not ask for."""
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(200):
+        push(queue, A)
+    for second in range(100):
+        queue.end(next_of(queue, second), 100.0)
+    for _ in range(100):
+        push(queue, B, 100)
+    assert 9 <= Counter(drain(queue, 100)[:20])["b"] <= 11
+
+
+def test_a_key_that_comes_to_an_empty_queue_begins_level_too() -> None:
+    """With the requests that run, which never had to wait."""
+    queue: FairQueue[str] = FairQueue()
+    for second in range(100):
+        ticket = Ticket("a", A, 100.0)
+        queue.start(ticket, second)
+        queue.end(ticket, 100.0)
+    for flow in (B, A):
+        for _ in range(20):
+            push(queue, flow, 100)
+    assert 9 <= Counter(drain(queue, 100)[:20])["b"] <= 11
+
+
+def test_large_reservations_leave_no_debt() -> None:
+    """A key that joined while a flood had reserved much is not behind once that is corrected."""
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(40):
+        push(queue, A, service=10_000)
+    running = [next_of(queue) for _ in range(4)]
+    push(queue, B, service=100)
+    queue.end(next_of(queue, 0.0), 100.0)
+    for ticket in running:
+        queue.end(ticket, 10.0)
+    for _ in range(40):
+        push(queue, B, service=100)
+    assert 8 <= Counter(drain(queue, 1)[:20])["b"] <= 12
+
+
+def test_past_service_is_forgotten() -> None:
+    """What a key used ten half-lives ago counts for a thousandth."""
+    queue: FairQueue[str] = FairQueue(Fairness(half_life_s=10))
+    for flow in (A, B):
+        for _ in range(40):
+            push(queue, flow)
+    queue.end(next_of(queue, 0.0), 10_000.0)
+    assert Counter(drain(queue, 100, served=10.0)[:20])["a"] >= 9
+
+
+def test_urgent_bands_come_first() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for flow in (NIGHT, A, DAY):
+        push(queue, flow)
+    assert drain(queue) == ["day", "a", "night"]
+
+
+def test_batch_is_not_starved() -> None:
+    """Lifted by its age it takes turns with an interactive flood."""
+    queue: FairQueue[str] = FairQueue(Fairness(aging_s=60))
+    for _ in range(5):
+        push(queue, NIGHT)
+    order = []
+    for second in range(120):
+        push(queue, DAY, second)
+        order.append(next_of(queue, second).owner)
+    assert "night" not in order[:60]
+    assert Counter(order)["night"] == 5
+
+
+def test_an_aged_batch_request_may_take_a_reserved_slot() -> None:
+    """From then on it is an interactive one in every respect."""
+    queue: FairQueue[str] = FairQueue(Fairness(aging_s=60))
+    push(queue, NIGHT)
+    assert queue.pop(59, batch=False) is None
+    assert queue.pop(60, batch=False)
+
+
+def test_a_withdrawn_request_is_never_next() -> None:
+    """Nor has its key paid for it."""
+    queue: FairQueue[str] = FairQueue(Fairness(aging_s=5))
+    for flow in (A, NIGHT, DAY, Flow("c", "team")):
+        queue.withdraw(push(queue, flow))
+    assert (len(queue), queue.pop(9)) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "comes", "loser"),
+    [
+        ([A, A, A, B], B, "a"),
+        ([A, A, B], B, None),
+        ([A, A, B], A, None),
+        ([A, B], A, None),
+        ([A, B], Flow("c"), None),
+        ([A, NIGHT], DAY, "night"),
+        ([NIGHT, NIGHT, DAY], NIGHT, None),
+        ([A, A, replace(A, priority=Priority.BATCH)], A, "a"),
+        ([A, A, replace(A, priority=Priority.INTERACTIVE)], A, None),
+        ([Flow("a", "x"), Flow("a", "y"), A], A, None),
+        ([], A, None),
+    ],
+)
+def test_the_key_that_holds_most_is_refused(
+    waiting: list[Flow], comes: Flow, loser: str | None
+) -> None:
+    """The one that comes, if it is its key or one holds no more; urgent ones lose last."""
+    queue: FairQueue[str] = FairQueue()
+    for flow in waiting:
+        push(queue, flow)
+    surplus = queue.surplus(comes)
+    assert (surplus.owner if surplus else None) == loser
+
+
+def test_batch_of_a_key_makes_room_for_its_urgent_requests() -> None:
+    """Also where there are no keys, and a header alone says which requests are batch."""
+    queue: FairQueue[str] = FairQueue()
+    batch = [push(queue, Flow(priority=Priority.BATCH)) for _ in range(2)]
+    push(queue, Flow())
+    assert queue.surplus(Flow()) is batch[-1]
+
+
+def test_the_newest_request_of_the_key_is_refused() -> None:
+    queue: FairQueue[str] = FairQueue()
+    tickets = [push(queue, A, second) for second in range(3)]
+    assert queue.surplus(B) is tickets[-1]
+
+
+def test_memory_is_bounded() -> None:
+    """30,000 keys and groups, each with one request, leave no more than the idle ones kept."""
+    queue: FairQueue[str] = FairQueue()
+    for number in range(30_000):
+        ticket = Ticket("x", Flow(f"k{number}", f"g{number}" if number % 9 == 0 else ""), 1.0)
+        queue.start(ticket, number / 1000)
+        queue.end(ticket)
+    assert queue.known_keys <= shares.MAX_IDLE
+
+
+def test_years_pass() -> None:
+    """Service counts in units that begin anew before a number overflows."""
+    queue: FairQueue[str] = FairQueue(Fairness(half_life_s=1))
+    for second in range(0, 10**8, 333_333):
+        running = Ticket("a", A, 100.0)
+        queue.start(running, second)
+        for flow in (A, B, B):
+            push(queue, flow, second + 900)
+        queue.end(running, 50.0)
+        assert sorted(drain(queue, second + 2000)) == ["a", "b", "b"]

@@ -14,6 +14,7 @@
     │   ├── BodyTooLarge          413
     │   └── RateLimited           429  a limit of the caller's key or group
     ├── Overloaded                503  slots and queue are full: try again later
+    ├── StoreDown                 503  the store of usage can't be read
     ├── InternalError             500  an unexpected fault of the service
     └── EngineError               a fault of the engine
         ├── EngineDown            503  not reachable within the bound
@@ -128,6 +129,12 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StoreDown(ServiceError):
+    """The store of usage, or of limits, can't be read."""
+
+    status = 503
 
 
 class InternalError(ServiceError):

@@ -29,12 +29,15 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Of headers with the same name the last one counts."""
 
-    __slots__ = ("_watch", "headers", "method", "path", "raw_path", "receive", "request_id")
+    __slots__ = (
+        *("_query", "_watch", "headers", "method", "path", "raw_path", "receive", "request_id"),
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes | None = scope.get("raw_path")
+        self._query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         # Serve sets this header before the API runs, and the answer's after it.
         self.request_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
@@ -55,6 +58,11 @@ class Request:
         """Stop watching the caller."""
         if self._watch:
             self._watch.cancel()
+
+    @property
+    def query(self) -> str:
+        """The part of the address behind `?`."""
+        return self._query.decode("latin-1")
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")

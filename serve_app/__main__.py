@@ -1,4 +1,4 @@
-"""Start the service on this machine and print how to use it; or, with a command, edit its keys.
+"""Start the service on this machine; or, with a command, edit its keys or show its usage.
 
 It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
 it ends. `--clean` stops an HAProxy that a killed run has left behind.
@@ -24,6 +24,7 @@ import httpx
 from pydantic import ValidationError
 
 from serve_app.access import commands as keys
+from serve_app.access.usage import command as usage
 from serve_app.errors import SettingsError
 from serve_app.launcher import local_proxy
 from serve_app.launcher.local_proxy import Proxy
@@ -52,12 +53,13 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 # Each takes its own arguments and returns the exit code.
-_COMMANDS = {"keys": keys.main}
+_COMMANDS = {"keys": keys.main, "usage": usage.main}
 _EPILOG = """\
 commands:
   keys new NAME [--group GROUP] [--file FILE]   make an API key
   keys list [--file FILE]                       show names, groups and ends of keys
   keys revoke NAME [--file FILE]                remove an API key
+  usage [--since DAY] [--until DAY] [--by …]    show who used how many tokens
 """
 
 

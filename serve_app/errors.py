@@ -16,6 +16,7 @@
     ├── Overloaded                503  slots and queue are full: try again later
     ├── IssuerDown                503  no keys of the identity provider to verify a token with
     ├── DeadlineExceeded          504  the request's own deadline passed in a queue
+    ├── StoreDown                 503  the store of usage can't be read
     ├── InternalError             500  an unexpected fault of the service
     └── EngineError               a fault of the engine
         ├── EngineDown            503  not reachable within the bound
@@ -156,6 +157,12 @@ class DeadlineExceeded(ServiceError):
         self, message: str = "the request's deadline passed before an engine was free"
     ) -> None:
         super().__init__(message)
+
+
+class StoreDown(ServiceError):
+    """The store of usage, or of limits, can't be read."""
+
+    status = 503
 
 
 class InternalError(ServiceError):

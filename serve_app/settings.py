@@ -32,6 +32,7 @@ from serve_app.pool_settings import (
     repeated,
     repeated_models,
 )
+from serve_app.usage_settings import UsageSettings
 
 PREFIX = "SERVE_APP_"
 PriorityName = Literal["interactive", "standard", "batch"]
@@ -183,6 +184,7 @@ class Settings(PoolSettings, BaseSettings):
     limits: LimitSettings = Field(
         LimitSettings(), description="How limits of keys and groups are counted."
     )
+    usage: UsageSettings = Field(UsageSettings(), description="Totals of who used what.")
 
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")

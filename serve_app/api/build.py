@@ -1,10 +1,13 @@
 """Puts the API together from settings and a dispatcher."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from serve_app.access.authenticator import authenticator
-from serve_app.access.limits.limiter import Limiter, build_limiter
+from serve_app.access.limits.days import Calendar
+from serve_app.access.limits.limiter import build_limiter
+from serve_app.access.usage.totals import Ledger
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
 from serve_app.api.bodies import Bodies
@@ -15,6 +18,8 @@ from serve_app.api.guard import Guard
 from serve_app.api.inference import Dispatcher, Inference
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.api.request_trace import Observer
+from serve_app.api.usage import Observers, UsagePages, UsageRecorder, build_ledger
+from serve_app.limit_settings import zone
 from serve_app.model_names import ModelNames
 from serve_app.settings import Settings
 
@@ -33,13 +38,16 @@ def build_api(
     `max_replicas`: of the ingress, where Serve's options differ from the settings.
     """
     names = ModelNames(settings.model_names, settings.aliases)
-    limiter = build_limiter(settings.limits)
+    calendar = Calendar(zone(settings.limits.timezone))
+    limiter, ledger = build_limiter(settings.limits), build_ledger(settings)
     limiter.start()
     routes = [
         *_inference_routes(settings, dispatcher, names, Charges(limiter)),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
+        *_usage_routes(settings, ledger, calendar, max_replicas),
         *_management_routes(),
     ]
+    observer = Observers(UsageRecorder(ledger, calendar), observer)
     front = Guard(
         authenticator(settings, observer.note_keys_file, max_replicas),
         settings.allowed_hosts,
@@ -49,15 +57,32 @@ def build_api(
         [*routes, *documentation(routes, list(names))],
         front,
         observer,
-        lambda: _stop(limiter, on_shutdown),
+        lambda: _stop(limiter.close, ledger.close, on_shutdown),
     )
 
 
-async def _stop(limiter: Limiter, on_shutdown: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await limiter.close()
-    finally:
-        await on_shutdown()
+async def _stop(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Take every step, whatever becomes of those before it."""
+    async with AsyncExitStack() as stack:
+        for step in reversed(steps):
+            stack.push_async_callback(step)
+
+
+def _usage_routes(
+    settings: Settings, ledger: Ledger, calendar: Calendar, max_replicas: int | None
+) -> list[Route]:
+    replicas = max_replicas or settings.max_ingress_replicas
+    problem = (
+        f"usage is counted in memory, and the ingress may have {replicas} replicas, each with "
+        "counts of its own: set limits.store to redis"
+        if settings.limits.store == "memory" and replicas > 1
+        else ""
+    )
+    pages = UsagePages(ledger, calendar, settings.limits.timezone, problem)
+    return [
+        Route("GET", "/usage", pages.own, "The caller's use and limits"),
+        Route("GET", "/admin/usage", pages.everyone, "Who used what; needs an admin key"),
+    ]
 
 
 def _inference_routes(

@@ -58,6 +58,8 @@ class Exchange:
     def call(self) -> Call:
         """Return the call to an engine."""
         trace, request = self.trace, self.request
+        flow = flow_of(request, trace.caller.flow)
+        trace.note_priority(flow.priority)
         return Call(
             path=self.endpoint.path,
             model=trace.model,
@@ -71,7 +73,7 @@ class Exchange:
                 for name in _PASSED_HEADERS
                 if (value := request.header(name.encode()))
             ),
-            flow=flow_of(request, trace.caller.flow),
+            flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
         )

@@ -30,6 +30,7 @@ class Request:
     """One HTTP request. Of headers with the same name the last one counts."""
 
     __slots__ = (
+        "_query",
         "_watch",
         "all_headers",
         "headers",
@@ -44,6 +45,7 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes | None = scope.get("raw_path")
+        self._query: bytes = scope.get("query_string", b"")
         self.all_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.all_headers)
         # Serve sets this header before the API runs, and the answer's after it.
@@ -65,6 +67,11 @@ class Request:
         """Stop watching the caller."""
         if self._watch:
             self._watch.cancel()
+
+    @property
+    def query(self) -> str:
+        """The part of the address behind `?`."""
+        return self._query.decode("latin-1")
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")

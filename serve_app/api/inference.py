@@ -86,6 +86,8 @@ class Inference:
             raise NotFound(endpoint.unknown_model.format(name=shown[:512]))
         trace.note_model(model)
         payload["model"] = model
+        if trace.caller.name:
+            trace.note_user(_user(payload))
         return payload
 
     async def _forward(self, exchange: Exchange) -> None:
@@ -129,3 +131,10 @@ class Inference:
                 if not route.fall_back(exc):
                     raise
             exchange.use(route.model)
+
+
+def _user(payload: Payload) -> str:
+    """Return the caller's name for its own customer, in OpenAI's field or Anthropic's."""
+    metadata = payload.get("metadata")
+    user = payload.get("user") or (isinstance(metadata, dict) and metadata.get("user_id"))
+    return user if isinstance(user, str) else ""

@@ -8,6 +8,7 @@ from typing import Protocol
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.quotas import Refusal
 from serve_app.api.relay import End, Usage
+from serve_app.engines.base import Priority
 from serve_app.errors import (
     ClientError,
     DeadlineExceeded,
@@ -54,11 +55,13 @@ class RequestTrace:
         "model",
         "outcome",
         "path",
+        "priority",
         "request_id",
         "started",
         "status",
         "stream",
         "usage",
+        "user",
     )
 
     def __init__(self, method: str, path: str, dialect: str, request_id: str) -> None:
@@ -67,6 +70,8 @@ class RequestTrace:
         self.dialect = dialect
         self.request_id = request_id
         self.caller = ANONYMOUS
+        self.priority = Priority.STANDARD
+        self.user = ""  # the caller's own customer, as the caller names it; labels no metric
         self.model = ""  # canonical; "" until it is known, because it labels metrics
         self.stream = False
         self.status = 0
@@ -93,6 +98,13 @@ class RequestTrace:
 
     def note_caller(self, caller: Caller) -> None:
         self.caller = caller
+        self.priority = caller.priority
+
+    def note_priority(self, priority: Priority) -> None:
+        self.priority = priority
+
+    def note_user(self, user: str) -> None:
+        self.user = user
 
     def note_stream(self, stream: bool) -> None:
         self.stream = stream
@@ -185,6 +197,9 @@ class RequestTrace:
             "model": self.model,
             "stream": self.stream,
             "key": self.caller.name,
+            "group": self.caller.group,
+            "priority": str(self.priority),
+            "user": printable(self.user),
             "ttft_ms": None if self.ttft is None else round(1000 * self.ttft, 1),
             "duration_ms": round(1000 * self.seconds, 1),
             "prompt_tokens": self.usage.prompt,

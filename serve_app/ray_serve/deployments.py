@@ -25,6 +25,7 @@ from serve_app.overrides import (
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
+from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
@@ -123,7 +124,7 @@ def _prepare_process() -> None:
 
 def _observer(settings: Settings) -> ServeObserver:
     log = RequestLog(settings.log_format == "json") if settings.request_log else None
-    return ServeObserver(log)
+    return ServeObserver(log, KeyMetrics(settings.usage.max_names))
 
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:

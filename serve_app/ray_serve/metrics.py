@@ -9,6 +9,7 @@ from ray.serve import metrics
 
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import EngineStatus
+from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog
 
 # Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
@@ -27,8 +28,9 @@ class ServeObserver:
     histograms can't be summed, but in a row they cost a third of what they do one by one.
     """
 
-    def __init__(self, log: RequestLog | None) -> None:
+    def __init__(self, log: RequestLog | None, keys: KeyMetrics) -> None:
         self._log = log
+        self._keys = keys
         outcome: Any = (*_LABELS, "outcome")
         self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
         self._ttft = metrics.Histogram(
@@ -41,12 +43,6 @@ class ServeObserver:
             "llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS, _LABELS
         )
         self._tasks = metrics.Gauge("llm_event_loop_tasks", "Tasks of the replica's event loop.")
-        self._keys_file_valid = metrics.Gauge(
-            "llm_keys_file_valid", "1 while the file of API keys can be read, else 0."
-        )
-        self._unauthorized = metrics.Counter(
-            "llm_unauthorized_total", "Requests without a valid key or token."
-        )
         self._counters = {
             "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
         } | {
@@ -61,15 +57,6 @@ class ServeObserver:
                 "cached": "Prompt tokens found in the prefix cache",
             }.items()
         }
-        limit: Any = ("limit", "refused")
-        self._over_limit = metrics.Counter(
-            "llm_over_limit_total", "Requests over a limit, refused or only counted.", limit
-        )
-        self._uncounted = metrics.Counter(
-            "llm_uncounted_requests_total", "Requests served while the store of limits was away."
-        )
-        self._limited: Counter[tuple[str, str]] = Counter()
-        self._away = 0
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._ended: list[EndedRequest] = []
         self._running = 0
@@ -88,7 +75,7 @@ class ServeObserver:
             self._report()
 
     def note_keys_file(self, valid: bool) -> None:
-        self._keys_file_valid.set(float(valid))
+        self._keys.note_file(valid)
 
     def close(self) -> None:
         """Report what has ended, from now on at once: no timer is left behind."""
@@ -113,8 +100,8 @@ class ServeObserver:
             self._log.write(ended)
         for request in ended:
             self._count(request.trace)
-        if refused := sum(request.trace.is_unauthorized for request in ended):
-            self._unauthorized.inc(refused)
+            self._keys.count(request.trace)
+        self._keys.report()
         self._report_sums()
         self._in_flight.set(self._running)
         self._tasks.set(len(asyncio.all_tasks()))
@@ -122,9 +109,6 @@ class ServeObserver:
     def _count(self, trace: RequestTrace) -> None:
         model, dialect = trace.model, trace.dialect
         self._sums["requests", model, dialect, trace.outcome] += 1
-        if trace.limit:
-            self._limited[trace.limit, str(trace.status == 429).lower()] += 1
-        self._away += trace.is_uncounted
         if not model:
             return  # nothing reached an engine
         labels = {"model": model, "dialect": dialect}
@@ -143,12 +127,6 @@ class ServeObserver:
                 self._sums[name, model, dialect, ""] += number
 
     def _report_sums(self) -> None:
-        limited, self._limited = self._limited, Counter()
-        for (limit, refused), number in limited.items():
-            self._over_limit.inc(number, {"limit": limit, "refused": refused})
-        if self._away:
-            self._uncounted.inc(self._away)
-            self._away = 0
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
             labels = {"model": model, "dialect": dialect}

@@ -8,6 +8,7 @@ from logging.handlers import MemoryHandler, RotatingFileHandler
 from typing import Any, NamedTuple, Self
 
 from serve_app.api.request_trace import RequestTrace, printable
+from serve_app.engines.base import Priority
 from serve_app.ray_serve import private
 
 logger = logging.getLogger(private.SERVE_LOGGER)
@@ -124,9 +125,13 @@ def _line(trace: RequestTrace) -> str:
 
 
 def _remarks(trace: RequestTrace) -> str:
-    """Return what few requests have: estimated tokens, a limit, limits that were not checked."""
-    return (
-        (" estimated=true" if trace.estimated else "")
-        + (f" limit={trace.limit}" if trace.limit else "")
-        + (" uncounted=true" if trace.is_uncounted else "")
-    )
+    """Return what few requests have: a group, a customer, a limit, estimated tokens."""
+    remarks = {
+        "group": trace.caller.group,
+        "priority": "" if trace.priority is Priority.STANDARD else trace.priority,
+        "user": printable(trace.user).replace(" ", "_"),
+        "limit": trace.limit,
+        "estimated": trace.estimated and "true",
+        "uncounted": trace.is_uncounted and "true",
+    }
+    return "".join(f" {name}={value}" for name, value in remarks.items() if value)

@@ -18,7 +18,7 @@ SERVICE = [
     "access",
     "engines",
     "overrides",
-    "settings aliases jwt_settings limit_settings pool_settings",
+    "settings aliases jwt_settings limit_settings usage_settings pool_settings",
     "errors model_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [

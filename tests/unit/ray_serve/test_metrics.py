@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from serve_app.access.caller import Caller
+from serve_app.api.relay import End, Usage
 from serve_app.api.request_trace import RequestTrace
 from serve_app.ray_serve import metrics
+from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import ServeObserver
 from tests.support.waiting import eventually
 
@@ -53,9 +56,10 @@ async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         return made.setdefault(name, Counted(name))
 
     monkeypatch.setattr(metrics.metrics, "Counter", counter)
-    observer = ServeObserver(None)
+    observer = ServeObserver(None, KeyMetrics(9))
     for status, limit in ((429, "tokens_per_day"), (200, "max_parallel"), (200, "")):
         one = trace()
+        one.note_caller(Caller("ada"))
         one.status, one.limit, one.is_uncounted = status, limit, not limit
         observer.began(one)
         observer.ended(one)
@@ -67,11 +71,35 @@ async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made["llm_uncounted_requests_total"].calls == [(1, {})]
 
 
+async def test_use_is_counted_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names beyond a bound share one, so that no identity provider makes the metrics grow."""
+    made: dict[str, Counted] = {}
+
+    def counter(name: str, *_: Any) -> Counted:
+        return made.setdefault(name, Counted(name))
+
+    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    keys = KeyMetrics(1)
+    for name in ("ada", "jwt:eve", "jwt:bob", "ada"):
+        one = trace()
+        one.note_caller(Caller(name))
+        one.note_model("m:latest")
+        one.finish(End(True, usage=Usage(prompt=3, generated=2)))
+        keys.count(one)
+    keys.report()
+    assert made["llm_key_requests_total"].calls == [
+        (2, {"key": "ada", "outcome": "ok"}),
+        (2, {"key": "(others)", "outcome": "ok"}),
+    ]
+    labels = {"key": "ada", "model": "m:latest", "kind": "prompt"}
+    assert (6, labels) in made["llm_key_tokens_total"].calls
+
+
 @pytest.mark.parametrize("when", ["running", "ended", "idle"])
 async def test_no_timer_outlives_the_observer(when: str) -> None:
     """Whenever it is closed; requests that end later are reported all the same."""
     log: Any = Log()
-    observer, before, one = ServeObserver(log), timers(), trace()
+    observer, before, one = ServeObserver(log, KeyMetrics(9)), timers(), trace()
     if when != "idle":
         observer.began(one)
     if when == "ended":
@@ -93,7 +121,7 @@ async def test_a_batch_that_fails_does_not_end_the_next_ones(
     failures: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     log: Any = Log(fails=True)
-    observer, one = ServeObserver(log), trace()
+    observer, one = ServeObserver(log, KeyMetrics(9)), trace()
     observer.began(one)
     await eventually(lambda: failures)
     observer.ended(one)

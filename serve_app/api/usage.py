@@ -1,0 +1,203 @@
+"""Records of use: every request adds to the totals, and callers may read them."""
+
+from datetime import date, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+from serve_app.access.limits.days import Calendar
+from serve_app.access.usage.memory import MemoryLedger
+from serve_app.access.usage.totals import (
+    Ledger,
+    LedgerAway,
+    Row,
+    Use,
+    as_csv,
+    days_between,
+    grouped,
+)
+from serve_app.api.http import Request, Send, send_body, send_json
+from serve_app.api.request_trace import Observer, RequestTrace
+from serve_app.errors import BadRequest, Forbidden, StoreDown
+from serve_app.settings import Settings
+
+_CSV = [(b"content-type", b"text/csv; charset=utf-8")]
+_FIELDS = ("key", "group", "model", "day")
+_MAX_DAYS = 366
+_DEFAULT_DAYS = 30
+
+
+class UsageRecorder:
+    """Adds every request of a caller with a key to the totals."""
+
+    def __init__(self, ledger: Ledger, calendar: Calendar) -> None:
+        self._ledger = ledger
+        self._calendar = calendar
+
+    def began(self, trace: RequestTrace) -> None:
+        """Nothing is known yet."""
+
+    def ended(self, trace: RequestTrace) -> None:
+        caller, usage = trace.caller, trace.usage
+        if not caller.name or usage.prompt is usage.generated is None:
+            return  # no engine has worked on it
+        use = Use(
+            *(1, usage.prompt or 0, usage.cached or 0, usage.generated or 0), int(trace.estimated)
+        )
+        self._ledger.add(
+            Row(self._calendar.today().name, caller.name, caller.group, trace.model), use
+        )
+
+    def note_keys_file(self, valid: bool) -> None:
+        """Use does not depend on the file."""
+
+    def close(self) -> None:
+        """The ledger is closed by its owner."""
+
+
+class Observers:
+    """Tells several observers of every request, the first one first."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def began(self, trace: RequestTrace) -> None:
+        for observer in self._observers:
+            observer.began(trace)
+
+    def ended(self, trace: RequestTrace) -> None:
+        for observer in self._observers:
+            observer.ended(trace)
+
+    def note_keys_file(self, valid: bool) -> None:
+        for observer in self._observers:
+            observer.note_keys_file(valid)
+
+    def close(self) -> None:
+        for observer in self._observers:
+            observer.close()
+
+
+def build_ledger(settings: Settings) -> Ledger:
+    """Build the ledger where limits are counted too: in memory, or in their Redis."""
+    limits = settings.limits
+    if limits.redis_url is None:
+        return MemoryLedger(settings.usage.keep_days)
+    from serve_app.access.limits.redis_connection import connect  # its import takes 50 ms
+    from serve_app.access.usage.redis import RedisLedger
+
+    client = connect(limits.redis_url.get_secret_value(), limits.redis_password_file)
+    return RedisLedger(client, settings.usage.keep_days)
+
+
+class UsagePages:
+    """Handlers of `/usage` and `/admin/usage`.
+
+    `problem`: why the totals of this process are not those of the service, or "".
+    """
+
+    def __init__(
+        self, ledger: Ledger, calendar: Calendar, timezone: str, problem: str = ""
+    ) -> None:
+        self._ledger = ledger
+        self._calendar = calendar
+        self._timezone = timezone
+        self._problem = problem
+
+    async def own(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        """Answer a key with its own use and limits."""
+        caller = trace.caller
+        if not caller.name:
+            raise Forbidden("usage is counted by key, and this service needs none")
+        query = self._query(request, by="day,model")
+        totals = await self._read(query)
+        rows = {row: use for row, use in totals.items() if row.key == caller.name}
+        await _ok(
+            send,
+            trace,
+            {
+                "key": caller.name,
+                "group": caller.group or None,
+                "limits": caller.limits.model_dump(exclude_none=True),
+                "group_limits": caller.group_limits.model_dump(exclude_none=True),
+                **query.described(self._timezone),
+                "data": grouped(rows, query.by),
+            },
+        )
+
+    async def everyone(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        """Answer an admin key with the use of all keys."""
+        if not trace.caller.admin:
+            raise Forbidden("this needs a key with `admin: true`")
+        query = self._query(request, by="key")
+        records = grouped(await self._read(query), query.by)
+        if query.csv:
+            trace.note_status(200)
+            await send_body(send, 200, as_csv(records, query.by).encode(), _CSV)
+        else:
+            await _ok(send, trace, {**query.described(self._timezone), "data": records})
+
+    def _query(self, request: Request, by: str) -> "Query":
+        return Query(request.query, date.fromisoformat(self._calendar.today().name), by)
+
+    async def _read(self, query: "Query") -> dict[Row, Use]:
+        if self._problem:
+            raise StoreDown(self._problem)
+        try:
+            return await self._ledger.read(days_between(query.since, query.until))
+        except LedgerAway as exc:
+            raise StoreDown(str(exc)) from exc
+
+
+class Query:
+    """The query of a request for usage. Raises BadRequest, which names the parameter."""
+
+    def __init__(self, text: str, today: date, by: str) -> None:
+        try:
+            values = parse_qs(text, keep_blank_values=True, strict_parsing=bool(text))
+        except ValueError as exc:
+            raise BadRequest(f"the query can't be read: {exc}") from exc
+        if unknown := values.keys() - {"since", "until", "by", "format"}:
+            raise BadRequest(f"{min(unknown)[:80]} is no parameter: use since, until, by or format")
+        first = {name: given[-1] for name, given in values.items()}
+        self.until = _day(first, "until", today)
+        self.since = _day(first, "since", self.until - timedelta(_DEFAULT_DAYS - 1))
+        self.by = tuple(_names(first.get("by", by)))
+        self.csv = _format(first.get("format", "json")) == "csv"
+        if not 0 <= (self.until - self.since).days < _MAX_DAYS:
+            raise BadRequest(
+                f"since ({self.since}) must be at most {_MAX_DAYS - 1} days before until "
+                f"({self.until})"
+            )
+
+    def described(self, timezone: str) -> dict[str, Any]:
+        return {
+            "since": self.since.isoformat(),
+            "until": self.until.isoformat(),
+            "timezone": timezone,
+            "by": self.by,
+        }
+
+
+def _day(values: dict[str, str], name: str, default: date) -> date:
+    try:
+        return date.fromisoformat(values[name]) if name in values else default
+    except ValueError as exc:
+        raise BadRequest(f"{name} must be a day such as {default}") from exc
+
+
+def _names(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in _FIELDS]:
+        raise BadRequest(f"by can't be {unknown[0][:80]!r}: use key, group, model and day")
+    return names
+
+
+def _format(text: str) -> str:
+    if text not in ("json", "csv"):
+        raise BadRequest(f"format can't be {text[:80]!r}: use json or csv")
+    return text
+
+
+async def _ok(send: Send, trace: RequestTrace, value: object) -> None:
+    trace.note_status(200)
+    await send_json(send, value)

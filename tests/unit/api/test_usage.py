@@ -1,0 +1,179 @@
+"""Who used what: recorded at the end of every request, read by keys and admins."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serve_app.access.usage.command import main, table
+from tests.support.service import Service, Simulator, serving
+
+HELLO = [{"role": "user", "content": "hello"}]
+FILE = """\
+ada: {key: key-of-ada, group: science, requests_per_minute: 1000}
+bob: {key: key-of-bob}
+root: {key: key-of-root, admin: true}
+groups:
+  science: {tokens_per_day: 1000000}
+"""
+
+
+def key(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer key-of-{name}"}
+
+
+@pytest.fixture
+async def keyed(simulator: Simulator, tmp_path: Path) -> AsyncIterator[Service]:
+    file = tmp_path / "keys"
+    file.write_text(FILE)
+    async with serving(simulator, api_keys_file=file) as service:
+        yield service
+
+
+async def chat(service: Service, name: str, **more: Any) -> httpx.Response:
+    body = {"model": "smollm2:135m", "messages": HELLO, "max_tokens": 5, **more}
+    return await service.post("/v1/chat/completions", json=body, headers=key(name))
+
+
+async def everyone(service: Service, query: str = "") -> dict[str, Any]:
+    page = await service.get(f"/admin/usage{query}", headers=key("root"))
+    assert page.status_code == 200, page.text
+    return page.json()
+
+
+async def test_totals_are_what_the_engine_has_counted(keyed: Service) -> None:
+    """Streams and whole answers of all dialects, by key."""
+    whole = (await chat(keyed, "ada")).json()["usage"]
+    await chat(keyed, "ada", stream=True)
+    await chat(keyed, "bob", model="other")
+    body = {"model": "smollm2:135m", "messages": HELLO, "max_tokens": 5}
+    await keyed.post("/v1/messages", json=body, headers=key("bob"))
+    (ada, bob) = (await everyone(keyed))["data"]
+    assert ada["key"] == "ada"
+    assert ada["requests"] == 2
+    assert ada["prompt_tokens"] == 2 * whole["prompt_tokens"]
+    assert ada["generated_tokens"] == 2 * whole["completion_tokens"]
+    assert ada["estimated_requests"] == 0
+    assert (bob["key"], bob["requests"]) == ("bob", 2)
+
+
+async def test_refused_requests_are_no_use(keyed: Service) -> None:
+    """No engine has worked on them."""
+    assert (await chat(keyed, "ada", model="unknown")).status_code == 404
+    assert (await chat(keyed, "ada", messages=[])).status_code == 400
+    assert (await everyone(keyed))["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("group", {("",), ("science",)}),
+        ("model,key", {("smollm2:135m", "ada"), ("other:latest", "bob")}),
+    ],
+)
+async def test_totals_are_grouped_as_asked(
+    keyed: Service, by: str, names: set[tuple[str, ...]]
+) -> None:
+    """By any of key, group, model and day."""
+    await chat(keyed, "ada")
+    await chat(keyed, "bob", model="other")
+    data = (await everyone(keyed, f"?by={by}"))["data"]
+    assert {tuple(record[name] for name in by.split(",")) for record in data} == names
+
+
+async def test_totals_come_as_csv(keyed: Service) -> None:
+    """For spreadsheets."""
+    await chat(keyed, "ada")
+    page = await keyed.get("/admin/usage?format=csv&by=key", headers=key("root"))
+    assert page.headers["content-type"] == "text/csv; charset=utf-8"
+    names, line = page.text.splitlines()
+    assert names.startswith("key,requests,")
+    assert line.startswith("ada,1,")
+
+
+async def test_a_key_sees_its_own_use_and_limits(keyed: Service) -> None:
+    """And nobody else's."""
+    await chat(keyed, "ada")
+    await chat(keyed, "bob")
+    page = (await keyed.get("/usage", headers=key("ada"))).json()
+    assert (page["key"], page["group"]) == ("ada", "science")
+    assert page["limits"] == {"requests_per_minute": 1000}
+    assert page["group_limits"] == {"tokens_per_day": 1000000}
+    assert [record["requests"] for record in page["data"]] == [1]
+
+
+async def test_others_totals_need_an_admin_key(keyed: Service) -> None:
+    """A plain key is told which."""
+    page = await keyed.get("/admin/usage", headers=key("ada"))
+    assert page.status_code == 403
+    assert "admin: true" in page.json()["error"]["message"]
+    assert (await keyed.get("/admin/usage")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("since=yesterday", "since must be a day such as"),
+        ("since=2026-01-02&until=2026-01-01", "since (2026-01-02) must be at most 365 days before"),
+        ("since=1000-01-01", "must be at most 365 days before"),
+        ("by=user", "by can't be 'user': use key, group, model and day"),
+        ("format=xml", "format can't be 'xml': use json or csv"),
+        ("untill=2026-01-01", "untill is no parameter: use since, until, by or format"),
+        ("since", "the query can't be read"),
+    ],
+)
+async def test_impossible_queries_are_refused(keyed: Service, query: str, sentence: str) -> None:
+    """By name."""
+    page = await keyed.get(f"/admin/usage?{query}", headers=key("root"))
+    assert page.status_code == 400
+    assert sentence in page.json()["error"]["message"]
+
+
+async def test_counts_of_one_of_several_replicas_are_not_shown(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    """They would look like those of the service."""
+    file = tmp_path / "keys"
+    file.write_text("root: {key: key-of-root, admin: true}")
+    more = {"max_replicas": 2}
+    async with serving(simulator, api_keys_file=file, autoscaling=more) as service:
+        page = await service.get("/admin/usage", headers=key("root"))
+    assert page.status_code == 503
+    assert "set limits.store to redis" in page.json()["error"]["message"]
+
+
+async def test_the_customer_of_a_caller_is_logged(keyed: Service) -> None:
+    """In OpenAI's field or in Anthropic's."""
+    await chat(keyed, "ada", user="customer 7")
+    assert keyed.noted.last.fields()["user"] == "customer 7"
+    body = {"model": "smollm2:135m", "messages": HELLO, "max_tokens": 5}
+    more = {"metadata": {"user_id": "customer 8"}}
+    await keyed.post("/v1/messages", json=body | more, headers=key("ada"))
+    assert keyed.noted.last.fields()["user"] == "customer 8"
+    assert keyed.noted.last.fields()["group"] == "science"
+
+
+async def test_the_command_prints_a_table(
+    keyed: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what the service answers, or says in a sentence what is missing."""
+    await chat(keyed, "ada")
+    url = str(keyed.base_url)
+    assert (
+        await asyncio.to_thread(main, ["--url", url], {"SERVE_APP_ADMIN_KEY": "key-of-root"}) == 0
+    )
+    names, line = capsys.readouterr().out.splitlines()
+    assert names.split()[:2] == ["key", "requests"]
+    assert line.split()[:2] == ["ada", "1"]
+    assert await asyncio.to_thread(main, ["--url", url], plain) == 1
+    assert "answered 403: this needs a key" in capsys.readouterr().err
+    assert main(["--url", url], {}) == 1
+    assert "SERVE_APP_ADMIN_KEY is not set" in capsys.readouterr().err
+
+
+def test_an_empty_table_is_a_sentence() -> None:
+    page = {"by": ["key"], "since": "2026-11-01", "until": "2026-11-30", "data": []}
+    assert table(page) == "no use from 2026-11-01 to 2026-11-30"

@@ -161,16 +161,15 @@ async def test_the_command_prints_a_table(
 ) -> None:
     """Of what the service answers, or says in a sentence what is missing."""
     await chat(keyed, "ada")
-    url = str(keyed.base_url)
-    assert (
-        await asyncio.to_thread(main, ["--url", url], {"SERVE_APP_ADMIN_KEY": "key-of-root"}) == 0
-    )
+    options = ["--url", str(keyed.base_url)]
+    admin, plain = ({"SERVE_APP_ADMIN_KEY": f"key-of-{name}"} for name in ("root", "ada"))
+    assert await asyncio.to_thread(main, options, admin) == 0
     names, line = capsys.readouterr().out.splitlines()
     assert names.split()[:2] == ["key", "requests"]
     assert line.split()[:2] == ["ada", "1"]
-    assert await asyncio.to_thread(main, ["--url", url], plain) == 1
+    assert await asyncio.to_thread(main, options, plain) == 1
     assert "answered 403: this needs a key" in capsys.readouterr().err
-    assert main(["--url", url], {}) == 1
+    assert main(options, {}) == 1
     assert "SERVE_APP_ADMIN_KEY is not set" in capsys.readouterr().err
 
 

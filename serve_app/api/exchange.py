@@ -85,6 +85,8 @@ class Exchange:
 
     async def relay(self, answer: Answer) -> None:
         """Send the answer to the caller; close it on every path."""
+        if self.endpoint.takes_slot:
+            self.trace.note_queue(answer.queued_s)
         try:
             kind = dict(answer.headers).get(b"content-type", b"")
             if answer.status == 200 and kind.startswith(_STREAMS):

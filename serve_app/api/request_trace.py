@@ -56,6 +56,7 @@ class RequestTrace:
         "outcome",
         "path",
         "priority",
+        "queued_s",
         "request_id",
         "started",
         "status",
@@ -71,6 +72,7 @@ class RequestTrace:
         self.request_id = request_id
         self.caller = ANONYMOUS
         self.priority = Priority.STANDARD
+        self.queued_s: float | None = None  # None: the request has not left the queue, or had none
         self.user = ""  # the caller's own customer, as the caller names it; labels no metric
         self.model = ""  # canonical; "" until it is known, because it labels metrics
         self.stream = False
@@ -102,6 +104,10 @@ class RequestTrace:
 
     def note_priority(self, priority: Priority) -> None:
         self.priority = priority
+
+    def note_queue(self, seconds: float) -> None:
+        """Note how long the request has waited in queues."""
+        self.queued_s = seconds
 
     def note_user(self, user: str) -> None:
         self.user = user

@@ -32,12 +32,15 @@ class LocalDispatcher:
     async def send(self, call: Call) -> Answer:
         if not call.takes_slot:
             return await self._bounded(call)
+        entered = _now()
         leave = await self._admission.enter(call)
+        queued_s = _now() - entered
         try:
             answer = await self._bounded(call)
         except BaseException:
             leave(None)
             raise
+        answer.queued_s = queued_s
         answer.on_close(lambda: leave(answer.served))
         return answer
 

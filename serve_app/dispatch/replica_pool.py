@@ -67,13 +67,15 @@ class ReplicaPool:
         Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
         what the replica raises.
         """
-        place = self._line.place(call)
+        place, asked = self._line.place(call), _now()
         connection = await self._acquire(place, call, wait_s, fresh)
+        queued_s = _now() - asked
         try:
             answer = await connection.send(call)
         except BaseException as exc:
             self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)
             raise
+        answer.queued_s += queued_s
         answer.on_close(lambda: self._release(place, connection, answer.served))
         return answer
 
@@ -202,3 +204,7 @@ class ReplicaPool:
         else:
             del self._idle[connection]
             connection.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

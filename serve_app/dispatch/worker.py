@@ -99,9 +99,9 @@ class CallServer:
             answer.close()
 
     async def _relay(self, answer: Answer, channel: Channel, call: Call) -> None:
-        head = [
-            (HEAD, Head(answer.status, answer.headers, _seconds_left(answer.deadline)).encode())
-        ]
+        seconds_left = _seconds_left(answer.deadline)
+        first = Head(answer.status, answer.headers, seconds_left, answer.queued_s)
+        head = [(HEAD, first.encode())]
 
         def send(piece: bytes, *end: tuple[bytes, bytes]) -> None:
             channel.send(*head, *([(DATA, piece)] if piece else []), *end)

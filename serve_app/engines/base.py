@@ -63,7 +63,16 @@ class Answer:
     EngineLost when the connection breaks before the body's end.
     """
 
-    __slots__ = ("_closers", "body", "deadline", "headers", "is_last", "served", "status")
+    __slots__ = (
+        "_closers",
+        "body",
+        "deadline",
+        "headers",
+        "is_last",
+        "queued_s",
+        "served",
+        "status",
+    )
 
     def __init__(
         self,
@@ -78,6 +87,7 @@ class Answer:
         self.body = body
         self.is_last = is_last  # tells whether the chunk just read is known to be the last
         self.deadline: float | None = None  # for its end, on the event loop's clock
+        self.queued_s = 0.0  # that its call has waited in queues
         self.served: float | None = None  # as Call.service, once the engine has counted
         self._closers = [close] if close else []
 

@@ -28,18 +28,18 @@ class KeyMetrics:
         self._over_limit = _counter(
             "llm_over_limit_total",
             "Requests over a limit, refused or only counted.",
-            ("limit", "refused"),
+            ("key", "limit", "refused"),
         )
         self._uncounted = metrics.Counter(
             "llm_uncounted_requests_total", "Requests served while the store of limits was away."
         )
         self._requests = _counter(
-            "llm_key_requests_total", "Requests by key and outcome.", ("key", "outcome")
+            "llm_key_requests_total", "Requests by key and outcome.", ("key", "group", "outcome")
         )
         self._tokens = _counter(
             "llm_key_tokens_total",
             "Tokens by key: prompt (with cached), cached, generated.",
-            ("key", "model", "kind"),
+            ("key", "group", "model", "kind"),
         )
         self._sums: Counter[tuple[metrics.Counter, tuple[tuple[str, str], ...]]] = Counter()
 
@@ -52,17 +52,17 @@ class KeyMetrics:
         name = trace.caller.name
         if not name:
             return
+        key, group, usage = self._label(name), trace.caller.group, trace.usage
         if trace.limit:
             refused = str(trace.status == 429).lower()
-            self._add(self._over_limit, 1, limit=trace.limit, refused=refused)
+            self._add(self._over_limit, 1, key=key, limit=trace.limit, refused=refused)
         if trace.is_uncounted:
             self._add(self._uncounted, 1)
-        key, usage = self._label(name), trace.usage
-        self._add(self._requests, 1, key=key, outcome=trace.outcome)
+        self._add(self._requests, 1, key=key, group=group, outcome=trace.outcome)
         counts = {"prompt": usage.prompt, "cached": usage.cached, "generated": usage.generated}
         for kind, number in counts.items():
             if number:
-                self._add(self._tokens, number, key=key, model=trace.model, kind=kind)
+                self._add(self._tokens, number, key=key, group=group, model=trace.model, kind=kind)
 
     def report(self) -> None:
         """Hand the sums to Ray."""

@@ -65,8 +65,8 @@ async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         observer.ended(one)
     observer.close()
     assert made["llm_over_limit_total"].calls == [
-        (1, {"limit": "tokens_per_day", "refused": "true"}),
-        (1, {"limit": "max_parallel", "refused": "false"}),
+        (1, {"key": "ada", "limit": "tokens_per_day", "refused": "true"}),
+        (1, {"key": "ada", "limit": "max_parallel", "refused": "false"}),
     ]
     assert made["llm_uncounted_requests_total"].calls == [(1, {})]
 
@@ -88,10 +88,10 @@ async def test_use_is_counted_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
         keys.count(one)
     keys.report()
     assert made["llm_key_requests_total"].calls == [
-        (2, {"key": "ada", "outcome": "ok"}),
-        (2, {"key": "(others)", "outcome": "ok"}),
+        (2, {"key": "ada", "group": "", "outcome": "ok"}),
+        (2, {"key": "(others)", "group": "", "outcome": "ok"}),
     ]
-    labels = {"key": "ada", "model": "m:latest", "kind": "prompt"}
+    labels = {"key": "ada", "group": "", "model": "m:latest", "kind": "prompt"}
     assert (6, labels) in made["llm_key_tokens_total"].calls
 
 

@@ -1,16 +1,14 @@
-"""Fixtures of the tests of limits: a Redis for all of them, and a clock that is set by hand."""
+"""Fixtures of the tests of limits: a store of each kind, and a clock that is set by hand."""
 
-import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
 from serve_app.access.limits.memory import MemoryStore
 from serve_app.access.limits.redis import RedisStore
 from serve_app.access.limits.redis_connection import connect
 from serve_app.access.limits.store import Store
-from tests.support.redis_server import needed, redis_server
+from tests.support.redis_server import needed
 
 PATIENT_S = 10.0  # a loaded machine fails no test
 
@@ -28,25 +26,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Redis; "" where it is not installed."""
-    if shutil.which("redis-server") is None:
-        yield ""
-        return
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    """A client of an empty Redis."""
-    client = connect(redis_url)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=needed)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-KEY_VARIABLE = "SERVE_APP_ADMIN_KEY"
+KEY_VARIABLE = "LLM_ADMIN_KEY"
 _TIMEOUT_S = 30.0
 
 

@@ -162,7 +162,7 @@ async def test_the_command_prints_a_table(
     """Of what the service answers, or says in a sentence what is missing."""
     await chat(keyed, "ada")
     options = ["--url", str(keyed.base_url)]
-    admin, plain = ({"SERVE_APP_ADMIN_KEY": f"key-of-{name}"} for name in ("root", "ada"))
+    admin, plain = ({"LLM_ADMIN_KEY": f"key-of-{name}"} for name in ("root", "ada"))
     assert await asyncio.to_thread(main, options, admin) == 0
     names, line = capsys.readouterr().out.splitlines()
     assert names.split()[:2] == ["key", "requests"]
@@ -170,7 +170,7 @@ async def test_the_command_prints_a_table(
     assert await asyncio.to_thread(main, options, plain) == 1
     assert "answered 403: this needs a key" in capsys.readouterr().err
     assert main(options, {}) == 1
-    assert "SERVE_APP_ADMIN_KEY is not set" in capsys.readouterr().err
+    assert "LLM_ADMIN_KEY is not set" in capsys.readouterr().err
 
 
 def test_an_empty_table_is_a_sentence() -> None:

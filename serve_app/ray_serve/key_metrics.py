@@ -8,6 +8,9 @@ from ray.serve import metrics
 from serve_app.access.usage.totals import OTHERS
 from serve_app.api.request_trace import RequestTrace
 
+# Seconds. A free slot takes none, and a full queue minutes.
+QUEUE_BUCKETS = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 600]
+
 
 class KeyMetrics:
     """Counts by the name of the key, in sums that `report` hands to Ray.
@@ -41,6 +44,13 @@ class KeyMetrics:
             "Tokens by key: prompt (with cached), cached, generated.",
             ("key", "group", "model", "kind"),
         )
+        priority: Any = ("priority",)
+        self._queued = metrics.Histogram(
+            "llm_queue_seconds",
+            "Time in queues of requests with a key that left them for an engine.",
+            QUEUE_BUCKETS,
+            priority,
+        )
         self._sums: Counter[tuple[metrics.Counter, tuple[tuple[str, str], ...]]] = Counter()
 
     def note_file(self, valid: bool) -> None:
@@ -58,6 +68,8 @@ class KeyMetrics:
             self._add(self._over_limit, 1, key=key, limit=trace.limit, refused=refused)
         if trace.is_uncounted:
             self._add(self._uncounted, 1)
+        if trace.queued_s is not None:
+            self._queued.observe(trace.queued_s, {"priority": trace.priority})
         self._add(self._requests, 1, key=key, group=group, outcome=trace.outcome)
         counts = {"prompt": usage.prompt, "cached": usage.cached, "generated": usage.generated}
         for kind, number in counts.items():

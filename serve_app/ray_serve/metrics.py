@@ -19,7 +19,6 @@ DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 
 _REPORT_S = 0.1
 _LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
-_PRIORITY: Any = ("priority",)
 
 
 class ServeObserver:
@@ -36,12 +35,6 @@ class ServeObserver:
         self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
         self._ttft = metrics.Histogram(
             "llm_ttft_seconds", "Arrival to first byte of the answer.", TTFT_BUCKETS, _LABELS
-        )
-        self._queued = metrics.Histogram(
-            "llm_queue_seconds",
-            "Time in queues, of requests that left them for an engine.",
-            TTFT_BUCKETS,
-            _PRIORITY,
         )
         self._gap = metrics.Histogram(
             "llm_inter_token_seconds", "Gaps between chunks (sampled).", GAP_BUCKETS, _LABELS
@@ -122,8 +115,6 @@ class ServeObserver:
         self._duration.observe(trace.seconds, labels)
         if trace.ttft is not None:
             self._ttft.observe(trace.ttft, labels)
-        if trace.queued_s is not None:
-            self._queued.observe(trace.queued_s, {"priority": trace.priority})
         for gap in trace.gaps:
             self._gap.observe(gap, labels)
         usage = trace.usage

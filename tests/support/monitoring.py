@@ -70,6 +70,7 @@ OF_KEYS = {
     "ray_llm_key_tokens_total",
     "ray_llm_over_limit_total",
     "ray_llm_uncounted_requests_total",
+    "ray_llm_queue_seconds_bucket",
 }
 
 

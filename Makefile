@@ -39,13 +39,11 @@ run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0
 # These measure time, on all cores. The others wait more than they work: three files at a time.
 ALONE := tests/engines/test_simulator.py tests/engines/test_sweep.py tests/load
 THREE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
-# These take longest, so they begin first.
-LONG := tests/launcher tests/experiment
 
 test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine
-	$(BIN)/python -m pytest $(THREE) $(addprefix --ignore=,$(ALONE)) $(LONG) tests
+	$(BIN)/python -m pytest $(THREE) $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
-	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest $(THREE) tests/serve/test_faults.py tests/serve
+	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest $(THREE) tests/serve
 
 check: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -59,7 +59,8 @@ commands:
   keys new NAME [--group GROUP] [--file FILE]   make an API key
   keys list [--file FILE]                       show names, groups and ends of keys
   keys revoke NAME [--file FILE]                remove an API key
-  usage [--since DAY] [--until DAY] [--by …]    show who used how many tokens
+  usage [--url URL] [--since DAY] [--until DAY] [--by FIELDS] [--csv]
+                                                show who used how many tokens
 """
 
 

@@ -62,7 +62,8 @@ def test_options_in_sentences_exist(page: Path) -> None:
         command = click_command(module)
         if isinstance(command, click.Group) and arguments:
             command = subcommand(command, arguments[0])
-        assert options(arguments) <= (option_names(command) if command else set()), code
+        known = option_names(command) if command else described_options(module, arguments)
+        assert options(arguments) <= known, code
 
 
 def click_command(module: str) -> click.Command | None:
@@ -129,7 +130,7 @@ def described_options(module: str, arguments: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("example", pages.examples("yaml"), ids=str)
 def test_yaml_means_something(example: Example) -> None:
-    """A Serve config, a scenario and a file of keys are valid; an overlay names what there is."""
+    """A Serve config, settings, a scenario, a file of keys are valid; an overlay names what is."""
     value = yaml.safe_load(example.text)
     if "applications" in value:
         for application in value["applications"]:
@@ -139,6 +140,8 @@ def test_yaml_means_something(example: Example) -> None:
         here = ROOT / Path(example.text.split()[1]).parent
         for path in [*value["resources"], *value["components"]]:
             assert (here / path).resolve().exists(), path
+    elif value.keys() <= Settings.model_fields.keys():
+        Settings.model_validate(value)
     elif example.page == "docs/keys.md":
         assert key_file.parse(example.text, Path("keys")).entries
     else:

@@ -23,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from pydantic import ValidationError
 
-from serve_app.access import commands as keys
+from serve_app.access.keys import commands as keys
 from serve_app.access.usage import command as usage
 from serve_app.errors import SettingsError
 from serve_app.launcher import local_proxy

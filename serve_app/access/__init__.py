@@ -1,17 +1,12 @@
-"""Who may ask, and how much.
+"""Who may ask, how much, and who used what.
 
 authenticator   who a request is from, by the credentials that it presents
 policies        what a key or a group may do
 caller          the caller of one request, with the policy in force
-callers         the table of callers by the hash of their key
-key_file        the file of keys, in either of its forms
-key_entry       the fields of one name in the YAML form
-strict_yaml     YAML without types, anchors and repeated names
-key_watch       the keys in force, read again when the file changes
-tokens          JSON Web Tokens
-jwks            the public keys that verify tokens
+keys            the file of keys, and the commands that edit it
+tokens          JSON Web Tokens of an identity provider
+limits          how much a caller may use
+usage           who used what
 repeater        a thread that repeats one step
 regular_file    reads a small regular file and nothing else
-key_edits       edits of the file as text
-commands        `python -m serve_app keys`
 """

@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import time
 
-from serve_app.access import jwks, key_watch
 from serve_app.access.caller import Caller
-from serve_app.access.callers import Callers
-from serve_app.access.jwks import KeySet
-from serve_app.access.key_file import digest
-from serve_app.access.key_watch import KeyWatch
+from serve_app.access.keys import watch
+from serve_app.access.keys.callers import Callers
+from serve_app.access.keys.file import digest
+from serve_app.access.keys.watch import KeyWatch
 from serve_app.access.limits.sharing import check_store
 from serve_app.access.repeater import Repeater
-from serve_app.access.tokens import Tokens
+from serve_app.access.tokens import jwks
+from serve_app.access.tokens.jwks import KeySet
+from serve_app.access.tokens.tokens import Tokens
 from serve_app.errors import Unauthorized
 from serve_app.settings import Settings
 
@@ -70,7 +71,7 @@ class Authenticator:
     async def start(self) -> None:
         """Watch the file and the identity provider; return when there are keys to verify with."""
         if self._keys.path:
-            self._repeat(self._keys.check, key_watch.CHECK_EVERY_S)
+            self._repeat(self._keys.check, watch.CHECK_EVERY_S)
         if self._key_set:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_START_S):

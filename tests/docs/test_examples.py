@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from serve_app.access import key_file
+from serve_app.access.keys import file as key_file
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.settings import Settings
 from tests.support import pages

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from serve_app.access import key_file
+from serve_app.access.keys import file as key_file
 from tests.support.manifests import FOLDER
 
 

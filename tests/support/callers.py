@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.access.authenticator import Authenticator
 from serve_app.access.caller import ANONYMOUS, Caller
-from serve_app.access.key_watch import KeyWatch
+from serve_app.access.keys.watch import KeyWatch
 from serve_app.api import build
 from serve_app.api.http import Headers, Request
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve_app.access.key_file import read
+from serve_app.access.keys.file import read
 from serve_app.errors import SettingsError
 from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.ray_serve.engine_host import EngineHost

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from serve_app.access.authenticator import Authenticator
-from serve_app.access.key_watch import KeyWatch
+from serve_app.access.keys.watch import KeyWatch
 from serve_app.errors import Unauthorized
 from tests.support.issuer import Issuer
 from tests.support.service import Service, Simulator, serving

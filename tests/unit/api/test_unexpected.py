@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from serve_app.access.authenticator import Authenticator
-from serve_app.access.key_watch import KeyWatch
+from serve_app.access.keys.watch import KeyWatch
 from serve_app.access.limits.limiter import build_limiter
 from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route

@@ -13,8 +13,8 @@ from hashlib import sha256
 from math import inf
 from pathlib import Path
 
-from serve_app.access.key_edits import is_blank, with_key, without_name
-from serve_app.access.key_file import KeyEntry, KeyFile, parse, read, read_text
+from serve_app.access.keys.edits import is_blank, with_key, without_name
+from serve_app.access.keys.file import KeyEntry, KeyFile, parse, read, read_text
 from serve_app.errors import SettingsError
 
 PREFIX = "sk-llm-"

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from serve_app.access import strict_yaml
-from serve_app.access.callers import Callers, callers
-from serve_app.access.key_file import GROUPS, RESERVED, parse, plain_keys
+from serve_app.access.keys import strict_yaml
+from serve_app.access.keys.callers import Callers, callers
+from serve_app.access.keys.file import GROUPS, RESERVED, parse, plain_keys
 from serve_app.errors import SettingsError
 
 # Keeps a file without a mapping in the YAML form, and a file without a key valid.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from serve_app.access.authenticator import authenticator
-from serve_app.access.callers import Callers
-from serve_app.access.key_file import digest
-from serve_app.access.key_watch import KeyWatch
+from serve_app.access.keys.callers import Callers
+from serve_app.access.keys.file import digest
+from serve_app.access.keys.watch import KeyWatch
 from serve_app.errors import SettingsError
 from serve_app.pool_settings import Autoscaling
 from serve_app.settings import Settings

@@ -7,8 +7,8 @@ from typing import Any
 import jwt
 
 from serve_app.access.caller import Caller
-from serve_app.access.callers import Callers
-from serve_app.access.jwks import KeySet
+from serve_app.access.keys.callers import Callers
+from serve_app.access.tokens.jwks import KeySet
 from serve_app.errors import Unauthorized
 from serve_app.jwt_settings import JwtSettings
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.access.commands import main
-from serve_app.access.key_file import digest, read
+from serve_app.access.keys.commands import main
+from serve_app.access.keys.file import digest, read
 
 COMMENTED = """\
 # Keys of the house.

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from serve_app.access import strict_yaml
-from serve_app.access.key_entry import KeyFields, key_problem
+from serve_app.access.keys import strict_yaml
+from serve_app.access.keys.entry import KeyFields, key_problem
 from serve_app.access.policies import NO_POLICY, Policy
 from serve_app.access.regular_file import read_regular
 from serve_app.errors import SettingsError

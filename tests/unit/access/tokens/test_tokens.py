@@ -10,10 +10,10 @@ import jwt
 import pytest
 
 from serve_app.access.caller import Caller
-from serve_app.access.callers import Callers, callers
-from serve_app.access.jwks import KeySet
-from serve_app.access.key_file import digest, parse
-from serve_app.access.tokens import LEEWAY_S, MAX_CACHED, Tokens
+from serve_app.access.keys.callers import Callers, callers
+from serve_app.access.keys.file import digest, parse
+from serve_app.access.tokens.jwks import KeySet
+from serve_app.access.tokens.tokens import LEEWAY_S, MAX_CACHED, Tokens
 from serve_app.errors import IssuerDown, Unauthorized
 from serve_app.jwt_settings import JwtSettings
 from tests.support.issuer import Issuer

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serve_app.access.caller import Caller
-from serve_app.access.key_file import KeyEntry, KeyFile, digest, shared_key
+from serve_app.access.keys.file import KeyEntry, KeyFile, digest, shared_key
 from serve_app.access.policies import NO_POLICY, Limits, Policy
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError

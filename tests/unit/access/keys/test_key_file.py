@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.access.key_file import KeyFile, parse, read
+from serve_app.access.keys.file import KeyFile, parse, read
 from serve_app.access.policies import Policy
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from serve_app.access.caller import Caller
-from serve_app.access.callers import Callers, callers
-from serve_app.access.key_file import digest, parse
+from serve_app.access.keys.callers import Callers, callers
+from serve_app.access.keys.file import digest, parse
 from serve_app.access.policies import Limits
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError

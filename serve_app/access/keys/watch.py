@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serve_app.access.callers import Callers, callers
-from serve_app.access.key_file import KeyFile, read
+from serve_app.access.keys.callers import Callers, callers
+from serve_app.access.keys.file import KeyFile, read
 from serve_app.errors import SettingsError
 
 logger = logging.getLogger("ray.serve")

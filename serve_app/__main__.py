@@ -59,6 +59,7 @@ commands:
   keys new NAME [--group GROUP] [--file FILE]   make an API key
   keys list [--file FILE]                       show names, groups and ends of keys
   keys revoke NAME [--file FILE]                remove an API key
+       [--now --redis-url URL --redis-password-file FILE]
   usage [--url URL] [--since DAY] [--until DAY] [--by FIELDS] [--csv]
                                                 show who used how many tokens
 """

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import time
+from typing import TYPE_CHECKING
 
 from serve_app.access.caller import Caller
 from serve_app.access.keys import watch
@@ -16,9 +17,14 @@ from serve_app.access.tokens import jwks
 from serve_app.access.tokens.jwks import KeySet
 from serve_app.access.tokens.tokens import Tokens
 from serve_app.errors import Unauthorized
+from serve_app.limit_settings import LimitSettings
 from serve_app.settings import Settings
 
+if TYPE_CHECKING:
+    from serve_app.access.keys.revoked import RevokedKeys
+
 _NEEDED = "a valid API key is needed: Authorization: Bearer, or x-api-key"
+REVOKED_EVERY_S = 1.0
 _START_S = 5.0  # for the first key set; a slow provider delays no replica further
 
 
@@ -31,11 +37,13 @@ class Authenticator:
         key_set: KeySet | None = None,
         tokens: Tokens | None = None,
         clock: Callable[[], float] = time,
+        revoked: "RevokedKeys | None" = None,
     ) -> None:
         self._keys = keys
         self._key_set = key_set
         self._tokens = tokens
         self._clock = clock
+        self._revoked = revoked
         self._repeaters: list[Repeater] = []
 
     @property
@@ -62,6 +70,8 @@ class Authenticator:
         return next(iter(valid.values()))
 
     def _find(self, credential: bytes, credential_digest: bytes, now: float) -> Caller | None:
+        if self._revoked and credential_digest in self._revoked.digests:
+            return None
         callers = self._keys.callers
         caller = callers.find(credential_digest, now)
         if caller is None and self._tokens is not None:
@@ -72,6 +82,9 @@ class Authenticator:
         """Watch the file and the identity provider; return when there are keys to verify with."""
         if self._keys.path:
             self._repeat(self._keys.check, watch.CHECK_EVERY_S)
+        if self._revoked:
+            await asyncio.to_thread(self._revoked.refresh)
+            self._repeat(self._revoked.refresh, REVOKED_EVERY_S)
         if self._key_set:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_START_S):
@@ -111,7 +124,17 @@ def authenticator(
         show_valid=show_valid,
         accept=accept,
     )
+    revoked = _revoked(settings.limits)
     if settings.jwt is None:
-        return Authenticator(keys)
+        return Authenticator(keys, revoked=revoked)
     key_set = KeySet(settings.jwt.jwks, settings.jwt.algorithms)
-    return Authenticator(keys, key_set, Tokens(settings.jwt, key_set))
+    return Authenticator(keys, key_set, Tokens(settings.jwt, key_set), revoked=revoked)
+
+
+def _revoked(limits: LimitSettings) -> "RevokedKeys | None":
+    """Return the keys revoked ahead of the file, where a Redis may name some."""
+    if limits.redis_url is None:
+        return None
+    from serve_app.access.keys.revoked import RevokedKeys, connect  # its import takes 50 ms
+
+    return RevokedKeys(connect(limits.redis_url.get_secret_value(), limits.redis_password_file))

@@ -34,7 +34,9 @@ def url(deploy) -> str:
                 "routing": "session",
                 "autoscaling": {"min_replicas": 2, "max_replicas": 2},
             },
-        ]
+        ],
+        aliases={"any": ["a", "d"]},
+        alias_wait_s=0.1,
     )
 
 
@@ -57,7 +59,13 @@ def replicas(pool: str) -> int:
 async def test_listings_and_health_wake_no_pool(client: httpx.AsyncClient) -> None:
     """They come from the settings; a pool that may be empty is ready."""
     models = (await client.get("/v1/models")).json()["data"]
-    assert [model["id"] for model in models] == ["a:latest", "b:latest", "c:latest", "d:latest"]
+    assert [model["id"] for model in models] == [
+        "a:latest",
+        "b:latest",
+        "c:latest",
+        "d:latest",
+        "any",
+    ]
     assert (await client.get("/readyz")).status_code == 200
     assert (await client.get("/api/ps")).status_code == 200
     assert replicas("large") == 0
@@ -68,6 +76,34 @@ async def test_the_pool_is_found_by_the_model(client: httpx.AsyncClient) -> None
     answer = await client.post("/v1/chat/completions", json=chat("B"))
     assert answer.json()["model"] == "b:latest"
     assert replicas("large") == 0
+
+
+async def begun(client: httpx.AsyncClient, model: str) -> asyncio.Task[None]:
+    """A long stream that has its first bytes."""
+    first = asyncio.Event()
+
+    async def read() -> None:
+        body = chat(model, 1000, stream=True)
+        async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            async for _ in answer.aiter_bytes():
+                first.set()
+
+    task = asyncio.create_task(read())
+    await first.wait()
+    return task
+
+
+async def test_an_alias_falls_back_where_a_pool_is_full(client: httpx.AsyncClient) -> None:
+    """After `alias_wait_s` the next model answers, and the header says why."""
+    answer = await client.post("/v1/chat/completions", json=chat("any"))
+    assert answer.headers["x-model-route"] == "any -> a:latest; reason=first"
+    streams = [await begun(client, "a") for _ in range(2)]
+    answer = await client.post("/v1/chat/completions", json=chat("any"))
+    for stream in streams:
+        stream.cancel()
+    assert answer.status_code == 200
+    assert answer.json()["model"] == "d:latest"
+    assert answer.headers["x-model-route"] == "any -> d:latest; reason=full"
 
 
 async def test_the_first_request_is_held_until_a_replica_is_there(

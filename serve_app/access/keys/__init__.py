@@ -5,6 +5,7 @@ entry         the fields of one name in the YAML form
 strict_yaml   YAML without types, anchors and repeated names
 callers       the table of callers by the hash of their key
 watch         the keys in force, read again when the file changes
+revoked       keys that are revoked ahead of the file
 edits         edits of the file as text
 commands      `python -m serve_app keys`
 """

@@ -6,12 +6,13 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
 from pathlib import Path
+from time import time
 
 from serve_app.access.keys.edits import is_blank, with_key, without_name
 from serve_app.access.keys.file import KeyEntry, KeyFile, parse, read, read_text
@@ -20,6 +21,8 @@ from serve_app.errors import SettingsError
 PREFIX = "sk-llm-"
 _RANDOM_BYTES = 20  # 160 bits: a hash of so many can't be searched for
 _FILE = "SERVE_APP_API_KEYS_FILE"
+_REDIS = "SERVE_APP_LIMITS__REDIS_URL"
+_PASSWORD = "SERVE_APP_LIMITS__REDIS_PASSWORD_FILE"  # a path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,6 +49,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     listing = commands.add_parser("list", help="show names, groups and ends; never a key")
     revoke = commands.add_parser("revoke", help="remove a name and its keys")
     revoke.add_argument("name", help="name of the key")
+    revoke.add_argument(
+        "--now",
+        action="store_true",
+        help="tell running replicas by way of the Redis of the limits, ahead of the file",
+    )
+    revoke.add_argument(
+        "--redis-url", default=os.environ.get(_REDIS), help=f"that Redis (default: {_REDIS})"
+    )
+    revoke.add_argument(
+        "--redis-password-file",
+        type=Path,
+        default=os.environ.get(_PASSWORD),
+        help=f"file with its password (default: {_PASSWORD})",
+    )
     for command, run in ((new, _new), (listing, _list), (revoke, _revoke)):
         command.add_argument("--file", type=Path, help=f"the file of keys (default: {_FILE})")
         command.set_defaults(run=run)
@@ -92,8 +109,32 @@ def _end(entry: KeyEntry) -> str:
 
 def _revoke(options: argparse.Namespace, path: Path) -> None:
     with _locked(path):
-        _write(path, without_name(read_text(path), options.name, path))
+        text = read_text(path)
+        rest = without_name(text, options.name, path)
+        if options.now:
+            _revoke_now(options, parse(text, path).entries[options.name].digests)
+        _write(path, rest)
     print(f"Removed {options.name} from {path}.", file=sys.stderr)
+
+
+def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
+    from redis.exceptions import RedisError
+
+    from serve_app.access.keys import revoked  # its import takes 50 ms
+
+    if not options.redis_url:
+        raise SettingsError(
+            f"--now needs the Redis of the limits: add --redis-url, or set {_REDIS}"
+        )
+    client = revoked.connect(options.redis_url, options.redis_password_file)
+    try:
+        revoked.revoke(client, digests, time())
+    except (RedisError, OSError, ValueError) as exc:
+        raise SettingsError(
+            f"--now can't reach the Redis of the limits, nothing was changed: {exc}"
+        ) from exc
+    finally:
+        client.close()
 
 
 @contextmanager

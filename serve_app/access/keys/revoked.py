@@ -1,0 +1,62 @@
+"""Keys that are revoked ahead of their file, by way of the Redis of the limits.
+
+On Kubernetes a changed Secret reaches its pods after a minute or more. The hashes of revoked keys
+stand in Redis meanwhile, and every replica reads them once a second.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from time import time
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from serve_app.access.limits.redis_connection import PasswordFile
+
+logger = logging.getLogger("ray.serve")
+
+KEEP_S = 30 * 86_400.0  # by then the file is in force everywhere
+_SET = "revoked"
+_WAIT_S = 1.0
+
+
+def connect(url: str, password_file: Path | None = None) -> "Redis":
+    """Return a client that connects when it is first used."""
+    return Redis.from_url(
+        url,
+        credential_provider=PasswordFile(password_file) if password_file else None,
+        socket_timeout=_WAIT_S,
+        socket_connect_timeout=_WAIT_S,
+    )
+
+
+def revoke(client: "Redis", digests: Iterable[bytes], now: float) -> None:
+    """Refuse keys by their SHA-256 in every replica. Raises RedisError, OSError."""
+    with client.pipeline() as pipe:
+        for digest in digests:
+            pipe.zadd(_SET, {digest.hex(): now})
+        pipe.zremrangebyscore(_SET, "-inf", now - KEEP_S)
+        pipe.execute()
+
+
+class RevokedKeys:
+    """Holds the hashes of revoked keys. `refresh` may wait, so it is called in a thread."""
+
+    def __init__(self, client: "Redis") -> None:
+        self._client = client
+        self._is_away = False
+        self.digests: frozenset[bytes] = frozenset()
+
+    def refresh(self) -> None:
+        """Read the hashes; while Redis is away the last ones stay in force."""
+        try:
+            entries: Any = self._client.zrangebyscore(_SET, time() - KEEP_S, "+inf")
+            self.digests = frozenset(bytes.fromhex(entry.decode()) for entry in entries)
+        except (RedisError, OSError, ValueError) as exc:
+            if not self._is_away:
+                logger.error("failed to read revoked keys, the last ones stay: %s", exc)
+            self._is_away = True
+        else:
+            self._is_away = False

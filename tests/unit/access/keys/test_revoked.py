@@ -1,0 +1,80 @@
+"""Keys that are revoked ahead of their file, by way of a real Redis."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from serve_app.access.authenticator import authenticator
+from serve_app.access.keys.commands import main
+from serve_app.access.keys.revoked import KEEP_S, RevokedKeys, connect, revoke
+from serve_app.errors import Unauthorized
+from serve_app.settings import Settings
+from tests.support.redis_server import needed
+
+pytestmark = needed
+
+
+@pytest.fixture
+async def empty(redis_url: str, client: object) -> str:
+    """The address of a Redis without revoked keys."""
+    return redis_url
+
+
+async def test_a_key_is_refused_before_its_file_has_changed(tmp_path: Path, empty: str) -> None:
+    """The replica's file is another copy; the other keys go on."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for file in (mine, theirs):
+        file.write_text("ada: {keys: [one, two]}\nbob: {key: three}\n")
+    limits = {"store": "redis", "redis_url": empty}
+    front = authenticator(Settings.model_validate({"api_keys_file": theirs, "limits": limits}))
+    assert front.caller([b"one"]).name == "ada"
+    arguments = ["revoke", "ada", "--file", str(mine), "--now", "--redis-url", empty]
+    assert main(arguments) == 0
+    assert mine.read_text() == "bob: {key: three}\n"
+    await front.start()
+    front.stop()
+    for key in (b"one", b"two"):
+        with pytest.raises(Unauthorized):
+            front.caller([key])
+    assert front.caller([b"three"]).name == "bob"
+
+
+async def test_revoked_keys_are_forgotten_when_files_are_in_force(empty: str) -> None:
+    """The set does not grow for ever."""
+    client = connect(empty)
+    revoke(client, [b"old"], now=1.0)
+    revoke(client, [b"new"], now=2.0 + KEEP_S)
+    assert client.zcard("revoked") == 1
+    client.close()
+
+
+def test_the_last_ones_stay_while_redis_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once."""
+    keys = RevokedKeys(connect(f"unix://{tmp_path}/nothing"))
+    keys.digests = frozenset([b"one"])
+    with caplog.at_level(logging.ERROR, logger="ray.serve"):
+        keys.refresh()
+        keys.refresh()
+    assert keys.digests == {b"one"}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "--now needs the Redis of the limits"),
+        (["--redis-url", "unix:///nothing"], "nothing was changed"),
+    ],
+)
+def test_without_redis_nothing_is_revoked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    """The file stays as it is, so that nobody believes more than is true."""
+    file = tmp_path / "keys"
+    file.write_text("ada: one\n")
+    assert main(["revoke", "ada", "--file", str(file), "--now", *options]) == 2
+    assert sentence in capsys.readouterr().err
+    assert file.read_text() == "ada: one\n"

@@ -23,7 +23,7 @@ if HAPROXY:
         **haproxy.FLAGS,
         **own_ports(),
         # A port of a replica that has died must not become one of another worker's.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 400 * worker),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 240 * worker),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
 

@@ -89,12 +89,17 @@ async def test_limits_hold_over_all_replicas(
         statuses = [(await ask("eve")).status_code for _ in range(3)]
         assert statuses == [200, 429, 429]
         usage = answers[0].json()["usage"]
+
+    def used(name: str) -> dict[str, int]:
         headers = {"authorization": "Bearer sk-root"}
-        page = (await client.get("/admin/usage", headers=headers)).json()
-    used = {record["key"]: record for record in page["data"]}
-    assert used["ada"]["prompt_tokens"] == 4 * usage["prompt_tokens"]
-    assert used["ada"]["generated_tokens"] == 4 * usage["completion_tokens"]
-    assert used["eve"]["requests"] == 1
+        page = httpx.get(f"{url}/admin/usage", headers=headers, trust_env=False).json()
+        return next((record for record in page["data"] if record["key"] == name), {})
+
+    # Each replica writes its sums within half a second.
+    await eventually(lambda: used("ada").get("requests") == 4)
+    assert used("ada")["prompt_tokens"] == 4 * usage["prompt_tokens"]
+    assert used("ada")["generated_tokens"] == 4 * usage["completion_tokens"]
+    await eventually(lambda: used("eve").get("requests") == 1)
     assert not await not_exported(
         [
             r'ray_llm_key_tokens_total\{.*key="ada".*kind="prompt"',

@@ -24,7 +24,7 @@ _PORTS = ("HAPROXY_STATS", "HAPROXY_METRICS", "FALLBACK_PROXY_HTTP")
 def _ports() -> dict[str, str]:
     """Ports of its own: two launchers that start at the same moment would choose the same."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    replicas = {"RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 400 * worker)}
+    replicas = {"RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 240 * worker)}
     return {f"RAY_SERVE_{name}_PORT": str(free_port()) for name in _PORTS} | replicas
 
 

@@ -1,19 +1,54 @@
-"""`python -m serve_app`: how it ends, and what it leaves behind."""
+"""`python -m serve_app` as a process: its screen, its proxies, and what it leaves behind.
+
+In one file, so that one worker runs all of it: every start cleans up after killed runs.
+"""
 
 import json
 import os
+import re
+import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.launched import SLOW, Launch
+from tests.support.launched import SLOW, START_S, Launch, Launcher
 from tests.support.processes import alive, command, descendants, gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 CHAT = {"model": "smollm2:135m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+BEHIND_HAPROXY = "Starting behind HAProxy; the first answer takes about 20 s."
+
+
+# The environment of every run names a proxy that leads nowhere.
+NOWHERE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+
+
+def check_first_screen(run: Launcher) -> None:
+    """What it does, the engine, Ready, one command that works as it stands, and nothing else."""
+    run.until("Ctrl-C stops it")
+    screen = run.screen.rstrip().split("\n")
+    # Another run's leftovers, where there are some, come first.
+    _, *log, _, ready, _, curl, _ = screen[screen.index(BEHIND_HAPROXY) :]
+    assert [re.sub(r"^[\d:]+ pool: ", "", line).partition(" at http")[0] for line in log] == [
+        "chosen: engine simulated: it is configured",
+        "started simulated engine",
+    ]
+    assert ready.startswith(f"Ready at {run.url} ")
+    asked = subprocess.run(
+        shlex.split(curl), capture_output=True, text=True, env=os.environ | NOWHERE, check=True
+    )
+    assert asked.stdout.rstrip().endswith("data: [DONE]")
+
+
+def test_a_gateway_has_the_same_screen(launch: Launch) -> None:
+    """And it ends on SIGTERM."""
+    run = launch(SERVE_APP_TOPOLOGY="gateway", **NOWHERE)
+    check_first_screen(run)
+    assert run.end(signal.SIGTERM) == 0
 
 
 def haproxies(folder: Path) -> list[int]:
@@ -38,8 +73,8 @@ def listening_beyond_loopback(pids: list[int]) -> list[str]:
 
 def test_nothing_is_cut_and_nothing_is_left(launch: Launch) -> None:
     """HAProxy listens on loopback alone; after one SIGINT a stream comes to its end."""
-    run = launch()
-    run.until("Ready")
+    run = launch(**NOWHERE)
+    check_first_screen(run)
     processes, folder = descendants(run.process.pid), run.folder
     assert listening_beyond_loopback(haproxies(folder)) == []
     with httpx.stream(
@@ -100,3 +135,36 @@ def test_a_killed_run_is_cleaned_up_by_the_next(launch: Launch) -> None:
     assert "left behind by a run that was killed" in run.screen
     assert gone(left)
     assert not folder.exists()
+
+
+def test_ipv6_has_serves_own_proxy(launch: Launch) -> None:
+    run = launch(host="::1")
+    run.until("Ready")
+    assert run.screen.startswith("Starting behind Serve's own proxy (Ray connects HAProxy")
+    assert httpx.get(f"{run.url}/api/version", trust_env=False).status_code == 200
+    assert run.end(signal.SIGTERM) == 0
+
+
+def test_an_engine_that_cannot_start_is_a_sentence(launch: Launch) -> None:
+    """It ends by itself then, and shows no traceback."""
+    broken = {"kind": "ollama", "binary": "/nowhere/ollama"}
+    run = launch("--no-haproxy", SERVE_APP_ENGINE=json.dumps(broken))
+    assert run.process.wait(START_S) == 1
+    assert "as HAPROXY=0 asks" in run.screen
+    assert "failed to start ollama: engine.binary: there is no executable" in run.screen
+    assert "Traceback" not in run.screen
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--host", "nonsense.invalid"], "can't listen on HOST=nonsense.invalid"),
+        (["--host", "::1", "--haproxy"], "HAPROXY=1 can't be met: Ray connects HAProxy"),
+        (["--port", "70000"], "PORT=70000 is no port"),
+    ],
+)
+def test_what_cannot_work_is_refused(launch: Launch, options: list[str], sentence: str) -> None:
+    run = launch(*options)
+    assert run.process.wait(30) == 2
+    assert run.screen.startswith(sentence)
+    assert run.screen.count("\n") == 1

@@ -26,12 +26,15 @@ class Caller:
     group_weight: float = 1.0
     admin: bool = False
     quotas: tuple[Quota, ...] = field(init=False, repr=False, compare=False)
+    flow: Flow = field(init=False, repr=False, compare=False)  # the place in queues
 
     def __post_init__(self) -> None:
-        """Derive `quotas` once, because every request needs them."""
+        """Derive `quotas` and `flow` once, because every request needs them."""
         own = Quota.of(f"k:{self.name}", self.limits)
         groups = Quota.of(f"g:{self.group}", self.group_limits)
         object.__setattr__(self, "quotas", tuple([quota for quota in (own, groups) if quota]))
+        flow = Flow(self.name, self.group, self.weight, self.group_weight, self.priority)
+        object.__setattr__(self, "flow", flow)
 
     def may_use(self, name: str) -> bool:
         """Tell whether the caller may ask for the model or alias of this canonical name."""
@@ -39,11 +42,6 @@ class Caller:
             return True
         plain = plain_name(name)
         return any(fnmatchcase(plain, pattern) for pattern in self.models)
-
-    @property
-    def flow(self) -> Flow:
-        """The caller's place in queues."""
-        return Flow(self.name, self.group, self.weight, self.group_weight, self.priority)
 
 
 ANONYMOUS = Caller()

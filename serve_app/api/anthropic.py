@@ -59,7 +59,7 @@ def _usage(*parts: object) -> Usage:
 
 
 def _stream_end(tail: bytes) -> End:
-    events = last_events(tail, 2)
+    events = list(last_events(tail, 2))
     kinds = [event.get("type") for event in events]
     used = next((e.get("usage") for e in events if e.get("type") == "message_delta"), None)
     return End(kinds[:1] == ["message_stop"], error_sent=kinds[:1] == ["error"], usage=_usage(used))

@@ -47,7 +47,8 @@ def build_api(
         *_usage_routes(settings, ledger, calendar, max_replicas),
         *_management_routes(),
     ]
-    observer = Observers(UsageRecorder(ledger, calendar), observer)
+    if settings.api_keys or settings.api_keys_file or settings.jwt:
+        observer = Observers(UsageRecorder(ledger, calendar), observer)
     front = Guard(
         authenticator(settings, observer.note_keys_file, max_replicas),
         settings.allowed_hosts,

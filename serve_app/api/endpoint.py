@@ -1,7 +1,8 @@
 """The description of an inference route, and helpers that every dialect needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
@@ -113,15 +114,13 @@ def _nodes(value: Any) -> int:
     return 1 + sum(map(_nodes, value)) if isinstance(value, list) else 0
 
 
-def last_events(tail: bytes, count: int) -> list[Any]:
-    """Return the JSON objects of the last `count` events or lines in `tail`, newest first."""
+def last_events(tail: bytes, count: int) -> Iterator[Payload]:
+    """Yield the JSON objects of the last `count` events or lines in `tail`, newest first."""
     lines = tail.rstrip().rsplit(b"\n", 3 * count)[-3 * count :]
-    values = []
-    for line in reversed(lines):
-        text = line.removeprefix(b"data:").strip()
-        if text.startswith(b"{"):
-            values.append(_json(text))
-    return [value for value in values[:count] if isinstance(value, dict)]
+    texts = (line.removeprefix(b"data:").strip() for line in reversed(lines))
+    for text in islice((text for text in texts if text.startswith(b"{")), count):
+        if isinstance(value := _json(text), dict):
+            yield value
 
 
 def _json(text: bytes) -> Any:

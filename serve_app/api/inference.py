@@ -103,8 +103,7 @@ class Inference:
         """Charge the caller and return the begun answer. Raises what refuses the request."""
         name, trace = exchange.payload["model"], exchange.trace
         targets = self._aliases.get(name)
-        session = exchange.request.header(SESSION)
-        route = targets and ModelRoute(name, targets, session, self._alias_wait_s)
+        route = targets and self._route(name, targets, exchange.request)
         exchange.use(route.model if route else name)
         if trace.caller.name and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
@@ -121,6 +120,9 @@ class Inference:
         if exchange.charge:
             answer.headers += exchange.charge.headers
         return answer
+
+    def _route(self, alias: str, targets: tuple[Target, ...], request: Request) -> ModelRoute:
+        return ModelRoute(alias, targets, request.header(SESSION), self._alias_wait_s)
 
     async def _send_along(self, route: ModelRoute, exchange: Exchange) -> Answer:
         """Send the call to the models of an alias until one takes it."""

@@ -80,7 +80,7 @@ def _usage(value: Payload) -> Usage:
 
 
 def _stream_end(tail: bytes) -> End:
-    line: Payload = next(iter(last_events(tail, 1)), {})
+    line: Payload = next(last_events(tail, 1), {})
     return End(line.get("done") is True, error_sent="error" in line, usage=_usage(line))
 
 

@@ -71,7 +71,7 @@ def _event(error: Payload, tail: bytes) -> bytes:
 
 def _response_event(error: Payload, tail: bytes) -> bytes:
     detail = error["error"]
-    sent = count(next(iter(last_events(tail, 1)), {}), "sequence_number")
+    sent = count(next(last_events(tail, 1), {}), "sequence_number")
     value = {
         "type": "error",
         "code": detail["type"],
@@ -132,11 +132,17 @@ def _part(value: Any, name: str) -> Payload:
     return part if isinstance(part, dict) else {}
 
 
+_ENDING = 256  # bytes with the final marker, and any blank lines after it
+
+
 def _stream_end(tail: bytes) -> End:
-    events = last_events(tail, 2)
-    counted = next((usage(e) for e in events if e.get("usage") or e.get("timings")), Usage())
-    error_sent = bool(events) and "error" in events[0]
-    return End(tail.rstrip().endswith(b"\ndata: [DONE]"), error_sent, counted)
+    is_complete = tail[-_ENDING:].rstrip().endswith(b"\ndata: [DONE]")
+    first: Payload | None = None
+    for event in last_events(tail, 2):
+        first = event if first is None else first
+        if event.get("usage") or event.get("timings"):
+            return End(is_complete, "error" in first, usage(event))
+    return End(is_complete, first is not None and "error" in first)
 
 
 def _body_end(body: Payload) -> End:
@@ -152,7 +158,7 @@ _FINAL_RESPONSES = ("response.completed", "response.incomplete", "response.faile
 
 
 def _response_stream_end(tail: bytes) -> End:
-    event: Payload = next(iter(last_events(tail, 1)), {})
+    event: Payload = next(last_events(tail, 1), {})
     kind = event.get("type")
     if kind not in _FINAL_RESPONSES:
         return End(False, error_sent=kind == "error")

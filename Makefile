@@ -85,8 +85,8 @@ experiment: $(VENV)/.capacity ## a service of its own scales under a load, 4 min
 
 bench: $(VENV)/.dev ## this service beside the engine itself and the stock way: table, JSON, plot
 	$(BIN)/python -m tests.bench
-	$(BIN)/python -m tests.bench.limits
 	$(BIN)/python -m tests.bench.generators
+	$(BIN)/python -m tests.bench.limits
 
 bench-peers: ## LiteLLM in an environment of its own; `make bench` then measures it too
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers

@@ -27,18 +27,18 @@ def compare(url: str) -> dict[str, Any]:
     """Seconds by generator, and how far each is from the reference client."""
     target = Target(url, timeout_s=30)
     spec = LoadSpec(shape=SHAPE, burstiness=0, prompt_tokens=str(PROMPT), answer_tokens=str(ANSWER))
-    asked = {"SHAPE": SHAPE, "PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
+    settings = {"SHAPE": SHAPE, "PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
     with tempfile.TemporaryDirectory() as folder:
         runs = {
             "reference": generators.reference(target, spec),
             "locust": generators.locust(target, spec, Path(folder) / "locust"),
-            "k6": generators.k6(target, Path(folder) / "k6", **asked),
+            "k6": generators.k6(target, Path(folder) / "k6", **settings),
         }
-    found = {
+    results = {
         name: figures(summarise(records, run.seconds)) | {"invalid": list(run.invalid)}
         for name, (run, records) in runs.items()
     }
-    return found | {"apart_s": apart(found), "limit_s": LIMIT_S}
+    return results | {"apart_s": apart(results), "limit_s": LIMIT_S}
 
 
 def figures(summary: Summary) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def figures(summary: Summary) -> dict[str, Any]:
     }
 
 
-def apart(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    reference = found["reference"]["ttft_p50_s"]
-    return {name: each["ttft_p50_s"] - reference for name, each in found.items()}
+def apart(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    reference = results["reference"]["ttft_p50_s"]
+    return {name: result["ttft_p50_s"] - reference for name, result in results.items()}
 
 
 def main() -> int:
@@ -62,11 +62,11 @@ def main() -> int:
     speed = ("--prefill-tokens-per-s", "1000", "--decode-tokens-per-s", "50", "--slots", "64")
     engine = start_simulator(*speed)
     try:
-        found = compare(engine.url)
+        report = compare(engine.url)
     finally:
         engine.stop()
-    print(json.dumps(found, indent=2))
-    return int(any(abs(seconds) > LIMIT_S for seconds in found["apart_s"].values()))
+    print(json.dumps(report, indent=2))
+    return int(any(abs(seconds) > LIMIT_S for seconds in report["apart_s"].values()))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_an_experiment_is_read(folder: Path) -> None:
 def test_a_page_shows_what_is_there(page: Path) -> None:
     """No picture and no file that a page links to was left out."""
     targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    assert [each for each in targets if not (page.parent / each).exists()] == []
+    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_the_plan_follows_from_the_sweep() -> None:
@@ -63,8 +63,8 @@ def test_the_plan_follows_from_the_sweep() -> None:
 
 def test_what_the_sweep_says_follows_from_its_records() -> None:
     """sweep.txt has today's words and figures."""
-    found, text = measured.read(SWEEP), (SWEEP.parent / "sweep.txt").read_text()
-    reports = [report(measurement, found.slo) for measurement in found.measured]
+    sweep, text = measured.read(SWEEP), (SWEEP.parent / "sweep.txt").read_text()
+    reports = [report(measurement, sweep.slo) for measurement in sweep.measured]
     spoken = [sentence for one in reports for sentence in sentences(one)]
     assert [sentence for sentence in spoken if sentence not in text] == []
     assert "compared with 211 ms in theory (M/G/8)" in text
@@ -85,5 +85,5 @@ def test_the_plan_fits_the_manifest() -> None:
 
 def test_the_simulator_was_right() -> None:
     """The three live runs that are kept agree with it within the promised bounds."""
-    found = validate(EXAMPLES / "one-to-six-three", range(1), lambda: None)
-    assert found.holds, found.figures
+    validation = validate(EXAMPLES / "one-to-six-three", range(1), lambda: None)
+    assert validation.holds, validation.figures

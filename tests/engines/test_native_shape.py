@@ -177,8 +177,8 @@ def is_native(recording: Recording) -> bool:
 
 def request_of(recording: Recording) -> dict[str, Any]:
     if recording.name not in LONG:
-        asked: dict[str, Any] = json.loads(recording.request["body"])
-        return asked
+        body: dict[str, Any] = json.loads(recording.request["body"])
+        return body
     body = {"model": MODEL, "options": SHORT, **LONG[recording.name]}
     if "messages" in body:
         body["messages"] = MESSAGES[body["messages"]]
@@ -201,31 +201,31 @@ async def test_answers_have_the_shape_of_a_real_ollama(
     chosen = {"smollm2-tools": able, "smollm2-embed": embedder}.get(body["model"], rig)
     streamed = body.get("stream", recording.path in ("/api/chat", "/api/generate"))
     answer = await chosen.send(recording.path, json.dumps(body).encode(), body["model"], streamed)
-    said = (await read(answer)).decode()
-    assert answer.status == STATUS.get(recording.name, recording.status), said
+    text = (await read(answer)).decode()
+    assert answer.status == STATUS.get(recording.name, recording.status), text
     kind = dict(answer.headers)[b"content-type"].decode()
     assert kind == recording.header("content-type")
     recorded = recording.body.decode()
     if answer.status != 200:
-        assert_same_error(recording.name, json.loads(said), json.loads(recorded))
+        assert_same_error(recording.name, json.loads(text), json.loads(recorded))
     elif kind == "application/x-ndjson":
-        assert_same_lines(said, recorded)
+        assert_same_lines(text, recorded)
     else:
-        assert not said.endswith("\n")
-        assert shape(json.loads(said)) == shape(json.loads(recorded))
+        assert not text.endswith("\n")
+        assert shape(json.loads(text)) == shape(json.loads(recorded))
 
 
-def assert_same_error(name: str, said: dict[str, str], recorded: dict[str, str]) -> None:
-    assert said.keys() == recorded.keys()
+def assert_same_error(name: str, error: dict[str, str], recorded: dict[str, str]) -> None:
+    assert error.keys() == recorded.keys()
     if name not in OTHER_WORDS:
         numbers = re.compile(r"\d+")
-        assert numbers.sub("#", said["error"]) == numbers.sub("#", recorded["error"])
+        assert numbers.sub("#", error["error"]) == numbers.sub("#", recorded["error"])
 
 
-def assert_same_lines(said: str, recorded: str) -> None:
+def assert_same_lines(text: str, recorded: str) -> None:
     """Every line is shaped like one of those recorded, the last like the last."""
-    assert said.endswith("\n")
-    *ours, our_last = [shape(json.loads(line)) for line in said.splitlines()]
+    assert text.endswith("\n")
+    *ours, our_last = [shape(json.loads(line)) for line in text.splitlines()]
     *theirs, their_last = [shape(json.loads(line)) for line in recorded.splitlines()]
     assert our_last == their_last
     assert all(line in theirs for line in ours)
@@ -237,10 +237,10 @@ async def test_texts_are_escaped_as_go_escapes_them(able: Rig) -> None:
     """<, > and & never appear in a body, only their escapes; clients read them all the same."""
     (recording,) = load(lambda recording: recording.name == "native_chat_thinking_false")
     body = recording.request["body"].encode()
-    said = await read(await able.send("/api/chat", body, "smollm2-tools", False))
-    assert rb"\u003cthink\u003e" in said
-    assert b"<" not in said
-    assert "<think>" in json.loads(said)["message"]["content"]
+    data = await read(await able.send("/api/chat", body, "smollm2-tools", False))
+    assert rb"\u003cthink\u003e" in data
+    assert b"<" not in data
+    assert "<think>" in json.loads(data)["message"]["content"]
 
 
 async def test_the_same_seed_gives_the_same_text(rig: Rig) -> None:
@@ -272,14 +272,14 @@ async def test_a_schema_binds_the_answer(rig: Rig) -> None:
         "required": ["name", "age"],
         "additionalProperties": False,
     }
-    asked = {"format": schema, "options": {"seed": 7, "temperature": 0, "num_predict": 80}}
+    fields = {"format": schema, "options": {"seed": 7, "temperature": 0, "num_predict": 80}}
     text = "Invent a person as JSON."
     _, chat = await rig.post(
-        "/api/chat", {"messages": [{"role": "user", "content": text}], **asked}
+        "/api/chat", {"messages": [{"role": "user", "content": text}], **fields}
     )
-    _, raw = await rig.post("/api/generate", {"prompt": text, "raw": True, **asked})
-    for said in (chat["message"]["content"], raw["response"]):
-        assert json.loads(said).keys() == {"name", "age"}
+    _, raw = await rig.post("/api/generate", {"prompt": text, "raw": True, **fields})
+    for answer in (chat["message"]["content"], raw["response"]):
+        assert json.loads(answer).keys() == {"name", "age"}
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -456,12 +456,12 @@ async def test_a_dead_engine_is_told_apart(gguf: Path, session: HttpClient) -> N
         rig = rig_at(url, gguf, session)
         answer = await rig.send("/api/chat", body, MODEL, True)
         process.kill()
-        said = b""
+        data = b""
         with pytest.raises(EngineLost):
             async for piece in answer.body:
-                said += piece
+                data += piece
         answer.close()
-        assert b'"done":true' not in said
+        assert b'"done":true' not in data
         process.wait()
         for sent in (body, json.dumps({"model": MODEL}).encode()):
             with pytest.raises(EngineDown):

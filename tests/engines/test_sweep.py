@@ -32,13 +32,13 @@ def simulator() -> Iterator[Simulator]:
 
 async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path: Path) -> None:
     """Saturation beyond the slots, rates and slowdown, and a rate below capacity within the SLO."""
-    told: list[str] = []
+    messages: list[str] = []
     load = {"prompt_tokens": "lognormal:median=100,p95=400,max=800", "answer_tokens": "20"}
     done: list[Step] = []
-    sweeper = Sweeper(Target(simulator.url), load, SLO, tmp_path, BUDGET, told.append)
+    sweeper = Sweeper(Target(simulator.url), load, SLO, tmp_path, BUDGET, messages.append)
     sweeper.done = done.append
-    found: Measured = await sweeper.run(SLOTS)
-    result = report(found, SLO)
+    measured: Measured = await sweeper.run(SLOTS)
+    result = report(measured, SLO)
     saturated, largest = result.saturation, result.largest
     assert saturated is not None
     assert 2 * SLOTS <= saturated.level <= 4 * SLOTS
@@ -49,6 +49,6 @@ async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path:
     assert model.decode_tokens_per_s == pytest.approx(400, rel=0.1)
     assert model.decode_slowdown == pytest.approx(0.1, abs=0.06)
     assert model.prefill_tokens_per_s == pytest.approx(10_000, rel=0.5)
-    assert len(told) == len(found.steps) == len(sweeper.places) <= BUDGET.max_steps == 9
-    assert done == list(found.steps)
-    assert {step.kind for step in found.steps} == {StepKind.CONCURRENCY, StepKind.RATE}
+    assert len(messages) == len(measured.steps) == len(sweeper.places) <= BUDGET.max_steps == 9
+    assert done == list(measured.steps)
+    assert {step.kind for step in measured.steps} == {StepKind.CONCURRENCY, StepKind.RATE}

@@ -26,8 +26,10 @@ def objects() -> tuple[Object, ...]:
 
 
 def deployment(objects: tuple[Object, ...]) -> Any:
-    (found,) = [d for d in of_kind(objects, "Deployment") if d["metadata"]["name"] == "llm-limits"]
-    return found["spec"]["template"]["spec"]
+    (manifest,) = [
+        d for d in of_kind(objects, "Deployment") if d["metadata"]["name"] == "llm-limits"
+    ]
+    return manifest["spec"]["template"]["spec"]
 
 
 def settings_of(container: Object) -> dict[str, str]:

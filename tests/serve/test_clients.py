@@ -112,11 +112,11 @@ class TestOpenAI:
 
     def test_response_helpers(self, gpt: openai.OpenAI) -> None:
         """The helpers that gather a stream and parse an object work on what they get."""
-        asked: Any = {"model": MODEL, "temperature": 0}
-        with gpt.responses.stream(**asked, input="Say hello.") as stream:
+        options: Any = {"model": MODEL, "temperature": 0}
+        with gpt.responses.stream(**options, input="Say hello.") as stream:
             text = "".join(event.delta for event in stream if event.type.endswith("text.delta"))
             assert stream.get_final_response().output_text == text
-        person = gpt.responses.parse(**asked, input="Invent a person.", text_format=Person)
+        person = gpt.responses.parse(**options, input="Invent a person.", text_format=Person)
         assert person.output_parsed
 
     def test_structured_output(self, gpt: openai.OpenAI) -> None:

@@ -58,8 +58,8 @@ def engine() -> int:
 
 def stats(engine: int) -> dict[str, Any]:
     port = processes.command(engine).partition("--port ")[2].split()[0]
-    found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/_sim/stats", trust_env=False).json()
-    return found
+    body: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/_sim/stats", trust_env=False).json()
+    return body
 
 
 def was_asked(engine: int) -> bool:
@@ -148,7 +148,7 @@ async def test_a_burst_takes_every_slot(
     await asyncio.to_thread(deploy, **settings, autoscaling=TWO)
     await all_asked(client)
     streams = await asyncio.gather(*(begun(client, 500) for _ in range(4)))
-    assert [in_flight(each) for each in engines()] == [2, 2]
+    assert [in_flight(pid) for pid in engines()] == [2, 2]
     for stream in streams:
         stream.cancel()
 

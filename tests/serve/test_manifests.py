@@ -29,8 +29,8 @@ def models(service: RayService) -> list[str]:
 
 @pytest.fixture(scope="module", params=SHAPES)
 def service(request: pytest.FixtureRequest) -> RayService:
-    (found,) = ray_services(rendered(Path(request.param)))
-    return found
+    (ray_service,) = ray_services(rendered(Path(request.param)))
+    return ray_service
 
 
 @pytest.fixture(scope="module")

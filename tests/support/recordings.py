@@ -43,18 +43,18 @@ class Recording:
         return [_bytes(chunk) for chunk in self.response["chunks"]]
 
     def header(self, name: str) -> str | None:
-        found = [value for key, value in self.response["headers"] if key.lower() == name]
-        return found[0] if found else None
+        values = [value for key, value in self.response["headers"] if key.lower() == name]
+        return values[0] if values else None
 
     @cached_property
     def streamed(self) -> bool:
         """Whether the request asked for a stream, spelled out or by the route's default."""
         default = self.path in ("/api/chat", "/api/generate")
         try:
-            asked = json.loads(self.request.get("body") or "{}")
+            request_body = json.loads(self.request.get("body") or "{}")
         except ValueError:
             return default
-        value = asked.get("stream") if isinstance(asked, dict) else None
+        value = request_body.get("stream") if isinstance(request_body, dict) else None
         return default if value is None else bool(value)
 
 

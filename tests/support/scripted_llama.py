@@ -35,11 +35,11 @@ def stream_of(*events: bytes, end: bool = True) -> Sequence[bytes]:
 
 
 class Scripted:
-    """`llama`: a client of the server. `asked`: the bodies that it was sent."""
+    """`llama`: a client of the server. `bodies`: those that it was sent."""
 
     def __init__(self, llama: LlamaServer) -> None:
         self.llama = llama
-        self.asked: list[dict[str, object]] = []
+        self.bodies: list[dict[str, object]] = []
 
 
 @asynccontextmanager
@@ -55,7 +55,7 @@ async def scripted_llama(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length:")[2].split()[0])
-        running[0].asked.append(orjson.loads(await reader.readexactly(length)))
+        running[0].bodies.append(orjson.loads(await reader.readexactly(length)))
         for piece in pieces:
             writer.write(piece)
             await writer.drain()

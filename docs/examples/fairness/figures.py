@@ -65,7 +65,7 @@ def figures(path: Path) -> dict[str, Any]:
     return {"tokens_per_s": generated / seconds, "jain": index, "senders": by_sender}
 
 
-def verdicts(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
+def verdicts(by_load: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """Compare the figures of one topology with what is promised."""
     lines = []
 
@@ -75,43 +75,43 @@ def verdicts(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
         lines.append((name, f"{value:.3f} {sign} {bound:.3f}", held))
 
     def p95(load: str) -> float:
-        return float(found[load]["senders"]["light"]["ttft_p95_s"])
+        return float(by_load[load]["senders"]["light"]["ttft_p95_s"])
 
-    if {"alone", "flood-fair"} <= found.keys():
+    if {"alone", "flood-fair"} <= by_load.keys():
         add("flood: light key's TTFT p95, s", p95("flood-fair"), 1.5 * p95("alone") + SLOT_S)
-        add("flood: light key refused", found["flood-fair"]["senders"]["light"]["refused"], 0)
-    if "equal" in found:
-        add("two equal floods: Jain's index", found["equal"]["jain"], 0.98, at_least=True)
-    if "weights" in found:
-        shares = found["weights"]["senders"]
+        add("flood: light key refused", by_load["flood-fair"]["senders"]["light"]["refused"], 0)
+    if "equal" in by_load:
+        add("two equal floods: Jain's index", by_load["equal"]["jain"], 0.98, at_least=True)
+    if "weights" in by_load:
+        shares = by_load["weights"]["senders"]
         error = abs(shares["three"]["share"] / shares["one"]["share"] / 3 - 1)
         add("weights 1 : 3: error of the ratio", error, 0.05)
-    if {"alone", "batch-fair", "batch-fifo"} <= found.keys():
+    if {"alone", "batch-fair", "batch-fifo"} <= by_load.keys():
         add("batch: TTFT p95, s", p95("batch-fair"), 1.2 * p95("alone") + SLOT_S)
-        ratio = found["batch-fair"]["tokens_per_s"] / found["batch-fifo"]["tokens_per_s"]
+        ratio = by_load["batch-fair"]["tokens_per_s"] / by_load["batch-fifo"]["tokens_per_s"]
         add("batch: tokens/s to FIFO's", ratio, 0.97, at_least=True)
-    if {"one-alone", "reserved"} <= found.keys():
+    if {"one-alone", "reserved"} <= by_load.keys():
         add("reserved slots: TTFT p95, s", p95("reserved"), 1.2 * p95("one-alone"))
     return lines
 
 
-def table(topology: str, found: dict[str, Any]) -> str:
+def table(topology: str, by_load: dict[str, Any]) -> str:
     head = f"## {topology}\n\n| Load | Sender | Requests | Refused | TTFT p50 | p95 | Share |\n"
     lines = [head + "| --- | --- | --: | --: | --: | --: | --: |"]
-    for load, values in found.items():
+    for load, values in by_load.items():
         for name, f in values["senders"].items():
             times = f"{f['ttft_p50_s']:.2f} s | {f['ttft_p95_s']:.2f} s"
             counts = f"{f['requests']} | {f['refused']}"
             lines.append(f"| {load} | {name} | {counts} | {times} | {f['share']:.1%} |")
     lines.append("\n| Promise | Measured | |\n| --- | --- | --- |")
-    lines += [f"| {a} | {b} | {'holds' if ok else 'MISSED'} |" for a, b, ok in verdicts(found)]
+    lines += [f"| {a} | {b} | {'holds' if ok else 'MISSED'} |" for a, b, ok in verdicts(by_load)]
     return "\n".join(lines) + "\n"
 
 
-def plot_ttft(folder: Path, found: dict[str, Any], out: Path) -> None:
+def plot_ttft(folder: Path, by_load: dict[str, Any], out: Path) -> None:
     """Draw which part of the light key's requests had its first token by when."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for load in found:
+    for load in by_load:
         rows = read(folder / f"{load}.jsonl").get("light", [])
         times = sorted(row["ttft"] for row in rows if row["ok"])
         if times:
@@ -124,9 +124,9 @@ def plot_ttft(folder: Path, found: dict[str, Any], out: Path) -> None:
     plt.close(figure)
 
 
-def plot_shares(folder: Path, found: dict[str, Any], out: Path) -> None:
+def plot_shares(folder: Path, by_load: dict[str, Any], out: Path) -> None:
     """Draw the share of the tokens of each sender over time, in windows of ten seconds."""
-    loads = [load for load in ("equal", "weights") if load in found]
+    loads = [load for load in ("equal", "weights") if load in by_load]
     if not loads:
         return
     figure, axes = plt.subplots(1, len(loads), figsize=(8, 3.5), layout="constrained")
@@ -152,12 +152,12 @@ def write(out: Path) -> str:
     """Write figures, table and plots of all records below `out`; return the table."""
     tables, everything = [], {}
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
-        found = {path.stem: figures(path) for path in sorted(folder.glob("*.jsonl"))}
-        if found:
-            everything[folder.name] = found
-            tables.append(table(folder.name, found))
-            plot_ttft(folder, found, out / f"ttft-{folder.name}.png")
-            plot_shares(folder, found, out / f"shares-{folder.name}.png")
+        by_load = {path.stem: figures(path) for path in sorted(folder.glob("*.jsonl"))}
+        if by_load:
+            everything[folder.name] = by_load
+            tables.append(table(folder.name, by_load))
+            plot_ttft(folder, by_load, out / f"ttft-{folder.name}.png")
+            plot_shares(folder, by_load, out / f"shares-{folder.name}.png")
     (out / "figures.json").write_text(json.dumps(everything, indent=2) + "\n")
     (out / "table.md").write_text("\n".join(tables))
     return "\n".join(tables)

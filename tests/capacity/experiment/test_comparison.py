@@ -57,14 +57,14 @@ def test_runs_are_one_table_and_one_picture(folder: Path, tmp_path: Path) -> Non
     assert "](runs.png)" in text
     assert "| replica-seconds | 98 | 98 |" in text
     assert "What differs" not in text
-    found = orjson.loads((tmp_path / "summary.json").read_bytes())["all"]
-    assert found["replica-seconds"] == {"median": 98, "least": 98, "greatest": 98}
+    figures = orjson.loads((tmp_path / "summary.json").read_bytes())["all"]
+    assert figures["replica-seconds"] == {"median": 98, "least": 98, "greatest": 98}
 
 
 def test_groups_are_told_apart(folder: Path) -> None:
     """In colours of different lightness; the legend covers no line."""
-    seen = recorded.recording(folder).data
-    figure = runs_figure([(name, [seen]) for name in ("tuned", "planned", "defaults")])
+    data = recorded.recording(folder).data
+    figure = runs_figure([(name, [data]) for name in ("tuned", "planned", "defaults")])
     above = figure.axes[0]
     assert [line.get_color() for line in above.lines] == [BLUE, ORANGE, BLACK]
     figure.draw_without_rendering()
@@ -94,8 +94,8 @@ def test_compare_tells_figures_and_ends_with_a_code(
     *rest, last = recorded.records()
     run = replace(recorded.RUN, invalid=invalid)
     write_run(other, run, [*rest, replace(last, outcome=outcome)])
-    told = {"load_began": recorded.BEGAN, "interrupted": interrupted}
-    (other / SUMMARY).write_bytes(orjson.dumps(told))
+    summary = {"load_began": recorded.BEGAN, "interrupted": interrupted}
+    (other / SUMMARY).write_bytes(orjson.dumps(summary))
     pairs = [f"one={folder / 'run-1'}", f"other={other}"]
     result = CliRunner().invoke(capacity, ["compare", *pairs, "--out", str(out), "--json"])
     assert result.exit_code == code

@@ -47,9 +47,9 @@ def test_a_shape_that_only_falls_has_no_rise() -> None:
 
 def test_each_new_replica_is_timed_from_the_rise() -> None:
     """Until it was demand and until it served; those that never served have no time."""
-    seen = samples([1] * 12 + [2] * 4 + [4] * 10, lag=5)[:20]
-    (found,) = responses([Rise(10, 15, 1, 4)], seen, [], SLO)
-    assert [(s.replicas, s.wanted_s, s.running_s) for s in found.steps] == [
+    series = samples([1] * 12 + [2] * 4 + [4] * 10, lag=5)[:20]
+    (response,) = responses([Rise(10, 15, 1, 4)], series, [], SLO)
+    assert [(s.replicas, s.wanted_s, s.running_s) for s in response.steps] == [
         (2, 2, 7),
         (3, 6, None),
         (4, 6, None),
@@ -58,8 +58,8 @@ def test_each_new_replica_is_timed_from_the_rise() -> None:
 
 def test_each_rise_answers_until_the_next() -> None:
     """What the second rise adds is not the first one's."""
-    seen = samples([1] * 5 + [2] * 10 + [3] * 10)
-    first, second = responses([Rise(2, 3, 0, 1), Rise(10, 11, 1, 2)], seen, [], SLO)
+    series = samples([1] * 5 + [2] * 10 + [3] * 10)
+    first, second = responses([Rise(2, 3, 0, 1), Rise(10, 11, 1, 2)], series, [], SLO)
     assert [step.replicas for step in first.steps] == [2]
     assert [step.replicas for step in second.steps] == [3]
 
@@ -72,24 +72,26 @@ def test_the_slo_is_missed_while_too_few_in_a_window_met_it() -> None:
 
 def test_the_slo_is_met_again_for_good_after_the_last_miss() -> None:
     """A short recovery in between does not count."""
-    asked = records(slow=range(20, 24)) + records(slow=range(40, 44))
-    (found,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), asked, SLO)
-    assert found.slo_lost_s is not None
-    assert found.slo_met_s is not None
-    assert found.slo_lost_s < 15 < 40 < found.slo_met_s
+    requests = records(slow=range(20, 24)) + records(slow=range(40, 44))
+    (response,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), requests, SLO)
+    assert response.slo_lost_s is not None
+    assert response.slo_met_s is not None
+    assert response.slo_lost_s < 15 < 40 < response.slo_met_s
 
 
 def test_an_slo_that_is_missed_to_the_end_is_not_met_again() -> None:
     """Then there is no time to state."""
-    (found,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), records(slow=range(30, 60)), SLO)
-    assert found.slo_lost_s is not None
-    assert found.slo_met_s is None
+    (response,) = responses(
+        [Rise(10, 15, 1, 4)], samples([1] * 60), records(slow=range(30, 60)), SLO
+    )
+    assert response.slo_lost_s is not None
+    assert response.slo_met_s is None
 
 
 def test_an_slo_that_was_always_met_was_never_lost() -> None:
     """Nor met again."""
-    (found,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), records(), SLO)
-    assert (found.slo_lost_s, found.slo_met_s) == (None, None)
+    (response,) = responses([Rise(10, 15, 1, 4)], samples([1] * 60), records(), SLO)
+    assert (response.slo_lost_s, response.slo_met_s) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +113,10 @@ def test_a_flap_is_a_turn_that_the_load_did_not_make(
 
 def test_replicas_cost_while_they_start_and_drain() -> None:
     """Each sample holds until the next, however far that is."""
-    seen = [
+    series = [
         Sample(0, 1, 1),
         Sample(1, 2, 1, starting=1),
         Sample(3, 1, 1, draining=1),
         Sample(4, 1, 1),
     ]
-    assert replica_seconds(seen) == 1 * 1 + 2 * 2 + 1 * 2
+    assert replica_seconds(series) == 1 * 1 + 2 * 2 + 1 * 2

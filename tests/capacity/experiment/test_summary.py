@@ -10,16 +10,16 @@ from tests.capacity.experiment import recorded
 
 def test_a_run_is_summed_up() -> None:
     """Replicas, their times, what they cost, and what would have done."""
-    found = findings(recorded.SCENARIO, recorded.RUN, recorded.records(), recorded.samples())
-    (response,) = found.responses
+    summary = findings(recorded.SCENARIO, recorded.RUN, recorded.records(), recorded.samples())
+    (response,) = summary.responses
     (step,) = response.steps
     assert (step.replicas, step.wanted_s, step.running_s) == (2, 3.0, 9.0)
-    assert (found.start_s, found.peak_running, found.lowest_after) == (6.0, 2, 1)
-    assert (found.flaps, found.target_changes, found.engine_starts) == (0, 2, 2)
-    assert found.replica_seconds == 64 + (47 - 13)
-    assert found.cost == pytest.approx(found.replica_seconds * 2.0 / 3600)
-    assert found.least.least is not None
-    assert found.least.work <= found.least.least < found.replica_seconds
+    assert (summary.start_s, summary.peak_running, summary.lowest_after) == (6.0, 2, 1)
+    assert (summary.flaps, summary.target_changes, summary.engine_starts) == (0, 2, 2)
+    assert summary.replica_seconds == 64 + (47 - 13)
+    assert summary.cost == pytest.approx(summary.replica_seconds * 2.0 / 3600)
+    assert summary.least.least is not None
+    assert summary.least.work <= summary.least.least < summary.replica_seconds
     assert response.slo_lost_s == pytest.approx(2.0)
     assert response.slo_met_s == pytest.approx(10 + 9.0, abs=1.5)
 
@@ -28,8 +28,8 @@ def test_lost_requests_are_those_without_answer_or_refusal() -> None:
     """Truncated ones are among them; refused and cancelled ones are not."""
     outcomes = [*ClientOutcome]
     broken = [Record(recorded.BEGAN, outcome) for outcome in outcomes]
-    found = findings(recorded.SCENARIO, recorded.RUN, broken, recorded.samples())
-    assert (found.lost, found.truncated, found.refused) == (4, 1, 1)
+    summary = findings(recorded.SCENARIO, recorded.RUN, broken, recorded.samples())
+    assert (summary.lost, summary.truncated, summary.refused) == (4, 1, 1)
 
 
 def test_without_a_sample_there_is_nothing_to_say() -> None:
@@ -42,14 +42,14 @@ def test_a_load_that_only_holds_is_one_step_at_its_beginning() -> None:
     """From nothing."""
     load = {**recorded.SCENARIO.load, "shape": "constant:level=4,hold=40s"}
     scenario = recorded.SCENARIO.model_copy(update={"load": load})
-    found = findings(scenario, recorded.RUN, recorded.records(), recorded.samples())
-    (response,) = found.responses
+    summary = findings(scenario, recorded.RUN, recorded.records(), recorded.samples())
+    (response,) = summary.responses
     assert (response.rise.begin, response.rise.high) == (recorded.BEGAN, 4)
 
 
 def test_a_summary_is_json() -> None:
     """What is not a number is null there."""
-    found = findings(recorded.SCENARIO, recorded.RUN, [], recorded.samples())
-    value = orjson.loads(orjson.dumps(found.as_json()))
+    summary = findings(recorded.SCENARIO, recorded.RUN, [], recorded.samples())
+    value = orjson.loads(orjson.dumps(summary.as_json()))
     assert value["slo_attainment"] is None
     assert value["replica_seconds"] == 98

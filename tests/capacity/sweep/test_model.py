@@ -21,10 +21,10 @@ def step(users: int, model: ServiceModel = MODEL, seed: int = 0) -> Iterator[Rec
             token = model.token_s(users)
             # All prompts end at one time, so that so many answers really run at once.
             first = begin + model.overhead_s + model.prefill_s(2000) + token
-            asked = first - model.overhead_s - model.prefill_s(prompt) - model.token_s()
+            start = first - model.overhead_s - model.prefill_s(prompt) - model.token_s()
             yield Record(
-                intended=asked,
-                started=asked,
+                intended=start,
+                started=start,
                 outcome=ClientOutcome.OK,
                 first=first,
                 ended=first + 40 * token,
@@ -47,10 +47,10 @@ def test_a_rate_of_zero_is_instant() -> None:
 
 def test_the_fit_finds_the_model_that_made_the_records() -> None:
     """Rates, slowdown and overhead, from four levels of concurrency."""
-    found = fit([list(step(users)) for users in (1, 2, 4, 8)])
-    assert found.streams == pytest.approx((1, 2, 4, 8))
-    assert found.error == pytest.approx(0.0, abs=1e-9)
-    model = found.model
+    result = fit([list(step(users)) for users in (1, 2, 4, 8)])
+    assert result.streams == pytest.approx((1, 2, 4, 8))
+    assert result.error == pytest.approx(0.0, abs=1e-9)
+    model = result.model
     assert model.decode_tokens_per_s == pytest.approx(50.0)
     assert model.decode_slowdown == pytest.approx(0.2)
     assert model.prefill_tokens_per_s == pytest.approx(2000.0, rel=1e-6)

@@ -47,9 +47,9 @@ def test_a_step_knows_its_throughput() -> None:
 def test_users_saturate_where_throughput_stops_to_grow() -> None:
     """Less than 5 % more than at any lower level."""
     steps = [users(1, 2.0), users(2, 4.0), users(4, 7.5), users(8, 7.6)]
-    found = saturation(steps)
-    assert found is not None
-    assert found.level == 8
+    step = saturation(steps)
+    assert step is not None
+    assert step.level == 8
     assert saturation(steps[:3]) is None
 
 
@@ -62,18 +62,18 @@ def test_arrivals_saturate_where_answers_fall_behind() -> None:
 def test_the_knee_lies_where_more_users_stop_to_pay() -> None:
     """Linear up to four users, hardly anything beyond."""
     steps = [users(1, 2.0), users(2, 4.0), users(4, 8.0), users(8, 8.6), users(16, 8.7)]
-    found = knee(steps)
-    assert found is not None
-    assert found.level == 4
+    step = knee(steps)
+    assert step is not None
+    assert step.level == 4
     assert knee(steps[:2]) is None
 
 
 def test_the_largest_load_lies_below_the_first_that_misses() -> None:
     """A higher one that met the SLO by luck does not count."""
     steps = [rate(1.0), rate(2.0), rate(3.0, wait=1.5), rate(4.0)]
-    found = largest(steps, SLO)
-    assert found is not None
-    assert found.level == 2.0
+    step = largest(steps, SLO)
+    assert step is not None
+    assert step.level == 2.0
     assert largest(steps[2:], SLO) is None
 
 

@@ -69,8 +69,8 @@ def test_users_of_a_closed_load_ask_a_trace_in_order(trace: str) -> None:
     spec = LoadSpec(load="closed", shape="constant:level=2,hold=1s", trace=trace)
     queue = spec.queue()
     ada, bob = (Visits(spec, spec.lengths(), name, queue) for name in ("ada", "bob"))
-    asked = [visits.next().next_prompt() for visits in (ada, bob, ada)]
-    assert [prompt and prompt.prompt_tokens for prompt in asked] == [100, 900, 100]
+    prompts = [visits.next().next_prompt() for visits in (ada, bob, ada)]
+    assert [prompt and prompt.prompt_tokens for prompt in prompts] == [100, 900, 100]
 
 
 def test_a_visit_ends_when_an_answer_fails() -> None:

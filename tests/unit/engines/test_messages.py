@@ -52,7 +52,7 @@ async def send(
     async with scripted_llama(*stream_of(*script)) as scripted:
         routes = TranslatedRoutes(scripted.llama, card, Window(4096, 0))
         text = await read(await routes.send(call))
-        (request,) = scripted.asked
+        (request,) = scripted.bodies
     return text, request
 
 
@@ -175,7 +175,7 @@ async def test_thoughts_may_be_omitted() -> None:
 @pytest.mark.parametrize("end", [(), (FAILURE,)])
 async def test_a_truncated_stream_never_looks_complete(end: Sequence[bytes]) -> None:
     """However it breaks off, EngineLost is raised and no event ends the message."""
-    said = b""
+    data = b""
     body = orjson.dumps({"messages": [USER], "max_tokens": 8})
     async with scripted_llama(*stream_of(ROLE, HI, *end)) as scripted:
         with pytest.raises(EngineLost):
@@ -183,8 +183,8 @@ async def test_a_truncated_stream_never_looks_complete(end: Sequence[bytes]) -> 
             answer = await routes.send(Call("/v1/messages", "m", body, True))
             with closing(answer):
                 async for piece in answer.body:
-                    said += piece
-    assert b"message_stop" not in said
+                    data += piece
+    assert b"message_stop" not in data
 
 
 def user(*blocks: Json) -> Json:

@@ -45,7 +45,7 @@ async def send(
     async with scripted_llama(*stream_of(*(events or (ROLE, HI, STOP, DONE)))) as scripted:
         routes = TranslatedRoutes(scripted.llama, card, Window(4096, 0))
         text = await read(await routes.send(call))
-        (request,) = scripted.asked
+        (request,) = scripted.bodies
     return text, request
 
 

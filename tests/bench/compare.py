@@ -45,10 +45,10 @@ class Rounds:
 
     def median(self, system: str, load: str, value: Callable[[Measurement], float]) -> float | None:
         """None: never measured."""
-        found = [
+        values = [
             value(m) for (s, kind, _), m in self._by_key.items() if (s, kind) == (system, load)
         ]
-        return median(found) if found else None
+        return median(values) if values else None
 
     def against(
         self,
@@ -93,28 +93,28 @@ class Row:
 
 
 def rows(measurements: Sequence[Measurement]) -> list[Row]:
-    found = Rounds(measurements)
-    failed = {s: sum(m.failed for m in measurements if m.system == s) for s in found.systems}
-    return [_row(found, system, failed[system]) for system in found.systems]
+    rounds = Rounds(measurements)
+    failed = {s: sum(m.failed for m in measurements if m.system == s) for s in rounds.systems}
+    return [_row(rounds, system, failed[system]) for system in rounds.systems]
 
 
-def _row(found: Rounds, system: str, failed: int) -> Row:
+def _row(rounds: Rounds, system: str, failed: int) -> Row:
     return Row(
         system=system,
-        requests_per_s=found.median(system, MANY, lambda m: m.requests_per_s),
-        requests_against_stock=found.against(system, STOCK, MANY, _rate_ratio),
-        added_ttft_p50_one=found.against(system, ENGINE, ONE, _added_p50),
-        added_ttft_p99_one=found.against(system, ENGINE, ONE, _added_p99),
-        added_ttft_p50_paused=found.against(system, ENGINE, PAUSED, _added_p50),
-        added_ttft_p99_paused=found.against(system, ENGINE, PAUSED, _added_p99),
-        added_ttft_p50_many=found.against(system, ENGINE, MANY, _added_p50),
-        added_ttft_p99_many=found.against(system, ENGINE, MANY, _added_p99),
-        paced_streams_per_s=found.median(system, PACED, lambda m: m.requests_per_s),
-        paced_against_engine=found.against(system, ENGINE, PACED, _rate_ratio),
-        paced_gap_p99=found.median(system, PACED, lambda m: m.gap_p99),
-        cpu_s_per_1000=found.median(system, MANY, lambda m: m.cpu_s_per_1000),
-        embedded_tokens_per_s=found.median(system, EMBEDDED, lambda m: m.tokens_per_s),
-        embedded_against_engine=found.against(system, ENGINE, EMBEDDED, _token_ratio),
+        requests_per_s=rounds.median(system, MANY, lambda m: m.requests_per_s),
+        requests_against_stock=rounds.against(system, STOCK, MANY, _rate_ratio),
+        added_ttft_p50_one=rounds.against(system, ENGINE, ONE, _added_p50),
+        added_ttft_p99_one=rounds.against(system, ENGINE, ONE, _added_p99),
+        added_ttft_p50_paused=rounds.against(system, ENGINE, PAUSED, _added_p50),
+        added_ttft_p99_paused=rounds.against(system, ENGINE, PAUSED, _added_p99),
+        added_ttft_p50_many=rounds.against(system, ENGINE, MANY, _added_p50),
+        added_ttft_p99_many=rounds.against(system, ENGINE, MANY, _added_p99),
+        paced_streams_per_s=rounds.median(system, PACED, lambda m: m.requests_per_s),
+        paced_against_engine=rounds.against(system, ENGINE, PACED, _rate_ratio),
+        paced_gap_p99=rounds.median(system, PACED, lambda m: m.gap_p99),
+        cpu_s_per_1000=rounds.median(system, MANY, lambda m: m.cpu_s_per_1000),
+        embedded_tokens_per_s=rounds.median(system, EMBEDDED, lambda m: m.tokens_per_s),
+        embedded_against_engine=rounds.against(system, ENGINE, EMBEDDED, _token_ratio),
         failed=failed,
     )
 

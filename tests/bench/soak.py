@@ -123,7 +123,7 @@ async def _slots(system: System) -> list[str]:
             prompt = Prompt([{"role": "user", "content": "tell me"}], 5, 100)
             await asyncio.gather(*(client.ask(prompt) for _ in range(most + _REPLICAS)))
         stats = [(await http.get(f"{url}/_sim/stats")).json() for url in engines]
-    used = sum(each["max_in_flight"] for each in stats)
+    used = sum(stat["max_in_flight"] for stat in stats)
     return [] if used == most else [f"{most - used} of {most} slots were not to be had"]
 
 
@@ -175,17 +175,19 @@ async def _chaos(system: System, tally: Tally, rng: random.Random) -> None:
 
 
 def _engines(system: System) -> list[int]:
-    found = processes(system.process.pid).items()
+    commands = processes(system.process.pid).items()
     return [
         pid
-        for pid, command in found
+        for pid, command in commands
         if _ENGINE_COMMAND in command and "supervisor.py" not in command
     ]
 
 
 def _replicas(system: System) -> list[int]:
-    found = processes(system.process.pid).items()
-    return [pid for pid, command in found if command.startswith("ray::ServeReplica:default:pool")]
+    commands = processes(system.process.pid).items()
+    return [
+        pid for pid, command in commands if command.startswith("ray::ServeReplica:default:pool")
+    ]
 
 
 async def _settled(system: System, wanted: State | None = None, within_s: float = 60) -> State:
@@ -200,9 +202,9 @@ async def _settled(system: System, wanted: State | None = None, within_s: float 
 
 
 async def _state(system: System) -> State:
-    found = processes(system.process.pid)
-    kinds = Counter(kind for command in found.values() if (kind := _kind(command)))
-    serving = [pid for pid, command in found.items() if command.startswith("ray::ServeReplica")]
+    commands = processes(system.process.pid)
+    kinds = Counter(kind for command in commands.values() if (kind := _kind(command)))
+    serving = [pid for pid, command in commands.items() if command.startswith("ray::ServeReplica")]
     gauges = await _gauges(system)
     return State(
         processes=kinds,
@@ -230,10 +232,10 @@ def _descriptors(pid: int) -> int:
 async def _gauges(system: System) -> dict[str, list[float]]:
     async with httpx.AsyncClient(trust_env=False) as http:
         text = (await http.get(system.metrics_url)).text
-    found: dict[str, list[float]] = {}
+    gauges: dict[str, list[float]] = {}
     for name, value in re.findall(r"^(ray_llm_\w+)\{[^}]*\} ([\d.e+-]+)$", text, re.MULTILINE):
-        found.setdefault(name, []).append(float(value))
-    return found
+        gauges.setdefault(name, []).append(float(value))
+    return gauges
 
 
 def _losses(tally: Tally) -> list[str]:
@@ -241,19 +243,19 @@ def _losses(tally: Tally) -> list[str]:
 
 
 def _leaks(before: State, after: State) -> list[str]:
-    found = []
+    leaks = []
     if not (before.tasks and after.tasks):
-        found.append("tasks and requests were not counted: Ray did not export them")
+        leaks.append("tasks and requests were not counted: Ray did not export them")
     if after.in_flight:
-        found.append(f"{after.in_flight} requests are still in flight")
+        leaks.append(f"{after.in_flight} requests are still in flight")
     for kind in before.processes | after.processes:
         if after.processes[kind] > before.processes[kind]:
-            found.append(f"{kind}: {before.processes[kind]} before, {after.processes[kind]} after")
+            leaks.append(f"{kind}: {before.processes[kind]} before, {after.processes[kind]} after")
     if after.descriptors > before.descriptors + 10:
-        found.append(f"descriptors: {before.descriptors} before, {after.descriptors} after")
+        leaks.append(f"descriptors: {before.descriptors} before, {after.descriptors} after")
     if after.tasks > before.tasks + 5:
-        found.append(f"tasks: {before.tasks} before, {after.tasks} after")
-    return found
+        leaks.append(f"tasks: {before.tasks} before, {after.tasks} after")
+    return leaks
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def _addresses(lines: Any, kind: str) -> tuple[str, str]:
 
 def processes(pid: int) -> dict[int, str]:
     """The process and all below it, with their command lines."""
-    return {each: line for each in _tree(pid) if (line := command_line(each))}
+    return {member: line for member in _tree(pid) if (line := command_line(member))}
 
 
 def _tree(pid: int) -> list[int]:

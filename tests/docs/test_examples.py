@@ -74,8 +74,8 @@ def click_command(module: str) -> click.Command | None:
         return None  # a benchmark's import changes the environment
     if spec.submodule_search_locations is not None:
         module = f"{module}.__main__"
-    found = [v for v in vars(importlib.import_module(module)).values() if is_command(v)]
-    return min(found, key=lambda command: not isinstance(command, click.Group), default=None)
+    commands = [v for v in vars(importlib.import_module(module)).values() if is_command(v)]
+    return min(commands, key=lambda command: not isinstance(command, click.Group), default=None)
 
 
 def is_command(value: Any) -> bool:

@@ -110,9 +110,9 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     """Scripts, styles, fonts and pictures are its own: it works without a network."""
     tag = re.compile(r"<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
     pages_with_tags = {
-        str(page.relative_to(site)): found
+        str(page.relative_to(site)): tags
         for page in site.rglob("*.html")
-        if (found := tag.findall(page.read_text()))
+        if (tags := tag.findall(page.read_text()))
     }
     assert pages_with_tags == {}
     styles = "".join(style.read_text() for style in site.rglob("*.css"))

@@ -62,8 +62,8 @@ async def test_replicas_are_seen_to_follow_the_load(service: Service, tmp_path: 
     """Nothing is lost; the folder holds all that others read, and a report."""
     process = experiment(service, tmp_path, "constant:level=4,hold=10s")
     output, _ = await asyncio.to_thread(process.communicate)
-    (told,) = orjson.loads(output)
-    assert (process.returncode, told["lost"], told["refused"]) == (0, 0, 0)
+    (summary,) = orjson.loads(output)
+    assert (process.returncode, summary["lost"], summary["refused"]) == (0, 0, 0)
     run, records = read_run(tmp_path)
     assert run.tool == "reference"
     assert {record.outcome for record in records} == {ClientOutcome.OK}
@@ -82,10 +82,10 @@ async def test_ctrl_c_writes_the_report_of_what_was_seen(service: Service, tmp_p
     await eventually(lambda: (tmp_path / SAMPLES).read_bytes().count(b"\n") > 2, 30)
     process.send_signal(signal.SIGINT)
     output, _ = await asyncio.to_thread(process.communicate)
-    (told,) = orjson.loads(output)
+    (summary,) = orjson.loads(output)
     assert process.returncode == 130
-    assert told["interrupted"]
-    assert told["latency"]["outcomes"]["ok"] > 2
+    assert summary["interrupted"]
+    assert summary["latency"]["outcomes"]["ok"] > 2
     assert "**Interrupted**" in (tmp_path / "report.md").read_text()
 
 

@@ -85,9 +85,9 @@ def _interrupt(pid: int) -> None:
 
 @pytest.fixture
 def container() -> Iterator[Container]:
-    found = Container(free_port())
-    yield found
-    found.stop()
+    instance = Container(free_port())
+    yield instance
+    instance.stop()
 
 
 def answers(port: int) -> bool:
@@ -112,10 +112,10 @@ async def test_it_serves(container: Container) -> None:
 def test_it_has_what_kuberay_runs(container: Container) -> None:
     """Probes, clean-up, autoscaler, found by login shells too, as a user who is not root."""
     for shell in ("-c", "-lc"):
-        found = container.run("bash", shell, "which bash wget grep timeout ray serve python; id -u")
-        assert "/opt/shim/ray" in found
-        assert "/opt/venv/bin/python" in found
-        assert found.splitlines()[-1] == "1000"
+        text = container.run("bash", shell, "which bash wget grep timeout ray serve python; id -u")
+        assert "/opt/shim/ray" in text
+        assert "/opt/venv/bin/python" in text
+        assert text.splitlines()[-1] == "1000"
     for module in ("ray._private.gcs_utils", "ray.autoscaler._private.kuberay.run_autoscaler"):
         container.run("python", "-c", f"import {module}")
 

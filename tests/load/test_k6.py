@@ -24,9 +24,9 @@ def test_the_stress_test_finds_the_knee(paced: Simulator, target: Target, tmp_pa
     grow = {"RATE": 10, "FACTOR": 20, "STEPS": 2, "STEP": "1s", "MAX_VUS": 300}
     slo = "ttft_p95=500ms,error_rate=1%"
     done = generators.run_k6(target, tmp_path / "run", "stress_test", SLO=slo, **SHORT, **grow)
-    found = orjson.loads((tmp_path / "run" / SUMMARY).read_bytes())
-    assert found["knee"] == 10
-    assert found["steps"][1]["broken"] == ["ttft_p95=0.5s"]
+    summary = orjson.loads((tmp_path / "run" / SUMMARY).read_bytes())
+    assert summary["knee"] == 10
+    assert summary["steps"][1]["broken"] == ["ttft_p95=0.5s"]
     assert "knee: 10.00/s met the SLO, 200.00/s broke ttft_p95=0.5s" in done.stdout
     assert done.returncode in (0, 3)  # where this machine can't send 200/s, it says so
 

@@ -48,8 +48,14 @@ async def test_a_conversation_resends_its_history(paced: Simulator, target: Targ
     _, records = await measure(target, spec)
     assert [record.turn for record in records] == [0, 1, 2]
     assert [record.prompt_tokens for record in records] == [5, 5 + 3 + 5, 5 + 3 + 5 + 3 + 5]
-    said = json.loads(paced.stats()["last"]["body"])["messages"]
-    assert [each["role"] for each in said] == ["user", "assistant", "user", "assistant", "user"]
+    messages = json.loads(paced.stats()["last"]["body"])["messages"]
+    assert [message["role"] for message in messages] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert ["x-session-id", records[0].session] in paced.stats()["last"]["headers"]
 
 

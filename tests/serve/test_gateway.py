@@ -127,7 +127,7 @@ async def test_a_session_stays_with_its_replica(client: httpx.AsyncClient) -> No
     assert len(simulators("d")) == 2
     stats = [(await client.get(f"{url}/_sim/stats")).json() for url in simulators("d")]
     # All of every second prompt but its last token.
-    assert sum(each["cached_tokens"] for each in stats) >= 6 * 119
+    assert sum(stat["cached_tokens"] for stat in stats) >= 6 * 119
 
 
 def simulators(model: str) -> list[str]:

@@ -24,8 +24,8 @@ _VARIABLES = {"$__rate_interval": "1m", "$namespace": "default", "$model": ".*",
 
 def rules() -> Object:
     """Our alerts as Prometheus itself reads them."""
-    (found,) = read(Path("monitoring/alerts.yaml"))
-    return found["spec"]
+    (manifest,) = read(Path("monitoring/alerts.yaml"))
+    return manifest["spec"]
 
 
 def alerts() -> list[Object]:
@@ -37,7 +37,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def variables() -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in dashboard()["templating"]["list"]}
+    return {variable["name"]: variable for variable in dashboard()["templating"]["list"]}
 
 
 def panels() -> list[dict[str, Any]]:

@@ -8,12 +8,12 @@ from time import monotonic, sleep
 
 def _parents() -> dict[int, int]:
     """Of every process. (`/proc/PID/task/TID/children` may omit some while others end.)"""
-    found = {}
+    parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             stat = (folder / "stat").read_text().rpartition(")")[2]
-            found[int(folder.name)] = int(stat.split()[1])
-    return found
+            parents[int(folder.name)] = int(stat.split()[1])
+    return parents
 
 
 def children(pid: int) -> list[int]:

@@ -33,29 +33,29 @@ class NoSchema(Exception):
     """Of this kind there is none at hand."""
 
 
-def validate(found: dict[str, Any]) -> None:
+def validate(manifest: dict[str, Any]) -> None:
     """Raise ValidationError at a wrong or unknown field; NoSchema without a schema."""
-    _validate(json.dumps(found))
+    _validate(json.dumps(manifest))
 
 
 @lru_cache(None)
 def _validate(text: str) -> None:
     """Once for each: most objects are the same in every shape."""
-    found = json.loads(text)
-    group = found["apiVersion"].partition("/")[0]
-    if validator := _validators().get((found["apiVersion"], found["kind"])):
-        validator.validate(found)
+    manifest = json.loads(text)
+    group = manifest["apiVersion"].partition("/")[0]
+    if validator := _validators().get((manifest["apiVersion"], manifest["kind"])):
+        validator.validate(manifest)
     elif "." in group and not group.endswith(".k8s.io"):
-        raise NoSchema(found["kind"])
+        raise NoSchema(manifest["kind"])
     else:
-        _validate_builtin(found)
+        _validate_builtin(manifest)
 
 
-def _validate_builtin(found: dict[str, Any]) -> None:
+def _validate_builtin(manifest: dict[str, Any]) -> None:
     try:
-        kubernetes_validate.validate(found, KUBERNETES, strict=True)
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     except kubernetes_validate.SchemaNotFoundError as exc:
-        raise NoSchema(found["kind"]) from exc
+        raise NoSchema(manifest["kind"]) from exc
 
 
 @lru_cache

@@ -8,7 +8,7 @@ import pytest
 _BESIDE = [parent / "shared" for parent in Path(__file__).parents]
 _NAMED = os.environ.get("SERVE_APP_TEST_SHARED")
 FOLDER = next(
-    (found / "data" for found in ([Path(_NAMED)] if _NAMED else _BESIDE) if found.is_dir()),
+    (folder / "data" for folder in ([Path(_NAMED)] if _NAMED else _BESIDE) if folder.is_dir()),
     Path("shared"),
 )
 AZURE = FOLDER / "azure_llm_2023_conv.csv"

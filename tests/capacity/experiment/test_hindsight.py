@@ -79,9 +79,9 @@ def test_an_slo_bounds_the_wait_and_the_first_token() -> None:
 def test_a_steady_load_needs_just_the_replicas_that_hold_it() -> None:
     """Eight at once in slots of four: two replicas, and never fewer than the work itself."""
     records = [served(second + i / 8, 0.9) for second in range(60) for i in range(8)]
-    found = hindsight_cost(records, SLO, Fleet(slots=4, floor=1), 0.0, 60.0)
-    assert found.work == pytest.approx(480 * 1.0 / 4, rel=0.01)
-    assert found.least == pytest.approx(2 * 60, rel=0.05)
+    needs = hindsight_cost(records, SLO, Fleet(slots=4, floor=1), 0.0, 60.0)
+    assert needs.work == pytest.approx(480 * 1.0 / 4, rel=0.01)
+    assert needs.least == pytest.approx(2 * 60, rel=0.05)
 
 
 def test_a_dip_shorter_than_a_start_is_bridged() -> None:
@@ -97,5 +97,5 @@ def test_a_dip_shorter_than_a_start_is_bridged() -> None:
 
 def test_without_answers_nothing_is_needed() -> None:
     """But what must always be there."""
-    found = hindsight_cost([], SLO, Fleet(slots=4, floor=1), 0.0, 30.0)
-    assert (found.work, found.least) == (30.0, 30.0)
+    needs = hindsight_cost([], SLO, Fleet(slots=4, floor=1), 0.0, 30.0)
+    assert (needs.work, needs.least) == (30.0, 30.0)

@@ -68,7 +68,7 @@ def test_a_static_fleet_costs_its_size() -> None:
 
 def test_curves_cover_each_family() -> None:
     """More than one setting of each."""
-    families = [each.family for each in curves(SERVICE, Demand(10.0, (1.0, 3.0)))]
+    families = [candidate.family for candidate in curves(SERVICE, Demand(10.0, (1.0, 3.0)))]
     assert {families.count(family) for family in set(families)} == {4, 5, 6}
 
 
@@ -86,17 +86,17 @@ def test_a_load_that_begins_high_finds_its_replicas() -> None:
 )
 def test_intervals_are_students(values: list[float], half: float) -> None:
     """By the tables: 95 % on both sides."""
-    found = interval(values)
-    assert found.high - found.mean == pytest.approx(half, rel=1e-3)
-    assert found.mean - found.low == pytest.approx(half, rel=1e-3)
+    estimate = interval(values)
+    assert estimate.high - estimate.mean == pytest.approx(half, rel=1e-3)
+    assert estimate.mean - estimate.low == pytest.approx(half, rel=1e-3)
 
 
 def test_students_factor_beyond_the_table() -> None:
     """2.045 for thirty values."""
     values = [float(i % 2) for i in range(30)]
-    found = interval(values)
+    estimate = interval(values)
     deviation = math.sqrt(sum((v - 0.5) ** 2 for v in values) / 29 / 30)
-    assert (found.high - found.mean) / deviation == pytest.approx(2.045, rel=5e-3)
+    assert (estimate.high - estimate.mean) / deviation == pytest.approx(2.045, rel=5e-3)
     assert f"{interval([2.0]):.1f}" == "2.0"
 
 
@@ -125,12 +125,12 @@ def test_the_search_also_begins_with_enough_for_the_peak() -> None:
 
 def test_settings_of_the_search_are_those_of_the_pool() -> None:
     """A target is a share of the slots, never above what a replica holds."""
-    found = scaling_of(
+    scaling = scaling_of(
         SERVICE, {"target_ongoing_requests": 0.5, "min_replicas": 99, "look_back_period_s": 10}
     )
-    assert Autoscaling.model_validate({"max_replicas": 8, **found}).target_ongoing_requests == 2.0
-    assert found["min_replicas"] == 8
-    assert found["metrics_interval_s"] == 2.0
+    assert Autoscaling.model_validate({"max_replicas": 8, **scaling}).target_ongoing_requests == 2.0
+    assert scaling["min_replicas"] == 8
+    assert scaling["metrics_interval_s"] == 2.0
 
 
 @pytest.mark.parametrize(

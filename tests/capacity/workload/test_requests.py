@@ -68,7 +68,7 @@ def test_other_lengths_leave_the_arrivals_as_they_are() -> None:
     drawn = lengths.parse("lognormal:median=9,p95=30")
     one = Synthetic(shape, lengths.Independent(lengths.Fixed(5), lengths.Fixed(5)), seed=4)
     two = Synthetic(shape, lengths.Independent(drawn, drawn), seed=4)
-    assert [each.at_s for each in one] == [each.at_s for each in two]
+    assert [request.at_s for request in one] == [request.at_s for request in two]
 
 
 def test_a_million_requests_need_little_memory() -> None:
@@ -123,7 +123,7 @@ def test_a_missing_trace_is_refused(tmp_path: Path) -> None:
 def test_speed_shortens_the_gaps(tmp_path: Path) -> None:
     """And nothing else."""
     path = trace(tmp_path, MOONCAKE_LINES)
-    assert [each.at_s for each in Trace(path, speed=3)] == [0, 0.5]
+    assert [request.at_s for request in Trace(path, speed=3)] == [0, 0.5]
 
 
 @needed
@@ -132,8 +132,8 @@ def test_rate_repeats_requests_in_order(rate: float) -> None:
     """So many times as many, over the same time; copies share no prefix with their original."""
     scaled = list(Trace(MOONCAKE, rate=rate, seed=1))
     assert len(scaled) == pytest.approx(rate * 12_031, rel=0.05)
-    assert [each.at_s for each in scaled] == sorted(each.at_s for each in scaled)
-    blocks = {each.blocks for each in scaled}
+    assert [request.at_s for request in scaled] == sorted(request.at_s for request in scaled)
+    blocks = {request.blocks for request in scaled}
     assert len(blocks) > 0.9 * len(scaled)
 
 
@@ -143,14 +143,14 @@ def test_the_public_traces_are_read_whole() -> None:
     azure = list(Trace(AZURE))
     assert len(azure) == 19_366
     assert azure[-1].at_s == pytest.approx(3502, abs=1)
-    assert mean(each.prompt_tokens for each in azure) == pytest.approx(1154.7, abs=0.1)
+    assert mean(request.prompt_tokens for request in azure) == pytest.approx(1154.7, abs=0.1)
     assert sum(1 for _ in Trace(MOONCAKE)) == 12_031
 
 
 def test_a_window_counts_from_its_own_beginning() -> None:
     """For training on one part and testing on another."""
     requests = [Request(at, 1, 1) for at in (0.0, 5.0, 9.0, 10.0)]
-    assert [each.at_s for each in window(requests, 5, 10)] == [0, 4]
+    assert [request.at_s for request in window(requests, 5, 10)] == [0, 4]
 
 
 def test_lengths_can_be_limited() -> None:
@@ -185,5 +185,5 @@ def test_a_conversation_resends_its_history() -> None:
     talk.answered("yes")
     talk.ask(5)
     talk.failed()
-    roles = [each["role"] for each in talk.ask(7)]
+    roles = [message["role"] for message in talk.ask(7)]
     assert roles == ["user", "assistant", "user"]

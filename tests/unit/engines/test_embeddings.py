@@ -21,11 +21,11 @@ class Engine(LlamaServer):
     """A token for each byte of a text, whose embedding is [1, 2, …] by its input's tokens."""
 
     def __init__(self) -> None:
-        self.asked: list[Json] = []
+        self.bodies: list[Json] = []
         self.tokenized: list[str] = []
 
     async def ask(self, path: str, body: Json) -> Json:
-        self.asked.append(body)
+        self.bodies.append(body)
         sizes = list(map(len, body["input"]))
         data = [
             {"embedding": [3.0 * size, 4.0 * size, 0.0], "index": index}
@@ -49,7 +49,7 @@ async def test_many_inputs_are_asked_for_in_parts() -> None:
     done = await embedder(engine).embed(texts)
     assert [vector[0] for vector in done.vectors] == [3.0 * len(text) for text in texts]
     assert done.tokens == sum(map(len, texts))
-    assert [len(asked["input"]) for asked in engine.asked] == [16, 16, 8]
+    assert [len(body["input"]) for body in engine.bodies] == [16, 16, 8]
     assert not engine.tokenized
 
 
@@ -71,9 +71,9 @@ async def test_a_text_longer_than_a_batch_is_embedded_in_pieces() -> None:
     """Of about one size; the result has length 1, and texts beside it keep their places."""
     engine = Engine()
     done = await embedder(engine).embed(["abcdefgh", "z"])
-    pieces = [piece for asked in engine.asked for piece in asked["input"]]
+    pieces = [piece for body in engine.bodies for piece in body["input"]]
     assert pieces == [list(b"abcd"), list(b"efgh"), "z"]
-    assert {asked["embd_normalize"] for asked in engine.asked} == {-1}
+    assert {body["embd_normalize"] for body in engine.bodies} == {-1}
     assert done.vectors == [pytest.approx([0.6, 0.8, 0.0])] * 2
     assert done.tokens == 9
 
@@ -98,7 +98,7 @@ async def test_an_input_longer_than_the_context_is_cut() -> None:
     """At its end, and not counted further than the context's longest text."""
     engine = Engine()
     done = await embedder(engine).embed(["a" * 5 + "b" * 1000])
-    assert [piece for asked in engine.asked for piece in asked["input"]] == [
+    assert [piece for body in engine.bodies for piece in body["input"]] == [
         list(b"aaaaa"),
         list(b"bbbb"),
     ]
@@ -116,7 +116,7 @@ async def test_an_input_that_must_not_be_cut_is_refused(
         await embedder(engine, shortens=bool(how)).embed(["x", "y" * size], **how)
     assert (no.value.tokens, no.value.context) == (min(size, 100), 9)
     assert no.value.at_least is at_least
-    assert not engine.asked
+    assert not engine.bodies
 
 
 @pytest.mark.parametrize(("dimensions", "length"), [(2, 2), (0, 3), (-1, 3), (3, 3), (99, 3)])

@@ -26,8 +26,8 @@ def table(text: str, fixed: dict[str, str] | None = None) -> Callers:
     return callers(fixed or {}, parse(text, FILE))
 
 
-def caller(found: Callers, key: str, now: float = 0) -> Caller:
-    who = found.find(digest(key.encode()), now)
+def caller(entries: Callers, key: str, now: float = 0) -> Caller:
+    who = entries.find(digest(key.encode()), now)
     assert who
     return who
 
@@ -79,24 +79,24 @@ def test_lines_give_a_name_and_nothing_else() -> None:
 
 def test_an_expired_key_is_none() -> None:
     """From the first moment of its last date on, in UTC."""
-    found = table("a: {key: k, expires: 1970-01-02}")
-    assert found.find(digest(b"k"), 86399)
-    assert found.find(digest(b"k"), 86400) is None
+    entries = table("a: {key: k, expires: 1970-01-02}")
+    assert entries.find(digest(b"k"), 86399)
+    assert entries.find(digest(b"k"), 86400) is None
 
 
 def test_an_hour_of_another_zone_is_meant() -> None:
     """Where the file says so."""
-    found = table('a: {key: k, expires: "1970-01-01T02:00+01:00"}')
-    assert found.find(digest(b"k"), 3599)
-    assert found.find(digest(b"k"), 3600) is None
+    entries = table('a: {key: k, expires: "1970-01-01T02:00+01:00"}')
+    assert entries.find(digest(b"k"), 3599)
+    assert entries.find(digest(b"k"), 3600) is None
 
 
 def test_names_of_the_file_come_before_settings() -> None:
     """The key of the same name in `api_keys` is no longer valid."""
-    found = table("alice: sk-new", {"alice": "sk-old", "bob": "sk-b"})
-    assert found.find(digest(b"sk-old"), 0) is None
-    assert caller(found, "sk-new").name == "alice"
-    assert caller(found, "sk-b").name == "bob"
+    entries = table("alice: sk-new", {"alice": "sk-old", "bob": "sk-b"})
+    assert entries.find(digest(b"sk-old"), 0) is None
+    assert caller(entries, "sk-new").name == "alice"
+    assert caller(entries, "sk-b").name == "bob"
 
 
 def test_of_equal_keys_in_lines_the_first_name_counts() -> None:
@@ -133,5 +133,5 @@ def test_a_token_of_an_unknown_group_has_the_default_policy() -> None:
 
 def test_of_several_claimed_groups_the_first_in_the_file_counts() -> None:
     """The operator orders them, not the provider."""
-    found = table("groups: {a: {weight: 2}, b: {weight: 3}}")
-    assert found.of_token("ada", ["b", "a"]).group == "a"
+    entries = table("groups: {a: {weight: 2}, b: {weight: 3}}")
+    assert entries.of_token("ada", ["b", "a"]).group == "a"

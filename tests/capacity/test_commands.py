@@ -128,11 +128,11 @@ def test_tuning_writes_settings_that_the_scenario_takes(scenario: str, tmp_path:
         *("tune", scenario, "--seeds", "1", "--train", "0-50%", "--test", "50%-"),
         *("--json", "--out", str(out)),
     )
-    told = json.loads(result.stdout)
-    tuned, given = told["held_out"][:2]
+    report = json.loads(result.stdout)
+    tuned, given = report["held_out"][:2]
     assert (tuned["name"], given["name"]) == ("tuned", "these settings")
     assert result.exit_code == (0 if tuned["met"] == 1 else 1)
-    assert told["tried"] <= MAX_TRIALS
+    assert report["tried"] <= MAX_TRIALS
     result = call("simulate", scenario, "--seeds=1", "--quick", "--json", f"--tuned={out}")
     assert json.loads(result.stdout)["scores"][-1]["name"] == "tuned"
     out.write_text("service: 3")
@@ -144,8 +144,8 @@ def sweep(tmp_path: Path) -> str:
     folder = tmp_path / "sweep"
     for number, step in enumerate(GOOD.steps):
         write_run(folder / str(number), Run("reference", "", 0.0, 100.0), step.run)
-    found = Sweep((Measured(4, GOOD.steps),), Slo.parse("ttft_p99=2s"))
-    measured.write(folder, found, [[str(number) for number in range(len(GOOD.steps))]])
+    measurements = Sweep((Measured(4, GOOD.steps),), Slo.parse("ttft_p99=2s"))
+    measured.write(folder, measurements, [[str(number) for number in range(len(GOOD.steps))]])
     return str(folder)
 
 
@@ -158,8 +158,8 @@ def test_a_plan_is_written_as_yaml(sweep: str, tmp_path: Path) -> None:
     assert application["deployments"][0]["autoscaling_config"]["max_replicas"] == 2
     assert call("plan", sweep, *options).stdout == out.read_text()
     again = tmp_path / "again.yaml"
-    told = call("plan", sweep, *options, "--json", "--out", str(again)).stdout
-    assert all(choice["because"] for choice in json.loads(told)["choices"])
+    output = call("plan", sweep, *options, "--json", "--out", str(again)).stdout
+    assert all(choice["because"] for choice in json.loads(output)["choices"])
     assert again.read_text() == out.read_text()
 
 

@@ -23,13 +23,13 @@ _UNSENT = ("content-length", "transfer-encoding", "connection", "expect")
 pytestmark = recordings.needed
 
 
-def asked(recording: Recording) -> bool:
+def is_compared(recording: Recording) -> bool:
     # trouble_*: what happened to the engine, not to the request. Its own body was not recorded.
     left_out = recording.name.startswith("trouble_") or recording.name.endswith("_body_40mb")
     return not left_out and not re.fullmatch(f"{NO_EYES}|{UNLOADED}", recording.name)
 
 
-RECORDINGS = recordings.load(asked)
+RECORDINGS = recordings.load(is_compared)
 
 
 class Reply(NamedTuple):
@@ -64,7 +64,7 @@ async def ask(port: int, recording: Recording) -> Reply:
     return Reply(reply.status, media_type, "".join(reply.chunks))
 
 
-def said(body: str, status: int) -> object:
+def outline(body: str, status: int) -> object:
     """A body by its keys, their order and the types of its values; an error in whatever words."""
     if status >= 400:
         return shape(json.loads(body or "null")), OTHER["words"]
@@ -76,17 +76,17 @@ def said(body: str, status: int) -> object:
 async def test_asked_as_recorded(service: Service, recording: Recording) -> None:
     """Status, media type, keys in their order and types are Ollama's, or a difference."""
     reply = await ask(service.port, recording)
-    different = [each for each in STATUS if each.covers(recording.name)]
+    different = [difference for difference in STATUS if difference.covers(recording.name)]
     if different and reply.status != recording.status:
         assert reply.status == different[0].status, different[0].reason
         return
     assert reply.status == recording.status
-    told, _, _ = (recording.header("content-type") or "").partition(";")
-    if told == "text/plain" and reply.status >= 400:
+    media_type, _, _ = (recording.header("content-type") or "").partition(";")
+    if media_type == "text/plain" and reply.status >= 400:
         assert reply.media_type == "application/json", OTHER["text/plain errors"]
     else:
-        assert reply.media_type == told
-        assert said(reply.body, reply.status) == said(recording.body.decode(), reply.status)
+        assert reply.media_type == media_type
+        assert outline(reply.body, reply.status) == outline(recording.body.decode(), reply.status)
 
 
 def test_every_difference_is_one() -> None:

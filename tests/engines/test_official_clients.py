@@ -90,8 +90,8 @@ class TestResponses:
 
     async def test_the_stream_helper(self, gpt: openai.AsyncOpenAI) -> None:
         """It gathers the text that its events bring, and gives the last response."""
-        asked: Any = {"model": MODEL, "temperature": 0, "input": "Say hello."}
-        async with gpt.responses.stream(**asked) as stream:
+        request: Any = {"model": MODEL, "temperature": 0, "input": "Say hello."}
+        async with gpt.responses.stream(**request) as stream:
             deltas = [event.delta async for event in stream if event.type.endswith("text.delta")]
             final = await stream.get_final_response()
         assert final.output_text == "".join(deltas)
@@ -126,14 +126,14 @@ class TestResponses:
         tool: Any = {"type": "function", "name": "get_weather", "parameters": CITY}
         items: Any = [item for city in CITIES for item in shot(city)]
         items.append({"role": "user", "content": "Weather in Paris?"})
-        asked: Any = {**SHORT, "max_output_tokens": 60, "tools": [tool]}
-        async with skilled_gpt.responses.stream(**asked, input=items) as stream:
+        request: Any = {**SHORT, "max_output_tokens": 60, "tools": [tool]}
+        async with skilled_gpt.responses.stream(**request, input=items) as stream:
             final = await stream.get_final_response()
         (call,) = (item for item in final.output if item.type == "function_call")
         assert json.loads(call.arguments) == {"city": "Paris"}
         result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}
         items += [*final.output, result]
-        answer = await skilled_gpt.responses.create(**asked, input=items, tool_choice="none")
+        answer = await skilled_gpt.responses.create(**request, input=items, tool_choice="none")
         assert answer.output_text
 
     async def test_a_hang_up_stops_the_generation(self, chatty: Service) -> None:
@@ -170,11 +170,11 @@ def shot(city: str) -> Iterable[dict[str, Any]]:
 class TestMessages:
     async def test_the_stream_helper(self, claude: anthropic.AsyncAnthropic) -> None:
         """What it gathers is the message that comes whole."""
-        asked: Any = {"model": MODEL, "messages": HELLO, "max_tokens": 8, "extra_body": GREEDY}
-        async with claude.messages.stream(**asked) as stream:
+        request: Any = {"model": MODEL, "messages": HELLO, "max_tokens": 8, "extra_body": GREEDY}
+        async with claude.messages.stream(**request) as stream:
             text = "".join([piece async for piece in stream.text_stream])
             final = await stream.get_final_message()
-        whole = await claude.messages.create(**asked)
+        whole = await claude.messages.create(**request)
         assert text
         assert text == whole.content[0].text
         assert final.content[0].to_dict() == whole.content[0].to_dict()
@@ -187,13 +187,13 @@ class TestMessages:
     async def test_a_stop_sequence(self, claude: anthropic.AsyncAnthropic, stream: bool) -> None:
         """It is named as what ended the answer, and is no part of it."""
         count: Any = [{"role": "user", "content": "Count from one to ten in digits."}]
-        asked: Any = {"model": MODEL, "messages": count, "max_tokens": 40, "extra_body": GREEDY}
-        asked |= {"stop_sequences": ["5", "3"]}
+        request: Any = {"model": MODEL, "messages": count, "max_tokens": 40, "extra_body": GREEDY}
+        request |= {"stop_sequences": ["5", "3"]}
         if stream:
-            async with claude.messages.stream(**asked) as running:
+            async with claude.messages.stream(**request) as running:
                 answer: Any = await running.get_final_message()
         else:
-            answer = await claude.messages.create(**asked)
+            answer = await claude.messages.create(**request)
         assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "3")
         assert "3" not in answer.content[0].text
 
@@ -215,8 +215,8 @@ class TestMessages:
         messages: Any = [message for city in CITIES for message in use(city)]
         messages.append({"role": "user", "content": "Weather in Paris?"})
         tool: Any = {"name": "get_weather", "input_schema": CITY}
-        asked: Any = {"model": MODEL, "max_tokens": 60, "tools": [tool], "extra_body": GREEDY}
-        async with skilled_claude.messages.stream(**asked, messages=messages) as stream:
+        request: Any = {"model": MODEL, "max_tokens": 60, "tools": [tool], "extra_body": GREEDY}
+        async with skilled_claude.messages.stream(**request, messages=messages) as stream:
             final = await stream.get_final_message()
         assert final.stop_reason == "tool_use"
         (call,) = (block for block in final.content if block.type == "tool_use")
@@ -224,7 +224,7 @@ class TestMessages:
         result = {"type": "tool_result", "tool_use_id": call.id, "content": "Sunny."}
         messages += [final.to_param(), {"role": "user", "content": [result]}]
         answer = await skilled_claude.messages.create(
-            **asked, messages=messages, tool_choice={"type": "none"}
+            **request, messages=messages, tool_choice={"type": "none"}
         )
         assert answer.content[0].type == "text"
 

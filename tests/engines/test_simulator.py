@@ -230,12 +230,12 @@ async def test_tool_call(sim: Simulator) -> None:
     """A model that can call tools calls the first one; to its result it answers with text."""
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
     tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
-    asked = {"model": "able", "tools": tools, "stream": False}
-    answer = await sim.post("/api/chat", messages=[user("?")], **asked)
+    request = {"model": "able", "tools": tools, "stream": False}
+    answer = await sim.post("/api/chat", messages=[user("?")], **request)
     function = answer["message"]["tool_calls"][0]["function"]
     assert function == {"index": 0, "name": "weather", "arguments": {"city": "word"}}
     messages = [user("?"), answer["message"], {"role": "tool", "content": "sunny"}]
-    assert (await sim.post("/api/chat", messages=messages, **asked))["message"]["content"]
+    assert (await sim.post("/api/chat", messages=messages, **request))["message"]["content"]
 
 
 async def test_embeddings(sim: Simulator) -> None:
@@ -243,8 +243,8 @@ async def test_embeddings(sim: Simulator) -> None:
     native = (await sim.post("/api/embed", model="vectors", input=["a", "b"]))["embeddings"]
     assert math.hypot(*native[0]) == pytest.approx(1)
     assert native[0] != native[1]
-    asked = {"model": "vectors", "input": "a", "encoding_format": "base64"}
-    data = (await sim.post("/v1/embeddings", **asked))["data"][0]["embedding"]
+    request = {"model": "vectors", "input": "a", "encoding_format": "base64"}
+    data = (await sim.post("/v1/embeddings", **request))["data"][0]["embedding"]
     assert struct.unpack("<16f", base64.b64decode(data)) == pytest.approx(native[0])
 
 

@@ -124,11 +124,11 @@ async def ask(port: int, method: str, path: str, body: bytes) -> Reply:
 async def read(reader: asyncio.StreamReader, method: str) -> Reply:
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
     headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-    told = {name.lower(): value for name, value in headers}
-    if "transfer-encoding" in told:
+    fields = {name.lower(): value for name, value in headers}
+    if "transfer-encoding" in fields:
         chunks = [chunk async for chunk in read_chunks(reader)]
     else:
-        size = 0 if method == "HEAD" else int(told.get("content-length", 0))
+        size = 0 if method == "HEAD" else int(fields.get("content-length", 0))
         chunks = [(await reader.readexactly(size)).decode()] if size else []
     return Reply(int(first.split()[1]), headers, chunks)
 
@@ -160,10 +160,10 @@ def body_of(name: str, request: dict[str, Any]) -> bytes:
 def shape(value: Any) -> Any:
     """Keys in their order and types; all of a list's different shapes."""
     if isinstance(value, dict):
-        return [(key, shape(each)) for key, each in value.items()]
+        return [(key, shape(member)) for key, member in value.items()]
     if isinstance(value, list):
-        shapes = [shape(each) for each in value]
-        return ("list", [each for at, each in enumerate(shapes) if each not in shapes[:at]])
+        shapes = [shape(element) for element in value]
+        return ("list", [kind for at, kind in enumerate(shapes) if kind not in shapes[:at]])
     if isinstance(value, bool) or value is None:
         return value
     return "text" if isinstance(value, str) else "number"
@@ -196,7 +196,7 @@ def course(chunks: list[str], shortened: bool) -> list[Any]:
     """The shapes of the chunks; equal ones that follow each other are one."""
     if shortened:  # and so written anew, without the end of the line
         chunks = [chunk.rstrip("\n") for chunk in chunks]
-    return [each for each, _ in groupby(map(events, chunks))]
+    return [chunk_shape for chunk_shape, _ in groupby(map(events, chunks))]
 
 
 async def prepare(name: str, port: int) -> None:

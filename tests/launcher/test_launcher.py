@@ -38,10 +38,10 @@ def check_first_screen(run: Launcher) -> None:
         "started simulated engine",
     ]
     assert ready.startswith(f"Ready at {run.url} ")
-    asked = subprocess.run(
+    answer = subprocess.run(
         shlex.split(curl), capture_output=True, text=True, env=os.environ | NOWHERE, check=True
     )
-    assert asked.stdout.rstrip().endswith("data: [DONE]")
+    assert answer.stdout.rstrip().endswith("data: [DONE]")
 
 
 def test_a_gateway_has_the_same_screen(launch: Launch) -> None:

@@ -47,7 +47,7 @@ def plan_trouble(engine: Simulator) -> None:
     engine.fault(kind="cut", after_tokens=3)
 
 
-def told(records: list[Record]) -> dict[str, object]:
+def summary(records: list[Record]) -> dict[str, object]:
     """What generators can't disagree on, whatever their speed."""
     served = [record for record in records if record.ok]
     return {
@@ -70,7 +70,7 @@ def test_all_generators_tell_the_same(
     plan_trouble(paced)
     run, records = generator(target, tmp_path / "run")
     served = REQUESTS - 5
-    assert told(records) == {
+    assert summary(records) == {
         "outcomes": {
             ClientOutcome.OK: served,
             ClientOutcome.REJECTED: 2,
@@ -84,8 +84,8 @@ def test_all_generators_tell_the_same(
     assert run.open_model
     assert run.timeout_s == target.timeout_s
     assert run.dropped == 0
-    assert all(seen.ttft and seen.ttft >= 0.019 for seen in records if seen.ok)
-    assert all(seen.e2e and seen.e2e >= 0.019 * ANSWER for seen in records if seen.ok)
+    assert all(record.ttft and record.ttft >= 0.019 for record in records if record.ok)
+    assert all(record.e2e and record.e2e >= 0.019 * ANSWER for record in records if record.ok)
     assert paced.reached == {"/v1/chat/completions": REQUESTS} | looked(run.tool)
 
 
@@ -98,7 +98,7 @@ def test_k6_reads_every_dialect_as_the_reference_client_does(
     _, ours = generators.reference(target, replace(SCENARIO, shape=SHORT))
     _, theirs = generators.k6(target, tmp_path / "run", SHAPE=SHORT, **ASKED)
     assert len(ours) == 5
-    assert told(theirs) == told(ours)
+    assert summary(theirs) == summary(ours)
 
 
 def looked(tool: str) -> dict[str, int]:

@@ -161,15 +161,15 @@ async def test_each_request_has_one_line_in_the_log(client: httpx.AsyncClient) -
     answer = await client.post("/v1/chat/completions", json=CHAT)
     request_id = answer.headers["x-request-id"]
     folder = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
-    found: list[dict[str, object]] = []
+    lines: list[dict[str, object]] = []
 
     def logged() -> bool:
         text = "".join(file.read_text() for file in folder.glob("replica_*.log"))
-        found[:] = [json.loads(line) for line in text.splitlines() if request_id in line]
-        return bool(found)
+        lines[:] = [json.loads(line) for line in text.splitlines() if request_id in line]
+        return bool(lines)
 
     await eventually(logged)
-    (line,) = found
+    (line,) = lines
     assert line["request_id"] == request_id
     assert (line["path"], line["status"], line["outcome"]) == ("/v1/chat/completions", 200, "ok")
     assert (line["model"], line["generated_tokens"]) == ("smollm2:135m", 8)

@@ -34,7 +34,7 @@ COMPONENTS = sorted(path.parent.relative_to(FOLDER) for path in FOLDER.glob("com
 
 def read(path: Path) -> list[Object]:
     """Every object of one of our files."""
-    return [found for found in yaml.safe_load_all((FOLDER / path).read_text()) if found]
+    return [manifest for manifest in yaml.safe_load_all((FOLDER / path).read_text()) if manifest]
 
 
 @lru_cache
@@ -58,13 +58,13 @@ def with_components(folder: Path, *components: Path) -> tuple[Object, ...]:
 def _kustomize(folder: Path) -> tuple[Object, ...]:
     done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return tuple(found for found in yaml.safe_load_all(done.stdout) if found)
+    return tuple(manifest for manifest in yaml.safe_load_all(done.stdout) if manifest)
 
 
 def of_kind(
     objects: Iterator[Object] | tuple[Object, ...] | list[Object], kind: str
 ) -> list[Object]:
-    return [found for found in objects if found["kind"] == kind]
+    return [manifest for manifest in objects if manifest["kind"] == kind]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Group:
         return self.pod["containers"][0]
 
     def init(self, name: str) -> Object | None:
-        found = [c for c in self.pod.get("initContainers", []) if c["name"] == name]
-        return found[0] if found else None
+        init_containers = [c for c in self.pod.get("initContainers", []) if c["name"] == name]
+        return init_containers[0] if init_containers else None
 
 
 class RayService:
@@ -111,20 +111,20 @@ class RayService:
 
 
 def ray_services(objects: Iterable[Object]) -> list[RayService]:
-    return [RayService(found) for found in of_kind(objects, "RayService")]
+    return [RayService(manifest) for manifest in of_kind(objects, "RayService")]
 
 
 def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
     """Every pod template with a name for it, wherever it stands."""
-    for found in objects:
-        name = f"{found['kind']}/{found['metadata']['name']}"
-        if found["kind"] == "RayService":
-            cluster = found["spec"]["rayClusterConfig"]
+    for manifest in objects:
+        name = f"{manifest['kind']}/{manifest['metadata']['name']}"
+        if manifest["kind"] == "RayService":
+            cluster = manifest["spec"]["rayClusterConfig"]
             yield f"{name}/head", cluster["headGroupSpec"]["template"]
             for group in cluster["workerGroupSpecs"]:
                 yield f"{name}/{group['groupName']}", group["template"]
-        elif "template" in found.get("spec", {}):
-            yield name, found["spec"]["template"]
+        elif "template" in manifest.get("spec", {}):
+            yield name, manifest["spec"]["template"]
 
 
 def containers(pod: Object) -> list[Object]:

@@ -60,8 +60,8 @@ async def odd_server(answers: dict[str, bytes | Callable[[], bytes]]) -> AsyncIt
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
-            said = answers[head.split()[1].decode()]
-            writer.write(said() if callable(said) else said)
+            reply = answers[head.split()[1].decode()]
+            writer.write(reply() if callable(reply) else reply)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -66,12 +66,12 @@ def attempt(name: str, stream: bool = True) -> ClientRequest:
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_stream_is_timed_by_its_tokens(name: str) -> None:
     """Comments, roles, usage and markers are no tokens."""
-    asked = attempt(name)
+    request = attempt(name)
     for line in STREAMS[name]:
-        asked.line(line)
-    asked.end()
-    record = asked.record()
-    assert (record.outcome, asked.answer) == (ClientOutcome.OK, "Hello")
+        request.line(line)
+    request.end()
+    record = request.record()
+    assert (record.outcome, request.answer) == (ClientOutcome.OK, "Hello")
     assert (record.started, record.first, record.gaps, record.ended) == (1, 2, (1,), 4)
     assert (record.ttft, record.prompt_tokens, record.output_tokens) == (1.5, 3, 2)
 
@@ -79,32 +79,32 @@ def test_a_stream_is_timed_by_its_tokens(name: str) -> None:
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_stream_without_its_marker_is_truncated(name: str) -> None:
     """However clean its end."""
-    asked = attempt(name)
+    request = attempt(name)
     for line in STREAMS[name][:-1]:
-        asked.line(line)
-    asked.end()
-    assert asked.record().outcome is ClientOutcome.TRUNCATED
+        request.line(line)
+    request.end()
+    assert request.record().outcome is ClientOutcome.TRUNCATED
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_whole_body_says_the_same(name: str) -> None:
     """But for the time of its first token, which nobody saw."""
-    asked = attempt(name, stream=False)
-    assert not asked.streamed
-    asked.body(WHOLE[name])
-    asked.end()
-    record = asked.record()
-    assert (record.outcome, asked.answer, record.first) == (ClientOutcome.OK, "Hello", None)
+    request = attempt(name, stream=False)
+    assert not request.streamed
+    request.body(WHOLE[name])
+    request.end()
+    record = request.record()
+    assert (record.outcome, request.answer, record.first) == (ClientOutcome.OK, "Hello", None)
     assert (record.prompt_tokens, record.output_tokens) == (3, 2)
 
 
 def test_an_error_in_a_stream_is_kept() -> None:
     """The words of the server, and a truncated answer even if a marker follows."""
-    asked = attempt("openai")
+    request = attempt("openai")
     for line in (*STREAMS["openai"][:1], b'data: {"error":{"message":"lost"}}\n', b"data: [DONE]"):
-        asked.line(line)
-    asked.end()
-    record = asked.record()
+        request.line(line)
+    request.end()
+    record = request.record()
     assert (record.outcome, record.error) == (ClientOutcome.TRUNCATED, "lost")
 
 

@@ -51,7 +51,7 @@ def test_markdown_shows_the_pictures_beside_it(folder: Path) -> None:
 def test_the_report_states_what_the_experiment_is_for(folder: Path) -> None:
     """Times to the replica and to the SLO, losses, replica-seconds used and least, flaps, cost."""
     text = (folder / "report.md").read_text()
-    for said in (
+    for phrase in (
         "**130** requests",
         "**0** lost, 0 of them truncated",
         "with 0 flaps",
@@ -62,15 +62,15 @@ def test_the_report_states_what_the_experiment_is_for(folder: Path) -> None:
         "cost at 2/h",
         "python -m serve_app.capacity experiment",
     ):
-        assert said in text
+        assert phrase in text
 
 
 def test_what_must_not_be_trusted_says_so_first(folder: Path) -> None:
     """An interrupted or an invalid run, before any figure."""
     reason = "the generator was late"
-    found = recorded.recording(folder, True, (reason,)).findings
+    findings = recorded.recording(folder, True, (reason,)).findings
     pictures = [Picture(name, "", b"", b"") for name in ("scaling", "pressure", "latency")]
-    text = markdown(list(report.one(found, recorded.SCENARIO, "", pictures)))
+    text = markdown(list(report.one(findings, recorded.SCENARIO, "", pictures)))
     assert "**Interrupted**" in text
     assert text.index(reason) < text.index("requests by")
 

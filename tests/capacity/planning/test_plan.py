@@ -138,7 +138,7 @@ def test_a_plan_contradicts_nothing(demand: Demand) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "slo", "reason"),
+    ("measurement", "slo", "reason"),
     [
         (Measured(4, USERS[:2] + RATES[:1]), SLO, "saturation was not reached"),
         (Measured(4, USERS), SLO, "there is no step of arrivals"),
@@ -151,10 +151,12 @@ def test_a_plan_contradicts_nothing(demand: Demand) -> None:
         ),
     ],
 )
-def test_what_the_data_does_not_support_is_refused(found: Measured, slo: Slo, reason: str) -> None:
+def test_what_the_data_does_not_support_is_refused(
+    measurement: Measured, slo: Slo, reason: str
+) -> None:
     """With the reason."""
     with pytest.raises(Refused, match=reason):
-        plan([found], slo, Demand(peak=10))
+        plan([measurement], slo, Demand(peak=10))
 
 
 def test_one_good_measurement_is_enough() -> None:
@@ -165,8 +167,8 @@ def test_one_good_measurement_is_enough() -> None:
 
 def test_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Records, slots, SLO and scenario."""
-    for number, each in enumerate(GOOD.steps):
-        write_run(tmp_path / str(number), Run("reference", "", 0.0, 100.0), each.records)
+    for number, measured_step in enumerate(GOOD.steps):
+        write_run(tmp_path / str(number), Run("reference", "", 0.0, 100.0), measured_step.records)
     places = [[str(number) for number in range(len(GOOD.steps))]]
     measured.write(tmp_path, Sweep((GOOD,), SLO, {"queue": 3}, {"seed": 1}), places)
     again = measured.read(tmp_path)

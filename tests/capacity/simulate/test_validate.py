@@ -78,10 +78,10 @@ def test_runs_that_behave_as_the_model_says_are_met(tmp_path: Path) -> None:
     """Three of them; start-up times are read from their samples."""
     for seed in (7, 8, 9):
         live(tmp_path / f"run-{seed - 6}", seed, startup_s=6)
-    found = validate(tmp_path, range(6), nothing)
-    assert found.holds
-    assert (found.runs, found.seeds) == (3, 6)
-    assert {figure.name for figure in found.figures} == {
+    validation = validate(tmp_path, range(6), nothing)
+    assert validation.holds
+    assert (validation.runs, validation.seeds) == (3, 6)
+    assert {figure.name for figure in validation.figures} == {
         "replicas over time",
         "TTFT p50",
         "TTFT p99",
@@ -93,18 +93,18 @@ def test_a_slower_service_is_told_apart(tmp_path: Path) -> None:
     """First tokens twice as late as modelled: no overhead explains the tail, the replicas hold."""
     for number in (1, 2, 3):
         live(tmp_path / f"run-{number}", number, startup_s=6, stretch=2)
-    found = validate(tmp_path, range(3), nothing)
-    assert not found.holds
-    failed = {figure.name for figure in found.figures if not figure.holds}
+    validation = validate(tmp_path, range(3), nothing)
+    assert not validation.holds
+    failed = {figure.name for figure in validation.figures if not figure.holds}
     assert failed == {"TTFT p99"}
 
 
 def test_one_run_proves_nothing(tmp_path: Path) -> None:
     """Its own spread is not known."""
     live(tmp_path, 1, startup_s=6)
-    found = validate(tmp_path, range(2), nothing)
-    assert not found.holds
-    assert all(figure.holds for figure in found.figures)
+    validation = validate(tmp_path, range(2), nothing)
+    assert not validation.holds
+    assert all(figure.holds for figure in validation.figures)
 
 
 @pytest.mark.parametrize(

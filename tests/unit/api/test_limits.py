@@ -209,12 +209,12 @@ async def test_a_request_larger_than_its_bucket_is_told_so(
     with pytest.raises(openai.RateLimitError, match="can never fit"):
         await client.chat.completions.create(**body(messages=long))
     await client.close()
-    asked = len(service.noted.ended_exchanges) - began
+    exchanges = len(service.noted.ended_exchanges) - began
     assert answer.status_code == 429
     assert "retry-after" not in answer.headers
     assert answer.headers["x-should-retry"] == "false"
     assert simulator.reached == {}
-    assert asked == 2
+    assert exchanges == 2
 
 
 async def test_official_clients_raise_their_own_errors_after_one_try(
@@ -234,14 +234,14 @@ async def test_official_clients_raise_their_own_errors_after_one_try(
             await by_anthropic.messages.create(**body("/v1/messages", max_tokens=40))
         await by_openai.close()
         await by_anthropic.close()
-        asked = len(service.noted.ended_exchanges)
+        exchanges = len(service.noted.ended_exchanges)
     assert first.value.code == "rate_limit_exceeded"
     assert first.value.type == "tokens"
     for error in (first.value, second.value):
         assert error.response.headers["x-should-retry"] == "false"
         assert 0 < int(error.response.headers["retry-after"]) <= 86400
     assert simulator.reached == {CHAT: 1}
-    assert asked == 3
+    assert exchanges == 3
 
 
 async def test_parallel_requests_are_leased(front: Front, simulator: Simulator) -> None:

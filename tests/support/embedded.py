@@ -57,17 +57,30 @@ Answer with <tool_call>
 @contextmanager
 def llama_server(gguf: Path, *options: str) -> Iterator[tuple[str, Process]]:
     """A llama.cpp server in a child process, its address, and its end on every path."""
-    port = free_port()
-    command = [sys.executable, "-m", "serve_app.engines.llamacpp.server", "--model", str(gguf)]
-    command += ["--alias", MODEL, "--port", str(port), "--slots", "2"]
-    command += ["--context-length", str(CONTEXT), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    process, port = _start(gguf, options)
+    with process:
         try:
-            assert process.stderr is not None
-            assert any(" on http://" in line for line in process.stderr), "it did not start"
             yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()
+
+
+def _start(gguf: Path, options: tuple[str, ...]) -> tuple[Process, int]:
+    """Start a server. Another process may take its port while it loads the model: then anew."""
+    lines: list[str] = []
+    for _ in range(3):
+        port = free_port()
+        command = [sys.executable, "-m", "serve_app.engines.llamacpp.server", "--model", str(gguf)]
+        command += ["--alias", MODEL, "--port", str(port), "--slots", "2"]
+        command += ["--context-length", str(CONTEXT), *options]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " on http://" in line:
+                return process, port
+            lines.append(line)
+        process.communicate()
+    raise AssertionError("it did not start: " + "".join(lines[-20:]))
 
 
 class _Running:

@@ -143,7 +143,7 @@ async def test_too_many_are_refused_in_their_dialect(
     refused = [answer for answer in answers if answer.status_code == 503]
     assert len(served) + len(refused) == many
     assert refused
-    assert all(answer.headers["retry-after"] == "1" for answer in refused)
+    assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
     assert all("busy" in answer.json()["error"]["message"] for answer in refused)
     assert simulator.reached == {"/v1/chat/completions": len(served)}
     assert simulator.stats()["max_in_flight"] == 2

@@ -31,13 +31,14 @@ def offering(offer: str, method: str, path: str, body: Any = None) -> tuple[byte
 async def ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
     """Send a request in pieces; return the status and the body of each answer to it.
 
-    Sent again, at most twice, where the proxy reloaded under the connection: it answers the last
-    request with 5xx then.
+    Sent again for a while where the proxy reloads under the connection: it answers the last request
+    with 5xx then.
     """
-    for _ in range(3):
+    for _ in range(30):
         *answers, (status, _) = await _ask(url, *packets)
         if status < 500:
             break
+        await asyncio.sleep(0.2)
     assert status == 404
     return answers
 

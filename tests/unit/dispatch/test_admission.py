@@ -87,7 +87,7 @@ async def test_too_many_get_503_in_their_dialect(simulator: Simulator, path: str
         answers = await asyncio.gather(*(service.post(path, json=body) for _ in range(8)))
         assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
         refused = [answer for answer in answers if answer.status_code == 503]
-        assert all(answer.headers["retry-after"] == "1" for answer in refused)
+        assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
         assert all("busy" in answer.text for answer in refused)
     assert simulator.reached == {path: 3}
     assert simulator.stats()["max_in_flight"] == 1

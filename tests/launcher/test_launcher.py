@@ -140,7 +140,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(launch: Launch) -> None:
 def test_ipv6_has_serves_own_proxy(launch: Launch) -> None:
     run = launch(host="::1")
     run.until("Ready")
-    assert run.screen.startswith("Starting behind Serve's own proxy (Ray connects HAProxy")
+    assert run.lines[0].startswith("Starting behind Serve's own proxy (Ray connects HAProxy")
     assert httpx.get(f"{run.url}/api/version", trust_env=False).status_code == 200
     assert run.end(signal.SIGTERM) == 0
 
@@ -166,5 +166,5 @@ def test_an_engine_that_cannot_start_is_a_sentence(launch: Launch) -> None:
 def test_what_cannot_work_is_refused(launch: Launch, options: list[str], sentence: str) -> None:
     run = launch(*options)
     assert run.process.wait(30) == 2
-    assert run.screen.startswith(sentence)
-    assert run.screen.count("\n") == 1
+    (line,) = run.lines
+    assert line.startswith(sentence)

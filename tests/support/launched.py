@@ -51,6 +51,11 @@ class Launcher:
     def screen(self) -> str:
         return self._screen.read_text()
 
+    @property
+    def lines(self) -> list[str]:
+        """Its lines, without those about folders that killed runs have left behind."""
+        return [line for line in self.screen.splitlines() if not line.startswith("removed ")]
+
     def until(self, text: str) -> None:
         deadline = monotonic() + START_S
         while text not in self.screen:

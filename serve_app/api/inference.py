@@ -13,7 +13,7 @@ from serve_app.api.exchange import SESSION, Exchange
 from serve_app.api.http import Request, Send, send_json
 from serve_app.api.model_route import ModelRoute
 from serve_app.api.request_trace import RequestTrace
-from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
 from serve_app.errors import NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
@@ -25,6 +25,9 @@ class Dispatcher(Protocol):
 
     async def send(self, call: Call) -> Answer:
         """Return the begun answer. Raises Overloaded, EngineDown, EngineLost or EngineSlow."""
+
+    def queues(self) -> Mapping[str, ServiceQueue]:
+        """Return the queues before engines, by the pool; "" for the only one."""
 
     def cards(self) -> tuple[ModelCard, ...]:
         """Return the card of every model of every pool."""

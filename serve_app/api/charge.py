@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from serve_app.access.caller import Caller
 from serve_app.access.limits.limiter import Estimate, Limiter, Reservation
 from serve_app.api.endpoint import Endpoint, Payload
 from serve_app.api.rate_headers import Pairs, rate_headers
@@ -29,6 +30,14 @@ class Charges:
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
 
+    def estimate(
+        self, endpoint: Endpoint, payload: Payload, size: int, caller: Caller, model: str
+    ) -> Estimate:
+        """Estimate the tokens of a request, whose body has `size` bytes, for a model."""
+        max_answer = 0 if endpoint.streams == "never" else _max_answer(payload)
+        prompt = prompt_bytes(payload, size)
+        return self._limiter.estimate(caller, model, prompt, max_answer)
+
     async def begin(
         self, endpoint: Endpoint, payload: Payload, size: int, trace: RequestTrace
     ) -> "Charge":
@@ -37,9 +46,7 @@ class Charges:
         Raises RateLimited, and Overloaded where the store of limits must answer and does not.
         """
         caller = trace.caller
-        max_answer = 0 if endpoint.streams == "never" else _max_answer(payload)
-        prompt = prompt_bytes(payload, size)
-        estimate = self._limiter.estimate(caller, trace.model, prompt, max_answer)
+        estimate = self.estimate(endpoint, payload, size, caller, trace.model)
         reservation = await self._limiter.reserve(caller, estimate)
         headers = rate_headers(endpoint.dialect.name, reservation.standings)
         refused = self._limiter.refuses(reservation)

@@ -144,6 +144,12 @@ class ModelCard:
     loaded_context_length: int = 0  # of one slot of the engine
     capabilities: tuple[str, ...] = ("completion",)
 
+    @property
+    def usable_context(self) -> int:
+        """Tokens that one request may have: no more than in training; 0: not known."""
+        known = [size for size in (self.context_length, self.loaded_context_length) if size]
+        return min(known, default=0)
+
     def details(self) -> dict[str, object]:
         """Return the `details` of the model in Ollama's listings."""
         return {

@@ -11,11 +11,12 @@ from serve_app.api.relay import Tail, read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
 from serve_app.api.urgency import deadline_of, flow_of
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineLost, ServiceError
+from serve_app.errors import BadRequest, EngineLost, ServiceError
 
 SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
+_MAX_HEADER = 1024
 
 
 class Exchange:
@@ -68,11 +69,7 @@ class Exchange:
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
             affinity=request.header(SESSION) or None,
-            headers=tuple(
-                (name, value)
-                for name in _PASSED_HEADERS
-                if (value := request.header(name.encode()))
-            ),
+            headers=_passed_headers(request),
             flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
@@ -139,3 +136,14 @@ class Exchange:
         if not end.complete:
             raise EngineLost("the engine ended the answer before it was complete")
         self.trace.finish(end)
+
+
+def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the headers with a meaning to the engine. Raises BadRequest for a long one."""
+    headers = [(name, request.header(name.encode())) for name in _PASSED_HEADERS]
+    for name, value in headers:
+        if len(value) > _MAX_HEADER:
+            raise BadRequest(
+                f"{name} has {len(value)} bytes, but at most {_MAX_HEADER} are allowed"
+            )
+    return tuple([header for header in headers if header[1]])

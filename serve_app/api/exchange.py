@@ -15,7 +15,7 @@ from serve_app.errors import BadRequest, EngineLost, ServiceError
 
 SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
+_PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 _MAX_HEADER = 1024
 
 
@@ -140,10 +140,12 @@ class Exchange:
 
 def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
     """Return the headers with a meaning to the engine. Raises BadRequest for a long one."""
-    headers = [(name, request.header(name.encode())) for name in _PASSED_HEADERS]
-    for name, value in headers:
-        if len(value) > _MAX_HEADER:
-            raise BadRequest(
-                f"{name} has {len(value)} bytes, but at most {_MAX_HEADER} are allowed"
-            )
-    return tuple([header for header in headers if header[1]])
+    headers = [
+        (name.decode(), value.decode("latin-1"))
+        for name in _PASSED_HEADERS
+        if (value := request.headers.get(name))
+    ]
+    for name, text in headers:
+        if len(text) > _MAX_HEADER:
+            raise BadRequest(f"{name} has {len(text)} bytes, but at most {_MAX_HEADER} are allowed")
+    return tuple(headers)

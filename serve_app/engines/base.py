@@ -55,7 +55,8 @@ class ServiceQueue(Protocol):
         """Count service that another queue has given `age_s` seconds ago."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: that would triple the 1.3 us that it takes to make.
+@dataclass(slots=True)
 class Call:
     """One checked request on its way to an engine.
 

@@ -25,7 +25,8 @@ from tests.support.ollama_simulator.journal import read
 from tests.support.redis_server import redis_server
 from tests.support.usage_audit import Audit, audit, send, settled, used, write_keys
 
-_REPLICAS, _SLOTS, _QUEUE, _USERS = 2, 8, 8, 24
+# One replica has room for all users while the other one starts anew.
+_REPLICAS, _SLOTS, _QUEUE, _USERS = 2, 8, 24, 24
 _TOKENS_PER_S = 400
 
 

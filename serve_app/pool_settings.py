@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -60,6 +60,19 @@ class Simulated(StrictModel):
 
     cold_start_s: float = Field(0, ge=0, description="Seconds until the engine listens.")
     load_s: float = Field(0, ge=0, description="Seconds to load a model.")
+    load_mib_per_s: float = Field(
+        0, ge=0, description="MiB per second of a model's size that its load takes beside load_s."
+    )
+    unload_s: float = Field(
+        0, ge=0, description="Seconds until an unloaded model has given its memory back."
+    )
+    model_mib: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        {}, description="MiB of loaded models, such as {'large': 20000}; else 198."
+    )
+    max_loaded_models: int = Field(
+        0, ge=0, description="Models after which it makes room itself, as Ollama does; 0: never."
+    )
+    memory_mib: int = Field(0, ge=0, description="MiB for loaded models; 0 means enough.")
     prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens evaluated per second.")
     decode_tokens_per_s: float = Field(
         0, ge=0, description="Tokens generated per second by a single stream."
@@ -101,6 +114,36 @@ class EngineSettings(StrictModel):
     )
     models_dir: Path | None = Field(None, description="`ollama`: folder of the models.")
     pull: bool = Field(True, description="`ollama`: whether to pull missing models.")
+    max_loaded_models: int = Field(
+        0,
+        ge=0,
+        description="Models that are loaded at the same time; 0 means all of the pool's.",
+    )
+    model_memory_gib: float = Field(
+        0, ge=0, description="GiB that loaded models may take together; 0 means no bound."
+    )
+    pinned: Models = Field(
+        (), description="Models that every replica keeps loaded, where not all of them fit."
+    )
+    demand: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="Expected share of the requests by model, by which replicas choose what they "
+        "load first; default: what the pool has seen.",
+    )
+    min_loaded_s: float = Field(
+        10, ge=0, description="Seconds for which a loaded model is not unloaded for another."
+    )
+    max_load_wait_s: float = Field(
+        20,
+        gt=0,
+        description="Seconds after which a model that requests wait for is loaded at any cost: "
+        "neither min_loaded_s nor new requests keep another one in its place.",
+    )
+    model_slots: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description="Slots by model where Ollama has fewer than `slots`; known for models that "
+        "only embed and for families that it runs one at a time.",
+    )
     env: dict[Variable, str] = Field({}, description="Environment variables of the engine.")
     start_timeout_s: float = Field(
         900, gt=0, description="Seconds that a start may take, pulls included."
@@ -196,6 +239,14 @@ class Pool(PoolSettings):
     name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
 
     @property
+    def swaps_models(self) -> bool:
+        """Whether its engines may not have all models loaded at the same time."""
+        number = self.engine.max_loaded_models
+        return 0 < number < len(self.models) or bool(
+            self.engine.model_memory_gib and len(self.models) > 1
+        )
+
+    @property
     def admitted(self) -> int:
         """Maximum of requests in one replica: its slots and its queue."""
         return self.engine.slots + self.queue
@@ -206,10 +257,11 @@ class Pool(PoolSettings):
 
         That one takes the first free slot at once. The others wait in the gateway, where the fair
         queue still has all replicas to give: a request that waits there for a place, and then for a
-        slot, would wait twice. More are sent where the autoscaler's target needs it, and with
-        `session`, where each goes to its replica.
+        slot, would wait twice. More are sent where the autoscaler's target needs it, with
+        `session`, where each goes to its replica, and where requests may wait for their model
+        while others run.
         """
-        if self.routing == "session":
+        if self.routing == "session" or self.swaps_models:
             return self.admitted
         above_target = math.floor(self.target_ongoing_requests) + 1
         return min(self.admitted, max(self.engine.slots + 1, above_target))
@@ -285,9 +337,33 @@ class Pool(PoolSettings):
                 f"models names {len(self.models)}, but engine.kind llamacpp serves one",
             ),
             *((True, f"models names {name} twice") for name in repeated_models(self.models)),
+            *self._residency_rules(),
             _gpus(self.ray_actor_options),
         )
         return self
+
+    def _residency_rules(self) -> Iterator[tuple[bool, str]]:
+        engine, known = self.engine, set(map(full_name, self.models))
+        named = {
+            "pinned": engine.pinned,
+            "demand": engine.demand,
+            "model_slots": engine.model_slots,
+            "simulated.model_mib": engine.simulated.model_mib,
+        }
+        for setting, names in named.items():
+            for name in names:
+                yield full_name(name) not in known, f"engine.{setting}: {name} is not in models"
+        room, pinned = engine.max_loaded_models, len(engine.pinned)
+        yield (
+            self.swaps_models and 0 < room <= pinned,
+            f"engine.pinned names {pinned} models, which leaves no room for others within "
+            f"engine.max_loaded_models ({room}): pin fewer",
+        )
+        for name, slots in engine.model_slots.items():
+            yield (
+                slots > engine.slots,
+                f"engine.model_slots: {name} has {slots}, above engine.slots ({engine.slots})",
+            )
 
 
 def _gpus(options: dict[str, Any]) -> tuple[bool, str]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -129,6 +129,14 @@ class Lifecycle:
             models=self._info.models,
             phases=tuple(self._timer.seconds.items()),
         )
+
+    def note_loaded(self, sizes: Mapping[str, int]) -> None:
+        """Note which models are loaded now, with their bytes."""
+        cards = (
+            replace(card, loaded=card.name in sizes, size_loaded=sizes.get(card.name, 0))
+            for card in self._info.models
+        )
+        self._info = replace(self._info, models=tuple(cards))
 
     async def send(self, call: Call) -> Answer:
         if self._client is None:

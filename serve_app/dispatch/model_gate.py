@@ -1,0 +1,385 @@
+"""Lets a call pass when its model is loaded; loads and unloads models by the policy of residency.
+
+Calls for a loaded model pass at once. Those for a cold one are collected in a line of their own
+until it is loaded. One task does the loads and unloads, one at a time, and learns from the engine's
+list what has happened behind its back.
+"""
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+from serve_app.dispatch.fair_queue import Fairness
+from serve_app.dispatch.rates import Rates
+from serve_app.dispatch.waiting_line import Place, WaitingLine
+from serve_app.engines.base import Call
+from serve_app.engines.preload import Preload
+from serve_app.engines.residency import (
+    Close,
+    Load,
+    LoadedModel,
+    ModelsView,
+    Refuse,
+    Rules,
+    Unload,
+    Wait,
+    WaitingCalls,
+    Wall,
+    decide,
+)
+from serve_app.errors import EngineDown, EngineError, LoadFailed
+
+logger = logging.getLogger("ray.serve")
+
+POLL_S = 2.0
+# Seconds for which a failed load is not repeated beside the same models: doubled each time.
+MIN_WALL_S = 15.0
+MAX_WALL_S = 300.0
+# Share of the newest measurement in an average.
+_NEWEST = 0.3
+
+Leave = Callable[[float | None], None]
+
+
+class ModelStore(Protocol):
+    """See engines/model_store.py."""
+
+    async def loaded(self) -> dict[str, int]: ...
+
+    async def load(self, name: str) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
+class ModelObserver(Protocol):
+    """Counts what happens to models."""
+
+    def loaded(self, model: str, seconds: float) -> None: ...
+
+    def load_failed(self, model: str) -> None: ...
+
+    def unloaded(self, model: str, seconds: float) -> None: ...
+
+    def lost(self, model: str) -> None:
+        """Note that the engine has dropped a model by itself."""
+
+    def waited(self, model: str, seconds: float) -> None:
+        """Note that a call has waited for its model."""
+
+    def changed(self, sizes: Mapping[str, int]) -> None:
+        """Note which models are loaded, with their bytes."""
+
+
+class Unobserved:
+    """Counts nothing."""
+
+    def _ignore(self, *args: object) -> None: ...
+
+    loaded = load_failed = unloaded = lost = waited = changed = _ignore
+
+
+class _Line:
+    """The calls that wait for one cold model, and their times of arrival."""
+
+    def __init__(self, line: WaitingLine[None]) -> None:
+        self.calls = line
+        self.arrivals: OrderedDict[Place[None], float] = OrderedDict()
+
+    def view(self) -> WaitingCalls:
+        times = self.arrivals.values()
+        return WaitingCalls(len(times), next(iter(times)), sum(times))
+
+
+class ModelGate:
+    """Which models of one engine are loaded. Must be started, and closed.
+
+    `timeouts_s`: seconds that a call may wait, by priority. `engine_ready`: returns when the engine
+    runs. `preload`: gets the models that a restarted engine is to load.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        rules: Rules,
+        queue: int,
+        timeouts_s: Mapping[str, float],
+        engine_ready: Callable[[], Awaitable[None]],
+        preload: Preload,
+        observer: ModelObserver | None = None,
+        note_loaded: Callable[[Mapping[str, int]], None] = lambda sizes: None,
+        fairness: Fairness | None = None,
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._queue = queue
+        self._timeouts_s = timeouts_s
+        self._engine_ready = engine_ready
+        self._preload = preload
+        self._observer = observer or Unobserved()
+        self._note_loaded = note_loaded
+        self._fairness = fairness
+        self._loaded: dict[str, LoadedModel] = {}  # without users
+        self._users: Counter[str] = Counter()
+        self._idle_since: dict[str, float] = {}
+        self._loading, self._loading_since, self._closing = "", 0.0, ""
+        self._lines: dict[str, _Line] = {}
+        self._lost: set[str] = set()
+        self._walls: list[Wall] = []
+        self._failures: Counter[str] = Counter()
+        self._sizes: dict[str, int] = {}
+        self._load_s: dict[str, float] = {}
+        self._rates = Rates()
+        self._service_s: float | None = None
+        self._changed = asyncio.Event()
+        self._polled = 0.0
+        self._work: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Learn what is loaded, and begin."""
+        self._load_s |= self._preload.seconds
+        await self._learn()
+        self._lost.clear()
+        self._work = asyncio.create_task(self._live())
+
+    async def close(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+
+    async def enter(self, call: Call) -> Leave:
+        """Wait until the call's model is loaded; return what lets the model go again.
+
+        Raises LoadFailed, Overloaded, DeadlineExceeded, EngineDown.
+        """
+        model, now = call.model, _now()
+        self._rates.count(model, now)
+        if model in self._loaded and model != self._closing:
+            self._users[model] += 1
+        else:
+            await self._wait(call)
+        return partial(self._leave, model, _now())
+
+    def view(self) -> ModelsView:
+        now = _now()
+        return ModelsView(
+            loaded={name: self._use_of(name, model) for name, model in self._loaded.items()},
+            loading=self._loading,
+            loading_since=self._loading_since,
+            closing=self._closing,
+            waiting={name: line.view() for name, line in self._lines.items() if line.arrivals},
+            lost=frozenset(self._lost),
+            walls=tuple(self._walls),
+            sizes=self._sizes,
+            load_s=self._load_s,
+            rates=self._rates.per_second(now),
+            **({} if self._service_s is None else {"service_s": self._service_s}),
+        )
+
+    def _use_of(self, name: str, model: LoadedModel) -> LoadedModel:
+        idle_since = self._idle_since.get(name, model.since)
+        return LoadedModel(model.bytes, self._users[name], model.since, idle_since)
+
+    # calls
+
+    async def _wait(self, call: Call) -> None:
+        line, began = self._line(call.model), _now()
+        place = line.calls.place(call)
+        line.arrivals[place] = began
+        self._changed.set()
+        timeout_s = self._timeouts_s[call.flow.priority]
+        try:
+            await line.calls.wait(place, timeout_s, call.deadline)
+        except TimeoutError as exc:
+            raise line.calls.overloaded(
+                f"{call.model} was not loaded within {timeout_s:g} s"
+            ) from exc
+        finally:
+            line.arrivals.pop(place, None)
+            self._changed.set()
+            self._observer.waited(call.model, _now() - began)
+        line.calls.end(place, 0.0)  # its service is counted where it takes a slot
+
+    def _line(self, model: str) -> _Line:
+        line = self._lines.get(model)
+        if line is None:
+            calls: WaitingLine[None] = WaitingLine(
+                partial(self._give_back, model), self._fairness, self._queue
+            )
+            line = self._lines[model] = _Line(calls)
+        return line
+
+    def _give_back(self, model: str, place: Place[None], _: None) -> None:
+        """Undo what was granted to a call that left in that moment."""
+        self._lines[model].calls.end(place, 0.0)
+        self._release(model)
+
+    def _grant_all(self, model: str) -> None:
+        if line := self._lines.get(model):
+            while line.calls.grant(None):
+                self._users[model] += 1
+
+    def _fail_all(self, model: str, error: Callable[[], Exception]) -> None:
+        if line := self._lines.get(model):
+            while line.calls:
+                line.calls.refuse(error())
+            line.arrivals.clear()
+
+    def _leave(self, model: str, began: float, served: float | None) -> None:
+        now = _now()
+        self._service_s = _average(self._service_s, now - began)
+        self._release(model)
+
+    def _release(self, model: str) -> None:
+        self._users[model] -= 1
+        if not self._users[model]:
+            self._idle_since[model] = _now()
+            self._changed.set()
+
+    # the task that loads and unloads
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except Exception:  # of any kind, because calls for cold models would wait in vain
+                logger.exception("failed to load or unload a model")
+                await asyncio.sleep(POLL_S)
+
+    async def _step(self) -> None:
+        self._changed.clear()
+        decision = decide(self.view(), self._rules, _now())
+        self._close_model(decision.model if isinstance(decision, Close) else "")
+        match decision:
+            case Load(model):
+                await self._load(model)
+            case Unload(model):
+                await self._unload(model)
+            case Refuse(model, until):
+                self._fail_all(model, partial(self._refusal, model, until))
+            case Wait(until):
+                await self._pause(min(until, self._polled + POLL_S))
+            case Close():
+                await self._pause(self._polled + POLL_S)
+        if _now() >= self._polled + POLL_S:
+            await self._learn()
+
+    def _close_model(self, model: str) -> None:
+        """Hold new calls of a model back, and those of the one before no more."""
+        before, self._closing = self._closing, model
+        if before != model and before in self._loaded:
+            self._grant_all(before)
+
+    async def _pause(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _load(self, model: str) -> None:
+        began = self._loading_since = _now()
+        self._loading, others = model, frozenset(self._loaded)
+        self._lost.discard(model)
+        logger.info("loading %s beside %s", model, ", ".join(sorted(others)) or "no model")
+        try:
+            await self._store.load(model)
+        except EngineDown as exc:
+            await self._await_engine(exc)
+            return
+        except EngineError as exc:
+            self._note_failure(model, others, exc)
+            return
+        finally:
+            self._loading = ""
+        self._note_load(model, _now() - began)
+
+    def _note_load(self, model: str, seconds: float) -> None:
+        self._load_s[model] = _average(self._load_s.get(model), seconds)
+        self._failures.pop(model, None)
+        self._walls = [wall for wall in self._walls if wall.model != model]
+        logger.info("loaded %s in %.2f s", model, seconds)
+        self._observer.loaded(model, seconds)
+        self._add(model, self._sizes.get(model, 0))
+        self._report()
+
+    def _note_failure(self, model: str, others: frozenset[str], exc: EngineError) -> None:
+        self._failures[model] += 1
+        seconds = min(MAX_WALL_S, MIN_WALL_S * 2 ** (self._failures[model] - 1))
+        until, now = _now() + seconds, _now()
+        self._walls = [w for w in self._walls if now < w.until] + [Wall(model, others, until)]
+        logger.warning("failed to load %s beside %s: %s", model, ", ".join(others) or "none", exc)
+        self._observer.load_failed(model)
+        retry_after_s = 1 if others else round(seconds)
+        self._fail_all(model, lambda: LoadFailed(str(exc), retry_after_s))
+
+    def _refusal(self, model: str, until: float) -> Exception:
+        left = max(1, round(until - _now()))
+        return LoadFailed(f"{model} could not be loaded: it is tried again in {left} s", left)
+
+    async def _await_engine(self, exc: EngineDown) -> None:
+        """Let calls wait on while the engine restarts, and fail them when it can't be started."""
+        logger.warning("waiting for the engine to load models: %s", exc)
+        try:
+            await self._engine_ready()
+        except Exception as failed:
+            error = str(failed)
+            for model in self._lines:
+                self._fail_all(model, lambda: EngineDown(error))
+        await self._learn()
+        await self._pause(_now() + 0.1)
+
+    async def _unload(self, model: str) -> None:
+        began = _now()
+        del self._loaded[model]  # before anything else runs: from here on its calls wait
+        logger.info("unloading %s to make room", model)
+        try:
+            await self._store.unload(model)
+        except EngineError as exc:
+            logger.warning("failed to unload %s: %s", model, exc)
+            await self._learn()
+            await asyncio.sleep(0.5)
+            return
+        self._lost.discard(model)
+        self._observer.unloaded(model, _now() - began)
+        self._report()
+
+    async def _learn(self) -> None:
+        """Take over what the engine says is loaded."""
+        self._polled = _now()
+        try:
+            sizes = await self._store.loaded()
+        except EngineError:
+            return  # the engine's life cycle notices, and starts it again
+        for model in [model for model in self._loaded if model not in sizes]:
+            logger.warning("lost %s: the engine has unloaded it by itself", model)
+            del self._loaded[model]
+            self._lost.add(model)
+            self._observer.lost(model)
+        for model, size in sizes.items():
+            self._add(model, size)
+        self._report()
+
+    def _add(self, model: str, size: int) -> None:
+        known = self._loaded.get(model)
+        self._sizes[model] = size
+        self._loaded[model] = LoadedModel(size, since=known.since if known else _now())
+        self._lost.discard(model)
+        if known is None:
+            self._grant_all(model)
+
+    def _report(self) -> None:
+        self._preload.names = tuple(self._loaded)
+        sizes = {name: model.bytes for name, model in self._loaded.items()}
+        self._note_loaded(sizes)
+        self._observer.changed(sizes)
+
+
+def _average(known: float | None, seconds: float) -> float:
+    return seconds if known is None else known + _NEWEST * (seconds - known)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

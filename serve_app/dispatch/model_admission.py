@@ -7,11 +7,12 @@ from serve_app.dispatch.admission import Admission, Leave
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.local import Entrance
 from serve_app.dispatch.model_gate import ModelGate, ModelObserver
-from serve_app.engines.base import Call, ModelCard
+from serve_app.engines.base import Call, ModelCard, State
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.model_slots import fewer_slots
 from serve_app.engines.model_store import OllamaModels
 from serve_app.engines.preload import Preload, rules_of
+from serve_app.errors import EngineDown
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
 
@@ -76,8 +77,13 @@ def new_gate(
         async with asyncio.timeout(settings.engine_wait_s):
             await engine.ready()
 
+    def url() -> str:
+        if engine.status.state is not State.READY:  # it loads its models itself
+            raise EngineDown(f"the engine is {engine.status.state}")
+        return engine.status.url
+
     return ModelGate(
-        OllamaModels(lambda: engine.status.url, pool.models),
+        OllamaModels(url, pool.models),
         rules_of(pool),
         pool.queue,
         settings.queue_timeouts_s,

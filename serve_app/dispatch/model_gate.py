@@ -7,27 +7,25 @@ list what has happened behind its back.
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Protocol
 
 from serve_app.dispatch.fair_queue import Fairness
-from serve_app.dispatch.rates import Rates
+from serve_app.dispatch.model_state import ModelState
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Call
 from serve_app.engines.preload import Preload
 from serve_app.engines.residency import (
     Close,
     Load,
-    LoadedModel,
     ModelsView,
     Refuse,
     Rules,
     Unload,
     Wait,
     WaitingCalls,
-    Wall,
     decide,
 )
 from serve_app.errors import EngineDown, EngineError, LoadFailed
@@ -35,11 +33,6 @@ from serve_app.errors import EngineDown, EngineError, LoadFailed
 logger = logging.getLogger("ray.serve")
 
 POLL_S = 2.0
-# Seconds for which a failed load is not repeated beside the same models: doubled each time.
-MIN_WALL_S = 15.0
-MAX_WALL_S = 300.0
-# Share of the newest measurement in an average.
-_NEWEST = 0.3
 
 Leave = Callable[[float | None], None]
 
@@ -121,27 +114,17 @@ class ModelGate:
         self._observer = observer or Unobserved()
         self._note_loaded = note_loaded
         self._fairness = fairness
-        self._loaded: dict[str, LoadedModel] = {}  # without users
-        self._users: Counter[str] = Counter()
-        self._idle_since: dict[str, float] = {}
-        self._loading, self._loading_since, self._closing = "", 0.0, ""
+        self._state = ModelState()
         self._lines: dict[str, _Line] = {}
-        self._lost: set[str] = set()
-        self._walls: list[Wall] = []
-        self._failures: Counter[str] = Counter()
-        self._sizes: dict[str, int] = {}
-        self._load_s: dict[str, float] = {}
-        self._rates = Rates()
-        self._service_s: float | None = None
         self._changed = asyncio.Event()
         self._polled = 0.0
         self._work: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Learn what is loaded, and begin."""
-        self._load_s |= self._preload.seconds
+        for model, seconds in self._preload.seconds.items():
+            self._state.note_load(model, seconds)
         await self._learn()
-        self._lost.clear()
         self._work = asyncio.create_task(self._live())
 
     async def close(self) -> None:
@@ -154,33 +137,22 @@ class ModelGate:
 
         Raises LoadFailed, Overloaded, DeadlineExceeded, EngineDown.
         """
-        model, now = call.model, _now()
-        self._rates.count(model, now)
-        if model in self._loaded and model != self._closing:
-            self._users[model] += 1
+        model = call.model
+        self._state.rates.count(model, _now())
+        if self._state.is_open(model):
+            self._state.use(model)
         else:
             await self._wait(call)
         return partial(self._leave, model, _now())
 
     def view(self) -> ModelsView:
-        now = _now()
-        return ModelsView(
-            loaded={name: self._use_of(name, model) for name, model in self._loaded.items()},
-            loading=self._loading,
-            loading_since=self._loading_since,
-            closing=self._closing,
-            waiting={name: line.view() for name, line in self._lines.items() if line.arrivals},
-            lost=frozenset(self._lost),
-            walls=tuple(self._walls),
-            sizes=self._sizes,
-            load_s=self._load_s,
-            rates=self._rates.per_second(now),
-            **({} if self._service_s is None else {"service_s": self._service_s}),
-        )
+        waiting = {model: line.view() for model, line in self._lines.items() if line.arrivals}
+        return self._state.view(waiting, _now())
 
-    def _use_of(self, name: str, model: LoadedModel) -> LoadedModel:
-        idle_since = self._idle_since.get(name, model.since)
-        return LoadedModel(model.bytes, self._users[name], model.since, idle_since)
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Calls per second by model."""
+        return self._state.rates.per_second(_now())
 
     # calls
 
@@ -202,7 +174,7 @@ class ModelGate:
             self._observer.waited(call.model, _now() - began)
         line.calls.end(place, 0.0)  # its service is counted where it takes a slot
 
-    def _line(self, model: str) -> _Line:
+    def _line(self, model: str) -> "_Line":
         line = self._lines.get(model)
         if line is None:
             calls: WaitingLine[None] = WaitingLine(
@@ -219,7 +191,7 @@ class ModelGate:
     def _grant_all(self, model: str) -> None:
         if line := self._lines.get(model):
             while line.calls.grant(None):
-                self._users[model] += 1
+                self._state.use(model)
 
     def _fail_all(self, model: str, error: Callable[[], Exception]) -> None:
         if line := self._lines.get(model):
@@ -228,14 +200,11 @@ class ModelGate:
             line.arrivals.clear()
 
     def _leave(self, model: str, began: float, served: float | None) -> None:
-        now = _now()
-        self._service_s = _average(self._service_s, now - began)
+        self._state.note_service(_now() - began)
         self._release(model)
 
     def _release(self, model: str) -> None:
-        self._users[model] -= 1
-        if not self._users[model]:
-            self._idle_since[model] = _now()
+        if self._state.release(model, _now()):
             self._changed.set()
 
     # the task that loads and unloads
@@ -258,7 +227,7 @@ class ModelGate:
             case Unload(model):
                 await self._unload(model)
             case Refuse(model, until):
-                self._fail_all(model, partial(self._refusal, model, until))
+                self._fail_all(model, partial(_refusal, model, until))
             case Wait(until):
                 await self._pause(min(until, self._polled + POLL_S))
             case Close():
@@ -268,8 +237,8 @@ class ModelGate:
 
     def _close_model(self, model: str) -> None:
         """Hold new calls of a model back, and those of the one before no more."""
-        before, self._closing = self._closing, model
-        if before != model and before in self._loaded:
+        before, self._state.closing = self._state.closing, model
+        if before != model and before in self._state.sizes:
             self._grant_all(before)
 
     async def _pause(self, until: float) -> None:
@@ -280,71 +249,59 @@ class ModelGate:
             pass
 
     async def _load(self, model: str) -> None:
-        began = self._loading_since = _now()
-        self._loading, others = model, frozenset(self._loaded)
-        self._lost.discard(model)
-        logger.info("loading %s beside %s", model, ", ".join(sorted(others)) or "no model")
+        began = _now()
+        others = self._state.begin_load(model, began)
+        logger.info("loading %s beside %s", model, _list(others))
         try:
             await self._store.load(model)
         except EngineDown as exc:
             await self._await_engine(exc)
-            return
         except EngineError as exc:
             self._note_failure(model, others, exc)
-            return
+        else:
+            self._note_load(model, _now() - began)
         finally:
-            self._loading = ""
-        self._note_load(model, _now() - began)
+            self._state.loading = ""
 
     def _note_load(self, model: str, seconds: float) -> None:
-        self._load_s[model] = _average(self._load_s.get(model), seconds)
-        self._failures.pop(model, None)
-        self._walls = [wall for wall in self._walls if wall.model != model]
         logger.info("loaded %s in %.2f s", model, seconds)
+        self._state.note_load(model, seconds)
         self._observer.loaded(model, seconds)
-        self._add(model, self._sizes.get(model, 0))
+        self._add(model, 0)
+        self._polled = 0.0  # its size is known by the next list
         self._report()
 
     def _note_failure(self, model: str, others: frozenset[str], exc: EngineError) -> None:
-        self._failures[model] += 1
-        seconds = min(MAX_WALL_S, MIN_WALL_S * 2 ** (self._failures[model] - 1))
-        until, now = _now() + seconds, _now()
-        self._walls = [w for w in self._walls if now < w.until] + [Wall(model, others, until)]
-        logger.warning("failed to load %s beside %s: %s", model, ", ".join(others) or "none", exc)
+        seconds = self._state.note_failure(model, others, _now())
+        logger.warning("failed to load %s beside %s: %s", model, _list(others), exc)
         self._observer.load_failed(model)
-        retry_after_s = 1 if others else round(seconds)
+        retry_after_s = 1 if others else round(seconds)  # beside fewer it may succeed
         self._fail_all(model, lambda: LoadFailed(str(exc), retry_after_s))
 
-    def _refusal(self, model: str, until: float) -> Exception:
-        left = max(1, round(until - _now()))
-        return LoadFailed(f"{model} could not be loaded: it is tried again in {left} s", left)
-
     async def _await_engine(self, exc: EngineDown) -> None:
-        """Let calls wait on while the engine restarts, and fail them when it can't be started."""
+        """Let calls wait on while the engine restarts, and fail them when it does not."""
         logger.warning("waiting for the engine to load models: %s", exc)
         try:
+            await asyncio.sleep(0.1)  # until its life cycle knows too
             await self._engine_ready()
-        except Exception as failed:
-            error = str(failed)
+        except (EngineError, TimeoutError) as failed:
+            error = str(failed) or str(exc)
             for model in self._lines:
                 self._fail_all(model, lambda: EngineDown(error))
-        await self._learn()
-        await self._pause(_now() + 0.1)
 
     async def _unload(self, model: str) -> None:
         began = _now()
-        del self._loaded[model]  # before anything else runs: from here on its calls wait
+        self._state.drop(model)  # before anything else runs: from here on its calls wait
         logger.info("unloading %s to make room", model)
         try:
             await self._store.unload(model)
         except EngineError as exc:
             logger.warning("failed to unload %s: %s", model, exc)
-            await self._learn()
             await asyncio.sleep(0.5)
-            return
-        self._lost.discard(model)
-        self._observer.unloaded(model, _now() - began)
-        self._report()
+            await self._learn()
+        else:
+            self._observer.unloaded(model, _now() - began)
+            self._report()
 
     async def _learn(self) -> None:
         """Take over what the engine says is loaded."""
@@ -353,32 +310,32 @@ class ModelGate:
             sizes = await self._store.loaded()
         except EngineError:
             return  # the engine's life cycle notices, and starts it again
-        for model in [model for model in self._loaded if model not in sizes]:
+        for model in self._state.sizes.keys() - sizes.keys():
             logger.warning("lost %s: the engine has unloaded it by itself", model)
-            del self._loaded[model]
-            self._lost.add(model)
+            self._state.lose(model)
             self._observer.lost(model)
         for model, size in sizes.items():
             self._add(model, size)
         self._report()
 
     def _add(self, model: str, size: int) -> None:
-        known = self._loaded.get(model)
-        self._sizes[model] = size
-        self._loaded[model] = LoadedModel(size, since=known.since if known else _now())
-        self._lost.discard(model)
-        if known is None:
+        if self._state.add(model, size, _now()):
             self._grant_all(model)
 
     def _report(self) -> None:
-        self._preload.names = tuple(self._loaded)
-        sizes = {name: model.bytes for name, model in self._loaded.items()}
+        sizes = dict(self._state.sizes)
+        self._preload.names = tuple(sizes)
         self._note_loaded(sizes)
         self._observer.changed(sizes)
 
 
-def _average(known: float | None, seconds: float) -> float:
-    return seconds if known is None else known + _NEWEST * (seconds - known)
+def _refusal(model: str, until: float) -> LoadFailed:
+    left = max(1, round(until - _now()))
+    return LoadFailed(f"{model} could not be loaded: it is tried again in {left} s", left)
+
+
+def _list(models: frozenset[str]) -> str:
+    return ", ".join(sorted(models)) or "no other"
 
 
 def _now() -> float:

@@ -12,7 +12,10 @@ from serve_app.model_names import full_name, short_name
 
 
 class OllamaModels:
-    """Loads and unloads models of the Ollama at `url()`; names are as the pool writes them."""
+    """Loads and unloads models of the Ollama at `url()`; names are as the pool writes them.
+
+    `url` raises EngineDown while there is none.
+    """
 
     def __init__(self, url: Callable[[], str], names: Iterable[str]) -> None:
         self._url = url

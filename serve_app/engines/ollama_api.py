@@ -91,13 +91,13 @@ async def _preload(http: httpx.AsyncClient, names: tuple[str, ...], preload: Pre
         for name in names:
             await load(http, name)
         return
-    wanted = set(map(full_name, preload.names))
+    wanted = [name for name in preload.names if name in names]
     for name in await loaded(http):
-        if full_name(name) not in wanted:
+        if name not in wanted:
             await unload(http, name)
-    for name in preload.names:
+    for name in wanted:
         if preload.max_bytes and not await _fits(http, name, preload.max_bytes):
-            return
+            continue
         began = monotonic()
         await load(http, name)
         preload.seconds[name] = monotonic() - began

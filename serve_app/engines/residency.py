@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 # Seconds of a load before any was seen, and of a call that keeps a model busy.
 UNKNOWN_LOAD_S = 10.0
 UNKNOWN_SERVICE_S = 5.0
+_ROUNDING_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,16 @@ class WaitingCalls:
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """A load of `model` beside `others` that failed; it counts until a time."""
+    """A load of `model` beside `others`, of so many bytes, that failed; it counts until a time."""
 
     model: str
     others: frozenset[str]
     until: float
+    bytes: int = 0
+
+    def stands(self, view: "ModelsView") -> bool:
+        """Tell whether a load would meet the wall: beside the same models, or as much memory."""
+        return self.others <= view.loaded.keys() or 0 < self.bytes <= view.taken()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,7 @@ def fits(view: ModelsView, rules: Rules, model: str, now: float) -> bool:
         return False
     if room.bytes and others and view.taken() + view.sizes.get(model, 0) > room.bytes:
         return False
-    return not any(wall.others <= others for wall in _walls(view, model, now))
+    return not any(wall.stands(view) for wall in _walls(view, model, now))
 
 
 def _walls(view: ModelsView, model: str, now: float) -> Iterator[Wall]:
@@ -181,7 +187,7 @@ def _make_room(view: ModelsView, rules: Rules, model: str, now: float) -> Decisi
     if not ripe:
         return Wait(min([due, *(ripe_at(view, rules, name) for name in idle)]))
     debt = eviction_cost(view, rules, ripe[0]) - waiting.waited_s(now)
-    if debt <= 0:
+    if debt < _ROUNDING_S:
         return Unload(ripe[0])
     return Wait(min(due, now + debt / waiting.calls))
 

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Protocol
 
 from serve_app.dispatch.fair_queue import Fairness
-from serve_app.dispatch.model_state import ModelState
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Call
+from serve_app.engines.model_state import ModelState
 from serve_app.engines.preload import Preload
 from serve_app.engines.residency import (
     Close,

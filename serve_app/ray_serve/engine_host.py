@@ -1,7 +1,7 @@
 """The engine of one replica, in either topology, and the dispatcher to it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from serve_app.dispatch.local import LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
@@ -12,6 +12,7 @@ from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
+from serve_app.engines.residency import ModelsView
 from serve_app.errors import EngineDown
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
@@ -20,19 +21,22 @@ logger = logging.getLogger("ray.serve")
 
 
 class EngineHost:
-    """Owns one engine. `show` gets its status after the start and at each health check."""
+    """Owns one engine. `show` gets its status after the start and at each health check.
+
+    `new_observer` makes what counts loads, where models are loaded and unloaded.
+    """
 
     def __init__(
         self,
         settings: Settings,
         pool: Pool,
         show: Callable[[EngineStatus], None],
-        observer: ModelObserver | None = None,
+        new_observer: Callable[[], ModelObserver] | None = None,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._show = show
-        self._observer = observer
+        self._new_observer = new_observer
         self._http = HttpClient()
         self._engine: Lifecycle | None = None
         self._gate: ModelGate | None = None
@@ -48,7 +52,8 @@ class EngineHost:
         try:
             await self._engine.ready()
             if preload.names is not None:
-                self._gate = new_gate(settings, self._pool, self._engine, preload, self._observer)
+                observer = self._new_observer() if self._new_observer else None
+                self._gate = new_gate(settings, self._pool, self._engine, preload, observer)
                 await self._gate.start()
         except BaseException:
             await self.stop()
@@ -60,6 +65,15 @@ class EngineHost:
             settings.generation_timeout_s,
             settings.engine_wait_s,
         )
+
+    def models_view(self) -> ModelsView | None:
+        """Return what is known of the engine's models; None where all of them stay loaded."""
+        return self._gate.view() if self._gate else None
+
+    @property
+    def call_rates(self) -> Mapping[str, float]:
+        """Calls per second by model; empty where all models stay loaded."""
+        return self._gate.rates if self._gate else {}
 
     def check_health(self) -> None:
         """Raises EngineDown when the engine is down for longer than `unhealthy_after_s`."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from serve_app.engines.load_cost import NEVER, READY, LoadCost, load_cost
@@ -20,6 +21,7 @@ from serve_app.engines.residency import (
     decide,
     eviction_cost,
 )
+from serve_app.engines.residency_report import from_report, to_report
 
 NOW = 1000.0
 RULES = Rules(Room(models=2), min_loaded_s=10, max_wait_s=20)
@@ -191,3 +193,22 @@ def test_what_can_not_be_loaded_costs_for_ever() -> None:
 def test_a_closing_model_is_as_good_as_cold() -> None:
     """New calls for it would wait."""
     assert load_cost(view(BUSY, closing="a"), RULES, "a", NOW).ready_s > 0
+
+
+def test_a_report_is_read_by_another_clock() -> None:
+    """What a gateway calculates from a replica's report is what the replica would."""
+    some = ModelsView(
+        loaded={"a": LoadedModel(5, 1, NOW - 3, NOW - 2), "b": LoadedModel(4)},
+        loading="c",
+        loading_since=NOW - 1,
+        waiting={"c": waiting(2, calls=3)},
+        walls=(Wall("d", frozenset("a"), NOW + 9, 5),),
+        sizes={"a": 5, "b": 4},
+        load_s=LOADS,
+        rates={"a": 0.5},
+        service_s=2.0,
+    )
+    there = from_report(orjson.loads(orjson.dumps(to_report(some, NOW))), NOW - 900)
+    for model in "abcd":
+        assert load_cost(there, RULES, model, NOW - 900) == load_cost(some, RULES, model, NOW)
+    assert decide(there, RULES, NOW - 890) == decide(some, RULES, NOW + 10)

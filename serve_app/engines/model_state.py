@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from serve_app.dispatch.rates import Rates
+from serve_app.engines.call_rates import CallRates
 from serve_app.engines.residency import (
     UNKNOWN_SERVICE_S,
     LoadedModel,
@@ -26,7 +26,7 @@ class ModelState:
         self.loading = ""
         self.closing = ""
         self.sizes: dict[str, int] = {}  # bytes of the loaded models
-        self.rates = Rates()
+        self.rates = CallRates()
         self._loading_since = 0.0
         self._since: dict[str, float] = {}
         self._users: Counter[str] = Counter()

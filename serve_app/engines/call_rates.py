@@ -6,7 +6,7 @@ from collections.abc import Mapping
 HALF_LIFE_S = 60.0
 
 
-class Rates:
+class CallRates:
     """Counts calls; each counts half after HALF_LIFE_S."""
 
     def __init__(self) -> None:

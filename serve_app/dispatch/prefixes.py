@@ -138,8 +138,10 @@ def _text(content: Any, max_bytes: int) -> bytes:
     text = bytearray()
     for part in content:
         inner = part.get("text") if isinstance(part, dict) else part
-        is_text = isinstance(inner, str)
-        text += inner[:max_bytes].encode("utf-8", "replace") if is_text else _json(part)
+        if isinstance(inner, str):
+            text += inner[:max_bytes].encode("utf-8", "replace")
+        else:
+            text += _json(part)
         if len(text) > max_bytes:
             break
     return bytes(text)

@@ -13,11 +13,11 @@ from serve_app.dispatch.rates import Mean, Rates, Speeds
 
 # Seconds after which a failure counts half.
 _FAILURE_HALF_LIFE_S = 5.0
-# Bounds of what one request may say of a replica's speed.
-_SLOWNESS = (0.25, 4.0)
-# A prompt that took this many more tokens to read than predicted was not cached.
-_SURPLUS_TOKENS = 256.0
-_SURPLUS_SHARE = 0.5
+# Bounds of what one request may say of a replica's speed; the rest of the pool differs as much.
+_SLOWNESS = (0.5, 4.0)
+_AS_SLOW_AS_OTHERS = 1.3
+# A prompt of which a smaller share is known tells by its time nothing of that share.
+_TELLING_SHARE = 0.25
 # Times below this are more of the way to the engine than of the engine.
 _MIN_MEASURED_S = 0.02
 
@@ -62,12 +62,12 @@ class Sent:
     replica: str
     prompt: Prompt
     tokens: float  # of the prompt, estimated
-    cached_tokens: float
+    known_tokens: float  # of these, in blocks that the replica is believed to have
+    cached_tokens: float  # of these, by what became of earlier beliefs
     predicted_s: float
     moved: bool  # another replica had more of it cached
     had_slot: bool  # it did not wait for a slot
     pending_before: float  # tokens that the replica had to read before
-    last_use: int  # of the last cached block
     sent_at: float
     read_at: float | None = None  # when its first token came
 
@@ -75,12 +75,22 @@ class Sent:
 @dataclass(slots=True)
 class _Replica:
     cache: PrefixCache
-    slowness: Mean = field(default_factory=lambda: Mean(1.0))
+    speed: Mean = field(default_factory=lambda: Mean(1.0))  # its times relative to the pool's
+    hits: Mean = field(default_factory=lambda: Mean(1.0))  # cached tokens relative to the known
     ahead: int = 0
     pending_tokens: float = 0.0
     others: Report = field(default_factory=Report)
     failures: float = 0.0
     failed_at: float = 0.0
+
+    @property
+    def slowness(self) -> float:
+        """Its times relative to the pool's where it is slow: nothing is gained from small noise."""
+        return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
+
+    def compare(self, seconds: float, expected_s: float) -> None:
+        low, high = _SLOWNESS
+        self.speed.note(min(high, max(low, seconds / expected_s)))
 
     def recent_failures(self, now: float) -> float:
         if not self.failures:
@@ -149,14 +159,14 @@ class FleetView:
             self._slots,
             replica.ahead + others.ahead,
             replica.pending_tokens + others.pending_tokens,
-            self._cached_tokens(replica, prompt.chain, tokens),
+            replica.hits.value * self._known_tokens(replica, prompt.chain, tokens),
             others.load_s.get(prompt.model, 0.0) if others.load_s else 0.0,
-            replica.slowness.value,
+            replica.slowness,
             replica.recent_failures(now),
             connect_s,
         )
 
-    def _cached_tokens(self, replica: _Replica, chain: Chain, tokens: float) -> float:
+    def _known_tokens(self, replica: _Replica, chain: Chain, tokens: float) -> float:
         known = replica.cache.known(chain.blocks)
         if tokens > self._context_tokens:
             # Ollama drops the oldest messages in silence: only the system part stays in place.
@@ -166,7 +176,6 @@ class FleetView:
     def sent(self, prompt: Prompt, placement: Placement, now: float) -> Sent:
         """Note that a request goes to the chosen replica; `ended` must follow."""
         view, replica = placement.chosen, self._replicas[placement.chosen.name]
-        cached = replica.cache.known(prompt.chain.blocks) if view.cached_tokens else 0
         tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
         replica.ahead += 1
         replica.pending_tokens += tokens - view.cached_tokens
@@ -174,12 +183,12 @@ class FleetView:
             view.name,
             prompt,
             tokens,
+            self._known_tokens(replica, prompt.chain, tokens),
             view.cached_tokens,
             placement.seconds[0],
             placement.moved,
             view.ahead < view.slots,
             view.pending_tokens,
-            replica.cache.last_use(prompt.chain.blocks[cached - 1]) if cached else 0,
             now,
         )
 
@@ -230,6 +239,8 @@ class FleetView:
         rates = self._rates_of(sent.prompt.model)
         rates.note_hold(hold_s)
         if told.generated and told.decode_s:
+            if rates.speeds.token_s:
+                replica.compare(told.decode_s / told.generated, rates.speeds.token_s)
             rates.note_decode(told.generated, told.decode_s)
         if told.prompt:
             rates.note_prompt(sent.prompt.text_bytes, told.prompt)
@@ -242,21 +253,18 @@ class FleetView:
         self, replica: _Replica, rates: Rates, sent: Sent, prefill_s: float, told: Told
     ) -> None:
         """Learn from the time of one prompt, in which those before it were read too."""
-        tokens = told.prompt or sent.tokens
-        cached = told.cached if told.cached is not None else 0.0 if not sent.cached_tokens else None
-        read_s_per_token = 1 / rates.speeds.prefill_tokens_per_s
-        if cached is None:
-            uncached = prefill_s / read_s_per_token - sent.pending_before
+        tokens, rate = told.prompt or sent.tokens, rates.speeds.prefill_tokens_per_s
+        if told.cached is None and sent.known_tokens:
+            uncached = prefill_s * rate / replica.slowness - sent.pending_before
         else:
-            uncached = tokens - cached
-            expected_s = (sent.pending_before + uncached) * read_s_per_token
-            if expected_s > _MIN_MEASURED_S:
-                low, high = _SLOWNESS
-                replica.slowness.note(min(high, max(low, prefill_s / expected_s)))
-            rates.note_prefill(sent.pending_before + uncached, prefill_s)
-        surplus = uncached - (tokens - sent.cached_tokens)
-        if surplus > max(_SURPLUS_TOKENS, _SURPLUS_SHARE * sent.cached_tokens) and sent.last_use:
-            replica.cache.forget(sent.last_use)
+            uncached = tokens - (told.cached or 0)
+            all_tokens = sent.pending_before + uncached
+            if all_tokens > _MIN_MEASURED_S * rate:
+                replica.compare(prefill_s, all_tokens / rate)
+            rates.note_prefill(all_tokens, prefill_s, is_guess=told.cached is None)
+        if sent.known_tokens > _TELLING_SHARE * tokens:
+            hit = (tokens - uncached) / sent.known_tokens
+            replica.hits.note(min(1.0, max(0.0, hit)))
 
     def _rates_of(self, model: str) -> Rates:
         rates = self._rates.get(model)

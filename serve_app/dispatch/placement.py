@@ -3,7 +3,7 @@
     predicted TTFT = wait for a slot, or for the prompts that are read before
                    + load of the model, if it is not loaded
                    + prefill of the tokens that are not cached
-                   + its part in the steps of the answers that run
+                   + one step of each answer that runs
 
 A pure function of small values. Near-ties go by rendezvous hash of the conversation, so that equal
 replicas share conversations, and each conversation keeps to one of them. It leaves its replica when
@@ -84,7 +84,7 @@ def predicted_ttft(view: ReplicaView, tokens: float, speeds: Speeds) -> float:
     rate = speeds.prefill_tokens_per_s
     wait_s = max(_slot_wait_s(view, speeds), view.pending_tokens / rate)
     prefill_s = max(1.0, tokens - view.cached_tokens) / rate
-    step_s = speeds.token_s * min(1.0, view.ahead / view.slots)
+    step_s = speeds.token_s * min(view.ahead, view.slots)
     return (
         view.slowness * (wait_s + prefill_s + step_s)
         + view.load_s

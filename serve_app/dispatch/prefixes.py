@@ -169,12 +169,11 @@ class PrefixCache:
     of a prompt is always its beginning.
     """
 
-    __slots__ = ("_blocks", "_max_blocks", "_uses")
+    __slots__ = ("_blocks", "_max_blocks")
 
     def __init__(self, max_blocks: int) -> None:
         self._max_blocks = max_blocks
-        self._blocks: OrderedDict[int, int] = OrderedDict()  # with the number of their last use
-        self._uses = 0
+        self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -195,20 +194,9 @@ class PrefixCache:
 
     def use(self, blocks: Sequence[int]) -> None:
         """Note that the replica has read a prompt."""
-        self._uses = use = self._uses + 1
         cached = self._blocks
         for block in reversed(blocks[: self._max_blocks]):
-            cached[block] = use
+            cached[block] = None
             cached.move_to_end(block)
         while len(cached) > self._max_blocks:
-            cached.popitem(last=False)
-
-    def last_use(self, block: int) -> int:
-        """Return the number of the last use of a block, 0 for an unknown one."""
-        return self._blocks.get(block, 0)
-
-    def forget(self, use: int) -> None:
-        """Drop what was used no later than that: an engine that lost one prompt lost these too."""
-        cached = self._blocks
-        while cached and next(iter(cached.values())) <= use:
             cached.popitem(last=False)

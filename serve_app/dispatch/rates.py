@@ -6,8 +6,8 @@ from dataclasses import dataclass
 _NEWEST = 0.1
 # Fewer tokens say more about the overhead of a request than about the speed of the engine.
 _MIN_TOKENS = 64
-# A prompt read this many times faster than the mean was partly cached, whatever is known of it.
-_IMPLAUSIBLE = 4.0
+# Share of a newest value that is below the mean, where such a value may be wrong.
+_NEWEST_LOW = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,14 @@ class Mean:
         self.value = expected
         self.count = 0
 
-    def note(self, value: float) -> None:
-        """Add a value: the first ones count as in a plain mean."""
+    def note(self, value: float, *, may_be_low: bool = False) -> None:
+        """Add a value: the first ones count as in a plain mean.
+
+        `may_be_low`: so that values below the mean count less than those above it.
+        """
         self.count += 1
-        self.value += max(_NEWEST, 1 / self.count) * (value - self.value)
+        newest = _NEWEST_LOW if may_be_low and value < self.value else _NEWEST
+        self.value += max(newest, 1 / self.count) * (value - self.value)
 
 
 class Rates:
@@ -60,13 +64,13 @@ class Rates:
             self._bytes_per_token.value,
         )
 
-    def note_prefill(self, tokens: float, seconds: float) -> None:
-        """Note how long the engine took to read the tokens that it had not cached."""
-        mean = self._prefill
-        if tokens < _MIN_TOKENS or seconds <= 0:
-            return
-        if mean.count == 0 or seconds / tokens > mean.value / _IMPLAUSIBLE:
-            mean.note(seconds / tokens)
+    def note_prefill(self, tokens: float, seconds: float, *, is_guess: bool = False) -> None:
+        """Note how long the engine took to read the tokens that it had not cached.
+
+        `is_guess`: some of them may have been cached, and the engine be slower than it looks.
+        """
+        if tokens >= _MIN_TOKENS and seconds > 0:
+            self._prefill.note(seconds / tokens, may_be_low=is_guess)
 
     def note_decode(self, tokens: float, seconds: float) -> None:
         """Note how long the engine took to generate an answer."""

@@ -31,9 +31,9 @@ from serve_app.dispatch.rates import Speeds
 from serve_app.pool_settings import Autoscaling
 
 # One replica: a large GPU with a model of about 8 billion parameters. No start-up: the fleet is
-# constant. A token in RAM takes 128 KiB, so these are 32 GiB.
+# constant. A token in RAM takes 64 KiB (a cache of 8 bits), so these are 64 GiB.
 MODEL = ServiceModel(8000.0, 60.0, 0.05)
-SLOTS, QUEUE, CONTEXT, RAM_TOKENS = 8, 64, 131_072, 262_144
+SLOTS, QUEUE, CONTEXT, RAM_TOKENS = 8, 64, 131_072, 1_048_576
 ADMITTED = SLOTS + QUEUE
 LOADS = (0.5, 0.8, 1.0)
 # What the gateway believes before it has measured: half of what is true.

@@ -14,6 +14,7 @@ from serve_app.access.authenticator import authenticator
 from serve_app.api.app import Api
 from serve_app.api.build import build_api
 from serve_app.dispatch.gateway import GatewayDispatcher
+from serve_app.dispatch.reports import Reporter
 from serve_app.dispatch.worker import CallServer
 from serve_app.overrides import (
     InForce,
@@ -71,14 +72,27 @@ class WorkerPool:
         # Serve awaits the constructor: a replica is running when its engine is ready.
         _warn(worker_problems(settings, pool, _options_in_force()))
         self._host = EngineHost(settings, pool, EngineGauges().show)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._reporter = Reporter(name) if pool.routing == "affinity" else None
         self._call_server = CallServer(
-            await self._host.start(), settings.gateway.join_ms / 1000, pool.batch_places
+            *(await self._host.start(), settings.gateway.join_ms / 1000, pool.batch_places),
+            *(name, self._reporter),
         )
         _prepare_process()
 
-    async def serve_calls(self, host: str, port: int, token: bytes) -> None:
-        """Answer the calls of the gateway at (host, port), see dispatch/worker.py."""
+    async def serve_calls(
+        self, host: str, port: int, token: bytes, targets: tuple[str, ...] = ()
+    ) -> None:
+        """Answer the calls of the gateway at (host, port), see dispatch/worker.py.
+
+        `targets`: for the router.
+        """
         await self._call_server.serve_calls(host, port, token)
+
+    async def report_to(self, host: str, port: int, token: bytes) -> None:
+        """Tell the gateway at (host, port) of this replica's work, see dispatch/reports.py."""
+        if self._reporter:
+            await self._reporter.subscribe(host, port, token)
 
     async def check_health(self) -> None:
         self._host.check_health()
@@ -138,6 +152,7 @@ def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
 
 _ROUTERS = {
     "least_loaded": "serve_app.ray_serve.request_router:PowerOfEight",
+    "affinity": "serve_app.ray_serve.request_router:Targeted",
     "session": "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter",
 }
 

@@ -15,7 +15,7 @@ from serve_app.model_names import full_name
 # An ingress gets this many requests more than it admits: who waits and who is refused is for its
 # fair queue to say, which knows keys and priorities, and not for the queues of Serve before it.
 INGRESS_SURPLUS = 256
-Routing = Literal["least_loaded", "session"]
+Routing = Literal["least_loaded", "session", "affinity"]
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
@@ -109,6 +109,12 @@ class EngineSettings(StrictModel):
         0, ge=0, description="`llamacpp`: number of CPU threads; 0 means all cores but one."
     )
     cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for cached prompts.")
+    cache_kib_per_token: float = Field(
+        64, gt=0, description="`affinity`: KiB that a token of a cached prompt takes."
+    )
+    expected_prefill_tokens_per_s: float = Field(
+        1000, gt=0, description="`affinity`: prompt tokens per second until they were measured."
+    )
     binary: str = Field(
         "ollama", min_length=1, description="`ollama`: name on PATH, or path, of the executable."
     )
@@ -225,7 +231,8 @@ class PoolSettings(StrictModel):
     )
     routing: Routing = Field(
         "least_loaded",
-        description="`session` sends equal x-session-ids to one replica, behind the gateway.",
+        description="`affinity` sends a request where its first token is predicted to come first, "
+        "`session` equal x-session-ids to one replica; both need the gateway.",
     )
     autoscaling: Autoscaling = Field(Autoscaling(), description="Limits and speed of scaling.")
     ray_actor_options: dict[str, Any] = Field(
@@ -258,10 +265,10 @@ class Pool(PoolSettings):
         That one takes the first free slot at once. The others wait in the gateway, where the fair
         queue still has all replicas to give: a request that waits there for a place, and then for a
         slot, would wait twice. More are sent where the autoscaler's target needs it, with
-        `session`, where each goes to its replica, and where requests may wait for their model
-        while others run.
+        `session` and `affinity`, where each goes to its replica, and where requests may wait for
+        their model while others run.
         """
-        if self.routing == "session" or self.swaps_models:
+        if self.routing != "least_loaded" or self.swaps_models:
             return self.admitted
         above_target = math.floor(self.target_ongoing_requests) + 1
         return min(self.admitted, max(self.engine.slots + 1, above_target))

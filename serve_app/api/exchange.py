@@ -15,7 +15,7 @@ from serve_app.errors import EngineLost, ServiceError
 
 SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
+_PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 
 class Exchange:
@@ -25,7 +25,17 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_tail", "body", "charge", "endpoint", "hides_counts", "payload", "request", "send"),
+        *(
+            "_hint",
+            "_tail",
+            "body",
+            "charge",
+            "endpoint",
+            "hides_counts",
+            "payload",
+            "request",
+            "send",
+        ),
         "trace",
     )
 
@@ -45,6 +55,7 @@ class Exchange:
         self.charge: Charge | None = None
         self.hides_counts = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
         self.body = b""
+        self._hint = _cache_key(payload)
         self._tail = Tail()
 
     def use(self, model: str) -> None:
@@ -67,15 +78,12 @@ class Exchange:
             stream=trace.stream,
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
-            affinity=request.header(SESSION) or None,
-            headers=tuple(
-                (name, value)
-                for name in _PASSED_HEADERS
-                if (value := request.header(name.encode()))
-            ),
+            affinity=request.header(SESSION) or self._hint or None,
+            headers=_passed_headers(request),
             flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
+            conversation=self.payload if self.endpoint.converses else None,
         )
 
     def fail(self, exc: BaseException) -> None:
@@ -85,6 +93,7 @@ class Exchange:
 
     async def relay(self, answer: Answer) -> None:
         """Send the answer to the caller; close it on every path."""
+        self.trace.placed = answer.placed
         if self.endpoint.takes_slot:
             self.trace.note_queue(answer.queued_s)
         try:
@@ -98,6 +107,7 @@ class Exchange:
 
     def close(self, answer: Answer) -> None:
         """Settle what the answer has cost, and close it."""
+        answer.usage = self.trace.usage
         if self.charge:
             self.charge.settle(answer, self._tail)
         answer.close()
@@ -139,3 +149,19 @@ class Exchange:
         if not end.complete:
             raise EngineLost("the engine ended the answer before it was complete")
         self.trace.finish(end)
+
+
+def _cache_key(payload: Payload) -> str:
+    """Take OpenAI's hint out of the payload: no engine here knows it."""
+    key = payload.pop("prompt_cache_key", None) if "prompt_cache_key" in payload else None
+    return key if isinstance(key, str) else ""
+
+
+def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        [
+            (name.decode(), value.decode("latin-1"))
+            for name in _PASSED_HEADERS
+            if (value := request.headers.get(name))
+        ]
+    )

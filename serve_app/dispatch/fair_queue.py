@@ -11,6 +11,7 @@ half_life_s) times. So the order of those who wait stays as it is while nothing 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
@@ -94,6 +95,11 @@ class FairQueue(Generic[T]):
         """Return the number of requests that wait."""
         return self._waiting
 
+    def tickets(self) -> Iterator[Ticket[T]]:
+        """Yield the requests that wait, those of one key after those of another."""
+        for tickets in self._by_key.values():
+            yield from tickets
+
     @property
     def known_keys(self) -> int:
         """The number of keys, by priority, whose service is remembered."""
@@ -121,6 +127,8 @@ class FairQueue(Generic[T]):
 
         `batch`: whether it may be a batch request that has not waited for `aging_s`.
         """
+        if not self._waiting:
+            return None
         self._lift(now)
         ticket = self._next()
         if ticket is None or (ticket.is_batch and not batch):

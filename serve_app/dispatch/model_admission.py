@@ -13,6 +13,7 @@ from serve_app.engines.model_slots import fewer_slots
 from serve_app.engines.model_store import OllamaModels
 from serve_app.engines.preload import Preload, rules_of
 from serve_app.errors import EngineDown
+from serve_app.model_names import short_name
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
 
@@ -83,6 +84,7 @@ def new_gate(
         return engine.status.url
 
     return ModelGate(
+        map(short_name, pool.models),
         OllamaModels(url, pool.models),
         rules_of(pool),
         pool.queue,

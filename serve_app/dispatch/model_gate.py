@@ -8,13 +8,14 @@ list what has happened behind its back.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Call
+from serve_app.engines.load_cost import load_cost
 from serve_app.engines.model_state import ModelState
 from serve_app.engines.preload import Preload
 from serve_app.engines.residency import (
@@ -33,6 +34,7 @@ from serve_app.errors import EngineDown, EngineError, LoadFailed
 logger = logging.getLogger("ray.serve")
 
 POLL_S = 2.0
+MAX_COST_S = 3600.0  # of a load that is not to be tried
 
 Leave = Callable[[float | None], None]
 
@@ -87,7 +89,7 @@ class _Line:
 
 
 class ModelGate:
-    """Which models of one engine are loaded. Must be started, and closed.
+    """Which of the `models` of one engine are loaded. Must be started, and closed.
 
     `timeouts_s`: seconds that a call may wait, by priority. `engine_ready`: returns when the engine
     runs. `preload`: gets the models that a restarted engine is to load.
@@ -95,6 +97,7 @@ class ModelGate:
 
     def __init__(
         self,
+        models: Iterable[str],
         store: ModelStore,
         rules: Rules,
         queue: int,
@@ -105,6 +108,7 @@ class ModelGate:
         note_loaded: Callable[[Mapping[str, int]], None] = lambda sizes: None,
         fairness: Fairness | None = None,
     ) -> None:
+        self._models = tuple(models)
         self._store = store
         self._rules = rules
         self._queue = queue
@@ -117,6 +121,7 @@ class ModelGate:
         self._state = ModelState()
         self._lines: dict[str, _Line] = {}
         self._changed = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None  # for who tells gateways
         self._polled = 0.0
         self._work: asyncio.Task[None] | None = None
 
@@ -149,6 +154,12 @@ class ModelGate:
         waiting = {model: line.view() for model, line in self._lines.items() if line.arrivals}
         return self._state.view(waiting, _now())
 
+    def load_costs(self) -> dict[str, float]:
+        """Return what it costs, in seconds, to let each model serve that can't at once."""
+        view, now = self.view(), _now()
+        costs = {name: load_cost(view, self._rules, name, now).total_s for name in self._models}
+        return {name: round(min(MAX_COST_S, cost), 1) for name, cost in costs.items() if cost}
+
     @property
     def rates(self) -> Mapping[str, float]:
         """Calls per second by model."""
@@ -161,6 +172,7 @@ class ModelGate:
         place = line.calls.place(call)
         line.arrivals[place] = began
         self._changed.set()
+        self.on_change()
         timeout_s = self._timeouts_s[call.flow.priority]
         try:
             await line.calls.wait(place, timeout_s, call.deadline)
@@ -238,8 +250,11 @@ class ModelGate:
     def _close_model(self, model: str) -> None:
         """Hold new calls of a model back, and those of the one before no more."""
         before, self._state.closing = self._state.closing, model
-        if before != model and before in self._state.sizes:
+        if before == model:
+            return
+        if before in self._state.sizes:
             self._grant_all(before)
+        self.on_change()
 
     async def _pause(self, until: float) -> None:
         try:
@@ -252,6 +267,7 @@ class ModelGate:
         began = _now()
         others = self._state.begin_load(model, began)
         logger.info("loading %s beside %s", model, _list(others))
+        self.on_change()
         try:
             await self._store.load(model)
         except EngineDown as exc:
@@ -327,6 +343,7 @@ class ModelGate:
         self._preload.names = tuple(sizes)
         self._note_loaded(sizes)
         self._observer.changed(sizes)
+        self.on_change()
 
 
 def _refusal(model: str, until: float) -> LoadFailed:

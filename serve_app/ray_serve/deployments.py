@@ -78,14 +78,27 @@ class WorkerPool:
         _warn(worker_problems(settings, pool, _options_in_force()))
         self._host = EngineHost(settings, pool, EngineGauges().show, ModelMetrics)
         dispatcher = await self._host.start(await replica_place(pool))
+        name = serve.get_replica_context().replica_id.unique_id
+        self._reporter = self._host.reporter(name) if pool.routing == "affinity" else None
         self._call_server = CallServer(
-            dispatcher, settings.gateway.join_ms / 1000, pool.batch_places
+            *(dispatcher, settings.gateway.join_ms / 1000, pool.batch_places),
+            *(name, self._reporter),
         )
         _prepare_process()
 
-    async def serve_calls(self, host: str, port: int, token: bytes) -> None:
-        """Answer the calls of the gateway at (host, port), see dispatch/worker.py."""
+    async def serve_calls(
+        self, host: str, port: int, token: bytes, targets: tuple[str, ...] = ()
+    ) -> None:
+        """Answer the calls of the gateway at (host, port), see dispatch/worker.py.
+
+        `targets`: for the router.
+        """
         await self._call_server.serve_calls(host, port, token)
+
+    async def report_to(self, host: str, port: int, token: bytes) -> None:
+        """Tell the gateway at (host, port) of this replica's work, see dispatch/reports.py."""
+        if self._reporter:
+            await self._reporter.subscribe(host, port, token)
 
     async def call_rates(self) -> Mapping[str, float]:
         """Return the calls per second by model, for a replica that starts."""
@@ -149,6 +162,7 @@ def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
 
 _ROUTERS = {
     "least_loaded": "serve_app.ray_serve.request_router:PowerOfEight",
+    "affinity": "serve_app.ray_serve.request_router:Targeted",
     "session": "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter",
 }
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from serve_app.dispatch.local import LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
 from serve_app.dispatch.model_gate import ModelGate, ModelObserver
+from serve_app.dispatch.reports import Reporter
 from serve_app.engines.base import EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
-from serve_app.engines.residency import ModelsView
 from serve_app.errors import EngineDown
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
@@ -66,9 +66,13 @@ class EngineHost:
             settings.engine_wait_s,
         )
 
-    def models_view(self) -> ModelsView | None:
-        """Return what is known of the engine's models; None where all of them stay loaded."""
-        return self._gate.view() if self._gate else None
+    def reporter(self, name: str) -> Reporter:
+        """Return what tells gateways of the replica's work, and of its models where they change."""
+        if self._gate is None:
+            return Reporter(name)
+        reporter = Reporter(name, self._gate.load_costs)
+        self._gate.on_change = reporter.changed
+        return reporter
 
     @property
     def call_rates(self) -> Mapping[str, float]:

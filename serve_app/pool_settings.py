@@ -133,8 +133,7 @@ class EngineSettings(StrictModel):
     )
     demand: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="Expected share of the requests by model, by which replicas choose what they "
-        "load first; default: what the pool has seen.",
+        description="Expected share of requests by model, for preloading; default: as observed.",
     )
     min_loaded_s: float = Field(
         10, ge=0, description="Seconds for which a loaded model is not unloaded for another."
@@ -142,13 +141,11 @@ class EngineSettings(StrictModel):
     max_load_wait_s: float = Field(
         20,
         gt=0,
-        description="Seconds after which a model that requests wait for is loaded at any cost: "
-        "neither min_loaded_s nor new requests keep another one in its place.",
+        description="Seconds of waiting after which a cold model is loaded at any cost.",
     )
     model_slots: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {},
-        description="Slots by model where Ollama has fewer than `slots`; known for models that "
-        "only embed and for families that it runs one at a time.",
+        description="Slots by model where Ollama has fewer than `slots`, if it does not say so.",
     )
     env: dict[Variable, str] = Field({}, description="Environment variables of the engine.")
     start_timeout_s: float = Field(

@@ -78,7 +78,7 @@ class EngineDriver(Protocol):
         """Return what to launch. Raises SettingsError when something is not installed."""
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        """Return when the engine has loaded every model and given one token of it."""
+        """Return when every model that is to be loaded has given one token."""
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         """Raise EngineError or httpx.HTTPError unless the engine is as `prepare` left it."""

@@ -202,14 +202,20 @@ class EngineSlow(EngineError):
 
 
 class LoadFailed(EngineError):
-    """A model can't be loaded, and is not tried again before `retry_after_s`."""
+    """A model can't be loaded, and is not tried again before `retry_after_s`.
+
+    A replica sends `args` to the gateway.
+    """
 
     status = 503
     kind = "overloaded_error"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after_s)
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EngineStartError(EngineError):

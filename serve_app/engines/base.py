@@ -197,7 +197,7 @@ class Engine(Protocol):
     """A server that generates tokens, beside the replica on the same host."""
 
     async def ready(self) -> None:
-        """Start the engine once; return when every model that is to be loaded has given one token.
+        """Start the engine once; return when every model that it must load has given a token.
 
         Raises EngineStartError or SettingsError when it can't be started.
         """

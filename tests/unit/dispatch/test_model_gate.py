@@ -9,8 +9,12 @@ import httpx
 import pytest
 
 from serve_app.dispatch import model_gate
+from serve_app.dispatch.model_gate import ModelGate
 from serve_app.engines import ollama_api
-from serve_app.pool_settings import EngineSettings
+from serve_app.engines.base import Call, Priority
+from serve_app.engines.model_store import OllamaModels
+from serve_app.engines.preload import Preload, rules_of
+from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.settings import Settings
 from tests.support.in_process import Engine, simulated
 from tests.support.service import Service, started
@@ -182,7 +186,7 @@ async def test_a_caller_that_leaves_leaves_nothing_behind() -> None:
 async def test_the_line_of_a_cold_model_is_bounded() -> None:
     """Calls above the queue are refused at once, those in it when the wait is over."""
     changes = {"max_loaded_models": 1, "queue": 2, "queue_timeout_s": 0.1}
-    async with serving("--decode-tokens-per-s=1", **changes) as (service, engine):
+    async with serving("--decode-tokens-per-s=20", **changes) as (service, engine):
         (warm,), cold = engine.loaded(), cold_of(engine)
         busy = asyncio.create_task(ask(service, warm, 60))
         await eventually(lambda: engine.stats()["in_flight"] == 1)
@@ -204,3 +208,29 @@ async def test_an_embedding_model_gets_one_call_at_a_time() -> None:
         assert (await ask(service, "a")).status_code == 200
         assert [answer.status_code for answer in await answers] == [200] * 4
         assert engine.stats()["max_queued"] == 0
+
+
+async def test_gateways_are_told_what_loads_would_cost() -> None:
+    """A loaded model has no cost; the callback comes when that changes."""
+    async with simulated("--models=a,b,c") as engine:
+        settings = EngineSettings(kind="attach", url=engine.url, max_loaded_models=2)
+        pool = Pool(models=MODELS, engine=settings.model_copy(update={"min_loaded_s": 0}))
+        store = OllamaModels(lambda: engine.url, pool.models)
+        names = [f"{model}:latest" for model in MODELS]
+        waits = dict.fromkeys(Priority, 9.0)
+        gate = ModelGate(names, store, rules_of(pool), 9, waits, never, Preload())
+        changes: list[dict[str, float]] = []
+        gate.on_change = lambda: changes.append(gate.load_costs())
+        await gate.start()
+        try:
+            assert changes[-1].keys() == set(names)
+            for name in names:
+                (await gate.enter(Call("/api/chat", name, b"{}", stream=True)))(None)
+                assert name not in changes[-1]
+        finally:
+            await gate.close()
+        assert changes[-1].keys() == set(names) - {f"{model}:latest" for model in engine.loaded()}
+
+
+async def never() -> None:
+    raise AssertionError("the engine runs")

@@ -50,7 +50,7 @@ Rows = list[dict[str, Any]]
 def scenario(system: dict[str, Any]) -> Scenario:
     return Scenario(
         service={
-            "models": sorted(MIB),
+            "models": ",".join(sorted(MIB)),
             "topology": "gateway",
             "routing": system["routing"],
             "engine": {"kind": "simulated", "slots": SLOTS, **system["engine"]},

@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
             axis.bar(places, heights, 0.25, label=system)
         axis.set_xticks(range(len(cases)), [f"{models} models\n{load}" for models, load in cases])
         axis.set_title(title)
-    axes[0].legend()
+    axes[-1].legend()
     figure.savefig(folder / "models.png", dpi=80)
 
 

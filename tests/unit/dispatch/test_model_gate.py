@@ -1,6 +1,8 @@
 """A replica with more models than room: what its callers see, and what reaches the engine."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,7 @@ from serve_app.engines.model_store import OllamaModels
 from serve_app.engines.preload import Preload, rules_of
 from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.settings import Settings
+from tests.support import processes
 from tests.support.in_process import Engine, simulated
 from tests.support.service import Service, started
 from tests.support.waiting import eventually
@@ -234,3 +237,23 @@ async def test_gateways_are_told_what_loads_would_cost() -> None:
 
 async def never() -> None:
     raise AssertionError("the engine runs")
+
+
+async def test_a_restarted_engine_loads_what_it_had() -> None:
+    """Not what it loaded at its first start: the next call finds its model there."""
+    engine = EngineSettings(kind="simulated", max_loaded_models=1, min_loaded_s=0)
+    async with started(Settings(models=MODELS, engine=engine)) as service:
+        assert (await ask(service, "c")).status_code == 200
+        (pid,) = [
+            pid
+            for pid in processes.descendants(os.getpid())
+            if "serve_app.simulator" in processes.own_command(pid)
+            and f"--port {service.engine.status.url.rpartition(':')[2]}"
+            in processes.own_command(pid)
+        ]
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: service.engine.status.restarts)
+        answer = await ask(service, "c")
+        assert answer.status_code == 200
+        async with httpx.AsyncClient(base_url=service.engine.status.url, trust_env=False) as http:
+            assert (await http.get("/_sim/stats")).json()["loads"] == 1

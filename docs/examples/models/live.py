@@ -89,12 +89,22 @@ async def ask(client: httpx.AsyncClient, request: Request, began: float, rows: R
     )
 
 
-async def loads(folder: Path) -> int:
+async def engines(folder: Path) -> set[str]:
+    """Return the addresses of the engines, once all replicas have started theirs."""
+    async with asyncio.timeout(60):
+        while True:
+            log = (folder / LOG).read_text()
+            urls = set(re.findall(r"started simulated engine at (\S+)", log))
+            if len(urls) == REPLICAS:
+                await asyncio.sleep(2)  # until the gateway knows the last one
+                return urls
+            await asyncio.sleep(0.2)
+
+
+async def loads(urls: set[str]) -> int:
     """Return the loads that the engines have counted."""
-    urls = set(re.findall(r"started simulated engine at (\S+)", (folder / LOG).read_text()))
     async with httpx.AsyncClient(trust_env=False) as http:
         stats = [(await http.get(f"{url}/_sim/stats")).json() for url in urls]
-    assert len(stats) == REPLICAS, urls
     return sum(stat["loads"] for stat in stats)
 
 
@@ -108,9 +118,10 @@ async def measure(name: str, demand: Demand, out: Path) -> dict[str, Any]:
             base_url=service.url, timeout=300, trust_env=False, limits=limits
         ) as client,
     ):
-        before, began = await loads(folder), time.monotonic() + 1
+        urls = await engines(folder)
+        before, began = await loads(urls), time.monotonic() + 1
         await asyncio.gather(*(ask(client, request, began, rows) for request in demand))
-        number = await loads(folder) - before
+        number = await loads(urls) - before
     lines = b"".join(orjson.dumps(row) + b"\n" for row in sorted(rows, key=lambda r: r["at"]))
     (out / f"requests-{name}.jsonl").write_bytes(lines)
     return figures(rows, number)

@@ -53,7 +53,9 @@ def scenario(routing: str, engine: dict[str, Any], replicas: int, gateways: int)
     )
 
 
-async def talk(client: httpx.AsyncClient, seed: str, turns: int, rows: Rows, pause_s: float) -> None:
+async def talk(
+    client: httpx.AsyncClient, seed: str, turns: int, rows: Rows, pause_s: float
+) -> None:
     """Hold one conversation; each turn resends the history."""
     conversation = Conversation(seed)
     rng = random.Random(seed)

@@ -214,6 +214,9 @@ class RequestTrace:
             "generated_tokens": self.usage.generated,
             "cached_tokens": self.usage.cached,
             "estimated": self.estimated,
+            "replica": self.placed.replica if self.placed else "",
+            "predicted_ttft_ms": round(1000 * self.placed.predicted_s, 1) if self.placed else None,
+            "predicted_cached_tokens": self.placed.cached_tokens if self.placed else None,
             "limit": self.limit,
             "uncounted": self.is_uncounted,
         }

@@ -206,8 +206,9 @@ def fleet_view(pool: Pool) -> FleetView:
     """Return the view of a pool, of which nothing is known but its settings."""
     engine = pool.engine
     in_slots = engine.slots * engine.context_length
-    in_ram = engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
-    declared = engine.simulated.prefill_tokens_per_s if engine.kind == "simulated" else 0
+    is_simulated = engine.kind == "simulated"  # which keeps nothing in RAM
+    in_ram = 0 if is_simulated else engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
+    declared = engine.simulated.prefill_tokens_per_s if is_simulated else 0
     rate = declared or engine.expected_prefill_tokens_per_s
     return FleetView(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate))
 

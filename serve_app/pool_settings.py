@@ -228,8 +228,7 @@ class PoolSettings(StrictModel):
     )
     routing: Routing = Field(
         "least_loaded",
-        description="`affinity` sends a request where its first token is predicted to come first, "
-        "`session` equal x-session-ids to one replica; both need the gateway.",
+        description="Choice of a replica: `least_loaded`; `affinity` and `session` need a gateway.",
     )
     autoscaling: Autoscaling = Field(Autoscaling(), description="Limits and speed of scaling.")
     ray_actor_options: dict[str, Any] = Field(

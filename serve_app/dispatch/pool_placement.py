@@ -15,7 +15,7 @@ from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
 from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.reports import decode_report
 from serve_app.engines.base import Answer, Call, Placed
-from serve_app.errors import EngineError, PoolDown
+from serve_app.errors import EngineError, PoolDown, ServiceError
 from serve_app.pool_settings import Pool
 
 logger = logging.getLogger("ray.serve")
@@ -94,11 +94,16 @@ class PoolPlacement:
 
     async def _look(self) -> None:
         """Forget replicas that are gone, and let new ones report, again and again."""
+        asked: frozenset[str] = frozenset()
+        asked_at = 0.0
         while True:
             running = self._directory.running()
             for name in set(self._view.names) - running if running else ():
                 self._view.drop(name)
-            if running - self._reports.keys():
+            silent = running - self._reports.keys()
+            # One that can't reach this gateway is not asked four times a second.
+            if silent and (silent != asked or _now() > asked_at + _INTRODUCTION_S):
+                asked, asked_at = silent, _now()
                 await self._introduce()
             await asyncio.sleep(LOOK_S)
 
@@ -107,7 +112,7 @@ class PoolPlacement:
             async with asyncio.timeout(_INTRODUCTION_S):
                 host, port = self._listener.host, self._listener.port
                 await self._directory.introduce(host, port, self._token)
-        except (TimeoutError, EngineError) as exc:
+        except (TimeoutError, ServiceError) as exc:
             logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
 
     def _follow(self, channel: Channel, name: str) -> None:
@@ -206,8 +211,9 @@ def fleet_view(pool: Pool) -> FleetView:
     """Return the view of a pool, of which nothing is known but its settings."""
     engine = pool.engine
     in_slots = engine.slots * engine.context_length
-    in_ram = engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
-    declared = engine.simulated.prefill_tokens_per_s if engine.kind == "simulated" else 0
+    is_simulated = engine.kind == "simulated"  # which keeps nothing in RAM
+    in_ram = 0 if is_simulated else engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
+    declared = engine.simulated.prefill_tokens_per_s if is_simulated else 0
     rate = declared or engine.expected_prefill_tokens_per_s
     return FleetView(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate))
 

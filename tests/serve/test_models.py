@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import pytest
-from ray import serve
 
 from tests.serve.test_gateway import simulators
 from tests.support.fronts import behind_haproxy
@@ -61,10 +60,3 @@ async def test_replicas_load_different_models_and_get_the_requests_for_them(url:
                 pass  # the gateway has not heard of every replica's models yet
         assert [await loads_of_a_round(client) for _ in range(3)] == [0, 0, 0]
         assert [stat["evictions"] for stat in await stats(client)] == [0, 0]
-
-
-def test_a_replica_says_what_it_has_seen_of_the_demand(url: str) -> None:
-    """One that starts later chooses its models by it."""
-    handle = serve.get_deployment_handle("pool", "default")
-    rates = [handle.call_rates.remote().result(timeout_s=10) for _ in range(8)]
-    assert set(MODELS.split(",")) == {name.partition(":")[0] for seen in rates for name in seen}

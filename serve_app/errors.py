@@ -23,6 +23,7 @@
         │   └── PoolDown          503  no replica became ready within the bound
         ├── EngineLost            502  no answer, or an answer that broke off
         ├── EngineSlow            504  no first token, or no end, within the bound
+        ├── LoadFailed            503  a model can't be loaded
         └── EngineStartError      the engine can't be started
 
 `status` is the HTTP status, `kind` the error type in OpenAI's and Anthropic's vocabulary.
@@ -200,6 +201,23 @@ class EngineLost(EngineError):
 class EngineSlow(EngineError):
     status = 504
     kind = "timeout_error"
+
+
+class LoadFailed(EngineError):
+    """A model can't be loaded, and is not tried again before `retry_after_s`.
+
+    A replica sends `args` to the gateway.
+    """
+
+    status = 503
+    kind = "overloaded_error"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EngineStartError(EngineError):

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +15,7 @@ from serve_app.model_names import full_name
 # An ingress gets this many requests more than it admits: who waits and who is refused is for its
 # fair queue to say, which knows keys and priorities, and not for the queues of Serve before it.
 INGRESS_SURPLUS = 256
-Routing = Literal["least_loaded", "session"]
+Routing = Literal["least_loaded", "session", "affinity"]
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
@@ -60,6 +60,19 @@ class Simulated(StrictModel):
 
     cold_start_s: float = Field(0, ge=0, description="Seconds until the engine listens.")
     load_s: float = Field(0, ge=0, description="Seconds to load a model.")
+    load_mib_per_s: float = Field(
+        0, ge=0, description="MiB per second of a model's size that its load takes beside load_s."
+    )
+    unload_s: float = Field(
+        0, ge=0, description="Seconds until an unloaded model has given its memory back."
+    )
+    model_mib: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        {}, description="MiB of loaded models, such as {'large': 20000}; else 198."
+    )
+    max_loaded_models: int = Field(
+        0, ge=0, description="Models after which it makes room itself, as Ollama does; 0: never."
+    )
+    memory_mib: int = Field(0, ge=0, description="MiB for loaded models; 0 means enough.")
     prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens evaluated per second.")
     decode_tokens_per_s: float = Field(
         0, ge=0, description="Tokens generated per second by a single stream."
@@ -96,11 +109,44 @@ class EngineSettings(StrictModel):
         0, ge=0, description="`llamacpp`: number of CPU threads; 0 means all cores but one."
     )
     cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for cached prompts.")
+    cache_kib_per_token: float = Field(
+        64, gt=0, description="`affinity`: KiB that a token of a cached prompt takes."
+    )
+    expected_prefill_tokens_per_s: float = Field(
+        1000, gt=0, description="`affinity`: prompt tokens per second until they were measured."
+    )
     binary: str = Field(
         "ollama", min_length=1, description="`ollama`: name on PATH, or path, of the executable."
     )
     models_dir: Path | None = Field(None, description="`ollama`: folder of the models.")
     pull: bool = Field(True, description="`ollama`: whether to pull missing models.")
+    max_loaded_models: int = Field(
+        0,
+        ge=0,
+        description="Models that are loaded at the same time; 0 means all of the pool's.",
+    )
+    model_memory_gib: float = Field(
+        0, ge=0, description="GiB that loaded models may take together; 0 means no bound."
+    )
+    pinned: Models = Field(
+        (), description="Models that every replica keeps loaded, where not all of them fit."
+    )
+    demand: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="Expected share of requests by model, for preloading; default: as observed.",
+    )
+    min_loaded_s: float = Field(
+        10, ge=0, description="Seconds for which a loaded model is not unloaded for another."
+    )
+    max_load_wait_s: float = Field(
+        20,
+        gt=0,
+        description="Seconds of waiting after which a cold model is loaded at any cost.",
+    )
+    model_slots: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description="Slots by model where Ollama has fewer than `slots`, if it does not say so.",
+    )
     env: dict[Variable, str] = Field({}, description="Environment variables of the engine.")
     start_timeout_s: float = Field(
         900, gt=0, description="Seconds that a start may take, pulls included."
@@ -182,7 +228,7 @@ class PoolSettings(StrictModel):
     )
     routing: Routing = Field(
         "least_loaded",
-        description="`session` sends equal x-session-ids to one replica, behind the gateway.",
+        description="Choice of a replica: `least_loaded`; `affinity` and `session` need a gateway.",
     )
     autoscaling: Autoscaling = Field(Autoscaling(), description="Limits and speed of scaling.")
     ray_actor_options: dict[str, Any] = Field(
@@ -196,6 +242,14 @@ class Pool(PoolSettings):
     name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
 
     @property
+    def swaps_models(self) -> bool:
+        """Whether its engines may not have all models loaded at the same time."""
+        number = self.engine.max_loaded_models
+        return 0 < number < len(self.models) or bool(
+            self.engine.model_memory_gib and len(self.models) > 1
+        )
+
+    @property
     def admitted(self) -> int:
         """Maximum of requests in one replica: its slots and its queue."""
         return self.engine.slots + self.queue
@@ -206,10 +260,11 @@ class Pool(PoolSettings):
 
         That one takes the first free slot at once. The others wait in the gateway, where the fair
         queue still has all replicas to give: a request that waits there for a place, and then for a
-        slot, would wait twice. More are sent where the autoscaler's target needs it, and with
-        `session`, where each goes to its replica.
+        slot, would wait twice. More are sent where the autoscaler's target needs it, with
+        `session` and `affinity`, where each goes to its replica, and where requests may wait for
+        their model while others run.
         """
-        if self.routing == "session":
+        if self.routing != "least_loaded" or self.swaps_models:
             return self.admitted
         above_target = math.floor(self.target_ongoing_requests) + 1
         return min(self.admitted, max(self.engine.slots + 1, above_target))
@@ -285,9 +340,33 @@ class Pool(PoolSettings):
                 f"models names {len(self.models)}, but engine.kind llamacpp serves one",
             ),
             *((True, f"models names {name} twice") for name in repeated_models(self.models)),
+            *self._residency_rules(),
             _gpus(self.ray_actor_options),
         )
         return self
+
+    def _residency_rules(self) -> Iterator[tuple[bool, str]]:
+        engine, known = self.engine, set(map(full_name, self.models))
+        named = {
+            "pinned": engine.pinned,
+            "demand": engine.demand,
+            "model_slots": engine.model_slots,
+            "simulated.model_mib": engine.simulated.model_mib,
+        }
+        for setting, names in named.items():
+            for name in names:
+                yield full_name(name) not in known, f"engine.{setting}: {name} is not in models"
+        room, pinned = engine.max_loaded_models, len(engine.pinned)
+        yield (
+            self.swaps_models and 0 < room <= pinned,
+            f"engine.pinned names {pinned} models, which leaves no room for others within "
+            f"engine.max_loaded_models ({room}): pin fewer",
+        )
+        for name, slots in engine.model_slots.items():
+            yield (
+                slots > engine.slots,
+                f"engine.model_slots: {name} has {slots}, above engine.slots ({engine.slots})",
+            )
 
 
 def _gpus(options: dict[str, Any]) -> tuple[bool, str]:

@@ -279,8 +279,8 @@ class Settings(PoolSettings, BaseSettings):
             ),
             (
                 self.topology == "direct" and pools[0].routing != "least_loaded",
-                "topology direct can't route by session, as HAProxy takes the least loaded: "
-                "set topology to gateway",
+                f"topology direct can't route by {pools[0].routing}, as HAProxy takes the least "
+                "loaded: set topology to gateway",
             ),
             (
                 self.aging_s >= self.queue_timeouts_s["batch"],

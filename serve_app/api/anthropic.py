@@ -13,7 +13,8 @@ from serve_app.api.endpoint import (
     last_events,
     words,
 )
-from serve_app.api.relay import End, Usage
+from serve_app.api.relay import End
+from serve_app.engines.base import Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
 
 
@@ -78,6 +79,7 @@ ENDPOINTS = (
         event=_event,
         stream_end=_stream_end,
         body_end=_body_end,
+        converses=True,
         summary="Messages",
         example={
             "max_tokens": 32,

@@ -6,9 +6,9 @@ from serve_app.access.caller import Caller
 from serve_app.access.limits.limiter import Estimate, Limiter, Reservation
 from serve_app.api.endpoint import Endpoint, Payload
 from serve_app.api.rate_headers import Pairs, rate_headers
-from serve_app.api.relay import Tail, Usage
+from serve_app.api.relay import Tail
 from serve_app.api.request_trace import RequestTrace
-from serve_app.engines.base import Answer
+from serve_app.engines.base import Answer, Usage
 from serve_app.errors import (
     CallerLeft,
     ClientError,

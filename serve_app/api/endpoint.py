@@ -57,6 +57,7 @@ class Endpoint:
     unknown_model: str = "model '{name}' not found"
     tagged_in_errors: bool = False  # whether unknown names are echoed with their tag
     takes_slot: bool = True
+    converses: bool = False  # whether requests resend a history, which may be cached somewhere
     counts_on_request: bool = False  # whether streams come without counts unless asked for them
     mend: Callable[[Answer, Payload, Bounds], None] = lambda *_: None
     local: Callable[[Payload], Payload | None] = lambda _: None

@@ -26,7 +26,17 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_tail", "body", "charge", "endpoint", "hides_counts", "payload", "request", "send"),
+        *(
+            "_hint",
+            "_tail",
+            "body",
+            "charge",
+            "endpoint",
+            "hides_counts",
+            "payload",
+            "request",
+            "send",
+        ),
         "trace",
     )
 
@@ -46,6 +56,7 @@ class Exchange:
         self.charge: Charge | None = None
         self.hides_counts = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
         self.body = b""
+        self._hint = _cache_key(payload)
         self._tail = Tail()
 
     def use(self, model: str) -> None:
@@ -68,11 +79,12 @@ class Exchange:
             stream=trace.stream,
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
-            affinity=request.header(SESSION) or None,
+            affinity=request.header(SESSION) or self._hint or None,
             headers=_passed_headers(request),
             flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
+            conversation=self.payload if self.endpoint.converses else None,
         )
 
     def fail(self, exc: BaseException) -> None:
@@ -82,6 +94,7 @@ class Exchange:
 
     async def relay(self, answer: Answer) -> None:
         """Send the answer to the caller; close it on every path."""
+        self.trace.placed = answer.placed
         if self.endpoint.takes_slot:
             self.trace.note_queue(answer.queued_s)
         try:
@@ -95,6 +108,7 @@ class Exchange:
 
     def close(self, answer: Answer) -> None:
         """Settle what the answer has cost, and close it."""
+        answer.usage = self.trace.usage
         if self.charge:
             self.charge.settle(answer, self._tail)
         answer.close()
@@ -136,6 +150,12 @@ class Exchange:
         if not end.complete:
             raise EngineLost("the engine ended the answer before it was complete")
         self.trace.finish(end)
+
+
+def _cache_key(payload: Payload) -> str:
+    """Take OpenAI's hint out of the payload: no engine here knows it."""
+    key = payload.pop("prompt_cache_key", None) if "prompt_cache_key" in payload else None
+    return key if isinstance(key, str) else ""
 
 
 def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,6 @@ _OPENAI_CHAT = {
     "metadata": _TRACKING,
     "store": _NO_STATE,
     "service_tier": _TIER,
-    "prompt_cache_key": _CACHE,
     "prompt_cache_options": _CACHE,
     "prompt_cache_retention": _CACHE,
     "prediction": "makes OpenAI's answers faster, not different",

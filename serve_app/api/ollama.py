@@ -16,8 +16,8 @@ from serve_app.api.endpoint import (
     last_events,
     words,
 )
-from serve_app.api.relay import End, Usage
-from serve_app.engines.base import ModelCard
+from serve_app.api.relay import End
+from serve_app.engines.base import ModelCard, Usage
 from serve_app.errors import BadRequest, ServiceError
 from serve_app.go_json import duration, now, rfc3339
 
@@ -76,7 +76,17 @@ def _shape_show(payload: Payload, bounds: Bounds) -> None:
 
 
 def _usage(value: Payload) -> Usage:
-    return Usage(count(value, "prompt_eval_count"), count(value, "eval_count"))
+    return Usage(
+        prompt=count(value, "prompt_eval_count"),
+        generated=count(value, "eval_count"),
+        prefill_s=_seconds(value, "prompt_eval_duration"),
+        decode_s=_seconds(value, "eval_duration"),
+    )
+
+
+def _seconds(value: Any, name: str) -> float | None:
+    nanoseconds = count(value, name)
+    return nanoseconds / 1e9 if nanoseconds else None
 
 
 def _stream_end(tail: bytes) -> End:
@@ -163,6 +173,7 @@ ENDPOINTS = (
         example={"messages": _HELLO, "stream": False, "options": {"num_predict": 32}},
         streams="default",
         empty_body=_MISSING,
+        converses=True,
         local=_unload({"message": {"role": "assistant", "content": ""}}, "messages"),
     ),
     Endpoint(

@@ -16,7 +16,8 @@ from serve_app.api.endpoint import (
     last_events,
     words,
 )
-from serve_app.api.relay import End, Usage
+from serve_app.api.relay import End
+from serve_app.engines.base import Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, RateLimited, ServiceError
 
 # The types that Ollama uses where OpenAI has none.
@@ -51,7 +52,8 @@ SAMPLING = words(
 _CHAT = SAMPLING | words(
     "model messages stream stream_options max_tokens max_completion_tokens response_format tools "
     "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user "
-    "n logit_bias functions function_call modalities audio web_search_options moderation"
+    "n logit_bias functions function_call modalities audio web_search_options moderation "
+    "prompt_cache_key"
 )
 _COMPLETION = SAMPLING | words(
     "model prompt suffix stream stream_options max_tokens logprobs user n best_of echo logit_bias"
@@ -124,7 +126,16 @@ def usage(value: Any) -> Usage:
     if not used and timings:
         prompt = (count(timings, "prompt_n") or 0) + (cached or 0)
         generated = count(timings, "predicted_n")
-    return Usage(prompt, generated, cached)
+    return Usage(
+        *(prompt, generated, cached),
+        _seconds(timings, "prompt_ms"),
+        _seconds(timings, "predicted_ms"),
+    )
+
+
+def _seconds(timings: Payload, name: str) -> float | None:
+    value = timings.get(name)
+    return value / 1000 if isinstance(value, int | float) and value > 0 else None
 
 
 def _part(value: Any, name: str) -> Payload:
@@ -182,6 +193,7 @@ ENDPOINTS = (
         event=_event,
         stream_end=_stream_end,
         body_end=_body_end,
+        converses=True,
         counts_on_request=True,
         summary="Chat",
         example={"messages": _HELLO, "max_tokens": 32, "stream": False},
@@ -220,6 +232,7 @@ ENDPOINTS = (
         stream_end=_response_stream_end,
         body_end=_response_end,
         mend=admit_cut,
+        converses=True,
         summary="Responses (no state is kept)",
         example={"input": "Say hello.", "max_output_tokens": 32},
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from serve_app.api.counts import USAGE, without_counts
 from serve_app.deadline import Deadline
-from serve_app.engines.base import Answer
+from serve_app.engines.base import Answer, Usage
 from serve_app.errors import EngineLost, EngineSlow, InternalError, ServiceError
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -16,16 +16,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 TAIL_BYTES = 1 << 20
 
 
-# Not frozen, because every request makes them, and a frozen value takes three times as long.
-@dataclass(slots=True)
-class Usage:
-    """Tokens as the engine counted them, or None. `prompt` includes `cached`."""
-
-    prompt: int | None = None
-    generated: int | None = None
-    cached: int | None = None
-
-
+# Not frozen, because every request makes one, and a frozen value takes three times as long.
 @dataclass(slots=True)
 class End:
     """The end of an answer, as its last bytes prove it.

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.quotas import Refusal
-from serve_app.api.relay import End, Usage
-from serve_app.engines.base import Priority
+from serve_app.api.relay import End
+from serve_app.engines.base import Placed, Priority, Usage
 from serve_app.errors import (
     ClientError,
     DeadlineExceeded,
@@ -55,6 +55,7 @@ class RequestTrace:
         "model",
         "outcome",
         "path",
+        "placed",
         "priority",
         "queued_s",
         "request_id",
@@ -82,6 +83,7 @@ class RequestTrace:
         self.estimated = False  # whether `usage` is no engine's count
         self.limit = ""  # that refuses the request, or would if limits were enforced
         self.is_uncounted = False  # whether its limits could not be checked
+        self.placed: Placed | None = None  # None: its replica was not predicted
         self.started = perf_counter()
         self.chunks = 0
         self.first_chunk_at = 0.0  # 0 before the first chunk of the body
@@ -212,6 +214,9 @@ class RequestTrace:
             "generated_tokens": self.usage.generated,
             "cached_tokens": self.usage.cached,
             "estimated": self.estimated,
+            "replica": self.placed.replica if self.placed else "",
+            "predicted_ttft_ms": round(1000 * self.placed.predicted_s, 1) if self.placed else None,
+            "predicted_cached_tokens": self.placed.cached_tokens if self.placed else None,
             "limit": self.limit,
             "uncounted": self.is_uncounted,
         }

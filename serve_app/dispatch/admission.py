@@ -45,9 +45,10 @@ class Admission:
             pool.reserved_slots,
         )
 
-    async def enter(self, call: Call) -> Leave:
+    async def enter(self, call: Call, waited_s: float = 0.0) -> Leave:
         """Wait for a slot; return what gives it back, to be called once with the service used.
 
+        `waited_s`: seconds that the call has waited for something else, which its bound includes.
         Raises Overloaded, and DeadlineExceeded when the call's deadline passes first.
         """
         if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
@@ -58,13 +59,13 @@ class Admission:
             self._free -= 1
             self.line.start(place)
         else:
-            await self._wait(place, call)
+            await self._wait(place, call, waited_s)
         return partial(self._leave, place)
 
-    async def _wait(self, place: Place[None], call: Call) -> None:
+    async def _wait(self, place: Place[None], call: Call, waited_s: float) -> None:
         timeout_s = self._timeouts_s[call.flow.priority]
         try:
-            await self.line.wait(place, timeout_s, call.deadline)
+            await self.line.wait(place, timeout_s - waited_s, call.deadline)
         except TimeoutError as exc:
             raise self.line.overloaded(f"no slot became free within {timeout_s:g} s") from exc
 

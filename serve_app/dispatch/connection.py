@@ -25,10 +25,18 @@ from serve_app.errors import EngineError, EngineLost, ServiceError
 class PoolHandle(Protocol):
     """Asks one pool for replicas."""
 
-    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+    def open(
+        self,
+        host: str,
+        port: int,
+        token: bytes,
+        session: str | None = None,
+        targets: tuple[str, ...] = (),
+    ) -> Any:
         """Let a replica connect to (host, port) and send `token`.
 
-        `session`: the replica is the one that serves this session.
+        `session`: the replica is the one that serves this session. `targets`: it is the first of
+        these, by name, that takes the request.
         Returns an awaitable with a `cancel`, done when the connection is over.
         """
 
@@ -104,6 +112,11 @@ class ReplicaConnection:
         return self._state is not ConnectionState.BUSY
 
     @property
+    def replica(self) -> str:
+        """The name of the replica."""
+        return self._channel.peer
+
+    @property
     def takes_batch(self) -> bool:
         """Whether it may carry batch requests: it has none of the places reserved for others."""
         return self._channel.takes_batch
@@ -124,11 +137,15 @@ class ReplicaConnection:
 
 
 async def open_connection(
-    listener: Listener, handle: PoolHandle, lifetime_s: float, session: str | None = None
+    listener: Listener,
+    handle: PoolHandle,
+    lifetime_s: float,
+    session: str | None = None,
+    targets: tuple[str, ...] = (),
 ) -> ReplicaConnection:
     """Return when a replica has connected. Raises what `handle` makes of a refusal."""
     with listener.expect() as (token, arrival):
-        request = _request_replica(listener, handle, token, session)
+        request = _request_replica(listener, handle, token, session, targets)
         ended = asyncio.ensure_future(_end(request))
         either: set[asyncio.Future[Any]] = {arrival, ended}
         try:
@@ -144,13 +161,17 @@ async def open_connection(
 
 
 def _request_replica(
-    listener: Listener, handle: PoolHandle, token: bytes, session: str | None
+    listener: Listener,
+    handle: PoolHandle,
+    token: bytes,
+    session: str | None,
+    targets: tuple[str, ...],
 ) -> Any:
     # In a context of its own: when a caller's request is cancelled, Serve cancels the requests made
     # in it, and the connection may serve another call by then; and Serve's router knows a request
     # by its id, which two tries of one caller would share.
     try:
-        return Context().run(handle.open, listener.host, listener.port, token, session)
+        return Context().run(handle.open, listener.host, listener.port, token, session, targets)
     except Exception as exc:
         raise handle.service_error(exc) from exc
 

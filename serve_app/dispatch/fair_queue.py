@@ -11,7 +11,7 @@ half_life_s) times. So the order of those who wait stays as it is while nothing 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
@@ -95,6 +95,11 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         """Return the number of requests that wait."""
         return self._waiting
+
+    def tickets(self) -> Iterator[Ticket[T]]:
+        """Yield the requests that wait, those of one key after those of another."""
+        for tickets in self._by_key.values():
+            yield from tickets
 
     @property
     def known_keys(self) -> int:

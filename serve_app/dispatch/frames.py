@@ -21,10 +21,12 @@ from serve_app import errors
 from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
-CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
+CALL, HEAD, DATA, END, FAILURE, TOKEN, REPORT = b"C", b"H", b"D", b"E", b"F", b"T", b"R"
 # Behind the token: the connection has one of the places that a replica reserves.
 NOT_FOR_BATCH = b"R"
+TAKES_BATCH = b"A"
 HEADER_BYTES = 5
+MAX_NAME_BYTES = 64
 _MAX_BUFFERED = 1 << 18
 
 
@@ -55,6 +57,12 @@ class Head:
         return cls(status, tuple(encoded), seconds_left, queued_s)
 
 
+def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:
+    """Return what a replica sends first: the gateway's token, a mark, its own name."""
+    mark = TAKES_BATCH if takes_batch else NOT_FOR_BATCH
+    return token + mark + replica.encode()[:MAX_NAME_BYTES]
+
+
 def encode_failure(exc: ServiceError) -> bytes:
     engines = exc.engines if isinstance(exc, EngineError) else 0
     return orjson.dumps((type(exc).__name__, exc.args, exc.retry_after_s, engines))
@@ -72,19 +80,21 @@ def decode_failure(data: bytes) -> ServiceError:
 
 
 def encode_call(call: Call) -> bytes:
-    """Return one line of JSON with all fields but the body, then the body unchanged."""
+    """Return one line of JSON with most fields, then the blocks and the body unchanged."""
     flow = call.flow
     rest = (
         *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
         *(call.affinity, call.headers, call.tries, call.service, _seconds_left(call.deadline)),
         (flow.key, flow.group, flow.weight, flow.group_weight, flow.priority),
+        *(call.unread_tokens, len(call.blocks)),
     )
-    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.body
+    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.blocks + call.body
 
 
 def decode_call(data: bytes) -> Call:
     line, _, body = data.partition(b"\n")
-    path, model, *rest, tries, service, seconds_left, flow = orjson.loads(line)
+    path, model, *rest, tries, service, seconds_left, flow, unread, size = orjson.loads(line)
+    blocks, body = (body[:size], body[size:]) if size else (b"", body)
     key, group, weight, group_weight, priority = flow
     stream, takes_slot, request_id, affinity, headers = rest
     return Call(
@@ -94,6 +104,8 @@ def decode_call(data: bytes) -> Call:
         Flow(key, group, weight, group_weight, Priority(priority)),
         service,
         None if seconds_left is None else asyncio.get_running_loop().time() + seconds_left,
+        blocks=blocks,
+        unread_tokens=unread,
     )
 
 
@@ -122,6 +134,7 @@ class Channel(asyncio.Protocol):
         self._reading = True
         self.closed = False
         self.takes_batch = True
+        self.peer = ""  # name of the replica at the other side
         self.on_close: Callable[[], object] = lambda: None
 
     async def receive(self) -> tuple[bytes, bytes]:
@@ -154,6 +167,11 @@ class Channel(asyncio.Protocol):
         self._transport.write(
             b"".join(part for kind, content in frames for part in (_header(kind, content), content))
         )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other side reads more slowly than this one sends."""
+        return self._writable is not None
 
     async def drain(self) -> None:
         """Wait until the other side has read enough to take more."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from serve_app.deadline import Deadline
 from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.pool_placement import PoolPlacement, ReplicaDirectory, fleet_view
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
@@ -18,6 +20,10 @@ from serve_app.settings import Settings
 _SPARE_S = 10.0
 
 
+class GatewayHandle(PoolHandle, ReplicaDirectory, Protocol):
+    """What a gateway needs of one pool."""
+
+
 class GatewayDispatcher:
     """Sends each call to a replica of the pool that serves its model.
 
@@ -27,13 +33,21 @@ class GatewayDispatcher:
     def __init__(
         self,
         settings: Settings,
-        handles: Mapping[str, PoolHandle],
+        handles: Mapping[str, GatewayHandle],
         host: str,
         problem: Callable[[], Awaitable[str]],
     ) -> None:
         self._problem = problem
         self._pools = settings.all_pools
         self._listener = Listener(host)
+        self._placements = {
+            pool.name: PoolPlacement(
+                *(self._listener, handles[pool.name], fleet_view(pool), pool.sent),
+                tells_blocks=settings.gateway.max_replicas > 1,
+            )
+            for pool in self._pools
+            if pool.routing == "affinity"
+        }
         self._by_name = by_name = {
             pool.name: ReplicaPool(
                 self._listener,
@@ -41,6 +55,7 @@ class GatewayDispatcher:
                 pool.routing == "session",
                 Fairness.of(settings),
                 pool.max_waiting,
+                self._placements.get(pool.name),
             )
             for pool in self._pools
         }
@@ -53,8 +68,12 @@ class GatewayDispatcher:
 
     async def start(self) -> None:
         await self._listener.start()
+        for placement in self._placements.values():
+            placement.start()
 
     async def stop(self) -> None:
+        for placement in self._placements.values():
+            placement.stop()
         self._listener.close()
 
     async def send(self, call: Call) -> Answer:

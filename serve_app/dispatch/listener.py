@@ -2,11 +2,12 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from serve_app.dispatch.frames import (
     HEADER_BYTES,
+    MAX_NAME_BYTES,
     NOT_FOR_BATCH,
     TOKEN,
     Channel,
@@ -24,6 +25,7 @@ class Listener:
         self.host = host
         self.port = 0
         self._expected: dict[bytes, asyncio.Future[Channel]] = {}
+        self._reports: dict[bytes, Callable[[Channel, str], None]] = {}
         self._authenticating: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -42,12 +44,19 @@ class Listener:
         finally:
             self._expected.pop(token, None)
 
+    def expect_reports(self, follow: Callable[[Channel, str], None]) -> bytes:
+        """Return a token; `follow` gets every connection that brings it, and its replica's name."""
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        self._reports[token] = follow
+        return token
+
     def close(self) -> None:
         if self._server:
             self._server.close()
 
     def _accept(self) -> Channel:
-        return Channel(self._opened, max_bytes=HEADER_BYTES + _TOKEN_BYTES + len(NOT_FOR_BATCH))
+        max_bytes = HEADER_BYTES + _TOKEN_BYTES + len(NOT_FOR_BATCH) + MAX_NAME_BYTES
+        return Channel(self._opened, max_bytes)
 
     def _opened(self, channel: Channel) -> None:
         task = asyncio.create_task(self._authenticate(channel))
@@ -61,11 +70,17 @@ class Listener:
         except (TimeoutError, ChannelClosed):
             channel.close()
             return
-        token, mark = content[:_TOKEN_BYTES], content[_TOKEN_BYTES:]
+        token, mark = content[:_TOKEN_BYTES], content[_TOKEN_BYTES : _TOKEN_BYTES + 1]
+        name = content[_TOKEN_BYTES + 1 :].decode("utf-8", "replace")
+        if kind == TOKEN and (follow := self._reports.get(token)):
+            channel.max_bytes = None
+            follow(channel, name)
+            return
         expected = self._expected.pop(token, None) if kind == TOKEN else None
         if expected is None or expected.done():
             channel.close()
         else:
             channel.max_bytes = None
             channel.takes_batch = mark != NOT_FOR_BATCH
+            channel.peer = name
             expected.set_result(channel)

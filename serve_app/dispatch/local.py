@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
 
 from serve_app.deadline import Deadline
-from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.admission import Leave
 from serve_app.dispatch.retries import Attempts, Failure, Retry
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, ServiceQueue, State
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
@@ -18,11 +19,21 @@ _RUNNER_DEATHS = (
 )
 
 
+class Entrance(Protocol):
+    """Admits calls to the engine, see dispatch/admission.py."""
+
+    async def enter(self, call: Call) -> Leave: ...
+
+    @property
+    def line(self) -> ServiceQueue:
+        """The queue before the engine's slots."""
+
+
 class LocalDispatcher:
     """Sends calls to the engine beside this replica."""
 
     def __init__(
-        self, engine: Engine, admission: Admission, generation_timeout_s: float, wait_s: float
+        self, engine: Engine, admission: Entrance, generation_timeout_s: float, wait_s: float
     ) -> None:
         self._engine = engine
         self._admission = admission

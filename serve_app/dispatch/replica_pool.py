@@ -13,6 +13,7 @@ from random import uniform
 from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_connection
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, Overloaded, PoolDown
@@ -40,7 +41,8 @@ def _no_replica(wait_s: float) -> PoolDown:
 class ReplicaPool:
     """Sends calls to the replicas of one pool; at most `max_waiting` calls wait for one.
 
-    `by_session`: Serve chooses the replica of each call that belongs to a session.
+    `by_session`: Serve chooses the replica of each call that belongs to a session. `placement`:
+    chooses the replica of every call, while no call waits for one.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class ReplicaPool:
         by_session: bool = False,
         fairness: Fairness | None = None,
         max_waiting: float = float("inf"),
+        placement: PoolPlacement | None = None,
     ) -> None:
         self._listener = listener
         self._handle = handle
         self._by_session = by_session
+        self._placement = placement
         self._idle: dict[ReplicaConnection, asyncio.TimerHandle] = {}  # with its end
         self.line: WaitingLine[ReplicaConnection] = WaitingLine(
             lambda place, connection: self._release(place, connection, 0.0), fairness, max_waiting
@@ -67,6 +71,8 @@ class ReplicaPool:
         Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
         what the replica raises.
         """
+        if self._placement:
+            return await self._call_placed(self._placement, call, wait_s, fresh)
         place, asked = self.line.place(call), _now()
         try:
             connection = await self._acquire(place, call, wait_s, fresh)
@@ -81,6 +87,57 @@ class ReplicaPool:
         answer.queued_s += queued_s
         answer.on_close(lambda: self._release(place, connection, answer.served))
         return answer
+
+    async def _call_placed(
+        self, placement: PoolPlacement, call: Call, wait_s: float, fresh: bool
+    ) -> Answer:
+        """Return the answer of the replica that is predicted to begin it first."""
+        place, asked, placed = self.line.place(call), _now(), placement.call(call)
+        try:
+            connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
+        except BaseException as exc:
+            placed.cancel()
+            if isinstance(exc, asyncio.CancelledError):
+                raise CallerLeft from exc
+            raise
+        queued_s = _now() - asked
+        try:
+            answer = await connection.send(placement.bind(placed, connection.replica))
+        except BaseException as exc:
+            placed.failed(exc)
+            self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)
+            raise
+        answer.on_close(lambda: self._release(place, connection, answer.served))
+        placed.began(answer)
+        answer.queued_s += queued_s
+        return answer
+
+    async def _acquire_placed(
+        self,
+        placement: PoolPlacement,
+        placed: PlacedCall,
+        place: Place[ReplicaConnection],
+        call: Call,
+        wait_s: float,
+        fresh: bool,
+    ) -> ReplicaConnection:
+        """Return a connection to the chosen replica, else to the next best that takes one more.
+
+        A call for which no known replica has room waits for a connection to any.
+        """
+        idle = () if fresh else {connection.replica for connection in self._idle}
+        targets = () if self.line else placement.choose(placed, idle)
+        if not targets:
+            return await self._wait(place, call, wait_s)
+        connection = None if fresh else self._take_idle(place.is_batch, targets[0])
+        if connection is None:
+            lifetime_s = MAX_AGE_S * uniform(0.5, 1)
+            connection = await self._open_alone(wait_s, None, lifetime_s, targets)
+        if place.is_batch and not connection.takes_batch:
+            self._offer(connection)
+            return await self._wait(place, call, wait_s)
+        self.line.start(place)
+        return connection
 
     async def _acquire(
         self, place: Place[ReplicaConnection], call: Call, wait_s: float, fresh: bool
@@ -107,16 +164,26 @@ class ReplicaPool:
         else:
             connection.close()
 
-    async def _open_alone(self, wait_s: float, session: str | None) -> ReplicaConnection:
+    async def _open_alone(
+        self,
+        wait_s: float,
+        session: str | None,
+        lifetime_s: float = 0.0,
+        targets: tuple[str, ...] = (),
+    ) -> ReplicaConnection:
+        where = self._listener, self._handle
         try:
             async with asyncio.timeout(wait_s):
-                return await open_connection(self._listener, self._handle, 0, session)
+                return await open_connection(*where, lifetime_s, session, targets)
         except TimeoutError as exc:
             raise _no_replica(wait_s) from exc
 
-    def _take_idle(self, is_batch: bool) -> ReplicaConnection | None:
+    def _take_idle(self, is_batch: bool, replica: str = "") -> ReplicaConnection | None:
+        """Return an idle connection, to a certain replica if it is named."""
         for connection in reversed(list(self._idle)):
             if is_batch and not connection.takes_batch:
+                continue
+            if replica and connection.replica != replica:
                 continue
             self._idle.pop(connection).cancel()
             if connection.is_open:

@@ -6,6 +6,7 @@ its queue holds the requests that wait, and its autoscaler counts those that run
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from serve_app.deadline import Deadline
@@ -15,7 +16,6 @@ from serve_app.dispatch.frames import (
     END,
     FAILURE,
     HEAD,
-    NOT_FOR_BATCH,
     TOKEN,
     Channel,
     ChannelClosed,
@@ -23,7 +23,9 @@ from serve_app.dispatch.frames import (
     Head,
     decode_call,
     encode_failure,
+    name_token,
 )
+from serve_app.dispatch.reports import Gateway, Reporter
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, InternalError, ServiceError
 
@@ -42,15 +44,23 @@ class CallServer:
     """Opens connections to gateways and answers the calls that arrive on them.
 
     `window_s`: how long the pieces of a stream after the first are joined; 0: not at all.
-    `batch_places`: connections that may carry batch requests; later ones may not.
+    `batch_places`: connections that may carry batch requests; later ones may not. `name`: of the
+    replica. `reporter`: gets every call.
     """
 
     def __init__(
-        self, handler: CallHandler, window_s: float, batch_places: float = float("inf")
+        self,
+        handler: CallHandler,
+        window_s: float,
+        batch_places: float = float("inf"),
+        name: str = "",
+        reporter: Reporter | None = None,
     ) -> None:
         self._handler = handler
         self._window_s = window_s
         self._batch_places = batch_places
+        self._name = name
+        self._reporter = reporter
         self._for_batch = 0  # open connections that may carry batch requests
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
@@ -65,9 +75,9 @@ class CallServer:
         except (OSError, TimeoutError) as exc:
             raise EngineLost(f"the gateway at {host}:{port} can't be reached") from exc
         takes_batch = self._for_batch < self._batch_places
-        channel.send((TOKEN, token if takes_batch else token + NOT_FOR_BATCH))
+        channel.send((TOKEN, name_token(token, self._name, takes_batch=takes_batch)))
         self._for_batch += takes_batch
-        serving = asyncio.create_task(self._serve(channel))
+        serving = asyncio.create_task(self._serve(channel, (host, port)))
         channel.on_close = serving.cancel
         try:
             await asyncio.wait({serving})
@@ -78,21 +88,44 @@ class CallServer:
             serving.cancel()
             channel.close()
 
-    async def _serve(self, channel: Channel) -> None:
+    async def _serve(self, channel: Channel, gateway: Gateway) -> None:
         try:
             while True:
                 kind, content = await _next(channel)
                 if kind == CALL:
-                    await self._answer(decode_call(content), channel)
+                    call = decode_call(content)
+                    if self._reporter:
+                        await self._answer_and_report(call, channel, gateway, self._reporter)
+                    else:
+                        await self._answer(call, channel)
         except ChannelClosed:
             return  # the gateway needs this replica no more
 
-    async def _answer(self, call: Call, channel: Channel) -> None:
+    async def _answer_and_report(
+        self, call: Call, channel: Channel, gateway: Gateway, reporter: Reporter
+    ) -> None:
+        was_read = False
+
+        def note_read() -> None:
+            nonlocal was_read
+            was_read = True
+            reporter.read(gateway, call)
+
+        reporter.begin(gateway, call)
+        try:
+            await self._answer(call, channel, note_read)
+        finally:
+            reporter.end(gateway, call, was_read=was_read)
+
+    async def _answer(
+        self, call: Call, channel: Channel, began: Callable[[], None] = lambda: None
+    ) -> None:
         try:
             answer = await self._handler.send(call)
         except Exception as exc:
             channel.send((FAILURE, encode_failure(_service_error(exc, call))))
             return
+        began()
         try:
             await self._relay(answer, channel, call)
         finally:

@@ -1,9 +1,9 @@
 """The protocol of an engine, and the values that pass between it and the service."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 # Engines, in all pools and replicas, that one request may kill.
 MAX_TRIES = 3
@@ -76,6 +76,37 @@ class Call:
     flow: Flow = Flow()  # whose turn it takes in a queue
     service: float = 0.0  # expected: prompt tokens + 2 x generated tokens
     deadline: float | None = None  # for its first byte, on the event loop's clock
+    # For the placement, see dispatch/pool_placement.py: the payload of a conversation, which goes
+    # no further, the blocks of its prompt, and the tokens that its replica is expected to read.
+    conversation: Mapping[str, Any] | None = None
+    blocks: bytes = b""
+    unread_tokens: float = 0.0
+
+
+class Placed(NamedTuple):
+    """Where a call went, and what was expected of it.
+
+    `moved`: another replica was believed to have more of its prompt cached.
+    """
+
+    replica: str
+    predicted_s: float
+    cached_tokens: int
+    moved: bool
+
+
+@dataclass(slots=True)
+class Usage:
+    """What an engine counted for one answer, or None. `prompt` includes `cached`.
+
+    `prefill_s`, `decode_s`: seconds that it took to read the prompt, and to generate.
+    """
+
+    prompt: int | None = None
+    generated: int | None = None
+    cached: int | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
 
 
 class Answer:
@@ -94,9 +125,11 @@ class Answer:
         "deadline",
         "headers",
         "is_last",
+        "placed",
         "queued_s",
         "served",
         "status",
+        "usage",
     )
 
     def __init__(
@@ -114,6 +147,8 @@ class Answer:
         self.deadline: float | None = None  # for its end, on the event loop's clock
         self.queued_s = 0.0  # that its call has waited in queues
         self.served: float | None = None  # as Call.service, once the engine has counted
+        self.usage: Usage | None = None  # once the engine has counted
+        self.placed: Placed | None = None  # None: without a prediction
         self._closers = [close] if close else []
 
     def on_close(self, closer: Callable[[], None]) -> None:
@@ -192,7 +227,7 @@ class Engine(Protocol):
     """A server that generates tokens, beside the replica on the same host."""
 
     async def ready(self) -> None:
-        """Start the engine once; return when every configured model has given one token.
+        """Start the engine once; return when every model that it must load has given a token.
 
         Raises EngineStartError or SettingsError when it can't be started.
         """

@@ -14,16 +14,17 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import EngineDriver, Lifecycle, new_http
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.ollama import Attach, Ollama, environment
+from serve_app.engines.preload import Preload
 from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
 from serve_app.errors import EngineError
 from serve_app.model_names import short_name
 from serve_app.pool_settings import EngineKind, Pool
 
-_KINDS: dict[str, Callable[[Pool, HttpClient, float], EngineDriver]] = {
+_KINDS: dict[str, Callable[[Pool, HttpClient, float, Preload], EngineDriver]] = {
     "attach": Attach,
     "ollama": Ollama,
-    "llamacpp": LlamaCpp,
+    "llamacpp": lambda pool, http, timeout_s, _: LlamaCpp(pool, http, timeout_s),
     "simulated": Simulated,
 }
 
@@ -84,7 +85,7 @@ async def _problem(url: str, pool: Pool) -> str:
 async def _problem_of_binary(binary: str, pool: Pool) -> str:
     """Return why `binary` can't be taken, or "", by a server that is started for the question."""
     port = free_port()
-    env = environment(pool.engine, port)
+    env = environment(pool, port)
     process = await Process.start("ollama", (binary, "serve"), env, pool.engine.stop_grace_s)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -97,8 +98,13 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
         await process.stop()
 
 
-def new_engine(choice: EngineChoice, http: HttpClient, first_token_timeout_s: float) -> Lifecycle:
-    """Return the engine of `choice`, which is not started yet."""
+def new_engine(
+    choice: EngineChoice,
+    http: HttpClient,
+    first_token_timeout_s: float,
+    preload: Preload | None = None,
+) -> Lifecycle:
+    """Return the engine of `choice`, which is not started yet. `preload`: default is all models."""
     engine = choice.pool.engine
-    kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s)
+    kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s, preload or Preload())
     return Lifecycle(kind, engine.start_timeout_s, engine.stop_grace_s)

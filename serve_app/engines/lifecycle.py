@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -78,7 +78,7 @@ class EngineDriver(Protocol):
         """Return what to launch. Raises SettingsError when something is not installed."""
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        """Return when the engine has loaded every model and given one token of it."""
+        """Return when every model that is to be loaded has given one token."""
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         """Raise EngineError or httpx.HTTPError unless the engine is as `prepare` left it."""
@@ -129,6 +129,14 @@ class Lifecycle:
             models=self._info.models,
             phases=tuple(self._timer.seconds.items()),
         )
+
+    def note_loaded(self, sizes: Mapping[str, int]) -> None:
+        """Note which models are loaded now, with their bytes."""
+        cards = (
+            replace(card, loaded=card.name in sizes, size_loaded=sizes.get(card.name, 0))
+            for card in self._info.models
+        )
+        self._info = replace(self._info, models=tuple(cards))
 
     async def send(self, call: Call) -> Answer:
         if self._client is None:

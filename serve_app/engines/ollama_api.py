@@ -15,6 +15,7 @@ import orjson
 
 from serve_app.engines.base import ModelCard
 from serve_app.engines.lifecycle import EngineInfo, StartTimer
+from serve_app.engines.preload import Preload
 from serve_app.errors import EngineError, EngineLost, EngineStartError, SettingsError
 from serve_app.model_names import full_name, short_name
 
@@ -23,6 +24,7 @@ logger = logging.getLogger("ray.serve")
 POLL_S = 0.05
 WAITING_EVERY_S = 10.0
 PROGRESS_EVERY_S = 2.0
+UNLOAD_TIMEOUT_S = 30.0
 
 Json = dict[str, Any]
 _T = TypeVar("_T")
@@ -60,9 +62,14 @@ async def _not_up(http: httpx.AsyncClient, path: str) -> str:
 
 
 async def prepare(
-    http: httpx.AsyncClient, timer: StartTimer, names: Iterable[str], pull: bool, wait: bool
+    http: httpx.AsyncClient,
+    timer: StartTimer,
+    names: Iterable[str],
+    pull: bool,
+    wait: bool,
+    preload: Preload | None = None,
 ) -> EngineInfo:
-    """Return when Ollama is up and every model is loaded and has given one token.
+    """Return when Ollama is up with all models, and those to preload have given one token.
 
     Missing models are pulled with `pull` and awaited with `wait`, where something else pulls them.
     Raises SettingsError for missing models otherwise.
@@ -73,10 +80,34 @@ async def prepare(
     with timer.phase("pull"):
         await _until_listed(http, names, pull, wait)
     with timer.phase("load"):
-        for name in names:
-            await _load(http, name)
+        await _preload(http, names, preload or Preload())
     version = _field(_object(await http.get("/api/version")), "version", "")
     return EngineInfo(version, await cards(http, names))
+
+
+async def _preload(http: httpx.AsyncClient, names: tuple[str, ...], preload: Preload) -> None:
+    """Load what is to be loaded first, once nothing else takes its room."""
+    if preload.names is None:
+        for name in names:
+            await load(http, name)
+        return
+    wanted = [name for name in preload.names if name in names]
+    for name in await loaded(http):
+        if name not in wanted:
+            await unload(http, name)
+    for name in wanted:
+        if preload.max_bytes and not await _fits(http, name, preload.max_bytes):
+            continue
+        began = monotonic()
+        await load(http, name)
+        preload.seconds[name] = monotonic() - began
+
+
+async def _fits(http: httpx.AsyncClient, name: str, max_bytes: int) -> bool:
+    """Return whether a model fits beside the loaded ones, judged by its file."""
+    sizes = await loaded(http)
+    file_size = _field((await _models(http, "/api/tags"))[full_name(name)], "size", 0)
+    return name in sizes or not sizes or sum(sizes.values()) + file_size <= max_bytes
 
 
 def _object(answer: httpx.Response) -> Json:
@@ -179,8 +210,11 @@ class _Progress:
         )
 
 
-async def _load(http: httpx.AsyncClient, name: str) -> None:
-    """Load `name` without expiry and let it give one token or embedding."""
+async def load(http: httpx.AsyncClient, name: str) -> None:
+    """Load `name` without expiry and let it give one token or embedding.
+
+    Raises EngineStartError with Ollama's own words, EngineError, httpx.HTTPError.
+    """
     shown = await _ask(http, "/api/show", {"model": name})
     body: Json = {"model": name, "keep_alive": -1}
     if "completion" in _field(shown, "capabilities", ["completion"]):
@@ -201,13 +235,33 @@ async def _ask(http: httpx.AsyncClient, path: str, body: Json, proof: str = "") 
     return _object(answer)
 
 
+async def unload(http: httpx.AsyncClient, name: str) -> None:
+    """Return when Ollama does not list `name` as loaded any more.
+
+    Ollama answers at once, and unloads when nobody uses the model. Raises EngineError when that
+    takes longer than UNLOAD_TIMEOUT_S, httpx.HTTPError.
+    """
+    await _ask(http, "/api/generate", {"model": name, "keep_alive": 0})
+    until = monotonic() + UNLOAD_TIMEOUT_S
+    while full_name(name) in await _models(http, "/api/ps"):
+        if monotonic() > until:
+            raise EngineError(f"{name} is still loaded {UNLOAD_TIMEOUT_S:g} s after its unload")
+        await asyncio.sleep(POLL_S)
+
+
+async def loaded(http: httpx.AsyncClient) -> dict[str, int]:
+    """Return the bytes of each loaded model. Raises EngineError, httpx.HTTPError."""
+    models = await _models(http, "/api/ps")
+    return {short_name(entry["name"]): _field(entry, "size", 0) for entry in models.values()}
+
+
 async def check_loaded(http: httpx.AsyncClient, names: Iterable[str]) -> None:
     """Raise EngineLost when none of `names` is loaded, as after a restart of Ollama.
 
     A single model may be absent, because Ollama swaps models where memory is short.
     """
-    loaded = await _models(http, "/api/ps")
-    if not {full_name(name) for name in names} & loaded.keys():
+    listed = await _models(http, "/api/ps")
+    if not {full_name(name) for name in names} & listed.keys():
         raise EngineLost("its models are no longer loaded")
 
 

@@ -7,6 +7,7 @@ import httpx
 from serve_app.engines import ollama_api
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
+from serve_app.engines.preload import Preload
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
 from serve_app.pool_settings import Pool
@@ -18,8 +19,11 @@ class Simulated:
     name = "simulated engine"
     patience_s = 60.0
 
-    def __init__(self, pool: Pool, http: HttpClient, first_token_timeout_s: float) -> None:
+    def __init__(
+        self, pool: Pool, http: HttpClient, first_token_timeout_s: float, preload: Preload
+    ) -> None:
         self._pool = pool
+        self._preload = preload
         self._http = http
         self._first_token_timeout_s = first_token_timeout_s
 
@@ -36,6 +40,11 @@ class Simulated:
             "--context-length": engine.context_length,
             "--cold-start-s": speed.cold_start_s,
             "--load-s": speed.load_s,
+            "--load-mib-per-s": speed.load_mib_per_s,
+            "--unload-s": speed.unload_s,
+            "--max-loaded-models": speed.max_loaded_models or engine.max_loaded_models,
+            "--memory-mib": speed.memory_mib or round(engine.model_memory_gib * 1024),
+            "--model-mib": ",".join(f"{name}={mib}" for name, mib in speed.model_mib.items()),
             "--prefill-tokens-per-s": speed.prefill_tokens_per_s,
             "--decode-tokens-per-s": speed.decode_tokens_per_s,
             "--decode-slowdown": speed.decode_slowdown,
@@ -45,7 +54,9 @@ class Simulated:
         return (sys.executable, "-m", "serve_app.simulator", *words)
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        return await ollama_api.prepare(http, timer, self._pool.models, pull=False, wait=False)
+        return await ollama_api.prepare(
+            *(http, timer, self._pool.models), pull=False, wait=False, preload=self._preload
+        )
 
     async def probe(self, http: httpx.AsyncClient) -> None:
         (await http.get("/api/version")).raise_for_status()

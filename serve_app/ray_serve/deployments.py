@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -27,8 +27,10 @@ from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
+from serve_app.ray_serve.model_metrics import ModelMetrics
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
+from serve_app.ray_serve.replica_place import replica_place
 from serve_app.ray_serve.request_log import RequestLog, disable_access_records
 from serve_app.settings import Settings
 
@@ -49,13 +51,17 @@ class DirectPool:
         settings, pool = self._settings, self._pool
         options = _options_in_force()
         _warn(chain(direct_problems(settings, pool, options), _exposure(settings)))
-        self._host = EngineHost(self._settings, self._pool, EngineGauges().show)
-        dispatcher = await self._host.start()
+        self._host = EngineHost(self._settings, self._pool, EngineGauges().show, ModelMetrics)
+        dispatcher = await self._host.start(await replica_place(pool))
         api = build_api(
             *(settings, dispatcher, _observer(settings), self._host.stop), options.max_replicas
         )
         _prepare_process()
         return api
+
+    async def call_rates(self) -> Mapping[str, float]:
+        """Return the calls per second by model, for a replica that starts."""
+        return self._host.call_rates if self._host else {}
 
     async def check_health(self) -> None:
         """Raises EngineDown when Serve must replace this replica."""
@@ -70,15 +76,33 @@ class WorkerPool:
     async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
         # Serve awaits the constructor: a replica is running when its engine is ready.
         _warn(worker_problems(settings, pool, _options_in_force()))
-        self._host = EngineHost(settings, pool, EngineGauges().show)
+        self._host = EngineHost(settings, pool, EngineGauges().show, ModelMetrics)
+        dispatcher = await self._host.start(await replica_place(pool))
+        name = serve.get_replica_context().replica_id.unique_id
+        self._reporter = self._host.reporter(name) if pool.routing == "affinity" else None
         self._call_server = CallServer(
-            await self._host.start(), settings.gateway.join_ms / 1000, pool.batch_places
+            *(dispatcher, settings.gateway.join_ms / 1000, pool.batch_places),
+            *(name, self._reporter),
         )
         _prepare_process()
 
-    async def serve_calls(self, host: str, port: int, token: bytes) -> None:
-        """Answer the calls of the gateway at (host, port), see dispatch/worker.py."""
+    async def serve_calls(
+        self, host: str, port: int, token: bytes, targets: tuple[str, ...] = ()
+    ) -> None:
+        """Answer the calls of the gateway at (host, port), see dispatch/worker.py.
+
+        `targets`: for the router.
+        """
         await self._call_server.serve_calls(host, port, token)
+
+    async def report_to(self, host: str, port: int, token: bytes) -> None:
+        """Tell the gateway at (host, port) of this replica's work, see dispatch/reports.py."""
+        if self._reporter:
+            await self._reporter.subscribe(host, port, token)
+
+    async def call_rates(self) -> Mapping[str, float]:
+        """Return the calls per second by model, for a replica that starts."""
+        return self._host.call_rates
 
     async def check_health(self) -> None:
         self._host.check_health()
@@ -138,6 +162,7 @@ def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
 
 _ROUTERS = {
     "least_loaded": "serve_app.ray_serve.request_router:PowerOfEight",
+    "affinity": "serve_app.ray_serve.request_router:Targeted",
     "session": "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter",
 }
 

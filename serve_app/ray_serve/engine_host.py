@@ -1,14 +1,18 @@
 """The engine of one replica, in either topology, and the dispatcher to it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
-from serve_app.engines.base import Engine, EngineStatus, State
+from serve_app.dispatch.model_admission import new_admission, new_gate
+from serve_app.dispatch.model_gate import ModelGate, ModelObserver
+from serve_app.dispatch.reports import Reporter
+from serve_app.engines.base import EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
+from serve_app.engines.lifecycle import Lifecycle
+from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.errors import EngineDown
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
@@ -17,36 +21,63 @@ logger = logging.getLogger("ray.serve")
 
 
 class EngineHost:
-    """Owns one engine. `show` gets its status after the start and at each health check."""
+    """Owns one engine. `show` gets its status after the start and at each health check.
+
+    `new_observer` makes what counts loads, where models are loaded and unloaded.
+    """
 
     def __init__(
-        self, settings: Settings, pool: Pool, show: Callable[[EngineStatus], None]
+        self,
+        settings: Settings,
+        pool: Pool,
+        show: Callable[[EngineStatus], None],
+        new_observer: Callable[[], ModelObserver] | None = None,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._show = show
+        self._new_observer = new_observer
         self._http = HttpClient()
-        self._engine: Engine | None = None
+        self._engine: Lifecycle | None = None
+        self._gate: ModelGate | None = None
 
-    async def start(self) -> LocalDispatcher:
+    async def start(self, place: ReplicaPlace | None = None) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""
         settings = self._settings
         choice = await choose(self._pool)
         logger.info("%s", choice)
         check_files(choice.pool.engine)
-        self._engine = new_engine(choice, self._http, settings.first_token_timeout_s)
+        preload = new_preload(self._pool, place or ReplicaPlace())
+        self._engine = new_engine(choice, self._http, settings.first_token_timeout_s, preload)
         try:
             await self._engine.ready()
+            if preload.names is not None:
+                observer = self._new_observer() if self._new_observer else None
+                self._gate = new_gate(settings, self._pool, self._engine, preload, observer)
+                await self._gate.start()
         except BaseException:
             await self.stop()
             raise
         self._show(self._engine.status)
         return LocalDispatcher(
             self._engine,
-            Admission.of(settings, self._pool),
+            new_admission(settings, self._pool, self._gate, self._engine.status.models),
             settings.generation_timeout_s,
             settings.engine_wait_s,
         )
+
+    def reporter(self, name: str) -> Reporter:
+        """Return what tells gateways of the replica's work, and of its models where they change."""
+        if self._gate is None:
+            return Reporter(name)
+        reporter = Reporter(name, self._gate.load_costs)
+        self._gate.on_change = reporter.changed
+        return reporter
+
+    @property
+    def call_rates(self) -> Mapping[str, float]:
+        """Calls per second by model; empty where all models stay loaded."""
+        return self._gate.rates if self._gate else {}
 
     def check_health(self) -> None:
         """Raises EngineDown when the engine is down for longer than `unhealthy_after_s`."""
@@ -64,6 +95,8 @@ class EngineHost:
     async def stop(self) -> None:
         """Stop the engine, if the replica started it, and close every connection."""
         try:
+            if self._gate is not None:
+                await self._gate.close()
             if self._engine is not None:
                 await self._engine.stop()
         finally:

@@ -36,6 +36,12 @@ class ServeObserver:
         self._ttft = metrics.Histogram(
             "llm_ttft_seconds", "Arrival to first byte of the answer.", TTFT_BUCKETS, _LABELS
         )
+        self._predicted = metrics.Histogram(
+            "llm_predicted_ttft_seconds",
+            "Time to first token that a gateway predicted for the replica that it chose.",
+            TTFT_BUCKETS,
+            _LABELS,
+        )
         self._gap = metrics.Histogram(
             "llm_inter_token_seconds", "Gaps between chunks (sampled).", GAP_BUCKETS, _LABELS
         )
@@ -57,6 +63,11 @@ class ServeObserver:
                 "cached": "Prompt tokens found in the prefix cache",
             }.items()
         }
+        for name, text in (
+            ("predicted_cached_tokens", "Prompt tokens that a gateway expected in the cache."),
+            ("placement_moves", "Requests sent to a replica that had less of them cached."),
+        ):
+            self._counters[name] = metrics.Counter(f"llm_{name}_total", text, _LABELS)
         self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._ended: list[EndedRequest] = []
         self._running = 0
@@ -117,6 +128,10 @@ class ServeObserver:
             self._ttft.observe(trace.ttft, labels)
         for gap in trace.gaps:
             self._gap.observe(gap, labels)
+        if placed := trace.placed:
+            self._predicted.observe(placed.predicted_s, labels)
+            self._sums["predicted_cached_tokens", model, dialect, ""] += placed.cached_tokens
+            self._sums["placement_moves", model, dialect, ""] += placed.moved
         usage = trace.usage
         for name, number in (
             ("prompt", usage.prompt),
@@ -129,6 +144,8 @@ class ServeObserver:
     def _report_sums(self) -> None:
         sums, self._sums = self._sums, Counter()
         for (name, model, dialect, outcome), number in sums.items():
+            if not number:
+                continue  # Ray takes no 0
             labels = {"model": model, "dialect": dialect}
             if name == "requests":
                 labels["outcome"] = outcome

@@ -6,6 +6,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.errors import EngineLost, Overloaded, PoolDown, ServiceError
+from serve_app.ray_serve import private
 
 
 class ServePoolHandle:
@@ -18,10 +19,29 @@ class ServePoolHandle:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+    def open(
+        self,
+        host: str,
+        port: int,
+        token: bytes,
+        session: str | None = None,
+        targets: tuple[str, ...] = (),
+    ) -> Any:
         """Let a replica connect to (host, port); return Serve's request, which can be cancelled."""
         handle = self._handle.options(session_id=session) if session else self._handle
-        return handle.serve_calls.remote(host, port, token)
+        return handle.serve_calls.remote(host, port, token, targets)
+
+    def running(self) -> frozenset[str]:
+        """Return the replicas that Serve's router knows; none before the first request."""
+        return private.running_replicas(self._handle)
+
+    async def introduce(self, host: str, port: int, token: bytes) -> None:
+        """Let every running replica report to (host, port), with `token`. Raises ServiceError."""
+        try:
+            responses = self._handle.broadcast("report_to", host, port, token)
+            await responses.results_async(return_exceptions=True)
+        except Exception as exc:
+            raise self.service_error(exc) from exc
 
     def service_error(self, exc: Exception) -> ServiceError:
         """Translate what a request to the deployment raised."""

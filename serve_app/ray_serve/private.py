@@ -138,3 +138,12 @@ def direct_replica(app: Any) -> DirectReplica | None:
         or tracing_utils.is_tracing_enabled()
     )
     return None if needs_more else DirectReplica(owner)
+
+
+def running_replicas(handle: Any) -> frozenset[str]:
+    """Return the names of the replicas that a handle's router sends requests to.
+
+    Safe from any thread: the router replaces or extends the dictionary, and its keys never change.
+    """
+    router = handle._router and handle._router._asyncio_router._request_router
+    return frozenset([name.unique_id for name in tuple(router.curr_replicas)] if router else ())

@@ -126,6 +126,7 @@ def _line(trace: RequestTrace) -> str:
 
 def _remarks(trace: RequestTrace) -> str:
     """Return what few requests have: a group, a customer, a limit, estimated tokens."""
+    placed = trace.placed
     remarks = {
         "group": trace.caller.group,
         "priority": "" if trace.priority is Priority.STANDARD else trace.priority,
@@ -133,5 +134,8 @@ def _remarks(trace: RequestTrace) -> str:
         "limit": trace.limit,
         "estimated": trace.estimated and "true",
         "uncounted": trace.is_uncounted and "true",
+        "replica": placed and placed.replica,
+        "predicted_ttft_ms": placed and f"{1000 * placed.predicted_s:.0f}",
+        "predicted_cached": placed and placed.cached_tokens,
     }
     return "".join(f" {name}={value}" for name, value in remarks.items() if value)

@@ -73,3 +73,22 @@ class PowerOfEight(RequestRouter):
         super().update_replicas(replicas)
         for name in self._chosen.keys() - {replica.replica_id for replica in replicas}:
             del self._chosen[name]
+
+
+class Targeted(PowerOfEight):
+    """Takes the replicas that the request names, in their order; without names the least loaded.
+
+    The names are the last argument of a request to open a connection, see ray_serve/pool_handle.py.
+    """
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Return each named replica as a rank of its own, then the others."""
+        ranks = await super().choose_replicas(candidate_replicas, pending_request)
+        targets = pending_request.args[-1] if pending_request and pending_request.args else ()
+        by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
+        named = [by_name[name] for name in targets if name in by_name]
+        return [*([replica] for replica in named), *ranks]

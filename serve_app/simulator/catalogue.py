@@ -1,6 +1,5 @@
-"""The models: their names, abilities and load states."""
+"""The models: their names, abilities, sizes and load states."""
 
-import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from serve_app.simulator.settings import Settings
 _NAME = re.compile(r"(?:[\w.:-]+/)?(?:[\w-]+/)?\w[\w.-]*(?::\w[\w.-]*)?", re.ASCII)
 # Go's longest duration, which Ollama uses for "for ever".
 FOR_EVER_S = (1 << 63) / 1e9
+DEFAULT_MIB = 198
 
 
 def canonical(name: str) -> str:
@@ -26,7 +26,10 @@ def is_valid(name: str) -> bool:
 
 
 def seconds(keep_alive: object) -> float | None:
-    """Convert a keep_alive (seconds, or a text such as "5m") to seconds; None if absent."""
+    """Convert a keep_alive (seconds, or a text such as "5m") to seconds; None if absent.
+
+    Less than 0 means for ever.
+    """
     if isinstance(keep_alive, str):
         return -1.0 if keep_alive.startswith("-") else duration(keep_alive)
     return float(keep_alive) if isinstance(keep_alive, int | float) else None
@@ -37,9 +40,12 @@ class Model:
     name: str
     abilities: tuple[str, ...]
     digest: str
+    mib: int  # when it is loaded
     modified_ns: int = field(default_factory=time.time_ns)
-    ready_at: float | None = None  # on the monotonic clock; None: not loaded
-    expires_at: float = 0.0
+    loads: int = 0
+    users: int = 0  # requests that run, or wait for a slot
+    keep_alive_s: float = FOR_EVER_S
+    expires_at: float = 0.0  # on the monotonic clock, if no request comes
 
     @property
     def chats(self) -> bool:
@@ -52,14 +58,23 @@ class Model:
 
     @property
     def loaded(self) -> bool:
-        now = time.monotonic()
-        return self.ready_at is not None and self.ready_at <= now < self.expires_at
+        return self.users > 0 or time.monotonic() < self.expires_at
+
+    def begin(self) -> None:
+        """Note that it was loaded."""
+        self.loads += 1
+        self.keep_alive_s = FOR_EVER_S
+        self.begin_to_expire()
+
+    def begin_to_expire(self) -> None:
+        self.expires_at = time.monotonic() + self.keep_alive_s
 
 
 class Catalogue:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models: dict[str, Model] = {}
+        self._mib = dict(map(_sized, settings.model_mib))
         for name in settings.models:
             self.add(name)
 
@@ -72,28 +87,14 @@ class Catalogue:
     def add(self, name: str) -> Model:
         name = canonical(name)
         digest = sha256(name.encode()).hexdigest()
-        return self._models.setdefault(name, Model(name, self._abilities(name), digest))
+        mib = self._mib.get(name, DEFAULT_MIB)
+        return self._models.setdefault(name, Model(name, self._abilities(name), digest, mib))
 
     def remove(self, model: Model) -> None:
         del self._models[model.name]
 
     def embeds(self, model: Model) -> bool:
         return not self._settings.embed_models or not model.chats
-
-    async def load(self, model: Model) -> float:
-        """Wait until the model is loaded. Returns the duration in seconds."""
-        now = time.monotonic()
-        if model.ready_at is None or model.ready_at <= now >= model.expires_at:
-            model.ready_at = now + self._settings.load_s
-            model.expires_at = model.ready_at + FOR_EVER_S
-        if (wait := model.ready_at - now) > 0:
-            await asyncio.sleep(wait)
-        return time.monotonic() - now
-
-    def keep(self, model: Model, keep_alive: float | None) -> None:
-        """Set the model to expire in so many seconds; None or less than 0: never."""
-        for_ever = keep_alive is None or keep_alive < 0
-        model.expires_at = time.monotonic() + (FOR_EVER_S if for_ever else keep_alive or 0.0)
 
     def _abilities(self, name: str) -> tuple[str, ...]:
         settings = self._settings
@@ -102,3 +103,8 @@ class Catalogue:
         extra = {"tools": settings.tools_models, "thinking": settings.thinking_models}
         abilities = (ability for ability, names in extra.items() if name in map(canonical, names))
         return ("completion", *abilities)
+
+
+def _sized(text: str) -> tuple[str, int]:
+    name, _, mib = text.rpartition("=")
+    return canonical(name), int(mib)

@@ -7,7 +7,7 @@ from typing import Any
 
 from serve_app.go_json import encode
 from serve_app.simulator import failures
-from serve_app.simulator.speed import SlotPool
+from serve_app.simulator.model_slots import ModelSlots
 from serve_app.simulator.wire import Connection, HttpRequest, Response
 
 
@@ -21,6 +21,8 @@ class Counters:
     cached_tokens: int = 0
     aborts: int = 0
     completed: int = 0
+    loads: int = 0
+    evictions: int = 0  # by the engine itself, to make room
 
     def clear(self) -> None:
         # In place: the engine counts into this same object.
@@ -36,7 +38,7 @@ class Control:
     """Answers requests under /_sim/, which are not counted themselves."""
 
     def __init__(
-        self, counters: Counters, slots: SlotPool, connections: Collection[Connection]
+        self, counters: Counters, slots: ModelSlots, connections: Collection[Connection]
     ) -> None:
         self._counters = counters
         self._slots = slots

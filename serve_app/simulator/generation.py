@@ -3,13 +3,16 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from serve_app.simulator.catalogue import Catalogue
 from serve_app.simulator.control import Counters
 from serve_app.simulator.model_output import Token, TokenKind
+from serve_app.simulator.model_slots import ModelSlots
+from serve_app.simulator.scheduler import Scheduler
 from serve_app.simulator.settings import Settings
-from serve_app.simulator.speed import CacheSlot, DecodeClock, Decoding, SlotPool
+from serve_app.simulator.speed import CacheSlot, DecodeClock, Decoding
 from serve_app.simulator.tasks import GenerationStats, GenerationTask
 from serve_app.simulator.wire import Headers, Response
 
@@ -39,10 +42,10 @@ class Engine:
 
     def __init__(self, settings: Settings, catalogue: Catalogue, counters: Counters) -> None:
         self._settings = settings
-        self._catalogue = catalogue
         self._counters = counters
         self._clock = DecodeClock(settings.decode_slowdown)
-        self.slots = SlotPool(settings.slots)
+        self._scheduler = Scheduler(settings, catalogue, counters)
+        self.slots = ModelSlots(settings.slots)
 
     async def generate(
         self, task: GenerationTask, writer: AnswerWriter, response: Response
@@ -54,24 +57,21 @@ class Engine:
         """Take the slot and the time that an embedding needs."""
         stats = GenerationStats()
         started = time.perf_counter_ns()
-        stats.load_ns = await self.load(task)
-        slot = await self.slots.acquire(task.model.name, task.words)
-        try:
+        async with self.using(task) as stats.load_ns, self.slots.using(task.model, task.words):
             # An embedding leaves nothing in the cache that a later prompt could use.
             await self.prefill(task, CacheSlot(), stats)
-        finally:
-            self.slots.release(slot)
-        self.finish(task, stats, started)
+        self.finish(stats, started)
         return stats
 
     async def load_or_unload(self, task: GenerationTask) -> None:
         if task.output.reason == "load":
-            await self._catalogue.load(task.model)
-        self._catalogue.keep(task.model, task.keep_alive_s)
+            async with self.using(task):
+                return
+        self._scheduler.unload(task.model)
 
-    async def load(self, task: GenerationTask) -> int:
-        """Wait until the model is loaded. Returns the duration in nanoseconds, at least 1."""
-        return max(1, int(await self._catalogue.load(task.model) * 1e9))
+    def using(self, task: GenerationTask) -> AbstractAsyncContextManager[int]:
+        """Keep the task's model loaded; the value is the nanoseconds that this has taken."""
+        return self._scheduler.using(task.model, task.keep_alive_s)
 
     async def prefill(self, task: GenerationTask, slot: CacheSlot, stats: GenerationStats) -> None:
         """Take the time of the tokens that the slot has not cached: always at least one."""
@@ -92,8 +92,7 @@ class Engine:
         """Count tokens that are about to be sent."""
         self._counters.tokens += tokens
 
-    def finish(self, task: GenerationTask, stats: GenerationStats, started: int) -> None:
-        self._catalogue.keep(task.model, task.keep_alive_s)
+    def finish(self, stats: GenerationStats, started: int) -> None:
         self._counters.completed += 1
         stats.total_ns = time.perf_counter_ns() - started
 
@@ -123,18 +122,15 @@ class Generation:
 
     async def _generate(self) -> None:
         started = time.perf_counter_ns()
-        self._stats.load_ns = await self._engine.load(self._task)
-        await self._run_in_slot()
-        self._engine.finish(self._task, self._stats, started)
+        async with self._engine.using(self._task) as self._stats.load_ns:
+            await self._run_in_slot()
+        self._engine.finish(self._stats, started)
 
     async def _run_in_slot(self) -> None:
-        slot = await self._engine.slots.acquire(self._task.model.name, self._task.words)
-        try:
+        async with self._engine.slots.using(self._task.model, self._task.words) as slot:
             await self._engine.prefill(self._task, slot, self._stats)
             await self._decode()
             slot.words = [*self._task.words, *self._task.output.text(TokenKind.TEXT).split()]
-        finally:
-            self._engine.slots.release(slot)
 
     async def _decode(self) -> None:
         started = time.perf_counter_ns()

@@ -14,7 +14,6 @@ _CONTEXT = 8192
 _WIDTH = 576
 _VOCABULARY = 49152
 _FILE_BYTES = 98_362_745
-_LOADED_BYTES = 207_607_560
 _TEMPLATE = (
     "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n"
     "{{ end }}<|im_start|>assistant\n"
@@ -117,7 +116,7 @@ def _process(model: Model, context_length: int) -> Listing:
     return {
         "name": model.name,
         "model": model.name,
-        "size": _LOADED_BYTES,
+        "size": model.mib * 1024 * 1024,
         "digest": model.digest,
         "details": _DETAILS,
         "expires_at": rfc3339(time.time_ns() + int(left_s * 1e9)),

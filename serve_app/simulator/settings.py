@@ -23,10 +23,19 @@ class Settings:
     embed_models: tuple[str, ...] = option(
         (), "Those of the models that only embed; if empty, every model chats and embeds."
     )
-    slots: int = option(4, "Requests that run at the same time; the others wait in one FIFO.")
+    slots: int = option(
+        4,
+        "Requests of one model that run at the same time (1 for those that only embed); the others "
+        "wait in one FIFO for each model.",
+    )
     context_length: int = option(4096, "Context of one slot in tokens.")
     cold_start_s: float = option(0.0, "Seconds before the server listens.")
     load_s: float = option(0.0, "Seconds to load a model when its first request arrives.")
+    load_mib_per_s: float = option(0.0, "MiB per second by which a load takes longer; 0: by none.")
+    unload_s: float = option(0.0, "Seconds until an unloaded model has given its memory back.")
+    max_loaded_models: int = option(0, "Models that are loaded at the same time; 0: all of them.")
+    memory_mib: int = option(0, "MiB for loaded models; 0: enough.")
+    model_mib: tuple[str, ...] = option((), "MiB of loaded models as NAME=MIB; else 198.")
     prefill_tokens_per_s: float = option(0.0, "Prompt tokens per second of one slot; 0: instant.")
     decode_tokens_per_s: float = option(0.0, "Answer tokens per second of one stream; 0: instant.")
     decode_slowdown: float = option(

@@ -36,8 +36,10 @@ class SlotPool:
         self._size = size
         self._free = [CacheSlot() for _ in range(size)]
         self._queue: deque[asyncio.Future[CacheSlot]] = deque()
-        self.max_running = 0
-        self.max_queued = 0
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
 
     @property
     def running(self) -> int:
@@ -48,9 +50,7 @@ class SlotPool:
         return len(self._queue)
 
     async def acquire(self, model: str, words: Sequence[str]) -> CacheSlot:
-        slot = self._take_best(model, words) if self._free else await self._wait()
-        self.max_running = max(self.max_running, self.running)
-        return slot
+        return self._take_best(model, words) if self._free else await self._wait()
 
     def release(self, slot: CacheSlot) -> None:
         while self._queue:
@@ -59,10 +59,6 @@ class SlotPool:
                 waiter.set_result(slot)
                 return
         self._free.append(slot)
-
-    def reset_peaks(self) -> None:
-        self.max_running = self.running
-        self.max_queued = self.queued
 
     def _take_best(self, model: str, words: Sequence[str]) -> CacheSlot:
         best, max_cached = 0, 0
@@ -76,7 +72,6 @@ class SlotPool:
     async def _wait(self) -> CacheSlot:
         waiter: asyncio.Future[CacheSlot] = asyncio.get_running_loop().create_future()
         self._queue.append(waiter)
-        self.max_queued = max(self.max_queued, self.queued)
         try:
             return await waiter
         except asyncio.CancelledError:

@@ -104,6 +104,7 @@ WORKING: dict[str, dict[str, Works]] = {
         **SAMPLING,
         "model": Works("library/smollm2:135m", says(MODEL)),
         "messages": Works(HELLO),
+        "prompt_cache_key": Works("talk"),
         "stream": Works(True, says("data: [DONE]")),
         "stream_options": Works({"include_usage": True}, says('"usage"'), {"stream": True}),
         "stop": Works([","], lacks(',"}')),

@@ -60,6 +60,7 @@ class Node:
         self.cache = folder / "models"
         self.scripts = folder / "scripts"
         self.running: list[subprocess.Popen[str]] = []
+        self.env: dict[str, str] = {}
         self._folder = folder
         self._models = models
         for place in (self.cache, self.scripts, folder / "bin"):
@@ -98,6 +99,7 @@ class Node:
                 "OLLAMA_MODELS": str(self.cache),
                 "OLLAMA_HOST": f"127.0.0.1:{port}",
                 "PAUSES": "0 0",
+                **self.env,
                 **env,
             },
             stdout=subprocess.PIPE,
@@ -244,6 +246,27 @@ async def test_ready_is_when_every_model_is_loaded(node: Node) -> None:
         assert node.ollama("run", model, "", port=port).wait(timeout=20) == 0
         probed.append(node.probe("/api/ps", "not loaded", port=port))
     assert probed == [(1, "Error: model 'large:70b' not loaded\n"), (0, "")]
+
+
+async def test_where_not_all_models_fit_the_replica_chooses(tmp_path: Path) -> None:
+    """The sidecar loads none by itself, and is ready with all on disk, whichever are loaded."""
+    node = Node(tmp_path, "small:1b large:70b")
+    node.env["OLLAMA_MAX_LOADED_MODELS"] = "1"
+    port = free_port()
+    try:
+        for model in ("small:1b", "large:70b"):
+            (node.cache / model).touch()
+        node.start("serve.sh", port)
+        await eventually(lambda: node.probe("/api/tags", "not found", port=port)[0] == 0, 20)
+        assert node.is_loaded(port)  # it answers
+        assert node.ollama("run", "large:70b", "", port=port).wait(timeout=20) == 0
+        assert node.is_loaded(port)
+        node.env.clear()
+        assert node.probe("/api/ps", "not loaded", port=port)[1] == (
+            "Error: model 'small:1b' not loaded\n"
+        )
+    finally:
+        node.stop()
 
 
 def test_a_probe_says_what_answers_instead(node: Node) -> None:

@@ -217,7 +217,9 @@ def test_the_sidecar_is_what_the_replica_takes_it_for(service: RayService) -> No
         has = env(sidecar)
         assert pool.engine.kind == "attach"
         assert tuple(has["MODELS"].split()) == pool.models
-        assert int(has["OLLAMA_MAX_LOADED_MODELS"]) == len(pool.models)
+        assert int(has["OLLAMA_MAX_LOADED_MODELS"]) == (
+            pool.engine.max_loaded_models or len(pool.models)
+        )
         assert int(has["OLLAMA_NUM_PARALLEL"]) == pool.engine.slots
         assert int(has["OLLAMA_CONTEXT_LENGTH"]) == pool.engine.context_length
         assert (has["OLLAMA_KEEP_ALIVE"], has["OLLAMA_NOPRUNE"]) == ("-1", "1")

@@ -17,6 +17,7 @@ from tests.support.waiting import eventually
 pytestmark = behind_haproxy
 MESSAGES = [{"role": "user", "content": "tell me more"}]
 SLOW = {"decode_tokens_per_s": 50}
+PREFILLS = {"prefill_tokens_per_s": 4000}
 ZERO = {"min_replicas": 0, "max_replicas": 1, "downscale_to_zero_delay_s": 600}
 
 
@@ -33,6 +34,14 @@ def url(deploy) -> str:
                 "engine": {"kind": "simulated"},
                 "routing": "session",
                 "autoscaling": {"min_replicas": 2, "max_replicas": 2},
+            },
+            {
+                "name": "placed",
+                "models": "e",
+                "engine": {"kind": "simulated", "slots": 8, "simulated": PREFILLS},
+                "routing": "affinity",
+                "autoscaling": {"min_replicas": 2, "max_replicas": 2},
+                "ray_actor_options": {"num_cpus": 0.1},
             },
         ],
         aliases={"any": ["a", "d"]},
@@ -128,6 +137,20 @@ async def test_a_session_stays_with_its_replica(client: httpx.AsyncClient) -> No
     stats = [(await client.get(f"{url}/_sim/stats")).json() for url in simulators("d")]
     # All of every second prompt but its last token.
     assert sum(stat["cached_tokens"] for stat in stats) >= 6 * 119
+
+
+async def test_a_conversation_goes_where_it_is_cached(client: httpx.AsyncClient) -> None:
+    """Without a session id: its later turns find their history, whatever others ask."""
+    talks = {name: [{"role": "user", "content": f"{name} said " * 400}] for name in "abcdef"}
+    for _ in range(3):
+        for messages in talks.values():
+            body = chat("e") | {"messages": messages}
+            answer = await client.post("/v1/chat/completions", json=body)
+            messages += [answer.json()["choices"][0]["message"], {"role": "user", "content": "x"}]
+    stats = [(await client.get(f"{url}/_sim/stats")).json() for url in simulators("e")]
+    assert len(stats) == 2
+    # Of each talk the history of two turns.
+    assert sum(stat["cached_tokens"] for stat in stats) >= 6 * 2 * 800
 
 
 def simulators(model: str) -> list[str]:

@@ -16,11 +16,12 @@ import uvicorn
 from serve_app.api.build import build_api
 from serve_app.api.http import UNWATCHED
 from serve_app.api.request_trace import RequestTrace
-from serve_app.dispatch.admission import Admission
-from serve_app.dispatch.local import LocalDispatcher
+from serve_app.dispatch.local import Entrance, LocalDispatcher
+from serve_app.dispatch.model_admission import new_admission, new_gate
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
+from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.pool_settings import EngineSettings
 from serve_app.settings import Settings
 from tests.support.waiting import eventually
@@ -104,7 +105,7 @@ class Noted:
 class Service(httpx.AsyncClient):
     """A client of one running service, with its observer, its engine and its queue."""
 
-    def __init__(self, url: str, noted: Noted, engine: Lifecycle, admission: Admission) -> None:
+    def __init__(self, url: str, noted: Noted, engine: Lifecycle, admission: Entrance) -> None:
         super().__init__(base_url=url, timeout=20, trust_env=False, verify=False)
         self.noted = noted
         self.engine = engine
@@ -131,18 +132,24 @@ async def started(
     """A service of one pool, with the engine that its settings name."""
     http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
-    engine = new_engine(await choose(pool), http, built.first_token_timeout_s)
+    preload = new_preload(pool, ReplicaPlace())
+    engine = new_engine(await choose(pool), http, built.first_token_timeout_s, preload)
+    gate = new_gate(built, pool, engine, preload) if pool.swaps_models else None
     try:
         await engine.ready()
+        if gate:
+            await gate.start()
         when_ready()
-        admission = Admission.of(built, pool)
+        admission = new_admission(built, pool, gate, engine.status.models)
         dispatcher = LocalDispatcher(
-            engine, admission, built.generation_timeout_s, built.engine_wait_s
+            *(engine, admission, built.generation_timeout_s, built.engine_wait_s)
         )
         api = build_api(built, dispatcher, noted, engine.stop)
         async with listening(api) as url, Service(url, noted, engine, admission) as service:
             yield service
     finally:
+        if gate:
+            await gate.close()
         await engine.stop()
         await http.close()
 

@@ -39,7 +39,7 @@ BESIDE = {
     "simulator": {"go_json", "ollama_version"},
 }
 # The part of `dispatch` that the simulator plays: no event loop, no connection.
-PLAYED = {"fair_queue"}
+PLAYED = {"fair_queue", "fleet_view", "placement", "prefixes", "rates"}
 # Ray's own autoscaling policy in virtual time.
 ALSO_RAY = {"capacity/simulate/policy.py"}
 
@@ -78,7 +78,7 @@ def test_the_service_imports_downwards(path: Path) -> None:
 
 @modules("capacity/")
 def test_capacity_plays_policies_alone(path: Path) -> None:
-    """Of the way to an engine, no more than who is next."""
+    """Of the way to an engine, no more than who is next, and where."""
     assert own(path, "serve_app.dispatch") <= PLAYED
 
 

@@ -2,18 +2,18 @@
 
 The model of time is that of `serve_app/simulator/speed.py`: prompts take their own time; n
 concurrent answers are 1 + slowdown * (n - 1) times slower; a slot caches its last prompt, whose
-common prefix with the next one takes no time.
+common prefix with the next one takes no time. With `shares_prefill` prompts are read one after the
+other, as one GPU does, and with `ram_tokens` prompts that leave their slots are kept in RAM.
 """
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.prompt_cache import CachedPrompt, PromptCache
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.prompts import BLOCK_TOKENS
 from serve_app.capacity.workload.requests import Request
 from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
 from serve_app.engines.base import Flow
@@ -21,18 +21,26 @@ from serve_app.engines.base import Flow
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one replica runs and queues, and in which order."""
+    """What one replica runs and queues, and in which order; how its engine reads prompts."""
 
     slots: int
     queue: int
     reserved_slots: int = 0
     fairness: Fairness = field(default_factory=Fairness)
+    ram_tokens: int = 0
+    shares_prefill: bool = False
 
 
 class SimulatedRequest:
-    """A request in the service; `intended`, `first` and `ended` are in virtual time."""
+    """A request in the service; `intended`, `begun`, `read`, `first` and `ended` are virtual times.
+
+    `belief`: what the router believed when it sent the request.
+    """
 
     __slots__ = (
+        "begun",
+        "belief",
+        "cached",
         "ended",
         "first",
         "intended",
@@ -40,6 +48,7 @@ class SimulatedRequest:
         "is_running",
         "life",
         "place",
+        "read",
         "replica",
         "request",
         "sent",
@@ -50,8 +59,11 @@ class SimulatedRequest:
         self.intended = request.at_s
         self.is_running = False
         self.is_gone = False  # it was refused after it had waited
+        self.begun = self.read = 0.0
         self.first = 0.0
         self.ended = 0.0
+        self.cached = 0  # tokens of its prompt
+        self.belief: object = None
         self.life = 0  # number of the HAProxy process that sent it
         self.replica: Replica | None = None
         self.sent = self.ticket(request.flow)  # in the queue of the router
@@ -66,32 +78,6 @@ class SimulatedRequest:
         return Ticket(self, flow, self.request.prompt_tokens + 2 * self.request.output_tokens)
 
 
-class EngineSlot:
-    """A slot of the engine, with the cache of its last request."""
-
-    __slots__ = ("blocks", "session", "tokens")
-
-    def __init__(self) -> None:
-        self.session = ""
-        self.tokens = 0
-        self.blocks: tuple[int, ...] = ()
-
-    def cached(self, request: Request) -> int:
-        """Return the number of cached tokens of the prompt; at least one is not cached."""
-        if request.session and request.session == self.session:
-            return min(self.tokens, request.prompt_tokens - 1)
-        common = 0
-        for cached, block in zip(self.blocks, request.blocks, strict=False):
-            if cached != block:
-                break
-            common += BLOCK_TOKENS
-        return min(common, request.prompt_tokens - 1)
-
-    def keep(self, request: Request) -> None:
-        self.session, self.blocks = request.session, request.blocks
-        self.tokens = request.prompt_tokens + request.output_tokens
-
-
 class Gaps:
     """Counts tokens by the number of concurrent answers, which determines their gaps."""
 
@@ -104,7 +90,8 @@ class Gaps:
 class Replica:
     """A replica with at most `slots + queue` requests. Calls `done` when one ends.
 
-    `evicted` gets a request that leaves the full queue for another key's.
+    `evicted` gets a request that leaves the full queue for another key's, `read` one whose prompt
+    has been read.
     `number` counts the replicas of a fleet in the order of their starts.
     """
 
@@ -117,6 +104,7 @@ class Replica:
         done: Callable[[SimulatedRequest], None],
         evicted: Callable[[SimulatedRequest], None],
         gaps: Gaps,
+        read: Callable[[SimulatedRequest], None] = lambda job: None,
     ) -> None:
         slots = bounds.slots
         self.number = number
@@ -132,17 +120,20 @@ class Replica:
         self._done = done
         self._evicted = evicted
         self._gaps = gaps
-        self._free = deque(EngineSlot() for _ in range(slots))
+        self._read = read
+        self._cache = PromptCache(slots, bounds.ram_tokens)
+        self._reading_until = events.now
+        self._prefilling: set[SimulatedRequest] = set()
         self._waiting: FairQueue[SimulatedRequest] = FairQueue(bounds.fairness)
         self._rate = model.decode_tokens_per_s
-        self._writing: list[tuple[float, int, SimulatedRequest, EngineSlot]] = []
+        self._writing: list[tuple[float, int, SimulatedRequest, CachedPrompt]] = []
         self._virtual = 0.0
         self._real = events.now
         self._plan = 0  # number of the valid planned end
 
     def admit(self, job: SimulatedRequest) -> bool:
         """Take a request. Returns False if slots and queue are full of its key's."""
-        if len(self._free) > (self._bounds.reserved_slots if job.place.is_batch else 0):
+        if self._cache.free > (self._bounds.reserved_slots if job.place.is_batch else 0):
             self._waiting.start(job.place, self._events.now)
             self._take_in(job)
             self._begin(job)
@@ -178,23 +169,40 @@ class Replica:
 
     def _begin(self, job: SimulatedRequest) -> None:
         job.is_running = True
-        slot, cached = self._take(job.request)
+        job.begun = now = self._events.now
+        slot, job.cached = self._cache.take(job.request)
         slot.keep(job.request)
-        prefill_s = self._model.prefill_s(job.request.prompt_tokens - cached)
-        self._events.at(self._events.now + prefill_s, self._write, (job, slot))
+        start = max(now, self._reading_until) if self._bounds.shares_prefill else now
+        job.read = start + self._model.prefill_s(job.request.prompt_tokens - job.cached)
+        self._reading_until = job.read
+        self._prefilling.add(job)
+        self._events.at(job.read, self._write, (job, slot))
 
-    def _take(self, request: Request) -> tuple[EngineSlot, int]:
-        """Take the free slot with the longest common prefix, else the one that is free longest."""
-        if not (request.session or request.blocks):
-            return self._free.popleft(), 0
-        index = max(range(len(self._free)), key=lambda i: self._free[i].cached(request))
-        slot = self._free[index]
-        del self._free[index]
-        return slot, slot.cached(request)
+    def cached_tokens(self, request: Request) -> int:
+        """Return how many tokens of a prompt are in the slots or in RAM."""
+        return self._cache.cached(request)
 
-    def _write(self, started: tuple[SimulatedRequest, EngineSlot]) -> None:
+    def wait_s(self) -> float:
+        """Return the seconds until a request that comes now would be read, at the current pace."""
+        now, token_s = self._events.now, self._model.token_s(self._bounds.slots)
+        self._advance()
+        pace = self._model.pace(len(self._writing))
+        ends = [(end - self._virtual) * pace for end, *_ in self._writing]
+        ends += [job.read - now + job.request.output_tokens * token_s for job in self._prefilling]
+        heapq.heapify(ends)
+        for ticket in self._waiting.tickets():
+            request = ticket.owner.request
+            prefill_s = self._model.prefill_s(request.prompt_tokens - self.cached_tokens(request))
+            begin = heapq.heappop(ends)
+            heapq.heappush(ends, begin + prefill_s + request.output_tokens * token_s)
+        free_s = heapq.heappop(ends) if len(ends) >= self._bounds.slots else 0.0
+        return max(0.0, free_s, self._reading_until - now if self._bounds.shares_prefill else 0.0)
+
+    def _write(self, started: tuple[SimulatedRequest, CachedPrompt]) -> None:
         """Start to decode after the prefill; the first token comes after one step."""
         job, slot = started
+        self._prefilling.discard(job)
+        self._read(job)
         self._advance()
         self._plan += 1
         end = self._virtual
@@ -230,15 +238,15 @@ class Replica:
         self._plan_end()
         job.ended = self._events.now
         job.first = min(job.first, job.ended)
-        self._free.append(slot)
+        self._cache.release(slot)
         self.ongoing -= 1
         self._waiting.end(job.place)
         self._fill()
         self._done(job)
 
     def _fill(self) -> None:
-        while self._free:
-            batch = len(self._free) > self._bounds.reserved_slots
+        while self._cache.free:
+            batch = self._cache.free > self._bounds.reserved_slots
             place = self._waiting.pop(self._events.now, batch=batch)
             if place is None:
                 return

@@ -46,6 +46,9 @@ class Result:
         self._tpot = array("d")
         self._first = array("d")
         self.refusals = 0
+        self.cached_tokens = 0  # of prompts
+        self.prompt_tokens = 0
+        self.busy_s: defaultdict[int, float] = defaultdict(float)  # of slots, by replica
         self.by_key: defaultdict[str, KeyResult] = defaultdict(KeyResult)  # of requests with a key
         self.seconds = 0.0
         self.replica_seconds = 0.0
@@ -59,6 +62,10 @@ class Result:
         self._first.append(job.first)
         self._ttft.append(job.first - job.intended + overhead)
         self._e2e.append(job.ended - job.intended + overhead)
+        self.cached_tokens += job.cached
+        self.prompt_tokens += job.request.prompt_tokens
+        if job.replica:
+            self.busy_s[job.replica.number] += job.ended - job.begun
         gaps = job.request.output_tokens - 1
         self._tpot.append((job.ended - job.first) / gaps if gaps else math.nan)
         if key := job.request.flow.key:

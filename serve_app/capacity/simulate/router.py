@@ -12,10 +12,13 @@ from serve_app.engines.base import Flow
 
 
 class RoutingRule(Protocol):
-    def choose(self, serving: Sequence[Replica]) -> Replica:
+    def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
         """Choose one of the serving replicas, of which there is at least one."""
 
     def sent(self, job: SimulatedRequest, replica: Replica) -> None: ...
+
+    def read(self, job: SimulatedRequest, replica: Replica) -> None:
+        """Note that the replica has read the prompt."""
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None: ...
 
@@ -32,14 +35,14 @@ class PowerOf:
         self._choices = choices
         self._rng = rng
 
-    def choose(self, serving: Sequence[Replica]) -> Replica:
+    def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
         some = self._rng.sample(serving, min(self._choices, len(serving)))
         return min(some, key=lambda replica: replica.ongoing)
 
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         """Do nothing: the rule has no memory."""
 
-    ended = sent
+    ended = read = sent
 
     def serving_changed(self, serving: Sequence[Replica]) -> None:
         """Do nothing: the rule has no memory."""
@@ -59,7 +62,7 @@ class LeastLoaded:
         self._heap: list[tuple[int, int, Replica]] = []
         self._latest: dict[Replica, tuple[int, int]] = {}  # connections, turn
 
-    def choose(self, serving: Sequence[Replica]) -> Replica:
+    def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
         while True:
             connections, turn, replica = self._heap[0]
             if self._latest[replica] == (connections, turn):
@@ -69,6 +72,9 @@ class LeastLoaded:
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         job.life = self._life
         self._count(replica, 1)
+
+    def read(self, job: SimulatedRequest, replica: Replica) -> None:
+        """Do nothing: connections count until the end."""
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None:
         if job.life == self._life:
@@ -116,7 +122,7 @@ class Router:
     def send(self, job: SimulatedRequest, serving: Sequence[Replica]) -> None:
         if not self._is_fair:
             job.sent = job.ticket(Flow())
-        replica = self._with_room(serving) if serving and not self.pending else None
+        replica = self._with_room(job, serving) if serving and not self.pending else None
         if replica is not None:
             self.pending.start(job.sent, self._events.now)
             self._give(job, replica)
@@ -134,6 +140,9 @@ class Router:
         self.pending.withdraw(surplus)
         self._refuse(surplus.owner)
         self.pending.push(job.sent, self._events.now)
+
+    def read(self, job: SimulatedRequest, replica: Replica) -> None:
+        self._rule.read(job, replica)
 
     def freed(self, job: SimulatedRequest, replica: Replica) -> None:
         """Note the end of a request."""
@@ -155,16 +164,16 @@ class Router:
                 return
             self._give(ticket.owner, replica)
 
-    def _with_room(self, serving: Sequence[Replica]) -> Replica | None:
-        chosen = self._rule.choose(serving)
+    def _with_room(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica | None:
+        chosen = self._rule.choose(job, serving)
         if chosen.ongoing < self._max_ongoing:
             return chosen
         return next((replica for replica in serving if replica.ongoing < self._max_ongoing), None)
 
     def _give(self, job: SimulatedRequest, replica: Replica) -> None:
         replica.known = True
-        if replica.admit(job):
-            self._rule.sent(job, replica)
-        else:
+        self._rule.sent(job, replica)
+        if not replica.admit(job):
+            self._rule.ended(job, replica)
             self.pending.end(job.sent, 0.0)
             self._refuse(job)

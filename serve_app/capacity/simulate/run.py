@@ -1,7 +1,7 @@
 """One simulation: requests in, `Result` out."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,10 +49,17 @@ class Service:
     timeouts_s: Mapping[str, float] = field(default_factory=dict)  # by priority, where it differs
     reserved_slots: int = 0
     fairness: Fairness = field(default_factory=Fairness)
+    ram_tokens: int = 0
+    shares_prefill: bool = False
+    # Makes the rule by which a gateway chooses replicas; None: the least loaded of eight.
+    rule: Callable[[Events], RoutingRule] | None = None
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.slots, self.queue, self.reserved_slots, self.fairness)
+        return Bounds(
+            *(self.slots, self.queue, self.reserved_slots, self.fairness),
+            *(self.ram_tokens, self.shares_prefill),
+        )
 
     @property
     def target_ongoing_requests(self) -> float:
@@ -117,6 +124,8 @@ class _Simulation:
     def _new_rule(self) -> RoutingRule:
         if self._service.routing == "haproxy":
             return LeastLoaded()
+        if self._service.rule:
+            return self._service.rule(self._events)
         return PowerOf(_POWER_OF[self._service.routing], self._rng)
 
     def _new_reporter(self) -> Reporter:
@@ -150,6 +159,7 @@ class _Simulation:
             self._ended,
             self._evicted,
             self._gaps,
+            self._read,
         )
         self._reporter.started(replica)
         return replica
@@ -165,6 +175,10 @@ class _Simulation:
             self._events.at(job.intended + timeout_s, self._give_up, job)
         if not serving and self._router.pending:
             self._reporter.woken()
+
+    def _read(self, job: SimulatedRequest) -> None:
+        assert job.replica is not None
+        self._router.read(job, job.replica)
 
     def _ended(self, job: SimulatedRequest) -> None:
         replica = job.replica

@@ -27,6 +27,7 @@ class Request:
     turn: int = 0
     blocks: tuple[int, ...] = ()
     flow: Flow = NO_KEY  # of the key that sends it, in a simulation
+    model: str = ""  # in a simulation of replicas with several
 
 
 @dataclass(frozen=True, slots=True)

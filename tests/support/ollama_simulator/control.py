@@ -7,7 +7,7 @@ from typing import Any
 from serve_app.simulator import bodies, failures
 from serve_app.simulator.control import Control, Counters
 from serve_app.simulator.failures import ApiError
-from serve_app.simulator.speed import SlotPool
+from serve_app.simulator.model_slots import ModelSlots
 from serve_app.simulator.wire import Connection, HttpRequest, Response
 from tests.support.ollama_simulator.faults import Faults
 
@@ -17,7 +17,7 @@ _HISTORY_BYTES = 4096
 
 class OllamaControl(Control):
     def __init__(
-        self, counters: Counters, slots: SlotPool, connections: Collection[Connection]
+        self, counters: Counters, slots: ModelSlots, connections: Collection[Connection]
     ) -> None:
         super().__init__(counters, slots, connections)
         self.faults = Faults()

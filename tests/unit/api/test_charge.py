@@ -15,9 +15,9 @@ from serve_app.api.charge import Charge, Charges, prompt_bytes
 from serve_app.api.endpoint import Bounds, Endpoint
 from serve_app.api.exchange import Exchange
 from serve_app.api.inference import Inference
-from serve_app.api.relay import Tail, Usage
+from serve_app.api.relay import Tail
 from serve_app.api.request_trace import RequestTrace
-from serve_app.engines.base import Answer, Call
+from serve_app.engines.base import Answer, Call, Usage
 from serve_app.errors import BadRequest, CallerLeft, EngineDown, EngineLost
 from serve_app.limit_settings import LimitSettings
 from serve_app.model_names import ModelNames

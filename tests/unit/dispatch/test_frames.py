@@ -25,6 +25,7 @@ from serve_app.errors import (
     DeadlineExceeded,
     EngineDown,
     EngineSlow,
+    LoadFailed,
     Overloaded,
     ServiceError,
 )
@@ -119,6 +120,7 @@ def test_a_head_crosses_as_it_was() -> None:
             BadRequest("bad"),
         ),
         ContextLengthExceeded(5000, 4096, at_least=True),
+        LoadFailed("m can't be loaded", 30),
     ],
 )
 def test_a_failure_is_the_same_on_the_other_side(error: ServiceError) -> None:

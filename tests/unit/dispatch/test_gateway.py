@@ -52,7 +52,9 @@ class Handle:
     def __init__(self, *replicas: CallHandler) -> None:
         self.replicas = list(replicas)
 
-    def open(self, host: str, port: int, token: bytes, session: str | None) -> "asyncio.Task[None]":
+    def open(
+        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
+    ) -> "asyncio.Task[None]":
         if not self.replicas:
             raise LookupError("there is no replica")
         return asyncio.create_task(

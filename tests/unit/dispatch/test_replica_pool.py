@@ -111,7 +111,9 @@ class Handle:
 
         self.sessions: list[str | None] = []
 
-    def open(self, host: str, port: int, token: bytes, session: str | None) -> Any:
+    def open(
+        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
+    ) -> Any:
         self.sessions.append(session)
         return self._open(host, port, token)
 

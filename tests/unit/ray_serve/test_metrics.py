@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from serve_app.access.caller import Caller
-from serve_app.api.relay import End, Usage
+from serve_app.api.relay import End
 from serve_app.api.request_trace import RequestTrace
+from serve_app.engines.base import Usage
 from serve_app.ray_serve import metrics
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import ServeObserver

@@ -49,5 +49,5 @@ def test_a_session_is_named_to_the_router() -> None:
     handle: Any = Handle()
     for session in (None, "talk"):
         ServePoolHandle(handle).open("127.0.0.1", 1, b"token", session)
-    where = ("127.0.0.1", 1, b"token")
+    where = ("127.0.0.1", 1, b"token", ())
     assert handle.requests == [(None, where), ("talk", where)]

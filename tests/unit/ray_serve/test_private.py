@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ray import serve
-from ray.serve._private import replica
+from ray.serve import handle
+from ray.serve._private import common, replica
+from ray.serve._private import router as serve_router
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
@@ -162,6 +164,20 @@ def test_attributes_of_a_replica(name: str) -> None:
 def test_only_serves_own_application_has_a_replica() -> None:
     """A middleware of another server has no short way."""
     assert private.direct_replica(lambda: None) is None
+
+
+def test_running_replicas() -> None:
+    """A handle's router knows them by their ids; before its first request it is none."""
+    ids = [common.ReplicaID(name, common.DeploymentID("pool")) for name in "ab"]
+    inner = SimpleNamespace(curr_replicas=dict.fromkeys(ids))
+    for router, names in ((None, ()), (inner, "ab")):
+        outer = SimpleNamespace(_asyncio_router=SimpleNamespace(_request_router=router))
+        assert private.running_replicas(SimpleNamespace(_router=outer)) == frozenset(names)
+    assert private.running_replicas(SimpleNamespace(_router=None)) == frozenset()
+    assert "self._request_router" in inspect.getsource(serve_router.AsyncioRouter.__init__)
+    for kind in (serve_router.SingletonThreadRouter, serve_router.CurrentLoopRouter):
+        assert "self._asyncio_router" in inspect.getsource(kind.__init__)
+    assert "self._router" in inspect.getsource(handle._DeploymentHandleBase.__init__)
 
 
 def test_http_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from ray.serve._private.common import (
 )
 from ray.serve._private.request_router.common import PendingRequest
 
-from serve_app.ray_serve.request_router import PowerOfEight
+from serve_app.ray_serve.request_router import PowerOfEight, Targeted
 from tests.support.waiting import eventually
 
 POOL = DeploymentID("pool")
@@ -40,8 +40,10 @@ class Replica(SimpleNamespace):
 class Router:
     """Calls PowerOfEight as Ray does: a choice, its sending, and in the end its completion."""
 
-    def __init__(self, replicas: list[Replica]) -> None:
-        self.router = PowerOfEight(
+    def __init__(
+        self, replicas: list[Replica], router_class: type[PowerOfEight] = PowerOfEight
+    ) -> None:
+        self.router = router_class(
             deployment_id=POOL,
             handle_source=DeploymentHandleSource.REPLICA,
             use_replica_queue_len_cache=True,
@@ -51,10 +53,10 @@ class Router:
         self.router.update_replicas(replicas)
         self._count = 0
 
-    async def choose(self) -> Replica:
+    async def choose(self, *args: Any) -> Replica:
         self._count += 1
         meta = RequestMetadata(request_id="", internal_request_id=str(self._count))
-        request = PendingRequest(args=[], kwargs={}, metadata=meta)
+        request = PendingRequest(args=list(args), kwargs={}, metadata=meta)
         replica: Any = await self.router._choose_replica_for_request(request)
         return replica
 
@@ -172,3 +174,24 @@ async def test_replicas_that_have_gone_are_forgotten(pair: tuple[Replica, Replic
         router.over(replica)
     assert not router.router._sent
     assert not router.router._chosen
+
+
+WHERE = ("127.0.0.1", 1, b"token")
+
+
+async def test_a_request_goes_to_the_replica_that_it_names(pair: tuple[Replica, Replica]) -> None:
+    """Though that one has more to do."""
+    router, (a, b) = Router(list(pair), Targeted), pair
+    for _ in range(3):
+        router.router.on_send_request(b.replica_id)
+    assert await router.choose(*WHERE, ("b", "a")) is b
+    assert await router.choose(*WHERE, ()) is a
+
+
+async def test_the_next_best_takes_what_the_named_one_refuses() -> None:
+    """One that is full, and one that is gone."""
+    full, next_best, idle = Replica("a", max_ongoing=2), Replica("b"), Replica("c")
+    full.says = 2
+    router = Router([full, next_best, idle], Targeted)
+    router.router.on_new_queue_len_info(full.replica_id, 2)
+    assert await router.choose(*WHERE, ("a", "gone", "b", "c")) is next_best

@@ -1,0 +1,121 @@
+"""Which replica gets a request: the one whose first token is predicted to come first.
+
+    predicted TTFT = wait for a slot, or for the prompts that are read before
+                   + load of the model, if it is not loaded
+                   + prefill of the tokens that are not cached
+                   + one step of each answer that runs
+
+A pure function of small values. Near-ties go by rendezvous hash of the conversation, so that equal
+replicas share conversations, and each conversation keeps to one of them. It leaves its replica when
+staying is predicted to take longer than reading its prompt anew elsewhere.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from serve_app.dispatch.rates import Speeds
+
+# Predictions as close as this, in seconds or as a share, are equal.
+NEAR_S = 0.01
+NEAR_SHARE = 0.05
+# A recent failure counts as so many seconds of waiting, which decays: see dispatch/fleet_view.py.
+FAILURE_S = 5.0
+
+
+class ReplicaView(NamedTuple):
+    """What is known of one replica, for one request.
+
+    `ahead`: requests that run or wait there. `pending_tokens`: tokens of these that are still to be
+    read. `cached_tokens`: those of the request's prompt that need no reading. `load_s`: seconds
+    until the model is loaded. `slowness`: its times relative to the pool's. `failures`: recent
+    ones, decayed. `connect_s`: seconds to open a connection. `wait_s`: the wait for a slot where it
+    is known; None: it is estimated.
+    """
+
+    name: str
+    slots: int
+    ahead: int = 0
+    pending_tokens: float = 0.0
+    cached_tokens: float = 0.0
+    load_s: float = 0.0
+    slowness: float = 1.0
+    failures: float = 0.0
+    connect_s: float = 0.0
+    wait_s: float | None = None
+
+
+class Placement(NamedTuple):
+    """The replicas, the chosen one first, then by their predictions in `seconds`."""
+
+    ranked: tuple[ReplicaView, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def chosen(self) -> ReplicaView:
+        return self.ranked[0]
+
+    @property
+    def moved(self) -> bool:
+        """Whether another replica has more of the prompt cached than the chosen one."""
+        cached = self.ranked[0].cached_tokens
+        return any(view.cached_tokens > cached for view in self.ranked)
+
+
+def place(
+    views: Sequence[ReplicaView], tokens: float, speeds: Speeds, anchor: bytes = b""
+) -> Placement:
+    """Choose a replica, of which there is at least one, for a prompt of so many tokens.
+
+    `anchor`: equal for the requests of one conversation; b"": the request belongs to none.
+    """
+    scored = sorted(
+        ((predicted_ttft(view, tokens, speeds), number) for number, view in enumerate(views))
+    )
+    if anchor:
+        _prefer(_favourite(scored, views, anchor), scored)
+    return Placement(
+        tuple([views[number] for _, number in scored]), tuple([seconds for seconds, _ in scored])
+    )
+
+
+def predicted_ttft(view: ReplicaView, tokens: float, speeds: Speeds) -> float:
+    """Return the seconds until the first token of a prompt of so many tokens."""
+    rate = speeds.prefill_tokens_per_s
+    wait_s = max(_slot_wait_s(view, speeds), view.pending_tokens / rate)
+    prefill_s = max(1.0, tokens - view.cached_tokens) / rate
+    step_s = speeds.token_s * min(view.ahead, view.slots)
+    return (
+        view.slowness * (wait_s + prefill_s + step_s)
+        + view.load_s
+        + view.failures * FAILURE_S
+        + view.connect_s
+    )
+
+
+def _slot_wait_s(view: ReplicaView, speeds: Speeds) -> float:
+    """Return the seconds until enough of the requests ahead have ended, one after the other."""
+    if view.wait_s is not None:
+        return view.wait_s
+    ends_needed = view.ahead - view.slots + 1
+    return ends_needed * speeds.hold_s / view.slots if ends_needed > 0 else 0.0
+
+
+def _favourite(
+    scored: Sequence[tuple[float, int]], views: Sequence[ReplicaView], anchor: bytes
+) -> int:
+    """Return the place in `scored` of the near-tie with the highest hash."""
+    best = scored[0][0]
+    near = best + max(NEAR_S, NEAR_SHARE * best)
+    tied = [place for place, (seconds, _) in enumerate(scored) if seconds <= near]
+    if len(tied) == 1:
+        return tied[0]
+    return max(tied, key=lambda place: _rendezvous(anchor, views[scored[place][1]].name))
+
+
+def _rendezvous(anchor: bytes, name: str) -> bytes:
+    return blake2b(anchor + name.encode(), digest_size=8).digest()
+
+
+def _prefer(place: int, scored: list[tuple[float, int]]) -> None:
+    scored.insert(0, scored.pop(place))

@@ -1,0 +1,233 @@
+"""Places the calls of one pool: asks the rule, follows the replicas, learns from the answers."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from serve_app.dispatch.fleet_view import FleetView, Prompt, Sent, Told
+from serve_app.dispatch.frames import REPORT, Channel, ChannelClosed
+from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.placement import Placement
+from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
+from serve_app.dispatch.rates import Speeds
+from serve_app.dispatch.reports import decode_report
+from serve_app.engines.base import Answer, Call, Placed
+from serve_app.errors import EngineError, PoolDown, ServiceError
+from serve_app.pool_settings import Pool
+
+logger = logging.getLogger("ray.serve")
+
+# What it takes to open a connection, through Serve.
+CONNECT_S = 0.003
+# How often the gateway looks which replicas there are.
+LOOK_S = 0.25
+_INTRODUCTION_S = 5.0
+
+
+class ReplicaDirectory(Protocol):
+    """Knows the replicas of one pool."""
+
+    def running(self) -> frozenset[str]:
+        """Return the names of the replicas that Serve sends requests to."""
+
+    async def introduce(self, host: str, port: int, token: bytes) -> None:
+        """Let every running replica report to (host, port), with `token`."""
+
+
+class PoolPlacement:
+    """The placement of one pool's calls in one gateway.
+
+    `max_sent`: calls that one replica takes. `tells_blocks`: whether other gateways need to know
+    which prompts a replica has read.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        directory: ReplicaDirectory,
+        view: FleetView,
+        max_sent: int,
+        tells_blocks: bool = False,
+    ) -> None:
+        self._listener = listener
+        self._directory = directory
+        self._view = view
+        self._max_sent = max_sent
+        self._tells_blocks = tells_blocks
+        self._token = listener.expect_reports(self._follow)
+        self._reports: dict[str, asyncio.Task[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._looking = asyncio.create_task(self._look())
+
+    def stop(self) -> None:
+        for task in (self._looking, *self._reports.values()):
+            if task:
+                task.cancel()
+
+    def call(self, call: Call) -> "PlacedCall":
+        return PlacedCall(self._view, call, _prompt(call, self._view.max_text_bytes))
+
+    def choose(self, placed: "PlacedCall", idle: Collection[str]) -> tuple[str, ...]:
+        """Return the names of the replicas with room, the best first; the best one counts it.
+
+        `idle`: the replicas with an open connection.
+        """
+        view = self._view
+        among = {
+            name: 0.0 if name in idle else CONNECT_S
+            for name in view.names
+            if view.ahead(name) < self._max_sent
+        }
+        if not among:
+            return ()
+        return placed.choose(among)
+
+    def bind(self, placed: "PlacedCall", name: str) -> Call:
+        """Note which replica gets the call, whichever was chosen; return the call to send."""
+        self._view.add(name)
+        return placed.bind(name, self._tells_blocks)
+
+    async def _look(self) -> None:
+        """Forget replicas that are gone, and let new ones report, again and again."""
+        asked: frozenset[str] = frozenset()
+        asked_at = 0.0
+        while True:
+            running = self._directory.running()
+            for name in set(self._view.names) - running if running else ():
+                self._view.drop(name)
+            silent = running - self._reports.keys()
+            # One that can't reach this gateway is not asked four times a second.
+            if silent and (silent != asked or _now() > asked_at + _INTRODUCTION_S):
+                asked, asked_at = silent, _now()
+                await self._introduce()
+            await asyncio.sleep(LOOK_S)
+
+    async def _introduce(self) -> None:
+        try:
+            async with asyncio.timeout(_INTRODUCTION_S):
+                host, port = self._listener.host, self._listener.port
+                await self._directory.introduce(host, port, self._token)
+        except (TimeoutError, ServiceError) as exc:
+            logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
+
+    def _follow(self, channel: Channel, name: str) -> None:
+        """Read the reports of a replica until it closes the connection."""
+        if old := self._reports.get(name):
+            old.cancel()
+        self._view.add(name)
+        task = self._reports[name] = asyncio.create_task(self._read(channel, name))
+        task.add_done_callback(lambda _: self._unfollow(name, task))
+
+    def _unfollow(self, name: str, task: "asyncio.Task[None]") -> None:
+        if self._reports.get(name) is task:
+            del self._reports[name]
+            self._view.drop(name)
+
+    async def _read(self, channel: Channel, name: str) -> None:
+        try:
+            with suppress(ChannelClosed):
+                while True:
+                    kind, content = await channel.receive()
+                    if kind == REPORT:
+                        self._note(name, content)
+        finally:
+            channel.close()
+
+    def _note(self, name: str, content: bytes) -> None:
+        work, prompts = decode_report(content)
+        self._view.report(name, work)
+        for blocks in prompts:
+            self._view.took(name, blocks)
+
+
+class PlacedCall:
+    """One call on its way to a replica and back."""
+
+    __slots__ = ("_call", "_placement", "_prompt", "_sent", "_view")
+
+    def __init__(self, view: FleetView, call: Call, prompt: Prompt) -> None:
+        self._view = view
+        self._call = call
+        self._prompt = prompt
+        self._placement: Placement | None = None
+        self._sent: Sent | None = None
+
+    def choose(self, among: Mapping[str, float]) -> tuple[str, ...]:
+        self.cancel()
+        placement = self._placement = self._view.choose(self._prompt, _now(), among)
+        self._sent = self._view.sent(self._prompt, placement, _now())
+        return tuple([view.name for view in placement.ranked])
+
+    def bind(self, name: str, tells_blocks: bool) -> Call:
+        if self._sent is None or self._sent.replica != name:
+            self.choose({name: 0.0})
+        assert self._sent
+        unread = self._sent.tokens - self._sent.cached_tokens
+        blocks = self._prompt.chain.packed() if tells_blocks else b""
+        return replace(self._call, blocks=blocks, unread_tokens=unread)
+
+    def cancel(self) -> None:
+        """Take back the choice: nothing was sent."""
+        if self._sent:
+            self._view.ended(self._sent, _now())
+            self._sent = None
+
+    def failed(self, exc: BaseException) -> None:
+        """Note that the replica gave no answer."""
+        if self._sent and isinstance(exc, EngineError) and not isinstance(exc, PoolDown):
+            self._view.failed(self._sent.replica, _now())
+        self.cancel()
+
+    def began(self, answer: Answer) -> None:
+        """Note that the answer has begun; its end is noted when it is closed."""
+        sent = self._sent
+        assert sent
+        if answer.status >= 500:
+            self._view.failed(sent.replica, _now())
+        if answer.status == 200:
+            self._view.read(sent, _now())
+        cached = round(sent.cached_tokens)
+        answer.placed = Placed(sent.replica, sent.predicted_s, cached, sent.moved)
+        queued_s = answer.queued_s  # so far that of the replica alone
+        answer.on_close(lambda: self._ended(answer, sent, queued_s))
+
+    def _ended(self, answer: Answer, sent: Sent, queued_s: float) -> None:
+        usage = answer.usage
+        told = None
+        if usage and usage.generated:
+            told = Told(
+                usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s
+            )
+        self._view.ended(sent, _now(), queued_s, told)
+        self._sent = None
+
+
+def fleet_view(pool: Pool) -> FleetView:
+    """Return the view of a pool, of which nothing is known but its settings."""
+    engine = pool.engine
+    in_slots = engine.slots * engine.context_length
+    is_simulated = engine.kind == "simulated"  # which keeps nothing in RAM
+    in_ram = 0 if is_simulated else engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
+    declared = engine.simulated.prefill_tokens_per_s if is_simulated else 0
+    rate = declared or engine.expected_prefill_tokens_per_s
+    return FleetView(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate))
+
+
+def _prompt(call: Call, max_bytes: int) -> Prompt:
+    """Return what the placement needs; a call that is no conversation costs no look at its text."""
+    chain = EMPTY
+    if call.conversation is not None:
+        chain = chain_of(call.conversation, call.model, max_bytes)
+    known = chain.text_bytes and not chain.is_cut
+    flow = call.flow
+    anchor = hint_anchor(flow.group or flow.key, call.affinity) if call.affinity else chain.anchor
+    return Prompt(call.model, chain, chain.text_bytes if known else len(call.body), anchor)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,202 @@
+"""Which prompts have a common beginning, and what each replica has cached of them.
+
+A conversation is cut, as the engine will see it, into blocks of BLOCK_BYTES: its system messages,
+its tools, then each message with its role and text. The hash of a block covers all blocks before
+it, so that equal hashes mean equal beginnings.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, NamedTuple
+
+import orjson
+
+BLOCK_BYTES = 512
+_HASH_BYTES = 8
+_SYSTEM = ("system", "developer")
+# Characters that stand for a long text, such as an image, at its begin and at its end.
+_SAMPLE = 2048
+
+
+class Chain(NamedTuple):
+    """The beginning of one conversation.
+
+    `blocks`: their chained hashes. `anchor`: the hash of all up to the end of the first message of
+    the user. `system_blocks`: blocks within system messages and tools. `text_bytes`: bytes of the
+    whole text, at least: where `is_cut`, it is longer than the work that it is worth.
+    """
+
+    blocks: Sequence[int]
+    anchor: bytes
+    system_blocks: int
+    text_bytes: int
+    is_cut: bool = False
+
+    def packed(self) -> bytes:
+        return b"".join([block.to_bytes(_HASH_BYTES, "big") for block in self.blocks])
+
+
+EMPTY = Chain((), b"", 0, 0)
+
+
+def unpack(data: bytes) -> tuple[int, ...]:
+    """Return the blocks that `Chain.packed` has written."""
+    ends = range(_HASH_BYTES, len(data) + 1, _HASH_BYTES)
+    return tuple([int.from_bytes(data[end - _HASH_BYTES : end], "big") for end in ends])
+
+
+def hint_anchor(group: str, hint: str) -> bytes:
+    """Return the anchor of a caller's hint, which means nothing in another group."""
+    text = f"{group}\0{hint}".encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=_HASH_BYTES).digest()
+
+
+def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
+    """Return the chain of a checked request of any dialect; work ends after `max_bytes` of text."""
+    text = bytearray()
+    system_bytes = first_user = 0
+    is_cut = False
+    for role, piece in _pieces(payload, max_bytes):
+        text += piece
+        if role in _SYSTEM:
+            system_bytes = len(text)
+        elif role == "user" and not first_user:
+            first_user = len(text)
+        if len(text) > max_bytes:
+            del text[max_bytes:]
+            is_cut = True
+            break
+    return Chain(
+        _blocks(bytes(text), model),
+        _hash(bytes(text[: min(first_user or len(text), max_bytes)]), model.encode()),
+        min(system_bytes, max_bytes) // BLOCK_BYTES,
+        len(text),
+        is_cut,
+    )
+
+
+def _blocks(text: bytes, model: str) -> tuple[int, ...]:
+    blocks, last = [], model.encode()
+    for end in range(BLOCK_BYTES, len(text) + 1, BLOCK_BYTES):
+        last = _hash(text[end - BLOCK_BYTES : end], last)
+        blocks.append(int.from_bytes(last, "big"))
+    return tuple(blocks)
+
+
+def _hash(text: bytes, before: bytes) -> bytes:
+    return blake2b(before + b"\0" + text, digest_size=_HASH_BYTES).digest()
+
+
+def _pieces(payload: Mapping[str, Any], max_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield role and text in the order in which a template writes them."""
+    messages = _messages(payload)
+    for name in ("system", "instructions"):
+        if payload.get(name):
+            yield "system", b"system\0" + _text(payload[name], max_bytes)
+    leading = 0
+    while leading < len(messages) and _role(messages[leading]) in _SYSTEM:
+        yield "system", _message(messages[leading], max_bytes)
+        leading += 1
+    if payload.get("tools"):
+        yield "system", _json(payload["tools"])
+    for message in islice(messages, leading, None):
+        role = _role(message)
+        # A system message that comes later is a part of the conversation.
+        yield "" if role in _SYSTEM else role, _message(message, max_bytes)
+
+
+def _messages(payload: Mapping[str, Any]) -> Sequence[Any]:
+    messages = payload.get("messages") or payload.get("input") or ()
+    if isinstance(messages, str):
+        return ({"role": "user", "content": messages},)
+    return messages if isinstance(messages, list) else ()
+
+
+def _role(message: Any) -> str:
+    role = message.get("role") if isinstance(message, dict) else None
+    return role if isinstance(role, str) else ""
+
+
+def _message(message: Any, max_bytes: int) -> bytes:
+    """Return role and text, and what else the engine may read."""
+    if not isinstance(message, dict):
+        return _json(message) + b"\0"
+    head = _role(message)[:32].encode("utf-8", "replace") + b"\0"
+    rest = [message[name] for name in ("tool_calls", "images", "output") if message.get(name)]
+    text = _text(message.get("content"), max_bytes)
+    return head + text + b"".join(map(_json, rest)) + b"\0"
+
+
+def _text(content: Any, max_bytes: int) -> bytes:
+    """Return a message's text; other parts in JSON. More than `max_bytes` are not needed."""
+    if isinstance(content, str):
+        return content[:max_bytes].encode("utf-8", "replace")
+    if not isinstance(content, list):
+        return b"" if content is None else _json(content)
+    text = bytearray()
+    for part in content:
+        inner = part.get("text") if isinstance(part, dict) else part
+        if isinstance(inner, str):
+            text += inner[:max_bytes].encode("utf-8", "replace")
+        else:
+            text += _json(part)
+        if len(text) > max_bytes:
+            break
+    return bytes(text)
+
+
+def _json(value: Any) -> bytes:
+    return orjson.dumps(_sampled(value))
+
+
+def _sampled(value: Any) -> Any:
+    """Replace each long text, such as an image, by its length, begin and end."""
+    if isinstance(value, str):
+        if len(value) <= 2 * _SAMPLE:
+            return value
+        return len(value), value[:_SAMPLE], value[-_SAMPLE:]
+    if isinstance(value, dict):
+        return {name: _sampled(item) for name, item in value.items()}
+    return [_sampled(item) for item in value] if isinstance(value, list) else value
+
+
+class PrefixCache:
+    """The blocks that one replica is believed to have cached, at most `max_blocks`.
+
+    The block that was used longest ago goes first, and of one prompt the last block: what is left
+    of a prompt is always its beginning.
+    """
+
+    __slots__ = ("_blocks", "_max_blocks")
+
+    def __init__(self, max_blocks: int) -> None:
+        self._max_blocks = max_blocks
+        self._blocks: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def known(self, blocks: Sequence[int]) -> int:
+        """Return how many blocks of a prompt are cached, from its beginning on."""
+        cached = self._blocks
+        if not blocks or blocks[0] not in cached:
+            return 0
+        low, high = 1, len(blocks)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if blocks[middle - 1] in cached:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def use(self, blocks: Sequence[int]) -> None:
+        """Note that the replica has read a prompt."""
+        cached = self._blocks
+        for block in reversed(blocks[: self._max_blocks]):
+            cached[block] = None
+            cached.move_to_end(block)
+        while len(cached) > self._max_blocks:
+            cached.popitem(last=False)

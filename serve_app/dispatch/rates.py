@@ -1,0 +1,87 @@
+"""How fast the engines of one pool work, by their own timings: moving averages for one model."""
+
+from dataclasses import dataclass
+
+# Share of the newest value in a mean.
+_NEWEST = 0.1
+# Fewer tokens say more about the overhead of a request than about the speed of the engine.
+_MIN_TOKENS = 64
+# Share of a newest value that is below the mean, where such a value may be wrong.
+_NEWEST_LOW = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """What one replica is expected to take.
+
+    `token_s`: seconds between two tokens of one answer. `hold_s`: seconds that a request holds its
+    slot. `bytes_per_token`: of the text of prompts.
+    """
+
+    prefill_tokens_per_s: float = 1000.0
+    token_s: float = 0.0
+    hold_s: float = 2.0
+    bytes_per_token: float = 4.0
+
+
+class Mean:
+    """A moving average, which is `expected` until there is a value."""
+
+    __slots__ = ("count", "value")
+
+    def __init__(self, expected: float) -> None:
+        self.value = expected
+        self.count = 0
+
+    def note(self, value: float, *, may_be_low: bool = False) -> None:
+        """Add a value: the first ones count as in a plain mean.
+
+        `may_be_low`: so that values below the mean count less than those above it.
+        """
+        self.count += 1
+        newest = _NEWEST_LOW if may_be_low and value < self.value else _NEWEST
+        self.value += max(newest, 1 / self.count) * (value - self.value)
+
+
+class Rates:
+    """The speeds of one model in one pool, from what was declared to what is measured."""
+
+    __slots__ = ("_bytes_per_token", "_hold_s", "_prefill", "_token_s")
+
+    def __init__(self, declared: Speeds | None = None) -> None:
+        declared = declared or Speeds()
+        self._prefill = Mean(1 / declared.prefill_tokens_per_s)  # seconds per token
+        self._token_s = Mean(declared.token_s)
+        self._hold_s = Mean(declared.hold_s)
+        self._bytes_per_token = Mean(declared.bytes_per_token)
+
+    @property
+    def speeds(self) -> Speeds:
+        return Speeds(
+            1 / self._prefill.value,
+            self._token_s.value,
+            self._hold_s.value,
+            self._bytes_per_token.value,
+        )
+
+    def note_prefill(self, tokens: float, seconds: float, *, is_guess: bool = False) -> None:
+        """Note how long the engine took to read the tokens that it had not cached.
+
+        `is_guess`: some of them may have been cached, and the engine be slower than it looks.
+        """
+        if tokens >= _MIN_TOKENS and seconds > 0:
+            self._prefill.note(seconds / tokens, may_be_low=is_guess)
+
+    def note_decode(self, tokens: float, seconds: float) -> None:
+        """Note how long the engine took to generate an answer."""
+        if tokens > 1 and seconds > 0:
+            self._token_s.note(seconds / tokens)
+
+    def note_hold(self, seconds: float) -> None:
+        """Note how long a request has held its slot."""
+        self._hold_s.note(seconds)
+
+    def note_prompt(self, text_bytes: float, tokens: float) -> None:
+        """Note as how many tokens the engine counts the text of a prompt."""
+        if tokens >= _MIN_TOKENS:
+            self._bytes_per_token.note(text_bytes / tokens)

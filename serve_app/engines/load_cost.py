@@ -1,0 +1,75 @@
+"""What it takes until a model could serve on a replica, for the choice of a replica."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from serve_app.engines.residency import (
+    ModelsView,
+    Rules,
+    eviction_cost,
+    fits,
+    refused_until,
+    ripe_at,
+    victims_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCost:
+    """`ready_s`: until the model could serve. `harm_s`: waits of others for what goes for it."""
+
+    ready_s: float = 0.0
+    harm_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        return self.ready_s + self.harm_s
+
+
+READY = LoadCost()
+NEVER = LoadCost(math.inf)
+
+
+def load_cost(
+    view: ModelsView,
+    rules: Rules,
+    model: str,
+    now: float,
+    spare: Collection[str] = (),
+) -> LoadCost:
+    """Return what it takes until `model` could serve on a replica.
+
+    `spare`: models that other replicas hold too, so that nobody has to wait where they go.
+    """
+    if model in view.loaded and model != view.closing:
+        return READY
+    current = view.loading
+    left = max(0.0, view.loading_since + view.seconds_to_load(current) - now) if current else 0.0
+    if model == current:
+        return LoadCost(left)
+    if refused_until(view, model, now):
+        return NEVER
+    queue = view.waiting.keys() - {current, model}
+    ready = left + sum(map(view.seconds_to_load, queue)) + view.seconds_to_load(model)
+    if model in view.waiting:
+        return LoadCost(ready)  # what goes for it goes anyway
+    if not current and not queue and fits(view, rules, model, now):
+        return LoadCost(ready)
+    return _after_a_victim(view, rules, ready, now, spare)
+
+
+def _after_a_victim(
+    view: ModelsView, rules: Rules, ready: float, now: float, spare: Collection[str]
+) -> LoadCost:
+    victims = victims_of(view, rules)
+    idle = [name for name in victims if not view.loaded[name].users]
+    if not victims:
+        return NEVER
+    if not idle:  # it is closed after the longest wait, or idle before
+        users = min(view.loaded[name].users for name in victims)
+        return LoadCost(ready + min(rules.max_wait_s, users * view.service_s), ready)
+    victim = next((name for name in idle if name in spare), idle[0])
+    harm = 0.0 if victim in spare else eviction_cost(view, rules, victim)
+    unripe = max(0.0, ripe_at(view, rules, victim) - now)
+    return LoadCost(ready + min(rules.max_wait_s, max(unripe, harm)), harm)

@@ -1,0 +1,223 @@
+"""Which models are loaded where the engine has room for some of them: a pure policy.
+
+`decide` says what a replica does next: load, unload, hold new calls of a model back, or wait.
+
+A cold model is loaded at once where there is room. Where there is none, the cheapest idle model
+goes as soon as the calls for the cold one have waited, together, for as long as that will cost.
+After `max_wait_s` it goes anyway: if none is idle, one model's new calls are held back until it is.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+# Seconds of a load before any was seen, and of a call that keeps a model busy.
+UNKNOWN_LOAD_S = 10.0
+UNKNOWN_SERVICE_S = 5.0
+_ROUNDING_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the engine's memory holds at the same time. `models`, `bytes`: 0 means no bound."""
+
+    models: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`min_loaded_s`: a model stays loaded this long. `max_wait_s`: calls for a cold one wait."""
+
+    room: Room
+    min_loaded_s: float = 10.0
+    max_wait_s: float = 20.0
+    pinned: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """`users`: its calls that run or wait for a slot. `since`, `idle_since`: on the clock."""
+
+    bytes: int = 0
+    users: int = 0
+    since: float = -math.inf
+    idle_since: float = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingCalls:
+    """Calls that wait for a model to be loaded. `arrivals`: the sum of their times of arrival."""
+
+    calls: int
+    oldest: float
+    arrivals: float
+
+    def waited_s(self, now: float) -> float:
+        """Return the seconds for which all of them have waited together."""
+        return self.calls * now - self.arrivals
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """A load of `model` beside `others`, of so many bytes, that failed; it counts until a time."""
+
+    model: str
+    others: frozenset[str]
+    until: float
+    bytes: int = 0
+
+    def stands(self, view: "ModelsView") -> bool:
+        """Tell whether a load would meet the wall: beside the same models, or as much memory."""
+        return self.others <= view.loaded.keys() or 0 < self.bytes <= view.taken()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsView:
+    """What a replica knows of its models.
+
+    `loading`: the one that is being loaded, or "". `lost`: models that the engine has dropped by
+    itself. `sizes`: bytes, of models that are loaded or were. `load_s`: measured seconds of a load.
+    `rates`: calls per second, decayed. `service_s`: mean seconds for which a call uses its model.
+    """
+
+    loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
+    loading: str = ""
+    loading_since: float = 0.0
+    closing: str = ""
+    waiting: Mapping[str, WaitingCalls] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+    walls: tuple[Wall, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    load_s: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    service_s: float = UNKNOWN_SERVICE_S
+
+    def seconds_to_load(self, model: str) -> float:
+        """Return the measured seconds, else the mean of the other models', else a guess."""
+        if (known := self.load_s.get(model)) is not None:
+            return known
+        return sum(self.load_s.values()) / len(self.load_s) if self.load_s else UNKNOWN_LOAD_S
+
+    def taken(self) -> int:
+        return sum(model.bytes for model in self.loaded.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Unload an idle model to make room for another."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Hold new calls of a loaded model back until it is idle."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Fail the calls that wait for a model, which can't be loaded before the wall falls."""
+
+    model: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until a time, or until something changes."""
+
+    until: float = math.inf
+
+
+Decision = Load | Unload | Close | Refuse | Wait
+
+
+def decide(view: ModelsView, rules: Rules, now: float) -> Decision:
+    """Return what a replica does next about its models. One load runs at a time."""
+    if view.loading:
+        return Wait()
+    cold = view.waiting.keys() - view.loaded.keys()  # calls for the closing model wait too
+    waiting = sorted(cold, key=lambda model: view.waiting[model].oldest)
+    for model in waiting:
+        if until := refused_until(view, model, now):
+            return Refuse(model, until)
+    for model in (*waiting, *sorted(view.lost)):
+        if fits(view, rules, model, now):
+            return Load(model)
+    return _make_room(view, rules, waiting[0], now) if waiting else Wait()
+
+
+def fits(view: ModelsView, rules: Rules, model: str, now: float) -> bool:
+    """Return whether a model can be loaded beside those that are."""
+    room, others = rules.room, view.loaded.keys()
+    if room.models and len(others) >= room.models:
+        return False
+    if room.bytes and others and view.taken() + view.sizes.get(model, 0) > room.bytes:
+        return False
+    return not any(wall.stands(view) for wall in _walls(view, model, now))
+
+
+def _walls(view: ModelsView, model: str, now: float) -> Iterator[Wall]:
+    return (wall for wall in view.walls if wall.model == model and now < wall.until)
+
+
+def refused_until(view: ModelsView, model: str, now: float) -> float:
+    """Return until when no load of `model` is tried, as it failed beside nothing; else 0."""
+    return max((wall.until for wall in _walls(view, model, now) if not wall.others), default=0.0)
+
+
+def _make_room(view: ModelsView, rules: Rules, model: str, now: float) -> Decision:
+    waiting = view.waiting[model]
+    due = waiting.oldest + rules.max_wait_s
+    victims = victims_of(view, rules)
+    idle = [name for name in victims if not view.loaded[name].users]
+    if now >= due:
+        if idle:
+            return Unload(idle[0])
+        return Close(_least_used(view, victims)) if victims else Wait()
+    ripe = [name for name in idle if ripe_at(view, rules, name) <= now]
+    if not ripe:
+        return Wait(min([due, *(ripe_at(view, rules, name) for name in idle)]))
+    debt = eviction_cost(view, rules, ripe[0]) - waiting.waited_s(now)
+    if debt < _ROUNDING_S:
+        return Unload(ripe[0])
+    return Wait(min(due, now + debt / waiting.calls))
+
+
+def victims_of(view: ModelsView, rules: Rules) -> list[str]:
+    """Return the models that may be unloaded, the cheapest first."""
+    names = view.loaded.keys() - rules.pinned
+    return sorted(names, key=lambda name: (_cost_and_use(view, rules, name), name))
+
+
+def _cost_and_use(view: ModelsView, rules: Rules, name: str) -> tuple[float, float]:
+    return eviction_cost(view, rules, name), view.loaded[name].idle_since
+
+
+def _least_used(view: ModelsView, victims: Sequence[str]) -> str:
+    """Return the model to close: the one that is closing, else the one with the fewest calls."""
+    if view.closing in victims:
+        return view.closing
+    return min(victims, key=lambda name: view.loaded[name].users)
+
+
+def ripe_at(view: ModelsView, rules: Rules, name: str) -> float:
+    return view.loaded[name].since + rules.min_loaded_s
+
+
+def eviction_cost(view: ModelsView, rules: Rules, name: str) -> float:
+    """Return the seconds that callers of a model are expected to wait for its next load.
+
+    Its next caller comes within `min_loaded_s` with some probability, and waits for a whole load;
+    those who come during that load wait for half of it.
+    """
+    load_s, rate = view.seconds_to_load(name), view.rates.get(name, 0.0)
+    return (1.0 - math.exp(-rate * rules.min_loaded_s)) * load_s * (1.0 + rate * load_s / 2)

@@ -1,0 +1,68 @@
+"""Metrics of models that are loaded and unloaded, and of the requests that wait for them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.serve import metrics
+
+# Seconds. Small models load within one, large ones over a network within minutes.
+LOAD_BUCKETS = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600]
+WAIT_BUCKETS = [0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120]
+
+_MODEL: Any = ("model",)  # Ray annotates a tuple of one
+
+
+class ModelMetrics:
+    """Counts what happens to the models of one engine, as `dispatch.model_gate.ModelObserver`."""
+
+    def __init__(self) -> None:
+        outcome: Any = (*_MODEL, "outcome")
+        reason: Any = (*_MODEL, "reason")
+        self._loads = metrics.Counter(
+            "llm_model_loads_total", "Loads of models: loaded or failed.", outcome
+        )
+        self._unloads = metrics.Counter(
+            "llm_model_unloads_total",
+            "Models that made room for another (swap) or that the engine dropped (engine).",
+            reason,
+        )
+        self._load_s = metrics.Histogram(
+            "llm_model_load_seconds", "Seconds of a load.", LOAD_BUCKETS, _MODEL
+        )
+        self._unload_s = metrics.Histogram(
+            "llm_model_unload_seconds", "Seconds of an unload.", LOAD_BUCKETS, _MODEL
+        )
+        self._wait_s = metrics.Histogram(
+            "llm_model_wait_seconds",
+            "Seconds for which requests have waited for their model to be loaded.",
+            WAIT_BUCKETS,
+            _MODEL,
+        )
+        self._loaded = metrics.Gauge("llm_model_loaded", "1 while the model is loaded.", _MODEL)
+        self._bytes = metrics.Gauge(
+            "llm_model_loaded_bytes", "Memory of the loaded model, by the engine.", _MODEL
+        )
+        self._shown: set[str] = set()
+
+    def loaded(self, model: str, seconds: float) -> None:
+        self._loads.inc(1, {"model": model, "outcome": "loaded"})
+        self._load_s.observe(seconds, {"model": model})
+
+    def load_failed(self, model: str) -> None:
+        self._loads.inc(1, {"model": model, "outcome": "failed"})
+
+    def unloaded(self, model: str, seconds: float) -> None:
+        self._unloads.inc(1, {"model": model, "reason": "swap"})
+        self._unload_s.observe(seconds, {"model": model})
+
+    def lost(self, model: str) -> None:
+        self._unloads.inc(1, {"model": model, "reason": "engine"})
+
+    def waited(self, model: str, seconds: float) -> None:
+        self._wait_s.observe(seconds, {"model": model})
+
+    def changed(self, sizes: Mapping[str, int]) -> None:
+        for model in self._shown | sizes.keys():
+            self._loaded.set(float(model in sizes), {"model": model})
+            self._bytes.set(sizes.get(model, 0), {"model": model})
+        self._shown |= sizes.keys()

@@ -1,0 +1,135 @@
+"""What a gateway learns of its replicas, with the time passed in."""
+
+import pytest
+
+from serve_app.dispatch.fleet_view import FleetView, Prompt, Report, Sent, Told
+from serve_app.dispatch.prefixes import Chain
+from serve_app.dispatch.rates import Speeds
+
+BLOCK_TOKENS = 128  # of 512 bytes
+SPEEDS = Speeds(prefill_tokens_per_s=1000.0, token_s=0.0, hold_s=2.0, bytes_per_token=4.0)
+ALL = {"a": 0.0, "b": 0.0}
+
+
+def prompt(first: int, blocks: int, system_blocks: int = 0) -> Prompt:
+    chain = Chain(tuple(range(first, first + blocks)), b"", system_blocks, 512 * blocks)
+    return Prompt("m", chain, 512 * blocks)
+
+
+@pytest.fixture
+def view() -> FleetView:
+    view = FleetView(4, 4096, 16384, SPEEDS)
+    view.add("a")
+    view.add("b")
+    return view
+
+
+def send(view: FleetView, name: str, asked: Prompt, now: float = 0.0) -> Sent:
+    return view.sent(asked, view.choose(asked, now, {name: 0.0}), now)
+
+
+def answer(
+    view: FleetView, name: str, asked: Prompt, now: float = 0.0, read_s: float = 0.1
+) -> Sent:
+    sent = send(view, name, asked, now)
+    view.read(sent, now + read_s)
+    view.ended(sent, now + 1)
+    return sent
+
+
+def where(view: FleetView, asked: Prompt, now: float = 10.0) -> str:
+    return view.choose(asked, now, ALL).chosen.name
+
+
+def test_a_conversation_returns_to_the_replica_that_read_it(view: FleetView) -> None:
+    answer(view, "b", prompt(0, 8))
+    placement = view.choose(prompt(0, 10), 10.0, ALL)
+    assert placement.chosen.name == "b"
+    assert placement.chosen.cached_tokens == 8 * BLOCK_TOKENS
+
+
+def test_a_request_that_was_never_answered_teaches_nothing(view: FleetView) -> None:
+    """Refused requests can't fill the index, nor flush it."""
+    view.ended(send(view, "b", prompt(0, 8)), 1.0)
+    assert view.choose(prompt(0, 8), 2.0, ALL).chosen.cached_tokens == 0
+    assert (view.ahead("a"), view.ahead("b")) == (0, 0)
+
+
+def test_running_requests_send_the_next_one_elsewhere(view: FleetView) -> None:
+    """Prompts that are still to be read count, and stop to count when their token has come."""
+    sent = send(view, "a", prompt(0, 8))
+    assert where(view, prompt(100, 4), 0.0) == "b"
+    view.read(sent, 0.5)
+    assert view.choose(prompt(100, 4), 0.6, {"a": 0.0}).seconds[0] == pytest.approx(0.512)
+
+
+def test_a_conversation_longer_than_the_context_keeps_its_system_part(view: FleetView) -> None:
+    """Ollama drops the oldest messages in silence: only what stays in place is cached."""
+    answer(view, "a", prompt(0, 30))
+    longer = prompt(0, 40, system_blocks=3)
+    assert view.choose(longer, 10.0, {"a": 0.0}).chosen.cached_tokens == 3 * BLOCK_TOKENS
+
+
+def test_of_one_request_no_more_than_a_context_is_learnt(view: FleetView) -> None:
+    """A prompt of any length can't flush what a replica has cached of others."""
+    answer(view, "a", prompt(0, 8))
+    answer(view, "a", prompt(1000, 100_000))
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
+
+
+def test_reports_of_other_gateways_count(view: FleetView) -> None:
+    """Their work is load, and what they had read is cached."""
+    view.report("a", Report(ahead=9))
+    assert where(view, prompt(0, 8)) == "b"
+    assert view.ahead("a") == 9
+    view.report("a", Report())
+    view.took("a", tuple(range(8)))
+    assert where(view, prompt(0, 8)) == "a"
+
+
+def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> None:
+    view.report("a", Report(load_s={"m": 20.0}))
+    assert where(view, prompt(0, 8)) == "b"
+
+
+def test_failures_count_for_a_while(view: FleetView) -> None:
+    """Then the replica gets requests again, the sooner the busier the others are."""
+    view.failed("a", 0.0)
+    answer(view, "a", prompt(0, 8))
+    assert where(view, prompt(0, 8), now=1.0) == "b"
+    assert where(view, prompt(0, 8), now=60.0) == "a"
+
+
+def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
+    """Half the speed counts twice the time; a tenth more is noise."""
+    for number in range(40):
+        for name, seconds in (("a", 1.024 * 1.1), ("b", 1.024 * 2.4)):
+            sent = send(view, name, prompt(1000 * number, 8), 10.0 * number)
+            view.read(sent, 10.0 * number + seconds)
+            told = Told(1024, 0, 16, seconds, None)
+            view.ended(sent, 10.0 * number + 5, told=told)
+    a, b = view.choose(prompt(-9, 8), 1e6, ALL).ranked
+    assert (a.name, a.slowness) == ("a", 1.0)
+    assert b.slowness > 1.3
+
+
+def test_an_engine_that_has_lost_prompts_is_believed_less(view: FleetView) -> None:
+    """By the time that it took to read what should have been cached, as Ollama tells it."""
+    for number in range(30):
+        asked = prompt(0, 8)
+        sent = send(view, "a", asked, 10.0 * number)
+        view.read(sent, 10.0 * number + 1.0)
+        view.ended(sent, 10.0 * number + 5, told=Told(1024, None, 16, 1.024, 1.0))
+    assert view.choose(prompt(0, 8), 1e6, {"a": 0.0}).chosen.cached_tokens < 200
+
+
+def test_a_dropped_replica_is_forgotten(view: FleetView) -> None:
+    """What it had cached is gone, and its running requests may still end."""
+    sent = send(view, "a", prompt(0, 8))
+    view.drop("a")
+    view.read(sent, 1.0)
+    view.ended(sent, 2.0)
+    view.failed("a", 2.0)
+    view.add("a")
+    assert view.ahead("a") == 0
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 0

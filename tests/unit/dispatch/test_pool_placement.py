@@ -1,0 +1,255 @@
+"""A gateway sends each call to the replica that knows its conversation, over real connections."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from serve_app.dispatch.fleet_view import FleetView
+from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
+from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.reports import Reporter
+from serve_app.dispatch.worker import CallServer
+from serve_app.engines.base import Answer, Call, Flow, Usage
+from serve_app.errors import EngineDown, EngineLost, ServiceError
+from serve_app.pool_settings import EngineSettings, Pool
+from tests.support.waiting import eventually
+
+ROOM = 6
+
+
+class Replica:
+    """Answers calls, each once `goes_on` is set, or fails."""
+
+    def __init__(self, name: str, answers: asyncio.Event) -> None:
+        self.name = name
+        self.calls: list[Call] = []
+        self.failure: ServiceError | None = None
+        self.running = 0
+        self._answers = answers
+        self.reporter = Reporter(name)
+        self.server = CallServer(self, 0, name=name, reporter=self.reporter)
+
+    async def send(self, call: Call) -> Answer:
+        self.calls.append(call)
+        if self.failure:
+            raise self.failure
+        await self._answers.wait()
+        return Answer(200, ((b"content-type", b"x"),), self._body())
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        yield b"whole"
+
+    async def serve(self, *where: Any) -> None:
+        self.running += 1
+        try:
+            await self.server.serve_calls(*where)
+        finally:
+            self.running -= 1
+
+
+class Handle:
+    """Stands in for a deployment: the first named replica with room, else the least loaded."""
+
+    def __init__(self, replicas: dict[str, Replica]) -> None:
+        self.replicas = replicas
+
+    def open(
+        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
+    ) -> "asyncio.Task[None]":
+        named = [self.replicas[name] for name in targets if name in self.replicas]
+        rest = sorted(self.replicas.values(), key=lambda replica: replica.running)
+        first = next(replica for replica in (*named, *rest) if replica.running < ROOM)
+        return asyncio.create_task(first.serve(host, port, token))
+
+    def service_error(self, exc: Exception) -> ServiceError:
+        return exc if isinstance(exc, ServiceError) else EngineLost("lost")
+
+    def running(self) -> frozenset[str]:
+        return frozenset(self.replicas)
+
+    async def introduce(self, host: str, port: int, token: bytes) -> None:
+        for replica in self.replicas.values():
+            await replica.reporter.subscribe(host, port, token)
+
+
+class Fleet:
+    """Some replicas, and gateways before them."""
+
+    def __init__(self, *names: str) -> None:
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.replicas = {name: Replica(name, self.answers) for name in names}
+        self.handle = Handle(self.replicas)
+        self.views: list[FleetView] = []
+        self._stops: list[Callable[[], None]] = []
+
+    async def gateway(self) -> ReplicaPool:
+        listener = Listener("127.0.0.1")
+        await listener.start()
+        view = fleet_view(Pool(engine=EngineSettings(kind="simulated", slots=4)))
+        placement = PoolPlacement(listener, self.handle, view, ROOM, tells_blocks=True)
+        placement.start()
+        self.views.append(view)
+        self._stops += [placement.stop, listener.close]
+        await eventually(lambda: set(view.names) == set(self.replicas))
+        return ReplicaPool(listener, self.handle, placement=placement)
+
+    def where(self, text: str) -> str:
+        """Return the replica of the newest call with that text."""
+        found = [
+            name
+            for name, replica in self.replicas.items()
+            if any(text.encode() in call.body for call in replica.calls)
+        ]
+        return found[-1] if found else ""
+
+    def stop(self) -> None:
+        for stop in self._stops:
+            stop()
+        for replica in self.replicas.values():
+            replica.reporter.close()
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    fleet = Fleet("a", "b", "c")
+    yield fleet
+    fleet.stop()
+    await eventually(lambda: not any(r.running for r in fleet.replicas.values()))
+
+
+def turn(name: str, turns: int, **more: Any) -> Call:
+    messages = [
+        {"role": role, "content": f"{name} {number} " * 300}
+        for number in range(turns)
+        for role in ("user", "assistant")
+    ]
+    payload = {"messages": [*messages, {"role": "user", "content": f"{name} {turns} " * 300}]}
+    body = f"{name} turn {turns}".encode() + b" " * 8000
+    return Call("/v1/chat/completions", "m", body, False, conversation=payload, **more)
+
+
+async def ask(pool: ReplicaPool, call: Call) -> Answer:
+    """Return the answer, read and closed."""
+    answer = await pool.call(call, 5)
+    assert b"".join([piece async for piece in answer.body]) == b"whole"
+    answer.usage = Usage(None, 10)
+    answer.close()
+    return answer
+
+
+async def test_a_conversation_stays_with_its_replica(fleet: Fleet) -> None:
+    """Whatever else the others are asked in between."""
+    pool = await fleet.gateway()
+    for turns in range(3):
+        for name in ("x", "y", "z"):
+            await ask(pool, turn(name, turns))
+    for name in ("x", "y", "z"):
+        assert len({fleet.where(f"{name} turn {turns}") for turns in range(3)}) == 1
+
+
+async def test_another_gateway_finds_what_the_first_one_had_read(fleet: Fleet) -> None:
+    """The replicas tell every gateway which prompts they have read."""
+    one, two = await fleet.gateway(), await fleet.gateway()
+    for number in range(4):
+        await ask(one, turn(f"talk{number}", 0))
+        holder = fleet.where(f"talk{number} turn 0")
+        last = turn(f"talk{number}", 1)
+        await eventually(lambda holder=holder: _knows(fleet.views[1], holder))
+        await ask(two, last)
+        assert fleet.where(f"talk{number} turn 1") == holder
+
+
+def _knows(view: FleetView, name: str) -> bool:
+    return bool(len(view._replicas[name].cache))
+
+
+async def test_running_calls_of_one_gateway_are_load_for_another(fleet: Fleet) -> None:
+    """A replica that works for one looks busy to the other, within a tenth of a second."""
+    one, two = await fleet.gateway(), await fleet.gateway()
+    fleet.answers.clear()
+    running = asyncio.create_task(ask(one, turn("x", 0)))
+    await eventually(lambda: any(fleet.views[1].ahead(name) for name in fleet.replicas))
+    busy = fleet.where("x turn 0")
+    assert fleet.views[1].ahead(busy) == 1
+    other = asyncio.create_task(ask(two, turn("x", 0)))
+    await eventually(lambda: sum(len(r.calls) for r in fleet.replicas.values()) == 2)
+    assert len(fleet.replicas[busy].calls) == 1
+    fleet.answers.set()
+    await asyncio.gather(running, other)
+    await eventually(lambda: not any(fleet.views[1].ahead(name) for name in fleet.replicas))
+
+
+async def test_a_replica_that_fails_gets_no_more_for_a_while(fleet: Fleet) -> None:
+    """Failing fast must not look like being free."""
+    pool = await fleet.gateway()
+    fleet.replicas["a"].failure = EngineDown("it is away")
+    failures = 0
+    for number in range(12):
+        try:
+            await ask(pool, turn(f"talk{number}", 0))
+        except EngineDown:
+            failures += 1
+    assert failures == len(fleet.replicas["a"].calls) <= 1
+
+
+async def test_a_replica_that_is_gone_is_forgotten(fleet: Fleet) -> None:
+    """Its conversations go to the others, and it is asked no more."""
+    pool = await fleet.gateway()
+    await ask(pool, turn("x", 0))
+    gone = fleet.replicas.pop(fleet.where("x turn 0"))
+    gone.reporter.close()
+    await eventually(lambda: gone.name not in fleet.views[0].names)
+    await ask(pool, turn("x", 1))
+    assert fleet.where("x turn 1") in fleet.replicas
+
+
+async def test_a_new_replica_is_found(fleet: Fleet) -> None:
+    pool = await fleet.gateway()
+    fleet.replicas["d"] = Replica("d", fleet.answers)
+    await eventually(lambda: "d" in fleet.views[0].names)
+    for number in range(40):
+        await ask(pool, turn(f"talk{number}", 0))
+    assert fleet.replicas["d"].calls
+
+
+async def test_a_hint_keeps_calls_together(fleet: Fleet) -> None:
+    """Of equal replicas; and one of another group says nothing."""
+    pool = await fleet.gateway()
+    for group in ("g", "h"):
+        for number in range(6):
+            flow = Flow(group=group)
+            call = Call("/v1/completions", "m", b"p%s%d" % (group.encode(), number), False)
+            await ask(pool, replace(call, affinity="hint", flow=flow))
+    of_group = {
+        name: {call.flow.group for call in replica.calls}
+        for name, replica in fleet.replicas.items()
+    }
+    assert sum("g" in groups for groups in of_group.values()) == 1
+
+
+async def test_calls_wait_where_every_replica_is_full(fleet: Fleet) -> None:
+    """And all are answered when there is room again; none is counted twice."""
+    pool = await fleet.gateway()
+    fleet.answers.clear()
+    calls = [asyncio.create_task(ask(pool, turn(f"t{n}", 0))) for n in range(3 * ROOM)]
+    await eventually(lambda: sum(len(r.calls) for r in fleet.replicas.values()) == 3 * ROOM)
+    assert all(fleet.views[0].ahead(name) == ROOM for name in fleet.replicas)
+    fleet.answers.set()
+    await asyncio.gather(*calls)
+    assert not any(fleet.views[0].ahead(name) for name in fleet.replicas)
+
+
+async def test_the_answer_says_where_it_came_from(fleet: Fleet) -> None:
+    """And what was expected of it, for metrics."""
+    pool = await fleet.gateway()
+    await ask(pool, turn("x", 0))
+    answer = await ask(pool, turn("x", 1))
+    assert answer.placed
+    assert answer.placed.replica == fleet.where("x turn 1")
+    assert answer.placed.cached_tokens == 256
+    assert not answer.placed.moved

@@ -14,7 +14,7 @@ from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_co
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.waiting_line import Place, WaitingLine
-from serve_app.engines.base import Answer, Call
+from serve_app.engines.base import Answer, Call, Priority
 from serve_app.errors import DeadlineExceeded, EngineDown, Overloaded, PoolDown
 
 # How long an idle connection stays open, counted by the autoscaler as a request that runs.
@@ -60,6 +60,9 @@ class ReplicaPool:
         )
         self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait, or fewer
         self._pause: asyncio.TimerHandle | None = None  # until openings for batch go on
+
+    def waiting_by_flow(self) -> dict[tuple[Priority, str, str], int]:
+        return self._line.waiting_by_flow()
 
     async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
         """Return a replica's answer. `fresh`: over a connection that no earlier call has used.

@@ -43,14 +43,20 @@ class CallServer:
 
     `window_s`: how long the pieces of a stream after the first are joined; 0: not at all.
     `batch_places`: connections that may carry batch requests; later ones may not.
+    `replica`: the id of this replica, for the gateway's notes.
     """
 
     def __init__(
-        self, handler: CallHandler, window_s: float, batch_places: float = float("inf")
+        self,
+        handler: CallHandler,
+        window_s: float,
+        batch_places: float = float("inf"),
+        replica: str = "",
     ) -> None:
         self._handler = handler
         self._window_s = window_s
         self._batch_places = batch_places
+        self._replica = replica
         self._for_batch = 0  # open connections that may carry batch requests
 
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
@@ -100,7 +106,7 @@ class CallServer:
 
     async def _relay(self, answer: Answer, channel: Channel, call: Call) -> None:
         seconds_left = _seconds_left(answer.deadline)
-        first = Head(answer.status, answer.headers, seconds_left, answer.queued_s)
+        first = Head(answer.status, answer.headers, seconds_left, answer.queued_s, self._replica)
         head = [(HEAD, first.encode())]
 
         def send(piece: bytes, *end: tuple[bytes, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from time import time
 
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
@@ -10,6 +11,7 @@ from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown
+from serve_app.fleet.reports import EngineReport, waiting
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
 
@@ -26,7 +28,10 @@ class EngineHost:
         self._pool = pool
         self._show = show
         self._http = HttpClient()
+        self._admission = Admission.of(settings, pool)
         self._engine: Engine | None = None
+        self._kind = ""
+        self._ready_at: float | None = None
 
     async def start(self) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""
@@ -34,6 +39,7 @@ class EngineHost:
         choice = await choose(self._pool)
         logger.info("%s", choice)
         check_files(choice.pool.engine)
+        self._kind = choice.pool.engine.kind
         self._engine = new_engine(choice, self._http, settings.first_token_timeout_s)
         try:
             await self._engine.ready()
@@ -41,11 +47,21 @@ class EngineHost:
             await self.stop()
             raise
         self._show(self._engine.status)
+        self._ready_at = time()
         return LocalDispatcher(
             self._engine,
-            Admission.of(settings, self._pool),
+            self._admission,
             settings.generation_timeout_s,
             settings.engine_wait_s,
+        )
+
+    def report(self) -> EngineReport | None:
+        """Return the state of the engine and its queue; None before an engine is chosen."""
+        if self._engine is None:
+            return None
+        return EngineReport(
+            *(self._kind, self._engine.status, self._ready_at, self._admission.busy),
+            waiting(self._admission.waiting_by_flow()),
         )
 
     def check_health(self) -> None:

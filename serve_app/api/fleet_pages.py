@@ -4,7 +4,8 @@ import gzip
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from time import time
+from typing import Protocol
 
 from serve_app.access.authenticator import Authenticator
 from serve_app.access.caller import Caller
@@ -13,6 +14,7 @@ from serve_app.api.http import JSON, Headers, Request, Send, send_body
 from serve_app.api.request_trace import RequestTrace
 from serve_app.errors import Forbidden
 from serve_app.fleet.advice import NEEDS_ADMIN_KEY, NO_ADMIN_KEY
+from serve_app.fleet.document import Document
 from serve_app.overrides import is_loopback
 
 _FOLDER = Path(__file__).parents[1] / "fleet" / "page"
@@ -38,13 +40,6 @@ _SECURITY: Headers = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),
 ]
-
-
-class Document(NamedTuple):
-    """A JSON document and its entity tag, which is the same while nothing has changed."""
-
-    body: bytes
-    etag: bytes
 
 
 class FleetSource(Protocol):
@@ -100,7 +95,9 @@ class FleetPages:
         self._access.check(trace.caller)
         trace.note_probe()  # a viewer asks every second: no lines in the log
         document = await self._source.latest()
-        headers = [(b"etag", document.etag), (b"cache-control", b"no-cache")]
+        # An unchanged document is none that is still true: its age tells when it was gathered.
+        age = str(max(0, int(time() - document.at))).encode()
+        headers = [(b"etag", document.etag), (b"age", age), (b"cache-control", b"no-store")]
         if request.headers.get(b"if-none-match") == document.etag:
             trace.note_status(304)
             await _send_empty(send, 304, headers)

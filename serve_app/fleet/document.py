@@ -7,8 +7,11 @@ its meaning.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from serve_app.engines.base import ModelCard
 from serve_app.fleet import history
@@ -46,6 +49,21 @@ class Service:
     topology: str
     version: str
     pools: tuple[Pool, ...]
+
+
+class Document(NamedTuple):
+    """A document as JSON and its entity tag, which is the same while nothing has changed."""
+
+    body: bytes
+    etag: bytes
+    at: float  # seconds since 1970
+
+
+def encoded(value: dict[str, Any]) -> Document:
+    """Return the document as JSON; its tag does not depend on the time at which it was made."""
+    lasting = orjson.dumps({**value, "at": 0})
+    etag = b'"' + sha256(lasting).hexdigest()[:20].encode() + b'"'
+    return Document(orjson.dumps(value), etag, value["at"])
 
 
 def collecting(service: Service, now: float) -> dict[str, Any]:
@@ -121,15 +139,14 @@ def _pool(
     now: float,
 ) -> dict[str, Any]:
     members = found.members if found else ()
-    busy = sum(m.report.engine.busy for m in members if m.report and m.report.engine)
     queued = sum(flow.count for flow in waiting)
-    scaling = _autoscaler(pool, found, busy + queued)
+    scaling = _autoscaler(pool, found, _busy(members, "RUNNING") + queued)
     start_s = memory.start_s(pool.name)
     return {
         "name": pool.name,
         "models": list(pool.models),
         "slots_per_replica": pool.engine.slots,
-        "busy": busy,
+        "busy": _busy(members),
         "waiting": queued,
         "status": found.status if found else "NOT_DEPLOYED",
         "message": found.message[:500] if found else "",
@@ -147,6 +164,12 @@ def _pool(
         "start_s": None if start_s is None else round(start_s, 1),
         "replicas": [_replica(pool, member, rates, memory, now) for member in members],
     }
+
+
+def _busy(members: Iterable[Member], serve_state: str | None = None) -> int:
+    """Return the slots that are taken, in all members or those in one of Serve's states."""
+    reports = [m.report for m in members if serve_state in (None, m.serve_state)]
+    return sum(report.engine.busy for report in reports if report and report.engine)
 
 
 def _autoscaler(pool: Pool, found: Deployment | None, load: int) -> Autoscaler:

@@ -22,7 +22,7 @@ RECENT = 4
 
 
 def new_ring() -> Ring:
-    """Return a ring of 90 periods: 28 KiB."""
+    """Return a ring of 90 periods: 14 KiB."""
     return Ring(_WIDTH, PERIODS)
 
 
@@ -47,8 +47,8 @@ def series(histories: Sequence[Rows], now: float) -> dict[str, Any]:
     return {
         "end": (int(now) // PERIOD_S + 1) * PERIOD_S,
         "step_s": PERIOD_S,
-        "requests_per_s": [_per_s(sum(row[:_PROMPT])) for row in rows],
-        "tokens_per_s": [_per_s(row[_GENERATED]) for row in rows],
+        "requests_per_s": _per_s([sum(row[:_PROMPT]) for row in rows], now),
+        "tokens_per_s": _per_s([row[_GENERATED] for row in rows], now),
         "ttft_p50_s": [quantile(row[_TTFT:], 0.5) for row in rows],
         "ttft_p95_s": [quantile(row[_TTFT:], 0.95) for row in rows],
         "outcomes": {
@@ -106,5 +106,11 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
     return TTFT_BOUNDS[-1]
 
 
-def _per_s(number: int) -> float:
-    return round(number / PERIOD_S, 2)
+def _per_s(numbers: list[int], now: float) -> list[float | None]:
+    """Return the rates of all periods; None for the newest one while it is half as long as usual.
+
+    Else every chart would end in a fall.
+    """
+    elapsed = now % PERIOD_S
+    newest = None if elapsed < PERIOD_S / 2 else round(numbers[-1] / elapsed, 2)
+    return [*(round(number / PERIOD_S, 2) for number in numbers[:-1]), newest]

@@ -11,7 +11,7 @@ from serve_app.fleet import history
 from serve_app.fleet.rings import Ring, Rows, seconds_covered
 
 _MAX_ERRORS = 20
-_MAX_REPLICAS = 256
+_MAX_REPLICAS = 80
 _SENTENCE = 300
 
 # The columns of a replica's ring.
@@ -54,7 +54,7 @@ class Traffic:
 class Recorder:
     """Counts requests that have reached an engine or have failed. Implements `Observer`.
 
-    It holds at most 60 KiB, whatever comes.
+    It holds at most 64 KiB, whatever comes.
     """
 
     def __init__(self, clock: Callable[[], float] = time) -> None:

@@ -18,7 +18,7 @@ class Ring:
     def __init__(self, width: int, periods: int) -> None:
         self.width = width
         self.periods = periods
-        self.counts = array("Q", bytes(8 * width * periods))
+        self.counts = array("I", bytes(4 * width * periods))
         self._index = 0  # of the newest period, since 1970
 
     def row(self, now: float) -> int:
@@ -35,7 +35,7 @@ class Ring:
         """Empty the periods that have begun since the newest one, and make `index` the newest."""
         for begun in range(max(self._index + 1, index - self.periods + 1), index + 1):
             at = begun % self.periods * self.width
-            self.counts[at : at + self.width] = array("Q", bytes(8 * self.width))
+            self.counts[at : at + self.width] = array("I", bytes(4 * self.width))
         self._index = index
 
     def rows(self, now: float) -> "Rows":
@@ -57,7 +57,7 @@ class Rows:
     def until(self, now: float) -> tuple["array[int]", ...]:
         """Return as many rows, of which the last is the period of `now`."""
         later = min(max(int(now) // PERIOD_S - self.index, 0), len(self.rows))
-        empty = array("Q", bytes(8 * len(self.rows[0])))
+        empty = array("I", bytes(4 * len(self.rows[0])))
         return (*self.rows[later:], *[empty] * later)
 
 

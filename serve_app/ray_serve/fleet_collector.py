@@ -7,15 +7,19 @@ report. Such a call is no request: no autoscaler counts it, and no drain waits f
 import asyncio
 import logging
 from collections.abc import Mapping
-from hashlib import sha256
 from time import monotonic, time
 from typing import Any
 
-import orjson
 import ray
 
-from serve_app.api.fleet_pages import Document
-from serve_app.fleet.document import Deployment, Service, collecting, document
+from serve_app.fleet.document import (
+    Deployment,
+    Document,
+    Service,
+    collecting,
+    document,
+    encoded,
+)
 from serve_app.fleet.members import Member, Memory
 from serve_app.fleet.reports import Report
 from serve_app.ray_serve import private
@@ -41,13 +45,6 @@ def start(service: Service, application: str) -> Any:
     return collector
 
 
-def encoded(value: dict[str, Any]) -> Document:
-    """Return the document as JSON; its tag does not depend on the time at which it was made."""
-    lasting = orjson.dumps({**value, "at": 0})
-    etag = b'"' + sha256(lasting).hexdigest()[:20].encode() + b'"'
-    return Document(orjson.dumps(value), etag)
-
-
 def read_report(actor: Any) -> Report | None:
     """Return the report of the replica whose actor this is. Runs in the replica."""
     describe = getattr(private.user_object(actor), "fleet_report", None)
@@ -66,7 +63,7 @@ class FleetCollector:
         self._asked_at = monotonic()
         self._is_running = False
 
-    async def latest(self) -> tuple[bytes, bytes]:
+    async def latest(self) -> tuple[bytes, bytes, float]:
         self._asked_at = monotonic()
         return self._latest
 

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from time import time
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from serve_app.api.fleet_pages import Document
-from serve_app.fleet.document import Service, collecting
+from serve_app.fleet.document import Document, Service, collecting, encoded
 from serve_app.ray_serve import fleet_collector
 from serve_app.ray_serve.readiness import Remembered
 
@@ -24,7 +24,7 @@ class CollectorClient:
         self._service = service
         self._application = application
         self._collector: Any = None
-        self._latest = fleet_collector.encoded(collecting(service, 0.0))
+        self._latest = encoded(collecting(service, time()))
         self._fetch = Remembered(self._ask, _FOR_S)
 
     async def latest(self) -> Document:

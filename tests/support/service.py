@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 
 from serve_app.api.build import build_api
+from serve_app.api.fleet_pages import FleetSource
 from serve_app.api.http import UNWATCHED
 from serve_app.api.request_trace import RequestTrace
 from serve_app.dispatch.admission import Admission
@@ -118,16 +119,20 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
         kind="attach", url=simulator.url, slots=settings.pop("slots", 4)
     )
     models = settings.pop("models", ("smollm2:135m", "other"))
+    fleet, http_host = settings.pop("fleet", None), settings.pop("http_host", "127.0.0.1")
     built = Settings(models=models, engine=engine_settings, **settings)
-    async with started(built, simulator.reset) as service:
+    async with started(built, simulator.reset, fleet, http_host) as service:
         yield service
 
 
 @asynccontextmanager
 async def started(
-    built: Settings, when_ready: Callable[[], None] = lambda: None
+    built: Settings,
+    when_ready: Callable[[], None] = lambda: None,
+    fleet: FleetSource | None = None,
+    http_host: str | None = "127.0.0.1",
 ) -> AsyncIterator[Service]:
-    """A service of one pool, with the engine that its settings name."""
+    """A service of one pool, with the engine that its settings name, and the page of `fleet`."""
     http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
     engine = new_engine(await choose(pool), http, built.first_token_timeout_s)
@@ -137,7 +142,7 @@ async def started(
         dispatcher = LocalDispatcher(
             engine, Admission.of(built, pool), built.generation_timeout_s, built.engine_wait_s
         )
-        api = build_api(built, dispatcher, noted, engine.stop)
+        api = build_api(built, dispatcher, noted, engine.stop, fleet=fleet, http_host=http_host)
         async with listening(api) as url, Service(url, noted, engine) as service:
             yield service
     finally:

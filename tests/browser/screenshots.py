@@ -164,17 +164,6 @@ SCENES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def _moved(value: Any, by: float) -> Any:
-    """The document as of now: every time in it is moved."""
-    times = {"at", "since", "started_at", "end", "last_gone_at"}
-    if isinstance(value, dict):
-        return {
-            k: v + by if k in times and isinstance(v, int | float) else _moved(v, by)
-            for k, v in value.items()
-        }
-    return [_moved(item, by) for item in value] if isinstance(value, list) else value
-
-
 def picture(driver: Any, path: Path) -> None:
     """Write the whole page, however long it is."""
     image = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
@@ -182,14 +171,14 @@ def picture(driver: Any, path: Path) -> None:
 
 
 def scenes(url: str, stage: Stage, folder: Path, only: set[str]) -> None:
-    from time import sleep, time
+    from time import sleep
 
     for dark in (False, True):
         with browser(dark) as driver:
             for name, make in SCENES.items():
                 if only and name not in only:
                     continue
-                stage.show(_moved(make(), time() - NOW))
+                stage.show(make())
                 view = "models" if name == "forty-models" else "fleet"
                 for size in (WIDE, NARROW):
                     if dark and (size is NARROW or name not in ("busy", "growing")):

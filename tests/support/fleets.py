@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from time import time
 from typing import Any
 
 from serve_app.api.relay import Usage
@@ -33,11 +34,23 @@ class Stage:
     def __init__(self, value: dict[str, Any]) -> None:
         self.show(value)
 
-    def show(self, value: dict[str, Any]) -> None:
-        self._document = encoded(value)
+    def show(self, value: dict[str, Any], age_s: float = 0.0) -> None:
+        """Show a document as if it had been gathered `age_s` ago."""
+        self._document = encoded(moved(value, time() - age_s - value["at"]))
 
     async def latest(self) -> Document:
         return self._document
+
+
+def moved(value: Any, by: float) -> Any:
+    """The document at another time: every time in it is moved."""
+    times = {"at", "since", "started_at", "end", "last_gone_at"}
+    if isinstance(value, dict):
+        return {
+            k: v + by if k in times and isinstance(v, int | float) else moved(v, by)
+            for k, v in value.items()
+        }
+    return [moved(item, by) for item in value] if isinstance(value, list) else value
 
 
 def pool(name: str = "pool", models: Sequence[str] = ("smollm2:135m",), **scaling: Any) -> Pool:

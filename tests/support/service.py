@@ -181,17 +181,17 @@ class CancellingServer:
 
 
 @asynccontextmanager
-async def listening(api: Any) -> AsyncIterator[str]:
-    """`api` behind uvicorn, as in a replica, on a free port."""
+async def listening(api: Any, port: int = 0) -> AsyncIterator[str]:
+    """`api` behind uvicorn, as in a replica, on a free port or this one."""
     config = uvicorn.Config(CancellingServer(api), log_level="warning", lifespan="on")
-    async with bound(config) as url:
+    async with bound(config, port) as url:
         yield url
 
 
 @asynccontextmanager
-async def bound(config: uvicorn.Config) -> AsyncIterator[str]:
-    """A uvicorn server on a free port."""
-    listener = socket.create_server(("127.0.0.1", 0))
+async def bound(config: uvicorn.Config, port: int = 0) -> AsyncIterator[str]:
+    """A uvicorn server on a free port, or this one."""
+    listener = socket.create_server(("127.0.0.1", port))
     # Ray's uvloop sets this by itself; without it each small answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(config)

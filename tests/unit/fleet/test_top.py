@@ -14,6 +14,7 @@ from serve_app.fleet.top import Fleet, Unavailable, main, render
 from tests.browser.screenshots import SCENES, asleep, busy, engine_killed, growing
 from tests.support.fleets import NOW, Stage, pool
 from tests.support.service import Simulator, serving
+from tests.support.waiting import eventually
 
 
 def printed(document: dict[str, Any], problem: str = "") -> str:
@@ -95,8 +96,7 @@ async def test_the_first_document_is_waited_for(simulator: Simulator) -> None:
     async with serving(simulator, fleet=stage) as service:
         with Fleet(str(service.base_url), "") as fleet:
             waiting = asyncio.create_task(asyncio.to_thread(fleet.first))
-            while not service.noted.ended_exchanges:
-                await asyncio.sleep(0)
+            await eventually(lambda: bool(service.noted.ended_exchanges))
             stage.show(busy())
             assert (await waiting)["now"]["ready"] == 4
             assert (await asyncio.to_thread(fleet.document))["now"]["ready"] == 4  # a 304
@@ -107,7 +107,7 @@ async def test_the_first_document_is_waited_for(simulator: Simulator) -> None:
     [
         ("http://127.0.0.1:1", "does not answer"),
         ("ftp://127.0.0.1", "does not answer"),
-        ("http://[", "is no address"),
+        ("http://a:port", "is no address"),
     ],
 )
 def test_an_address_that_does_not_work(

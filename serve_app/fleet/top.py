@@ -36,7 +36,7 @@ class Unavailable(Exception):
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Show the fleet until Ctrl-C, or once as JSON; return the exit code."""
+    """Show the fleet until Ctrl-C, once where nobody looks, or as JSON; return the exit code."""
     options = _options(arguments)
     key = environ.get(KEY_VARIABLE, "")
     try:
@@ -126,15 +126,22 @@ def _print_json(fleet: Fleet) -> int:
 
 
 def _show(fleet: Fleet) -> int:
-    from rich.live import Live  # its import takes 50 ms, and --json does without
+    from rich.console import Console  # its import takes 50 ms, and --json does without
+    from rich.live import Live
 
     document, problem = fleet.first(), ""
-    with Live(render(document), screen=sys.stdout.isatty(), auto_refresh=False) as live:
+    console = Console()
+    if not console.is_terminal:
+        console.print(render(document))
+        return 0
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(render(document, problem), refresh=True)
             sleep(_EVERY_S)
             try:
                 document, problem = fleet.document(), ""
+                if document["collecting"]:
+                    document = fleet.first()
             except Unavailable as exc:
                 if exc.is_final:
                     raise

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ from serve_app.ray_serve.readiness import Remembered
 # How long a poll waits for a fresher document: an ingress must not hold viewers, whom Serve counts.
 _WAIT_S = 0.004
 _FOR_S = 0.5
+_STALE_S = 10.0
 
 
 class CollectorClient:
@@ -25,6 +26,7 @@ class CollectorClient:
         self._application = application
         self._collector: Any = None
         self._latest = encoded(collecting(service, time()))
+        self._heard_at = monotonic()  # of the collector
         self._fetch = Remembered(self._ask, _FOR_S)
 
     async def latest(self) -> Document:
@@ -32,7 +34,8 @@ class CollectorClient:
             async with asyncio.timeout(_WAIT_S):
                 self._latest = await self._fetch()
         except (TimeoutError, RayError):
-            pass  # the page shows the age of what it gets; the next poll tries again
+            if monotonic() - self._heard_at > _STALE_S:  # it has ended, and another starts
+                self._latest = encoded(collecting(self._service, time()))
         return self._latest
 
     async def _ask(self) -> Document:
@@ -40,7 +43,9 @@ class CollectorClient:
             start: Callable[..., Any] = fleet_collector.start
             self._collector = await asyncio.to_thread(start, self._service, self._application)
         try:
-            return Document(*await self._collector.latest.remote())
+            document = Document(*await self._collector.latest.remote())
         except ray.exceptions.RayActorError:
             self._collector = None  # it has ended, or the replica that started it has
             raise
+        self._heard_at = monotonic()
+        return document

@@ -49,6 +49,7 @@ function useDocument(key) {
         const age = Number(answer.headers.get("age") || 0);
         if (answer.ok) {
           const doc = await answer.json();
+          if (doc.collecting && last.current.doc && !last.current.doc.collecting) return restart();
           last.current = { doc, etag: answer.headers.get("etag"), skew: Date.now() / 1000 - age - doc.at };
         }
         setState({ ...last.current, problem: "", refused: "", seen: Date.now(), age });
@@ -57,6 +58,8 @@ function useDocument(key) {
         setState((was) => ({ ...was, problem: `The service answers: ${problem}` }));
       }
     };
+    // A new collector begins: what was last known stays on the page.
+    const restart = () => setState((was) => ({ ...was, problem: "", age: (Date.now() - was.seen) / 1000 }));
     const later = () => { if (!stopped) timer = setTimeout(ask, EVERY_MS); };
     const awake = () => { if (!document.hidden) { clearTimeout(timer); ask(); } };
     document.addEventListener("visibilitychange", awake);

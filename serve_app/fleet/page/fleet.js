@@ -4,6 +4,7 @@ import { Chart } from "./charts.js";
 import { duration, number, percent, plural, rate, seconds, time } from "./format.js";
 
 const DENSE = 24;
+const GOOD = new Set(["HEALTHY", "UPDATING", "UPSCALING", "DOWNSCALING"]);
 const BAD = [
   ["client_error", "caller's mistake", "c3"], ["rejected", "no room", "c5"], ["upstream_error", "engine", "c4"],
   ["timeout", "time-out", "c7"], ["internal_error", "service", "c2"], ["cancelled", "hung up", "c6"],
@@ -91,7 +92,7 @@ function Pool({ pool, now }) {
         <span><b>${pool.waiting}</b> waiting</span>
         ${pool.start_s != null && html`<span class="soft">a start takes about ${duration(pool.start_s)}</span>`}
       </div>
-      ${pool.message && html`<p class="message">${pool.message}</p>`}
+      ${pool.message && html`<p class=${GOOD.has(pool.status) ? "soft" : "message"}>${pool.message}</p>`}
       ${replicas.length
         ? html`<ul class="tiles ${replicas.length > DENSE ? "dense" : ""}">
             ${replicas.map((replica) => html`<${Tile} key=${replica.id} replica=${replica} pool=${pool} now=${now} dense=${replicas.length > DENSE} />`)}</ul>`

@@ -1,0 +1,124 @@
+"""The live fleet of a running service, in either topology."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+import ray
+from ray.util.state import list_actors
+
+from serve_app.ray_serve import private
+from tests.serve.conftest import Deploy
+from tests.support.processes import command, processes
+
+CHAT = {"model": "smollm2:135m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+ENGINE = {"kind": "simulated", "slots": 2, "simulated": {"cold_start_s": 2}}
+
+
+@pytest.fixture(scope="module", params=["direct", "gateway"])
+def topology(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def url(topology: str, deploy: Deploy) -> str:
+    scaling = {
+        "min_replicas": 1,
+        "max_replicas": 4,
+        "upscale_delay_s": 0.5,
+        "metrics_interval_s": 0.5,
+    }
+    scaling |= {"look_back_period_s": 1, "downscale_delay_s": 600}
+    return deploy(topology=topology, engine=ENGINE, autoscaling=scaling)
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+async def until(client: httpx.AsyncClient, holds: Callable[[Any], bool]) -> Any:
+    """Poll as a viewer does until the document is as expected; return it."""
+    async with asyncio.timeout(60):
+        while True:
+            document = (await client.get("/admin/fleet")).json()
+            if not document["collecting"] and holds(document):
+                return document
+            await asyncio.sleep(0.2)
+
+
+def replicas(document: Any) -> list[Any]:
+    return document["pools"][0]["replicas"]
+
+
+def states(document: Any) -> list[str]:
+    return [replica["state"] for replica in replicas(document)]
+
+
+async def test_a_request_is_seen(client: httpx.AsyncClient, topology: str) -> None:
+    """Counted once, at the replica that answered it, with its tokens."""
+    before = await until(client, lambda d: states(d) == ["ready"])
+    assert (before["service"]["topology"], before["now"]["slots"]) == (topology, 2)
+    assert len(before["gateways"]) == (topology == "gateway")
+    answer = await client.post("/v1/chat/completions", json=CHAT)
+    assert answer.status_code == 200
+    after = await until(client, lambda d: sum(d["series"]["outcomes"]["ok"]) > 0)
+    assert sum(after["series"]["outcomes"]["ok"]) == 1
+    assert replicas(after)[0]["tokens_per_s"] > 0
+    assert replicas(after)[0]["engine"]["kind"] == "simulated"
+    assert after["models"][0]["loaded_in"] == [replicas(after)[0]["id"]]
+
+
+async def test_fifty_viewers_are_no_load(client: httpx.AsyncClient) -> None:
+    """They leave the target at the minimum, and nobody is refused."""
+    await until(client, lambda d: states(d) == ["ready"])
+    for _ in range(10):
+        answers = await asyncio.gather(*(client.get("/admin/fleet") for _ in range(50)))
+        assert {answer.status_code for answer in answers} == {200}
+        await asyncio.sleep(0.3)
+    document = await until(client, lambda d: True)
+    assert document["pools"][0]["scaling"]["target"] == 1
+    assert states(document) == ["ready"]
+
+
+async def test_a_killed_engine_is_away_and_comes_back(client: httpx.AsyncClient) -> None:
+    """With the seconds since it was lost."""
+    await until(client, lambda d: states(d) == ["ready"])
+    (pid,) = [pid for pid in processes() if "serve_app.simulator" in command(pid).split()[:3]]
+    os.kill(pid, signal.SIGKILL)
+    away = await until(client, lambda d: states(d) == ["engine away"])
+    assert away["at"] - replicas(away)[0]["since"] < 5
+    back = await until(client, lambda d: states(d) == ["ready"])
+    assert replicas(back)[0]["engine"]["restarts"] == 1
+
+
+async def test_replicas_that_start_are_seen(client: httpx.AsyncClient) -> None:
+    """Load above the target makes more, with an estimate of when they are ready."""
+    await until(client, lambda d: states(d) == ["ready"])
+    body = {**CHAT, "max_tokens": 4000}
+    asking = [asyncio.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(4)]
+    grown = await until(client, lambda d: len(states(d)) == 2)
+    assert grown["pools"][0]["scaling"]["target"] == 2
+    assert "asks for 2 replicas" in grown["pools"][0]["scaling"]["why"]
+    loading = await until(client, lambda d: "engine loading" in states(d))
+    assert loading["pools"][0]["start_s"] > 0
+    await until(client, lambda d: states(d) == ["ready", "ready"])
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_there_is_one_collector(client: httpx.AsyncClient) -> None:
+    """Named, small, and started by the first viewer; one that is killed is started anew."""
+    await until(client, lambda d: True)
+    name = "fleet-collector:default"
+    collector = ray.get_actor(name, namespace=private.SERVE_NAMESPACE)
+    await asyncio.to_thread(ray.kill, collector)
+    await until(client, lambda d: True)
+    running = list_actors(filters=[("name", "=", name), ("state", "=", "ALIVE")])
+    assert len(running) <= 1

@@ -13,7 +13,7 @@ from ray.util.state import list_actors
 
 from serve_app.ray_serve import private
 from tests.serve.conftest import Deploy
-from tests.support.processes import command, processes
+from tests.support.processes import command, descendants
 
 CHAT = {"model": "smollm2:135m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 ENGINE = {"kind": "simulated", "slots": 2, "simulated": {"cold_start_s": 2}}
@@ -56,6 +56,11 @@ def replicas(document: Any) -> list[Any]:
     return document["pools"][0]["replicas"]
 
 
+def is_engine(pid: int) -> bool:
+    """Whether it is the simulator itself, and not its supervisor."""
+    return command(pid).split()[1:3] == ["-m", "serve_app.simulator"]
+
+
 def states(document: Any) -> list[str]:
     return [replica["state"] for replica in replicas(document)]
 
@@ -89,7 +94,7 @@ async def test_fifty_viewers_are_no_load(client: httpx.AsyncClient) -> None:
 async def test_a_killed_engine_is_away_and_comes_back(client: httpx.AsyncClient) -> None:
     """With the seconds since it was lost."""
     await until(client, lambda d: states(d) == ["ready"])
-    (pid,) = [pid for pid in processes() if "serve_app.simulator" in command(pid).split()[:3]]
+    (pid,) = [pid for pid in descendants(os.getpid()) if is_engine(pid)]
     os.kill(pid, signal.SIGKILL)
     away = await until(client, lambda d: states(d) == ["engine away"])
     assert away["at"] - replicas(away)[0]["since"] < 5

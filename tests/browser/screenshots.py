@@ -1,212 +1,184 @@
-"""Writes the screenshots of docs/ui.md: `python -m tests.browser.screenshots docs/images/ui`.
+"""Writes the screenshots of docs/ui.md.
 
-The page and its server are real. The fleets are documents by the code that makes real ones.
+    python -m tests.browser.screenshots docs/images
+
+The page and its server are real. The fleets are documents by the code that makes real ones; the
+playground talks to the embedded engine.
 """
 
+import argparse
 import asyncio
 import base64
-import sys
+import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serve_app.engines.base import ModelCard, State
-from serve_app.fleet.members import Memory
-from serve_app.fleet.reports import Report
-from tests.support.browser import NARROW, WIDE, browser, resize
-from tests.support.fleets import (
-    NOW,
-    WAITING,
-    Stage,
-    deployment,
-    engine,
-    fleet,
-    member,
-    pool,
-    recorded,
-)
-from tests.support.service import serving, start_simulator
+from PIL import Image
 
+from serve_app.settings import Settings
+from tests.support.browser import NARROW, WIDE, Keys, Select, WebDriverWait, browser, resize
+from tests.support.fleets import Stage
+from tests.support.scenes import SCENES, busy, empty
+from tests.support.service import serving, start_simulator, started
 
-def empty() -> dict[str, Any]:
-    of = pool()
-    report = Report(engine(), recorded(0, errors=False).traffic())
-    return fleet(deployment(of, [member("w3k9qz1a", report)]), pools=[of])
-
-
-def busy() -> dict[str, Any]:
-    of = pool(max_replicas=4)
-    members = [
-        member(
-            name,
-            Report(engine(busy=4, waiting=WAITING if i == 0 else ()), recorded(22, i).traffic()),
-            started_at=NOW - 4000 + 700 * i,
-        )
-        for i, name in enumerate(("w3k9qz1a", "b82hd0vm", "t5x1rr7c", "k0p4ns9e"))
-    ]
-    return fleet(deployment(of, members, 4), pools=[of])
-
-
-def _growing(ready: int, loading: int, waiting: int, draining: int, target: int, busy: int) -> Any:
-    of, memory = pool(), Memory()
-    memory.starts["pool"] = [41.0]
-    members = [
-        member(f"r{i}ab4kq2"[:8], Report(engine(busy=busy), recorded(14, i).traffic()))
-        for i in range(ready)
-    ]
-    members += [
-        member(
-            f"l{i}x7m2zt"[:8],
-            Report(engine(State.STARTING, ready_at=None, cards=(), phase="load")),
-            "STARTING",
-            NOW - 17 - i,
-        )
-        for i in range(loading)
-    ]
-    members += [member(f"n{i}0c5vye"[:8], None, "STARTING", NOW - 6, None) for i in range(waiting)]
-    members += [
-        member(f"d{i}e1h8wu"[:8], Report(engine(busy=1), recorded(6, 9 + i).traffic()), "STOPPING")
-        for i in range(draining)
-    ]
-    return fleet(deployment(of, members, target), pools=[of], memory=memory)
-
-
-def growing() -> dict[str, Any]:
-    return _growing(ready=1, loading=3, waiting=2, draining=0, target=6, busy=4)
-
-
-def six() -> dict[str, Any]:
-    return _growing(ready=6, loading=0, waiting=0, draining=0, target=6, busy=3)
-
-
-def shrinking() -> dict[str, Any]:
-    return _growing(ready=1, loading=0, waiting=0, draining=5, target=1, busy=1)
-
-
-def engine_killed() -> dict[str, Any]:
-    of, memory = pool(max_replicas=3), Memory()
-    lost = engine(State.DOWN, down_for_s=4, cards=(), restarts=1, detail="it refuses connections")
-    members = [
-        member("w3k9qz1a", Report(engine(busy=3), recorded(20, 1).traffic())),
-        member("b82hd0vm", Report(lost, recorded(20, 2).traffic())),
-        member("t5x1rr7c", Report(engine(busy=4), recorded(20, 4).traffic())),
-    ]
-    memory.note_gone("z9m1aa0q", "pool", NOW - 140)
-    return fleet(deployment(of, members, 3), pools=[of], memory=memory)
-
-
-def asleep() -> dict[str, Any]:
-    small, large = pool("small"), pool("large", ["llama3.3:70b"], min_replicas=0, max_replicas=2)
-    memory = Memory()
-    memory.starts["large"] = [95.0]
-    gateway = deployment(
-        pool("gateway"), [member("g1t7way0", Report(traffic=recorded(9).traffic()))], 1
-    )
-    return fleet(
-        deployment(small, [member("w3k9qz1a", Report(engine(busy=1)))], 1),
-        deployment(large, [], 0),
-        gateway,
-        pools=[small, large],
-        topology="gateway",
-        memory=memory,
-    )
-
-
-def sixty_four() -> dict[str, Any]:
-    of = pool(max_replicas=64)
-    members = [
-        member(
-            f"{7919 * (i + 3) % 46656:04x}w{i:02d}q",
-            Report(engine(busy=(i * 5 + 2) % 5 % 5), recorded(5, i, errors=i < 3).traffic()),
-            started_at=NOW - 300 * i - 60,
-        )
-        for i in range(64)
-    ]
-    return fleet(deployment(of, members, 64), pools=[of])
-
-
-def forty_models() -> dict[str, Any]:
-    sizes = ("1b", "3b", "8b", "14b", "32b", "70b", "110b", "235b")
-    families = ("llama3.3", "qwen3", "gemma3", "mistral-small", "deepseek-r2")
-    cards = tuple(
-        ModelCard(
-            f"{family}:{size}",
-            loaded=(i + j) % 3 == 0,
-            size=int(float(size[:-1]) * 6e8),
-            parameter_size=size.upper(),
-            quantization_level="Q4_K_M",
-            family=family,
-            context_length=131072,
-            loaded_context_length=8192,
-            capabilities=("completion", "tools", *(["vision"] if family == "gemma3" else [])),
-        )
-        for i, family in enumerate(families)
-        for j, size in enumerate(sizes)
-    )
-    of = pool(models=[card.name for card in cards])
-    members = [
-        member(name, Report(engine(busy=i, cards=cards), recorded(6, i).traffic()))
-        for i, name in enumerate(("w3k9qz1a", "b82hd0vm", "t5x1rr7c"))
-    ]
-    return fleet(deployment(of, members, 3), pools=[of])
-
-
-SCENES: dict[str, Callable[[], dict[str, Any]]] = {
-    "empty": empty,
-    "busy": busy,
-    "growing": growing,
-    "six": six,
-    "shrinking": shrinking,
-    "engine-killed": engine_killed,
-    "asleep": asleep,
-    "sixty-four": sixty_four,
-    "forty-models": forty_models,
-}
+# Also in dark colours.
+DARK = {"busy", "growing"}
 
 
 def picture(driver: Any, path: Path) -> None:
-    """Write the whole page, however long it is."""
+    """Write the whole page, however long it is, in 256 colours."""
     image = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-    path.write_bytes(base64.b64decode(image["data"]))
+    with Image.open(io.BytesIO(base64.b64decode(image["data"]))) as shot:
+        shot.convert("RGB").quantize(
+            256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        ).save(path, optimize=True)
 
 
-def scenes(url: str, stage: Stage, folder: Path, only: set[str]) -> None:
-    from time import sleep
+def until(driver: Any, script: str) -> None:
+    WebDriverWait(driver, 60, 0.1).until(lambda driver: driver.execute_script(script))
 
-    for dark in (False, True):
+
+class Studio:
+    """Takes pictures of one service's page at both widths, some in the dark too."""
+
+    def __init__(self, url: str, folder: Path, only: set[str]) -> None:
+        self._url = url
+        self._folder = folder
+        self._only = only
+
+    def wants(self, name: str) -> bool:
+        return not self._only or name in self._only
+
+    def take(self, name: str, view: str, act: Callable[[Any], None], dark: bool = False) -> None:
+        if not self.wants(name):
+            return
         with browser(dark) as driver:
-            for name, make in SCENES.items():
-                if only and name not in only:
-                    continue
+            for size in (WIDE,) if dark else (WIDE, NARROW):
+                resize(driver, size)
+                driver.get("about:blank")
+                driver.get(f"{self._url}/ui#{view}")
+                act(driver)
+                suffix = f"{size[0]}{'-dark' if dark else ''}"
+                picture(driver, self._folder / f"{name}-{suffix}.png")
+            complaints = [e["message"][:200] for e in driver.get_log("browser")]
+            print(*complaints, sep="\n", end="\n" if complaints else "")
+
+
+def fleets(studio: Studio, stage: Stage) -> None:
+    for name, make in SCENES.items():
+        view = "models" if name == "forty-models" else "fleet"
+        for dark in (False, True)[: 1 + (name in DARK)]:
+            if studio.wants(name):
                 stage.show(make())
-                view = "models" if name == "forty-models" else "fleet"
-                for size in (WIDE, NARROW):
-                    if dark and (size is NARROW or name not in ("busy", "growing")):
-                        continue
-                    resize(driver, size)
-                    driver.get("about:blank")
-                    driver.get(f"{url}/ui#{view}")
-                    sleep(1.2)
-                    suffix = f"{size[0]}{'-dark' if dark else ''}"
-                    picture(driver, folder / f"{name}-{suffix}.png")
-                    wide = driver.execute_script(
-                        "return document.documentElement.scrollWidth - innerWidth"
-                    )
-                    if wide > 0:
-                        print(f"{name} at {size[0]}: {wide} px too wide")
-            for entry in driver.get_log("browser"):
-                print(entry["level"], entry["message"][:300])
+            studio.take(name, view, shown, dark)
+
+
+def shown(driver: Any) -> None:
+    until(driver, "return !!document.querySelector('.card')")
+
+
+def access(studio: Studio, stage: Stage) -> None:
+    """The page asks for a key, refuses a wrong one, shows use by key, and loses the service."""
+
+    def enter(driver: Any, key: str) -> None:
+        until(driver, "return !!document.querySelector('input[type=password]')")
+        driver.execute_script("document.activeElement.blur()")
+        driver.find_element("css selector", "input[type=password]").send_keys(key)
+        driver.find_element("css selector", ".sign-in button").click()
+
+    def wrong(driver: Any) -> None:
+        driver.execute_script("sessionStorage.clear()")
+        driver.refresh()
+        enter(driver, "sk-eve")
+        until(driver, "return !!document.querySelector('.wrong')")
+
+    def keys(driver: Any) -> None:
+        stage.show(busy())
+        driver.execute_script("sessionStorage.setItem('fleet-admin-key', 'sk-ada')")
+        driver.refresh()
+        until(driver, "return !!document.querySelector('td')")
+
+    def gone(driver: Any) -> None:
+        stage.show(busy())
+        driver.execute_script("sessionStorage.setItem('fleet-admin-key', 'sk-ada')")
+        driver.refresh()
+        until(driver, "return !!document.querySelector('.tile')")
+        stage.fail()
+        until(driver, "return document.body.innerText.includes('connection lost')")
+
+    studio.take("wrong-key", "fleet", wrong)
+    studio.take("keys", "keys", keys)
+    studio.take("service-gone", "fleet", gone)
+
+
+def playground(studio: Studio, stage: Stage) -> None:
+    """One question to the embedded model, twice, side by side."""
+
+    def talk(driver: Any) -> None:
+        stage.show(empty())
+        until(driver, "return document.querySelectorAll('.controls select').length > 1")
+        beside = Select(driver.find_elements("css selector", ".controls select")[1])
+        beside.select_by_index(1)
+        box = driver.find_element("css selector", ".ask textarea")
+        box.send_keys("Why is the sky blue? Answer in two sentences.", Keys.CONTROL, Keys.ENTER)
+        until(driver, "return document.querySelectorAll('.speed').length === 2")
+        stage.show(empty())
+        driver.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+        until(driver, "return !document.querySelector('.banner')")
+
+    studio.take("playground", "playground", talk)
+    studio.take("playground", "playground", talk, dark=True)
+
+
+async def _use(service: Any) -> None:
+    """Some use by three keys of two models."""
+    for key, model, count in (("ada", "smollm2:135m", 3), ("bob", "other", 5), ("kim", "other", 1)):
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+        for _ in range(count):
+            headers = {
+                "authorization": f"Bearer sk-{key}-2" if key == "eve" else f"Bearer sk-{key}"
+            }
+            await service.post("/v1/chat/completions", json=body, headers=headers)
+
+
+KEYS = """\
+ada: {key: sk-ada, admin: true, group: research}
+bob: {key: sk-bob, group: research}
+kim: {key: sk-kim}
+groups:
+  research: {requests_per_minute: 600}
+"""
 
 
 async def main(folder: Path, only: set[str]) -> None:
     simulator, stage = start_simulator("--decode-tokens-per-s", "60"), Stage(empty())
     try:
         async with serving(simulator, fleet=stage) as service:
-            await asyncio.to_thread(scenes, str(service.base_url), stage, folder, only)
+            studio = Studio(str(service.base_url), folder, only)
+            await asyncio.to_thread(fleets, studio, stage)
+        stage.show(empty())
+        embedded = Settings(engine={"kind": "llamacpp"}, max_tokens=200)
+        async with started(embedded, fleet=stage) as service:
+            studio = Studio(str(service.base_url), folder, only)
+            await asyncio.to_thread(playground, studio, stage)
+        with tempfile.NamedTemporaryFile("w") as keys:
+            keys.write(KEYS)
+            keys.flush()
+            stage.show(busy())
+            async with serving(simulator, fleet=stage, api_keys_file=keys.name) as service:
+                await _use(service)
+                studio = Studio(str(service.base_url), folder, only)
+                await asyncio.to_thread(access, studio, stage)
     finally:
         simulator.stop()
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(Path(sys.argv[1]), set(sys.argv[2:])))
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("only", nargs="*", help="names of pictures; default: all")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(options.folder, set(options.only)))

@@ -14,10 +14,19 @@ import pytest
 
 from serve_app.api.build import build_api
 from serve_app.settings import Settings
-from tests.browser.screenshots import busy, empty, engine_killed, growing, sixty_four
 from tests.support import browser as chromium
-from tests.support.browser import NARROW, WIDE, browser, resize
+from tests.support.browser import (
+    NARROW,
+    WIDE,
+    ActionChains,
+    Keys,
+    Select,
+    WebDriverWait,
+    browser,
+    resize,
+)
 from tests.support.fleets import Stage
+from tests.support.scenes import busy, empty, engine_killed, growing, sixty_four
 from tests.support.scripted_models import HOSTILE, ScriptedModels, scripts
 from tests.support.service import Noted, listening
 
@@ -90,8 +99,6 @@ def opened(shared_site: Site, driver: Any) -> Callable[[str], Any]:
 
 def until(driver: Any, script: str, within_s: float = 15) -> Any:
     """Wait for `script` to return something true; return it."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
     return WebDriverWait(driver, within_s, 0.05).until(lambda d: d.execute_script(script))
 
 
@@ -272,15 +279,11 @@ def _enter(driver: Any, key: str) -> None:
 
 
 def _choose(driver: Any, model: str, place: int = 0) -> None:
-    from selenium.webdriver.support.ui import Select
-
     until(driver, "return document.querySelectorAll('.controls select').length > 1")
     Select(driver.find_elements("css selector", ".controls select")[place]).select_by_value(model)
 
 
 def _ask(driver: Any, words: str) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     box = driver.find_element("css selector", ".ask textarea")
     box.send_keys(words)
     box.send_keys(Keys.CONTROL, Keys.ENTER)
@@ -377,8 +380,6 @@ return it.tagName === 'TEXTAREA' ? it.tagName : it.innerText.split('\\n')[0] || 
 
 async def test_the_keyboard_reaches_everything(opened: Any) -> None:
     """From the first link on, in order."""
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.keys import Keys
 
     def look() -> list[str]:
         driver = opened("playground")

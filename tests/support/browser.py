@@ -5,6 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+__all__ = ["ActionChains", "Keys", "Select", "WebDriverWait", "browser", "needed", "resize"]
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needed = pytest.mark.skipif(
@@ -15,7 +22,7 @@ WIDE, NARROW = (1400, 900), (390, 844)
 
 
 @contextmanager
-def browser(dark: bool = False) -> "Iterator[webdriver.Chrome]":
+def browser(dark: bool = False) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
     for flag in (
@@ -39,13 +46,8 @@ def browser(dark: bool = False) -> "Iterator[webdriver.Chrome]":
         driver.quit()
 
 
-def resize(driver: "webdriver.Chrome", size: tuple[int, int]) -> None:
+def resize(driver: webdriver.Chrome, size: tuple[int, int]) -> None:
     """Give the page this size, as a phone or a window has it."""
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-if CHROMIUM and DRIVER:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service

@@ -1,5 +1,6 @@
 """Fleets of a test: documents by the code that makes real ones, from reports made here."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -38,7 +39,13 @@ class Stage:
         """Show a document as if it had been gathered `age_s` ago."""
         self._document = encoded(moved(value, time() - age_s - value["at"]))
 
+    def fail(self) -> None:
+        """Answer no viewer any more."""
+        self._document = None
+
     async def latest(self) -> Document:
+        if self._document is None:
+            await asyncio.Event().wait()
         return self._document
 
 

@@ -128,7 +128,7 @@ function SignIn({ refused, status, wrong, enter }) {
     <form class="card sign-in" onSubmit=${send}>
       <h2>This service has keys</h2>
       <p class="soft">The fleet is for keys with <code>admin: true</code>. The key stays in this tab, until it is closed.</p>
-      ${wrong && html`<p class="wrong" role="alert">That key does not open this page: ${refused}.</p>`}
+      ${wrong && html`<p class="wrong" role="alert">That key does not open this page: ${status === 401 ? "it is no valid key" : refused}.</p>`}
       <label>Admin key
         <input type="password" autocomplete="off" value=${typed} onInput=${(e) => setTyped(e.target.value)} /></label>
       <button class="primary">Show the fleet</button>

@@ -150,13 +150,13 @@ export function Playground({ models, secret, headers }) {
   return html`
     <div class="play">
       <section class="card controls" aria-label="Request">
-        <label>Model <${Choice} names=${names} value=${first} set=${(name) => setChosen([name, chosen[1]])} /></label>
-        <label>Beside it <${Choice} names=${names} value=${shown[1] || ""} none="nothing" set=${(name) => setChosen([chosen[0], name])} /></label>
+        <label class="half">Model <${Choice} names=${names} value=${first} set=${(name) => setChosen([name, chosen[1]])} /></label>
+        <label class="half">Beside it <${Choice} names=${names} value=${shown[1] || ""} none="nothing" set=${(name) => setChosen([chosen[0], name])} /></label>
         <label>Dialect <select value=${form.dialect} onChange=${set("dialect")}>
           ${Object.entries(DIALECTS).map(([name, { title }]) => html`<option value=${name}>${title}</option>`)}</select></label>
         <div class="pair">
           <label>Temperature <input type="number" min="0" max="2" step="0.1" placeholder="model's" value=${form.temperature} onInput=${set("temperature")} /></label>
-          <label>Most tokens <input type="number" min="1" step="1" value=${form.max_tokens} onInput=${set("max_tokens")} /></label>
+          <label>Max tokens <input type="number" min="1" step="1" value=${form.max_tokens} onInput=${set("max_tokens")} /></label>
         </div>
         <div class="checks">
           <label class="row"><input type="checkbox" checked=${form.stream} onChange=${set("stream")} /> Stream</label>
@@ -177,7 +177,7 @@ export function Playground({ models, secret, headers }) {
           <div class="row">
             <button class="primary" disabled=${!!running || !first}>Send</button>
             ${running && html`<button type="button" onClick=${() => running.abort()}>Stop</button>`}
-            <label class="row"><span class="sr">Attach images</span>
+            <label class="row attach">Attach images
               <input type="file" accept="image/*" multiple onChange=${attach} /></label>
             ${images.length > 0 && html`<span class="soft">${plural(images.length, "image")} attached</span>`}
             <span class="soft grow" role="status">${note}</span>

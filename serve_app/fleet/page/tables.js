@@ -50,7 +50,7 @@ export function Keys({ headers }) {
   return html`
     <section class="card" aria-label="Keys">
       <div class="pool-head"><h2>Use by key and model</h2>
-        <label class="row">Since <select value=${days} onChange=${(event) => setDays(Number(event.target.value))}>
+        <label class="row why">Since <select value=${days} onChange=${(event) => setDays(Number(event.target.value))}>
           ${Object.entries(DAYS).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label></div>
       ${page.problem ? html`<p class="empty">${page.problem}</p>`
         : !page.data ? html`<p class="empty">Loading …</p>`

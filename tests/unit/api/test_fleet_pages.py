@@ -9,8 +9,8 @@ import pytest
 
 from serve_app.api import fleet_pages
 from serve_app.fleet.advice import NEEDS_ADMIN_KEY, NO_ADMIN_KEY
-from tests.browser.screenshots import empty
 from tests.support.fleets import Stage
+from tests.support.scenes import empty
 from tests.support.service import Service, Simulator, serving
 
 PAGE = Path(fleet_pages.__file__).parents[1] / "fleet" / "page"

@@ -9,7 +9,6 @@ from serve_app.fleet.document import Service, collecting, encoded
 from serve_app.fleet.members import Memory
 from serve_app.fleet.recorder import Rates, Traffic
 from serve_app.fleet.reports import Report, Waiting
-from tests.browser.screenshots import SCENES
 from tests.support.fleets import (
     NOW,
     WAITING,
@@ -20,6 +19,7 @@ from tests.support.fleets import (
     pool,
     recorded,
 )
+from tests.support.scenes import SCENES
 
 
 def direct(*members: object, **options: object) -> dict[str, object]:

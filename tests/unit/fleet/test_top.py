@@ -11,8 +11,8 @@ from rich.console import Console
 from serve_app.fleet.document import Service as Described
 from serve_app.fleet.document import collecting
 from serve_app.fleet.top import Fleet, Unavailable, main, render
-from tests.browser.screenshots import SCENES, asleep, busy, engine_killed, growing
 from tests.support.fleets import NOW, Stage, pool
+from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing
 from tests.support.service import Simulator, serving
 from tests.support.waiting import eventually
 

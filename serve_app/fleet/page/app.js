@@ -60,7 +60,7 @@ function useDocument(key) {
     };
     // A new collector begins: what was last known stays on the page.
     const restart = () => setState((was) => ({ ...was, problem: "", age: (Date.now() - was.seen) / 1000 }));
-    const later = () => { if (!stopped) timer = setTimeout(ask, EVERY_MS); };
+    const later = () => { if (!stopped) timer = setTimeout(ask, EVERY_MS * (0.9 + 0.2 * Math.random())); }; // no two in step
     const awake = () => { if (!document.hidden) { clearTimeout(timer); ask(); } };
     document.addEventListener("visibilitychange", awake);
     ask();

@@ -7,6 +7,7 @@ report. Such a call is no request: no autoscaler counts it, and no drain waits f
 import asyncio
 import logging
 from collections.abc import Mapping
+from hashlib import sha256
 from time import monotonic, time
 from typing import Any
 
@@ -33,10 +34,15 @@ _LINGER_S = 60.0
 _REPORT_S = 0.5
 
 
+def name_of(service: Service, application: str) -> str:
+    """Return the name of a collector: another one for other settings, as during an update."""
+    return f"fleet-collector:{application}:{sha256(repr(service).encode()).hexdigest()[:8]}"
+
+
 def start(service: Service, application: str) -> Any:
     """Return the application's collector; start it where there is none."""
     collector = _ACTOR.options(
-        name=f"fleet-collector:{application}",
+        name=name_of(service, application),
         namespace=private.SERVE_NAMESPACE,
         get_if_exists=True,
         num_cpus=0,

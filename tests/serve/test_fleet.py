@@ -129,7 +129,7 @@ async def test_replicas_that_start_are_seen(client: httpx.AsyncClient) -> None:
     try:
         loading = await until(client, lambda d: "engine loading" in states(d))
         (pool,) = loading["pools"]
-        assert pool["scaling"]["target"] > 1
+        assert len(pool["replicas"]) > 1
         assert pool["start_s"] > 0
         starting = [r for r in pool["replicas"] if r["state"] == "engine loading"]
         assert starting[0]["ready_in_s"] is not None

@@ -37,8 +37,10 @@ def url(topology: str, deploy: Deploy) -> str:
         "upscale_delay_s": 0.5,
         "metrics_interval_s": 0.5,
     }
-    scaling |= {"look_back_period_s": 1, "downscale_delay_s": 1}
-    return deploy(topology=topology, engine=ENGINE, autoscaling=scaling)
+    scaling |= {"look_back_period_s": 1, "downscale_delay_s": 600}
+    # A deployment of another name begins with the minimum of replicas.
+    pool = {"name": topology + "-pool", "engine": ENGINE, "autoscaling": scaling}
+    return deploy(topology=topology, pools=[pool])
 
 
 @pytest.fixture

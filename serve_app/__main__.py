@@ -1,4 +1,5 @@
-"""Start the service on this machine; or, with a command, edit its keys or show its usage.
+"""Start the service on this machine; or, with a command, edit its keys, show its usage
+or the live fleet.
 
 It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
 it ends. `--clean` stops an HAProxy that a killed run has left behind.
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 from serve_app.access.keys import commands as keys
 from serve_app.access.usage import command as usage
 from serve_app.errors import SettingsError
+from serve_app.fleet import top
 from serve_app.launcher import local_proxy
 from serve_app.launcher.local_proxy import Proxy
 from serve_app.launcher.screen import Screen
@@ -53,13 +55,14 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 # Each takes its own arguments and returns the exit code.
-_COMMANDS = {"keys": keys.main, "usage": usage.main}
+_COMMANDS = {"keys": keys.main, "top": top.main, "usage": usage.main}
 _EPILOG = """\
 commands:
   keys new NAME [--group GROUP] [--file FILE]   make an API key
   keys list [--file FILE]                       show names, groups and ends of keys
   keys revoke NAME [--file FILE]                remove an API key
        [--now --redis-url URL --redis-password-file FILE]
+  top [--url URL] [--json]                      show the live fleet as a table
   usage [--url URL] [--since DAY] [--until DAY] [--by FIELDS] [--csv]
                                                 show who used how many tokens
 """
@@ -250,12 +253,13 @@ def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings
     screen.engine_chosen.wait(5)  # Ray passes log lines on with some delay
     has_keys = settings.api_keys or settings.api_keys_file or settings.jwt
     key = '-H "Authorization: Bearer YOUR_KEY" ' if has_keys else ""
+    page = f", fleet and playground: {url}/ui" if settings.ui else ""
     body = (
         f'{{"model": "{settings.all_pools[0].models[0]}", "stream": true, '
         '"messages": [{"role": "user", "content": "Say hello."}]}'
     )
     print(
-        f"\nReady at {url} (documentation: {url}/docs)\nTry:\n"
+        f"\nReady at {url} (documentation: {url}/docs{page})\nTry:\n"
         f"  curl -N {_past_proxies(url)}{shlex.quote(url)}/v1/chat/completions {key}-d '{body}'\n"
         "Ctrl-C stops it; VERBOSE=1 shows everything that Ray and Serve log.\n",
         flush=True,

@@ -113,14 +113,14 @@ def _shutdown_problems(options: InForce, longest_s: float, name: str) -> Iterato
 
 def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
     """Yield a warning if everybody may call. `host`: the address that Serve listens on."""
-    if not has_keys and host is not None and not _is_loopback(host):
+    if not has_keys and host is not None and not is_loopback(host):
         yield (
             f"listening on {host} without API keys: everybody who reaches this port can use the "
             "models; set api_keys_file"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Tell whether `host` can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -186,6 +186,10 @@ class Settings(PoolSettings, BaseSettings):
     )
     usage: UsageSettings = Field(UsageSettings(), description="Totals of who used what.")
 
+    ui: bool = Field(
+        True, description="Whether to serve `/ui`, the page of the live fleet, and `/admin/fleet`."
+    )
+
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
     request_log: bool = Field(True, description="Whether every request writes a log line.")

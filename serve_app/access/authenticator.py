@@ -51,6 +51,11 @@ class Authenticator:
         """Whether callers need a key or a token."""
         return self._keys.needs_key or self._tokens is not None
 
+    @property
+    def has_admin(self) -> bool:
+        """Whether any key is an admin's. No token of an identity provider is."""
+        return any(caller.admin for caller in self._keys.callers.all(with_tokens=False))
+
     def caller(self, presented: Iterable[bytes]) -> Caller:
         """Return the caller of the credentials. Raises Unauthorized, IssuerDown."""
         now = self._clock()

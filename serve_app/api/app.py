@@ -56,6 +56,7 @@ class Route:
     example: dict[str, Any] | None = None  # a request body without `model`
     open: bool = False  # needs neither a key nor an allowed Host
     hidden: bool = False  # left out of the documentation
+    keyless: bool = False  # needs no key, but an allowed Host where there are no keys
 
 
 class Api:
@@ -129,6 +130,9 @@ class Api:
             trace.note_status(204)
             await send({"type": "http.response.start", "status": 204, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
+        elif route and route.keyless:
+            self._guard.admit_keyless(request)
+            await route.handler(request, send, trace)
         else:
             trace.note_caller(self._guard.admit(request))
             if not methods:

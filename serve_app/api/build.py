@@ -14,6 +14,7 @@ from serve_app.api.bodies import Bodies
 from serve_app.api.charge import Charges
 from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
+from serve_app.api.fleet_pages import AdminAccess, FleetPages, FleetSource
 from serve_app.api.guard import Guard
 from serve_app.api.inference import Dispatcher, Inference
 from serve_app.api.listings import Listings, refuse_management
@@ -32,29 +33,31 @@ def build_api(
     observer: Observer,
     on_shutdown: Callable[[], Awaitable[None]],
     max_replicas: int | None = None,
+    fleet: FleetSource | None = None,
+    http_host: str | None = "127.0.0.1",
 ) -> Api:
     """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
 
     `max_replicas`: of the ingress, where Serve's options differ from the settings.
+    `fleet`: what `/ui` shows; None: there is no such page. `http_host`: that Serve listens on.
     """
     names = ModelNames(settings.model_names, settings.aliases)
     calendar = Calendar(zone(settings.limits.timezone))
     limiter, ledger = build_limiter(settings.limits), build_ledger(settings)
     limiter.start()
     stop_exchange = _start_exchange(settings, dispatcher)
+    known = authenticator(settings, observer.note_keys_file, max_replicas)
+    access = AdminAccess(known, http_host)
     routes = [
         *_inference_routes(settings, dispatcher, names, Charges(limiter)),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
-        *_usage_routes(settings, ledger, calendar, max_replicas),
+        *_usage_routes(settings, ledger, calendar, access, max_replicas),
+        *(FleetPages(fleet, access).routes() if fleet else ()),
         *_management_routes(),
     ]
     if settings.has_callers:
         observer = Observers(UsageRecorder(ledger, calendar), observer)
-    front = Guard(
-        authenticator(settings, observer.note_keys_file, max_replicas),
-        settings.allowed_hosts,
-        settings.allowed_origins,
-    )
+    front = Guard(known, settings.allowed_hosts, settings.allowed_origins)
     return Api(
         [*routes, *documentation(routes, list(names))],
         front,
@@ -90,7 +93,11 @@ async def _nothing() -> None:
 
 
 def _usage_routes(
-    settings: Settings, ledger: Ledger, calendar: Calendar, max_replicas: int | None
+    settings: Settings,
+    ledger: Ledger,
+    calendar: Calendar,
+    access: AdminAccess,
+    max_replicas: int | None,
 ) -> list[Route]:
     replicas = max_replicas or settings.max_ingress_replicas
     problem = (
@@ -99,7 +106,7 @@ def _usage_routes(
         if settings.limits.store == "memory" and replicas > 1
         else ""
     )
-    pages = UsagePages(ledger, calendar, settings.limits.timezone, problem)
+    pages = UsagePages(ledger, calendar, settings.limits.timezone, access, problem)
     return [
         Route("GET", "/usage", pages.own, "The caller's use and limits"),
         Route("GET", "/admin/usage", pages.everyone, "Who used what; needs an admin key"),

@@ -97,6 +97,7 @@ class Exchange:
         self.trace.placed = answer.placed
         if self.endpoint.takes_slot:
             self.trace.note_queue(answer.queued_s)
+        self.trace.replica = answer.replica
         try:
             kind = dict(answer.headers).get(b"content-type", b"")
             if answer.status == 200 and kind.startswith(_STREAMS):

@@ -41,6 +41,12 @@ class Guard:
         """Return the caller. Raises Unauthorized, IssuerDown, ForeignCaller."""
         if self.authenticator.needs_key:
             return self.authenticator.caller(_credentials(request))
+        return self.admit_keyless(request)
+
+    def admit_keyless(self, request: Request) -> Caller:
+        """Admit a request that needs no key, here or at all. Raises ForeignCaller."""
+        if self.authenticator.needs_key:
+            return ANONYMOUS
         if not self._host_allowed(request.header(b"host")):
             raise ForeignCaller("the request's Host is not in allowed_hosts")
         if not self._own_origin(request) and not self._origin_allowed(request.header(b"origin")):

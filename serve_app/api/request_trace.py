@@ -44,6 +44,7 @@ class RequestTrace:
         "chunks",
         "dialect",
         "ended",
+        "error",
         "estimated",
         "first_chunk_at",
         "gaps",
@@ -58,6 +59,7 @@ class RequestTrace:
         "placed",
         "priority",
         "queued_s",
+        "replica",
         "request_id",
         "started",
         "status",
@@ -74,11 +76,13 @@ class RequestTrace:
         self.caller = ANONYMOUS
         self.priority = Priority.STANDARD
         self.queued_s: float | None = None  # None: the request has not left the queue, or had none
+        self.replica = ""  # that has answered, where it is another process
         self.user = ""  # the caller's own customer, as the caller names it; labels no metric
         self.model = ""  # canonical; "" until it is known, because it labels metrics
         self.stream = False
         self.status = 0
         self.outcome = Outcome.OK
+        self.error: BaseException | None = None  # that has ended the request
         self.usage = Usage()
         self.estimated = False  # whether `usage` is no engine's count
         self.limit = ""  # that refuses the request, or would if limits were enforced
@@ -161,6 +165,7 @@ class RequestTrace:
 
     def fail(self, exc: BaseException) -> None:
         """Note `exc` as the outcome; log its traceback unless the service raised it on purpose."""
+        self.error = exc
         cause = exc.__cause__ if isinstance(exc, InternalError) else None
         if isinstance(exc, ServiceError) and cause is None:
             self.outcome = _outcome(exc)

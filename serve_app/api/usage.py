@@ -15,9 +15,11 @@ from serve_app.access.usage.totals import (
     days_between,
     grouped,
 )
+from serve_app.api.fleet_pages import AdminAccess
 from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.request_trace import Observer, RequestTrace
 from serve_app.errors import BadRequest, Forbidden, StoreDown
+from serve_app.fleet.advice import NEEDS_ADMIN_KEY
 from serve_app.settings import Settings
 
 _CSV = [(b"content-type", b"text/csv; charset=utf-8")]
@@ -96,9 +98,15 @@ class UsagePages:
     """
 
     def __init__(
-        self, ledger: Ledger, calendar: Calendar, timezone: str, problem: str = ""
+        self,
+        ledger: Ledger,
+        calendar: Calendar,
+        timezone: str,
+        access: AdminAccess,
+        problem: str = "",
     ) -> None:
         self._ledger = ledger
+        self._access = access
         self._calendar = calendar
         self._timezone = timezone
         self._problem = problem
@@ -127,7 +135,8 @@ class UsagePages:
     async def everyone(self, request: Request, send: Send, trace: RequestTrace) -> None:
         """Answer an admin key with the use of all keys."""
         if not trace.caller.admin:
-            raise Forbidden("this needs a key with `admin: true`")
+            self._access.check_possible()
+            raise Forbidden(NEEDS_ADMIN_KEY)
         query = self._query(request, by="key")
         records = grouped(await self._read(query), query.by)
         if query.csv:

@@ -7,7 +7,7 @@ from typing import Self
 
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.waiting_line import Place, WaitingLine
-from serve_app.engines.base import Call
+from serve_app.engines.base import Call, Priority
 from serve_app.errors import DeadlineExceeded
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
@@ -30,7 +30,7 @@ class Admission:
         fairness: Fairness | None = None,
         reserved_slots: int = 0,
     ) -> None:
-        self._free = slots
+        self._slots = self._free = slots
         self._reserved = reserved_slots
         self._timeouts_s = timeouts_s
         self.line: WaitingLine[None] = WaitingLine(
@@ -44,6 +44,14 @@ class Admission:
             Fairness.of(settings),
             pool.reserved_slots,
         )
+
+    @property
+    def busy(self) -> int:
+        """The number of slots that are taken."""
+        return self._slots - self._free
+
+    def waiting_by_flow(self) -> Mapping[tuple[Priority, str, str], int]:
+        return self.line.waiting_by_flow()
 
     async def enter(self, call: Call, waited_s: float = 0.0) -> Leave:
         """Wait for a slot; return what gives it back, to be called once with the service used.

@@ -79,7 +79,7 @@ class ReplicaConnection:
 
     def _answer(self, head: Head) -> Answer:
         answer = Answer(head.status, head.headers, self._body(), is_last=self._is_over)
-        answer.queued_s = head.queued_s
+        answer.queued_s, answer.replica = head.queued_s, head.replica
         if head.seconds_left is not None:
             answer.deadline = _now() + head.seconds_left
         return answer

@@ -10,7 +10,7 @@ To halve what was served, new service doubles instead: at time t it counts 2 ** 
 half_life_s) times. So the order of those who wait stays as it is while nothing happens.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
@@ -105,6 +105,14 @@ class FairQueue(Generic[T]):
     def known_keys(self) -> int:
         """The number of keys, by priority, whose service is remembered."""
         return sum(map(len, self._bands))
+
+    def waiting_by_flow(self) -> dict[tuple[Priority, str, str], int]:
+        """Return how many requests wait, by (priority, group, key). May run in any thread."""
+        counts: Counter[tuple[Priority, str, str]] = Counter()
+        for (group, key), tickets in list(self._by_key.items()):
+            for ticket in list(tickets):
+                counts[ticket.flow.priority, group, key] += 1
+        return counts
 
     def start(self, ticket: Ticket[T], now: float) -> None:
         """Charge a request that starts without a wait."""

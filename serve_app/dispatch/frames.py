@@ -38,23 +38,24 @@ class ChannelClosed(EngineLost):
 class Head:
     """The part of an answer before its body.
 
-    `seconds_left`: until the answer must have ended. `queued_s`: see Answer.
+    `seconds_left`: until the answer must have ended. `queued_s`, `replica`: see Answer.
     """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     seconds_left: float | None
     queued_s: float = 0.0
+    replica: str = ""
 
     def encode(self) -> bytes:
         headers = [(n.decode("latin-1"), value.decode("latin-1")) for n, value in self.headers]
-        return orjson.dumps((self.status, headers, self.seconds_left, self.queued_s))
+        return orjson.dumps((self.status, headers, self.seconds_left, self.queued_s, self.replica))
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        status, headers, seconds_left, queued_s = orjson.loads(data)
+        status, headers, *rest = orjson.loads(data)
         encoded = ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
-        return cls(status, tuple(encoded), seconds_left, queued_s)
+        return cls(status, tuple(encoded), *rest)
 
 
 def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:

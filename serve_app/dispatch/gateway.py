@@ -11,7 +11,7 @@ from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, ReplicaDirectory, fleet_view
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
-from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
+from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
 from serve_app.errors import CallerLeft, EngineDown, EngineLost, EngineSlow
 from serve_app.model_names import short_name
 from serve_app.ollama_version import OLLAMA_VERSION
@@ -48,7 +48,7 @@ class GatewayDispatcher:
             for pool in self._pools
             if pool.routing == "affinity"
         }
-        self._by_name = by_name = {
+        self._by_name = {
             pool.name: ReplicaPool(
                 self._listener,
                 handles[pool.name],
@@ -60,11 +60,17 @@ class GatewayDispatcher:
             for pool in self._pools
         }
         self._by_model = {
-            short_name(model): by_name[pool.name] for pool in self._pools for model in pool.models
+            short_name(model): self._by_name[pool.name]
+            for pool in self._pools
+            for model in pool.models
         }
         self._timeouts_s = settings.queue_timeouts_s
         self._hold_s = settings.gateway.hold_s
         self._generation_s = settings.generation_timeout_s
+
+    def waiting_by_flow(self) -> dict[str, dict[tuple[Priority, str, str], int]]:
+        """Return how many calls wait for each pool, see `WaitingLine.waiting_by_flow`."""
+        return {name: pool.waiting_by_flow() for name, pool in self._by_name.items()}
 
     async def start(self) -> None:
         await self._listener.start()

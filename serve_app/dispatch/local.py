@@ -7,7 +7,7 @@ from typing import Protocol
 from serve_app.deadline import Deadline
 from serve_app.dispatch.admission import Leave
 from serve_app.dispatch.retries import Attempts, Failure, Retry
-from serve_app.engines.base import Answer, Call, Engine, ModelCard, ServiceQueue, State
+from serve_app.engines.base import Answer, Call, Engine, ModelCard, Priority, ServiceQueue, State
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
 from serve_app.ollama_version import OLLAMA_VERSION
 
@@ -27,6 +27,13 @@ class Entrance(Protocol):
     @property
     def line(self) -> ServiceQueue:
         """The queue before the engine's slots."""
+
+    @property
+    def busy(self) -> int:
+        """The number of slots that are taken."""
+
+    def waiting_by_flow(self) -> Mapping[tuple[Priority, str, str], int]:
+        """Return how many calls wait, by priority, group and key."""
 
 
 class LocalDispatcher:

@@ -1,6 +1,7 @@
 """Admission where models differ: a cold one is loaded first, and some have fewer slots."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from serve_app.dispatch.admission import Admission, Leave
@@ -8,7 +9,7 @@ from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.local import Entrance
 from serve_app.dispatch.model_gate import ModelGate, ModelObserver
 from serve_app.dispatch.waiting_line import WaitingLine
-from serve_app.engines.base import Call, ModelCard, State
+from serve_app.engines.base import Call, ModelCard, Priority, State
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.model_slots import fewer_slots
 from serve_app.engines.model_store import OllamaModels
@@ -35,6 +36,18 @@ class ModelAdmission:
     @property
     def line(self) -> WaitingLine[None]:
         return self._engine.line
+
+    @property
+    def busy(self) -> int:
+        return self._engine.busy
+
+    def waiting_by_flow(self) -> Mapping[tuple[Priority, str, str], int]:
+        total = Counter(self._engine.waiting_by_flow())
+        for queue in self._fewer.values():
+            total.update(queue.waiting_by_flow())
+        if self._gate:
+            total.update(self._gate.waiting_by_flow())
+        return total
 
     async def enter(self, call: Call) -> Leave:
         """Wait as Admission.enter does. Raises LoadFailed too."""

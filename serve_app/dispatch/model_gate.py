@@ -7,14 +7,14 @@ list what has happened behind its back.
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.waiting_line import Place, WaitingLine
-from serve_app.engines.base import Call
+from serve_app.engines.base import Call, Priority
 from serve_app.engines.load_cost import load_cost
 from serve_app.engines.model_state import ModelState
 from serve_app.engines.preload import Preload
@@ -164,6 +164,11 @@ class ModelGate:
     def rates(self) -> Mapping[str, float]:
         """Calls per second by model."""
         return self._state.rates.per_second(_now())
+
+    def waiting_by_flow(self) -> Mapping[tuple[Priority, str, str], int]:
+        """Return how many calls wait for a model, by priority, group and key."""
+        lines = self._lines.values()
+        return sum((Counter(line.calls.waiting_by_flow()) for line in lines), Counter())
 
     # calls
 

@@ -15,7 +15,7 @@ from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
-from serve_app.engines.base import Answer, Call
+from serve_app.engines.base import Answer, Call, Priority
 from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, Overloaded, PoolDown
 
 # How long an idle connection stays open, counted by the autoscaler as a request that runs.
@@ -64,6 +64,9 @@ class ReplicaPool:
         )
         self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait, or fewer
         self._pause: asyncio.TimerHandle | None = None  # until openings for batch go on
+
+    def waiting_by_flow(self) -> dict[tuple[Priority, str, str], int]:
+        return self.line.waiting_by_flow()
 
     async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
         """Return a replica's answer. `fresh`: over a connection that no earlier call has used.

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
 from serve_app.dispatch.speed import Speed
-from serve_app.engines.base import Call, Served
+from serve_app.engines.base import Call, Priority, Served
 from serve_app.errors import DeadlineExceeded, Overloaded
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class WaitingLine(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def waiting_by_flow(self) -> dict[tuple[Priority, str, str], int]:
+        """Return how many calls wait, by (priority, group, key). May run in any thread."""
+        return self._queue.waiting_by_flow()
 
     def place(self, call: Call) -> Place[T]:
         owner: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -133,7 +133,7 @@ class CallServer:
 
     async def _relay(self, answer: Answer, channel: Channel, call: Call) -> None:
         seconds_left = _seconds_left(answer.deadline)
-        first = Head(answer.status, answer.headers, seconds_left, answer.queued_s)
+        first = Head(answer.status, answer.headers, seconds_left, answer.queued_s, self._name)
         head = [(HEAD, first.encode())]
 
         def send(piece: bytes, *end: tuple[bytes, bytes]) -> None:

@@ -127,6 +127,7 @@ class Answer:
         "is_last",
         "placed",
         "queued_s",
+        "replica",
         "served",
         "status",
         "usage",
@@ -146,6 +147,7 @@ class Answer:
         self.is_last = is_last  # tells whether the chunk just read is known to be the last
         self.deadline: float | None = None  # for its end, on the event loop's clock
         self.queued_s = 0.0  # that its call has waited in queues
+        self.replica = ""  # the id of the replica, where that is another process
         self.served: float | None = None  # as Call.service, once the engine has counted
         self.usage: Usage | None = None  # once the engine has counted
         self.placed: Placed | None = None  # None: without a prediction
@@ -210,7 +212,7 @@ class EngineStatus:
     """The state of an engine.
 
     `down_for_s`: seconds since it was last ready, 0 while it is ready.
-    `phases`: seconds of the last start by phase (up, pull, load).
+    `phases`: seconds of the last start by phase (up, pull, load). `phase`: the one that runs.
     """
 
     state: State
@@ -221,6 +223,7 @@ class EngineStatus:
     url: str = ""
     models: tuple[ModelCard, ...] = ()
     phases: tuple[tuple[str, float], ...] = ()
+    phase: str = ""
 
 
 class Engine(Protocol):

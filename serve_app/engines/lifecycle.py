@@ -128,6 +128,7 @@ class Lifecycle:
             url=self._url,
             models=self._info.models,
             phases=tuple(self._timer.seconds.items()),
+            phase=self._timer.current if self._state is State.STARTING else "",
         )
 
     def note_loaded(self, sizes: Mapping[str, int]) -> None:

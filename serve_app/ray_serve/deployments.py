@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
@@ -13,8 +14,13 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.access.authenticator import authenticator
 from serve_app.api.app import Api
 from serve_app.api.build import build_api
+from serve_app.api.request_trace import Observer
+from serve_app.api.usage import Observers
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.worker import CallServer
+from serve_app.fleet.document import Service
+from serve_app.fleet.recorder import Recorder
+from serve_app.fleet.reports import Report, waiting
 from serve_app.overrides import (
     InForce,
     direct_problems,
@@ -25,6 +31,7 @@ from serve_app.overrides import (
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
+from serve_app.ray_serve.fleet_source import CollectorClient
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
 from serve_app.ray_serve.model_metrics import ModelMetrics
@@ -46,6 +53,7 @@ class DirectPool:
         self._settings = settings
         self._pool = settings.all_pools[0]
         self._host: EngineHost | None = None
+        self._recorder = Recorder()
 
     async def __serve_build_asgi_app__(self) -> Api:
         settings, pool = self._settings, self._pool
@@ -54,7 +62,8 @@ class DirectPool:
         self._host = EngineHost(self._settings, self._pool, EngineGauges().show, ModelMetrics)
         dispatcher = await self._host.start(await replica_place(pool))
         api = build_api(
-            *(settings, dispatcher, _observer(settings), self._host.stop), options.max_replicas
+            *(settings, dispatcher, _observer(settings, self._recorder), self._host.stop),
+            *(options.max_replicas, _fleet(settings), private.http_host()),
         )
         _prepare_process()
         return api
@@ -62,6 +71,10 @@ class DirectPool:
     async def call_rates(self) -> Mapping[str, float]:
         """Return the calls per second by model, for a replica that starts."""
         return self._host.call_rates if self._host else {}
+
+    def fleet_report(self) -> Report:
+        """Return the state of this replica, for the collector."""
+        return Report(self._host.report() if self._host else None, self._recorder.traffic())
 
     async def check_health(self) -> None:
         """Raises EngineDown when Serve must replace this replica."""
@@ -107,6 +120,11 @@ class WorkerPool:
     async def check_health(self) -> None:
         self._host.check_health()
 
+    def fleet_report(self) -> Report:
+        """Return the state of this replica, for the collector, also while the engine starts."""
+        host: EngineHost | None = getattr(self, "_host", None)
+        return Report(host.report() if host else None)
+
     async def __del__(self) -> None:
         await self._host.stop()
 
@@ -119,6 +137,8 @@ class Gateway:
     def __init__(self, settings: Settings, pools: dict[str, DeploymentHandle[Any]]) -> None:
         self._settings = settings
         self._pools = pools
+        self._recorder = Recorder()
+        self._dispatcher: GatewayDispatcher | None = None
 
     async def __serve_build_asgi_app__(self) -> Api:
         settings = self._settings
@@ -130,11 +150,19 @@ class Gateway:
         handles = {name: ServePoolHandle(handle) for name, handle in self._pools.items()}
         dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem)
         await dispatcher.start()
+        self._dispatcher = dispatcher
         api = build_api(
-            *(settings, dispatcher, _observer(settings), dispatcher.stop), options.max_replicas
+            *(settings, dispatcher, _observer(settings, self._recorder), dispatcher.stop),
+            *(options.max_replicas, _fleet(settings), private.http_host()),
         )
         _prepare_process()
         return api
+
+    def fleet_report(self) -> Report:
+        """Return the state of this gateway, for the collector."""
+        queues = self._dispatcher.waiting_by_flow() if self._dispatcher else {}
+        waits = tuple((pool, waiting(by_flow)) for pool, by_flow in queues.items())
+        return Report(traffic=self._recorder.traffic(), waiting=waits)
 
 
 def _prepare_process() -> None:
@@ -146,9 +174,20 @@ def _prepare_process() -> None:
     disable_access_records()
 
 
-def _observer(settings: Settings) -> ServeObserver:
+def _observer(settings: Settings, recorder: Recorder) -> Observer:
     log = RequestLog(settings.log_format == "json") if settings.request_log else None
-    return ServeObserver(log, KeyMetrics(settings.usage.max_names))
+    observer = ServeObserver(log, KeyMetrics(settings.usage.max_names))
+    return Observers(recorder, observer) if settings.ui else observer
+
+
+def _fleet(settings: Settings) -> CollectorClient | None:
+    """Return the source of the page of the live fleet, where it is on."""
+    if not settings.ui:
+        return None
+    service = Service(
+        settings.resolved_topology, version("scalable-llm-inference"), settings.all_pools
+    )
+    return CollectorClient(service, serve.get_replica_context().app_name)
 
 
 def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:

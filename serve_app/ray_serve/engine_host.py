@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from time import time
 
-from serve_app.dispatch.local import LocalDispatcher
+from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
 from serve_app.dispatch.model_gate import ModelGate, ModelObserver
 from serve_app.dispatch.reports import Reporter
@@ -14,6 +15,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.errors import EngineDown
+from serve_app.fleet.reports import EngineReport, waiting
 from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
 
@@ -40,6 +42,9 @@ class EngineHost:
         self._http = HttpClient()
         self._engine: Lifecycle | None = None
         self._gate: ModelGate | None = None
+        self._admission: Entrance | None = None
+        self._kind = ""
+        self._ready_at: float | None = None
 
     async def start(self, place: ReplicaPlace | None = None) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""
@@ -47,6 +52,7 @@ class EngineHost:
         choice = await choose(self._pool)
         logger.info("%s", choice)
         check_files(choice.pool.engine)
+        self._kind = choice.pool.engine.kind
         preload = new_preload(self._pool, place or ReplicaPlace())
         self._engine = new_engine(choice, self._http, settings.first_token_timeout_s, preload)
         try:
@@ -58,10 +64,13 @@ class EngineHost:
         except BaseException:
             await self.stop()
             raise
-        self._show(self._engine.status)
+        status = self._engine.status
+        self._show(status)
+        self._ready_at = time()
+        self._admission = new_admission(settings, self._pool, self._gate, status.models)
         return LocalDispatcher(
             self._engine,
-            new_admission(settings, self._pool, self._gate, self._engine.status.models),
+            self._admission,
             settings.generation_timeout_s,
             settings.engine_wait_s,
         )
@@ -78,6 +87,16 @@ class EngineHost:
     def call_rates(self) -> Mapping[str, float]:
         """Calls per second by model; empty where all models stay loaded."""
         return self._gate.rates if self._gate else {}
+
+    def report(self) -> EngineReport | None:
+        """Return the state of the engine and its queue; None before an engine is chosen."""
+        if self._engine is None:
+            return None
+        queue = self._admission
+        return EngineReport(
+            *(self._kind, self._engine.status, self._ready_at, queue.busy if queue else 0),
+            waiting(queue.waiting_by_flow() if queue else {}),
+        )
 
     def check_health(self) -> None:
         """Raises EngineDown when the engine is down for longer than `unhealthy_after_s`."""

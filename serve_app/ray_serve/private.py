@@ -7,6 +7,7 @@ there first.
 import logging
 from typing import Any
 
+import ray
 from ray import serve
 from ray._private import log
 from ray.serve import autoscaling_policy, context
@@ -22,6 +23,7 @@ APPLICATION: str = constants.SERVE_LOG_APPLICATION
 # Whether an application's event loop is another than the one that serves its HTTP connections.
 HAS_OWN_LOOP: bool = constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
 
+SERVE_NAMESPACE: str = constants.SERVE_NAMESPACE
 CONTROL_LOOP_S: float = constants.CONTROL_LOOP_INTERVAL_S
 DeploymentID = common.DeploymentID
 
@@ -46,6 +48,22 @@ def http_host() -> str | None:
     """Return the address that Serve listens on, loopback if Serve does not run."""
     client = context._get_global_client()
     return client.http_config.host if client else "127.0.0.1"
+
+
+async def serve_details() -> Any:
+    """Return what Serve's controller knows of all applications, as `serve status` does."""
+    controller = serve_actor(constants.SERVE_CONTROLLER_NAME)
+    return await controller.get_serve_instance_details.remote()
+
+
+def serve_actor(name: str) -> Any:
+    """Return the handle of an actor of Serve. Raises ValueError where it does not run."""
+    return ray.get_actor(name, namespace=SERVE_NAMESPACE)
+
+
+def user_object(replica_actor: Any) -> Any:
+    """Return the deployment's object in a replica's actor, also while its `__init__` runs."""
+    return replica_actor._replica_impl._user_callable_wrapper._callable
 
 
 def set_replica_logger(logger: logging.Logger) -> None:

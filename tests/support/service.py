@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 
 from serve_app.api.build import build_api
+from serve_app.api.fleet_pages import FleetSource
 from serve_app.api.http import UNWATCHED
 from serve_app.api.request_trace import RequestTrace
 from serve_app.dispatch.local import Entrance, LocalDispatcher
@@ -120,16 +121,20 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
         kind="attach", url=simulator.url, slots=settings.pop("slots", 4)
     )
     models = settings.pop("models", ("smollm2:135m", "other"))
+    fleet, http_host = settings.pop("fleet", None), settings.pop("http_host", "127.0.0.1")
     built = Settings(models=models, engine=engine_settings, **settings)
-    async with started(built, simulator.reset) as service:
+    async with started(built, simulator.reset, fleet, http_host) as service:
         yield service
 
 
 @asynccontextmanager
 async def started(
-    built: Settings, when_ready: Callable[[], None] = lambda: None
+    built: Settings,
+    when_ready: Callable[[], None] = lambda: None,
+    fleet: FleetSource | None = None,
+    http_host: str | None = "127.0.0.1",
 ) -> AsyncIterator[Service]:
-    """A service of one pool, with the engine that its settings name."""
+    """A service of one pool, with the engine that its settings name, and the page of `fleet`."""
     http, noted = HttpClient(), Noted()
     (pool,) = built.all_pools
     preload = new_preload(pool, ReplicaPlace())
@@ -144,7 +149,7 @@ async def started(
         dispatcher = LocalDispatcher(
             *(engine, admission, built.generation_timeout_s, built.engine_wait_s)
         )
-        api = build_api(built, dispatcher, noted, engine.stop)
+        api = build_api(built, dispatcher, noted, engine.stop, fleet=fleet, http_host=http_host)
         async with listening(api) as url, Service(url, noted, engine, admission) as service:
             yield service
     finally:
@@ -185,17 +190,17 @@ class CancellingServer:
 
 
 @asynccontextmanager
-async def listening(api: Any) -> AsyncIterator[str]:
-    """`api` behind uvicorn, as in a replica, on a free port."""
+async def listening(api: Any, port: int = 0) -> AsyncIterator[str]:
+    """`api` behind uvicorn, as in a replica, on a free port or this one."""
     config = uvicorn.Config(CancellingServer(api), log_level="warning", lifespan="on")
-    async with bound(config) as url:
+    async with bound(config, port) as url:
         yield url
 
 
 @asynccontextmanager
-async def bound(config: uvicorn.Config) -> AsyncIterator[str]:
-    """A uvicorn server on a free port."""
-    listener = socket.create_server(("127.0.0.1", 0))
+async def bound(config: uvicorn.Config, port: int = 0) -> AsyncIterator[str]:
+    """A uvicorn server on a free port, or this one."""
+    listener = socket.create_server(("127.0.0.1", port))
     # Ray's uvloop sets this by itself; without it each small answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(config)

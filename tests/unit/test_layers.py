@@ -14,7 +14,7 @@ SERVICE = [
     "__main__ settings_table",
     "launcher",
     "ray_serve",
-    "api dispatch",
+    "api dispatch fleet",
     "access",
     "engines",
     "overrides",

@@ -1,5 +1,6 @@
 """Each private name of Ray that the service relies on, with the signature or value it relies on."""
 
+import importlib
 import inspect
 import logging
 import subprocess
@@ -18,6 +19,7 @@ from ray.serve._private import router as serve_router
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
+from ray.serve.schema import DeploymentDetails, ReplicaDetails
 
 from serve_app.ray_serve import private
 from tests.support.imports import imported_modules
@@ -186,6 +188,30 @@ def test_http_host(monkeypatch: pytest.MonkeyPatch) -> None:
     for current, host in ((client, "0.0.0.0"), (None, "127.0.0.1")):
         monkeypatch.setattr("ray.serve.context._get_global_client", lambda value=current: value)
         assert private.http_host() == host
+
+
+def test_a_replicas_actor_leads_to_the_users_object() -> None:
+    """By the attributes that Serve's replica sets before the object's `__init__` runs."""
+    source = inspect.getsource(replica)
+    for assignment in (
+        "self._replica_impl: Replica = ",
+        "self._user_callable_wrapper = UserCallableWrapper(",
+        "self._callable = self._deployment_def.__new__(",
+    ):
+        assert assignment in source
+    inner = SimpleNamespace(_user_callable_wrapper=SimpleNamespace(_callable="it"))
+    assert private.user_object(SimpleNamespace(_replica_impl=inner)) == "it"
+
+
+def test_the_controller_tells_its_details() -> None:
+    """With the fields of each deployment and replica that the live fleet shows."""
+    controller = inspect.getsource(importlib.import_module("ray.serve._private.controller"))
+    assert "def get_serve_instance_details(self" in controller
+    assert private.SERVE_NAMESPACE == "serve"
+    names = {"status", "message", "target_num_replicas", "deployment_config", "replicas"}
+    assert names <= DeploymentDetails.model_fields.keys()
+    names = {"replica_id", "actor_name", "state", "start_time_s", "node_ip"}
+    assert names <= ReplicaDetails.model_fields.keys()
 
 
 @pytest.fixture

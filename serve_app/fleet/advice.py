@@ -1,0 +1,58 @@
+"""One line of advice for each kind of error: plain values, without any other import.
+
+The client of `kuberay/` may import them too.
+"""
+
+BY_KIND = {
+    "Overloaded": "All slots and the queue are full: raise autoscaling.max_replicas or queue, "
+    "or let callers retry after Retry-After.",
+    "RateLimited": "The key is over a limit of its own or of its group: see docs/limits.md.",
+    "PoolDown": "No replica of the pool became ready: run `python -m kuberay status`, "
+    "which shows pods, images and events.",
+    "EngineDown": "The engine is away or restarting: look at the replica's log, on Kubernetes "
+    "with `python -m kuberay logs sidecar`.",
+    "EngineLost": "The engine broke off: look for an exit, often for lack of memory, in its log.",
+    "EngineSlow": "No first token, or no end, in time: raise first_token_timeout_s or "
+    "generation_timeout_s, or give the engine less work at once (engine.slots).",
+    "EngineAnswer": "The engine itself refused the request: its answer went to the caller as is.",
+    "DeadlineExceeded": "The caller's own time-out passed in a queue: add replicas, "
+    "or raise the client's time-out.",
+    "ContextLengthExceeded": "The prompt is longer than a slot's context: raise "
+    "engine.context_length, or let the client shorten it.",
+    "Unauthorized": "A caller has no valid key: make one with `python -m serve_app keys new NAME`.",
+    "Forbidden": "The caller may not do this: models are configured, and /admin needs an admin "
+    "key.",
+    "ForeignCaller": "The request's Host or Origin is not allowed: add it to allowed_hosts or "
+    "allowed_origins.",
+    "NotFound": "The model or path does not exist: compare the name with /v1/models.",
+    "MethodNotAllowed": "The path exists for another method: see /docs.",
+    "BadRequest": "The caller sent a request that can't work: the sentence says which field.",
+    "BodyTooLarge": "The body is above max_body_mib: raise it, or send smaller images.",
+    "BodyTimeout": "The body came too slowly: raise body_timeout_s, or look at the caller's "
+    "network.",
+    "StoreDown": "The Redis of limits and usage is away: see docs/limits.md.",
+    "IssuerDown": "The identity provider's keys can't be fetched: check jwt.jwks.",
+    "InternalError": "A fault of the service: the log has its traceback beside the request's id.",
+}
+BY_OUTCOME = {
+    "client_error": "A mistake of the caller: the sentence says what to change.",
+    "upstream_error": "A fault of the engine: look at its log.",
+    "timeout": "Something took too long: see the time-outs in docs/settings.md.",
+    "rejected": "No room: add replicas, or let callers retry.",
+    "internal_error": BY_KIND["InternalError"],
+}
+
+# What the service can't know, and where to look.
+NEXT_STEP = "python -m kuberay status"
+NO_ADMIN_KEY = (
+    "this page needs an admin key, and the service has none: make one with "
+    "`python -m serve_app keys new NAME --file FILE`, add `admin: true` to its entry, and set "
+    "api_keys_file to FILE (see docs/keys.md); without keys it is open where Serve listens on "
+    "127.0.0.1"
+)
+NEEDS_ADMIN_KEY = "this needs a key with `admin: true`"
+
+
+def advice(kind: str, outcome: str) -> str:
+    """Return the advice for an error's kind, else for its outcome."""
+    return BY_KIND.get(kind) or BY_OUTCOME.get(outcome, "")

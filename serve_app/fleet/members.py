@@ -1,0 +1,113 @@
+"""The replicas of the fleet as Serve's controller and they themselves report them."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import median
+
+from serve_app.engines.base import State
+from serve_app.fleet.reports import Report
+
+_FORGET_AFTER_S = 900.0
+_MAX_STARTS = 20
+_MAX_GONE = 100
+
+
+class ReplicaState(StrEnum):
+    """What a replica is doing, as the page names it."""
+
+    WAITING_FOR_WORKER = "waiting for a worker"
+    STARTING = "starting"
+    ENGINE_LOADING = "engine loading"
+    READY = "ready"
+    ENGINE_AWAY = "engine away"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One replica. `serve_state`: Serve's name for its state. Times: seconds since 1970.
+
+    `is_answering`: whether `report` is fresh; a replica that is busy starting may not answer.
+    """
+
+    id: str
+    deployment: str
+    serve_state: str
+    started_at: float
+    node: str | None
+    report: Report | None = None
+    is_answering: bool = False
+
+
+def state_of(member: Member) -> ReplicaState:
+    engine = member.report.engine if member.report else None
+    if member.serve_state == "STOPPING":
+        return ReplicaState.DRAINING
+    if member.serve_state in ("STARTING", "RECOVERING"):
+        if member.node is None:
+            return ReplicaState.WAITING_FOR_WORKER
+        return ReplicaState.ENGINE_LOADING if engine else ReplicaState.STARTING
+    if engine and engine.status.state is not State.READY:
+        return ReplicaState.ENGINE_AWAY
+    return ReplicaState.READY
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a collector remembers: since when a state lasts, how long starts took, who has gone."""
+
+    since: dict[str, tuple[ReplicaState, float]] = field(default_factory=dict)
+    starts: dict[str, deque[float]] = field(default_factory=dict)
+    gone: OrderedDict[str, tuple[str, float]] = field(default_factory=OrderedDict)
+    _timed: set[str] = field(default_factory=set)
+    _deployments: dict[str, str] = field(default_factory=dict)
+
+    def note(self, members: Iterable[Member], now: float) -> None:
+        """Compare the members with those of the last time."""
+        present = {member.id: member for member in members}
+        for member in present.values():
+            self._note_state(member, now)
+            self._note_start(member)
+        for name in self.since.keys() - present.keys():
+            self.note_gone(name, self._deployments.pop(name), now)
+            del self.since[name]
+            self._timed.discard(name)
+        while self.gone and next(iter(self.gone.values()))[1] < now - _FORGET_AFTER_S:
+            self.gone.popitem(last=False)
+
+    def note_gone(self, name: str, deployment: str, at: float) -> None:
+        self.gone.setdefault(name, (deployment, at))
+        if len(self.gone) > _MAX_GONE:
+            self.gone.popitem(last=False)
+
+    def start_s(self, deployment: str) -> float | None:
+        """Return how long a start takes, by the last ones; None where none is known."""
+        known = self.starts.get(deployment)
+        return median(known) if known else None
+
+    def _note_state(self, member: Member, now: float) -> None:
+        state, before = state_of(member), self.since.get(member.id)
+        self._deployments[member.id] = member.deployment
+        if before is None:
+            self.since[member.id] = (state, _first_since(member, state, now))
+        elif before[0] is not state:
+            self.since[member.id] = (state, now)
+
+    def _note_start(self, member: Member) -> None:
+        engine = member.report.engine if member.report else None
+        if engine and engine.ready_at and member.id not in self._timed:
+            self._timed.add(member.id)
+            known = self.starts.setdefault(member.deployment, deque(maxlen=_MAX_STARTS))
+            known.append(max(0.0, engine.ready_at - member.started_at))
+
+
+def _first_since(member: Member, state: ReplicaState, now: float) -> float:
+    """Return since when a state lasts that was there before anybody looked."""
+    engine = member.report.engine if member.report else None
+    if state is ReplicaState.ENGINE_AWAY and engine:
+        return now - engine.status.down_for_s
+    if state is ReplicaState.READY and engine and engine.ready_at:
+        return engine.ready_at
+    return now if state is ReplicaState.DRAINING else member.started_at

@@ -1,0 +1,48 @@
+"""What one replica or gateway tells about itself. Passes between processes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serve_app.engines.base import EngineStatus, Priority
+from serve_app.fleet.recorder import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Requests of one flow that wait in a queue."""
+
+    priority: str
+    group: str
+    key: str
+    count: int
+
+
+def waiting(by_flow: Mapping[tuple[Priority, str, str], int]) -> tuple[Waiting, ...]:
+    """Return the flows of `waiting_by_flow`, see dispatch/fair_queue.py."""
+    return tuple(
+        Waiting(str(priority), group, key, count)
+        for (priority, group, key), count in by_flow.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """An engine and the requests in its replica.
+
+    `ready_at`: seconds since 1970, None until then.
+    """
+
+    kind: str
+    status: EngineStatus
+    ready_at: float | None
+    busy: int
+    waiting: tuple[Waiting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One process of the fleet. `waiting`: in a gateway, by the name of the pool."""
+
+    engine: EngineReport | None = None
+    traffic: Traffic | None = None
+    waiting: tuple[tuple[str, tuple[Waiting, ...]], ...] = ()

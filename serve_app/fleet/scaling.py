@@ -1,0 +1,67 @@
+"""Why a pool has the replicas that it has: the autoscaler's target beside the load, in words."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """Serve's options in force for one pool, and its present target.
+
+    `load`: requests that run or wait. `per_replica`: the load of a replica that scaling aims at;
+    None: the number of replicas is fixed.
+    """
+
+    target: int
+    running: int
+    load: int
+    per_replica: float | None
+    min_replicas: int
+    max_replicas: int
+    upscale_delay_s: float
+    downscale_delay_s: float
+
+    @property
+    def wanted(self) -> int:
+        """The replicas that the present load asks for, within the bounds."""
+        if self.per_replica is None:
+            return self.target
+        wanted = math.ceil(self.load / self.per_replica)
+        return min(max(wanted, self.min_replicas), self.max_replicas)
+
+
+def why(pool: Autoscaler) -> str:
+    """Return one sentence. The load is that of this moment; Serve decides by an average."""
+    if pool.per_replica is None:
+        return f"fixed at {_replicas(pool.target)}"
+    return f"{_load(pool)}; {_step(pool)}"
+
+
+def _load(pool: Autoscaler) -> str:
+    if pool.load == 0:
+        return "no load"
+    return (
+        f"load {pool.load} at {pool.per_replica:g} a replica asks for "
+        f"{_replicas(math.ceil(pool.load / (pool.per_replica or 1)))}"
+    )
+
+
+def _step(pool: Autoscaler) -> str:
+    wanted = pool.wanted
+    if wanted > pool.target:
+        return f"grows to {wanted} after {pool.upscale_delay_s:g} s of high load"
+    if pool.running < pool.target:
+        return f"{pool.target - pool.running} on the way"
+    if pool.running > pool.target:
+        return f"{pool.running - pool.target} leaving"
+    if wanted < pool.target:
+        return f"shrinks to {wanted} after {pool.downscale_delay_s:g} s of low load"
+    if pool.target == pool.max_replicas and pool.load > pool.target * (pool.per_replica or 0):
+        return f"at the maximum of {pool.max_replicas}"
+    if pool.target == pool.min_replicas:
+        return "at the minimum" if pool.min_replicas else "asleep: the next request wakes it"
+    return "steady"
+
+
+def _replicas(number: int) -> str:
+    return "1 replica" if number == 1 else f"{number} replicas"

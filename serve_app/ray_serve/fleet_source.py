@@ -1,0 +1,51 @@
+"""The ingress's side of the live fleet: it starts the collector, and passes its document on."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from serve_app.fleet.document import Document, Service, collecting, encoded
+from serve_app.ray_serve import fleet_collector
+from serve_app.ray_serve.readiness import Remembered
+
+# How long a poll waits for a fresher document: an ingress must not hold viewers, whom Serve counts.
+_WAIT_S = 0.004
+_FOR_S = 0.5
+_STALE_S = 10.0
+
+
+class CollectorClient:
+    """Asks the application's collector, at most twice a second. Implements `FleetSource`."""
+
+    def __init__(self, service: Service, application: str) -> None:
+        self._service = service
+        self._application = application
+        self._collector: Any = None
+        self._latest = encoded(collecting(service, time()))
+        self._heard_at = monotonic()  # of the collector
+        self._fetch = Remembered(self._ask, _FOR_S)
+
+    async def latest(self) -> Document:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                self._latest = await self._fetch()
+        except (TimeoutError, RayError):
+            if monotonic() - self._heard_at > _STALE_S:  # it has ended, and another starts
+                self._latest = encoded(collecting(self._service, time()))
+        return self._latest
+
+    async def _ask(self) -> Document:
+        if self._collector is None:
+            start: Callable[..., Any] = fleet_collector.start
+            self._collector = await asyncio.to_thread(start, self._service, self._application)
+        try:
+            document = Document(*await self._collector.latest.remote())
+        except ray.exceptions.RayActorError:
+            self._collector = None  # it has ended, or the replica that started it has
+            raise
+        self._heard_at = monotonic()
+        return document

@@ -33,6 +33,8 @@ class SimulatedRequest:
     """A request in the service; `intended`, `first` and `ended` are in virtual time."""
 
     __slots__ = (
+        "begun",
+        "cached",
         "ended",
         "first",
         "intended",
@@ -50,6 +52,8 @@ class SimulatedRequest:
         self.intended = request.at_s
         self.is_running = False
         self.is_gone = False  # it was refused after it had waited
+        self.begun = 0.0  # it got a slot
+        self.cached = 0  # tokens of its prompt
         self.first = 0.0
         self.ended = 0.0
         self.life = 0  # number of the HAProxy process that sent it
@@ -126,6 +130,8 @@ class Replica:
         self.stopped = math.inf  # time of the order to stop
         self.gone = False
         self.known = False  # the router has sent it a request
+        self.taken = 0  # requests until now, and the tokens of their prompts
+        self.taken_tokens = 0
         self._events = events
         self._model = model
         self._bounds = bounds
@@ -159,6 +165,8 @@ class Replica:
 
     def _take_in(self, job: SimulatedRequest) -> None:
         self.ongoing += 1
+        self.taken += 1
+        self.taken_tokens += job.request.prompt_tokens
         job.replica = self
 
     def _surplus(self, job: SimulatedRequest) -> SimulatedRequest | None:
@@ -167,6 +175,10 @@ class Replica:
             return None
         surplus = self._waiting.surplus(job.request.flow)
         return surplus.owner if surplus else job
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def give_up(self, job: SimulatedRequest) -> bool:
         """Remove a request from the queue. Returns False if it has left the queue."""
@@ -178,8 +190,10 @@ class Replica:
 
     def _begin(self, job: SimulatedRequest) -> None:
         job.is_running = True
+        job.begun = self._events.now
         slot, cached = self._take(job.request)
         slot.keep(job.request)
+        job.cached = cached
         prefill_s = self._model.prefill_s(job.request.prompt_tokens - cached)
         self._events.at(self._events.now + prefill_s, self._write, (job, slot))
 

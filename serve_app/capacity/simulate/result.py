@@ -45,6 +45,7 @@ class Result:
         self._e2e = array("d")
         self._tpot = array("d")
         self._first = array("d")
+        self._wait = array("d")
         self.refusals = 0
         self.by_key: defaultdict[str, KeyResult] = defaultdict(KeyResult)  # of requests with a key
         self.seconds = 0.0
@@ -57,6 +58,7 @@ class Result:
     def served(self, job: SimulatedRequest) -> None:
         overhead = self._model.overhead_s
         self._first.append(job.first)
+        self._wait.append(job.begun - job.intended)
         self._ttft.append(job.first - job.intended + overhead)
         self._e2e.append(job.ended - job.intended + overhead)
         gaps = job.request.output_tokens - 1
@@ -82,11 +84,17 @@ class Result:
         return self.replica_seconds / 3600
 
     def values(self, quantity: str) -> "np.ndarray[Any, Any]":
-        """Return a number for each served request: ttft, e2e, tpot (nan for one token) or first.
+        """Return a number for each served request: ttft, e2e, tpot (nan for one token), first, wait.
 
-        `first` is the virtual time of the first token.
+        `first` is the virtual time of the first token, `wait` the time until the prompt was read.
         """
-        columns = {"ttft": self._ttft, "e2e": self._e2e, "tpot": self._tpot, "first": self._first}
+        columns = {
+            "ttft": self._ttft,
+            "e2e": self._e2e,
+            "tpot": self._tpot,
+            "first": self._first,
+            "wait": self._wait,
+        }
         return np.frombuffer(columns[quantity])
 
     def quantile(self, quantity: str, q: float) -> float:

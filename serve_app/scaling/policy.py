@@ -123,7 +123,9 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     passed = seen.now - memory.at
     if not 0 <= passed <= _MAX_GAP_S:
         return replace(memory, at=seen.now, step_ends=seen.now + STEP_S)
-    kernel_s = max(seen.slot_s, 1.0)
+    # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
+    # less what may wait.
+    kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
     rate = memory.rate * math.exp(-passed / kernel_s) + max(0.0, seen.arrived_s) / kernel_s
     means = tuple(
         rate + (mean - rate) * math.exp(-passed / span_s)

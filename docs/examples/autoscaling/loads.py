@@ -24,7 +24,7 @@ LONG = ("lognormal:median=300s,p95=600s",)
 MONDAY = 4 * DAY
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Load:
     """Requests to learn from in [0, `split_s`), to be judged by in [`split_s`, `end_s`)."""
 

@@ -118,12 +118,12 @@ def aimed(case: Case) -> dict[str, Any]:
 
 
 def play_ahead(case: Case, seed: int, aim: Aim) -> tuple[Result, AheadPolicy]:
-    """Judge `ahead` after it has learned."""
+    """Judge `ahead` after it has learned, beginning with the replicas that it had then."""
     load, learned, judged = case.load, case.load.learned(seed), case.load.judged(seed)
     service = with_scaling(case.service(learned), **REPORTS)
     policy = AheadPolicy(aim, service.scaling)
     simulate(learned, service, policy, seed, load.split_s)
-    service = with_scaling(case.service(judged), **REPORTS)
+    service = with_scaling(service, initial_replicas=policy.last)
     policy = AheadPolicy(aim, service.scaling, policy.memory, load.split_s)
     return simulate(judged, service, policy, seed, load.end_s - load.split_s), policy
 

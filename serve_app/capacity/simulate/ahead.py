@@ -26,7 +26,7 @@ class AheadPolicy:
         self._report = _NOTHING
         self._arrived_s = 0.0
         self._next = 0.0
-        self._last: int | None = None
+        self.last: int | None = None  # target
         self.memory = memory or Memory()
         self.decisions: list[tuple[float, Decision]] = []
 
@@ -36,13 +36,13 @@ class AheadPolicy:
     def target(self, now: float, running: int, target: int, ongoing: float) -> int:
         """Return the new target; between two decisions, the last one."""
         if now < self._next:
-            return target if self._last is None else self._last
+            return target if self.last is None else self.last
         self._next = now + _DECIDE_S
         if running == 0 and (ongoing > 0 or self._report.waiting_s > 0):
-            self._last = max(1, target)  # Serve does not call a policy then
-            return self._last
+            self.last = max(1, target)  # Serve does not call a policy then
+            return self.last
         decision = self._decide(now + self._begin_s, running, target)
-        self._last = decision.target
+        self.last = decision.target
         return decision.target
 
     def _decide(self, now: float, running: int, target: int) -> Decision:

@@ -45,6 +45,10 @@ class Admission:
             pool.reserved_slots,
         )
 
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
     async def enter(self, call: Call) -> Leave:
         """Wait for a slot; return what gives it back, to be called once with the service used.
 

@@ -57,6 +57,10 @@ class DirectPool:
         _prepare_process()
         return api
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return this replica's report to Serve's controller, see scaling/meter.py."""
+        return self._host.work() if self._host else {}
+
     async def check_health(self) -> None:
         """Raises EngineDown when Serve must replace this replica."""
         if self._host:
@@ -79,6 +83,9 @@ class WorkerPool:
     async def serve_calls(self, host: str, port: int, token: bytes) -> None:
         """Answer the calls of the gateway at (host, port), see dispatch/worker.py."""
         await self._call_server.serve_calls(host, port, token)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._host.work()
 
     async def check_health(self) -> None:
         self._host.check_health()
@@ -161,8 +168,7 @@ def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
         "logging_config": _logging(settings),
-        "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
-        | {"target_ongoing_requests": pool.target_ongoing_requests},
+        "autoscaling_config": pool.autoscaling_options,
     }
 
 

@@ -11,6 +11,7 @@ from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.errors import EngineDown
 from serve_app.pool_settings import Pool
+from serve_app.scaling.meter import WorkMeter
 from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -27,6 +28,9 @@ class EngineHost:
         self._show = show
         self._http = HttpClient()
         self._engine: Engine | None = None
+        self._admission: Admission | None = None
+        counts_work = pool.autoscaling.policy != "ray"
+        self._meter = WorkMeter(pool.engine.slots) if counts_work else None
 
     async def start(self) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""
@@ -41,12 +45,20 @@ class EngineHost:
             await self.stop()
             raise
         self._show(self._engine.status)
+        self._admission = Admission.of(settings, self._pool)
         return LocalDispatcher(
             self._engine,
-            Admission.of(settings, self._pool),
+            self._admission,
             settings.generation_timeout_s,
             settings.engine_wait_s,
+            self._meter,
         )
+
+    def work(self) -> dict[str, float]:
+        """Return what the policy `ahead` reads of this replica; nothing where `ray` decides."""
+        if self._meter is None or self._admission is None:
+            return {}
+        return self._meter.report(self._admission.waiting)
 
     def check_health(self) -> None:
         """Raises EngineDown when the engine is down for longer than `unhealthy_after_s`."""

@@ -13,8 +13,8 @@ from typing import Self
 
 from serve_app.scaling.history import STEP_S, History
 
-RECENT_S = (60, 120, 300, 900, 3600, 7200)
-SEASONS_S = (240, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 28800, 43200, 86400, 604800)
+RECENT_S = (120, 300, 900, 3600, 7200)
+SEASONS_S = (600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 28800, 43200, 86400, 604800)
 LEVEL, TREND = "level", "trend"
 NAMES = (
     LEVEL,
@@ -23,9 +23,10 @@ NAMES = (
     *(f"season of {seconds // 60} min" for seconds in SEASONS_S),
 )
 # Errors in units of `_spread`, in bins of a tenth from -4 to 8.
-_BIN, _LOWEST, _BINS = 0.1, -4.0, 120
-# A forecast begins as if it had been wrong by this, for so many steps' work of one replica.
+_BIN, _LOWEST, BINS = 0.1, -4.0, 120
+# A forecast begins as if it had been wrong by this, in so many steps.
 _DOUBT, _DOUBTED = 1.0, 2.0
+_DOUBTED_BIN = 50
 _LEVEL_STEPS, _TREND_STEPS = 6, 30
 
 
@@ -33,40 +34,30 @@ _LEVEL_STEPS, _TREND_STEPS = 6, 30
 class Errors:
     """The errors of one predictor: work by bin, and the mean of its bound.
 
-    Weights grow with time instead of fading: only their ratios matter.
+    `margin`: the error that the quantile of the work did not exceed, in units of spread. Weights
+    grow with time instead of fading: only their ratios matter.
     """
 
-    bins: tuple[float, ...] = (0.0,) * _BINS
+    bins: tuple[float, ...] = (0.0,) * BINS
     total: float = 0.0
     cost: float = 0.0
     costed: float = 0.0
+    margin: float = _DOUBT
 
-    def after(self, error: float, weight: float) -> Self:
-        index = math.ceil((error - _LOWEST) / _BIN)
-        index = max(0, min(_BINS - 1, index))
+    def after(self, error: float, weight: float, bound: float, quantile: float) -> Self:
+        """Return the errors with one more, of this weight. `bound`: what it cost meanwhile."""
+        index = max(0, min(BINS - 1, math.ceil((error - _LOWEST) / _BIN)))
         bins = (*self.bins[:index], self.bins[index] + weight, *self.bins[index + 1 :])
-        return replace(self, bins=bins, total=self.total + weight)
-
-    def paid(self, bound: float, weight: float) -> Self:
-        return replace(self, cost=self.cost + bound * weight, costed=self.costed + weight)
-
-    def scaled(self, factor: float) -> Self:
+        total = self.total + weight
         return type(self)(
-            tuple(count * factor for count in self.bins),
-            *(self.total * factor, self.cost * factor, self.costed * factor),
+            *(bins, total, self.cost + bound * weight, self.costed + weight),
+            _margin(bins, total, quantile, weight),
         )
 
-    def margin(self, quantile: float, doubt: float) -> float:
-        """Return the error that `quantile` of the work did not exceed, in units of spread."""
-        beyond = (1 - quantile) * (self.total + doubt)
-        doubted = int((_DOUBT - _LOWEST) / _BIN)
-        for index in range(_BINS - 1, -1, -1):
-            beyond -= self.bins[index]
-            if index == doubted:
-                beyond -= doubt
-            if beyond < 0:
-                return _LOWEST + _BIN * index
-        return _LOWEST
+    def scaled(self, factor: float) -> Self:
+        bins = tuple(count * factor for count in self.bins)
+        numbers = self.total * factor, self.cost * factor, self.costed * factor
+        return type(self)(bins, *numbers, self.margin)
 
     @property
     def mean_cost(self) -> float:
@@ -107,35 +98,35 @@ class Forecast:
         """Return the forecast with another horizon, of which the errors are those of before."""
         return self if steps == self.steps else replace(self, steps=steps)
 
-    def bounds(self, quantile: float) -> list[tuple[float, Bound]]:
+    @property
+    def bounds(self) -> list[tuple[float, Bound]]:
         """Return the bound of each predictor with its mean cost."""
         if not self.pending:
             return []
-        doubt = _DOUBTED * self.growth
         return [
-            (errors.mean_cost, Bound(name, predicted, _bound(errors, predicted, quantile, doubt)))
+            (errors.mean_cost, Bound(name, predicted, _bound(errors, predicted)))
             for name, errors, predicted in zip(NAMES, self.errors, self.pending[-1], strict=True)
             if predicted is not None
         ]
 
-    def best(self, quantile: float) -> Bound | None:
+    @property
+    def best(self) -> Bound | None:
         """Return the bound that has cost least on average."""
-        bounds = self.bounds(quantile)
-        return min(bounds, key=lambda bound: bound[0])[1] if bounds else None
+        return min(self.bounds, key=lambda bound: bound[0], default=(0.0, None))[1]
 
     def _judged(self, peak: float, growth: float, quantile: float) -> tuple[Errors, ...]:
         if len(self.pending) < self.steps + _TREND_STEPS:
             return self.errors  # the predictors had seen too little
-        weight, doubt = max(0.01, peak) * growth, _DOUBTED * growth
-        judged = []
-        for errors, predicted in zip(self.errors, self.pending[-self.steps], strict=True):
-            if predicted is not None:
-                bound = _bound(errors, predicted, quantile, doubt)
-                errors = errors.paid(bound, growth).after(
-                    (peak - predicted) / _spread(predicted), weight
-                )
-            judged.append(errors)
-        return tuple(judged)
+        weight = max(0.01, peak) * growth
+        return tuple(
+            errors
+            if predicted is None
+            else errors.after(
+                *((peak - predicted) / _spread(predicted), weight),
+                *(_bound(errors, predicted), quantile),
+            )
+            for errors, predicted in zip(self.errors, self.pending[-self.steps], strict=True)
+        )
 
 
 def predictions(history: History, steps: int) -> tuple[float | None, ...]:
@@ -152,8 +143,19 @@ def predictions(history: History, steps: int) -> tuple[float | None, ...]:
     )
 
 
-def _bound(errors: Errors, predicted: float, quantile: float, doubt: float) -> float:
-    return max(0.0, predicted + errors.margin(quantile, doubt) * _spread(predicted))
+def _margin(bins: tuple[float, ...], total: float, quantile: float, newest: float) -> float:
+    """Return the error that `quantile` of the work did not exceed, with some doubt at first."""
+    doubt = _DOUBTED * newest
+    beyond = (1 - quantile) * (total + doubt)
+    for index in range(BINS - 1, -1, -1):
+        beyond -= bins[index] + (doubt if index == _DOUBTED_BIN else 0.0)
+        if beyond < 0:
+            return _LOWEST + _BIN * index
+    return _LOWEST
+
+
+def _bound(errors: Errors, predicted: float) -> float:
+    return max(0.0, predicted + errors.margin * _spread(predicted))
 
 
 def _spread(load: float) -> float:

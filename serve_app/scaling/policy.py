@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from serve_app.scaling.forecast import Bound, Forecast
 from serve_app.scaling.history import STEP_S, History
+from serve_app.scaling.schedules import Limits
 from serve_app.scaling.starts import Starts
 
 # Longer gaps are not a load but a clock that jumped, or a controller that was away.
@@ -51,16 +52,6 @@ class Observation:
     arrived_s: float
     waiting_s: float
     slot_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the target, with the name of what set each."""
-
-    low: int
-    high: int
-    low_by: str = "min_replicas"
-    high_by: str = "max_replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +149,8 @@ def _stepped(memory: Memory, aim: Aim) -> Memory:
         history=history,
         up=up,
         down=down,
-        best_up=up.best(aim.quantile),
-        best_down=down.best(aim.quantile),
+        best_up=up.best,
+        best_down=down.best,
         peak=memory.load,
         step_ends=memory.step_ends + STEP_S,
     )

@@ -14,7 +14,8 @@ from serve_app.capacity.workload.traces import Trace
 HOUR, DAY = 3600.0, 86400.0
 # Reasoning models: an answer holds its slot for half a minute.
 LENGTHS = Independent(
-    parse("lognormal:median=500,p95=2000,max=4000"), parse("lognormal:median=2000,p95=5000,max=8000")
+    parse("lognormal:median=500,p95=2000,max=4000"),
+    parse("lognormal:median=2000,p95=5000,max=8000"),
 )
 REPLICA_S = 6.9  # the work of such a request in a replica with four slots
 MAX_PROMPT = 4000
@@ -84,9 +85,7 @@ def week(weeks: int) -> Shape:
     quiet = Shape.parse("diurnal:mean=0.5,peak=0.6").points
     days = [weekday] * 5 + [quiet] * 2
     return Shape(
-        tuple(
-            (n * DAY + at, level) for n, day in enumerate(days * weeks) for at, level in day
-        )
+        tuple((n * DAY + at, level) for n, day in enumerate(days * weeks) for at, level in day)
     )
 
 
@@ -113,11 +112,28 @@ def loads(data: Path) -> dict[str, Load]:
         Load("wave", DAY, 2 * DAY, shape=wave(2)),
         Load("steps", DAY, 2 * DAY, shape=repeated(_STEPS, DAY, 2), schedules=(_OFFICE,)),
         Load("bursts", 6 * HOUR, 12 * HOUR),
-        Load("on-off", 2 * HOUR, 6 * HOUR, shape=repeated(
-            [(0, 0.0), (600, 0.0), (600, 5.0), (1200, 5.0)], 1200, 18)),
-        Load("unlike", 6 * HOUR, 12 * HOUR, shape=Shape((
-            *levels((6, 2)), *((6 * HOUR + at, level) for at, level in
-            Shape.parse("diurnal:mean=4,peak=7,period=2h,periods=3").points)))),
+        Load(
+            "on-off",
+            2 * HOUR,
+            6 * HOUR,
+            shape=repeated([(0, 0.0), (600, 0.0), (600, 5.0), (1200, 5.0)], 1200, 18),
+        ),
+        Load(
+            "unlike",
+            6 * HOUR,
+            12 * HOUR,
+            shape=Shape(
+                (
+                    *levels((6, 2)),
+                    *(
+                        (6 * HOUR + at, level)
+                        for at, level in Shape.parse(
+                            "diurnal:mean=4,peak=7,period=2h,periods=3"
+                        ).points
+                    ),
+                )
+            ),
+        ),
         Load("growth", 4 * DAY, 6 * DAY, shape=wave(6, 0.05, peak=4, low=0.5)),
         Load("week", 7 * DAY, 14 * DAY, seeds=2, shape=week(2)),
     )

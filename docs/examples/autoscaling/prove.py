@@ -12,11 +12,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loads import Load, loads
+
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate import startup
 from serve_app.capacity.simulate.ahead import AheadPolicy
@@ -24,7 +25,6 @@ from serve_app.capacity.simulate.compare import (
     RAY_DEFAULTS,
     Candidate,
     autoscaled,
-    evaluate,
     fixed,
     foreseen,
     started_for,
@@ -113,7 +113,9 @@ def aimed(case: Case) -> dict[str, Any]:
     for aim in AIMS:
         result, _ = play_ahead(replace(case, load=half), TRAINING_SEED, Aim(**aim))
         attainment = result.attainment(SLO)
-        tried.append((attainment < 0.99, result.replica_hours if attainment >= 0.99 else -attainment, aim))
+        tried.append(
+            (attainment < 0.99, result.replica_hours if attainment >= 0.99 else -attainment, aim)
+        )
     return min(tried, key=lambda trial: trial[:2])[2]
 
 
@@ -157,7 +159,9 @@ def judged(case: Case, policy: str, seed: int, settings: dict[str, Any]) -> Resu
         case "static":
             return play(fixed("static", service, settings["replicas"]), case, requests, seed)
         case "ray":
-            return play(autoscaled("ray", "", with_scaling(service, **RAY_DEFAULTS)), case, requests, seed)
+            return play(
+                autoscaled("ray", "", with_scaling(service, **RAY_DEFAULTS)), case, requests, seed
+            )
         case "ray-tuned":
             return play(candidate(service, settings), case, requests, seed)
         case _:

@@ -1,10 +1,11 @@
 """The service's own policy `ahead` in virtual time."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from serve_app.capacity.simulate.policies import WorkReport
 from serve_app.pool_settings import Autoscaling
-from serve_app.scaling.policy import Aim, Decision, Limits, Memory, Observation, decide
+from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.schedules import Limits, Schedule, limits
 
 _DECIDE_S = 1.0
 _NOTHING = WorkReport(0.0, 0.0, 0.0)
@@ -18,10 +19,16 @@ class AheadPolicy:
     """
 
     def __init__(
-        self, aim: Aim, scaling: Autoscaling, memory: Memory | None = None, begin_s: float = 0.0
+        self,
+        aim: Aim,
+        scaling: Autoscaling,
+        memory: Memory | None = None,
+        begin_s: float = 0.0,
+        schedules: Sequence[Schedule] = (),
     ) -> None:
         self._aim = aim
-        self._limits = Limits(scaling.min_replicas, scaling.max_replicas)
+        self._bounds = Limits(scaling.min_replicas, scaling.max_replicas)
+        self._schedules = schedules
         self._begin_s = begin_s
         self._report = _NOTHING
         self._arrived_s = 0.0
@@ -51,11 +58,9 @@ class AheadPolicy:
         seen = Observation(
             now, running, target, max(0.0, arrived_s), report.waiting_s, report.slot_s
         )
-        decision, self.memory = decide(self.memory, seen, self._aim, self._limits)
+        start_s = self.memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
+        bounds = limits(self._schedules, self._bounds, now, start_s)
+        decision, self.memory = decide(self.memory, seen, self._aim, bounds)
         if decision.target != target:
             self.decisions.append((now, decision))
         return decision
-
-    def with_memory_of(self, at: float) -> Memory:
-        """Return what was learned, as if it had been learned until `at`."""
-        return replace(self.memory, at=at)

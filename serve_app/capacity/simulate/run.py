@@ -8,7 +8,7 @@ from typing import Literal
 from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.fleet import Delays, Fleet
-from serve_app.capacity.simulate.policies import Policy, WorkPolicy
+from serve_app.capacity.simulate.policies import Policy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
 from serve_app.capacity.simulate.replica import Bounds, Gaps, Replica, SimulatedRequest
 from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports

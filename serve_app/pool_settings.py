@@ -178,6 +178,11 @@ class Autoscaling(StrictModel):
     schedules: tuple[ScheduleSettings, ...] = Field(
         (), description="`ahead`: minimum and maximum of replicas by the clock."
     )
+    goals_file: Path | None = Field(
+        None,
+        description="`ahead`: file on the head with max_wait_s, quantile and schedules by pool, "
+        "read again when it changes.",
+    )
 
     min_replicas: int = Field(1, ge=0, description="Minimum of replicas; 0 needs the gateway.")
     max_replicas: int = Field(1, ge=1, description="Maximum of replicas.")
@@ -244,7 +249,7 @@ class Autoscaling(StrictModel):
 
 
 # What Serve does not know, and what is fixed where `ahead` decides.
-_OWN_SCALING = {"policy", "max_wait_s", "quantile", "expected_start_s", "schedules"}
+_OWN_SCALING = {"goals_file", "policy", "max_wait_s", "quantile", "expected_start_s", "schedules"}
 _DELAYS = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
 _AT_ONCE = {**dict.fromkeys(_DELAYS, 0.0), "upscaling_factor": 1.0, "downscaling_factor": 1.0}
 _REPORTS = ("look_back_period_s", "metrics_interval_s")
@@ -340,6 +345,7 @@ class Pool(PoolSettings):
             "max_wait_s": scaling.max_wait_s,
             "quantile": scaling.quantile,
             "start_s": scaling.expected_start_s,
+            "file": str(scaling.goals_file or ""),
             "schedules": [item.model_dump(exclude_none=True) for item in scaling.schedules],
         }
 

@@ -3,12 +3,17 @@
 import logging
 import math
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from ray.serve.autoscaling_policy import default_autoscaling_policy
 from ray.util import metrics
 
+from serve_app.access.repeater import Repeater
+from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
 from serve_app.scaling.meter import NAMES
 from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
 from serve_app.scaling.reports import Reported
@@ -44,13 +49,22 @@ class Autoscaler:
         quantile: float,
         start_s: float,
         schedules: Sequence[Mapping[str, Any]] = (),
+        file: str = "",
         now: Callable[[], float] = time.time,
         show: "Callable[[str, Decision], None] | None" = None,
+        default: Callable[[Any], float] = lambda context: default_autoscaling_policy(context)[0],
     ) -> None:
+        self._default = default
         self._pool = pool
         self._decides = decides
         self._aim = Aim(wait_s=max_wait_s, quantile=quantile, start_s=start_s)
         self._schedules = tuple(Schedule(**schedule) for schedule in schedules)
+        self._file = ScalingFile(Path(file), pool) if file else None
+        if self._file:
+            repeater = Repeater(self._file.check, CHECK_EVERY_S)
+            repeater.start()
+            # Serve makes another one at each change of the deployment, and never closes this one.
+            weakref.finalize(self, repeater.stop)
         self._now = now
         self._show = show or ScalingGauges().show
         self._memory = Memory()
@@ -66,16 +80,16 @@ class Autoscaler:
             self._next = now + _DECIDE_S
             self._decide(context, now)
         if not self._decides:
-            desired: float = default_autoscaling_policy(context)[0]
-            return desired
+            return self._default(context)
         return context.target_num_replicas if self._target is None else self._target
 
     def _decide(self, context: Context, now: float) -> None:
         self._reported = self._reported.after(
             _latest(context.raw_metrics or {}), context.total_queued_requests
         )
+        aim = self._aim_in_force()
         decision, self._memory = decide(
-            self._memory, self._observation(context, now), self._aim, self._limits(context, now)
+            self._memory, self._observation(context, now), aim, self._limits(context, now)
         )
         before, self._target = self._target, decision.target
         self._show(self._pool, decision)
@@ -94,12 +108,25 @@ class Autoscaler:
             *(reported.arrived_s, reported.waiting_s, reported.slot_s),
         )
 
+    def _aim_in_force(self) -> Aim:
+        goals = self._file.goals if self._file else NO_GOALS
+        return replace(
+            self._aim,
+            wait_s=goals.max_wait_s or self._aim.wait_s,
+            quantile=goals.quantile or self._aim.quantile,
+        )
+
     def _limits(self, context: Context, now: float) -> Limits:
         start_s = self._memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
         bounds = Limits(
             context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
         )
-        return limits(self._schedules, bounds, now, start_s)
+        schedules = self._schedules
+        if self._file:
+            self._file.bounds = bounds
+            if self._file.goals.schedules is not None:
+                schedules = tuple(item.schedule for item in self._file.goals.schedules)
+        return limits(schedules, bounds, now, start_s)
 
     def _log(self, decision: Decision, before: int) -> None:
         forecast = decision.forecast

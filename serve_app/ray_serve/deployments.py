@@ -17,6 +17,7 @@ from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.worker import CallServer
 from serve_app.overrides import (
     InForce,
+    Scaling,
     direct_problems,
     exposure,
     gateway_problems,
@@ -203,7 +204,14 @@ def _options_in_force() -> InForce:
         scaling.target_ongoing_requests if scaling else None,
         scaling.min_replicas if scaling else None,
         scaling.max_replicas if scaling else config.num_replicas or 1,
+        _scaling_in_force(scaling) if scaling else None,
     )
+
+
+def _scaling_in_force(config: Any) -> Scaling:
+    delays = config.upscale_delay_s, config.downscale_delay_s, config.downscale_to_zero_delay_s
+    factors = config.get_upscaling_factor(), config.get_downscaling_factor()
+    return Scaling(config.policy.policy_function, tuple(d or 0.0 for d in delays), factors)
 
 
 def _exposure(settings: Settings) -> Iterator[str]:

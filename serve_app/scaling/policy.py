@@ -65,8 +65,8 @@ class Memory:
     peak: float = 0.0
     step_ends: float = 0.0
     history: History = field(default_factory=History)
-    up: Forecast = Forecast(1)
-    down: Forecast = Forecast(1)
+    up: Forecast = field(default_factory=lambda: Forecast(1))
+    down: Forecast = field(default_factory=lambda: Forecast(1))
     starts: Starts = field(default_factory=Starts)
     best_up: Bound | None = None
     best_down: Bound | None = None
@@ -117,7 +117,9 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
     # less what may wait.
     kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
-    rate = memory.rate * math.exp(-passed / kernel_s) + max(0.0, seen.arrived_s) / kernel_s
+    kept = math.exp(-passed / kernel_s)
+    arriving = max(0.0, seen.arrived_s) / passed if passed else memory.rate
+    rate = memory.rate * kept + arriving * (1 - kept)
     means = tuple(
         rate + (mean - rate) * math.exp(-passed / span_s)
         for mean, span_s in zip(memory.means, _SPANS_S, strict=True)

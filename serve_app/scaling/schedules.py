@@ -127,8 +127,11 @@ def zone_problem(name: str) -> str:
 
 
 def _latest(cron: str, at: datetime) -> datetime | None:
-    # In UTC: times of one zone compare by their clocks, which go back once a year.
-    return next((time.astimezone(UTC) for time in CronSim(cron, at, reverse=True)), None)
+    """Return the last time of a cron expression before `at`, in UTC."""
+    # Times of one zone compare by their clocks: in the hour that comes twice, look from its end.
+    begin = at + timedelta(hours=1) if at.fold else at
+    times = (time.astimezone(UTC) for time in CronSim(cron, begin, reverse=True))
+    return next((time for time in times if time < at.astimezone(UTC)), None)
 
 
 def _contradict(one: Schedule, other: Schedule) -> bool:

@@ -84,9 +84,10 @@ class Result:
         return self.replica_seconds / 3600
 
     def values(self, quantity: str) -> "np.ndarray[Any, Any]":
-        """Return a number for each served request: ttft, e2e, tpot (nan for one token), first, wait.
+        """Return a number for each served request: ttft, e2e, tpot, first or wait.
 
-        `first` is the virtual time of the first token, `wait` the time until the prompt was read.
+        `tpot` is nan for one token, `first` the virtual time of the first token, `wait` the time
+        until the engine read the prompt.
         """
         columns = {
             "ttft": self._ttft,

@@ -15,7 +15,7 @@ from serve_app.errors import EngineLost, ServiceError
 
 SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
+_PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 
 class Exchange:
@@ -68,11 +68,7 @@ class Exchange:
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
             affinity=request.header(SESSION) or None,
-            headers=tuple(
-                (name, value)
-                for name in _PASSED_HEADERS
-                if (value := request.header(name.encode()))
-            ),
+            headers=_passed_headers(request),
             flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
@@ -139,3 +135,13 @@ class Exchange:
         if not end.complete:
             raise EngineLost("the engine ended the answer before it was complete")
         self.trace.finish(end)
+
+
+def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        [
+            (name.decode(), value.decode("latin-1"))
+            for name in _PASSED_HEADERS
+            if (value := request.headers.get(name))
+        ]
+    )

@@ -18,6 +18,9 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json; charset=utf-8"
 
+# A server's function in a request's scope: calls a given function once the caller hangs up, and
+# returns one that ends this.
+WATCH = "serve_app.watch"
 # A caller that sets it to `?1` tells Serve not to watch for its hang-up.
 UNWATCHED = b"x-request-disconnect-disabled"
 
@@ -30,6 +33,7 @@ class Request:
     """One HTTP request. Of headers with the same name the last one counts."""
 
     __slots__ = (
+        "_forget",
         "_query",
         "_watch",
         "all_headers",
@@ -45,28 +49,33 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes | None = scope.get("raw_path")
+        self._watch: Callable[[Callable[[], object]], Callable[[], None]] | None = scope.get(WATCH)
+        self._forget: Callable[[], object] | None = None
         self._query: bytes = scope.get("query_string", b"")
         self.all_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.all_headers)
         # Serve sets this header before the API runs, and the answer's after it.
         self.request_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.receive = receive
-        self._watch: asyncio.Task[None] | None = None
 
     def watch_caller(self) -> None:
         """Cancel the running task when the caller hangs up, where Serve does not watch for that.
 
         Call it once the body has been read.
         """
-        if self.headers.get(UNWATCHED) == b"?1":
-            task = asyncio.current_task()
-            assert task
-            self._watch = asyncio.create_task(_cancel_at_hang_up(task, self.receive))
+        if self.headers.get(UNWATCHED) != b"?1":
+            return
+        task = asyncio.current_task()
+        assert task
+        if self._watch:
+            self._forget = self._watch(task.cancel)
+        else:
+            self._forget = asyncio.create_task(_cancel_at_hang_up(task, self.receive)).cancel
 
     def answered(self) -> None:
         """Stop watching the caller."""
-        if self._watch:
-            self._watch.cancel()
+        if self._forget:
+            self._forget()
 
     @property
     def query(self) -> str:

@@ -121,6 +121,8 @@ class FairQueue(Generic[T]):
 
         `batch`: whether it may be a batch request that has not waited for `aging_s`.
         """
+        if not self._waiting:
+            return None
         self._lift(now)
         ticket = self._next()
         if ticket is None or (ticket.is_batch and not batch):

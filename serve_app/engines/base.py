@@ -31,7 +31,8 @@ class Flow:
     priority: Priority = Priority.STANDARD
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: that would triple the 1.3 us that it takes to make.
+@dataclass(slots=True)
 class Call:
     """One checked request on its way to an engine.
 

@@ -1,16 +1,20 @@
-"""uvicorn's HTTP/1.1 protocol without `Upgrade`: an offer of another protocol is ignored.
+"""uvicorn's HTTP/1.1 protocol without `Upgrade`, which tells the API of a lost connection.
 
-RFC 9110 7.8 lets a server ignore an offer, and the request is then an ordinary one. httptools
-stops after the head of such a request, before its body, and gives no way to go on: so the body
-was lost (`Upgrade: h2c`, which the JDK's client sends with each request), or uvicorn handed the
-connection to its WebSocket implementation, which answers no POST.
+RFC 9110 7.8 lets a server ignore an offer of another protocol, and the request is then an ordinary
+one. httptools stops after the head of such a request, before its body, and gives no way to go on:
+so the body was lost (`Upgrade: h2c`, which the JDK's client sends with each request), or uvicorn
+handed the connection to its WebSocket implementation, which answers no POST.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn.config import HTTP_PROTOCOLS
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from serve_app.api.http import WATCH
 
 
 def install() -> None:
@@ -22,9 +26,13 @@ def install() -> None:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Parses the head of a request with an offer a second time, without the offer."""
+    """Parses the head of a request with an offer a second time, without the offer.
+
+    Every request's scope has `WATCH`, which spares the API a task that waits for the loss.
+    """
 
     parser: "_Parser"
+    _on_hang_up: Callable[[], object] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,6 +45,26 @@ class HttpProtocol(HttpToolsProtocol):
             head, rest = self._head_without_offer(), self.parser.rest
             self.parser = _Parser(self)  # the old one reads nothing after a `Connection: close`
             super().data_received(head + rest)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._on_hang_up:
+            self._on_hang_up()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope[WATCH] = self._watch  # type: ignore[literal-required]
+        super()._start_asgi_task(cycle, app)
+
+    def _watch(self, on_hang_up: Callable[[], object]) -> Callable[[], None]:
+        self._on_hang_up = on_hang_up
+        self.flow.resume_reading()  # paused after a large body: no loss would be noticed
+        if self.transport.is_closing():
+            on_hang_up()
+        return partial(self._forget, on_hang_up)
+
+    def _forget(self, on_hang_up: Callable[[], object]) -> None:
+        if self._on_hang_up == on_hang_up:  # else it is the next request's
+            self._on_hang_up = None
 
     def on_headers_complete(self) -> None:
         if not self.parser.has_offer:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.api.http import UNWATCHED, Headers
 from serve_app.ray_serve import http_protocol, private
+from serve_app.ray_serve.direct_ingress import DirectIngress
 
 _ID = b"x-request-id"
 
@@ -36,13 +37,23 @@ class UvicornMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._short = DirectIngress.behind(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["headers"] = _prepared(scope["headers"])
-            if scope["method"] != "HEAD":  # no body follows its head
-                _join_writes(send)
-        await self._app(scope, receive, send)
+            await self._http(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":  # no body follows its head
+            _join_writes(send)
+        scope["headers"] = headers = _prepared(scope["headers"])
+        by_name = dict(headers)
+        if self._short and self._short.takes(scope, by_name):
+            await self._short.serve(scope, receive, send, by_name[_ID])
+        else:
+            await self._app(scope, receive, send)
 
 
 def _prepared(headers: Headers) -> Headers:

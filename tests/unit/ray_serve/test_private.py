@@ -123,6 +123,47 @@ def test_deployment_config_has_the_options_in_force(monkeypatch: pytest.MonkeyPa
     assert options.autoscaling_config is None
 
 
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        (replica.Replica._can_accept_request, ["request_metadata"]),
+        (replica.ReplicaMetricsManager.inc_num_ongoing_requests, ["request_metadata"]),
+        (replica.ReplicaMetricsManager.dec_num_ongoing_requests, ["request_metadata"]),
+        (
+            replica.ReplicaMetricsManager.record_request_metrics,
+            ["route", "latency_ms", "is_error", "exception_type"],
+        ),
+        (
+            replica.ReplicaMetricsManager.record_ingress_request_metrics,
+            [
+                *("protocol", "method", "route", "app_name", "deployment_name"),
+                *("latency_ms", "is_error", "status_code"),
+            ],
+        ),
+    ],
+)
+def test_counts_of_a_replica(method: Callable[..., Any], parameters: list[str]) -> None:
+    """The short way counts requests by Serve's own methods."""
+    assert list(inspect.signature(method).parameters)[1:] == parameters
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("_semaphore", "_metrics_manager", "_deployment_id", "_route_prefix"),
+        *("_user_callable_asgi_app", "_http_options"),
+    ],
+)
+def test_attributes_of_a_replica(name: str) -> None:
+    """The short way reads them of the replica that it serves."""
+    assert f"self.{name}" in inspect.getsource(replica.Replica.__init__)
+
+
+def test_only_serves_own_application_has_a_replica() -> None:
+    """A middleware of another server has no short way."""
+    assert private.direct_replica(lambda: None) is None
+
+
 def test_http_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve's client knows where Serve listens; without a client nobody else reaches it."""
     client: Any = SimpleNamespace(http_config=serve.config.HTTPOptions(host="0.0.0.0"))

@@ -163,14 +163,17 @@ class Autoscaling(StrictModel):
 
     policy: ScalingPolicy = Field(
         "ray",
-        description="`ray` counts requests, `ahead` counts work and plans ahead; `shadow`: `ray` "
-        "decides, and what `ahead` would do is logged.",
+        description="`ray`: by requests; `ahead`: by work, ahead of it; `shadow`: `ray`, and logs "
+        "of `ahead`.",
     )
     max_wait_s: float = Field(
         3, gt=0, description="`ahead`: seconds that a request may wait before its prompt is read."
     )
     quantile: float = Field(
-        0.99, gt=0.5, lt=1, description="`ahead`: share of the work that is to find replicas ready."
+        0.995,
+        gt=0.5,
+        lt=1,
+        description="`ahead`: share of the work that is to find replicas ready.",
     )
     expected_start_s: float = Field(
         60, gt=0, description="`ahead`: seconds that a replica takes to start, until measured."
@@ -180,8 +183,7 @@ class Autoscaling(StrictModel):
     )
     goals_file: Path | None = Field(
         None,
-        description="`ahead`: file on the head with max_wait_s, quantile and schedules by pool, "
-        "read again when it changes.",
+        description="`ahead`: file on the head with goals by pool, read again when it changes.",
     )
 
     min_replicas: int = Field(1, ge=0, description="Minimum of replicas; 0 needs the gateway.")

@@ -31,7 +31,7 @@ class Aim:
     """
 
     wait_s: float = 3.0
-    quantile: float = 0.99
+    quantile: float = 0.995
     half_life_s: float = 3 * 3600.0
     start_s: float = 60.0
     stop_s: float = 30.0

@@ -11,7 +11,7 @@ from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
 from serve_app.scaling.schedules import Limits
 
-AIM = Aim(wait_s=3.0, start_s=30.0, stop_s=10.0)
+AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
 BOUNDS = Limits(1, 20)
 
 

@@ -99,6 +99,10 @@ class Forecast:
         return self if steps == self.steps else replace(self, steps=steps)
 
     @property
+    def is_judged(self) -> bool:
+        return any(errors.total for errors in self.errors)
+
+    @property
     def bounds(self) -> list[tuple[float, Bound]]:
         """Return the bound of each predictor with its mean cost."""
         if not self.pending:

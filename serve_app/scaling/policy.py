@@ -93,7 +93,8 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     up, down = memory.best_up, memory.best_down
     target, by, bound = seen.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
-    low = max(high, _replicas(down.load) if down else 0)
+    # A forecast that has not been judged yet lets no replica go.
+    low = max(high, _replicas(down.load)) if down and memory.down.is_judged else seen.target
     if high > seen.target:
         target, by = high, "load" if needed == high else "forecast"
     elif low < seen.target:

@@ -71,6 +71,11 @@ def test_a_load_that_has_gone_lets_replicas_go() -> None:
     assert pool.after(3600, 0.0).target == 1
 
 
+def test_a_policy_that_knows_nothing_lets_no_replica_go() -> None:
+    """In the first minutes, the replicas of the deployment stay."""
+    assert Pool(running=5, target=5).after(300, 0.0).target == 5
+
+
 def test_a_pool_goes_to_zero_where_it_may() -> None:
     """With a minimum of 0, none is left."""
     pool = Pool(bounds=Limits(0, 20))

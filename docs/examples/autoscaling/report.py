@@ -1,4 +1,4 @@
-"""Write the table and the plot of what prove.py has measured: `python report.py`."""
+"""Print the table and draw the plot of what prove.py has measured: `python report.py`."""
 
 import json
 from pathlib import Path
@@ -31,15 +31,14 @@ def main() -> None:
         found = {policy: figures(folder, policy) for policy in POLICIES}
         cells = [f"{100 * f[0]:.1f} %, {f[1]:.2f} h" if f else "not run" for f in found.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        for policy, point in found.items():
+        for number, (policy, point) in enumerate(found.items()):
             if point:
-                axis.plot(point[1], 100 * point[0], "o", label=policy)
+                axis.plot(point[1], 100 * point[0], "o", color=f"C{number}", label=policy)
         axis.axhline(99, color="grey", linewidth=0.7)
         axis.set(title=name, xlabel="replica-hours", ylabel="requests within the SLO, %")
         axis.legend(fontsize=6)
     figure.tight_layout()
     figure.savefig(HERE / "policies.png", dpi=80)
-    (HERE / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

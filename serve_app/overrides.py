@@ -7,8 +7,17 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serve_app.pool_settings import INGRESS_SURPLUS, Pool
+from serve_app.pool_settings import INGRESS_SURPLUS, POLICY, Pool
 from serve_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Serve's policy of a deployment, and what it does to the policy's answers."""
+
+    policy: str
+    delays_s: tuple[float, ...] = ()
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +29,13 @@ class InForce:
     target_ongoing_requests: float | None = None
     min_replicas: int | None = None
     max_replicas: int = 1  # fixed or not
+    scaling: Scaling | None = None
 
 
 def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterator[str]:
     """Yield the problems of a pool that is the ingress."""
     yield from _scaling_problems(options)
+    yield from _policy_problems(pool, options.scaling)
     yield from _shutdown_problems(options, settings.generation_timeout_s, "generation_timeout_s")
     if options.min_replicas == 0:
         yield (
@@ -48,6 +59,7 @@ def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
 def worker_problems(settings: Settings, pool: Pool, options: InForce) -> Iterator[str]:
     """Yield the problems of a pool behind the gateway."""
     yield from _scaling_problems(options)
+    yield from _policy_problems(pool, options.scaling)
     yield from _shutdown_problems(options, settings.generation_timeout_s, "generation_timeout_s")
     maximum, engine = options.max_ongoing_requests, pool.engine
     if maximum < engine.slots:
@@ -99,6 +111,23 @@ def _scaling_problems(options: InForce) -> Iterator[str]:
         yield (
             f"target_ongoing_requests ({target:g}) is not below max_ongoing_requests ({maximum}): "
             "the deployment will never scale up; lower it"
+        )
+
+
+def _policy_problems(pool: Pool, scaling: Scaling | None) -> Iterator[str]:
+    chosen = pool.autoscaling.policy
+    if chosen == "ray" or scaling is None:
+        return
+    if scaling.policy != POLICY:
+        yield (
+            f"autoscaling.policy is {chosen} in args, but the autoscaling_config in force has the "
+            f"policy {scaling.policy}: it was overridden without `policy`; write it there as well"
+        )
+    elif chosen == "ahead" and (any(scaling.delays_s) or set(scaling.factors) - {1.0}):
+        yield (
+            "autoscaling.policy is ahead, but the autoscaling_config in force has delays "
+            f"{scaling.delays_s} and factors {scaling.factors}, which Serve applies to its "
+            "decisions: set the delays to 0 and the factors to 1"
         )
 
 

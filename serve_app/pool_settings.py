@@ -1,6 +1,7 @@
 """The settings of one pool: its engine, its queue, its autoscaling."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,11 +12,16 @@ from pydantic_settings import NoDecode
 
 from serve_app import addresses
 from serve_app.model_names import full_name
+from serve_app.scaling import schedules
+from serve_app.scaling.schedules import Schedule
 
 # An ingress gets this many requests more than it admits: who waits and who is refused is for its
 # fair queue to say, which knows keys and priorities, and not for the queues of Serve before it.
 INGRESS_SURPLUS = 256
+# The class that Serve's controller makes and calls.
+POLICY = "serve_app.ray_serve.scaling_policy:WorkPolicy"
 Routing = Literal["least_loaded", "session", "affinity"]
+ScalingPolicy = Literal["ray", "shadow", "ahead"]
 LongPrompts = Literal["shorten", "refuse"]
 EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
 
@@ -183,8 +189,48 @@ class EngineSettings(StrictModel):
         return self
 
 
+class ScheduleSettings(StrictModel):
+    """A floor, a ceiling or both for the replicas of a pool, by the clock."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name, for logs and errors.")
+    start: str = Field(description="Cron expression of the times at which it begins.")
+    end: str = Field(description="Cron expression of the times at which it ends.")
+    time_zone: str = Field(description="Time zone of both, such as Europe/Berlin.")
+    min_replicas: int | None = Field(None, ge=0, description="Minimum of replicas meanwhile.")
+    max_replicas: int | None = Field(None, ge=1, description="Maximum of replicas meanwhile.")
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(**self.model_dump())
+
+
 class Autoscaling(StrictModel):
-    """Ray Serve's request-based autoscaler, with defaults for language models."""
+    """How many replicas: Ray Serve's policy by requests, or this service's by work."""
+
+    policy: ScalingPolicy = Field(
+        "ray",
+        description="`ray`: by requests; `ahead`: by work, ahead of it; `shadow`: `ray`, and logs "
+        "of `ahead`.",
+    )
+    max_wait_s: float = Field(
+        3, gt=0, description="`ahead`: seconds that a request may wait before its prompt is read."
+    )
+    quantile: float = Field(
+        0.995,
+        gt=0.5,
+        lt=1,
+        description="`ahead`: share of the work that is to find replicas ready.",
+    )
+    expected_start_s: float = Field(
+        60, gt=0, description="`ahead`: seconds that a replica takes to start, until measured."
+    )
+    schedules: tuple[ScheduleSettings, ...] = Field(
+        (), description="`ahead`: minimum and maximum of replicas by the clock."
+    )
+    goals_file: Path | None = Field(
+        None,
+        description="`ahead`: file on the head with goals by pool, read again when it changes.",
+    )
 
     min_replicas: int = Field(1, ge=0, description="Minimum of replicas; 0 needs the gateway.")
     max_replicas: int = Field(1, ge=1, description="Maximum of replicas.")
@@ -213,6 +259,49 @@ class Autoscaling(StrictModel):
     metrics_interval_s: float = Field(
         2, gt=0, description="Seconds between the load reports of a replica."
     )
+
+    @property
+    def serve_options(self) -> dict[str, Any]:
+        """Serve's own options. `ahead` decides at once: it waits itself, and reads each second."""
+        options = self.model_dump(exclude=_OWN_SCALING, exclude_none=True)
+        if self.policy != "ahead":
+            return options
+        reports = {name: options[name] for name in _REPORTS if name in self.model_fields_set}
+        return options | _AT_ONCE | _READ_EACH_SECOND | reports
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        delays = [name for name in _DELAYS if name in self.model_fields_set]
+        refuse(
+            *(
+                (
+                    self.policy == "ahead" and bool(getattr(self, name)),
+                    f"autoscaling.{name} ({getattr(self, name)}) must be 0 or left out with "
+                    "autoscaling.policy ahead, which decides itself how long it waits",
+                )
+                for name in delays
+            ),
+            (
+                bool(self.schedules) and self.policy == "ray",
+                "autoscaling.schedules need autoscaling.policy ahead or shadow",
+            ),
+            *(
+                (True, f"autoscaling.{sentence}")
+                for sentence in schedules.problems(
+                    [schedule.schedule for schedule in self.schedules],
+                    *(self.min_replicas, self.max_replicas, time.time()),
+                )
+            ),
+        )
+        return self
+
+
+# What Serve does not know, and what is fixed where `ahead` decides.
+_OWN_SCALING = {"goals_file", "policy", "max_wait_s", "quantile", "expected_start_s", "schedules"}
+_DELAYS = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
+_AT_ONCE = {**dict.fromkeys(_DELAYS, 0.0), "upscaling_factor": 1.0, "downscaling_factor": 1.0}
+_REPORTS = ("look_back_period_s", "metrics_interval_s")
+_READ_EACH_SECOND = {"look_back_period_s": 2.0, "metrics_interval_s": 1.0}
 
 
 class PoolSettings(StrictModel):
@@ -294,6 +383,28 @@ class Pool(PoolSettings):
         if is_ingress:
             return 4 * self.max_ongoing_requests(is_ingress)
         return self.max_waiting + INGRESS_SURPLUS
+
+    @property
+    def autoscaling_options(self) -> dict[str, Any]:
+        """Serve's `autoscaling_config` of this pool."""
+        options = self.autoscaling.serve_options
+        options["target_ongoing_requests"] = self.target_ongoing_requests
+        if self.autoscaling.policy != "ray":
+            options["policy"] = {"policy_function": POLICY, "policy_kwargs": self._policy_kwargs}
+        return options
+
+    @property
+    def _policy_kwargs(self) -> dict[str, Any]:
+        scaling = self.autoscaling
+        return {
+            "pool": self.name,
+            "decides": scaling.policy == "ahead",
+            "max_wait_s": scaling.max_wait_s,
+            "quantile": scaling.quantile,
+            "start_s": scaling.expected_start_s,
+            "file": str(scaling.goals_file or ""),
+            "schedules": [item.model_dump(exclude_none=True) for item in scaling.schedules],
+        }
 
     @property
     def target_ongoing_requests(self) -> float:

@@ -65,8 +65,7 @@ def _pool(pool: Pool, is_ingress: bool) -> Config:
     return {
         "name": pool.name,
         "max_ongoing_requests": pool.max_ongoing_requests(is_ingress),
-        "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
-        | {"target_ongoing_requests": pool.target_ongoing_requests},
+        "autoscaling_config": pool.autoscaling_options,
         "ray_actor_options": pool.ray_actor_options,
     }
 

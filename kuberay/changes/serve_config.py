@@ -151,8 +151,17 @@ def _application(config: Config, change: Config) -> Config:
         if "autoscaling_config" in override and not before.get("autoscaling_config"):
             scaling = built.get(name, {}).get("autoscaling_config", {})
             before = {**before, "autoscaling_config": scaling}
-        overrides[name] = _over(before, override)
+        overrides[name] = _with_policy(_over(before, override), built.get(name, {}))
     return {**merged, "deployments": list(overrides.values())}
+
+
+def _with_policy(options: Config, built: Config) -> Config:
+    """Carry the policy along: an override without it would give the pool back to Ray's own."""
+    policy = built.get("autoscaling_config", {}).get("policy")
+    scaling = options.get("autoscaling_config")
+    if not policy or not scaling or scaling.get("policy"):
+        return options
+    return {**options, "autoscaling_config": {**scaling, "policy": policy}}
 
 
 def _over(below: Config, above: Config) -> Config:

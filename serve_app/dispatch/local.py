@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Protocol
 
 from serve_app.deadline import Deadline
@@ -36,21 +37,37 @@ class Entrance(Protocol):
         """Return how many calls wait, by priority, group and key."""
 
 
+class Meter(Protocol):
+    """Measures the work of a replica, for a policy that counts it."""
+
+    def take(self, service: float) -> None: ...
+
+    def end(self, service: float, slot_s: float) -> None: ...
+
+
 class LocalDispatcher:
     """Sends calls to the engine beside this replica."""
 
     def __init__(
-        self, engine: Engine, admission: Entrance, generation_timeout_s: float, wait_s: float
+        self,
+        engine: Engine,
+        admission: Entrance,
+        generation_timeout_s: float,
+        wait_s: float,
+        meter: Meter | None = None,
     ) -> None:
         self._engine = engine
         self._admission = admission
         self._generation_timeout_s = generation_timeout_s
         self._wait_s = wait_s
+        self._meter = meter
 
     async def send(self, call: Call) -> Answer:
         if not call.takes_slot:
             return await self._bounded(call)
         entered = _now()
+        if self._meter:
+            self._meter.take(_service(call))
         try:
             leave = await self._admission.enter(call)
         except asyncio.CancelledError as exc:
@@ -63,7 +80,13 @@ class LocalDispatcher:
             raise
         answer.queued_s = queued_s
         answer.on_close(lambda: leave(answer.served))
+        if self._meter:
+            answer.on_close(partial(self._note_end, call, entered + queued_s))
         return answer
+
+    def _note_end(self, call: Call, began: float) -> None:
+        if self._meter:
+            self._meter.end(_service(call), _now() - began)
 
     async def _bounded(self, call: Call) -> Answer:
         deadline = _now() + self._generation_timeout_s
@@ -159,6 +182,11 @@ def _answer_or_raise(exc: EngineError) -> Answer:
     if isinstance(exc, _RunnerDied):
         return exc.answer
     raise exc
+
+
+def _service(call: Call) -> float:
+    """Return the expected service; without a key, nothing is known but the length of the body."""
+    return call.service or len(call.body) / 4
 
 
 def _now() -> float:

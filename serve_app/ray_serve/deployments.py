@@ -23,6 +23,7 @@ from serve_app.fleet.recorder import Recorder
 from serve_app.fleet.reports import Report, waiting
 from serve_app.overrides import (
     InForce,
+    Scaling,
     direct_problems,
     exposure,
     gateway_problems,
@@ -76,6 +77,10 @@ class DirectPool:
         """Return the state of this replica, for the collector."""
         return Report(self._host.report() if self._host else None, self._recorder.traffic())
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return this replica's report to Serve's controller, see scaling/meter.py."""
+        return self._host.work() if self._host else {}
+
     async def check_health(self) -> None:
         """Raises EngineDown when Serve must replace this replica."""
         if self._host:
@@ -116,6 +121,9 @@ class WorkerPool:
     async def call_rates(self) -> Mapping[str, float]:
         """Return the calls per second by model, for a replica that starts."""
         return self._host.call_rates
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._host.work()
 
     async def check_health(self) -> None:
         self._host.check_health()
@@ -225,8 +233,7 @@ def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
         "logging_config": _logging(settings),
-        "autoscaling_config": pool.autoscaling.model_dump(exclude_none=True)
-        | {"target_ongoing_requests": pool.target_ongoing_requests},
+        "autoscaling_config": pool.autoscaling_options,
     }
 
 
@@ -261,7 +268,14 @@ def _options_in_force() -> InForce:
         scaling.target_ongoing_requests if scaling else None,
         scaling.min_replicas if scaling else None,
         scaling.max_replicas if scaling else config.num_replicas or 1,
+        _scaling_in_force(scaling) if scaling else None,
     )
+
+
+def _scaling_in_force(config: Any) -> Scaling:
+    delays = config.upscale_delay_s, config.downscale_delay_s, config.downscale_to_zero_delay_s
+    factors = config.get_upscaling_factor(), config.get_downscaling_factor()
+    return Scaling(config.policy.policy_function, tuple(d or 0.0 for d in delays), factors)
 
 
 def _exposure(settings: Settings) -> Iterator[str]:

@@ -17,6 +17,7 @@ from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.errors import EngineDown
 from serve_app.fleet.reports import EngineReport, waiting
 from serve_app.pool_settings import Pool
+from serve_app.scaling.meter import WorkMeter
 from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -45,6 +46,8 @@ class EngineHost:
         self._admission: Entrance | None = None
         self._kind = ""
         self._ready_at: float | None = None
+        counts_work = pool.autoscaling.policy != "ray"
+        self._meter = WorkMeter(pool.engine.slots) if counts_work else None
 
     async def start(self, place: ReplicaPlace | None = None) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""
@@ -73,6 +76,7 @@ class EngineHost:
             self._admission,
             settings.generation_timeout_s,
             settings.engine_wait_s,
+            self._meter,
         )
 
     def reporter(self, name: str) -> Reporter:
@@ -97,6 +101,12 @@ class EngineHost:
             *(self._kind, self._engine.status, self._ready_at, queue.busy if queue else 0),
             waiting(queue.waiting_by_flow() if queue else {}),
         )
+
+    def work(self) -> dict[str, float]:
+        """Return what the policy `ahead` reads of this replica; nothing where `ray` decides."""
+        if self._meter is None or self._admission is None:
+            return {}
+        return self._meter.report(sum(self._admission.waiting_by_flow().values()))
 
     def check_health(self) -> None:
         """Raises EngineDown when the engine is down for longer than `unhealthy_after_s`."""

@@ -216,3 +216,20 @@ def test_merge_patches_are_minimal() -> None:
     before = {"a": 1, "b": {"c": [1], "d": 2}, "e": 3}
     after = {"a": 1, "b": {"c": [1, 2], "d": 2}, "f": {}}
     assert merge_patch(before, after) == {"e": None, "b": {"c": [1, 2]}, "f": {}}
+
+
+def test_scale_keeps_the_policy(live: dict[str, Any]) -> None:
+    """A pool that `ahead` scales stays so, with and without an override before."""
+    config = yaml.safe_load(live["spec"]["serveConfigV2"])
+    (application,) = config["applications"]
+    application["args"]["autoscaling"] = {"policy": "ahead", "max_replicas": 4}
+    for overridden in (
+        {},
+        {"deployments": [{"name": "pool", "autoscaling_config": {"min_replicas": 1}}]},
+    ):
+        config["applications"] = [{**application, **overridden}]
+        live["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+        (deployment,) = config_of(propose(live, edits.scaled(2, 8, "pool")).after)["deployments"]
+        policy = deployment["autoscaling_config"]["policy"]
+        assert policy["policy_function"].endswith(":WorkPolicy")
+        assert policy["policy_kwargs"]["decides"] is True

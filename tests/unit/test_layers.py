@@ -19,6 +19,7 @@ SERVICE = [
     "engines",
     "overrides",
     "settings aliases jwt_settings limit_settings usage_settings pool_settings",
+    "scaling",
     "errors model_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
@@ -34,7 +35,7 @@ CAPACITY = [
 BESIDE = {
     "capacity": {
         *("dispatch", "engines", "ray_serve", "settings", "pool_settings", "errors"),
-        "quantities",
+        *("quantities", "scaling"),
     },
     "simulator": {"go_json", "ollama_version"},
 }

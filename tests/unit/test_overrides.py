@@ -8,11 +8,13 @@ import pytest
 
 from serve_app.overrides import (
     InForce,
+    Scaling,
     direct_problems,
     exposure,
     gateway_problems,
     worker_problems,
 )
+from serve_app.pool_settings import POLICY
 from serve_app.ray_serve import deployments
 from serve_app.settings import Settings
 
@@ -109,3 +111,31 @@ def test_an_open_port_without_keys_is_warned_of(
 ) -> None:
     """Whoever reaches it could use the models."""
     assert bool(list(exposure(host, has_keys=has_keys))) == warned
+
+
+AHEAD = Settings.model_validate({"autoscaling": {"policy": "ahead"}})
+
+
+@pytest.mark.parametrize(
+    ("scaling", "sentence"),
+    [
+        (Scaling("ray.serve.autoscaling_policy:default"), "overridden without `policy`"),
+        (Scaling(POLICY, (5.0, 0.0)), "set the delays to 0"),
+        (Scaling(POLICY, (0.0,), (1.0, 2.0)), "the factors to 1"),
+    ],
+)
+def test_what_takes_the_decisions_from_ahead_is_named(scaling: Scaling, sentence: str) -> None:
+    """Another policy, delays and factors of an override."""
+    pool = AHEAD.all_pools[0]
+    options = replace(in_force(deployments.direct_options(AHEAD, pool)), scaling=scaling)
+    assert any(sentence in problem for problem in direct_problems(AHEAD, pool, options))
+
+
+def test_ahead_as_it_is_built_has_no_problem() -> None:
+    """Delays 0 and factors 1."""
+    pool = AHEAD.all_pools[0]
+    options = replace(
+        in_force(deployments.direct_options(AHEAD, pool)),
+        scaling=Scaling(POLICY, (0.0, 0.0, 0.0), (1.0, 1.0)),
+    )
+    assert list(direct_problems(AHEAD, pool, options)) == []

@@ -12,7 +12,7 @@ from serve_app.capacity.results.statistics import counted_records, error_rate, q
 from serve_app.errors import ServiceError
 
 _BOUND = re.compile(
-    r"(?P<name>ttft|itl|tpot|e2e)_p(?P<percentile>\d+(?:\.\d+)?)=(?P<number>[\d.]+)(?P<unit>ms|s)"
+    r"(?P<name>ttft|itl|tpot|e2e|wait)_p(?P<percentile>\d+(?:\.\d+)?)=(?P<number>[\d.]+)(?P<unit>ms|s)"
     r"|error_rate=(?P<share>[\d.]+)(?P<percent>%?)"
 )
 
@@ -29,7 +29,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A limit of ttft, itl, tpot or e2e (seconds at `quantile`), or of error_rate (a share)."""
+    """A limit of ttft, itl, tpot, e2e or wait (seconds at `quantile`), or of error_rate (a share).
+
+    `wait`, the time until the engine reads the prompt, is known of simulated requests alone.
+    """
 
     quantity: str
     limit: float

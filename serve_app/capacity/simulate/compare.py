@@ -76,13 +76,13 @@ def score(candidate: Candidate, results: Sequence[Result], slo: Slo) -> Score:
 
 def autoscaled(name: str, family: str, service: Service) -> Candidate:
     """Make a candidate of Ray's policy with the service's settings."""
-    options = service.scaling.model_dump(exclude_none=True)
+    options = dict(service.scaling.serve_options)
     options["target_ongoing_requests"] = service.target_ongoing_requests
     return Candidate(name, family, service, lambda: RayPolicy(options))
 
 
 def with_scaling(service: Service, **changes: object) -> Service:
-    scaling = Autoscaling.model_validate(service.scaling.model_dump() | changes)
+    scaling = Autoscaling.model_validate(service.scaling.model_dump(exclude_unset=True) | changes)
     return replace(service, scaling=scaling)
 
 

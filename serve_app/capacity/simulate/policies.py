@@ -3,15 +3,35 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 
 
+@dataclass(frozen=True, slots=True)
+class WorkReport:
+    """What replicas and routers have reported of work, in seconds of a replica.
+
+    `arrived_s` counts from the beginning; `slot_s`: how long a request holds its slot.
+    """
+
+    arrived_s: float
+    waiting_s: float
+    slot_s: float
+
+
 class Policy(Protocol):
     def target(self, now: float, running: int, target: int, ongoing: float) -> int:
         """Return the new target, given running replicas, the last target and reported requests."""
+
+
+@runtime_checkable
+class WorkPolicy(Policy, Protocol):
+    """A policy that counts work."""
+
+    def reported(self, report: WorkReport) -> None:
+        """Note what was reported; the last report stays until the next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class Replica:
         self.stopped = math.inf  # time of the order to stop
         self.gone = False
         self.known = False  # the router has sent it a request
+        self.taken = 0  # requests until now, and the tokens of their prompts
+        self.taken_tokens = 0
         self._events = events
         self._model = model
         self._bounds = bounds
@@ -150,6 +152,8 @@ class Replica:
 
     def _take_in(self, job: SimulatedRequest) -> None:
         self.ongoing += 1
+        self.taken += 1
+        self.taken_tokens += job.request.prompt_tokens
         job.replica = self
 
     def _surplus(self, job: SimulatedRequest) -> SimulatedRequest | None:
@@ -158,6 +162,10 @@ class Replica:
             return None
         surplus = self._waiting.surplus(job.request.flow)
         return surplus.owner if surplus else job
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def give_up(self, job: SimulatedRequest) -> bool:
         """Remove a request from the queue. Returns False if it has left the queue."""

@@ -45,6 +45,7 @@ class Result:
         self._e2e = array("d")
         self._tpot = array("d")
         self._first = array("d")
+        self._wait = array("d")
         self.refusals = 0
         self.cached_tokens = 0  # of prompts
         self.prompt_tokens = 0
@@ -60,6 +61,7 @@ class Result:
     def served(self, job: SimulatedRequest) -> None:
         overhead = self._model.overhead_s
         self._first.append(job.first)
+        self._wait.append(job.begun - job.intended)
         self._ttft.append(job.first - job.intended + overhead)
         self._e2e.append(job.ended - job.intended + overhead)
         self.cached_tokens += job.cached
@@ -89,11 +91,18 @@ class Result:
         return self.replica_seconds / 3600
 
     def values(self, quantity: str) -> "np.ndarray[Any, Any]":
-        """Return a number for each served request: ttft, e2e, tpot (nan for one token) or first.
+        """Return a number for each served request: ttft, e2e, tpot, first or wait.
 
-        `first` is the virtual time of the first token.
+        `tpot` is nan for one token, `first` the virtual time of the first token, `wait` the time
+        until the engine read the prompt.
         """
-        columns = {"ttft": self._ttft, "e2e": self._e2e, "tpot": self._tpot, "first": self._first}
+        columns = {
+            "ttft": self._ttft,
+            "e2e": self._e2e,
+            "tpot": self._tpot,
+            "first": self._first,
+            "wait": self._wait,
+        }
         return np.frombuffer(columns[quantity])
 
     def quantile(self, quantity: str, q: float) -> float:

@@ -15,6 +15,7 @@ from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Repo
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, RoutingRule
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
+from serve_app.capacity.simulate.work_reports import WorkReports
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 from serve_app.dispatch.fair_queue import Fairness
@@ -53,6 +54,7 @@ class Service:
     shares_prefill: bool = False
     # Makes the rule by which a gateway chooses replicas; None: the least loaded of eight.
     rule: Callable[[Events], RoutingRule] | None = None
+    control_s: float = CONTROL_LOOP_S  # between decisions: longer for loads of days
 
     @property
     def bounds(self) -> Bounds:
@@ -106,6 +108,7 @@ class _Simulation:
             lambda: self._router.serving_changed(self._fleet.serving),
         )
         self._reporter = self._new_reporter()
+        self._work = WorkReports(self._events, service, self._fleet, self._router, rng, policy)
         initial = service.scaling.initial_replicas
         self._fleet.begin_with(service.scaling.min_replicas if initial is None else initial)
 
@@ -186,6 +189,7 @@ class _Simulation:
         self._open -= 1
         self._completed += 1
         self._result.served(job)
+        self._work.ended(job)
         self._router.freed(job, replica)
         self._fleet.ended(replica)
         job.forget_tickets()
@@ -213,7 +217,7 @@ class _Simulation:
         target = self._policy.target(now, len(fleet.running), fleet.target, ongoing)
         if target != fleet.target:
             fleet.scale_to(target)
-        self._events.at(now + CONTROL_LOOP_S, self._decide)
+        self._events.at(now + self._service.control_s, self._decide)
 
     def _sample(self, _: None) -> None:
         fleet, result = self._fleet, self._result

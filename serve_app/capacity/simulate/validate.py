@@ -68,7 +68,7 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     scenario = _scenario(folders[0])
     pool = scenario.pool
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
-    options = pool.autoscaling.model_dump(exclude_none=True)
+    options = dict(pool.autoscaling.serve_options)
     options["target_ongoing_requests"] = pool.target_ongoing_requests
     services = [_service(scenario, run) for run in runs]
     results = []

@@ -60,7 +60,7 @@ def test_it_decides_as_rays_own_wrapper(factor: float, monkeypatch: pytest.Monke
 
 def test_every_setting_of_ours_is_one_of_rays() -> None:
     """The pool's autoscaling settings are handed over as they are."""
-    options = Autoscaling(max_replicas=3, target_ongoing_requests=2).model_dump(exclude_none=True)
+    options = Autoscaling(max_replicas=3, target_ongoing_requests=2).serve_options
     assert RayPolicy(options).target(0.0, 1, 1, 0.0) == 1
 
 

@@ -30,7 +30,7 @@ def scaling(**options: float) -> Autoscaling:
 def run(
     requests: Iterable[Request], service: Service, seconds: float | None = None, seed: int = 0
 ) -> Result:
-    options = service.scaling.model_dump(exclude_none=True)
+    options = service.scaling.serve_options
     options["target_ongoing_requests"] = service.target_ongoing_requests
     return simulate(requests, service, RayPolicy(options), seed, seconds)
 

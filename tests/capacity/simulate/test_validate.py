@@ -44,7 +44,7 @@ def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> Non
     """A run as an experiment keeps it. Its service is the simulator, its answers `stretch`ed."""
     scenario = Scenario(service=SERVICE)
     service = service_of(scenario, startup=FixedStartup(startup_s))
-    options = scenario.pool.autoscaling.model_dump(exclude_none=True)
+    options = scenario.pool.autoscaling.serve_options
     options["target_ongoing_requests"] = scenario.pool.target_ongoing_requests
     result = simulate(LOAD, service, RayPolicy(options), seed, 150)
     order = sorted(

@@ -1,0 +1,238 @@
+"""Compare scaling policies in virtual time, load by load; goes on where it was interrupted.
+
+    python docs/examples/autoscaling/prove.py --data FOLDER [--only azure,wave] [--budget 450]
+
+Each policy learns, or is searched for, on the first part of a load, and is judged on the second.
+Results are files below `results`, one for each load, start-up, policy and seed; `report.py` reads
+them.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loads import Load, loads
+
+from serve_app.capacity.results.slo import Slo
+from serve_app.capacity.simulate import startup
+from serve_app.capacity.simulate.ahead import AheadPolicy
+from serve_app.capacity.simulate.compare import (
+    RAY_DEFAULTS,
+    Candidate,
+    autoscaled,
+    fixed,
+    foreseen,
+    started_for,
+    with_scaling,
+)
+from serve_app.capacity.simulate.policies import demand
+from serve_app.capacity.simulate.result import Result
+from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.scene import scenario_of, service_of
+from serve_app.capacity.simulate.startup import FixedStartup
+from serve_app.capacity.simulate.tune import Search, candidate
+from serve_app.scaling.policy import Aim
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+GPU = HERE.parent / "modelled-gpu" / "gpu.yaml"
+SLO = Slo.parse("wait_p99=3s")
+GRID = {
+    "target_ongoing_requests": (0.5, 0.7, 0.85, 1.0, 1.5),
+    "look_back_period_s": (5, 10, 30),
+    "upscale_delay_s": (0, 5, 30),
+    "downscale_delay_s": (30, 120, 300, 600),
+    "min_replicas": (1, 2, 3, 4, 5, 6, 7, 8),
+}
+HEADROOMS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
+AIMS = [
+    {"quantile": quantile, "half_life_s": hours * 3600}
+    for quantile in (0.9, 0.95, 0.98, 0.99, 0.995)
+    for hours in (1, 12)
+]
+REPORTS = {"metrics_interval_s": 1.0, "look_back_period_s": 2.0}
+TRAINING_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A load with one distribution of start-up times."""
+
+    load: Load
+    start: str
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.load.name / self.start.split("=")[1].split(",")[0]
+
+    def service(self, requests: list[Any]) -> Service:
+        """Return the service, as large at the beginning as the first minute needs."""
+        scene = service_of(scenario_of(str(GPU), {}, None), None, startup.parse(self.start))
+        scene = replace(scene, control_s=self.load.control_s)
+        return started_for(scene, demand(requests, scene.model, scene.slots))
+
+
+def static(case: Case) -> dict[str, Any]:
+    """Find the smallest constant fleet that meets the SLO on the part to learn from."""
+    requests = case.load.learned(TRAINING_SEED)
+    service = case.service(requests)
+    for count in range(1, service.scaling.max_replicas):
+        policy = fixed("static", service, count)
+        if simulate(requests, policy.service, policy.policy(), 0).attainment(SLO) >= 0.99:
+            break
+    return {"replicas": count}
+
+
+def tuned(case: Case) -> dict[str, Any]:
+    """Search Ray's settings as `tune` does, on the part to learn from."""
+    requests = case.load.learned(TRAINING_SEED)
+    service = case.service(requests)
+    needed = demand(requests, service.model, service.slots)
+    search = Search(
+        service,
+        lambda seed: requests,
+        range(1),
+        SLO,
+        case.load.split_s,
+        GRID,
+        enough=min(service.scaling.max_replicas, round(needed.peak)),
+    )
+    return dict(search.run().settings)
+
+
+def aimed(case: Case) -> dict[str, Any]:
+    """Search the aim of `ahead` on the second half of the part to learn from."""
+    load = case.load
+    half = replace(load, split_s=load.split_s / 2, end_s=load.split_s)
+    tried = []
+    for aim in AIMS:
+        result, _ = play_ahead(replace(case, load=half), TRAINING_SEED, Aim(**aim))
+        attainment = result.attainment(SLO)
+        tried.append(
+            (attainment < 0.99, result.replica_hours if attainment >= 0.99 else -attainment, aim)
+        )
+    return min(tried, key=lambda trial: trial[:2])[2]
+
+
+def play_ahead(case: Case, seed: int, aim: Aim) -> tuple[Result, AheadPolicy]:
+    """Judge `ahead` after it has learned, beginning with the replicas that it had then."""
+    load, learned, judged = case.load, case.load.learned(seed), case.load.judged(seed)
+    service = with_scaling(case.service(learned), **REPORTS)
+    policy = AheadPolicy(aim, service.scaling)
+    simulate(learned, service, policy, seed, load.split_s)
+    service = with_scaling(service, initial_replicas=policy.last)
+    policy = AheadPolicy(aim, service.scaling, policy.memory, load.split_s)
+    return simulate(judged, service, policy, seed, load.end_s - load.split_s), policy
+
+
+def play(candidate: Candidate, case: Case, requests: list[Any], seed: int) -> Result:
+    seconds = case.load.end_s - case.load.split_s
+    return simulate(requests, candidate.service, candidate.policy(), seed, seconds)
+
+
+def oracle(case: Case, requests: list[Any], seed: int, instant: bool) -> Result:
+    """Return the cheapest schedule, of some, that meets the SLO under the very requests."""
+    service = case.service(requests)
+    if instant:
+        service = replace(service, startup=FixedStartup(0.0))
+    needed = demand(requests, service.model, service.slots)
+    results = [play(foreseen(service, needed, h), case, requests, seed) for h in HEADROOMS]
+    met = [result for result in results if result.attainment(SLO) >= 0.99]
+    if met:
+        return min(met, key=lambda result: result.replica_hours)
+    return max(results, key=lambda result: result.attainment(SLO))
+
+
+def judged(case: Case, policy: str, seed: int, settings: dict[str, Any]) -> Result:
+    if policy == "ahead":
+        return play_ahead(case, seed, Aim())[0]
+    if policy == "ahead-tuned":
+        return play_ahead(case, seed, Aim(**settings))[0]
+    requests = case.load.judged(seed)
+    service = case.service(requests)
+    match policy:
+        case "static":
+            return play(fixed("static", service, settings["replicas"]), case, requests, seed)
+        case "ray":
+            return play(
+                autoscaled("ray", "", with_scaling(service, **RAY_DEFAULTS)), case, requests, seed
+            )
+        case "ray-tuned":
+            return play(candidate(service, settings), case, requests, seed)
+        case _:
+            return oracle(case, requests, seed, instant=policy == "oracle-instant")
+
+
+SEARCHES = {"static": static, "ray-tuned": tuned, "ahead-tuned": aimed}
+POLICIES = ("ahead", "ray", "static", "oracle", "oracle-instant", "ray-tuned", "ahead-tuned")
+
+
+def todo(cases: list[Case], policies: list[str]) -> Iterator[tuple[Case, str, int]]:
+    for case in cases:
+        for policy in policies:
+            for seed in range(case.load.seeds):
+                if not (case.folder / f"{policy}-{seed}.json").exists():
+                    yield case, policy, seed
+
+
+def settings_of(case: Case, policy: str) -> dict[str, Any]:
+    """Return what was searched for, and search if nobody has."""
+    if policy not in SEARCHES:
+        return {}
+    file = case.folder / f"{policy}.json"
+    if not file.exists():
+        write(file, SEARCHES[policy](case))
+    return dict(json.loads(file.read_text()))
+
+
+def run(case: Case, policy: str, seed: int) -> None:
+    begin = time.monotonic()
+    settings = settings_of(case, policy)
+    result = judged(case, policy, seed, settings)
+    waits = result.values("wait")
+    row = {
+        "attainment": round(result.attainment(SLO), 6),
+        "replica_hours": round(result.replica_hours, 4),
+        "starts": result.starts,
+        "refused": result.refusals,
+        "requests": result.requests,
+        "mean_wait_s": round(float(waits.mean()), 4) if waits.size else None,
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+    write(case.folder / f"{policy}-{seed}.json", row)
+    print(case.load.name, case.folder.name, policy, seed, row, flush=True)
+
+
+def write(file: Path, value: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(value) + "\n")
+    partial.rename(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the traces")
+    parser.add_argument("--only", default="", help="names of loads, separated by commas")
+    parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--start", default="", help="only start-ups with this median, e.g. 60s")
+    parser.add_argument("--budget", type=float, default=7200, help="begin nothing after so many s")
+    options = parser.parse_args()
+    known = loads(options.data)
+    names = options.only.split(",") if options.only else list(known)
+    cases = [Case(known[name], start) for name in names for start in known[name].startups]
+    cases = [case for case in cases if options.start in ("", case.folder.name)]
+    end = time.monotonic() + options.budget
+    for case, policy, seed in todo(cases, options.policies.split(",")):
+        if time.monotonic() > end:
+            sys.exit("the budget is spent; run the command again to go on")
+        run(case, policy, seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The service's own policy `ahead` in virtual time."""
+
+from collections.abc import Sequence
+
+from serve_app.capacity.simulate.policies import WorkReport
+from serve_app.pool_settings import Autoscaling
+from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.schedules import Limits, Schedule, limits
+
+_DECIDE_S = 1.0
+_NOTHING = WorkReport(0.0, 0.0, 0.0)
+
+
+class AheadPolicy:
+    """Plays Serve's controller with the policy `ahead`, which decides once a second.
+
+    `memory` is what it has learned, from which another run may begin. `begin_s`: the time of that
+    run's beginning.
+    """
+
+    def __init__(
+        self,
+        aim: Aim,
+        scaling: Autoscaling,
+        memory: Memory | None = None,
+        begin_s: float = 0.0,
+        schedules: Sequence[Schedule] = (),
+    ) -> None:
+        self._aim = aim
+        self._bounds = Limits(scaling.min_replicas, scaling.max_replicas)
+        self._schedules = schedules
+        self._begin_s = begin_s
+        self._report = _NOTHING
+        self._arrived_s = 0.0
+        self._next = 0.0
+        self.last: int | None = None  # target
+        self.memory = memory or Memory()
+        self.decisions: list[tuple[float, Decision]] = []
+
+    def reported(self, report: WorkReport) -> None:
+        self._report = report
+
+    def target(self, now: float, running: int, target: int, ongoing: float) -> int:
+        """Return the new target; between two decisions, the last one."""
+        if now < self._next:
+            return target if self.last is None else self.last
+        self._next = now + _DECIDE_S
+        if running == 0 and (ongoing > 0 or self._report.waiting_s > 0):
+            self.last = max(1, target)  # Serve does not call a policy then
+            return self.last
+        decision = self._decide(now + self._begin_s, running, target)
+        self.last = decision.target
+        return decision.target
+
+    def _decide(self, now: float, running: int, target: int) -> Decision:
+        report = self._report
+        arrived_s, self._arrived_s = report.arrived_s - self._arrived_s, report.arrived_s
+        seen = Observation(
+            now, running, target, max(0.0, arrived_s), report.waiting_s, report.slot_s
+        )
+        start_s = self.memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
+        bounds = limits(self._schedules, self._bounds, now, start_s)
+        decision, self.memory = decide(self.memory, seen, self._aim, bounds)
+        if decision.target != target:
+            self.decisions.append((now, decision))
+        return decision

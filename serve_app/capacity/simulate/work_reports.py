@@ -1,0 +1,74 @@
+"""Reports of work that reach a policy which counts it, as late as in a live service.
+
+Replicas report what they have taken in, routers only how many requests wait; both every
+`metrics_interval_s`. What a request costs is learned from those that have ended.
+"""
+
+import random
+from typing import TYPE_CHECKING
+
+from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.fleet import Fleet
+from serve_app.capacity.simulate.policies import Policy, WorkPolicy, WorkReport
+from serve_app.capacity.simulate.replica import SimulatedRequest
+from serve_app.capacity.simulate.router import Router
+from serve_app.scaling.work import Rates, WorkModel
+
+if TYPE_CHECKING:
+    from serve_app.capacity.simulate.run import Service
+
+
+class WorkReports:
+    """Reports to the policy, if it counts work."""
+
+    def __init__(
+        self,
+        events: Events,
+        service: "Service",
+        fleet: Fleet,
+        router: Router,
+        rng: random.Random,
+        policy: Policy,
+    ) -> None:
+        model = service.model
+        pace = model.pace(service.slots)
+        self._events = events
+        self._fleet = fleet
+        self._router = router
+        self._policy = policy if isinstance(policy, WorkPolicy) else None
+        self._every_s = service.scaling.metrics_interval_s
+        self._model = WorkModel(
+            Rates(model.prefill_tokens_per_s, model.decode_tokens_per_s / pace), service.slots
+        )
+        self._taken_s = 0.0
+        self._seen: dict[int, tuple[int, int]] = {}
+        if self._policy:
+            events.at(rng.uniform(0, self._every_s), self._report)
+
+    def ended(self, job: SimulatedRequest) -> None:
+        if self._policy:
+            request = job.request
+            self._model = self._model.after(
+                request.prompt_tokens, job.cached, request.output_tokens
+            )
+
+    def _report(self, _: None) -> None:
+        assert self._policy
+        replicas = [*self._fleet.running, *self._fleet.draining]
+        for replica in replicas:
+            requests, tokens = self._seen.get(replica.number, (0, 0))
+            self._taken_s += self._model.work_of(
+                replica.taken - requests, replica.taken_tokens - tokens
+            )
+        self._seen = {r.number: (r.taken, r.taken_tokens) for r in replicas}
+        mean_s = self._model.mean_work_s
+        waiting = len(self._router.pending)
+        in_queues = sum(replica.waiting for replica in replicas)
+        self._policy.reported(
+            WorkReport(
+                self._taken_s + waiting * mean_s,
+                (waiting + in_queues) * mean_s,
+                mean_s * self._model.slots,
+            )
+        )
+        self._events.at(self._events.now + self._every_s, self._report)

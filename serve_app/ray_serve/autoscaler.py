@@ -1,0 +1,176 @@
+"""Plays the policy of scaling/ in Serve's controller: reports in, a target and its reasons out."""
+
+import logging
+import math
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray.serve.autoscaling_policy import default_autoscaling_policy
+from ray.util import metrics
+
+from serve_app.access.repeater import Repeater
+from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
+from serve_app.scaling.meter import NAMES
+from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.reports import Reported
+from serve_app.scaling.schedules import Limits, Schedule, limits
+
+logger = logging.getLogger("ray.serve")
+
+_DECIDE_S = 1.0
+
+
+class Context(Protocol):
+    """The part of Serve's AutoscalingContext that is read."""
+
+    current_num_replicas: int
+    target_num_replicas: int
+    total_queued_requests: float
+    raw_metrics: Mapping[str, Mapping[Any, Sequence[Any]]] | None
+    capacity_adjusted_min_replicas: int
+    capacity_adjusted_max_replicas: int
+
+
+class Autoscaler:
+    """Decides once a second for one pool, and returns its last answer between.
+
+    `decides` is false in the shadow: then Serve's own policy decides, and this one is logged.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        decides: bool,
+        max_wait_s: float,
+        quantile: float,
+        start_s: float,
+        schedules: Sequence[Mapping[str, Any]] = (),
+        file: str = "",
+        now: Callable[[], float] = time.time,
+        show: "Callable[[str, Decision], None] | None" = None,
+        default: Callable[[Any], float] = lambda context: default_autoscaling_policy(context)[0],
+    ) -> None:
+        self._default = default
+        self._pool = pool
+        self._decides = decides
+        self._aim = Aim(wait_s=max_wait_s, quantile=quantile, start_s=start_s)
+        self._schedules = tuple(Schedule(**schedule) for schedule in schedules)
+        self._file = ScalingFile(Path(file), pool) if file else None
+        if self._file:
+            repeater = Repeater(self._file.check, CHECK_EVERY_S)
+            repeater.start()
+            # Serve makes another one at each change of the deployment, and never closes this one.
+            weakref.finalize(self, repeater.stop)
+        self._now = now
+        self._show = show or ScalingGauges().show
+        self._memory = Memory()
+        self._reported = Reported()
+        self._next = -math.inf
+        self._target: int | None = None
+
+    def target(self, context: Context) -> float:
+        """Return the number of replicas to have."""
+        now = self._now()
+        # A clock that went back must not hold decisions back.
+        if not self._next - _DECIDE_S <= now < self._next:
+            self._next = now + _DECIDE_S
+            self._decide(context, now)
+        if not self._decides:
+            return self._default(context)
+        return context.target_num_replicas if self._target is None else self._target
+
+    def _decide(self, context: Context, now: float) -> None:
+        self._reported = self._reported.after(
+            _latest(context.raw_metrics or {}), context.total_queued_requests
+        )
+        aim = self._aim_in_force()
+        decision, self._memory = decide(
+            self._memory, self._observation(context, now), aim, self._limits(context, now)
+        )
+        before, self._target = self._target, decision.target
+        self._show(self._pool, decision)
+        if decision.target != (context.target_num_replicas if self._decides else before):
+            self._log(decision, context.target_num_replicas)
+
+    def _observation(self, context: Context, now: float) -> Observation:
+        reported = self._reported
+        # In the shadow, its own last target is what it would have.
+        target = context.target_num_replicas
+        if not self._decides and self._target is not None:
+            target = self._target
+        return Observation(
+            now,
+            *(context.current_num_replicas, target),
+            *(reported.arrived_s, reported.waiting_s, reported.slot_s),
+        )
+
+    def _aim_in_force(self) -> Aim:
+        goals = self._file.goals if self._file else NO_GOALS
+        return replace(
+            self._aim,
+            wait_s=goals.max_wait_s or self._aim.wait_s,
+            quantile=goals.quantile or self._aim.quantile,
+        )
+
+    def _limits(self, context: Context, now: float) -> Limits:
+        start_s = self._memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
+        bounds = Limits(
+            context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
+        )
+        schedules = self._schedules
+        if self._file:
+            self._file.bounds = bounds
+            if self._file.goals.schedules is not None:
+                schedules = tuple(item.schedule for item in self._file.goals.schedules)
+        return limits(schedules, bounds, now, start_s)
+
+    def _log(self, decision: Decision, before: int) -> None:
+        forecast = decision.forecast
+        logger.info(
+            "%s pool %s from %d to %d replicas: load %.2f, needed %d, forecast %.2f (%s at %g), "
+            "start-up %.0f s, set by %s",
+            *("set" if self._decides else "would set", self._pool, before, decision.target),
+            *(decision.load, decision.needed),
+            *((forecast.load, forecast.name) if forecast else (0.0, "none yet")),
+            *(self._aim.quantile, decision.start_s, decision.by),
+        )
+
+
+class ScalingGauges:
+    """Shows the last decision of each pool as gauges of the controller."""
+
+    def __init__(self) -> None:
+        self._gauges = {
+            name: metrics.Gauge(f"llm_scaling_{name}", text, ("pool",))
+            for name, text in {
+                "load": "Replicas that would be busy if no request waited.",
+                "forecast": "Replicas that the forecast asks for.",
+                "target": "Replicas that the policy `ahead` has, or would have.",
+                "start_seconds": "Seconds in which nine of ten replicas start.",
+            }.items()
+        }
+
+    def show(self, pool: str, decision: Decision) -> None:
+        values = {
+            "load": decision.load,
+            "forecast": decision.forecast.load if decision.forecast else 0.0,
+            "target": float(decision.target),
+            "start_seconds": decision.start_s,
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value, {"pool": pool})
+
+
+def _latest(series: Mapping[str, Mapping[Any, Sequence[Any]]]) -> dict[str, dict[str, float]]:
+    """Return the last number of each of the replicas' series, by replica and name."""
+    reports: dict[str, dict[str, float]] = {}
+    for name, by_replica in series.items():
+        if name in NAMES:
+            for replica, points in by_replica.items():
+                if points:
+                    reports.setdefault(str(replica), {})[name] = points[-1].value
+    return reports

@@ -1,0 +1,163 @@
+"""How many replicas a pool needs: a pure function of what was observed, by seconds of work.
+
+The load is the number of replicas that would be busy if no request waited: work arrives, and each
+second of it occupies a replica for a second, spread over the time that a request takes. A target is
+the larger of what the load needs now and what the forecast says over the time that a replica takes
+to start. A replica goes when the forecast over that time and over what a stop and a start cost
+says that it will not be needed.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from serve_app.scaling.forecast import Bound, Forecast
+from serve_app.scaling.history import STEP_S, History
+from serve_app.scaling.schedules import Limits
+from serve_app.scaling.starts import Starts
+
+# Longer gaps are not a load but a clock that jumped, or a controller that was away.
+_MAX_GAP_S = 60.0
+# The load is averaged over these times, in seconds.
+_SPANS_S = (5.0, 15.0, 45.0, 120.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What the policy aims at, and how.
+
+    `wait_s`: a request may wait so long before its prompt is read. `quantile`: for which share of
+    the work replicas are to be there. `half_life_s`: errors of forecasts count half after it.
+    `start_s`, `stop_s`: until they were measured.
+    """
+
+    wait_s: float = 3.0
+    quantile: float = 0.995
+    half_life_s: float = 3 * 3600.0
+    start_s: float = 60.0
+    stop_s: float = 30.0
+    start_quantile: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen at `now`, in seconds.
+
+    `arrived_s`: work that arrived since the last observation; `waiting_s`: work that waits;
+    `slot_s`: how long a request holds its slot.
+    """
+
+    now: float
+    running: int
+    target: int
+    arrived_s: float
+    waiting_s: float
+    slot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The state of one pool's policy. `peak`: the highest load of the step that runs."""
+
+    at: float | None = None
+    rate: float = 0.0
+    means: tuple[float, ...] = (0.0,) * len(_SPANS_S)
+    load: float = 0.0
+    peak: float = 0.0
+    step_ends: float = 0.0
+    history: History = field(default_factory=History)
+    up: Forecast = field(default_factory=lambda: Forecast(1))
+    down: Forecast = field(default_factory=lambda: Forecast(1))
+    starts: Starts = field(default_factory=Starts)
+    best_up: Bound | None = None
+    best_down: Bound | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A target with its reasons. `by`: what set it; loads are in replicas."""
+
+    target: int
+    by: str
+    load: float
+    needed: int
+    forecast: Bound | None
+    start_s: float
+
+
+def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple[Decision, Memory]:
+    """Return the target and the new memory."""
+    memory = _noted(memory, seen, aim)
+    start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
+    waiting = seen.waiting_s / max(aim.wait_s, start_s)
+    needed = _replicas(memory.load + waiting)
+    up, down = memory.best_up, memory.best_down
+    target, by, bound = seen.target, "held", up
+    high = max(needed, _replicas(up.load) if up else 0)
+    # A forecast that has not been judged yet lets no replica go.
+    low = max(high, _replicas(down.load)) if down and memory.down.is_judged else seen.target
+    if high > seen.target:
+        target, by = high, "load" if needed == high else "forecast"
+    elif low < seen.target:
+        target, by, bound = low, "forecast", down
+    if target < limits.low:
+        target, by = limits.low, limits.low_by
+    if target > limits.high:
+        target, by = limits.high, limits.high_by
+    memory = replace(memory, starts=memory.starts.after(seen.now, seen.running, target))
+    return Decision(target, by, memory.load, needed, bound, start_s), memory
+
+
+def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
+    """Return the memory with an observation, and with the step that has ended, if any."""
+    if memory.at is None:
+        begin = Memory(at=seen.now, step_ends=seen.now + STEP_S)
+        return replace(memory, at=seen.now, step_ends=begin.step_ends)
+    passed = seen.now - memory.at
+    if not 0 <= passed <= _MAX_GAP_S:
+        return replace(memory, at=seen.now, step_ends=seen.now + STEP_S)
+    # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
+    # less what may wait.
+    kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
+    kept = math.exp(-passed / kernel_s)
+    arriving = max(0.0, seen.arrived_s) / passed if passed else memory.rate
+    rate = memory.rate * kept + arriving * (1 - kept)
+    means = tuple(
+        rate + (mean - rate) * math.exp(-passed / span_s)
+        for mean, span_s in zip(memory.means, _SPANS_S, strict=True)
+    )
+    load = max(
+        mean * 2 * span_s / (2 * span_s + aim.wait_s)
+        for mean, span_s in zip(means, _SPANS_S, strict=True)
+    )
+    memory = replace(
+        memory, at=seen.now, rate=rate, means=means, load=load, peak=max(memory.peak, load)
+    )
+    while memory.step_ends <= seen.now:
+        memory = _stepped(memory, aim)
+    return memory
+
+
+def _stepped(memory: Memory, aim: Aim) -> Memory:
+    start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
+    idle_s = memory.starts.quantile(0.5, aim.start_s) + aim.stop_s
+    ahead = math.ceil(start_s / STEP_S) + 1
+    longer = ahead + math.ceil(idle_s / STEP_S)
+    history = memory.history.after(memory.peak)
+    up, down = (
+        forecast.over(steps).after(history, memory.peak, aim.quantile, aim.half_life_s)
+        for forecast, steps in ((memory.up, ahead), (memory.down, longer))
+    )
+    return replace(
+        memory,
+        history=history,
+        up=up,
+        down=down,
+        best_up=up.best,
+        best_down=down.best,
+        peak=memory.load,
+        step_ends=memory.step_ends + STEP_S,
+    )
+
+
+def _replicas(load: float) -> int:
+    return math.ceil(load - 1e-6)

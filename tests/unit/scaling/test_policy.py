@@ -1,0 +1,161 @@
+"""One decision after the other, with the time passed in."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from serve_app.scaling.forecast import Forecast
+from serve_app.scaling.history import STEP_S, History
+from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.schedules import Limits
+
+AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
+BOUNDS = Limits(1, 20)
+
+
+@dataclass
+class Pool:
+    """A pool whose replicas run `start_s` after they were wanted."""
+
+    aim: Aim = AIM
+    bounds: Limits = BOUNDS
+    start_s: float = 30.0
+    now: float = 1_000_000.0
+    running: int = 1
+    target: int = 1
+    memory: Memory = field(default_factory=Memory)
+    wanted: list[tuple[float, int]] = field(default_factory=list)
+
+    def play(self, seconds: int, work: Callable[[float], float]) -> Iterator[Decision]:
+        """Yield the decisions of so many seconds; `work` gives seconds of work a second."""
+        for _ in range(seconds):
+            self.now += 1
+            due = [count for at, count in self.wanted if at + self.start_s <= self.now]
+            self.running = min(self.target, max([self.running, *due]))
+            seen = Observation(self.now, self.running, self.target, work(self.now), 0.0, 4.0)
+            decision, self.memory = decide(self.memory, seen, self.aim, self.bounds)
+            if decision.target < self.target:
+                self.wanted.clear()
+            if decision.target > self.target:
+                self.wanted.append((self.now, decision.target))
+            self.target = decision.target
+            yield decision
+
+    def after(self, seconds: int, load: float) -> Decision:
+        return list(self.play(seconds, lambda now: load))[-1]
+
+
+def test_a_steady_load_gets_the_replicas_that_it_keeps_busy() -> None:
+    """Three replicas of work a second need at least three, and not many more."""
+    assert 3 <= Pool().after(3600, 3.0).target <= 4
+
+
+def test_work_counts_and_not_requests() -> None:
+    """A load of twice the work needs about twice the replicas, whatever its requests."""
+    assert Pool().after(600, 6.0).target > Pool().after(600, 3.0).target
+
+
+def test_a_rise_is_followed_within_seconds() -> None:
+    """A step from one to six replicas of work raises the target before half a minute has passed."""
+    pool = Pool()
+    pool.after(600, 1.0)
+    assert pool.after(25, 6.0).target >= 5
+
+
+def test_a_load_that_has_gone_lets_replicas_go() -> None:
+    """An hour after the load has gone, the minimum is left."""
+    pool = Pool()
+    pool.after(600, 6.0)
+    assert pool.after(3600, 0.0).target == 1
+
+
+def test_a_policy_that_knows_nothing_lets_no_replica_go() -> None:
+    """In the first minutes, the replicas of the deployment stay."""
+    assert Pool(running=5, target=5).after(300, 0.0).target == 5
+
+
+def test_a_pool_goes_to_zero_where_it_may() -> None:
+    """With a minimum of 0, none is left."""
+    pool = Pool(bounds=Limits(0, 20))
+    pool.after(600, 2.0)
+    assert pool.after(3600, 0.0).target == 0
+
+
+def test_a_wave_that_comes_back_is_seen_coming() -> None:
+    """After some cycles of twenty minutes, replicas are wanted before the load rises."""
+
+    def work(now: float) -> float:
+        return 6.0 if now % 1200 >= 600 else 0.5
+
+    pool = Pool(aim=replace(AIM, start_s=60.0), start_s=60.0)
+    list(pool.play(8 * 1200 - int(pool.now % 1200) + 600, work))
+    before = list(pool.play(int(1200 - (pool.now - 600) % 1200) - 5, work))
+    assert pool.now % 1200 < 600
+    assert before[-1].target >= 5
+
+
+def test_waiting_work_asks_for_replicas() -> None:
+    """Work that waits without any arriving needs replicas that do it in the time of a start."""
+    seen = Observation(1.0, 1, 1, 0.0, 300.0, 4.0)
+    decision, _ = decide(Memory(at=0.0, step_ends=10.0), seen, AIM, BOUNDS)
+    assert decision.target == 10
+    assert decision.by == "load"
+
+
+@pytest.mark.parametrize(("load", "target", "by"), [(50.0, 20, "max_replicas"), (0.0, 3, "floor")])
+def test_the_bound_that_won_is_named(load: float, target: int, by: str) -> None:
+    """A target at a bound says which one."""
+    decision = Pool(bounds=Limits(3, 20, low_by="floor")).after(600, load)
+    assert (decision.target, decision.by) == (target, by)
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 7 * 86400.0, 600.0])
+def test_a_clock_that_jumps_changes_nothing(jump: float) -> None:
+    """After a jump in either direction, decisions go on with the same load."""
+    pool = Pool()
+    before = pool.after(600, 3.0).target
+    pool.now += jump
+    pool.wanted.clear()
+    assert abs(pool.after(60, 3.0).target - before) <= 1
+
+
+def test_negative_work_is_none() -> None:
+    """A counter that went back lowers nothing below zero."""
+    pool = Pool()
+    decision = list(pool.play(60, lambda now: -5.0))[-1]
+    assert decision.load == 0.0
+
+
+def test_starts_are_measured() -> None:
+    """The time between wanted and running is what the forecast looks ahead."""
+    pool = Pool(start_s=47.0)
+    pool.after(600, 5.0)
+    assert pool.memory.starts.quantile(0.9, 0.0) == pytest.approx(47.0, abs=2)
+
+
+def test_a_forecast_that_was_wrong_is_not_chosen() -> None:
+    """A season of ten minutes that the load does not follow costs more than its recent level."""
+    forecast, history = Forecast(3), History()
+    for step in range(700):
+        peak = 4.0 if step < 60 or step % 97 == 0 else 1.0 + math.sin(step / 50) ** 2
+        history = history.after(peak)
+        forecast = forecast.after(history, peak, 0.99, 3600.0)
+    costs = {bound.name: cost for cost, bound in forecast.bounds}
+    assert forecast.best is not None
+    assert costs[forecast.best.name] == min(costs.values())
+    assert costs["season of 10 min"] > costs[forecast.best.name]
+
+
+def test_the_history_finds_a_season() -> None:
+    """The peak of the steps that began a season ago, from steps and from minutes."""
+    history = History()
+    for step in range(2000):
+        history = history.after(float(step))
+    assert history.season(60, 3) == 1942.0
+    assert history.season(int(7200 / STEP_S), 1) == 1280.0
+    long_ago = history.season(1500, 6)
+    assert long_ago is not None
+    assert 500 <= long_ago <= 512
+    assert history.season(5000, 3) is None

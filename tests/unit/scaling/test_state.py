@@ -1,0 +1,70 @@
+"""The memory of the policy as a document."""
+
+import base64
+import struct
+
+import orjson
+import pytest
+
+from serve_app.scaling.policy import Aim, Memory, Observation, decide
+from serve_app.scaling.schedules import Limits
+from serve_app.scaling.state import MAX_BYTES, StateError, dump, load
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    memory = Memory()
+    for second in range(1200):
+        seen = Observation(1e9 + second, 2, 2, 1.5, 0.0, 4.0)
+        _, memory = decide(memory, seen, Aim(), Limits(1, 8))
+    return memory
+
+
+def test_a_document_is_read_back(memory: Memory) -> None:
+    """Nothing is lost, and it is small."""
+    document = dump(memory)
+    assert load(document) == memory
+    assert len(document) < MAX_BYTES / 4
+
+
+def changed(document: bytes, *path: str, value: object) -> bytes:
+    parsed = orjson.loads(document)
+    place = parsed
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    return orjson.dumps(parsed)
+
+
+NAN = base64.b64encode(struct.pack("f", float("nan"))).decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("version",), 2),
+        (("predictors",), ["guess"]),
+        (("memory", "load"), -1.0),
+        (("memory", "load"), "much"),
+        (("memory", "means"), [1.0]),
+        (("memory", "history", "steps"), "AAA="),
+        (("memory", "history", "steps"), NAN),
+        (("memory", "up", "errors"), []),
+        (("memory", "up", "growth"), 0.0),
+        (("memory", "up", "pending"), [[1.0]]),
+        (("memory", "unknown"), 1),
+    ],
+)
+def test_a_damaged_document_is_refused(
+    memory: Memory, path: tuple[str, ...], value: object
+) -> None:
+    """A wrong version, number or length is an error, and no memory."""
+    with pytest.raises(StateError, match="the state"):
+        load(changed(dump(memory), *path, value=value))
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"[]", b"\xff", b"x" * (MAX_BYTES + 1)])
+def test_what_is_no_document_is_refused(document: bytes) -> None:
+    """Cut, empty, foreign or too long."""
+    with pytest.raises(StateError):
+        load(document)

@@ -60,7 +60,7 @@ class Engine:
         async with self.using(task) as stats.load_ns, self.slots.using(task.model, task.words):
             # An embedding leaves nothing in the cache that a later prompt could use.
             await self.prefill(task, CacheSlot(), stats)
-        self.finish(stats, started)
+        self.finish(task, stats, started)
         return stats
 
     async def load_or_unload(self, task: GenerationTask) -> None:
@@ -92,7 +92,7 @@ class Engine:
         """Count tokens that are about to be sent."""
         self._counters.tokens += tokens
 
-    def finish(self, stats: GenerationStats, started: int) -> None:
+    def finish(self, task: GenerationTask, stats: GenerationStats, started: int) -> None:
         self._counters.completed += 1
         stats.total_ns = time.perf_counter_ns() - started
 
@@ -124,7 +124,7 @@ class Generation:
         started = time.perf_counter_ns()
         async with self._engine.using(self._task) as self._stats.load_ns:
             await self._run_in_slot()
-        self._engine.finish(self._stats, started)
+        self._engine.finish(self._task, self._stats, started)
 
     async def _run_in_slot(self) -> None:
         async with self._engine.slots.using(self._task.model, self._task.words) as slot:

@@ -19,7 +19,7 @@ SERVICE = [
     "engines",
     "overrides",
     "settings aliases jwt_settings limit_settings usage_settings pool_settings",
-    "errors model_names addresses go_json ollama_version deadline quantities",
+    "errors model_names setting_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
     "__main__",

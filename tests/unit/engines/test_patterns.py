@@ -57,7 +57,7 @@ REFUSED = {
     "(": "parentheses",
     ")": "parentheses",
     "[a": "an end in the middle",
-    "[z-a]": "a range that is none",
+    "[z-a]": "a range whose end is before its start",
     "a{3000}": "repetitions",
     "^([a]{1000}){1000}$": "repetitions",
     "(" * 50 + ")" * 50: "groups",

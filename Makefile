@@ -97,9 +97,11 @@ overload: $(VENV)/.dev ## five times what the slots can do, for a minute; both t
 	$(BIN)/python -m tests.bench.overload --topology direct
 	$(BIN)/python -m tests.bench.overload --topology gateway
 
-soak: $(VENV)/.dev ## ten minutes of hang-ups, killed engines and killed replicas, in each topology
+soak: $(VENV)/.dev ## hang-ups, killed engines and replicas: ten minutes, and the use of 10,000 requests
 	$(BIN)/python -m tests.bench.soak --topology gateway
 	$(BIN)/python -m tests.bench.soak --topology direct
+	$(BIN)/python -m tests.bench.usage_totals --topology gateway
+	$(BIN)/python -m tests.bench.usage_totals --topology direct
 
 # Of the image: docker, podman or buildah; more of its flags; a base of your own; extras in it.
 BUILDER ?= $(notdir $(firstword $(shell command -v docker podman buildah)))

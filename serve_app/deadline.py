@@ -56,7 +56,7 @@ class Deadline:
             self._wheel.remove(self, self._tick)
             return
         is_cancelled_too = self._task.uncancel() > self._cancelling
-        if kind is asyncio.CancelledError and not is_cancelled_too:
+        if kind and issubclass(kind, asyncio.CancelledError) and not is_cancelled_too:
             raise TimeoutError from exc
 
 

@@ -29,6 +29,8 @@
 Each dialect under `api/` writes these in its own shape.
 """
 
+import asyncio
+
 
 class ServiceError(Exception):
     """The root of the tree. `str(error)` is the sentence that the caller reads."""
@@ -202,3 +204,12 @@ class EngineSlow(EngineError):
 
 class EngineStartError(EngineError):
     status = 503
+
+
+class CallerLeft(asyncio.CancelledError):
+    """Raised in a cancelled task whose call no engine has at this moment.
+
+    `engines`: how many were lost with the call before.
+    """
+
+    engines = 0

@@ -209,6 +209,11 @@ class Settings(PoolSettings, BaseSettings):
         return self.pools or (Pool(**{name: getattr(self, name) for name in SHORT_FORM}),)
 
     @property
+    def has_callers(self) -> bool:
+        """Whether requests need a key or a token."""
+        return bool(self.api_keys or self.api_keys_file or self.jwt)
+
+    @property
     def model_names(self) -> tuple[str, ...]:
         return tuple(name for pool in self.all_pools for name in pool.models)
 

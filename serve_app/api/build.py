@@ -41,13 +41,14 @@ def build_api(
     calendar = Calendar(zone(settings.limits.timezone))
     limiter, ledger = build_limiter(settings.limits), build_ledger(settings)
     limiter.start()
+    stop_exchange = _start_exchange(settings, dispatcher)
     routes = [
         *_inference_routes(settings, dispatcher, names, Charges(limiter)),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
         *_usage_routes(settings, ledger, calendar, max_replicas),
         *_management_routes(),
     ]
-    if settings.api_keys or settings.api_keys_file or settings.jwt:
+    if settings.has_callers:
         observer = Observers(UsageRecorder(ledger, calendar), observer)
     front = Guard(
         authenticator(settings, observer.note_keys_file, max_replicas),
@@ -58,7 +59,7 @@ def build_api(
         [*routes, *documentation(routes, list(names))],
         front,
         observer,
-        lambda: _stop(limiter.close, ledger.close, on_shutdown),
+        lambda: _stop(limiter.close, ledger.close, stop_exchange, on_shutdown),
     )
 
 
@@ -67,6 +68,25 @@ async def _stop(*steps: Callable[[], Awaitable[None]]) -> None:
     async with AsyncExitStack() as stack:
         for step in reversed(steps):
             stack.push_async_callback(step)
+
+
+def _start_exchange(settings: Settings, dispatcher: Dispatcher) -> Callable[[], Awaitable[None]]:
+    """Let queues tell each other whom they have served, where there is a Redis for it."""
+    limits = settings.limits
+    if limits.redis_url is None or not settings.has_callers:
+        return _nothing
+    # Their import takes 50 ms.
+    from serve_app.access.limits.redis_connection import connect
+    from serve_app.access.service_exchange import ServiceExchange
+
+    client = connect(limits.redis_url.get_secret_value(), limits.redis_password_file)
+    exchange = ServiceExchange(client, dispatcher.queues())
+    exchange.start()
+    return exchange.close
+
+
+async def _nothing() -> None:
+    """Stop what was not started."""
 
 
 def _usage_routes(

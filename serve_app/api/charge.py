@@ -2,13 +2,21 @@
 
 from typing import Any
 
+from serve_app.access.caller import Caller
 from serve_app.access.limits.limiter import Estimate, Limiter, Reservation
 from serve_app.api.endpoint import Endpoint, Payload
 from serve_app.api.rate_headers import Pairs, rate_headers
 from serve_app.api.relay import Tail, Usage
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer
-from serve_app.errors import ClientError, EngineError, Overloaded
+from serve_app.errors import (
+    CallerLeft,
+    ClientError,
+    DeadlineExceeded,
+    EngineDown,
+    EngineStartError,
+    Overloaded,
+)
 
 # A generated token takes an engine as long as two of a prompt (llm-d's measure of service).
 _OUTPUT_WEIGHT = 2
@@ -22,6 +30,14 @@ class Charges:
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
 
+    def estimate(
+        self, endpoint: Endpoint, payload: Payload, size: int, caller: Caller, model: str
+    ) -> Estimate:
+        """Estimate the tokens of a request, whose body has `size` bytes, for a model."""
+        max_answer = 0 if endpoint.streams == "never" else _max_answer(payload)
+        prompt = prompt_bytes(payload, size)
+        return self._limiter.estimate(caller, model, prompt, max_answer)
+
     async def begin(
         self, endpoint: Endpoint, payload: Payload, size: int, trace: RequestTrace
     ) -> "Charge":
@@ -30,9 +46,7 @@ class Charges:
         Raises RateLimited, and Overloaded where the store of limits must answer and does not.
         """
         caller = trace.caller
-        max_answer = 0 if endpoint.streams == "never" else _max_answer(payload)
-        prompt = prompt_bytes(payload, size)
-        estimate = self._limiter.estimate(caller, trace.model, prompt, max_answer)
+        estimate = self.estimate(endpoint, payload, size, caller, trace.model)
         reservation = await self._limiter.reserve(caller, estimate)
         headers = rate_headers(endpoint.dialect.name, reservation.standings)
         refused = self._limiter.refuses(reservation)
@@ -78,12 +92,11 @@ class Charge:
         if self._is_settled:
             return
         self._is_settled = True
-        worked = isinstance(exc, EngineError) and exc.engines > 0
-        if isinstance(exc, Overloaded) or (getattr(exc, "status", 0) == 503 and not worked):
+        if _is_free(exc):
             self._limiter.refund(self._reservation)
         elif isinstance(exc, ClientError):
             self._limiter.settle(self._reservation, 0)
-        else:  # a hang-up, a lost or slow engine
+        else:  # a hang-up while an engine has the call, a lost or slow engine
             self._settle_estimate(0)
 
     def settle(self, answer: Answer, tail: Tail | None = None) -> None:
@@ -119,6 +132,13 @@ class Charge:
         cost = self._limiter.cost(self._estimate.model)
         self._limiter.settle(self._reservation, cost.of(prompt, events))
         return cost.of(prompt, _OUTPUT_WEIGHT * events)
+
+
+def _is_free(exc: BaseException) -> bool:
+    """Tell whether no engine has worked on a call that failed so."""
+    if isinstance(exc, EngineDown | EngineStartError | CallerLeft):
+        return exc.engines == 0
+    return isinstance(exc, Overloaded | DeadlineExceeded)
 
 
 def _max_answer(payload: Payload) -> int:

@@ -11,11 +11,12 @@ from serve_app.api.relay import Tail, read_answer, relay_stream
 from serve_app.api.request_trace import RequestTrace
 from serve_app.api.urgency import deadline_of, flow_of
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import EngineLost, ServiceError
+from serve_app.errors import BadRequest, EngineLost, ServiceError
 
 SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
+_MAX_HEADER = 1024
 
 
 class Exchange:
@@ -138,10 +139,13 @@ class Exchange:
 
 
 def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        [
-            (name.decode(), value.decode("latin-1"))
-            for name in _PASSED_HEADERS
-            if (value := request.headers.get(name))
-        ]
-    )
+    """Return the headers with a meaning to the engine. Raises BadRequest for a long one."""
+    headers = [
+        (name.decode(), value.decode("latin-1"))
+        for name in _PASSED_HEADERS
+        if (value := request.headers.get(name))
+    ]
+    for name, text in headers:
+        if len(text) > _MAX_HEADER:
+            raise BadRequest(f"{name} has {len(text)} bytes, but at most {_MAX_HEADER} are allowed")
+    return tuple(headers)

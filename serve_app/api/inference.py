@@ -1,5 +1,6 @@
 """One handler for every inference route: read, check, re-encode, send on, relay."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -13,7 +14,7 @@ from serve_app.api.exchange import SESSION, Exchange
 from serve_app.api.http import Request, Send, send_json
 from serve_app.api.model_route import ModelRoute
 from serve_app.api.request_trace import RequestTrace
-from serve_app.engines.base import Answer, Call, ModelCard
+from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
 from serve_app.errors import NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
@@ -25,6 +26,9 @@ class Dispatcher(Protocol):
 
     async def send(self, call: Call) -> Answer:
         """Return the begun answer. Raises Overloaded, EngineDown, EngineLost or EngineSlow."""
+
+    def queues(self) -> Mapping[str, ServiceQueue]:
+        """Return the queues before engines, by the pool; "" for the only one."""
 
     def cards(self) -> tuple[ModelCard, ...]:
         """Return the card of every model of every pool."""
@@ -105,7 +109,10 @@ class Inference:
         targets = self._aliases.get(name)
         route = targets and self._route(name, targets, exchange.request)
         exchange.use(route.model if route else name)
-        if trace.caller.name and self.endpoint.takes_slot:
+        if route:
+            self._skip_small(route, exchange)
+        # Also without a key: what engines count of prompts tells which context holds the next one.
+        if (trace.caller.name or route) and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
                 self.endpoint, exchange.payload, len(exchange.body), trace
             )
@@ -132,6 +139,22 @@ class Inference:
             except ServiceError as exc:
                 if not route.fall_back(exc):
                     raise
+            exchange.use(route.model)
+            self._skip_small(route, exchange)
+
+    def _skip_small(self, route: ModelRoute, exchange: Exchange) -> None:
+        """Pass over models whose context is too small: Ollama would shorten the prompt silently."""
+        if "num_ctx" in (exchange.payload.get("options") or ()):
+            return  # the caller says how large it is to be
+        contexts = {card.name: card.usable_context for card in self._dispatcher.cards()}
+        request = (self.endpoint, exchange.payload, len(exchange.body), exchange.trace.caller)
+
+        def is_too_small(model: str) -> bool:
+            estimate = self._charges.estimate(*request, model)
+            context = contexts.get(model) or math.inf
+            return estimate.prompt + estimate.answer > context
+
+        if route.skip(is_too_small):
             exchange.use(route.model)
 
 

@@ -1,6 +1,7 @@
 """The models that a call to an alias is sent to, one after the other."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from random import random
 from zlib import crc32
@@ -46,6 +47,13 @@ class ModelRoute:
         self.model = self._others.pop(0)
         self._wait_s = wait_s
         self._tries = MAX_TRIES
+
+    def skip(self, is_too_small: Callable[[str], bool]) -> bool:
+        """Pass over models that are too small if a later one is not. Returns whether it did."""
+        begun_with = self.model
+        while is_too_small(self.model) and not all(map(is_too_small, self._others)):
+            self._reason, self.model = "context", self._others.pop(0)
+        return self.model != begun_with
 
     def call(self, call: Call) -> Call:
         """Return the call with its bounds for the present model."""

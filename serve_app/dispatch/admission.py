@@ -33,7 +33,7 @@ class Admission:
         self._free = slots
         self._reserved = reserved_slots
         self._timeouts_s = timeouts_s
-        self._line: WaitingLine[None] = WaitingLine(
+        self.line: WaitingLine[None] = WaitingLine(
             lambda place, _: self._leave(place, 0.0), fairness, queue
         )
 
@@ -52,11 +52,11 @@ class Admission:
         """
         if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
             raise DeadlineExceeded
-        place = self._line.place(call)
+        place = self.line.place(call)
         # Whoever waits beside a slot that this call may have, may not have it.
         if self._free > (self._reserved if place.is_batch else 0):
             self._free -= 1
-            self._line.start(place)
+            self.line.start(place)
         else:
             await self._wait(place, call)
         return partial(self._leave, place)
@@ -64,12 +64,12 @@ class Admission:
     async def _wait(self, place: Place[None], call: Call) -> None:
         timeout_s = self._timeouts_s[call.flow.priority]
         try:
-            await self._line.wait(place, timeout_s, call.deadline)
+            await self.line.wait(place, timeout_s, call.deadline)
         except TimeoutError as exc:
-            raise self._line.overloaded(f"no slot became free within {timeout_s:g} s") from exc
+            raise self.line.overloaded(f"no slot became free within {timeout_s:g} s") from exc
 
     def _leave(self, place: Place[None], served: float | None) -> None:
         self._free += 1
-        self._line.end(place, served)
-        while self._free and self._line.grant(None, batch=self._free > self._reserved):
+        self.line.end(place, served)
+        while self._free and self.line.grant(None, batch=self._free > self._reserved):
             self._free -= 1

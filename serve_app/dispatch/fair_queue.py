@@ -11,11 +11,12 @@ half_life_s) times. So the order of those who wait stays as it is while nothing 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 from serve_app.dispatch.shares import Band, Share
-from serve_app.engines.base import Flow, Priority
+from serve_app.engines.base import Flow, Priority, Served
 from serve_app.settings import Settings
 
 T = TypeVar("T")
@@ -89,6 +90,7 @@ class FairQueue(Generic[T]):
         self._by_key: dict[tuple[str, str], OrderedDict[Ticket[T], None]] = {}  # waits
         self._waiting = 0
         self._origin = 0.0
+        self._served: dict[tuple[int, Flow], float] | None = None  # since it was taken
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
@@ -141,10 +143,37 @@ class FairQueue(Generic[T]):
             return
         unit = self._unit(ticket.started)
         used = ticket.reserved if served is None else served
+        if self._served is not None and used:
+            at = (ticket.band, ticket.flow)
+            self._served[at] = self._served.get(at, 0.0) + used
         share.settle(ticket.reserved * unit, used * unit, ticket.weights)
         if served:  # else nothing was done for it
             share.learn(ticket.service, served)
         self._bands[ticket.band].exit(ticket.flow, share)
+
+    def take_served(self) -> list[Served]:
+        """Return the service of each key since the last call; it is noted from the first one on.
+
+        That is the service of requests that have ended.
+        """
+        served, self._served = self._served or {}, {}
+        return [
+            Served(band, flow.group, flow.key, flow.weight, flow.group_weight, service)
+            for (band, flow), service in served.items()
+            if flow.key or flow.group
+        ]
+
+    def credit(self, served: Iterable[Served], at: float, now: float) -> None:
+        """Count service that other queues have given at a time before `now`."""
+        self._keep_in_range(now)
+        unit = self._unit(at)
+        for part in served:
+            band = self._bands[part.band]
+            flow = Flow(part.key, part.group)
+            share = band.enter(flow)
+            weights = (part.weight, part.group_weight) if part.group else (part.weight,)
+            share.add(part.service * unit, weights)
+            band.exit(flow, share)
 
     def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
         """Return the request to refuse when one of `flow` comes and the queue is full.
@@ -205,8 +234,7 @@ class FairQueue(Generic[T]):
         return self._leave_band(ticket)
 
     def _charge(self, ticket: Ticket[T], share: Share[Ticket[T]], now: float) -> None:
-        if now - self._origin > _MAX_HALF_LIVES * self._fairness.half_life_s:
-            self._begin_anew(now)
+        self._keep_in_range(now)
         ticket.started = now
         ticket.reserved = ticket.service * share.ratio
         share.reserve(ticket.reserved * self._unit(now), ticket.weights)
@@ -215,8 +243,10 @@ class FairQueue(Generic[T]):
         """Return what a token counts that is served at a time."""
         return float(2.0 ** ((at - self._origin) / self._fairness.half_life_s))
 
-    def _begin_anew(self, now: float) -> None:
+    def _keep_in_range(self, now: float) -> None:
         """Write all service in the unit of now, before its numbers become too large."""
+        if now - self._origin <= _MAX_HALF_LIVES * self._fairness.half_life_s:
+            return
         factor = 2.0 ** ((self._origin - now) / self._fairness.half_life_s)
         self._origin = now
         for band in self._bands:

@@ -9,8 +9,8 @@ from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
-from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.errors import EngineDown, EngineLost, EngineSlow
+from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
+from serve_app.errors import CallerLeft, EngineDown, EngineLost, EngineSlow
 from serve_app.model_names import short_name
 from serve_app.ollama_version import OLLAMA_VERSION
 from serve_app.settings import Settings
@@ -34,7 +34,7 @@ class GatewayDispatcher:
         self._problem = problem
         self._pools = settings.all_pools
         self._listener = Listener(host)
-        by_name = {
+        self._by_name = by_name = {
             pool.name: ReplicaPool(
                 self._listener,
                 handles[pool.name],
@@ -80,6 +80,12 @@ class GatewayDispatcher:
                 if retry is None:
                     raise
                 fresh = retry.target is Target.OTHER_REPLICA
+            except CallerLeft as exc:
+                exc.engines = attempts.engines
+                raise
+
+    def queues(self) -> Mapping[str, ServiceQueue]:
+        return {name: pool.line for name, pool in self._by_name.items()}
 
     def cards(self) -> tuple[ModelCard, ...]:
         """Return the models from the settings: a listing must not wake a pool."""

@@ -1,13 +1,13 @@
 """From the API to the engine beside it: admission, retries, and the bound of a generation."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from serve_app.deadline import Deadline
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.retries import Attempts, Failure, Retry
-from serve_app.engines.base import Answer, Call, Engine, ModelCard, State
-from serve_app.errors import EngineDown, EngineError, EngineLost, EngineSlow
+from serve_app.engines.base import Answer, Call, Engine, ModelCard, ServiceQueue, State
+from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
 from serve_app.ollama_version import OLLAMA_VERSION
 
 # How Ollama reports a dead runner that has given no token yet.
@@ -33,7 +33,10 @@ class LocalDispatcher:
         if not call.takes_slot:
             return await self._bounded(call)
         entered = _now()
-        leave = await self._admission.enter(call)
+        try:
+            leave = await self._admission.enter(call)
+        except asyncio.CancelledError as exc:
+            raise CallerLeft from exc
         queued_s = _now() - entered
         try:
             answer = await self._bounded(call)
@@ -86,15 +89,25 @@ class LocalDispatcher:
 
     async def _prepare(self, retry: Retry, error: EngineError, patience: float) -> None:
         """Wait as `retry` says. Raises `error` when the engine is not ready by `patience`."""
-        await asyncio.sleep(retry.pause_s)
-        if not retry.needs_engine:
-            return
+        try:
+            await asyncio.sleep(retry.pause_s)
+            if retry.needs_engine:
+                await self._engine_ready(error, patience)
+        except asyncio.CancelledError as exc:
+            left = CallerLeft()
+            left.engines = error.engines
+            raise left from exc
+
+    async def _engine_ready(self, error: EngineError, patience: float) -> None:
         try:
             async with asyncio.timeout_at(patience):
                 await self._engine.ready()
                 await asyncio.sleep(0)  # time-out though the engine reports that it is ready
         except TimeoutError:
             raise error from None
+
+    def queues(self) -> Mapping[str, ServiceQueue]:
+        return {"": self._admission.line}
 
     def cards(self) -> tuple[ModelCard, ...]:
         return self._engine.status.models

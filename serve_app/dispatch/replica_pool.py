@@ -15,7 +15,7 @@ from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import DeadlineExceeded, EngineDown, Overloaded, PoolDown
+from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, Overloaded, PoolDown
 
 # How long an idle connection stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
@@ -55,7 +55,7 @@ class ReplicaPool:
         self._handle = handle
         self._by_session = by_session
         self._idle: dict[ReplicaConnection, asyncio.TimerHandle] = {}  # with its end
-        self._line: WaitingLine[ReplicaConnection] = WaitingLine(
+        self.line: WaitingLine[ReplicaConnection] = WaitingLine(
             lambda place, connection: self._release(place, connection, 0.0), fairness, max_waiting
         )
         self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait, or fewer
@@ -67,8 +67,11 @@ class ReplicaPool:
         Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
         what the replica raises.
         """
-        place, asked = self._line.place(call), _now()
-        connection = await self._acquire(place, call, wait_s, fresh)
+        place, asked = self.line.place(call), _now()
+        try:
+            connection = await self._acquire(place, call, wait_s, fresh)
+        except asyncio.CancelledError as exc:
+            raise CallerLeft from exc
         queued_s = _now() - asked
         try:
             answer = await connection.send(call)
@@ -91,14 +94,14 @@ class ReplicaPool:
             if idle is None:
                 return await self._wait(place, call, wait_s)
             connection = idle
-        self._line.start(place)
+        self.line.start(place)
         return connection
 
     def _release(
         self, place: Place[ReplicaConnection], connection: ReplicaConnection, served: float | None
     ) -> None:
         """Keep the connection for another call if it can serve one, else close it."""
-        self._line.end(place, served)
+        self.line.end(place, served)
         if connection.is_reusable:
             self._offer(connection)
         else:
@@ -128,7 +131,7 @@ class ReplicaPool:
             self._open_another()
         which = -1
         try:
-            return await self._line.wait(place, wait_s, call.deadline)
+            return await self.line.wait(place, wait_s, call.deadline)
         except TimeoutError as exc:
             which = 0  # the oldest opening is as hopeless as this wait
             raise _no_replica(wait_s) from exc
@@ -148,7 +151,7 @@ class ReplicaPool:
         else:
             self._opened()
             self._offer(connection)
-            if not self._pause and len(self._opening) < len(self._line):
+            if not self._pause and len(self._opening) < len(self.line):
                 self._open_another()
 
     def _opened(self) -> None:
@@ -158,9 +161,9 @@ class ReplicaPool:
 
     def _offer(self, connection: ReplicaConnection) -> None:
         """Hand the connection to the call that is next, else keep it for a moment."""
-        if self._line.grant(connection, batch=connection.takes_batch):
+        if self.line.grant(connection, batch=connection.takes_batch):
             self._cancel_openings()
-        elif self._line:
+        elif self.line:
             self._leave_to_others(connection)
         else:
             self._keep(connection, LINGER_S)
@@ -179,19 +182,19 @@ class ReplicaPool:
 
     def _end_pause(self) -> None:
         self._pause = None
-        if len(self._opening) < len(self._line):
+        if len(self._opening) < len(self.line):
             self._open_another()
 
     def _refuse(self, error: Exception) -> None:
         """Fail a waiting call, because Serve's queue is full or has failed."""
         if isinstance(error, Overloaded):
-            error = self._line.overloaded(str(error))
-        self._line.refuse(error)
+            error = self.line.overloaded(str(error))
+        self.line.refuse(error)
         self._cancel_openings()
 
     def _cancel_openings(self, which: int = -1) -> None:
         """Cancel those that no call waits for: no pool must wake or grow for them."""
-        while len(self._opening) > len(self._line):
+        while len(self._opening) > len(self.line):
             self._opening.pop(which).cancel()
 
     def _keep(self, connection: ReplicaConnection, seconds: float, *, longer: bool = False) -> None:

@@ -94,6 +94,13 @@ class Share(Generic[T]):
             if share.waits:
                 share.rank()
 
+    def add(self, service: float, weights: tuple[float, ...]) -> None:
+        """Count service that another queue has given."""
+        for share, weight in zip(self.path, weights, strict=True):
+            share.used += service / weight
+            if share.waits:
+                share.rank()
+
     def learn(self, expected: float, used: float) -> None:
         """Correct later expectations by what a request used."""
         self.ratio += _NEWEST * (used / expected - self.ratio)

@@ -1,12 +1,12 @@
 """Calls that wait for something scarce, a slot or a connection, in the order of the fair queue."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
 from serve_app.dispatch.speed import Speed
-from serve_app.engines.base import Call
+from serve_app.engines.base import Call, Served
 from serve_app.errors import DeadlineExceeded, Overloaded
 
 T = TypeVar("T")
@@ -85,6 +85,15 @@ class WaitingLine(Generic[T]):
         while surplus := self._queue.surplus():
             if self._displace(surplus, error):
                 return
+
+    def take_served(self) -> list[Served]:
+        """Return the service of each flow since the last call."""
+        return self._queue.take_served()
+
+    def credit(self, served: Iterable[Served], age_s: float) -> None:
+        """Count service that another queue has given `age_s` seconds ago."""
+        now = _now()
+        self._queue.credit(served, now - age_s, now)
 
     def overloaded(self, sentence: str) -> Overloaded:
         """Return the error that says when there will be room."""

@@ -1,9 +1,9 @@
 """The protocol of an engine, and the values that pass between it and the service."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # Engines, in all pools and replicas, that one request may kill.
 MAX_TRIES = 3
@@ -29,6 +29,30 @@ class Flow:
     weight: float = 1.0
     group_weight: float = 1.0
     priority: Priority = Priority.STANDARD
+
+
+class Served(NamedTuple):
+    """Service that one queue has given to the requests of a key, as Call.service counts it.
+
+    `band`: the number of the priority, the most urgent is 0.
+    """
+
+    band: int
+    group: str
+    key: str
+    weight: float
+    group_weight: float
+    service: float
+
+
+class ServiceQueue(Protocol):
+    """A fair queue that may count the service that others of its kind have given."""
+
+    def take_served(self) -> list[Served]:
+        """Return the service of each key since the last call; it is noted from the first one on."""
+
+    def credit(self, served: Iterable[Served], age_s: float) -> None:
+        """Count service that another queue has given `age_s` seconds ago."""
 
 
 # Not frozen, though nobody changes one: that would triple the 1.3 us that it takes to make.
@@ -120,6 +144,12 @@ class ModelCard:
     embedding_length: int = 0
     loaded_context_length: int = 0  # of one slot of the engine
     capabilities: tuple[str, ...] = ("completion",)
+
+    @property
+    def usable_context(self) -> int:
+        """Tokens that one request may have: no more than in training; 0: not known."""
+        known = [size for size in (self.context_length, self.loaded_context_length) if size]
+        return min(known, default=0)
 
     def details(self) -> dict[str, object]:
         """Return the `details` of the model in Ollama's listings."""

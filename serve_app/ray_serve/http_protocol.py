@@ -17,12 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from serve_app.api.http import WATCH
 
 
-def install() -> None:
+def install(*, in_proxy: bool = False) -> None:
     """Use this protocol in every uvicorn server that this process starts from now on.
 
-    Serve builds uvicorn's configuration itself and leaves the protocol at `auto`.
+    Serve builds uvicorn's configuration itself and leaves the protocol at `auto`. Serve's own proxy
+    pickles the scope of a request for its replica, so there is nothing to call in it.
     """
-    HTTP_PROTOCOLS["auto"] = f"{__name__}:{HttpProtocol.__name__}"
+    protocol = ProxyHttpProtocol if in_proxy else HttpProtocol
+    HTTP_PROTOCOLS["auto"] = f"{__name__}:{protocol.__name__}"
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -79,6 +81,13 @@ class HttpProtocol(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
+
+
+class ProxyHttpProtocol(HttpProtocol):
+    """The protocol without `WATCH`."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super(HttpProtocol, self)._start_asgi_task(cycle, app)
 
 
 class _Parser(httptools.HttpRequestParser):

@@ -24,11 +24,12 @@ def middlewares() -> list[Middleware]:
     Serve's own proxies call this as well, and all of them ignore `Upgrade`. The middleware is for
     replicas whose application shares uvicorn's event loop: from another it can't watch callers.
     """
-    http_protocol.install()
     try:
         serve.get_replica_context()
     except RayServeException:
+        http_protocol.install(in_proxy=True)
         return []
+    http_protocol.install()
     return [] if private.HAS_OWN_LOOP else [Middleware(UvicornMiddleware)]
 
 

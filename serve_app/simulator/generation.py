@@ -88,7 +88,8 @@ class Engine:
     def decoding(self) -> Decoding:
         return Decoding(self._clock, self._settings.decode_tokens_per_s)
 
-    def count_tokens(self, tokens: int) -> None:
+    def count_tokens(self, task: GenerationTask, tokens: int) -> None:
+        """Count tokens that are about to be sent."""
         self._counters.tokens += tokens
 
     def finish(self, task: GenerationTask, stats: GenerationStats, started: int) -> None:
@@ -151,10 +152,10 @@ class Generation:
     async def _write_up_to(self, end: int, decoding: Decoding) -> None:
         while self._written < end:
             due = int(min(end, await decoding.reached(self._written + 1)))
+            self._engine.count_tokens(self._task, due - self._written)
             if self._task.stream:
                 tokens = self._tokens[self._written : due]
                 self._response.send(self._head() + self._writer.chunks(tokens))
-            self._engine.count_tokens(due - self._written)
             self._written = due
 
     def _head(self) -> list[bytes]:

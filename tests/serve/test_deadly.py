@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,12 @@ import httpx
 import pytest
 
 from tests.support import processes
+from tests.support.ollama_script import write_ollama
 from tests.support.ollama_simulator.faults import DIES_OF
 from tests.support.waiting import eventually
 
 DEADLY = "the word that kills"
 MODEL = "smollm2:135m"
-ROOT = Path(__file__).parents[2]
-OLLAMA = f"""\
-#!/bin/sh
-cd {ROOT} && exec {sys.executable} -m tests.support.ollama_simulator \
-    --models {MODEL} --port "${{OLLAMA_HOST##*:}}" --slots "$OLLAMA_NUM_PARALLEL"
-"""
 TOPOLOGIES: dict[str, tuple[int, dict[str, Any]]] = {
     "direct": (1, {"topology": "direct"}),
     "gateway": (
@@ -33,10 +27,7 @@ TOPOLOGIES: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.fixture
 def ollama(tmp_path: Path) -> Path:
     """An `ollama` that starts the simulator of the tests."""
-    script = tmp_path / "ollama"
-    script.write_text(OLLAMA)
-    script.chmod(0o755)
-    return script
+    return write_ollama(tmp_path / "ollama", "--models", MODEL)
 
 
 def engines() -> set[int]:

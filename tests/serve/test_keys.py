@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
 from tests.serve.conftest import Deploy
 from tests.support.redis_server import needed, redis_server
@@ -64,7 +65,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def test_limits_hold_over_all_replicas(
     deploy: Deploy, tmp_path: Path, redis_url: str, topology: str
 ) -> None:
-    """Counted in one Redis; metrics and usage agree with what the callers got."""
+    """Counted in one Redis; metrics and usage agree with what the callers got; queues exchange."""
     file = tmp_path / "keys"
     file.write_text(LIMITED)
     two = {"min_replicas": 2, "max_replicas": 2}
@@ -94,6 +95,10 @@ async def test_limits_hold_over_all_replicas(
         headers = {"authorization": "Bearer sk-root"}
         page = httpx.get(f"{url}/admin/usage", headers=headers, trust_env=False).json()
         return next((record for record in page["data"] if record["key"] == name), {})
+
+    with Redis.from_url(redis_url, db=1 + (topology == "gateway")) as redis:
+        queues = "served:" + ("pool" if topology == "gateway" else "")
+        await eventually(lambda: "ada" in str(redis.xrange(queues)))
 
     # Each replica writes its sums within half a second.
     await eventually(lambda: used("ada").get("requests") == 4)

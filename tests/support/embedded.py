@@ -114,13 +114,14 @@ async def serving_llama(
         info = EngineInfo("0.33.0", (card,))
         kind = LlamaCpp(pool, http, built.first_token_timeout_s)
         engine: Any = _Running(kind.client(url, info), info)
+        admission = Admission(2, 8, dict.fromkeys(Priority, 20))
         dispatcher = LocalDispatcher(
-            engine,
-            Admission(2, 8, dict.fromkeys(Priority, 20)),
-            built.generation_timeout_s,
-            built.engine_wait_s,
+            engine, admission, built.generation_timeout_s, built.engine_wait_s
         )
         noted = Noted()
         api = build_api(built, dispatcher, noted, engine.stop)
-        async with listening(api) as address, Service(address, noted, engine) as service:
+        async with (
+            listening(api) as address,
+            Service(address, noted, engine, admission) as service,
+        ):
             yield service

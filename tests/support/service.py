@@ -102,12 +102,13 @@ class Noted:
 
 
 class Service(httpx.AsyncClient):
-    """A client of one running service, with its observer and its engine."""
+    """A client of one running service, with its observer, its engine and its queue."""
 
-    def __init__(self, url: str, noted: Noted, engine: Lifecycle) -> None:
+    def __init__(self, url: str, noted: Noted, engine: Lifecycle, admission: Admission) -> None:
         super().__init__(base_url=url, timeout=20, trust_env=False, verify=False)
         self.noted = noted
         self.engine = engine
+        self.admission = admission
         self.port = httpx.URL(url).port
 
 
@@ -134,11 +135,12 @@ async def started(
     try:
         await engine.ready()
         when_ready()
+        admission = Admission.of(built, pool)
         dispatcher = LocalDispatcher(
-            engine, Admission.of(built, pool), built.generation_timeout_s, built.engine_wait_s
+            engine, admission, built.generation_timeout_s, built.engine_wait_s
         )
         api = build_api(built, dispatcher, noted, engine.stop)
-        async with listening(api) as url, Service(url, noted, engine) as service:
+        async with listening(api) as url, Service(url, noted, engine, admission) as service:
             yield service
     finally:
         await engine.stop()

@@ -68,8 +68,8 @@ class Estimator:
         self._ratios.setdefault(model, _Ratio()).learn(size, tokens)
 
     def learn_answer(self, key: str, model: str, tokens: int) -> None:
-        self._of(key, model).learn(tokens)
-        self._of("", model).learn(tokens)
+        for name in {key, ""}:
+            self._of(name, model).learn(tokens)
 
     def _of(self, key: str, model: str) -> _Answers:
         known = self._answers.get((key, model))

@@ -1,22 +1,34 @@
-"""Generations that faults break."""
+"""Generations that a journal notes and faults break."""
 
 import asyncio
 
 from serve_app.go_json import encode
 from serve_app.simulator import ollama, openai
+from serve_app.simulator.catalogue import Catalogue
+from serve_app.simulator.control import Counters
 from serve_app.simulator.failures import ApiError, native
 from serve_app.simulator.generation import AnswerWriter, Engine, Generation
 from serve_app.simulator.model_output import Token, TokenKind
-from serve_app.simulator.speed import Decoding
+from serve_app.simulator.settings import Settings
+from serve_app.simulator.speed import CacheSlot, Decoding
 from serve_app.simulator.tasks import GenerationStats, GenerationTask
 from serve_app.simulator.wire import Response
 from tests.support.ollama_simulator.faults import Broken, Fault
+from tests.support.ollama_simulator.journal import Journal
+from tests.support.ollama_simulator.settings import OllamaSettings
 from tests.support.ollama_simulator.wire import OllamaResponse
 
 _UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
 
 
-class FaultyEngine(Engine):
+class OllamaEngine(Engine):
+    """Writes the journal, and lets faults break generations."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, counters: Counters) -> None:
+        super().__init__(settings, catalogue, counters)
+        assert isinstance(settings, OllamaSettings)
+        self._journal = Journal(settings.journal)
+
     async def generate(
         self, task: GenerationTask, writer: AnswerWriter, response: Response
     ) -> None:
@@ -25,6 +37,18 @@ class FaultyEngine(Engine):
             await FaultyGeneration(self, task, writer, response, response.fault).run()
         else:
             await super().generate(task, writer, response)
+
+    async def prefill(self, task: GenerationTask, slot: CacheSlot, stats: GenerationStats) -> None:
+        self._journal.begin(task)
+        await super().prefill(task, slot, stats)
+
+    def count_tokens(self, task: GenerationTask, tokens: int) -> None:
+        super().count_tokens(task, tokens)
+        self._journal.add(task, tokens)
+
+    def finish(self, task: GenerationTask, stats: GenerationStats, started: int) -> None:
+        super().finish(task, stats, started)
+        self._journal.end(task)
 
 
 class FaultyGeneration(Generation):

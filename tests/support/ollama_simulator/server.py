@@ -5,14 +5,14 @@ from serve_app.simulator.server import Methods, Route, Server
 from serve_app.simulator.wire import HttpRequest, Response
 from tests.support.ollama_simulator import bodies
 from tests.support.ollama_simulator.control import OllamaControl
-from tests.support.ollama_simulator.generation import FaultyEngine
+from tests.support.ollama_simulator.generation import OllamaEngine
 from tests.support.ollama_simulator.pulls import Puller
 from tests.support.ollama_simulator.settings import OllamaSettings
 from tests.support.ollama_simulator.wire import OllamaResponse
 
 
 class OllamaServer(Server):
-    engine_type = FaultyEngine
+    engine_type = OllamaEngine
     control_type = OllamaControl
 
     _control: OllamaControl

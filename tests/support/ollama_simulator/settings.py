@@ -10,3 +10,4 @@ class OllamaSettings(Settings):
     pull_bytes: int = option(1_000_000, "Bytes of a pulled model.")
     pull_s: float = option(0.0, "Seconds that a pull takes.")
     offline: bool = option(False, "Let every pull fail as it does without a network.")
+    journal: str = option("", "File to which every request's tokens are appended.")

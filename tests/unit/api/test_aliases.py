@@ -1,15 +1,18 @@
 """Calls to an alias: which model answers, and how callers learn of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
 from serve_app.aliases import Target
+from serve_app.api.build import build_api
 from serve_app.api.model_route import ModelRoute
-from serve_app.engines.base import Call
+from serve_app.dispatch.local import LocalDispatcher
+from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
 from serve_app.errors import (
     BadRequest,
     ContextLengthExceeded,
@@ -21,7 +24,15 @@ from serve_app.errors import (
     PoolDown,
     ServiceError,
 )
-from tests.support.service import Service, Simulator, serving
+from serve_app.settings import Settings
+from tests.support.service import (
+    Noted,
+    Service,
+    Simulator,
+    listening,
+    serving,
+    start_simulator,
+)
 
 ALIASES = {"gpt-4o-mini": ["smollm2:135m", "other"], "Canary": [{"model": "other", "weight": 1}]}
 CALL = Call("/api/chat", "a:latest", b"{}", stream=True)
@@ -131,3 +142,147 @@ async def test_the_last_model_may_be_waited_for_as_any_other() -> None:
     way.fall_back(Overloaded("full", 1))
     way.fall_back(Overloaded("full", 1))
     assert way.call(CALL).deadline is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken", "reason"),
+    [
+        ({}, "a", "first"),
+        ({"a"}, "b", "context"),
+        ({"a", "b"}, "c", "context"),
+        ({"b"}, "a", "first"),
+        ({"a", "b", "c"}, "a", "first"),
+    ],
+)
+async def test_models_that_are_too_small_are_passed_over(
+    sizes: set[str], taken: str, reason: str
+) -> None:
+    """If one of the others is not."""
+    way = route()
+    way.skip(lambda model: model.removesuffix(":latest") in sizes)
+    answer = way.mark(Answer(200, (), nothing()))
+    assert (
+        dict(answer.headers)[b"x-model-route"] == f"x -> {taken}:latest; reason={reason}".encode()
+    )
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    for piece in ():
+        yield piece
+
+
+class TwoPools:
+    """Sends calls for `small` and `large` to two engines, whose contexts differ."""
+
+    def __init__(self, small: Service, large: Service) -> None:
+        self._by_model = {"small:latest": small, "large:latest": large}
+
+    async def send(self, call: Call) -> Answer:
+        return await self._of(call.model).send(call)
+
+    def _of(self, model: str) -> LocalDispatcher:
+        service = self._by_model[model]
+        return LocalDispatcher(service.engine, service.admission, 60, 5)
+
+    def cards(self) -> tuple[ModelCard, ...]:
+        return tuple(card for model in self._by_model for card in self._of(model).cards())
+
+    def version(self) -> str:
+        return ""
+
+    async def problem(self) -> str:
+        return ""
+
+    def queues(self) -> dict[str, ServiceQueue]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[dict[str, Simulator]]:
+    """One of 512 tokens of context, one of 4096."""
+    running = {
+        name: start_simulator("--models", name, "--context-length", str(context))
+        for name, context in (("small", 512), ("large", 4096))
+    }
+    yield running
+    for simulator in running.values():
+        simulator.stop()
+
+
+@pytest.fixture
+async def two(engines: dict[str, Simulator]) -> AsyncIterator[httpx.AsyncClient]:
+    """A service with the alias `any`: `small`, then `large`."""
+    small, large = (serving(engine, models=(name,)) for name, engine in engines.items())
+    settings = Settings(
+        models=("small", "large"), aliases={"any": ["small", "large"]}, allow_model_options=True
+    )
+    async with small as one, large as other:
+        api = build_api(settings, TwoPools(one, other), Noted(), anything)
+        async with (
+            listening(api) as url,
+            httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        ):
+            yield client
+
+
+async def anything() -> None:
+    pass
+
+
+def long(words: int, **more: Any) -> dict[str, Any]:
+    """A request of about three bytes to a token."""
+    return {"model": "any", "messages": [{"role": "user", "content": "of " * words}], **more}
+
+
+async def ask(client: httpx.AsyncClient, path: str, words: int, **more: Any) -> str:
+    """Return which way a request was taken."""
+    answer = await client.post(path, json=long(words, **more), timeout=20)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-model-route"]
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("/v1/chat/completions", {"max_tokens": 5}),
+        ("/api/chat", {"stream": False, "options": {"num_predict": 5}}),
+        ("/v1/messages", {"max_tokens": 5}),
+    ],
+)
+async def test_a_prompt_that_would_be_shortened_goes_to_a_larger_context(
+    two: httpx.AsyncClient, engines: dict[str, Simulator], path: str, limit: dict[str, Any]
+) -> None:
+    """The smaller engine never sees it, and the larger one sees all of it."""
+    assert await ask(two, path, 50, **limit) == "any -> small:latest; reason=first"
+    assert await ask(two, path, 1000, **limit) == "any -> large:latest; reason=context"
+    assert engines["small"].reached == engines["large"].reached == {path: 1}
+    assert engines["large"].stats()["prompt_tokens"] >= 1000
+
+
+async def test_what_engines_have_counted_tells_what_fits(
+    two: httpx.AsyncClient, engines: dict[str, Simulator]
+) -> None:
+    """Of 600 words with three bytes each, four bytes to a token would fit."""
+    path, few = "/v1/chat/completions", {"max_tokens": 5}
+    assert "small" in await ask(two, path, 600, **few)
+    for _ in range(20):
+        await ask(two, path, 400, **few)
+    assert "large" in await ask(two, path, 600, **few)
+    assert engines["large"].reached == {path: 1}
+
+
+async def test_room_for_the_answer_is_needed_too(
+    two: httpx.AsyncClient, engines: dict[str, Simulator]
+) -> None:
+    """As much as answers usually take, which is 256 tokens at first."""
+    assert "large" in await ask(two, "/v1/chat/completions", 450, max_tokens=1000)
+    assert engines["small"].reached == {}
+
+
+async def test_a_caller_may_say_how_large_the_context_is_to_be(
+    two: httpx.AsyncClient, engines: dict[str, Simulator]
+) -> None:
+    """Where that is allowed, Ollama loads the model with as much."""
+    options = {"num_ctx": 8192, "num_predict": 5}
+    assert "small" in await ask(two, "/api/chat", 1000, stream=False, options=options)
+    assert engines["large"].reached == {}

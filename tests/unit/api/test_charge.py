@@ -18,7 +18,7 @@ from serve_app.api.inference import Inference
 from serve_app.api.relay import Tail, Usage
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call
-from serve_app.errors import BadRequest, EngineDown, EngineLost
+from serve_app.errors import BadRequest, CallerLeft, EngineDown, EngineLost
 from serve_app.limit_settings import LimitSettings
 from serve_app.model_names import ModelNames
 
@@ -88,14 +88,14 @@ async def test_a_settled_request_is_settled_once() -> None:
 
 
 @pytest.mark.parametrize(("engines", "estimated"), [(0, False), (2, True)])
-async def test_an_engine_that_is_down_has_worked_if_others_were_lost(
-    engines: int, estimated: bool
+@pytest.mark.parametrize("failure", [EngineDown("no engine"), CallerLeft()])
+async def test_a_call_that_no_engine_has_was_worked_on_if_others_were_lost(
+    failure: EngineDown | CallerLeft, engines: int, estimated: bool
 ) -> None:
     """Then the prompt is paid for."""
     charge, trace = await begin(Caller("ada"))
-    down = EngineDown("no engine")
-    down.engines = engines
-    charge.fail(down)
+    failure.engines = engines
+    charge.fail(failure)
     assert trace.estimated is estimated
 
 

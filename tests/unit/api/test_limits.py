@@ -312,6 +312,32 @@ async def test_only_what_no_engine_has_worked_on_is_free(simulator: Simulator) -
     assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 9930
 
 
+@pytest.mark.parametrize("ends_by", ["a hang-up", "its deadline"])
+async def test_leaving_the_queue_costs_nothing(simulator: Simulator, ends_by: str) -> None:
+    """No engine has seen the request: its reservation is given back, and it is no use."""
+    async with alone(simulator, TOKENS, slots=1, queue=4) as service:
+        simulator.fault(kind="silent", for_s=60)
+        first = asyncio.create_task(service.post(CHAT, json=body(), headers=key("free")))
+        await eventually(lambda: simulator.reached == {CHAT: 1})
+        headers = key("ada") | ({"x-request-timeout-ms": "1"} if "deadline" in ends_by else {})
+        second = asyncio.create_task(service.post(CHAT, json=body(), headers=headers))
+        if "deadline" in ends_by:
+            assert (await second).status_code == 504
+        else:
+            await eventually(lambda: service.noted.running == 2)
+            second.cancel()
+            await eventually(lambda: service.noted.running == 1)
+        trace = service.noted.last
+        first.cancel()
+        await eventually(lambda: not service.noted.running)
+        simulator.fault(kind="none")
+        answer = await service.post(CHAT, json=body(), headers=key("ada"))
+    assert (trace.usage.prompt, trace.estimated) == (None, False)
+    assert simulator.reached == {CHAT: 2}
+    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 9930
+
+
 async def test_an_engines_own_refusal_costs_a_request_and_no_tokens(
     front: Front,
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.dispatch import shares
 from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
-from serve_app.engines.base import Flow, Priority
+from serve_app.engines.base import Flow, Priority, Served
 
 A, B = Flow("a"), Flow("b")
 NIGHT = Flow("night", priority=Priority.BATCH)
@@ -250,3 +250,101 @@ def test_years_pass() -> None:
             push(queue, flow, second + 900)
         queue.end(running, 50.0)
         assert sorted(drain(queue, second + 2000)) == ["a", "b", "b"]
+
+
+def test_service_of_other_queues_counts() -> None:
+    """A key that was served elsewhere is behind one that was not, and by as much."""
+    here: FairQueue[str] = FairQueue()
+    here.credit([served(A, 250.0)], at=0.0, now=0.0)
+    for flow in (B, A, B, A, B, B):
+        push(here, flow)
+    assert drain(here) == ["b", "b", "b", "a", "b", "a"]
+
+
+def test_old_service_of_other_queues_counts_less() -> None:
+    """After a half-life, half of it."""
+    here: FairQueue[str] = FairQueue(Fairness(half_life_s=60.0))
+    here.credit([served(A, 400.0)], at=40.0, now=100.0)
+    here.credit([served(B, 300.0)], at=100.0, now=100.0)
+    for flow in (A, B, A, B, A, B):
+        push(here, flow, 100.0)
+    assert drain(here, 100.0, 50.0)[:3] == ["a", "a", "b"]
+
+
+def test_service_of_other_queues_counts_by_weight_for_keys_and_groups() -> None:
+    """As service of this one does."""
+    for flow in (Flow("a", weight=4.0), Flow("a", "team", group_weight=4.0)):
+        here: FairQueue[str] = FairQueue()
+        here.credit([served(flow, 400.0), served(B, 200.0)], at=0.0, now=0.0)
+        for _ in range(6):
+            push(here, flow)
+            push(here, B)
+        assert drain(here)[:5] == ["a", "a", "a", "a", "b"]
+
+
+def test_a_queue_tells_whom_it_has_served() -> None:
+    """Keys whose requests have ended since it was asked the last time, by priority."""
+    queue: FairQueue[str] = FairQueue()
+    assert queue.take_served() == []
+    running = Ticket("a", A, 50.0)
+    queue.start(running, 0.0)
+    for flow, used in ((A, 100.0), (A, 20.0), (NIGHT, 7.0), (Flow(), 5.0)):
+        push(queue, flow)
+        queue.end(next_of(queue), used)
+    assert queue.take_served() == [served(A, 120.0), served(NIGHT, 7.0, band=2)]
+    queue.end(running)
+    assert queue.take_served() == [served(A, 50.0)]
+    assert queue.take_served() == []
+
+
+def test_a_queue_that_nobody_asks_notes_nothing() -> None:
+    """So that it does not grow."""
+    queue: FairQueue[str] = FairQueue()
+    push(queue, A)
+    queue.end(next_of(queue), 100.0)
+    assert queue.take_served() == []
+
+
+def test_service_of_many_other_keys_is_bounded() -> None:
+    """As that of keys of its own."""
+    queue: FairQueue[str] = FairQueue()
+    for number in range(2 * shares.MAX_IDLE):
+        queue.credit([served(Flow(str(number)), 1.0)], at=0.0, now=0.0)
+    assert queue.known_keys == shares.MAX_IDLE
+
+
+def test_service_of_other_queues_survives_a_long_time() -> None:
+    """Numbers stay in the range of a float, whenever it comes."""
+    queue: FairQueue[str] = FairQueue(Fairness(half_life_s=1.0))
+    for now in (0.0, 5000.0, 1e6):
+        queue.credit([served(A, 10.0)], at=now - 600.0, now=now)
+        queue.credit([served(A, 10.0)], at=now, now=now)
+    for flow in (B, A, B):
+        push(queue, flow, 1e6)
+    assert drain(queue, 1e6, 5.0) == ["b", "b", "a"]
+
+
+@pytest.mark.parametrize(("exchange", "share"), [(True, 0.5), (False, 0.25)])
+def test_queues_that_exchange_service_are_fair_together(exchange: bool, share: float) -> None:
+    """A key that floods two queues leaves the second one to a key that asks there alone."""
+    queues: list[FairQueue[str]] = [FairQueue(), FairQueue()]
+    total = Counter[str]()
+    for number, queue in enumerate(queues):
+        for flow in (A, B)[: number + 1]:
+            push(queue, flow)
+            push(queue, flow)
+    for second in range(300):
+        for queue in queues:
+            ticket = next_of(queue, second)
+            queue.end(ticket, 100.0)
+            total[ticket.owner] += 100
+            push(queue, ticket.flow, second)
+        told = [queue.take_served() for queue in queues]
+        if exchange:
+            queues[0].credit(told[1], second, second)
+            queues[1].credit(told[0], second, second)
+    assert total["b"] / total.total() == pytest.approx(share, abs=0.02)
+
+
+def served(flow: Flow, service: float, band: int = 1) -> Served:
+    return Served(band, flow.group, flow.key, flow.weight, flow.group_weight, service)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from serve_app.dispatch.local import LocalDispatcher
 from serve_app.dispatch.worker import CallHandler, CallServer
 from serve_app.engines.base import Answer, Call, EngineStatus, Priority, State
 from serve_app.errors import (
+    CallerLeft,
     EngineDown,
     EngineLost,
     EngineSlow,
@@ -20,6 +22,7 @@ from serve_app.errors import (
     ServiceError,
 )
 from serve_app.settings import Settings
+from tests.support.waiting import eventually
 
 CALL = Call("/api/chat", "smollm2:135m", b"{}", stream=True)
 LOST = EngineLost("the replica was lost")
@@ -183,3 +186,38 @@ async def test_an_unforeseen_fault_is_not_tried_again() -> None:
     with pytest.raises(InternalError):
         await ask(StubReplica(LookupError("planted")), second)
     assert second.calls == 0
+
+
+class Unreachable:
+    """A handle whose replicas never connect, but for the first."""
+
+    def __init__(self, *replicas: CallHandler) -> None:
+        self._replicas = Handle(*replicas)
+        self.opened = 0
+
+    def open(self, *where: Any) -> "asyncio.Task[None]":
+        self.opened += 1
+        if self._replicas.replicas:
+            return self._replicas.open(*where)
+        return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
+
+    def service_error(self, exc: Exception) -> ServiceError:
+        return LOST
+
+
+@pytest.mark.parametrize(("replicas", "engines"), [([], 0), ([StubReplica(LOST)], 1)])
+async def test_a_caller_that_leaves_before_a_replica_has_its_call_is_told_from_others(
+    replicas: list[StubReplica], engines: int
+) -> None:
+    """The error carries the engines that were lost with the call before."""
+    handle = Unreachable(*replicas)
+    settings = Settings.model_validate({"topology": "gateway"})
+    dispatcher = GatewayDispatcher(settings, {"pool": handle}, "127.0.0.1", no_problem)
+    await dispatcher.start()
+    task = asyncio.create_task(dispatcher.send(CALL))
+    await eventually(lambda: handle.opened == len(replicas) + 1)
+    task.cancel()
+    with pytest.raises(CallerLeft) as left:
+        await task
+    assert left.value.engines == engines
+    await dispatcher.stop()

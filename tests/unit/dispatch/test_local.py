@@ -8,7 +8,8 @@ import pytest
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
 from serve_app.engines.base import MAX_TRIES, Answer, Call, EngineStatus, Priority, State
-from serve_app.errors import EngineDown, EngineError, EngineLost
+from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost
+from tests.support.waiting import eventually
 
 
 class FailingEngine:
@@ -77,3 +78,31 @@ async def test_an_engine_that_stays_away_was_lost_all_the_same() -> None:
     with pytest.raises(EngineError) as error:
         await send(FailingEngine(LOST, *[DOWN] * 100_000), wait_s=0.02)
     assert error.value.engines == 1
+
+
+@pytest.mark.parametrize(("failures", "engines"), [([DOWN], 0), ([LOST], 1)])
+async def test_a_caller_that_leaves_while_the_engine_is_away_is_told_from_others(
+    failures: list[Exception], engines: int
+) -> None:
+    """No engine has the call then; the error carries those that were lost with it."""
+    engine = FailingEngine(*failures)
+    engine.back.clear()
+    task = asyncio.create_task(send(engine))
+    await eventually(lambda: not engine.failures)
+    task.cancel()
+    with pytest.raises(CallerLeft) as left:
+        await task
+    assert left.value.engines == engines
+
+
+async def test_a_caller_that_leaves_the_queue_is_told_from_others() -> None:
+    """So that it pays for nothing."""
+    admission = Admission(1, 1, dict.fromkeys(Priority, 9))
+    call = Call("/api/chat", "m", b"{}", stream=False)
+    leave = await admission.enter(call)
+    task = asyncio.create_task(LocalDispatcher(FailingEngine(), admission, 9, 9).send(call))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(CallerLeft):
+        await task
+    leave(None)

@@ -1,14 +1,16 @@
 """How uvicorn's protocol tells the API that a caller has hung up, on a real socket."""
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
 from serve_app.api.http import UNWATCHED, WATCH, Receive, Request, Scope, Send
-from serve_app.ray_serve.http_protocol import HttpProtocol
+from serve_app.ray_serve.http_protocol import HttpProtocol, ProxyHttpProtocol
 from tests.support.service import bound
 
 LARGE = b"x" * (1 << 18)  # above what uvicorn buffers, after which it reads no more
@@ -100,3 +102,18 @@ async def test_an_ended_request_leaves_the_next_ones_watch(port: int, app: App) 
         writer.close()
         await app.cancelled.wait()
     assert not app.gone.is_set()
+
+
+async def test_a_proxys_scope_can_be_sent_to_a_replica() -> None:
+    """Serve's own proxy pickles it; the replica watches for hang-ups itself."""
+    scopes: list[bytes] = []
+
+    async def forward(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(pickle.dumps({k: v for k, v in scope.items() if k != "app"}))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = uvicorn.Config(forward, http=ProxyHttpProtocol, log_level="critical", lifespan="off")
+    async with bound(config) as url, httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(url)).status_code == 204
+    assert WATCH not in pickle.loads(scopes[0])

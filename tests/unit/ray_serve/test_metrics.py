@@ -71,6 +71,25 @@ async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made["llm_uncounted_requests_total"].calls == [(1, {})]
 
 
+async def test_wrong_keys_are_one_sum_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, the metrics do not grow."""
+    made: dict[str, Counted] = {}
+
+    def counter(name: str, *_: Any) -> Counted:
+        return made.setdefault(name, Counted(name))
+
+    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    observer = ServeObserver(None, KeyMetrics(9))
+    for _ in range(10_000):
+        one = trace()
+        one.note_status(401)
+        observer.began(one)
+        observer.ended(one)
+    observer.close()
+    assert made["llm_unauthorized_total"].calls == [(10_000, {})]
+    assert made["llm_key_requests_total"].calls == []
+
+
 async def test_use_is_counted_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names beyond a bound share one, so that no identity provider makes the metrics grow."""
     made: dict[str, Counted] = {}

@@ -191,7 +191,7 @@ class _Reader:
             self._at += 1
             high = self._member()
             if len(low) != 1 or len(high) != 1 or low[0][0] > high[0][0]:
-                raise UnsupportedPattern("a range whose end is before its start")
+                raise UnsupportedPattern("an invalid range of characters")
             ranges.append((low[0][0], high[0][0]))
         return outside(ranges) if negated else ranges
 
@@ -217,7 +217,7 @@ class _Reader:
 
     def _next(self) -> str:
         if self._at >= len(self._text):
-            raise UnsupportedPattern("an end in the middle")
+            raise UnsupportedPattern("an unexpected end")
         self._at += 1
         return self._text[self._at - 1]
 

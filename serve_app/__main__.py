@@ -23,6 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import ValidationError
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from serve_app.access.keys import commands as keys
 from serve_app.access.usage import command as usage
@@ -87,6 +88,9 @@ def main() -> int:
     except ValidationError as exc:
         print("\n".join(sentences(exc)), file=sys.stderr)
         return 2
+    except UnreadableSetting as exc:
+        print(f"{exc}: write lists and mappings as JSON, see docs/settings.md", file=sys.stderr)
+        return 2
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -138,7 +142,8 @@ def _check_address(host: str, port: int, within_s: float) -> None:
     while (problem := _bind(host, port)) and problem.errno == errno.EADDRINUSE:
         if monotonic() >= deadline:
             raise SettingsError(
-                f"port {port} is taken: choose another (PORT=8001), or `make clean-ports`"
+                f"port {port} is taken: choose another (--port 8001, with make PORT=8001), or "
+                "run `make clean-ports` if a killed run holds it"
             ) from problem
         sleep(0.05)
     if problem:
@@ -157,7 +162,7 @@ def _bind(host: str, port: int) -> OSError | None:
     except OSError as exc:
         return exc
     except OverflowError as exc:
-        raise SettingsError(f"PORT={port} is no port: choose one from 1024 to 65535") from exc
+        raise SettingsError(f"PORT={port} is not a port: choose one from 1024 to 65535") from exc
     return None
 
 

@@ -26,9 +26,9 @@ def engine_url(url: str) -> str:
         works = False
     if not works or not url.isprintable() or " " in url:
         shown = url.rpartition("@")[2]  # without a password
-        raise ValueError(f"{shown!r} is no address: write it like {_proposal(url)}")
+        raise ValueError(f"{shown!r} is not an address: write it like {_proposal(url)}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("the address may have a host, a port and a path only: remove all else")
+        raise ValueError("the address may have a host, a port and a path only: remove the rest")
     return url.rstrip("/")
 
 
@@ -87,8 +87,8 @@ def host_name(host: str) -> str:
     if host == "*" or _is_ipv6(host) or re.fullmatch(r"[A-Za-z0-9_.-]+", host):
         return host
     raise ValueError(
-        f"{host!r} is no host name: write it like llm.example or 10.0.0.1, without scheme, port, "
-        "path and brackets; `*` alone stands for every host"
+        f"{host!r} is not a host name: write it like llm.example or 10.0.0.1, without scheme, "
+        "port, path and brackets; `*` alone stands for every host"
     )
 
 
@@ -97,7 +97,7 @@ def origin(text: str) -> str:
     if text in ("*", "null") or (text == text.lower() and _is_origin(text)):
         return text
     raise ValueError(
-        f"{text!r} is no origin: write it as browsers do, https://chat.example or "
+        f"{text!r} is not an origin: write it as browsers do, https://chat.example or "
         "http://10.0.0.1:3000, in lower case, without a path or `/` at the end, and without the "
         "scheme's default port; `*` alone stands for every origin"
     )
@@ -118,7 +118,7 @@ def model_name(name: str) -> str:
     if len(name) <= _MAX_NAME and _MODEL.fullmatch(name):
         return name
     raise ValueError(
-        f"{name[:80]!r} is no model name: write it like qwen3:8b or hf.co/owner/model:tag"
+        f"{name[:80]!r} is not a model name: write it like qwen3:8b or hf.co/owner/model:tag"
     )
 
 
@@ -127,5 +127,5 @@ def variable(name: str) -> str:
     if name and "=" not in name and "\0" not in name:
         return name
     raise ValueError(
-        f"{name!r} is no name of an environment variable: it needs a character, and no `=` or NUL"
+        f"{name!r} can't name an environment variable: use at least one character, no `=`, no NUL"
     )

@@ -34,8 +34,8 @@ def _key_set(source: str) -> str:
 class JwtSettings(StrictModel):
     """JSON Web Tokens of an identity provider, which are accepted beside API keys."""
 
-    issuer: str = Field(min_length=1, description="`iss` of the tokens, to the letter.")
-    audience: str = Field(min_length=1, description="`aud` that tokens for this service have.")
+    issuer: str = Field(min_length=1, description="`iss` of the tokens, compared exactly.")
+    audience: str = Field(min_length=1, description="`aud` of the tokens for this service.")
     jwks: Annotated[str, AfterValidator(_key_set)] = Field(
         min_length=1, description="Address or path of the provider's public keys (a JWK Set)."
     )

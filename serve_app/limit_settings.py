@@ -18,7 +18,7 @@ def zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise ValueError(f"{name!r} is no time zone: take a name such as Europe/Berlin") from exc
+        raise ValueError(f"{name!r} is not a time zone: use a name such as Europe/Berlin") from exc
 
 
 def _zone_name(name: str) -> str:
@@ -67,10 +67,12 @@ class LimitSettings(StrictModel):
         True, description="Whether to refuse requests, or only to count and log the refusals."
     )
     on_store_failure: Literal["allow", "refuse"] = Field(
-        "allow", description="What happens to requests with limits while the store is away."
+        "allow",
+        description="What happens to requests with limits while the store is down.",
     )
     cost: dict[str, Cost] = Field(
-        {}, description="Weight of tokens by model: `in`, `cached` (as `in`) and `out`, 1 each."
+        {},
+        description="Weights of tokens by model: `in` and `out` (1), `cached` (as `in`).",
     )
 
     @model_validator(mode="after")

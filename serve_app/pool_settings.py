@@ -251,7 +251,8 @@ class Autoscaling(StrictModel):
     downscale_to_zero_delay_s: float | None = Field(
         None,
         ge=0,
-        description="Seconds without load before the last replica goes; else downscale_delay_s.",
+        description="Seconds without load before the last replica is removed; "
+        "default: downscale_delay_s.",
     )
     look_back_period_s: float = Field(
         10, gt=0, description="Seconds over which the load is averaged."

@@ -32,6 +32,7 @@ from serve_app.pool_settings import (
     repeated,
     repeated_models,
 )
+from serve_app.setting_names import names, unknown
 from serve_app.usage_settings import UsageSettings
 
 PREFIX = "SERVE_APP_"
@@ -95,7 +96,7 @@ class FairnessSettings(StrictModel):
     )
     queue_timeout_s: dict[PriorityName, Annotated[float, Field(gt=0)]] = Field(
         {},
-        description="queue_timeout_s by priority where it differs, such as {'batch': 600}.",
+        description="queue_timeout_s of single priorities, such as {'batch': 600}.",
     )
 
 
@@ -303,7 +304,7 @@ class Settings(PoolSettings, BaseSettings):
     def _known(self) -> Self:
         refuse(
             *(
-                (True, f"{name} is no setting: see docs/settings.md")
+                (True, unknown(name, map(_variable, names(Settings)), PREFIX))
                 for name in _unknown_environment()
             )
         )
@@ -316,13 +317,31 @@ SHORT_FORM = PoolSettings.model_fields.keys()
 def sentences(exc: ValidationError) -> list[str]:
     """Return a sentence for every error, after the name of its setting."""
     errors = exc.errors(include_url=False, include_input=False)
-    return [_sentence(error["loc"], error["msg"]) for error in errors]
+    return [
+        _unknown_argument(error["loc"])
+        if error["type"] == "extra_forbidden"
+        else _sentence(error["loc"], error["msg"])
+        for error in errors
+    ]
+
+
+def _unknown_argument(path: tuple[int | str, ...]) -> str:
+    """Return a sentence about an unknown name in `path`; `pools.0.` stands before a pool's name."""
+    start = 2 if path[0] == "pools" and len(path) > 2 else 0
+    before = "".join(f"{part}." for part in path[:start])
+    name = ".".join(map(str, path))
+    return unknown(name, names(Settings), before)
 
 
 def _sentence(path: tuple[int | str, ...], message: str) -> str:
     return ": ".join(
         filter(None, [".".join(map(str, path)), message.removeprefix("Value error, ")])
     )
+
+
+def _variable(name: str) -> str:
+    """Return the environment variable of a setting, without the prefix."""
+    return name.replace(".", "__").upper()
 
 
 def _unknown_environment() -> list[str]:

@@ -6,12 +6,12 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from serve_app.setting_names import nested_model
 from serve_app.settings import PREFIX, Settings
 
 BEGIN = "<!-- settings: made by `make settings` -->"
@@ -33,15 +33,6 @@ def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
     for name, inner in nested.items():
         if inner:
             yield from _sections(inner, (*path, name))
-
-
-def nested_model(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model of a nested setting, which may also be absent."""
-    outer: Any = field.annotation
-    for annotation in get_args(outer) if isinstance(outer, UnionType) else (outer,):
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-    return None
 
 
 def _about(model: type[BaseModel], path: tuple[str, ...]) -> str:

@@ -1,6 +1,5 @@
 """The deployment options that serve_app:app derives from `args`, computed without Ray."""
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
@@ -8,7 +7,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from kuberay.errors import ChangeError
 from serve_app.pool_settings import Pool
-from serve_app.settings import GatewaySettings, Settings
+from serve_app.settings import GatewaySettings, Settings, sentences
 
 Config = dict[str, Any]
 
@@ -39,16 +38,9 @@ def settings(application: Config) -> Arguments:
     try:
         return Arguments.model_validate(application.get("args") or {})
     except ValidationError as exc:
-        wrong = "; ".join(_sentences(exc))
+        wrong = "; ".join(sentences(exc))
         name = application.get("name", "default")
         raise ChangeError(f"the args of application {name} are invalid: {wrong}") from exc
-
-
-def _sentences(exc: ValidationError) -> Iterator[str]:
-    for error in exc.errors(include_input=False):
-        where = ".".join(str(part) for part in error["loc"])
-        message = error["msg"].removeprefix("Value error, ")
-        yield f"{where}: {message}" if where else message
 
 
 def options(application: Config) -> dict[str, Config]:

@@ -44,7 +44,9 @@ def _mend(objects: Objects, name: str, spec: Object) -> bool:
             if drift.patch == refused:
                 raise
             refused = drift.patch
-    raise Conflict(f"RayCluster {name} keeps changing, so its bounds are as before: try again", 409)
+    raise Conflict(
+        f"RayCluster {name} keeps changing, so its bounds were not updated: try again", 409
+    )
 
 
 def _drift(objects: Objects, name: str, spec: Object) -> Rebound | None:

@@ -18,7 +18,7 @@ class _Group(click.Group):
             ctx.exit(exc.exit_code)
 
 
-@click.group(cls=_Group)
+@click.group(cls=_Group, context_settings={"show_default": True})
 @click.option(
     "--kubeconfig", help="Kubeconfig file; default: KUBECONFIG, ~/.kube/config, the pod's account."
 )

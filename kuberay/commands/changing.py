@@ -57,9 +57,9 @@ def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) 
 @name_argument
 @click.option("--min", "low", type=int, required=True, help="Minimum of replicas and pods.")
 @click.option("--max", "high", type=int, required=True, help="Maximum of replicas and pods.")
-@click.option("--deployment", default="pool", show_default=True, help="The Serve deployment.")
-@click.option("--application", help="Its application, if there are several.")
-@click.option("--group", help="Its worker group, if its resources do not determine it.")
+@click.option("--deployment", default="pool", show_default=True, help="Serve deployment to scale.")
+@click.option("--application", help="Application of the deployment, unless there is only one.")
+@click.option("--group", help="Worker group to scale, unless the resources determine it.")
 @sending
 @awaiting
 @click.pass_obj
@@ -110,7 +110,7 @@ def apply_plan(
 @click.command(short_help="Change images, the Ray version or the whole spec.")
 @name_argument
 @click.option("--image", help="New image for the Ray containers and others with the same image.")
-@click.option("--ray-version", help="Ray version in that image.")
+@click.option("--ray-version", help="Ray version in the new image.")
 @click.option(
     "--sidecar-image", help="New image for the sidecar `ollama` and others with the same image."
 )

@@ -29,4 +29,4 @@ class Repeater:
                 self._step()
             except Exception:
                 # Nothing else would notice that the thread has ended.
-                logger.exception("failed to refresh keys unexpectedly")
+                logger.exception("failed to refresh keys")

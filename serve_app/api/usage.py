@@ -166,7 +166,9 @@ class Query:
         except ValueError as exc:
             raise BadRequest(f"the query can't be read: {exc}") from exc
         if unknown := values.keys() - {"since", "until", "by", "format"}:
-            raise BadRequest(f"{min(unknown)[:80]} is no parameter: use since, until, by or format")
+            raise BadRequest(
+                f"{min(unknown)[:80]} is not a parameter: use since, until, by or format"
+            )
         first = {name: given[-1] for name, given in values.items()}
         self.until = _day(first, "until", today)
         self.since = _day(first, "since", self.until - timedelta(_DEFAULT_DAYS - 1))

@@ -14,7 +14,8 @@ def check_files(engine: EngineSettings) -> None:
         _check_model(engine.model_path)
     if engine.models_dir and engine.models_dir.exists() and not engine.models_dir.is_dir():
         raise SettingsError(
-            f"engine.models_dir: {engine.models_dir} is no directory: set the folder of the models"
+            f"engine.models_dir: {engine.models_dir} is not a directory: "
+            "set the folder of the models"
         )
 
 
@@ -28,4 +29,6 @@ def _check_model(path: Path) -> None:
             "file on every node of the pool"
         ) from exc
     if magic != _GGUF:
-        raise SettingsError(f"engine.model_path: {path} is no GGUF file: it begins with {magic!r}")
+        raise SettingsError(
+            f"engine.model_path: {path} is not a GGUF file: it begins with {magic!r}"
+        )

@@ -12,6 +12,8 @@ BY_KIND = {
     "EngineDown": "The engine is away or restarting: look at the replica's log, on Kubernetes "
     "with `python -m kuberay logs sidecar`.",
     "EngineLost": "The engine broke off: look for an exit, often for lack of memory, in its log.",
+    "LoadFailed": "A model can't be loaded: the engine's log says why, most often too little "
+    "memory (engine.max_loaded_models).",
     "EngineSlow": "No first token, or no end, in time: raise first_token_timeout_s or "
     "generation_timeout_s, or give the engine less work at once (engine.slots).",
     "EngineAnswer": "The engine itself refused the request: its answer went to the caller as is.",

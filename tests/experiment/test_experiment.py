@@ -100,6 +100,6 @@ async def test_a_service_that_does_not_answer_is_not_watched(tmp_path: Path) -> 
 async def test_a_service_that_ends_at_once_says_why(tmp_path: Path) -> None:
     """With the last lines of its log."""
     scenario = Scenario.read("one-to-six", {"environment.SERVE_APP_MODLES": "x"})
-    with pytest.raises(ServiceNotReady, match="MODLES is no setting"):
+    with pytest.raises(ServiceNotReady, match="MODLES is not a setting"):
         async with started(scenario, tmp_path):
             pass

@@ -79,7 +79,7 @@ WRONG = [
     ({}, {"autoscaling_config": {**WHOLE, "upscale_delay_s": -1}}, "upscale_delay_s: -1 is less"),
     ({}, {"name": "pol"}, "no deployment pol: the args define pool"),
     ({"topology": "nonsense"}, {}, "llm are invalid: topology: Input should be 'auto'"),
-    ({"queu": 3}, {}, "queu: Extra inputs are not permitted"),
+    ({"queu": 3}, {}, "queu is not a setting: did you mean queue?"),
     ({"autoscaling": {"target_ongoing_requests": 99}}, {}, "it would never scale up"),
     ({"topology": "direct", "routing": "session"}, {}, "direct can't route by session"),
 ]

@@ -159,8 +159,11 @@ def test_an_engine_that_cannot_start_is_a_sentence(launch: Launch) -> None:
     ("options", "sentence"),
     [
         (["--host", "nonsense.invalid"], "can't listen on HOST=nonsense.invalid"),
-        (["--host", "::1", "--haproxy"], "HAPROXY=1 can't be met: Ray connects HAProxy"),
-        (["--port", "70000"], "PORT=70000 is no port"),
+        (
+            ["--host", "::1", "--haproxy"],
+            "HAPROXY=1 is not possible: Ray connects HAProxy",
+        ),
+        (["--port", "70000"], "PORT=70000 is not a port"),
     ],
 )
 def test_what_cannot_work_is_refused(launch: Launch, options: list[str], sentence: str) -> None:

@@ -53,9 +53,9 @@ def test_a_target_without_weight_is_a_fallback_only() -> None:
         ({"a": "smollm2:135m,SMOLLM2:135m"}, "aliases: a names smollm2:135m twice"),
         ({"a": "smollm2:135m", "A:latest": "smollm2:135m"}, "aliases names a:latest twice"),
         ({"a": []}, "aliases.a: "),
-        ({"a b": "smollm2:135m"}, "no model name"),
+        ({"a b": "smollm2:135m"}, "not a model name"),
         ({"a": [{"model": "smollm2:135m", "weight": 0}]}, "aliases.a.0.weight: "),
-        ({"a": [{"model": "smollm2:135m", "share": 1}]}, "aliases.a.0.share: "),
+        ({"a": [{"model": "smollm2:135m", "share": 1}]}, "aliases.a.0.share is not a setting"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(aliases: Any, sentence: str) -> None:

@@ -20,7 +20,7 @@ SERVICE = [
     "overrides",
     "settings aliases jwt_settings limit_settings usage_settings pool_settings",
     "scaling",
-    "errors model_names addresses go_json ollama_version deadline quantities",
+    "errors model_names setting_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
     "__main__",

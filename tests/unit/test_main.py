@@ -37,8 +37,9 @@ def test_there_is_room_for_every_replica(
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("SERVE_APP_ENGINE__URL", "host:1", "engine.url: 'host:1' is no address"),
-        ("SERVE_APP_MODLES", "a", "SERVE_APP_MODLES is no setting"),
+        ("SERVE_APP_ENGINE__URL", "host:1", "engine.url: 'host:1' is not an address"),
+        ("SERVE_APP_MODLES", "a", "SERVE_APP_MODLES is not a setting"),
+        ("SERVE_APP_POOLS", "x", 'error parsing value for field "pools"'),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(

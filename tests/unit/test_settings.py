@@ -11,7 +11,7 @@ from serve_app.access.keys.file import read
 from serve_app.errors import SettingsError
 from serve_app.pool_settings import EngineSettings, Pool
 from serve_app.ray_serve.engine_host import EngineHost
-from serve_app.settings import Settings
+from serve_app.settings import Settings, sentences
 
 
 def test_defaults_make_one_direct_pool() -> None:
@@ -77,10 +77,30 @@ def test_what_cannot_work_is_refused_by_name(arguments: dict[str, Any], sentence
 
 
 def test_a_mistyped_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name with our prefix that is no setting would otherwise be ignored in silence."""
+    """A name with our prefix that is not a setting would otherwise be ignored in silence."""
     monkeypatch.setenv("SERVE_APP_MODLES", "a")
-    with pytest.raises(ValidationError, match="SERVE_APP_MODLES is no setting"):
+    with pytest.raises(
+        ValidationError, match="SERVE_APP_MODLES is not a setting: did you mean SERVE_APP_MODELS"
+    ):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"engine": {"slot": 3}}, "engine.slot is not a setting: did you mean engine.slots?"),
+        (
+            {"pools": [{"name": "a", "models": "m", "engine": {"slot": 3}}]},
+            "pools.0.engine.slot is not a setting: did you mean pools.0.engine.slots?",
+        ),
+        ({"zzzzz": 1}, "zzzzz is not a setting: all names are in docs/settings.md"),
+    ],
+)
+def test_a_mistyped_argument_gets_a_proposal(arguments: dict[str, Any], sentence: str) -> None:
+    """The error shows the most similar name, if there is one."""
+    with pytest.raises(ValidationError) as refused:
+        Settings.model_validate(arguments)
+    assert any(line.startswith(sentence) for line in sentences(refused.value))
 
 
 def test_settings_are_frozen() -> None:
@@ -104,18 +124,18 @@ def test_keys_do_not_show() -> None:
         ("nonsense", "like http://127.0.0.1:11434"),
         ("localhost:11434", "like http://localhost:11434"),
         ("10.0.0.1:11434/ollama", "like http://10.0.0.1:11434/ollama"),
-        ("ftp://host", "no address"),
-        ("http://", "no address"),
-        ("http://:11434", "no address"),
-        ("http://host:port", "no address"),
-        ("http://host:99999", "no address"),
-        ("http://host:0", "no address"),
-        ("http://[::1", "no address"),
-        ("http://ho st", "no address"),
-        ("", "no address"),
-        ("ftp://user:secret@host", "no address"),
-        ("http://user:secret@host", "remove all else"),
-        ("http://host?a=b", "remove all else"),
+        ("ftp://host", "not an address"),
+        ("http://", "not an address"),
+        ("http://:11434", "not an address"),
+        ("http://host:port", "not an address"),
+        ("http://host:99999", "not an address"),
+        ("http://host:0", "not an address"),
+        ("http://[::1", "not an address"),
+        ("http://ho st", "not an address"),
+        ("", "not an address"),
+        ("ftp://user:secret@host", "not an address"),
+        ("http://user:secret@host", "remove the rest"),
+        ("http://host?a=b", "remove the rest"),
     ],
 )
 def test_an_address_of_an_engine_is_one(url: str, sentence: str) -> None:
@@ -138,7 +158,7 @@ def test_what_can_be_an_engines_address_is_taken(url: str) -> None:
 JWT = {"issuer": "a", "audience": "b", "jwks": "c"}
 BAD: list[tuple[dict[str, Any], str]] = [
     *(({"models": name}, "models") for name in ("a b", "a//b", "/a", "a:", ":a", "a/b/c/d", "é")),
-    ({"models": "x" * 600}, "no model name"),
+    ({"models": "x" * 600}, "not a model name"),
     *(({"allowed_hosts": host}, "allowed_hosts") for host in ("http://x", "x:80", "[::1]", "*.x")),
     *(
         ({"allowed_origins": text}, "allowed_origins")
@@ -240,9 +260,9 @@ def files(tmp_path: Path) -> dict[str, tuple[EngineSettings, str]]:
     return {
         "absent": (llamacpp(model_path=tmp_path / "absent"), "No such file"),
         "a folder": (llamacpp(model_path=tmp_path), "Is a directory"),
-        "another file": (llamacpp(model_path=other), "no GGUF file"),
-        "an empty file": (llamacpp(model_path=empty), "no GGUF file"),
-        "no folder": (EngineSettings(kind="ollama", models_dir=other), "no directory"),
+        "another file": (llamacpp(model_path=other), "not a GGUF file"),
+        "an empty file": (llamacpp(model_path=empty), "not a GGUF file"),
+        "no folder": (EngineSettings(kind="ollama", models_dir=other), "not a directory"),
     }
 
 

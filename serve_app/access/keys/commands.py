@@ -72,7 +72,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def _file(path: Path | None) -> Path:
     named = path or os.environ.get(_FILE)
     if not named:
-        raise SettingsError(f"no file of keys is named: add --file FILE, or set {_FILE}")
+        raise SettingsError(f"no file of keys is given: add --file FILE, or set {_FILE}")
     return Path(os.path.realpath(named))  # a link is kept
 
 
@@ -82,7 +82,9 @@ def _new(options: argparse.Namespace, path: Path) -> None:
     with _locked(path):
         text = read_text(path) if path.exists() else ""
         if not is_blank(text) and options.name in parse(text, path).entries:
-            raise SettingsError(f"{path} has a key named {options.name}: choose another name")
+            raise SettingsError(
+                f"{path} already has a key named {options.name}: choose another name"
+            )
         _write(path, with_key(text, options.name, key_hash, options.group, path))
     print(key)
     print(f"Stored its hash in {path}; it can't be shown again.", file=sys.stderr)

@@ -128,7 +128,7 @@ def _name(name: str, where: str = "the file") -> str:
         return name
     raise ValueError(
         f"{where} has a name that is not made of 1 to 64 of the characters A-Z a-z 0-9 . _ - "
-        "(a name stands before the colon, a key behind it)"
+        "(the name stands before the colon, the key after it)"
     )
 
 
@@ -176,7 +176,7 @@ def _check(file: KeyFile) -> None:
     if names := shared_key(file.entries):
         first, second = names
         both = f"{first} and {second}" if first != second else f"{first}, twice"
-        raise ValueError(f"one key belongs to {both}: every key must be another")
+        raise ValueError(f"one key belongs to {both}: every key must be different")
     for name, entry in file.entries.items():
         if entry.group and entry.group not in file.groups:
             raise ValueError(

@@ -56,7 +56,7 @@ class RevokedKeys:
             self.digests = frozenset(bytes.fromhex(entry.decode()) for entry in entries)
         except (RedisError, OSError, ValueError) as exc:
             if not self._is_away:
-                logger.error("failed to read revoked keys, the last ones stay: %s", exc)
+                logger.error("failed to read revoked keys, keeping the last known ones: %s", exc)
             self._is_away = True
         else:
             self._is_away = False

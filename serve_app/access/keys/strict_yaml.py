@@ -42,7 +42,7 @@ def load(text: str) -> dict[str, Entry]:
         mark = getattr(exc, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(exc, "problem", None) or getattr(exc, "reason", None) or "unreadable"
-        raise ValueError(f"{place}this is no YAML: {problem}") from None
+        raise ValueError(f"{place}this is not YAML: {problem}") from None
 
 
 class _Reader:
@@ -104,7 +104,7 @@ class _Reader:
             if not isinstance(event, ScalarEvent):
                 raise _problem(event, "a name must be text")
             if event.value in seen:
-                raise _problem(event, "the name is there twice in one mapping: remove one")
+                raise _problem(event, "the name occurs twice in one mapping: remove one")
             seen.add(event.value)
             yield event.value, _line(event), self._value(self._next(), depth + 1)
 

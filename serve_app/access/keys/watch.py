@@ -54,10 +54,10 @@ class KeyWatch:
         try:
             self._read(self.path)
         except SettingsError as exc:
-            logger.error("failed to read the keys again, the old ones stay: %s", exc)
+            logger.error("failed to reload the keys, keeping the old ones: %s", exc)
             self._show_valid(False)
         else:
-            logger.info("read the keys in %s again", self.path)
+            logger.info("reloaded the keys in %s", self.path)
             self._show_valid(True)
 
     def _read(self, path: Path) -> None:

@@ -186,7 +186,7 @@ class RedisStore:
         self._batch.fail("the store failed")
         if not self._away:
             self._away = True
-            logger.error("lost the store of limits, next try in %g s: %s", REST_S, why)
+            logger.error("lost the store of limits, retrying in %g s: %s", REST_S, why)
 
     def _note_back(self) -> None:
         if self._away and not self._rests():

@@ -20,6 +20,6 @@ def check_store(settings: LimitSettings, max_replicas: int, callers: Iterable[Ca
         name = f"group {limited.group}" if not limited.limits.is_limited else f"key {limited.name}"
         raise SettingsError(
             f"the {name} has limits, but limits.store is memory and the ingress may have "
-            f"{max_replicas} replicas, each of which would grant them anew: set limits.store to "
+            f"{max_replicas} replicas, each of which would grant them in full: set limits.store to "
             "redis, or the maximum of ingress replicas to 1"
         )

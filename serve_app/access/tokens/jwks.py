@@ -106,7 +106,7 @@ def parse(document: bytes, algorithms: Sequence[str]) -> Keys:
         jwks = orjson.loads(document)["keys"]
         listed = [jwk for jwk in jwks if isinstance(jwk, dict)]
     except (KeyError, TypeError, ValueError) as exc:
-        raise ValueError("the document is no JWK Set") from exc
+        raise ValueError("the document is not a JWK Set") from exc
     keys: dict[tuple[str, str], PyJWK] = {}
     for jwk in listed:
         for algorithm in algorithms:
@@ -137,5 +137,5 @@ def _read(source: str) -> bytes:
         for chunk in response.iter_bytes():
             document += chunk
             if len(document) > MAX_BYTES or monotonic() > deadline:
-                raise ValueError("the document is larger than 1 MiB, or comes too slowly")
+                raise ValueError("the document is larger than 1 MiB, or arrives too slowly")
         return document

@@ -47,7 +47,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--since", help="first day, such as 2026-11-01 (default: 29 days before)")
     parser.add_argument("--until", help="last day (default: today)")
     parser.add_argument(
-        "--by", help="fields that make a line: key, group, model, day (default: key)"
+        "--by", help="fields that a line is for: key, group, model, day (default: key)"
     )
     parser.add_argument("--csv", action="store_true", help="print CSV")
     return parser.parse_args(arguments)

@@ -116,7 +116,7 @@ class RedisLedger:
         self._is_empty = False
         if not self._is_away:
             self._is_away = True
-            logger.error("lost the store of usage, next try in %g s: %s", RETRY_S, _text(exc))
+            logger.error("lost the store of usage, retrying in %g s: %s", RETRY_S, _text(exc))
 
     def _note_back(self) -> None:
         if self._is_away:

@@ -72,7 +72,10 @@ from serve_app.capacity.workload.scenario import Scenario, names
     help="Address of Ray's dashboard, with --url; RAY_AUTH_TOKEN holds its token.",
 )
 @click.option(
-    "--application", default="default", show_default=True, help="Name in Ray Serve, with --url."
+    "--application",
+    default="default",
+    show_default=True,
+    help="Name of the application in Ray Serve, with --url.",
 )
 @click.option("--deployment", default="", help="Deployment to watch; default: the first pool.")
 @click.option("--force", is_flag=True, help="First remove the run that --out holds.")
@@ -127,7 +130,10 @@ experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report."
 )
 @click.option(
-    "--title", default="The same load, other settings", show_default=True, help="Its title."
+    "--title",
+    default="The same load, other settings",
+    show_default=True,
+    help="Title of the report.",
 )
 @click.option(
     "--json", "json", is_flag=True, help="Print the figures as JSON; durations in seconds."

@@ -77,7 +77,13 @@ from serve_app.capacity.workload.scenario import Scenario
     show_default=True,
     help="Maximum number of users.",
 )
-@click.option("--out", type=NEW_FOLDER, default="results/sweep", show_default=True, help="Results.")
+@click.option(
+    "--out",
+    type=NEW_FOLDER,
+    default="results/sweep",
+    show_default=True,
+    help="Folder for the results.",
+)
 @click.option(
     "--resume", is_flag=True, help="Continue the sweep that --out holds, with the same options."
 )
@@ -111,7 +117,7 @@ def sweep(
     scenario = Scenario.read(scenario_name, dict(changes))
     values = _numbers(slots) or [scenario.pool.engine.slots]
     if url and len(values) > 1:
-        raise SweepError("--slots must be one number with --url: a running service has one")
+        raise SweepError("--slots must be one number with --url: its slots are fixed")
     plan = _SweepPlan(
         scenario,
         Slo.parse(slo or scenario.slo),

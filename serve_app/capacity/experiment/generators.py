@@ -104,7 +104,7 @@ def _k6(load: Load, folder: Path) -> Command:
     if unsupported:
         raise GeneratorError(
             f"k6 does not support {', '.join(unsupported)}: its arrivals are open and even, "
-            "its prompts single and drawn; use --tool locust or --tool reference"
+            "its prompts single and generated; use --tool locust or --tool reference"
         )
     script = str(_PROJECT / "k6" / "load_test.js")
     words = [

@@ -121,7 +121,7 @@ async def test_others_totals_need_an_admin_key(keyed: Service) -> None:
         ("since=1000-01-01", "must be at most 365 days before"),
         ("by=user", "by can't be 'user': use key, group, model and day"),
         ("format=xml", "format can't be 'xml': use json or csv"),
-        ("untill=2026-01-01", "untill is no parameter: use since, until, by or format"),
+        ("untill=2026-01-01", "untill is not a parameter: use since, until, by or format"),
         ("since", "the query can't be read"),
     ],
 )

@@ -168,7 +168,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"allOf": [{"type": "string"}, {"type": "null"}]}, "type at # leaves no valid value"),
     ({"properties": {"a": False}, "required": ["a"]}, "leaves no valid value"),
     ({"$ref": "https://example.com/x"}, "$ref"),
-    ({"$ref": "#/$defs/none"}, "leads nowhere"),
+    ({"$ref": "#/$defs/none"}, "does not exist"),
     ({"$ref": "#"}, "leads back to itself"),
     ({"$defs": {"A": {"allOf": [{"$ref": "#"}]}}, "anyOf": [{"$ref": "#/$defs/A"}]}, "back to"),
     ({"$dynamicRef": "#a"}, "$dynamicRef"),

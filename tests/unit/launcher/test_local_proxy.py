@@ -32,7 +32,10 @@ def test_serves_own_proxy_has_a_reason(host: str, wish: bool | None, reason: str
 
 
 def test_insisting_where_it_cannot_run_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"HAPROXY=1 can't be met: .* over IPv4"):
+    with pytest.raises(
+        SettingsError,
+        match=r"HAPROXY=1 is not possible: .* over IPv4",
+    ):
         choose("::1", wish=True)
 
 

@@ -18,7 +18,7 @@ def chat_request(body: Json, model: str, card: ModelCard) -> Json:
     """Return the request to llama.cpp's /v1/chat/completions. Raises Refusal 400."""
     for name in ("container", "mcp_servers"):
         if body.get(name):
-            raise Refusal(400, f"{name} is not supported; leave it out: no tools run here")
+            raise Refusal(400, f"{name} is not supported; leave it out: this service runs no tools")
     check_completes(model, card, "chat")
     request = {"messages": conversation(body), "cache_prompt": True, **_sampling(body, card)}
     config = checked.fields(body.get("output_config") or {}, "output_config")

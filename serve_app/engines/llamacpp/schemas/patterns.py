@@ -68,7 +68,7 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
         raise UnsupportedPattern(f"more than {MAX_LENGTH} characters")
     branches = _Reader(pattern).read()
     if _weight(branches) > MAX_WEIGHT:
-        raise UnsupportedPattern("repetitions of repetitions, too many")
+        raise UnsupportedPattern("too many nested repetitions")
     texts = ["".join(term.text() for term in _narrow(b, shortest, longest)) for b in branches]
     return f"^{texts[0]}$" if len(texts) == 1 else f"^({'|'.join(texts)})$"
 
@@ -191,7 +191,7 @@ class _Reader:
             self._at += 1
             high = self._member()
             if len(low) != 1 or len(high) != 1 or low[0][0] > high[0][0]:
-                raise UnsupportedPattern("a range that is none")
+                raise UnsupportedPattern("an invalid range of characters")
             ranges.append((low[0][0], high[0][0]))
         return outside(ranges) if negated else ranges
 
@@ -217,7 +217,7 @@ class _Reader:
 
     def _next(self) -> str:
         if self._at >= len(self._text):
-            raise UnsupportedPattern("an end in the middle")
+            raise UnsupportedPattern("an unexpected end")
         self._at += 1
         return self._text[self._at - 1]
 

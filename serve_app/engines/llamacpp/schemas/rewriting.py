@@ -88,7 +88,7 @@ class _Rewriter:
     def _spend(self, work: int, path: str) -> None:
         self._work += work
         if self._work > MAX_WORK:
-            raise UnsupportedSchema("part", path, "is too large, references being followed")
+            raise UnsupportedSchema("part", path, "is too large after its references are followed")
 
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:
         if pointer in chain:
@@ -114,7 +114,7 @@ class _Rewriter:
             elif isinstance(target, dict) and key in target:
                 target = target[key]
             else:
-                raise UnsupportedSchema("$ref", path, f"{pointer[:200]!r} leads nowhere")
+                raise UnsupportedSchema("$ref", path, f"{pointer[:200]!r} does not exist")
         return target
 
     def _flat(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:

@@ -81,7 +81,7 @@ def test_a_file_of_lines_gets_a_key(file: Path) -> None:
     ("text", "arguments", "sentence"),
     [
         ("alice: sk-a # b", ["new", "bob"], "was not changed: its other lines mean something else"),
-        ("alice: sk-a", ["new", "alice"], "has a key named alice: choose another name"),
+        ("alice: sk-a", ["new", "alice"], "already has a key named alice: choose another name"),
         ("alice: sk-a", ["new", "bob", "--group", "lab"], "bob.group: 'lab' is not in groups"),
         ("alice: sk-a", ["new", "a b"], "has a name that is not made of"),
         ("alice: sk-a", ["revoke", "bob"], "has no key named bob"),

@@ -124,8 +124,8 @@ def test_a_key_and_its_successor_may_be_hashes() -> None:
         ("a: {key: k, group: g}", "a.group: 'g' is not in groups"),
         ("a: {key: k}\nb: {key: k}", "one key belongs to a and b"),
         ("a: {keys: [k, k]}", "one key belongs to a, twice"),
-        ("a: {key: k}\na: {key: l}", "line 2: the name is there twice"),
-        ("a: {key: k, key: l}", "line 1: the name is there twice"),
+        ("a: {key: k}\na: {key: l}", "line 2: the name occurs twice"),
+        ("a: {key: k, key: l}", "line 1: the name occurs twice"),
         ("a: {weight: 1}", "a: has no key"),
         ("a: {keys: []}", "a: has no key"),
         ("a: {key: ''}", "a.key: the key is empty"),
@@ -141,7 +141,7 @@ def test_a_key_and_its_successor_may_be_hashes() -> None:
         ("a: {key: k}\n---\nb: {key: l}", "one document"),
         ("a: {key: [[[[[[[[k]]]]]]]]}", "nested too deeply"),
         ("- a\n- b", "line 1: the file must be a mapping"),
-        ("a: {key: k", "this is no YAML"),
+        ("a: {key: k", "this is not YAML"),
         ("", "must have a line `name: key`"),
         ("# none\n", "must have a line `name: key`"),
         ("alice: k\nbob:", "must have a line `name: key`"),
@@ -199,7 +199,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     """Nobody writes into it, so reading it would never end."""
     os.mkfifo(tmp_path / "keys")
-    with pytest.raises(SettingsError, match="is no regular file"):
+    with pytest.raises(SettingsError, match="is not a regular file"):
         read(tmp_path / "keys")
 
 

@@ -61,7 +61,7 @@ def test_a_broken_file_changes_nothing(
     assert watched.accepts("sk-old")
     assert watched.valid == [True, False]
     (record,) = caplog.records
-    assert record.getMessage().startswith("failed to read the keys again, the old ones stay:")
+    assert record.getMessage().startswith("failed to reload the keys, keeping the old ones:")
     assert "sk-old" not in record.getMessage()
 
 

@@ -7,11 +7,11 @@ import httpx
 import pytest
 import ray
 
-from tests.support.fronts import HAPROXY
+from tests.support.fronts import behind_haproxy
 from tests.support.scraping import not_exported
 from tests.support.service import Simulator, start_simulator
 
-pytestmark = pytest.mark.skipif(not HAPROXY, reason="only HAProxy connects to replicas")
+pytestmark = behind_haproxy
 CHAT = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 8}
 TIMEOUT = "x-request-timeout-seconds"
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from ray import serve
 
-from tests.support import processes
+from tests.support import monitoring, processes
 from tests.support.fronts import behind_haproxy
+from tests.support.scraping import not_exported
 from tests.support.waiting import eventually
 
 pytestmark = behind_haproxy
@@ -73,6 +74,7 @@ async def test_listings_and_health_wake_no_pool(client: httpx.AsyncClient) -> No
         "b:latest",
         "c:latest",
         "d:latest",
+        "e:latest",
         "any",
     ]
     assert (await client.get("/readyz")).status_code == 200
@@ -151,6 +153,8 @@ async def test_a_conversation_goes_where_it_is_cached(client: httpx.AsyncClient)
     assert len(stats) == 2
     # Of each talk the history of two turns.
     assert sum(stat["cached_tokens"] for stat in stats) >= 6 * 2 * 800
+    predicted = monitoring.OF_PLACEMENT - {"ray_llm_placement_moves_total"}  # nothing need move
+    assert not await not_exported(rf"{name}\{{" for name in predicted)
 
 
 def simulators(model: str) -> list[str]:

@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from tests.support import processes
+from tests.support.fronts import behind_haproxy
 from tests.support.ollama_script import write_ollama
 from tests.support.ollama_simulator.faults import DIES_OF
 from tests.support.waiting import eventually
 
+pytestmark = behind_haproxy
 DEADLY = "the word that kills"
 MODEL = "smollm2:135m"
 TOPOLOGIES: dict[str, tuple[int, dict[str, Any]]] = {

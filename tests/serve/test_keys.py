@@ -8,10 +8,12 @@ import pytest
 from redis import Redis
 
 from tests.serve.conftest import Deploy
+from tests.support.fronts import behind_haproxy
 from tests.support.redis_server import needed, redis_server
 from tests.support.scraping import not_exported
 from tests.support.waiting import eventually
 
+pytestmark = behind_haproxy
 CHAT = {"model": "smollm2:135m", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
 
 

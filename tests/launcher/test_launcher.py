@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -119,7 +120,8 @@ def kill_all_but_haproxy(pid: int) -> None:
             os.kill(process, signal.SIGSTOP)
         stopped |= others
     for process in stopped:
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it had ended before it was stopped
+            os.kill(process, signal.SIGKILL)
 
 
 def test_a_killed_run_is_cleaned_up_by_the_next(launch: Launch) -> None:

@@ -53,8 +53,9 @@ class Launcher:
 
     @property
     def lines(self) -> list[str]:
-        """Its lines, without those about folders that killed runs have left behind."""
-        return [line for line in self.screen.splitlines() if not line.startswith("removed ")]
+        """Its lines, without those about what killed runs have left behind."""
+        leftovers = "removed ", "stopped haproxy "
+        return [line for line in self.screen.splitlines() if not line.startswith(leftovers)]
 
     def until(self, text: str) -> None:
         deadline = monotonic() + START_S

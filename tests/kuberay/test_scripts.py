@@ -186,7 +186,10 @@ async def test_a_model_that_is_lost_is_named_by_the_probe(tmp_path: Path) -> Non
 
 def test_a_pod_that_waits_can_be_deleted(node: Node) -> None:
     """SIGTERM ends a puller that waits for another."""
-    holder = subprocess.Popen(["flock", node.cache / ".lock", "sleep", "60"])
+    command = ["flock", "--no-fork", node.cache / ".lock", "sh", "-c", "echo locked; exec sleep 60"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "locked\n"
     waiting = node.start("pull.sh", free_port())
     assert waiting.stdout is not None
     try:
@@ -196,6 +199,7 @@ def test_a_pod_that_waits_can_be_deleted(node: Node) -> None:
         waiting.wait(timeout=10)
         assert monotonic() - began < 5
     finally:
+        holder.stdout.close()
         holder.kill()
         holder.wait()
 

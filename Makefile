@@ -37,15 +37,15 @@ run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0
 		$(if $(HAPROXY),$(if $(filter 0,$(HAPROXY)),--no-haproxy,--haproxy))
 
 # These measure time, on all cores. The others wait more than they work: four files at a time, and
-# three behind HAProxy.
+# two behind HAProxy.
 ALONE := tests/engines/test_simulator.py tests/engines/test_sweep.py tests/load
 FOUR := --numprocesses 4 --dist loadfile --no-loadscope-reorder
-THREE := --numprocesses 3 --dist loadfile
+TWO := --numprocesses 2 --dist loadfile
 
 test: $(VENV)/.dev ## the whole default suite: units, local Ray, the real embedded engine
 	$(BIN)/python -m pytest $(FOUR) $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
-	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest $(THREE) tests/serve
+	SERVE_APP_TEST_HAPROXY=1 $(BIN)/python -m pytest $(TWO) tests/serve
 
 check: $(VENV)/.dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

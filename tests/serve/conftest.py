@@ -12,9 +12,9 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
 
-from serve_app.engines.process import free_port
 from serve_app.ray_serve import haproxy
 from tests.support.fronts import HAPROXY, own_ports
+from tests.support.ports import own_port
 
 os.environ |= haproxy.SERVERS
 if HAPROXY:
@@ -57,7 +57,7 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def port(ray_cluster: None) -> int:
-    port = free_port()
+    port = own_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     return port
 

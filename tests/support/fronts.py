@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.engines.process import free_port
 from serve_app.ray_serve.haproxy import files_in
+from tests.support.ports import own_port
 
 HAPROXY = bool(os.environ.get("SERVE_APP_TEST_HAPROXY"))
 behind_haproxy = pytest.mark.skipif(
@@ -23,5 +23,5 @@ def own_ports() -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="llm-test-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     names = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
-    ports = {f"RAY_SERVE_{name}": str(free_port()) for name in names}
+    ports = {f"RAY_SERVE_{name}": str(own_port()) for name in names}
     return ports | files_in(folder)

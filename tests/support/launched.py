@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-from serve_app.engines.process import free_port
+from tests.support.ports import own_port
 from tests.support.processes import children, command
 
 SLOW = {
@@ -25,14 +25,14 @@ def _ports() -> dict[str, str]:
     """Ports of its own: two launchers that start at the same moment would choose the same."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     replicas = {"RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 240 * worker)}
-    return {f"RAY_SERVE_{name}_PORT": str(free_port()) for name in _PORTS} | replicas
+    return {f"RAY_SERVE_{name}_PORT": str(own_port()) for name in _PORTS} | replicas
 
 
 class Launcher:
     """One run of it, with its screen so far."""
 
     def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1", **env: str) -> None:
-        self.port = free_port()
+        self.port = own_port()
         self.host = f"[{host}]" if ":" in host else host
         self.url = f"http://{self.host}:{self.port}"
         self._screen = folder / f"screen-{self.port}"

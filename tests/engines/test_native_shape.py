@@ -334,12 +334,12 @@ async def test_too_long_a_prompt_leaves_half_of_the_context_to_the_answer(rig: R
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/api/chat", {"messages": [MESSAGES["one"][0] | {"content": FOX * 5000}]}),
+        ("/api/chat", {"messages": [MESSAGES["one"][0] | {"content": FOX * 2000}]}),
         ("/api/chat", {"messages": [HELLO[0] | {"role": "system"}, *MESSAGES["history"] * 50]}),
-        ("/api/generate", {"prompt": FOX * 5000}),
-        ("/api/generate", {"prompt": FOX * 5000, "raw": True}),
-        ("/api/generate", {"prompt": FOX * 5000, "context": list(range(500, 600))}),
-        ("/api/embed", {"input": FOX * 5000}),
+        ("/api/generate", {"prompt": FOX * 2000}),
+        ("/api/generate", {"prompt": FOX * 2000, "raw": True}),
+        ("/api/generate", {"prompt": FOX * 2000, "context": list(range(500, 600))}),
+        ("/api/embed", {"input": FOX * 2000}),
     ],
 )
 async def test_bytes_that_cannot_fit_are_not_missed(
@@ -357,7 +357,7 @@ async def test_bytes_that_cannot_fit_are_not_missed(
 async def test_what_cannot_fit_is_refused_unread(rig: Rig) -> None:
     """With `truncate: false` a prompt of megabytes is refused as llama.cpp would."""
     chat = ("/api/chat", {"messages": MESSAGES["history"] * 500})
-    for path, prompt in (chat, ("/api/generate", {"prompt": FOX * 5000, "raw": True})):
+    for path, prompt in (chat, ("/api/generate", {"prompt": FOX * 2000, "raw": True})):
         status, body = await rig.post(path, {**prompt, "truncate": False})
         error = json.loads(body["error"])["error"]
         assert (status, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 512)

@@ -38,7 +38,7 @@ run: $(STAMP) ## the service on HOST:PORT, 127.0.0.1:8000 unless told; HAPROXY=0
 
 # These measure time, on all cores. The others wait more than they work: four files at a time, and
 # two behind HAProxy.
-ALONE := tests/engines/test_simulator.py tests/engines/test_sweep.py tests/load
+ALONE := tests/browser tests/engines/test_simulator.py tests/engines/test_sweep.py tests/load
 FOUR := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 TWO := --numprocesses 2 --dist loadfile
 

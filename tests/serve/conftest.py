@@ -48,7 +48,7 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         logging_level=logging.WARNING,
         log_to_driver=False,
-        _system_config={"metrics_report_interval_ms": 500},
+        _system_config={"metrics_report_interval_ms": 2000},
     )
     yield
     serve.shutdown()

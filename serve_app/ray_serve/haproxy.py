@@ -18,6 +18,10 @@ _RETRY_ON = "\n    ".join(
         # spliced a body that arrived apart from its head. Until the first byte of the answer it
         # does not notice a hang-up, and the engine generates for nobody.
         "no option splice-request",
+        # Ray's target of the log is a port of this machine where mostly nobody listens. A line for
+        # each request is a fifth of HAProxy's work, and the service has a log of its requests.
+        # Errors are still logged.
+        "option dontlog-normal",
     ]
 )
 

@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from serve_app.engines.process import free_port
-from serve_app.ray_serve.haproxy import FLAGS
+from serve_app.ray_serve.haproxy import FLAGS, threads
 from tests.support.fronts import own_ports
 from tests.support.processes import command as command_line
 from tests.support.processes import descendants
@@ -241,7 +241,7 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
         os.environ |= {
             **FLAGS,
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(threads(os.cpu_count() or 1)),
             **own_ports(),
         }
     from serve_app.ray_serve.application import app

@@ -105,7 +105,7 @@ class RedisStore:
         self._send_later(0)
 
     async def flush(self) -> None:
-        """Send what waits to be sent, unless the store failed a moment ago."""
+        """Send the waiting batch, unless the store failed a moment ago."""
         if self._batch and not self._rests():
             self._send()
         if self._sending:
@@ -181,7 +181,7 @@ class RedisStore:
         self._fail(f"no answer within {1000 * self._wait_s:g} ms")
 
     def _fail(self, why: str) -> None:
-        """Send nothing for a while, and let nobody wait."""
+        """Send nothing for a while, and end all waits."""
         self._rests_until = asyncio.get_running_loop().time() + REST_S
         self._batch.fail("the store failed")
         if not self._away:

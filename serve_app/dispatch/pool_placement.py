@@ -113,7 +113,7 @@ class PoolPlacement:
                 host, port = self._listener.host, self._listener.port
                 await self._directory.introduce(host, port, self._token)
         except (TimeoutError, ServiceError) as exc:
-            logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
+            logger.warning("failed to ask the replicas for reports, retrying: %s", exc)
 
     def _follow(self, channel: Channel, name: str) -> None:
         """Read the reports of a replica until it closes the connection."""

@@ -71,7 +71,7 @@ class Fleet:
         try:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
         except httpx.InvalidURL as exc:
-            raise Unavailable(f"{url} is no address: {exc}", True) from exc
+            raise Unavailable(f"{url} is not an address: {exc}", True) from exc
         self._etag = ""
         self._last: dict[str, Any] = {}
 
@@ -104,7 +104,7 @@ class Fleet:
         deadline = monotonic() + _FIRST_S
         while (found := self.document())["collecting"]:
             if monotonic() > deadline:
-                raise Unavailable(f"{self._url} gathers no state of the fleet: see its log", True)
+                raise Unavailable(f"{self._url} does not gather the state of the fleet: see its log", True)
             sleep(0.2)
         return found
 

@@ -78,7 +78,7 @@ class ScalingFile:
         try:
             self.goals = read(self._path, self._pool, self.bounds)
         except SettingsError as exc:
-            logger.error("failed to read the goals of scaling, the old ones stay: %s", exc)
+            logger.error("failed to read the goals of scaling, keeping the old ones: %s", exc)
         else:
             logger.info("read the goals of pool %s in %s", self._pool, self._path)
 

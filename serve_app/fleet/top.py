@@ -104,7 +104,7 @@ class Fleet:
         deadline = monotonic() + _FIRST_S
         while (found := self.document())["collecting"]:
             if monotonic() > deadline:
-                raise Unavailable(f"{self._url} does not gather the state of the fleet: see its log", True)
+                raise Unavailable(f"{self._url} can't gather the fleet's state: see its log", True)
             sleep(0.2)
         return found
 

@@ -88,7 +88,8 @@ class LlamaCpp:
             answer = await http.post("/completion", json=body, headers=self._headers)
             if answer.status_code != 200:
                 raise EngineStartError(
-                    f"the engine can't generate: status {answer.status_code}, {answer.content[:80]!r}"
+                    f"the engine can't generate: status {answer.status_code}, "
+                    f"{answer.content[:80]!r}"
                 )
         context = slot_tokens(read_header(self._path()), self._engine.context_length)
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)

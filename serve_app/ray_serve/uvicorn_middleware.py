@@ -60,7 +60,7 @@ class UvicornMiddleware:
 def _prepared(headers: Headers) -> Headers:
     """Return the headers with an id for the request, and a sign that Serve need not watch it.
 
-    Serve watches each caller for a disconnect with two tasks and a queue, a tenth of what a short
+    Serve watches each caller for a hang-up with two tasks and a queue, a tenth of what a short
     request costs; the API does so with one task. Serve also makes an id, at a higher cost.
     """
     if not dict(headers).get(_ID):

@@ -1,9 +1,9 @@
-"""The number of replicas: a pure policy that counts work and plans ahead.
+"""How many replicas: a pure policy that counts work and plans ahead.
 
 work        requests in seconds of a replica, from tokens and rates
 history     the load of the past minutes and of the past week
 forecast    predictors of the load, judged by their own errors
-starts      start-up times of replicas, learned from each start
+starts      how long replicas take to start, learned from each start
 schedules   floors and ceilings that people set by the clock
 policy      one decision: observation and state in, target, state and explanation out
 state       the policy's memory as a versioned document

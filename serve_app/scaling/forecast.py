@@ -45,7 +45,7 @@ class Errors:
     margin: float = _DOUBT
 
     def after(self, error: float, weight: float, bound: float, quantile: float) -> Self:
-        """Return the errors with one more, of this weight. `bound`: its cost meanwhile."""
+        """Return the errors with one more, of this weight. `bound`: what it cost meanwhile."""
         index = max(0, min(BINS - 1, math.ceil((error - _LOWEST) / _BIN)))
         bins = (*self.bins[:index], self.bins[index] + weight, *self.bins[index + 1 :])
         total = self.total + weight
@@ -134,7 +134,7 @@ class Forecast:
 
 
 def predictions(history: History, steps: int) -> tuple[float | None, ...]:
-    """Return each predictor's forecast of the peak of the next steps, in the order of NAMES."""
+    """Return what each predictor says of the peak of the next steps, in the order of NAMES."""
     recent = history.recent(_TREND_STEPS)
     level = _mean(recent[-_LEVEL_STEPS:])
     half = len(recent) // 2

@@ -1,4 +1,4 @@
-"""The number of replicas that a pool needs: a pure function of observed seconds of work.
+"""How many replicas a pool needs: a pure function of what was observed, by seconds of work.
 
 The load is the number of replicas that would be busy if no request waited: work arrives, and each
 second of it occupies a replica for a second, spread over the time that a request takes. A target is
@@ -23,7 +23,7 @@ _SPANS_S = (5.0, 15.0, 45.0, 120.0)
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """The goals of the policy, and its parameters.
+    """What the policy aims at, and how.
 
     `wait_s`: a request may wait so long before its prompt is read. `quantile`: for which share of
     the work replicas are to be there. `half_life_s`: errors of forecasts count half after it.
@@ -40,7 +40,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The observation at `now`, in seconds.
+    """What was seen at `now`, in seconds.
 
     `arrived_s`: work that arrived since the last observation; `waiting_s`: work that waits;
     `slot_s`: how long a request holds its slot.
@@ -74,7 +74,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A target with its reasons. `by`: the rule that set it; loads are in replicas."""
+    """A target with its reasons. `by`: what set it; loads are in replicas."""
 
     target: int
     by: str
@@ -116,7 +116,7 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     if not 0 <= passed <= _MAX_GAP_S:
         return replace(memory, at=seen.now, step_ends=seen.now + STEP_S)
     # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
-    # less the work that may wait.
+    # less what may wait.
     kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
     kept = math.exp(-passed / kernel_s)
     arriving = max(0.0, seen.arrived_s) / passed if passed else memory.rate

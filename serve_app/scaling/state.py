@@ -9,7 +9,7 @@ from serve_app.scaling.forecast import BINS, NAMES, Errors, Forecast
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
 from serve_app.scaling.policy import Memory
 
-# One more for each change of a document's fields, or of their meaning.
+# One more for each change of what a document holds, or means.
 VERSION = 1
 MAX_BYTES = 1 << 20
 
@@ -74,7 +74,7 @@ def _forecast_is_whole(forecast: Forecast) -> bool:
         and forecast.growth > 0
         and len(forecast.errors) == len(NAMES)
         and all(map(_errors_are_whole, forecast.errors))
-        and all(len(values) == len(NAMES) for values in forecast.pending)
+        and all(len(said) == len(NAMES) for said in forecast.pending)
     )
 
 

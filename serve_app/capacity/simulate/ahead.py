@@ -14,8 +14,8 @@ _NOTHING = WorkReport(0.0, 0.0, 0.0)
 class AheadPolicy:
     """Plays Serve's controller with the policy `ahead`, which decides once a second.
 
-    `memory` has the learned state, from which another run may begin. `begin_s`: the time at which
-    that run begins.
+    `memory` is what it has learned, from which another run may begin. `begin_s`: the time of that
+    run's beginning.
     """
 
     def __init__(

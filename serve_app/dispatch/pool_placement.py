@@ -20,7 +20,7 @@ from serve_app.pool_settings import Pool
 
 logger = logging.getLogger("ray.serve")
 
-# The time to open a connection, through Serve.
+# What it takes to open a connection, through Serve.
 CONNECT_S = 0.003
 # How often the gateway looks which replicas there are.
 LOOK_S = 0.25
@@ -113,7 +113,7 @@ class PoolPlacement:
                 host, port = self._listener.host, self._listener.port
                 await self._directory.introduce(host, port, self._token)
         except (TimeoutError, ServiceError) as exc:
-            logger.warning("failed to ask the replicas for reports, retrying: %s", exc)
+            logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
 
     def _follow(self, channel: Channel, name: str) -> None:
         """Read the reports of a replica until it closes the connection."""
@@ -219,7 +219,7 @@ def fleet_view(pool: Pool) -> FleetView:
 
 
 def _prompt(call: Call, max_bytes: int) -> Prompt:
-    """Return the input of the placement; the text is read only where it is a conversation."""
+    """Return what the placement needs; a call that is no conversation costs no look at its text."""
     chain = EMPTY
     if call.conversation is not None:
         chain = chain_of(call.conversation, call.model, max_bytes)

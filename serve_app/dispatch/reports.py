@@ -1,4 +1,4 @@
-"""Reports of a replica to every gateway about its work for the others, at most 100 ms late.
+"""What a replica tells every gateway of its work for the others, at most 100 ms late.
 
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
 replica, how much of their prompts is still to be read, and which prompts were read: these are in
@@ -23,7 +23,7 @@ from serve_app.errors import EngineLost
 # Half of the promise: the other half is for the event loops on both sides.
 INTERVAL_S = 0.05
 _CONNECT_S = 5.0
-# Bytes of prefixes in one report; the rest is left out, which costs cache hits and no answer.
+# Bytes of prefixes in one report; what is beyond is not told, which costs hits and no answer.
 _MAX_BYTES = 1 << 20
 
 Gateway = tuple[str, int]  # host and port
@@ -59,7 +59,7 @@ class _Work:
 
 
 class Reporter:
-    """Counts the calls of every gateway, and reports those of the others to each.
+    """Counts the calls of every gateway, and reports to each what the others' are.
 
     `name`: of the replica. `load_s`: returns the seconds until each model is loaded that is not.
     """
@@ -117,11 +117,11 @@ class Reporter:
         if not was_read:
             work.pending_tokens -= call.unread_tokens
         if not work.ahead:
-            del self._work[gateway]  # with the rounding errors of its tokens
+            del self._work[gateway]  # with what rounding has left of its tokens
         self.changed()
 
     def changed(self) -> None:
-        """Report within INTERVAL_S. Called when models are loaded or unloaded, too."""
+        """Report within INTERVAL_S. Also for whoever loads and unloads models."""
         if self._timer is None and self._channels:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._report)
 

@@ -1,4 +1,4 @@
-"""The cost of making a model serve on a replica, for the choice of a replica."""
+"""What it takes until a model could serve on a replica, for the choice of a replica."""
 
 import math
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from serve_app.engines.residency import (
 
 @dataclass(frozen=True, slots=True)
 class LoadCost:
-    """`ready_s`: until the model could serve. `harm_s`: later waits for models that make room."""
+    """`ready_s`: until the model could serve. `harm_s`: waits of others for what goes for it."""
 
     ready_s: float = 0.0
     harm_s: float = 0.0
@@ -38,9 +38,9 @@ def load_cost(
     now: float,
     spare: Collection[str] = (),
 ) -> LoadCost:
-    """Return the cost of making `model` serve on a replica.
+    """Return what it takes until `model` could serve on a replica.
 
-    `spare`: models that other replicas hold too, so that no request waits when they are unloaded.
+    `spare`: models that other replicas hold too, so that nobody has to wait where they go.
     """
     if model in view.loaded and model != view.closing:
         return READY
@@ -53,7 +53,7 @@ def load_cost(
     queue = view.waiting.keys() - {current, model}
     ready = left + sum(map(view.seconds_to_load, queue)) + view.seconds_to_load(model)
     if model in view.waiting:
-        return LoadCost(ready)  # the models that make room are unloaded anyway
+        return LoadCost(ready)  # what goes for it goes anyway
     if not current and not queue and fits(view, rules, model, now):
         return LoadCost(ready)
     return _after_a_victim(view, rules, ready, now, spare)

@@ -9,15 +9,13 @@ from typing import Any
 
 from serve_app.api.relay import Usage
 from serve_app.api.request_trace import Outcome, RequestTrace
-from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import EngineStatus, ModelCard, Priority, State
 from serve_app.errors import EngineLost, Overloaded
 from serve_app.fleet.document import Deployment, Document, Service, document, encoded
 from serve_app.fleet.members import Member, Memory
 from serve_app.fleet.recorder import Recorder
 from serve_app.fleet.reports import EngineReport, Report, Waiting
-from serve_app.pool_settings import Pool
-from serve_app.scaling_settings import Autoscaling
+from serve_app.pool_settings import Autoscaling, EngineSettings, Pool
 
 NOW = 1_796_000_009.0
 CARD = ModelCard(

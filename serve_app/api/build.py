@@ -39,7 +39,7 @@ def build_api(
     """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
 
     `max_replicas`: of the ingress, where Serve's options differ from the settings.
-    `fleet`: what `/ui` shows; None: there is no such page. `http_host`: that Serve listens on.
+    `fleet`: the document of `/ui`; None: there is no such page. `http_host`: Serve's address.
     """
     names = ModelNames(settings.model_names, settings.aliases)
     calendar = Calendar(zone(settings.limits.timezone))
@@ -67,14 +67,14 @@ def build_api(
 
 
 async def _stop(*steps: Callable[[], Awaitable[None]]) -> None:
-    """Take every step, whatever becomes of those before it."""
+    """Run every step, even after one that fails."""
     async with AsyncExitStack() as stack:
         for step in reversed(steps):
             stack.push_async_callback(step)
 
 
 def _start_exchange(settings: Settings, dispatcher: Dispatcher) -> Callable[[], Awaitable[None]]:
-    """Let queues tell each other whom they have served, where there is a Redis for it."""
+    """Let queues exchange the service of their keys, where there is a Redis for it."""
     limits = settings.limits
     if limits.redis_url is None or not settings.has_callers:
         return _nothing
@@ -89,7 +89,7 @@ def _start_exchange(settings: Settings, dispatcher: Dispatcher) -> Callable[[], 
 
 
 async def _nothing() -> None:
-    """Stop what was not started."""
+    """Do nothing: the exchange was not started."""
 
 
 def _usage_routes(

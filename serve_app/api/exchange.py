@@ -20,9 +20,9 @@ _MAX_HEADER = 1024
 
 
 class Exchange:
-    """One checked request. `charge`: what it costs its caller, None for a caller without a key.
+    """One checked request. `charge`: its cost to its caller, None for a caller without a key.
 
-    `hides_counts`: the engine is asked for counts that the caller has not asked for.
+    `hides_counts`: the service requests counts that the caller did not request.
     """
 
     __slots__ = (
@@ -108,7 +108,7 @@ class Exchange:
             self.close(answer)
 
     def close(self, answer: Answer) -> None:
-        """Settle what the answer has cost, and close it."""
+        """Settle the cost of the answer, and close it."""
         answer.usage = self.trace.usage
         if self.charge:
             self.charge.settle(answer, self._tail)

@@ -104,14 +104,14 @@ class Inference:
         await exchange.relay(answer)
 
     async def _send(self, exchange: Exchange) -> Answer:
-        """Charge the caller and return the begun answer. Raises what refuses the request."""
+        """Charge the caller and return the begun answer. Raises the error that refuses it."""
         name, trace = exchange.payload["model"], exchange.trace
         targets = self._aliases.get(name)
         route = targets and self._route(name, targets, exchange.request)
         exchange.use(route.model if route else name)
         if route:
             self._skip_small(route, exchange)
-        # Also without a key: what engines count of prompts tells which context holds the next one.
+        # Also without a key: engines' counts of prompts tell which context can hold the next one.
         if (trace.caller.name or route) and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
                 self.endpoint, exchange.payload, len(exchange.body), trace

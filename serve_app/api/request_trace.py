@@ -130,7 +130,7 @@ class RequestTrace:
         self.is_uncounted = is_uncounted
 
     def note_estimate(self, usage: Usage) -> None:
-        """Note what the answer is charged for, in place of the counts that no engine sent."""
+        """Note the charged tokens, in place of counts that the engine did not send."""
         self.usage, self.estimated = usage, True
 
     def note_chunk(self) -> None:
@@ -160,7 +160,7 @@ class RequestTrace:
         self.outcome = Outcome.CLIENT_ERROR if status < 500 else Outcome.UPSTREAM_ERROR
 
     def cancel(self) -> None:
-        """Note that the client hung up, or that the server ended the request."""
+        """Note that the client disconnected, or that the server ended the request."""
         self.outcome = Outcome.CANCELLED
 
     def fail(self, exc: BaseException) -> None:
@@ -254,4 +254,4 @@ class Observer(Protocol):
         """Note whether the file of keys could be read. Called from any thread."""
 
     def close(self) -> None:
-        """Expect no more requests."""
+        """Release resources: no more requests follow."""

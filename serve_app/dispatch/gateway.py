@@ -21,7 +21,7 @@ _SPARE_S = 10.0
 
 
 class GatewayHandle(PoolHandle, ReplicaDirectory, Protocol):
-    """What a gateway needs of one pool."""
+    """One pool, as a gateway uses it."""
 
 
 class GatewayDispatcher:
@@ -113,7 +113,7 @@ class GatewayDispatcher:
         return {name: pool.line for name, pool in self._by_name.items()}
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """Return the models from the settings: a listing must not wake a pool."""
+        """Return the models from the settings: a listing must not start a replica."""
         return tuple(
             ModelCard(name, loaded_context_length=pool.engine.context_length)
             for pool in self._pools

@@ -55,7 +55,7 @@ class ServiceQueue(Protocol):
         """Count service that another queue has given `age_s` seconds ago."""
 
 
-# Not frozen, though nobody changes one: that would triple the 1.3 us that it takes to make.
+# Not frozen, although no code changes one: that would triple the 1.3 us of its creation.
 @dataclass(slots=True)
 class Call:
     """One checked request on its way to an engine.
@@ -84,7 +84,7 @@ class Call:
 
 
 class Placed(NamedTuple):
-    """Where a call went, and what was expected of it.
+    """The replica that got a call, and the prediction for it.
 
     `moved`: another replica was believed to have more of its prompt cached.
     """
@@ -97,7 +97,7 @@ class Placed(NamedTuple):
 
 @dataclass(slots=True)
 class Usage:
-    """What an engine counted for one answer, or None. `prompt` includes `cached`.
+    """An engine's counts of one answer, or None. `prompt` includes `cached`.
 
     `prefill_s`, `decode_s`: seconds that it took to read the prompt, and to generate.
     """

@@ -174,7 +174,7 @@ class Gateway:
 
 
 def _prepare_process() -> None:
-    """Free the process of work for each request that nobody needs, once the replica is ready."""
+    """Remove needless work for each request from the process, once the replica is ready."""
     # Objects made until now stay, and Ray alone has made half a million of them: each full
     # collection would hold up every stream while it visits them.
     gc.collect()
@@ -217,7 +217,7 @@ _ROUTERS = {
 def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     """Return Serve's options of a pool behind the gateway.
 
-    Requests above what its replicas admit wait in the gateway, for whichever is free first.
+    Requests that its replicas can't admit wait in the gateway for the first free replica.
     """
     return _pool_options(settings, pool) | {
         "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=False),

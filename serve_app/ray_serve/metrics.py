@@ -89,7 +89,7 @@ class ServeObserver:
         self._keys.note_file(valid)
 
     def close(self) -> None:
-        """Report what has ended, from now on at once: no timer is left behind."""
+        """Report ended requests now, and later ones at once: no timer is left behind."""
         self._closed = True
         if self._timer:
             self._timer.cancel()

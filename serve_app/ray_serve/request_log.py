@@ -130,7 +130,7 @@ def _line(trace: RequestTrace) -> str:
 
 
 def _remarks(trace: RequestTrace) -> str:
-    """Return what few requests have: a group, a customer, a limit, estimated tokens."""
+    """Return the fields that few requests have: group, customer, limit, estimated tokens."""
     placed = trace.placed
     remarks = {
         "group": trace.caller.group,

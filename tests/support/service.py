@@ -19,11 +19,11 @@ from serve_app.api.http import UNWATCHED
 from serve_app.api.request_trace import RequestTrace
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
-from serve_app.pool_settings import EngineSettings
 from serve_app.settings import Settings
 from tests.support.waiting import eventually
 

@@ -18,8 +18,12 @@ SERVICE = [
     "access",
     "engines",
     "overrides",
-    "settings aliases jwt_settings limit_settings usage_settings pool_settings",
-    "scaling",
+    "setting_errors",
+    "settings",
+    "gateway_settings aliases jwt_settings limit_settings usage_settings",
+    "pool_settings",
+    "engine_settings scaling_settings",
+    "strict_model environment scaling",
     "errors model_names setting_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
@@ -34,8 +38,8 @@ CAPACITY = [
 # Beside the service: nothing of it imports these, and they import no more of it than this.
 BESIDE = {
     "capacity": {
-        *("dispatch", "engines", "ray_serve", "settings", "pool_settings", "errors"),
-        *("quantities", "scaling"),
+        *("dispatch", "engines", "ray_serve", "settings", "pool_settings", "scaling_settings"),
+        *("environment", "errors", "quantities", "scaling"),
     },
     "simulator": {"go_json", "ollama_version"},
 }

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from serve_app.capacity.simulate.policies import WorkReport
-from serve_app.pool_settings import Autoscaling
 from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
 from serve_app.scaling.schedules import Limits, Schedule, limits
+from serve_app.scaling_settings import Autoscaling
 
 _DECIDE_S = 1.0
 _NOTHING = WorkReport(0.0, 0.0, 0.0)

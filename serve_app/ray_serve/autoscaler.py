@@ -14,6 +14,7 @@ from ray.util import metrics
 
 from serve_app.access.repeater import Repeater
 from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
+from serve_app.scaling.explanation import STATE, Explanation, Record
 from serve_app.scaling.meter import NAMES
 from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
 from serve_app.scaling.reports import Reported
@@ -51,7 +52,7 @@ class Autoscaler:
         schedules: Sequence[Mapping[str, Any]] = (),
         file: str = "",
         now: Callable[[], float] = time.time,
-        show: "Callable[[str, Decision], None] | None" = None,
+        show: "Callable[[str, Decision, bool], None] | None" = None,
         default: Callable[[Any], float] = lambda context: default_autoscaling_policy(context)[0],
     ) -> None:
         self._default = default
@@ -71,6 +72,7 @@ class Autoscaler:
         self._reported = Reported()
         self._next = -math.inf
         self._target: int | None = None
+        self._explanation: Explanation | None = None
 
     def target(self, context: Context) -> float:
         """Return the number of replicas to have."""
@@ -83,6 +85,11 @@ class Autoscaler:
             return self._default(context)
         return context.target_num_replicas if self._target is None else self._target
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What Serve keeps beside the target, for whoever wants to know why it is this one."""
+        return {STATE: self._explanation} if self._explanation else {}
+
     def _decide(self, context: Context, now: float) -> None:
         self._reported = self._reported.after(
             _latest(context.raw_metrics or {}), context.total_queued_requests
@@ -92,9 +99,16 @@ class Autoscaler:
             self._memory, self._observation(context, now), aim, self._limits(context, now)
         )
         before, self._target = self._target, decision.target
-        self._show(self._pool, decision)
-        if decision.target != (context.target_num_replicas if self._decides else before):
-            self._log(decision, context.target_num_replicas)
+        is_change = decision.target != (context.target_num_replicas if self._decides else before)
+        self._explain(Record.of(decision, context.target_num_replicas, now), is_change)
+        self._show(self._pool, decision, is_change)
+
+    def _explain(self, record: Record, is_change: bool) -> None:
+        explanation = self._explanation or Explanation(self._decides, record)
+        self._explanation = explanation.after(record, is_change)
+        if is_change:
+            verb = "set" if self._decides else "would set"
+            logger.info("%s pool %s %s", verb, self._pool, record.change)
 
     def _observation(self, context: Context, now: float) -> Observation:
         reported = self._reported
@@ -128,17 +142,6 @@ class Autoscaler:
                 schedules = tuple(item.schedule for item in self._file.goals.schedules)
         return limits(schedules, bounds, now, start_s)
 
-    def _log(self, decision: Decision, before: int) -> None:
-        forecast = decision.forecast
-        logger.info(
-            "%s pool %s from %d to %d replicas: load %.2f, needed %d, forecast %.2f (%s at %g), "
-            "start-up %.0f s, set by %s",
-            *("set" if self._decides else "would set", self._pool, before, decision.target),
-            *(decision.load, decision.needed),
-            *((forecast.load, forecast.name) if forecast else (0.0, "none yet")),
-            *(self._aim.quantile, decision.start_s, decision.by),
-        )
-
 
 class ScalingGauges:
     """Shows the last decision of each pool as gauges of the controller."""
@@ -153,8 +156,11 @@ class ScalingGauges:
                 "start_seconds": "Seconds in which nine of ten replicas start.",
             }.items()
         }
+        self._changes = metrics.Counter(
+            "llm_scaling_changes", "Changes of the target, by the bound that won.", ("pool", "by")
+        )
 
-    def show(self, pool: str, decision: Decision) -> None:
+    def show(self, pool: str, decision: Decision, is_change: bool) -> None:
         values = {
             "load": decision.load,
             "forecast": decision.forecast.load if decision.forecast else 0.0,
@@ -163,6 +169,8 @@ class ScalingGauges:
         }
         for name, value in values.items():
             self._gauges[name].set(value, {"pool": pool})
+        if is_change:
+            self._changes.inc(1, {"pool": pool, "by": decision.by})
 
 
 def _latest(series: Mapping[str, Mapping[Any, Sequence[Any]]]) -> dict[str, dict[str, float]]:

@@ -74,14 +74,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A target with its reasons. `by`: what set it; loads are in replicas."""
+    """A target with its reasons. `by`: the bound that won; loads are in replicas."""
 
     target: int
     by: str
     load: float
     needed: int
     forecast: Bound | None
+    quantile: float
     start_s: float
+    limits: Limits
 
 
 def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple[Decision, Memory]:
@@ -104,7 +106,10 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     if target > limits.high:
         target, by = limits.high, limits.high_by
     memory = replace(memory, starts=memory.starts.after(seen.now, seen.running, target))
-    return Decision(target, by, memory.load, needed, bound, start_s), memory
+    decision = Decision(
+        *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
+    )
+    return decision, memory
 
 
 def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.serve.autoscaling_policy import default_autoscaling_policy
 from ray.util import metrics
@@ -16,9 +16,12 @@ from serve_app.access.repeater import Repeater
 from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
 from serve_app.scaling.explanation import STATE, Explanation, Record
 from serve_app.scaling.meter import NAMES
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide, taught
 from serve_app.scaling.reports import Reported
 from serve_app.scaling.schedules import Limits, Schedule, limits
+
+if TYPE_CHECKING:
+    from serve_app.ray_serve.scaling_store import ScalingStore
 
 logger = logging.getLogger("ray.serve")
 
@@ -51,6 +54,7 @@ class Autoscaler:
         start_s: float,
         schedules: Sequence[Mapping[str, Any]] = (),
         file: str = "",
+        store: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
         show: "Callable[[str, Decision, bool], None] | None" = None,
         default: Callable[[Any], float] = lambda context: default_autoscaling_policy(context)[0],
@@ -62,10 +66,7 @@ class Autoscaler:
         self._schedules = tuple(Schedule(**schedule) for schedule in schedules)
         self._file = ScalingFile(Path(file), pool) if file else None
         if self._file:
-            repeater = Repeater(self._file.check, CHECK_EVERY_S)
-            repeater.start()
-            # Serve makes another one at each change of the deployment, and never closes this one.
-            weakref.finalize(self, repeater.stop)
+            self._repeat(self._file.check, CHECK_EVERY_S)
         self._now = now
         self._show = show or ScalingGauges().show
         self._memory = Memory()
@@ -73,6 +74,37 @@ class Autoscaler:
         self._next = -math.inf
         self._target: int | None = None
         self._explanation: Explanation | None = None
+        self._arrived_s = 0.0  # since the store was written
+        self._store = self._new_store(store) if store else None
+
+    def _new_store(self, options: Mapping[str, str]) -> "ScalingStore":
+        """Return a store that is written or read once a minute."""
+        # The import of Redis takes 50 ms.
+        from serve_app.ray_serve.scaling_store import EVERY_S, ScalingStore, connect_store
+
+        reference = weakref.WeakMethod(self._learned)
+
+        def learned() -> tuple[Memory, float]:
+            method = reference()
+            return method() if method else (Memory(), 0.0)
+
+        store = ScalingStore(connect_store(**options), self._pool, learned)
+        self._repeat(store.step, EVERY_S, first_s=0.0)
+        return store
+
+    def _repeat(
+        self, step: Callable[[], None], every_s: float, first_s: float | None = None
+    ) -> None:
+        """Repeat `step`, which must not refer to this object, in a thread."""
+        repeater = Repeater(step, every_s, first_s)
+        repeater.start()
+        # Serve makes another one at each change of the deployment, and never closes this one.
+        weakref.finalize(self, repeater.stop)
+
+    def _learned(self) -> tuple[Memory, float]:
+        """Return the memory, and the work that has arrived since the last call."""
+        arrived_s, self._arrived_s = self._arrived_s, 0.0
+        return self._memory, arrived_s
 
     def target(self, context: Context) -> float:
         """Return the number of replicas to have."""
@@ -94,6 +126,9 @@ class Autoscaler:
         self._reported = self._reported.after(
             _latest(context.raw_metrics or {}), context.total_queued_requests
         )
+        self._arrived_s += self._reported.arrived_s
+        if self._store and (learned := self._store.take()):
+            self._memory = taught(self._memory, learned)
         aim = self._aim_in_force()
         decision, self._memory = decide(
             self._memory, self._observation(context, now), aim, self._limits(context, now)

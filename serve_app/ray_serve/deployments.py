@@ -40,6 +40,7 @@ from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
 from serve_app.ray_serve.replica_place import replica_place
 from serve_app.ray_serve.request_log import RequestLog, disable_access_records
+from serve_app.ray_serve.scaling_options import autoscaling_options
 from serve_app.ray_serve.start_watch import start_watches
 from serve_app.settings import Settings
 
@@ -235,7 +236,7 @@ def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
         "logging_config": _logging(settings),
-        "autoscaling_config": pool.autoscaling_options,
+        "autoscaling_config": autoscaling_options(settings, pool),
     }
 
 

@@ -81,8 +81,9 @@ class ScalingStore:
         if theirs and not (self._has_read and may_write(mine, theirs)):
             self._read(stored, theirs)
         elif memory.at is not None:
-            claim = ["writer", mine.writer, "at", mine.at, "arrived_s", mine.arrived_s]
-            self._client.hset(self._key, items=[*claim, "state", dump(memory)])
+            fields: list[str | float | bytes] = ["writer", mine.writer, "at", mine.at]
+            fields += ["arrived_s", mine.arrived_s, "state", dump(memory)]
+            self._client.hset(self._key, items=fields)
         self._has_read = True
 
     def _read(self, stored: Mapping[bytes, bytes], claim: Claim) -> None:

@@ -10,7 +10,10 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
-POLICIES = ("static", "ray", "ray-tuned", "ahead", "ahead-tuned", "oracle", "oracle-instant")
+POLICIES = (
+    *("static", "ray", "ray-tuned", "ahead", "ahead-scheduled", "ahead-tuned"),
+    *("oracle", "oracle-instant"),
+)
 
 
 def figures(folder: Path, policy: str) -> tuple[float, float] | None:

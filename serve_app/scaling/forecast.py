@@ -166,10 +166,10 @@ def _margins(bins: Values, costs: Values, quantile: float) -> Values:
     """Return the errors that `quantile` of the work did not exceed, with some doubt at first."""
     total = costs[:, 0]
     doubt = _DOUBTED * total / np.maximum(costs[:, 2], 1.0)
-    doubted = bins.copy()
-    doubted[:, _DOUBTED_BIN] += doubt
-    beyond = np.cumsum(doubted[:, ::-1], axis=1) > ((1 - quantile) * (total + doubt))[:, None]
-    margins: Values = _LOWEST + _BIN * (BINS - 1 - beyond.argmax(axis=1))
+    beyond = np.cumsum(bins[:, ::-1], axis=1)  # work above each bin, from the highest one
+    beyond[:, BINS - 1 - _DOUBTED_BIN :] += doubt[:, None]
+    covers = beyond > ((1 - quantile) * (total + doubt))[:, None]
+    margins: Values = _LOWEST + _BIN * (BINS - 1 - covers.argmax(axis=1))
     return margins
 
 

@@ -26,7 +26,7 @@ class Reserve:
     def after(
         self, now: float, arrived_s: float, is_late: bool, allowed: float, start_s: float
     ) -> Self:
-        """Return the reserve after an observation. `allowed`: share of the work that may be late."""
+        """Return the reserve after an observation. `allowed`: the share that may be late."""
         arrived_s += self.arrived_s
         late_s = self.late_s + (arrived_s - self.arrived_s if is_late else 0.0)
         reserve = replace(self, arrived_s=arrived_s, late_s=late_s)

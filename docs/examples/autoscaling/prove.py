@@ -182,12 +182,12 @@ POLICIES = (
 )
 
 
-def todo(cases: list[Case], policies: list[str]) -> Iterator[tuple[Case, str, int]]:
+def todo(cases: list[Case], policies: list[str], seeds: int) -> Iterator[tuple[Case, str, int]]:
     for case in cases:
         for policy in policies:
             if policy == "ahead-scheduled" and not case.load.schedules:
                 continue
-            for seed in range(case.load.seeds):
+            for seed in range(min(seeds, case.load.seeds)):
                 if not (case.folder / f"{policy}-{seed}.json").exists():
                     yield case, policy, seed
 
@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the traces")
     parser.add_argument("--only", default="", help="names of loads, separated by commas")
     parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--seeds", type=int, default=99, help="no more seeds than these")
     parser.add_argument("--start", default="", help="only start-ups with this median, e.g. 60s")
     parser.add_argument("--budget", type=float, default=7200, help="begin nothing after so many s")
     options = parser.parse_args()
@@ -240,7 +241,7 @@ def main() -> None:
     cases = [Case(known[name], start) for name in names for start in known[name].startups]
     cases = [case for case in cases if options.start in ("", case.folder.name)]
     end = time.monotonic() + options.budget
-    for case, policy, seed in todo(cases, options.policies.split(",")):
+    for case, policy, seed in todo(cases, options.policies.split(","), options.seeds):
         if time.monotonic() > end:
             sys.exit("the budget is spent; run the command again to go on")
         run(case, policy, seed)

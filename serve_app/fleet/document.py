@@ -19,7 +19,7 @@ from serve_app.fleet.advice import NEXT_STEP, advice
 from serve_app.fleet.members import Member, Memory, ReplicaState, state_of
 from serve_app.fleet.recorder import ErrorNote, Rates
 from serve_app.fleet.reports import Waiting
-from serve_app.fleet.scaling import Autoscaler, why
+from serve_app.fleet.scaling import Autoscaler, own_reasons, why
 from serve_app.pool_settings import Pool
 
 VERSION = 1
@@ -42,6 +42,7 @@ class Deployment:
     upscale_delay_s: float
     downscale_delay_s: float
     members: tuple[Member, ...]
+    explanation: Mapping[str, Any] | None = None  # of the policy `ahead`, see scaling/
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _pool(
             "load": scaling.load,
             "load_per_replica": scaling.per_replica,
             "why": why(scaling),
-            "explanation": None,  # of the autoscaler's own policy, once it gives one
+            "explanation": found.explanation if found else None,
         },
         "start_s": None if start_s is None else round(start_s, 1),
         "replicas": [_replica(pool, member, rates, memory, now) for member in members],
@@ -179,6 +180,7 @@ def _autoscaler(pool: Pool, found: Deployment | None, load: int) -> Autoscaler:
     return Autoscaler(
         *(found.target, running, load, found.per_replica, found.min_replicas),
         *(found.max_replicas, found.upscale_delay_s, found.downscale_delay_s),
+        own_reasons(found.explanation),
     )
 
 

@@ -24,6 +24,7 @@ from serve_app.fleet.document import (
 from serve_app.fleet.members import Member, Memory
 from serve_app.fleet.reports import Report
 from serve_app.ray_serve import private
+from serve_app.scaling.explanation import read_explanation
 
 logger = logging.getLogger("ray.serve")
 
@@ -99,9 +100,21 @@ class FleetCollector:
         found = application.get("deployments", {})
         replicas = [replica for details in found.values() for replica in details["replicas"]]
         await self._replicas.ask(replicas, _REPORT_S)
-        return {name: self._deployment(name, details) for name, details in found.items()}
+        states = await self._policy_states()
+        return {
+            name: self._deployment(name, details, states.get(name))
+            for name, details in found.items()
+        }
 
-    def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
+    async def _policy_states(self) -> Mapping[str, Any]:
+        """Return what the policy `ahead` keeps in Serve's controller, where a pool has it."""
+        if all(pool.autoscaling.policy == "ray" for pool in self._service.pools):
+            return {}
+        return await private.policy_states(self._application)
+
+    def _deployment(
+        self, name: str, details: Mapping[str, Any], policy_state: Mapping[str, Any] | None
+    ) -> Deployment:
         for replica in details.get("recent_dead_replicas", ()):
             if at := replica.get("end_time_s"):
                 self._memory.note_gone(replica["replica_id"], name, at)
@@ -119,6 +132,7 @@ class FleetCollector:
             upscale_delay_s=scaling.get("upscale_delay_s", 0),
             downscale_delay_s=scaling.get("downscale_delay_s", 0),
             members=tuple(self._replicas.member(name, r) for r in details["replicas"]),
+            explanation=read_explanation(policy_state),
         )
 
 

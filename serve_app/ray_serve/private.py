@@ -56,6 +56,20 @@ async def serve_details() -> Any:
     return await controller.get_serve_instance_details.remote()
 
 
+async def policy_states(application: str) -> dict[str, Any]:
+    """Return what the autoscaling policy of each deployment keeps in Serve's controller."""
+    controller = serve_actor(constants.SERVE_CONTROLLER_NAME)
+    states: dict[str, Any] = await controller.__ray_call__.remote(_policy_states, application)
+    return states
+
+
+def _policy_states(controller: Any, application: str) -> dict[str, Any]:
+    """Runs in the controller."""
+    states = controller.autoscaling_state_manager._app_autoscaling_states.get(application)
+    deployments = states._deployment_autoscaling_states if states else {}
+    return {name.name: state._policy_state for name, state in deployments.items()}
+
+
 def serve_actor(name: str) -> Any:
     """Return the handle of an actor of Serve. Raises ValueError where it does not run."""
     return ray.get_actor(name, namespace=SERVE_NAMESPACE)

@@ -214,6 +214,28 @@ def test_the_controller_tells_its_details() -> None:
     assert names <= ReplicaDetails.model_fields.keys()
 
 
+async def test_the_controller_keeps_the_states_of_policies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By application and deployment, where Serve's code puts them."""
+    source = inspect.getsource(importlib.import_module("ray.serve._private.controller"))
+    assert "self.autoscaling_state_manager = " in source
+    source = inspect.getsource(importlib.import_module("ray.serve._private.autoscaling_state"))
+    for name in ("_app_autoscaling_states", "_deployment_autoscaling_states", "_policy_state"):
+        assert f"self.{name}: " in source
+    pool = SimpleNamespace(_policy_state={"a": 1})
+    states = SimpleNamespace(_deployment_autoscaling_states={common.DeploymentID("pool"): pool})
+    manager = SimpleNamespace(_app_autoscaling_states={"app": states})
+
+    async def remote(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(SimpleNamespace(autoscaling_state_manager=manager), *arguments)
+
+    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=remote))
+    monkeypatch.setattr(private, "serve_actor", lambda name: actor)
+    assert await private.policy_states("app") == {"pool": {"a": 1}}
+    assert await private.policy_states("other") == {}
+
+
 @pytest.fixture
 def replica_logger() -> Iterator[None]:
     before = replica.logger

@@ -1,8 +1,27 @@
-"""One line of advice for each kind of error: plain values, without any other import.
+"""One line of advice for each kind of error and each state: plain values.
 
-The client of `kuberay/` may import them too.
+The page and `python -m kuberay status` give the same advice on what both see, so this imports
+nothing of the service.
 """
 
+import re
+
+NEEDS_WORKER = (
+    "wait for a worker with free resources; if none comes, compare the resources that replicas and "
+    "worker groups declare"
+)
+RESTARTS = "wait: it restarts by itself"
+RELOADS = f"{RESTARTS} and loads its model again"
+LESS_MEMORY = (
+    "lower LLAMA_ARG_CACHE_RAM, OLLAMA_CONTEXT_LENGTH or OLLAMA_NUM_PARALLEL (memory grows with "
+    "context times slots), or take a smaller model"
+)
+
+# By the state of a replica, see fleet/members.py.
+BY_STATE = {
+    "waiting for a worker": NEEDS_WORKER,
+    "engine away": f"{RELOADS}; if that takes long, read the replica's log",
+}
 BY_KIND = {
     "Overloaded": "All slots and the queue are full: raise autoscaling.max_replicas or queue, "
     "or let callers retry after Retry-After.",
@@ -11,7 +30,11 @@ BY_KIND = {
     "which shows pods, images and events.",
     "EngineDown": "The engine is away or restarting: look at the replica's log, on Kubernetes "
     "with `python -m kuberay logs sidecar`.",
-    "EngineLost": "The engine broke off: look for an exit, often for lack of memory, in its log.",
+    "EngineLost": "The engine broke off: look for an exit in its log; if it lacked memory, "
+    f"{LESS_MEMORY}.",
+    "EngineStartError": "The engine can't start: the replica's log says why, most often a model "
+    "that is not there, or too little memory.",
+    "SettingsError": "The settings can't work: the sentence says which.",
     "LoadFailed": "A model can't be loaded: the engine's log says why, most often too little "
     "memory (engine.max_loaded_models).",
     "EngineSlow": "No first token, or no end, in time: raise first_token_timeout_s or "
@@ -54,7 +77,15 @@ NO_ADMIN_KEY = (
 )
 NEEDS_ADMIN_KEY = "this needs a key with `admin: true`"
 
+_KIND = re.compile(r"serve_app\.errors\.(\w+)")
+
 
 def advice(kind: str, outcome: str) -> str:
     """Return the advice for an error's kind, else for its outcome."""
     return BY_KIND.get(kind) or BY_OUTCOME.get(outcome, "")
+
+
+def deployment_advice(message: str) -> str:
+    """Return the advice for Serve's message about a deployment that is not healthy."""
+    kinds = _KIND.findall(message)
+    return BY_KIND.get(kinds[-1] if kinds else "", NEEDS_WORKER)

@@ -178,7 +178,7 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
     scaling = pool["scaling"]
     title = f"{pool['name']}: {scaling['running']} running, target {scaling['target']}, "
     yield Text(f"{title}{scaling['min']} to {scaling['max']}", "bold")
-    yield Text(scaling["why"], "dim")
+    yield Text(scaling["why"] + _pending(scaling.get("pending"), now), "dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("replica", "state", "for", "busy", "waiting", "tokens/s", "cached", "age", "note"):
         is_number = name in ("for", "busy", "waiting", "tokens/s", "cached", "age")
@@ -187,6 +187,18 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
         table.add_row(*_cells(replica, now))
     if pool["replicas"]:
         yield table
+    for advice in _advices(pool):
+        yield Text(f"  {advice}", "dim")
+
+
+def _advices(pool: Mapping[str, Any]) -> list[str]:
+    """Return what helps the pool and its replicas, each sentence once."""
+    sentences = [pool.get("advice"), *(r.get("advice") for r in pool["replicas"])]
+    return [sentence for sentence in dict.fromkeys(sentences) if sentence]
+
+
+def _pending(change: Mapping[str, Any] | None, now: float) -> str:
+    return f" ({change['direction']} in {_duration(change['due'] - now)})" if change else ""
 
 
 def _cells(replica: Mapping[str, Any], now: float) -> list[Any]:
@@ -209,6 +221,8 @@ def _note(replica: Mapping[str, Any]) -> str:
     engine = replica["engine"]
     if replica["ready_in_s"] is not None:
         return f"ready in about {_duration(replica['ready_in_s'])}"
+    if loading := replica.get("loading"):
+        return f"loading {loading['name']}"
     return str(engine["detail"] or engine["phase"]) if engine else ""
 
 

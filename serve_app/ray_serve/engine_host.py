@@ -15,7 +15,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.errors import EngineDown
-from serve_app.fleet.reports import EngineReport, waiting
+from serve_app.fleet.reports import EngineReport, swaps, waiting
 from serve_app.pool_settings import Pool
 from serve_app.scaling.meter import WorkMeter
 from serve_app.settings import Settings
@@ -100,6 +100,7 @@ class EngineHost:
         return EngineReport(
             *(self._kind, self._engine.status, self._ready_at, queue.busy if queue else 0),
             waiting(queue.waiting_by_flow() if queue else {}),
+            swaps(self._gate.view()) if self._gate else None,
         )
 
     def work(self) -> dict[str, float]:

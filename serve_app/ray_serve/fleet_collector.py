@@ -13,15 +13,9 @@ from typing import Any
 
 import ray
 
-from serve_app.fleet.document import (
-    Deployment,
-    Document,
-    Service,
-    collecting,
-    document,
-    encoded,
-)
+from serve_app.fleet.document import Document, Service, collecting, document, encoded
 from serve_app.fleet.members import Member, Memory
+from serve_app.fleet.pools import Deployment
 from serve_app.fleet.reports import Report
 from serve_app.ray_serve import private
 
@@ -88,25 +82,37 @@ class FleetCollector:
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def _gather(self) -> Document:
-        details = await private.serve_details()
-        deployments = await self._deployments(details["applications"].get(self._application, {}))
+        details, policies = await asyncio.gather(
+            private.serve_details(), private.policy_states(self._application)
+        )
+        application = details["applications"].get(self._application, {})
+        deployments = await self._deployments(application, policies)
         now = time()
         members = [member for found in deployments.values() for member in found.members]
         self._memory.note(members, now)
         return encoded(document(self._service, deployments, self._memory, now))
 
-    async def _deployments(self, application: Mapping[str, Any]) -> dict[str, Deployment]:
+    async def _deployments(
+        self, application: Mapping[str, Any], policies: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Deployment]:
         found = application.get("deployments", {})
         replicas = [replica for details in found.values() for replica in details["replicas"]]
         await self._replicas.ask(replicas, _REPORT_S)
-        return {name: self._deployment(name, details) for name, details in found.items()}
+        return {
+            name: self._deployment(name, details, policies.get(name, {}))
+            for name, details in found.items()
+        }
 
-    def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
+    def _deployment(
+        self, name: str, details: Mapping[str, Any], policy: Mapping[str, Any]
+    ) -> Deployment:
         for replica in details.get("recent_dead_replicas", ()):
             if at := replica.get("end_time_s"):
                 self._memory.note_gone(replica["replica_id"], name, at)
         config = details["deployment_config"]
         scaling = config.get("autoscaling_config") or {}
+        to_zero_s = scaling.get("downscale_to_zero_delay_s")
+        down_s = scaling.get("downscale_delay_s", 0)
         fixed = config.get("num_replicas") or 1
         return Deployment(
             name=name,
@@ -117,8 +123,11 @@ class FleetCollector:
             min_replicas=scaling.get("min_replicas", fixed),
             max_replicas=scaling.get("max_replicas", fixed),
             upscale_delay_s=scaling.get("upscale_delay_s", 0),
-            downscale_delay_s=scaling.get("downscale_delay_s", 0),
+            downscale_delay_s=down_s,
+            to_zero_delay_s=down_s if to_zero_s is None else to_zero_s,
             members=tuple(self._replicas.member(name, r) for r in details["replicas"]),
+            held_back=private.held_back(policy),
+            explanation=policy.get("explanation"),
         )
 
 

@@ -5,6 +5,7 @@ there first.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -26,6 +27,11 @@ HAS_OWN_LOOP: bool = constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
 SERVE_NAMESPACE: str = constants.SERVE_NAMESPACE
 CONTROL_LOOP_S: float = constants.CONTROL_LOOP_INTERVAL_S
 DeploymentID = common.DeploymentID
+
+# In the state of each deployment's policy: the direction of a change of the target that is held
+# back (above 0: up), and since when.
+_HELD_BACK: str = constants.SERVE_AUTOSCALING_DECISION_COUNTERS_KEY
+_HELD_BACK_SINCE: str = constants.SERVE_AUTOSCALING_DECISION_TIMESTAMP_KEY
 
 # Steps of the autoscaler: replicas to begin with, the wish times its factors, the wish held back.
 cold_start_replicas = autoscaling_policy._get_cold_start_scale_up_replicas
@@ -54,6 +60,27 @@ async def serve_details() -> Any:
     """Return what Serve's controller knows of all applications, as `serve status` does."""
     controller = serve_actor(constants.SERVE_CONTROLLER_NAME)
     return await controller.get_serve_instance_details.remote()
+
+
+async def policy_states(application: str) -> dict[str, dict[str, Any]]:
+    """Return what the scaling policy of each deployment has kept, by the deployment's name."""
+
+    # Defined here, it is sent as it is: the controller need not import this module.
+    def read(controller: Any) -> dict[str, dict[str, Any]]:
+        scaled = controller.autoscaling_state_manager._app_autoscaling_states.get(application)
+        states = scaled._deployment_autoscaling_states if scaled else {}
+        return {id_.name: dict(state._policy_state or {}) for id_, state in states.items()}
+
+    states: dict[str, dict[str, Any]]
+    states = await serve_actor(constants.SERVE_CONTROLLER_NAME).__ray_call__.remote(read)
+    return states
+
+
+def held_back(policy_state: Mapping[str, Any]) -> tuple[bool, float] | None:
+    """Return whether the target is to grow after Serve's delay, and since when that is so."""
+    direction = policy_state.get(_HELD_BACK)
+    since = policy_state.get(_HELD_BACK_SINCE)
+    return (direction > 0, since) if direction and since else None
 
 
 def serve_actor(name: str) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ray import serve
 from ray.serve import handle
-from ray.serve._private import common, replica
+from ray.serve._private import autoscaling_state, common, replica
 from ray.serve._private import router as serve_router
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
@@ -212,6 +212,44 @@ def test_the_controller_tells_its_details() -> None:
     assert names <= DeploymentDetails.model_fields.keys()
     names = {"replica_id", "actor_name", "state", "start_time_s", "node_ip"}
     assert names <= ReplicaDetails.model_fields.keys()
+
+
+async def test_policies_keep_their_state_in_the_controller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By application and deployment, in attributes that an actor's method can read."""
+    source = inspect.getsource(autoscaling_state)
+    for name in (
+        "self._app_autoscaling_states: ",
+        "self._deployment_autoscaling_states: ",
+        "self._policy_state: ",
+    ):
+        assert name in source
+    states = {private.DeploymentID("pool", "app"): SimpleNamespace(_policy_state={"a": 1})}
+    manager = SimpleNamespace(
+        _app_autoscaling_states={"app": SimpleNamespace(_deployment_autoscaling_states=states)}
+    )
+    controller = SimpleNamespace(autoscaling_state_manager=manager)
+
+    async def call(read: Callable[[Any], Any]) -> Any:
+        return read(controller)
+
+    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=call))
+    monkeypatch.setattr(private, "serve_actor", lambda name: actor)
+    assert await private.policy_states("app") == {"pool": {"a": 1}}
+    assert await private.policy_states("other") == {}
+
+
+def test_what_serve_holds_back_is_in_the_policys_state() -> None:
+    """A wish for more, and since when; nothing where the target is as wished."""
+    config = AutoscalingConfig(min_replicas=1, max_replicas=9, upscale_delay_s=30)
+    _, state = private.apply_delay_logic(5, 1, config, {}, _now=100.0)
+    assert private.held_back(state) == (True, 100.0)
+    _, state = private.apply_delay_logic(1, 5, config, state, _now=110.0)
+    assert private.held_back(state) == (False, 110.0)
+    _, state = private.apply_delay_logic(5, 5, config, state, _now=120.0)
+    assert private.held_back(state) is None
+    assert private.held_back({}) is None
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 // The second view: talk to any model, in any dialect, or to two side by side.
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { DIALECTS, asCurl, asPython, events, problem } from "./dialects.js";
+import { DIALECTS, asCurl, asPython, events, problem, withFields } from "./dialects.js";
 import { number, plural, seconds } from "./format.js";
 
 const MAX_SHOWN = 200000; // characters of one answer
 const MAX_IMAGE = 8 * 2 ** 20;
 const TOOL = `[{"name": "get_weather", "description": "Get the weather of a city",
   "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]`;
-const FIRST = { dialect: "openai", stream: true, thinking: false, system: "", temperature: "", max_tokens: "256", tools: "" };
+const NOT_JSON = "Tools must be a list of functions, and other fields an object, both as JSON.";
+const FIRST = { dialect: "openai", stream: true, thinking: false, system: "", temperature: "", max_tokens: "256", tools: "", fields: "" };
 
 // Collects an answer piece by piece. What a model wrote stays text.
 class Collected {
@@ -73,6 +74,13 @@ function read(form) {
   };
 }
 
+// The user's own fields of the request. Throws SyntaxError for other than a JSON object.
+function ownFields(form) {
+  const fields = JSON.parse(form.fields.trim() || "{}");
+  if (typeof fields !== "object" || Array.isArray(fields) || !fields) throw new SyntaxError();
+  return fields;
+}
+
 export function Playground({ models, secret, headers }) {
   const [form, setForm] = useState(FIRST);
   const [chosen, setChosen] = useState(["", ""]);
@@ -100,7 +108,7 @@ export function Playground({ models, secret, headers }) {
     ]),
     ...(more ? [more] : []),
   ];
-  const body = (pane, more) => dialect.body(shown[pane], conversation(pane, more), read(form));
+  const body = (pane, turns) => withFields(dialect.body(shown[pane], turns, read(form)), ownFields(form));
 
   const send = async (event) => {
     event.preventDefault();
@@ -108,9 +116,9 @@ export function Playground({ models, secret, headers }) {
     setNote("");
     let bodies;
     try {
-      bodies = shown.map((_, pane) => body(pane, { role: "user", text, images }));
+      bodies = shown.map((_, pane) => body(pane, conversation(pane, { role: "user", text, images })));
     } catch {
-      return setNote("Tools must be JSON: a list of functions.");
+      return setNote(NOT_JSON);
     }
     const stop = new AbortController();
     const turn = { text, images, answers: [] };
@@ -140,10 +148,10 @@ export function Playground({ models, secret, headers }) {
       let all = conversation(pane, more);
       while (all.length > 1 && all[all.length - 1].role === "assistant") all = all.slice(0, -1);
       if (!all.length) all = [{ role: "user", text: "Say hello." }];
-      await navigator.clipboard.writeText(write(url, dialect.body(shown[pane], all, read(form)), !!secret));
+      await navigator.clipboard.writeText(write(url, body(pane, all), !!secret));
       setNote(secret ? `Copied as ${what}. It reads the key from LLM_API_KEY.` : `Copied as ${what}.`);
-    } catch {
-      setNote("The browser did not let this page copy.");
+    } catch (error) {
+      setNote(error instanceof SyntaxError ? NOT_JSON : "The browser did not let this page copy.");
     }
   };
 
@@ -166,6 +174,10 @@ export function Playground({ models, secret, headers }) {
         <details><summary>Tools</summary>
           <label>Functions, as JSON <textarea class="mono" rows="6" value=${form.tools} onInput=${set("tools")}></textarea></label>
           <button type="button" class="quiet" onClick=${() => setForm({ ...form, tools: TOOL })}>Fill in an example</button>
+        </details>
+        <details><summary>Other fields</summary>
+          <label>Fields of the request, as JSON <textarea class="mono" rows="4" value=${form.fields} onInput=${set("fields")}
+            placeholder=${'{"top_p": 0.9, "seed": 1}'}></textarea></label>
         </details>
       </section>
       <div>

@@ -172,6 +172,11 @@ class Settings(PoolSettings, BaseSettings):
     fairness: FairnessSettings = Field(
         FairnessSettings(), description="Order and waits in the queues."
     )
+    loading_pings: bool = Field(
+        False,
+        description="Whether streams of OpenAI's and Anthropic's API get a ping every 10 s until "
+        "their engine begins.",
+    )
     engine_wait_s: float = Field(
         20,
         ge=0,

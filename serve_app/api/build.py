@@ -125,7 +125,7 @@ def _inference_routes(
             endpoint.path,
             Inference(
                 *(endpoint, dispatcher, names, charges, bounds, bodies),
-                *(settings.aliases, settings.alias_wait_s),
+                *(settings.aliases, settings.alias_wait_s, settings.loading_pings),
             ),
             endpoint.summary,
             endpoint.example,

@@ -120,15 +120,19 @@ class Exchange:
             answer,
             self.send,
             self.endpoint.stream_end,
-            self._event,
+            self.event,
             self.trace.note_chunk,
             self._tail,
             self.hides_counts,
         )
         self.trace.finish(end, error)
 
-    def _event(self, exc: ServiceError, tail: bytes) -> bytes:
-        return self.endpoint.event(self.endpoint.dialect.error(exc, self.trace.request_id), tail)
+    def event(self, exc: ServiceError, tail: bytes = b"") -> bytes:
+        """Return an error as an event of a stream whose last bytes are `tail`."""
+        return self.error_event(self.endpoint.dialect.error(exc, self.trace.request_id), tail)
+
+    def error_event(self, error: Payload, tail: bytes = b"") -> bytes:
+        return self.endpoint.event(error, tail)
 
     async def _relay_body(self, answer: Answer) -> None:
         trace = self.trace

@@ -13,6 +13,7 @@ from serve_app.api.endpoint import Bounds, Endpoint, Payload
 from serve_app.api.exchange import SESSION, Exchange
 from serve_app.api.http import Request, Send, send_json
 from serve_app.api.model_route import ModelRoute
+from serve_app.api.pings import Pings
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
 from serve_app.errors import NotFound, ServiceError
@@ -53,6 +54,7 @@ class Inference:
         bodies: Bodies,
         aliases: Mapping[str, tuple[Target, ...]] = _NO_ALIASES,
         alias_wait_s: float = 0.0,
+        pings: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
@@ -62,6 +64,7 @@ class Inference:
         self._bodies = bodies
         self._aliases = aliases
         self._alias_wait_s = alias_wait_s
+        self._pings = pings and bool(endpoint.dialect.ping)
 
     async def __call__(self, request: Request, send: Send, trace: RequestTrace) -> None:
         body = await self._bodies.read(request, trace.caller)
@@ -70,7 +73,11 @@ class Inference:
         local = self.endpoint.local(payload)
         if local is None:
             self.endpoint.shape(payload, self._bounds)
-            await self._forward(Exchange(self.endpoint, request, payload, send, trace))
+            exchange = Exchange(self.endpoint, request, payload, send, trace)
+            if self._pings and trace.stream:
+                await self._forward_with_pings(exchange)
+            else:
+                await self._forward(exchange, await self._send(exchange))
         else:
             trace.note_status(200)
             await send_json(send, local)
@@ -94,8 +101,22 @@ class Inference:
             trace.note_user(_user(payload))
         return payload
 
-    async def _forward(self, exchange: Exchange) -> None:
-        answer = await self._send(exchange)
+    async def _forward_with_pings(self, exchange: Exchange) -> None:
+        """Ping while the engine's first byte is awaited; then an error is an event."""
+        pings = Pings(exchange.send, self.endpoint.dialect.ping, exchange.error_event)
+        exchange.send = pings
+        try:
+            await self._forward(exchange, await pings.until(self._send(exchange)))
+        except ServiceError as exc:
+            if not pings.begun:
+                raise
+            exchange.trace.fail(exc)
+            await pings.end(exchange.event(exc))
+        finally:
+            if pings.begun:
+                exchange.trace.note_status(200)
+
+    async def _forward(self, exchange: Exchange, answer: Answer) -> None:
         try:
             self.endpoint.mend(answer, exchange.payload, self._bounds)
         except BaseException:

@@ -14,6 +14,7 @@ from serve_app.api.endpoint import (
     bound_work,
     count,
     last_events,
+    loading_field,
     words,
 )
 from serve_app.api.relay import End
@@ -28,7 +29,7 @@ RELOADING_OPTIONS = words(
 
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
-    return {"error": str(exc)}
+    return {"error": str(exc), **loading_field(exc)}
 
 
 OLLAMA = Dialect("ollama", _error)

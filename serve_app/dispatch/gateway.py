@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 from serve_app.deadline import Deadline
@@ -9,7 +10,7 @@ from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, ReplicaDirectory, fleet_view
-from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.replica_pool import ReplicaPool, StartWatch
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
 from serve_app.errors import CallerLeft, EngineDown, EngineLost, EngineSlow
@@ -27,7 +28,7 @@ class GatewayHandle(PoolHandle, ReplicaDirectory, Protocol):
 class GatewayDispatcher:
     """Sends each call to a replica of the pool that serves its model.
 
-    `handles`: by the pool's name. `problem`: returns why the pools can't answer, or "".
+    `handles`, `watches`: by the pool's name. `problem`: returns why the pools can't answer, or "".
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class GatewayDispatcher:
         handles: Mapping[str, GatewayHandle],
         host: str,
         problem: Callable[[], Awaitable[str]],
+        watches: Mapping[str, StartWatch] = MappingProxyType({}),
     ) -> None:
         self._problem = problem
+        self._watches = watches
         self._pools = settings.all_pools
         self._listener = Listener(host)
         self._placements = {
@@ -56,6 +59,7 @@ class GatewayDispatcher:
                 Fairness.of(settings),
                 pool.max_waiting,
                 self._placements.get(pool.name),
+                watches.get(pool.name),
             )
             for pool in self._pools
         }
@@ -80,6 +84,8 @@ class GatewayDispatcher:
     async def stop(self) -> None:
         for placement in self._placements.values():
             placement.stop()
+        for watch in self._watches.values():
+            watch.stop()
         self._listener.close()
 
     async def send(self, call: Call) -> Answer:

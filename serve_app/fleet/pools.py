@@ -9,7 +9,7 @@ from serve_app.fleet.members import Member, Memory
 from serve_app.fleet.recorder import Rates
 from serve_app.fleet.replicas import replica_entry
 from serve_app.fleet.reports import Waiting
-from serve_app.fleet.scaling import Autoscaler, pending, why
+from serve_app.fleet.scaling import Autoscaler, own_reasons, pending, why
 from serve_app.pool_settings import Pool
 
 
@@ -97,5 +97,5 @@ def _autoscaler(pool: Pool, found: Deployment | None, load: int) -> Autoscaler:
     return Autoscaler(
         *(found.target, running, load, found.per_replica, found.min_replicas),
         *(found.max_replicas, found.upscale_delay_s, found.downscale_delay_s),
-        found.to_zero_delay_s,
+        *(found.to_zero_delay_s, own_reasons(found.explanation)),
     )

@@ -179,6 +179,8 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
     title = f"{pool['name']}: {scaling['running']} running, target {scaling['target']}, "
     yield Text(f"{title}{scaling['min']} to {scaling['max']}", "bold")
     yield Text(scaling["why"] + _pending(scaling.get("pending"), now), "dim")
+    for line in _explanation(scaling["explanation"], now):
+        yield Text(line, "dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("replica", "state", "for", "busy", "waiting", "tokens/s", "cached", "age", "note"):
         is_number = name in ("for", "busy", "waiting", "tokens/s", "cached", "age")
@@ -199,6 +201,20 @@ def _advices(pool: Mapping[str, Any]) -> list[str]:
 
 def _pending(change: Mapping[str, Any] | None, now: float) -> str:
     return f" ({change['direction']} in {_duration(change['due'] - now)})" if change else ""
+
+
+def _explanation(explanation: Mapping[str, Any] | None, now: float) -> Iterator[str]:
+    """Yield what the policy `ahead` would do in the shadow, and the last change of its target."""
+    if explanation is None:
+        return
+    if explanation["policy"] == "shadow":
+        yield f"shadow: {explanation['target']} replicas, {explanation['sentence']}"
+    if changes := explanation["changes"]:
+        change = changes[0]
+        yield (
+            f"{_duration(now - change['at'])} ago from {change['before']} to {change['target']}: "
+            f"{change['sentence']}"
+        )
 
 
 def _cells(replica: Mapping[str, Any], now: float) -> list[Any]:

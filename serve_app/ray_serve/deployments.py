@@ -40,6 +40,8 @@ from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
 from serve_app.ray_serve.replica_place import replica_place
 from serve_app.ray_serve.request_log import RequestLog, disable_access_records
+from serve_app.ray_serve.scaling_options import autoscaling_options
+from serve_app.ray_serve.start_watch import start_watches
 from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -156,7 +158,8 @@ class Gateway:
         application = serve.get_replica_context().app_name
         readiness = PoolReadiness(settings.all_pools, application)
         handles = {name: ServePoolHandle(handle) for name, handle in self._pools.items()}
-        dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem)
+        watches = start_watches(settings.all_pools, handles, application, settings.gateway.hold_s)
+        dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem, watches)
         await dispatcher.start()
         self._dispatcher = dispatcher
         api = build_api(
@@ -233,7 +236,7 @@ def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
         "logging_config": _logging(settings),
-        "autoscaling_config": pool.autoscaling_options,
+        "autoscaling_config": autoscaling_options(settings, pool),
     }
 
 

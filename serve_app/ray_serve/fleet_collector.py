@@ -18,6 +18,7 @@ from serve_app.fleet.members import Member, Memory
 from serve_app.fleet.pools import Deployment
 from serve_app.fleet.reports import Report
 from serve_app.ray_serve import private
+from serve_app.scaling.explanation import read_explanation
 
 logger = logging.getLogger("ray.serve")
 
@@ -127,7 +128,7 @@ class FleetCollector:
             to_zero_delay_s=down_s if to_zero_s is None else to_zero_s,
             members=tuple(self._replicas.member(name, r) for r in details["replicas"]),
             held_back=private.held_back(policy),
-            explanation=policy.get("explanation"),
+            explanation=read_explanation(policy),
         )
 
 

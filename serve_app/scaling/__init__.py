@@ -6,5 +6,6 @@ forecast    predictors of the load, judged by their own errors
 starts      how long replicas take to start, learned from each start
 schedules   floors and ceilings that people set by the clock
 policy      one decision: observation and state in, target, state and explanation out
+explanation why a pool has its target, as a record
 state       the policy's memory as a versioned document
 """

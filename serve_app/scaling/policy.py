@@ -19,6 +19,7 @@ from serve_app.scaling.starts import Starts
 _MAX_GAP_S = 60.0
 # The load is averaged over these times, in seconds.
 _SPANS_S = (5.0, 15.0, 45.0, 120.0)
+_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +68,47 @@ class Memory:
     history: History = field(default_factory=History)
     up: Forecast = field(default_factory=lambda: Forecast(1))
     down: Forecast = field(default_factory=lambda: Forecast(1))
+    parts_left: int = 0  # of the forecasts since the last step
     starts: Starts = field(default_factory=Starts)
-    best_up: Bound | None = None
-    best_down: Bound | None = None
+
+
+def caught_up(memory: Memory, now: float) -> Memory:
+    """Return a memory that has slept until `now`; for the missed steps stand those of a day ago."""
+    missed = int((now - memory.at) / STEP_S) if memory.at else 0
+    return replace(
+        memory,
+        history=memory.history.filled(missed),
+        up=replace(memory.up, pending=()),
+        down=replace(memory.down, pending=()),
+        parts_left=0,
+    )
+
+
+def taught(memory: Memory, learned: Memory) -> Memory:
+    """Return a memory with what another one has learned, and its own present load."""
+    starts = replace(memory.starts, seconds=learned.starts.seconds)
+    return replace(
+        memory,
+        history=learned.history,
+        up=learned.up,
+        down=learned.down,
+        parts_left=0,
+        starts=starts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A target with its reasons. `by`: what set it; loads are in replicas."""
+    """A target with its reasons. `by`: the bound that won; loads are in replicas."""
 
     target: int
     by: str
     load: float
     needed: int
     forecast: Bound | None
+    quantile: float
     start_s: float
+    limits: Limits
 
 
 def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple[Decision, Memory]:
@@ -90,7 +117,7 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     waiting = seen.waiting_s / max(aim.wait_s, start_s)
     needed = _replicas(memory.load + waiting)
-    up, down = memory.best_up, memory.best_down
+    up, down = memory.up.best, memory.down.best
     target, by, bound = seen.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
     # A forecast that has not been judged yet lets no replica go.
@@ -104,7 +131,10 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     if target > limits.high:
         target, by = limits.high, limits.high_by
     memory = replace(memory, starts=memory.starts.after(seen.now, seen.running, target))
-    return Decision(target, by, memory.load, needed, bound, start_s), memory
+    decision = Decision(
+        *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
+    )
+    return decision, memory
 
 
 def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
@@ -132,31 +162,47 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     memory = replace(
         memory, at=seen.now, rate=rate, means=means, load=load, peak=max(memory.peak, load)
     )
+    if memory.step_ends > seen.now:
+        return _forecast_on(memory, aim)
     while memory.step_ends <= seen.now:
         memory = _stepped(memory, aim)
     return memory
 
 
 def _stepped(memory: Memory, aim: Aim) -> Memory:
+    """End a step; its forecasts follow, one part with each decision."""
+    while memory.parts_left:
+        memory = _forecast_on(memory, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     idle_s = memory.starts.quantile(0.5, aim.start_s) + aim.stop_s
     ahead = math.ceil(start_s / STEP_S) + 1
-    longer = ahead + math.ceil(idle_s / STEP_S)
-    history = memory.history.after(memory.peak)
-    up, down = (
-        forecast.over(steps).after(history, memory.peak, aim.quantile, aim.half_life_s)
-        for forecast, steps in ((memory.up, ahead), (memory.down, longer))
-    )
     return replace(
         memory,
-        history=history,
-        up=up,
-        down=down,
-        best_up=up.best,
-        best_down=down.best,
+        history=memory.history.after(memory.peak),
+        up=memory.up.over(ahead),
+        down=memory.down.over(ahead + math.ceil(idle_s / STEP_S)),
+        parts_left=_PARTS,
         peak=memory.load,
         step_ends=memory.step_ends + STEP_S,
     )
+
+
+def _forecast_on(memory: Memory, aim: Aim) -> Memory:
+    """Do the next part of the forecasts: no single decision is to take long."""
+    history, left = memory.history, memory.parts_left
+    judging = history.last, aim.quantile, aim.half_life_s
+    match left:
+        case 4:
+            memory = replace(memory, up=memory.up.judged(*judging))
+        case 3:
+            memory = replace(memory, up=memory.up.chosen(history))
+        case 2:
+            memory = replace(memory, down=memory.down.judged(*judging))
+        case 1:
+            memory = replace(memory, down=memory.down.chosen(history))
+        case _:
+            return memory
+    return replace(memory, parts_left=left - 1)
 
 
 def _replicas(load: float) -> int:

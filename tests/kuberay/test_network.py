@@ -41,7 +41,10 @@ FRONTS = {
 # Shapes that have one of them.
 FRONT_OF = {"production": "ingress", "incremental-upgrade": "incremental-upgrade"}
 # Connections that a component opens inside the service.
-INSIDE = {"limits": {("worker", "limits", 6379), ("gateway", "limits", 6379)}}
+INSIDE = {
+    "limits": {("worker", "limits", 6379), ("gateway", "limits", 6379)},
+    "scaling-state": {("head", "limits", 6379)},
+}
 PARTS = [component.name for component in COMPONENTS]
 
 

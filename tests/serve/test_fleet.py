@@ -14,7 +14,9 @@ import ray
 from serve_app.ray_serve import private
 from tests.serve.conftest import Deploy
 from tests.support.fronts import behind_haproxy
+from tests.support.monitoring import OF_SCALING
 from tests.support.processes import command, descendants
+from tests.support.scraping import not_exported
 
 pytestmark = behind_haproxy
 CHAT = {"model": "smollm2:135m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
@@ -34,6 +36,7 @@ def topology(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def url(topology: str, deploy: Deploy) -> str:
     scaling = {
+        "policy": "shadow",
         "min_replicas": 1,
         "max_replicas": 4,
         "upscale_delay_s": 0.5,
@@ -145,6 +148,15 @@ async def test_replicas_that_start_are_seen(client: httpx.AsyncClient) -> None:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_the_shadow_explains_itself(client: httpx.AsyncClient, topology: str) -> None:
+    """From Serve's controller: a record in the document, and the metrics of the dashboard."""
+    document = await until(client, lambda d: d["pools"][0]["scaling"]["explanation"])
+    explanation = document["pools"][0]["scaling"]["explanation"]
+    assert explanation["policy"] == "shadow"
+    assert "start-up" in explanation["sentence"]
+    assert not await not_exported(rf'{name}\{{.*pool="{topology}-pool"' for name in OF_SCALING)
 
 
 async def test_a_killed_collector_is_started_anew(client: httpx.AsyncClient) -> None:

@@ -93,6 +93,7 @@ function Pool({ pool, now }) {
         ${pool.start_s != null && html`<span class="soft">a start takes about ${duration(pool.start_s)}</span>`}
       </div>
       ${pool.message && html`<p class=${GOOD.has(pool.status) ? "soft" : "message"}>${pool.message}</p>`}
+      ${scaling.explanation && html`<${Explanation} of=${scaling.explanation} now=${now} />`}
       ${advices(pool).map((advice) => html`<p class="advice soft">${advice}</p>`)}
       ${replicas.length
         ? html`<ul class="tiles ${replicas.length > DENSE ? "dense" : ""}">
@@ -103,6 +104,14 @@ function Pool({ pool, now }) {
 }
 
 const names = (models) => (models.length > 4 ? `${models.slice(0, 3).join(", ")} and ${models.length - 3} more` : models.join(", "));
+
+// What the policy `ahead` would do in the shadow, and the last change of its target.
+function Explanation({ of: { policy, target, sentence, changes }, now }) {
+  const [change] = changes;
+  return html`
+    ${policy === "shadow" && html`<p class="soft">Policy ahead, in the shadow: ${plural(target, "replica")}, ${sentence}</p>`}
+    ${change && html`<p class="soft">${duration(now - change.at)} ago from ${change.before} to ${change.target}: ${change.sentence}</p>`}`;
+}
 
 const advices = ({ advice, replicas }) => [...new Set([advice, ...replicas.map((replica) => replica.advice)])].filter(Boolean);
 

@@ -62,7 +62,7 @@ def test_a_replica_that_swaps_models_shows_what_it_does() -> None:
 
 def test_a_change_that_is_held_back_has_a_time() -> None:
     """When Serve's delay ends, and the policy's own words."""
-    of, words = pool(upscale_delay_s=30), {"by": "load"}
+    of, words = pool(upscale_delay_s=30), {"policy": "shadow", "sentence": "set by load"}
     found = deployment(
         of, [member("a", Report(engine()))], held_back=(True, NOW - 10), explanation=words
     )

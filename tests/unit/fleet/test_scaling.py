@@ -40,6 +40,11 @@ POOL = Autoscaler(
             "no load; asleep: the next request wakes it",
         ),
         ({"per_replica": None}, "fixed at 2 replicas"),
+        (
+            {"target": 4, "load": 90, "reasons": "load 3.12, set by load"},
+            "load 3.12, set by load; 2 on the way",
+        ),
+        ({"reasons": "load 1.00, set by load", "load": 90}, "load 1.00, set by load; steady"),
     ],
 )  # fmt: skip
 def test_why(change: dict[str, object], sentence: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ray import serve
 from ray.serve import handle
-from ray.serve._private import autoscaling_state, common, replica
+from ray.serve._private import common, replica
 from ray.serve._private import router as serve_router
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
@@ -214,27 +214,23 @@ def test_the_controller_tells_its_details() -> None:
     assert names <= ReplicaDetails.model_fields.keys()
 
 
-async def test_policies_keep_their_state_in_the_controller(
+async def test_the_controller_keeps_the_states_of_policies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By application and deployment, in attributes that an actor's method can read."""
-    source = inspect.getsource(autoscaling_state)
-    for name in (
-        "self._app_autoscaling_states: ",
-        "self._deployment_autoscaling_states: ",
-        "self._policy_state: ",
-    ):
-        assert name in source
-    states = {private.DeploymentID("pool", "app"): SimpleNamespace(_policy_state={"a": 1})}
-    manager = SimpleNamespace(
-        _app_autoscaling_states={"app": SimpleNamespace(_deployment_autoscaling_states=states)}
-    )
-    controller = SimpleNamespace(autoscaling_state_manager=manager)
+    """By application and deployment, where Serve's code puts them."""
+    source = inspect.getsource(importlib.import_module("ray.serve._private.controller"))
+    assert "self.autoscaling_state_manager = " in source
+    source = inspect.getsource(importlib.import_module("ray.serve._private.autoscaling_state"))
+    for name in ("_app_autoscaling_states", "_deployment_autoscaling_states", "_policy_state"):
+        assert f"self.{name}: " in source
+    pool = SimpleNamespace(_policy_state={"a": 1})
+    states = SimpleNamespace(_deployment_autoscaling_states={common.DeploymentID("pool"): pool})
+    manager = SimpleNamespace(_app_autoscaling_states={"app": states})
 
-    async def call(read: Callable[[Any], Any]) -> Any:
-        return read(controller)
+    async def remote(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(SimpleNamespace(autoscaling_state_manager=manager), *arguments)
 
-    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=call))
+    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=remote))
     monkeypatch.setattr(private, "serve_actor", lambda name: actor)
     assert await private.policy_states("app") == {"pool": {"a": 1}}
     assert await private.policy_states("other") == {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from serve_app.scaling.forecast import Forecast
+from serve_app.scaling.forecast import NAMES, Forecast
 from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
 from serve_app.scaling.schedules import Limits
@@ -141,8 +141,8 @@ def test_a_forecast_that_was_wrong_is_not_chosen() -> None:
     for step in range(700):
         peak = 4.0 if step < 60 or step % 97 == 0 else 1.0 + math.sin(step / 50) ** 2
         history = history.after(peak)
-        forecast = forecast.after(history, peak, 0.99, 3600.0)
-    costs = {bound.name: cost for cost, bound in forecast.bounds}
+        forecast = forecast.judged(peak, 0.99, 3600.0).chosen(history)
+    costs = dict(zip(NAMES, forecast.errors.mean_costs, strict=True))
     assert forecast.best is not None
     assert costs[forecast.best.name] == min(costs.values())
     assert costs["season of 10 min"] > costs[forecast.best.name]
@@ -158,4 +158,6 @@ def test_the_history_finds_a_season() -> None:
     long_ago = history.season(1500, 6)
     assert long_ago is not None
     assert 500 <= long_ago <= 512
-    assert history.season(5000, 3) is None
+    assert math.isnan(history.season(5000, 3))
+    assert history.peak(12) == 1999.0
+    assert history.peak(8640) == 1999.0

@@ -24,7 +24,7 @@ from tests.support.browser import (
     text,
     until,
 )
-from tests.support.scenes import busy, engine_killed, growing, sixty_four
+from tests.support.scenes import busy, engine_killed, growing, sixty_four, swapping
 from tests.support.scripted_models import HOSTILE
 from tests.support.service import bound
 from tests.support.site import Site, site, with_models
@@ -55,6 +55,8 @@ async def test_it_loads_from_this_service_alone(opened: Any, shared_site: Site) 
     [
         (busy, ["4/4", "+30", "at the maximum of 4", "reports", "502 EngineLost", "21 times"]),
         (growing, ["engine loading", "waiting for a worker", "Ready in about", "5 on the way"]),
+        (growing, ["wait for a worker with free resources"]),
+        (swapping, ["up in 2", "llama3.3:70b (3 calls)", "Loading deepseek-r2:14b, for 5 calls."]),
         (engine_killed, ["engine away", "it refuses connections", "The history of 1 replica"]),
     ],
 )
@@ -111,9 +113,34 @@ async def test_it_is_accessible(shared_site: Site, dark: bool) -> None:
             driver.refresh()
             sees(driver, "at the maximum")
             driver.execute_script(script)
-            return [problem for view in VIEWS for problem in _axe(driver, view)]
+            problems = [problem for view in VIEWS for problem in _axe(driver, view)]
+            driver.execute_script("location.hash = 'fleet'")
+            for scene, words in ((growing, "on the way"), (engine_killed, "engine away")):
+                shared_site.stage.show(scene())
+                sees(driver, words)
+                problems += _axe(driver, "fleet")
+            return problems
 
     assert await asyncio.to_thread(look) == []
+
+
+@pytest.mark.skipif(not AXE, reason="needs SERVE_APP_TEST_AXE, the path of axe.min.js")
+async def test_the_question_for_a_key_is_accessible(tmp_path: Path) -> None:
+    """Also after a wrong one."""
+    file = tmp_path / "keys"
+    file.write_text(KEYS)
+
+    def look(url: str) -> list[str]:
+        with browser() as driver:
+            driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+            driver.get(f"{url}/ui")
+            _enter(driver, "sk-eve")
+            sees(driver, "That key does not open this page")
+            driver.execute_script(Path(AXE).read_text())
+            return _axe(driver, "fleet")
+
+    async with site(api_keys_file=file) as running:
+        assert await asyncio.to_thread(look, running.url) == []
 
 
 VIEWS = ("fleet", "playground", "models", "keys")

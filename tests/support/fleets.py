@@ -52,7 +52,7 @@ class Stage:
 
 def moved(value: Any, by: float) -> Any:
     """The document at another time: every time in it is moved."""
-    times = {"at", "since", "started_at", "end", "last_gone_at"}
+    times = {"at", "since", "due", "started_at", "end", "last_gone_at"}
     if isinstance(value, dict):
         return {
             k: v + by if k in times and isinstance(v, int | float) else moved(v, by)

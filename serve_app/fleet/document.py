@@ -30,9 +30,12 @@ _MAX_QUEUED_FLOWS = 50
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """The settings that the document shows. `aliases`: names for models, with these."""
+
     topology: str
     version: str
     pools: tuple[Pool, ...]
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 class Document(NamedTuple):
@@ -81,6 +84,7 @@ def document(
         "queue": _queue(waiting for found in queues.values() for waiting in found),
         "errors": _errors(error for traffic in traffics for error in traffic.errors),
         "models": model_entries(service.pools, deployments),
+        "aliases": [{"name": name, "models": list(models)} for name, models in service.aliases],
         "next_step": NEXT_STEP,
     }
 

@@ -17,6 +17,7 @@ from tests.support.browser import (
     Keys,
     WebDriverWait,
     browser,
+    choose,
     problems,
     requested,
     resize,
@@ -182,6 +183,17 @@ async def test_it_says_when_nobody_gathers(opened: Any, shared_site: Site) -> No
         driver = opened()
         shared_site.stage.show(busy(), age_s=63)
         sees(driver, "Serve's controller does not answer: below is the state of")
+
+    await asyncio.to_thread(look)
+
+
+async def test_aliases_can_be_asked_and_are_explained(opened: Any, shared_site: Site) -> None:
+    """Beside the models that they stand for."""
+    shared_site.stage.show(swapping())
+
+    def look() -> None:
+        sees(opened("models"), "Aliases: large for llama3.3:70b, then qwen3:32b")
+        choose(opened("playground"), "large")
 
     await asyncio.to_thread(look)
 

@@ -124,11 +124,12 @@ def fleet(
     topology: str = "direct",
     memory: Memory | None = None,
     now: float = NOW,
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> dict[str, Any]:
     """The document of these deployments, which nobody has looked at before."""
     memory = memory or Memory()
     memory.note([member for found in deployments for member in found.members], now)
-    service = Service(topology, "0.2.0", tuple(pools))
+    service = Service(topology, "0.2.0", tuple(pools), aliases)
     return document(service, {found.name: found for found in deployments}, memory, now)
 
 

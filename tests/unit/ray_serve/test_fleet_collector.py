@@ -1,7 +1,7 @@
 """The collector of the live fleet, and the ingress that asks it, without a cluster."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,12 +57,12 @@ class Actor:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets, in place of the collector's and the ingress's."""
     now = [0.0]
     monkeypatch.setattr(fleet_collector, "monotonic", lambda: now[0])
     monkeypatch.setattr(fleet_source, "monotonic", lambda: now[0])
-    yield now
+    return now
 
 
 @pytest.fixture

@@ -12,6 +12,10 @@ NEEDS_WORKER = (
 )
 RESTARTS = "wait: it restarts by itself"
 RELOADS = f"{RESTARTS} and loads its model again"
+SLOW_START = (
+    "wait while the engine starts and loads its model; if that takes long, read the replica's log"
+)
+REPLACED = "wait: Serve replaces the replica; if others fail too, read a replica's log"
 LESS_MEMORY = (
     "lower LLAMA_ARG_CACHE_RAM, OLLAMA_CONTEXT_LENGTH or OLLAMA_NUM_PARALLEL (memory grows with "
     "context times slots), or take a smaller model"
@@ -77,6 +81,13 @@ NO_ADMIN_KEY = (
 )
 NEEDS_ADMIN_KEY = "this needs a key with `admin: true`"
 
+# By words of Serve's messages about a deployment.
+_BY_MESSAGE = (
+    ("to be scheduled", NEEDS_WORKER),
+    ("to initialize", SLOW_START),
+    ("health check failed", REPLACED),
+    ("failed to start", "read the replica's log: it says why the replica does not start"),
+)
 _KIND = re.compile(r"serve_app\.errors\.(\w+)")
 
 
@@ -86,6 +97,7 @@ def advice(kind: str, outcome: str) -> str:
 
 
 def deployment_advice(message: str) -> str:
-    """Return the advice for Serve's message about a deployment that is not healthy."""
-    kinds = _KIND.findall(message)
-    return BY_KIND.get(kinds[-1] if kinds else "", NEEDS_WORKER)
+    """Return the advice for Serve's message about a deployment, "" where none is needed."""
+    if kinds := _KIND.findall(message):
+        return BY_KIND.get(kinds[-1], "")
+    return next((advice for words, advice in _BY_MESSAGE if words in message), "")

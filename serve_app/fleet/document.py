@@ -121,7 +121,7 @@ def _rates(members: Iterable[Member]) -> dict[str, list[Rates]]:
 def _totals(pools: list[dict[str, Any]]) -> dict[str, Any]:
     ready = [r for pool in pools for r in pool["replicas"] if r["state"] == ReplicaState.READY]
     return {
-        "busy": sum(pool["busy"] for pool in pools),
+        "busy": sum(replica["busy"] for replica in ready),
         "slots": sum(replica["slots"] for replica in ready),
         "waiting": sum(pool["waiting"] for pool in pools),
         "ready": len(ready),

@@ -56,15 +56,11 @@ def pool_entry(
         "waiting": queued,
         "status": found.status if found else "NOT_DEPLOYED",
         "message": found.message[:500] if found else "",
-        "advice": deployment_advice(found.message) if found and _is_ailing(found) else "",
+        "advice": deployment_advice(found.message) if found else "",
         "scaling": _scaling(pool, found, _busy(members, "RUNNING") + queued),
         "start_s": None if start_s is None else round(start_s, 1),
         "replicas": [replica_entry(pool, member, rates, memory, now) for member in members],
     }
-
-
-def _is_ailing(found: Deployment) -> bool:
-    return bool(found.message) and found.status != "HEALTHY"
 
 
 def _scaling(pool: Pool, found: Deployment | None, load: int) -> dict[str, Any]:

@@ -250,7 +250,8 @@ def _tail(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"\nqueue: {', '.join(flows)}"
     for error in document["errors"][:_MAX_ERRORS]:
         ago = _duration(document["at"] - error["at"])
-        yield f"\n{error['status']} {error['kind']} x {error['count']}, {ago} ago: " + _printable(
+        where = f"{error['status']} " if error["status"] >= 400 else ""
+        yield f"\n{where}{error['kind']} x {error['count']}, {ago} ago: " + _printable(
             error["sentence"] or error["outcome"]
         )
         yield f"  {error['advice']}"

@@ -211,7 +211,8 @@ function Errors({ errors, now }) {
         ? html`<ul class="errors">${errors.map((error) => html`
           <li key=${error.kind + error.model + error.outcome}>
             <div class="head">
-              <b class="kind-${String(error.status)[0]}">${error.status || ""} ${error.kind}</b>
+              <b class="kind-${error.status < 400 ? 5 : String(error.status)[0]}">${error.status >= 400 ? error.status : ""} ${error.kind}</b>
+              ${error.status >= 200 && error.status < 400 && html`<span>within an answer</span>`}
               ${error.count > 1 && html`<span>${number(error.count)} times</span>`}
               ${error.model && html`<span class="soft-inline">${error.model}</span>`}
               ${error.key && html`<span>key ${error.key}</span>`}

@@ -72,18 +72,26 @@ def test_a_change_that_is_held_back_has_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "kind"),
+    ("message", "advice"),
     [
-        ("serve_app.errors.EngineStartError: no model", "EngineStartError"),
-        ("1 replicas that have taken more than 30s to be scheduled", None),
+        ("serve_app.errors.EngineStartError: no model", BY_KIND["EngineStartError"]),
+        ("1 replicas that have taken more than 30s to be scheduled", NEEDS_WORKER),
+        ("Upscaling from 1 to 5 replicas.", ""),
     ],
 )
-def test_an_ailing_pool_has_advice(message: str, kind: str | None) -> None:
-    """By the last error that Serve's message has, else about workers."""
+def test_an_ailing_pool_has_advice(message: str, advice: str) -> None:
+    """By the last error that Serve's message has, else by its words."""
     of = pool()
     found = replace(deployment(of, []), status="UNHEALTHY", message=message)
     (shown,) = fleet(found, pools=[of])["pools"]
-    assert shown["advice"] == (BY_KIND[kind] if kind else NEEDS_WORKER)
+    assert shown["advice"] == advice
+
+
+def test_slots_that_are_busy_are_those_of_ready_replicas() -> None:
+    """An engine that is away has none."""
+    lost = Report(engine(State.DOWN, busy=4, cards=()))
+    now = direct(member("a", Report(engine(busy=3))), member("b", lost))["now"]
+    assert (now["busy"], now["slots"]) == (3, 4)
 
 
 def test_replicas_that_wait_have_advice() -> None:

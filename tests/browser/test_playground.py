@@ -323,6 +323,21 @@ async def test_what_a_model_wrote_is_text(opened: Any) -> None:
     await asyncio.to_thread(look)
 
 
+async def test_huge_thoughts_and_calls_leave_the_page_alive(opened: Any) -> None:
+    """In one piece of 10 MB, and a thousand calls."""
+
+    def look() -> None:
+        driver = opened("playground")
+        choose(driver, "deep")
+        ask(driver, "hi")
+        sees(driver, "and more calls, not shown")
+        until(driver, "return document.querySelectorAll('.speed').length === 1")
+        assert driver.execute_script("return document.body.innerText.length") < 300_000
+        assert driver.execute_script("return document.querySelectorAll('.tool').length") == 50
+
+    await asyncio.to_thread(look)
+
+
 async def test_a_huge_answer_leaves_the_page_alive(opened: Any) -> None:
     """Of 10 MB the beginning is shown, and how much more there is."""
 

@@ -4,6 +4,9 @@ import { DIALECTS, asCurl, asPython, events, problem, withFields } from "./diale
 import { number, plural, seconds } from "./format.js";
 
 const MAX_SHOWN = 200000; // characters of one answer
+const MAX_CALLS = 50; // tool calls of one answer,
+const MAX_CALL = 20000; // and characters of one
+const MAX_PROBLEM = 2000;
 const MAX_IMAGE = 8 * 2 ** 20;
 const TOOL = `[{"name": "get_weather", "description": "Get the weather of a city",
   "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]`;
@@ -13,22 +16,27 @@ const FIRST = { dialect: "openai", stream: true, thinking: false, system: "", te
 // Collects an answer piece by piece. What a model wrote stays text.
 class Collected {
   constructor(changed) {
-    Object.assign(this, { parts: [], size: 0, thoughts: "", tools: new Map(), tokens: null, failed: "", started: performance.now(),
+    Object.assign(this, { parts: [], size: 0, thoughts: "", tools: new Map(), more: 0, tokens: null, failed: "", started: performance.now(),
       first: null, ended: null, changed });
   }
   begin() { this.first ??= performance.now(); }
   text(piece) {
     if (!piece) return;
     this.begin();
-    if (this.size < MAX_SHOWN) this.parts.push(piece.slice(0, MAX_SHOWN - this.size));
+    if (this.size < MAX_SHOWN) this.parts.push(String(piece).slice(0, MAX_SHOWN - this.size));
     this.size += piece.length;
   }
-  think(piece) { if (piece) { this.begin(); if (this.thoughts.length < MAX_SHOWN) this.thoughts += piece; } }
+  think(piece) {
+    if (!piece) return;
+    this.begin();
+    this.thoughts += String(piece).slice(0, MAX_SHOWN - this.thoughts.length);
+  }
   tool(index, name, input) {
     this.begin();
     const at = index ?? this.tools.size;
+    if (this.tools.size === MAX_CALLS && !this.tools.has(at)) { this.more += 1; return; }
     const was = this.tools.get(at) || { name: "", input: "" };
-    this.tools.set(at, { name: was.name || name || "", input: (was.input + (input || "")).slice(0, MAX_SHOWN) });
+    this.tools.set(at, { name: was.name || String(name || "").slice(0, 200), input: (was.input + (input || "")).slice(0, MAX_CALL) });
   }
   count(tokens) { this.tokens = tokens ?? this.tokens; }
   end() { this.ended = performance.now(); }
@@ -46,10 +54,11 @@ async function ask({ url, body, dialect, headers, signal, changed }) {
       method: "POST", body: JSON.stringify(body), signal, headers: { "content-type": "application/json", ...headers },
     });
     if (!response.ok) {
-      answer.failed = `${response.status}: ${problem(await response.json().catch(() => ({}))) || "no explanation"}`;
+      const words = problem(await response.json().catch(() => ({})));
+      answer.failed = `${response.status}: ${words.slice(0, MAX_PROBLEM) || "no explanation"}`;
     } else if (body.stream) {
       for await (const event of events(response.body)) {
-        if (problem(event)) answer.failed = problem(event);
+        if (problem(event)) answer.failed = problem(event).slice(0, MAX_PROBLEM);
         else dialect.read(event, answer);
         changed(answer);
       }
@@ -235,6 +244,7 @@ function Answer({ answer }) {
       ${answer.parts.length > 0 && html`<div class="text">${answer.parts.join("")}</div>`}
       ${answer.size > MAX_SHOWN && html`<p class="soft">… and ${number(answer.size - MAX_SHOWN)} more characters, not shown.</p>`}
       ${tools.map(({ name, input }) => html`<div class="tool mono">calls ${name}(${input})</div>`)}
+      ${answer.more > 0 && html`<p class="soft">… and more calls, not shown.</p>`}
       ${answer.failed && html`<p class="failed" role="alert">${answer.failed}</p>`}
       ${!answer.ended && !answer.first && html`<p class="soft">Waiting for the first token …</p>`}
       ${answer.ended && answer.first && html`<${Speed} answer=${answer} />`}

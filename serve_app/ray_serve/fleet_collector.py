@@ -23,7 +23,8 @@ from serve_app.scaling.explanation import read_explanation
 logger = logging.getLogger("ray.serve")
 
 EVERY_S = 1.0
-# After the last viewer's last question.
+# After the last viewer's last question it gathers no more, and later it ends.
+WATCHED_S = 5.0
 _LINGER_S = 60.0
 # A replica that takes longer, because it starts or hangs, is shown with its last report.
 _REPORT_S = 0.5
@@ -53,7 +54,7 @@ def read_report(actor: Any) -> Report | None:
 
 
 class FleetCollector:
-    """Gathers the document every second until nobody has asked for it for a minute."""
+    """Gathers the document every second while somebody looks; ends after a minute without."""
 
     def __init__(self, service: Service, application: str) -> None:
         self._service = service
@@ -65,22 +66,29 @@ class FleetCollector:
         self._is_running = False
 
     async def latest(self) -> tuple[bytes, bytes, float]:
-        self._asked_at = monotonic()
+        now = monotonic()
+        if now - self._asked_at >= WATCHED_S:  # what it has is as old
+            self._latest = encoded(collecting(self._service, time()))
+        self._asked_at = now
         return self._latest
 
     async def run(self) -> None:
-        """Gather until nobody looks, then end this process."""
+        """Gather while somebody looks, then end this process."""
         if self._is_running:
             return
         self._is_running = True
-        while monotonic() - self._asked_at < _LINGER_S:
+        while (unasked_s := monotonic() - self._asked_at) < _LINGER_S:
             began = monotonic()
-            try:
-                self._latest = await self._gather()
-            except Exception:  # the document keeps its time, by which viewers see its age
-                logger.warning("failed to gather the state of the fleet", exc_info=True)
+            if unasked_s < WATCHED_S:
+                await self._refresh()
             await asyncio.sleep(max(0.1, EVERY_S - (monotonic() - began)))
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+    async def _refresh(self) -> None:
+        try:
+            self._latest = await self._gather()
+        except Exception:  # the document keeps its time, by which viewers see its age
+            logger.warning("failed to gather the state of the fleet", exc_info=True)
 
     async def _gather(self) -> Document:
         details, policies = await asyncio.gather(

@@ -12,8 +12,6 @@ of the service's own processes, the collector's included, without the engine's.
 
 import asyncio
 import json
-import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,15 +26,16 @@ import click
 import httpx
 
 from serve_app.capacity.results.statistics import quantile
+from serve_app.ray_serve.fleet_collector import WATCHED_S
 from tests.bench.measure import Measurement, Task, measure
-from tests.bench.systems import MODEL, SLOTS, System, processes, running
-from tests.bench.viewer_client import VIEWERS, Views, viewers
+from tests.bench.systems import MODEL, SLOTS, System, running
+from tests.bench.viewer_client import VIEWERS, Views, Watching, viewers
 from tests.support.fleets import Stage
 from tests.support.scenes import sixty_four
 from tests.support.service import Service, serving, start_simulator
 
-_COLLECTOR = "ray::FleetCollector"
 _WARM_UP = Task("warm-up", 8, 3, 16)
+_SETTLE_S = 5.0
 _MAX_RATIO = 1.02
 _MAX_ANSWER_MS = 5.0
 _SEED = 19
@@ -112,9 +111,11 @@ def busy(rounds: int, seconds: float, clients: int, out: Path) -> None:
     polls: list[Views] = []
     with service() as system:
         measure(system, _WARM_UP, 0)
+        with watched(system.url):  # the collector starts
+            sleep(_SETTLE_S)
         for number in range(rounds):
             off = measure(system, task, number)
-            with watched(system) as watching:
+            with watched(system.url) as watching:
                 on = measure(system, task, number)
                 polls.append(watching.stop())
             pairs.append((off, on))
@@ -188,16 +189,12 @@ def service(**scaling: Any) -> Iterator[System]:
 
 
 @contextmanager
-def watched(system: System) -> Iterator[Any]:
-    """Viewers who see the fleet. After them the collector is gone: else it stays for a minute."""
-    try:
-        with viewers(system.url) as watching:
-            fleet(system.url)
-            yield watching
-    finally:
-        for pid, line in processes(system.process.pid).items():
-            if line.startswith(_COLLECTOR):
-                os.kill(pid, signal.SIGKILL)
+def watched(url: str) -> Iterator[Watching]:
+    """Viewers who see the fleet. After them, until the collector rests."""
+    with viewers(url) as watching:
+        fleet(url)
+        yield watching
+    sleep(WATCHED_S + 1)
 
 
 def fleet(url: str) -> dict[str, Any]:

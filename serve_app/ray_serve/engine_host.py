@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from time import time
+from time import monotonic, time
 
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
@@ -93,14 +93,17 @@ class EngineHost:
         return self._gate.rates if self._gate else {}
 
     def report(self) -> EngineReport | None:
-        """Return the state of the engine and its queue; None before an engine is chosen."""
+        """Return the state of the engine and its queue; None before an engine is chosen.
+
+        The collector calls it outside of the event loop.
+        """
         if self._engine is None:
             return None
         queue = self._admission
         return EngineReport(
             *(self._kind, self._engine.status, self._ready_at, queue.busy if queue else 0),
             waiting(queue.waiting_by_flow() if queue else {}),
-            swaps(self._gate.view()) if self._gate else None,
+            swaps(self._gate.view(monotonic())) if self._gate else None,
         )
 
     def work(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from time import monotonic, time
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from serve_app.fleet.document import Document, Service, collecting, document, encoded
 from serve_app.fleet.members import Member, Memory
@@ -148,6 +149,7 @@ class Replicas:
         self._asking: dict[str, asyncio.Task[Report | None]] = {}
         self._handles: dict[str, Any] = {}
         self._fresh: set[str] = set()
+        self._complained: set[str] = set()
 
     async def ask(self, replicas: list[Mapping[str, Any]], within_s: float) -> None:
         """Ask every replica; return when all have answered, or after `within_s`."""
@@ -169,11 +171,19 @@ class Replicas:
         )
 
     def _take(self, name: str, task: asyncio.Task[Report | None]) -> None:
-        if task.cancelled() or task.exception():
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error:
             self._handles.pop(name, None)  # it starts, or it has gone
+            self._complain(name, error)
         else:
             self._reports[name] = task.result()
             self._fresh.add(name)
+
+    def _complain(self, name: str, error: BaseException | None) -> None:
+        """Log a fault of a replica's report, once."""
+        if isinstance(error, RayTaskError) and name not in self._complained:
+            self._complained.add(name)
+            logger.warning("failed to read the state of %s", name, exc_info=error)
 
     async def _ask(self, name: str) -> Report | None:
         if name not in self._handles:
@@ -188,6 +198,7 @@ class Replicas:
             del self._handles[name]
         for name in self._asking.keys() - present:
             self._asking.pop(name).cancel()
+        self._complained &= present
 
 
 def _value(name: Any) -> str:

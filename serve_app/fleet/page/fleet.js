@@ -107,7 +107,7 @@ const names = (models) => (models.length > 4 ? `${models.slice(0, 3).join(", ")}
 
 // What the policy `ahead` would do in the shadow, and the last change of its target.
 function Explanation({ of: { policy, target, sentence, changes }, now }) {
-  const [change] = changes;
+  const change = changes.find(({ before, target: after }) => before !== after);
   return html`
     ${policy === "shadow" && html`<p class="soft">Policy ahead, in the shadow: ${plural(target, "replica")}, ${sentence}</p>`}
     ${change && html`<p class="soft">${duration(now - change.at)} ago from ${change.before} to ${change.target}: ${change.sentence}</p>`}`;

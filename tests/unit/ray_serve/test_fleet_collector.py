@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app.fleet.document import Document, Service, encoded
 from serve_app.fleet.reports import Report
@@ -148,6 +148,22 @@ async def test_a_replica_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatc
     member = replicas.member("pool", details)
     assert (member.report, member.is_answering, actor.calls) == (report, False, 2)
     await replicas.ask([], 0.001)  # gone: nothing is asked any more
+
+
+async def test_a_report_that_fails_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The replica is asked again, and shown with its last report."""
+
+    def fail(read: Any) -> Any:
+        raise RayTaskError("fleet_report", "its traceback", ValueError("no"))
+
+    actor, replicas = SimpleNamespace(__ray_call__=SimpleNamespace(remote=fail)), Replicas()
+    monkeypatch.setattr(private, "serve_actor", lambda name: actor)
+    for _ in range(3):
+        await replicas.ask([POOL["replicas"][0]], 5)
+    assert not replicas.member("pool", POOL["replicas"][0]).is_answering
+    assert caplog.messages == ["failed to read the state of SERVE_REPLICA::a"]
 
 
 class Collector:

@@ -13,7 +13,7 @@ of the service's own processes, the collector's included, without the engine's.
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,16 +69,37 @@ def main() -> None:
 @click.option("--seconds", default=60, show_default=True)
 def idle(seconds: int) -> None:
     """Let viewers poll an idle service that may grow."""
-    with service(max_replicas=4, upscale_delay_s=1) as system, viewers(system.url) as watching:
-        sleep(seconds)
-        views = watching.stop()
-        document = fleet(system.url)
+    with service(max_replicas=4, upscale_delay_s=1) as system:
+        sleep(2 * _SETTLE_S)
+        without = _cpu_of(system, seconds / 4)
+        with viewers(system.url) as watching:
+            sleep(2 * _SETTLE_S)
+            watched_cpu = _cpu_of(system, seconds)
+            views = watching.stop()
+            document = fleet(system.url)
     click.echo(f"{VIEWERS} viewers, {seconds} s: {views}")
+    _show_cpu(without, watched_cpu)
     (pool,) = document["pools"]
     states = [replica["state"] for replica in pool["replicas"]]
     click.echo(f"target {pool['scaling']['target']}, replicas: {', '.join(states)}")
     is_met = pool["scaling"]["target"] == 1 and states == ["ready"] and not views.refused
     _end(is_met and views.p50_ms < _MAX_ANSWER_MS)
+
+
+def _cpu_of(system: System, seconds: float) -> dict[str, float]:
+    """Return the CPU of an idle service by process, in milliseconds per second."""
+    before = system.cpu_by_process()
+    sleep(seconds)
+    after = system.cpu_by_process()
+    return {name: 1000 * (used - before.get(name, 0.0)) / seconds for name, used in after.items()}
+
+
+def _show_cpu(without: Mapping[str, float], watched_cpu: Mapping[str, float]) -> None:
+    total = sum(watched_cpu.values()) - sum(without.values())
+    click.echo(f"CPU, ms per second: {total:+.1f} in all")
+    for name, used in sorted(watched_cpu.items(), key=lambda entry: -entry[1]):
+        if used >= 1:
+            click.echo(f"  {name}: {without.get(name, 0.0):.1f}, with viewers {used:.1f}")
 
 
 @main.command()

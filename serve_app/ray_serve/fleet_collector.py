@@ -65,6 +65,7 @@ class FleetCollector:
         self._latest = encoded(collecting(service, time()))
         self._asked_at = monotonic()
         self._is_running = False
+        self._controller: Any = None
 
     async def latest(self) -> tuple[bytes, bytes, float]:
         now = monotonic()
@@ -89,33 +90,25 @@ class FleetCollector:
         try:
             self._latest = await self._gather()
         except Exception:  # the document keeps its time, by which viewers see its age
+            self._controller = None
             logger.warning("failed to gather the state of the fleet", exc_info=True)
 
     async def _gather(self) -> Document:
-        details, policies = await asyncio.gather(
-            private.serve_details(), private.policy_states(self._application)
-        )
-        application = details["applications"].get(self._application, {})
-        deployments = await self._deployments(application, policies)
+        if self._controller is None:
+            self._controller = await asyncio.to_thread(private.serve_controller)
+        found = await private.deployments(self._controller, self._application)
+        deployments = await self._deployments(found)
         now = time()
         members = [member for found in deployments.values() for member in found.members]
         self._memory.note(members, now)
         return encoded(document(self._service, deployments, self._memory, now))
 
-    async def _deployments(
-        self, application: Mapping[str, Any], policies: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Deployment]:
-        found = application.get("deployments", {})
+    async def _deployments(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Deployment]:
         replicas = [replica for details in found.values() for replica in details["replicas"]]
         await self._replicas.ask(replicas, _REPORT_S)
-        return {
-            name: self._deployment(name, details, policies.get(name, {}))
-            for name, details in found.items()
-        }
+        return {name: self._deployment(name, details) for name, details in found.items()}
 
-    def _deployment(
-        self, name: str, details: Mapping[str, Any], policy: Mapping[str, Any]
-    ) -> Deployment:
+    def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
         for replica in details.get("recent_dead_replicas", ()):
             if at := replica.get("end_time_s"):
                 self._memory.note_gone(replica["replica_id"], name, at)
@@ -136,8 +129,8 @@ class FleetCollector:
             downscale_delay_s=down_s,
             to_zero_delay_s=down_s if to_zero_s is None else to_zero_s,
             members=tuple(self._replicas.member(name, r) for r in details["replicas"]),
-            held_back=private.held_back(policy),
-            explanation=read_explanation(policy),
+            held_back=private.held_back(details["policy_state"]),
+            explanation=read_explanation(details["policy_state"]),
         )
 
 

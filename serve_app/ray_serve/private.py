@@ -41,6 +41,17 @@ apply_delay_logic = autoscaling_policy._apply_delay_logic
 # (times, values, offsets of the series) -> times and total of all series, as numpy arrays.
 merge_series = autoscaling_metrics_merge.merge_instantaneous_total_arrays
 
+_SHOWN: dict[str, Any] = {
+    "status": True,
+    "message": True,
+    "target_num_replicas": True,
+    "deployment_config": {"autoscaling_config", "num_replicas"},
+    "replicas": {
+        "__all__": {"replica_id", "actor_name", "state", "start_time_s", "node_ip"},
+    },
+    "recent_dead_replicas": {"__all__": {"replica_id", "end_time_s"}},
+}
+
 # The request that runs: `request_id`, `route`, `app_name`.
 request_context = context._get_serve_request_context
 
@@ -62,18 +73,34 @@ async def serve_details() -> Any:
     return await controller.get_serve_instance_details.remote()
 
 
-async def policy_states(application: str) -> dict[str, dict[str, Any]]:
-    """Return what the scaling policy of each deployment has kept, by the deployment's name."""
+def serve_controller() -> Any:
+    """Return the handle of Serve's controller. Raises ValueError where it does not run."""
+    return serve_actor(constants.SERVE_CONTROLLER_NAME)
+
+
+async def deployments(controller: Any, application: str) -> dict[str, dict[str, Any]]:
+    """Return what the live fleet shows of an application's deployments, by name.
+
+    It is the part `_SHOWN` of `serve_details`, at a fraction of its cost, and the `policy_state`
+    that the scaling policy of each has kept.
+    """
+
+    shown = _SHOWN
 
     # Defined here, it is sent as it is: the controller need not import this module.
     def read(controller: Any) -> dict[str, dict[str, Any]]:
+        manager = controller.application_state_manager
         scaled = controller.autoscaling_state_manager._app_autoscaling_states.get(application)
         states = scaled._deployment_autoscaling_states if scaled else {}
-        return {id_.name: dict(state._policy_state or {}) for id_, state in states.items()}
+        policies = {id_.name: dict(state._policy_state or {}) for id_, state in states.items()}
+        return {
+            name: details.model_dump(exclude_unset=True, include=shown)
+            | {"policy_state": policies.get(name, {})}
+            for name, details in manager.list_deployment_details(application).items()
+        }
 
-    states: dict[str, dict[str, Any]]
-    states = await serve_actor(constants.SERVE_CONTROLLER_NAME).__ray_call__.remote(read)
-    return states
+    found: dict[str, dict[str, Any]] = await controller.__ray_call__.remote(read)
+    return found
 
 
 def held_back(policy_state: Mapping[str, Any]) -> tuple[bool, float] | None:

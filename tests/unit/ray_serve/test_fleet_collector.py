@@ -19,7 +19,7 @@ from tests.support.scenes import busy
 
 SERVICE = Service("direct", "0.2.0", (pool(),))
 POOL = {
-    "name": "pool",
+    "policy_state": {},
     "status": "HEALTHY",
     "message": "",
     "target_num_replicas": 1,
@@ -34,7 +34,6 @@ POOL = {
         }
     ],
 }
-DETAILS = {"applications": {"default": {"deployments": {"pool": POOL}}}}
 
 
 class Ended(Exception):
@@ -70,11 +69,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
     """One replica of one pool; each gathering takes a second."""
     actor = Actor(*[Report(engine(busy=3))] * 100)
 
-    async def details() -> Any:
-        return DETAILS
-
-    async def states(application: str) -> Any:
-        return {}
+    async def deployments(controller: Any, application: str) -> Any:
+        return {"pool": POOL}
 
     async def sleep(seconds: float) -> None:
         clock[0] += seconds
@@ -82,8 +78,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
     def leave() -> None:
         raise Ended
 
-    monkeypatch.setattr(private, "serve_details", details)
-    monkeypatch.setattr(private, "policy_states", states)
+    monkeypatch.setattr(private, "deployments", deployments)
     monkeypatch.setattr(private, "serve_actor", lambda name: actor)
     monkeypatch.setattr(fleet_collector.asyncio, "sleep", sleep)
     monkeypatch.setattr(ray.actor, "exit_actor", leave)
@@ -125,11 +120,11 @@ async def test_a_gathering_that_fails_keeps_the_document(
 ) -> None:
     """With a line in the log; the next one may succeed."""
 
-    async def fail() -> Any:
+    async def fail(controller: Any, application: str) -> Any:
         raise RayActorError
 
     collector = FleetCollector(SERVICE, "default")
-    monkeypatch.setattr(private, "serve_details", fail)
+    monkeypatch.setattr(private, "deployments", fail)
     with pytest.raises(Ended):
         await collector.run()
     assert b'"collecting":true' in (await collector.latest())[0]

@@ -62,7 +62,7 @@ def document(
     service: Service, deployments: Mapping[str, Deployment], memory: Memory, now: float
 ) -> dict[str, Any]:
     """Return the document. `deployments`: by name, those of the pools and `gateway`."""
-    members = [member for found in deployments.values() for member in found.members]
+    members = [member for deployment in deployments.values() for member in deployment.members]
     traffics = [m.report.traffic for m in members if m.report and m.report.traffic]
     histories = [traffic.history for traffic in traffics]
     rates = _rates(members)
@@ -81,7 +81,7 @@ def document(
         "history": _history(members, deployments, service, memory, now),
         "pools": pools,
         "gateways": [gateway_entry(member, memory) for member in _gateways(deployments)],
-        "queue": _queue(waiting for found in queues.values() for waiting in found),
+        "queue": _queue(waiting for queue in queues.values() for waiting in queue),
         "errors": _errors(error for traffic in traffics for error in traffic.errors),
         "models": model_entries(service.pools, deployments),
         "aliases": [{"name": name, "models": list(models)} for name, models in service.aliases],
@@ -97,12 +97,12 @@ def _gateways(deployments: Mapping[str, Deployment]) -> tuple[Member, ...]:
 def _queues(deployments: Mapping[str, Deployment]) -> dict[str, list[Waiting]]:
     """Return what waits for each pool, in its replicas and in gateways."""
     queues: dict[str, list[Waiting]] = {}
-    for found in deployments.values():
-        for member in found.members:
+    for deployment in deployments.values():
+        for member in deployment.members:
             if member.report is None:
                 continue
             if member.report.engine:
-                queues.setdefault(found.name, []).extend(member.report.engine.waiting)
+                queues.setdefault(deployment.name, []).extend(member.report.engine.waiting)
             for pool, waiting in member.report.waiting:
                 queues.setdefault(pool, []).extend(waiting)
     return queues
@@ -139,8 +139,8 @@ def _history(
     """Describe how much of the 15 minutes is there: a replica takes its part with it."""
     ingress = "gateway" if service.topology == "gateway" else service.pools[0].name
     gone = [at for deployment, at in memory.gone.values() if deployment == ingress]
-    found = deployments.get(ingress)
-    oldest = min((member.started_at for member in found.members), default=now) if found else now
+    fronts = deployments[ingress].members if ingress in deployments else ()
+    oldest = min((member.started_at for member in fronts), default=now)
     return {
         "since": round(max(oldest, now - history.PERIODS * 10), 1),
         "gone": len(gone),

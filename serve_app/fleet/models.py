@@ -15,11 +15,11 @@ def model_entries(
     return [model for pool in pools for model in _models_of(pool, deployments.get(pool.name))]
 
 
-def _models_of(pool: Pool, found: Deployment | None) -> Iterator[dict[str, Any]]:
+def _models_of(pool: Pool, deployment: Deployment | None) -> Iterator[dict[str, Any]]:
     """Yield a pool's models; those that no engine has shown yet have no card."""
     cards: dict[str, ModelCard] = {}
     where: dict[str, list[str]] = {}
-    for member in found.members if found else ():
+    for member in deployment.members if deployment else ():
         engine = member.report.engine if member.report else None
         for card in engine.status.models if engine else ():
             cards[card.name] = card

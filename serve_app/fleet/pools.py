@@ -38,14 +38,14 @@ class Deployment:
 
 def pool_entry(
     pool: Pool,
-    found: Deployment | None,
+    deployment: Deployment | None,
     waiting: list[Waiting],
     rates: Mapping[str, list[Rates]],
     memory: Memory,
     now: float,
 ) -> dict[str, Any]:
-    """Describe a pool and its replicas. `found`: None before Serve has deployed it."""
-    members = found.members if found else ()
+    """Describe a pool and its replicas. `deployment`: None before Serve has deployed it."""
+    members = deployment.members if deployment else ()
     queued = sum(flow.count for flow in waiting)
     start_s = memory.start_s(pool.name)
     return {
@@ -54,18 +54,18 @@ def pool_entry(
         "slots_per_replica": pool.engine.slots,
         "busy": _busy(members),
         "waiting": queued,
-        "status": found.status if found else "NOT_DEPLOYED",
-        "message": found.message[:500] if found else "",
-        "advice": deployment_advice(found.message) if found else "",
-        "scaling": _scaling(pool, found, _busy(members, "RUNNING") + queued),
+        "status": deployment.status if deployment else "NOT_DEPLOYED",
+        "message": deployment.message[:500] if deployment else "",
+        "advice": deployment_advice(deployment.message) if deployment else "",
+        "scaling": _scaling(pool, deployment, _busy(members, "RUNNING") + queued),
         "start_s": None if start_s is None else round(start_s, 1),
         "replicas": [replica_entry(pool, member, rates, memory, now) for member in members],
     }
 
 
-def _scaling(pool: Pool, found: Deployment | None, load: int) -> dict[str, Any]:
-    scaling = _autoscaler(pool, found, load)
-    change = pending(scaling, found.held_back) if found else None
+def _scaling(pool: Pool, deployment: Deployment | None, load: int) -> dict[str, Any]:
+    scaling = _autoscaler(pool, deployment, load)
+    change = pending(scaling, deployment.held_back) if deployment else None
     return {
         "target": scaling.target,
         "running": scaling.running,
@@ -76,7 +76,7 @@ def _scaling(pool: Pool, found: Deployment | None, load: int) -> dict[str, Any]:
         "load_per_replica": scaling.per_replica,
         "why": why(scaling),
         "pending": asdict(change) if change else None,
-        "explanation": found.explanation if found else None,
+        "explanation": deployment.explanation if deployment else None,
     }
 
 
@@ -86,12 +86,12 @@ def _busy(members: Iterable[Member], serve_state: str | None = None) -> int:
     return sum(report.engine.busy for report in reports if report and report.engine)
 
 
-def _autoscaler(pool: Pool, found: Deployment | None, load: int) -> Autoscaler:
-    if found is None:
+def _autoscaler(pool: Pool, deployment: Deployment | None, load: int) -> Autoscaler:
+    if deployment is None:
         return Autoscaler(0, 0, load, pool.target_ongoing_requests, 0, 0, 0, 0, 0)
-    running = sum(member.serve_state == "RUNNING" for member in found.members)
+    running = sum(member.serve_state == "RUNNING" for member in deployment.members)
     return Autoscaler(
-        *(found.target, running, load, found.per_replica, found.min_replicas),
-        *(found.max_replicas, found.upscale_delay_s, found.downscale_delay_s),
-        *(found.to_zero_delay_s, own_reasons(found.explanation)),
+        *(deployment.target, running, load, deployment.per_replica, deployment.min_replicas),
+        *(deployment.max_replicas, deployment.upscale_delay_s, deployment.downscale_delay_s),
+        *(deployment.to_zero_delay_s, own_reasons(deployment.explanation)),
     )

@@ -96,17 +96,18 @@ class FleetCollector:
     async def _gather(self) -> Document:
         if self._controller is None:
             self._controller = await asyncio.to_thread(private.serve_controller)
-        found = await private.deployments(self._controller, self._application)
-        deployments = await self._deployments(found)
+        deployments = await self._deployments(
+            await private.deployments(self._controller, self._application)
+        )
         now = time()
-        members = [member for found in deployments.values() for member in found.members]
+        members = [member for d in deployments.values() for member in d.members]
         self._memory.note(members, now)
         return encoded(document(self._service, deployments, self._memory, now))
 
-    async def _deployments(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Deployment]:
-        replicas = [replica for details in found.values() for replica in details["replicas"]]
+    async def _deployments(self, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, Deployment]:
+        replicas = [replica for details in by_name.values() for replica in details["replicas"]]
         await self._replicas.ask(replicas, _REPORT_S)
-        return {name: self._deployment(name, details) for name, details in found.items()}
+        return {name: self._deployment(name, details) for name, details in by_name.items()}
 
     def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
         for replica in details.get("recent_dead_replicas", ()):

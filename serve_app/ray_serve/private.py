@@ -99,8 +99,8 @@ async def deployments(controller: Any, application: str) -> dict[str, dict[str, 
             for name, details in manager.list_deployment_details(application).items()
         }
 
-    found: dict[str, dict[str, Any]] = await controller.__ray_call__.remote(read)
-    return found
+    by_name: dict[str, dict[str, Any]] = await controller.__ray_call__.remote(read)
+    return by_name
 
 
 def held_back(policy_state: Mapping[str, Any]) -> tuple[bool, float] | None:

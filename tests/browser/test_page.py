@@ -55,8 +55,13 @@ async def test_it_loads_from_this_service_alone(opened: Any, shared_site: Site) 
     ("scene", "words"),
     [
         (busy, ["4/4", "+30", "at the maximum of 4", "reports", "502 EngineLost", "21 times"]),
-        (growing, ["engine loading", "waiting for a worker", "Ready in about", "5 on the way"]),
-        (growing, ["wait for a worker with free resources"]),
+        (
+            growing,
+            [
+                *("engine loading", "waiting for a worker", "Ready in about", "5 on the way"),
+                "wait for a worker with free resources",
+            ],
+        ),
         (swapping, ["up in 2", "llama3.3:70b (3 calls)", "Loading deepseek-r2:14b, for 5 calls."]),
         (engine_killed, ["engine away", "it refuses connections", "The history of 1 replica"]),
     ],

@@ -150,9 +150,10 @@ class ModelGate:
             await self._wait(call)
         return partial(self._leave, model, _now())
 
-    def view(self) -> ModelsView:
+    def view(self, now: float | None = None) -> ModelsView:
+        """Return the models and their calls. `now`: for callers outside of the event loop."""
         waiting = {model: line.view() for model, line in self._lines.items() if line.arrivals}
-        return self._state.view(waiting, _now())
+        return self._state.view(waiting, _now() if now is None else now)
 
     def load_costs(self) -> dict[str, float]:
         """Return the cost, in seconds, of loading each model that can't serve at once."""

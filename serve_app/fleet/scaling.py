@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Autoscaler:
     max_replicas: int
     upscale_delay_s: float
     downscale_delay_s: float
+    to_zero_delay_s: float
     reasons: str = ""
 
     @property
@@ -32,6 +33,33 @@ class Autoscaler:
             return self.target
         wanted = math.ceil(self.load / self.per_replica)
         return min(max(wanted, self.min_replicas), self.max_replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A change of the target that Serve holds back until `due`. Times: seconds since 1970."""
+
+    direction: Literal["up", "down"]
+    since: float
+    due: float
+
+
+def pending(pool: Autoscaler, held_back: tuple[bool, float] | None) -> Pending | None:
+    """Return the change that is held back. `held_back`: whether the target grows, since when.
+
+    Serve also holds back what the bounds forbid, which never comes.
+    """
+    if held_back is None or pool.per_replica is None:
+        return None
+    grows, since = held_back
+    if grows and pool.target < pool.max_replicas:
+        return Pending("up", since, since + pool.upscale_delay_s)
+    if not grows and pool.target > pool.min_replicas:
+        last = pool.target == 1
+        return Pending(
+            "down", since, since + (pool.to_zero_delay_s if last else pool.downscale_delay_s)
+        )
+    return None
 
 
 def why(pool: Autoscaler) -> str:
@@ -66,7 +94,8 @@ def _step(pool: Autoscaler) -> str:
     if pool.running > pool.target:
         return f"{pool.running - pool.target} leaving"
     if wanted < pool.target:
-        return f"shrinks to {wanted} after {pool.downscale_delay_s:g} s of low load"
+        delay_s = pool.downscale_delay_s if pool.target > 1 else pool.to_zero_delay_s
+        return f"shrinks to {wanted} after {delay_s:g} s of low load"
     if pool.reasons:
         return "steady"
     if pool.target == pool.max_replicas and pool.load > pool.target * (pool.per_replica or 0):

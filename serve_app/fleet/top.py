@@ -178,7 +178,7 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
     scaling = pool["scaling"]
     title = f"{pool['name']}: {scaling['running']} running, target {scaling['target']}, "
     yield Text(f"{title}{scaling['min']} to {scaling['max']}", "bold")
-    yield Text(scaling["why"], "dim")
+    yield Text(scaling["why"] + _pending(scaling.get("pending"), now), "dim")
     for line in _explanation(scaling["explanation"], now):
         yield Text(line, "dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -189,6 +189,18 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
         table.add_row(*_cells(replica, now))
     if pool["replicas"]:
         yield table
+    for advice in _advices(pool):
+        yield Text(f"  {advice}", "dim")
+
+
+def _advices(pool: Mapping[str, Any]) -> list[str]:
+    """Return what helps the pool and its replicas, each sentence once."""
+    sentences = [pool.get("advice"), *(r.get("advice") for r in pool["replicas"])]
+    return [sentence for sentence in dict.fromkeys(sentences) if sentence]
+
+
+def _pending(change: Mapping[str, Any] | None, now: float) -> str:
+    return f" ({change['direction']} in {_duration(change['due'] - now)})" if change else ""
 
 
 def _explanation(explanation: Mapping[str, Any] | None, now: float) -> Iterator[str]:
@@ -225,6 +237,8 @@ def _note(replica: Mapping[str, Any]) -> str:
     engine = replica["engine"]
     if replica["ready_in_s"] is not None:
         return f"ready in about {_duration(replica['ready_in_s'])}"
+    if loading := replica.get("loading"):
+        return f"loading {loading['name']}"
     return str(engine["detail"] or engine["phase"]) if engine else ""
 
 
@@ -236,7 +250,8 @@ def _tail(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"\nqueue: {', '.join(flows)}"
     for error in document["errors"][:_MAX_ERRORS]:
         ago = _duration(document["at"] - error["at"])
-        yield f"\n{error['status']} {error['kind']} x {error['count']}, {ago} ago: " + _printable(
+        where = f"{error['status']} " if error["status"] >= 400 else ""
+        yield f"\n{where}{error['kind']} x {error['count']}, {ago} ago: " + _printable(
             error["sentence"] or error["outcome"]
         )
         yield f"  {error['advice']}"

@@ -195,8 +195,10 @@ def _fleet(settings: Settings) -> CollectorClient | None:
     """Return the source of the page of the live fleet, where it is on."""
     if not settings.ui:
         return None
+    aliases = {name: tuple(t.model for t in targets) for name, targets in settings.aliases.items()}
     service = Service(
-        settings.resolved_topology, version("scalable-llm-inference"), settings.all_pools
+        *(settings.resolved_topology, version("scalable-llm-inference"), settings.all_pools),
+        tuple(aliases.items()),
     )
     return CollectorClient(service, serve.get_replica_context().app_name)
 

@@ -14,12 +14,12 @@ from serve_app.ray_serve.readiness import Remembered
 
 # How long a poll waits for a fresher document. It is short, because Serve counts held viewers.
 _WAIT_S = 0.004
-_FOR_S = 0.5
+_FOR_S = 0.9
 _STALE_S = 10.0
 
 
 class CollectorClient:
-    """Asks the application's collector, at most twice a second. Implements `FleetSource`."""
+    """Asks the application's collector, at most about once a second. Implements `FleetSource`."""
 
     def __init__(self, service: Service, application: str) -> None:
         self._service = service

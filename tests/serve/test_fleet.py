@@ -95,6 +95,7 @@ async def test_a_request_is_seen(client: httpx.AsyncClient, topology: str) -> No
     assert sum(after["series"]["outcomes"]["ok"]) == 1
     assert replicas(after)[0]["tokens_per_s"] > 0
     assert replicas(after)[0]["engine"]["kind"] == "simulated"
+    assert [model["name"] for model in replicas(after)[0]["loaded"]] == [CHAT["model"]]
     assert after["models"][0]["loaded_in"] == [replicas(after)[0]["id"]]
 
 

@@ -18,6 +18,8 @@ _SLOWNESS = (0.5, 4.0)
 _AS_SLOW_AS_OTHERS = 1.3
 # A prompt of which a smaller share is known tells by its time nothing of that share.
 _TELLING_SHARE = 0.25
+# A time in which more than this share of the known tokens was read for others tells little of it.
+_EXACT_SHARE = 0.1
 # Times below this are more of the way to the engine than of the engine.
 _MIN_MEASURED_S = 0.02
 
@@ -55,6 +57,9 @@ class Report(NamedTuple):
     load_s: Mapping[str, float] = {}
 
 
+_NOTHING = Report()
+
+
 @dataclass(slots=True)
 class Sent:
     """One request that was sent to a replica, with what was believed then."""
@@ -76,10 +81,11 @@ class Sent:
 class _Replica:
     cache: PrefixCache
     speed: Mean = field(default_factory=lambda: Mean(1.0))  # its times relative to the pool's
-    hits: Mean = field(default_factory=lambda: Mean(1.0))  # cached tokens relative to the known
     ahead: int = 0
     pending_tokens: float = 0.0
-    others: Report = field(default_factory=Report)
+    unread: int = 0  # prompts that are still to be read
+    reading_since: float = 0.0  # the first of these
+    others: Report = _NOTHING
     failures: float = 0.0
     failed_at: float = 0.0
 
@@ -87,6 +93,26 @@ class _Replica:
     def slowness(self) -> float:
         """Its times relative to the pool's where it is slow: nothing is gained from small noise."""
         return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
+
+    def to_read(self, speeds: Speeds, now: float) -> float:
+        """Return the tokens that are still to be read, less those read of the first prompt."""
+        if not self.unread:
+            return 0.0
+        read = (now - self.reading_since) * speeds.prefill_tokens_per_s / self.slowness
+        return self.pending_tokens - min(read, self.pending_tokens / self.unread)
+
+    def expect(self, tokens: float, now: float) -> None:
+        """Note a prompt, of which so many tokens are to be read."""
+        if not self.unread:
+            self.reading_since = now
+        self.unread += 1
+        self.pending_tokens += tokens
+
+    def has_read(self, tokens: float, now: float) -> None:
+        """Note that a prompt was read, or will not be."""
+        self.unread = max(0, self.unread - 1)
+        self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
+        self.reading_since = now
 
     def compare(self, seconds: float, expected_s: float) -> None:
         low, high = _SLOWNESS
@@ -101,18 +127,28 @@ class _Replica:
 class FleetView:
     """The replicas of one pool by name, what each has to do, and what each has cached.
 
-    `cache_tokens`: of a replica's slots and of the prompts that it keeps in RAM.
+    `cache_tokens`: of a replica's slots and of the prompts that it keeps in RAM. `unreported`: what
+    counts until a replica's first report.
     """
 
     def __init__(
-        self, slots: int, context_tokens: int, cache_tokens: int, declared: Speeds | None = None
+        self,
+        slots: int,
+        context_tokens: int,
+        cache_tokens: int,
+        declared: Speeds | None = None,
+        unreported: Report | None = None,
     ) -> None:
         self._slots = slots
         self._context_tokens = context_tokens
         self._declared = declared or Speeds()
+        self._unreported = unreported or _NOTHING
         self._block_tokens = BLOCK_BYTES / self._declared.bytes_per_token
         self._max_blocks = max(1, round(cache_tokens / self._block_tokens))
         self._replicas: dict[str, _Replica] = {}
+        # Cached tokens relative to the known ones. One for the pool: a replica that is believed
+        # less than others would get no more requests that could show better.
+        self._hits = Mean(1.0, weight=10, newest=0.02)
         self._rates: dict[str, Rates] = {}  # by model
 
     @property
@@ -127,7 +163,8 @@ class FleetView:
     def add(self, name: str) -> None:
         """Expect requests for a replica; a known one stays as it is."""
         if name not in self._replicas:
-            self._replicas[name] = _Replica(PrefixCache(self._max_blocks))
+            cache = PrefixCache(self._max_blocks)
+            self._replicas[name] = _Replica(cache, others=self._unreported)
 
     def drop(self, name: str) -> None:
         self._replicas.pop(name, None)
@@ -136,6 +173,11 @@ class FleetView:
         """Return how many requests run or wait at a replica."""
         replica = self._replicas[name]
         return replica.ahead + replica.others.ahead
+
+    def own_work(self, name: str) -> Report:
+        """Return the work of a replica for this gateway's own requests."""
+        replica = self._replicas.get(name)
+        return Report(replica.ahead, replica.pending_tokens) if replica else Report()
 
     def speeds(self, model: str) -> Speeds:
         return self._rates_of(model).speeds
@@ -147,19 +189,25 @@ class FleetView:
         """
         speeds = self._rates_of(prompt.model).speeds
         tokens = prompt.text_bytes / speeds.bytes_per_token
-        views = [self._view(prompt, name, now, tokens, among[name]) for name in among]
+        views = [self._view(prompt, name, now, tokens, speeds, among[name]) for name in among]
         return place(views, tokens, speeds, prompt.anchor)
 
     def _view(
-        self, prompt: Prompt, name: str, now: float, tokens: float, connect_s: float
+        self,
+        prompt: Prompt,
+        name: str,
+        now: float,
+        tokens: float,
+        speeds: Speeds,
+        connect_s: float,
     ) -> ReplicaView:
         replica, others = self._replicas[name], self._replicas[name].others
         return ReplicaView(
             name,
             self._slots,
             replica.ahead + others.ahead,
-            replica.pending_tokens + others.pending_tokens,
-            replica.hits.value * self._known_tokens(replica, prompt.chain, tokens),
+            replica.to_read(speeds, now) + others.pending_tokens,
+            self._hits.value * self._known_tokens(replica, prompt.chain, tokens),
             others.load_s.get(prompt.model, 0.0) if others.load_s else 0.0,
             replica.slowness,
             replica.recent_failures(now),
@@ -178,7 +226,7 @@ class FleetView:
         view, replica = placement.chosen, self._replicas[placement.chosen.name]
         tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
         replica.ahead += 1
-        replica.pending_tokens += tokens - view.cached_tokens
+        replica.expect(tokens - view.cached_tokens, now)
         return Sent(
             view.name,
             prompt,
@@ -197,7 +245,7 @@ class FleetView:
         replica = self._replicas.get(sent.replica)
         sent.read_at = now
         if replica:
-            replica.pending_tokens = max(0.0, replica.pending_tokens - _uncached(sent))
+            replica.has_read(_uncached(sent), now)
             self._use(replica, sent.prompt.chain.blocks)
 
     def took(self, name: str, blocks: tuple[int, ...]) -> None:
@@ -229,7 +277,7 @@ class FleetView:
         if replica:
             replica.ahead = max(0, replica.ahead - 1)
             if sent.read_at is None:
-                replica.pending_tokens = max(0.0, replica.pending_tokens - _uncached(sent))
+                replica.has_read(_uncached(sent), now)
         if told and replica and sent.read_at is not None:
             self._learn(replica, sent, now - sent.sent_at - queued_s, queued_s, told)
 
@@ -254,17 +302,23 @@ class FleetView:
     ) -> None:
         """Learn from the time of one prompt, in which those before it were read too."""
         tokens, rate = told.prompt or sent.tokens, rates.speeds.prefill_tokens_per_s
-        if told.cached is None and sent.known_tokens:
+        is_telling = sent.known_tokens > _TELLING_SHARE * tokens
+        if told.cached is None and is_telling:
             uncached = prefill_s * rate / replica.slowness - sent.pending_before
+            least = tokens - sent.known_tokens
+            if not sent.pending_before and 2 * uncached < least:
+                # The engine is faster than was believed.
+                rates.note_prefill(least, prefill_s, is_guess=True)
         else:
-            uncached = tokens - (told.cached or 0)
+            uncached = tokens - (sent.cached_tokens if told.cached is None else told.cached)
             all_tokens = sent.pending_before + uncached
             if all_tokens > _MIN_MEASURED_S * rate:
                 replica.compare(prefill_s, all_tokens / rate)
             rates.note_prefill(all_tokens, prefill_s, is_guess=told.cached is None)
-        if sent.known_tokens > _TELLING_SHARE * tokens:
+        is_exact = told.cached is not None or sent.pending_before < _EXACT_SHARE * sent.known_tokens
+        if is_telling and is_exact:
             hit = (tokens - uncached) / sent.known_tokens
-            replica.hits.note(min(1.0, max(0.0, hit)))
+            self._hits.note(min(1.0, max(0.0, hit)))
 
     def _rates_of(self, model: str) -> Rates:
         rates = self._rates.get(model)

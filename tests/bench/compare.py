@@ -7,6 +7,7 @@ from statistics import median
 from tests.bench.measure import Measurement
 
 ENGINE, DIRECT, GATEWAY, STOCK, LITELLM = "engine", "direct", "gateway", "stock", "litellm"
+AFFINITY = "affinity"  # the gateway with `routing: affinity`
 ONE, MANY, PACED, EMBEDDED = "instant, 1", "instant, 32", "paced, 64", "embedded, 4"
 # A person, or an agent that thinks: everything between caller and engine has gone to sleep.
 PAUSED = "instant, 1, with pauses"
@@ -34,6 +35,8 @@ GOALS = (
     Goal(GATEWAY, "paced streams/s against the engine", "x", 0.80, 0.92),
     Goal(GATEWAY, "added TTFT p50, 1 client", "ms", 4, 2, higher_is_better=False),
     Goal(GATEWAY, "added TTFT p50, 1 client, pauses", "ms", 3, 1.5, higher_is_better=False),
+    Goal(AFFINITY, "requests/s against the gateway", "x", 0.95, 1),
+    Goal(AFFINITY, "paced streams/s against the gateway", "x", 0.95, 1),
 )
 
 
@@ -90,6 +93,8 @@ class Row:
     embedded_tokens_per_s: float | None
     embedded_against_engine: float | None
     failed: int
+    requests_against_gateway: float | None = None
+    paced_against_gateway: float | None = None
 
 
 def rows(measurements: Sequence[Measurement]) -> list[Row]:
@@ -116,6 +121,8 @@ def _row(rounds: Rounds, system: str, failed: int) -> Row:
         embedded_tokens_per_s=rounds.median(system, EMBEDDED, lambda m: m.tokens_per_s),
         embedded_against_engine=rounds.against(system, ENGINE, EMBEDDED, _token_ratio),
         failed=failed,
+        requests_against_gateway=rounds.against(system, GATEWAY, MANY, _rate_ratio),
+        paced_against_gateway=rounds.against(system, GATEWAY, PACED, _rate_ratio),
     )
 
 
@@ -151,6 +158,8 @@ def verdicts(table: Sequence[Row]) -> Iterator[Verdict]:
         "added TTFT p50, 1 client": "added_ttft_p50_one",
         "added TTFT p50, 1 client, pauses": "added_ttft_p50_paused",
         "embedded tokens/s against the engine": "embedded_against_engine",
+        "requests/s against the gateway": "requests_against_gateway",
+        "paced streams/s against the gateway": "paced_against_gateway",
     }
     by_system = {row.system: row for row in table}
     for goal in GOALS:

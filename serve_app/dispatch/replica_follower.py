@@ -66,6 +66,7 @@ class ReplicaFollower:
         self._token = listener.expect_reports(self._follow)
         self._replicas: dict[str, _Followed] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._introduced = asyncio.Event()
         self._heard = asyncio.Event()
         # Whether calls need not wait for the first reports.
         self.has_heard = not self._models
@@ -82,6 +83,9 @@ class ReplicaFollower:
         """Wait until every replica has told which models it holds, at most FIRST_REPORTS_S."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_REPORTS_S):
+                await self._introduced.wait()
+                if not self._directory.running():
+                    return  # a connection must wake the pool
                 await self._heard.wait()
         self.has_heard = True
 
@@ -108,9 +112,10 @@ class ReplicaFollower:
                 host, port = self._listener.host, self._listener.port
                 await self._directory.introduce(host, port, self._token)
         except PoolDown:
-            self._heard.set()  # no replica will report
+            pass  # it has no replica
         except (TimeoutError, ServiceError) as exc:
             logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
+        self._introduced.set()
 
     def _follow(self, channel: Channel, name: str) -> None:
         """Read the reports of a replica until it closes the connection."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.dispatch import replica_pool
+from serve_app.dispatch import replica_follower, replica_pool
 from serve_app.dispatch.fleet_view import FleetView, Prompt, Report
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
@@ -16,7 +16,7 @@ from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.reports import Reporter
 from serve_app.dispatch.worker import CallServer
 from serve_app.engines.base import Answer, Call, Flow, Usage
-from serve_app.errors import EngineDown, EngineLost, ServiceError
+from serve_app.errors import EngineDown, EngineLost, PoolDown, ServiceError
 from serve_app.pool_settings import EngineSettings, Pool
 from tests.support.waiting import eventually
 
@@ -63,10 +63,14 @@ class Handle:
 
     def __init__(self, replicas: dict[str, Replica]) -> None:
         self.replicas = replicas
+        self.opened = 0
 
     def open(
         self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
     ) -> "asyncio.Task[None]":
+        self.opened += 1
+        if not self.replicas:
+            return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
         named = [self.replicas[name] for name in targets if name in self.replicas]
         rest = sorted(self.replicas.values(), key=lambda replica: replica.running)
         first = next(replica for replica in (*named, *rest) if replica.running < ROOM)
@@ -79,6 +83,8 @@ class Handle:
         return frozenset(self.replicas)
 
     async def introduce(self, host: str, port: int, token: bytes) -> None:
+        if not self.replicas:
+            raise PoolDown("no replica")
         for replica in self.replicas.values():
             await replica.reporter.subscribe(host, port, token)
 
@@ -202,6 +208,20 @@ async def test_a_call_waits_for_the_first_reports_where_models_are_swapped(fleet
     pool = await fleet.gateway(wait=False)
     await asyncio.gather(*(ask(pool, turn(f"talk{number}", 0)) for number in range(4)))
     assert [len(replica.calls) for replica in fleet.replicas.values()] == [0, 4, 0]
+
+
+async def test_a_call_wakes_a_pool_without_replicas_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody will report before a connection is asked for."""
+    monkeypatch.setattr(replica_follower, "FIRST_REPORTS_S", 60.0)
+    fleet = Fleet()
+    fleet.models = ("m", "n")
+    pool = await fleet.gateway()
+    with pytest.raises(PoolDown):
+        await pool.call(turn("x", 0), 0.05)
+    assert fleet.handle.opened
+    fleet.stop()
 
 
 async def test_a_replica_that_has_not_reported_may_have_no_model(fleet: Fleet) -> None:

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Report, Sent, Told
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.placement import Placement
 from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
 from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.replica_follower import ReplicaDirectory, ReplicaFollower
+from serve_app.dispatch.replica_state import Report
+from serve_app.dispatch.sent import Prompt, Sent, Told
 from serve_app.engines.base import Answer, Call, Placed
 from serve_app.engines.residency import UNKNOWN_LOAD_S
 from serve_app.errors import EngineError, PoolDown

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import orjson
 
-from serve_app.dispatch.fleet_view import Report
 from serve_app.dispatch.frames import REPORT, SPARE, TOKEN, Channel, ChannelClosed, name_token
 from serve_app.dispatch.prefixes import unpack
+from serve_app.dispatch.replica_state import Report
 from serve_app.engines.base import Call
 from serve_app.errors import EngineLost
 

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from statistics import quantiles
 from typing import Any
 
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Told
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.prefixes import PrefixCache, chain_of
 from serve_app.dispatch.rates import Speeds
+from serve_app.dispatch.sent import Prompt, Told
 
 _TALKS, _DECISIONS, _MESSAGES, _BYTES = 200, 5000, 20, 16384
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.placing import Affinity
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
-from serve_app.dispatch.fleet_view import FleetView, Report
+from serve_app.dispatch.fleet_view import FleetView
+from serve_app.dispatch.replica_state import Report
 
 # From what happens at a replica until the other gateways know: the bound of dispatch/reports.py.
 REPORT_S = 0.1

@@ -2,9 +2,11 @@
 
 import pytest
 
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Report, Sent, Told
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.prefixes import Chain, PrefixCache
 from serve_app.dispatch.rates import Speeds
+from serve_app.dispatch.replica_state import Report
+from serve_app.dispatch.sent import Prompt, Sent, Told
 
 BLOCK_TOKENS = 128  # of 512 bytes
 SPEEDS = Speeds(prefill_tokens_per_s=1000.0, token_s=0.0, hold_s=2.0, bytes_per_token=4.0)

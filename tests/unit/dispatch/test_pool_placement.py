@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from serve_app.dispatch import replica_follower, replica_pool
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Report
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
 from serve_app.dispatch.replica_follower import ReplicaFollower
 from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.replica_state import Report
 from serve_app.dispatch.reports import Reporter
+from serve_app.dispatch.sent import Prompt
 from serve_app.dispatch.worker import CallServer
 from serve_app.engines.base import Answer, Call, Flow, Usage
 from serve_app.errors import EngineDown, EngineLost, PoolDown, ServiceError

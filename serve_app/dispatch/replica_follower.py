@@ -147,14 +147,17 @@ class ReplicaFollower:
         self._view.report(name, work)
         for blocks in prompts:
             self._view.took(name, blocks)
-        if self._models:
-            replica.held = self._models - work.load_s.keys()
+        held = self._models - work.load_s.keys()
+        if self._models and held != replica.held:
+            replica.held = held
             self._tell_spare()
-            if all(other.held is not None for other in self._replicas.values()):
-                self._note_heard()
+            self._note_heard()
 
     def _note_heard(self) -> None:
-        if self._directory.running() <= self._replicas.keys():
+        have_reported = {
+            name for name, replica in self._replicas.items() if replica.held is not None
+        }
+        if self._directory.running() <= have_reported:
             self._heard.set()
 
     def _tell_spare(self) -> None:

@@ -9,7 +9,8 @@ from serve_app.deadline import Deadline
 from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.pool_placement import PoolPlacement, ReplicaDirectory, fleet_view
+from serve_app.dispatch.pool_placement import new_placement
+from serve_app.dispatch.replica_follower import ReplicaDirectory
 from serve_app.dispatch.replica_pool import ReplicaPool, StartWatch
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
@@ -44,9 +45,8 @@ class GatewayDispatcher:
         self._pools = settings.all_pools
         self._listener = Listener(host)
         self._placements = {
-            pool.name: PoolPlacement(
-                *(self._listener, handles[pool.name], fleet_view(pool), pool.sent),
-                tells_blocks=settings.gateway.max_replicas > 1,
+            pool.name: new_placement(
+                pool, self._listener, handles[pool.name], settings.gateway.max_replicas > 1
             )
             for pool in self._pools
             if pool.routing == "affinity"
@@ -79,11 +79,11 @@ class GatewayDispatcher:
     async def start(self) -> None:
         await self._listener.start()
         for placement in self._placements.values():
-            placement.start()
+            placement.follower.start()
 
     async def stop(self) -> None:
         for placement in self._placements.values():
-            placement.stop()
+            placement.follower.stop()
         for watch in self._watches.values():
             watch.stop()
         self._listener.close()

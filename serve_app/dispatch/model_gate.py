@@ -161,6 +161,12 @@ class ModelGate:
         costs = {name: load_cost(view, self._rules, name, now).total_s for name in self._models}
         return {name: round(min(MAX_COST_S, cost), 1) for name, cost in costs.items() if cost}
 
+    def note_spare(self, models: frozenset[str]) -> None:
+        """Note which models other replicas keep loaded, so that nobody waits where they go."""
+        self._state.spare = models
+        self._changed.set()
+        self.on_change()
+
     @property
     def rates(self) -> Mapping[str, float]:
         """Calls per second by model."""

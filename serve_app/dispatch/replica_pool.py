@@ -149,6 +149,8 @@ class ReplicaPool:
 
         A call for which no known replica has room waits for a connection to any.
         """
+        if not placement.follower.has_heard:
+            await placement.follower.first_reports()
         idle = () if fresh else {connection.replica for connection in self._idle}
         targets = () if self.line else placement.choose(placed, idle)
         if not targets:

@@ -25,6 +25,7 @@ class ModelState:
     def __init__(self) -> None:
         self.loading = ""
         self.closing = ""
+        self.spare: frozenset[str] = frozenset()  # models that another replica keeps loaded too
         self.sizes: dict[str, int] = {}  # bytes of the loaded models
         self.rates = CallRates()
         self._loading_since = 0.0
@@ -111,6 +112,7 @@ class ModelState:
             closing=self.closing,
             waiting=waiting,
             lost=frozenset(self._lost),
+            spare=self.spare,
             walls=tuple(self._walls),
             sizes=dict(self._known_sizes),
             load_s=dict(self._load_s),

@@ -83,7 +83,7 @@ class EngineHost:
         """Return the reporter of the replica's work, and of its models where they change."""
         if self._gate is None:
             return Reporter(name)
-        reporter = Reporter(name, self._gate.load_costs)
+        reporter = Reporter(name, self._gate.load_costs, self._gate.note_spare)
         self._gate.on_change = reporter.changed
         return reporter
 

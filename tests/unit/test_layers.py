@@ -44,7 +44,10 @@ BESIDE = {
     "simulator": {"go_json", "ollama_version"},
 }
 # The part of `dispatch` that the simulator plays: no event loop, no connection.
-PLAYED = {"fair_queue", "fleet_view", "placement", "prefixes", "rates"}
+PLAYED = {
+    *("fair_queue", "fleet_view", "learning", "model_copies", "placement", "prefixes", "rates"),
+    *("replica_state", "sent"),
+}
 # Ray's own autoscaling policy in virtual time.
 ALSO_RAY = {"capacity/simulate/policy.py"}
 

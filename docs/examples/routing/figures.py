@@ -69,8 +69,12 @@ def plot(results: Results, path: Path) -> None:
         for row, (key, factor) in enumerate((("ttft_mean_s", 1), ("cached", 100))):
             axis = axes[row][column]
             for rule, colour in COLOURS.items():
-                values = [factor * rules[rule][key] for rules in result["loads"].values()]
-                shares = list(map(float, result["loads"]))
+                points = sorted(
+                    (float(share), factor * rules[rule][key])
+                    for share, rules in result["loads"].items()
+                    if rule in rules
+                )
+                shares, values = zip(*points, strict=True) if points else ((), ())
                 axis.plot(shares, values, marker="o", markersize=4, color=colour, label=rule)
             axis.grid(alpha=0.3)
         axes[0][column].set_title(name, fontsize=10)

@@ -38,6 +38,9 @@ class Keeper(Protocol):
 
     def view(self) -> ModelsView: ...
 
+    def note_spare(self, models: frozenset[str]) -> None:
+        """Note which models other replicas keep loaded."""
+
 
 class ServiceKeeper:
     """The service's policy: serve_app/engines/residency.py, played in virtual time."""
@@ -84,6 +87,9 @@ class ServiceKeeper:
             if times
         }
         return self._state.view(waiting, self._events.now)
+
+    def note_spare(self, models: frozenset[str]) -> None:
+        self._state.spare = models
 
     def _decide(self, plan: int | None = None) -> None:
         if plan is not None and plan != self._plan:
@@ -161,6 +167,9 @@ class OllamaKeeper:
 
     def view(self) -> ModelsView:
         return ModelsView()
+
+    def note_spare(self, models: frozenset[str]) -> None:
+        """Do nothing: Ollama knows of no other."""
 
     def _next(self) -> None:
         """Make room for the model at the head of the queue, and load it."""

@@ -12,10 +12,11 @@ from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Sent, Told
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.placement import Placement, ReplicaView, place
 from serve_app.dispatch.prefixes import Chain
 from serve_app.dispatch.rates import Speeds
+from serve_app.dispatch.sent import Prompt, Sent, Told
 
 _MODEL = "model"
 

@@ -33,6 +33,7 @@ from serve_app.pool_settings import (
     repeated_models,
 )
 from serve_app.setting_names import names, unknown
+from serve_app.tracing_settings import TracingSettings
 from serve_app.usage_settings import UsageSettings
 
 PREFIX = "SERVE_APP_"
@@ -190,6 +191,8 @@ class Settings(PoolSettings, BaseSettings):
     ui: bool = Field(
         True, description="Whether to serve `/ui`, the page of the live fleet, and `/admin/fleet`."
     )
+
+    tracing: TracingSettings = Field(TracingSettings(), description="Traces of requests.")
 
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")

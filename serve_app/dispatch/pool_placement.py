@@ -15,6 +15,7 @@ from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
 from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.reports import decode_report
 from serve_app.engines.base import Answer, Call, Placed
+from serve_app.engines.span import Attributes
 from serve_app.errors import EngineError, PoolDown, ServiceError
 from serve_app.pool_settings import Pool
 
@@ -25,6 +26,8 @@ CONNECT_S = 0.003
 # How often the gateway looks which replicas there are.
 LOOK_S = 0.25
 _INTRODUCTION_S = 5.0
+# Replicas whose predictions a trace shows.
+_TRACED = 3
 
 
 class ReplicaDirectory(Protocol):
@@ -162,6 +165,17 @@ class PlacedCall:
         placement = self._placement = self._view.choose(self._prompt, _now(), among)
         self._sent = self._view.sent(self._prompt, placement, _now())
         return tuple([view.name for view in placement.ranked])
+
+    def scores(self) -> Attributes:
+        """Return the predictions for the best replicas, for a trace."""
+        if self._placement is None:
+            return {}
+        best = list(zip(self._placement.ranked, self._placement.seconds, strict=True))[:_TRACED]
+        return {
+            "serve_app.replicas": [view.name for view, _ in best],
+            "serve_app.predicted_ttft_s": [seconds for _, seconds in best],
+            "serve_app.cached_tokens": [view.cached_tokens for view, _ in best],
+        }
 
     def bind(self, name: str, tells_blocks: bool) -> Call:
         if self._sent is None or self._sent.replica != name:

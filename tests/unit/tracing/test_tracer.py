@@ -1,12 +1,16 @@
 """Which requests are traced, and which of their steps get a span."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from opentelemetry import trace as global_trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util._once import Once
+from ray.serve._private import tracing_utils
+from ray.serve.schema import TracingConfig
 
 from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
@@ -84,17 +88,37 @@ def test_steps_that_explain_nothing_have_no_span() -> None:
     assert spans == ["prefill", "choose replica", "chat"]
 
 
+SERVES = InMemorySpanExporter()
+
+
+def serves_processors() -> list[SpanProcessor]:
+    """Named in Serve's configuration of its own traces."""
+    return [SimpleSpanProcessor(SERVES)]
+
+
+@pytest.fixture
+def serves_tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a replica with it: a global provider, which a process may set once."""
+    monkeypatch.setattr(global_trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(global_trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    for name in ("_tracing_enabled", "_tracer"):
+        monkeypatch.setattr(tracing_utils, name, None)
+    path = f"{__name__}:serves_processors"
+    monkeypatch.setattr(tracing_utils, "import_attr", lambda _: serves_processors)
+    config = TracingConfig(enabled=True, exporter_import_path=path, sampling_ratio=1)
+    assert tracing_utils.setup_tracing("replica", "one", tracing_config=config)
+    yield
+    SERVES.clear()
+
+
+@pytest.mark.usefixtures("serves_tracing")
 def test_serves_own_traces_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a global provider, and a span of it that runs, every span is made once."""
-    serves = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(serves))
-    monkeypatch.setattr(global_trace, "_TRACER_PROVIDER", provider)
+    """With these on, and within a span of Serve's, every span is made once, by its own tracer."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     tracer, made = own()
-    with global_trace.get_tracer("serve").start_as_current_span("replica"):
+    with tracing_utils.TraceContextManager("replica"):
         dropped, kept = begun(tracer), begun(tracer, f"{CALLER}-01")
-    for trace in (dropped, kept):
-        tracer.end(trace)
-    assert [span.name for span in serves.get_finished_spans()] == ["replica"]
+        for trace in (dropped, kept):
+            tracer.end(trace)
+    assert [span.name for span in SERVES.get_finished_spans()] == ["replica"]
     assert [span.name for span in made.get_finished_spans()] == ["chat"]

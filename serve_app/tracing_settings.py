@@ -21,7 +21,8 @@ class TracingSettings(StrictModel):
     )
     metrics: bool | None = Field(
         None,
-        description="Whether metrics have OpenTelemetry's names too; default: where traces are on.",
+        description="Metrics in OpenTelemetry's names: `true` also through Ray, `false` none; "
+        "default: for the collector.",
     )
 
     @model_validator(mode="after")

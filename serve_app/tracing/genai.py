@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app.api.request_trace import Outcome, RequestTrace
-from serve_app.engines.base import Usage
+from serve_app.engines.base import Priority, Usage
 from serve_app.engines.span import AttributeValue
 from serve_app.tracing.finish import finish_reason
 from serve_app.tracing.notes import PRIORITY, SpanNotes
@@ -51,7 +51,7 @@ def request_attributes(trace: RequestTrace, notes: SpanNotes) -> Attributes:
         ERROR_TYPE: error_type(trace),
         "http.response.status_code": trace.status or None,
         "serve_app.request.id": trace.request_id[:64] or None,
-        PRIORITY: str(trace.priority),
+        PRIORITY: None if trace.priority is Priority.STANDARD else str(trace.priority),
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -6,7 +6,6 @@ a bisection, and a thread hands the sums to the SDK's exporter once a minute.
 
 import os
 from bisect import bisect_left
-from collections import defaultdict
 from threading import Event, Thread
 from time import time_ns
 
@@ -46,21 +45,24 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 class Values:
     """The values of one metric with the same labels, since the process began."""
 
-    __slots__ = ("buckets", "count", "max", "min", "total")
+    __slots__ = ("_bounds", "buckets", "count", "max", "min", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
         self.buckets = [0] * (len(bounds) + 1)
         self.count = 0
         self.total = 0.0
         self.min = float("inf")
         self.max = 0.0
 
-    def add(self, value: float, bounds: tuple[float, ...]) -> None:
-        self.buckets[bisect_left(bounds, value)] += 1
+    def add(self, value: float) -> None:
+        self.buckets[bisect_left(self._bounds, value)] += 1
         self.count += 1
         self.total += value
-        self.min = min(self.min, value)
-        self.max = max(self.max, value)
+        if value < self.min:
+            self.min = value
+        if value > self.max:
+            self.max = value
 
 
 class OtlpMetrics:
@@ -71,19 +73,21 @@ class OtlpMetrics:
         self._resource = resource
         self._losses = losses
         self._began = time_ns()
-        self._values: dict[Instrument, defaultdict[Labels, Values]] = {
-            instrument: defaultdict(lambda bounds=instrument.bounds: Values(bounds))  # type: ignore[misc]
-            for instrument in INSTRUMENTS
-        }
+        self._values: dict[Labels, dict[str, Values]] = {}  # by the name of the metric
         self._stopped = Event()
         self._thread = Thread(target=self._send_again_and_again, daemon=True)
         self._thread.start()
 
     def count(self, trace: RequestTrace) -> None:
         labels = labels_of(trace)
-        if labels:
-            for instrument, value in measure(trace):
-                self._values[instrument][labels].add(value, instrument.bounds)
+        if labels is None:
+            return
+        values = self._values.get(labels)
+        if values is None:
+            values = {one.name: Values(one.bounds) for one in INSTRUMENTS}
+            self._values[labels] = values
+        for instrument, value in measure(trace):
+            values[instrument.name].add(value)
 
     def close(self) -> None:
         """Send the last sums, within a bound."""
@@ -98,9 +102,7 @@ class OtlpMetrics:
         self._exporter.shutdown()
 
     def _send(self) -> None:
-        metrics = [
-            self._metric(one, dict(values)) for one, values in self._values.items() if values
-        ]
+        metrics = [metric for one in INSTRUMENTS if (metric := self._metric(one))]
         if not metrics:
             return
         scope = ScopeMetrics(InstrumentationScope(genai.SCOPE), metrics, "")
@@ -108,33 +110,36 @@ class OtlpMetrics:
         if self._exporter.export(data) is not MetricExportResult.SUCCESS:
             self._losses.add(len(metrics))
 
-    def _metric(self, instrument: Instrument, values: dict[Labels, Values]) -> Metric:
-        now = time_ns()
-        data = (
-            self._histogram(instrument, values, now)
-            if instrument.bounds
-            else self._sum(instrument, values, now)
-        )
+    def _metric(self, instrument: Instrument) -> Metric | None:
+        """Return the metric's sums so far; None without any value."""
+        span = self._began, time_ns()
+        some = [
+            (_attributes(instrument, labels), values[instrument.name])
+            for labels, values in self._values.copy().items()
+            if values[instrument.name].count
+        ]
+        if not some:
+            return None
+        data = _histogram(some, span, instrument.bounds) if instrument.bounds else _sum(some, span)
         return Metric(instrument.name, instrument.description, instrument.unit, data)
 
-    def _histogram(
-        self, instrument: Instrument, values: dict[Labels, Values], now: int
-    ) -> Histogram:
-        points = [
-            HistogramDataPoint(
-                *(_attributes(instrument, labels), self._began, now, one.count, one.total),
-                *(tuple(one.buckets), instrument.bounds, one.min, one.max),
-            )
-            for labels, one in values.items()
-        ]
-        return Histogram(points, _CUMULATIVE)
 
-    def _sum(self, instrument: Instrument, values: dict[Labels, Values], now: int) -> Sum:
-        points = [
-            NumberDataPoint(_attributes(instrument, labels), self._began, now, int(one.total))
-            for labels, one in values.items()
-        ]
-        return Sum(points, _CUMULATIVE, is_monotonic=True)
+def _histogram(
+    some: list[tuple[dict[str, str], Values]], span: tuple[int, int], bounds: tuple[float, ...]
+) -> Histogram:
+    points = [
+        HistogramDataPoint(
+            *(attributes, *span, one.count, one.total),
+            *(tuple(one.buckets), bounds, one.min, one.max),
+        )
+        for attributes, one in some
+    ]
+    return Histogram(points, _CUMULATIVE)
+
+
+def _sum(some: list[tuple[dict[str, str], Values]], span: tuple[int, int]) -> Sum:
+    points = [NumberDataPoint(attributes, *span, int(one.total)) for attributes, one in some]
+    return Sum(points, _CUMULATIVE, is_monotonic=True)
 
 
 def _attributes(instrument: Instrument, labels: Labels) -> dict[str, str]:

@@ -27,5 +27,4 @@ def signals(settings: TracingSettings, environ: Mapping[str, str]) -> Signals:
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Signals(False, False, bool(settings.metrics))
     spans, metrics = is_sent("TRACES"), is_sent("METRICS") and settings.metrics is not False
-    wants_metrics = spans if settings.metrics is None else settings.metrics
-    return Signals(spans, metrics, wants_metrics)
+    return Signals(spans, metrics, bool(settings.metrics))

@@ -65,7 +65,7 @@ class Tracer:
         self._scope = InstrumentationScope(genai.SCOPE)
 
     def begin(self, request: Request, trace: RequestTrace) -> None:
-        """Begin a request's span if it is sampled. Either way the trace goes on to the engine."""
+        """Begin a request's span if it is sampled. Either way the caller's trace goes on."""
         operation = genai.OPERATIONS.get(request.path)
         if operation is None:
             return
@@ -73,16 +73,14 @@ class Tracer:
         trace_id = caller.trace_id if caller else self._ids.generate_trace_id()
         parent = _remote(caller) if caller else _NO_PARENT
         result = self._sampler.should_sample(parent, trace_id, operation, SpanKind.SERVER)
-        context = TraceContext(
-            trace_id,
-            self._ids.generate_span_id(),
-            result.decision is Decision.RECORD_AND_SAMPLE,
-            caller.state if caller else "",
-        )
-        if context.is_sampled:
-            trace.span = SpanNotes(context, caller.span_id if caller else None, trace.started)
+        if result.decision is Decision.RECORD_AND_SAMPLE:
+            state = caller.state if caller else ""
+            own = TraceContext(trace_id, self._ids.generate_span_id(), True, state)
+            trace.span = SpanNotes(own, caller.span_id if caller else None, trace.started)
             trace.span.begin(Step.READ_BODY)
-        trace.span_headers = context.headers
+            trace.span_headers = own.headers
+        elif caller:
+            trace.span_headers = caller._replace(is_sampled=False).headers
 
     def resume(self, headers: Mapping[str, str]) -> SpanNotes | None:
         """Begin the span of a call of another process; None unless that one traces the call."""

@@ -14,7 +14,7 @@ def test_replicas_send_to_the_collector_that_their_policy_opens() -> None:
     (service,) = ray_services(objects)
     (group,) = service.groups
     variables = {name: value for name, value in env(group.ray).items() if value}
-    assert signals(TracingSettings(), variables) == Signals(True, True, True)
+    assert signals(TracingSettings(), variables) == Signals(True, True, False)
     url = urlsplit(variables["OTEL_EXPORTER_OTLP_ENDPOINT"])
     (policy,) = [
         p for p in of_kind(objects, "NetworkPolicy") if p["metadata"]["name"] == "llm-tracing"

@@ -45,7 +45,7 @@ def url(topology: str, deploy, shared: Simulator, received: Collector) -> str:
         queue=2,
         max_body_mib=1,
         log_format="json",
-        tracing={"endpoint": received.http},
+        tracing={"endpoint": received.http, "metrics": True},
     )
 
 

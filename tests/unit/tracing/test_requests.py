@@ -71,7 +71,6 @@ async def test_a_request_has_one_span_in_the_conventions_names(
         "gen_ai.usage.output_tokens": 5,
         "http.response.status_code": 200,
         "serve_app.request.id": "req 1",
-        "serve_app.priority": "standard",
     }
     assert span.resource["service.name"] == "scalable-llm-inference"
     assert span.resource["service.instance.id"] == "one"

@@ -6,7 +6,7 @@ from serve_app.tracing.switch import Signals, signals
 from serve_app.tracing_settings import TracingSettings
 
 TO = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
-OFF, ON = Signals(False, False, False), Signals(True, True, True)
+OFF, ON = Signals(False, False, False), Signals(True, True, False)
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ OFF, ON = Signals(False, False, False), Signals(True, True, True)
         ({}, OFF),
         (TO, ON),
         (TO | {"OTEL_TRACES_EXPORTER": "none"}, Signals(False, True, False)),
-        (TO | {"OTEL_METRICS_EXPORTER": "none"}, Signals(True, False, True)),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"}, Signals(True, False, True)),
+        (TO | {"OTEL_METRICS_EXPORTER": "none"}, Signals(True, False, False)),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"}, Signals(True, False, False)),
         (TO | {"OTEL_SDK_DISABLED": "true"}, OFF),
     ],
 )
@@ -30,6 +30,7 @@ def test_the_environment_decides(environ: dict[str, str], expected: Signals) -> 
     [
         (TracingSettings(endpoint="http://collector:4318"), ON),
         (TracingSettings(metrics=True), Signals(False, False, True)),
+        (TracingSettings(endpoint="http://x", metrics=True), Signals(True, True, True)),
         (TracingSettings(endpoint="http://x", metrics=False), Signals(True, False, False)),
     ],
 )

@@ -13,8 +13,8 @@ class TracingSettings(StrictModel):
 
     endpoint: str | None = Field(
         None,
-        description="Address of a collector, such as `http://localhost:4318`; default: "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`.",
+        description="Address of an OpenTelemetry collector, such as `http://localhost:4318`; "
+        "default: `OTEL_EXPORTER_OTLP_ENDPOINT`.",
     )
     content: bool = Field(
         False, description="Whether spans hold prompts and answers, which may be confidential."

@@ -49,7 +49,7 @@ def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry
     """Build what the settings and the environment of this replica ask for.
 
     `has_requests`: whether it answers callers, and so counts requests.
-    Raises SettingsError where a package is missing.
+    Raises SettingsError where a package is missing, or a variable of OpenTelemetry is wrong.
     """
     wanted = signals(settings.tracing, os.environ)
     if not has_requests:
@@ -76,6 +76,8 @@ def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry
                 f"traces need {exc.name}, which is not installed: pip install "
                 "'scalable-llm-inference[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
             ) from exc
+        except ValueError as exc:
+            raise SettingsError(f"OpenTelemetry's variables can't work: {exc}") from exc
         if sender.metrics:
             counters.append(sender.metrics)
     return Telemetry(sender, tuple(counters))

@@ -74,6 +74,7 @@ class OtlpMetrics:
         self._losses = losses
         self._began = time_ns()
         self._values: dict[Labels, dict[str, Values]] = {}  # by the name of the metric
+        self._every_s = int(os.environ.get(OTEL_METRIC_EXPORT_INTERVAL, _INTERVAL_MS)) / 1000
         self._stopped = Event()
         self._thread = Thread(target=self._send_again_and_again, daemon=True)
         self._thread.start()
@@ -95,8 +96,7 @@ class OtlpMetrics:
         self._thread.join(2.0)
 
     def _send_again_and_again(self) -> None:
-        seconds = int(os.environ.get(OTEL_METRIC_EXPORT_INTERVAL, _INTERVAL_MS)) / 1000
-        while not self._stopped.wait(seconds):
+        while not self._stopped.wait(self._every_s):
             self._send()
         self._send()
         self._exporter.shutdown()

@@ -55,3 +55,22 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, exporter, None)
     with pytest.raises(SettingsError, match=r"trace_exporter, which is not installed: pip install"):
         new_telemetry(Settings())
+
+
+@pytest.mark.usefixtures("replica")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "3"),  # below the size of a batch
+        ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
+    ],
+)
+def test_a_variable_that_cannot_work_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Not a thread, later, without a word."""
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="OpenTelemetry's variables can't work"):
+        new_telemetry(Settings())

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from serve_app.settings import Settings
 from serve_app.tracing.context import TraceContext
 from serve_app.tracing.notes import SpanNotes
+from tests.support.in_process import simulated
 from tests.support.otlp import Collector, Received, sender
-from tests.support.service import Service, Simulator, serving
+from tests.support.service import Service, Simulator, serving, started
 from tests.support.waiting import eventually
 
 MODEL = "smollm2:135m"
@@ -163,6 +165,22 @@ async def test_waiting_in_the_queue_is_a_child(
     waits = [span.attributes for span in received.named("queue")]
     assert {"serve_app.queue.position": 1, "serve_app.priority": "batch"} in waits
     assert {"serve_app.queue.position": 0, "serve_app.priority": "standard"} in waits
+
+
+async def test_the_load_of_a_model_is_a_child(received: Collector) -> None:
+    """Of the request that has waited for it."""
+    options = ("--models", "a,b", "--load-s", "0.02", "--max-loaded-models", "1")
+    async with simulated(*options) as engine:
+        settings = {"kind": "attach", "url": engine.url, "max_loaded_models": 1, "min_loaded_s": 0}
+        built = Settings.model_validate({"models": "a,b", "engine": settings})
+        async with started(built, sender=sender(received.http)) as service:
+            await chat(service, model="a")
+            await chat(service, model="b")
+    (load,) = received.named("load model")
+    assert load.attributes == {"serve_app.model": "b:latest"}
+    assert load.ended - load.began >= 0.02
+    (second,) = received.named("chat b:latest")
+    assert load.parent_id == second.span_id
 
 
 def waiting(service: Service) -> int:

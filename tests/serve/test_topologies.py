@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -188,15 +189,15 @@ async def test_a_trace_crosses_every_process(
     client: httpx.AsyncClient, simulator: Simulator, received: Collector, topology: str
 ) -> None:
     """From the caller over the gateway's hop to the engine, and every span comes once."""
-    received.clear()
-    trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    trace, caller = secrets.token_hex(16), "00f067aa0ba902b7"
     headers = {"traceparent": f"00-{trace}-{caller}-01"}
     body = {**CHAT, "max_tokens": 8, "stream": True}
     await client.post("/v1/chat/completions", json=body, headers=headers)
-    whole = {"chat smollm2:135m", "decode", *(["answer call"] if topology == "gateway" else [])}
-    await eventually(lambda: whole <= {span.name for span in received.spans})
-    spans = {span.name: span for span in received.spans if span.trace_id == trace}
-    assert len(spans) == len([span for span in received.spans if span.trace_id == trace])
+    names = ["chat smollm2:135m", "decode", *(["answer call"] if topology == "gateway" else [])]
+    await eventually(lambda: set(names) <= {span.name for span in received.of(trace)})
+    sent = [span for span in received.of(trace) if span.name in names]
+    assert len(sent) == len(names)
+    spans = {span.name: span for span in sent}
     request, decode = spans["chat smollm2:135m"], spans["decode"]
     beside_engine = spans.get("answer call", request)
     assert request.parent_id == caller

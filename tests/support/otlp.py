@@ -72,6 +72,9 @@ class Collector:
     def named(self, name: str) -> list[Received]:
         return [span for span in list(self.spans) if span.name == name]
 
+    def of(self, trace_id: str) -> list[Received]:
+        return [span for span in list(self.spans) if span.trace_id == trace_id]
+
     @property
     def roots(self) -> list[Received]:
         """The spans of requests."""

@@ -11,14 +11,14 @@ from serve_app.dispatch.worker import CallHandler
 from serve_app.errors import SettingsError
 from serve_app.ray_serve.metrics import RequestCounter
 from serve_app.settings import Settings
-from serve_app.tracing.switch import signals
+from serve_app.tracing.switch import Signals, signals
 
 if TYPE_CHECKING:
     from serve_app.tracing.build import Sender
 
 
 class Telemetry:
-    """What a replica tells of requests. `sender`: None where there is no collector."""
+    """Describes requests to a collector and to Ray. `sender`: None where there is no collector."""
 
     def __init__(self, sender: "Sender | None", counters: tuple[RequestCounter, ...]) -> None:
         self._sender = sender
@@ -48,36 +48,39 @@ class Telemetry:
 def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry:
     """Build what the settings and the environment of this replica ask for.
 
-    `has_requests`: whether it answers callers, and so counts requests.
-    Raises SettingsError where a package is missing, or a variable of OpenTelemetry is wrong.
+    `has_requests`: whether it answers callers, and so counts requests. Raises SettingsError where a
+    package is missing, or a variable of OpenTelemetry is wrong.
     """
     wanted = signals(settings.tracing, os.environ)
     if not has_requests:
         wanted = wanted._replace(metrics=False, ray_metrics=False)
-    sender = None
-    counters: list[RequestCounter] = []
-    if wanted.ray_metrics:
-        from serve_app.ray_serve.gen_ai_metrics import GenAiMetrics
+    sender = _sender(settings, wanted) if wanted.spans or wanted.metrics else None
+    to_collector = (sender.metrics,) if sender and sender.metrics else ()
+    through_ray = (_ray_metrics(),) if wanted.ray_metrics else ()
+    return Telemetry(sender, (*to_collector, *through_ray))
 
-        counters.append(GenAiMetrics())
-    if wanted.spans or wanted.metrics:
-        replica = serve.get_replica_context()
-        names = {
-            "service.instance.id": replica.replica_id.unique_id,
-            "serve_app.application": replica.app_name,
-            "serve_app.deployment": replica.deployment,
-        }
-        try:
-            from serve_app.tracing.build import build
 
-            sender = build(settings.tracing, wanted, names)
-        except ImportError as exc:
-            raise SettingsError(
-                f"traces need {exc.name}, which is not installed: pip install "
-                "'scalable-llm-inference[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
-            ) from exc
-        except ValueError as exc:
-            raise SettingsError(f"OpenTelemetry's variables can't work: {exc}") from exc
-        if sender.metrics:
-            counters.append(sender.metrics)
-    return Telemetry(sender, tuple(counters))
+def _sender(settings: Settings, wanted: Signals) -> "Sender":
+    replica = serve.get_replica_context()
+    names = {
+        "service.instance.id": replica.replica_id.unique_id,
+        "serve_app.application": replica.app_name,
+        "serve_app.deployment": replica.deployment,
+    }
+    try:
+        from serve_app.tracing.build import build
+
+        return build(settings.tracing, wanted, names)
+    except ImportError as exc:
+        raise SettingsError(
+            f"traces need {exc.name}, which is not installed: pip install "
+            "'scalable-llm-inference[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+        ) from exc
+    except ValueError as exc:
+        raise SettingsError(f"OpenTelemetry's variables can't work: {exc}") from exc
+
+
+def _ray_metrics() -> RequestCounter:
+    from serve_app.ray_serve.gen_ai_metrics import GenAiMetrics
+
+    return GenAiMetrics()

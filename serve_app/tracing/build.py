@@ -23,7 +23,7 @@ _PACKAGE = "scalable-llm-inference"
 
 
 class Sender:
-    """What a process sends to a collector. Implements `Observer`; `close` it."""
+    """Sends spans and metrics of a process to a collector. Implements `Observer`; `close` it."""
 
     def __init__(
         self,
@@ -36,17 +36,17 @@ class Sender:
         self._processor = processor
 
     def began(self, trace: RequestTrace) -> None:
-        """A span begins where the route is known, see api/inference.py."""
+        """Do nothing: a span begins where the route is known, see api/inference.py."""
 
     def ended(self, trace: RequestTrace) -> None:
         if self.tracer:
             self.tracer.end(trace)
 
     def note_keys_file(self, valid: bool) -> None:
-        """No span tells of the file."""
+        """Do nothing: no span describes the file."""
 
     def close(self) -> None:
-        """Send what is left, within seconds."""
+        """Send the remaining spans and metrics, within seconds."""
         if self._processor:
             self._processor.shutdown()
         if self.metrics:

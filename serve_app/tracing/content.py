@@ -16,7 +16,7 @@ _TEXT_NAMES = ("text", "content", "input_text")
 
 
 def content_attributes(notes: SpanNotes) -> dict[str, AttributeValue]:
-    """Return what was asked and answered, texts alone: images and tool calls are left out."""
+    """Return the texts of prompt and answer; images and tool calls are left out."""
     payload = notes.payload
     messages = [_message(message) for name in _ASKED for message in _items(payload.get(name))]
     system = _text(payload.get("system") or payload.get("instructions") or "")

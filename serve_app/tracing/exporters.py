@@ -26,7 +26,7 @@ _PROTOCOLS = ("http/protobuf", "grpc")
 
 
 class Losses:
-    """Counts what is lost, and says so at most once a minute. `what`: spans or metrics."""
+    """Counts losses, and logs them at most once a minute. `what`: spans or metrics."""
 
     def __init__(self, what: str, clock: Callable[[], float] = monotonic) -> None:
         self._what = what

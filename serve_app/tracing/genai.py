@@ -1,8 +1,7 @@
-"""OpenTelemetry's conventions for generative AI, as far as this service has something to say.
+"""Names of OpenTelemetry's conventions for generative AI, and the attributes of a request's span.
 
-Names of the conventions' release 0.1.0, of 2026, in their own repository:
-https://github.com/open-telemetry/semantic-conventions-genai. Names of the service's own begin with
-`serve_app.`.
+The names are those of release 0.1.0 (2026): https://github.com/open-telemetry/semantic-conventions-genai.
+The service's own begin with `serve_app.`.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The metrics of OpenTelemetry's conventions for generative AI: what one request adds to them."""
+"""The metrics of OpenTelemetry's conventions for generative AI, and the values of one request."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -78,7 +78,7 @@ def labels_of(trace: RequestTrace) -> Labels | None:
 
 
 def measure(trace: RequestTrace) -> Iterator[tuple[Instrument, float]]:
-    """Yield what a request adds. Tokens only where an engine has counted them."""
+    """Yield the values that a request adds; tokens only where an engine has counted them."""
     yield DURATION, trace.seconds
     usage = trace.usage
     if trace.outcome is Outcome.OK:

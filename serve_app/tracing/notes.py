@@ -1,4 +1,4 @@
-"""What one process notes of one traced request, until its spans are made at the end."""
+"""Notes of one process on one traced request, of which spans are made at its end."""
 
 from collections.abc import Mapping
 from time import perf_counter, time

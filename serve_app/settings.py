@@ -29,6 +29,7 @@ from serve_app.strict_model import (
     repeated,
     repeated_models,
 )
+from serve_app.tracing_settings import TracingSettings
 from serve_app.usage_settings import UsageSettings
 
 PriorityName = Literal["interactive", "standard", "batch"]
@@ -154,6 +155,8 @@ class Settings(PoolSettings, BaseSettings):
     ui: bool = Field(
         True, description="Whether to serve `/ui`, the page of the live fleet, and `/admin/fleet`."
     )
+
+    tracing: TracingSettings = Field(TracingSettings(), description="Traces of requests.")
 
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")

@@ -16,7 +16,7 @@ from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
 from serve_app.api.fleet_pages import AdminAccess, FleetPages, FleetSource
 from serve_app.api.guard import Guard
-from serve_app.api.inference import Dispatcher, Inference
+from serve_app.api.inference import Dispatcher, Inference, Tracer
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.api.request_trace import Observer
 from serve_app.api.usage import Observers, UsagePages, UsageRecorder, build_ledger
@@ -35,6 +35,7 @@ def build_api(
     max_replicas: int | None = None,
     fleet: FleetSource | None = None,
     http_host: str | None = "127.0.0.1",
+    tracer: Tracer | None = None,
 ) -> Api:
     """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
 
@@ -49,7 +50,7 @@ def build_api(
     known = authenticator(settings, observer.note_keys_file, max_replicas)
     access = AdminAccess(known, http_host)
     routes = [
-        *_inference_routes(settings, dispatcher, names, Charges(limiter)),
+        *_inference_routes(settings, dispatcher, names, Charges(limiter), tracer),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
         *_usage_routes(settings, ledger, calendar, access, max_replicas),
         *(FleetPages(fleet, access).routes() if fleet else ()),
@@ -114,7 +115,11 @@ def _usage_routes(
 
 
 def _inference_routes(
-    settings: Settings, dispatcher: Dispatcher, names: ModelNames, charges: Charges
+    settings: Settings,
+    dispatcher: Dispatcher,
+    names: ModelNames,
+    charges: Charges,
+    tracer: Tracer | None,
 ) -> list[Route]:
     bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
     at_once = sum(pool.admitted for pool in settings.all_pools)
@@ -125,7 +130,7 @@ def _inference_routes(
             endpoint.path,
             Inference(
                 *(endpoint, dispatcher, names, charges, bounds, bodies),
-                *(settings.aliases, settings.alias_wait_s, settings.loading_pings),
+                *(settings.aliases, settings.alias_wait_s, settings.loading_pings, tracer),
             ),
             endpoint.summary,
             endpoint.example,

@@ -80,11 +80,12 @@ class Exchange:
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
             affinity=request.header(SESSION) or self._hint or None,
-            headers=_passed_headers(request),
+            headers=_passed_headers(request) + trace.span_headers,
             flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
             conversation=self.payload if self.endpoint.converses else None,
+            span=trace.span,
         )
 
     def fail(self, exc: BaseException) -> None:
@@ -126,6 +127,8 @@ class Exchange:
             self.hides_counts,
         )
         self.trace.finish(end, error)
+        if self.trace.span:
+            self.trace.span.answer = self._tail.join()
 
     def event(self, exc: ServiceError, tail: bytes = b"") -> bytes:
         """Return an error as an event of a stream whose last bytes are `tail`."""
@@ -138,6 +141,8 @@ class Exchange:
         trace = self.trace
         body = await read_answer(answer)
         trace.note_chunk()
+        if trace.span:
+            trace.span.answer = body
         if answer.status == 200:
             self._check_end(body)
         else:

@@ -111,6 +111,8 @@ class GatewayDispatcher:
                 if retry is None:
                     raise
                 fresh = retry.target is Target.OTHER_REPLICA
+                if call.span:
+                    call.span.event("retry", {"error.type": type(exc).__name__})
             except CallerLeft as exc:
                 exc.engines = attempts.engines
                 raise

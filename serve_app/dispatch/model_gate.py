@@ -29,6 +29,7 @@ from serve_app.engines.residency import (
     WaitingCalls,
     decide,
 )
+from serve_app.engines.span import Step
 from serve_app.errors import EngineDown, EngineError, LoadFailed
 
 logger = logging.getLogger("ray.serve")
@@ -181,6 +182,8 @@ class ModelGate:
 
     async def _wait(self, call: Call) -> None:
         line, began = self._line(call.model), _now()
+        if call.span:
+            call.span.begin(Step.LOAD_MODEL, {"serve_app.model": call.model})
         place = line.calls.place(call)
         line.arrivals[place] = began
         self._changed.set()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from serve_app.engines.span import Span
+
 # Engines, in all pools and replicas, that one request may kill.
 MAX_TRIES = 3
 
@@ -81,6 +83,7 @@ class Call:
     conversation: Mapping[str, Any] | None = None
     blocks: bytes = b""
     unread_tokens: float = 0.0
+    span: Span | None = None  # None: the call is not traced
 
 
 class Placed(NamedTuple):

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from serve_app.pool_settings import StrictModel, refuse
+from serve_app.strict_model import StrictModel, refuse
 
 
 class TracingSettings(StrictModel):

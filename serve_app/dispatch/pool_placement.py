@@ -15,7 +15,7 @@ from serve_app.dispatch.sent import Prompt, Sent, Told
 from serve_app.engines.base import Answer, Call, Placed
 from serve_app.engines.residency import UNKNOWN_LOAD_S
 from serve_app.engines.span import Attributes
-from serve_app.errors import EngineError, PoolDown, ServiceError
+from serve_app.errors import EngineError, PoolDown
 from serve_app.model_names import short_name
 from serve_app.pool_settings import Pool
 

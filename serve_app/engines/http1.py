@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
+from time import monotonic
 from typing import Self
 
 from serve_app.engines.http1_connection import Connection, Origin, Response
@@ -61,7 +62,7 @@ class HttpClient:
     def _take(self, origin: Origin) -> Connection | None:
         """Return the connection used last, unless the engine may be about to close it."""
         idle = self._idle.get(origin, [])
-        oldest = asyncio.get_running_loop().time() - _IDLE_S
+        oldest = monotonic() - _IDLE_S
         while idle:
             connection = idle.pop()
             if connection.idle_since > oldest and not connection.closing:

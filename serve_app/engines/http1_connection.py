@@ -4,6 +4,7 @@ in uvicorn.
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -205,7 +206,7 @@ class Connection(asyncio.Protocol):
         self._finish(None)
         if keep_alive:
             self.resume()
-            self.idle_since = asyncio.get_running_loop().time()
+            self.idle_since = monotonic()
             self._owner.idle(self)
         else:
             self._transport.close()

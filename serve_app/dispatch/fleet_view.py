@@ -1,4 +1,4 @@
-"""A gateway's knowledge of one pool's replicas, learned from each request that it sends.
+"""What a gateway knows of the replicas of one pool, and learns from each request that it sends.
 
 Without a clock, an event loop or a connection of its own: the fleet's simulator plays it too.
 """
@@ -13,7 +13,7 @@ from serve_app.dispatch.rates import Mean, Rates, Speeds
 
 # Seconds after which a failure counts half.
 _FAILURE_HALF_LIFE_S = 5.0
-# Bounds of one request's effect on a replica's speed; the rest of the pool differs as much.
+# Bounds of what one request may say of a replica's speed; the rest of the pool differs as much.
 _SLOWNESS = (0.5, 4.0)
 _AS_SLOW_AS_OTHERS = 1.3
 # A prompt of which a smaller share is known tells by its time nothing of that share.
@@ -23,7 +23,7 @@ _MIN_MEASURED_S = 0.02
 
 
 class Prompt(NamedTuple):
-    """The input of one request's placement. `text_bytes`: of its prompt, as far as known.
+    """What the placement of one request depends on. `text_bytes`: of its prompt, as far as known.
 
     `anchor`: of a caller's hint, else that of the chain.
     """
@@ -35,7 +35,7 @@ class Prompt(NamedTuple):
 
 
 class Told(NamedTuple):
-    """An engine's counts of one request; None: unknown. `prompt` includes `cached`."""
+    """What an engine told of one request; None: nothing. `prompt` includes `cached`."""
 
     prompt: int | None = None
     cached: int | None = None
@@ -45,7 +45,7 @@ class Told(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A replica's report to a gateway about its work for others.
+    """What a replica tells a gateway of its work for others.
 
     `load_s`: seconds until a model that is not loaded is, by its name.
     """
@@ -57,13 +57,13 @@ class Report(NamedTuple):
 
 @dataclass(slots=True)
 class Sent:
-    """One request that was sent to a replica, with the beliefs of that moment."""
+    """One request that was sent to a replica, with what was believed then."""
 
     replica: str
     prompt: Prompt
     tokens: float  # of the prompt, estimated
     known_tokens: float  # of these, in blocks that the replica is believed to have
-    cached_tokens: float  # of these, corrected by the outcome of earlier beliefs
+    cached_tokens: float  # of these, by what became of earlier beliefs
     predicted_s: float
     moved: bool  # another replica had more of it cached
     had_slot: bool  # it did not wait for a slot
@@ -99,7 +99,7 @@ class _Replica:
 
 
 class FleetView:
-    """The replicas of one pool by name, with the work and the cache of each.
+    """The replicas of one pool by name, what each has to do, and what each has cached.
 
     `cache_tokens`: of a replica's slots and of the prompts that it keeps in RAM.
     """
@@ -221,7 +221,7 @@ class FleetView:
     def ended(
         self, sent: Sent, now: float, queued_s: float = 0.0, told: Told | None = None
     ) -> None:
-        """Note the end of a request, successful or not.
+        """Note the end of a request, whatever became of it.
 
         `told`: by the engine, of a complete answer. `queued_s`: its wait for a slot.
         """

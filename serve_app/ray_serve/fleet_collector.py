@@ -1,4 +1,4 @@
-"""The collector: one small named actor that asks all replicas, while there are viewers.
+"""The collector: one small named actor that asks all replicas, while somebody is looking.
 
 It asks Serve's controller for the deployments, and each replica's actor, past Serve's queues, for a
 report. Such a call is no request: no autoscaler counts it, and no drain waits for it.
@@ -58,7 +58,7 @@ def read_report(actor: Any) -> Report | None:
 
 
 class FleetCollector:
-    """Gathers the document every second until no viewer has asked for it for a minute."""
+    """Gathers the document every second until nobody has asked for it for a minute."""
 
     def __init__(self, service: Service, application: str) -> None:
         self._service = service
@@ -74,7 +74,7 @@ class FleetCollector:
         return self._latest
 
     async def run(self) -> None:
-        """Gather while there are viewers, then end this process."""
+        """Gather until nobody looks, then end this process."""
         if self._is_running:
             return
         self._is_running = True

@@ -13,10 +13,9 @@ from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.reports import Reporter
 from serve_app.dispatch.worker import CallServer
-from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, Flow, Usage
 from serve_app.errors import EngineDown, EngineLost, ServiceError
-from serve_app.pool_settings import Pool
+from serve_app.pool_settings import EngineSettings, Pool
 from tests.support.waiting import eventually
 
 ROOM = 6

@@ -21,6 +21,8 @@ _MAX_GAP_S = 60.0
 # The load is averaged over these times, in seconds.
 _SPANS_S = (5.0, 15.0, 45.0, 120.0)
 _PARTS = 4
+# Replicas that a predictor may say without expecting work.
+_NO_LOAD = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Memory:
     rate: float = 0.0
     means: tuple[float, ...] = (0.0,) * len(_SPANS_S)
     load: float = 0.0
+    worked_at: float | None = None  # when work last arrived or waited
     peak: float = 0.0
     step_ends: float = 0.0
     history: History = field(default_factory=History)
@@ -129,6 +132,8 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
         target, by = high, "load" if needed == high else "forecast"
     elif low < seen.target:
         target, by, bound = low, "forecast", down
+    if limits.low == 0 and _sleeps(memory, seen.now, aim):
+        target, by, bound = 0, "idle", down
     if target < limits.low:
         target, by = limits.low, limits.low_by
     if target > limits.high:
@@ -140,6 +145,19 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     return decision, memory
 
 
+def _sleeps(memory: Memory, now: float, aim: Aim) -> bool:
+    """Tell whether even one replica costs more than the wait that it saves.
+
+    What it saves is a start for the next request. Unless a season tells that one comes, it stays
+    for as long without work as that start takes, and as stopping and starting cost.
+    """
+    down = memory.down.best
+    if memory.worked_at is None or (down and down.is_season and down.predicted >= _NO_LOAD):
+        return False
+    start_s, usual_s = (memory.starts.quantile(q, aim.start_s) for q in (aim.start_quantile, 0.5))
+    return now - memory.worked_at > start_s + usual_s + aim.stop_s
+
+
 def _reserved(reserve: Reserve, bound: Bound | None) -> Bound | None:
     return replace(bound, load=reserve.above(bound.load)) if bound else None
 
@@ -147,11 +165,10 @@ def _reserved(reserve: Reserve, bound: Bound | None) -> Bound | None:
 def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     """Return the memory with an observation, and with the step that has ended, if any."""
     if memory.at is None:
-        begin = Memory(at=seen.now, step_ends=seen.now + STEP_S)
-        return replace(memory, at=seen.now, step_ends=begin.step_ends)
+        return _begun(memory, seen.now)
     passed = seen.now - memory.at
     if not 0 <= passed <= _MAX_GAP_S:
-        return replace(memory, at=seen.now, step_ends=seen.now + STEP_S)
+        return _begun(memory, seen.now)
     # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
     # less what may wait.
     kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
@@ -172,6 +189,7 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     memory = replace(
         memory,
         at=seen.now,
+        worked_at=seen.now if seen.arrived_s > 0 or seen.waiting_s > 0 else memory.worked_at,
         rate=rate,
         means=means,
         load=load,
@@ -183,6 +201,11 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     while memory.step_ends <= seen.now:
         memory = _stepped(memory, aim)
     return memory
+
+
+def _begun(memory: Memory, now: float) -> Memory:
+    """Return the memory at the beginning, and after a gap of which nothing is known."""
+    return replace(memory, at=now, worked_at=now, step_ends=now + STEP_S)
 
 
 def _stepped(memory: Memory, aim: Aim) -> Memory:

@@ -72,7 +72,6 @@ class Recorded(DeploymentAutoscalingState):
     ) -> None:
         self.took_ms.append(took_ms)
 
-
     def measure_cpu(self) -> None:
         """Note the CPU of each call as well, which no other process on this machine adds to."""
         policy = self._policy

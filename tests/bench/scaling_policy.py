@@ -27,8 +27,9 @@ from ray.serve._private.config import DeploymentConfig
 from ray.serve._private.deployment_info import DeploymentInfo
 
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
+from serve_app.scaling.memory import Aim, Memory, Observation
 from serve_app.scaling.meter import NAMES
-from serve_app.scaling.policy import Aim, Memory, Observation, decide
+from serve_app.scaling.policy import decide
 from serve_app.scaling.schedules import Limits
 from serve_app.scaling.state import dump
 from serve_app.settings import Settings

@@ -9,7 +9,8 @@ import pytest
 
 from serve_app.scaling.forecast import NAMES, Forecast
 from serve_app.scaling.history import STEP_S, History
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.schedules import Limits
 
 AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from serve_app.capacity.simulate.policies import WorkReport
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.schedules import Limits, Schedule, limits
 from serve_app.scaling_settings import Autoscaling
 

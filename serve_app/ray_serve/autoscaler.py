@@ -130,12 +130,10 @@ class Autoscaler:
         if self._store and (learned := self._store.take()):
             self._memory = taught(self._memory, learned)
         aim = self._aim_in_force()
-        decision, self._memory = decide(
-            self._memory, self._observation(context, now), aim, self._limits(context, now)
-        )
-        before, self._target = self._target, decision.target
-        is_change = decision.target != (context.target_num_replicas if self._decides else before)
-        self._explain(Record.of(decision, context.target_num_replicas, now), is_change)
+        seen = self._observation(context, now)
+        decision, self._memory = decide(self._memory, seen, aim, self._limits(context, now))
+        self._target, is_change = decision.target, decision.target != seen.target
+        self._explain(Record.of(decision, seen.target, now), is_change)
         self._show(self._pool, decision, is_change)
 
     def _explain(self, record: Record, is_change: bool) -> None:

@@ -3,9 +3,9 @@
 Each predictor says how high the load will be over the next steps. What it missed is kept in a
 histogram of errors, weighed by the work that arrived meanwhile; old errors fade. The bound of a
 predictor is its prediction plus the quantile of its errors: so many replicas would have been
-enough for that share of the work. The bound that has cost least on average is chosen: a predictor
-that was wrong gets a wide margin, becomes dear, and is no longer chosen. The chosen bounds are
-judged in the same way, because the cheapest predictor has been lucky as well.
+enough for that share of the work. A margin takes no bound above the highest load of the past, which
+nothing has exceeded yet. The bound that has cost least on average is chosen: a predictor that was
+wrong gets a wide margin, becomes dear, and is no longer chosen.
 """
 
 import math
@@ -25,59 +25,69 @@ NAMES = (
     *(f"peak of {seconds // 60} min" for seconds in PEAKS_S),
     *(f"season of {seconds // 60} min" for seconds in SEASONS_S),
 )
-CHOSEN = len(NAMES)  # the row of the chosen bounds
-ROWS = CHOSEN + 1
+ROWS = len(NAMES)
 # Errors in units of `_spread`, in bins of a tenth from -4 to 8.
 _BIN, _LOWEST, BINS = 0.1, -4.0, 120
-# A predictor begins as if it had been wrong by this, in so many steps; the chosen bound by nothing.
+# A predictor begins as if it had been wrong by this, in so many steps.
 _DOUBT, _DOUBTED = 1.0, 2.0
-_DOUBTED_BINS = np.array([50] * CHOSEN + [40])
+_DOUBTED_BIN = 50
+# A prediction has this margin, in units of `_spread`, even where nothing as high has been seen.
+_NOISE = 0.5
 _LEVEL_STEPS, _TREND_STEPS = 6, 30
+_COSTS = 3
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """The errors of all predictors, and of the chosen bound, as packed floats.
+    """The errors of all predictors, as packed floats.
 
-    `bins`: work by error, a row for each. `costs`: for each the work that it was judged by, and
-    its bounds weighed by it. `margins`: the errors that the quantile of the work did not exceed.
+    `bins`: work by error, a row for each. `costs`: for each the work that it was judged by, its
+    bounds weighed by it, and the steps. `margins`: the errors that the quantile of the work did not
+    exceed.
     """
 
     bins: bytes = bytes(8 * ROWS * BINS)
-    costs: bytes = bytes(8 * ROWS * 2)
-    margins: bytes = np.array([_DOUBT] * CHOSEN + [0.0]).tobytes()
+    costs: bytes = bytes(8 * ROWS * _COSTS)
+    margins: bytes = np.array([_DOUBT] * ROWS).tobytes()
 
-    def after(self, predicted: Values, peak: float, quantile: float, kept: float) -> Self:
+    def after(
+        self, predicted: Values, bounds: Values, peak: float, quantile: float, kept: float
+    ) -> Self:
         """Return the errors with those of one more step; a prediction of NaN is not judged.
 
         `kept`: the share of an old error that counts.
         """
-        bins, costs = unpacked(self.bins, BINS) * kept, unpacked(self.costs, 2) * kept
+        bins, costs = unpacked(self.bins, BINS) * kept, unpacked(self.costs, _COSTS) * kept
         weight, spread = max(0.01, peak), _spread(predicted)
         (judged,) = np.nonzero(predicted == predicted)
         errors = np.ceil(((peak - predicted[judged]) / spread[judged] - _LOWEST) / _BIN)
         bins[judged, np.clip(errors, 0, BINS - 1).astype(int)] += weight
         costs[judged, 0] += weight
-        costs[judged, 1] += weight * self.bounds(predicted)[judged]
+        missed = np.maximum(0.0, peak - bounds[judged])
+        costs[judged, 1] += weight * (bounds[judged] + missed / (1 - quantile))
+        costs[judged, 2] += 1
         margins = np.frombuffer(self.margins).copy()
-        margins[judged] = _margins(bins, costs[:, 0], quantile, _DOUBTED * weight)[judged]
+        margins[judged] = _margins(bins, costs, quantile)[judged]
         return type(self)(bins.tobytes(), costs.tobytes(), margins.tobytes())
 
-    def bounds(self, predicted: Values) -> Values:
-        margins = np.frombuffer(self.margins)[: len(predicted)]
-        return np.maximum(0.0, predicted + margins * _spread(predicted))
+    def bounds(self, predicted: Values, highest: float) -> Values:
+        """Return predictions with their margins. `highest`: the highest load of the past."""
+        spread = _spread(predicted)
+        bounds = np.maximum(0.0, predicted + np.frombuffer(self.margins) * spread)
+        capped: Values = np.minimum(bounds, np.maximum(highest, predicted + _NOISE * spread))
+        return capped
 
     @property
     def mean_costs(self) -> Values:
         """The mean bound of each predictor, infinite before it was judged."""
-        worked, cost = unpacked(self.costs, 2)[:CHOSEN].T
+        worked, cost, _ = unpacked(self.costs, _COSTS).T
         return np.where(worked > 0, cost / np.maximum(worked, 1e-300), np.inf)
 
     @property
     def is_judged(self) -> bool:
-        return bool(unpacked(self.costs, 2)[:, 0].any())
+        return bool(unpacked(self.costs, _COSTS)[:, 0].any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +101,9 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Predictors over one horizon of `steps`. `pending`: their latest predictions, oldest first.
+    """Predictors over one horizon of `steps`.
 
-    A row of `pending` ends with the bound that was chosen.
+    `pending`: their latest predictions and bounds, oldest first.
     """
 
     steps: int
@@ -108,18 +118,19 @@ class Forecast:
         """
         if len(self.pending) < self.steps + _TREND_STEPS:
             return self  # the predictors had seen too little
-        predicted = np.frombuffer(self.pending[-self.steps])
+        predicted, bounds = unpacked(self.pending[-self.steps], ROWS)
         kept = 2 ** (-STEP_S / half_life_s)
-        return replace(self, errors=self.errors.after(predicted, peak, quantile, kept))
+        return replace(self, errors=self.errors.after(predicted, bounds, peak, quantile, kept))
 
     def chosen(self, history: History) -> Self:
         """Return the forecast of the next steps after `history`. Costs 50 microseconds."""
         predicted = np.array(predictions(history, self.steps))
-        best = _chosen(self.errors, predicted)
-        row = np.append(predicted, best.load)
-        bound = Bound(best.name, best.predicted, float(self.errors.bounds(row)[CHOSEN]))
-        pending = (*self.pending, row.tobytes())[-self.steps - _TREND_STEPS :]
-        return replace(self, pending=pending, best=bound)
+        bounds = self.errors.bounds(predicted, history.highest)
+        costs = np.where(predicted == predicted, self.errors.mean_costs, np.inf)
+        index = int(costs.argmin())
+        best = Bound(NAMES[index], float(predicted[index]), float(bounds[index]))
+        row = predicted.tobytes() + bounds.tobytes()
+        return replace(self, pending=(*self.pending, row)[-self.steps - _TREND_STEPS :], best=best)
 
     def over(self, steps: int) -> Self:
         """Return the forecast with another horizon, of which the errors are those of before."""
@@ -151,20 +162,14 @@ def unpacked(values: bytes, columns: int) -> Values:
     return np.frombuffer(values).reshape(-1, columns)
 
 
-def _chosen(errors: Errors, predicted: Values) -> Bound:
-    """Return the bound that has cost least on average."""
-    bounds = errors.bounds(predicted)
-    costs = np.where(predicted == predicted, errors.mean_costs, np.inf)
-    index = int(costs.argmin())
-    return Bound(NAMES[index], float(predicted[index]), float(bounds[index]))
-
-
-def _margins(bins: Values, total: Values, quantile: float, doubt: float) -> Values:
+def _margins(bins: Values, costs: Values, quantile: float) -> Values:
     """Return the errors that `quantile` of the work did not exceed, with some doubt at first."""
-    doubted = bins.copy()
-    doubted[np.arange(ROWS), _DOUBTED_BINS] += doubt
-    beyond = np.cumsum(doubted[:, ::-1], axis=1) > ((1 - quantile) * (total + doubt))[:, None]
-    margins: Values = _LOWEST + _BIN * (BINS - 1 - beyond.argmax(axis=1))
+    total = costs[:, 0]
+    doubt = _DOUBTED * total / np.maximum(costs[:, 2], 1.0)
+    beyond = np.cumsum(bins[:, ::-1], axis=1)  # work above each bin, from the highest one
+    beyond[:, BINS - 1 - _DOUBTED_BIN :] += doubt[:, None]
+    covers = beyond > ((1 - quantile) * (total + doubt))[:, None]
+    margins: Values = _LOWEST + _BIN * (BINS - 1 - covers.argmax(axis=1))
     return margins
 
 
@@ -181,9 +186,9 @@ def _mean(values: "memoryview[float]") -> float:
 def is_whole(forecast: Forecast) -> bool:
     """Tell whether the lengths and numbers of a forecast are possible."""
     errors = forecast.errors
-    rows = {len(row) for row in forecast.pending} <= {8 * ROWS}
+    rows = {len(row) for row in forecast.pending} <= {16 * ROWS}
     sizes = (len(errors.bins), len(errors.costs), len(errors.margins))
-    if not rows or sizes != (8 * ROWS * BINS, 8 * ROWS * 2, 8 * ROWS) or forecast.steps < 1:
+    if not rows or sizes != (8 * ROWS * BINS, 8 * ROWS * _COSTS, 8 * ROWS) or forecast.steps < 1:
         return False
     counts = np.frombuffer(errors.bins + errors.costs)
     best = forecast.best

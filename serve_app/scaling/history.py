@@ -54,6 +54,11 @@ class History:
         """The peak of the last step, 0 before the first."""
         return float(_floats(self.steps)[-1]) if self.steps else 0.0
 
+    @property
+    def highest(self) -> float:
+        """The highest load of eight days."""
+        return max(self.peak(MAX_STEPS), self.peak(MAX_MINUTES * STEPS_A_MINUTE))
+
     def peak(self, steps: int) -> float:
         """Return the peak of the last steps."""
         if steps <= MAX_STEPS:

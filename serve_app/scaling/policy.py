@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from serve_app.scaling.forecast import Bound, Forecast
 from serve_app.scaling.history import STEP_S, History
+from serve_app.scaling.reserve import Reserve
 from serve_app.scaling.schedules import Limits
 from serve_app.scaling.starts import Starts
 
@@ -69,6 +70,7 @@ class Memory:
     up: Forecast = field(default_factory=lambda: Forecast(1))
     down: Forecast = field(default_factory=lambda: Forecast(1))
     parts_left: int = 0  # of the forecasts since the last step
+    reserve: Reserve = field(default_factory=Reserve)
     starts: Starts = field(default_factory=Starts)
 
 
@@ -92,6 +94,7 @@ def taught(memory: Memory, learned: Memory) -> Memory:
         history=learned.history,
         up=learned.up,
         down=learned.down,
+        reserve=learned.reserve,
         parts_left=0,
         starts=starts,
     )
@@ -117,7 +120,7 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     waiting = seen.waiting_s / max(aim.wait_s, start_s)
     needed = _replicas(memory.load + waiting)
-    up, down = memory.up.best, memory.down.best
+    up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = seen.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
     # A forecast that has not been judged yet lets no replica go.
@@ -135,6 +138,10 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
         *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
     )
     return decision, memory
+
+
+def _reserved(reserve: Reserve, bound: Bound | None) -> Bound | None:
+    return replace(bound, load=reserve.above(bound.load)) if bound else None
 
 
 def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
@@ -159,8 +166,17 @@ def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
         mean * 2 * span_s / (2 * span_s + aim.wait_s)
         for mean, span_s in zip(means, _SPANS_S, strict=True)
     )
+    # The next request waits until the running replicas have done what waits.
+    is_late = seen.waiting_s > aim.wait_s * max(1, seen.running)
+    start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     memory = replace(
-        memory, at=seen.now, rate=rate, means=means, load=load, peak=max(memory.peak, load)
+        memory,
+        at=seen.now,
+        rate=rate,
+        means=means,
+        load=load,
+        peak=max(memory.peak, load),
+        reserve=memory.reserve.after(seen.now, seen.arrived_s, is_late, 1 - aim.quantile, start_s),
     )
     if memory.step_ends > seen.now:
         return _forecast_on(memory, aim)
@@ -182,6 +198,7 @@ def _stepped(memory: Memory, aim: Aim) -> Memory:
         up=memory.up.over(ahead),
         down=memory.down.over(ahead + math.ceil(idle_s / STEP_S)),
         parts_left=_PARTS,
+        reserve=memory.reserve.faded(2 ** (-STEP_S / aim.half_life_s)),
         peak=memory.load,
         step_ends=memory.step_ends + STEP_S,
     )

@@ -55,6 +55,7 @@ def _is_whole(memory: Memory) -> bool:
         all(math.isfinite(number) and number >= 0 for number in numbers)
         and len(memory.means) == len(Memory().means)
         and _history_is_whole(memory.history)
+        and memory.reserve.is_whole
         and all(map(forecast.is_whole, (memory.up, memory.down)))
         and all(map(math.isfinite, (*memory.starts.seconds, *memory.starts.wanted_at)))
     )

@@ -1,5 +1,6 @@
 """A request that has waited in vain for a cold pool learns how far its start is."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -20,17 +21,25 @@ async def stopped() -> None:
     """Nothing runs."""
 
 
-async def refused(path: str, loading: Loading | None) -> tuple[Any, Any]:
-    """Return status, headers and JSON of the answer to a stream."""
+class Cold:
+    """A service whose pool has no replica, before a start that tests set."""
 
-    def refuse(_: Any) -> Any:
-        raise PoolDown(SENTENCE, loading)
+    loading: Loading | None = None
 
-    api = build_api(Settings(), Dispatcher(refuse), Noted(), stopped)
+    def refuse(self, _: Any) -> Any:
+        raise PoolDown(SENTENCE, self.loading)
+
+
+@pytest.fixture(scope="module")
+def cold() -> Cold:
+    return Cold()
+
+
+@pytest.fixture(scope="module")
+async def client(cold: Cold) -> AsyncIterator[httpx.AsyncClient]:
+    api = build_api(Settings(), Dispatcher(cold.refuse), Noted(), stopped)
     async with listening(api) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        answer = await client.post(path, json=body(path))
-    assert answer.status_code == 503
-    return answer.headers, answer.json()
+        yield client
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -44,11 +53,18 @@ async def refused(path: str, loading: Loading | None) -> tuple[Any, Any]:
     ],
 )
 async def test_every_dialect_tells_phase_and_estimate(
-    path: str, loading: Loading | None, field: dict[str, Any] | None, retry_after: str
+    cold: Cold,
+    client: httpx.AsyncClient,
+    path: str,
+    loading: Loading | None,
+    field: dict[str, Any] | None,
+    retry_after: str,
 ) -> None:
     """And when to come back; no time where none is known."""
-    headers, error = await refused(path, loading)
-    assert headers["retry-after"] == retry_after
+    cold.loading = loading
+    answer = await client.post(path, json=body(path))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, retry_after)
+    error = answer.json()
     detail = error if path == "/api/chat" else error["error"]
     assert detail.get("loading") == field
-    assert SENTENCE in str(error)
+    assert SENTENCE in answer.text

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 
 from serve_app.scaling.forecast import NAMES, Forecast
@@ -146,6 +147,35 @@ def test_a_forecast_that_was_wrong_is_not_chosen() -> None:
     assert forecast.best is not None
     assert costs[forecast.best.name] == min(costs.values())
     assert costs["season of 10 min"] > costs[forecast.best.name]
+
+
+def test_no_margin_goes_above_the_highest_load() -> None:
+    """A burst without a pattern is provided for as high as it was, and not higher."""
+    forecast, history = Forecast(30), History()
+    for step in range(2000):
+        peak = 6.0 if step in range(500, 560) or step in range(1300, 1360) else 1.0
+        history = history.after(peak)
+        forecast = forecast.judged(peak, 0.995, 3 * 3600.0).chosen(history)
+    assert forecast.best is not None
+    assert forecast.best.load == 6.0
+    assert forecast.errors.margins  # which alone would go further
+    level = forecast.errors.bounds(np.full(len(NAMES), 1.0), math.inf)[0]
+    assert level > 6.0
+
+
+def test_waits_that_are_too_long_raise_the_forecast() -> None:
+    """By a reserve, because it was wrong."""
+    seen = Observation(1e6, 2, 2, 1.0, 100.0, 4.0)
+    memory, targets = Memory(), []
+    for second in range(600):
+        decision, memory = decide(
+            memory, replace(seen, now=1e6 + second), Aim(start_s=20.0), Limits(1, 9)
+        )
+        targets.append(decision.forecast)
+    assert memory.reserve.level > 0.5
+    assert memory.up.best
+    assert targets[-1]
+    assert targets[-1].load > memory.up.best.load
 
 
 def test_the_history_finds_a_season() -> None:

@@ -58,7 +58,7 @@ class System:
         """CPU seconds so far, by the first two words of the process's command line."""
         used: Counter[str] = Counter()
         for pid, line in processes(self.process.pid).items():
-            used[" ".join(Path(word).name for word in line.split()[:2])[:40]] += _cpu_s(pid)
+            used[" ".join(Path(word).name for word in line.split()[:2])[:40]] += cpu_s(pid)
         return used
 
     def pause(self) -> None:

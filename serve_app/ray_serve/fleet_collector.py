@@ -111,8 +111,7 @@ class FleetCollector:
 
     def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
         for replica in details.get("recent_dead_replicas", ()):
-            if at := replica.get("end_time_s"):
-                self._memory.note_gone(replica["replica_id"], name, at)
+            self._memory.note_dead(replica["replica_id"], name, replica["start_time_s"])
         config = details["deployment_config"]
         scaling = config.get("autoscaling_config") or {}
         to_zero_s = scaling.get("downscale_to_zero_delay_s")

@@ -49,7 +49,7 @@ _SHOWN: dict[str, Any] = {
     "replicas": {
         "__all__": {"replica_id", "actor_name", "state", "start_time_s", "node_ip"},
     },
-    "recent_dead_replicas": {"__all__": {"replica_id", "end_time_s"}},
+    "recent_dead_replicas": {"__all__": {"replica_id", "start_time_s"}},
 }
 
 # The request that runs: `request_id`, `route`, `app_name`.

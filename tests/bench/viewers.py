@@ -121,8 +121,8 @@ def drain(rounds: int) -> None:
 
 
 @main.command()
-@click.option("--rounds", default=9, show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="Of each load.")
+@click.option("--rounds", default=8, show_default=True)
+@click.option("--seconds", default=8.0, show_default=True, help="Of each load.")
 @click.option("--clients", default=32, show_default=True)
 @click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
 def busy(rounds: int, seconds: float, clients: int, out: Path) -> None:

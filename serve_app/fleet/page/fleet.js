@@ -27,8 +27,8 @@ export function Fleet({ doc, now }) {
 function History({ history }) {
   const words = [];
   if (history.gone) {
-    words.push(`The history of ${plural(history.gone, "replica")} that left, the last at ` +
-      `${time(history.last_gone_at)}, is gone: charts show less than there was.`);
+    const last = history.last_gone_at ? `, the last at ${time(history.last_gone_at)},` : "";
+    words.push(`The history of ${plural(history.gone, "replica")} that left${last} is gone: charts show less than there was.`);
   }
   if (history.silent) {
     words.push(`${plural(history.silent, "replica")} did not answer just now; ` +

@@ -146,7 +146,7 @@ class ReplicaFollower:
 
     def _note(self, replica: _Followed, name: str, content: bytes) -> None:
         work, prompts = decode_report(content)
-        self._view.report(name, work)
+        self._view.report(name, work, _now())
         for blocks in prompts:
             self._view.took(name, blocks)
         held = self._models - work.load_s.keys()

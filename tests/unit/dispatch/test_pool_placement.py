@@ -247,7 +247,7 @@ async def test_a_replica_that_has_not_reported_may_have_no_model(fleet: Fleet) -
     fleet.models = ("m", "n")
     pool = await fleet.gateway()
     fleet.views[0].add("new")
-    fleet.views[0].report("a", Report(ahead=5))
+    fleet.views[0].report("a", Report(ahead=5), 0.0)
     assert fleet.views[0].choose(Prompt("m:latest"), 0.0, {"new": 0.0, "a": 0.0}).chosen.name == "a"
     assert pool
 

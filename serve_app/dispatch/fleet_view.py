@@ -64,7 +64,9 @@ class FleetView:
     def own_work(self, name: str) -> Report:
         """Return the work of a replica for this gateway's own requests."""
         replica = self._replicas.get(name)
-        return Report(replica.ahead, replica.pending_tokens) if replica else Report()
+        if not replica:
+            return NO_REPORT
+        return Report(replica.ahead, replica.pending_tokens, unread=replica.unread)
 
     def speeds(self, model: str) -> Speeds:
         return self._rates_of(model).speeds
@@ -93,7 +95,7 @@ class FleetView:
             name,
             self._slots,
             replica.ahead + others.ahead,
-            replica.to_read(speeds, now) + others.pending_tokens,
+            replica.to_read(speeds, now),
             self._hits.value * self._known_tokens(replica, prompt.chain, tokens),
             others.load_s.get(prompt.model, 0.0) if others.load_s else 0.0,
             replica.slowness,
@@ -143,9 +145,10 @@ class FleetView:
     def _use(self, replica: ReplicaState, blocks: Iterable[int]) -> None:
         replica.cache.use(tuple(blocks)[: round(self._context_tokens / self._block_tokens)])
 
-    def report(self, name: str, report: Report) -> None:
+    def report(self, name: str, report: Report, now: float) -> None:
+        """Note what a replica tells of its work for others."""
         if replica := self._replicas.get(name):
-            replica.others = report
+            replica.hear(report, now)
 
     def failed(self, name: str, now: float) -> None:
         """Note that a replica has failed a request; it counts as load for a while."""

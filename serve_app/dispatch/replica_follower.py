@@ -67,7 +67,7 @@ class ReplicaFollower:
         self._replicas: dict[str, _Followed] = {}
         self._looking: asyncio.Task[None] | None = None
         self._introduced = asyncio.Event()
-        self._heard = asyncio.Event()
+        self._news = asyncio.Event()  # a replica has reported other models than before
         # Whether calls need not wait for the first reports.
         self.has_heard = not self._models
 
@@ -86,7 +86,9 @@ class ReplicaFollower:
                 await self._introduced.wait()
                 if not self._directory.running():
                     return  # a connection must wake the pool
-                await self._heard.wait()
+                while self._directory.running() - self._have_reported:
+                    self._news.clear()
+                    await self._news.wait()
         self.has_heard = True
 
     async def _look(self) -> None:
@@ -144,21 +146,18 @@ class ReplicaFollower:
 
     def _note(self, replica: _Followed, name: str, content: bytes) -> None:
         work, prompts = decode_report(content)
-        self._view.report(name, work)
+        self._view.report(name, work, _now())
         for blocks in prompts:
             self._view.took(name, blocks)
         held = self._models - work.load_s.keys()
         if self._models and held != replica.held:
             replica.held = held
             self._tell_spare()
-            self._note_heard()
+            self._news.set()
 
-    def _note_heard(self) -> None:
-        have_reported = {
-            name for name, replica in self._replicas.items() if replica.held is not None
-        }
-        if self._directory.running() <= have_reported:
-            self._heard.set()
+    @property
+    def _have_reported(self) -> frozenset[str]:
+        return frozenset([name for name, r in self._replicas.items() if r.held is not None])
 
     def _tell_spare(self) -> None:
         """Tell each replica for which that changes which models others hold too."""

@@ -17,12 +17,14 @@ _AS_SLOW_AS_OTHERS = 1.3
 class Report(NamedTuple):
     """What a replica tells a gateway of its work for others.
 
-    `load_s`: seconds until a model that is not loaded is, by its name.
+    `load_s`: seconds until a model that is not loaded is, by its name. `unread`: prompts that are
+    still to be read, of `pending_tokens` in all.
     """
 
     ahead: int = 0
     pending_tokens: float = 0.0
     load_s: Mapping[str, float] = {}
+    unread: int = 0
 
 
 NO_REPORT = Report()
@@ -49,14 +51,16 @@ class ReplicaState:
 
     def to_read(self, speeds: Speeds, now: float) -> float:
         """Return the tokens that are still to be read, less those read of the first prompt."""
-        if not self.unread:
+        prompts = self.unread + self.others.unread
+        if not prompts:
             return 0.0
+        tokens = self.pending_tokens + self.others.pending_tokens
         read = (now - self.reading_since) * speeds.prefill_tokens_per_s / self.slowness
-        return self.pending_tokens - min(read, self.pending_tokens / self.unread)
+        return tokens - min(read, tokens / prompts)
 
     def expect(self, tokens: float, now: float) -> None:
         """Note a prompt, of which so many tokens are to be read."""
-        if not self.unread:
+        if not self.unread + self.others.unread:
             self.reading_since = now
         self.unread += 1
         self.pending_tokens += tokens
@@ -66,6 +70,13 @@ class ReplicaState:
         self.unread = max(0, self.unread - 1)
         self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
         self.reading_since = now
+
+    def hear(self, report: Report, now: float) -> None:
+        """Note the work for others. Where less of it is to be read, a prompt was read just now."""
+        is_idle = not self.unread + self.others.unread
+        if is_idle or report.pending_tokens < self.others.pending_tokens:
+            self.reading_since = now
+        self.others = report
 
     def compare(self, seconds: float, expected_s: float) -> None:
         low, high = _SLOWNESS

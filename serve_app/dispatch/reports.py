@@ -41,24 +41,26 @@ class Reported(NamedTuple):
 
 def encode_report(work: Report, prompts: list[bytes]) -> bytes:
     """Return a line of JSON, then the packed blocks of each prompt, whose lengths are in it."""
-    head = (work.ahead, work.pending_tokens, dict(work.load_s), [len(p) for p in prompts])
+    lengths = [len(prompt) for prompt in prompts]
+    head = (work.ahead, work.pending_tokens, dict(work.load_s), lengths, work.unread)
     return orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + b"".join(prompts)
 
 
 def decode_report(data: bytes) -> Reported:
     line, _, packed = data.partition(b"\n")
-    ahead, pending_tokens, load_s, lengths = orjson.loads(line)
+    ahead, pending_tokens, load_s, lengths, unread = orjson.loads(line)
     prompts, at = [], 0
     for length in lengths:
         prompts.append(unpack(packed[at : at + length]))
         at += length
-    return Reported(Report(ahead, pending_tokens, load_s), tuple(prompts))
+    return Reported(Report(ahead, pending_tokens, load_s, unread), tuple(prompts))
 
 
 @dataclass(slots=True)
 class _Work:
     ahead: int = 0
     pending_tokens: float = 0.0
+    unread: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -134,12 +136,15 @@ class Reporter:
         """Note that a gateway has sent a call."""
         work = self._work[gateway]
         work.ahead += 1
+        work.unread += 1
         work.pending_tokens += call.unread_tokens
         self.changed()
 
     def read(self, gateway: Gateway, call: Call) -> None:
         """Note that the call's prompt has been read."""
-        self._work[gateway].pending_tokens -= call.unread_tokens
+        work = self._work[gateway]
+        work.unread -= 1
+        work.pending_tokens -= call.unread_tokens
         if call.blocks:
             self._remember(call.blocks)
             for other, subscriber in self._subscribers.items():
@@ -157,6 +162,7 @@ class Reporter:
         work = self._work[gateway]
         work.ahead -= 1
         if not was_read:
+            work.unread -= 1
             work.pending_tokens -= call.unread_tokens
         if not work.ahead:
             del self._work[gateway]  # with what rounding has left of its tokens
@@ -177,10 +183,14 @@ class Reporter:
         self._timer = None
         load_s = self._load_s()
         ahead = sum(work.ahead for work in self._work.values())
+        unread = sum(work.unread for work in self._work.values())
         pending_tokens = sum(work.pending_tokens for work in self._work.values())
         for gateway, subscriber in self._subscribers.items():
             own = self._work.get(gateway, _Work())
-            others = Report(ahead - own.ahead, pending_tokens - own.pending_tokens, load_s)
+            others = Report(
+                *(ahead - own.ahead, pending_tokens - own.pending_tokens, load_s),
+                unread - own.unread,
+            )
             prompts = subscriber.prompts
             if subscriber.channel.is_full or (not prompts and others == subscriber.last):
                 continue

@@ -72,8 +72,12 @@ class Gateways:
         prompts = self._untold.pop(name, [])
         for number, view in enumerate(self._views):
             others = [own for other, own in enumerate(work) if other != number]
-            ahead = sum(own.ahead for own in others)
-            view.report(name, Report(ahead, sum(own.pending_tokens for own in others)))
+            report = Report(
+                sum(own.ahead for own in others),
+                sum(own.pending_tokens for own in others),
+                unread=sum(own.unread for own in others),
+            )
+            view.report(name, report, self._events.now)
             for gateway, blocks in prompts:
                 if gateway != number:
                     view.took(name, blocks)

@@ -81,16 +81,32 @@ def test_of_one_request_no_more_than_a_context_is_learnt(view: FleetView) -> Non
 
 def test_reports_of_other_gateways_count(view: FleetView) -> None:
     """Their work is load, and what they had read is cached."""
-    view.report("a", Report(ahead=9))
+    view.report("a", Report(ahead=9), 0.0)
     assert where(view, prompt(0, 8)) == "b"
     assert view.ahead("a") == 9
-    view.report("a", Report())
+    view.report("a", Report(), 0.0)
     view.took("a", tuple(range(8)))
     assert where(view, prompt(0, 8)) == "a"
 
 
+def test_what_is_read_already_of_a_prompt_is_not_waited_for(view: FleetView) -> None:
+    """Of a gateway's own prompt, and of one that a replica has reported."""
+    send(view, "a", prompt(0, 8), 0.0)
+    view.report("b", Report(1, 1024.0, unread=1), 0.0)
+    for now, wait_s in ((0.0, 1.024), (0.5, 0.524), (9.0, 0.0)):
+        placement = view.choose(prompt(100, 4), now, ALL)
+        assert placement.seconds == pytest.approx((wait_s + 0.512,) * 2)
+
+
+def test_the_prompt_behind_the_one_that_is_read_is_waited_for(view: FleetView) -> None:
+    """Its reading begins when the first one has been read, whoever sent them."""
+    view.report("a", Report(2, 2048.0, unread=2), 0.0)
+    view.report("a", Report(1, 1024.0, unread=1), 1.0)
+    assert view.choose(prompt(100, 4), 1.5, {"a": 0.0}).seconds[0] == pytest.approx(0.524 + 0.512)
+
+
 def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> None:
-    view.report("a", Report(load_s={"m": 20.0}))
+    view.report("a", Report(load_s={"m": 20.0}), 0.0)
     assert where(view, prompt(0, 8)) == "b"
 
 

@@ -190,6 +190,10 @@ async def test_another_gateway_finds_what_the_first_one_had_read(fleet: Fleet) -
         assert fleet.where(f"talk{number} turn 1") == holder
 
 
+def _load_s(view: FleetView, name: str) -> float | None:
+    return view._replicas[name].others.load_s.get("m")
+
+
 def _knows(view: FleetView, name: str) -> bool:
     return bool(len(view._replicas[name].cache))
 
@@ -213,6 +217,18 @@ async def test_a_call_waits_for_the_first_reports_where_models_are_swapped(fleet
     assert [len(replica.calls) for replica in fleet.replicas.values()] == [0, 4, 0]
 
 
+async def test_the_first_call_waits_for_a_replica_that_has_just_come(fleet: Fleet) -> None:
+    """The others have reported before, and hold other models."""
+    fleet.models = ("m", "n")
+    for replica in fleet.replicas.values():
+        replica.cold = {"m": 9.0}
+    pool = await fleet.gateway()
+    await eventually(lambda: all(_load_s(fleet.views[0], name) == 9.0 for name in "abc"))
+    fleet.replicas["d"] = Replica("d", fleet.answers)
+    await ask(pool, turn("x", 0))
+    assert fleet.where("x turn 0") == "d"
+
+
 async def test_a_call_wakes_a_pool_without_replicas_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -232,7 +248,7 @@ async def test_a_replica_that_has_not_reported_may_have_no_model(fleet: Fleet) -
     fleet.models = ("m", "n")
     pool = await fleet.gateway()
     fleet.views[0].add("new")
-    fleet.views[0].report("a", Report(ahead=5))
+    fleet.views[0].report("a", Report(ahead=5), 0.0)
     assert fleet.views[0].choose(Prompt("m:latest"), 0.0, {"new": 0.0, "a": 0.0}).chosen.name == "a"
     assert pool
 

@@ -50,7 +50,7 @@ class System:
 
     def cpu_s(self) -> float:
         """CPU seconds that its processes have used so far."""
-        return sum(map(_cpu_s, _tree(self.process.pid)))
+        return sum(map(cpu_of, _tree(self.process.pid)))
 
     def pause(self) -> None:
         """A Ray that idles takes a fifth of a core: nothing of it runs until `resume`."""
@@ -104,7 +104,8 @@ def _tree(pid: int) -> list[int]:
     return [pid, *descendants(pid)]
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of one process, 0 of one that is gone."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -9,6 +9,7 @@ import asyncio
 import math
 import threading
 from contextvars import Context
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,7 @@ _TICK_S = 0.1
 class Deadline:
     """Cancels the code inside it once `at` has passed, and raises TimeoutError instead.
 
-    `at`: seconds on the event loop's clock; None or infinite: no deadline.
+    `at`: seconds on the monotonic clock, which is the event loop's; None or infinite: no deadline.
     """
 
     __slots__ = ("_cancelling", "_expired", "_task", "_tick", "_wheel")
@@ -29,15 +30,16 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Self:
-        return cls(asyncio.get_running_loop().time() + seconds)
+        return cls(monotonic() + seconds)
 
     def __enter__(self) -> None:
         if self._tick is None:
             return
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()  # once: it asks the system for the process's id
+        task = asyncio.current_task(loop)
         assert task
         self._task, self._cancelling = task, task.cancelling()
-        self._wheel = _wheel()
+        self._wheel = _wheel(loop)
         self._wheel.add(self, self._tick)
 
     def expire(self) -> None:
@@ -84,7 +86,7 @@ class _Wheel:
         self.loop.call_later(_TICK_S, self._turn, context=Context())  # of no request
 
     def _turn(self) -> None:
-        now = self.loop.time() / _TICK_S
+        now = monotonic() / _TICK_S
         for tick in [tick for tick in self._due if tick <= now]:
             for deadline in self._due.pop(tick):
                 deadline.expire()
@@ -96,8 +98,7 @@ class _Wheel:
 _here = threading.local()
 
 
-def _wheel() -> _Wheel:
-    loop = asyncio.get_running_loop()
+def _wheel(loop: asyncio.AbstractEventLoop) -> _Wheel:
     wheel: _Wheel | None = getattr(_here, "wheel", None)
     if wheel is None or wheel.loop is not loop:
         wheel = _here.wheel = _Wheel(loop)

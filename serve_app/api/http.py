@@ -63,13 +63,10 @@ class Request:
 
         Call it once the body has been read.
         """
-        if self.headers.get(UNWATCHED) != b"?1":
-            return
-        task = asyncio.current_task()
-        assert task
         if self._watch:
-            self._forget = self._watch(task.cancel)
-        else:
+            self._forget = self._watch(_current_task().cancel)
+        elif self.headers.get(UNWATCHED) == b"?1":
+            task = _current_task()
             self._forget = asyncio.create_task(_cancel_at_hang_up(task, self.receive)).cancel
 
     def answered(self) -> None:
@@ -84,6 +81,12 @@ class Request:
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task
+    return task
 
 
 async def _cancel_at_hang_up(task: asyncio.Task[Any], receive: Receive) -> None:

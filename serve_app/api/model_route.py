@@ -1,9 +1,9 @@
 """The models that a call to an alias is sent to, one after the other."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from random import random
+from time import monotonic
 from zlib import crc32
 
 from serve_app.aliases import Target, order
@@ -59,7 +59,7 @@ class ModelRoute:
         """Return the call with its bounds for the present model."""
         deadline = call.deadline
         if self._others:
-            until = asyncio.get_running_loop().time() + self._wait_s
+            until = monotonic() + self._wait_s
             deadline = until if deadline is None else min(until, deadline)
         return replace(call, tries=self._tries, deadline=deadline)
 

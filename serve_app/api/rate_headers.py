@@ -19,11 +19,23 @@ def rate_headers(dialect: str, standings: Standings) -> Pairs:
     )
 
 
+_OPENAI = {
+    name: (
+        b"x-ratelimit-limit-" + name,
+        b"x-ratelimit-remaining-" + name,
+        b"x-ratelimit-reset-" + name,
+    )
+    for name in (b"requests", b"tokens")
+}
+
+
 def _openai(name: bytes, standing: Standing) -> Pairs:
+    of_limit, of_remaining, of_reset = _OPENAI[name]
+    limit, remaining, reset_s = standing
     return (
-        (b"x-ratelimit-limit-" + name, b"%d" % standing.limit),
-        (b"x-ratelimit-remaining-" + name, b"%d" % standing.remaining),
-        (b"x-ratelimit-reset-" + name, duration(standing.reset_s).encode()),
+        (of_limit, b"%d" % limit),
+        (of_remaining, b"%d" % remaining),
+        (of_reset, duration(reset_s).encode()),
     )
 
 

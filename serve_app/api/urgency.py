@@ -1,9 +1,8 @@
 """How urgent a request is, by its headers: its priority, and when its caller gives up."""
 
-import asyncio
 from dataclasses import replace
 from math import inf
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from serve_app.api.http import Request
 from serve_app.engines.base import Flow, Priority
@@ -39,7 +38,7 @@ def deadline_of(request: Request, started: float) -> float | None:
     seconds = _timeout_s(request)
     if seconds is None:
         return None
-    return asyncio.get_running_loop().time() + seconds - (perf_counter() - started)
+    return monotonic() + seconds - (perf_counter() - started)
 
 
 def _timeout_s(request: Request) -> float | None:

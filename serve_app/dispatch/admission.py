@@ -1,8 +1,8 @@
 """Which calls the engine gets, and when: its slots, and a bounded fair queue before them."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Self
 
 from serve_app.dispatch.fair_queue import Fairness
@@ -59,7 +59,7 @@ class Admission:
         `waited_s`: seconds that the call has waited for something else, which its bound includes.
         Raises Overloaded, and DeadlineExceeded when the call's deadline passes first.
         """
-        if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
+        if call.deadline is not None and call.deadline <= monotonic():
             raise DeadlineExceeded
         place = self.line.place(call)
         if call.span:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from contextvars import Context
 from enum import Enum, auto
+from time import monotonic
 from typing import Any, Protocol
 
 from serve_app.dispatch.frames import (
@@ -57,7 +58,7 @@ class ReplicaConnection:
         self, channel: Channel, request: asyncio.Task[Exception | None], lifetime_s: float
     ) -> None:
         self._channel = channel
-        self._expires_at = _now() + lifetime_s
+        self._expires_at = monotonic() + lifetime_s
         self._state = ConnectionState.IDLE
         # Serve may know that the replica is gone before the connection does. Held here: the event
         # loop itself keeps no task alive.
@@ -81,7 +82,7 @@ class ReplicaConnection:
         answer = Answer(head.status, head.headers, self._body(), is_last=self._is_over)
         answer.queued_s, answer.replica = head.queued_s, head.replica
         if head.seconds_left is not None:
-            answer.deadline = _now() + head.seconds_left
+            answer.deadline = monotonic() + head.seconds_left
         return answer
 
     async def _body(self) -> AsyncIterator[bytes]:
@@ -128,7 +129,9 @@ class ReplicaConnection:
     @property
     def is_reusable(self) -> bool:
         """Whether another call may follow."""
-        return self._state is ConnectionState.IDLE and self.is_open and _now() < self._expires_at
+        return (
+            self._state is ConnectionState.IDLE and self.is_open and monotonic() < self._expires_at
+        )
 
     def close(self) -> None:
         """Let the replica go; in the middle of an answer it stops generating."""
@@ -184,7 +187,3 @@ async def _end(request: Awaitable[Any]) -> Exception | None:
     except Exception as exc:
         return exc
     return None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

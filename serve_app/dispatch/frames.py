@@ -13,6 +13,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from time import monotonic
 from typing import Self, cast
 
 import orjson
@@ -48,7 +50,7 @@ class Head:
     replica: str = ""
 
     def encode(self) -> bytes:
-        headers = [(n.decode("latin-1"), value.decode("latin-1")) for n, value in self.headers]
+        headers = _texts(self.headers)
         return orjson.dumps((self.status, headers, self.seconds_left, self.queued_s, self.replica))
 
     @classmethod
@@ -56,6 +58,11 @@ class Head:
         status, headers, *rest = orjson.loads(data)
         encoded = ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
         return cls(status, tuple(encoded), *rest)
+
+
+@lru_cache(maxsize=256)  # an engine's answers have one of few heads
+def _texts(headers: tuple[tuple[bytes, bytes], ...]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:
@@ -96,22 +103,26 @@ def decode_call(data: bytes) -> Call:
     line, _, body = data.partition(b"\n")
     path, model, *rest, tries, service, seconds_left, flow, unread, size = orjson.loads(line)
     blocks, body = (body[:size], body[size:]) if size else (b"", body)
-    key, group, weight, group_weight, priority = flow
     stream, takes_slot, request_id, affinity, headers = rest
     return Call(
         *(path, model, body, stream, takes_slot, request_id, affinity),
         tuple((name, value) for name, value in headers),
         tries,
-        Flow(key, group, weight, group_weight, Priority(priority)),
+        _flow(*flow),
         service,
-        None if seconds_left is None else asyncio.get_running_loop().time() + seconds_left,
+        None if seconds_left is None else monotonic() + seconds_left,
         blocks=blocks,
         unread_tokens=unread,
     )
 
 
+@lru_cache(maxsize=4096)  # a key's calls are many
+def _flow(key: str, group: str, weight: float, group_weight: float, priority: str) -> Flow:
+    return Flow(key, group, weight, group_weight, Priority(priority))
+
+
 def _seconds_left(deadline: float | None) -> float | None:
-    return None if deadline is None else deadline - asyncio.get_running_loop().time()
+    return None if deadline is None else deadline - monotonic()
 
 
 class Channel(asyncio.Protocol):
@@ -264,5 +275,5 @@ class Coalescer:
         return rest
 
     def _flush(self) -> None:
-        self._next = asyncio.get_running_loop().time() + self._window_s
+        self._next = monotonic() + self._window_s
         self._send(self.rest())

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from serve_app.deadline import Deadline
@@ -66,14 +67,14 @@ class LocalDispatcher:
     async def send(self, call: Call) -> Answer:
         if not call.takes_slot:
             return await self._bounded(call)
-        entered = _now()
+        entered = monotonic()
         if self._meter:
             self._meter.take(_service(call))
         try:
             leave = await self._admission.enter(call)
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
-        queued_s = _now() - entered
+        queued_s = monotonic() - entered
         if call.span:
             call.span.begin(Step.PREFILL if call.stream else Step.GENERATE)
         try:
@@ -91,10 +92,10 @@ class LocalDispatcher:
 
     def _note_end(self, call: Call, began: float) -> None:
         if self._meter:
-            self._meter.end(_service(call), _now() - began)
+            self._meter.end(_service(call), monotonic() - began)
 
     async def _bounded(self, call: Call) -> Answer:
-        deadline = _now() + self._generation_timeout_s
+        deadline = monotonic() + self._generation_timeout_s
         try:
             with Deadline(deadline):
                 answer = await self._send_with_retries(call)
@@ -121,7 +122,7 @@ class LocalDispatcher:
                 if call.span:
                     call.span.event("retry", {"error.type": failure.name.lower()})
                 if not (failure is previous is Failure.ENGINE_DOWN):  # one wait for one outage
-                    patience = _now() + self._wait_s
+                    patience = monotonic() + self._wait_s
                 await self._prepare(retry, exc, patience)
 
     async def _attempt(self, call: Call) -> Answer:
@@ -194,10 +195,6 @@ def _answer_or_raise(exc: EngineError) -> Answer:
 def _service(call: Call) -> float:
     """Return the expected service; without a key, nothing is known but the length of the body."""
     return call.service or len(call.body) / 4
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 async def _read(answer: Answer) -> bytes:

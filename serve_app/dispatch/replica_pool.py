@@ -9,6 +9,7 @@ them, and the autoscaler counts them, but who gets a connection is for the fair 
 
 import asyncio
 from random import uniform
+from time import monotonic
 
 from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_connection
 from serve_app.dispatch.fair_queue import Fairness
@@ -77,14 +78,14 @@ class ReplicaPool:
         """
         if self._placement:
             return await self._call_placed(self._placement, call, wait_s, fresh)
-        place, asked = self.line.place(call), _now()
+        place, asked = self.line.place(call), monotonic()
         if call.span:
             call.span.wait(call.flow.priority, len(self.line))
         try:
             connection = await self._acquire(place, call, wait_s, fresh)
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
-        queued_s = _now() - asked
+        queued_s = monotonic() - asked
         if call.span:
             call.span.end()
         try:
@@ -102,7 +103,7 @@ class ReplicaPool:
         """Return the answer of the replica that is predicted to begin it first."""
         if call.span:
             call.span.begin(Step.CHOOSE_REPLICA)
-        place, asked, placed = self.line.place(call), _now(), placement.call(call)
+        place, asked, placed = self.line.place(call), monotonic(), placement.call(call)
         try:
             connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
         except BaseException as exc:
@@ -110,7 +111,7 @@ class ReplicaPool:
             if isinstance(exc, asyncio.CancelledError):
                 raise CallerLeft from exc
             raise
-        queued_s = _now() - asked
+        queued_s = monotonic() - asked
         if call.span:
             call.span.end()
         try:
@@ -289,7 +290,3 @@ class ReplicaPool:
         else:
             del self._idle[connection]
             connection.close()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Generic, TypeVar
 
 from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
@@ -43,13 +44,13 @@ class WaitingLine(Generic[T]):
 
     def start(self, place: Place[T]) -> None:
         """Charge a call that need not wait."""
-        self._queue.start(place, _now())
+        self._queue.start(place, monotonic())
 
     def end(self, place: Place[T], served: float | None) -> None:
         """Correct the service of a call that has ended; None: as it was reserved."""
         self._queue.end(place, served)
         if self._queue:
-            self._speed.note_end(_now())
+            self._speed.note_end(monotonic())
 
     async def wait(self, place: Place[T], timeout_s: float, deadline: float | None) -> T:
         """Return what is granted to the call.
@@ -58,7 +59,7 @@ class WaitingLine(Generic[T]):
         TimeoutError, DeadlineExceeded.
         """
         self._push(place)
-        until = _now() + timeout_s
+        until = monotonic() + timeout_s
         try:
             # asyncio.wait_for may swallow a hang-up.
             async with asyncio.timeout_at(until if deadline is None else min(until, deadline)):
@@ -77,7 +78,7 @@ class WaitingLine(Generic[T]):
 
         `batch`: whether it may be a batch request.
         """
-        while place := self._queue.pop(_now(), batch=batch):
+        while place := self._queue.pop(monotonic(), batch=batch):
             if not place.owner.done():
                 place.owner.set_result(thing)
                 return True
@@ -96,7 +97,7 @@ class WaitingLine(Generic[T]):
 
     def credit(self, served: Iterable[Served], age_s: float) -> None:
         """Count service that another queue has given `age_s` seconds ago."""
-        now = _now()
+        now = monotonic()
         self._queue.credit(served, now - age_s, now)
 
     def overloaded(self, sentence: str) -> Overloaded:
@@ -111,8 +112,8 @@ class WaitingLine(Generic[T]):
                 raise full
             self._displace(surplus, full)
         if not self._queue:
-            self._speed.restart(_now())
-        self._queue.push(place, _now())
+            self._speed.restart(monotonic())
+        self._queue.push(place, monotonic())
 
     def _displace(self, surplus: Place[T], error: Exception) -> bool:
         """Fail a call that waits. Returns False if it is leaving anyway."""
@@ -128,7 +129,3 @@ class WaitingLine(Generic[T]):
             self._queue.withdraw(place)
         elif not owner.cancelled() and owner.exception() is None:
             self._give_back(place, owner.result())
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ its queue holds the requests that wait, and its autoscaler counts those that run
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 from serve_app.deadline import Deadline
@@ -174,4 +175,4 @@ async def _next(channel: Channel) -> tuple[bytes, bytes]:
 
 
 def _seconds_left(deadline: float | None) -> float | None:
-    return None if deadline is None else deadline - asyncio.get_running_loop().time()
+    return None if deadline is None else deadline - monotonic()

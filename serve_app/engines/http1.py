@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
+from time import monotonic
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
@@ -80,7 +81,7 @@ class HttpClient:
     def _take(self, origin: Origin) -> "_Connection | None":
         """Return the connection used last, unless the engine may be about to close it."""
         idle = self._idle.get(origin, [])
-        oldest = asyncio.get_running_loop().time() - _IDLE_S
+        oldest = monotonic() - _IDLE_S
         while idle:
             connection = idle.pop()
             if connection.idle_since > oldest and not connection.closing:
@@ -290,7 +291,7 @@ class _Connection(asyncio.Protocol):
         self._finish(None)
         if keep_alive:
             self.resume()
-            self.idle_since = asyncio.get_running_loop().time()
+            self.idle_since = monotonic()
             self._client.idle(self)
         else:
             self._transport.close()

@@ -23,7 +23,7 @@ _END_S = 5.0
 
 _HAPROXY = {
     **haproxy.FLAGS,
-    "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
+    "RAY_SERVE_HAPROXY_NBTHREAD": str(haproxy.threads(os.cpu_count() or 1)),
     # Prints the log line by line, as Serve's own proxy does.
     "RAY_SERVE_LOG_TO_STDERR": "1",
     # HAProxy alone routes to this machine and notices at once, so that half a minute is too long.

@@ -8,14 +8,13 @@ does, so that autoscaling, draining, back-pressure and Serve's metrics see no di
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from time import perf_counter
 from typing import Self
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope
 
-from serve_app.api.http import Headers
 from serve_app.ray_serve import private
+from serve_app.ray_serve.answer_writer import AnswerWriter
 
 logger = logging.getLogger(private.SERVE_LOGGER)
 
@@ -44,9 +43,11 @@ class DirectIngress:
             and self._replica.has_room()
         )
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
+    async def serve(
+        self, scope: Scope, receive: Receive, answer: AnswerWriter, request_id: bytes
+    ) -> None:
         """Answer the request. Exceptions are logged: uvicorn then breaks the answer off."""
-        replica, answer = self._replica, _Answer(send, request_id)
+        replica = self._replica
         error: BaseException | None = None
         started = perf_counter()
         await replica.enter(request_id.decode("latin-1"))
@@ -60,21 +61,3 @@ class DirectIngress:
         finally:
             replica.leave()
         replica.record(scope["method"], answer.status, perf_counter() - started, error)
-
-
-class _Answer:
-    """Adds the request's id to the head of an answer, and notes its status."""
-
-    __slots__ = ("_id", "_send", "status")
-
-    def __init__(self, send: Send, request_id: bytes) -> None:
-        self._send = send
-        self._id = request_id
-        self.status = 0  # 0: not begun
-
-    def __call__(self, message: Message) -> Awaitable[None]:
-        if not self.status and message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers: Headers = message["headers"]
-            message["headers"] = [*headers, (b"x-request-id", self._id)]
-        return self._send(message)

@@ -18,6 +18,10 @@ _RETRY_ON = "\n    ".join(
         # spliced a body that arrived apart from its head. Until the first byte of the answer it
         # does not notice a hang-up, and the engine generates for nobody.
         "no option splice-request",
+        # Ray's target of the log is a port of this machine where mostly nobody listens. A line for
+        # each request is a fifth of HAProxy's work, and the service has a log of its requests.
+        # Errors are still logged.
+        "option dontlog-normal",
     ]
 )
 
@@ -51,6 +55,15 @@ FLAGS = {
     # however long that takes. The request log writes in batches by itself, see `request_log.py`.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
 }
+
+
+def threads(cores: int) -> int:
+    """Return how many threads HAProxy needs on a machine, at most Ray's default.
+
+    One serves more requests than several replicas do. On two cores a second one took an eighth of
+    a request's CPU time for handing work over.
+    """
+    return max(1, min(4, cores // 4))
 
 
 def files_in(folder: Path) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""`make bench`: this service beside the engine itself, the stock way, and LiteLLM if installed.
+"""`make bench`: this service beside the engine itself, the stock way, and peers if installed.
+
+LiteLLM is a peer after `make bench-peers`, Olla with `OLLA=path/to/binary`.
 
 Every phase starts all systems before one engine and gives each the same loads in turn, round by
 round, so that a machine whose speed drifts drifts for all of them.
@@ -7,6 +9,7 @@ round, so that a machine whose speed drifts drifts for all of them.
 import os
 import platform
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +31,7 @@ from tests.bench.compare import (
     GATEWAY,
     LITELLM,
     MANY,
+    OLLA,
     ONE,
     PACED,
     PAUSED,
@@ -50,6 +54,7 @@ _TASKS = {
     "paced": [Task(PACED, 64, 8, 64)],
     "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 15, 64)],
 }
+_SYSTEMS = ",".join([DIRECT, GATEWAY, STOCK, LITELLM, OLLA])
 _SETTLE_S = 1.0  # what was paused catches up with its timers
 _PACE = 100.0  # tokens per second of one stream
 
@@ -57,7 +62,9 @@ _PACE = 100.0  # tokens per second of one stream
 @click.command(help=__doc__)
 @click.option("--rounds", default=5, show_default=True, help="Alternations of each load.")
 @click.option("--phases", default="instant,paced,embedded", show_default=True)
-@click.option("--systems", default=f"{DIRECT},{GATEWAY},{STOCK},{LITELLM}", show_default=True)
+@click.option(
+    "--systems", default=",".join([DIRECT, GATEWAY, STOCK, LITELLM, OLLA]), show_default=True
+)
 @click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
 def main(rounds: int, phases: str, systems: str, out: Path) -> None:
     console = Console()
@@ -112,6 +119,8 @@ def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[Sy
         yield stack.enter_context(running(STOCK, "stock", engine=engine.url))
     if LITELLM in wanted and _PEERS.exists():
         yield stack.enter_context(_litellm(engine))
+    if OLLA in wanted and (binary := os.environ.get("OLLA")):
+        yield stack.enter_context(running(OLLA, "olla", engine=engine.url, binary=binary))
 
 
 def _litellm(engine: System) -> Any:
@@ -140,7 +149,18 @@ def _about(rounds: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "ray": version("ray"),
+        "olla": _olla_version(),
     }
+
+
+def _olla_version() -> str:
+    """Return the version that the measured Olla prints, "" without one."""
+    binary = os.environ.get("OLLA")
+    if not binary:
+        return ""
+    command = [binary, "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return next((line.strip() for line in said.splitlines() if "v" in line), said.strip())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from statistics import median
 
 from tests.bench.measure import Measurement
 
-ENGINE, DIRECT, GATEWAY, STOCK, LITELLM = "engine", "direct", "gateway", "stock", "litellm"
+ENGINE, DIRECT, GATEWAY = "engine", "direct", "gateway"
+STOCK, LITELLM, OLLA = "stock", "litellm", "olla"
 ONE, MANY, PACED, EMBEDDED = "instant, 1", "instant, 32", "paced, 64", "embedded, 4"
 # A person, or an agent that thinks: everything between caller and engine has gone to sleep.
 PAUSED = "instant, 1, with pauses"
@@ -14,26 +15,68 @@ PAUSED = "instant, 1, with pauses"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """`floor` must be reached, `target` is aimed at; `better` says in which direction."""
+    """`field`: of a row. `floor` must be reached, `target` is aimed at.
+
+    Where `floor` is above `target`, a smaller value is better.
+    """
 
     system: str
     what: str
+    field: str
     unit: str
     floor: float
     target: float
-    higher_is_better: bool = True
+
+    def is_met(self, value: float, bound: float) -> bool:
+        return value <= bound if self.floor > self.target else value >= bound
+
+
+def _goals(
+    system: str,
+    stock: tuple[float, float],
+    engine: tuple[float, float],
+    paced: tuple[float, float],
+    paced_ttft: tuple[float, float],
+    one: tuple[float, float],
+    paused: tuple[float, float],
+    cpu: tuple[float, float],
+) -> tuple[Goal, ...]:
+    """Return the goals of one topology, each a floor and a target."""
+    return (
+        Goal(system, "requests/s against stock", "requests_against_stock", "x", *stock),
+        Goal(system, "requests/s against the engine", "requests_against_engine", "x", *engine),
+        Goal(system, "paced streams/s against the engine", "paced_against_engine", "x", *paced),
+        Goal(system, "paced streams, TTFT p99", "paced_ttft_p99", "ms", *paced_ttft),
+        Goal(system, "added TTFT p50, 1 client", "added_ttft_p50_one", "ms", *one),
+        Goal(system, "added TTFT p50, 1 client, pauses", "added_ttft_p50_paused", "ms", *paused),
+        Goal(system, "CPU a request", "cpu_s_per_1000", "ms", *cpu),
+    )
 
 
 GOALS = (
-    Goal(DIRECT, "requests/s against stock", "x", 15, 20),
-    Goal(DIRECT, "paced streams/s against the engine", "x", 0.90, 0.97),
-    Goal(DIRECT, "added TTFT p50, 1 client", "ms", 1.5, 0.8, higher_is_better=False),
-    Goal(DIRECT, "added TTFT p50, 1 client, pauses", "ms", 1.5, 1.0, higher_is_better=False),
-    Goal(DIRECT, "embedded tokens/s against the engine", "x", 0.90, 0.97),
-    Goal(GATEWAY, "requests/s against stock", "x", 5, 8),
-    Goal(GATEWAY, "paced streams/s against the engine", "x", 0.80, 0.92),
-    Goal(GATEWAY, "added TTFT p50, 1 client", "ms", 4, 2, higher_is_better=False),
-    Goal(GATEWAY, "added TTFT p50, 1 client, pauses", "ms", 3, 1.5, higher_is_better=False),
+    *_goals(
+        DIRECT,
+        stock=(15, 20),
+        engine=(0.3, 0.62),
+        paced=(0.90, 0.99),
+        paced_ttft=(100, 40),
+        one=(1.5, 0.30),
+        paused=(1.5, 0.8),
+        cpu=(0.6, 0.18),
+    ),
+    Goal(
+        DIRECT, "embedded tokens/s against the engine", "embedded_against_engine", "x", 0.90, 0.97
+    ),
+    *_goals(
+        GATEWAY,
+        stock=(5, 8),
+        engine=(0.2, 0.42),
+        paced=(0.80, 0.98),
+        paced_ttft=(200, 40),
+        one=(4, 0.45),
+        paused=(3, 1.5),
+        cpu=(1.2, 0.38),
+    ),
 )
 
 
@@ -77,6 +120,7 @@ class Row:
     system: str
     requests_per_s: float | None
     requests_against_stock: float | None
+    requests_against_engine: float | None
     added_ttft_p50_one: float | None
     added_ttft_p99_one: float | None
     added_ttft_p50_paused: float | None
@@ -85,6 +129,7 @@ class Row:
     added_ttft_p99_many: float | None
     paced_streams_per_s: float | None
     paced_against_engine: float | None
+    paced_ttft_p99: float | None
     paced_gap_p99: float | None
     cpu_s_per_1000: float | None
     embedded_tokens_per_s: float | None
@@ -103,6 +148,7 @@ def _row(rounds: Rounds, system: str, failed: int) -> Row:
         system=system,
         requests_per_s=rounds.median(system, MANY, lambda m: m.requests_per_s),
         requests_against_stock=rounds.against(system, STOCK, MANY, _rate_ratio),
+        requests_against_engine=rounds.against(system, ENGINE, MANY, _rate_ratio),
         added_ttft_p50_one=rounds.against(system, ENGINE, ONE, _added_p50),
         added_ttft_p99_one=rounds.against(system, ENGINE, ONE, _added_p99),
         added_ttft_p50_paused=rounds.against(system, ENGINE, PAUSED, _added_p50),
@@ -111,6 +157,7 @@ def _row(rounds: Rounds, system: str, failed: int) -> Row:
         added_ttft_p99_many=rounds.against(system, ENGINE, MANY, _added_p99),
         paced_streams_per_s=rounds.median(system, PACED, lambda m: m.requests_per_s),
         paced_against_engine=rounds.against(system, ENGINE, PACED, _rate_ratio),
+        paced_ttft_p99=rounds.median(system, PACED, lambda m: m.ttft_p99),
         paced_gap_p99=rounds.median(system, PACED, lambda m: m.gap_p99),
         cpu_s_per_1000=rounds.median(system, MANY, lambda m: m.cpu_s_per_1000),
         embedded_tokens_per_s=rounds.median(system, EMBEDDED, lambda m: m.tokens_per_s),
@@ -145,19 +192,11 @@ class Verdict:
 
 def verdicts(table: Sequence[Row]) -> Iterator[Verdict]:
     """Each goal that was measured."""
-    fields = {
-        "requests/s against stock": "requests_against_stock",
-        "paced streams/s against the engine": "paced_against_engine",
-        "added TTFT p50, 1 client": "added_ttft_p50_one",
-        "added TTFT p50, 1 client, pauses": "added_ttft_p50_paused",
-        "embedded tokens/s against the engine": "embedded_against_engine",
-    }
     by_system = {row.system: row for row in table}
     for goal in GOALS:
         row = by_system.get(goal.system)
-        value = getattr(row, fields[goal.what]) if row else None
+        value = getattr(row, goal.field) if row else None
         if value is not None:
-            sign = 1 if goal.higher_is_better else -1
             yield Verdict(
-                goal, value, sign * value >= sign * goal.floor, sign * value >= sign * goal.target
+                goal, value, goal.is_met(value, goal.floor), goal.is_met(value, goal.target)
             )

@@ -160,6 +160,7 @@ async def _client(
 
 
 def _request(load: Load, key: str) -> bytes:
+    at = urlsplit(load.url)
     body = json.dumps(
         {
             "model": load.model,
@@ -172,7 +173,7 @@ def _request(load: Load, key: str) -> bytes:
         }
     ).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(load.url).netloc}\r\n"
+        f"POST {at.path}/v1/chat/completions HTTP/1.1\r\nHost: {at.netloc}\r\n"
         "Content-Type: application/json\r\n"
         + (f"Authorization: Bearer {key}\r\n" if key else "")
         + f"Content-Length: {len(body)}\r\n\r\n"

@@ -18,11 +18,13 @@ _NAMES = {
     "gateway": "(c) gateway",
     "stock": "(d) stock",
     "litellm": "(e) LiteLLM",
+    "olla": "(f) Olla",
 }
 _LINES = (
     ("requests/s, 32 clients", "requests_per_s", "{:,.0f}"),
     ("… x stock", "requests_against_stock", "{:.1f}"),
-    ("added TTFT p50 / p99, 1 client, ms", ("added_ttft_p50_one", "added_ttft_p99_one"), "{:.1f}"),
+    ("… x engine alone", "requests_against_engine", "{:.2f}"),
+    ("added TTFT p50 / p99, 1 client, ms", ("added_ttft_p50_one", "added_ttft_p99_one"), "{:.2f}"),
     (
         "added TTFT p50 / p99, 1 client, 50 ms pauses, ms",
         ("added_ttft_p50_paused", "added_ttft_p99_paused"),
@@ -35,7 +37,8 @@ _LINES = (
     ),
     ("paced streams/s, 64 clients", "paced_streams_per_s", "{:.1f}"),
     ("… x engine alone", "paced_against_engine", "{:.2f}"),
-    ("p99 gap, ms", "paced_gap_p99", "{:.0f}"),
+    ("TTFT p99, ms", "paced_ttft_p99", "{:.0f}"),
+    ("gap p99, ms", "paced_gap_p99", "{:.0f}"),
     ("CPU s / 1,000 requests", "cpu_s_per_1000", "{:.2f}"),
     ("embedded engine: tokens/s, x engine alone", "embedded_against_engine", "{:.2f}"),
 )

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from typing import Any
 
 from serve_app.engines.process import free_port
-from serve_app.ray_serve.haproxy import FLAGS
+from serve_app.ray_serve.haproxy import FLAGS, threads
 from tests.support.fronts import own_ports
 from tests.support.processes import command as command_line
 from tests.support.processes import descendants
@@ -50,7 +51,7 @@ class System:
 
     def cpu_s(self) -> float:
         """CPU seconds that its processes have used so far."""
-        return sum(map(cpu_of, _tree(self.process.pid)))
+        return sum(map(cpu_s, _tree(self.process.pid)))
 
     def pause(self) -> None:
         """A Ray that idles takes a fifth of a core: nothing of it runs until `resume`."""
@@ -104,8 +105,7 @@ def _tree(pid: int) -> list[int]:
     return [pid, *descendants(pid)]
 
 
-def cpu_of(pid: int) -> float:
-    """Return the CPU seconds of one process, 0 of one that is gone."""
+def cpu_s(pid: int) -> float:
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -172,6 +172,43 @@ def litellm(engine: str, python: str, master_key: str) -> Iterator[str]:
 
 
 @contextmanager
+def olla(engine: str, binary: str) -> Iterator[str]:
+    """The Go proxy: streams as they come, no limits of requests, no line of log for each."""
+    port = free_port()
+    endpoint = {"url": engine, "name": "engine", "type": "ollama", "priority": 100}
+    config = {
+        "server": {
+            "host": "127.0.0.1",
+            "port": port,
+            "write_timeout": "0s",
+            "request_logging": False,
+            "rate_limits": {
+                "global_requests_per_minute": 0,
+                "per_ip_requests_per_minute": 0,
+                "health_requests_per_minute": 0,
+            },
+        },
+        "proxy": {
+            "engine": "olla",
+            "profile": "streaming",
+            "load_balancer": "least-connections",
+        },
+        "discovery": {
+            "type": "static",
+            "model_discovery": {"enabled": True, "interval": "5m"},
+            "static": {"endpoints": [{**endpoint, "check_interval": "5s", "check_timeout": "2s"}]},
+        },
+        "logging": {"level": "warn", "format": "json", "output": "stdout"},
+    }
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "olla.yaml")
+        path.write_text(json.dumps(config))
+        url = f"http://127.0.0.1:{port}/olla/ollama"
+        with _child([binary, "-c", str(path)], url, "/api/tags") as address:
+            yield address
+
+
+@contextmanager
 def _child(command: list[str], url: str, probe: str) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=sys.stderr)
     try:
@@ -204,7 +241,7 @@ def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[st
         os.environ |= {
             **FLAGS,
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 4)),
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(threads(os.cpu_count() or 1)),
             **own_ports(),
         }
     from serve_app.ray_serve.application import app
@@ -246,6 +283,7 @@ KINDS = {
     "service": service,
     "stock": stock,
     "litellm": litellm,
+    "olla": olla,
 }
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import click
 
 from serve_app.capacity.simulate.intervals import Interval, interval
 from tests.bench.measure import Measurement, Task, measure
-from tests.bench.systems import MODEL, SLOTS, System, cpu_of, processes, running
+from tests.bench.systems import MODEL, SLOTS, System, cpu_s, processes, running
 from tests.support.otlp import collector
 
 OFF, ON, METRICS = "off", "a tenth traced", "a tenth traced, with Ray's metrics"
@@ -53,7 +53,7 @@ class Replicas(System):
 
     def cpu_s(self) -> float:
         lines = processes(self.process.pid).items()
-        return sum(cpu_of(pid) for pid, line in lines if line.startswith("ray::ServeReplica"))
+        return sum(cpu_s(pid) for pid, line in lines if line.startswith("ray::ServeReplica"))
 
 
 @click.command(help=__doc__)

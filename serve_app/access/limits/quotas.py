@@ -176,21 +176,17 @@ NO_STANDINGS = Standings()
 def standings(quotas: Sequence[Quota], balances: Sequence[Balance], day_left_s: float) -> Standings:
     """Return the tightest limits of requests and tokens: those with the least left."""
     requests = tokens = None
-    for quota, balance in zip(quotas, balances, strict=True):
-        if quota.requests:
-            requests = _tighter(requests, _of_bucket(quota.requests, balance.requests))
-        if quota.tokens:
-            tokens = _tighter(tokens, _of_bucket(quota.tokens, balance.tokens))
-        if quota.day:
-            left = max(0, int(quota.day - balance.today))
-            tokens = _tighter(tokens, Standing(quota.day, left, day_left_s))
+    for quota, (left_requests, left_tokens, today, _) in zip(quotas, balances, strict=True):
+        if quota.requests and (requests is None or left_requests < requests.remaining):
+            requests = _of_bucket(quota.requests, left_requests)
+        if quota.tokens and (tokens is None or left_tokens < tokens.remaining):
+            tokens = _of_bucket(quota.tokens, left_tokens)
+        if quota.day and (tokens is None or quota.day - today < tokens.remaining):
+            left = int(quota.day - today) if today < quota.day else 0
+            tokens = Standing(quota.day, left, day_left_s)
     return Standings(requests, tokens)
 
 
 def _of_bucket(capacity: int, level: float) -> Standing:
     reset_s = (capacity - level) * MINUTE_S / capacity
-    return Standing(capacity, max(0, int(level + _ROUNDING)), reset_s)
-
-
-def _tighter(one: Standing | None, other: Standing) -> Standing:
-    return one if one and one.remaining <= other.remaining else other
+    return Standing(capacity, int(level + _ROUNDING) if level > 0 else 0, reset_s)

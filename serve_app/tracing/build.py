@@ -78,4 +78,11 @@ def build(
 def _resource(attributes: Mapping[str, str]) -> Resource:
     """Describe the process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word."""
     own = {"service.name": _PACKAGE, "service.version": version(_PACKAGE), **attributes}
-    return Resource.create(own).merge(OTELResourceDetector().detect())
+    merged = Resource.create(own).merge(OTELResourceDetector().detect())
+    return _OnlyResource(dict(merged.attributes), merged.schema_url)
+
+
+class _OnlyResource(Resource):
+    """Hashes by identity: the exporter looks it up for every span, and the SDK hashes JSON."""
+
+    __hash__ = object.__hash__

@@ -6,6 +6,7 @@ report. Such a call is no request: no autoscaler counts it, and no drain waits f
 
 import asyncio
 import logging
+from asyncio import sleep
 from collections.abc import Mapping
 from hashlib import sha256
 from time import monotonic, time
@@ -83,7 +84,7 @@ class FleetCollector:
             began = monotonic()
             if unasked_s < WATCHED_S:
                 await self._refresh()
-            await asyncio.sleep(max(0.1, EVERY_S - (monotonic() - began)))
+            await sleep(max(0.1, EVERY_S - (monotonic() - began)))
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def _refresh(self) -> None:

@@ -245,7 +245,7 @@ def _note(replica: Mapping[str, Any]) -> str:
 def _memory(replica: Mapping[str, Any]) -> str:
     """Return the models that a replica has loaded, and the one that it loads, where it swaps."""
     swapped = [model["name"] for model in replica["loaded"] or () if model["calls"] is not None]
-    loading = replica["loading"]
+    loading = replica.get("loading")
     return ", ".join([*swapped, *([f"loading {loading['name']}"] if loading else [])])
 
 

@@ -15,8 +15,9 @@ from ray.util import metrics
 from serve_app.access.repeater import Repeater
 from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
 from serve_app.scaling.explanation import STATE, Explanation, Record
+from serve_app.scaling.memory import Aim, Memory, Observation, taught
 from serve_app.scaling.meter import NAMES
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide, taught
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.reports import Reported
 from serve_app.scaling.schedules import Limits, Schedule, limits
 

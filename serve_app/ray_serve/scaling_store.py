@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from serve_app.access.limits.redis_connection import CONNECT_S, PasswordFile
 from serve_app.scaling.claims import Claim, may_write
-from serve_app.scaling.policy import Memory, caught_up
+from serve_app.scaling.memory import Memory, caught_up
 from serve_app.scaling.state import StateError, dump, load
 
 logger = logging.getLogger("ray.serve")

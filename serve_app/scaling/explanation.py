@@ -81,12 +81,14 @@ class Explanation:
         return type(self)(self.decides, record, changes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the explanation as JSON has it in `/admin/fleet`."""
-        return {
-            "policy": "ahead" if self.decides else "shadow",
-            **_as_dict(self.last),
-            "changes": [_as_dict(record) for record in self.changes],
-        }
+        """Return the explanation as JSON has it in `/admin/fleet`.
+
+        Without the time of the last decision, so that an idle pool's does not change.
+        """
+        last = _as_dict(self.last)
+        del last["at"]
+        changes = [_as_dict(record) for record in self.changes]
+        return {"policy": "ahead" if self.decides else "shadow", **last, "changes": changes}
 
 
 def read_explanation(state: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -19,11 +19,12 @@ from serve_app.scaling.history import STEP_S, History
 
 PEAKS_S = (120, 300, 900, 3600, 7200, 28800, 86400)
 SEASONS_S = (600, 900, 1200, 1800, 3600, 7200, 86400, 604800)
+_SEASON = "season of "
 NAMES = (
     "level",
     "trend",
     *(f"peak of {seconds // 60} min" for seconds in PEAKS_S),
-    *(f"season of {seconds // 60} min" for seconds in SEASONS_S),
+    *(f"{_SEASON}{seconds // 60} min" for seconds in SEASONS_S),
 )
 ROWS = len(NAMES)
 # Errors in units of `_spread`, in bins of a tenth from -4 to 8.
@@ -97,6 +98,10 @@ class Bound:
     name: str
     predicted: float
     load: float
+
+    @property
+    def is_season(self) -> bool:
+        return self.name.startswith(_SEASON)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from serve_app.errors import ServiceError
 from serve_app.scaling import forecast
 from serve_app.scaling.forecast import NAMES
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
-from serve_app.scaling.policy import Memory
+from serve_app.scaling.memory import Memory
 
 # One more for each change of what a document holds, or means.
 VERSION = 2

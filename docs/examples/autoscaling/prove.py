@@ -36,7 +36,7 @@ from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.scene import scenario_of, service_of
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.tune import Search, candidate
-from serve_app.scaling.policy import Aim
+from serve_app.scaling.memory import Aim
 from serve_app.scaling.schedules import Schedule
 
 HERE = Path(__file__).parent

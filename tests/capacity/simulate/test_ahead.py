@@ -11,7 +11,7 @@ from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.pool_settings import Autoscaling
-from serve_app.scaling.policy import Aim
+from serve_app.scaling.memory import Aim
 
 SERVICE = Service(
     ServiceModel(4000, 100, 0.06),

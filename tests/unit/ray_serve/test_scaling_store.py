@@ -12,7 +12,7 @@ from serve_app.ray_serve.autoscaler import Autoscaler
 from serve_app.ray_serve.scaling_options import autoscaling_options
 from serve_app.ray_serve.scaling_store import ScalingStore, connect_store
 from serve_app.scaling.history import History
-from serve_app.scaling.policy import Memory
+from serve_app.scaling.memory import Memory
 from serve_app.settings import Settings
 from tests.support.redis_server import needed, redis_server
 from tests.support.waiting import eventually

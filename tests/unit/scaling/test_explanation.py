@@ -45,6 +45,7 @@ def test_changes_are_remembered_and_decisions_are_not() -> None:
         explanation = explanation.after(Record.of(decision, 0, number), is_change)
     document = explanation.as_dict()
     assert document["target"] == 29
+    assert "at" not in document  # or every poll of an idle pool would be another document
     assert [change["target"] for change in document["changes"]] == list(range(28, 8, -2))
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from serve_app.scaling.forecast import NAMES, Forecast
 from serve_app.scaling.history import STEP_S, History
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.schedules import Limits
 
 AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
@@ -82,6 +83,16 @@ def test_a_pool_goes_to_zero_where_it_may() -> None:
     pool = Pool(bounds=Limits(0, 20))
     pool.after(600, 2.0)
     assert pool.after(3600, 0.0).target == 0
+
+
+def test_a_busy_pool_sleeps_soon_after_its_last_work() -> None:
+    """After the time of a start, and of a stop and a start: no margin of busy hours holds it."""
+    pool = Pool(bounds=Limits(0, 20))
+    pool.after(3600, 2.0)
+    idle_s = int(2 * AIM.start_s + AIM.stop_s)
+    assert pool.after(idle_s - 10, 0.0).target >= 1
+    asleep = pool.after(120, 0.0)
+    assert (asleep.target, pool.target) == (0, 0)
 
 
 def test_a_wave_that_comes_back_is_seen_coming() -> None:

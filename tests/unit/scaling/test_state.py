@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from serve_app.scaling.forecast import ROWS
-from serve_app.scaling.policy import Aim, Memory, Observation, decide
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import decide
 from serve_app.scaling.schedules import Limits
 from serve_app.scaling.state import MAX_BYTES, StateError, dump, load
 

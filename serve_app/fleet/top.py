@@ -237,9 +237,16 @@ def _note(replica: Mapping[str, Any]) -> str:
     engine = replica["engine"]
     if replica["ready_in_s"] is not None:
         return f"ready in about {_duration(replica['ready_in_s'])}"
-    if loading := replica.get("loading"):
-        return f"loading {loading['name']}"
-    return str(engine["detail"] or engine["phase"]) if engine else ""
+    if engine and (engine["detail"] or engine["phase"]):
+        return str(engine["detail"] or engine["phase"])
+    return _memory(replica)
+
+
+def _memory(replica: Mapping[str, Any]) -> str:
+    """Return the models that a replica has loaded, and the one that it loads, where it swaps."""
+    swapped = [model["name"] for model in replica["loaded"] or () if model["calls"] is not None]
+    loading = replica.get("loading")
+    return ", ".join([*swapped, *([f"loading {loading['name']}"] if loading else [])])
 
 
 def _tail(document: Mapping[str, Any]) -> Iterator[str]:

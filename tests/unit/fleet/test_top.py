@@ -30,7 +30,7 @@ def printed(document: dict[str, Any], problem: str = "") -> str:
         (busy, ["4/4 replicas ready", "16/16 slots busy", "30 waiting", "23 batch reports"]),
         (growing, ["waiting for a worker", "ready in about", "1 running, target 6, 1 to 6"]),
         (growing, ["wait for a worker with free resources"]),
-        (swapping, ["(up in 21 s)", "loading deepseek-r2:14b"]),
+        (swapping, ["(up in 21 s)", "gemma3:27b, loading deepseek-r2:14b"]),
         (engine_killed, ["engine away", "it refuses connections", "502 EngineLost"]),
         (asleep, ["asleep: the next request wakes it", "0 running, target 0, 0 to 2"]),
     ],

@@ -61,7 +61,7 @@ def build(
 ) -> Sender:
     """Build what `signals` names. `attributes`: of the process. Raises SettingsError."""
     quieten_sdk()
-    resource = _resource(attributes)
+    resource = process_resource(attributes)
     sender = Sender()
     if signals.spans:
         # Of our own: the global one is Serve's, whose spans go elsewhere.
@@ -75,7 +75,7 @@ def build(
     return sender
 
 
-def _resource(attributes: Mapping[str, str]) -> Resource:
+def process_resource(attributes: Mapping[str, str]) -> Resource:
     """Describe the process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word."""
     own = {"service.name": _PACKAGE, "service.version": version(_PACKAGE), **attributes}
     merged = Resource.create(own).merge(OTELResourceDetector().detect())

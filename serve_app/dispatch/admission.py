@@ -1,4 +1,4 @@
-"""Which calls the engine gets, and when: its slots, and a bounded fair queue before them."""
+"""Admission of calls to the engine: its slots, and a bounded fair queue before them."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -54,7 +54,7 @@ class Admission:
         return self.line.waiting_by_flow()
 
     async def enter(self, call: Call, waited_s: float = 0.0) -> Leave:
-        """Wait for a slot; return what gives it back, to be called once with the service used.
+        """Wait for a slot; return a function that frees it, called once with the service used.
 
         `waited_s`: seconds that the call has waited for something else, which its bound includes.
         Raises Overloaded, and DeadlineExceeded when the call's deadline passes first.
@@ -64,7 +64,7 @@ class Admission:
         place = self.line.place(call)
         if call.span:
             call.span.wait(call.flow.priority, len(self.line))
-        # Whoever waits beside a slot that this call may have, may not have it.
+        # Calls that wait although this slot is free must not have it: it is reserved.
         if self._free > (self._reserved if place.is_batch else 0):
             self._free -= 1
             self.line.start(place)

@@ -19,7 +19,7 @@ from serve_app.errors import EngineError, PoolDown
 from serve_app.model_names import short_name
 from serve_app.pool_settings import Pool
 
-# What it takes to open a connection, through Serve.
+# The time to open a connection, through Serve.
 CONNECT_S = 0.003
 # Replicas whose predictions a trace shows.
 _TRACED = 3
@@ -167,7 +167,7 @@ def fleet_view(pool: Pool) -> FleetView:
 
 
 def _prompt(call: Call, max_bytes: int) -> Prompt:
-    """Return what the placement needs; a call that is no conversation costs no look at its text."""
+    """Return the input of the placement; the text is read only where it is a conversation."""
     chain = EMPTY
     if call.conversation is not None:
         chain = chain_of(call.conversation, call.model, max_bytes)

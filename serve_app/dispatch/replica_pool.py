@@ -4,7 +4,7 @@ Opening one costs a request to Serve, 2 ms and more; a call over an open one cos
 read. So a released connection serves the call that is next, or stays open for a moment.
 
 A call is bound to a replica only when it is sent. Openings belong to no call: Serve's router queues
-them, and the autoscaler counts them, but who gets a connection is for the fair queue to say.
+them, and the autoscaler counts them, but the fair queue decides which call gets a connection.
 """
 
 import asyncio
@@ -94,18 +94,18 @@ class ReplicaPool:
         """Return a replica's answer. `fresh`: over a connection that no earlier call has used.
 
         Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
-        what the replica raises.
+        the replica's own errors.
         """
         if self._placement:
             return await self._call_placed(self._placement, call, wait_s, fresh)
-        place, asked = self.line.place(call), monotonic()
+        place, arrived = self.line.place(call), monotonic()
         if call.span:
             call.span.wait(call.flow.priority, len(self.line))
         try:
             connection = await self._acquire(place, call, wait_s, fresh)
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
-        queued_s = monotonic() - asked
+        queued_s = monotonic() - arrived
         if call.span:
             call.span.end()
         try:
@@ -123,7 +123,7 @@ class ReplicaPool:
         """Return the answer of the replica that is predicted to begin it first."""
         if call.span:
             call.span.begin(Step.CHOOSE_REPLICA)
-        place, asked, placed = self.line.place(call), monotonic(), placement.call(call)
+        place, arrived, placed = self.line.place(call), monotonic(), placement.call(call)
         try:
             connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
         except BaseException as exc:
@@ -131,7 +131,7 @@ class ReplicaPool:
             if isinstance(exc, asyncio.CancelledError):
                 raise CallerLeft from exc
             raise
-        queued_s = monotonic() - asked
+        queued_s = monotonic() - arrived
         if call.span:
             call.span.end()
         try:
@@ -246,7 +246,7 @@ class ReplicaPool:
         try:
             return await self.line.wait(place, wait_s, call.deadline)
         except TimeoutError as exc:
-            which = 0  # the oldest opening is as hopeless as this wait
+            which = 0  # the oldest opening has waited at least as long
             raise self._no_replica(wait_s) from exc
         finally:
             self._cancel_openings(which)
@@ -258,7 +258,7 @@ class ReplicaPool:
         try:
             lifetime_s = MAX_AGE_S * uniform(0.5, 1)
             connection = await open_connection(self._listener, self._handle, lifetime_s)
-        except Exception as exc:  # of whatever kind: a call waits for it
+        except Exception as exc:  # of any kind, because a call waits for it
             self._opened()
             self._refuse(exc)
         else:
@@ -306,7 +306,7 @@ class ReplicaPool:
         self._cancel_openings()
 
     def _cancel_openings(self, which: int = -1) -> None:
-        """Cancel those that no call waits for: no pool must wake or grow for them."""
+        """Cancel openings for which no call waits: no pool must start a replica for them."""
         while len(self._opening) > len(self.line):
             self._opening.pop(which).cancel()
 

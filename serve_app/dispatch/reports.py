@@ -1,4 +1,4 @@
-"""What a replica tells every gateway of its work for the others, at most 100 ms late.
+"""Reports of a replica to every gateway about its work for the others, at most 100 ms late.
 
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
 replica, how much of their prompts is still to be read, and which prompts were read: these are in
@@ -78,7 +78,7 @@ class _Subscriber:
 
 
 class Reporter:
-    """Counts the calls of every gateway, and reports to each what the others' are.
+    """Counts the calls of every gateway, and reports those of the others to each.
 
     `name`: of the replica. `load_s`: returns the seconds until each model is loaded that is not.
     `note_spare`: gets the models that other replicas keep loaded too, by all gateways' accounts.
@@ -165,11 +165,11 @@ class Reporter:
             work.unread -= 1
             work.pending_tokens -= call.unread_tokens
         if not work.ahead:
-            del self._work[gateway]  # with what rounding has left of its tokens
+            del self._work[gateway]  # with the rounding errors of its tokens
         self.changed()
 
     def changed(self) -> None:
-        """Report within INTERVAL_S. Also for whoever loads and unloads models."""
+        """Report within INTERVAL_S. Called when models are loaded or unloaded, too."""
         if self._timer is None and self._subscribers:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._report)
 

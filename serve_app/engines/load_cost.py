@@ -1,4 +1,4 @@
-"""What it takes until a model could serve on a replica, for the choice of a replica."""
+"""The cost of making a model serve on a replica, for the choice of a replica."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from serve_app.engines.residency import (
 
 @dataclass(frozen=True, slots=True)
 class LoadCost:
-    """`ready_s`: until the model could serve. `harm_s`: waits of others for what goes for it."""
+    """`ready_s`: until the model could serve. `harm_s`: later waits for models that make room."""
 
     ready_s: float = 0.0
     harm_s: float = 0.0
@@ -31,7 +31,7 @@ NEVER = LoadCost(math.inf)
 
 
 def load_cost(view: ModelsView, rules: Rules, model: str, now: float) -> LoadCost:
-    """Return what it takes until `model` could serve on a replica."""
+    """Return the cost of making `model` serve on a replica."""
     if model in view.loaded and model != view.closing:
         return READY
     current = view.loading
@@ -43,7 +43,7 @@ def load_cost(view: ModelsView, rules: Rules, model: str, now: float) -> LoadCos
     queue = view.waiting.keys() - {current, model}
     ready = left + sum(map(view.seconds_to_load, queue)) + view.seconds_to_load(model)
     if model in view.waiting:
-        return LoadCost(ready)  # what goes for it goes anyway
+        return LoadCost(ready)  # the models that make room are unloaded anyway
     if not current and not queue and fits(view, rules, model, now):
         return LoadCost(ready)
     return _after_a_victim(view, rules, ready, now)

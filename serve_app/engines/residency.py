@@ -1,10 +1,10 @@
-"""Which models are loaded where the engine has room for some of them: a pure policy.
+"""A pure policy that chooses the loaded models where an engine has room for some of them only.
 
 `decide` says what a replica does next: load, unload, hold new calls of a model back, or wait.
 
-A cold model is loaded at once where there is room. Where there is none, the cheapest idle model
-goes as soon as the calls for the cold one have waited, together, for as long as that will cost.
-After `max_wait_s` it goes anyway: if none is idle, one model's new calls are held back until it is.
+A cold model is loaded at once where there is room. Where there is none, the cheapest idle model is
+unloaded once the calls for the cold one have waited, together, for as long as the unload will cost.
+After `max_wait_s` it is unloaded in any case: if none is idle, one model's new calls are held back.
 """
 
 import math
@@ -19,7 +19,7 @@ _ROUNDING_S = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the engine's memory holds at the same time. `models`, `bytes`: 0 means no bound."""
+    """Bounds of the engine's memory. `models`, `bytes`: loaded at the same time; 0: no bound."""
 
     models: int = 0
     bytes: int = 0
@@ -68,15 +68,15 @@ class Wall:
     bytes: int = 0
 
     def stands(self, view: "ModelsView") -> bool:
-        """Tell whether a load would meet the wall: beside the same models, or as much memory."""
+        """Tell whether a load would fail as well: beside the same models, or as much memory."""
         return self.others <= view.loaded.keys() or 0 < self.bytes <= view.taken()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelsView:
-    """What a replica knows of its models.
+    """A replica's knowledge of its models.
 
-    `loading`: the one that is being loaded, or "". `lost`: models that the engine has dropped by
+    `loading`: the model that is being loaded, or "". `lost`: models that the engine has dropped by
     itself. `spare`: models that another replica keeps loaded too. `sizes`: bytes, of models that
     are loaded or were. `load_s`: measured seconds of a load.
     `rates`: calls per second, decayed. `service_s`: mean seconds for which a call uses its model.
@@ -143,7 +143,7 @@ Decision = Load | Unload | Close | Refuse | Wait
 
 
 def decide(view: ModelsView, rules: Rules, now: float) -> Decision:
-    """Return what a replica does next about its models. One load runs at a time."""
+    """Return a replica's next step with its models. One load runs at a time."""
     if view.loading:
         return Wait()
     cold = view.waiting.keys() - view.loaded.keys()  # calls for the closing model wait too
@@ -219,7 +219,8 @@ def eviction_cost(view: ModelsView, rules: Rules, name: str) -> float:
     """Return the seconds that callers of a model are expected to wait for its next load.
 
     Its next caller comes within `min_loaded_s` with some probability, and waits for a whole load;
-    those who come during that load wait for half of it. Callers of a spare one go elsewhere.
+    callers that come during that load wait for half of it on average. Callers of a spare one go
+    elsewhere.
     """
     if name in view.spare:
         return 0.0

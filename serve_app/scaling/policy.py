@@ -1,4 +1,4 @@
-"""How many replicas a pool needs: a pure function of what was observed, by seconds of work.
+"""The number of replicas that a pool needs: a pure function of observed seconds of work.
 
 The load is the number of replicas that would be busy if no request waited: work arrives, and each
 second of it occupies a replica for a second, spread over the time that a request takes. A target is

@@ -10,7 +10,7 @@ from serve_app.scaling.forecast import NAMES
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
 from serve_app.scaling.memory import Memory
 
-# One more for each change of what a document holds, or means.
+# One more for each change of a document's fields, or of their meaning.
 VERSION = 2
 MAX_BYTES = 1 << 20
 

@@ -15,8 +15,8 @@ _NOTHING = WorkReport(0.0, 0.0, 0.0)
 class AheadPolicy:
     """Plays Serve's controller with the policy `ahead`, which decides once a second.
 
-    `memory` is what it has learned, from which another run may begin. `begin_s`: the time of that
-    run's beginning. `clock`: from the time to what the controller's clock shows.
+    `memory` has the learned state, from which another run may begin. `begin_s`: the time at which
+    that run begins. `clock`: from the time to what the controller's clock shows.
     """
 
     def __init__(

@@ -27,6 +27,7 @@ from kuberay.changes.rollout import Rollout
 from kuberay.errors import Conflict
 from kuberay.status.diagnosis import Diagnosis, diagnose
 from kuberay.status.observed import Observed
+from kuberay.status.scaling import NO_SCALING, Scaling, read_scaling
 from kuberay.status.waiting import Limits, Wait
 from kuberay.status.watching import Watcher, look
 
@@ -43,6 +44,7 @@ class Status:
 
     view: Observed
     diagnosis: Diagnosis
+    scaling: Scaling = NO_SCALING
 
 
 class RayServiceApi:
@@ -77,10 +79,15 @@ class RayServiceApi:
         """Return the object. Raises NotFound."""
         return self.objects.get(RAY_SERVICES, name)
 
-    def get_ray_service_status(self, name: str) -> Status:
-        """Observe and diagnose a RayService; the state is `absent` if it does not exist."""
+    def get_ray_service_status(self, name: str, admin_key: str = "") -> Status:
+        """Observe and diagnose a RayService; the state is `absent` if it does not exist.
+
+        With an admin key of the service, the status includes the scaling of its pools.
+        """
         view = look(self.objects, name)
-        return Status(view, diagnose(view))
+        asks = admin_key and view.service and view.service.endpoints
+        scaling = read_scaling(self.objects, name, admin_key) if asks else NO_SCALING
+        return Status(view, diagnose(view), scaling)
 
     def watch_ray_service_status(self, name: str, every_s: float = _TICK_S) -> Iterator[Status]:
         """Yield the status now, on every change, and at least every `every_s` seconds, for ever."""

@@ -31,6 +31,8 @@ Each dialect under `api/` writes these in its own shape.
 """
 
 import asyncio
+import math
+from dataclasses import dataclass
 
 
 class ServiceError(Exception):
@@ -119,8 +121,8 @@ class BodyTooLarge(ClientError):
 class RateLimited(ClientError):
     """A limit of the caller's key or group is reached.
 
-    `retry_after_s`: until it is not; None: the request can never fit. `counted`: what the limit
-    counts, "requests" or "tokens". `headers`: the state of the limits in the caller's dialect.
+    `retry_after_s`: until the request fits; None: it never can. `counted`: the unit of the limit,
+    "requests" or "tokens". `headers`: the state of the limits in the caller's dialect.
     """
 
     status = 429
@@ -188,8 +190,25 @@ class EngineDown(EngineError):
     retry_after_s = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A start that a request has waited for. `eta_s`: until its end, None where none is known."""
+
+    phase: str
+    eta_s: float | None
+
+
 class PoolDown(EngineDown):
-    """No replica of the pool became ready, so that there is none to try."""
+    """No replica of the pool became ready, so that there is none to try.
+
+    `loading`: the start that goes on, if any.
+    """
+
+    def __init__(self, message: str, loading: Loading | None = None) -> None:
+        super().__init__(message)
+        self.loading = loading
+        if loading and loading.eta_s is not None:
+            self.retry_after_s = max(1, math.ceil(loading.eta_s))
 
 
 class EngineLost(EngineError):

@@ -37,6 +37,7 @@ class ApiRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     body: object = None
     content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -122,7 +123,11 @@ class ApiServer:
         method, url, headers, *_ = self._client.param_serialize(
             request.method,
             request.url,
-            header_params={"Accept": "application/json", "Content-Type": request.content_type},
+            header_params={
+                "Accept": "application/json",
+                "Content-Type": request.content_type,
+                **request.headers,
+            },
             auth_settings=["BearerToken"],
         )
         timeouts = (self._timeout_s, read_s)

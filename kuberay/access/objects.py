@@ -1,7 +1,7 @@
 """Reads and writes Kubernetes objects of any kind, as plain JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ _PAGE = "500"
 _WATCH_S = 240
 _SILENCE_S = 90
 _QUIET_LOG_S = 600
+_PROXY_S = 5
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ PODS = ResourceKind("v1", "pods")
 EVENTS = ResourceKind("v1", "events")
 SECRETS = ResourceKind("v1", "secrets")
 JOBS = ResourceKind("batch/v1", "jobs")
+SERVICES = ResourceKind("v1", "services")
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,15 @@ class Objects:
         return self._server.stream(
             ApiRequest("GET", path, query), _QUIET_LOG_S if follow else _SILENCE_S
         )
+
+    def proxied(self, service: str, path: str, headers: Mapping[str, str]) -> bytes:
+        """Get `path` of a service, such as `llm-serve-svc:8000`, through the API server, once."""
+        path = f"{SERVICES.path(self.namespace, service)}/proxy/{path}"
+        stream = self._server.stream(ApiRequest("GET", path, headers=headers), _PROXY_S)
+        try:
+            return b"\n".join(stream.lines())
+        finally:
+            stream.close()
 
     def kind_of(self, manifest: Object) -> ResourceKind:
         """Look up the kind of a manifest on the server. Raises ConfigurationError if unknown."""

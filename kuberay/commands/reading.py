@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from contextlib import suppress
@@ -17,6 +18,7 @@ from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
 from kuberay.status import leftovers
 from kuberay.status.observed import Observed
+from kuberay.status.scaling import KEY_VARIABLE
 from kuberay.status.waiting import Limits
 
 # A cause that contains its own duration must not count as new every second.
@@ -37,13 +39,14 @@ _SECONDS = re.compile(r"\d+ s\b")
 def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
     """Show applications and pods, what is wrong, and what to do about it.
 
-    The exit code is 1 if the RayService does not exist.
+    With an admin key of the service in the variable LLM_ADMIN_KEY, it also shows why each pool has
+    its replicas. The exit code is 1 if the RayService does not exist.
     """
     api = cluster.api()
     if watch:
         _watch(api, name)
         return
-    result = api.get_ray_service_status(name)
+    result = api.get_ray_service_status(name, os.environ.get(KEY_VARIABLE, ""))
     if result.view.service is None:
         raise _absent(name, result.view, api.objects.namespace)
     if output == "json":

@@ -12,6 +12,7 @@ from kuberay.client import Status
 from kuberay.status.diagnosis import State
 from kuberay.status.events import notable
 from kuberay.status.observed import Event, Observed, Pod, RayService, Serving
+from kuberay.status.scaling import Scaling
 from kuberay.status.sentences import brief, last_line
 
 _COLOURS = {
@@ -38,6 +39,7 @@ def details(status: Status) -> RenderableType:
     parts: list[RenderableType] = []
     if view.service:
         parts.append(_applications(view.service))
+    parts += _scaling(status.scaling)
     if view.pods:
         parts += [_sizes(view), _pods(view)]
     if events := notable(view):
@@ -84,6 +86,17 @@ def _rows(serving: Serving) -> Iterator[tuple[str, ...]]:
             yield "", deployment.name, _status(deployment.status), "", message
 
 
+def _scaling(scaling: Scaling) -> Iterator[RenderableType]:
+    if scaling.problem:
+        yield Text(scaling.problem, style="dim")
+    if scaling.pools:
+        table = _table("pool", "running", "target", "message")
+        for pool in scaling.pools:
+            message = "\n".join(filter(None, (pool.why, pool.change)))
+            table.add_row(pool.pool, str(pool.running), str(pool.target), escape(message))
+        yield table
+
+
 def _status(status: str) -> str:
     good, bad = ("RUNNING", "HEALTHY"), ("DEPLOY_FAILED", "UNHEALTHY")
     colour = "green" if status in good else "red" if status in bad else "yellow"
@@ -92,7 +105,7 @@ def _status(status: str) -> str:
 
 def _sizes(view: Observed) -> Text:
     sizes = [
-        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.most})"
+        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.max_workers})"
         for c in view.clusters
         if c.name in view.current
     ]

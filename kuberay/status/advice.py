@@ -1,6 +1,7 @@
 """Advice as sentences with commands that can be pasted."""
 
 from kuberay.status.observed import HEAD, REDIS, Container, Observed, Pod
+from serve_app.fleet.advice import LESS_MEMORY
 
 
 def command(observed: Observed, words: str) -> str:
@@ -55,9 +56,7 @@ def more_memory(observed: Observed, pod: Pod, container: Container) -> str:
     if container.is_sidecar:
         return (
             f"raise its memory limit (limits.memory of {container.name} in worker group "
-            f"{pod.group}), or lower LLAMA_ARG_CACHE_RAM, OLLAMA_CONTEXT_LENGTH or "
-            f"OLLAMA_NUM_PARALLEL (memory grows with context times slots), or take a smaller "
-            f"model; then {deploy}"
+            f"{pod.group}), or {LESS_MEMORY}; then {deploy}"
         )
     if pod.is_ray:
         where = "the head group" if pod.role == HEAD else f"worker group {pod.group}"

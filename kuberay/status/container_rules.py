@@ -9,6 +9,7 @@ from kuberay.status.events import about
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, REDIS, Container, Event, Observed, Pod
 from kuberay.status.sentences import exit_words, last_line
+from serve_app.fleet.advice import RELOADS, RESTARTS
 
 _PULLER = "pull"
 # Runs in every worker until the head answers; other rules are about the head.
@@ -136,9 +137,7 @@ def _restarting(pod: Pod, container: Container, observed: Observed) -> Finding:
         f"(restarts: {container.restarts}{f', next after {again[1]}' if again else ''})"
         f"{f': {message}' if message else ''}"
     )
-    advice = "wait: it restarts by itself"
-    if container.is_sidecar:
-        advice += " and loads its model again"
+    advice = RELOADS if container.is_sidecar else RESTARTS
     if looping:
         advice = f"read the reason in its log: {log_of(observed, pod, container, previous=True)}"
     if reason == "OOMKilled":

@@ -12,6 +12,7 @@ from kuberay.status.events import cluster_of, latest
 from kuberay.status.finding import Finding
 from kuberay.status.observed import HEAD, Application, Observed, Serving
 from kuberay.status.sentences import brief, last_line, one_line, pull_reason, refusal
+from serve_app.fleet.advice import NEEDS_WORKER, deployment_advice
 
 _OPERATOR_WITHIN = timedelta(seconds=20)
 _HEAD_STARTS = timedelta(seconds=15)
@@ -23,10 +24,6 @@ _NOT_CREATED = {
     "FailedToCreateRayCluster",
     "FailedCreate",
 }
-_REPLICAS = (
-    "wait for a worker with free resources; if none comes, compare the resources that replicas and "
-    "worker groups declare"
-)
 
 
 def invalid_spec(observed: Observed) -> Iterator[Finding]:
@@ -159,8 +156,9 @@ def deployments(observed: Observed) -> Iterator[Finding]:
                 if deployment.message and deployment.status not in ("HEALTHY", "DEPLOY_FAILED"):
                     message = _brief_cause(deployment.message)
                     cause = f"deployment {deployment.name} is {deployment.status}: {message}"
+                    advice = deployment_advice(deployment.message) or NEEDS_WORKER
                     yield Finding(
-                        "deployment", deployment.name, cause, _REPLICAS, cluster=serving.cluster
+                        "deployment", deployment.name, cause, advice, cluster=serving.cluster
                     )
 
 

@@ -8,11 +8,17 @@ logger = logging.getLogger("ray.serve")
 
 
 class Repeater:
-    """Calls `step` every `every_s` seconds in a thread of its own, until it is stopped."""
+    """Calls `step` every `every_s` seconds in a thread of its own, until it is stopped.
 
-    def __init__(self, step: Callable[[], None], every_s: float) -> None:
+    `first_s`: until the first call, if not as long as between two.
+    """
+
+    def __init__(
+        self, step: Callable[[], None], every_s: float, first_s: float | None = None
+    ) -> None:
         self._step = step
         self._every_s = every_s
+        self._first_s = every_s if first_s is None else first_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access", daemon=True)
 
@@ -24,7 +30,9 @@ class Repeater:
         self._stopped.set()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        wait_s = self._first_s
+        while not self._stopped.wait(wait_s):
+            wait_s = self._every_s
             try:
                 self._step()
             except Exception:

@@ -11,6 +11,7 @@ from serve_app.api.endpoint import (
     bound_work,
     count,
     last_events,
+    loading_field,
     words,
 )
 from serve_app.api.relay import End
@@ -22,10 +23,11 @@ def _error(exc: ServiceError, request_id: str) -> Payload:
     detail = {"type": exc.kind, "message": str(exc)}
     if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at this very sentence
         detail["message"] = f"prompt is too long: {exc.prompt} > {exc.context_tokens} maximum"
-    return {"type": "error", "error": detail, "request_id": request_id}
+    error = detail | loading_field(exc)
+    return {"type": "error", "error": error, "request_id": request_id}
 
 
-ANTHROPIC = Dialect("anthropic", _error)
+ANTHROPIC = Dialect("anthropic", _error, b'event: ping\ndata: {"type": "ping"}\n\n')
 
 _KEYS = words(
     "model messages system max_tokens stream temperature top_p top_k stop_sequences tools "

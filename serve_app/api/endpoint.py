@@ -9,14 +9,14 @@ import orjson
 
 from serve_app.api.relay import End
 from serve_app.engines.base import Answer
-from serve_app.errors import BadRequest, ServiceError
+from serve_app.errors import BadRequest, PoolDown, ServiceError
 
 Payload = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that one request may ask for."""
+    """The maximum that one request may ask for."""
 
     max_tokens: int
     allow_model_options: bool
@@ -25,10 +25,14 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API's way to write errors. `error(exc, request_id)` returns the answer's JSON object."""
+    """One API's way to write errors. `error(exc, request_id)` returns the answer's JSON object.
+
+    `ping`: bytes that its streams may have anywhere, b"" where there are none.
+    """
 
     name: str
     error: Callable[[ServiceError, str], Payload]
+    ping: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,16 @@ class Endpoint:
     counts_on_request: bool = False  # whether streams come without counts unless asked for them
     mend: Callable[[Answer, Payload, Bounds], None] = lambda *_: None
     local: Callable[[Payload], Payload | None] = lambda _: None
+
+
+def loading_field(exc: ServiceError) -> Payload:
+    """Return the field of an error that tells how far a start is, if the request waits for one."""
+    if not isinstance(exc, PoolDown) or exc.loading is None:
+        return {}
+    loading: Payload = {"phase": exc.loading.phase}
+    if exc.loading.eta_s is not None:
+        loading["eta_s"] = round(exc.loading.eta_s, 1)
+    return {"loading": loading}
 
 
 def words(text: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from serve_app.api.endpoint import (
     bound_work,
     count,
     last_events,
+    loading_field,
     words,
 )
 from serve_app.api.relay import End
@@ -28,7 +29,7 @@ RELOADING_OPTIONS = words(
 
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
-    return {"error": str(exc)}
+    return {"error": str(exc), **loading_field(exc)}
 
 
 OLLAMA = Dialect("ollama", _error)
@@ -60,7 +61,7 @@ def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
 
 
 def _options(payload: Payload, bounds: Bounds) -> Payload:
-    """Return the options without those that would make everybody wait for a reload."""
+    """Return the options without those that would make all callers wait for a reload."""
     options = payload.pop("options", None) or {}
     if not isinstance(options, dict):
         raise BadRequest("options must be an object")

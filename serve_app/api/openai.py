@@ -14,6 +14,7 @@ from serve_app.api.endpoint import (
     bound_work,
     count,
     last_events,
+    loading_field,
     words,
 )
 from serve_app.api.relay import End
@@ -30,7 +31,7 @@ _KINDS = {
 
 def _error(exc: ServiceError, request_id: str) -> Payload:
     kind = _KINDS.get(exc.kind, exc.kind)
-    error = {"message": str(exc), "type": kind, "param": None, "code": None}
+    error: Payload = {"message": str(exc), "type": kind, "param": None, "code": None}
     if isinstance(exc, ContextLengthExceeded):  # agents shorten their history at this very sentence
         error["message"] = (
             f"This model's maximum context length is {exc.context_tokens} tokens. However, your "
@@ -39,10 +40,10 @@ def _error(exc: ServiceError, request_id: str) -> Payload:
         error["code"] = "context_length_exceeded"
     if isinstance(exc, RateLimited):
         error |= {"type": exc.counted, "code": "rate_limit_exceeded"}
-    return {"error": error}
+    return {"error": error | loading_field(exc)}
 
 
-OPENAI = Dialect("openai", _error)
+OPENAI = Dialect("openai", _error, b": ping\n\n")
 
 SAMPLING = words(
     "temperature top_p seed stop frequency_penalty presence_penalty "
@@ -74,11 +75,9 @@ def _event(error: Payload, tail: bytes) -> bytes:
 def _response_event(error: Payload, tail: bytes) -> bytes:
     detail = error["error"]
     sent = count(next(last_events(tail, 1), {}), "sequence_number")
-    value = {
+    value = {"type": "error", **detail} | {
         "type": "error",
         "code": detail["type"],
-        "message": detail["message"],
-        "param": None,
         "sequence_number": 0 if sent is None else sent + 1,
     }
     return b"event: error\ndata: " + orjson.dumps(value) + b"\n\n"
@@ -117,7 +116,7 @@ def _shape_response(payload: Payload, bounds: Bounds) -> None:
 
 
 def usage(value: Any) -> Usage:
-    """Read OpenAI's `usage`, or llama.cpp's `timings` beside it, from whatever an engine sent."""
+    """Read OpenAI's `usage`, or llama.cpp's `timings` beside it, from any JSON value."""
     used, timings = _part(value, "usage"), _part(value, "timings")
     details = used.get("prompt_tokens_details") or used.get("input_tokens_details")
     cached = count(details, "cached_tokens") if details else count(timings, "cache_n")

@@ -1,4 +1,4 @@
-"""What a gateway knows of the replicas of one pool, and learns from each request that it sends.
+"""A gateway's knowledge of one pool's replicas, learned from each request that it sends.
 
 Without a clock, an event loop or a connection of its own: the fleet's simulator plays it too.
 """
@@ -14,7 +14,7 @@ from serve_app.dispatch.sent import Prompt, Sent, Told
 
 
 class FleetView:
-    """The replicas of one pool by name, what each has to do, and what each has cached.
+    """The replicas of one pool by name, with the work and the cache of each.
 
     `cache_tokens`: of a replica's slots and of the prompts that it keeps in RAM. `unreported`: what
     counts until a replica's first report.
@@ -159,7 +159,7 @@ class FleetView:
     def ended(
         self, sent: Sent, now: float, queued_s: float = 0.0, told: Told | None = None
     ) -> None:
-        """Note the end of a request, whatever became of it.
+        """Note the end of a request, successful or not.
 
         `told`: by the engine, of a complete answer. `queued_s`: its wait for a slot.
         """

@@ -4,7 +4,7 @@
             <──HEAD, DATA …, END── or ──FAILURE──         one call at a time, then the next
 
 Serve's own streams cost as much for each piece as for a request, and their cancellation does not
-always arrive. Here a piece costs one write, and a caller's hang-up closes the connection.
+always arrive. Here a piece costs one write, and a caller's disconnect closes the connection.
 
 A frame is its kind (one byte), the length of its content (four, big-endian), and the content.
 """
@@ -68,7 +68,7 @@ def _texts(headers: tuple[tuple[bytes, bytes], ...]) -> list[tuple[str, str]]:
 
 
 def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:
-    """Return what a replica sends first: the gateway's token, a mark, its own name."""
+    """Return a replica's first message: the gateway's token, a mark, its own name."""
     mark = TAKES_BATCH if takes_batch else NOT_FOR_BATCH
     return token + mark + replica.encode()[:MAX_NAME_BYTES]
 
@@ -130,7 +130,7 @@ def _seconds_left(deadline: float | None) -> float | None:
 class Channel(asyncio.Protocol):
     """Sends and receives frames, at either end of a connection.
 
-    `max_bytes` bounds what an unauthenticated side may send in one frame; None: no bound.
+    `max_bytes` bounds a frame of an unauthenticated side; None: no bound.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Channel(asyncio.Protocol):
             await self._writable
 
     def close(self) -> None:
-        """Close at once: the other side may never read what is not sent yet."""
+        """Close at once: the other side may never read the rest."""
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

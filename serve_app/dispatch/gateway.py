@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 from serve_app.deadline import Deadline
@@ -10,7 +11,7 @@ from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import new_placement
 from serve_app.dispatch.replica_follower import ReplicaDirectory
-from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.replica_pool import ReplicaPool, StartWatch
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
 from serve_app.errors import CallerLeft, EngineDown, EngineLost, EngineSlow
@@ -22,13 +23,13 @@ _SPARE_S = 10.0
 
 
 class GatewayHandle(PoolHandle, ReplicaDirectory, Protocol):
-    """What a gateway needs of one pool."""
+    """One pool, as a gateway uses it."""
 
 
 class GatewayDispatcher:
     """Sends each call to a replica of the pool that serves its model.
 
-    `handles`: by the pool's name. `problem`: returns why the pools can't answer, or "".
+    `handles`, `watches`: by the pool's name. `problem`: returns why the pools can't answer, or "".
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class GatewayDispatcher:
         handles: Mapping[str, GatewayHandle],
         host: str,
         problem: Callable[[], Awaitable[str]],
+        watches: Mapping[str, StartWatch] = MappingProxyType({}),
     ) -> None:
         self._problem = problem
+        self._watches = watches
         self._pools = settings.all_pools
         self._listener = Listener(host)
         self._placements = {
@@ -56,6 +59,7 @@ class GatewayDispatcher:
                 Fairness.of(settings),
                 pool.max_waiting,
                 self._placements.get(pool.name),
+                watches.get(pool.name),
             )
             for pool in self._pools
         }
@@ -80,6 +84,8 @@ class GatewayDispatcher:
     async def stop(self) -> None:
         for placement in self._placements.values():
             placement.follower.stop()
+        for watch in self._watches.values():
+            watch.stop()
         self._listener.close()
 
     async def send(self, call: Call) -> Answer:
@@ -105,6 +111,8 @@ class GatewayDispatcher:
                 if retry is None:
                     raise
                 fresh = retry.target is Target.OTHER_REPLICA
+                if call.span:
+                    call.span.event("retry", {"error.type": type(exc).__name__})
             except CallerLeft as exc:
                 exc.engines = attempts.engines
                 raise
@@ -113,7 +121,7 @@ class GatewayDispatcher:
         return {name: pool.line for name, pool in self._by_name.items()}
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """Return the models from the settings: a listing must not wake a pool."""
+        """Return the models from the settings: a listing must not start a replica."""
         return tuple(
             ModelCard(name, loaded_context_length=pool.engine.context_length)
             for pool in self._pools

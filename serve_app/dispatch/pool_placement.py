@@ -14,12 +14,15 @@ from serve_app.dispatch.replica_state import Report
 from serve_app.dispatch.sent import Prompt, Sent, Told
 from serve_app.engines.base import Answer, Call, Placed
 from serve_app.engines.residency import UNKNOWN_LOAD_S
+from serve_app.engines.span import Attributes
 from serve_app.errors import EngineError, PoolDown
 from serve_app.model_names import short_name
 from serve_app.pool_settings import Pool
 
 # What it takes to open a connection, through Serve.
 CONNECT_S = 0.003
+# Replicas whose predictions a trace shows.
+_TRACED = 3
 
 
 class PoolPlacement:
@@ -82,6 +85,17 @@ class PlacedCall:
         placement = self._placement = self._view.choose(self._prompt, _now(), among)
         self._sent = self._view.sent(self._prompt, placement, _now())
         return tuple([view.name for view in placement.ranked])
+
+    def scores(self) -> Attributes:
+        """Return the predictions for the best replicas, for a trace."""
+        if self._placement is None:
+            return {}
+        best = list(zip(self._placement.ranked, self._placement.seconds, strict=True))[:_TRACED]
+        return {
+            "serve_app.replicas": [view.name for view, _ in best],
+            "serve_app.predicted_ttft_s": [seconds for _, seconds in best],
+            "serve_app.cached_tokens": [view.cached_tokens for view, _ in best],
+        }
 
     def bind(self, name: str, tells_blocks: bool) -> Call:
         if self._sent is None or self._sent.replica != name:

@@ -1,4 +1,4 @@
-"""Which prompts have a common beginning, and what each replica has cached of them.
+"""The common beginnings of prompts, and the parts of them that each replica has cached.
 
 A conversation is cut, as the engine will see it, into blocks of BLOCK_BYTES: its system messages,
 its tools, then each message with its role and text. The hash of a block covers all blocks before
@@ -122,7 +122,7 @@ def _role(message: Any) -> str:
 
 
 def _message(message: Any, max_bytes: int) -> bytes:
-    """Return role and text, and what else the engine may read."""
+    """Return role and text, and all other input that the engine may read."""
     if not isinstance(message, dict):
         return _json(message) + b"\0"
     role, content = _role(message)[:32], message.get("content")

@@ -1,4 +1,4 @@
-"""How fast the engines of one pool work, by their own timings: moving averages for one model."""
+"""The speed of one pool's engines by their own timings: moving averages for one model."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _OFF = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """What one replica is expected to take.
+    """The time that one replica is expected to take.
 
     `token_s`: seconds between two tokens of one answer. `hold_s`: seconds that a request holds its
     slot. `bytes_per_token`: of the text of prompts.
@@ -47,7 +47,7 @@ class Mean:
 
 
 class Rates:
-    """The speeds of one model in one pool, from what was declared to what is measured."""
+    """The speeds of one model in one pool: declared ones at first, then measured ones."""
 
     __slots__ = ("_bytes_per_token", "_hold_s", "_prefill", "_token_s")
 

@@ -10,6 +10,7 @@ them, and the autoscaler counts them, but who gets a connection is for the fair 
 import asyncio
 from random import uniform
 from time import monotonic
+from typing import Protocol
 
 from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_connection
 from serve_app.dispatch.fair_queue import Fairness
@@ -17,7 +18,15 @@ from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call, Priority
-from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, Overloaded, PoolDown
+from serve_app.engines.span import Step
+from serve_app.errors import (
+    CallerLeft,
+    DeadlineExceeded,
+    EngineDown,
+    Loading,
+    Overloaded,
+    PoolDown,
+)
 
 # How long an idle connection stays open, counted by the autoscaler as a request that runs.
 LINGER_S = 0.02
@@ -35,15 +44,25 @@ PAUSE_S = 0.25
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
 
 
-def _no_replica(wait_s: float) -> PoolDown:
-    return PoolDown(f"no replica became ready within {wait_s:g} s")
+class StartWatch(Protocol):
+    """Watches the start of a pool's first replica, while calls wait for it."""
+
+    def expect(self) -> None:
+        """Note that a call waits. Called often: it must cost a microsecond."""
+
+    @property
+    def loading(self) -> Loading | None:
+        """The start that goes on, if any."""
+
+    def stop(self) -> None: ...
 
 
 class ReplicaPool:
     """Sends calls to the replicas of one pool; at most `max_waiting` calls wait for one.
 
     `by_session`: Serve chooses the replica of each call that belongs to a session. `placement`:
-    chooses the replica of every call, while no call waits for one.
+    chooses the replica of every call, while no call waits for one. `watch`: of a pool that may have
+    no replica.
     """
 
     def __init__(
@@ -54,11 +73,13 @@ class ReplicaPool:
         fairness: Fairness | None = None,
         max_waiting: float = float("inf"),
         placement: PoolPlacement | None = None,
+        watch: StartWatch | None = None,
     ) -> None:
         self._listener = listener
         self._handle = handle
         self._by_session = by_session
         self._placement = placement
+        self._watch = watch
         self._idle: dict[ReplicaConnection, asyncio.TimerHandle] = {}  # with its end
         self.line: WaitingLine[ReplicaConnection] = WaitingLine(
             lambda place, connection: self._release(place, connection, 0.0), fairness, max_waiting
@@ -78,11 +99,15 @@ class ReplicaPool:
         if self._placement:
             return await self._call_placed(self._placement, call, wait_s, fresh)
         place, asked = self.line.place(call), monotonic()
+        if call.span:
+            call.span.wait(call.flow.priority, len(self.line))
         try:
             connection = await self._acquire(place, call, wait_s, fresh)
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
         queued_s = monotonic() - asked
+        if call.span:
+            call.span.end()
         try:
             answer = await connection.send(call)
         except BaseException as exc:
@@ -96,6 +121,8 @@ class ReplicaPool:
         self, placement: PoolPlacement, call: Call, wait_s: float, fresh: bool
     ) -> Answer:
         """Return the answer of the replica that is predicted to begin it first."""
+        if call.span:
+            call.span.begin(Step.CHOOSE_REPLICA)
         place, asked, placed = self.line.place(call), monotonic(), placement.call(call)
         try:
             connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
@@ -105,6 +132,8 @@ class ReplicaPool:
                 raise CallerLeft from exc
             raise
         queued_s = monotonic() - asked
+        if call.span:
+            call.span.end()
         try:
             answer = await connection.send(placement.bind(placed, connection.replica))
         except BaseException as exc:
@@ -133,6 +162,9 @@ class ReplicaPool:
             await placement.follower.first_reports()
         idle = () if fresh else {connection.replica for connection in self._idle}
         targets = () if self.line else placement.choose(placed, idle)
+        if call.span:
+            call.span.end(placed.scores())
+            call.span.wait(call.flow.priority, len(self.line))
         if not targets:
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._take_idle(place.is_batch, targets[0])
@@ -178,11 +210,17 @@ class ReplicaPool:
         targets: tuple[str, ...] = (),
     ) -> ReplicaConnection:
         where = self._listener, self._handle
+        if self._watch:
+            self._watch.expect()
         try:
             async with asyncio.timeout(wait_s):
                 return await open_connection(*where, lifetime_s, session, targets)
         except TimeoutError as exc:
-            raise _no_replica(wait_s) from exc
+            raise self._no_replica(wait_s) from exc
+
+    def _no_replica(self, wait_s: float) -> PoolDown:
+        loading = self._watch.loading if self._watch else None
+        return PoolDown(f"no replica became ready within {wait_s:g} s", loading)
 
     def _take_idle(self, is_batch: bool, replica: str = "") -> ReplicaConnection | None:
         """Return an idle connection, to a certain replica if it is named."""
@@ -200,6 +238,8 @@ class ReplicaPool:
         self, place: Place[ReplicaConnection], call: Call, wait_s: float
     ) -> ReplicaConnection:
         """Wait for a connection that is released or opened."""
+        if self._watch:
+            self._watch.expect()
         if not (self._pause and place.is_batch):
             self._open_another()
         which = -1
@@ -207,7 +247,7 @@ class ReplicaPool:
             return await self.line.wait(place, wait_s, call.deadline)
         except TimeoutError as exc:
             which = 0  # the oldest opening is as hopeless as this wait
-            raise _no_replica(wait_s) from exc
+            raise self._no_replica(wait_s) from exc
         finally:
             self._cancel_openings(which)
 

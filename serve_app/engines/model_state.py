@@ -1,4 +1,4 @@
-"""What a replica knows of its engine's models, with the time passed in."""
+"""A replica's knowledge of its engine's models, with the time passed in."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ class ModelState:
     def note_failure(self, model: str, others: frozenset[str], now: float) -> float:
         """Note a failed load. Returns the seconds until it may be repeated beside `others`.
 
-        What was unloaded for it is to be loaded again.
+        Models that were unloaded for it are loaded again.
         """
         self._lost |= self._gone
         self._gone.clear()

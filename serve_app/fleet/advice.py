@@ -1,8 +1,31 @@
-"""One line of advice for each kind of error: plain values, without any other import.
+"""One line of advice for each kind of error and each state: plain values.
 
-The client of `kuberay/` may import them too.
+The page and `python -m kuberay status` give the same advice on what both see, so this imports
+nothing of the service.
 """
 
+import re
+
+NEEDS_WORKER = (
+    "wait for a worker with free resources; if none comes, compare the resources that replicas and "
+    "worker groups declare"
+)
+RESTARTS = "wait: it restarts by itself"
+RELOADS = f"{RESTARTS} and loads its model again"
+SLOW_START = (
+    "wait while the engine starts and loads its model; if that takes long, read the replica's log"
+)
+REPLACED = "wait: Serve replaces the replica; if others fail too, read a replica's log"
+LESS_MEMORY = (
+    "lower LLAMA_ARG_CACHE_RAM, OLLAMA_CONTEXT_LENGTH or OLLAMA_NUM_PARALLEL (memory grows with "
+    "context times slots), or take a smaller model"
+)
+
+# By the state of a replica, see fleet/members.py.
+BY_STATE = {
+    "waiting for a worker": NEEDS_WORKER,
+    "engine away": f"{RELOADS}; if that takes long, read the replica's log",
+}
 BY_KIND = {
     "Overloaded": "All slots and the queue are full: raise autoscaling.max_replicas or queue, "
     "or let callers retry after Retry-After.",
@@ -11,7 +34,11 @@ BY_KIND = {
     "which shows pods, images and events.",
     "EngineDown": "The engine is away or restarting: look at the replica's log, on Kubernetes "
     "with `python -m kuberay logs sidecar`.",
-    "EngineLost": "The engine broke off: look for an exit, often for lack of memory, in its log.",
+    "EngineLost": "The engine broke off: look for an exit in its log; if it lacked memory, "
+    f"{LESS_MEMORY}.",
+    "EngineStartError": "The engine can't start: the replica's log says why, most often a model "
+    "that is not there, or too little memory.",
+    "SettingsError": "The settings can't work: the sentence says which.",
     "LoadFailed": "A model can't be loaded: the engine's log says why, most often too little "
     "memory (engine.max_loaded_models).",
     "EngineSlow": "No first token, or no end, in time: raise first_token_timeout_s or "
@@ -32,7 +59,7 @@ BY_KIND = {
     "BodyTooLarge": "The body is above max_body_mib: raise it, or send smaller images.",
     "BodyTimeout": "The body came too slowly: raise body_timeout_s, or look at the caller's "
     "network.",
-    "StoreDown": "The Redis of limits and usage is away: see docs/limits.md.",
+    "StoreDown": "Use of all replicas can't be read: the sentence says why; see docs/limits.md.",
     "IssuerDown": "The identity provider's keys can't be fetched: check jwt.jwks.",
     "InternalError": "A fault of the service: the log has its traceback beside the request's id.",
 }
@@ -44,7 +71,7 @@ BY_OUTCOME = {
     "internal_error": BY_KIND["InternalError"],
 }
 
-# What the service can't know, and where to look.
+# Causes that the service can't know, and where to look for them.
 NEXT_STEP = "python -m kuberay status"
 NO_ADMIN_KEY = (
     "this page needs an admin key, and the service has none: make one with "
@@ -54,7 +81,23 @@ NO_ADMIN_KEY = (
 )
 NEEDS_ADMIN_KEY = "this needs a key with `admin: true`"
 
+# By words of Serve's messages about a deployment.
+_BY_MESSAGE = (
+    ("to be scheduled", NEEDS_WORKER),
+    ("to initialize", SLOW_START),
+    ("health check failed", REPLACED),
+    ("failed to start", "read the replica's log: it says why the replica does not start"),
+)
+_KIND = re.compile(r"serve_app\.errors\.(\w+)")
+
 
 def advice(kind: str, outcome: str) -> str:
     """Return the advice for an error's kind, else for its outcome."""
     return BY_KIND.get(kind) or BY_OUTCOME.get(outcome, "")
+
+
+def deployment_advice(message: str) -> str:
+    """Return the advice for Serve's message about a deployment, "" where none is needed."""
+    if kinds := _KIND.findall(message):
+        return BY_KIND.get(kinds[-1], "")
+    return next((advice for words, advice in _BY_MESSAGE if words in message), "")

@@ -15,7 +15,7 @@ _MAX_GONE = 100
 
 
 class ReplicaState(StrEnum):
-    """What a replica is doing, as the page names it."""
+    """The state of a replica, as the page names it."""
 
     WAITING_FOR_WORKER = "waiting for a worker"
     STARTING = "starting"
@@ -54,13 +54,22 @@ def state_of(member: Member) -> ReplicaState:
     return ReplicaState.READY
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A replica that has left. `at`: None where nobody looked. `until`: charts would show it."""
+
+    deployment: str
+    at: float | None
+    until: float
+
+
 @dataclass(slots=True)
 class Memory:
-    """What a collector remembers: since when a state lasts, how long starts took, who has gone."""
+    """A collector's memory: the begin of each state, durations of starts, replicas that left."""
 
     since: dict[str, tuple[ReplicaState, float]] = field(default_factory=dict)
     starts: dict[str, deque[float]] = field(default_factory=dict)
-    gone: OrderedDict[str, tuple[str, float]] = field(default_factory=OrderedDict)
+    gone: OrderedDict[str, Departure] = field(default_factory=OrderedDict)
     _timed: set[str] = field(default_factory=set)
     _deployments: dict[str, str] = field(default_factory=dict)
 
@@ -74,11 +83,21 @@ class Memory:
             self.note_gone(name, self._deployments.pop(name), now)
             del self.since[name]
             self._timed.discard(name)
-        while self.gone and next(iter(self.gone.values()))[1] < now - _FORGET_AFTER_S:
-            self.gone.popitem(last=False)
+        for name in [name for name, departure in self.gone.items() if departure.until < now]:
+            del self.gone[name]
 
     def note_gone(self, name: str, deployment: str, at: float) -> None:
-        self.gone.setdefault(name, (deployment, at))
+        """Note that a replica left at this time."""
+        self._note_departure(name, Departure(deployment, at, at + _FORGET_AFTER_S))
+
+    def note_dead(self, name: str, deployment: str, started_at: float) -> None:
+        """Note a replica that left before anybody looked, some time after its start."""
+        if name not in self.gone:
+            departure = Departure(deployment, None, started_at + _FORGET_AFTER_S)
+            self._note_departure(name, departure)
+
+    def _note_departure(self, name: str, departure: Departure) -> None:
+        self.gone[name] = departure
         if len(self.gone) > _MAX_GONE:
             self.gone.popitem(last=False)
 
@@ -104,7 +123,7 @@ class Memory:
 
 
 def _first_since(member: Member, state: ReplicaState, now: float) -> float:
-    """Return since when a state lasts that was there before anybody looked."""
+    """Return the begin of a state that is older than the collector."""
     engine = member.report.engine if member.report else None
     if state is ReplicaState.ENGINE_AWAY and engine:
         return now - engine.status.down_for_s

@@ -1,9 +1,10 @@
-"""What one replica or gateway tells about itself. Passes between processes."""
+"""The report of one replica or gateway about itself. It passes between processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serve_app.engines.base import EngineStatus, Priority
+from serve_app.engines.residency import ModelsView
 from serve_app.fleet.recorder import Traffic
 
 
@@ -26,10 +27,32 @@ def waiting(by_flow: Mapping[tuple[Priority, str, str], int]) -> tuple[Waiting, 
 
 
 @dataclass(frozen=True, slots=True)
+class Swaps:
+    """The models of a replica that has room for some of them.
+
+    `loading`: the one that is being loaded, or "". `calls`: that run or wait for a slot, by model.
+    `waiting`: calls that wait for a model to be loaded, by model.
+    """
+
+    loading: str
+    calls: Mapping[str, int]
+    waiting: Mapping[str, int]
+
+
+def swaps(view: ModelsView) -> Swaps:
+    """Return what a page shows of a replica's models."""
+    return Swaps(
+        view.loading,
+        {name: model.users for name, model in view.loaded.items()},
+        {name: line.calls for name, line in view.waiting.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class EngineReport:
     """An engine and the requests in its replica.
 
-    `ready_at`: seconds since 1970, None until then.
+    `ready_at`: seconds since 1970, None until then. `swaps`: None where all models stay loaded.
     """
 
     kind: str
@@ -37,6 +60,7 @@ class EngineReport:
     ready_at: float | None
     busy: int
     waiting: tuple[Waiting, ...]
+    swaps: Swaps | None = None
 
 
 @dataclass(frozen=True, slots=True)

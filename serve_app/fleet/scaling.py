@@ -1,7 +1,9 @@
-"""Why a pool has the replicas that it has: the autoscaler's target beside the load, in words."""
+"""Explains the number of a pool's replicas: the autoscaler's target beside the load, in words."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,7 +11,8 @@ class Autoscaler:
     """Serve's options in force for one pool, and its present target.
 
     `load`: requests that run or wait. `per_replica`: the load of a replica that scaling aims at;
-    None: the number of replicas is fixed.
+    None: the number of replicas is fixed. `reasons`: of the policy `ahead`, "" where Serve's
+    decides.
     """
 
     target: int
@@ -20,21 +23,57 @@ class Autoscaler:
     max_replicas: int
     upscale_delay_s: float
     downscale_delay_s: float
+    to_zero_delay_s: float
+    reasons: str = ""
 
     @property
     def wanted(self) -> int:
         """The replicas that the present load asks for, within the bounds."""
-        if self.per_replica is None:
+        if self.per_replica is None or self.reasons:
             return self.target
         wanted = math.ceil(self.load / self.per_replica)
         return min(max(wanted, self.min_replicas), self.max_replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A change of the target that Serve holds back until `due`. Times: seconds since 1970."""
+
+    direction: Literal["up", "down"]
+    since: float
+    due: float
+
+
+def pending(pool: Autoscaler, held_back: tuple[bool, float] | None) -> Pending | None:
+    """Return the change that is held back. `held_back`: whether the target grows, since when.
+
+    Serve also holds back what the bounds forbid, which never comes.
+    """
+    if held_back is None or pool.per_replica is None:
+        return None
+    grows, since = held_back
+    if grows and pool.target < pool.max_replicas:
+        return Pending("up", since, since + pool.upscale_delay_s)
+    if not grows and pool.target > pool.min_replicas:
+        last = pool.target == 1
+        return Pending(
+            "down", since, since + (pool.to_zero_delay_s if last else pool.downscale_delay_s)
+        )
+    return None
 
 
 def why(pool: Autoscaler) -> str:
     """Return one sentence. The load is that of this moment; Serve decides by an average."""
     if pool.per_replica is None:
         return f"fixed at {_replicas(pool.target)}"
+    if pool.reasons:
+        return f"{pool.reasons}; {_step(pool)}"
     return f"{_load(pool)}; {_step(pool)}"
+
+
+def own_reasons(explanation: Mapping[str, Any] | None) -> str:
+    """Return the sentence of the policy `ahead`, or "" where it does not decide."""
+    return explanation["sentence"] if explanation and explanation["policy"] == "ahead" else ""
 
 
 def _load(pool: Autoscaler) -> str:
@@ -55,7 +94,10 @@ def _step(pool: Autoscaler) -> str:
     if pool.running > pool.target:
         return f"{pool.running - pool.target} leaving"
     if wanted < pool.target:
-        return f"shrinks to {wanted} after {pool.downscale_delay_s:g} s of low load"
+        delay_s = pool.downscale_delay_s if pool.target > 1 else pool.to_zero_delay_s
+        return f"shrinks to {wanted} after {delay_s:g} s of low load"
+    if pool.reasons:
+        return "steady"
     if pool.target == pool.max_replicas and pool.load > pool.target * (pool.per_replica or 0):
         return f"at the maximum of {pool.max_replicas}"
     if pool.target == pool.min_replicas:

@@ -36,7 +36,7 @@ class Unavailable(Exception):
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Show the fleet until Ctrl-C, once where nobody looks, or as JSON; return the exit code."""
+    """Show the fleet until Ctrl-C, once without a terminal, or as JSON; return the exit code."""
     options = _options(arguments)
     key = environ.get(KEY_VARIABLE, "")
     try:
@@ -71,7 +71,7 @@ class Fleet:
         try:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
         except httpx.InvalidURL as exc:
-            raise Unavailable(f"{url} is no address: {exc}", True) from exc
+            raise Unavailable(f"{url} is not an address: {exc}", True) from exc
         self._etag = ""
         self._last: dict[str, Any] = {}
 
@@ -104,7 +104,7 @@ class Fleet:
         deadline = monotonic() + _FIRST_S
         while (found := self.document())["collecting"]:
             if monotonic() > deadline:
-                raise Unavailable(f"{self._url} gathers no state of the fleet: see its log", True)
+                raise Unavailable(f"{self._url} can't gather the fleet's state: see its log", True)
             sleep(0.2)
         return found
 
@@ -149,7 +149,7 @@ def _show(fleet: Fleet) -> int:
 
 
 def render(document: Mapping[str, Any], problem: str = "") -> Any:
-    """Return what rich prints of the document."""
+    """Return the document as rich prints it."""
     from rich.console import Group
     from rich.text import Text
 
@@ -178,7 +178,9 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
     scaling = pool["scaling"]
     title = f"{pool['name']}: {scaling['running']} running, target {scaling['target']}, "
     yield Text(f"{title}{scaling['min']} to {scaling['max']}", "bold")
-    yield Text(scaling["why"], "dim")
+    yield Text(scaling["why"] + _pending(scaling.get("pending"), now), "dim")
+    for line in _explanation(scaling["explanation"], now):
+        yield Text(line, "dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("replica", "state", "for", "busy", "waiting", "tokens/s", "cached", "age", "note"):
         is_number = name in ("for", "busy", "waiting", "tokens/s", "cached", "age")
@@ -187,6 +189,32 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
         table.add_row(*_cells(replica, now))
     if pool["replicas"]:
         yield table
+    for advice in _advices(pool):
+        yield Text(f"  {advice}", "dim")
+
+
+def _advices(pool: Mapping[str, Any]) -> list[str]:
+    """Return what helps the pool and its replicas, each sentence once."""
+    sentences = [pool.get("advice"), *(r.get("advice") for r in pool["replicas"])]
+    return [sentence for sentence in dict.fromkeys(sentences) if sentence]
+
+
+def _pending(change: Mapping[str, Any] | None, now: float) -> str:
+    return f" ({change['direction']} in {_duration(change['due'] - now)})" if change else ""
+
+
+def _explanation(explanation: Mapping[str, Any] | None, now: float) -> Iterator[str]:
+    """Yield what the policy `ahead` would do in the shadow, and the last change of its target."""
+    if explanation is None:
+        return
+    if explanation["policy"] == "shadow":
+        yield f"shadow: {explanation['target']} replicas, {explanation['sentence']}"
+    if changes := explanation["changes"]:
+        change = changes[0]
+        yield (
+            f"{_duration(now - change['at'])} ago from {change['before']} to {change['target']}: "
+            f"{change['sentence']}"
+        )
 
 
 def _cells(replica: Mapping[str, Any], now: float) -> list[Any]:
@@ -209,7 +237,16 @@ def _note(replica: Mapping[str, Any]) -> str:
     engine = replica["engine"]
     if replica["ready_in_s"] is not None:
         return f"ready in about {_duration(replica['ready_in_s'])}"
-    return str(engine["detail"] or engine["phase"]) if engine else ""
+    if engine and (engine["detail"] or engine["phase"]):
+        return str(engine["detail"] or engine["phase"])
+    return _memory(replica)
+
+
+def _memory(replica: Mapping[str, Any]) -> str:
+    """Return the models that a replica has loaded, and the one that it loads, where it swaps."""
+    swapped = [model["name"] for model in replica["loaded"] or () if model["calls"] is not None]
+    loading = replica.get("loading")
+    return ", ".join([*swapped, *([f"loading {loading['name']}"] if loading else [])])
 
 
 def _tail(document: Mapping[str, Any]) -> Iterator[str]:
@@ -220,7 +257,8 @@ def _tail(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"\nqueue: {', '.join(flows)}"
     for error in document["errors"][:_MAX_ERRORS]:
         ago = _duration(document["at"] - error["at"])
-        yield f"\n{error['status']} {error['kind']} x {error['count']}, {ago} ago: " + _printable(
+        where = f"{error['status']} " if error["status"] >= 400 else ""
+        yield f"\n{where}{error['kind']} x {error['count']}, {ago} ago: " + _printable(
             error["sentence"] or error["outcome"]
         )
         yield f"  {error['advice']}"
@@ -228,7 +266,7 @@ def _tail(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Return `text` without what could steer a terminal."""
+    """Return `text` without characters that could steer a terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -7,17 +7,22 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.serve.autoscaling_policy import default_autoscaling_policy
 from ray.util import metrics
 
 from serve_app.access.repeater import Repeater
 from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
+from serve_app.scaling.explanation import STATE, Explanation, Record
+from serve_app.scaling.memory import Aim, Memory, Observation, taught
 from serve_app.scaling.meter import NAMES
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.reports import Reported
 from serve_app.scaling.schedules import Limits, Schedule, limits
+
+if TYPE_CHECKING:
+    from serve_app.ray_serve.scaling_store import ScalingStore
 
 logger = logging.getLogger("ray.serve")
 
@@ -50,8 +55,9 @@ class Autoscaler:
         start_s: float,
         schedules: Sequence[Mapping[str, Any]] = (),
         file: str = "",
+        store: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
-        show: "Callable[[str, Decision], None] | None" = None,
+        show: "Callable[[str, Decision, bool], None] | None" = None,
         default: Callable[[Any], float] = lambda context: default_autoscaling_policy(context)[0],
     ) -> None:
         self._default = default
@@ -61,16 +67,45 @@ class Autoscaler:
         self._schedules = tuple(Schedule(**schedule) for schedule in schedules)
         self._file = ScalingFile(Path(file), pool) if file else None
         if self._file:
-            repeater = Repeater(self._file.check, CHECK_EVERY_S)
-            repeater.start()
-            # Serve makes another one at each change of the deployment, and never closes this one.
-            weakref.finalize(self, repeater.stop)
+            self._repeat(self._file.check, CHECK_EVERY_S)
         self._now = now
         self._show = show or ScalingGauges().show
         self._memory = Memory()
         self._reported = Reported()
         self._next = -math.inf
         self._target: int | None = None
+        self._explanation: Explanation | None = None
+        self._arrived_s = 0.0  # since the store was written
+        self._store = self._new_store(store) if store else None
+
+    def _new_store(self, options: Mapping[str, str]) -> "ScalingStore":
+        """Return a store that is written or read once a minute."""
+        # The import of Redis takes 50 ms.
+        from serve_app.ray_serve.scaling_store import EVERY_S, ScalingStore, connect_store
+
+        reference = weakref.WeakMethod(self._learned)
+
+        def learned() -> tuple[Memory, float]:
+            method = reference()
+            return method() if method else (Memory(), 0.0)
+
+        store = ScalingStore(connect_store(**options), self._pool, learned)
+        self._repeat(store.step, EVERY_S, first_s=0.0)
+        return store
+
+    def _repeat(
+        self, step: Callable[[], None], every_s: float, first_s: float | None = None
+    ) -> None:
+        """Repeat `step`, which must not refer to this object, in a thread."""
+        repeater = Repeater(step, every_s, first_s)
+        repeater.start()
+        # Serve makes another one at each change of the deployment, and never closes this one.
+        weakref.finalize(self, repeater.stop)
+
+    def _learned(self) -> tuple[Memory, float]:
+        """Return the memory, and the work that has arrived since the last call."""
+        arrived_s, self._arrived_s = self._arrived_s, 0.0
+        return self._memory, arrived_s
 
     def target(self, context: Context) -> float:
         """Return the number of replicas to have."""
@@ -83,22 +118,35 @@ class Autoscaler:
             return self._default(context)
         return context.target_num_replicas if self._target is None else self._target
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What Serve keeps beside the target, for whoever wants to know why it is this one."""
+        return {STATE: self._explanation} if self._explanation else {}
+
     def _decide(self, context: Context, now: float) -> None:
         self._reported = self._reported.after(
             _latest(context.raw_metrics or {}), context.total_queued_requests
         )
+        self._arrived_s += self._reported.arrived_s
+        if self._store and (learned := self._store.take()):
+            self._memory = taught(self._memory, learned)
         aim = self._aim_in_force()
-        decision, self._memory = decide(
-            self._memory, self._observation(context, now), aim, self._limits(context, now)
-        )
-        before, self._target = self._target, decision.target
-        self._show(self._pool, decision)
-        if decision.target != (context.target_num_replicas if self._decides else before):
-            self._log(decision, context.target_num_replicas)
+        seen = self._observation(context, now)
+        decision, self._memory = decide(self._memory, seen, aim, self._limits(context, now))
+        self._target, is_change = decision.target, decision.target != seen.target
+        self._explain(Record.of(decision, seen.target, now), is_change)
+        self._show(self._pool, decision, is_change)
+
+    def _explain(self, record: Record, is_change: bool) -> None:
+        explanation = self._explanation or Explanation(self._decides, record)
+        self._explanation = explanation.after(record, is_change)
+        if is_change:
+            verb = "set" if self._decides else "would set"
+            logger.info("%s pool %s %s", verb, self._pool, record.change)
 
     def _observation(self, context: Context, now: float) -> Observation:
         reported = self._reported
-        # In the shadow, its own last target is what it would have.
+        # As a shadow it continues from its own last target.
         target = context.target_num_replicas
         if not self._decides and self._target is not None:
             target = self._target
@@ -128,17 +176,6 @@ class Autoscaler:
                 schedules = tuple(item.schedule for item in self._file.goals.schedules)
         return limits(schedules, bounds, now, start_s)
 
-    def _log(self, decision: Decision, before: int) -> None:
-        forecast = decision.forecast
-        logger.info(
-            "%s pool %s from %d to %d replicas: load %.2f, needed %d, forecast %.2f (%s at %g), "
-            "start-up %.0f s, set by %s",
-            *("set" if self._decides else "would set", self._pool, before, decision.target),
-            *(decision.load, decision.needed),
-            *((forecast.load, forecast.name) if forecast else (0.0, "none yet")),
-            *(self._aim.quantile, decision.start_s, decision.by),
-        )
-
 
 class ScalingGauges:
     """Shows the last decision of each pool as gauges of the controller."""
@@ -153,8 +190,11 @@ class ScalingGauges:
                 "start_seconds": "Seconds in which nine of ten replicas start.",
             }.items()
         }
+        self._changes = metrics.Counter(
+            "llm_scaling_changes", "Changes of the target, by the bound that won.", ("pool", "by")
+        )
 
-    def show(self, pool: str, decision: Decision) -> None:
+    def show(self, pool: str, decision: Decision, is_change: bool) -> None:
         values = {
             "load": decision.load,
             "forecast": decision.forecast.load if decision.forecast else 0.0,
@@ -163,6 +203,8 @@ class ScalingGauges:
         }
         for name, value in values.items():
             self._gauges[name].set(value, {"pool": pool})
+        if is_change:
+            self._changes.inc(1, {"pool": pool, "by": decision.by})
 
 
 def _latest(series: Mapping[str, Mapping[Any, Sequence[Any]]]) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from time import time
+from time import monotonic, time
 
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
@@ -15,7 +15,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.errors import EngineDown
-from serve_app.fleet.reports import EngineReport, waiting
+from serve_app.fleet.reports import EngineReport, swaps, waiting
 from serve_app.pool_settings import Pool
 from serve_app.scaling.meter import WorkMeter
 from serve_app.settings import Settings
@@ -26,7 +26,7 @@ logger = logging.getLogger("ray.serve")
 class EngineHost:
     """Owns one engine. `show` gets its status after the start and at each health check.
 
-    `new_observer` makes what counts loads, where models are loaded and unloaded.
+    `new_observer` makes the counter of loads, where models are loaded and unloaded.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class EngineHost:
         )
 
     def reporter(self, name: str) -> Reporter:
-        """Return what tells gateways of the replica's work, and of its models where they change."""
+        """Return the reporter of the replica's work, and of its models where they change."""
         if self._gate is None:
             return Reporter(name)
         reporter = Reporter(name, self._gate.load_costs, self._gate.note_spare)
@@ -93,17 +93,21 @@ class EngineHost:
         return self._gate.rates if self._gate else {}
 
     def report(self) -> EngineReport | None:
-        """Return the state of the engine and its queue; None before an engine is chosen."""
+        """Return the state of the engine and its queue; None before an engine is chosen.
+
+        The collector calls it outside of the event loop.
+        """
         if self._engine is None:
             return None
         queue = self._admission
         return EngineReport(
             *(self._kind, self._engine.status, self._ready_at, queue.busy if queue else 0),
             waiting(queue.waiting_by_flow() if queue else {}),
+            swaps(self._gate.view(monotonic())) if self._gate else None,
         )
 
     def work(self) -> dict[str, float]:
-        """Return what the policy `ahead` reads of this replica; nothing where `ray` decides."""
+        """Return this replica's figures for the policy `ahead`; empty where `ray` decides."""
         if self._meter is None or self._admission is None:
             return {}
         return self._meter.report(sum(self._admission.waiting_by_flow().values()))

@@ -1,4 +1,4 @@
-"""The collector: one small named actor that asks all replicas, while somebody is looking.
+"""The collector: one small named actor that asks all replicas, while there are viewers.
 
 It asks Serve's controller for the deployments, and each replica's actor, past Serve's queues, for a
 report. Such a call is no request: no autoscaler counts it, and no drain waits for it.
@@ -6,29 +6,27 @@ report. Such a call is no request: no autoscaler counts it, and no drain waits f
 
 import asyncio
 import logging
+from asyncio import sleep
 from collections.abc import Mapping
 from hashlib import sha256
 from time import monotonic, time
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
-from serve_app.fleet.document import (
-    Deployment,
-    Document,
-    Service,
-    collecting,
-    document,
-    encoded,
-)
+from serve_app.fleet.document import Document, Service, collecting, document, encoded
 from serve_app.fleet.members import Member, Memory
+from serve_app.fleet.pools import Deployment
 from serve_app.fleet.reports import Report
 from serve_app.ray_serve import private
+from serve_app.scaling.explanation import read_explanation
 
 logger = logging.getLogger("ray.serve")
 
 EVERY_S = 1.0
-# After the last viewer's last question.
+# After the last viewer's last question it gathers no more, and later it ends.
+WATCHED_S = 5.0
 _LINGER_S = 60.0
 # A replica that takes longer, because it starts or hangs, is shown with its last report.
 _REPORT_S = 0.5
@@ -58,7 +56,7 @@ def read_report(actor: Any) -> Report | None:
 
 
 class FleetCollector:
-    """Gathers the document every second until nobody has asked for it for a minute."""
+    """Gathers the document every second while there are viewers; ends a minute after the last."""
 
     def __init__(self, service: Service, application: str) -> None:
         self._service = service
@@ -68,45 +66,57 @@ class FleetCollector:
         self._latest = encoded(collecting(service, time()))
         self._asked_at = monotonic()
         self._is_running = False
+        self._controller: Any = None
 
     async def latest(self) -> tuple[bytes, bytes, float]:
-        self._asked_at = monotonic()
+        now = monotonic()
+        if now - self._asked_at >= WATCHED_S:  # what it has is as old
+            self._latest = encoded(collecting(self._service, time()))
+        self._asked_at = now
         return self._latest
 
     async def run(self) -> None:
-        """Gather until nobody looks, then end this process."""
+        """Gather while there are viewers, then end this process."""
         if self._is_running:
             return
         self._is_running = True
-        while monotonic() - self._asked_at < _LINGER_S:
+        while (unasked_s := monotonic() - self._asked_at) < _LINGER_S:
             began = monotonic()
-            try:
-                self._latest = await self._gather()
-            except Exception:  # the document keeps its time, by which viewers see its age
-                logger.warning("failed to gather the state of the fleet", exc_info=True)
-            await asyncio.sleep(max(0.1, EVERY_S - (monotonic() - began)))
+            if unasked_s < WATCHED_S:
+                await self._refresh()
+            await sleep(max(0.1, EVERY_S - (monotonic() - began)))
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
+    async def _refresh(self) -> None:
+        try:
+            self._latest = await self._gather()
+        except Exception:  # the document keeps its time, by which viewers see its age
+            self._controller = None
+            logger.warning("failed to gather the state of the fleet", exc_info=True)
+
     async def _gather(self) -> Document:
-        details = await private.serve_details()
-        deployments = await self._deployments(details["applications"].get(self._application, {}))
+        if self._controller is None:
+            self._controller = await asyncio.to_thread(private.serve_controller)
+        deployments = await self._deployments(
+            await private.deployments(self._controller, self._application)
+        )
         now = time()
-        members = [member for found in deployments.values() for member in found.members]
+        members = [member for d in deployments.values() for member in d.members]
         self._memory.note(members, now)
         return encoded(document(self._service, deployments, self._memory, now))
 
-    async def _deployments(self, application: Mapping[str, Any]) -> dict[str, Deployment]:
-        found = application.get("deployments", {})
-        replicas = [replica for details in found.values() for replica in details["replicas"]]
+    async def _deployments(self, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, Deployment]:
+        replicas = [replica for details in by_name.values() for replica in details["replicas"]]
         await self._replicas.ask(replicas, _REPORT_S)
-        return {name: self._deployment(name, details) for name, details in found.items()}
+        return {name: self._deployment(name, details) for name, details in by_name.items()}
 
     def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
         for replica in details.get("recent_dead_replicas", ()):
-            if at := replica.get("end_time_s"):
-                self._memory.note_gone(replica["replica_id"], name, at)
+            self._memory.note_dead(replica["replica_id"], name, replica["start_time_s"])
         config = details["deployment_config"]
         scaling = config.get("autoscaling_config") or {}
+        to_zero_s = scaling.get("downscale_to_zero_delay_s")
+        down_s = scaling.get("downscale_delay_s", 0)
         fixed = config.get("num_replicas") or 1
         return Deployment(
             name=name,
@@ -117,8 +127,11 @@ class FleetCollector:
             min_replicas=scaling.get("min_replicas", fixed),
             max_replicas=scaling.get("max_replicas", fixed),
             upscale_delay_s=scaling.get("upscale_delay_s", 0),
-            downscale_delay_s=scaling.get("downscale_delay_s", 0),
+            downscale_delay_s=down_s,
+            to_zero_delay_s=down_s if to_zero_s is None else to_zero_s,
             members=tuple(self._replicas.member(name, r) for r in details["replicas"]),
+            held_back=private.held_back(details["policy_state"]),
+            explanation=read_explanation(details["policy_state"]),
         )
 
 
@@ -130,6 +143,7 @@ class Replicas:
         self._asking: dict[str, asyncio.Task[Report | None]] = {}
         self._handles: dict[str, Any] = {}
         self._fresh: set[str] = set()
+        self._complained: set[str] = set()
 
     async def ask(self, replicas: list[Mapping[str, Any]], within_s: float) -> None:
         """Ask every replica; return when all have answered, or after `within_s`."""
@@ -151,11 +165,19 @@ class Replicas:
         )
 
     def _take(self, name: str, task: asyncio.Task[Report | None]) -> None:
-        if task.cancelled() or task.exception():
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error:
             self._handles.pop(name, None)  # it starts, or it has gone
+            self._complain(name, error)
         else:
             self._reports[name] = task.result()
             self._fresh.add(name)
+
+    def _complain(self, name: str, error: BaseException | None) -> None:
+        """Log a fault of a replica's report, once."""
+        if isinstance(error, RayTaskError) and name not in self._complained:
+            self._complained.add(name)
+            logger.warning("failed to read the state of %s", name, exc_info=error)
 
     async def _ask(self, name: str) -> Report | None:
         if name not in self._handles:
@@ -170,6 +192,7 @@ class Replicas:
             del self._handles[name]
         for name in self._asking.keys() - present:
             self._asking.pop(name).cancel()
+        self._complained &= present
 
 
 def _value(name: Any) -> str:

@@ -1,6 +1,7 @@
 """The ingress's side of the live fleet: it starts the collector, and passes its document on."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from time import monotonic, time
 from typing import Any
@@ -12,14 +13,14 @@ from serve_app.fleet.document import Document, Service, collecting, encoded
 from serve_app.ray_serve import fleet_collector
 from serve_app.ray_serve.readiness import Remembered
 
-# How long a poll waits for a fresher document: an ingress must not hold viewers, whom Serve counts.
+# How long a poll waits for a fresher document. It is short, because Serve counts held viewers.
 _WAIT_S = 0.004
-_FOR_S = 0.5
+_FOR_S = 0.9
 _STALE_S = 10.0
 
 
 class CollectorClient:
-    """Asks the application's collector, at most twice a second. Implements `FleetSource`."""
+    """Asks the application's collector, at most about once a second. Implements `FleetSource`."""
 
     def __init__(self, service: Service, application: str) -> None:
         self._service = service
@@ -27,12 +28,15 @@ class CollectorClient:
         self._collector: Any = None
         self._latest = encoded(collecting(service, time()))
         self._heard_at = monotonic()  # of the collector
+        self._fresh_until = -math.inf
         self._fetch = Remembered(self._ask, _FOR_S)
 
     async def latest(self) -> Document:
+        if monotonic() < self._fresh_until:
+            return self._latest
         try:
             async with asyncio.timeout(_WAIT_S):
-                self._latest = await self._fetch()
+                await self._fetch()
         except (TimeoutError, RayError):
             if monotonic() - self._heard_at > _STALE_S:  # it has ended, and another starts
                 self._latest = encoded(collecting(self._service, time()))
@@ -47,5 +51,6 @@ class CollectorClient:
         except ray.exceptions.RayActorError:
             self._collector = None  # it has ended, or the replica that started it has
             raise
-        self._heard_at = monotonic()
+        self._latest, self._heard_at = document, monotonic()
+        self._fresh_until = self._heard_at + _FOR_S
         return document

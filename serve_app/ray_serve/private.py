@@ -5,6 +5,7 @@ there first.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -27,6 +28,11 @@ SERVE_NAMESPACE: str = constants.SERVE_NAMESPACE
 CONTROL_LOOP_S: float = constants.CONTROL_LOOP_INTERVAL_S
 DeploymentID = common.DeploymentID
 
+# In the state of each deployment's policy: the direction of a change of the target that is held
+# back (above 0: up), and since when.
+_HELD_BACK: str = constants.SERVE_AUTOSCALING_DECISION_COUNTERS_KEY
+_HELD_BACK_SINCE: str = constants.SERVE_AUTOSCALING_DECISION_TIMESTAMP_KEY
+
 # Steps of the autoscaler: replicas to begin with, the wish times its factors, the wish held back.
 cold_start_replicas = autoscaling_policy._get_cold_start_scale_up_replicas
 apply_scaling_factors = autoscaling_policy._apply_scaling_factors
@@ -34,6 +40,17 @@ apply_delay_logic = autoscaling_policy._apply_delay_logic
 
 # (times, values, offsets of the series) -> times and total of all series, as numpy arrays.
 merge_series = autoscaling_metrics_merge.merge_instantaneous_total_arrays
+
+_SHOWN: dict[str, Any] = {
+    "status": True,
+    "message": True,
+    "target_num_replicas": True,
+    "deployment_config": {"autoscaling_config", "num_replicas"},
+    "replicas": {
+        "__all__": {"replica_id", "actor_name", "state", "start_time_s", "node_ip"},
+    },
+    "recent_dead_replicas": {"__all__": {"replica_id", "start_time_s"}},
+}
 
 # The request that runs: `request_id`, `route`, `app_name`.
 request_context = context._get_serve_request_context
@@ -51,9 +68,46 @@ def http_host() -> str | None:
 
 
 async def serve_details() -> Any:
-    """Return what Serve's controller knows of all applications, as `serve status` does."""
+    """Return the status of all applications from Serve's controller, as `serve status` does."""
     controller = serve_actor(constants.SERVE_CONTROLLER_NAME)
     return await controller.get_serve_instance_details.remote()
+
+
+def serve_controller() -> Any:
+    """Return the handle of Serve's controller. Raises ValueError where it does not run."""
+    return serve_actor(constants.SERVE_CONTROLLER_NAME)
+
+
+async def deployments(controller: Any, application: str) -> dict[str, dict[str, Any]]:
+    """Return what the live fleet shows of an application's deployments, by name.
+
+    It is the part `_SHOWN` of `serve_details`, at a fraction of its cost, and the `policy_state`
+    that the scaling policy of each has kept.
+    """
+
+    shown = _SHOWN
+
+    # Defined here, it is sent as it is: the controller need not import this module.
+    def read(controller: Any) -> dict[str, dict[str, Any]]:
+        manager = controller.application_state_manager
+        scaled = controller.autoscaling_state_manager._app_autoscaling_states.get(application)
+        states = scaled._deployment_autoscaling_states if scaled else {}
+        policies = {id_.name: dict(state._policy_state or {}) for id_, state in states.items()}
+        return {
+            name: details.model_dump(exclude_unset=True, include=shown)
+            | {"policy_state": policies.get(name, {})}
+            for name, details in manager.list_deployment_details(application).items()
+        }
+
+    by_name: dict[str, dict[str, Any]] = await controller.__ray_call__.remote(read)
+    return by_name
+
+
+def held_back(policy_state: Mapping[str, Any]) -> tuple[bool, float] | None:
+    """Return whether the target is to grow after Serve's delay, and since when that is so."""
+    direction = policy_state.get(_HELD_BACK)
+    since = policy_state.get(_HELD_BACK_SINCE)
+    return (direction > 0, since) if direction and since else None
 
 
 def serve_actor(name: str) -> Any:

@@ -31,7 +31,7 @@ class WorkPolicy:
 
     def __call__(self, context: Any) -> tuple[float, dict[str, Any]]:
         try:
-            return self._autoscaler.target(context), {}
+            return self._autoscaler.target(context), self._autoscaler.state
         except Exception:
             self._complain("failed to decide how many replicas, the target stays")
             return context.target_num_replicas, {}

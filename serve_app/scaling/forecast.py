@@ -3,65 +3,92 @@
 Each predictor says how high the load will be over the next steps. What it missed is kept in a
 histogram of errors, weighed by the work that arrived meanwhile; old errors fade. The bound of a
 predictor is its prediction plus the quantile of its errors: so many replicas would have been
-enough for that share of the work. The forecast is the bound that has cost least on average:
-a predictor that was wrong gets a wide margin, becomes dear, and is no longer chosen.
+enough for that share of the work. A margin takes no bound above the highest load of the past, which
+nothing has exceeded yet. The bound that has cost least on average is chosen: a predictor that was
+wrong gets a wide margin, becomes dear, and is no longer chosen.
 """
 
 import math
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serve_app.scaling.history import STEP_S, History
 
-RECENT_S = (120, 300, 900, 3600, 7200)
-SEASONS_S = (600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 28800, 43200, 86400, 604800)
-LEVEL, TREND = "level", "trend"
+PEAKS_S = (120, 300, 900, 3600, 7200, 28800, 86400)
+SEASONS_S = (600, 900, 1200, 1800, 3600, 7200, 86400, 604800)
+_SEASON = "season of "
 NAMES = (
-    LEVEL,
-    TREND,
-    *(f"peak of {seconds // 60} min" for seconds in RECENT_S),
-    *(f"season of {seconds // 60} min" for seconds in SEASONS_S),
+    "level",
+    "trend",
+    *(f"peak of {seconds // 60} min" for seconds in PEAKS_S),
+    *(f"{_SEASON}{seconds // 60} min" for seconds in SEASONS_S),
 )
+ROWS = len(NAMES)
 # Errors in units of `_spread`, in bins of a tenth from -4 to 8.
 _BIN, _LOWEST, BINS = 0.1, -4.0, 120
-# A forecast begins as if it had been wrong by this, in so many steps.
+# A predictor begins as if it had been wrong by this, in so many steps.
 _DOUBT, _DOUBTED = 1.0, 2.0
 _DOUBTED_BIN = 50
+# A prediction has this margin, in units of `_spread`, even where nothing as high has been seen.
+_NOISE = 0.5
 _LEVEL_STEPS, _TREND_STEPS = 6, 30
+_COSTS = 3
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """The errors of one predictor: work by bin, and the mean of its bound.
+    """The errors of all predictors, as packed floats.
 
-    `margin`: the error that the quantile of the work did not exceed, in units of spread. Weights
-    grow with time instead of fading: only their ratios matter.
+    `bins`: work by error, a row for each. `costs`: for each the work that it was judged by, its
+    bounds weighed by it, and the steps. `margins`: the errors that the quantile of the work did not
+    exceed.
     """
 
-    bins: tuple[float, ...] = (0.0,) * BINS
-    total: float = 0.0
-    cost: float = 0.0
-    costed: float = 0.0
-    margin: float = _DOUBT
+    bins: bytes = bytes(8 * ROWS * BINS)
+    costs: bytes = bytes(8 * ROWS * _COSTS)
+    margins: bytes = np.array([_DOUBT] * ROWS).tobytes()
 
-    def after(self, error: float, weight: float, bound: float, quantile: float) -> Self:
-        """Return the errors with one more, of this weight. `bound`: what it cost meanwhile."""
-        index = max(0, min(BINS - 1, math.ceil((error - _LOWEST) / _BIN)))
-        bins = (*self.bins[:index], self.bins[index] + weight, *self.bins[index + 1 :])
-        total = self.total + weight
-        return type(self)(
-            *(bins, total, self.cost + bound * weight, self.costed + weight),
-            _margin(bins, total, quantile, weight),
-        )
+    def after(
+        self, predicted: Values, bounds: Values, peak: float, quantile: float, kept: float
+    ) -> Self:
+        """Return the errors with those of one more step; a prediction of NaN is not judged.
 
-    def scaled(self, factor: float) -> Self:
-        bins = tuple(count * factor for count in self.bins)
-        numbers = self.total * factor, self.cost * factor, self.costed * factor
-        return type(self)(bins, *numbers, self.margin)
+        `kept`: the share of an old error that counts.
+        """
+        bins, costs = unpacked(self.bins, BINS) * kept, unpacked(self.costs, _COSTS) * kept
+        weight, spread = max(0.01, peak), _spread(predicted)
+        (judged,) = np.nonzero(predicted == predicted)
+        errors = np.ceil(((peak - predicted[judged]) / spread[judged] - _LOWEST) / _BIN)
+        bins[judged, np.clip(errors, 0, BINS - 1).astype(int)] += weight
+        costs[judged, 0] += weight
+        missed = np.maximum(0.0, peak - bounds[judged])
+        costs[judged, 1] += weight * (bounds[judged] + missed / (1 - quantile))
+        costs[judged, 2] += 1
+        margins = np.frombuffer(self.margins).copy()
+        margins[judged] = _margins(bins, costs, quantile)[judged]
+        return type(self)(bins.tobytes(), costs.tobytes(), margins.tobytes())
+
+    def bounds(self, predicted: Values, highest: float) -> Values:
+        """Return predictions with their margins. `highest`: the highest load of the past."""
+        spread = _spread(predicted)
+        bounds = np.maximum(0.0, predicted + np.frombuffer(self.margins) * spread)
+        capped: Values = np.minimum(bounds, np.maximum(highest, predicted + _NOISE * spread))
+        return capped
 
     @property
-    def mean_cost(self) -> float:
-        return self.cost / self.costed if self.costed else math.inf
+    def mean_costs(self) -> Values:
+        """The mean bound of each predictor, infinite before it was judged."""
+        worked, cost, _ = unpacked(self.costs, _COSTS).T
+        return np.where(worked > 0, cost / np.maximum(worked, 1e-300), np.inf)
+
+    @property
+    def is_judged(self) -> bool:
+        return bool(unpacked(self.costs, _COSTS)[:, 0].any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +99,43 @@ class Bound:
     predicted: float
     load: float
 
+    @property
+    def is_season(self) -> bool:
+        return self.name.startswith(_SEASON)
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Predictors over one horizon of `steps`. `pending`: their latest predictions, oldest first.
+    """Predictors over one horizon of `steps`.
 
-    `growth` is the weight of a new error beside those of the beginning.
+    `pending`: their latest predictions and bounds, oldest first.
     """
 
     steps: int
-    pending: tuple[tuple[float | None, ...], ...] = ()
-    errors: tuple[Errors, ...] = (Errors(),) * len(NAMES)
-    growth: float = 1.0
+    pending: tuple[bytes, ...] = ()
+    errors: Errors = Errors()
+    best: Bound | None = None
 
-    def after(self, history: History, peak: float, quantile: float, half_life_s: float) -> Self:
-        """Return the forecast after a step with this peak, which is the last of `history`."""
-        growth = self.growth * 2 ** (STEP_S / half_life_s)
-        errors = self._judged(peak, growth, quantile)
-        if growth > 1e6:
-            errors, growth = tuple(error.scaled(1 / growth) for error in errors), 1.0
-        pending = (*self.pending, predictions(history, self.steps))[-self.steps - _TREND_STEPS :]
-        return type(self)(self.steps, pending, errors, growth)
+    def judged(self, peak: float, quantile: float, half_life_s: float) -> Self:
+        """Return the forecast with its errors after a step with this peak. Costs 50 microseconds.
+
+        Each is followed by `chosen`.
+        """
+        if len(self.pending) < self.steps + _TREND_STEPS:
+            return self  # the predictors had seen too little
+        predicted, bounds = unpacked(self.pending[-self.steps], ROWS)
+        kept = 2 ** (-STEP_S / half_life_s)
+        return replace(self, errors=self.errors.after(predicted, bounds, peak, quantile, kept))
+
+    def chosen(self, history: History) -> Self:
+        """Return the forecast of the next steps after `history`. Costs 50 microseconds."""
+        predicted = np.array(predictions(history, self.steps))
+        bounds = self.errors.bounds(predicted, history.highest)
+        costs = np.where(predicted == predicted, self.errors.mean_costs, np.inf)
+        index = int(costs.argmin())
+        best = Bound(NAMES[index], float(predicted[index]), float(bounds[index]))
+        row = predicted.tobytes() + bounds.tobytes()
+        return replace(self, pending=(*self.pending, row)[-self.steps - _TREND_STEPS :], best=best)
 
     def over(self, steps: int) -> Self:
         """Return the forecast with another horizon, of which the errors are those of before."""
@@ -100,72 +143,63 @@ class Forecast:
 
     @property
     def is_judged(self) -> bool:
-        return any(errors.total for errors in self.errors)
-
-    @property
-    def bounds(self) -> list[tuple[float, Bound]]:
-        """Return the bound of each predictor with its mean cost."""
-        if not self.pending:
-            return []
-        return [
-            (errors.mean_cost, Bound(name, predicted, _bound(errors, predicted)))
-            for name, errors, predicted in zip(NAMES, self.errors, self.pending[-1], strict=True)
-            if predicted is not None
-        ]
-
-    @property
-    def best(self) -> Bound | None:
-        """Return the bound that has cost least on average."""
-        return min(self.bounds, key=lambda bound: bound[0], default=(0.0, None))[1]
-
-    def _judged(self, peak: float, growth: float, quantile: float) -> tuple[Errors, ...]:
-        if len(self.pending) < self.steps + _TREND_STEPS:
-            return self.errors  # the predictors had seen too little
-        weight = max(0.01, peak) * growth
-        return tuple(
-            errors
-            if predicted is None
-            else errors.after(
-                *((peak - predicted) / _spread(predicted), weight),
-                *(_bound(errors, predicted), quantile),
-            )
-            for errors, predicted in zip(self.errors, self.pending[-self.steps], strict=True)
-        )
+        return self.errors.is_judged
 
 
-def predictions(history: History, steps: int) -> tuple[float | None, ...]:
-    """Return what each predictor says of the peak of the next steps, in the order of NAMES."""
+def predictions(history: History, steps: int) -> list[float]:
+    """Return what each predictor says of the peak of the next steps, in the order of NAMES.
+
+    NaN where the history does not reach as far back.
+    """
     recent = history.recent(_TREND_STEPS)
     level = _mean(recent[-_LEVEL_STEPS:])
     half = len(recent) // 2
-    slope = (_mean(recent[half:]) - _mean(recent[:half])) / max(1, half) if half else 0.0
-    return (
+    slope = (_mean(recent[half:]) - _mean(recent[:half])) / half if half else 0.0
+    return [
         level,
         max(0.0, level + slope * steps),
-        *(max(history.recent(int(seconds / STEP_S)), default=0.0) for seconds in RECENT_S),
+        *(history.peak(int(seconds / STEP_S)) for seconds in PEAKS_S),
         *(history.season(int(seconds / STEP_S), steps) for seconds in SEASONS_S),
-    )
+    ]
 
 
-def _margin(bins: tuple[float, ...], total: float, quantile: float, newest: float) -> float:
-    """Return the error that `quantile` of the work did not exceed, with some doubt at first."""
-    doubt = _DOUBTED * newest
-    beyond = (1 - quantile) * (total + doubt)
-    for index in range(BINS - 1, -1, -1):
-        beyond -= bins[index] + (doubt if index == _DOUBTED_BIN else 0.0)
-        if beyond < 0:
-            return _LOWEST + _BIN * index
-    return _LOWEST
+def unpacked(values: bytes, columns: int) -> Values:
+    return np.frombuffer(values).reshape(-1, columns)
 
 
-def _bound(errors: Errors, predicted: float) -> float:
-    return max(0.0, predicted + errors.margin * _spread(predicted))
+def _margins(bins: Values, costs: Values, quantile: float) -> Values:
+    """Return the errors that `quantile` of the work did not exceed, with some doubt at first."""
+    total = costs[:, 0]
+    doubt = _DOUBTED * total / np.maximum(costs[:, 2], 1.0)
+    beyond = np.cumsum(bins[:, ::-1], axis=1)  # work above each bin, from the highest one
+    beyond[:, BINS - 1 - _DOUBTED_BIN :] += doubt[:, None]
+    covers = beyond > ((1 - quantile) * (total + doubt))[:, None]
+    margins: Values = _LOWEST + _BIN * (BINS - 1 - covers.argmax(axis=1))
+    return margins
 
 
-def _spread(load: float) -> float:
+def _spread(load: Values) -> Values:
     """Return the unit of errors: arrivals by chance spread a load by about its root."""
-    return math.sqrt(load + 0.5)
+    spread: Values = np.sqrt(load + 0.5)
+    return spread
 
 
 def _mean(values: "memoryview[float]") -> float:
     return sum(values) / len(values) if len(values) else 0.0
+
+
+def is_whole(forecast: Forecast) -> bool:
+    """Tell whether the lengths and numbers of a forecast are possible."""
+    errors = forecast.errors
+    rows = {len(row) for row in forecast.pending} <= {16 * ROWS}
+    sizes = (len(errors.bins), len(errors.costs), len(errors.margins))
+    if not rows or sizes != (8 * ROWS * BINS, 8 * ROWS * _COSTS, 8 * ROWS) or forecast.steps < 1:
+        return False
+    counts = np.frombuffer(errors.bins + errors.costs)
+    best = forecast.best
+    return bool(
+        np.isfinite(counts).all()
+        and (counts >= 0).all()
+        and np.isfinite(np.frombuffer(errors.margins)).all()
+        and (best is None or (math.isfinite(best.load) and best.load >= 0))
+    )

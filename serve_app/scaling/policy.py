@@ -8,89 +8,38 @@ says that it will not be needed.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from serve_app.scaling.forecast import Bound, Forecast
-from serve_app.scaling.history import STEP_S, History
+from serve_app.scaling.forecast import Bound
+from serve_app.scaling.memory import Aim, Memory, Observation, noted
+from serve_app.scaling.reserve import Reserve
 from serve_app.scaling.schedules import Limits
-from serve_app.scaling.starts import Starts
 
-# Longer gaps are not a load but a clock that jumped, or a controller that was away.
-_MAX_GAP_S = 60.0
-# The load is averaged over these times, in seconds.
-_SPANS_S = (5.0, 15.0, 45.0, 120.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What the policy aims at, and how.
-
-    `wait_s`: a request may wait so long before its prompt is read. `quantile`: for which share of
-    the work replicas are to be there. `half_life_s`: errors of forecasts count half after it.
-    `start_s`, `stop_s`: until they were measured.
-    """
-
-    wait_s: float = 3.0
-    quantile: float = 0.995
-    half_life_s: float = 3 * 3600.0
-    start_s: float = 60.0
-    stop_s: float = 30.0
-    start_quantile: float = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was seen at `now`, in seconds.
-
-    `arrived_s`: work that arrived since the last observation; `waiting_s`: work that waits;
-    `slot_s`: how long a request holds its slot.
-    """
-
-    now: float
-    running: int
-    target: int
-    arrived_s: float
-    waiting_s: float
-    slot_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """The state of one pool's policy. `peak`: the highest load of the step that runs."""
-
-    at: float | None = None
-    rate: float = 0.0
-    means: tuple[float, ...] = (0.0,) * len(_SPANS_S)
-    load: float = 0.0
-    peak: float = 0.0
-    step_ends: float = 0.0
-    history: History = field(default_factory=History)
-    up: Forecast = field(default_factory=lambda: Forecast(1))
-    down: Forecast = field(default_factory=lambda: Forecast(1))
-    starts: Starts = field(default_factory=Starts)
-    best_up: Bound | None = None
-    best_down: Bound | None = None
+# Replicas that a predictor may say without expecting work.
+_NO_LOAD = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A target with its reasons. `by`: what set it; loads are in replicas."""
+    """A target with its reasons. `by`: the bound that won; loads are in replicas."""
 
     target: int
     by: str
     load: float
     needed: int
     forecast: Bound | None
+    quantile: float
     start_s: float
+    limits: Limits
 
 
 def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple[Decision, Memory]:
     """Return the target and the new memory."""
-    memory = _noted(memory, seen, aim)
+    memory = noted(memory, seen, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     waiting = seen.waiting_s / max(aim.wait_s, start_s)
     needed = _replicas(memory.load + waiting)
-    up, down = memory.best_up, memory.best_down
+    up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = seen.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
     # A forecast that has not been judged yet lets no replica go.
@@ -99,64 +48,34 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
         target, by = high, "load" if needed == high else "forecast"
     elif low < seen.target:
         target, by, bound = low, "forecast", down
+    if limits.low == 0 and _sleeps(memory, seen.now, aim):
+        target, by, bound = 0, "idle", down
     if target < limits.low:
         target, by = limits.low, limits.low_by
     if target > limits.high:
         target, by = limits.high, limits.high_by
     memory = replace(memory, starts=memory.starts.after(seen.now, seen.running, target))
-    return Decision(target, by, memory.load, needed, bound, start_s), memory
+    decision = Decision(
+        *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
+    )
+    return decision, memory
 
 
-def _noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
-    """Return the memory with an observation, and with the step that has ended, if any."""
-    if memory.at is None:
-        begin = Memory(at=seen.now, step_ends=seen.now + STEP_S)
-        return replace(memory, at=seen.now, step_ends=begin.step_ends)
-    passed = seen.now - memory.at
-    if not 0 <= passed <= _MAX_GAP_S:
-        return replace(memory, at=seen.now, step_ends=seen.now + STEP_S)
-    # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
-    # less what may wait.
-    kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
-    kept = math.exp(-passed / kernel_s)
-    arriving = max(0.0, seen.arrived_s) / passed if passed else memory.rate
-    rate = memory.rate * kept + arriving * (1 - kept)
-    means = tuple(
-        rate + (mean - rate) * math.exp(-passed / span_s)
-        for mean, span_s in zip(memory.means, _SPANS_S, strict=True)
-    )
-    load = max(
-        mean * 2 * span_s / (2 * span_s + aim.wait_s)
-        for mean, span_s in zip(means, _SPANS_S, strict=True)
-    )
-    memory = replace(
-        memory, at=seen.now, rate=rate, means=means, load=load, peak=max(memory.peak, load)
-    )
-    while memory.step_ends <= seen.now:
-        memory = _stepped(memory, aim)
-    return memory
+def _sleeps(memory: Memory, now: float, aim: Aim) -> bool:
+    """Tell whether even one replica costs more than the wait that it saves.
+
+    What it saves is a start for the next request. Unless a season tells that one comes, it stays
+    for as long without work as that start takes, and as stopping and starting cost.
+    """
+    down = memory.down.best
+    if memory.worked_at is None or (down and down.is_season and down.predicted >= _NO_LOAD):
+        return False
+    start_s, usual_s = (memory.starts.quantile(q, aim.start_s) for q in (aim.start_quantile, 0.5))
+    return now - memory.worked_at > start_s + usual_s + aim.stop_s
 
 
-def _stepped(memory: Memory, aim: Aim) -> Memory:
-    start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    idle_s = memory.starts.quantile(0.5, aim.start_s) + aim.stop_s
-    ahead = math.ceil(start_s / STEP_S) + 1
-    longer = ahead + math.ceil(idle_s / STEP_S)
-    history = memory.history.after(memory.peak)
-    up, down = (
-        forecast.over(steps).after(history, memory.peak, aim.quantile, aim.half_life_s)
-        for forecast, steps in ((memory.up, ahead), (memory.down, longer))
-    )
-    return replace(
-        memory,
-        history=history,
-        up=up,
-        down=down,
-        best_up=up.best,
-        best_down=down.best,
-        peak=memory.load,
-        step_ends=memory.step_ends + STEP_S,
-    )
+def _reserved(reserve: Reserve, bound: Bound | None) -> Bound | None:
+    return replace(bound, load=reserve.above(bound.load)) if bound else None
 
 
 def _replicas(load: float) -> int:

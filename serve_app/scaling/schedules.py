@@ -15,6 +15,7 @@ from cronsim import CronSim, CronSimError
 
 _LOOKED_AHEAD = timedelta(days=8)
 _MAX_STARTS = 500
+_SCHEDULE = "schedule "
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the target, with the name of what set each."""
+    """Bounds of the target, with the name of the schedule or setting behind each."""
 
     low: int
     high: int
     low_by: str = "min_replicas"
     high_by: str = "max_replicas"
+
+    @property
+    def schedule(self) -> str:
+        """The schedules that set a bound, such as `schedule office`, or ""."""
+        by = dict.fromkeys((self.low_by, self.high_by))
+        return ", ".join(name for name in by if name.startswith(_SCHEDULE))
 
 
 def limits(
@@ -68,7 +75,7 @@ def limits(
     """
     low, high = (bounds.low, bounds.low_by), (bounds.high, bounds.high_by)
     for schedule in schedules:
-        name = f"schedule {schedule.name}"
+        name = f"{_SCHEDULE}{schedule.name}"
         floor, ceiling = schedule.min_replicas, schedule.max_replicas
         holds = schedule.holds(now)
         soon = floor is not None and (holds or schedule.holds(now + start_s))

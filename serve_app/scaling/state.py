@@ -5,12 +5,13 @@ import math
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve_app.errors import ServiceError
-from serve_app.scaling.forecast import BINS, NAMES, Errors, Forecast
+from serve_app.scaling import forecast
+from serve_app.scaling.forecast import NAMES
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
-from serve_app.scaling.policy import Memory
+from serve_app.scaling.memory import Memory
 
 # One more for each change of what a document holds, or means.
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 1 << 20
 
 
@@ -54,7 +55,8 @@ def _is_whole(memory: Memory) -> bool:
         all(math.isfinite(number) and number >= 0 for number in numbers)
         and len(memory.means) == len(Memory().means)
         and _history_is_whole(memory.history)
-        and all(map(_forecast_is_whole, (memory.up, memory.down)))
+        and memory.reserve.is_whole
+        and all(map(forecast.is_whole, (memory.up, memory.down)))
         and all(map(math.isfinite, (*memory.starts.seconds, *memory.starts.wanted_at)))
     )
 
@@ -65,23 +67,3 @@ def _history_is_whole(history: History) -> bool:
     values = (*memoryview(history.steps).cast("f"), *memoryview(history.minutes).cast("f"))
     fits = len(history.steps) <= 4 * MAX_STEPS and len(history.minutes) <= 4 * MAX_MINUTES
     return fits and all(math.isfinite(value) and value >= 0 for value in values)
-
-
-def _forecast_is_whole(forecast: Forecast) -> bool:
-    return (
-        forecast.steps >= 1
-        and math.isfinite(forecast.growth)
-        and forecast.growth > 0
-        and len(forecast.errors) == len(NAMES)
-        and all(map(_errors_are_whole, forecast.errors))
-        and all(len(said) == len(NAMES) for said in forecast.pending)
-    )
-
-
-def _errors_are_whole(errors: Errors) -> bool:
-    numbers = (*errors.bins, errors.total, errors.cost, errors.costed)
-    return (
-        len(errors.bins) == BINS
-        and all(math.isfinite(number) and number >= 0 for number in numbers)
-        and math.isfinite(errors.margin)
-    )

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ class System:
     def cpu_s(self) -> float:
         """CPU seconds that its processes have used so far."""
         return sum(map(cpu_s, _tree(self.process.pid)))
+
+    def cpu_by_process(self) -> dict[str, float]:
+        """CPU seconds so far, by the first two words of the process's command line."""
+        used: Counter[str] = Counter()
+        for pid, line in processes(self.process.pid).items():
+            used[" ".join(Path(word).name for word in line.split()[:2])[:40]] += cpu_s(pid)
+        return used
 
     def pause(self) -> None:
         """A Ray that idles takes a fifth of a core: nothing of it runs until `resume`."""

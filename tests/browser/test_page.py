@@ -1,124 +1,40 @@
 """The page in a real Chromium: what a person sees, and what a hostile model can't do."""
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
-from serve_app.api.build import build_api
-from serve_app.settings import Settings
 from tests.support import browser as chromium
 from tests.support.browser import (
     NARROW,
     WIDE,
     ActionChains,
     Keys,
-    Select,
     WebDriverWait,
     browser,
+    choose,
+    problems,
+    requested,
     resize,
+    sees,
+    text,
+    until,
 )
-from tests.support.fleets import Stage
-from tests.support.scenes import busy, empty, engine_killed, growing, sixty_four
-from tests.support.scripted_models import HOSTILE, ScriptedModels, scripts
-from tests.support.service import Noted, listening
+from tests.support.scenes import busy, engine_killed, growing, sixty_four, swapping
+from tests.support.scripted_models import HOSTILE
+from tests.support.service import bound
+from tests.support.site import Site, site, with_models
 
 pytestmark = chromium.needed
 
 # `npm pack axe-core`, unpacked: package/axe.min.js. Its licence is the MPL, so it is not kept here.
 AXE = os.environ.get("SERVE_APP_TEST_AXE", "")
 KEYS = "ada: {key: sk-ada, admin: true}\nbob: {key: sk-bob}\n"
-
-
-class Site:
-    """A running service with a page, its stage, its models."""
-
-    def __init__(self, url: str, stage: Stage, models: ScriptedModels) -> None:
-        self.url = url
-        self.stage = stage
-        self.models = models
-
-
-@asynccontextmanager
-async def site(port: int = 0, **settings: Any) -> AsyncIterator[Site]:
-    stage, models = Stage(empty()), ScriptedModels(scripts())
-    stage.show(_with_models(empty(), models))
-    built = Settings(models=tuple(scripts()), engine={"kind": "simulated"}, **settings)
-
-    async def stop() -> None:
-        """Nothing runs."""
-
-    api = build_api(built, models, Noted(), stop, fleet=stage)
-    async with listening(api, port) as url:
-        yield Site(url, stage, models)
-
-
-def _with_models(document: dict[str, Any], models: ScriptedModels) -> dict[str, Any]:
-    (known,) = document["models"]
-    return {**document, "models": [{**known, "name": card.name} for card in models.cards()]}
-
-
-@pytest.fixture(scope="module")
-async def shared_site() -> AsyncIterator[Site]:
-    async with site() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def shared_driver() -> Iterator[Any]:
-    with browser() as driver:
-        yield driver
-
-
-@pytest.fixture
-def driver(shared_driver: Any) -> Iterator[Any]:
-    """At a new page, in a tab that remembers nothing."""
-    resize(shared_driver, WIDE)
-    yield shared_driver
-    shared_driver.get("about:blank")
-
-
-@pytest.fixture
-def opened(shared_site: Site, driver: Any) -> Callable[[str], Any]:
-    shared_site.stage.show(_with_models(empty(), shared_site.models))
-    shared_site.models.bodies.clear()
-
-    def run(view: str = "fleet") -> Any:
-        driver.get(f"{shared_site.url}/ui#{view}")
-        return driver
-
-    return run
-
-
-def until(driver: Any, script: str, within_s: float = 15) -> Any:
-    """Wait for `script` to return something true; return it."""
-    return WebDriverWait(driver, within_s, 0.05).until(lambda d: d.execute_script(script))
-
-
-def text(driver: Any) -> str:
-    return str(driver.execute_script("return document.querySelector('main').innerText"))
-
-
-def sees(driver: Any, words: str) -> None:
-    until(driver, f"return document.body.innerText.includes({json.dumps(words)})")
-
-
-def problems(driver: Any) -> list[str]:
-    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-def requested(driver: Any) -> list[str]:
-    """The addresses of all requests since the last time."""
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return [one["request"]["url"] for one in sent]
 
 
 async def test_it_loads_from_this_service_alone(opened: Any, shared_site: Site) -> None:
@@ -139,7 +55,14 @@ async def test_it_loads_from_this_service_alone(opened: Any, shared_site: Site) 
     ("scene", "words"),
     [
         (busy, ["4/4", "+30", "at the maximum of 4", "reports", "502 EngineLost", "21 times"]),
-        (growing, ["engine loading", "waiting for a worker", "Ready in about", "5 on the way"]),
+        (
+            growing,
+            [
+                *("engine loading", "waiting for a worker", "Ready in about", "5 on the way"),
+                "wait for a worker with free resources",
+            ],
+        ),
+        (swapping, ["up in 2", "llama3.3:70b (3 calls)", "Loading deepseek-r2:14b, for 5 calls."]),
         (engine_killed, ["engine away", "it refuses connections", "The history of 1 replica"]),
     ],
 )
@@ -188,7 +111,7 @@ async def test_it_is_accessible(shared_site: Site, dark: bool) -> None:
 
     def look() -> list[str]:
         script = Path(AXE).read_text()
-        shared_site.stage.show(_with_models(busy(), shared_site.models))
+        shared_site.stage.show(with_models(busy(), shared_site.models))
         with browser(dark) as driver:
             driver.get(f"{shared_site.url}/ui#fleet")
             sees(driver, "at the maximum")
@@ -196,9 +119,34 @@ async def test_it_is_accessible(shared_site: Site, dark: bool) -> None:
             driver.refresh()
             sees(driver, "at the maximum")
             driver.execute_script(script)
-            return [problem for view in VIEWS for problem in _axe(driver, view)]
+            problems = [problem for view in VIEWS for problem in _axe(driver, view)]
+            driver.execute_script("location.hash = 'fleet'")
+            for scene, words in ((growing, "on the way"), (engine_killed, "engine away")):
+                shared_site.stage.show(scene())
+                sees(driver, words)
+                problems += _axe(driver, "fleet")
+            return problems
 
     assert await asyncio.to_thread(look) == []
+
+
+@pytest.mark.skipif(not AXE, reason="needs SERVE_APP_TEST_AXE, the path of axe.min.js")
+async def test_the_question_for_a_key_is_accessible(tmp_path: Path) -> None:
+    """Also after a wrong one."""
+    file = tmp_path / "keys"
+    file.write_text(KEYS)
+
+    def look(url: str) -> list[str]:
+        with browser() as driver:
+            driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+            driver.get(f"{url}/ui")
+            _enter(driver, "sk-eve")
+            sees(driver, "That key does not open this page")
+            driver.execute_script(Path(AXE).read_text())
+            return _axe(driver, "fleet")
+
+    async with site(api_keys_file=file) as running:
+        assert await asyncio.to_thread(look, running.url) == []
 
 
 VIEWS = ("fleet", "playground", "models", "keys")
@@ -244,6 +192,76 @@ async def test_it_says_when_nobody_gathers(opened: Any, shared_site: Site) -> No
     await asyncio.to_thread(look)
 
 
+async def test_aliases_can_be_asked_and_are_explained(opened: Any, shared_site: Site) -> None:
+    """Beside the models that they stand for."""
+    shared_site.stage.show(swapping())
+
+    def look() -> None:
+        sees(opened("models"), "Aliases: large for llama3.3:70b, then qwen3:32b")
+        choose(opened("playground"), "large")
+
+    await asyncio.to_thread(look)
+
+
+def hostile(value: Any) -> Any:
+    """The document with markup in every text that a caller, an engine or an operator writes."""
+    if isinstance(value, dict):
+        return {name: _hostile(name, item) for name, item in value.items()}
+    return [hostile(item) for item in value] if isinstance(value, list) else value
+
+
+WRITTEN = {
+    *("sentence", "kind", "model", "key", "group", "priority", "message", "advice", "detail"),
+    *("phase", "why", "name", "id", "family", "parameter_size", "quantization", "version"),
+}
+
+
+def _hostile(name: str, item: Any) -> Any:
+    if name in WRITTEN and isinstance(item, str):
+        return HOSTILE
+    if name in {"models", "capabilities", "loaded_in"} and item and isinstance(item[0], str):
+        return [HOSTILE for _ in item]
+    return hostile(item)
+
+
+async def test_what_callers_and_engines_wrote_is_text(opened: Any, shared_site: Site) -> None:
+    """In every view, whatever a key, a model, a pool or an error is called."""
+    shared_site.stage.show(hostile(engine_killed()))
+
+    def look() -> None:
+        driver = opened()
+        for view in ("fleet", "models", "playground"):
+            driver.execute_script(f"location.hash = '{view}'")
+            until(driver, f"return document.title.toLowerCase().startsWith('{view}')")
+            sees(driver, "<script>window.broken = 1</script>")
+            assert driver.execute_script(MARKUP) == [0, None]
+
+    await asyncio.to_thread(look)
+
+
+MARKUP = """return [document.querySelectorAll('main :is(script, img, a, iframe)').length,
+ window.broken ?? null]"""
+
+
+async def test_no_frame_shows_it(driver: Any, shared_site: Site) -> None:
+    """A page of another site that embeds it gets the browser's own refusal."""
+
+    async def other_site(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        frame = f"<iframe src='{shared_site.url}/ui'></iframe>"
+        await send({"type": "http.response.body", "body": frame.encode()})
+
+    def look(url: str) -> list[str]:
+        driver.get(url)
+        WebDriverWait(driver, 15, 0.05).until(lambda _: refused.extend(problems(driver)) or refused)
+        return refused
+
+    refused: list[str] = []
+    async with bound(uvicorn.Config(other_site, log_level="warning", lifespan="off")) as url:
+        assert "frame-ancestors" in " ".join(await asyncio.to_thread(look, url))
+
+
 async def test_a_key_is_asked_for_and_kept_in_the_tab(driver: Any, tmp_path: Path) -> None:
     """A wrong one is refused; the right one stands in a header, and in no other store."""
     file = tmp_path / "keys"
@@ -276,102 +294,6 @@ def _enter(driver: Any, key: str) -> None:
     box.clear()
     box.send_keys(key)
     driver.find_element("css selector", ".sign-in button").click()
-
-
-def _choose(driver: Any, model: str, place: int = 0) -> None:
-    until(driver, "return document.querySelectorAll('.controls select').length > 1")
-    Select(driver.find_elements("css selector", ".controls select")[place]).select_by_value(model)
-
-
-def _ask(driver: Any, words: str) -> None:
-    box = driver.find_element("css selector", ".ask textarea")
-    box.send_keys(words)
-    box.send_keys(Keys.CONTROL, Keys.ENTER)
-
-
-async def test_two_models_answer_side_by_side(opened: Any, shared_site: Site) -> None:
-    """With the time to the first token, each in its own conversation."""
-
-    def look() -> None:
-        driver = opened("playground")
-        _choose(driver, "plain")
-        _choose(driver, "thinker", 1)
-        _ask(driver, "hi")
-        sees(driver, "Hello there.")
-        sees(driver, "The user wants weather.")
-        sees(driver, 'calls get_weather({"city":"Rome"})')
-        until(driver, "return document.querySelectorAll('.speed').length === 2")
-
-    await asyncio.to_thread(look)
-    assert sorted(body["model"] for body in shared_site.models.bodies) == [
-        "plain:latest",
-        "thinker:latest",
-    ]
-    assert {body["messages"][-1]["content"] for body in shared_site.models.bodies} == {"hi"}
-
-
-async def test_what_a_model_wrote_is_text(opened: Any) -> None:
-    """Script, broken markup and `javascript:` links included."""
-
-    def look() -> None:
-        driver = opened("playground")
-        _choose(driver, "hostile")
-        _ask(driver, "hi")
-        until(driver, "return document.querySelectorAll('.speed').length === 1")
-        for place in (".turn:not(.user) .text", ".thinking"):
-            shown = driver.execute_script(
-                "const e = document.querySelector(arguments[0]); return [e.lastChild.data,"
-                " e.querySelectorAll('script, img, a').length]",
-                place,
-            )
-            assert shown == [HOSTILE, 0]
-        assert driver.execute_script("return window.broken") is None
-
-    await asyncio.to_thread(look)
-
-
-async def test_a_huge_answer_leaves_the_page_alive(opened: Any) -> None:
-    """Of 10 MB the beginning is shown, and how much more there is."""
-
-    def look() -> None:
-        driver = opened("playground")
-        _choose(driver, "huge")
-        _ask(driver, "hi")
-        sees(driver, "10,285,760 more characters, not shown")
-        assert driver.execute_script("return document.body.innerText.length") < 300_000
-
-    await asyncio.to_thread(look)
-
-
-@pytest.mark.parametrize(("button", "command"), [(0, ["bash", "-c"]), (1, [sys.executable, "-c"])])
-async def test_what_is_copied_works_as_pasted(
-    opened: Any, shared_site: Site, button: int, command: list[str]
-) -> None:
-    """With quotes, newlines and other alphabets in the message."""
-    words = 'it\'s "5" $HOME \\n `x` ß 🙂'
-
-    def look() -> str:
-        driver = opened("playground")
-        _choose(driver, "plain")
-        driver.execute_script(
-            "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (t) => {"
-            " window.copied = t; }}})"
-        )
-        driver.execute_script(
-            "const b = document.querySelector('.ask textarea'); b.value = arguments[0];"
-            " b.dispatchEvent(new Event('input', {bubbles: true}))",
-            words,
-        )
-        sees(driver, "Copy as")
-        driver.find_elements("css selector", ".copies button")[button].click()
-        return str(until(driver, "return window.copied"))
-
-    pasted = await asyncio.to_thread(look)
-    run = await asyncio.to_thread(
-        subprocess.run, [*command, pasted], capture_output=True, text=True, timeout=20
-    )
-    assert "Hello" in run.stdout, run.stderr
-    assert shared_site.models.bodies[-1]["messages"] == [{"role": "user", "content": words}]
 
 
 FOCUSED = """const it = document.activeElement;

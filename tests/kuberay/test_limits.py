@@ -87,3 +87,23 @@ def test_the_job_makes_the_password_of_limits(objects: tuple[Object, ...]) -> No
     assert pod["serviceAccountName"] == "llm-redis-password"
     assert '"metadata": {"name": "llm-limits"' in pod["containers"][0]["args"][0]
     assert "llm-redis" not in str(of_kind(read(COMPONENT / "redis.yaml"), "Deployment"))
+
+
+def test_the_state_of_scaling_needs_the_head(
+    objects: tuple[Object, ...],
+) -> None:
+    """With another component its head reads the password, and may connect."""
+    with_head = with_components(Path("base"), COMPONENT, Path("components/scaling-state"))
+    (service,) = ray_services(with_head)
+    head = service.head
+    mounts = {m["name"]: m["mountPath"] for m in head["containers"][0]["volumeMounts"]}
+    password = settings_of(head["containers"][0])["SERVE_APP_LIMITS__REDIS_PASSWORD_FILE"]
+    assert password == f"{mounts['limits-password']}/password"
+    assert {"name": "limits-password", "secret": {"secretName": "llm-limits"}} in head["volumes"]
+    added = {name(policy) for policy in of_kind(with_head, "NetworkPolicy")}
+    added -= {name(policy) for policy in of_kind(objects, "NetworkPolicy")}
+    assert added == {"llm-scaling-state", "llm-scaling-state-head"}
+
+
+def name(manifest: Object) -> str:
+    return str(manifest["metadata"]["name"])

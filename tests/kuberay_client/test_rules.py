@@ -8,6 +8,7 @@ import pytest
 from kuberay.status.diagnosis import Diagnosis, State, diagnose
 from kuberay.status.observed import Observed
 from kuberay.status.reading import observe
+from serve_app.fleet.advice import BY_KIND, NEEDS_WORKER
 from tests.kuberay_client.objects import (
     BORN,
     condition,
@@ -293,6 +294,22 @@ def test_a_model_on_its_way_comes_before_what_serve_says_of_it() -> None:
     assert "components/shared-cache" in result.advice
     assert not result.is_fatal
     assert [finding.kind for finding in result.findings] == ["preparing", "deployment"]
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("1 replicas that have taken more than 30s to be scheduled", NEEDS_WORKER),
+        ("it broke\nserve_app.errors.EngineStartError: no m", BY_KIND["EngineStartError"]),
+    ],
+)
+def test_advice_on_deployments_is_that_of_the_page(words: str, advice: str) -> None:
+    """By the error of the service that Serve's message ends with, else about workers."""
+    deployed = {
+        "status": "DEPLOYING",
+        "serveDeploymentStatuses": {"pool": {"status": "UNHEALTHY", "message": words}},
+    }
+    assert diagnosis(ray_service(serving(deployed))).advice == advice
 
 
 def test_another_init_container_at_work() -> None:

@@ -14,7 +14,9 @@ import ray
 from serve_app.ray_serve import private
 from tests.serve.conftest import Deploy
 from tests.support.fronts import behind_haproxy
+from tests.support.monitoring import OF_SCALING
 from tests.support.processes import command, descendants
+from tests.support.scraping import not_exported
 
 pytestmark = behind_haproxy
 CHAT = {"model": "smollm2:135m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
@@ -34,6 +36,7 @@ def topology(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def url(topology: str, deploy: Deploy) -> str:
     scaling = {
+        "policy": "shadow",
         "min_replicas": 1,
         "max_replicas": 4,
         "upscale_delay_s": 0.5,
@@ -92,6 +95,7 @@ async def test_a_request_is_seen(client: httpx.AsyncClient, topology: str) -> No
     assert sum(after["series"]["outcomes"]["ok"]) == 1
     assert replicas(after)[0]["tokens_per_s"] > 0
     assert replicas(after)[0]["engine"]["kind"] == "simulated"
+    assert [model["name"] for model in replicas(after)[0]["loaded"]] == [CHAT["model"]]
     assert after["models"][0]["loaded_in"] == [replicas(after)[0]["id"]]
 
 
@@ -145,6 +149,16 @@ async def test_replicas_that_start_are_seen(client: httpx.AsyncClient) -> None:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_the_shadow_explains_itself(client: httpx.AsyncClient, topology: str) -> None:
+    """From Serve's controller: a record in the document, and the metrics of the dashboard."""
+    names = OF_SCALING - {"ray_llm_scaling_changes_total"}  # which needs a change
+    document = await until(client, lambda d: d["pools"][0]["scaling"]["explanation"])
+    explanation = document["pools"][0]["scaling"]["explanation"]
+    assert explanation["policy"] == "shadow"
+    assert "start-up" in explanation["sentence"]
+    assert not await not_exported(rf'{name}\{{.*pool="{topology}-pool"' for name in names)
 
 
 async def test_a_killed_collector_is_started_anew(client: httpx.AsyncClient) -> None:

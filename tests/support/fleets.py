@@ -11,10 +11,11 @@ from serve_app.api.relay import Usage
 from serve_app.api.request_trace import Outcome, RequestTrace
 from serve_app.engines.base import EngineStatus, ModelCard, Priority, State
 from serve_app.errors import EngineLost, Overloaded
-from serve_app.fleet.document import Deployment, Document, Service, document, encoded
+from serve_app.fleet.document import Document, Service, document, encoded
 from serve_app.fleet.members import Member, Memory
+from serve_app.fleet.pools import Deployment
 from serve_app.fleet.recorder import Recorder
-from serve_app.fleet.reports import EngineReport, Report, Waiting
+from serve_app.fleet.reports import EngineReport, Report, Swaps, Waiting
 from serve_app.pool_settings import Autoscaling, EngineSettings, Pool
 
 NOW = 1_796_000_009.0
@@ -51,7 +52,7 @@ class Stage:
 
 def moved(value: Any, by: float) -> Any:
     """The document at another time: every time in it is moved."""
-    times = {"at", "since", "started_at", "end", "last_gone_at"}
+    times = {"at", "since", "due", "started_at", "end", "last_gone_at"}
     if isinstance(value, dict):
         return {
             k: v + by if k in times and isinstance(v, int | float) else moved(v, by)
@@ -76,10 +77,11 @@ def engine(
     waiting: tuple[Waiting, ...] = (),
     ready_at: float | None = NOW - 500,
     cards: tuple[ModelCard, ...] = (CARD,),
+    swaps: Swaps | None = None,
     **status: Any,
 ) -> EngineReport:
     shown = EngineStatus(state=state, version="0.33.0", models=cards, **status)
-    return EngineReport("ollama", shown, ready_at, busy, waiting)
+    return EngineReport("ollama", shown, ready_at, busy, waiting, swaps)
 
 
 def member(
@@ -96,7 +98,9 @@ def member(
     return Member(name, deployment, serve_state, started_at, node, report, report is not None)
 
 
-def deployment(of: Pool, members: Sequence[Member], target: int | None = None) -> Deployment:
+def deployment(
+    of: Pool, members: Sequence[Member], target: int | None = None, **options: Any
+) -> Deployment:
     scaling = of.autoscaling
     return Deployment(
         name=of.name,
@@ -108,7 +112,9 @@ def deployment(of: Pool, members: Sequence[Member], target: int | None = None) -
         max_replicas=scaling.max_replicas,
         upscale_delay_s=scaling.upscale_delay_s,
         downscale_delay_s=scaling.downscale_delay_s,
+        to_zero_delay_s=scaling.downscale_delay_s,
         members=tuple(replace(member, deployment=of.name) for member in members),
+        **options,
     )
 
 
@@ -118,11 +124,12 @@ def fleet(
     topology: str = "direct",
     memory: Memory | None = None,
     now: float = NOW,
+    aliases: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> dict[str, Any]:
     """The document of these deployments, which nobody has looked at before."""
     memory = memory or Memory()
     memory.note([member for found in deployments for member in found.members], now)
-    service = Service(topology, "0.2.0", tuple(pools))
+    service = Service(topology, "0.2.0", tuple(pools), aliases)
     return document(service, {found.name: found for found in deployments}, memory, now)
 
 

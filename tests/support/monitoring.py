@@ -26,6 +26,11 @@ OF_PLACEMENT = {
     "ray_llm_predicted_ttft_seconds_count",
     "ray_llm_predicted_ttft_seconds_sum",
 }
+# Exported by Serve's controller with `autoscaling.policy: ahead` or `shadow`.
+OF_SCALING = {
+    *("ray_llm_scaling_load", "ray_llm_scaling_forecast", "ray_llm_scaling_target"),
+    *("ray_llm_scaling_changes_total", "ray_llm_scaling_start_seconds"),
+}
 _VARIABLES = {"$__rate_interval": "1m", "$namespace": "default", "$model": ".*", "$slots": "4"}
 
 
@@ -94,4 +99,5 @@ OF_KEYS = {
 def our_metrics() -> set[str]:
     """Those that the running service must export."""
     named = {name for _, expression in expressions() for name in metrics(expression)}
-    return named - OF_OTHERS - OF_KEYS - OF_MODELS - OF_PLACEMENT - OF_EMBEDDED
+    others = OF_OTHERS | OF_KEYS | OF_MODELS | OF_PLACEMENT | OF_EMBEDDED | OF_SCALING
+    return named - others

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from serve_app.engines.base import ModelCard, State
-from serve_app.fleet.members import Memory
-from serve_app.fleet.reports import Report
+from serve_app.fleet.members import Member, Memory
+from serve_app.fleet.reports import Report, Swaps
 from tests.support.fleets import NOW, WAITING, deployment, engine, fleet, member, pool, recorded
 
 
@@ -93,6 +93,27 @@ def asleep() -> dict[str, Any]:
     )
 
 
+SIZE = 40_000_000_000
+
+
+def swapping() -> dict[str, Any]:
+    """Two replicas with room for two of four models each; a third is about to be wanted."""
+    names = ("llama3.3:70b", "qwen3:32b", "gemma3:27b", "deepseek-r2:14b")
+    of = pool("large", names, max_replicas=4, upscale_delay_s=30)
+
+    def replica(name: str, swaps: Swaps, busy: int) -> Member:
+        cards = tuple(ModelCard(n, loaded=n in swaps.calls, size_loaded=SIZE) for n in names)
+        report = engine(busy=busy, cards=cards, swaps=swaps, waiting=WAITING[:1])
+        return member(name, Report(report, recorded(9, busy).traffic()))
+
+    members = [
+        replica("w3k9qz1a", Swaps("", {names[0]: 3, names[1]: 0}, {}), 3),
+        replica("b82hd0vm", Swaps(names[3], {names[2]: 4}, {names[3]: 5}), 4),
+    ]
+    found = deployment(of, members, 2, held_back=(True, NOW - 9))
+    return fleet(found, pools=[of], aliases=(("large", names[:2]),))
+
+
 def sixty_four() -> dict[str, Any]:
     of = pool(max_replicas=64)
     members = [
@@ -140,6 +161,7 @@ SCENES: dict[str, Callable[[], dict[str, Any]]] = {
     "shrinking": shrinking,
     "engine-killed": engine_killed,
     "asleep": asleep,
+    "swapping": swapping,
     "sixty-four": sixty_four,
     "forty-models": forty_models,
 }

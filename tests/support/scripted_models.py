@@ -67,6 +67,11 @@ def scripts() -> dict[str, Iterable[dict[str, Any]]]:
         "plain": [{"content": "Hello "}, {"content": "there."}],
         "hostile": [{"content": HOSTILE}, {"reasoning": HOSTILE}],
         "huge": [{"content": "x" * 2**20} for _ in range(HUGE_MIB)],
+        "deep": [
+            {"reasoning": "x" * HUGE_MIB * 2**20},
+            {"tool_calls": [{"index": i, "function": call} for i in range(1000)]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": "x" * 2**20}}]},
+        ],
         "thinker": [
             {"reasoning": "The user wants weather."},
             {"tool_calls": [{"index": 0, "id": "1", "type": "function", "function": call}]},

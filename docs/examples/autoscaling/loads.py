@@ -1,8 +1,8 @@
 """The loads of the proof: recorded traces and drawn ones, each with a part to learn from."""
 
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from serve_app.capacity.workload.lengths import Independent, parse
 from serve_app.capacity.workload.requests import Request, Synthetic, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.traces import Trace
+from serve_app.scaling.schedules import Schedule
 
 HOUR, DAY = 3600.0, 86400.0
 # Reasoning models: an answer holds its slot for half a minute.
@@ -37,13 +38,23 @@ class Load:
     control_s: float = 1.0
     trace: Path | None = None
     shape: Shape | None = None
-    schedules: tuple[dict[str, object], ...] = field(default=())
+    schedules: tuple[Schedule, ...] = ()
+    search_s: float | None = None  # of the part to learn from, its end, for searches of settings
+    clock: Callable[[float], float] = lambda now: now  # of the controller
 
     def requests(self, seed: int, begin_s: float, end_s: float) -> list[Request]:
         return list(window(_drawn(self, seed), begin_s, end_s))
 
     def learned(self, seed: int) -> list[Request]:
         return self.requests(seed, 0.0, self.split_s)
+
+    @property
+    def searched_s(self) -> float:
+        """The seconds of the part that settings are searched on."""
+        return self.search_s or self.split_s
+
+    def searched(self, seed: int) -> list[Request]:
+        return self.requests(seed, self.split_s - self.searched_s, self.split_s)
 
     def judged(self, seed: int) -> list[Request]:
         return self.requests(seed, self.split_s, self.end_s)
@@ -89,6 +100,29 @@ def week(weeks: int) -> Shape:
     )
 
 
+def shifted(days: int) -> Shape:
+    """Return waves of which the last day's comes half a day later."""
+    points = wave(days).points
+    late = [(at + DAY / 2, level) for at, level in points if at >= (days - 1) * DAY]
+    return Shape((*(point for point in points if point[0] < (days - 1) * DAY), *late))
+
+
+def ceased() -> Shape:
+    """Return 6 hours with a burst at each half hour, then 6 hours without."""
+    points = [(0.0, 1.0)]
+    for number in range(12):
+        at = number * HOUR / 2 + 600
+        points += [(at, 1.0), (at, 5.0), (at + 600, 5.0), (at + 600, 1.0)]
+    return Shape((*points, (12 * HOUR, 1.0)))
+
+
+def jumping(now: float) -> float:
+    """Return what a clock shows that jumps by an hour, and back by a day."""
+    since = now - DAY
+    jump = 0.0 if since < 6 * HOUR else HOUR if since < 12 * HOUR else -DAY
+    return now + jump
+
+
 def bursts(seed: int) -> Shape:
     """Return 12 hours at one replica with single bursts of 10 minutes at random times."""
     rng = random.Random(f"{seed} bursts")
@@ -100,7 +134,10 @@ def bursts(seed: int) -> Shape:
 
 
 _STEPS = tuple(levels((8, 1), (4, 6), (1, 3), (5, 6), (6, 1)))
-_OFFICE = {"start": "0 8 * * *", "end": "0 18 * * *", "time_zone": "UTC", "min_replicas": 6}
+
+
+def _floor(start: str, end: str, replicas: int) -> tuple[Schedule, ...]:
+    return (Schedule("office", start, end, "UTC", min_replicas=replicas),)
 
 
 def loads(data: Path) -> dict[str, Load]:
@@ -109,8 +146,18 @@ def loads(data: Path) -> dict[str, Load]:
     listed = (
         Load("azure", HOUR / 2, 3509.0, SHORT, control_s=0.1, trace=azure),
         Load("mooncake", HOUR / 2, 3537.0, SHORT, control_s=0.1, trace=mooncake),
-        Load("wave", DAY, 2 * DAY, shape=wave(2)),
-        Load("steps", DAY, 2 * DAY, shape=repeated(_STEPS, DAY, 2), schedules=(_OFFICE,)),
+        Load(
+            *("wave", DAY, 2 * DAY),
+            shape=wave(2),
+            schedules=_floor("0 9 * * *", "0 17 * * *", 8),
+            search_s=DAY,
+        ),
+        Load(
+            *("steps", DAY, 2 * DAY),
+            shape=repeated(_STEPS, DAY, 2),
+            schedules=_floor("0 8 * * *", "0 18 * * *", 8),
+            search_s=6 * HOUR + 12 * HOUR,
+        ),
         Load("bursts", 6 * HOUR, 12 * HOUR),
         Load(
             "on-off",
@@ -134,7 +181,17 @@ def loads(data: Path) -> dict[str, Load]:
                 )
             ),
         ),
-        Load("growth", 4 * DAY, 6 * DAY, shape=wave(6, 0.05, peak=4, low=0.5)),
-        Load("week", 7 * DAY, 14 * DAY, seeds=2, shape=week(2)),
+        Load("growth", 4 * DAY, 6 * DAY, shape=wave(6, 0.05, peak=4, low=0.5), search_s=DAY),
+        Load(
+            *("week", 7 * DAY, 14 * DAY),
+            seeds=2,
+            shape=week(2),
+            schedules=_floor("0 9 * * MON-FRI", "0 17 * * MON-FRI", 5),
+            search_s=3 * DAY,
+        ),
+        # Forecasts that are wrong on purpose
+        Load("shifted", 2 * DAY, 3.5 * DAY, shape=shifted(3), seeds=2, search_s=DAY),
+        Load("ceased", 6 * HOUR, 12 * HOUR, shape=ceased()),
+        Load("clock", DAY, 2 * DAY, shape=wave(2), seeds=2, search_s=DAY, clock=jumping),
     )
     return {load.name: load for load in listed}

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.simulate.scene import scenario_of, service_of
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.tune import Search, candidate
-from serve_app.scaling.policy import Aim
+from serve_app.scaling.memory import Aim
+from serve_app.scaling.schedules import Schedule
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -79,7 +80,7 @@ class Case:
 
 def static(case: Case) -> dict[str, Any]:
     """Find the smallest constant fleet that meets the SLO on the part to learn from."""
-    requests = case.load.learned(TRAINING_SEED)
+    requests = case.load.searched(TRAINING_SEED)
     service = case.service(requests)
     for count in range(1, service.scaling.max_replicas):
         policy = fixed("static", service, count)
@@ -90,7 +91,7 @@ def static(case: Case) -> dict[str, Any]:
 
 def tuned(case: Case) -> dict[str, Any]:
     """Search Ray's settings as `tune` does, on the part to learn from."""
-    requests = case.load.learned(TRAINING_SEED)
+    requests = case.load.searched(TRAINING_SEED)
     service = case.service(requests)
     needed = demand(requests, service.model, service.slots)
     search = Search(
@@ -98,7 +99,7 @@ def tuned(case: Case) -> dict[str, Any]:
         lambda seed: requests,
         range(1),
         SLO,
-        case.load.split_s,
+        case.load.searched_s,
         GRID,
         enough=min(service.scaling.max_replicas, round(needed.peak)),
     )
@@ -119,14 +120,18 @@ def aimed(case: Case) -> dict[str, Any]:
     return min(tried, key=lambda trial: trial[:2])[2]
 
 
-def play_ahead(case: Case, seed: int, aim: Aim) -> tuple[Result, AheadPolicy]:
+def play_ahead(
+    case: Case, seed: int, aim: Aim, schedules: Sequence[Schedule] = ()
+) -> tuple[Result, AheadPolicy]:
     """Judge `ahead` after it has learned, beginning with the replicas that it had then."""
     load, learned, judged = case.load, case.load.learned(seed), case.load.judged(seed)
     service = with_scaling(case.service(learned), **REPORTS)
-    policy = AheadPolicy(aim, service.scaling)
+    policy = AheadPolicy(aim, service.scaling, schedules=schedules)
     simulate(learned, service, policy, seed, load.split_s)
     service = with_scaling(service, initial_replicas=policy.last)
-    policy = AheadPolicy(aim, service.scaling, policy.memory, load.split_s)
+    policy = AheadPolicy(
+        aim, service.scaling, policy.memory, load.split_s, schedules, clock=load.clock
+    )
     return simulate(judged, service, policy, seed, load.end_s - load.split_s), policy
 
 
@@ -151,6 +156,8 @@ def oracle(case: Case, requests: list[Any], seed: int, instant: bool) -> Result:
 def judged(case: Case, policy: str, seed: int, settings: dict[str, Any]) -> Result:
     if policy == "ahead":
         return play_ahead(case, seed, Aim())[0]
+    if policy == "ahead-scheduled":
+        return play_ahead(case, seed, Aim(), case.load.schedules)[0]
     if policy == "ahead-tuned":
         return play_ahead(case, seed, Aim(**settings))[0]
     requests = case.load.judged(seed)
@@ -169,13 +176,18 @@ def judged(case: Case, policy: str, seed: int, settings: dict[str, Any]) -> Resu
 
 
 SEARCHES = {"static": static, "ray-tuned": tuned, "ahead-tuned": aimed}
-POLICIES = ("ahead", "ray", "static", "oracle", "oracle-instant", "ray-tuned", "ahead-tuned")
+POLICIES = (
+    *("ahead", "ahead-scheduled", "ray", "static", "oracle", "oracle-instant"),
+    *("ray-tuned", "ahead-tuned"),
+)
 
 
-def todo(cases: list[Case], policies: list[str]) -> Iterator[tuple[Case, str, int]]:
+def todo(cases: list[Case], policies: list[str], seeds: int) -> Iterator[tuple[Case, str, int]]:
     for case in cases:
         for policy in policies:
-            for seed in range(case.load.seeds):
+            if policy == "ahead-scheduled" and not case.load.schedules:
+                continue
+            for seed in range(min(seeds, case.load.seeds)):
                 if not (case.folder / f"{policy}-{seed}.json").exists():
                     yield case, policy, seed
 
@@ -220,6 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the traces")
     parser.add_argument("--only", default="", help="names of loads, separated by commas")
     parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--seeds", type=int, default=99, help="no more seeds than these")
     parser.add_argument("--start", default="", help="only start-ups with this median, e.g. 60s")
     parser.add_argument("--budget", type=float, default=7200, help="begin nothing after so many s")
     options = parser.parse_args()
@@ -228,7 +241,7 @@ def main() -> None:
     cases = [Case(known[name], start) for name in names for start in known[name].startups]
     cases = [case for case in cases if options.start in ("", case.folder.name)]
     end = time.monotonic() + options.budget
-    for case, policy, seed in todo(cases, options.policies.split(",")):
+    for case, policy, seed in todo(cases, options.policies.split(","), options.seeds):
         if time.monotonic() > end:
             sys.exit("the budget is spent; run the command again to go on")
         run(case, policy, seed)

@@ -32,7 +32,7 @@ from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.rates import Speeds
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 # One replica: a large GPU with a model of about 8 billion parameters. No start-up: the fleet is
 # constant. A token in RAM takes 64 KiB (a cache of 8 bits), so these are 64 GiB.

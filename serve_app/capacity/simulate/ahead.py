@@ -1,11 +1,12 @@
 """The service's own policy `ahead` in virtual time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from serve_app.capacity.simulate.policies import WorkReport
-from serve_app.pool_settings import Autoscaling
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.schedules import Limits, Schedule, limits
+from serve_app.scaling_settings import Autoscaling
 
 _DECIDE_S = 1.0
 _NOTHING = WorkReport(0.0, 0.0, 0.0)
@@ -15,7 +16,7 @@ class AheadPolicy:
     """Plays Serve's controller with the policy `ahead`, which decides once a second.
 
     `memory` is what it has learned, from which another run may begin. `begin_s`: the time of that
-    run's beginning.
+    run's beginning. `clock`: from the time to what the controller's clock shows.
     """
 
     def __init__(
@@ -25,11 +26,13 @@ class AheadPolicy:
         memory: Memory | None = None,
         begin_s: float = 0.0,
         schedules: Sequence[Schedule] = (),
+        clock: Callable[[float], float] = lambda now: now,
     ) -> None:
         self._aim = aim
         self._bounds = Limits(scaling.min_replicas, scaling.max_replicas)
         self._schedules = schedules
         self._begin_s = begin_s
+        self._clock = clock
         self._report = _NOTHING
         self._arrived_s = 0.0
         self._next = 0.0
@@ -48,7 +51,7 @@ class AheadPolicy:
         if running == 0 and (ongoing > 0 or self._report.waiting_s > 0):
             self.last = max(1, target)  # Serve does not call a policy then
             return self.last
-        decision = self._decide(now + self._begin_s, running, target)
+        decision = self._decide(self._clock(now + self._begin_s), running, target)
         self.last = decision.target
         return decision.target
 

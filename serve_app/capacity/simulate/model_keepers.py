@@ -1,4 +1,4 @@
-"""Who decides which models are loaded on a simulated replica: the service, or Ollama itself."""
+"""Deciders of the models that a simulated replica loads: the service, or Ollama itself."""
 
 from collections import deque
 from collections.abc import Callable, Mapping

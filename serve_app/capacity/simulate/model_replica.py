@@ -83,7 +83,7 @@ def least_loaded(rng: random.Random) -> Choose:
 def first_to_serve(rules: Rules, hold_s: float) -> Choose:
     """Choose the replica that is predicted to serve first, with the cost of a load.
 
-    As in placement: the wait for a slot, and what a load takes and does to others.
+    As in placement: the wait for a slot, the time of a load, and its cost to others.
     """
 
     def choose(request: Request, replicas: Sequence[ModelReplica], now: float) -> ModelReplica:
@@ -108,7 +108,7 @@ def _tell_spare(replicas: Sequence[ModelReplica]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """What a run of requests for several models has measured.
+    """The measurements of a run of requests for several models.
 
     `cold_waits_s`: of the requests that have waited for their model to be loaded.
     """

@@ -22,7 +22,7 @@ _MODEL = "model"
 
 
 def anchor_of(request: Request) -> bytes:
-    """Return what the requests of one conversation have in common; b"" for one of its own.
+    """Return the common text of one conversation's requests; b"" for a single request.
 
     In recorded prompts that is their second block: all of Mooncake's share the first one.
     """
@@ -73,7 +73,7 @@ class ConsistentHash(_Rule):
 
 
 class Affinity:
-    """The gateway's rule, with what one gateway learns."""
+    """The gateway's rule, with the knowledge of one gateway."""
 
     def __init__(self, events: Events, view: FleetView, max_ongoing: int) -> None:
         self._events = events

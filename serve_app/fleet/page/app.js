@@ -107,7 +107,7 @@ function Shown({ name, state, secret, headers: sent }) {
   const late = !state.problem && state.age > 10 && html`<p class="banner" role="status">
     Serve's controller does not answer: below is the state of ${duration(state.age)} ago.</p>`;
   return html`${lost}${late}
-    <div hidden=${name !== "playground"}><${Playground} models=${doc.models} secret=${secret} headers=${sent} /></div>
+    <div hidden=${name !== "playground"}><${Playground} models=${[...doc.models, ...doc.aliases]} secret=${secret} headers=${sent} /></div>
     ${name === "fleet" && html`<${Fleet} doc=${doc} now=${now} />`}
     ${name === "models" && html`<${Models} doc=${doc} />`}
     ${name === "keys" && html`<${Keys} headers=${sent} />`}`;

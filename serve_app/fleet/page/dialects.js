@@ -5,7 +5,10 @@ const bare = (url) => url.slice(url.indexOf(",") + 1);
 const kind = (url) => url.slice(5, url.indexOf(";"));
 const given = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== ""));
 
-// `turns`: {role, text, images}. `options`: {system, stream, thinking, temperature, max_tokens, tools}.
+const functions = (tools) => tools && tools.map((tool) => tool.function || tool);
+const nested = (tools) => tools && functions(tools).map((one) => ({ type: "function", function: one }));
+
+// `turns`: {role, text, images}. `o`: {system, stream, thinking, temperature, max_tokens, tools}.
 export const DIALECTS = {
   openai: {
     title: "OpenAI chat",
@@ -24,7 +27,7 @@ export const DIALECTS = {
       stream: o.stream, stream_options: o.stream ? { include_usage: true } : undefined,
       temperature: o.temperature, max_tokens: o.max_tokens,
       reasoning_effort: o.thinking ? "medium" : undefined,
-      tools: o.tools && o.tools.map((tool) => (tool.function ? tool : { type: "function", function: tool })),
+      tools: nested(o.tools),
     }),
     read(event, answer) {
       const choice = (event.choices || [])[0] || {};
@@ -34,6 +37,32 @@ export const DIALECTS = {
       (said.tool_calls || []).forEach((call, i) =>
         answer.tool(call.index ?? i, call.function.name, call.function.arguments));
       if (event.usage) answer.count(event.usage.completion_tokens);
+    },
+  },
+  responses: {
+    title: "OpenAI responses",
+    path: "v1/responses",
+    body: (model, turns, o) => given({
+      model, instructions: o.system,
+      input: turns.map(({ role, text, images }) => ({
+        role,
+        content: images && images.length
+          ? [{ type: "input_text", text }, ...images.map((url) => ({ type: "input_image", image_url: url }))]
+          : text,
+      })),
+      stream: o.stream, temperature: o.temperature, max_output_tokens: o.max_tokens,
+      reasoning: o.thinking ? { effort: "medium" } : undefined,
+      tools: o.tools && functions(o.tools).map((one) => ({ type: "function", ...one })),
+    }),
+    read(event, answer) {
+      const { type, delta, item } = event;
+      if (type === "response.output_text.delta") answer.text(delta);
+      if (/^response\.reasoning(_summary)?_text\.delta$/.test(type)) answer.think(delta);
+      if (type === "response.output_item.added" && item.type === "function_call") answer.tool(event.output_index, item.name, "");
+      if (type === "response.function_call_arguments.delta") answer.tool(event.output_index, "", delta);
+      if (event.output) event.output.forEach((one, i) => item_(one, i, answer)); // whole
+      const { usage } = event.response || event;
+      if (usage) answer.count(usage.output_tokens);
     },
   },
   ollama: {
@@ -49,7 +78,7 @@ export const DIALECTS = {
       stream: o.stream,
       think: o.thinking || undefined,
       options: given({ temperature: o.temperature, num_predict: o.max_tokens }),
-      tools: o.tools && o.tools.map((tool) => (tool.function ? tool : { type: "function", function: tool })),
+      tools: nested(o.tools),
     }),
     read(event, answer) {
       const said = event.message || {};
@@ -73,10 +102,8 @@ export const DIALECTS = {
           : text,
       })),
       thinking: o.thinking ? { type: "enabled", budget_tokens: 1024 } : undefined,
-      tools: o.tools && o.tools.map((tool) => {
-        const { name, description, parameters, input_schema } = tool.function || tool;
-        return given({ name, description, input_schema: input_schema || parameters });
-      }),
+      tools: o.tools && functions(o.tools).map(({ name, description, parameters, input_schema }) =>
+        given({ name, description, input_schema: input_schema || parameters })),
     }),
     read(event, answer) {
       (event.content || []).forEach((block, i) => block_(block, i, answer));
@@ -90,6 +117,12 @@ export const DIALECTS = {
     },
   },
 };
+
+function item_(item, index, answer) {
+  (item.content || []).forEach((part) => answer.text(part.text));
+  (item.summary || []).forEach((part) => answer.think(part.text));
+  if (item.type === "function_call") answer.tool(index, item.name, item.arguments);
+}
 
 function block_(block, index, answer) {
   answer.text(block.text);
@@ -117,8 +150,18 @@ export async function* events(stream) {
   }
 }
 
-export const problem = (event) =>
-  event.error ? event.error.message || (typeof event.error === "string" ? event.error : JSON.stringify(event.error)) : "";
+// The sentence of an error, which the dialects send as an object, a string, or an event of its own.
+export function problem(event) {
+  const error = event.error || (event.response && event.response.error) || (event.type === "error" && event);
+  if (!error) return "";
+  return typeof error === "string" ? error : String(error.message || JSON.stringify(error));
+}
+
+// A request with fields of the user's own, which may also replace some or join `options`.
+export const withFields = (body, fields) => ({
+  ...body, ...fields,
+  ...(body.options && fields && fields.options ? { options: { ...body.options, ...fields.options } } : {}),
+});
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 

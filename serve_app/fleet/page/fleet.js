@@ -27,8 +27,8 @@ export function Fleet({ doc, now }) {
 function History({ history }) {
   const words = [];
   if (history.gone) {
-    words.push(`The history of ${plural(history.gone, "replica")} that left, the last at ` +
-      `${time(history.last_gone_at)}, is gone: charts show less than there was.`);
+    const last = history.last_gone_at ? `, the last at ${time(history.last_gone_at)},` : "";
+    words.push(`The history of ${plural(history.gone, "replica")} that left${last} is gone: charts show less than there was.`);
   }
   if (history.silent) {
     words.push(`${plural(history.silent, "replica")} did not answer just now; ` +
@@ -86,13 +86,15 @@ function Pool({ pool, now }) {
       <div class="scale">
         <${Pips} scaling=${scaling} replicas=${replicas} />
         <span><b>${scaling.running}</b> running</span>
-        <span><b>${scaling.target}</b> target</span>
+        <span><b>${scaling.target}</b> target${held(scaling.pending, now)}</span>
         <span class="soft">${scaling.min === scaling.max ? `fixed at ${scaling.max}` : `${scaling.min} to ${scaling.max}`}</span>
         <span><b>${pool.busy}</b> busy</span>
         <span><b>${pool.waiting}</b> waiting</span>
         ${pool.start_s != null && html`<span class="soft">a start takes about ${duration(pool.start_s)}</span>`}
       </div>
       ${pool.message && html`<p class=${GOOD.has(pool.status) ? "soft" : "message"}>${pool.message}</p>`}
+      ${scaling.explanation && html`<${Explanation} of=${scaling.explanation} now=${now} />`}
+      ${advices(pool).map((advice) => html`<p class="advice soft">${advice}</p>`)}
       ${replicas.length
         ? html`<ul class="tiles ${replicas.length > DENSE ? "dense" : ""}">
             ${replicas.map((replica) => html`<${Tile} key=${replica.id} replica=${replica} pool=${pool} now=${now} dense=${replicas.length > DENSE} />`)}</ul>`
@@ -102,6 +104,20 @@ function Pool({ pool, now }) {
 }
 
 const names = (models) => (models.length > 4 ? `${models.slice(0, 3).join(", ")} and ${models.length - 3} more` : models.join(", "));
+
+// What the policy `ahead` would do in the shadow, and the last change of its target.
+function Explanation({ of: { policy, target, sentence, changes }, now }) {
+  const change = changes.find(({ before, target: after }) => before !== after);
+  return html`
+    ${policy === "shadow" && html`<p class="soft">Policy ahead, in the shadow: ${plural(target, "replica")}, ${sentence}</p>`}
+    ${change && html`<p class="soft">${duration(now - change.at)} ago from ${change.before} to ${change.target}: ${change.sentence}</p>`}`;
+}
+
+const advices = ({ advice, replicas }) => [...new Set([advice, ...replicas.map((replica) => replica.advice)])].filter(Boolean);
+
+// The change of the target that Serve's delay holds back.
+const held = (change, now) => change
+  ? html` <span class="soft">${change.direction} ${change.due > now ? `in ${duration(change.due - now)}` : "now"}</span>` : "";
 
 // One mark for each replica: running, on the way, leaving; empty up to the maximum.
 function Pips({ scaling, replicas }) {
@@ -127,10 +143,19 @@ function Tile({ replica, pool, now, dense }) {
         ${!dense && html`<span><b>${percent(replica.cached_share)}</b> cached</span>`}</div>`}
       ${works || html`<p class="note">${progress(replica)}</p>`}
       ${state === "engine away" && !dense && html`<p class="note">${engine.detail || "The engine does not answer."}</p>`}
-      ${!dense && pool.models.length > 1 && replica.models.length > 0 && html`<p class="note">${names(replica.models)}</p>`}
+      ${!dense && pool.models.length > 1 && html`<${Memory} replica=${replica} />`}
       <div class="foot"><span class="mono">${replica.id}</span>
         <span>${engine ? `${engine.kind} · ` : ""}${duration(now - replica.started_at)} old</span></div>
     </li>`;
+}
+
+// The models in a replica's memory.
+function Memory({ replica }) {
+  const { loaded, loading } = replica;
+  const words = (loaded || []).map(({ name, calls }) => (calls ? `${name} (${plural(calls, "call")})` : name));
+  return html`
+    ${words.length > 0 && html`<p class="note">${names(words)}</p>`}
+    ${loading && html`<p class="note">Loading ${loading.name}${loading.waiting ? `, for ${plural(loading.waiting, "call")}` : ""}.</p>`}`;
 }
 
 function progress({ state, engine, ready_in_s }) {
@@ -186,7 +211,8 @@ function Errors({ errors, now }) {
         ? html`<ul class="errors">${errors.map((error) => html`
           <li key=${error.kind + error.model + error.outcome}>
             <div class="head">
-              <b class="kind-${String(error.status)[0]}">${error.status || ""} ${error.kind}</b>
+              <b class="kind-${error.status < 400 ? 5 : String(error.status)[0]}">${error.status >= 400 ? error.status : ""} ${error.kind}</b>
+              ${error.status >= 200 && error.status < 400 && html`<span>within an answer</span>`}
               ${error.count > 1 && html`<span>${number(error.count)} times</span>`}
               ${error.model && html`<span class="soft-inline">${error.model}</span>`}
               ${error.key && html`<span>key ${error.key}</span>`}

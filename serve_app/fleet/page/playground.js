@@ -1,33 +1,42 @@
 // The second view: talk to any model, in any dialect, or to two side by side.
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { DIALECTS, asCurl, asPython, events, problem } from "./dialects.js";
+import { DIALECTS, asCurl, asPython, events, problem, withFields } from "./dialects.js";
 import { number, plural, seconds } from "./format.js";
 
 const MAX_SHOWN = 200000; // characters of one answer
+const MAX_CALLS = 50; // tool calls of one answer,
+const MAX_CALL = 20000; // and characters of one
+const MAX_PROBLEM = 2000;
 const MAX_IMAGE = 8 * 2 ** 20;
 const TOOL = `[{"name": "get_weather", "description": "Get the weather of a city",
   "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}]`;
-const FIRST = { dialect: "openai", stream: true, thinking: false, system: "", temperature: "", max_tokens: "256", tools: "" };
+const NOT_JSON = "Tools must be a list of functions, and other fields an object, both as JSON.";
+const FIRST = { dialect: "openai", stream: true, thinking: false, system: "", temperature: "", max_tokens: "256", tools: "", fields: "" };
 
 // Collects an answer piece by piece. What a model wrote stays text.
 class Collected {
   constructor(changed) {
-    Object.assign(this, { parts: [], size: 0, thoughts: "", tools: new Map(), tokens: null, failed: "", started: performance.now(),
+    Object.assign(this, { parts: [], size: 0, thoughts: "", tools: new Map(), more: 0, tokens: null, failed: "", started: performance.now(),
       first: null, ended: null, changed });
   }
   begin() { this.first ??= performance.now(); }
   text(piece) {
     if (!piece) return;
     this.begin();
-    if (this.size < MAX_SHOWN) this.parts.push(piece.slice(0, MAX_SHOWN - this.size));
+    if (this.size < MAX_SHOWN) this.parts.push(String(piece).slice(0, MAX_SHOWN - this.size));
     this.size += piece.length;
   }
-  think(piece) { if (piece) { this.begin(); if (this.thoughts.length < MAX_SHOWN) this.thoughts += piece; } }
+  think(piece) {
+    if (!piece) return;
+    this.begin();
+    this.thoughts += String(piece).slice(0, MAX_SHOWN - this.thoughts.length);
+  }
   tool(index, name, input) {
     this.begin();
     const at = index ?? this.tools.size;
+    if (this.tools.size === MAX_CALLS && !this.tools.has(at)) { this.more += 1; return; }
     const was = this.tools.get(at) || { name: "", input: "" };
-    this.tools.set(at, { name: was.name || name || "", input: (was.input + (input || "")).slice(0, MAX_SHOWN) });
+    this.tools.set(at, { name: was.name || String(name || "").slice(0, 200), input: (was.input + (input || "")).slice(0, MAX_CALL) });
   }
   count(tokens) { this.tokens = tokens ?? this.tokens; }
   end() { this.ended = performance.now(); }
@@ -45,10 +54,11 @@ async function ask({ url, body, dialect, headers, signal, changed }) {
       method: "POST", body: JSON.stringify(body), signal, headers: { "content-type": "application/json", ...headers },
     });
     if (!response.ok) {
-      answer.failed = `${response.status}: ${problem(await response.json().catch(() => ({}))) || "no explanation"}`;
+      const words = problem(await response.json().catch(() => ({})));
+      answer.failed = `${response.status}: ${words.slice(0, MAX_PROBLEM) || "no explanation"}`;
     } else if (body.stream) {
       for await (const event of events(response.body)) {
-        if (problem(event)) answer.failed = problem(event);
+        if (problem(event)) answer.failed = problem(event).slice(0, MAX_PROBLEM);
         else dialect.read(event, answer);
         changed(answer);
       }
@@ -71,6 +81,13 @@ function read(form) {
     max_tokens: form.max_tokens === "" ? undefined : Number(form.max_tokens),
     tools: tools ? [JSON.parse(tools)].flat() : undefined,
   };
+}
+
+// The user's own fields of the request. Throws SyntaxError for other than a JSON object.
+function ownFields(form) {
+  const fields = JSON.parse(form.fields.trim() || "{}");
+  if (typeof fields !== "object" || Array.isArray(fields) || !fields) throw new SyntaxError();
+  return fields;
 }
 
 export function Playground({ models, secret, headers }) {
@@ -100,7 +117,7 @@ export function Playground({ models, secret, headers }) {
     ]),
     ...(more ? [more] : []),
   ];
-  const body = (pane, more) => dialect.body(shown[pane], conversation(pane, more), read(form));
+  const body = (pane, turns) => withFields(dialect.body(shown[pane], turns, read(form)), ownFields(form));
 
   const send = async (event) => {
     event.preventDefault();
@@ -108,9 +125,9 @@ export function Playground({ models, secret, headers }) {
     setNote("");
     let bodies;
     try {
-      bodies = shown.map((_, pane) => body(pane, { role: "user", text, images }));
+      bodies = shown.map((_, pane) => body(pane, conversation(pane, { role: "user", text, images })));
     } catch {
-      return setNote("Tools must be JSON: a list of functions.");
+      return setNote(NOT_JSON);
     }
     const stop = new AbortController();
     const turn = { text, images, answers: [] };
@@ -140,10 +157,10 @@ export function Playground({ models, secret, headers }) {
       let all = conversation(pane, more);
       while (all.length > 1 && all[all.length - 1].role === "assistant") all = all.slice(0, -1);
       if (!all.length) all = [{ role: "user", text: "Say hello." }];
-      await navigator.clipboard.writeText(write(url, dialect.body(shown[pane], all, read(form)), !!secret));
+      await navigator.clipboard.writeText(write(url, body(pane, all), !!secret));
       setNote(secret ? `Copied as ${what}. It reads the key from LLM_API_KEY.` : `Copied as ${what}.`);
-    } catch {
-      setNote("The browser did not let this page copy.");
+    } catch (error) {
+      setNote(error instanceof SyntaxError ? NOT_JSON : "The browser did not let this page copy.");
     }
   };
 
@@ -166,6 +183,10 @@ export function Playground({ models, secret, headers }) {
         <details><summary>Tools</summary>
           <label>Functions, as JSON <textarea class="mono" rows="6" value=${form.tools} onInput=${set("tools")}></textarea></label>
           <button type="button" class="quiet" onClick=${() => setForm({ ...form, tools: TOOL })}>Fill in an example</button>
+        </details>
+        <details><summary>Other fields</summary>
+          <label>Fields of the request, as JSON <textarea class="mono" rows="4" value=${form.fields} onInput=${set("fields")}
+            placeholder=${'{"top_p": 0.9, "seed": 1}'}></textarea></label>
         </details>
       </section>
       <div>
@@ -223,6 +244,7 @@ function Answer({ answer }) {
       ${answer.parts.length > 0 && html`<div class="text">${answer.parts.join("")}</div>`}
       ${answer.size > MAX_SHOWN && html`<p class="soft">… and ${number(answer.size - MAX_SHOWN)} more characters, not shown.</p>`}
       ${tools.map(({ name, input }) => html`<div class="tool mono">calls ${name}(${input})</div>`)}
+      ${answer.more > 0 && html`<p class="soft">… and more calls, not shown.</p>`}
       ${answer.failed && html`<p class="failed" role="alert">${answer.failed}</p>`}
       ${!answer.ended && !answer.first && html`<p class="soft">Waiting for the first token …</p>`}
       ${answer.ended && answer.first && html`<${Speed} answer=${answer} />`}

@@ -20,6 +20,8 @@ export function Models({ doc }) {
             <td class="n">${context(model)}</td>
             <td>${model.capabilities.map((name) => html`<span class="tag">${name}</span>`)}</td>
           </tr>`)}</tbody></table></div>
+      ${doc.aliases.length > 0 && html`<p class="aliases soft">Aliases: ${doc.aliases.map(({ name, models }, i) => html`
+        ${i > 0 && ", "}<b>${name}</b> for ${models.join(", then ")}`)}</p>`}
     </section>`;
 }
 

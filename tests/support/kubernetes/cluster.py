@@ -48,6 +48,8 @@ class Cluster:
     logs: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     forbidden: set[str] = field(default_factory=set)
     page: int | None = None
+    proxied: dict[str, Any] = field(default_factory=dict)  # JSON by address behind `/proxy/`
+    proxied_headers: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def writes(self) -> list[Request]:

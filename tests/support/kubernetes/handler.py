@@ -92,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         target = address(request.path)
         if target is None:
             self._reply(200, answers.resources(request.path))
+        elif target.subresource == "proxy":
+            cluster.proxied_headers.append({k.lower(): v for k, v in self.headers.items()})
+            self._reply(200, cluster.proxied[request.path.partition("/services/")[2]])
         elif target.subresource == "log":
             self._log(target, request.query)
         elif request.query.get("watch") == "true":

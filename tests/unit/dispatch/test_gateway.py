@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from serve_app.errors import (
     EngineLost,
     EngineSlow,
     InternalError,
+    Loading,
     PoolDown,
     ServiceError,
 )
@@ -223,3 +225,52 @@ async def test_a_caller_that_leaves_before_a_replica_has_its_call_is_told_from_o
         await task
     assert left.value.engines == engines
     await dispatcher.stop()
+
+
+class Watch:
+    """A start that goes on as soon as a call waits. Implements `StartWatch`."""
+
+    loading: Loading | None = None
+
+    def expect(self) -> None:
+        self.loading = Loading("starting", 20.0)
+
+    def stop(self) -> None:
+        self.loading = None
+
+
+@pytest.mark.parametrize("routing", ["least_loaded", "session"])
+async def test_a_call_that_has_waited_in_vain_tells_of_the_start(routing: str) -> None:
+    """At `hold_s`, whichever way its replica was to be chosen."""
+    settings = Settings.model_validate(
+        {
+            "topology": "gateway",
+            "routing": routing,
+            "queue_timeout_s": 0.05,
+            "gateway": {"hold_s": 0.05},
+            "fairness": {"aging_s": 0.01},
+        }
+    )
+    watch = Watch()
+    handles = {"pool": Unreachable()}
+    dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", no_problem, {"pool": watch})
+    await dispatcher.start()
+    with pytest.raises(PoolDown) as down:
+        await dispatcher.send(replace(CALL, affinity="a"))
+    assert down.value.loading == Loading("starting", 20.0)
+    assert down.value.retry_after_s == 20
+    await dispatcher.stop()
+    assert watch.loading is None
+
+
+async def test_listings_and_health_wake_nothing() -> None:
+    """They come from the settings and from Serve's controller."""
+    handle = Unreachable()
+    settings = Settings.model_validate({"topology": "gateway"})
+    dispatcher = GatewayDispatcher(settings, {"pool": handle}, "127.0.0.1", no_problem)
+    await dispatcher.start()
+    assert dispatcher.cards()
+    assert dispatcher.version()
+    assert await dispatcher.problem() == ""
+    await dispatcher.stop()
+    assert handle.opened == 0

@@ -17,9 +17,10 @@ from serve_app.dispatch.replica_state import Report
 from serve_app.dispatch.reports import Reporter
 from serve_app.dispatch.sent import Prompt
 from serve_app.dispatch.worker import CallServer
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, Flow, Usage
 from serve_app.errors import EngineDown, EngineLost, PoolDown, ServiceError
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.pool_settings import Pool
 from tests.support.waiting import eventually
 
 ROOM = 6

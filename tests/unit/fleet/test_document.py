@@ -1,14 +1,16 @@
 """The document of `GET /admin/fleet`, in both topologies."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
-from serve_app.engines.base import State
-from serve_app.fleet.advice import BY_KIND, advice
+from serve_app.engines.base import ModelCard, State
+from serve_app.fleet.advice import BY_KIND, NEEDS_WORKER, advice
 from serve_app.fleet.document import Service, collecting, encoded
 from serve_app.fleet.members import Memory
 from serve_app.fleet.recorder import Rates, Traffic
-from serve_app.fleet.reports import Report, Waiting
+from serve_app.fleet.reports import Report, Swaps, Waiting
 from tests.support.fleets import (
     NOW,
     WAITING,
@@ -36,7 +38,66 @@ def test_a_replica_has_its_state_slots_and_rates() -> None:
     assert shown["tokens_per_s"] > 0
     assert 0 < shown["cached_share"] < 1
     assert shown["models"] == ["smollm2:135m"]
-    assert shown["loaded"] is None
+    assert (shown["loaded"], shown["loading"]) == (
+        [{"name": "smollm2:135m", "bytes": None, "calls": None}],
+        None,
+    )
+
+
+def test_a_replica_that_swaps_models_shows_what_it_does() -> None:
+    """Bytes and calls of the models in memory, and the one that is being loaded for others."""
+    cards = (
+        ModelCard("a", size_loaded=7),
+        ModelCard("b", size_loaded=9),
+        ModelCard("c", loaded=False),
+    )
+    doing = Swaps("c", {"a": 2}, {"c": 5})
+    (shown,) = direct(member("r", Report(engine(cards=cards, swaps=doing))))["pools"][0]["replicas"]
+    assert shown["loaded"] == [
+        {"name": "a", "bytes": 7, "calls": 2},
+        {"name": "b", "bytes": 9, "calls": 0},
+    ]
+    assert shown["loading"] == {"name": "c", "waiting": 5}
+
+
+def test_a_change_that_is_held_back_has_a_time() -> None:
+    """When Serve's delay ends, and the policy's own words."""
+    of, words = pool(upscale_delay_s=30), {"policy": "shadow", "sentence": "set by load"}
+    found = deployment(
+        of, [member("a", Report(engine()))], held_back=(True, NOW - 10), explanation=words
+    )
+    scaling = fleet(found, pools=[of])["pools"][0]["scaling"]
+    assert scaling["pending"] == {"direction": "up", "since": NOW - 10, "due": NOW + 20}
+    assert scaling["explanation"] == words
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("serve_app.errors.EngineStartError: no model", BY_KIND["EngineStartError"]),
+        ("1 replicas that have taken more than 30s to be scheduled", NEEDS_WORKER),
+        ("Upscaling from 1 to 5 replicas.", ""),
+    ],
+)
+def test_an_ailing_pool_has_advice(message: str, advice: str) -> None:
+    """By the last error that Serve's message has, else by its words."""
+    of = pool()
+    found = replace(deployment(of, []), status="UNHEALTHY", message=message)
+    (shown,) = fleet(found, pools=[of])["pools"]
+    assert shown["advice"] == advice
+
+
+def test_slots_that_are_busy_are_those_of_ready_replicas() -> None:
+    """An engine that is away has none."""
+    lost = Report(engine(State.DOWN, busy=4, cards=()))
+    now = direct(member("a", Report(engine(busy=3))), member("b", lost))["now"]
+    assert (now["busy"], now["slots"]) == (3, 4)
+
+
+def test_replicas_that_wait_have_advice() -> None:
+    """The same as `python -m kuberay status` gives."""
+    waiting = member("a", None, "STARTING", node=None)
+    assert direct(waiting)["pools"][0]["replicas"][0]["advice"] == NEEDS_WORKER
 
 
 def test_a_start_has_an_estimate_from_earlier_ones() -> None:

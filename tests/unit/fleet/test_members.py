@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from serve_app.engines.base import State
-from serve_app.fleet.members import Member, Memory, ReplicaState, state_of
+from serve_app.fleet.members import Departure, Member, Memory, ReplicaState, state_of
 from serve_app.fleet.reports import Report
 from tests.support.fleets import NOW, engine, member
 
@@ -62,7 +62,21 @@ def test_those_who_have_gone_are_remembered_for_15_minutes() -> None:
     memory = Memory()
     memory.note([member("a", Report(engine()))], NOW)
     memory.note([], NOW + 1)
-    assert memory.gone == {"a": ("pool", NOW + 1)}
+    assert memory.gone == {"a": Departure("pool", NOW + 1, NOW + 901)}
     memory.note([], NOW + 902)
     assert not memory.gone
     assert not memory.since
+
+
+def test_those_who_left_before_anybody_looked_are_counted() -> None:
+    """While they may have been part of the charts; when they left is not known."""
+    memory = Memory()
+    memory.note([member("b", Report(engine()))], NOW)
+    memory.note_dead("a", "pool", NOW - 500)
+    memory.note_dead("old", "pool", NOW - 1000)
+    memory.note_dead("b", "pool", NOW - 500)
+    memory.note([], NOW + 1)
+    assert {name: departure.at for name, departure in memory.gone.items()} == {
+        "a": None,
+        "b": NOW + 1,
+    }

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.fleet.scaling import Autoscaler, why
+from serve_app.fleet.scaling import Autoscaler, Pending, pending, why
 
 POOL = Autoscaler(
     target=2,
@@ -15,6 +15,7 @@ POOL = Autoscaler(
     max_replicas=6,
     upscale_delay_s=5,
     downscale_delay_s=300,
+    to_zero_delay_s=900,
 )
 
 
@@ -39,8 +40,32 @@ POOL = Autoscaler(
             "no load; asleep: the next request wakes it",
         ),
         ({"per_replica": None}, "fixed at 2 replicas"),
+        (
+            {"target": 4, "load": 90, "reasons": "load 3.12, set by load"},
+            "load 3.12, set by load; 2 on the way",
+        ),
+        ({"reasons": "load 1.00, set by load", "load": 90}, "load 1.00, set by load; steady"),
     ],
 )  # fmt: skip
 def test_why(change: dict[str, object], sentence: str) -> None:
     """The load against the target, and what is pending."""
     assert why(replace(POOL, **change)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "held_back", "expected"),
+    [
+        ({}, None, None),
+        ({}, (True, 100.0), Pending("up", 100.0, 105.0)),
+        ({}, (False, 100.0), Pending("down", 100.0, 400.0)),
+        ({"target": 1, "min_replicas": 0}, (False, 100.0), Pending("down", 100.0, 1000.0)),
+        ({"target": 6}, (True, 100.0), None),
+        ({"target": 1}, (False, 100.0), None),
+        ({"per_replica": None}, (True, 100.0), None),
+    ],
+)
+def test_what_is_held_back(
+    change: dict[str, object], held_back: tuple[bool, float] | None, expected: Pending | None
+) -> None:
+    """With the end of Serve's delay, unless the bounds forbid the change."""
+    assert pending(replace(POOL, **change), held_back) == expected

@@ -12,7 +12,7 @@ from serve_app.fleet.document import Service as Described
 from serve_app.fleet.document import collecting
 from serve_app.fleet.top import Fleet, Unavailable, main, render
 from tests.support.fleets import NOW, Stage, pool
-from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing
+from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing, swapping
 from tests.support.service import Simulator, serving
 from tests.support.waiting import eventually
 
@@ -29,6 +29,8 @@ def printed(document: dict[str, Any], problem: str = "") -> str:
     [
         (busy, ["4/4 replicas ready", "16/16 slots busy", "30 waiting", "23 batch reports"]),
         (growing, ["waiting for a worker", "ready in about", "1 running, target 6, 1 to 6"]),
+        (growing, ["wait for a worker with free resources"]),
+        (swapping, ["(up in 21 s)", "gemma3:27b, loading deepseek-r2:14b"]),
         (engine_killed, ["engine away", "it refuses connections", "502 EngineLost"]),
         (asleep, ["asleep: the next request wakes it", "0 running, target 0, 0 to 2"]),
     ],
@@ -107,7 +109,7 @@ async def test_the_first_document_is_waited_for(simulator: Simulator) -> None:
     [
         ("http://127.0.0.1:1", "does not answer"),
         ("ftp://127.0.0.1", "does not answer"),
-        ("http://a:port", "is no address"),
+        ("http://a:port", "is not an address"),
     ],
 )
 def test_an_address_that_does_not_work(

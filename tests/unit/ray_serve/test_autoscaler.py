@@ -11,6 +11,7 @@ from ray.serve.config import AutoscalingConfig
 from serve_app.ray_serve.autoscaler import Autoscaler
 from serve_app.ray_serve.scaling_file import ScalingFile
 from serve_app.ray_serve.scaling_policy import WorkPolicy
+from serve_app.scaling.explanation import read_explanation
 from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS
 from serve_app.scaling.policy import Decision
 from serve_app.settings import Settings
@@ -49,7 +50,7 @@ def autoscaler(clock: Clock, shown: list[Decision], decides: bool = True) -> Aut
     return Autoscaler(
         *("pool", decides, 3.0, 0.99, 30.0),
         now=clock,
-        show=lambda pool, decision: shown.append(decision),
+        show=lambda pool, decision, is_change: shown.append(decision),
         default=lambda context: 7.0,
     )
 
@@ -95,6 +96,24 @@ def test_a_clock_that_went_back_holds_no_decision_back() -> None:
     clock.now -= 86400
     scaler.target(Context())
     assert len(shown) == 2
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_a_change_is_a_record_in_serves_state(decides: bool) -> None:
+    """A decision that changes nothing is no change, also in the shadow."""
+    clock = Clock()
+    scaler = autoscaler(clock, [], decides)
+    assert scaler.state == {}
+    for target in (1, 3, 3):
+        clock.now += 1
+        context = Context(target_num_replicas=target, capacity_adjusted_min_replicas=3)
+        scaler.target(context)
+    explanation = read_explanation(scaler.state)
+    assert explanation
+    assert explanation["policy"] == ("ahead" if decides else "shadow")
+    (change,) = explanation["changes"]
+    assert (change["before"], change["target"], change["by"]) == (1, 3, "min_replicas")
+    assert change["at"] == clock.now - 2
 
 
 def test_a_change_is_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from ray.serve._private import router as serve_router
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
-from ray.serve.schema import DeploymentDetails, ReplicaDetails
+from ray.serve.schema import DeploymentDetails, DeploymentSchema, ReplicaDetails
 
 from serve_app.ray_serve import private
 from tests.support.imports import imported_modules
@@ -212,6 +212,64 @@ def test_the_controller_tells_its_details() -> None:
     assert names <= DeploymentDetails.model_fields.keys()
     names = {"replica_id", "actor_name", "state", "start_time_s", "node_ip"}
     assert names <= ReplicaDetails.model_fields.keys()
+
+
+def running_deployment() -> DeploymentDetails:
+    """As Serve's controller describes one that scales."""
+    replica = ReplicaDetails(
+        replica_id="a", actor_name="actor", state="RUNNING", start_time_s=1.0, node_ip="10.0.0.7"
+    )
+    config = {"min_replicas": 1, "max_replicas": 6, "_serialized_policy_def": b"\x80"}
+    return DeploymentDetails(
+        name="pool",
+        status="HEALTHY",
+        status_trigger="CONFIG_UPDATE_STARTED",
+        message="",
+        deployment_config=DeploymentSchema(name="pool", autoscaling_config=config),
+        target_num_replicas=1,
+        required_resources={},
+        replicas=[replica],
+    )
+
+
+async def test_the_controller_tells_its_deployments() -> None:
+    """With what their policies have kept, from where Serve's code puts them."""
+    source = inspect.getsource(importlib.import_module("ray.serve._private.controller"))
+    for name in ("application_state_manager", "autoscaling_state_manager"):
+        assert f"self.{name} = " in source
+    source = inspect.getsource(importlib.import_module("ray.serve._private.autoscaling_state"))
+    for name in ("_app_autoscaling_states", "_deployment_autoscaling_states", "_policy_state"):
+        assert f"self.{name}: " in source
+    pool = SimpleNamespace(_policy_state={"a": 1})
+    states = SimpleNamespace(_deployment_autoscaling_states={common.DeploymentID("pool"): pool})
+    controller = SimpleNamespace(
+        autoscaling_state_manager=SimpleNamespace(_app_autoscaling_states={"app": states}),
+        application_state_manager=SimpleNamespace(
+            list_deployment_details=lambda app: {"pool": running_deployment()} if app else {}
+        ),
+    )
+
+    async def remote(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(controller, *arguments)
+
+    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=remote))
+    (details,) = (await private.deployments(actor, "app")).values()
+    assert details["policy_state"] == {"a": 1}
+    assert details["deployment_config"]["autoscaling_config"]["max_replicas"] == 6
+    assert details["replicas"][0]["node_ip"] == "10.0.0.7"
+    assert await private.deployments(actor, "") == {}
+
+
+def test_what_serve_holds_back_is_in_the_policys_state() -> None:
+    """A wish for more, and since when; nothing where the target is as wished."""
+    config = AutoscalingConfig(min_replicas=1, max_replicas=9, upscale_delay_s=30)
+    _, state = private.apply_delay_logic(5, 1, config, {}, _now=100.0)
+    assert private.held_back(state) == (True, 100.0)
+    _, state = private.apply_delay_logic(1, 5, config, state, _now=110.0)
+    assert private.held_back(state) == (False, 110.0)
+    _, state = private.apply_delay_logic(5, 5, config, state, _now=120.0)
+    assert private.held_back(state) is None
+    assert private.held_back({}) is None
 
 
 @pytest.fixture

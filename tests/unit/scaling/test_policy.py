@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 
-from serve_app.scaling.forecast import Forecast
+from serve_app.scaling.forecast import NAMES, Forecast
 from serve_app.scaling.history import STEP_S, History
-from serve_app.scaling.policy import Aim, Decision, Memory, Observation, decide
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.schedules import Limits
 
 AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
@@ -83,6 +85,16 @@ def test_a_pool_goes_to_zero_where_it_may() -> None:
     assert pool.after(3600, 0.0).target == 0
 
 
+def test_a_busy_pool_sleeps_soon_after_its_last_work() -> None:
+    """After the time of a start, and of a stop and a start: no margin of busy hours holds it."""
+    pool = Pool(bounds=Limits(0, 20))
+    pool.after(3600, 2.0)
+    idle_s = int(2 * AIM.start_s + AIM.stop_s)
+    assert pool.after(idle_s - 10, 0.0).target >= 1
+    asleep = pool.after(120, 0.0)
+    assert (asleep.target, pool.target) == (0, 0)
+
+
 def test_a_wave_that_comes_back_is_seen_coming() -> None:
     """After some cycles of twenty minutes, replicas are wanted before the load rises."""
 
@@ -141,11 +153,40 @@ def test_a_forecast_that_was_wrong_is_not_chosen() -> None:
     for step in range(700):
         peak = 4.0 if step < 60 or step % 97 == 0 else 1.0 + math.sin(step / 50) ** 2
         history = history.after(peak)
-        forecast = forecast.after(history, peak, 0.99, 3600.0)
-    costs = {bound.name: cost for cost, bound in forecast.bounds}
+        forecast = forecast.judged(peak, 0.99, 3600.0).chosen(history)
+    costs = dict(zip(NAMES, forecast.errors.mean_costs, strict=True))
     assert forecast.best is not None
     assert costs[forecast.best.name] == min(costs.values())
     assert costs["season of 10 min"] > costs[forecast.best.name]
+
+
+def test_no_margin_goes_above_the_highest_load() -> None:
+    """A burst without a pattern is provided for as high as it was, and not higher."""
+    forecast, history = Forecast(30), History()
+    for step in range(2000):
+        peak = 6.0 if step in range(500, 560) or step in range(1300, 1360) else 1.0
+        history = history.after(peak)
+        forecast = forecast.judged(peak, 0.995, 3 * 3600.0).chosen(history)
+    assert forecast.best is not None
+    assert forecast.best.load == 6.0
+    assert forecast.errors.margins  # which alone would go further
+    level = forecast.errors.bounds(np.full(len(NAMES), 1.0), math.inf)[0]
+    assert level > 6.0
+
+
+def test_waits_that_are_too_long_raise_the_forecast() -> None:
+    """By a reserve, because it was wrong."""
+    seen = Observation(1e6, 2, 2, 1.0, 100.0, 4.0)
+    memory, targets = Memory(), []
+    for second in range(600):
+        decision, memory = decide(
+            memory, replace(seen, now=1e6 + second), Aim(start_s=20.0), Limits(1, 9)
+        )
+        targets.append(decision.forecast)
+    assert memory.reserve.level > 0.5
+    assert memory.up.best
+    assert targets[-1]
+    assert targets[-1].load > memory.up.best.load
 
 
 def test_the_history_finds_a_season() -> None:
@@ -158,4 +199,6 @@ def test_the_history_finds_a_season() -> None:
     long_ago = history.season(1500, 6)
     assert long_ago is not None
     assert 500 <= long_ago <= 512
-    assert history.season(5000, 3) is None
+    assert math.isnan(history.season(5000, 3))
+    assert history.peak(12) == 1999.0
+    assert history.peak(8640) == 1999.0

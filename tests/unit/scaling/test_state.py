@@ -6,7 +6,9 @@ import struct
 import orjson
 import pytest
 
-from serve_app.scaling.policy import Aim, Memory, Observation, decide
+from serve_app.scaling.forecast import ROWS
+from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.policy import decide
 from serve_app.scaling.schedules import Limits
 from serve_app.scaling.state import MAX_BYTES, StateError, dump, load
 
@@ -42,7 +44,7 @@ NAN = base64.b64encode(struct.pack("f", float("nan"))).decode()
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("version",), 2),
+        (("version",), 1),
         (("predictors",), ["guess"]),
         (("memory", "load"), -1.0),
         (("memory", "load"), "much"),
@@ -50,8 +52,10 @@ NAN = base64.b64encode(struct.pack("f", float("nan"))).decode()
         (("memory", "history", "steps"), "AAA="),
         (("memory", "history", "steps"), NAN),
         (("memory", "up", "errors"), []),
-        (("memory", "up", "growth"), 0.0),
-        (("memory", "up", "pending"), [[1.0]]),
+        (("memory", "up", "errors", "bins"), base64.b64encode(bytes(8)).decode()),
+        (("memory", "up", "errors", "costs"), base64.b64encode(b"\xff" * 16 * ROWS).decode()),
+        (("memory", "up", "pending"), [base64.b64encode(bytes(8)).decode()]),
+        (("memory", "up", "best"), {"name": "level", "predicted": 1.0, "load": -1.0}),
         (("memory", "unknown"), 1),
     ],
 )

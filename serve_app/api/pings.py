@@ -1,0 +1,65 @@
+"""Pings in a stream whose engine has not begun, so that nobody on the way takes it for dead."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import orjson
+
+from serve_app.api.endpoint import Payload
+from serve_app.api.http import Message, Send
+
+T = TypeVar("T")
+
+# From the first second of waiting to the first ping, and from ping to ping.
+EVERY_S = 10.0
+_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
+
+
+class Pings:
+    """A `send` that pings while an answer is awaited.
+
+    The first ping is the status line 200. What then comes is part of this stream: of an answer that
+    is no stream, `event` makes one event.
+    """
+
+    def __init__(self, send: Send, ping: bytes, event: Callable[[Payload], bytes]) -> None:
+        self._send = send
+        self._ping = ping
+        self._event = event
+        self._is_stream = True
+        self.begun = False
+
+    async def until(self, awaited: Awaitable[T]) -> T:
+        """Return what is awaited, and ping meanwhile."""
+        pinging = asyncio.create_task(self._ping_often())
+        try:
+            return await awaited
+        finally:
+            pinging.cancel()
+            await asyncio.wait({pinging})  # a ping is sent whole
+
+    async def end(self, event: bytes) -> None:
+        """Send a last event."""
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+    async def __call__(self, message: Message) -> None:
+        if not self.begun:
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            kind = dict(message["headers"]).get(b"content-type", b"")
+            # Ollama gives errors this type as well.
+            self._is_stream = message["status"] == 200 and kind.startswith(b"text/event-stream")
+        elif self._is_stream:
+            await self._send(message)
+        else:
+            await self.end(self._event(orjson.loads(message["body"])))
+
+    async def _ping_often(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if not self.begun:
+                self.begun = True
+                start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
+                await self._send(start)
+            await self._send({"type": "http.response.body", "body": self._ping, "more_body": True})

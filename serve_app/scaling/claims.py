@@ -1,0 +1,25 @@
+"""Which of several clusters writes the state of a pool: the one that serves."""
+
+from dataclasses import dataclass
+
+# A claim is renewed once a minute; after this its writer is gone.
+STALE_S = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A writer's claim. `at`: seconds since 1970. `arrived_s`: the work of its last minute."""
+
+    writer: str
+    at: float
+    arrived_s: float
+
+
+def may_write(mine: Claim, stored: Claim | None) -> bool:
+    """Tell whether the state in the store is this writer's to replace."""
+    return (
+        stored is None
+        or stored.writer == mine.writer
+        or abs(mine.at - stored.at) > STALE_S  # also where a clock was wrong
+        or mine.arrived_s > stored.arrived_s
+    )

@@ -1,0 +1,176 @@
+"""What the policy remembers of a pool: its load, what was learned from it, and the forecasts."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from serve_app.scaling.forecast import Forecast
+from serve_app.scaling.history import STEP_S, History
+from serve_app.scaling.reserve import Reserve
+from serve_app.scaling.starts import Starts
+
+# Longer gaps are not a load but a clock that jumped, or a controller that was away.
+_MAX_GAP_S = 60.0
+# The load is averaged over these times, in seconds.
+_SPANS_S = (5.0, 15.0, 45.0, 120.0)
+_PARTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What the policy aims at, and how.
+
+    `wait_s`: a request may wait so long before its prompt is read. `quantile`: for which share of
+    the work replicas are to be there. `half_life_s`: errors of forecasts count half after it.
+    `start_s`, `stop_s`: until they were measured.
+    """
+
+    wait_s: float = 3.0
+    quantile: float = 0.995
+    half_life_s: float = 3 * 3600.0
+    start_s: float = 60.0
+    stop_s: float = 30.0
+    start_quantile: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen at `now`, in seconds.
+
+    `arrived_s`: work that arrived since the last observation; `waiting_s`: work that waits;
+    `slot_s`: how long a request holds its slot.
+    """
+
+    now: float
+    running: int
+    target: int
+    arrived_s: float
+    waiting_s: float
+    slot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The state of one pool's policy. `peak`: the highest load of the step that runs."""
+
+    at: float | None = None
+    rate: float = 0.0
+    means: tuple[float, ...] = (0.0,) * len(_SPANS_S)
+    load: float = 0.0
+    worked_at: float | None = None  # when work last arrived or waited
+    peak: float = 0.0
+    step_ends: float = 0.0
+    history: History = field(default_factory=History)
+    up: Forecast = field(default_factory=lambda: Forecast(1))
+    down: Forecast = field(default_factory=lambda: Forecast(1))
+    parts_left: int = 0  # of the forecasts since the last step
+    reserve: Reserve = field(default_factory=Reserve)
+    starts: Starts = field(default_factory=Starts)
+
+
+def caught_up(memory: Memory, now: float) -> Memory:
+    """Return a memory that has slept until `now`; for the missed steps stand those of a day ago."""
+    missed = int((now - memory.at) / STEP_S) if memory.at else 0
+    return replace(
+        memory,
+        history=memory.history.filled(missed),
+        up=replace(memory.up, pending=()),
+        down=replace(memory.down, pending=()),
+        parts_left=0,
+    )
+
+
+def taught(memory: Memory, learned: Memory) -> Memory:
+    """Return a memory with what another one has learned, and its own present load."""
+    starts = replace(memory.starts, seconds=learned.starts.seconds)
+    return replace(
+        memory,
+        history=learned.history,
+        up=learned.up,
+        down=learned.down,
+        reserve=learned.reserve,
+        parts_left=0,
+        starts=starts,
+    )
+
+
+def noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
+    """Return the memory with an observation, and with the step that has ended, if any."""
+    if memory.at is None:
+        return _begun(memory, seen.now)
+    passed = seen.now - memory.at
+    if not 0 <= passed <= _MAX_GAP_S:
+        return _begun(memory, seen.now)
+    # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
+    # less what may wait.
+    kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
+    kept = math.exp(-passed / kernel_s)
+    arriving = max(0.0, seen.arrived_s) / passed if passed else memory.rate
+    rate = memory.rate * kept + arriving * (1 - kept)
+    means = tuple(
+        rate + (mean - rate) * math.exp(-passed / span_s)
+        for mean, span_s in zip(memory.means, _SPANS_S, strict=True)
+    )
+    load = max(
+        mean * 2 * span_s / (2 * span_s + aim.wait_s)
+        for mean, span_s in zip(means, _SPANS_S, strict=True)
+    )
+    # The next request waits until the running replicas have done what waits.
+    is_late = seen.waiting_s > aim.wait_s * max(1, seen.running)
+    start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
+    memory = replace(
+        memory,
+        at=seen.now,
+        worked_at=seen.now if seen.arrived_s > 0 or seen.waiting_s > 0 else memory.worked_at,
+        rate=rate,
+        means=means,
+        load=load,
+        peak=max(memory.peak, load),
+        reserve=memory.reserve.after(seen.now, seen.arrived_s, is_late, 1 - aim.quantile, start_s),
+    )
+    if memory.step_ends > seen.now:
+        return _forecast_on(memory, aim)
+    while memory.step_ends <= seen.now:
+        memory = _stepped(memory, aim)
+    return memory
+
+
+def _begun(memory: Memory, now: float) -> Memory:
+    """Return the memory at the beginning, and after a gap of which nothing is known."""
+    return replace(memory, at=now, worked_at=now, step_ends=now + STEP_S)
+
+
+def _stepped(memory: Memory, aim: Aim) -> Memory:
+    """End a step; its forecasts follow, one part with each decision."""
+    while memory.parts_left:
+        memory = _forecast_on(memory, aim)
+    start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
+    idle_s = memory.starts.quantile(0.5, aim.start_s) + aim.stop_s
+    ahead = math.ceil(start_s / STEP_S) + 1
+    return replace(
+        memory,
+        history=memory.history.after(memory.peak),
+        up=memory.up.over(ahead),
+        down=memory.down.over(ahead + math.ceil(idle_s / STEP_S)),
+        parts_left=_PARTS,
+        reserve=memory.reserve.faded(2 ** (-STEP_S / aim.half_life_s)),
+        peak=memory.load,
+        step_ends=memory.step_ends + STEP_S,
+    )
+
+
+def _forecast_on(memory: Memory, aim: Aim) -> Memory:
+    """Do the next part of the forecasts: no single decision is to take long."""
+    history, left = memory.history, memory.parts_left
+    judging = history.last, aim.quantile, aim.half_life_s
+    match left:
+        case 4:
+            memory = replace(memory, up=memory.up.judged(*judging))
+        case 3:
+            memory = replace(memory, up=memory.up.chosen(history))
+        case 2:
+            memory = replace(memory, down=memory.down.judged(*judging))
+        case 1:
+            memory = replace(memory, down=memory.down.chosen(history))
+        case _:
+            return memory
+    return replace(memory, parts_left=left - 1)

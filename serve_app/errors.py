@@ -121,8 +121,8 @@ class BodyTooLarge(ClientError):
 class RateLimited(ClientError):
     """A limit of the caller's key or group is reached.
 
-    `retry_after_s`: until it is not; None: the request can never fit. `counted`: what the limit
-    counts, "requests" or "tokens". `headers`: the state of the limits in the caller's dialect.
+    `retry_after_s`: until the request fits; None: it never can. `counted`: the unit of the limit,
+    "requests" or "tokens". `headers`: the state of the limits in the caller's dialect.
     """
 
     status = 429

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_settings import NoDecode
 
-from serve_app.pool_settings import CommaSeparated, StrictModel
+from serve_app.strict_model import CommaSeparated, StrictModel
 
 # With a key that is shared, whoever can check a token can make one.
 Algorithm = Literal[

@@ -1,4 +1,4 @@
-"""The settings of limits: where they are counted, how much is reserved, what tokens weigh."""
+"""The settings of limits: the store of their counts, reservations, weights of tokens."""
 
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
-from serve_app.pool_settings import StrictModel, refuse
+from serve_app.strict_model import StrictModel, refuse
 
 
 def zone(name: str) -> tzinfo:
@@ -27,7 +27,7 @@ def _zone_name(name: str) -> str:
 
 
 class Cost(StrictModel):
-    """What a token of a model weighs in limits, shares and usage."""
+    """The weight of a model's tokens in limits, shares and usage."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -42,7 +42,7 @@ class Cost(StrictModel):
 
 
 class LimitSettings(StrictModel):
-    """How the limits of keys and groups are counted. The limits stand in `api_keys_file`."""
+    """The counting of limits of keys and groups. The limits themselves are in `api_keys_file`."""
 
     store: Literal["memory", "redis"] = Field(
         "memory",

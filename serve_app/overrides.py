@@ -7,13 +7,14 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serve_app.pool_settings import INGRESS_SURPLUS, POLICY, Pool
+from serve_app.pool_settings import INGRESS_SURPLUS, Pool
+from serve_app.scaling_settings import POLICY
 from serve_app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Serve's policy of a deployment, and what it does to the policy's answers."""
+    """Serve's policy of a deployment, and the delays and factors on its decisions."""
 
     policy: str
     delays_s: tuple[float, ...] = ()
@@ -42,17 +43,17 @@ def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
             "min_replicas is 0, but in the topology direct nothing holds a request until the first "
             "replica is ready: set min_replicas in args, or topology to gateway"
         )
-    least = pool.max_ongoing_requests(is_ingress=True)
+    min_ongoing = pool.max_ongoing_requests(is_ingress=True)
     if options.max_ongoing_requests < pool.admitted:
         yield (
             f"max_ongoing_requests ({options.max_ongoing_requests}) is below engine.slots + queue "
             f"({pool.admitted}): requests will wait where the autoscaler can't see them; raise it"
         )
-    elif options.max_ongoing_requests < least:
+    elif options.max_ongoing_requests < min_ongoing:
         yield (
             f"max_ongoing_requests ({options.max_ongoing_requests}) is less than {INGRESS_SURPLUS} "
             f"above engine.slots + queue ({pool.admitted}): requests will wait in order of arrival "
-            f"before they reach the fair queue; raise it to {least}"
+            f"before they reach the fair queue; raise it to {min_ongoing}"
         )
 
 
@@ -72,9 +73,9 @@ def worker_problems(settings: Settings, pool: Pool, options: InForce) -> Iterato
             f"max_ongoing_requests ({maximum}) is above engine.slots + queue ({pool.admitted}): "
             "a replica will refuse requests that could wait in the gateway; lower it"
         )
-    elif maximum > (least := pool.max_ongoing_requests(is_ingress=False)):
+    elif maximum > (useful := pool.max_ongoing_requests(is_ingress=False)):
         yield (
-            f"max_ongoing_requests ({maximum}) is above {least}: more requests than need be "
+            f"max_ongoing_requests ({maximum}) is above {useful}: more requests than need be "
             "wait in one replica, and not in the gateway for whichever is free; lower it"
         )
     if options.min_replicas == 0 != pool.autoscaling.min_replicas:
@@ -94,14 +95,15 @@ def gateway_problems(settings: Settings, options: InForce) -> Iterator[str]:
             "min_replicas of the gateway is 0, but nothing else holds a request until it is ready: "
             "set it to 1 or more"
         )
-    most = INGRESS_SURPLUS + sum(
+    min_ongoing = INGRESS_SURPLUS + sum(
         pool.max_waiting + pool.autoscaling.max_replicas * pool.sent for pool in settings.all_pools
     )
-    if options.max_ongoing_requests < most:
+    if options.max_ongoing_requests < min_ongoing:
         yield (
-            f"max_ongoing_requests of the gateway ({options.max_ongoing_requests}) is below what "
-            f"the pools run and queue, and {INGRESS_SURPLUS} ({most}): requests will wait in order "
-            "of arrival before they reach the fair queue; raise gateway.max_ongoing_requests"
+            f"max_ongoing_requests of the gateway ({options.max_ongoing_requests}) is below "
+            f"{min_ongoing}, all that the pools run and queue and {INGRESS_SURPLUS} more: requests "
+            "will wait in order of arrival before they reach the fair queue; raise "
+            "gateway.max_ongoing_requests"
         )
 
 

@@ -1,308 +1,20 @@
-"""The settings of one pool: its engine, its queue, its autoscaling."""
+"""The settings of one pool, and the bounds on its requests that follow from them."""
 
 import math
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, model_validator
 
-from serve_app import addresses
+from serve_app.engine_settings import EngineSettings
 from serve_app.model_names import full_name
-from serve_app.scaling import schedules
-from serve_app.scaling.schedules import Schedule
+from serve_app.scaling_settings import POLICY, Autoscaling
+from serve_app.strict_model import Models, StrictModel, refuse, repeated_models
 
-# An ingress gets this many requests more than it admits: who waits and who is refused is for its
-# fair queue to say, which knows keys and priorities, and not for the queues of Serve before it.
+# An ingress gets this many requests more than it admits: its fair queue, which knows keys and
+# priorities, decides which wait and which are refused, and not Serve's queues before it.
 INGRESS_SURPLUS = 256
-# The class that Serve's controller makes and calls.
-POLICY = "serve_app.ray_serve.scaling_policy:WorkPolicy"
 Routing = Literal["least_loaded", "session", "affinity"]
-ScalingPolicy = Literal["ray", "shadow", "ahead"]
-LongPrompts = Literal["shorten", "refuse"]
-EngineKind = Literal["auto", "attach", "ollama", "llamacpp", "simulated"]
-
-
-def split_list(value: Any) -> Any:
-    """Split a list as environment variables and command lines write it: `a,b`."""
-    if not isinstance(value, str):
-        return value
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-CommaSeparated = BeforeValidator(split_list)
-Models = Annotated[
-    tuple[Annotated[str, AfterValidator(addresses.model_name)], ...], NoDecode, CommaSeparated
-]
-Variable = Annotated[str, AfterValidator(addresses.variable)]
-
-
-class StrictModel(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-
-def refuse(*rules: tuple[bool, str]) -> None:
-    """Raise ValueError with the sentence of the first broken rule."""
-    for broken, sentence in rules:
-        if broken:
-            raise ValueError(sentence)
-
-
-def repeated(items: Iterable[str]) -> list[str]:
-    return [item for item, count in Counter(items).items() if count > 1]
-
-
-def repeated_models(names: tuple[str, ...]) -> list[str]:
-    return repeated(full_name(name) for name in names)
-
-
-class Simulated(StrictModel):
-    """The declared speed of the simulated engine. A rate of 0 means instant."""
-
-    cold_start_s: float = Field(0, ge=0, description="Seconds until the engine listens.")
-    load_s: float = Field(0, ge=0, description="Seconds to load a model.")
-    load_mib_per_s: float = Field(
-        0, ge=0, description="MiB per second of a model's size that its load takes beside load_s."
-    )
-    unload_s: float = Field(
-        0, ge=0, description="Seconds until an unloaded model has given its memory back."
-    )
-    model_mib: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        {}, description="MiB of loaded models, such as {'large': 20000}; else 198."
-    )
-    max_loaded_models: int = Field(
-        0, ge=0, description="Models after which it makes room itself, as Ollama does; 0: never."
-    )
-    memory_mib: int = Field(0, ge=0, description="MiB for loaded models; 0 means enough.")
-    prefill_tokens_per_s: float = Field(0, ge=0, description="Prompt tokens evaluated per second.")
-    decode_tokens_per_s: float = Field(
-        0, ge=0, description="Tokens generated per second by a single stream."
-    )
-    decode_slowdown: float = Field(
-        0,
-        ge=0,
-        description="Slows each of n streams down to rate / (1 + decode_slowdown * (n - 1)).",
-    )
-    answer_tokens: int = Field(
-        64, ge=1, description="Tokens of an answer whose request sets no limit."
-    )
-
-
-class EngineSettings(StrictModel):
-    """The server that generates tokens, beside each replica."""
-
-    kind: EngineKind = Field(
-        "auto", description="Kind of engine; `auto` chooses one and logs the reason."
-    )
-    url: Annotated[str, AfterValidator(addresses.engine_url)] | None = Field(
-        None, description="Address of a running Ollama, which `attach` and `auto` use."
-    )
-    slots: int = Field(
-        4, ge=1, le=512, description="Requests that one engine answers at the same time."
-    )
-    context_length: int = Field(4096, ge=128, description="Tokens of context for each slot.")
-    long_prompts: LongPrompts = Field(
-        "shorten",
-        description="Whether to `shorten` prompts that are too long or `refuse` them (`llamacpp`).",
-    )
-    model_path: Path | None = Field(None, description="`llamacpp`: path of the model, a GGUF file.")
-    threads: int = Field(
-        0, ge=0, description="`llamacpp`: number of CPU threads; 0 means all cores but one."
-    )
-    cache_ram_mib: int = Field(512, ge=0, description="MiB of RAM for cached prompts.")
-    cache_kib_per_token: float = Field(
-        64, gt=0, description="`affinity`: KiB that a token of a cached prompt takes."
-    )
-    expected_prefill_tokens_per_s: float = Field(
-        1000, gt=0, description="`affinity`: prompt tokens per second until they were measured."
-    )
-    binary: str = Field(
-        "ollama", min_length=1, description="`ollama`: name on PATH, or path, of the executable."
-    )
-    models_dir: Path | None = Field(None, description="`ollama`: folder of the models.")
-    pull: bool = Field(True, description="`ollama`: whether to pull missing models.")
-    max_loaded_models: int = Field(
-        0,
-        ge=0,
-        description="Models that are loaded at the same time; 0 means all of the pool's.",
-    )
-    model_memory_gib: float = Field(
-        0, ge=0, description="GiB that loaded models may take together; 0 means no bound."
-    )
-    pinned: Models = Field(
-        (), description="Models that every replica keeps loaded, where not all of them fit."
-    )
-    demand: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {},
-        description="Expected share of requests by model, for preloading; default: as observed.",
-    )
-    min_loaded_s: float = Field(
-        10, ge=0, description="Seconds for which a loaded model is not unloaded for another."
-    )
-    max_load_wait_s: float = Field(
-        20,
-        gt=0,
-        description="Seconds of waiting after which a cold model is loaded at any cost.",
-    )
-    model_slots: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        {},
-        description="Slots by model where Ollama has fewer than `slots`, if it does not say so.",
-    )
-    env: dict[Variable, str] = Field({}, description="Environment variables of the engine.")
-    start_timeout_s: float = Field(
-        900, gt=0, description="Seconds that a start may take, pulls included."
-    )
-    unhealthy_after_s: float = Field(
-        120,
-        gt=0,
-        description="Seconds for which an engine may be down before Serve replaces its replica.",
-    )
-    stop_grace_s: float = Field(
-        10, gt=0, description="Seconds between SIGTERM and SIGKILL at a stop."
-    )
-    simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        refuse(
-            *(
-                (
-                    name in self.env,
-                    f"engine.env: remove {name}: the service chooses the port",
-                )
-                for name in ("OLLAMA_HOST",)
-            ),
-            *(
-                ("\0" in value, f"engine.env: the value of {name} has a NUL in it: remove it")
-                for name, value in self.env.items()
-            ),
-            (
-                self.model_path is not None and self.kind not in ("auto", "llamacpp"),
-                f"engine.model_path needs engine.kind llamacpp, but engine.kind is {self.kind}",
-            ),
-        )
-        return self
-
-
-class ScheduleSettings(StrictModel):
-    """A floor, a ceiling or both for the replicas of a pool, by the clock."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name, for logs and errors.")
-    start: str = Field(description="Cron expression of the times at which it begins.")
-    end: str = Field(description="Cron expression of the times at which it ends.")
-    time_zone: str = Field(description="Time zone of both, such as Europe/Berlin.")
-    min_replicas: int | None = Field(None, ge=0, description="Minimum of replicas meanwhile.")
-    max_replicas: int | None = Field(None, ge=1, description="Maximum of replicas meanwhile.")
-
-    @property
-    def schedule(self) -> Schedule:
-        return Schedule(**self.model_dump())
-
-
-class Autoscaling(StrictModel):
-    """How many replicas: Ray Serve's policy by requests, or this service's by work."""
-
-    policy: ScalingPolicy = Field(
-        "ray",
-        description="`ray`: by requests; `ahead`: by work, ahead of it; `shadow`: `ray`, and logs "
-        "of `ahead`.",
-    )
-    max_wait_s: float = Field(
-        3, gt=0, description="`ahead`: seconds that a request may wait before its prompt is read."
-    )
-    quantile: float = Field(
-        0.995,
-        gt=0.5,
-        lt=1,
-        description="`ahead`: share of the work that is to find replicas ready.",
-    )
-    expected_start_s: float = Field(
-        60, gt=0, description="`ahead`: seconds that a replica takes to start, until measured."
-    )
-    schedules: tuple[ScheduleSettings, ...] = Field(
-        (), description="`ahead`: minimum and maximum of replicas by the clock."
-    )
-    goals_file: Path | None = Field(
-        None,
-        description="`ahead`: file on the head with goals by pool, read again when it changes.",
-    )
-
-    min_replicas: int = Field(1, ge=0, description="Minimum of replicas; 0 needs the gateway.")
-    max_replicas: int = Field(1, ge=1, description="Maximum of replicas.")
-    initial_replicas: int | None = Field(
-        None, ge=0, description="Number of replicas at deployment; default: min_replicas."
-    )
-    target_ongoing_requests: float | None = Field(
-        None,
-        gt=0,
-        description="Requests per replica that scaling aims at; default: the engine's slots.",
-    )
-    upscale_delay_s: float = Field(
-        5, ge=0, description="Seconds of high load before replicas are added."
-    )
-    downscale_delay_s: float = Field(
-        300, ge=0, description="Seconds of low load before replicas are removed."
-    )
-    downscale_to_zero_delay_s: float | None = Field(
-        None,
-        ge=0,
-        description="Seconds without load before the last replica is removed; "
-        "default: downscale_delay_s.",
-    )
-    look_back_period_s: float = Field(
-        10, gt=0, description="Seconds over which the load is averaged."
-    )
-    metrics_interval_s: float = Field(
-        2, gt=0, description="Seconds between the load reports of a replica."
-    )
-
-    @property
-    def serve_options(self) -> dict[str, Any]:
-        """Serve's own options. `ahead` decides at once: it waits itself, and reads each second."""
-        options = self.model_dump(exclude=_OWN_SCALING, exclude_none=True)
-        if self.policy != "ahead":
-            return options
-        reports = {name: options[name] for name in _REPORTS if name in self.model_fields_set}
-        return options | _AT_ONCE | _READ_EACH_SECOND | reports
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        delays = [name for name in _DELAYS if name in self.model_fields_set]
-        refuse(
-            *(
-                (
-                    self.policy == "ahead" and bool(getattr(self, name)),
-                    f"autoscaling.{name} ({getattr(self, name)}) must be 0 or left out with "
-                    "autoscaling.policy ahead, which decides itself how long it waits",
-                )
-                for name in delays
-            ),
-            (
-                bool(self.schedules) and self.policy == "ray",
-                "autoscaling.schedules need autoscaling.policy ahead or shadow",
-            ),
-            *(
-                (True, f"autoscaling.{sentence}")
-                for sentence in schedules.problems(
-                    [schedule.schedule for schedule in self.schedules],
-                    *(self.min_replicas, self.max_replicas, time.time()),
-                )
-            ),
-        )
-        return self
-
-
-# What Serve does not know, and what is fixed where `ahead` decides.
-_OWN_SCALING = {"goals_file", "policy", "max_wait_s", "quantile", "expected_start_s", "schedules"}
-_DELAYS = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
-_AT_ONCE = {**dict.fromkeys(_DELAYS, 0.0), "upscaling_factor": 1.0, "downscaling_factor": 1.0}
-_REPORTS = ("look_back_period_s", "metrics_interval_s")
-_READ_EACH_SECOND = {"look_back_period_s": 2.0, "metrics_interval_s": 1.0}
 
 
 class PoolSettings(StrictModel):
@@ -378,8 +90,8 @@ class Pool(PoolSettings):
     def max_queued_requests(self, is_ingress: bool) -> int:
         """Serve's bound on the requests that wait in one router, where it knows no keys.
 
-        Serve counts those that it is just sending, all of a burst: so the bound lies far above
-        what the fair queues hold, which are to refuse first.
+        Serve also counts the requests that it is just sending, such as a whole burst. So the bound
+        lies far above that of the fair queues, which should refuse first.
         """
         if is_ingress:
             return 4 * self.max_ongoing_requests(is_ingress)
@@ -453,7 +165,7 @@ class Pool(PoolSettings):
             ),
             *((True, f"models names {name} twice") for name in repeated_models(self.models)),
             *self._residency_rules(),
-            _gpus(self.ray_actor_options),
+            gpu_rule(self.ray_actor_options),
         )
         return self
 
@@ -481,7 +193,7 @@ class Pool(PoolSettings):
             )
 
 
-def _gpus(options: dict[str, Any]) -> tuple[bool, str]:
+def gpu_rule(options: dict[str, Any]) -> tuple[bool, str]:
     """Return a rule against fractions above 1, with which Ray would never start a replica."""
     gpus = options.get("num_gpus")
     parts = isinstance(gpus, float) and gpus > 1 and not gpus.is_integer()

@@ -4,38 +4,34 @@ Serve's own options (`autoscaling_config`, `ray_actor_options`, …) get their d
 Serve config file may override them, because Ray applies it after this package's builder.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serve_app import addresses
 from serve_app.aliases import ModelName, Targets, problems
+from serve_app.environment import PREFIX, Environment, unknown_variables
+from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
 from serve_app.limit_settings import LimitSettings
-from serve_app.pool_settings import (
+from serve_app.pool_settings import Pool, PoolSettings
+from serve_app.strict_model import (
     CommaSeparated,
-    Pool,
-    PoolSettings,
     StrictModel,
-    _gpus,
     refuse,
     repeated,
     repeated_models,
 )
-from serve_app.setting_names import names, unknown
+from serve_app.tracing_settings import TracingSettings
 from serve_app.usage_settings import UsageSettings
 
-PREFIX = "SERVE_APP_"
 PriorityName = Literal["interactive", "standard", "batch"]
 Topology = Literal["auto", "direct", "gateway"]
 Hosts = Annotated[
@@ -44,42 +40,6 @@ Hosts = Annotated[
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(addresses.origin)], ...], NoDecode, CommaSeparated
 ]
-
-
-class GatewaySettings(StrictModel):
-    """The ingress of the gateway topology, which has no engine and forwards to the pools."""
-
-    min_replicas: int = Field(1, ge=1, description="Minimum of gateway replicas.")
-    max_replicas: int = Field(4, ge=1, description="Maximum of gateway replicas.")
-    target_ongoing_requests: float = Field(
-        64, gt=0, description="Requests per replica that scaling aims at."
-    )
-    max_ongoing_requests: int = Field(1000, ge=1, description="Maximum of requests in one replica.")
-    ray_actor_options: dict[str, Any] = Field({}, description="Ray resources of a gateway replica.")
-    join_ms: float = Field(
-        20, ge=0, description="Milliseconds for which later chunks of a stream are joined."
-    )
-    hold_s: float = Field(
-        300, gt=0, description="Seconds that a request may wait for a replica with room."
-    )
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        target, maximum = self.target_ongoing_requests, self.max_ongoing_requests
-        refuse(
-            (
-                target >= maximum,
-                f"gateway.target_ongoing_requests ({target:g}) must be below "
-                f"gateway.max_ongoing_requests ({maximum})",
-            ),
-            (
-                self.min_replicas > self.max_replicas,
-                f"gateway.min_replicas ({self.min_replicas}) is above gateway.max_replicas "
-                f"({self.max_replicas})",
-            ),
-            _gpus(self.ray_actor_options),
-        )
-        return self
 
 
 class FairnessSettings(StrictModel):
@@ -135,7 +95,7 @@ class Settings(PoolSettings, BaseSettings):
         None, description="File with a line `name: key` for each API key, or YAML with policies."
     )
     api_keys_optional: bool = Field(
-        False, description="Whether to serve everybody while api_keys_file does not exist."
+        False, description="Whether to serve all callers while api_keys_file does not exist."
     )
     api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; a file is safer.")
     jwt: JwtSettings | None = Field(
@@ -190,11 +150,13 @@ class Settings(PoolSettings, BaseSettings):
     limits: LimitSettings = Field(
         LimitSettings(), description="How limits of keys and groups are counted."
     )
-    usage: UsageSettings = Field(UsageSettings(), description="Totals of who used what.")
+    usage: UsageSettings = Field(UsageSettings(), description="Totals of use by key and model.")
 
     ui: bool = Field(
         True, description="Whether to serve `/ui`, the page of the live fleet, and `/admin/fleet`."
     )
+
+    tracing: TracingSettings = Field(TracingSettings(), description="Traces of requests.")
 
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
@@ -307,53 +269,14 @@ class Settings(PoolSettings, BaseSettings):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        refuse(
-            *(
-                (True, unknown(name, map(_variable, names(Settings)), PREFIX))
-                for name in _unknown_environment()
-            )
-        )
+        refuse(*((True, sentence) for sentence in unknown_variables(Settings)))
         return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: Any, init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, Environment(settings_cls)
 
 
 SHORT_FORM = PoolSettings.model_fields.keys()
-
-
-def sentences(exc: ValidationError) -> list[str]:
-    """Return a sentence for every error, after the name of its setting."""
-    errors = exc.errors(include_url=False, include_input=False)
-    return [
-        _unknown_argument(error["loc"])
-        if error["type"] == "extra_forbidden"
-        else _sentence(error["loc"], error["msg"])
-        for error in errors
-    ]
-
-
-def _unknown_argument(path: tuple[int | str, ...]) -> str:
-    """Return a sentence about an unknown name in `path`; `pools.0.` stands before a pool's name."""
-    start = 2 if path[0] == "pools" and len(path) > 2 else 0
-    before = "".join(f"{part}." for part in path[:start])
-    name = ".".join(map(str, path))
-    return unknown(name, names(Settings), before)
-
-
-def _sentence(path: tuple[int | str, ...], message: str) -> str:
-    return ": ".join(
-        filter(None, [".".join(map(str, path)), message.removeprefix("Value error, ")])
-    )
-
-
-def _variable(name: str) -> str:
-    """Return the environment variable of a setting, without the prefix."""
-    return name.replace(".", "__").upper()
-
-
-def _unknown_environment() -> list[str]:
-    """Return names like SERVE_APP_MODLES, because a typing error must not pass in silence."""
-    names = (name for name in os.environ if name.startswith(PREFIX))
-    return [name for name in names if not _is_known(name.removeprefix(PREFIX).lower())]
-
-
-def _is_known(name: str) -> bool:
-    return name.startswith("test_") or name.partition("__")[0] in Settings.model_fields

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from serve_app.environment import PREFIX
 from serve_app.setting_names import nested_model
-from serve_app.settings import PREFIX, Settings
+from serve_app.settings import Settings
 
 BEGIN = "<!-- settings: made by `make settings` -->"
 END = "<!-- /settings -->"

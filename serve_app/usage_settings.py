@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from serve_app.pool_settings import StrictModel
+from serve_app.strict_model import StrictModel
 
 
 class UsageSettings(StrictModel):
-    """Who used what: `/usage`, `/admin/usage` and the metrics by key."""
+    """Totals of use: `/usage`, `/admin/usage` and the metrics by key."""
 
     keep_days: int = Field(
         90, ge=1, le=3660, description="Days for which the totals by key, group and model are kept."

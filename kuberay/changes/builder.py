@@ -6,8 +6,10 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import PydanticBaseSettingsSource
 
 from kuberay.errors import ChangeError
+from serve_app.gateway_settings import GatewaySettings
 from serve_app.pool_settings import Pool
-from serve_app.settings import GatewaySettings, Settings, sentences
+from serve_app.setting_errors import sentences
+from serve_app.settings import Settings
 
 Config = dict[str, Any]
 

@@ -105,7 +105,7 @@ def _status(status: str) -> str:
 
 def _sizes(view: Observed) -> Text:
     sizes = [
-        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.most})"
+        f"{c.name} {c.ready}/{c.desired} workers ready (at most {c.max_workers})"
         for c in view.clusters
         if c.name in view.current
     ]

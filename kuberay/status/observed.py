@@ -87,12 +87,12 @@ class RayService:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A RayCluster, with its workers over all groups: ready, desired and (`most`) maximum."""
+    """A RayCluster, with its workers over all groups: ready, desired and maximum."""
 
     name: str
     ready: int
     desired: int
-    most: int
+    max_workers: int
     is_deleting: bool
 
 

@@ -1,4 +1,4 @@
-"""Tells who a request is from by the credentials that it presents."""
+"""Finds the caller of a request by the credentials that it presents."""
 
 import asyncio
 from collections.abc import Callable, Iterable

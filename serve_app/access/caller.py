@@ -11,7 +11,7 @@ from serve_app.model_names import plain_name
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. The name is a key's, `jwt:<name>`, or "" where the service has no keys.
+    """The sender of a request. Its name is a key's, `jwt:<name>`, or "" where there are no keys.
 
     `models`: plain names or patterns (see `model_names`) that it may ask for; None: every model.
     """

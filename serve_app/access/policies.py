@@ -1,4 +1,4 @@
-"""What a key or a group may do, as the file of keys states it."""
+"""The rights of a key or a group, as the file of keys states them."""
 
 from functools import cached_property
 from typing import Annotated, Self
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from serve_app.engines.base import Priority
 from serve_app.model_names import model_pattern
-from serve_app.pool_settings import CommaSeparated, StrictModel
+from serve_app.strict_model import CommaSeparated, StrictModel
 
 Patterns = Annotated[
     tuple[
@@ -23,7 +23,7 @@ Patterns = Annotated[
 
 
 class Limits(StrictModel):
-    """How much a key, or all keys of a group together, may use. None: no limit."""
+    """The limits of a key, or of all keys of a group together. None: no limit."""
 
     max_parallel: int | None = Field(None, ge=1, description="Requests at the same time.")
     requests_per_minute: int | None = Field(None, ge=1, description="Requests a minute.")
@@ -49,7 +49,7 @@ UNLIMITED = Limits()
 
 
 class Policy(Limits):
-    """What a key or a group may do. None: as its group or the default says."""
+    """The rights of a key or a group. None: as its group or the default says."""
 
     models: Patterns | None = Field(
         None, min_length=1, description="Names or patterns of the models that it may ask for."

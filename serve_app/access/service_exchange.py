@@ -1,4 +1,4 @@
-"""Tells queues what keys were served by the other queues, through the Redis of the limits.
+"""Tells queues the service that keys had from other queues, through the Redis of the limits.
 
 Each process appends what its queues have served to a stream for each pool once a second, and reads
 what the others have appended. Redis's clock dates the entries.
@@ -23,7 +23,7 @@ logger = logging.getLogger("ray.serve")
 
 EVERY_S = 1.0
 _CALL_S = 1.0
-# Keys in one entry, those with the most service; entries in a stream; seconds of one nobody writes.
+# Keys in one entry, those with the most service; entries in a stream; seconds of an idle stream.
 MAX_KEYS = 64
 MAX_ENTRIES = 256
 _KEEP_S = 600
@@ -57,7 +57,7 @@ class ServiceExchange:
             await asyncio.sleep(EVERY_S)
 
     async def exchange(self) -> None:
-        """Send what was served since the last call, and count what others have sent."""
+        """Send the service since the last call, and count that of the other processes."""
         sent = [encode(self._process, stream.queue.take_served()) for stream in self._streams]
         try:
             async with asyncio.timeout(_CALL_S):
@@ -109,12 +109,12 @@ class _Stream:
 
 def encode(process: str, served: Iterable[Served]) -> str:
     """Return the text of an entry with the MAX_KEYS that were served most; "" for none."""
-    most = sorted(served, key=lambda part: part.service, reverse=True)[:MAX_KEYS]
-    return json.dumps([process, most]) if most else ""
+    largest = sorted(served, key=lambda part: part.service, reverse=True)[:MAX_KEYS]
+    return json.dumps([process, largest]) if largest else ""
 
 
 def decode(text: bytes) -> tuple[str, list[Served]]:
-    """Return the process and what it has served; of what can't be read, nothing."""
+    """Return the process and its service by key, without parts that can't be read."""
     try:
         process, listed = json.loads(text)
         return str(process), list(_valid(listed))

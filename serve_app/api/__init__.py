@@ -2,9 +2,9 @@
 
 app         the ASGI application: routes, a guard before them, errors in the caller's dialect
 build       puts the API together from settings and a dispatcher
-guard       admits callers by host and origin, or by what they present
+guard       admits callers by host and origin, or by their credentials
 http        requests and responses in terms of ASGI
-bodies      reads request bodies, of one key only so many at once
+bodies      reads request bodies, few of one key at once
 body        one JSON object of a request body
 endpoint    the description of an inference route
 urgency     a request's priority and deadline, by its headers

@@ -172,7 +172,7 @@ class _Sender:
 
 
 def _notify(observe: Callable[[RequestTrace], None], trace: RequestTrace) -> None:
-    """Call the observer; log its fault, which is the operator's to see, not the caller's."""
+    """Call the observer; log its exceptions, which no caller should see."""
     try:
         observe(trace)
     except Exception:

@@ -1,4 +1,4 @@
-"""Reads request bodies: of one key only so many at once, so that slow uploads hold up no other."""
+"""Reads request bodies: few of one key at once, so that slow uploads delay no other key."""
 
 import asyncio
 from collections import deque
@@ -53,7 +53,7 @@ class Bodies:
             raise
 
     def _withdraw(self, name: str, turn: asyncio.Future[None]) -> None:
-        """Take back a turn that nobody waits for any more."""
+        """Take back a turn for which no request waits any more."""
         waiting = self._waiting.get(name, ())
         if turn in waiting:
             self._waiting[name].remove(turn)

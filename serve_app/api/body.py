@@ -6,7 +6,7 @@ import orjson
 
 from serve_app.errors import BadRequest
 
-# The encoder goes this deep; no honest request comes near.
+# The encoder's bound; real requests nest far less.
 MAX_DEPTH = 254
 
 
@@ -14,8 +14,8 @@ def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[s
     """Return the JSON object in `body`, with known `keys` only, in their canonical spelling.
 
     Go's decoder, which Ollama uses, matches keys in any case and lets the last of equal keys win.
-    The same happens here before any check, so that the checks see what the engine reads. Keys
-    without a meaning to any engine are dropped. `empty`: the message for an empty body.
+    The same happens here before any check, so that the checks see the same object as the engine.
+    Keys without a meaning to any engine are dropped. `empty`: the message for an empty body.
 
     Raises BadRequest for a body that is not one JSON object in UTF-8, and for one nested deeper
     than MAX_DEPTH, so that code that walks through the value needs no bound of its own.

@@ -16,7 +16,7 @@ from serve_app.api.docs import documentation
 from serve_app.api.endpoint import Bounds
 from serve_app.api.fleet_pages import AdminAccess, FleetPages, FleetSource
 from serve_app.api.guard import Guard
-from serve_app.api.inference import Dispatcher, Inference
+from serve_app.api.inference import Dispatcher, Inference, Tracer
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.api.request_trace import Observer
 from serve_app.api.usage import Observers, UsagePages, UsageRecorder, build_ledger
@@ -35,11 +35,12 @@ def build_api(
     max_replicas: int | None = None,
     fleet: FleetSource | None = None,
     http_host: str | None = "127.0.0.1",
+    tracer: Tracer | None = None,
 ) -> Api:
     """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
 
     `max_replicas`: of the ingress, where Serve's options differ from the settings.
-    `fleet`: what `/ui` shows; None: there is no such page. `http_host`: that Serve listens on.
+    `fleet`: the document of `/ui`; None: there is no such page. `http_host`: Serve's address.
     """
     names = ModelNames(settings.model_names, settings.aliases)
     calendar = Calendar(zone(settings.limits.timezone))
@@ -49,7 +50,7 @@ def build_api(
     known = authenticator(settings, observer.note_keys_file, max_replicas)
     access = AdminAccess(known, http_host)
     routes = [
-        *_inference_routes(settings, dispatcher, names, Charges(limiter)),
+        *_inference_routes(settings, dispatcher, names, Charges(limiter), tracer),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
         *_usage_routes(settings, ledger, calendar, access, max_replicas),
         *(FleetPages(fleet, access).routes() if fleet else ()),
@@ -67,14 +68,14 @@ def build_api(
 
 
 async def _stop(*steps: Callable[[], Awaitable[None]]) -> None:
-    """Take every step, whatever becomes of those before it."""
+    """Run every step, even after one that fails."""
     async with AsyncExitStack() as stack:
         for step in reversed(steps):
             stack.push_async_callback(step)
 
 
 def _start_exchange(settings: Settings, dispatcher: Dispatcher) -> Callable[[], Awaitable[None]]:
-    """Let queues tell each other whom they have served, where there is a Redis for it."""
+    """Let queues exchange the service of their keys, where there is a Redis for it."""
     limits = settings.limits
     if limits.redis_url is None or not settings.has_callers:
         return _nothing
@@ -89,7 +90,7 @@ def _start_exchange(settings: Settings, dispatcher: Dispatcher) -> Callable[[], 
 
 
 async def _nothing() -> None:
-    """Stop what was not started."""
+    """Do nothing: the exchange was not started."""
 
 
 def _usage_routes(
@@ -114,7 +115,11 @@ def _usage_routes(
 
 
 def _inference_routes(
-    settings: Settings, dispatcher: Dispatcher, names: ModelNames, charges: Charges
+    settings: Settings,
+    dispatcher: Dispatcher,
+    names: ModelNames,
+    charges: Charges,
+    tracer: Tracer | None,
 ) -> list[Route]:
     bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
     at_once = sum(pool.admitted for pool in settings.all_pools)
@@ -125,7 +130,7 @@ def _inference_routes(
             endpoint.path,
             Inference(
                 *(endpoint, dispatcher, names, charges, bounds, bodies),
-                *(settings.aliases, settings.alias_wait_s, settings.loading_pings),
+                *(settings.aliases, settings.alias_wait_s, settings.loading_pings, tracer),
             ),
             endpoint.summary,
             endpoint.example,

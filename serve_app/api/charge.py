@@ -41,7 +41,7 @@ class Charges:
     async def begin(
         self, endpoint: Endpoint, payload: Payload, size: int, trace: RequestTrace
     ) -> "Charge":
-        """Reserve what a request, whose body has `size` bytes, is expected to take.
+        """Reserve the expected use of a request whose body has `size` bytes.
 
         Raises RateLimited, and Overloaded where the store of limits must answer and does not.
         """
@@ -88,7 +88,7 @@ class Charge:
         self._estimate = self._estimate._replace(model=model)
 
     def fail(self, exc: BaseException) -> None:
-        """Settle a request that got no answer. Whether an engine has worked decides the price."""
+        """Settle a request that got no answer. It is free unless an engine has worked on it."""
         if self._is_settled:
             return
         self._is_settled = True
@@ -96,7 +96,7 @@ class Charge:
             self._limiter.refund(self._reservation)
         elif isinstance(exc, ClientError):
             self._limiter.settle(self._reservation, 0)
-        else:  # a hang-up while an engine has the call, a lost or slow engine
+        else:  # a disconnect while an engine has the call, a lost or slow engine
             self._settle_estimate(0)
 
     def settle(self, answer: Answer, tail: Tail | None = None) -> None:
@@ -126,7 +126,7 @@ class Charge:
         return cost.of(prompt, _OUTPUT_WEIGHT * generated, cached)
 
     def _settle_estimate(self, events: int) -> float:
-        """Settle by what is known without the engine; return the service."""
+        """Settle by the counts that are known without the engine; return the service."""
         prompt = round(self._estimate.prompt)
         self._trace.note_estimate(Usage(prompt, events))
         cost = self._limiter.cost(self._estimate.model)

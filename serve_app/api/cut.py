@@ -68,7 +68,7 @@ def _admitted(text: bytes, limit: int) -> bytes:
         response = value.get("response", value)
         cut = response["status"] == "completed" and response["usage"]["output_tokens"] >= limit
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-        return text  # the relay reports what is wrong with it
+        return text  # the relay reports the error in it
     if not cut:
         return text
     _admit(response)

@@ -16,7 +16,7 @@ Payload = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that one request may ask for."""
+    """The maximum that one request may ask for."""
 
     max_tokens: int
     allow_model_options: bool

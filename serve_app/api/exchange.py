@@ -20,9 +20,9 @@ _MAX_HEADER = 1024
 
 
 class Exchange:
-    """One checked request. `charge`: what it costs its caller, None for a caller without a key.
+    """One checked request. `charge`: its cost to its caller, None for a caller without a key.
 
-    `hides_counts`: the engine is asked for counts that the caller has not asked for.
+    `hides_counts`: the service requests counts that the caller did not request.
     """
 
     __slots__ = (
@@ -80,11 +80,12 @@ class Exchange:
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
             affinity=request.header(SESSION) or self._hint or None,
-            headers=_passed_headers(request),
+            headers=_passed_headers(request) + trace.span_headers,
             flow=flow,
             deadline=deadline_of(request, trace.started),
             service=self.charge.service if self.charge else 0.0,
             conversation=self.payload if self.endpoint.converses else None,
+            span=trace.span,
         )
 
     def fail(self, exc: BaseException) -> None:
@@ -108,7 +109,7 @@ class Exchange:
             self.close(answer)
 
     def close(self, answer: Answer) -> None:
-        """Settle what the answer has cost, and close it."""
+        """Settle the cost of the answer, and close it."""
         answer.usage = self.trace.usage
         if self.charge:
             self.charge.settle(answer, self._tail)
@@ -126,6 +127,8 @@ class Exchange:
             self.hides_counts,
         )
         self.trace.finish(end, error)
+        if self.trace.span:
+            self.trace.span.answer = self._tail.join()
 
     def event(self, exc: ServiceError, tail: bytes = b"") -> bytes:
         """Return an error as an event of a stream whose last bytes are `tail`."""
@@ -138,6 +141,8 @@ class Exchange:
         trace = self.trace
         body = await read_answer(answer)
         trace.note_chunk()
+        if trace.span:
+            trace.span.answer = body
         if answer.status == 200:
             self._check_end(body)
         else:

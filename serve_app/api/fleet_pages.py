@@ -24,8 +24,8 @@ _KINDS = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
-# No script but the page's own files, no address but this service, no frame around it. What a model
-# wrote can't become markup: the page is to hand no text to a parser (`trusted-types`).
+# No script but the page's own files, no address but this service, no frame around it. A model's
+# text can't become markup, because the page may pass no text to a parser (`trusted-types`).
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -44,14 +44,14 @@ _SECURITY: Headers = [
 
 class FleetSource(Protocol):
     async def latest(self) -> Document:
-        """Return the last document at once, whatever its age."""
+        """Return the last document at once, even an old one."""
 
 
 class AdminAccess:
     """Tells who may see the fleet. `http_host`: the address that Serve listens on, None if unknown.
 
     Peers' addresses and forwarded headers count for nothing: a proxy on this machine has the first,
-    and anybody can send the second.
+    and every client can send the second.
     """
 
     def __init__(self, authenticator: Authenticator, http_host: str | None) -> None:
@@ -60,7 +60,7 @@ class AdminAccess:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody may see it: there are no keys, and only this machine can connect."""
+        """Whether every caller may see it: without keys, if only this machine can connect."""
         return self._is_local and not self._authenticator.needs_key
 
     def check(self, caller: Caller) -> None:
@@ -70,7 +70,7 @@ class AdminAccess:
             raise Forbidden(NEEDS_ADMIN_KEY)
 
     def check_possible(self) -> None:
-        """Raise Forbidden where nobody could see it."""
+        """Raise Forbidden where no caller could see it."""
         if not (self.is_open or self._authenticator.has_admin):
             raise Forbidden(NO_ADMIN_KEY)
 

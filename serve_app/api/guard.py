@@ -44,7 +44,7 @@ class Guard:
         return self.admit_keyless(request)
 
     def admit_keyless(self, request: Request) -> Caller:
-        """Admit a request that needs no key, here or at all. Raises ForeignCaller."""
+        """Admit a request that needs no key, on this route or on any. Raises ForeignCaller."""
         if self.authenticator.needs_key:
             return ANONYMOUS
         if not self._host_allowed(request.header(b"host")):

@@ -18,15 +18,15 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json; charset=utf-8"
 
-# A server's function in a request's scope: calls a given function once the caller hangs up, and
+# A server's function in a request's scope: calls a given function once the caller disconnects, and
 # returns one that ends this.
 WATCH = "serve_app.watch"
-# A caller that sets it to `?1` tells Serve not to watch for its hang-up.
+# A caller that sets it to `?1` tells Serve not to watch for its disconnect.
 UNWATCHED = b"x-request-disconnect-disabled"
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 class Request:
@@ -59,7 +59,7 @@ class Request:
         self.receive = receive
 
     def watch_caller(self) -> None:
-        """Cancel the running task when the caller hangs up, where Serve does not watch for that.
+        """Cancel the running task when the caller disconnects, where Serve does not watch for that.
 
         Call it once the body has been read.
         """
@@ -100,7 +100,7 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
     """Read the body, at most `max_bytes`.
 
     Raises BodyTooLarge (before reading where the length is declared), BodyTimeout when the body is
-    incomplete after `timeout_s`, BadRequest when it is compressed, ClientGone on a hang-up.
+    incomplete after `timeout_s`, BadRequest when it is compressed, ClientGone on a disconnect.
     """
     if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise BadRequest("compressed request bodies are not supported: send plain JSON")

@@ -41,8 +41,15 @@ class Dispatcher(Protocol):
         """Return why the service is not ready, or "" when it is."""
 
 
+class Tracer(Protocol):
+    """Traces some of the requests, see tracing/tracer.py."""
+
+    def begin(self, request: Request, trace: RequestTrace) -> None:
+        """Decide whether the request is traced, and how its trace goes on."""
+
+
 class Inference:
-    """Answers the requests of one endpoint."""
+    """Answers the requests of one endpoint. `tracer`: None where nothing is traced."""
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class Inference:
         aliases: Mapping[str, tuple[Target, ...]] = _NO_ALIASES,
         alias_wait_s: float = 0.0,
         pings: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
@@ -65,14 +73,21 @@ class Inference:
         self._aliases = aliases
         self._alias_wait_s = alias_wait_s
         self._pings = pings and bool(endpoint.dialect.ping)
+        self._tracer = tracer
 
     async def __call__(self, request: Request, send: Send, trace: RequestTrace) -> None:
+        if self._tracer:
+            self._tracer.begin(request, trace)
         body = await self._bodies.read(request, trace.caller)
+        if trace.span:
+            trace.span.end()
         request.watch_caller()
         payload = self._check(body, trace)
         local = self.endpoint.local(payload)
         if local is None:
             self.endpoint.shape(payload, self._bounds)
+            if trace.span:
+                trace.span.ask(payload, request.header(SESSION))
             exchange = Exchange(self.endpoint, request, payload, send, trace)
             if self._pings and trace.stream:
                 await self._forward_with_pings(exchange)
@@ -125,14 +140,14 @@ class Inference:
         await exchange.relay(answer)
 
     async def _send(self, exchange: Exchange) -> Answer:
-        """Charge the caller and return the begun answer. Raises what refuses the request."""
+        """Charge the caller and return the begun answer. Raises the error that refuses it."""
         name, trace = exchange.payload["model"], exchange.trace
         targets = self._aliases.get(name)
         route = targets and self._route(name, targets, exchange.request)
         exchange.use(route.model if route else name)
         if route:
             self._skip_small(route, exchange)
-        # Also without a key: what engines count of prompts tells which context holds the next one.
+        # Also without a key: engines' counts of prompts tell which context can hold the next one.
         if (trace.caller.name or route) and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
                 self.endpoint, exchange.payload, len(exchange.body), trace
@@ -160,6 +175,8 @@ class Inference:
             except ServiceError as exc:
                 if not route.fall_back(exc):
                     raise
+                if exchange.trace.span:
+                    exchange.trace.span.event("next model", {"error.type": type(exc).__name__})
             exchange.use(route.model)
             self._skip_small(route, exchange)
 

@@ -74,7 +74,7 @@ class ModelRoute:
         return True
 
     def mark(self, answer: Answer) -> Answer:
-        """Name the alias, the model that answers and the reason for it in a header."""
+        """Add a header with the alias, the model that answers and the reason."""
         value = f"{self._alias} -> {self.model}; reason={self._reason}"
         answer.headers = (*answer.headers, (HEADER, value.encode()))
         return answer

@@ -61,7 +61,7 @@ def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
 
 
 def _options(payload: Payload, bounds: Bounds) -> Payload:
-    """Return the options without those that would make everybody wait for a reload."""
+    """Return the options without those that would make all callers wait for a reload."""
     options = payload.pop("options", None) or {}
     if not isinstance(options, dict):
         raise BadRequest("options must be an object")

@@ -116,7 +116,7 @@ def _shape_response(payload: Payload, bounds: Bounds) -> None:
 
 
 def usage(value: Any) -> Usage:
-    """Read OpenAI's `usage`, or llama.cpp's `timings` beside it, from whatever an engine sent."""
+    """Read OpenAI's `usage`, or llama.cpp's `timings` beside it, from any JSON value."""
     used, timings = _part(value, "usage"), _part(value, "timings")
     details = used.get("prompt_tokens_details") or used.get("input_tokens_details")
     cached = count(details, "cached_tokens") if details else count(timings, "cache_n")

@@ -107,7 +107,7 @@ async def relay_stream(
 
     An answer that breaks off, or ends without its final marker, gets one error event, written by
     `error_event` from the error and the last bytes sent. `tail` gets the engine's events;
-    `hides_counts`: the caller gets them without the one that counts tokens.
+    `hides_counts`: leaves out the event that counts tokens.
 
     Returns the end of the answer and the error sent to the client, if any. An InternalError has the
     unexpected exception as its cause.

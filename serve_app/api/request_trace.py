@@ -19,6 +19,7 @@ from serve_app.errors import (
     Overloaded,
     ServiceError,
 )
+from serve_app.tracing.notes import SpanNotes
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,6 +62,9 @@ class RequestTrace:
         "queued_s",
         "replica",
         "request_id",
+        "requested",
+        "span",
+        "span_headers",
         "started",
         "status",
         "stream",
@@ -79,6 +83,7 @@ class RequestTrace:
         self.replica = ""  # that has answered, where it is another process
         self.user = ""  # the caller's own customer, as the caller names it; labels no metric
         self.model = ""  # canonical; "" until it is known, because it labels metrics
+        self.requested = ""  # the model or alias that the caller named, canonical
         self.stream = False
         self.status = 0
         self.outcome = Outcome.OK
@@ -88,6 +93,8 @@ class RequestTrace:
         self.limit = ""  # that refuses the request, or would if limits were enforced
         self.is_uncounted = False  # whether its limits could not be checked
         self.placed: Placed | None = None  # None: its replica was not predicted
+        self.span: SpanNotes | None = None  # None: the request is not traced
+        self.span_headers: tuple[tuple[str, str], ...] = ()  # by which its trace goes on
         self.started = perf_counter()
         self.chunks = 0
         self.first_chunk_at = 0.0  # 0 before the first chunk of the body
@@ -123,6 +130,7 @@ class RequestTrace:
 
     def note_model(self, model: str) -> None:
         self.model = model
+        self.requested = self.requested or model
 
     def note_limit(self, refusal: Refusal | None, is_uncounted: bool) -> None:
         """Note the limit that refuses the request, and whether the store of limits was away."""
@@ -130,7 +138,7 @@ class RequestTrace:
         self.is_uncounted = is_uncounted
 
     def note_estimate(self, usage: Usage) -> None:
-        """Note what the answer is charged for, in place of the counts that no engine sent."""
+        """Note the charged tokens, in place of counts that the engine did not send."""
         self.usage, self.estimated = usage, True
 
     def note_chunk(self) -> None:
@@ -160,7 +168,7 @@ class RequestTrace:
         self.outcome = Outcome.CLIENT_ERROR if status < 500 else Outcome.UPSTREAM_ERROR
 
     def cancel(self) -> None:
-        """Note that the client hung up, or that the server ended the request."""
+        """Note that the client disconnected, or that the server ended the request."""
         self.outcome = Outcome.CANCELLED
 
     def fail(self, exc: BaseException) -> None:
@@ -199,6 +207,11 @@ class RequestTrace:
         """Seconds since the end of the answer."""
         return perf_counter() - self.ended
 
+    @property
+    def trace_id(self) -> str:
+        """The id of the request's trace, "" where it is not traced."""
+        return self.span.trace_id if self.span else ""
+
     def fields(self) -> dict[str, object]:
         """Return the fields of a structured log line; times in milliseconds."""
         return {
@@ -224,6 +237,7 @@ class RequestTrace:
             "predicted_cached_tokens": self.placed.cached_tokens if self.placed else None,
             "limit": self.limit,
             "uncounted": self.is_uncounted,
+            "trace_id": self.trace_id,
         }
 
 
@@ -254,4 +268,4 @@ class Observer(Protocol):
         """Note whether the file of keys could be read. Called from any thread."""
 
     def close(self) -> None:
-        """Expect no more requests."""
+        """Release resources: no more requests follow."""

@@ -1,4 +1,4 @@
-"""How urgent a request is, by its headers: its priority, and when its caller gives up."""
+"""The urgency of a request by its headers: its priority and its deadline."""
 
 from dataclasses import replace
 from math import inf
@@ -31,7 +31,7 @@ def flow_of(request: Request, flow: Flow) -> Flow:
 
 
 def deadline_of(request: Request, started: float) -> float | None:
-    """Return when the caller gives up waiting for the first byte, on the event loop's clock.
+    """Return the deadline of the first byte, on the event loop's clock.
 
     `started`: when the request came, as `perf_counter` has it. Raises BadRequest.
     """
@@ -58,7 +58,7 @@ def _timeout_s(request: Request) -> float | None:
 
 
 def _seconds(text: bytes) -> float | None:
-    """Return seconds, or None for what a client writes where it has no time-out."""
+    """Return seconds, or None for a value with which clients mean no time-out."""
     try:
         seconds = float(text)
     except ValueError:

@@ -36,7 +36,7 @@ class UsageRecorder:
         self._calendar = calendar
 
     def began(self, trace: RequestTrace) -> None:
-        """Nothing is known yet."""
+        """Do nothing: no use is known yet."""
 
     def ended(self, trace: RequestTrace) -> None:
         caller, usage = trace.caller, trace.usage
@@ -50,10 +50,10 @@ class UsageRecorder:
         )
 
     def note_keys_file(self, valid: bool) -> None:
-        """Use does not depend on the file."""
+        """Do nothing: use does not depend on the file."""
 
     def close(self) -> None:
-        """The ledger is closed by its owner."""
+        """Do nothing: the owner of the ledger closes it."""
 
 
 class Observers:
@@ -94,7 +94,7 @@ def build_ledger(settings: Settings) -> Ledger:
 class UsagePages:
     """Handlers of `/usage` and `/admin/usage`.
 
-    `problem`: why the totals of this process are not those of the service, or "".
+    `problem`: the reason why this process's totals are not those of the service, or "".
     """
 
     def __init__(

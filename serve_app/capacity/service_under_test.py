@@ -17,8 +17,8 @@ import orjson
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.engines import supervisor
 from serve_app.engines.process import free_port
+from serve_app.environment import PREFIX
 from serve_app.errors import ServiceError
-from serve_app.settings import PREFIX
 
 LOG = "service.log"
 _DASHBOARD = re.compile(r"View the dashboard at \D*?(https?://[\w.\-\[\]:]+)")

@@ -1,11 +1,11 @@
-"""From a Call to an Answer, wherever the engine is.
+"""From a Call to an Answer, whether the engine is local or behind a gateway.
 
 local          to the engine beside this replica
 admission      the engine's slots, and the queue before them
-fair_queue     who is next, in every queue
+fair_queue     the order of every queue
 shares         the service of keys and groups, by which it decides
 ranking        the least of many values that change
-speed          how fast a queue moves
+speed          the speed of a queue
 retries        whether a call that failed is sent again, and where
 gateway        to a replica of the pool that serves the model
 replica_pool   the gateway's connections to the replicas of one pool

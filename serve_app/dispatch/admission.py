@@ -62,6 +62,8 @@ class Admission:
         if call.deadline is not None and call.deadline <= monotonic():
             raise DeadlineExceeded
         place = self.line.place(call)
+        if call.span:
+            call.span.wait(call.flow.priority, len(self.line))
         # Whoever waits beside a slot that this call may have, may not have it.
         if self._free > (self._reserved if place.is_batch else 0):
             self._free -= 1

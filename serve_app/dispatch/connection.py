@@ -42,7 +42,7 @@ class PoolHandle(Protocol):
         """
 
     def service_error(self, exc: Exception) -> ServiceError:
-        """Translate what `open`, or the awaitable, raised."""
+        """Translate an exception of `open` or of its awaitable."""
 
 
 class ConnectionState(Enum):
@@ -61,7 +61,7 @@ class ReplicaConnection:
         self._expires_at = monotonic() + lifetime_s
         self._state = ConnectionState.IDLE
         # Serve may know that the replica is gone before the connection does. Held here: the event
-        # loop itself keeps no task alive.
+        # loop itself holds no reference to a task.
         self._request = request
         request.add_done_callback(lambda _: self.close())
 
@@ -146,7 +146,7 @@ async def open_connection(
     session: str | None = None,
     targets: tuple[str, ...] = (),
 ) -> ReplicaConnection:
-    """Return when a replica has connected. Raises what `handle` makes of a refusal."""
+    """Return when a replica has connected. Raises the errors of `handle` for a refusal."""
     with listener.expect() as (token, arrival):
         request = _request_replica(listener, handle, token, session, targets)
         ended = asyncio.ensure_future(_end(request))
@@ -180,7 +180,7 @@ def _request_replica(
 
 
 async def _end(request: Awaitable[Any]) -> Exception | None:
-    """Wait for a request to the pool to end; return what it raised."""
+    """Wait for a request to the pool to end; return its exception."""
     try:
         with suppress(asyncio.CancelledError):
             await request

@@ -1,4 +1,4 @@
-"""Who is next: one policy for every queue, without a clock or an event loop of its own.
+"""The order of every queue: one policy, without a clock or an event loop of its own.
 
 Requests wait in bands by priority. Within a band the group is next that has had the least service
 per weight, within it the key, and within a key the request that came first. A key without a group
@@ -7,7 +7,7 @@ at the start, corrected at the end, halved every `half_life_s`. A key whose requ
 more, than is expected of them has later ones reserved accordingly.
 
 To halve what was served, new service doubles instead: at time t it counts 2 ** ((t - origin) /
-half_life_s) times. So the order of those who wait stays as it is while nothing happens.
+half_life_s) times. So the order of the waiting requests stays as it is while nothing happens.
 """
 
 from collections import Counter, OrderedDict
@@ -41,7 +41,7 @@ class Fairness:
 
 
 class Ticket(Generic[T]):
-    """One request in a queue. `owner`: what the user of the queue needs when it is next."""
+    """One request in a queue. `owner`: the value that its user gets back when it is next."""
 
     __slots__ = (
         "arrived",
@@ -253,7 +253,7 @@ class FairQueue(Generic[T]):
         share.reserve(ticket.reserved * self._unit(now), ticket.weights)
 
     def _unit(self, at: float) -> float:
-        """Return what a token counts that is served at a time."""
+        """Return the weight of a token that is served at a time."""
         return float(2.0 ** ((at - self._origin) / self._fairness.half_life_s))
 
     def _keep_in_range(self, now: float) -> None:

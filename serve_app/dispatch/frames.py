@@ -4,7 +4,7 @@
             <──HEAD, DATA …, END── or ──FAILURE──         one call at a time, then the next
 
 Serve's own streams cost as much for each piece as for a request, and their cancellation does not
-always arrive. Here a piece costs one write, and a caller's hang-up closes the connection.
+always arrive. Here a piece costs one write, and a caller's disconnect closes the connection.
 
 A frame is its kind (one byte), the length of its content (four, big-endian), and the content.
 """
@@ -23,7 +23,9 @@ from serve_app import errors
 from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
-CALL, HEAD, DATA, END, FAILURE, TOKEN, REPORT = b"C", b"H", b"D", b"E", b"F", b"T", b"R"
+CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
+# On a connection of its own, see dispatch/reports.py: of a replica, and what it is told in return.
+REPORT, SPARE = b"R", b"S"
 # Behind the token: the connection has one of the places that a replica reserves.
 NOT_FOR_BATCH = b"R"
 TAKES_BATCH = b"A"
@@ -66,7 +68,7 @@ def _texts(headers: tuple[tuple[bytes, bytes], ...]) -> list[tuple[str, str]]:
 
 
 def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:
-    """Return what a replica sends first: the gateway's token, a mark, its own name."""
+    """Return a replica's first message: the gateway's token, a mark, its own name."""
     mark = TAKES_BATCH if takes_batch else NOT_FOR_BATCH
     return token + mark + replica.encode()[:MAX_NAME_BYTES]
 
@@ -128,7 +130,7 @@ def _seconds_left(deadline: float | None) -> float | None:
 class Channel(asyncio.Protocol):
     """Sends and receives frames, at either end of a connection.
 
-    `max_bytes` bounds what an unauthenticated side may send in one frame; None: no bound.
+    `max_bytes` bounds a frame of an unauthenticated side; None: no bound.
     """
 
     def __init__(
@@ -191,7 +193,7 @@ class Channel(asyncio.Protocol):
             await self._writable
 
     def close(self) -> None:
-        """Close at once: the other side may never read what is not sent yet."""
+        """Close at once: the other side may never read the rest."""
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -9,7 +9,8 @@ from serve_app.deadline import Deadline
 from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.pool_placement import PoolPlacement, ReplicaDirectory, fleet_view
+from serve_app.dispatch.pool_placement import new_placement
+from serve_app.dispatch.replica_follower import ReplicaDirectory
 from serve_app.dispatch.replica_pool import ReplicaPool, StartWatch
 from serve_app.dispatch.retries import Attempts, Target, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
@@ -22,7 +23,7 @@ _SPARE_S = 10.0
 
 
 class GatewayHandle(PoolHandle, ReplicaDirectory, Protocol):
-    """What a gateway needs of one pool."""
+    """One pool, as a gateway uses it."""
 
 
 class GatewayDispatcher:
@@ -44,9 +45,8 @@ class GatewayDispatcher:
         self._pools = settings.all_pools
         self._listener = Listener(host)
         self._placements = {
-            pool.name: PoolPlacement(
-                *(self._listener, handles[pool.name], fleet_view(pool), pool.sent),
-                tells_blocks=settings.gateway.max_replicas > 1,
+            pool.name: new_placement(
+                pool, self._listener, handles[pool.name], settings.gateway.max_replicas > 1
             )
             for pool in self._pools
             if pool.routing == "affinity"
@@ -79,11 +79,11 @@ class GatewayDispatcher:
     async def start(self) -> None:
         await self._listener.start()
         for placement in self._placements.values():
-            placement.start()
+            placement.follower.start()
 
     async def stop(self) -> None:
         for placement in self._placements.values():
-            placement.stop()
+            placement.follower.stop()
         for watch in self._watches.values():
             watch.stop()
         self._listener.close()
@@ -111,6 +111,8 @@ class GatewayDispatcher:
                 if retry is None:
                     raise
                 fresh = retry.target is Target.OTHER_REPLICA
+                if call.span:
+                    call.span.event("retry", {"error.type": type(exc).__name__})
             except CallerLeft as exc:
                 exc.engines = attempts.engines
                 raise
@@ -119,7 +121,7 @@ class GatewayDispatcher:
         return {name: pool.line for name, pool in self._by_name.items()}
 
     def cards(self) -> tuple[ModelCard, ...]:
-        """Return the models from the settings: a listing must not wake a pool."""
+        """Return the models from the settings: a listing must not start a replica."""
         return tuple(
             ModelCard(name, loaded_context_length=pool.engine.context_length)
             for pool in self._pools

@@ -10,6 +10,7 @@ from serve_app.deadline import Deadline
 from serve_app.dispatch.admission import Leave
 from serve_app.dispatch.retries import Attempts, Failure, Retry
 from serve_app.engines.base import Answer, Call, Engine, ModelCard, Priority, ServiceQueue, State
+from serve_app.engines.span import Step
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
 from serve_app.ollama_version import OLLAMA_VERSION
 
@@ -74,12 +75,16 @@ class LocalDispatcher:
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
         queued_s = monotonic() - entered
+        if call.span:
+            call.span.begin(Step.PREFILL if call.stream else Step.GENERATE)
         try:
             answer = await self._bounded(call)
         except BaseException:
             leave(None)
             raise
         answer.queued_s = queued_s
+        if call.span and call.stream:
+            call.span.begin(Step.DECODE)
         answer.on_close(lambda: leave(answer.served))
         if self._meter:
             answer.on_close(partial(self._note_end, call, entered + queued_s))
@@ -114,6 +119,8 @@ class LocalDispatcher:
                 exc.engines = attempts.engines
                 if retry is None:
                     return _answer_or_raise(exc)
+                if call.span:
+                    call.span.event("retry", {"error.type": failure.name.lower()})
                 if not (failure is previous is Failure.ENGINE_DOWN):  # one wait for one outage
                     patience = monotonic() + self._wait_s
                 await self._prepare(retry, exc, patience)

@@ -1,8 +1,8 @@
 """Lets a call pass when its model is loaded; loads and unloads models by the policy of residency.
 
 Calls for a loaded model pass at once. Those for a cold one are collected in a line of their own
-until it is loaded. One task does the loads and unloads, one at a time, and learns from the engine's
-list what has happened behind its back.
+until it is loaded. One task does the loads and unloads, one at a time, and reads the engine's list
+of loaded models, because the engine may unload models itself.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from serve_app.engines.residency import (
     WaitingCalls,
     decide,
 )
+from serve_app.engines.span import Step
 from serve_app.errors import EngineDown, EngineError, LoadFailed
 
 logger = logging.getLogger("ray.serve")
@@ -40,7 +41,7 @@ Leave = Callable[[float | None], None]
 
 
 class ModelStore(Protocol):
-    """See engines/model_store.py."""
+    """The models of an engine, see engines/model_store.py."""
 
     async def loaded(self) -> dict[str, int]: ...
 
@@ -50,7 +51,7 @@ class ModelStore(Protocol):
 
 
 class ModelObserver(Protocol):
-    """Counts what happens to models."""
+    """Counts loads and unloads of models."""
 
     def loaded(self, model: str, seconds: float) -> None: ...
 
@@ -89,7 +90,7 @@ class _Line:
 
 
 class ModelGate:
-    """Which of the `models` of one engine are loaded. Must be started, and closed.
+    """Knows which of one engine's `models` are loaded. Must be started, and closed.
 
     `timeouts_s`: seconds that a call may wait, by priority. `engine_ready`: returns when the engine
     runs. `preload`: gets the models that a restarted engine is to load.
@@ -121,12 +122,12 @@ class ModelGate:
         self._state = ModelState()
         self._lines: dict[str, _Line] = {}
         self._changed = asyncio.Event()
-        self.on_change: Callable[[], None] = lambda: None  # for who tells gateways
+        self.on_change: Callable[[], None] = lambda: None  # for the reports to gateways
         self._polled = 0.0
         self._work: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Learn what is loaded, and begin."""
+        """Read which models are loaded, and begin."""
         for model, seconds in self._preload.seconds.items():
             self._state.note_load(model, seconds)
         await self._learn()
@@ -138,7 +139,7 @@ class ModelGate:
             await asyncio.gather(self._work, return_exceptions=True)
 
     async def enter(self, call: Call) -> Leave:
-        """Wait until the call's model is loaded; return what lets the model go again.
+        """Wait until the call's model is loaded; return a function that releases it.
 
         Raises LoadFailed, Overloaded, DeadlineExceeded, EngineDown.
         """
@@ -156,10 +157,16 @@ class ModelGate:
         return self._state.view(waiting, _now() if now is None else now)
 
     def load_costs(self) -> dict[str, float]:
-        """Return what it costs, in seconds, to let each model serve that can't at once."""
+        """Return the cost, in seconds, of loading each model that can't serve at once."""
         view, now = self.view(), _now()
         costs = {name: load_cost(view, self._rules, name, now).total_s for name in self._models}
         return {name: round(min(MAX_COST_S, cost), 1) for name, cost in costs.items() if cost}
+
+    def note_spare(self, models: frozenset[str]) -> None:
+        """Note which models other replicas keep loaded, so that nobody waits where they go."""
+        self._state.spare = models
+        self._changed.set()
+        self.on_change()
 
     @property
     def rates(self) -> Mapping[str, float]:
@@ -175,6 +182,8 @@ class ModelGate:
 
     async def _wait(self, call: Call) -> None:
         line, began = self._line(call.model), _now()
+        if call.span:
+            call.span.begin(Step.LOAD_MODEL, {"serve_app.model": call.model})
         place = line.calls.place(call)
         line.arrivals[place] = began
         self._changed.set()
@@ -202,7 +211,7 @@ class ModelGate:
         return line
 
     def _give_back(self, model: str, place: Place[None], _: None) -> None:
-        """Undo what was granted to a call that left in that moment."""
+        """Take back the grant of a call that left in that moment."""
         self._lines[model].calls.end(place, 0.0)
         self._release(model)
 
@@ -326,7 +335,7 @@ class ModelGate:
             self._report()
 
     async def _learn(self) -> None:
-        """Take over what the engine says is loaded."""
+        """Take over the engine's own list of loaded models."""
         self._polled = _now()
         try:
             sizes = await self._store.loaded()

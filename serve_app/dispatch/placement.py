@@ -1,4 +1,4 @@
-"""Which replica gets a request: the one whose first token is predicted to come first.
+"""Chooses the replica of a request: the one whose first token is predicted to come first.
 
     predicted TTFT = wait for a slot, or for the prompts that are read before
                    + load of the model, if it is not loaded
@@ -24,7 +24,7 @@ FAILURE_S = 5.0
 
 
 class ReplicaView(NamedTuple):
-    """What is known of one replica, for one request.
+    """A gateway's knowledge of one replica, for one request.
 
     `ahead`: requests that run or wait there. `pending_tokens`: tokens of these that are still to be
     read. `cached_tokens`: those of the request's prompt that need no reading. `load_s`: seconds

@@ -1,40 +1,28 @@
-"""Places the calls of one pool: asks the rule, follows the replicas, learns from the answers."""
+"""Places the calls of one pool: asks the rule, and learns from the answers."""
 
 import asyncio
-import logging
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
 
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Sent, Told
-from serve_app.dispatch.frames import REPORT, Channel, ChannelClosed
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.placement import Placement
 from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
 from serve_app.dispatch.rates import Speeds
-from serve_app.dispatch.reports import decode_report
+from serve_app.dispatch.replica_follower import ReplicaDirectory, ReplicaFollower
+from serve_app.dispatch.replica_state import Report
+from serve_app.dispatch.sent import Prompt, Sent, Told
 from serve_app.engines.base import Answer, Call, Placed
-from serve_app.errors import EngineError, PoolDown, ServiceError
+from serve_app.engines.residency import UNKNOWN_LOAD_S
+from serve_app.engines.span import Attributes
+from serve_app.errors import EngineError, PoolDown
+from serve_app.model_names import short_name
 from serve_app.pool_settings import Pool
-
-logger = logging.getLogger("ray.serve")
 
 # What it takes to open a connection, through Serve.
 CONNECT_S = 0.003
-# How often the gateway looks which replicas there are.
-LOOK_S = 0.25
-_INTRODUCTION_S = 5.0
-
-
-class ReplicaDirectory(Protocol):
-    """Knows the replicas of one pool."""
-
-    def running(self) -> frozenset[str]:
-        """Return the names of the replicas that Serve sends requests to."""
-
-    async def introduce(self, host: str, port: int, token: bytes) -> None:
-        """Let every running replica report to (host, port), with `token`."""
+# Replicas whose predictions a trace shows.
+_TRACED = 3
 
 
 class PoolPlacement:
@@ -46,28 +34,15 @@ class PoolPlacement:
 
     def __init__(
         self,
-        listener: Listener,
-        directory: ReplicaDirectory,
+        follower: ReplicaFollower,
         view: FleetView,
         max_sent: int,
         tells_blocks: bool = False,
     ) -> None:
-        self._listener = listener
-        self._directory = directory
+        self.follower = follower
         self._view = view
         self._max_sent = max_sent
         self._tells_blocks = tells_blocks
-        self._token = listener.expect_reports(self._follow)
-        self._reports: dict[str, asyncio.Task[None]] = {}
-        self._looking: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._looking = asyncio.create_task(self._look())
-
-    def stop(self) -> None:
-        for task in (self._looking, *self._reports.values()):
-            if task:
-                task.cancel()
 
     def call(self, call: Call) -> "PlacedCall":
         return PlacedCall(self._view, call, _prompt(call, self._view.max_text_bytes))
@@ -92,58 +67,6 @@ class PoolPlacement:
         self._view.add(name)
         return placed.bind(name, self._tells_blocks)
 
-    async def _look(self) -> None:
-        """Forget replicas that are gone, and let new ones report, again and again."""
-        asked: frozenset[str] = frozenset()
-        asked_at = 0.0
-        while True:
-            running = self._directory.running()
-            for name in set(self._view.names) - running if running else ():
-                self._view.drop(name)
-            silent = running - self._reports.keys()
-            # One that can't reach this gateway is not asked four times a second.
-            if silent and (silent != asked or _now() > asked_at + _INTRODUCTION_S):
-                asked, asked_at = silent, _now()
-                await self._introduce()
-            await asyncio.sleep(LOOK_S)
-
-    async def _introduce(self) -> None:
-        try:
-            async with asyncio.timeout(_INTRODUCTION_S):
-                host, port = self._listener.host, self._listener.port
-                await self._directory.introduce(host, port, self._token)
-        except (TimeoutError, ServiceError) as exc:
-            logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
-
-    def _follow(self, channel: Channel, name: str) -> None:
-        """Read the reports of a replica until it closes the connection."""
-        if old := self._reports.get(name):
-            old.cancel()
-        self._view.add(name)
-        task = self._reports[name] = asyncio.create_task(self._read(channel, name))
-        task.add_done_callback(lambda _: self._unfollow(name, task))
-
-    def _unfollow(self, name: str, task: "asyncio.Task[None]") -> None:
-        if self._reports.get(name) is task:
-            del self._reports[name]
-            self._view.drop(name)
-
-    async def _read(self, channel: Channel, name: str) -> None:
-        try:
-            with suppress(ChannelClosed):
-                while True:
-                    kind, content = await channel.receive()
-                    if kind == REPORT:
-                        self._note(name, content)
-        finally:
-            channel.close()
-
-    def _note(self, name: str, content: bytes) -> None:
-        work, prompts = decode_report(content)
-        self._view.report(name, work)
-        for blocks in prompts:
-            self._view.took(name, blocks)
-
 
 class PlacedCall:
     """One call on its way to a replica and back."""
@@ -162,6 +85,17 @@ class PlacedCall:
         placement = self._placement = self._view.choose(self._prompt, _now(), among)
         self._sent = self._view.sent(self._prompt, placement, _now())
         return tuple([view.name for view in placement.ranked])
+
+    def scores(self) -> Attributes:
+        """Return the predictions for the best replicas, for a trace."""
+        if self._placement is None:
+            return {}
+        best = list(zip(self._placement.ranked, self._placement.seconds, strict=True))[:_TRACED]
+        return {
+            "serve_app.replicas": [view.name for view, _ in best],
+            "serve_app.predicted_ttft_s": [seconds for _, seconds in best],
+            "serve_app.cached_tokens": [view.cached_tokens for view, _ in best],
+        }
 
     def bind(self, name: str, tells_blocks: bool) -> Call:
         if self._sent is None or self._sent.replica != name:
@@ -207,6 +141,15 @@ class PlacedCall:
         self._sent = None
 
 
+def new_placement(
+    pool: Pool, listener: Listener, directory: ReplicaDirectory, tells_blocks: bool
+) -> PoolPlacement:
+    """Return the placement of a pool, whose follower must be started."""
+    view, models = fleet_view(pool), map(short_name, pool.models)
+    follower = ReplicaFollower(listener, directory, view, models if pool.swaps_models else ())
+    return PoolPlacement(follower, view, pool.sent, tells_blocks)
+
+
 def fleet_view(pool: Pool) -> FleetView:
     """Return the view of a pool, of which nothing is known but its settings."""
     engine = pool.engine
@@ -215,7 +158,12 @@ def fleet_view(pool: Pool) -> FleetView:
     in_ram = 0 if is_simulated else engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
     declared = engine.simulated.prefill_tokens_per_s if is_simulated else 0
     rate = declared or engine.expected_prefill_tokens_per_s
-    return FleetView(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate))
+    # A replica that has not reported may have none of the models: rather one that has.
+    cold = map(short_name, pool.models) if pool.swaps_models else ()
+    return FleetView(
+        *(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate)),
+        Report(load_s=dict.fromkeys(cold, UNKNOWN_LOAD_S)),
+    )
 
 
 def _prompt(call: Call, max_bytes: int) -> Prompt:

@@ -1,4 +1,4 @@
-"""Which prompts have a common beginning, and what each replica has cached of them.
+"""The common beginnings of prompts, and the parts of them that each replica has cached.
 
 A conversation is cut, as the engine will see it, into blocks of BLOCK_BYTES: its system messages,
 its tools, then each message with its role and text. The hash of a block covers all blocks before
@@ -68,9 +68,10 @@ def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
             del text[max_bytes:]
             is_cut = True
             break
+    whole = bytes(text)
     return Chain(
-        _blocks(bytes(text), model),
-        _hash(bytes(text[: min(first_user or len(text), max_bytes)]), model.encode()),
+        _blocks(whole, model),
+        _hash(whole[: min(first_user or len(whole), max_bytes)], model.encode()),
         min(system_bytes, max_bytes) // BLOCK_BYTES,
         len(text),
         is_cut,
@@ -78,10 +79,11 @@ def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
 
 
 def _blocks(text: bytes, model: str) -> tuple[int, ...]:
-    blocks, last = [], model.encode()
+    blocks, view = [], memoryview(text)
+    running = blake2b(model.encode() + b"\0", digest_size=_HASH_BYTES)
     for end in range(BLOCK_BYTES, len(text) + 1, BLOCK_BYTES):
-        last = _hash(text[end - BLOCK_BYTES : end], last)
-        blocks.append(int.from_bytes(last, "big"))
+        running.update(view[end - BLOCK_BYTES : end])
+        blocks.append(int.from_bytes(running.copy().digest(), "big"))
     return tuple(blocks)
 
 
@@ -120,13 +122,15 @@ def _role(message: Any) -> str:
 
 
 def _message(message: Any, max_bytes: int) -> bytes:
-    """Return role and text, and what else the engine may read."""
+    """Return role and text, and all other input that the engine may read."""
     if not isinstance(message, dict):
         return _json(message) + b"\0"
-    head = _role(message)[:32].encode("utf-8", "replace") + b"\0"
+    role, content = _role(message)[:32], message.get("content")
+    if role and isinstance(content, str) and len(message) == 2:  # as most are
+        return f"{role}\0{content[:max_bytes]}\0".encode("utf-8", "replace")
     rest = [message[name] for name in ("tool_calls", "images", "output") if message.get(name)]
-    text = _text(message.get("content"), max_bytes)
-    return head + text + b"".join(map(_json, rest)) + b"\0"
+    parts = [_text(content, max_bytes), *map(_json, rest)]
+    return b"".join([role.encode("utf-8", "replace"), b"\0", *parts, b"\0"])
 
 
 def _text(content: Any, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""How fast the engines of one pool work, by their own timings: moving averages for one model."""
+"""The speed of one pool's engines by their own timings: moving averages for one model."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 _NEWEST = 0.1
 # Fewer tokens say more about the overhead of a request than about the speed of the engine.
 _MIN_TOKENS = 64
-# Share of a newest value that is below the mean, where such a value may be wrong.
-_NEWEST_LOW = 0.02
+# A guess that differs more than by this factor from the mean may be wrong.
+_OFF = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """What one replica is expected to take.
+    """The time that one replica is expected to take.
 
     `token_s`: seconds between two tokens of one answer. `hold_s`: seconds that a request holds its
     slot. `bytes_per_token`: of the text of prompts.
@@ -25,26 +25,29 @@ class Speeds:
 
 
 class Mean:
-    """A moving average, which is `expected` until there is a value."""
+    """A moving average, which begins with `expected`, as if of `weight` values."""
 
-    __slots__ = ("count", "value")
+    __slots__ = ("_newest", "count", "value")
 
-    def __init__(self, expected: float) -> None:
+    def __init__(self, expected: float, weight: int = 0, newest: float = _NEWEST) -> None:
         self.value = expected
-        self.count = 0
+        self.count = weight
+        self._newest = newest
 
-    def note(self, value: float, *, may_be_low: bool = False) -> None:
+    def note(self, value: float, *, is_guess: bool = False) -> None:
         """Add a value: the first ones count as in a plain mean.
 
-        `may_be_low`: so that values below the mean count less than those above it.
+        `is_guess`: it may be far off, and then counts after the first ones no more than one that is
+        somewhat off.
         """
         self.count += 1
-        newest = _NEWEST_LOW if may_be_low and value < self.value else _NEWEST
-        self.value += max(newest, 1 / self.count) * (value - self.value)
+        if is_guess and self.count * self._newest > 1:
+            value = min(max(value, self.value / _OFF), self.value * _OFF)
+        self.value += max(self._newest, 1 / self.count) * (value - self.value)
 
 
 class Rates:
-    """The speeds of one model in one pool, from what was declared to what is measured."""
+    """The speeds of one model in one pool: declared ones at first, then measured ones."""
 
     __slots__ = ("_bytes_per_token", "_hold_s", "_prefill", "_token_s")
 
@@ -70,7 +73,7 @@ class Rates:
         `is_guess`: some of them may have been cached, and the engine be slower than it looks.
         """
         if tokens >= _MIN_TOKENS and seconds > 0:
-            self._prefill.note(seconds / tokens, may_be_low=is_guess)
+            self._prefill.note(seconds / tokens, is_guess=is_guess)
 
     def note_decode(self, tokens: float, seconds: float) -> None:
         """Note how long the engine took to generate an answer."""

@@ -18,6 +18,7 @@ from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call, Priority
+from serve_app.engines.span import Step
 from serve_app.errors import (
     CallerLeft,
     DeadlineExceeded,
@@ -98,11 +99,15 @@ class ReplicaPool:
         if self._placement:
             return await self._call_placed(self._placement, call, wait_s, fresh)
         place, asked = self.line.place(call), monotonic()
+        if call.span:
+            call.span.wait(call.flow.priority, len(self.line))
         try:
             connection = await self._acquire(place, call, wait_s, fresh)
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
         queued_s = monotonic() - asked
+        if call.span:
+            call.span.end()
         try:
             answer = await connection.send(call)
         except BaseException as exc:
@@ -116,6 +121,8 @@ class ReplicaPool:
         self, placement: PoolPlacement, call: Call, wait_s: float, fresh: bool
     ) -> Answer:
         """Return the answer of the replica that is predicted to begin it first."""
+        if call.span:
+            call.span.begin(Step.CHOOSE_REPLICA)
         place, asked, placed = self.line.place(call), monotonic(), placement.call(call)
         try:
             connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
@@ -125,6 +132,8 @@ class ReplicaPool:
                 raise CallerLeft from exc
             raise
         queued_s = monotonic() - asked
+        if call.span:
+            call.span.end()
         try:
             answer = await connection.send(placement.bind(placed, connection.replica))
         except BaseException as exc:
@@ -149,8 +158,13 @@ class ReplicaPool:
 
         A call for which no known replica has room waits for a connection to any.
         """
+        if not placement.follower.has_heard:
+            await placement.follower.first_reports()
         idle = () if fresh else {connection.replica for connection in self._idle}
         targets = () if self.line else placement.choose(placed, idle)
+        if call.span:
+            call.span.end(placed.scores())
+            call.span.wait(call.flow.priority, len(self.line))
         if not targets:
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._take_idle(place.is_batch, targets[0])

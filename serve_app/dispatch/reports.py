@@ -3,28 +3,31 @@
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
 replica, how much of their prompts is still to be read, and which prompts were read: these are in
 the cache. A report goes over a connection of its own, which is no request to Serve: the autoscaler
-does not count it, and it stays open while the replica has nothing to do.
+does not count it, and it stays open while the replica has nothing to do. A gateway tells in return
+which of the replica's models others hold too.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
 
-from serve_app.dispatch.fleet_view import Report
-from serve_app.dispatch.frames import REPORT, TOKEN, Channel, name_token
+from serve_app.dispatch.frames import REPORT, SPARE, TOKEN, Channel, ChannelClosed, name_token
 from serve_app.dispatch.prefixes import unpack
+from serve_app.dispatch.replica_state import Report
 from serve_app.engines.base import Call
 from serve_app.errors import EngineLost
 
 # Half of the promise: the other half is for the event loops on both sides.
 INTERVAL_S = 0.05
 _CONNECT_S = 5.0
-# Bytes of prefixes in one report; what is beyond is not told, which costs hits and no answer.
+# Bytes of prefixes in one report, and of those kept for gateways that come later; what is beyond
+# is not told, which costs hits and no answer.
 _MAX_BYTES = 1 << 20
+_NEWEST_BYTES = 1 << 18
 
 Gateway = tuple[str, int]  # host and port
 
@@ -38,47 +41,68 @@ class Reported(NamedTuple):
 
 def encode_report(work: Report, prompts: list[bytes]) -> bytes:
     """Return a line of JSON, then the packed blocks of each prompt, whose lengths are in it."""
-    head = (work.ahead, work.pending_tokens, dict(work.load_s), [len(p) for p in prompts])
+    lengths = [len(prompt) for prompt in prompts]
+    head = (work.ahead, work.pending_tokens, dict(work.load_s), lengths, work.unread)
     return orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + b"".join(prompts)
 
 
 def decode_report(data: bytes) -> Reported:
     line, _, packed = data.partition(b"\n")
-    ahead, pending_tokens, load_s, lengths = orjson.loads(line)
+    ahead, pending_tokens, load_s, lengths, unread = orjson.loads(line)
     prompts, at = [], 0
     for length in lengths:
         prompts.append(unpack(packed[at : at + length]))
         at += length
-    return Reported(Report(ahead, pending_tokens, load_s), tuple(prompts))
+    return Reported(Report(ahead, pending_tokens, load_s, unread), tuple(prompts))
 
 
 @dataclass(slots=True)
 class _Work:
     ahead: int = 0
     pending_tokens: float = 0.0
+    unread: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Subscriber:
+    """A gateway that gets reports.
+
+    `prompts`: blocks that it has not been told yet. `spare`: models that it has seen elsewhere too.
+    """
+
+    channel: Channel
+    prompts: list[bytes]
+    last: Report | None = None
+    spare: frozenset[str] = frozenset()
+    listening: "asyncio.Task[None] | None" = None
 
 
 class Reporter:
     """Counts the calls of every gateway, and reports to each what the others' are.
 
     `name`: of the replica. `load_s`: returns the seconds until each model is loaded that is not.
+    `note_spare`: gets the models that other replicas keep loaded too, by all gateways' accounts.
     """
 
     def __init__(
-        self, name: str, load_s: Callable[[], Mapping[str, float]] = dict[str, float]
+        self,
+        name: str,
+        load_s: Callable[[], Mapping[str, float]] = dict[str, float],
+        note_spare: Callable[[frozenset[str]], None] = lambda models: None,
     ) -> None:
         self._name = name
         self._load_s = load_s
+        self._note_spare = note_spare
         self._work: defaultdict[Gateway, _Work] = defaultdict(_Work)
-        self._channels: dict[Gateway, Channel] = {}
-        self._last: dict[Gateway, Report] = {}
-        self._read: dict[Gateway, list[bytes]] = {}  # prompts that are not told yet
+        self._subscribers: dict[Gateway, _Subscriber] = {}
+        self._newest: deque[bytes] = deque()  # prompts, for gateways that come later
+        self._newest_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def subscribe(self, host: str, port: int, token: bytes) -> None:
         """Connect to a gateway and report to it until it closes. Raises EngineLost."""
         gateway = (host, port)
-        if gateway in self._channels:
+        if gateway in self._subscribers:
             return
         loop = asyncio.get_running_loop()
         try:
@@ -87,34 +111,58 @@ class Reporter:
         except (OSError, TimeoutError) as exc:
             raise EngineLost(f"the gateway at {host}:{port} can't be reached") from exc
         channel.send((TOKEN, name_token(token, self._name)))
-        self._channels[gateway], self._read[gateway] = channel, []
-        channel.on_close = lambda: self._leave(gateway)
+        subscriber = self._subscribers[gateway] = _Subscriber(channel, list(self._newest))
+        subscriber.listening = asyncio.create_task(self._listen(gateway, subscriber))
         self.changed()
 
-    def _leave(self, gateway: Gateway) -> None:
-        for by_gateway in (self._channels, self._last, self._read):
-            by_gateway.pop(gateway, None)
+    async def _listen(self, gateway: Gateway, subscriber: _Subscriber) -> None:
+        """Note what the gateway tells in return, until it closes the connection."""
+        try:
+            while True:
+                kind, content = await subscriber.channel.receive()
+                if kind == SPARE:
+                    subscriber.spare = frozenset(orjson.loads(content))
+                    self._combine_spare()
+        except ChannelClosed:
+            if self._subscribers.get(gateway) is subscriber:
+                del self._subscribers[gateway]
+            self._combine_spare()
+
+    def _combine_spare(self) -> None:
+        told = [subscriber.spare for subscriber in self._subscribers.values()]
+        self._note_spare(frozenset.intersection(*told) if told else frozenset())
 
     def begin(self, gateway: Gateway, call: Call) -> None:
         """Note that a gateway has sent a call."""
         work = self._work[gateway]
         work.ahead += 1
+        work.unread += 1
         work.pending_tokens += call.unread_tokens
         self.changed()
 
     def read(self, gateway: Gateway, call: Call) -> None:
         """Note that the call's prompt has been read."""
-        self._work[gateway].pending_tokens -= call.unread_tokens
+        work = self._work[gateway]
+        work.unread -= 1
+        work.pending_tokens -= call.unread_tokens
         if call.blocks:
-            for other, prompts in self._read.items():
-                if other != gateway and sum(map(len, prompts)) < _MAX_BYTES:
-                    prompts.append(call.blocks)
+            self._remember(call.blocks)
+            for other, subscriber in self._subscribers.items():
+                if other != gateway and sum(map(len, subscriber.prompts)) < _MAX_BYTES:
+                    subscriber.prompts.append(call.blocks)
         self.changed()
+
+    def _remember(self, blocks: bytes) -> None:
+        self._newest.append(blocks)
+        self._newest_bytes += len(blocks)
+        while self._newest_bytes > _NEWEST_BYTES:
+            self._newest_bytes -= len(self._newest.popleft())
 
     def end(self, gateway: Gateway, call: Call, *, was_read: bool) -> None:
         work = self._work[gateway]
         work.ahead -= 1
         if not was_read:
+            work.unread -= 1
             work.pending_tokens -= call.unread_tokens
         if not work.ahead:
             del self._work[gateway]  # with what rounding has left of its tokens
@@ -122,25 +170,29 @@ class Reporter:
 
     def changed(self) -> None:
         """Report within INTERVAL_S. Also for whoever loads and unloads models."""
-        if self._timer is None and self._channels:
+        if self._timer is None and self._subscribers:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._report)
 
     def close(self) -> None:
         if self._timer:
             self._timer.cancel()
-        for channel in tuple(self._channels.values()):
-            channel.close()
+        for subscriber in tuple(self._subscribers.values()):
+            subscriber.channel.close()
 
     def _report(self) -> None:
         self._timer = None
         load_s = self._load_s()
         ahead = sum(work.ahead for work in self._work.values())
+        unread = sum(work.unread for work in self._work.values())
         pending_tokens = sum(work.pending_tokens for work in self._work.values())
-        for gateway, channel in self._channels.items():
+        for gateway, subscriber in self._subscribers.items():
             own = self._work.get(gateway, _Work())
-            others = Report(ahead - own.ahead, pending_tokens - own.pending_tokens, load_s)
-            prompts = self._read[gateway]
-            if channel.is_full or (not prompts and others == self._last.get(gateway)):
+            others = Report(
+                *(ahead - own.ahead, pending_tokens - own.pending_tokens, load_s),
+                unread - own.unread,
+            )
+            prompts = subscriber.prompts
+            if subscriber.channel.is_full or (not prompts and others == subscriber.last):
                 continue
-            self._last[gateway], self._read[gateway] = others, []
-            channel.send((REPORT, encode_report(others, prompts)))
+            subscriber.last, subscriber.prompts = others, []
+            subscriber.channel.send((REPORT, encode_report(others, prompts)))

@@ -12,11 +12,11 @@ from serve_app.errors import EngineDown, EngineLost, PoolDown
 
 
 class Failure(Enum):
-    """What happened to a call: the first three at a replica, the others at a gateway."""
+    """The fate of a call: the first three at a replica, the others at a gateway."""
 
     ENGINE_DOWN = auto()  # the engine refuses connections: it has not got the call
     ENGINE_LOST = auto()  # the engine broke off after it got the call
-    RUNNER_DIED = auto()  # Ollama lives and answers 500; the next call loads the model anew
+    RUNNER_DIED = auto()  # Ollama still runs and answers 500; the next call loads the model anew
     REPLICA_DOWN = auto()  # the replica's engine is down, and the replica has waited for it
     REPLICA_LOST = auto()  # the replica was lost, or has lost its engines with the call
     POOL_DOWN = auto()  # no replica is there to ask
@@ -37,7 +37,7 @@ class Retry:
     once: bool = False  # this failure is final when it happens again
 
 
-# What happened -> where the call is sent again, after what, and how often; None: it is given up.
+# Fate -> where the call is sent again, after which wait, and how often; None: it is given up.
 RETRIES: dict[Failure, Retry | None] = {
     Failure.ENGINE_DOWN: Retry(Target.SAME_ENGINE, needs_engine=True),
     # A killed engine may take calls until the kernel has closed its listener.
@@ -73,7 +73,7 @@ class Attempts:
 
 
 def replica_failure(exc: EngineDown | EngineLost) -> Failure:
-    """Classify what a gateway got from a pool in place of an answer."""
+    """Classify an error that a pool gave a gateway in place of an answer."""
     if isinstance(exc, EngineLost):
         return Failure.REPLICA_LOST
     return Failure.POOL_DOWN if isinstance(exc, PoolDown) else Failure.REPLICA_DOWN

@@ -21,8 +21,8 @@ class Share(Generic[T]):
     """The service of a key, a group, or a band, per weight.
 
     `used`: of requests that have ended. `reserved`: of those that run.
-    `ratio`: of what a key's recent requests used to what was expected of them.
-    `level`: what the child that started last had used, which was the least.
+    `ratio`: the service that a key's recent requests used, over the service expected of them.
+    `level`: the service of the child that started last, which had used the least.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class Share(Generic[T]):
         self.waiting: Ranking[Share[T]] = Ranking()  # children that wait
 
     def join(self) -> None:
-        """Begin level with those who wait, else with those who run: idling earns no credit."""
+        """Begin level with the waiting children, else the running ones: idling earns no credit."""
         for share in self.path:
             least = share.parent.waiting.least()
             level = least.used if least else share.parent.level
@@ -57,7 +57,7 @@ class Share(Generic[T]):
                 share.used = level
 
     def wait(self) -> None:
-        """Count among those who wait, with its group."""
+        """Count among the waiting children, with its group."""
         for share in self.path:
             if share.waits:
                 break
@@ -68,7 +68,7 @@ class Share(Generic[T]):
         self.parent.waiting.put(self, self.used + self.reserved)
 
     def leave(self) -> None:
-        """Count no more among those who wait, nor the group if no other key of it waits."""
+        """Stop counting among the waiting children; so does a group without a waiting key."""
         for share in self.path:
             share.waits = False
             share.parent.waiting.remove(share)
@@ -86,7 +86,7 @@ class Share(Generic[T]):
                 share.rank()
 
     def settle(self, reserved: float, used: float, weights: tuple[float, ...]) -> None:
-        """Replace the expected service of a request that has ended by what it used."""
+        """Replace the expected service of a request that has ended by the service used."""
         for share, weight in zip(self.path, weights, strict=True):
             left = share.reserved - reserved / weight
             share.reserved = left if left > 0 else 0.0
@@ -102,7 +102,7 @@ class Share(Generic[T]):
                 share.rank()
 
     def learn(self, expected: float, used: float) -> None:
-        """Correct later expectations by what a request used."""
+        """Correct later expectations by the service that a request used."""
         self.ratio += _NEWEST * (used / expected - self.ratio)
 
     def rescale(self, factor: float) -> None:

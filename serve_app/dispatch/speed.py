@@ -1,4 +1,4 @@
-"""How fast a queue moves, for those who are told when to come again."""
+"""The speed of a queue, from which the `Retry-After` of refused requests follows."""
 
 import math
 
@@ -11,7 +11,7 @@ _MAX_RETRY_AFTER_S = 60
 class Speed:
     """The mean gap between requests that end while others wait; newer gaps count more.
 
-    Time without a queue is left out: it says how little was asked, not how fast the engine is.
+    Time without a queue is left out: it depends on the demand, not on the engine's speed.
     """
 
     __slots__ = ("_gap_s", "_since")

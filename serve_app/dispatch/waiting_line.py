@@ -17,7 +17,7 @@ Place = Ticket[asyncio.Future[T]]
 class WaitingLine(Generic[T]):
     """A fair queue of at most `max_waiting` calls that wait for a `T` each.
 
-    `give_back` gets what was granted to a call in the moment in which it left.
+    `give_back` takes the grant of a call that left in the same moment.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WaitingLine(Generic[T]):
             self._speed.note_end(monotonic())
 
     async def wait(self, place: Place[T], timeout_s: float, deadline: float | None) -> T:
-        """Return what is granted to the call.
+        """Return the thing that is granted to the call.
 
         Raises Overloaded when the line is full of requests of its key, or has become so;
         TimeoutError, DeadlineExceeded.
@@ -61,7 +61,7 @@ class WaitingLine(Generic[T]):
         self._push(place)
         until = monotonic() + timeout_s
         try:
-            # asyncio.wait_for may swallow a hang-up.
+            # asyncio.wait_for may swallow a disconnect.
             async with asyncio.timeout_at(until if deadline is None else min(until, deadline)):
                 return await place.owner
         except TimeoutError as exc:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from serve_app.engines.span import Span
+
 # Engines, in all pools and replicas, that one request may kill.
 MAX_TRIES = 3
 
@@ -55,7 +57,7 @@ class ServiceQueue(Protocol):
         """Count service that another queue has given `age_s` seconds ago."""
 
 
-# Not frozen, though nobody changes one: that would triple the 1.3 us that it takes to make.
+# Not frozen, although no code changes one: that would triple the 1.3 us of its creation.
 @dataclass(slots=True)
 class Call:
     """One checked request on its way to an engine.
@@ -81,10 +83,11 @@ class Call:
     conversation: Mapping[str, Any] | None = None
     blocks: bytes = b""
     unread_tokens: float = 0.0
+    span: Span | None = None  # None: the call is not traced
 
 
 class Placed(NamedTuple):
-    """Where a call went, and what was expected of it.
+    """The replica that got a call, and the prediction for it.
 
     `moved`: another replica was believed to have more of its prompt cached.
     """
@@ -97,7 +100,7 @@ class Placed(NamedTuple):
 
 @dataclass(slots=True)
 class Usage:
-    """What an engine counted for one answer, or None. `prompt` includes `cached`.
+    """An engine's counts of one answer, or None. `prompt` includes `cached`.
 
     `prefill_s`, `decode_s`: seconds that it took to read the prompt, and to generate.
     """

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import httpx
 
 from serve_app.addresses import ollama_url
-from serve_app.engines import ollama_api
+from serve_app.engine_settings import EngineKind
+from serve_app.engines import ollama_api, ollama_start
+from serve_app.engines.driver import EngineDriver
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import EngineDriver, Lifecycle, new_http
+from serve_app.engines.lifecycle import Lifecycle, new_http
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.ollama import Attach, Ollama, environment
 from serve_app.engines.preload import Preload
@@ -19,7 +21,7 @@ from serve_app.engines.process import Process, free_port
 from serve_app.engines.simulated import Simulated
 from serve_app.errors import EngineError
 from serve_app.model_names import short_name
-from serve_app.pool_settings import EngineKind, Pool
+from serve_app.pool_settings import Pool
 
 _KINDS: dict[str, Callable[[Pool, HttpClient, float, Preload], EngineDriver]] = {
     "attach": Attach,
@@ -90,7 +92,7 @@ async def _problem_of_binary(binary: str, pool: Pool) -> str:
     try:
         url = f"http://127.0.0.1:{port}"
         async with new_http(url) as http, asyncio.timeout(10):
-            await ollama_api.until_up(http, "/api/version")
+            await ollama_start.until_up(http, "/api/version")
         return await _problem(url, pool)
     except (TimeoutError, EngineError):
         return "does not start"

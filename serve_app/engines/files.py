@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from serve_app.engine_settings import EngineSettings
 from serve_app.errors import SettingsError
-from serve_app.pool_settings import EngineSettings
 
 _GGUF = b"GGUF"
 

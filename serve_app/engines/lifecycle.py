@@ -8,15 +8,16 @@ An `EngineDriver` holds the differences between engines. An attached engine need
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
-from serve_app.engines.base import Answer, Call, EngineStatus, ModelCard, State
+from serve_app.engines.base import Answer, Call, EngineStatus, State
+from serve_app.engines.driver import Client, EngineDriver, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.process import Process
 from serve_app.errors import EngineDown, EngineStartError, ServiceError, SettingsError
 
@@ -26,65 +27,6 @@ START_ATTEMPTS = 3
 PROBE_EVERY_S = 2.0
 PROBE_TIMEOUT_S = 10.0
 MAX_BACKOFF_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """One launch. Without a command there is no process to start."""
-
-    url: str
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """Version and models of a prepared engine."""
-
-    version: str
-    models: tuple[ModelCard, ...]
-
-
-class Client(Protocol):
-    async def send(self, call: Call) -> Answer: ...
-
-
-class StartTimer:
-    """Measures the phases of a start in seconds. `current`: the phase that runs, or ran last."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.current = ""
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started, self.current = monotonic(), name
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + monotonic() - started
-
-
-class EngineDriver(Protocol):
-    """The part that differs between engines.
-
-    `patience_s`: seconds for which probes may fail before the engine is lost.
-    """
-
-    name: str
-    patience_s: float
-
-    def launch_spec(self) -> LaunchSpec:
-        """Return what to launch. Raises SettingsError when something is not installed."""
-
-    async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        """Return when every model that is to be loaded has given one token."""
-
-    async def probe(self, http: httpx.AsyncClient) -> None:
-        """Raise EngineError or httpx.HTTPError unless the engine is as `prepare` left it."""
-
-    def client(self, url: str, info: EngineInfo) -> Client:
-        """Return the client of the hot path."""
 
 
 class Lifecycle:
@@ -204,10 +146,10 @@ class Lifecycle:
                 return work.result()
             output = f": {process.last_words}" if process else ""
             if end.done():
-                raise EngineStartError(f"it exited with code {end.result()}{output}")
+                raise EngineStartError(f"the engine exited with code {end.result()}{output}")
             phase = f", in the phase {self._timer.current!r}" if self._timer.current else ""
             raise EngineStartError(
-                f"it was not ready within {self._start_timeout_s:g} s{phase}{output}"
+                f"the engine was not ready within {self._start_timeout_s:g} s{phase}{output}"
             )
         finally:
             await _cancel(work, end)

@@ -1,7 +1,6 @@
 """What it takes until a model could serve on a replica, for the choice of a replica."""
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from serve_app.engines.residency import (
@@ -31,17 +30,8 @@ READY = LoadCost()
 NEVER = LoadCost(math.inf)
 
 
-def load_cost(
-    view: ModelsView,
-    rules: Rules,
-    model: str,
-    now: float,
-    spare: Collection[str] = (),
-) -> LoadCost:
-    """Return what it takes until `model` could serve on a replica.
-
-    `spare`: models that other replicas hold too, so that nobody has to wait where they go.
-    """
+def load_cost(view: ModelsView, rules: Rules, model: str, now: float) -> LoadCost:
+    """Return what it takes until `model` could serve on a replica."""
     if model in view.loaded and model != view.closing:
         return READY
     current = view.loading
@@ -56,12 +46,10 @@ def load_cost(
         return LoadCost(ready)  # what goes for it goes anyway
     if not current and not queue and fits(view, rules, model, now):
         return LoadCost(ready)
-    return _after_a_victim(view, rules, ready, now, spare)
+    return _after_a_victim(view, rules, ready, now)
 
 
-def _after_a_victim(
-    view: ModelsView, rules: Rules, ready: float, now: float, spare: Collection[str]
-) -> LoadCost:
+def _after_a_victim(view: ModelsView, rules: Rules, ready: float, now: float) -> LoadCost:
     victims = victims_of(view, rules)
     idle = [name for name in victims if not view.loaded[name].users]
     if not victims:
@@ -69,7 +57,6 @@ def _after_a_victim(
     if not idle:  # it is closed after the longest wait, or idle before
         users = min(view.loaded[name].users for name in victims)
         return LoadCost(ready + min(rules.max_wait_s, users * view.service_s), ready)
-    victim = next((name for name in idle if name in spare), idle[0])
-    harm = 0.0 if victim in spare else eviction_cost(view, rules, victim)
-    unripe = max(0.0, ripe_at(view, rules, victim) - now)
+    harm = eviction_cost(view, rules, idle[0])
+    unripe = max(0.0, ripe_at(view, rules, idle[0]) - now)
     return LoadCost(ready + min(rules.max_wait_s, max(unripe, harm)), harm)

@@ -1,4 +1,4 @@
-"""How many requests of a model Ollama runs at the same time."""
+"""The number of requests of a model that Ollama runs at the same time."""
 
 from collections.abc import Iterable, Mapping
 

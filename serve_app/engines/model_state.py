@@ -1,4 +1,4 @@
-"""What a replica knows of its engine's models, with the time passed in."""
+"""A replica's knowledge of its engine's models, with the time passed in."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ class ModelState:
     def __init__(self) -> None:
         self.loading = ""
         self.closing = ""
+        self.spare: frozenset[str] = frozenset()  # models that another replica keeps loaded too
         self.sizes: dict[str, int] = {}  # bytes of the loaded models
         self.rates = CallRates()
         self._loading_since = 0.0
@@ -72,7 +73,7 @@ class ModelState:
     def note_failure(self, model: str, others: frozenset[str], now: float) -> float:
         """Note a failed load. Returns the seconds until it may be repeated beside `others`.
 
-        What was unloaded for it is to be loaded again.
+        Models that were unloaded for it are loaded again.
         """
         self._lost |= self._gone
         self._gone.clear()
@@ -111,6 +112,7 @@ class ModelState:
             closing=self.closing,
             waiting=waiting,
             lost=frozenset(self._lost),
+            spare=self.spare,
             walls=tuple(self._walls),
             sizes=dict(self._known_sizes),
             load_s=dict(self._load_s),

@@ -4,9 +4,9 @@ import shutil
 
 import httpx
 
-from serve_app.engines import ollama_api
+from serve_app.engines import ollama_api, ollama_start
+from serve_app.engines.driver import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.preload import Preload
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
@@ -32,7 +32,7 @@ class Attach:
         return LaunchSpec(self._pool.engine.url or "")
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        return await ollama_api.prepare(
+        return await ollama_start.prepare(
             *(http, timer, self._pool.models), pull=False, wait=True, preload=self._preload
         )
 
@@ -71,7 +71,7 @@ class Ollama:
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
         pool = self._pool
-        return await ollama_api.prepare(
+        return await ollama_start.prepare(
             *(http, timer, pool.models, pool.engine.pull), wait=False, preload=self._preload
         )
 

@@ -1,4 +1,4 @@
-"""Which models the replicas of a pool load at their start."""
+"""The models that the replicas of a pool load at their start."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from serve_app.pool_settings import Pool
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlace:
-    """Which of a pool's replicas one is. `rank`: from 0. `demand`: calls by model, as observed."""
+    """The place of a replica in its pool. `rank`: from 0. `demand`: observed calls by model."""
 
     rank: int = 0
     demand: Mapping[str, float] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Preload:
 
 
 def new_preload(pool: Pool, place: ReplicaPlace) -> Preload:
-    """Return what a replica loads first."""
+    """Return the preload set of a replica."""
     if not pool.swaps_models:
         return Preload()
     rules, models = rules_of(pool), tuple(map(short_name, pool.models))
@@ -83,7 +83,7 @@ def preload_set(
 def _shared_out(
     models: Sequence[str], replicas: int, room: int, demand: Mapping[str, float]
 ) -> list[list[str]]:
-    """Return the sets of replicas that start together: those of most copies are placed first."""
+    """Return the sets of replicas that start together: models with most copies come first."""
     copies: Counter[str] = Counter()
     for _ in range(replicas * room):
         few = [name for name in models if copies[name] < replicas]
@@ -99,5 +99,5 @@ def _shared_out(
 
 
 def _urgency(copies: Counter[str], demand: Mapping[str, float], name: str) -> tuple[bool, float]:
-    """Order the models by which needs another copy most."""
+    """Order the models by their need of another copy."""
     return copies[name] > 0, -demand.get(name, 0.0) / (copies[name] + 1)

@@ -77,7 +77,8 @@ class ModelsView:
     """What a replica knows of its models.
 
     `loading`: the one that is being loaded, or "". `lost`: models that the engine has dropped by
-    itself. `sizes`: bytes, of models that are loaded or were. `load_s`: measured seconds of a load.
+    itself. `spare`: models that another replica keeps loaded too. `sizes`: bytes, of models that
+    are loaded or were. `load_s`: measured seconds of a load.
     `rates`: calls per second, decayed. `service_s`: mean seconds for which a call uses its model.
     """
 
@@ -87,6 +88,7 @@ class ModelsView:
     closing: str = ""
     waiting: Mapping[str, WaitingCalls] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
+    spare: frozenset[str] = frozenset()
     walls: tuple[Wall, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     load_s: Mapping[str, float] = field(default_factory=dict)
@@ -217,7 +219,9 @@ def eviction_cost(view: ModelsView, rules: Rules, name: str) -> float:
     """Return the seconds that callers of a model are expected to wait for its next load.
 
     Its next caller comes within `min_loaded_s` with some probability, and waits for a whole load;
-    those who come during that load wait for half of it.
+    those who come during that load wait for half of it. Callers of a spare one go elsewhere.
     """
+    if name in view.spare:
+        return 0.0
     load_s, rate = view.seconds_to_load(name), view.rates.get(name, 0.0)
     return (1.0 - math.exp(-rate * rules.min_loaded_s)) * load_s * (1.0 + rate * load_s / 2)

@@ -1,4 +1,4 @@
-"""What a replica knows of its models, in JSON, for a process with another clock."""
+"""A replica's knowledge of its models, in JSON, for a process with another clock."""
 
 from typing import Any
 

@@ -4,9 +4,9 @@ import sys
 
 import httpx
 
-from serve_app.engines import ollama_api
+from serve_app.engines import ollama_start
+from serve_app.engines.driver import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.preload import Preload
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream
@@ -54,7 +54,7 @@ class Simulated:
         return (sys.executable, "-m", "serve_app.simulator", *words)
 
     async def prepare(self, http: httpx.AsyncClient, timer: StartTimer) -> EngineInfo:
-        return await ollama_api.prepare(
+        return await ollama_start.prepare(
             *(http, timer, self._pool.models), pull=False, wait=False, preload=self._preload
         )
 

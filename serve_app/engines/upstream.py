@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Awaitable
 
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call
-from serve_app.engines.http1 import HttpClient, Response
+from serve_app.engines.http1 import HttpClient
+from serve_app.engines.http1_connection import Response
 from serve_app.errors import EngineSlow
 
 _PASSED_HEADERS = ("content-type", "cache-control")
@@ -35,7 +36,7 @@ class Upstream:
             self._headers["Authorization"] = f"Bearer {key}"
 
     async def send(self, call: Call) -> Answer:
-        """Send a call. Raises what `base.Engine.send` raises."""
+        """Send a call. Raises the errors of `base.Engine.send`."""
         return await first_token(call, self._send(call), self._first_token_timeout_s)
 
     async def _send(self, call: Call) -> Answer:

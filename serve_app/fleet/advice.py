@@ -71,7 +71,7 @@ BY_OUTCOME = {
     "internal_error": BY_KIND["InternalError"],
 }
 
-# What the service can't know, and where to look.
+# Causes that the service can't know, and where to look for them.
 NEXT_STEP = "python -m kuberay status"
 NO_ADMIN_KEY = (
     "this page needs an admin key, and the service has none: make one with "

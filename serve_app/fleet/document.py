@@ -95,7 +95,7 @@ def _gateways(deployments: Mapping[str, Deployment]) -> tuple[Member, ...]:
 
 
 def _queues(deployments: Mapping[str, Deployment]) -> dict[str, list[Waiting]]:
-    """Return what waits for each pool, in its replicas and in gateways."""
+    """Return the requests that wait for each pool, in its replicas and in gateways."""
     queues: dict[str, list[Waiting]] = {}
     for deployment in deployments.values():
         for member in deployment.members:
@@ -109,7 +109,7 @@ def _queues(deployments: Mapping[str, Deployment]) -> dict[str, list[Waiting]]:
 
 
 def _rates(members: Iterable[Member]) -> dict[str, list[Rates]]:
-    """Return each replica's rates, as those who sent it requests have counted them."""
+    """Return each replica's rates, as counted by the senders of its requests."""
     rates: dict[str, list[Rates]] = {}
     for member in members:
         traffic = member.report.traffic if member.report else None

@@ -1,4 +1,4 @@
-"""What a fleet has done in the last 15 minutes: rates, outcomes and times to first token."""
+"""The last 15 minutes of a fleet: rates, outcomes and times to first token."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ _MAX_GONE = 100
 
 
 class ReplicaState(StrEnum):
-    """What a replica is doing, as the page names it."""
+    """The state of a replica, as the page names it."""
 
     WAITING_FOR_WORKER = "waiting for a worker"
     STARTING = "starting"
@@ -65,7 +65,7 @@ class Departure:
 
 @dataclass(slots=True)
 class Memory:
-    """What a collector remembers: since when a state lasts, how long starts took, who has gone."""
+    """A collector's memory: the begin of each state, durations of starts, replicas that left."""
 
     since: dict[str, tuple[ReplicaState, float]] = field(default_factory=dict)
     starts: dict[str, deque[float]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Memory:
 
 
 def _first_since(member: Member, state: ReplicaState, now: float) -> float:
-    """Return since when a state lasts that was there before anybody looked."""
+    """Return the begin of a state that is older than the collector."""
     engine = member.report.engine if member.report else None
     if state is ReplicaState.ENGINE_AWAY and engine:
         return now - engine.status.down_for_s

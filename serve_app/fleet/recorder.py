@@ -35,7 +35,7 @@ class ErrorNote:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What one replica has done in the last 30 to 40 s."""
+    """The last 30 to 40 s of one replica."""
 
     tokens_per_s: float
     cacheable: int
@@ -54,7 +54,7 @@ class Traffic:
 class Recorder:
     """Counts requests that have reached an engine or have failed. Implements `Observer`.
 
-    It holds at most 64 KiB, whatever comes.
+    It holds at most 64 KiB under any load.
     """
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
@@ -77,7 +77,7 @@ class Recorder:
             self._note_error(trace, now)
 
     def note_keys_file(self, valid: bool) -> None:
-        """The page shows no state of the file."""
+        """Do nothing: the page shows no state of the file."""
 
     def close(self) -> None:
         """Nothing is open."""

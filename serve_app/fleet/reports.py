@@ -1,4 +1,4 @@
-"""What one replica or gateway tells about itself. Passes between processes."""
+"""The report of one replica or gateway about itself. It passes between processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

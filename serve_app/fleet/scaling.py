@@ -1,4 +1,4 @@
-"""Why a pool has the replicas that it has: the autoscaler's target beside the load, in words."""
+"""Explains the number of a pool's replicas: the autoscaler's target beside the load, in words."""
 
 import math
 from collections.abc import Mapping

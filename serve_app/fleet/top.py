@@ -36,7 +36,7 @@ class Unavailable(Exception):
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Show the fleet until Ctrl-C, once where nobody looks, or as JSON; return the exit code."""
+    """Show the fleet until Ctrl-C, once without a terminal, or as JSON; return the exit code."""
     options = _options(arguments)
     key = environ.get(KEY_VARIABLE, "")
     try:
@@ -71,7 +71,7 @@ class Fleet:
         try:
             self._http = httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
         except httpx.InvalidURL as exc:
-            raise Unavailable(f"{url} is no address: {exc}", True) from exc
+            raise Unavailable(f"{url} is not an address: {exc}", True) from exc
         self._etag = ""
         self._last: dict[str, Any] = {}
 
@@ -104,7 +104,7 @@ class Fleet:
         deadline = monotonic() + _FIRST_S
         while (found := self.document())["collecting"]:
             if monotonic() > deadline:
-                raise Unavailable(f"{self._url} gathers no state of the fleet: see its log", True)
+                raise Unavailable(f"{self._url} can't gather the fleet's state: see its log", True)
             sleep(0.2)
         return found
 
@@ -149,7 +149,7 @@ def _show(fleet: Fleet) -> int:
 
 
 def render(document: Mapping[str, Any], problem: str = "") -> Any:
-    """Return what rich prints of the document."""
+    """Return the document as rich prints it."""
     from rich.console import Group
     from rich.text import Text
 
@@ -266,7 +266,7 @@ def _tail(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Return `text` without what could steer a terminal."""
+    """Return `text` without characters that could steer a terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

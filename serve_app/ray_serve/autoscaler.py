@@ -146,7 +146,7 @@ class Autoscaler:
 
     def _observation(self, context: Context, now: float) -> Observation:
         reported = self._reported
-        # In the shadow, its own last target is what it would have.
+        # As a shadow it continues from its own last target.
         target = context.target_num_replicas
         if not self._decides and self._target is not None:
             target = self._target

@@ -42,6 +42,7 @@ from serve_app.ray_serve.replica_place import replica_place
 from serve_app.ray_serve.request_log import RequestLog, disable_access_records
 from serve_app.ray_serve.scaling_options import autoscaling_options
 from serve_app.ray_serve.start_watch import start_watches
+from serve_app.ray_serve.telemetry import Telemetry, new_telemetry
 from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -64,9 +65,11 @@ class DirectPool:
         _warn(chain(direct_problems(settings, pool, options), _exposure(settings)))
         self._host = EngineHost(self._settings, self._pool, EngineGauges().show, ModelMetrics)
         dispatcher = await self._host.start(await replica_place(pool))
+        telemetry = new_telemetry(settings)
+        observer = _observer(settings, self._recorder, telemetry)
         api = build_api(
-            *(settings, dispatcher, _observer(settings, self._recorder), self._host.stop),
-            *(options.max_replicas, _fleet(settings), private.http_host()),
+            *(settings, dispatcher, observer, self._host.stop),
+            *(options.max_replicas, _fleet(settings), private.http_host(), telemetry.tracer),
         )
         _prepare_process()
         return api
@@ -100,8 +103,10 @@ class WorkerPool:
         dispatcher = await self._host.start(await replica_place(pool))
         name = serve.get_replica_context().replica_id.unique_id
         self._reporter = self._host.reporter(name) if pool.routing == "affinity" else None
+        self._telemetry = new_telemetry(settings, has_requests=False)
         self._call_server = CallServer(
-            *(dispatcher, settings.gateway.join_ms / 1000, pool.batch_places),
+            *(self._telemetry.traced(dispatcher, name), settings.gateway.join_ms / 1000),
+            pool.batch_places,
             *(name, self._reporter),
         )
         _prepare_process()
@@ -137,6 +142,7 @@ class WorkerPool:
 
     async def __del__(self) -> None:
         await self._host.stop()
+        self._telemetry.close()
 
 
 @serve.deployment
@@ -162,9 +168,11 @@ class Gateway:
         dispatcher = GatewayDispatcher(settings, handles, host, readiness.problem, watches)
         await dispatcher.start()
         self._dispatcher = dispatcher
+        telemetry = new_telemetry(settings)
+        observer = _observer(settings, self._recorder, telemetry)
         api = build_api(
-            *(settings, dispatcher, _observer(settings, self._recorder), dispatcher.stop),
-            *(options.max_replicas, _fleet(settings), private.http_host()),
+            *(settings, dispatcher, observer, dispatcher.stop),
+            *(options.max_replicas, _fleet(settings), private.http_host(), telemetry.tracer),
         )
         _prepare_process()
         return api
@@ -177,7 +185,7 @@ class Gateway:
 
 
 def _prepare_process() -> None:
-    """Free the process of work for each request that nobody needs, once the replica is ready."""
+    """Remove needless work for each request from the process, once the replica is ready."""
     # Objects made until now stay, and Ray alone has made half a million of them: each full
     # collection would hold up every stream while it visits them.
     gc.collect()
@@ -185,10 +193,12 @@ def _prepare_process() -> None:
     disable_access_records()
 
 
-def _observer(settings: Settings, recorder: Recorder) -> Observer:
+def _observer(settings: Settings, recorder: Recorder, telemetry: Telemetry) -> Observer:
     log = RequestLog(settings.log_format == "json") if settings.request_log else None
-    observer = ServeObserver(log, KeyMetrics(settings.usage.max_names))
-    return Observers(recorder, observer) if settings.ui else observer
+    observer = ServeObserver(log, KeyMetrics(settings.usage.max_names), *telemetry.counters)
+    recorders = (recorder,) if settings.ui else ()
+    observers = (*recorders, observer, *telemetry.observers)
+    return Observers(*observers) if len(observers) > 1 else observer
 
 
 def _fleet(settings: Settings) -> CollectorClient | None:
@@ -222,7 +232,7 @@ _ROUTERS = {
 def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
     """Return Serve's options of a pool behind the gateway.
 
-    Requests above what its replicas admit wait in the gateway, for whichever is free first.
+    Requests that its replicas can't admit wait in the gateway for the first free replica.
     """
     return _pool_options(settings, pool) | {
         "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=False),

@@ -26,7 +26,7 @@ logger = logging.getLogger("ray.serve")
 class EngineHost:
     """Owns one engine. `show` gets its status after the start and at each health check.
 
-    `new_observer` makes what counts loads, where models are loaded and unloaded.
+    `new_observer` makes the counter of loads, where models are loaded and unloaded.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class EngineHost:
         )
 
     def reporter(self, name: str) -> Reporter:
-        """Return what tells gateways of the replica's work, and of its models where they change."""
+        """Return the reporter of the replica's work, and of its models where they change."""
         if self._gate is None:
             return Reporter(name)
-        reporter = Reporter(name, self._gate.load_costs)
+        reporter = Reporter(name, self._gate.load_costs, self._gate.note_spare)
         self._gate.on_change = reporter.changed
         return reporter
 
@@ -107,7 +107,7 @@ class EngineHost:
         )
 
     def work(self) -> dict[str, float]:
-        """Return what the policy `ahead` reads of this replica; nothing where `ray` decides."""
+        """Return this replica's figures for the policy `ahead`; empty where `ray` decides."""
         if self._meter is None or self._admission is None:
             return {}
         return self._meter.report(sum(self._admission.waiting_by_flow().values()))

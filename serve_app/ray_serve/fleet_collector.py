@@ -1,4 +1,4 @@
-"""The collector: one small named actor that asks all replicas, while somebody is looking.
+"""The collector: one small named actor that asks all replicas, while there are viewers.
 
 It asks Serve's controller for the deployments, and each replica's actor, past Serve's queues, for a
 report. Such a call is no request: no autoscaler counts it, and no drain waits for it.
@@ -6,6 +6,7 @@ report. Such a call is no request: no autoscaler counts it, and no drain waits f
 
 import asyncio
 import logging
+from asyncio import sleep
 from collections.abc import Mapping
 from hashlib import sha256
 from time import monotonic, time
@@ -55,7 +56,7 @@ def read_report(actor: Any) -> Report | None:
 
 
 class FleetCollector:
-    """Gathers the document every second while somebody looks; ends after a minute without."""
+    """Gathers the document every second while there are viewers; ends a minute after the last."""
 
     def __init__(self, service: Service, application: str) -> None:
         self._service = service
@@ -75,7 +76,7 @@ class FleetCollector:
         return self._latest
 
     async def run(self) -> None:
-        """Gather while somebody looks, then end this process."""
+        """Gather while there are viewers, then end this process."""
         if self._is_running:
             return
         self._is_running = True
@@ -83,7 +84,7 @@ class FleetCollector:
             began = monotonic()
             if unasked_s < WATCHED_S:
                 await self._refresh()
-            await asyncio.sleep(max(0.1, EVERY_S - (monotonic() - began)))
+            await sleep(max(0.1, EVERY_S - (monotonic() - began)))
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def _refresh(self) -> None:

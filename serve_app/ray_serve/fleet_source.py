@@ -13,7 +13,7 @@ from serve_app.fleet.document import Document, Service, collecting, encoded
 from serve_app.ray_serve import fleet_collector
 from serve_app.ray_serve.readiness import Remembered
 
-# How long a poll waits for a fresher document: an ingress must not hold viewers, whom Serve counts.
+# How long a poll waits for a fresher document. It is short, because Serve counts held viewers.
 _WAIT_S = 0.004
 _FOR_S = 0.9
 _STALE_S = 10.0

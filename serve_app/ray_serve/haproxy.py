@@ -16,7 +16,7 @@ _RETRY_ON = "\n    ".join(
         "timeout http-request 30s",
         # With splicing, which Ray turns on, HAProxy (2.8.25) stops watching a caller once it has
         # spliced a body that arrived apart from its head. Until the first byte of the answer it
-        # does not notice a hang-up, and the engine generates for nobody.
+        # does not notice a disconnect, and the engine goes on generating.
         "no option splice-request",
         # Ray's target of the log is a port of this machine where mostly nobody listens. A line for
         # each request is a fifth of HAProxy's work, and the service has a log of its requests.
@@ -39,7 +39,7 @@ FLAGS = {
     # After a reload HAProxy's old process keeps its callers' idle connections, and sends their next
     # request to a replica that may have gone. With Ray's defaults it tries the removed replicas
     # again and again, because they look least loaded, and answers 500. So one refusal takes a
-    # replica out of its list, and it tries often enough to reach one that lives.
+    # replica out of its list, and it tries often enough to reach one that runs.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_RETRY_ON": _RETRY_ON,

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from ray.serve import metrics
 
@@ -21,6 +21,10 @@ _REPORT_S = 0.1
 _LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
 
 
+class RequestCounter(Protocol):
+    def count(self, trace: RequestTrace) -> None: ...
+
+
 class ServeObserver:
     """Counts every trace and writes its log line, in batches of a tenth of a second.
 
@@ -28,9 +32,10 @@ class ServeObserver:
     histograms can't be summed, but in a row they cost a third of what they do one by one.
     """
 
-    def __init__(self, log: RequestLog | None, keys: KeyMetrics) -> None:
+    def __init__(self, log: RequestLog | None, keys: KeyMetrics, *others: RequestCounter) -> None:
         self._log = log
         self._keys = keys
+        self._others = others
         outcome: Any = (*_LABELS, "outcome")
         self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
         self._ttft = metrics.Histogram(
@@ -89,7 +94,7 @@ class ServeObserver:
         self._keys.note_file(valid)
 
     def close(self) -> None:
-        """Report what has ended, from now on at once: no timer is left behind."""
+        """Report ended requests now, and later ones at once: no timer is left behind."""
         self._closed = True
         if self._timer:
             self._timer.cancel()
@@ -112,6 +117,8 @@ class ServeObserver:
         for request in ended:
             self._count(request.trace)
             self._keys.count(request.trace)
+            for other in self._others:
+                other.count(request.trace)
         self._keys.report()
         self._report_sums()
         self._in_flight.set(self._running)

@@ -44,7 +44,7 @@ class ServePoolHandle:
             raise self.service_error(exc) from exc
 
     def service_error(self, exc: Exception) -> ServiceError:
-        """Translate what a request to the deployment raised."""
+        """Translate an exception of a request to the deployment."""
         if isinstance(exc, BackPressureError):
             return Overloaded("server busy, please try again: the pool's queue is full", 1)
         if isinstance(exc, DeploymentUnavailableError):

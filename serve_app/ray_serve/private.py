@@ -68,7 +68,7 @@ def http_host() -> str | None:
 
 
 async def serve_details() -> Any:
-    """Return what Serve's controller knows of all applications, as `serve status` does."""
+    """Return the status of all applications from Serve's controller, as `serve status` does."""
     controller = serve_actor(constants.SERVE_CONTROLLER_NAME)
     return await controller.get_serve_instance_details.remote()
 

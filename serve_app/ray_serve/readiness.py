@@ -56,7 +56,7 @@ async def _serve_status() -> ServeStatus:
 class Remembered(Generic[T]):
     """Fetches a value at most once in `for_s` seconds, however often it is read.
 
-    Concurrent readers share one fetch, and what it raises.
+    Concurrent readers share one fetch, and its exception.
     """
 
     def __init__(self, fetch: Callable[[], Awaitable[T]], for_s: float) -> None:

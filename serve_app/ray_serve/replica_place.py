@@ -1,4 +1,4 @@
-"""Which replica of its pool this process is, and what the others have seen of the demand."""
+"""The place of this replica in its pool, and the demand that the others have observed."""
 
 import asyncio
 import logging
@@ -13,12 +13,12 @@ from serve_app.pool_settings import Pool
 
 logger = logging.getLogger("ray.serve")
 
-# A pool's first replicas have nobody to ask.
+# A pool's first replicas have no others to ask.
 _ASK_S = 1.0
 
 
 async def replica_place(pool: Pool) -> ReplicaPlace:
-    """Return the place of this replica, from which follows what it loads first."""
+    """Return the place of this replica, which decides the models that it loads first."""
     if not pool.swaps_models:
         return ReplicaPlace()
     rank = serve.get_replica_context().rank.rank

@@ -130,7 +130,7 @@ def _line(trace: RequestTrace) -> str:
 
 
 def _remarks(trace: RequestTrace) -> str:
-    """Return what few requests have: a group, a customer, a limit, estimated tokens."""
+    """Return the fields that few requests have: group, customer, limit, estimated tokens."""
     placed = trace.placed
     remarks = {
         "group": trace.caller.group,
@@ -142,5 +142,6 @@ def _remarks(trace: RequestTrace) -> str:
         "replica": placed and placed.replica,
         "predicted_ttft_ms": placed and f"{1000 * placed.predicted_s:.0f}",
         "predicted_cached": placed and placed.cached_tokens,
+        "trace": trace.trace_id,
     }
     return "".join(f" {name}={value}" for name, value in remarks.items() if value)

@@ -1,4 +1,4 @@
-"""Which replica of a pool opens the gateway's next connection."""
+"""Chooses the replica of a pool that opens the gateway's next connection."""
 
 import random
 from collections import Counter, defaultdict, deque

@@ -17,10 +17,11 @@ from pydantic import Field, ValidationError
 
 from serve_app.access.regular_file import read_regular
 from serve_app.errors import SettingsError
-from serve_app.pool_settings import ScheduleSettings, StrictModel
 from serve_app.scaling import schedules
 from serve_app.scaling.schedules import Limits
-from serve_app.settings import sentences
+from serve_app.scaling_settings import ScheduleSettings
+from serve_app.setting_errors import sentences
+from serve_app.strict_model import StrictModel
 
 logger = logging.getLogger("ray.serve")
 
@@ -28,7 +29,7 @@ CHECK_EVERY_S = 1.0
 
 
 class Goals(StrictModel):
-    """What the file says of one pool; what it leaves out is as in the settings."""
+    """The file's goals of one pool; missing ones are as in the settings."""
 
     max_wait_s: float | None = Field(None, gt=0)
     quantile: float | None = Field(None, gt=0.5, lt=1)
@@ -77,7 +78,7 @@ class ScalingFile:
         try:
             self.goals = read(self._path, self._pool, self.bounds)
         except SettingsError as exc:
-            logger.error("failed to read the goals of scaling, the old ones stay: %s", exc)
+            logger.error("failed to read the goals of scaling, keeping the old ones: %s", exc)
         else:
             logger.info("read the goals of pool %s in %s", self._pool, self._path)
 

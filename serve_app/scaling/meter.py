@@ -1,4 +1,4 @@
-"""What one replica reports of its work, as flat numbers that only grow or are means.
+"""A replica's report of its work, as flat numbers that only grow or are means.
 
 Service is what a request is expected to use of an engine when it is taken in. How many seconds of
 a slot that means is learned from the requests that have ended.
@@ -55,7 +55,7 @@ class WorkMeter:
         self._product += share * (service * slot_s - self._product)
 
     def report(self, waiting: int) -> dict[str, float]:
-        """Return what the policy reads. `waiting`: requests that wait for a slot."""
+        """Return the report for the policy. `waiting`: requests that wait for a slot."""
         return {
             ARRIVED: self._arrived_s,
             REQUESTS: float(self._requests),

@@ -1,4 +1,4 @@
-"""From the reports of many replicas to one observation: what arrived, what waits."""
+"""From the reports of many replicas to one observation: work that arrived, work that waits."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Reported:
     slot_s: float = 0.0
 
     def after(self, reports: Mapping[str, Mapping[str, float]], queued: float) -> Self:
-        """Return what `reports` by replica say, with `queued` requests in routers and gateways.
+        """Merge `reports` by replica, with `queued` requests in routers and gateways.
 
         A number that is missing, negative or not finite counts as the last one of its replica; a
         counter that fell is a new process, and counts from zero.
@@ -33,13 +33,13 @@ class Reported:
         now = {name: _count(report, known.get(name)) for name, report in reports.items()}
         # At first, nothing says since when the counters count.
         grown = sum(_growth(count, known.get(name)) for name, count in now.items()) if known else 0
-        # Replicas whose report is late come back with what they had.
+        # Replicas whose report is late come back with their earlier figures.
         arrived = dict(list({**known, **now}.items())[-_REMEMBERED:])
         slot_s = _mean(reports, SLOT) or self.slot_s
         slots = _mean(reports, SLOTS) or 1.0
         queued_s = max(0.0, queued) * slot_s / slots if math.isfinite(queued) else self.queued_s
         in_replicas = sum(_number(report, WAITING) for report in reports.values())
-        # What has gone from a gateway into a replica has arrived only once.
+        # A request that went from a gateway into a replica has arrived only once.
         arrived_s = max(0.0, grown + queued_s - self.queued_s)
         return type(self)(arrived, queued_s, arrived_s, queued_s + in_replicas, slot_s)
 

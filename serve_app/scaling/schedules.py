@@ -52,7 +52,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the target, with the name of what set each."""
+    """Bounds of the target, with the name of the schedule or setting behind each."""
 
     low: int
     high: int

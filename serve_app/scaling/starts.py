@@ -1,4 +1,4 @@
-"""How long replicas take from the decision to start them until they run."""
+"""Start-up times of replicas, from the decision to start one until it runs."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -1,4 +1,4 @@
-"""What the engine has counted, and the interface under /_sim/ that shows and resets it."""
+"""The engine's counts, and the interface under /_sim/ that shows and resets them."""
 
 from collections import Counter
 from collections.abc import Collection

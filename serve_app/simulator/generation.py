@@ -25,13 +25,13 @@ class AnswerWriter(Protocol):
     whole_type: str
 
     def first_chunks(self) -> list[bytes]:
-        """Write what precedes the first token of a stream."""
+        """Write the part of a stream before its first token."""
 
     def chunks(self, tokens: Sequence[Token]) -> list[bytes]:
         """Write some tokens of a stream."""
 
     def last_chunks(self, stats: GenerationStats) -> list[bytes]:
-        """Write what follows the last token of a stream."""
+        """Write the part of a stream after its last token."""
 
     def whole(self, stats: GenerationStats) -> bytes:
         """Write an answer that is not streamed."""

@@ -1,4 +1,4 @@
-"""Which route speaks which dialect."""
+"""The routes that generate, with the dialect of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from serve_app.simulator.tasks import GenerationRequest
 
 @dataclass(frozen=True, slots=True)
 class GenerationRoute:
-    """How a route parses a request and writes the answer."""
+    """A route's parser of requests and writer of answers."""
 
     parse: Callable[[Body], GenerationRequest]
     writer: Callable[[GenerationRequest, Body, ModelOutput], AnswerWriter]

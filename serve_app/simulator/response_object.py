@@ -23,10 +23,10 @@ class ResponseObject:
         self._streamed = request.stream
         self._created = int(time.time())
         self._id = f"resp_{random.randrange(1_000_000)}"
-        thing = f"{random.randrange(1_000_000)}"
-        source = thing if request.stream else self._id
+        number = f"{random.randrange(1_000_000)}"
+        source = number if request.stream else self._id
         self.item_ids = {
-            TokenKind.TEXT: f"msg_{thing}",
+            TokenKind.TEXT: f"msg_{number}",
             TokenKind.THINKING: f"rs_{source}",
             TokenKind.CALL: f"fc_{source}_0",
         }

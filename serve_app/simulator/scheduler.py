@@ -1,4 +1,4 @@
-"""Which models are loaded, as Ollama's scheduler decides it (its server/sched.go).
+"""Loads and unloads models as Ollama's scheduler does (its server/sched.go).
 
 A request for a loaded model runs at once. The others wait in one FIFO, whose head blocks it: where
 there is no room, Ollama unloads the idle model of shortest keep-alive, then by path; with none
@@ -56,7 +56,7 @@ class Scheduler:
             if model.loaded:  # by a request before it
                 return
             await self._make_room(model)
-            await asyncio.sleep(self._seconds(model))  # a hang-up aborts the load
+            await asyncio.sleep(self._seconds(model))  # a disconnect aborts the load
             self._counters.loads += 1
             model.begin()
 
@@ -90,5 +90,5 @@ class Scheduler:
 
 
 def _order(model: Model) -> tuple[bool, float, str]:
-    """The first in this order is unloaded: an idle one, if there is one."""
+    """Return the order in which models are unloaded: idle ones first."""
     return model.users > 0, model.keep_alive_s, model.digest

@@ -1,4 +1,4 @@
-"""Ollama's routes, and what happens around each request."""
+"""Ollama's routes, and the handling that all requests share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +25,7 @@ _V1_MODEL = "/v1/models/"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`generates`: the route generates or embeds, so its callers' hang-ups count as aborts."""
+    """`generates`: the route generates or embeds, so its callers' disconnects count as aborts."""
 
     run: Callable[[HttpRequest, Response], Awaitable[None]]
     generates: bool = False
@@ -175,7 +175,7 @@ def _refuse(methods: Methods, response: Response) -> None:
 
 
 def _wants_stream(path: str, request: HttpRequest) -> bool:
-    """Whether a refused request wants a stream: then the error has other headers."""
+    """Tell whether a refused request wants a stream, whose error has other headers."""
     try:
         body = orjson.loads(request.body)
     except orjson.JSONDecodeError:

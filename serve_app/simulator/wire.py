@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server: keep-alive, chunks, and cancellation when the client hangs up."""
+"""An HTTP/1.1 server: keep-alive, chunks, and cancellation when the client disconnects."""
 
 import asyncio
 import time
@@ -92,7 +92,7 @@ Handler = Callable[[HttpRequest, Response], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
-    """The connection of one client. Answers requests in order; a hang-up cancels them."""
+    """The connection of one client. Answers requests in order; a disconnect cancels them."""
 
     def __init__(self, handle: Handler, connections: "set[Connection]") -> None:
         self._handle = handle
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._request = HttpRequest()
         self._body: list[bytes] = []
 
-    # asyncio.Protocol, without `eof_received`: a half-close is a hang-up, as for Ollama
+    # asyncio.Protocol, without `eof_received`: a half-close is a disconnect, as for Ollama
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

@@ -25,6 +25,7 @@ from rich.progress import Progress
 
 from tests.bench import report
 from tests.bench.compare import (
+    AFFINITY,
     DIRECT,
     EMBEDDED,
     ENGINE,
@@ -110,9 +111,11 @@ def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[Sy
     engine = stack.enter_context(_engine(phase))
     yield engine
     settings = _settings(phase, engine)
-    for topology in (DIRECT, GATEWAY):
-        if topology in wanted:
-            yield stack.enter_context(running(topology, "service", topology=topology, **settings))
+    kinds = {DIRECT: {"topology": DIRECT}, GATEWAY: {"topology": GATEWAY}}
+    kinds[AFFINITY] = kinds[GATEWAY] | {"routing": "affinity"}
+    for name, kind in kinds.items():
+        if name in wanted:
+            yield stack.enter_context(running(name, "service", **kind, **settings))
     if phase == "embedded":
         return  # the engine is the bottleneck of every system
     if STOCK in wanted:

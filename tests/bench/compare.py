@@ -8,6 +8,7 @@ from tests.bench.measure import Measurement
 
 ENGINE, DIRECT, GATEWAY = "engine", "direct", "gateway"
 STOCK, LITELLM, OLLA = "stock", "litellm", "olla"
+AFFINITY = "affinity"  # the gateway with `routing: affinity`
 ONE, MANY, PACED, EMBEDDED = "instant, 1", "instant, 32", "paced, 64", "embedded, 4"
 # A person, or an agent that thinks: everything between caller and engine has gone to sleep.
 PAUSED = "instant, 1, with pauses"
@@ -77,6 +78,8 @@ GOALS = (
         paused=(3, 1.5),
         cpu=(1.2, 0.38),
     ),
+    Goal(AFFINITY, "requests/s against the gateway", "requests_against_gateway", "x", 0.95, 1),
+    Goal(AFFINITY, "paced streams/s against the gateway", "paced_against_gateway", "x", 0.95, 1),
 )
 
 
@@ -135,6 +138,8 @@ class Row:
     embedded_tokens_per_s: float | None
     embedded_against_engine: float | None
     failed: int
+    requests_against_gateway: float | None = None
+    paced_against_gateway: float | None = None
 
 
 def rows(measurements: Sequence[Measurement]) -> list[Row]:
@@ -163,6 +168,8 @@ def _row(rounds: Rounds, system: str, failed: int) -> Row:
         embedded_tokens_per_s=rounds.median(system, EMBEDDED, lambda m: m.tokens_per_s),
         embedded_against_engine=rounds.against(system, ENGINE, EMBEDDED, _token_ratio),
         failed=failed,
+        requests_against_gateway=rounds.against(system, GATEWAY, MANY, _rate_ratio),
+        paced_against_gateway=rounds.against(system, GATEWAY, PACED, _rate_ratio),
     )
 
 

@@ -16,6 +16,7 @@ _NAMES = {
     "engine": "(a) engine alone",
     "direct": "(b) direct",
     "gateway": "(c) gateway",
+    "affinity": "(c) gateway, affinity",
     "stock": "(d) stock",
     "litellm": "(e) LiteLLM",
     "olla": "(f) Olla",

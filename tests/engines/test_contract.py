@@ -17,7 +17,8 @@ import aiohttp
 import orjson
 import pytest
 
-from serve_app.engines import ollama_api as ollama_models
+from serve_app.engine_settings import EngineSettings, Simulated
+from serve_app.engines import ollama_start
 from serve_app.engines.base import Call, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
@@ -25,7 +26,7 @@ from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.engines.process import free_port
 from serve_app.errors import BadRequest, EngineDown, EngineError, EngineStartError, SettingsError
-from serve_app.pool_settings import EngineSettings, Pool, Simulated
+from serve_app.pool_settings import Pool
 from tests.support import processes
 from tests.support.service import start_simulator
 from tests.support.waiting import eventually
@@ -214,7 +215,7 @@ async def test_a_pull_tells_how_it_gets_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fake_ollama: Path
 ) -> None:
     """Bytes, share and seconds, while it lasts."""
-    monkeypatch.setattr(ollama_models, "PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr(ollama_start, "PROGRESS_EVERY_S", 0.05)
     with caplog.at_level("INFO", logger="ray.serve"):
         async with running(ollama(fake_ollama, models="")) as engine:
             await engine.ready()

@@ -17,9 +17,9 @@ from serve_app.api import anthropic as messages_api
 from serve_app.api import ollama as native_api
 from serve_app.api import openai as openai_api
 from serve_app.api.fields import IGNORED
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.errors import SettingsError
-from serve_app.pool_settings import EngineSettings
 from serve_app.settings import Settings
 from tests.support.service import Service, started
 

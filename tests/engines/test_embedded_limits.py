@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
 from serve_app.errors import SettingsError
-from serve_app.pool_settings import EngineSettings
 from serve_app.settings import Settings
 from tests.support.service import Service, started
 

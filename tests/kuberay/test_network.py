@@ -45,6 +45,8 @@ INSIDE = {
     "limits": {("worker", "limits", 6379), ("gateway", "limits", 6379)},
     "scaling-state": {("head", "limits", 6379)},
 }
+# Connections that a component opens to others.
+OUTSIDE = {"tracing": {(pod, "namespace monitoring", 4318) for pod in ("worker", "gateway")}}
 PARTS = [component.name for component in COMPONENTS]
 
 
@@ -158,9 +160,10 @@ def test_exactly_these_may_go_out(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_component_lets_more_out(part: str) -> None:
-    """Components open no outgoing connections but those to what they bring."""
+    """Components open no outgoing connections but to what they bring, and to a collector."""
     objects = with_components(Path("base"), Path("components") / part)
-    assert opened(policies(objects), "egress") == may_go_out() | INSIDE.get(part, set())
+    opens = INSIDE.get(part, set()) | OUTSIDE.get(part, set())
+    assert opened(policies(objects), "egress") == may_go_out() | opens
 
 
 def test_nothing_else_is_open(shape: tuple[Object, ...]) -> None:

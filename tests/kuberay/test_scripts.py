@@ -228,7 +228,7 @@ async def test_a_model_that_can_not_be_loaded_is_tried_again(tmp_path: Path) -> 
     try:
         sidecar = node.start("serve.sh", port, PAUSE="0.1")
         reason = "Error: model requires more system memory"
-        expected = f"small:1b can't be loaded, next try in 0.1 s: {reason}\n"
+        expected = f"small:1b can't be loaded, retrying in 0.1 s: {reason}\n"
         assert sidecar.stdout is not None
         lines = (line for line in sidecar.stdout if "loaded" in line)
         assert [next(lines), next(lines)] == [expected, expected]

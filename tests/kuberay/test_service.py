@@ -9,10 +9,11 @@ import pytest
 
 from kuberay.changes import builder, serve_config
 from kuberay.changes.checks import check
+from serve_app.gateway_settings import GatewaySettings
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import haproxy
 from serve_app.ray_serve.deployments import direct_options, gateway_options
-from serve_app.settings import GatewaySettings, Settings
+from serve_app.settings import Settings
 from tests.support.manifests import (
     FILES,
     ROOT,

@@ -16,6 +16,8 @@ from serve_app.ray_serve import haproxy
 from tests.support.fronts import HAPROXY, own_ports
 from tests.support.ports import own_port
 
+os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "100"  # where a test has traces sent
+
 os.environ |= haproxy.SERVERS
 if HAPROXY:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

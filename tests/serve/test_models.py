@@ -7,7 +7,9 @@ import httpx
 import pytest
 
 from tests.serve.test_gateway import simulators
+from tests.support import monitoring
 from tests.support.fronts import behind_haproxy
+from tests.support.scraping import not_exported
 
 pytestmark = behind_haproxy
 MODELS = "ma,mb,mc,md"
@@ -55,8 +57,16 @@ async def test_replicas_load_different_models_and_get_the_requests_for_them(url:
         first, second = await loaded(client)
         assert len(first) == len(second) == 2
         assert first | second == set(MODELS.split(","))
-        async with asyncio.timeout(30):
-            while await loads_of_a_round(client):
-                pass  # the gateway has not heard of every replica's models yet
+        # The first round waits for the replicas' reports.
         assert [await loads_of_a_round(client) for _ in range(3)] == [0, 0, 0]
         assert [stat["evictions"] for stat in await stats(client)] == [0, 0]
+
+
+async def test_what_the_dashboard_shows_of_models_is_exported(url: str) -> None:
+    """After somebody else has unloaded a model: its replica loads it again."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        engine = simulators(MODELS)[0]
+        (model, *_) = (await client.get(f"{engine}/api/ps")).json()["models"]
+        await client.post(f"{engine}/api/generate", json={"model": model["name"], "keep_alive": 0})
+    wanted = monitoring.OF_MODELS - {"ray_llm_model_wait_seconds_bucket"}  # no request waits
+    assert not await not_exported(rf"{name}\{{" for name in wanted)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 import ray
 
+from tests.support.otlp import Collector, collector
 from tests.support.scraping import not_exported
 from tests.support.service import Simulator, start_simulator
 from tests.support.waiting import eventually
@@ -30,7 +32,13 @@ def topology(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(topology: str, deploy, shared: Simulator) -> str:
+def received() -> Iterator[Collector]:
+    with collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(topology: str, deploy, shared: Simulator, received: Collector) -> str:
     return deploy(
         topology=topology,
         models="smollm2:135m,other",
@@ -38,6 +46,7 @@ def url(topology: str, deploy, shared: Simulator) -> str:
         queue=2,
         max_body_mib=1,
         log_format="json",
+        tracing={"endpoint": received.http, "metrics": True},
     )
 
 
@@ -173,6 +182,31 @@ async def test_each_request_has_one_line_in_the_log(client: httpx.AsyncClient) -
     assert line["request_id"] == request_id
     assert (line["path"], line["status"], line["outcome"]) == ("/v1/chat/completions", 200, "ok")
     assert (line["model"], line["generated_tokens"]) == ("smollm2:135m", 8)
+    assert len(str(line["trace_id"])) == 32
+
+
+async def test_a_trace_crosses_every_process(
+    client: httpx.AsyncClient, simulator: Simulator, received: Collector, topology: str
+) -> None:
+    """From the caller over the gateway's hop to the engine, and every span comes once."""
+    trace, caller = secrets.token_hex(16), "00f067aa0ba902b7"
+    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    body = {**CHAT, "max_tokens": 8, "stream": True}
+    await client.post("/v1/chat/completions", json=body, headers=headers)
+    names = ["chat smollm2:135m", "decode", *(["answer call"] if topology == "gateway" else [])]
+    await eventually(lambda: set(names) <= {span.name for span in received.of(trace)})
+    sent = [span for span in received.of(trace) if span.name in names]
+    assert len(sent) == len(names)
+    spans = {span.name: span for span in sent}
+    request, decode = spans["chat smollm2:135m"], spans["decode"]
+    beside_engine = spans.get("answer call", request)
+    assert request.parent_id == caller
+    assert decode.parent_id == beside_engine.span_id
+    assert simulator.last_headers["traceparent"] == f"00-{trace}-{beside_engine.span_id}-01"
+    if topology == "gateway":
+        assert beside_engine.parent_id == request.span_id
+        assert beside_engine.resource["serve_app.deployment"] == "pool"
+        assert request.resource["serve_app.deployment"] == "gateway"
 
 
 METRICS = [
@@ -186,6 +220,11 @@ METRICS = [
     "llm_engine_ready",
     "llm_engine_restarts",
     'llm_engine_start_seconds.*phase="load"',
+    'gen_ai_server_request_duration_seconds_bucket.*gen_ai_operation_name="chat"',
+    "gen_ai_server_time_to_first_token_seconds_bucket",
+    "gen_ai_server_time_per_output_token_seconds_bucket",
+    'gen_ai_client_inference_usage_input_tokens_total.*gen_ai_request_model="smollm2:135m"',
+    "gen_ai_client_inference_usage_output_tokens_total",
 ]
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from serve_app.api.build import build_api
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, EngineStatus, Priority, State
+from serve_app.engines.driver import EngineInfo
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import EngineInfo
 from serve_app.engines.llamacpp.engine import LlamaCpp
 from serve_app.engines.llamacpp.gguf.card import model_card
 from serve_app.engines.process import free_port
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
 from tests.support.service import Noted, Service, listening
 

@@ -36,6 +36,10 @@ class Engine:
         """The bodies of the requests for a path."""
         return [entry["body"] for entry in self.stats()["history"] if entry["path"] == path]
 
+    def whole_bodies(self, path: str) -> list[bytes]:
+        """The bodies of the newest requests for a path, however long they are."""
+        return [request.body for request in self._server._control._history if request.path == path]
+
     async def fault(self, **fault: Any) -> None:
         async with self._http.post(self.url + "/_sim/fault", json=fault) as answer:
             assert answer.status == 200

@@ -78,6 +78,14 @@ def metrics(expression: str) -> set[str]:
 
 # Ollama tells nothing of its cache; llama.cpp does.
 OF_EMBEDDED = {"ray_llm_cached_tokens_total"}
+# Exported where replicas load and unload models: tests/serve/test_models.py.
+OF_MODELS = {
+    "ray_llm_model_loaded",
+    "ray_llm_model_loads_total",
+    "ray_llm_model_load_seconds_sum",
+    "ray_llm_model_unloads_total",
+    "ray_llm_model_wait_seconds_bucket",
+}
 # Exported once a service with keys has counted something: tests/serve/test_keys.py.
 OF_KEYS = {
     "ray_llm_keys_file_valid",
@@ -91,4 +99,5 @@ OF_KEYS = {
 def our_metrics() -> set[str]:
     """Those that the running service must export."""
     named = {name for _, expression in expressions() for name in metrics(expression)}
-    return named - OF_OTHERS - OF_KEYS - OF_PLACEMENT - OF_EMBEDDED - OF_SCALING
+    others = OF_OTHERS | OF_KEYS | OF_MODELS | OF_PLACEMENT | OF_EMBEDDED | OF_SCALING
+    return named - others

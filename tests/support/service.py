@@ -16,15 +16,17 @@ import uvicorn
 from serve_app.api.build import build_api
 from serve_app.api.fleet_pages import FleetSource
 from serve_app.api.http import UNWATCHED
-from serve_app.api.request_trace import RequestTrace
+from serve_app.api.request_trace import Observer, RequestTrace
+from serve_app.api.usage import Observers
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
-from serve_app.pool_settings import EngineSettings
 from serve_app.settings import Settings
+from serve_app.tracing.build import Sender
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,11 @@ class Simulator:
         history = self.stats()["history"]
         bodies = [entry["body"] for entry in history if entry["path"] not in PROBES]
         return json.loads(bodies[-1])
+
+    @property
+    def last_headers(self) -> dict[str, str]:
+        """The headers of the last request, with names in lower case."""
+        return {name.lower(): value for name, value in self.stats()["last"]["headers"]}
 
     def stop(self) -> None:
         self._http.close()
@@ -122,8 +129,9 @@ async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Servic
     )
     models = settings.pop("models", ("smollm2:135m", "other"))
     fleet, http_host = settings.pop("fleet", None), settings.pop("http_host", "127.0.0.1")
+    sender = settings.pop("sender", None)
     built = Settings(models=models, engine=engine_settings, **settings)
-    async with started(built, simulator.reset, fleet, http_host) as service:
+    async with started(built, simulator.reset, fleet, http_host, sender) as service:
         yield service
 
 
@@ -133,9 +141,15 @@ async def started(
     when_ready: Callable[[], None] = lambda: None,
     fleet: FleetSource | None = None,
     http_host: str | None = "127.0.0.1",
+    sender: Sender | None = None,
 ) -> AsyncIterator[Service]:
-    """A service of one pool, with the engine that its settings name, and the page of `fleet`."""
+    """A service of one pool, with the engine that its settings name, and the page of `fleet`.
+
+    `sender`: of its traces.
+    """
     http, noted = HttpClient(), Noted()
+    observer: Observer = Observers(noted, sender) if sender else noted
+    tracer = sender.tracer if sender else None
     (pool,) = built.all_pools
     preload = new_preload(pool, ReplicaPlace())
     engine = new_engine(await choose(pool), http, built.first_token_timeout_s, preload)
@@ -149,7 +163,12 @@ async def started(
         dispatcher = LocalDispatcher(
             *(engine, admission, built.generation_timeout_s, built.engine_wait_s)
         )
-        api = build_api(built, dispatcher, noted, engine.stop, fleet=fleet, http_host=http_host)
+        api = build_api(
+            *(built, dispatcher, observer, engine.stop),
+            fleet=fleet,
+            http_host=http_host,
+            tracer=tracer,
+        )
         async with listening(api) as url, Service(url, noted, engine, admission) as service:
             yield service
     finally:

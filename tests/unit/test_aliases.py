@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.aliases import Target, order
-from serve_app.settings import Settings, sentences
+from serve_app.setting_errors import sentences
+from serve_app.settings import Settings
 
 CANARY = (Target(model="a", weight=9), Target(model="b", weight=1), Target(model="c"))
 

@@ -1,5 +1,6 @@
 """Imports point down only, and Ray stays in its folder."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,16 @@ SERVICE = [
     "__main__ settings_table",
     "launcher",
     "ray_serve",
-    "api dispatch fleet",
+    "api dispatch fleet tracing",
     "access",
     "engines",
     "overrides",
-    "settings aliases jwt_settings limit_settings usage_settings pool_settings",
-    "scaling",
+    "setting_errors",
+    "settings",
+    "gateway_settings aliases jwt_settings limit_settings usage_settings tracing_settings",
+    "pool_settings",
+    "engine_settings scaling_settings",
+    "strict_model environment scaling",
     "errors model_names setting_names addresses go_json ollama_version deadline quantities",
 ]
 CAPACITY = [
@@ -34,13 +39,16 @@ CAPACITY = [
 # Beside the service: nothing of it imports these, and they import no more of it than this.
 BESIDE = {
     "capacity": {
-        *("dispatch", "engines", "ray_serve", "settings", "pool_settings", "errors"),
-        *("quantities", "scaling"),
+        *("dispatch", "engines", "ray_serve", "settings", "pool_settings", "scaling_settings"),
+        *("environment", "errors", "quantities", "scaling"),
     },
     "simulator": {"go_json", "ollama_version"},
 }
 # The part of `dispatch` that the simulator plays: no event loop, no connection.
-PLAYED = {"fair_queue", "fleet_view", "placement", "prefixes", "rates"}
+PLAYED = {
+    *("fair_queue", "fleet_view", "learning", "model_copies", "placement", "prefixes", "rates"),
+    *("replica_state", "sent"),
+}
 # Ray's own autoscaling policy in virtual time.
 ALSO_RAY = {"capacity/simulate/policy.py"}
 
@@ -96,6 +104,24 @@ def test_ray_is_imported_in_its_folder(path: Path) -> None:
     """And in one module that plays its policy."""
     if parts(path)[0] != "ray_serve" and str(path.relative_to(PACKAGE)) not in ALSO_RAY:
         assert not {name for name in imported_modules(path) if name.split(".")[0] == "ray"}
+
+
+# What only a process with a collector imports, where it is used.
+WITH_COLLECTOR = {"build", "exporters", "otlp", "replica", "tracer"}
+
+
+def test_opentelemetry_costs_nothing_where_it_is_off() -> None:
+    """Its packages, and the modules that need them, are imported within functions alone."""
+    needing = {f"serve_app.tracing.{name}" for name in WITH_COLLECTOR}
+    for path in MODULES:
+        is_needing = ".".join(("serve_app", *parts(path))) in needing
+        if is_needing or not {"opentelemetry", "tracing"} & set(
+            re.findall(r"\w+", path.read_text())
+        ):
+            continue
+        names = imported_modules(path, within_functions=False)
+        assert not {name for name in names if name.startswith("opentelemetry.")}, path
+        assert not {name for name in names if ".".join(name.split(".")[:3]) in needing}, path
 
 
 def test_importing_the_package_is_cheap() -> None:

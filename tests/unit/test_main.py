@@ -39,7 +39,8 @@ def test_there_is_room_for_every_replica(
     [
         ("SERVE_APP_ENGINE__URL", "host:1", "engine.url: 'host:1' is not an address"),
         ("SERVE_APP_MODLES", "a", "SERVE_APP_MODLES is not a setting"),
-        ("SERVE_APP_POOLS", "x", 'error parsing value for field "pools"'),
+        ("SERVE_APP_POOLS", "x", "SERVE_APP_POOLS is not valid JSON"),
+        ("SERVE_APP_ENGINE__ENV", "A=1", "SERVE_APP_ENGINE__ENV is not valid JSON"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.ollama import environment
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.pool_settings import Pool
 
 MODELS = ("a", "b", "c")
 

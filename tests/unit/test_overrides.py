@@ -14,8 +14,8 @@ from serve_app.overrides import (
     gateway_problems,
     worker_problems,
 )
-from serve_app.pool_settings import POLICY
 from serve_app.ray_serve import deployments
+from serve_app.scaling_settings import POLICY
 from serve_app.settings import Settings
 
 SETTINGS = Settings.model_validate({"engine": {"slots": 4}, "queue": 16})

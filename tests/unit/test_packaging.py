@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PIN = re.compile(r"([\w.-]+)(?:\[\w,]+)?==([\w.]+)")
@@ -37,3 +39,17 @@ def test_the_cluster_client_needs_no_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout")
+def test_a_checkout_is_the_same_on_windows() -> None:
+    """No file is a link, and text keeps its line ends whatever git is set to."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "\n120000 " not in "\n" + git("ls-files", "--stage")
+    for path in ("kuberay/rayservice.yaml", "serve_app/access/limits/counts.lua", "Makefile"):
+        assert git("check-attr", "eol", "--", path).endswith(": lf\n")

@@ -8,10 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.access.keys.file import read
+from serve_app.engine_settings import EngineSettings
 from serve_app.errors import SettingsError
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.pool_settings import Pool
 from serve_app.ray_serve.engine_host import EngineHost
-from serve_app.settings import Settings, sentences
+from serve_app.setting_errors import sentences
+from serve_app.settings import Settings
 
 
 def test_defaults_make_one_direct_pool() -> None:

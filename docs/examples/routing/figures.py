@@ -41,23 +41,31 @@ def verdicts(results: Results) -> str:
     """Compare with the goals at 0.8 of saturation."""
     lines = [
         "| Load | Affinity/least loaded | Part of the oracle's gain | Cached, of the oracle's "
-        "| Max/mean |",
-        "| --- | --- | --- | --- | --- |",
+        "| Cached with 2 and 4 gateways, of one's | Max/mean |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
         rules = result["loads"]["0.8"]
-        least, rule, oracle = (
-            rules[each]["ttft_mean_s"] for each in ("least loaded", "affinity", "oracle")
-        )
-        gain = (least - rule) / (least - oracle)
-        reusable = result["reusable"] > 0
-        cached = rules["affinity"]["cached"] / rules["oracle"]["cached"] if reusable else 0
-        spread = rules["affinity"]["max_to_mean"]
+        ttft = {name: rule["ttft_mean_s"] for name, rule in rules.items()}
+        least, rule = ttft["least loaded"], ttft["affinity"]
+        # Where no prompt is used again, parts of the gain say nothing.
+        has_gain = result["reusable"] and "oracle" in ttft
+        gain = f"{(least - rule) / (least - ttft['oracle']):.2f}" if has_gain else "none"
         lines.append(
-            f"| {name} | {rule / least:.2f} | {gain:.2f} "
-            f"| {f'{cached:.2f}' if reusable else 'none'} | {spread:.2f} |"
+            f"| {name} | {rule / least:.2f} | {gain} "
+            f"| {_cached(rules, 'affinity', 'oracle')} "
+            f"| {_cached(rules, 'affinity, 2 gateways', 'affinity')}, "
+            f"{_cached(rules, 'affinity, 4 gateways', 'affinity')} "
+            f"| {rules['affinity']['max_to_mean']:.2f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _cached(rules: Results, rule: str, other: str) -> str:
+    """Return the tokens that were cached with one rule, of those with another."""
+    if not {rule, other} <= rules.keys() or not rules[other]["cached"]:
+        return "none"
+    return f"{rules[rule]['cached'] / rules[other]['cached']:.2f}"
 
 
 def plot(results: Results, path: Path) -> None:
@@ -69,8 +77,12 @@ def plot(results: Results, path: Path) -> None:
         for row, (key, factor) in enumerate((("ttft_mean_s", 1), ("cached", 100))):
             axis = axes[row][column]
             for rule, colour in COLOURS.items():
-                values = [factor * rules[rule][key] for rules in result["loads"].values()]
-                shares = list(map(float, result["loads"]))
+                points = sorted(
+                    (float(share), factor * rules[rule][key])
+                    for share, rules in result["loads"].items()
+                    if rule in rules
+                )
+                shares, values = zip(*points, strict=True) if points else ((), ())
                 axis.plot(shares, values, marker="o", markersize=4, color=colour, label=rule)
             axis.grid(alpha=0.3)
         axes[0][column].set_title(name, fontsize=10)

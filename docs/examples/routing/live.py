@@ -1,22 +1,24 @@
 """Measures conversations live: `python docs/examples/routing/live.py --routing affinity`.
 
 Starts the gateway with four simulated replicas for each routing, lets 12 people talk in six turns,
-and writes live.json and live.md to --out. TTFT counts from the request to the first token.
+and writes the figures of each of --runs runs to live.json in --out. TTFT counts from the request to
+the first token.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import re
 import tempfile
 import time
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import httpx
 
-from serve_app.capacity.service_under_test import started
+from serve_app.capacity.service_under_test import LOG, started
 from serve_app.capacity.workload.prompts import Conversation
 from serve_app.capacity.workload.scenario import Scenario
 
@@ -85,6 +87,8 @@ async def ask(client: httpx.AsyncClient, messages: Any) -> tuple[dict[str, Any],
                 continue
             first = first or time.perf_counter()
             event = json.loads(line[6:])
+            if "error" in event:
+                raise httpx.RemoteProtocolError(str(event["error"]))
             usage = event.get("usage") or usage
             parts += [c["delta"].get("content") or "" for c in event.get("choices", [])]
     details = usage.get("prompt_tokens_details") or {}
@@ -105,7 +109,7 @@ async def measure(
     turns: int,
     gateways: int = 1,
     pause_s: float = 0.5,
-) -> Rows:
+) -> dict[str, float]:
     """Start a service and let people talk to it, after each replica has answered once."""
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -116,9 +120,24 @@ async def measure(
             warm = [ask(client, Conversation(f"warm {i}").ask(20)) for i in range(2 * replicas)]
             await asyncio.gather(*warm)
             await asyncio.sleep(1)
+            before = await counted(Path(folder))
             names = [f"person {number}" for number in range(people)]
             await asyncio.gather(*(talk(client, name, turns, rows, pause_s) for name in names))
-    return rows
+            after = await counted(Path(folder))
+    result = figures(rows)
+    if after["prompt_tokens"]:
+        read = {name: after[name] - before[name] for name in after}
+        result["cached"] = read["cached_tokens"] / read["prompt_tokens"]
+    return result
+
+
+async def counted(folder: Path) -> dict[str, int]:
+    """Return the tokens of prompts, and those cached, that the simulated engines have counted."""
+    urls = set(re.findall(r"started simulated engine at (\S+)", (folder / LOG).read_text()))
+    async with httpx.AsyncClient(trust_env=False) as http:
+        stats = [(await http.get(f"{url}/_sim/stats")).json() for url in urls]
+    names = ("prompt_tokens", "cached_tokens")
+    return {name: sum(stat[name] for stat in stats) for name in names}
 
 
 def figures(rows: Rows) -> dict[str, float]:
@@ -137,21 +156,27 @@ def figures(rows: Rows) -> dict[str, float]:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--routing", nargs="*", default=["least_loaded", "session", "affinity"])
+    parser.add_argument("--routing", nargs="*", default=["least_loaded", "affinity"])
     parser.add_argument("--engine", choices=("simulated", "embedded"), default="simulated")
-    parser.add_argument("--gateways", type=int, default=1)
+    parser.add_argument("--gateways", type=int, nargs="*", default=[1])
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     embedded = options.engine == "embedded"
     load = (EMBEDDED, 2, 10, 5) if embedded else (SIMULATED, REPLICAS, PEOPLE, TURNS)
     path = options.out / "live.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    for routing in options.routing:
-        rows = await measure(routing, *load, options.gateways)
-        name = f"{options.engine}, {options.gateways} gateway(s), {routing}"
-        results[name] = figures(rows)
-        print(name, results[name], flush=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+    for _ in range(options.runs):  # in turn, so that a machine that drifts drifts for all
+        for gateways in options.gateways:
+            for routing in options.routing:
+                run = await measure(routing, *load, gateways)
+                name = f"{options.engine}, {gateways} gateway(s), {routing}"
+                results.setdefault(name, {"runs": []})["runs"].append(run)
+                print(name, run, flush=True)
+    for result in results.values():
+        runs = result["runs"]
+        result["median"] = {name: median(run[name] for run in runs) for name in runs[0]}
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of callers: who presents a key, with the policy in force."""
+"""The table of callers by key, with the policies in force."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Callers:
             yield from (self.of_token(group, [group]) for group in ("", *self.groups))
 
     def of_token(self, name: str, claimed_groups: Iterable[str]) -> Caller:
-        """Return the caller of a token: never an admin, whatever its group.
+        """Return the caller of a token: never an admin, in any group.
 
         Of several claimed groups the one that comes first in the file counts.
         """

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from serve_app.access.policies import NO_POLICY, Policy
-from serve_app.pool_settings import refuse
+from serve_app.strict_model import refuse
 
 MAX_KEY = 4096
 

@@ -36,7 +36,7 @@ _MAPPING = re.compile(r"""(?:^|\s)\{\s*($|\}|["']?[\w.-]+["']?\s*:(\s|$))""")
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """What the file says about one name. `expires_at`: seconds since 1970."""
+    """The file's entry about one name. `expires_at`: seconds since 1970."""
 
     digests: tuple[bytes, ...]
     policy: Policy = NO_POLICY

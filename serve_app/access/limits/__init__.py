@@ -1,7 +1,7 @@
-"""How much a caller may use: counted in buckets, days and leases, for a key and its group.
+"""The limits of a caller: counted in buckets, days and leases, for a key and its group.
 
 quotas      the limits of one key or group, the state of its counts, and the arithmetic of both
-store       what a limiter needs of a store of counts
+store       a store of counts, as a limiter uses it
 memory      a store of counts in this process
 redis       a store of counts that many replicas share
 redis_connection  connections to that Redis

@@ -1,11 +1,11 @@
-"""The tokens of a request before an engine has counted them, learned from what engines counted."""
+"""The expected tokens of a request, learned from engines' counts of earlier ones."""
 
 from dataclasses import dataclass
 
 # Before anything is learned: English has about four bytes to a token, and answers are short.
 _BYTES, _TOKENS = 8000.0, 2000.0
 _ANSWER_TOKENS = 256.0
-_MEMORY = 0.98  # the weight of what is known of prompts against a new one
+_MEMORY = 0.98  # the weight of earlier prompts against a new one
 _MIN_STEP = 0.05  # the weight of a new answer against those before it
 _MAX_KNOWN = 20_000
 

@@ -80,7 +80,7 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
 
     def cost(self, model: str) -> Cost:
-        """Return what tokens of a model weigh."""
+        """Return the weights of a model's tokens."""
         return self._costs.get(model, _COST)
 
     def estimate(self, caller: Caller, model: str, prompt_bytes: int, max_answer: int) -> Estimate:
@@ -106,7 +106,7 @@ class Limiter:
         shown = standings(quotas, grant.balances, day.left_s)
         if grant.granted:
             if claim.lease:
-                self._lend(claim)
+                self._hold_lease(claim)
             return Reservation(claim, shown)
         return Reservation(None, shown, refusal(quotas, grant.balances, tokens, day.left_s))
 
@@ -132,7 +132,7 @@ class Limiter:
     def learn(
         self, caller: Caller, estimate: Estimate, prompt: int | None, generated: int | None
     ) -> None:
-        """Learn from what an engine has counted."""
+        """Learn from an engine's counts."""
         if prompt:
             self._estimator.learn_prompt(estimate.model, estimate.prompt_bytes, prompt)
         if generated is not None and estimate.max_answer:
@@ -154,7 +154,7 @@ class Limiter:
                 return f"{self._process}{next(self._numbers):x}"
         return ""
 
-    def _lend(self, claim: Claim) -> None:
+    def _hold_lease(self, claim: Claim) -> None:
         self._leases[claim.lease] = claim
         if self._timer is None:
             self._renew_later()

@@ -7,7 +7,7 @@ from time import monotonic
 from serve_app.access.limits.quotas import LEASE_S, Balance, Grant, Quota, added, fits, refill
 from serve_app.access.limits.store import Claim
 
-# Subjects that nobody has used for so long are forgotten; their buckets are full.
+# Subjects without use for so long are forgotten; their buckets are full.
 _IDLE_S = 2 * 86400.0
 _SWEEP_ABOVE = 20_000
 
@@ -43,7 +43,9 @@ class _Counts:
         if quota.day:
             self.days[day] = balance.today
             if len(self.days) > 2:
-                del self.days[next(iter(self.days))]  # the first counted, whatever the clock did
+                del self.days[
+                    next(iter(self.days))
+                ]  # the first counted, even if the clock went back
 
 
 class MemoryStore:

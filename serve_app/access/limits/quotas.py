@@ -70,7 +70,7 @@ class Quota:
 
 
 class Balance(NamedTuple):
-    """The state of a quota: what its buckets hold, what the day has used, what else runs."""
+    """The state of a quota: levels of its buckets, tokens of the day, running requests."""
 
     requests: float
     tokens: float

@@ -89,23 +89,23 @@ class RedisStore:
 
     def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None:
         settlements = self._batch.settlements
-        leases = False
-        for q in claim.quotas:
-            lease = claim.lease if q.parallel else ""
-            back = (requests_back, tokens_back, claim.day, lease)
-            settlements.append((q.subject, q.requests, q.tokens, q.day, *back))
-            leases = leases or bool(lease)
+        ends_lease = False
+        for quota in claim.quotas:
+            lease = claim.lease if quota.parallel else ""
+            limits = quota.subject, quota.requests, quota.tokens, quota.day
+            settlements.append((*limits, requests_back, tokens_back, claim.day, lease))
+            ends_lease = ends_lease or bool(lease)
         # While the store is away the oldest are lost: their reservations stand as they are.
         del settlements[:-_MAX_SETTLEMENTS]
         # The caller's next request may come at once, and to another replica.
-        self._send_later(0 if leases else JOIN_S)
+        self._send_later(0 if ends_lease else JOIN_S)
 
     def renew(self, leases: Iterable[tuple[str, str]]) -> None:
         self._batch.renewals = list(leases)
         self._send_later(0)
 
     async def flush(self) -> None:
-        """Send what waits to be sent, unless the store failed a moment ago."""
+        """Send the waiting batch, unless the store failed a moment ago."""
         if self._batch and not self._rests():
             self._send()
         if self._sending:
@@ -181,7 +181,7 @@ class RedisStore:
         self._fail(f"no answer within {1000 * self._wait_s:g} ms")
 
     def _fail(self, why: str) -> None:
-        """Send nothing for a while, and let nobody wait."""
+        """Send nothing for a while, and end all waits."""
         self._rests_until = asyncio.get_running_loop().time() + REST_S
         self._batch.fail("the store failed")
         if not self._away:

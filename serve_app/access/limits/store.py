@@ -1,4 +1,4 @@
-"""What a limiter needs of a store of counts."""
+"""A store of counts, as a limiter uses it."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -42,4 +42,4 @@ class Store(Protocol):
         """Extend leases, given as pairs of subject and lease."""
 
     async def close(self) -> None:
-        """Write what is not written yet, within a bound."""
+        """Write the pending counts, within a bound."""

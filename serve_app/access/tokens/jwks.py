@@ -16,7 +16,7 @@ from serve_app.errors import IssuerDown
 logger = logging.getLogger("ray.serve")
 
 CHECK_EVERY_S = 1.0
-MIN_PAUSE_S = 60.0  # between two attempts, whatever tokens ask for
+MIN_PAUSE_S = 60.0  # between two attempts, also for unknown keys
 MAX_PAUSE_S = 600.0
 MAX_AGE_S = 86400.0
 _TIMEOUT_S = 4.0

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: who a token says its bearer is, once its signature has been verified."""
+"""JSON Web Tokens: the identity of a token's bearer, once its signature has been verified."""
 
 import re
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a verified token says. `expires_at`: seconds since 1970."""
+    """The statement of a verified token. `expires_at`: seconds since 1970."""
 
     name: str
     groups: tuple[str, ...]

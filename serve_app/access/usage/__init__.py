@@ -1,4 +1,4 @@
-"""Who used what: totals by day, key, group and model.
+"""Totals of use, by day, key, group and model.
 
 totals   one total, the rows of it, and how they are grouped
 memory   a ledger in this process

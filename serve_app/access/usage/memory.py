@@ -40,4 +40,4 @@ class MemoryLedger:
         return {row: copy(use) for day in days for row, use in self._days.get(day, {}).items()}
 
     async def close(self) -> None:
-        """Nothing is left to be written."""
+        """Do nothing: nothing is left to be written."""

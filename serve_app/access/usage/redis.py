@@ -59,7 +59,7 @@ class RedisLedger:
         return totals
 
     async def flush(self) -> None:
-        """Write what is not written yet, within a bound."""
+        """Write the pending sums, within a bound."""
         self._write()
         if self._writing:
             await asyncio.wait({self._writing}, timeout=2 * _CALL_S)

@@ -13,7 +13,7 @@ OTHERS = "(others)"
 
 
 class Row(NamedTuple):
-    """What a total counts. `day`: such as `2026-11-30`, in the time zone of the limits."""
+    """The subject of a total. `day`: such as `2026-11-30`, in the time zone of the limits."""
 
     day: str
     key: str
@@ -53,7 +53,7 @@ class Ledger(Protocol):
         """Return the totals of these days. Raises LedgerAway."""
 
     async def close(self) -> None:
-        """Write what is not written yet, within a bound."""
+        """Write the pending sums, within a bound."""
 
 
 class LedgerAway(Exception):

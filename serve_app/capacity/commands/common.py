@@ -127,7 +127,7 @@ def scenario_options(command: Command) -> Command:
                 "start",
                 metavar="TIME",
                 help="Time from the decision to start a replica until it serves: 30s, "
-                "uniform:least=20s,most=60s or lognormal:median=30s,p95=60s; default: the "
+                "uniform:min=20s,max=60s or lognormal:median=30s,p95=60s; default: the "
                 "scenario's.",
             ),
             click.option(

@@ -29,7 +29,7 @@ from serve_app.capacity.commands.common import (
 from serve_app.capacity.experiment import comparison, run
 from serve_app.capacity.experiment.comparison import Group
 from serve_app.capacity.experiment.experiment import Attach, Experiment
-from serve_app.capacity.experiment.generators import TOOLS, Load
+from serve_app.capacity.experiment.generators import TOOLS, LoadOptions
 from serve_app.capacity.experiment.recording import read_all
 from serve_app.capacity.experiment.report import headline
 from serve_app.capacity.experiment.run import Show
@@ -100,7 +100,9 @@ def experiment(
     the load and writes a report of the part that ran; a second Ctrl-C aborts.
     """
     scenario = Scenario.read(scenario_name, dict(changes))
-    TOOLS[tool].command(Load(scenario.load, scenario.slo, ""), Path())  # before anything starts
+    TOOLS[tool].command(
+        LoadOptions(scenario.load, scenario.slo, ""), Path()
+    )  # before anything starts
     work = Experiment(
         scenario=scenario,
         tool=tool,

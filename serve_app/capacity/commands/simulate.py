@@ -4,23 +4,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import click
 import orjson
 import yaml
 
+from serve_app.capacity.commands import simulate_report
 from serve_app.capacity.commands.common import (
     FILE,
     FOLDER,
     NEW_FOLDER,
     NO,
-    as_json,
     progress,
     reports_errors,
     scenario_options,
-    table,
 )
 from serve_app.capacity.results.run_folder import claim
 from serve_app.capacity.results.slo import Slo
@@ -36,7 +34,6 @@ from serve_app.capacity.simulate.compare import (
     started_for,
     with_scaling,
 )
-from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service
 from serve_app.capacity.simulate.run import simulate as run
 from serve_app.capacity.simulate.scene import (
@@ -47,16 +44,12 @@ from serve_app.capacity.simulate.scene import (
     scenario_of,
     service_of,
 )
-from serve_app.capacity.simulate.validate import ALLOWED, ENOUGH_RUNS, Validation, validate
+from serve_app.capacity.simulate.validate import validate
 from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.report import fit_model, most_productive, report
 from serve_app.capacity.workload.scenario import Scenario
 
 CURRENT = "these settings"
-COLUMNS = (
-    *("policy", "replica-hours", "cost", "requests in SLO", "SLO met"),
-    *("TTFT p50", "p99", "peak"),
-)
 
 
 @click.command(
@@ -78,7 +71,7 @@ COLUMNS = (
 @click.option(
     "--keys",
     metavar="KEYS",
-    help="Instead print what each of these keys gets by the settings: " + senders.HELP + ".",
+    help="Instead print the tokens and times of each of these keys: " + senders.HELP + ".",
 )
 @click.option(
     "--validate",
@@ -128,7 +121,7 @@ def simulate(
     scores = _scores(service, load, range(seeds), bounds, others)
     if out:
         _write(out, service, load, bounds, scores)
-    _print(scores, bounds, load, scenario.price_per_replica_hour, json)
+    simulate_report.show(scores, bounds, load, scenario.price_per_replica_hour, json)
     sys.exit(0 if scores[0].met == 1 else NO)
 
 
@@ -186,45 +179,10 @@ def _write(out: Path, service: Service, load: Load, slo: Slo, scores: Sequence[S
     (out / "result.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
-def _print(scores: Sequence[Score], slo: Slo, load: Load, price: float, json: bool) -> None:
-    if json:
-        as_json({"slo": str(slo), "scores": [asdict(score) for score in scores]})
-        return
-    table(
-        f"{slo} over {load.seconds / 60:.0f} minutes",
-        (
-            "policy",
-            "replica-hours",
-            "cost",
-            "requests in SLO",
-            "SLO met",
-            "TTFT p50",
-            "p99",
-            "peak",
-        ),
-        [row(score, price) for score in scores],
-    )
-
-
-def row(score: Score, price: float) -> tuple[str, ...]:
-    attainment = score.attainment
-    half = 100 * (attainment.high - attainment.mean)
-    return (
-        score.name,
-        f"{score.replica_hours:.2f}",
-        f"{price * score.replica_hours.mean:.2f}",
-        f"{100 * attainment.mean:.2f} %" + ("" if half != half else f" ± {half:.2f}"),
-        f"{score.met:.0%}",
-        f"{score.ttft_p50_s:.2f} s",
-        f"{score.ttft_p99_s:.2f} s",
-        str(score.peak_replicas),
-    )
-
-
 def _by_key(
     service: Service, load: Load, keys: tuple[senders.Sender, ...], seeds: int, json: bool
 ) -> None:
-    """Print the mean over all seeds of what each key gets."""
+    """Print the mean figures of each key over all seeds."""
     results = []
     with progress("simulating", seeds) as done:
         for seed in range(seeds):
@@ -232,72 +190,11 @@ def _by_key(
             policy = autoscaled(CURRENT, CURRENT, service).policy()
             results.append(run(requests, service, policy, seed, load.seconds))
             done()
-    figures = [key_figures(sender.flow.key, results) for sender in keys]
-    if json:
-        as_json({"keys": figures})
-        return
-    table(
-        f"By key over {load.seconds / 60:.0f} minutes",
-        ("key", "requests", "refused", "share of tokens", "TTFT p50", "p95"),
-        [
-            (
-                str(key["name"]),
-                f"{key['requests']:.0f}",
-                f"{key['refused']:.0f}",
-                f"{key['share']:.1%}",
-                f"{key['ttft_p50_s']:.2f} s",
-                f"{key['ttft_p95_s']:.2f} s",
-            )
-            for key in figures
-        ],
-    )
-
-
-def key_figures(name: str, results: Sequence[Result]) -> dict[str, Any]:
-    """Return means over the results. `share`: of the service of all keys."""
-    own = [result.by_key[name] for result in results]
-    everything = sum(key.service for result in results for key in result.by_key.values())
-    return {
-        "name": name,
-        "requests": fmean(key.requests for key in own),
-        "refused": fmean(key.refusals for key in own),
-        "share": sum(key.service for key in own) / (everything or 1),
-        "ttft_p50_s": fmean(key.ttft(0.5) for key in own),
-        "ttft_p95_s": fmean(key.ttft(0.95) for key in own),
-    }
+    simulate_report.show_keys([sender.flow.key for sender in keys], results, load, json)
 
 
 def _validate(folder: Path, seeds: int, json: bool) -> None:
     with progress("replaying", seeds) as done:
         validation = validate(folder, range(seeds), done)
-    if json:
-        as_json(asdict(validation) | {"holds": validation.holds})
-    else:
-        _print_validation(validation)
+    simulate_report.show_validation(validation, json)
     sys.exit(0 if validation.holds else NO)
-
-
-def _print_validation(validation: Validation) -> None:
-    table(
-        f"Medians of {validation.runs} live runs and {validation.seeds} simulations",
-        ("figure", "live", "simulated", "error", "spread of the live runs", "allowed", ""),
-        [
-            (
-                figure.name,
-                f"{figure.live:.4g} {figure.unit}",
-                f"{figure.simulated:.4g} {figure.unit}",
-                f"{figure.error:.1%}",
-                f"{figure.spread:.1%}",
-                f"{max(ALLOWED, figure.spread):.1%}",
-                "holds" if figure.holds else "FAILS",
-            )
-            for figure in validation.figures
-        ],
-    )
-    for number, seconds in enumerate(validation.startups, 1):
-        click.echo(f"run {number}: replicas took {seconds} to start")
-    if validation.runs < ENOUGH_RUNS:
-        click.echo(
-            f"{validation.runs} runs are too few to know their spread; "
-            f"repeat the experiment with --repeat {ENOUGH_RUNS}"
-        )

@@ -18,7 +18,8 @@ from serve_app.capacity.commands.common import (
     scenario_options,
     table,
 )
-from serve_app.capacity.commands.simulate import COLUMNS, CURRENT, row, scene
+from serve_app.capacity.commands.simulate import CURRENT, scene
+from serve_app.capacity.commands.simulate_report import COLUMNS, row
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
 from serve_app.capacity.simulate.run import Service

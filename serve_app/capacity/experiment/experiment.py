@@ -8,7 +8,7 @@ from pathlib import Path
 
 from serve_app.capacity import service_under_test as service
 from serve_app.capacity.experiment import comparison, report
-from serve_app.capacity.experiment.generators import Load
+from serve_app.capacity.experiment.generators import LoadOptions
 from serve_app.capacity.experiment.recording import Recording, recording
 from serve_app.capacity.experiment.run import Runner, Show
 from serve_app.capacity.experiment.summary import Findings
@@ -55,7 +55,7 @@ class Experiment:
     async def _once(self, folder: Path, stop: asyncio.Event, show: Show) -> Recording:
         self.scenario.write(folder)
         async with self._service(folder) as running:
-            load = Load(self.scenario.load, self.scenario.slo, running.url)
+            load = LoadOptions(self.scenario.load, self.scenario.slo, running.url)
             runner = Runner(self.scenario, load, self.tool, folder, stop, show)
             deployment = self.deployment or self.scenario.pool.name
             async with watching(

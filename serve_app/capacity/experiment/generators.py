@@ -35,7 +35,7 @@ class GeneratorError(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadOptions:
     """Options of a load test by name: those of `LoadSpec` and of `Target`, and the SLO.
 
     The API key is not an option, because reports show options: API_KEY holds it.
@@ -80,11 +80,11 @@ class Command:
 class LoadTool:
     """A load generator. `first_s`: seconds of the load until the first request; None: unknown."""
 
-    command: Callable[[Load, Path], Command]
+    command: Callable[[LoadOptions, Path], Command]
     first_s: Callable[[LoadSpec], float | None]
 
 
-def _locust(load: Load, folder: Path) -> Command:
+def _locust(load: LoadOptions, folder: Path) -> Command:
     script = str(_PROJECT / "locustfiles" / "chat.py")
     words = [sys.executable, "-m", "locust", "-f", script, "--headless", "--only-summary"]
     words += ["--host", load.base_url, "--records", str(folder), "--slo", load.slo]
@@ -93,7 +93,7 @@ def _locust(load: Load, folder: Path) -> Command:
     return Command(words, {})
 
 
-def _k6(load: Load, folder: Path) -> Command:
+def _k6(load: LoadOptions, folder: Path) -> Command:
     """Build the command of k6, which supports only point shapes, and draws lengths itself.
 
     Raises GeneratorError for options that it would ignore.
@@ -122,7 +122,7 @@ def _k6(load: Load, folder: Path) -> Command:
     return Command(words, {**env, "BASE_URL": load.base_url})
 
 
-def _reference(load: Load, folder: Path) -> Command:
+def _reference(load: LoadOptions, folder: Path) -> Command:
     options = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
     module = "serve_app.capacity.experiment.reference"
     return Command([sys.executable, "-m", module, orjson.dumps(options).decode(), str(folder)], {})
@@ -149,7 +149,7 @@ class Generator:
         self._folder = folder
 
     @classmethod
-    async def start(cls, tool: str, load: Load, folder: Path) -> "Generator":
+    async def start(cls, tool: str, load: LoadOptions, folder: Path) -> "Generator":
         """Start the generator. It writes to `folder`/load, and its log to `folder`."""
         command = TOOLS[tool].command(load, folder / "load")
         # The supervisor's own signal is harmless, because `stop` signals the whole group.

@@ -4,8 +4,8 @@ An answered request is modelled as one slot for the measured time from its first
 plus the 10th percentile of TTFT before that. Two figures follow:
 
 - `work`: the busy seconds of all slots over the slots of a replica, a lower bound for any schedule.
-- `least`: the cheapest schedule that meets the SLO of many that are simulated with these requests.
-  It pays for the start of each replica, and keeps replicas over dips shorter than a start.
+- `cheapest`: the cheapest of many simulated schedules that meets the SLO with these requests. It
+  pays for the start of each replica, and keeps replicas over dips shorter than a start.
 """
 
 import heapq
@@ -44,10 +44,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class HindsightCost:
-    """Replica-seconds; `least` is None if no simulated schedule meets the SLO."""
+    """Replica-seconds; `cheapest` is None if no simulated schedule meets the SLO."""
 
     work: float
-    least: float | None
+    cheapest: float | None
 
 
 def hindsight_cost(
@@ -140,7 +140,7 @@ def waits(jobs: Sequence[SlotUse], slots: int, plan: Sequence[int]) -> Iterator[
 
 
 def meets(slo: Slo, jobs: Sequence[SlotUse], waited: Iterable[float]) -> bool:
-    """Whether TTFT and E2E meet their bounds. Gaps do not depend on the schedule."""
+    """Tell whether TTFT and E2E meet their bounds. Gaps do not depend on the schedule."""
     waiting = list(waited)
     if math.inf in waiting:
         return False

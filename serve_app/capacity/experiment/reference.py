@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from serve_app.capacity.clients.asyncio_client import measure
-from serve_app.capacity.experiment.generators import Load
+from serve_app.capacity.experiment.generators import LoadOptions
 from serve_app.capacity.results.request_records import (
     REQUESTS,
     Record,
@@ -24,11 +24,13 @@ from serve_app.capacity.results.request_records import (
 def main(options: str, folder: Path) -> None:
     folder.mkdir(parents=True)
     with (folder / REQUESTS).open("w", buffering=1) as file:
-        run = asyncio.run(measured(Load(**orjson.loads(options)), partial(write_record, file)))
+        run = asyncio.run(
+            measured(LoadOptions(**orjson.loads(options)), partial(write_record, file))
+        )
     write_run(folder, run)
 
 
-async def measured(load: Load, keep: Callable[[Record], object]) -> Run:
+async def measured(load: LoadOptions, keep: Callable[[Record], object]) -> Run:
     """Send the load until its end or SIGINT."""
     start = time.time()
     measuring = asyncio.create_task(measure(load.target(), load.spec(), keep))

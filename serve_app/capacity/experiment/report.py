@@ -112,7 +112,7 @@ def headline(run: Findings) -> str:
         f"Replicas went up to **{run.peak_running}** and were {run.lowest_after} at the end, "
         f"with {run.flaps} flaps. "
         f"**{run.replica_seconds:.0f} replica-seconds** were used; with perfect knowledge of the "
-        f"load, {seconds(run.least.least, 0)} would have been enough."
+        f"load, {seconds(run.hindsight.cheapest, 0)} would have been enough."
     )
 
 
@@ -187,12 +187,12 @@ def _spread(name: str, spread: Spread, quantiles: Sequence[str]) -> list[str]:
 
 
 def _cost(findings: Findings, scenario: Scenario) -> Table:
-    used, least = findings.replica_seconds, findings.least
+    used, hindsight = findings.replica_seconds, findings.hindsight
     price = scenario.price_per_replica_hour / 3600
     rows: list[tuple[str, float | None]] = [
         ("used", used),
-        ("least that would have met the SLO, with foresight", least.least),
-        ("work alone, every slot always busy", least.work),
+        ("least that would have met the SLO, with foresight", hindsight.cheapest),
+        ("work alone, every slot always busy", hindsight.work),
     ]
     return Table(
         ["", "replica-seconds", "of those used", f"cost at {scenario.price_per_replica_hour:g}/h"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from serve_app.capacity.experiment.generators import TOOLS, Generator, GeneratorError, Load
+from serve_app.capacity.experiment.generators import TOOLS, Generator, GeneratorError, LoadOptions
 from serve_app.capacity.experiment.watch import Watch, WatchError
 from serve_app.capacity.results.cluster_samples import SAMPLES, Sample
 from serve_app.capacity.results.request_records import Record, Run, read_run
@@ -69,7 +69,7 @@ class Sampler:
         return self.samples[-1]
 
     def settled(self, at_first: int) -> bool:
-        """Whether for a while no replica started or drained, and at most `at_first` ran."""
+        """Tell whether for a while no replica started or drained, and at most `at_first` ran."""
         since = self.last.at - _QUIET_S
         return all(
             s.target == s.billed == s.running <= at_first for s in self.samples if s.at >= since
@@ -105,7 +105,7 @@ class Runner:
     def __init__(
         self,
         scenario: Scenario,
-        load: Load,
+        load: LoadOptions,
         tool: str,
         folder: Path,
         stop: asyncio.Event,

@@ -64,12 +64,16 @@ class Findings:
     flaps: int
     engine_starts: int
     replica_seconds: float
-    least: HindsightCost
+    hindsight: HindsightCost
     cost: float
-    least_cost: float | None
+    min_cost: float | None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the figures under the names of `summary.json`, some of which are older."""
+        figures = asdict(self)
+        hindsight, min_cost = figures.pop("hindsight"), figures.pop("min_cost")
+        least = {"work": hindsight["work"], "least": hindsight["cheapest"]}
+        return figures | {"least": least, "least_cost": min_cost}
 
 
 def findings(
@@ -86,7 +90,9 @@ def findings(
     reactions = tuple(responses(_rises(shape, run), samples, records, slo))
     start_s = _start(reactions)
     used = replica_seconds(samples)
-    fewest = hindsight_cost(records, slo, _fleet(scenario, start_s), samples[0].at, samples[-1].at)
+    hindsight = hindsight_cost(
+        records, slo, _fleet(scenario, start_s), samples[0].at, samples[-1].at
+    )
     outcomes = [record.outcome for record in records]
     price = scenario.price_per_replica_hour / 3600
     return Findings(
@@ -114,9 +120,9 @@ def findings(
         flaps=flaps(samples, shape),
         engine_starts=samples[-1].engine_starts,
         replica_seconds=used,
-        least=fewest,
+        hindsight=hindsight,
         cost=used * price,
-        least_cost=None if fewest.least is None else fewest.least * price,
+        min_cost=None if hindsight.cheapest is None else hindsight.cheapest * price,
     )
 
 

@@ -48,7 +48,7 @@ class Plan:
             target = args if setting.place == "args" else deployment
             set_dotted(target, setting.name, setting.value)
         if deployment["autoscaling_config"]["min_replicas"] == 0:
-            # An override alone can't let a pool sleep.
+            # An override alone can't let a pool scale to zero.
             set_dotted(args, "autoscaling.min_replicas", 0)
         application = {
             "name": self.application,

@@ -37,7 +37,7 @@ class ClientOutcome(StrEnum):
     TIMEOUT = "timeout"  # longer than the generator's time-out
     TRANSPORT = "transport"  # no status: connection refused or reset, name not resolved
     DROPPED = "dropped"  # never sent: no virtual user was free
-    CANCELLED = "cancelled"  # hung up by the client, or by the end of the run
+    CANCELLED = "cancelled"  # disconnected by the client, or by the end of the run
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Slo:
         return [_judge(bound, records) for bound in self.bounds]
 
     def met_by(self, record: Record) -> bool:
-        """Whether one request meets every bound, taken as its own limits, as goodput counts it."""
+        """Tell whether one request meets every bound, taken as its own limits, as in goodput."""
         return record.ok and all(_within(bound, record) for bound in self.bounds)
 
     def __str__(self) -> str:

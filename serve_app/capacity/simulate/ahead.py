@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from serve_app.capacity.simulate.policies import WorkReport
-from serve_app.pool_settings import Autoscaling
 from serve_app.scaling.memory import Aim, Memory, Observation
 from serve_app.scaling.policy import Decision, decide
 from serve_app.scaling.schedules import Limits, Schedule, limits
+from serve_app.scaling_settings import Autoscaling
 
 _DECIDE_S = 1.0
 _NOTHING = WorkReport(0.0, 0.0, 0.0)

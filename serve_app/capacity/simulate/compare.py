@@ -11,7 +11,7 @@ from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import Service, simulate
 from serve_app.capacity.workload.requests import Request
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 # From a seed to requests. Equal seeds give equal requests.
 Workload = Callable[[int], Iterable[Request]]

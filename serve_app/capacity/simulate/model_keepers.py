@@ -1,4 +1,4 @@
-"""Who decides which models are loaded on a simulated replica: the service, or Ollama itself."""
+"""Deciders of the models that a simulated replica loads: the service, or Ollama itself."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -37,6 +37,9 @@ class Keeper(Protocol):
         """Note the end of a call that has passed."""
 
     def view(self) -> ModelsView: ...
+
+    def note_spare(self, models: frozenset[str]) -> None:
+        """Note which models other replicas keep loaded."""
 
 
 class ServiceKeeper:
@@ -84,6 +87,9 @@ class ServiceKeeper:
             if times
         }
         return self._state.view(waiting, self._events.now)
+
+    def note_spare(self, models: frozenset[str]) -> None:
+        self._state.spare = models
 
     def _decide(self, plan: int | None = None) -> None:
         if plan is not None and plan != self._plan:
@@ -161,6 +167,9 @@ class OllamaKeeper:
 
     def view(self) -> ModelsView:
         return ModelsView()
+
+    def note_spare(self, models: frozenset[str]) -> None:
+        """Do nothing: Ollama knows of no other."""
 
     def _next(self) -> None:
         """Make room for the model at the head of the queue, and load it."""

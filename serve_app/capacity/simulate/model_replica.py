@@ -10,6 +10,7 @@ from serve_app.capacity.simulate.model_keepers import Keeper, ModelCounts
 from serve_app.capacity.simulate.replica import Bounds, Gaps, Replica, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
+from serve_app.dispatch.model_copies import spare_copies
 from serve_app.engines.load_cost import load_cost
 from serve_app.engines.residency import Rules
 
@@ -82,28 +83,32 @@ def least_loaded(rng: random.Random) -> Choose:
 def first_to_serve(rules: Rules, hold_s: float) -> Choose:
     """Choose the replica that is predicted to serve first, with the cost of a load.
 
-    As in placement: the wait for a slot, and what a load takes and does to others.
+    As in placement: the wait for a slot, the time of a load, and its cost to others.
     """
 
     def choose(request: Request, replicas: Sequence[ModelReplica], now: float) -> ModelReplica:
-        views = [replica.keeper.view() for replica in replicas]
-        held = [view.loaded.keys() for view in views]
+        _tell_spare(replicas)
 
-        def cost(number: int) -> tuple[float, int]:
-            others = (names for other, names in enumerate(held) if other != number)
-            spare = frozenset[str]().union(*others)
-            load = load_cost(views[number], rules, request.model, now, spare)
-            replica = replicas[number]
+        def cost(replica: ModelReplica) -> tuple[float, int]:
+            load = load_cost(replica.keeper.view(), rules, request.model, now)
             return replica.slot_wait_s(hold_s) + load.total_s, replica.all_requests
 
-        return replicas[min(range(len(replicas)), key=cost)]
+        return min(replicas, key=cost)
 
     return choose
 
 
+def _tell_spare(replicas: Sequence[ModelReplica]) -> None:
+    """Tell each replica which of its models others hold too, as gateways do."""
+    views = {str(replica.number): replica.keeper.view() for replica in replicas}
+    held = {name: view.loaded.keys() - {view.closing} for name, view in views.items()}
+    for replica, spare in zip(replicas, spare_copies(held).values(), strict=True):
+        replica.keeper.note_spare(spare)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """What a run of requests for several models has measured.
+    """The measurements of a run of requests for several models.
 
     `cold_waits_s`: of the requests that have waited for their model to be loaded.
     """

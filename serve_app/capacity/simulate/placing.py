@@ -12,16 +12,17 @@ from serve_app.capacity.simulate.events import Events
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
-from serve_app.dispatch.fleet_view import FleetView, Prompt, Sent, Told
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.placement import Placement, ReplicaView, place
 from serve_app.dispatch.prefixes import Chain
 from serve_app.dispatch.rates import Speeds
+from serve_app.dispatch.sent import Prompt, Sent, Told
 
 _MODEL = "model"
 
 
 def anchor_of(request: Request) -> bytes:
-    """Return what the requests of one conversation have in common; b"" for one of its own.
+    """Return the common text of one conversation's requests; b"" for a single request.
 
     In recorded prompts that is their second block: all of Mooncake's share the first one.
     """
@@ -72,7 +73,7 @@ class ConsistentHash(_Rule):
 
 
 class Affinity:
-    """The gateway's rule, with what one gateway learns."""
+    """The gateway's rule, with the knowledge of one gateway."""
 
     def __init__(self, events: Events, view: FleetView, max_ongoing: int) -> None:
         self._events = events

@@ -11,7 +11,7 @@ from serve_app.capacity.workload.requests import Request
 
 @dataclass(frozen=True, slots=True)
 class WorkReport:
-    """What replicas and routers have reported of work, in seconds of a replica.
+    """The work that replicas and routers have reported, in seconds of a replica.
 
     `arrived_s` counts from the beginning; `slot_s`: how long a request holds its slot.
     """
@@ -31,7 +31,7 @@ class WorkPolicy(Policy, Protocol):
     """A policy that counts work."""
 
     def reported(self, report: WorkReport) -> None:
-        """Note what was reported; the last report stays until the next."""
+        """Note a report, which stays until the next."""
 
 
 @dataclass(frozen=True, slots=True)

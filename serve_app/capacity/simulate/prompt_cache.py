@@ -1,4 +1,4 @@
-"""What an engine has cached: the last prompt of each slot, and in RAM prompts that left theirs.
+"""An engine's cache: the last prompt of each slot, and in RAM prompts that left their slots.
 
 As llama.cpp's server does it: a request takes the free slot with the longest common prefix, else
 the one that is free longest. A prompt of which less than half is used again is saved to RAM, which

@@ -21,7 +21,7 @@ from serve_app.engines.base import Flow
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one replica runs and queues, and in which order; how its engine reads prompts."""
+    """The bounds of one replica, the order of its queue, and its engine's way to read prompts."""
 
     slots: int
     queue: int
@@ -34,7 +34,7 @@ class Bounds:
 class SimulatedRequest:
     """A request in the service; `intended`, `begun`, `read`, `first` and `ended` are virtual times.
 
-    `belief`: what the router believed when it sent the request.
+    `belief`: the router's belief when it sent the request.
     """
 
     __slots__ = (

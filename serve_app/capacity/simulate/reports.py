@@ -18,7 +18,7 @@ from serve_app.capacity.simulate.fleet import Fleet
 from serve_app.capacity.simulate.policy import EMPTY, Window, merged
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.router import Router
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 # RAY_SERVE_AUTOSCALING_METRIC_RECORD_INTERVAL_FACTOR
 _RECORD_FACTOR = 0.2

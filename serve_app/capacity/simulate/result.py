@@ -15,7 +15,7 @@ from serve_app.capacity.workload.requests import Request
 
 
 class KeyResult:
-    """What one key got. `service`: prompt tokens + 2 x generated tokens; times in seconds."""
+    """The figures of one key. `service`: prompt tokens + 2 x generated tokens; times in seconds."""
 
     def __init__(self) -> None:
         self._ttft = array("d")

@@ -19,7 +19,7 @@ from serve_app.capacity.simulate.work_reports import WorkReports
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import Request
 from serve_app.dispatch.fair_queue import Fairness
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 Routing = Literal["serve", "gateway", "haproxy"]
 _POWER_OF = {"serve": 2, "gateway": 8}

@@ -2,12 +2,13 @@
 
 import math
 import random
+import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
 from serve_app.capacity.workload.text import WorkloadError, number, pairs
 
-HELP = "30s | uniform:least=20s,most=60s | lognormal:median=30s,p95=60s"
+HELP = "30s | uniform:min=20s,max=60s | lognormal:median=30s,p95=60s"
 _Z95 = 1.6448536269514722  # the standard normal's 95th percentile
 
 
@@ -84,13 +85,21 @@ class ObservedStartup:
 def parse(text: str) -> Startup:
     """Read one of the forms in `HELP`. Raises WorkloadError."""
     name, _, options = text.rpartition(":")
-    values = {key: number(value) for key, value in pairs(options)}
+    values = {_current(key): number(value) for key, value in pairs(options)}
     match name, sorted(values):
         case "", [""]:
             return FixedStartup(values[""])
-        case "uniform", ["least", "most"] if values["least"] <= values["most"]:
-            return UniformStartup(values["least"], values["most"])
+        case "uniform", ["max", "min"] if values["min"] <= values["max"]:
+            return UniformStartup(values["min"], values["max"])
         case "lognormal", ["median", "p95"] if 0 < values["median"] <= values["p95"]:
             return LognormalStartup(values["median"], values["p95"])
         case _:
             raise WorkloadError(f"{text!r} is not a start-up time; write {HELP}")
+
+
+def _current(key: str) -> str:
+    """Return the name of an option; warn of one from version 0.1."""
+    name = {"least": "min", "most": "max"}.get(key, key)
+    if name != key:
+        warnings.warn(f"{key}= is now {name}=: write {HELP}", FutureWarning, stacklevel=3)
+    return name

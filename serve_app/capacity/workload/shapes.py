@@ -122,7 +122,7 @@ def soak(level: float, hold: float = 3600) -> Points:
 
 
 def ramp(to: float, up: float = 60, hold: float = 300, down: float = 60, low: float = 0) -> Points:
-    """A rise, a constant level and a fall."""
+    """Return a rise, a constant level and a fall."""
     return [(0, low), (up, to), (up + hold, to), (up + hold + down, low)]
 
 
@@ -141,7 +141,7 @@ def spike(
 def diurnal(
     mean: float, peak: float, period: float = 86400, periods: float = 1, pieces: float = 96
 ) -> Points:
-    """A sine from trough to trough, in `pieces` straight lines per period."""
+    """Return a sine from trough to trough, in `pieces` straight lines per period."""
     count = round(pieces * periods)
     swing = peak - mean
     return [

@@ -1,4 +1,4 @@
-"""Refuses what a model can't do, in Ollama's words and in every dialect."""
+"""Refuses requests beyond a model's abilities, in Ollama's words and in every dialect."""
 
 from typing import Any
 
@@ -27,6 +27,6 @@ def check_tools(model: str, card: ModelCard, tools: Any) -> None:
 
 
 def check_suffix(model: str, suffix: Any) -> None:
-    """Raise Refusal 400 for a suffix, because the engine fills no gaps, whatever the model."""
+    """Raise Refusal 400 for a suffix, because the engine can't insert text, with any model."""
     if suffix:
         raise Refusal(400, f"{full_name(model)} does not support insert")

@@ -5,7 +5,8 @@ from typing import Any
 
 import orjson
 
-from serve_app.engines.http1 import HttpClient, Response
+from serve_app.engines.http1 import HttpClient
+from serve_app.engines.http1_connection import Response
 from serve_app.errors import ContextLengthExceeded, EngineDown, EngineLost
 
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ only in what a piece misses of the pieces before it: the cosine was 0.999 for te
 A batch as long as the context would block other requests (45 s for 4,000 tokens on one core) and
 need 1.4 GB.
 
-llama.cpp notices a hang-up only after a second without a finished input. It would embed a thousand
-short texts to the end, while other requests wait, so they are sent in parts.
+llama.cpp notices a disconnect only after a second without a finished input. It would embed a
+thousand short texts to the end, while other requests wait, so they are sent in parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ class Embedder:
         """Return a vector for every text, cut to its first `dimensions` numbers.
 
         A text longer than the context is cut at its end or, without `truncate`, refused.
-        Raises PromptTooLong, Refusal 400 for an empty text, and what LlamaServer.ask raises.
+        Raises PromptTooLong, Refusal 400 for an empty text, and the errors of LlamaServer.ask.
         """
         if not all(texts):
             raise Refusal(400, EMPTY)

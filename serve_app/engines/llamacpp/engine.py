@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 
 from serve_app.engines.base import Answer, Call
+from serve_app.engines.driver import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import Client, EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.llamacpp.client import LlamaServer, Refusal
 from serve_app.engines.llamacpp.embeddings import PATH as EMBEDDINGS
 from serve_app.engines.llamacpp.embeddings import Embedder
@@ -24,7 +24,7 @@ from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
 from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
-from serve_app.engines.ollama_api import until_up
+from serve_app.engines.ollama_start import until_up
 from serve_app.engines.process import free_port
 from serve_app.engines.upstream import Upstream, first_token
 from serve_app.errors import EngineStartError, SettingsError
@@ -88,7 +88,8 @@ class LlamaCpp:
             answer = await http.post("/completion", json=body, headers=self._headers)
             if answer.status_code != 200:
                 raise EngineStartError(
-                    f"it can't generate: status {answer.status_code}, {answer.content[:80]!r}"
+                    f"the engine can't generate: status {answer.status_code}, "
+                    f"{answer.content[:80]!r}"
                 )
         context = slot_tokens(read_header(self._path()), self._engine.context_length)
         card = await asyncio.to_thread(model_card, self._path(), self._model, context)

@@ -20,7 +20,7 @@ from serve_app.errors import ServiceError, SettingsError
 
 # A random port is no secret: the key keeps web pages and other processes out.
 KEY_VARIABLE = "LLAMACPP_ENGINE_KEY"
-BATCH_SIZE = 512  # during a batch all requests wait, and no hang-up is noticed
+BATCH_SIZE = 512  # during a batch all requests wait, and no disconnect is noticed
 _CONTEXT_STEP = 256
 _MEAN_POOLING = 1
 _ERRORS_ONLY = 1  # 2 warns of every repeated prompt

@@ -81,7 +81,7 @@ def test_a_steady_load_needs_just_the_replicas_that_hold_it() -> None:
     records = [served(second + i / 8, 0.9) for second in range(60) for i in range(8)]
     needs = hindsight_cost(records, SLO, Fleet(slots=4, floor=1), 0.0, 60.0)
     assert needs.work == pytest.approx(480 * 1.0 / 4, rel=0.01)
-    assert needs.least == pytest.approx(2 * 60, rel=0.05)
+    assert needs.cheapest == pytest.approx(2 * 60, rel=0.05)
 
 
 def test_a_dip_shorter_than_a_start_is_bridged() -> None:
@@ -89,13 +89,13 @@ def test_a_dip_shorter_than_a_start_is_bridged() -> None:
     records = [served(second + 0.01, 0.8) for second in (*range(20), *range(24, 44))]
     quick = hindsight_cost(records, SLO, Fleet(slots=1, start_s=0.0), 0.0, 50.0)
     slow = hindsight_cost(records, SLO, Fleet(slots=1, start_s=10.0), 0.0, 50.0)
-    assert quick.least is not None
-    assert slow.least is not None
-    assert quick.least == pytest.approx(40, abs=2)
-    assert slow.least == pytest.approx(44 + 10, abs=2)
+    assert quick.cheapest is not None
+    assert slow.cheapest is not None
+    assert quick.cheapest == pytest.approx(40, abs=2)
+    assert slow.cheapest == pytest.approx(44 + 10, abs=2)
 
 
 def test_without_answers_nothing_is_needed() -> None:
     """But what must always be there."""
     needs = hindsight_cost([], SLO, Fleet(slots=4, floor=1), 0.0, 30.0)
-    assert (needs.work, needs.least) == (30.0, 30.0)
+    assert (needs.work, needs.cheapest) == (30.0, 30.0)

@@ -18,8 +18,8 @@ def test_a_run_is_summed_up() -> None:
     assert (summary.flaps, summary.target_changes, summary.engine_starts) == (0, 2, 2)
     assert summary.replica_seconds == 64 + (47 - 13)
     assert summary.cost == pytest.approx(summary.replica_seconds * 2.0 / 3600)
-    assert summary.least.least is not None
-    assert summary.least.work <= summary.least.least < summary.replica_seconds
+    assert summary.hindsight.cheapest is not None
+    assert summary.hindsight.work <= summary.hindsight.cheapest < summary.replica_seconds
     assert response.slo_lost_s == pytest.approx(2.0)
     assert response.slo_met_s == pytest.approx(10 + 9.0, abs=1.5)
 
@@ -53,3 +53,5 @@ def test_a_summary_is_json() -> None:
     value = orjson.loads(orjson.dumps(summary.as_json()))
     assert value["slo_attainment"] is None
     assert value["replica_seconds"] == 98
+    assert value["least"].keys() == {"work", "least"}
+    assert "least_cost" in value

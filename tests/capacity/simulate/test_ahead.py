@@ -10,8 +10,8 @@ from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
-from serve_app.pool_settings import Autoscaling
 from serve_app.scaling.memory import Aim
+from serve_app.scaling_settings import Autoscaling
 
 SERVICE = Service(
     ServiceModel(4000, 100, 0.06),

@@ -26,7 +26,7 @@ from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Request, Synthetic
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 SLO = Slo.parse("ttft_p95=1s")
 SECONDS = 700.0
@@ -134,14 +134,20 @@ def test_settings_of_the_search_are_those_of_the_pool() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "usual"), [("30s", 30), ("uniform:least=20s,most=1m", 60), ("2m", 120)]
+    ("text", "usual"), [("30s", 30), ("uniform:min=20s,max=1m", 60), ("2m", 120)]
 )
 def test_start_up_times_are_read(text: str, usual: float) -> None:
     """An oracle reckons with the longest."""
     assert startup.parse(text).usual == usual
 
 
-@pytest.mark.parametrize("text", ["soon", "uniform:least=3s,most=1s", "lognormal:median=3s"])
+def test_old_names_of_a_start_up_time_are_read_with_a_warning() -> None:
+    """Scripts of version 0.1 go on working."""
+    with pytest.warns(FutureWarning, match=r"least= is now min=|most= is now max="):
+        assert startup.parse("uniform:least=20s,most=1m") == startup.UniformStartup(20, 60)
+
+
+@pytest.mark.parametrize("text", ["soon", "uniform:min=3s,max=1s", "lognormal:median=3s"])
 def test_what_is_no_start_up_time_is_refused(text: str) -> None:
     """With the forms that would do."""
     with pytest.raises(WorkloadError):

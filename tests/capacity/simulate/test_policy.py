@@ -11,7 +11,7 @@ from ray.serve._private.autoscaling_metrics_merge import merge_and_aggregate_arr
 from ray.serve.autoscaling_policy import _apply_autoscaling_config, default_autoscaling_policy
 
 from serve_app.capacity.simulate.policy import RayPolicy, merged
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 OPTIONS = {
     "min_replicas": 0,

@@ -15,7 +15,7 @@ from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Request, Synthetic
 from serve_app.capacity.workload.shapes import Shape
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 
 SECOND = ServiceModel(0.0, 100.0)  # 100 tokens take one
 LENGTHS = Independent(Fixed(1), Fixed(100))

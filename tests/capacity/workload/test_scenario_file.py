@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.experiment.generators import TOOLS, GeneratorError, Load
+from serve_app.capacity.experiment.generators import TOOLS, GeneratorError, LoadOptions
 from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError, names
 
 
@@ -12,7 +12,7 @@ from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioErr
 def test_scenarios_of_the_project_can_run(name: str) -> None:
     """Settings of the service and options of the load are all known, the SLO can be read."""
     scenario = Scenario.read(name)
-    Load(scenario.load, scenario.slo, "http://127.0.0.1:1").spec()
+    LoadOptions(scenario.load, scenario.slo, "http://127.0.0.1:1").spec()
     assert scenario.title
     assert scenario.pool.autoscaling.max_replicas >= 1
 
@@ -42,20 +42,20 @@ def test_what_makes_no_sense_is_refused_by_name(change: dict[str, object], word:
 
 def test_a_number_can_stand_where_text_is_meant() -> None:
     """As YAML reads `answer_tokens: 20`."""
-    load = Load({"answer_tokens": 20, "seed": 3}, "ttft_p99=1s", "http://127.0.0.1:1")
+    load = LoadOptions({"answer_tokens": 20, "seed": 3}, "ttft_p99=1s", "http://127.0.0.1:1")
     assert (load.spec().answer_tokens, load.spec().seed) == ("20", 3)
 
 
 def test_a_key_is_no_option() -> None:
     """Options are written into the report; the key comes from the environment."""
     with pytest.raises(GeneratorError, match="api_key"):
-        Load({"api_key": "secret"}, "ttft_p99=1s", "http://127.0.0.1:1")
+        LoadOptions({"api_key": "secret"}, "ttft_p99=1s", "http://127.0.0.1:1")
 
 
 def test_an_unknown_option_of_the_load_is_refused() -> None:
     """A mistyped name must not be left out in silence."""
     with pytest.raises(GeneratorError, match="sead"):
-        Load({"sead": 1}, "ttft_p99=1s", "http://127.0.0.1:1")
+        LoadOptions({"sead": 1}, "ttft_p99=1s", "http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_k6_refuses_what_it_would_do_otherwise(option: str, value: object) -> No
     """By name: left out, it would be another load."""
     options = {"shape": "constant:level=1,hold=1s", option: value}
     with pytest.raises(GeneratorError, match=f"k6 does not support {option}:"):
-        TOOLS["k6"].command(Load(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
+        TOOLS["k6"].command(LoadOptions(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
 
 
 def test_k6_takes_what_it_does_anyway() -> None:
     """Even arrivals, in their own time, of single questions."""
     options = {"shape": "constant:level=1,hold=9s", "load": "open", "burstiness": 0, "turns": 1}
-    command = TOOLS["k6"].command(Load(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
+    command = TOOLS["k6"].command(LoadOptions(options, "ttft_p99=1s", "http://127.0.0.1:1"), Path())
     assert command.env["SHAPE"] == "points:0s=1,9s=1"
 
 

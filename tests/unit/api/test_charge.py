@@ -142,7 +142,7 @@ async def test_queues_are_told_of_callers_with_keys(caller: Caller, has_service:
     request: Any = type("Request", (), {"header": lambda self, name: "", "headers": {}})()
     send: Any = None
     with pytest.raises(EngineDown):
-        await inference._forward(Exchange(CHAT, request, dict(PAYLOAD), send, trace))
+        await inference._send(Exchange(CHAT, request, dict(PAYLOAD), send, trace))
     assert bool(dispatcher.call.service) is has_service
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from serve_app.dispatch import model_gate
 from serve_app.dispatch.model_gate import ModelGate
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines import ollama_api
 from serve_app.engines.base import Call, Priority
 from serve_app.engines.model_store import OllamaModels
 from serve_app.engines.preload import Preload, rules_of
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.pool_settings import Pool
 from serve_app.settings import Settings
 from tests.support import processes
 from tests.support.in_process import Engine, simulated

@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
+from serve_app.dispatch import replica_follower, replica_pool
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
+from serve_app.dispatch.replica_follower import ReplicaFollower
 from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.replica_state import Report
 from serve_app.dispatch.reports import Reporter
+from serve_app.dispatch.sent import Prompt
 from serve_app.dispatch.worker import CallServer
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, Flow, Usage
-from serve_app.errors import EngineDown, EngineLost, ServiceError
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.errors import EngineDown, EngineLost, PoolDown, ServiceError
+from serve_app.pool_settings import Pool
 from tests.support.waiting import eventually
 
 ROOM = 6
@@ -26,11 +31,13 @@ class Replica:
 
     def __init__(self, name: str, answers: asyncio.Event) -> None:
         self.name = name
+        self.cold: dict[str, float] = {}  # seconds until a model is loaded
+        self.spare: frozenset[str] = frozenset()
         self.calls: list[Call] = []
         self.failure: ServiceError | None = None
         self.running = 0
         self._answers = answers
-        self.reporter = Reporter(name)
+        self.reporter = Reporter(name, lambda: dict(self.cold), self._note_spare)
         self.server = CallServer(self, 0, name=name, reporter=self.reporter)
 
     async def send(self, call: Call) -> Answer:
@@ -39,6 +46,9 @@ class Replica:
             raise self.failure
         await self._answers.wait()
         return Answer(200, ((b"content-type", b"x"),), self._body())
+
+    def _note_spare(self, models: frozenset[str]) -> None:
+        self.spare = models
 
     async def _body(self) -> AsyncIterator[bytes]:
         yield b"whole"
@@ -56,10 +66,14 @@ class Handle:
 
     def __init__(self, replicas: dict[str, Replica]) -> None:
         self.replicas = replicas
+        self.opened = 0
 
     def open(
         self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
     ) -> "asyncio.Task[None]":
+        self.opened += 1
+        if not self.replicas:
+            return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
         named = [self.replicas[name] for name in targets if name in self.replicas]
         rest = sorted(self.replicas.values(), key=lambda replica: replica.running)
         first = next(replica for replica in (*named, *rest) if replica.running < ROOM)
@@ -72,6 +86,8 @@ class Handle:
         return frozenset(self.replicas)
 
     async def introduce(self, host: str, port: int, token: bytes) -> None:
+        if not self.replicas:
+            raise PoolDown("no replica")
         for replica in self.replicas.values():
             await replica.reporter.subscribe(host, port, token)
 
@@ -84,18 +100,23 @@ class Fleet:
         self.answers.set()
         self.replicas = {name: Replica(name, self.answers) for name in names}
         self.handle = Handle(self.replicas)
+        self.models: tuple[str, ...] = ()  # of a pool that swaps them
         self.views: list[FleetView] = []
         self._stops: list[Callable[[], None]] = []
 
-    async def gateway(self) -> ReplicaPool:
+    async def gateway(self, wait: bool = True) -> ReplicaPool:
         listener = Listener("127.0.0.1")
         await listener.start()
-        view = fleet_view(Pool(engine=EngineSettings(kind="simulated", slots=4)))
-        placement = PoolPlacement(listener, self.handle, view, ROOM, tells_blocks=True)
-        placement.start()
+        names = ",".join(self.models) or "m"
+        engine = EngineSettings(kind="simulated", slots=4, max_loaded_models=1)
+        view = fleet_view(Pool.model_validate({"engine": engine, "models": names}))
+        follower = ReplicaFollower(listener, self.handle, view, self.models)
+        placement = PoolPlacement(follower, view, ROOM, tells_blocks=True)
+        follower.start()
         self.views.append(view)
-        self._stops += [placement.stop, listener.close]
-        await eventually(lambda: set(view.names) == set(self.replicas))
+        self._stops += [follower.stop, listener.close]
+        if wait:
+            await eventually(lambda: set(view.names) == set(self.replicas))
         return ReplicaPool(listener, self.handle, placement=placement)
 
     def where(self, text: str) -> str:
@@ -112,6 +133,11 @@ class Fleet:
             stop()
         for replica in self.replicas.values():
             replica.reporter.close()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_pool, "LAST_LINGER_S", 0.03)
 
 
 @pytest.fixture
@@ -164,8 +190,85 @@ async def test_another_gateway_finds_what_the_first_one_had_read(fleet: Fleet) -
         assert fleet.where(f"talk{number} turn 1") == holder
 
 
+def _load_s(view: FleetView, name: str) -> float | None:
+    return view._replicas[name].others.load_s.get("m")
+
+
 def _knows(view: FleetView, name: str) -> bool:
     return bool(len(view._replicas[name].cache))
+
+
+async def test_a_gateway_that_comes_later_is_told_the_newest_prompts(fleet: Fleet) -> None:
+    """So that conversations keep to their replicas when gateways are added."""
+    await ask(await fleet.gateway(), turn("x", 0))
+    later = await fleet.gateway()
+    await eventually(lambda: _knows(fleet.views[1], fleet.where("x turn 0")))
+    await ask(later, turn("x", 1))
+    assert fleet.where("x turn 1") == fleet.where("x turn 0")
+
+
+async def test_a_call_waits_for_the_first_reports_where_models_are_swapped(fleet: Fleet) -> None:
+    """Without them the replica that holds its model looks like any other."""
+    fleet.models = ("m", "n")
+    for name in ("a", "c"):
+        fleet.replicas[name].cold = {"m": 9.0}
+    pool = await fleet.gateway(wait=False)
+    await asyncio.gather(*(ask(pool, turn(f"talk{number}", 0)) for number in range(4)))
+    assert [len(replica.calls) for replica in fleet.replicas.values()] == [0, 4, 0]
+
+
+async def test_the_first_call_waits_for_a_replica_that_has_just_come(fleet: Fleet) -> None:
+    """The others have reported before, and hold other models."""
+    fleet.models = ("m", "n")
+    for replica in fleet.replicas.values():
+        replica.cold = {"m": 9.0}
+    pool = await fleet.gateway()
+    await eventually(lambda: all(_load_s(fleet.views[0], name) == 9.0 for name in "abc"))
+    fleet.replicas["d"] = Replica("d", fleet.answers)
+    await ask(pool, turn("x", 0))
+    assert fleet.where("x turn 0") == "d"
+
+
+async def test_a_call_wakes_a_pool_without_replicas_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody will report before a connection is asked for."""
+    monkeypatch.setattr(replica_follower, "FIRST_REPORTS_S", 60.0)
+    fleet = Fleet()
+    fleet.models = ("m", "n")
+    pool = await fleet.gateway()
+    with pytest.raises(PoolDown):
+        await pool.call(turn("x", 0), 0.05)
+    assert fleet.handle.opened
+    fleet.stop()
+
+
+async def test_a_replica_that_has_not_reported_may_have_no_model(fleet: Fleet) -> None:
+    """One that is known to have it is preferred, even if it is busy."""
+    fleet.models = ("m", "n")
+    pool = await fleet.gateway()
+    fleet.views[0].add("new")
+    fleet.views[0].report("a", Report(ahead=5), 0.0)
+    assert fleet.views[0].choose(Prompt("m:latest"), 0.0, {"new": 0.0, "a": 0.0}).chosen.name == "a"
+    assert pool
+
+
+async def test_replicas_are_told_which_of_their_models_others_keep(fleet: Fleet) -> None:
+    """One replica keeps each, and gets it back when another one has unloaded its own."""
+    fleet.models = ("m", "n", "o")
+    cold = {"a": ("n", "o"), "b": ("o",), "c": ("m",)}  # a: m, b: m and n, c: n and o
+    for name, models in cold.items():
+        fleet.replicas[name].cold = dict.fromkeys(models, 9.0)
+    for _ in range(2):
+        await fleet.gateway()
+
+    def spare() -> list[str]:
+        return ["".join(sorted(replica.spare)) for replica in fleet.replicas.values()]
+
+    await eventually(lambda: spare() == ["", "m", "n"])
+    fleet.replicas["a"].cold["m"] = 9.0
+    fleet.replicas["a"].reporter.changed()
+    await eventually(lambda: spare() == ["", "", "n"])
 
 
 async def test_running_calls_of_one_gateway_are_load_for_another(fleet: Fleet) -> None:

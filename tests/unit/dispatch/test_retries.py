@@ -58,7 +58,7 @@ def test_one_engine_is_kept_for_another_replica(engines: int, share: int) -> Non
 
 def test_failures_of_a_pool_are_told_apart() -> None:
     """A pool without replicas is a kind of EngineDown, but has no other replica."""
-    failures = [replica_failure(exc) for exc in (EngineDown(), EngineLost(), PoolDown())]
+    failures = [replica_failure(exc) for exc in (EngineDown(), EngineLost(), PoolDown("none"))]
     assert failures == [Failure.REPLICA_DOWN, Failure.REPLICA_LOST, Failure.POOL_DOWN]
 
 

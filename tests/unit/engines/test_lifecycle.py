@@ -9,14 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.engines import lifecycle
-from serve_app.engines import ollama_api as ollama_models
+from serve_app.engine_settings import EngineSettings
+from serve_app.engines import lifecycle, ollama_start
 from serve_app.engines.base import ModelCard, State
 from serve_app.engines.choose import EngineChoice, choose, new_engine
+from serve_app.engines.driver import EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.http1 import HttpClient
-from serve_app.engines.lifecycle import EngineInfo, LaunchSpec, Lifecycle, StartTimer
+from serve_app.engines.lifecycle import Lifecycle
 from serve_app.errors import EngineDown, EngineError, EngineStartError
-from serve_app.pool_settings import EngineSettings, Pool
+from serve_app.pool_settings import Pool
 from serve_app.ray_serve.engine_host import EngineHost
 from serve_app.settings import Settings
 from tests.support.odd_server import MODEL, ODD, ODD_LISTINGS, answer, odd_server, ollama
@@ -29,7 +30,7 @@ LISTING = answer(b'{"models":[]}')
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "MAX_BACKOFF_S", 0.001)
     monkeypatch.setattr(lifecycle, "PROBE_EVERY_S", 0.001)
-    monkeypatch.setattr(ollama_models, "POLL_S", 0.001)
+    monkeypatch.setattr(ollama_start, "POLL_S", 0.001)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_an_engine_that_may_still_come_is_awaited(
     path: str, odd: str, log: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what it answers meanwhile is in the log."""
-    monkeypatch.setattr(ollama_models, "WAITING_EVERY_S", 0)
+    monkeypatch.setattr(ollama_start, "WAITING_EVERY_S", 0)
     answers = ollama() | {path: ODD[odd]}
     async with odd_server(answers) as url, attached(url) as engine:
         ready = asyncio.ensure_future(engine.ready())
@@ -134,7 +135,7 @@ async def test_a_model_that_is_deleted_while_it_is_loaded_fails_the_start() -> N
     listings = iter([ollama()["/api/tags"], LISTING] * 3)
     answers: Any = ollama() | {"/api/tags": lambda: next(listings)}
     async with odd_server(answers) as url, attached(url) as engine:
-        with pytest.raises(EngineStartError, match="does not list smollm2:135m any more"):
+        with pytest.raises(EngineStartError, match="no longer lists smollm2:135m"):
             await engine.ready()
 
 
@@ -167,7 +168,7 @@ async def test_a_pull_that_goes_wrong_fails_the_start(odd: str) -> None:
     answers = ollama() | {"/api/tags": LISTING, "/api/pull": PULLS[odd]}
     async with odd_server(answers) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
         with pytest.raises(EngineStartError, match=r"smollm2:135m"):
-            await ollama_models.prepare(http, StartTimer(), ["smollm2:135m"], pull=True, wait=False)
+            await ollama_start.prepare(http, StartTimer(), ["smollm2:135m"], pull=True, wait=False)
 
 
 @pytest.mark.parametrize("odd", [*ODD, *ODD_LISTINGS])

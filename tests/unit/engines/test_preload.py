@@ -1,10 +1,12 @@
 """Which models replicas load at their start, and the slots that models have."""
 
+from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import ModelCard
 from serve_app.engines.model_slots import fewer_slots
 from serve_app.engines.preload import ReplicaPlace, new_preload, preload_set
 from serve_app.engines.residency import Room, Rules
-from serve_app.pool_settings import Autoscaling, EngineSettings, Pool
+from serve_app.pool_settings import Pool
+from serve_app.scaling_settings import Autoscaling
 
 TWO = Rules(Room(models=2))
 ZIPF = {name: 1 / (rank + 1) for rank, name in enumerate("abcdef")}

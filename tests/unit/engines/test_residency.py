@@ -71,6 +71,12 @@ def test_the_idle_model_that_is_needed_least_makes_room() -> None:
     assert decide(some, RULES, NOW) == Unload("a")
 
 
+def test_a_model_that_others_keep_makes_room_at_once() -> None:
+    """Its callers go elsewhere, however many they are."""
+    some = view(waiting={"c": waiting(0)}, rates={"a": 0.001, "b": 0.5}, spare=frozenset("b"))
+    assert decide(some, RULES, NOW) == Unload("b")
+
+
 def test_a_model_in_use_is_never_unloaded() -> None:
     """With every model in use the cold one waits with us."""
     assert decide(view(BUSY, BUSY, waiting={"c": waiting(1)}), RULES, NOW) == Wait(NOW + 19)
@@ -172,7 +178,8 @@ def test_a_victim_in_demand_costs_its_callers_waits() -> None:
     cost = load_cost(some, RULES, "c", NOW)
     assert cost.harm_s == eviction_cost(some, RULES, "a")
     assert cost.ready_s == 4.0 + cost.harm_s  # the replica waits until the swap is worth it
-    assert load_cost(some, RULES, "c", NOW, spare={"b"}) == LoadCost(4.0)
+    spare = view(rates={"a": 0.5, "b": 0.5}, spare=frozenset("b"))
+    assert load_cost(spare, RULES, "c", NOW) == LoadCost(4.0)
 
 
 def test_models_in_use_cost_their_calls() -> None:

@@ -109,7 +109,7 @@ async def test_the_first_document_is_waited_for(simulator: Simulator) -> None:
     [
         ("http://127.0.0.1:1", "does not answer"),
         ("ftp://127.0.0.1", "does not answer"),
-        ("http://a:port", "is no address"),
+        ("http://a:port", "is not an address"),
     ],
 )
 def test_an_address_that_does_not_work(

@@ -80,7 +80,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
 
     monkeypatch.setattr(private, "deployments", deployments)
     monkeypatch.setattr(private, "serve_actor", lambda name: actor)
-    monkeypatch.setattr(fleet_collector.asyncio, "sleep", sleep)
+    monkeypatch.setattr(fleet_collector, "sleep", sleep)
     monkeypatch.setattr(ray.actor, "exit_actor", leave)
     return actor
 
@@ -99,14 +99,14 @@ async def test_a_viewer_keeps_it(
 ) -> None:
     """A question is answered from memory; one that comes late, as nothing is known any more."""
     collector, answers = FleetCollector(SERVICE, "default"), {}
-    sleep = fleet_collector.asyncio.sleep
+    sleep = fleet_collector.sleep
 
     async def look(seconds: float) -> None:
         await sleep(seconds)
         if round(clock[0]) in (3, 40, 42):
             answers[round(clock[0])] = (await collector.latest())[0]
 
-    monkeypatch.setattr(fleet_collector.asyncio, "sleep", look)
+    monkeypatch.setattr(fleet_collector, "sleep", look)
     with pytest.raises(Ended):
         await collector.run()
     assert clock[0] == pytest.approx(102)

@@ -17,6 +17,8 @@ from ray.serve.schema import LoggingConfig
 
 from serve_app.api.request_trace import RequestTrace
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog, disable_access_records
+from serve_app.tracing.context import TraceContext
+from serve_app.tracing.notes import SpanNotes
 
 SERVE = logging.getLogger("ray.serve")
 MAX_BYTES = 4000  # several lines of JSON
@@ -99,6 +101,16 @@ def test_json_has_the_fields_of_serve_and_of_the_trace(file: Path, log: RequestL
         "status": 200,
     }
     assert 0 <= line["duration_ms"] < 1000
+
+
+def test_a_traced_request_has_the_id_of_its_trace(file: Path, log: RequestLog) -> None:
+    """In either format; others have none."""
+    traced, other = ended("id-one"), ended("id-two")
+    traced.trace.span = SpanNotes(TraceContext(0xABC, 1, True))
+    log.write([traced, other])
+    lines = text(file).splitlines()
+    assert f"{0xABC:032x}" in lines[0]
+    assert "trace=" not in lines[1]
 
 
 def test_records_before_come_before(file: Path, log: RequestLog) -> None:

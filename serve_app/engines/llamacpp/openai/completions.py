@@ -31,8 +31,8 @@ class CompletionRoutes:
     async def send(self, call: Call) -> Answer:
         """Return the answer to `call`, with status 200.
 
-        Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and what
-        base.Engine.send raises.
+        Raises Refusal, PromptTooLong where the prompt can't or must not be shortened, and the
+        errors of base.Engine.send.
         """
         # In a thread, because megabytes of JSON and large schemas would block other requests.
         call = await asyncio.to_thread(checked, call, self._card)

@@ -20,7 +20,7 @@ _KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list",
 
 
 async def answer(call: Call, embedder: Embedder) -> Answer:
-    """Answer a call of /v1/embeddings. Raises Refusal and what LlamaServer.ask raises."""
+    """Answer a call of /v1/embeddings. Raises Refusal and the errors of LlamaServer.ask."""
     body: Json = orjson.loads(call.body)
     check_types(body, "EmbedRequest", _FIELDS)
     style = _format(body.get("encoding_format") or "")

@@ -41,7 +41,7 @@ async def _shortened(body: AsyncIterator[bytes], begun: str) -> AsyncIterator[by
     try:
         yield orjson.dumps(_continued(orjson.loads(data), begun))
     except orjson.JSONDecodeError:
-        yield data  # the relay reports what is wrong with it
+        yield data  # the relay reports the error in it
 
 
 def _continued(value: Json, begun: str) -> Json:

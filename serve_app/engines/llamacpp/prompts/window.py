@@ -1,7 +1,7 @@
 """Bounds the text of a prompt by its bytes, before any token is counted.
 
 llama.cpp counts all tokens of a prompt, at about 2 MB/s, before it refuses too many, even after the
-caller has hung up. A prompt whose bytes can't fit is therefore never sent to it.
+caller has disconnected. A prompt whose bytes can't fit is therefore never sent to it.
 """
 
 import asyncio

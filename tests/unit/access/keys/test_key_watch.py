@@ -11,7 +11,7 @@ from serve_app.access.keys.callers import Callers
 from serve_app.access.keys.file import digest
 from serve_app.access.keys.watch import KeyWatch
 from serve_app.errors import SettingsError
-from serve_app.pool_settings import Autoscaling
+from serve_app.scaling_settings import Autoscaling
 from serve_app.settings import Settings
 
 

@@ -1,0 +1,83 @@
+"""Several gateways before one pool, in virtual time: each sees its own requests, and reports."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.placing import Affinity
+from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
+from serve_app.dispatch.fleet_view import FleetView
+from serve_app.dispatch.replica_state import Report
+
+# From what happens at a replica until the other gateways know: the bound of dispatch/reports.py.
+REPORT_S = 0.1
+
+
+class Gateways:
+    """Requests arrive at any of `number` gateways; all of a request happens at one of them.
+
+    `seed`: of the choice of the gateway.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        new_view: Callable[[], FleetView],
+        max_ongoing: int,
+        number: int,
+        seed: int = 0,
+    ) -> None:
+        self._events = events
+        self._views = [new_view() for _ in range(number)]
+        self._rules = [Affinity(events, view, max_ongoing) for view in self._views]
+        self._rng = random.Random(seed)
+        self._gateways: dict[SimulatedRequest, int] = {}
+        # By replica: prompts that the others are not told yet, with their gateway.
+        self._untold: defaultdict[str, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
+        self._due: set[str] = set()
+
+    def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
+        gateway = self._gateways.setdefault(job, self._rng.randrange(len(self._rules)))
+        return self._rules[gateway].choose(job, serving)
+
+    def sent(self, job: SimulatedRequest, replica: Replica) -> None:
+        gateway = self._gateways.setdefault(job, self._rng.randrange(len(self._rules)))
+        self._rules[gateway].sent(job, replica)
+        self._changed(replica)
+
+    def read(self, job: SimulatedRequest, replica: Replica) -> None:
+        gateway = self._gateways[job]
+        self._rules[gateway].read(job, replica)
+        self._untold[str(replica.number)].append((gateway, job.request.blocks))
+        self._changed(replica)
+
+    def ended(self, job: SimulatedRequest, replica: Replica) -> None:
+        self._rules[self._gateways.pop(job)].ended(job, replica)
+        self._changed(replica)
+
+    def serving_changed(self, serving: Sequence[Replica]) -> None:
+        for rule in self._rules:
+            rule.serving_changed(serving)
+
+    def _changed(self, replica: Replica) -> None:
+        name = str(replica.number)
+        if name not in self._due:
+            self._due.add(name)
+            self._events.at(self._events.now + REPORT_S, self._report, name)
+
+    def _report(self, name: str) -> None:
+        self._due.discard(name)
+        work = [view.own_work(name) for view in self._views]
+        prompts = self._untold.pop(name, [])
+        for number, view in enumerate(self._views):
+            others = [own for other, own in enumerate(work) if other != number]
+            report = Report(
+                sum(own.ahead for own in others),
+                sum(own.pending_tokens for own in others),
+                unread=sum(own.unread for own in others),
+            )
+            view.report(name, report, self._events.now)
+            for gateway, blocks in prompts:
+                if gateway != number:
+                    view.took(name, blocks)

@@ -1,0 +1,80 @@
+"""What a gateway learns of speeds and caches from a request that has ended.
+
+An engine may tell how long it has read a prompt and how much of it was cached. Where it tells the
+time alone, one of the two is inferred from the other: the speed where little of the prompt was
+believed to be cached, the cached part elsewhere.
+"""
+
+from serve_app.dispatch.rates import Mean, Rates
+from serve_app.dispatch.replica_state import ReplicaState
+from serve_app.dispatch.sent import Sent, Told
+
+# A prompt of which a smaller share is known tells by its time nothing of that share.
+_TELLING_SHARE = 0.25
+# A time in which more than this share of the known tokens was read for others tells little of it.
+_EXACT_SHARE = 0.1
+# Times below this are more of the way to the engine than of the engine.
+_MIN_MEASURED_S = 0.02
+
+
+def learn(
+    sent: Sent, told: Told, ended_at: float, queued_s: float, replica: ReplicaState, rates: Rates
+) -> float | None:
+    """Update the speeds of a replica and of its pool from one complete answer.
+
+    `queued_s`: its wait for a slot. Returns which share of the known tokens was cached, if known.
+    """
+    assert sent.read_at is not None
+    rates.note_hold(ended_at - sent.sent_at - queued_s)
+    if told.generated and told.decode_s:
+        if rates.speeds.token_s:
+            replica.compare(told.decode_s / told.generated, rates.speeds.token_s)
+        rates.note_decode(told.generated, told.decode_s)
+    if told.prompt:
+        rates.note_prompt(sent.prompt.text_bytes, told.prompt)
+    if not sent.had_slot:
+        return None
+    prefill_s = told.prefill_s or sent.read_at - sent.sent_at - queued_s
+    tokens = told.prompt or sent.tokens
+    is_telling = sent.known_tokens > _TELLING_SHARE * tokens
+    if told.cached is None and is_telling:
+        uncached = _inferred(sent, tokens, prefill_s, replica, rates)
+    else:
+        uncached = tokens - (sent.cached_tokens if told.cached is None else told.cached)
+        _note_speed(sent, uncached, prefill_s, told, replica, rates)
+    is_exact = told.cached is not None or sent.pending_before < _EXACT_SHARE * sent.known_tokens
+    if not (is_telling and is_exact):
+        return None
+    return min(1.0, max(0.0, (tokens - uncached) / sent.known_tokens))
+
+
+def _inferred(
+    sent: Sent, tokens: float, prefill_s: float, replica: ReplicaState, rates: Rates
+) -> float:
+    """Return how many tokens were read in `prefill_s`, at the speed that is believed."""
+    rate = rates.speeds.prefill_tokens_per_s / replica.slowness
+    uncached = prefill_s * rate - sent.pending_before
+    least = tokens - sent.known_tokens
+    if not sent.pending_before and 2 * uncached < least:
+        # The engine is faster than was believed.
+        rates.note_prefill(least, prefill_s, is_guess=True)
+    return uncached
+
+
+def _note_speed(
+    sent: Sent, uncached: float, prefill_s: float, told: Told, replica: ReplicaState, rates: Rates
+) -> None:
+    """Note the time of one prompt, in which those before it were read too."""
+    tokens, rate = sent.pending_before + uncached, rates.speeds.prefill_tokens_per_s
+    if tokens > _MIN_MEASURED_S * rate:
+        replica.compare(prefill_s, tokens / rate)
+    rates.note_prefill(tokens, prefill_s, is_guess=told.cached is None)
+
+
+def new_hits() -> Mean:
+    """Return the mean of the shares of known tokens that were cached.
+
+    One for a pool: a replica that is believed less than others would get no more requests that
+    could show better.
+    """
+    return Mean(1.0, weight=10, newest=0.02)

@@ -1,0 +1,19 @@
+"""Which loaded models of a replica another replica of its pool keeps loaded too."""
+
+from collections.abc import Mapping, Set
+
+
+def spare_copies(held: Mapping[str, Set[str]]) -> dict[str, frozenset[str]]:
+    """Return, by replica, the loaded models that it can do without.
+
+    `held`: the loaded models by replica. The first replica by name keeps its copy: two that know
+    only of each other's would unload both at the same time.
+    """
+    keepers: dict[str, str] = {}
+    for replica in sorted(held):
+        for model in held[replica]:
+            keepers.setdefault(model, replica)
+    return {
+        replica: frozenset([model for model in models if keepers[model] != replica])
+        for replica, models in held.items()
+    }

@@ -1,0 +1,173 @@
+"""Asks the replicas of one pool for their reports, and hands these to the gateway's view."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from serve_app.dispatch.fleet_view import FleetView
+from serve_app.dispatch.frames import REPORT, SPARE, Channel, ChannelClosed
+from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.model_copies import spare_copies
+from serve_app.dispatch.reports import decode_report
+from serve_app.errors import PoolDown, ServiceError
+
+logger = logging.getLogger("ray.serve")
+
+# How often the gateway looks which replicas there are.
+LOOK_S = 0.25
+# How long the first calls of a gateway wait for the reports of all replicas.
+FIRST_REPORTS_S = 1.0
+_INTRODUCTION_S = 5.0
+
+
+class ReplicaDirectory(Protocol):
+    """Knows the replicas of one pool."""
+
+    def running(self) -> frozenset[str]:
+        """Return the names of the replicas that Serve sends requests to."""
+
+    async def introduce(self, host: str, port: int, token: bytes) -> None:
+        """Let every running replica report to (host, port), with `token`."""
+
+
+@dataclass(slots=True, eq=False)
+class _Followed:
+    """One replica. `held`: its loaded models; None before its first report."""
+
+    channel: Channel
+    task: "asyncio.Task[None] | None" = None
+    held: frozenset[str] | None = None
+    spare: frozenset[str] = frozenset()
+
+
+class ReplicaFollower:
+    """Follows the replicas of one pool. Must be started, and stopped.
+
+    `models`: those of the pool, if its replicas swap them. Such a replica is told in return which
+    of its models another one holds too.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        directory: ReplicaDirectory,
+        view: FleetView,
+        models: Iterable[str] = (),
+    ) -> None:
+        self._listener = listener
+        self._directory = directory
+        self._view = view
+        self._models = frozenset(models)
+        self._token = listener.expect_reports(self._follow)
+        self._replicas: dict[str, _Followed] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._introduced = asyncio.Event()
+        self._news = asyncio.Event()  # a replica has reported other models than before
+        # Whether calls need not wait for the first reports.
+        self.has_heard = not self._models
+
+    def start(self) -> None:
+        self._looking = asyncio.create_task(self._look())
+
+    def stop(self) -> None:
+        for task in (self._looking, *(replica.task for replica in self._replicas.values())):
+            if task:
+                task.cancel()
+
+    async def first_reports(self) -> None:
+        """Wait until every replica has told which models it holds, at most FIRST_REPORTS_S."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_REPORTS_S):
+                await self._introduced.wait()
+                if not self._directory.running():
+                    return  # a connection must wake the pool
+                while self._directory.running() - self._have_reported:
+                    self._news.clear()
+                    await self._news.wait()
+        self.has_heard = True
+
+    async def _look(self) -> None:
+        """Forget replicas that are gone, and let new ones report, again and again."""
+        asked: frozenset[str] = frozenset()
+        if not self.has_heard:
+            await self._introduce()  # Serve names no replica before a request to one
+        asked_at = _now()
+        while True:
+            running = self._directory.running()
+            for name in set(self._view.names) - running if running else ():
+                self._view.drop(name)
+            silent = running - self._replicas.keys()
+            # One that can't reach this gateway is not asked four times a second.
+            if silent and (silent != asked or _now() > asked_at + _INTRODUCTION_S):
+                asked, asked_at = silent, _now()
+                await self._introduce()
+            await asyncio.sleep(LOOK_S)
+
+    async def _introduce(self) -> None:
+        try:
+            async with asyncio.timeout(_INTRODUCTION_S):
+                host, port = self._listener.host, self._listener.port
+                await self._directory.introduce(host, port, self._token)
+        except PoolDown:
+            pass  # it has no replica
+        except (TimeoutError, ServiceError) as exc:
+            logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
+        self._introduced.set()
+
+    def _follow(self, channel: Channel, name: str) -> None:
+        """Read the reports of a replica until it closes the connection."""
+        if (old := self._replicas.get(name)) and old.task:
+            old.task.cancel()
+        self._view.add(name)
+        replica = self._replicas[name] = _Followed(channel)
+        task = replica.task = asyncio.create_task(self._read(replica, name))
+        task.add_done_callback(lambda _: self._unfollow(name, replica))
+
+    def _unfollow(self, name: str, replica: _Followed) -> None:
+        if self._replicas.get(name) is replica:
+            del self._replicas[name]
+            self._view.drop(name)
+            self._tell_spare()
+
+    async def _read(self, replica: _Followed, name: str) -> None:
+        try:
+            with suppress(ChannelClosed):
+                while True:
+                    kind, content = await replica.channel.receive()
+                    if kind == REPORT:
+                        self._note(replica, name, content)
+        finally:
+            replica.channel.close()
+
+    def _note(self, replica: _Followed, name: str, content: bytes) -> None:
+        work, prompts = decode_report(content)
+        self._view.report(name, work, _now())
+        for blocks in prompts:
+            self._view.took(name, blocks)
+        held = self._models - work.load_s.keys()
+        if self._models and held != replica.held:
+            replica.held = held
+            self._tell_spare()
+            self._news.set()
+
+    @property
+    def _have_reported(self) -> frozenset[str]:
+        return frozenset([name for name, r in self._replicas.items() if r.held is not None])
+
+    def _tell_spare(self) -> None:
+        """Tell each replica for which that changes which models others hold too."""
+        replicas = self._replicas
+        held = {name: r.held for name, r in replicas.items() if r.held is not None}
+        for name, spare in spare_copies(held).items():
+            if spare != replicas[name].spare:
+                replicas[name].spare = spare
+                replicas[name].channel.send((SPARE, orjson.dumps(sorted(spare))))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

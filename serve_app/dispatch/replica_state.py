@@ -1,0 +1,88 @@
+"""What a gateway knows of one replica."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from serve_app.dispatch.prefixes import PrefixCache
+from serve_app.dispatch.rates import Mean, Speeds
+
+# Seconds after which a failure counts half.
+_FAILURE_HALF_LIFE_S = 5.0
+# Bounds of what one request may say of a replica's speed; the rest of the pool differs as much.
+_SLOWNESS = (0.5, 4.0)
+_AS_SLOW_AS_OTHERS = 1.3
+
+
+class Report(NamedTuple):
+    """What a replica tells a gateway of its work for others.
+
+    `load_s`: seconds until a model that is not loaded is, by its name. `unread`: prompts that are
+    still to be read, of `pending_tokens` in all.
+    """
+
+    ahead: int = 0
+    pending_tokens: float = 0.0
+    load_s: Mapping[str, float] = {}
+    unread: int = 0
+
+
+NO_REPORT = Report()
+
+
+@dataclass(slots=True)
+class ReplicaState:
+    """The work of one replica, its cache, its speed and its failures."""
+
+    cache: PrefixCache
+    speed: Mean = field(default_factory=lambda: Mean(1.0))  # its times relative to the pool's
+    ahead: int = 0
+    pending_tokens: float = 0.0
+    unread: int = 0  # prompts that are still to be read
+    reading_since: float = 0.0  # the first of these
+    others: Report = NO_REPORT
+    failures: float = 0.0
+    failed_at: float = 0.0
+
+    @property
+    def slowness(self) -> float:
+        """Its times relative to the pool's where it is slow: nothing is gained from small noise."""
+        return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
+
+    def to_read(self, speeds: Speeds, now: float) -> float:
+        """Return the tokens that are still to be read, less those read of the first prompt."""
+        prompts = self.unread + self.others.unread
+        if not prompts:
+            return 0.0
+        tokens = self.pending_tokens + self.others.pending_tokens
+        read = (now - self.reading_since) * speeds.prefill_tokens_per_s / self.slowness
+        return tokens - min(read, tokens / prompts)
+
+    def expect(self, tokens: float, now: float) -> None:
+        """Note a prompt, of which so many tokens are to be read."""
+        if not self.unread + self.others.unread:
+            self.reading_since = now
+        self.unread += 1
+        self.pending_tokens += tokens
+
+    def has_read(self, tokens: float, now: float) -> None:
+        """Note that a prompt was read, or will not be."""
+        self.unread = max(0, self.unread - 1)
+        self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
+        self.reading_since = now
+
+    def hear(self, report: Report, now: float) -> None:
+        """Note the work for others. Where less of it is to be read, a prompt was read just now."""
+        is_idle = not self.unread + self.others.unread
+        if is_idle or report.pending_tokens < self.others.pending_tokens:
+            self.reading_since = now
+        self.others = report
+
+    def compare(self, seconds: float, expected_s: float) -> None:
+        low, high = _SLOWNESS
+        self.speed.note(min(high, max(low, seconds / expected_s)))
+
+    def recent_failures(self, now: float) -> float:
+        if not self.failures:
+            return 0.0
+        return float(self.failures * 2.0 ** ((self.failed_at - now) / _FAILURE_HALF_LIFE_S))

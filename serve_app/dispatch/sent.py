@@ -1,0 +1,49 @@
+"""One request that was sent to a replica: what was believed of it, and what its engine told."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from serve_app.dispatch.prefixes import EMPTY, Chain
+
+
+class Prompt(NamedTuple):
+    """What the placement of one request depends on. `text_bytes`: of its prompt, as far as known.
+
+    `anchor`: of a caller's hint, else that of the chain.
+    """
+
+    model: str
+    chain: Chain = EMPTY
+    text_bytes: int = 0
+    anchor: bytes = b""
+
+
+class Told(NamedTuple):
+    """What an engine told of one request; None: nothing. `prompt` includes `cached`."""
+
+    prompt: int | None = None
+    cached: int | None = None
+    generated: int | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """One request that was sent to a replica, with what was believed then."""
+
+    replica: str
+    prompt: Prompt
+    tokens: float  # of the prompt, estimated
+    known_tokens: float  # of these, in blocks that the replica is believed to have
+    cached_tokens: float  # of these, by what became of earlier beliefs
+    predicted_s: float
+    moved: bool  # another replica had more of it cached
+    had_slot: bool  # it did not wait for a slot
+    pending_before: float  # tokens that the replica had to read before
+    sent_at: float
+    read_at: float | None = None  # when its first token came
+
+    @property
+    def uncached_tokens(self) -> float:
+        return self.tokens - self.cached_tokens

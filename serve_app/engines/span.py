@@ -1,0 +1,36 @@
+"""The span of a traced call, as the parts that a call passes through write to it."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+AttributeValue = str | bool | int | float | Sequence[str] | Sequence[float]
+Attributes = Mapping[str, AttributeValue]
+
+
+class Step(StrEnum):
+    """A part of a call's time; each becomes a span of its own."""
+
+    READ_BODY = "read body"
+    CHOOSE_REPLICA = "choose replica"
+    LOAD_MODEL = "load model"
+    QUEUE = "queue"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    GENERATE = "generate"  # both, where the answer comes in one piece
+
+
+class Span(Protocol):
+    """Notes on a call that is traced, see tracing/notes.py."""
+
+    def begin(self, step: Step, attributes: Attributes | None = None) -> None:
+        """Begin a step, which ends the one before."""
+
+    def wait(self, priority: str, ahead: int) -> None:
+        """Begin to wait in a queue, in which `ahead` calls wait already."""
+
+    def end(self, attributes: Attributes | None = None) -> None:
+        """End the step that runs, if any; add attributes to its own."""
+
+    def event(self, name: str, attributes: Attributes | None = None) -> None:
+        """Note that something has happened."""

@@ -1,0 +1,88 @@
+"""The spans and metrics of one process, from settings and OpenTelemetry's environment."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+from serve_app.api.request_trace import RequestTrace
+from serve_app.tracing.exporters import (
+    Losses,
+    SpanQueue,
+    metric_exporter,
+    quieten_sdk,
+    span_exporter,
+)
+from serve_app.tracing.otlp import OtlpMetrics
+from serve_app.tracing.switch import Signals
+from serve_app.tracing.tracer import MIN_STEP_S, Tracer
+from serve_app.tracing_settings import TracingSettings
+
+_PACKAGE = "scalable-llm-inference"
+
+
+class Sender:
+    """Sends spans and metrics of a process to a collector. Implements `Observer`; `close` it."""
+
+    def __init__(
+        self,
+        tracer: Tracer | None = None,
+        processor: SpanProcessor | None = None,
+        metrics: OtlpMetrics | None = None,
+    ) -> None:
+        self.tracer = tracer
+        self.metrics = metrics
+        self._processor = processor
+
+    def began(self, trace: RequestTrace) -> None:
+        """Do nothing: a span begins where the route is known, see api/inference.py."""
+
+    def ended(self, trace: RequestTrace) -> None:
+        if self.tracer:
+            self.tracer.end(trace)
+
+    def note_keys_file(self, valid: bool) -> None:
+        """Do nothing: no span describes the file."""
+
+    def close(self) -> None:
+        """Send the remaining spans and metrics, within seconds."""
+        if self._processor:
+            self._processor.shutdown()
+        if self.metrics:
+            self.metrics.close()
+
+
+def build(
+    settings: TracingSettings,
+    signals: Signals,
+    attributes: Mapping[str, str],
+    min_step_s: float = MIN_STEP_S,
+) -> Sender:
+    """Build what `signals` names. `attributes`: of the process. Raises SettingsError."""
+    quieten_sdk()
+    resource = process_resource(attributes)
+    sender = Sender()
+    if signals.spans:
+        # Of our own: the global one is Serve's, whose spans go elsewhere.
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        queue = SpanQueue(span_exporter(settings.endpoint), Losses("spans"))
+        tracer = Tracer(provider, queue, settings.content, min_step_s)
+        sender = Sender(tracer, queue)
+    if signals.metrics:
+        exporter = metric_exporter(settings.endpoint)
+        sender.metrics = OtlpMetrics(exporter, resource, Losses("metrics"))
+    return sender
+
+
+def process_resource(attributes: Mapping[str, str]) -> Resource:
+    """Describe the process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word."""
+    own = {"service.name": _PACKAGE, "service.version": version(_PACKAGE), **attributes}
+    merged = Resource.create(own).merge(OTELResourceDetector().detect())
+    return _OnlyResource(dict(merged.attributes), merged.schema_url)
+
+
+class _OnlyResource(Resource):
+    """Hashes by identity: the exporter looks it up for every span, and the SDK hashes JSON."""
+
+    __hash__ = object.__hash__

@@ -1,0 +1,92 @@
+"""Notes of one process on one traced request, of which spans are made at its end."""
+
+from collections.abc import Mapping
+from time import perf_counter, time
+from typing import Any, NamedTuple
+
+from serve_app.engines.span import Attributes, Step
+from serve_app.tracing.context import TraceContext
+
+PRIORITY = "serve_app.priority"
+_NONE: Attributes = {}
+# A request that is tried again and again notes no more than this.
+_MAX_NOTES = 64
+
+
+class NotedStep(NamedTuple):
+    """A part of the request's time, in seconds on the clock of `perf_counter`."""
+
+    name: str
+    began: float
+    ended: float
+    attributes: Attributes
+
+
+class NotedEvent(NamedTuple):
+    name: str
+    at: float
+    attributes: Attributes
+
+
+class SpanNotes:
+    """The span of one request in one process. Implements `engines.span.Span`.
+
+    `parent_id`: of the span in the process that asked, None for the first one. `began`: on the
+    clock of `perf_counter`. `payload`, `session`: what was asked. `answer`: the last bytes of it.
+    """
+
+    __slots__ = (
+        *("_attributes", "_began", "_step", "answer", "began", "context", "epoch", "events"),
+        *("parent_id", "payload", "session", "steps"),
+    )
+
+    def __init__(
+        self, context: TraceContext, parent_id: int | None = None, began: float | None = None
+    ) -> None:
+        now = perf_counter()
+        self.context = context
+        self.parent_id = parent_id
+        self.began = now if began is None else began
+        self.epoch = time() - now  # of that clock, in seconds since 1970
+        self.steps: list[NotedStep] = []
+        self.events: list[NotedEvent] = []
+        self.payload: Mapping[str, Any] = _NONE
+        self.session = ""
+        self.answer = b""
+        self._step = ""
+        self._began = 0.0
+        self._attributes = _NONE
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id, as viewers show it."""
+        return f"{self.context.trace_id:032x}"
+
+    def begin(self, step: Step, attributes: Attributes | None = None) -> None:
+        """Begin a step, which ends the one before."""
+        self.end()
+        self._step, self._began, self._attributes = step, perf_counter(), attributes or _NONE
+
+    def wait(self, priority: str, ahead: int) -> None:
+        """Begin to wait in a queue, in which `ahead` calls wait already."""
+        self.begin(Step.QUEUE, {PRIORITY: str(priority), "serve_app.queue.position": ahead})
+
+    def end(self, attributes: Attributes | None = None) -> None:
+        """End the step that runs, if any; add attributes to its own."""
+        if self._step and len(self.steps) < _MAX_NOTES:
+            all_of_it = {**self._attributes, **(attributes or _NONE)}
+            self.steps.append(NotedStep(self._step, self._began, perf_counter(), all_of_it))
+        self._step = ""
+
+    def event(self, name: str, attributes: Attributes | None = None) -> None:
+        """Note that something has happened."""
+        if len(self.events) < _MAX_NOTES:
+            self.events.append(NotedEvent(name, perf_counter(), attributes or _NONE))
+
+    def ask(self, payload: Mapping[str, Any], session: str) -> None:
+        """Note the checked request, and the conversation that it belongs to."""
+        self.payload, self.session = payload, session
+
+    def nanoseconds(self, at: float) -> int:
+        """Return a time of `perf_counter` as OpenTelemetry has it."""
+        return int((self.epoch + at) * 1e9)

@@ -1,0 +1,127 @@
+"""What traces cost: services without them, with a tenth of the requests, and with Ray's metrics.
+
+They run before one instant engine and get the same load in turn, round by round; the first one
+twice, which shows the noise. CPU is that of the replicas, where all of the work for traces is: of
+all processes of the service, with HAProxy and Ray's own, it is a smaller share.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import sleep
+from typing import Any
+
+import click
+
+from serve_app.capacity.simulate.intervals import Interval, interval
+from tests.bench.measure import Measurement, Task, measure
+from tests.bench.systems import MODEL, SLOTS, System, cpu_s, processes, running
+from tests.support.otlp import collector
+
+OFF, ON, METRICS = "off", "a tenth traced", "a tenth traced, with Ray's metrics"
+AGAIN = "off again"
+MAX_RATIO = 1.03
+_TASK = Task("32 clients, 16 tokens", 32, 1.5, 16)
+_WARM_UP = Task("warm-up", 8, 3, 16)
+_SETTLE_S = 0.3
+_SAMPLER = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """CPU per request against the service without traces: means of rounds, 95 % intervals."""
+
+    system: str
+    ratio: Interval
+    added_us: Interval
+    failed: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.system}: CPU x {self.ratio:.3f}, {self.added_us:.0f} us more a request, "
+            f"{self.failed} failed"
+        )
+
+
+class Replicas(System):
+    """A service, of whose processes the replicas alone are counted."""
+
+    def cpu_s(self) -> float:
+        lines = processes(self.process.pid).items()
+        return sum(cpu_s(pid) for pid, line in lines if line.startswith("ray::ServeReplica"))
+
+
+@click.command(help=__doc__)
+@click.option("--topology", default="direct", show_default=True)
+@click.option("--rounds", default=20, show_default=True, type=click.IntRange(2))
+@click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
+def main(topology: str, rounds: int, out: Path) -> None:
+    measured = list(run(topology, rounds))
+    ratios = [ratio(name, measured) for name in (AGAIN, ON, METRICS)]
+    cpu = median(m.cpu_s_per_1000 for m in of(OFF, measured))
+    click.echo(f"{topology}, off: {cpu:.3f} s of the replicas' CPU for 1,000 requests")
+    for line in ratios:
+        click.echo(line)
+    out.mkdir(parents=True, exist_ok=True)
+    value = {"ratios": list(map(asdict, ratios)), "measurements": list(map(asdict, measured))}
+    (out / f"tracing-{topology}.json").write_text(json.dumps(value, indent=1) + "\n")
+    sys.exit(0 if ratios[1].ratio.mean <= MAX_RATIO and not ratios[1].failed else 1)
+
+
+def run(topology: str, rounds: int) -> Iterator[Measurement]:
+    os.environ |= _SAMPLER
+    with ExitStack() as stack:
+        engine = stack.enter_context(running("engine", "simulator", decode_tokens_per_s=0))
+        to = {"endpoint": stack.enter_context(collector()).http}
+        traced = {OFF: {}, ON: to, METRICS: {**to, "metrics": True}}
+        systems = [
+            Replicas(**vars(stack.enter_context(running(name, "service", **settings))))
+            for name, tracing in traced.items()
+            for settings in [_settings(topology, engine, tracing)]
+        ]
+        for system in systems:
+            measure(system, _WARM_UP, 0)
+        for number in range(rounds):
+            # In another order each time: none always runs on the warmer machine.
+            for place in range(len(systems)):
+                yield _alone(systems, systems[(place + number) % len(systems)], number)
+            yield replace(_alone(systems, systems[0], number), system=AGAIN)
+
+
+def _alone(systems: list[System], one: System, number: int) -> Measurement:
+    for system in systems:
+        system.resume() if system is one else system.pause()
+    sleep(_SETTLE_S)
+    return measure(one, _TASK, number)
+
+
+def _settings(topology: str, engine: System, tracing: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "topology": topology,
+        "models": MODEL,
+        "engine": {"kind": "attach", "url": engine.url, "slots": SLOTS},
+        "autoscaling": {"min_replicas": 1, "max_replicas": 1},
+        "tracing": tracing,
+    }
+
+
+def of(name: str, measured: list[Measurement]) -> list[Measurement]:
+    return sorted((m for m in measured if m.system == name), key=lambda m: m.round)
+
+
+def ratio(name: str, measured: list[Measurement]) -> Ratio:
+    """Compare with the service without traces in the same rounds."""
+    pairs = list(zip(of(name, measured), of(OFF, measured), strict=True))
+    ratios = [one.cpu_s_per_1000 / off.cpu_s_per_1000 for one, off in pairs]
+    added = [1000 * (one.cpu_s_per_1000 - off.cpu_s_per_1000) for one, off in pairs]
+    failed = sum(one.failed + off.failed for one, off in pairs)
+    return Ratio(name, interval(ratios), interval(added), failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,8 +27,9 @@ from kuberay.changes.rollout import Rollout
 from kuberay.errors import Conflict
 from kuberay.status.diagnosis import Diagnosis, diagnose
 from kuberay.status.observed import Observed
-from kuberay.status.scaling import NO_SCALING, Scaling, read_scaling
+from kuberay.status.scaling import NO_SCALING, Scaling
 from kuberay.status.waiting import Limits, Wait
+from kuberay.status.watched_scaling import read_scaling
 from kuberay.status.watching import Watcher, look
 
 Object = dict[str, Any]

@@ -18,8 +18,8 @@ from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
 from kuberay.status import leftovers
 from kuberay.status.observed import Observed
-from kuberay.status.scaling import KEY_VARIABLE
 from kuberay.status.waiting import Limits
+from kuberay.status.watched_scaling import KEY_VARIABLE
 
 # A cause that contains its own duration must not count as new every second.
 _SECONDS = re.compile(r"\d+ s\b")

@@ -1,18 +1,8 @@
-"""Why pools have their replicas: read from the service's `/admin/fleet` through the API server."""
+"""Why pools have their replicas, as the service's `/admin/fleet` says."""
 
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from kuberay.access.objects import Objects
-from kuberay.errors import ApiError
-
-# The same variable as that of `python -m serve_app top`.
-KEY_VARIABLE = "LLM_ADMIN_KEY"
-_PORT = 8000
-_TRIES, _PAUSE_S = 10, 0.3  # the service begins to gather with the first request
 
 
 @dataclass(frozen=True)
@@ -37,23 +27,14 @@ class Scaling:
 NO_SCALING = Scaling()
 
 
-def read_scaling(
-    objects: Objects, name: str, key: str, pause: Callable[[float], None] = time.sleep
-) -> Scaling:
-    """Return the scaling of a service's pools. `key`: an admin key of the service."""
-    try:
-        for _ in range(_TRIES):
-            document = json.loads(
-                objects.proxied(f"{name}-serve-svc:{_PORT}", "admin/fleet", {"x-api-key": key})
-            )
-            if not document["collecting"]:
-                return Scaling(tuple(map(_pool, document["pools"])))
-            pause(_PAUSE_S)
-    except ApiError as exc:
-        return Scaling(problem=f"the service does not tell its scaling: {exc}")
-    except (ValueError, KeyError, TypeError):
-        return Scaling(problem="the service's answer on its scaling can't be read")
-    return Scaling(problem="the service gathers no state of its scaling yet")
+def scaling_of(document: Mapping[str, Any]) -> Scaling | None:
+    """Read the scaling in the service's document, None while it is still being gathered.
+
+    Raises KeyError, TypeError for a document of another form.
+    """
+    if document["collecting"]:
+        return None
+    return Scaling(tuple(map(_pool, document["pools"])))
 
 
 def _pool(pool: Mapping[str, Any]) -> PoolScaling:

@@ -8,6 +8,7 @@ round, so that a machine whose speed drifts drifts for all of them.
 
 import os
 import platform
+import re
 import secrets
 import subprocess
 import sys
@@ -161,9 +162,9 @@ def _olla_version() -> str:
     binary = os.environ.get("OLLA")
     if not binary:
         return ""
-    command = [binary, "--version"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return next((line.strip() for line in said.splitlines() if "v" in line), said.strip())
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"Olla (v\S+)", done.stdout + done.stderr)
+    return found[1] if found else "unknown"
 
 
 if __name__ == "__main__":

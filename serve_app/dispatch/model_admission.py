@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from time import monotonic
 
 from serve_app.dispatch.admission import Admission, Leave
 from serve_app.dispatch.fair_queue import Fairness
@@ -51,7 +52,7 @@ class ModelAdmission:
 
     async def enter(self, call: Call) -> Leave:
         """Wait as Admission.enter does. Raises LoadFailed too."""
-        began, leaves = _now(), list[Leave]()
+        began, leaves = monotonic(), list[Leave]()
 
         def leave(served: float | None) -> None:
             while leaves:
@@ -61,8 +62,8 @@ class ModelAdmission:
             if self._gate:
                 leaves.append(await self._gate.enter(call))
             if few := self._fewer.get(call.model):
-                leaves.append(await few.enter(call, _now() - began))
-            leaves.append(await self._engine.enter(call, _now() - began))
+                leaves.append(await few.enter(call, monotonic() - began))
+            leaves.append(await self._engine.enter(call, monotonic() - began))
         except BaseException:
             leave(0.0)
             raise
@@ -113,7 +114,3 @@ def new_gate(
         engine.note_loaded,
         Fairness.of(settings),
     )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -10,6 +10,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from serve_app.dispatch.fair_queue import Fairness
@@ -144,21 +145,21 @@ class ModelGate:
         Raises LoadFailed, Overloaded, DeadlineExceeded, EngineDown.
         """
         model = call.model
-        self._state.rates.count(model, _now())
+        self._state.rates.count(model, monotonic())
         if self._state.is_open(model):
             self._state.use(model)
         else:
             await self._wait(call)
-        return partial(self._leave, model, _now())
+        return partial(self._leave, model, monotonic())
 
     def view(self, now: float | None = None) -> ModelsView:
         """Return the models and their calls. `now`: for callers outside of the event loop."""
         waiting = {model: line.view() for model, line in self._lines.items() if line.arrivals}
-        return self._state.view(waiting, _now() if now is None else now)
+        return self._state.view(waiting, monotonic() if now is None else now)
 
     def load_costs(self) -> dict[str, float]:
         """Return the cost, in seconds, of loading each model that can't serve at once."""
-        view, now = self.view(), _now()
+        view, now = self.view(), monotonic()
         costs = {name: load_cost(view, self._rules, name, now).total_s for name in self._models}
         return {name: round(min(MAX_COST_S, cost), 1) for name, cost in costs.items() if cost}
 
@@ -171,7 +172,7 @@ class ModelGate:
     @property
     def rates(self) -> Mapping[str, float]:
         """Calls per second by model."""
-        return self._state.rates.per_second(_now())
+        return self._state.rates.per_second(monotonic())
 
     def waiting_by_flow(self) -> Mapping[tuple[Priority, str, str], int]:
         """Return how many calls wait for a model, by priority, group and key."""
@@ -181,7 +182,7 @@ class ModelGate:
     # calls
 
     async def _wait(self, call: Call) -> None:
-        line, began = self._line(call.model), _now()
+        line, began = self._line(call.model), monotonic()
         if call.span:
             call.span.begin(Step.LOAD_MODEL, {"serve_app.model": call.model})
         place = line.calls.place(call)
@@ -198,7 +199,7 @@ class ModelGate:
         finally:
             line.arrivals.pop(place, None)
             self._changed.set()
-            self._observer.waited(call.model, _now() - began)
+            self._observer.waited(call.model, monotonic() - began)
         line.calls.end(place, 0.0)  # its service is counted where it takes a slot
 
     def _line(self, model: str) -> "_Line":
@@ -227,11 +228,11 @@ class ModelGate:
             line.arrivals.clear()
 
     def _leave(self, model: str, began: float, served: float | None) -> None:
-        self._state.note_service(_now() - began)
+        self._state.note_service(monotonic() - began)
         self._release(model)
 
     def _release(self, model: str) -> None:
-        if self._state.release(model, _now()):
+        if self._state.release(model, monotonic()):
             self._changed.set()
 
     # the task that loads and unloads
@@ -246,7 +247,7 @@ class ModelGate:
 
     async def _step(self) -> None:
         self._changed.clear()
-        decision = decide(self.view(), self._rules, _now())
+        decision = decide(self.view(), self._rules, monotonic())
         self._close_model(decision.model if isinstance(decision, Close) else "")
         match decision:
             case Load(model):
@@ -259,7 +260,7 @@ class ModelGate:
                 await self._pause(min(until, self._polled + POLL_S))
             case Close():
                 await self._pause(self._polled + POLL_S)
-        if _now() >= self._polled + POLL_S:
+        if monotonic() >= self._polled + POLL_S:
             await self._learn()
 
     def _close_model(self, model: str) -> None:
@@ -279,7 +280,7 @@ class ModelGate:
             pass
 
     async def _load(self, model: str) -> None:
-        began = _now()
+        began = monotonic()
         others = self._state.begin_load(model, began)
         logger.info("loading %s beside %s", model, _list(others))
         self.on_change()
@@ -290,7 +291,7 @@ class ModelGate:
         except EngineError as exc:
             self._note_failure(model, others, exc)
         else:
-            self._note_load(model, _now() - began)
+            self._note_load(model, monotonic() - began)
         finally:
             self._state.loading = ""
 
@@ -303,7 +304,7 @@ class ModelGate:
         self._report()
 
     def _note_failure(self, model: str, others: frozenset[str], exc: EngineError) -> None:
-        seconds = self._state.note_failure(model, others, _now())
+        seconds = self._state.note_failure(model, others, monotonic())
         logger.warning("failed to load %s beside %s: %s", model, _list(others), exc)
         self._observer.load_failed(model)
         retry_after_s = 1 if others else round(seconds)  # beside fewer it may succeed
@@ -321,7 +322,7 @@ class ModelGate:
                 self._fail_all(model, lambda: EngineDown(error))
 
     async def _unload(self, model: str) -> None:
-        began = _now()
+        began = monotonic()
         self._state.drop(model)  # before anything else runs: from here on its calls wait
         logger.info("unloading %s to make room", model)
         try:
@@ -331,12 +332,12 @@ class ModelGate:
             await asyncio.sleep(0.5)
             await self._learn()
         else:
-            self._observer.unloaded(model, _now() - began)
+            self._observer.unloaded(model, monotonic() - began)
             self._report()
 
     async def _learn(self) -> None:
         """Take over the engine's own list of loaded models."""
-        self._polled = _now()
+        self._polled = monotonic()
         try:
             sizes = await self._store.loaded()
         except EngineError:
@@ -350,7 +351,7 @@ class ModelGate:
         self._report()
 
     def _add(self, model: str, size: int) -> None:
-        if self._state.add(model, size, _now()):
+        if self._state.add(model, size, monotonic()):
             self._grant_all(model)
 
     def _report(self) -> None:
@@ -362,13 +363,9 @@ class ModelGate:
 
 
 def _refusal(model: str, until: float) -> LoadFailed:
-    left = max(1, round(until - _now()))
+    left = max(1, round(until - monotonic()))
     return LoadFailed(f"{model} could not be loaded: it is tried again in {left} s", left)
 
 
 def _list(models: frozenset[str]) -> str:
     return ", ".join(sorted(models)) or "no other"
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

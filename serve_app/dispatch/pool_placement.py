@@ -1,8 +1,8 @@
 """Places the calls of one pool: asks the rule, and learns from the answers."""
 
-import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from time import monotonic
 
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
@@ -82,8 +82,8 @@ class PlacedCall:
 
     def choose(self, among: Mapping[str, float]) -> tuple[str, ...]:
         self.cancel()
-        placement = self._placement = self._view.choose(self._prompt, _now(), among)
-        self._sent = self._view.sent(self._prompt, placement, _now())
+        placement = self._placement = self._view.choose(self._prompt, monotonic(), among)
+        self._sent = self._view.sent(self._prompt, placement, monotonic())
         return tuple([view.name for view in placement.ranked])
 
     def scores(self) -> Attributes:
@@ -108,13 +108,13 @@ class PlacedCall:
     def cancel(self) -> None:
         """Take back the choice: nothing was sent."""
         if self._sent:
-            self._view.ended(self._sent, _now())
+            self._view.ended(self._sent, monotonic())
             self._sent = None
 
     def failed(self, exc: BaseException) -> None:
         """Note that the replica gave no answer."""
         if self._sent and isinstance(exc, EngineError) and not isinstance(exc, PoolDown):
-            self._view.failed(self._sent.replica, _now())
+            self._view.failed(self._sent.replica, monotonic())
         self.cancel()
 
     def began(self, answer: Answer) -> None:
@@ -122,9 +122,9 @@ class PlacedCall:
         sent = self._sent
         assert sent
         if answer.status >= 500:
-            self._view.failed(sent.replica, _now())
+            self._view.failed(sent.replica, monotonic())
         if answer.status == 200:
-            self._view.read(sent, _now())
+            self._view.read(sent, monotonic())
         cached = round(sent.cached_tokens)
         answer.placed = Placed(sent.replica, sent.predicted_s, cached, sent.moved)
         queued_s = answer.queued_s  # so far that of the replica alone
@@ -137,7 +137,7 @@ class PlacedCall:
             told = Told(
                 usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s
             )
-        self._view.ended(sent, _now(), queued_s, told)
+        self._view.ended(sent, monotonic(), queued_s, told)
         self._sent = None
 
 
@@ -175,7 +175,3 @@ def _prompt(call: Call, max_bytes: int) -> Prompt:
     flow = call.flow
     anchor = hint_anchor(flow.group or flow.key, call.affinity) if call.affinity else chain.anchor
     return Prompt(call.model, chain, chain.text_bytes if known else len(call.body), anchor)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Protocol
 
 import orjson
@@ -96,15 +97,15 @@ class ReplicaFollower:
         asked: frozenset[str] = frozenset()
         if not self.has_heard:
             await self._introduce()  # Serve names no replica before a request to one
-        asked_at = _now()
+        asked_at = monotonic()
         while True:
             running = self._directory.running()
             for name in set(self._view.names) - running if running else ():
                 self._view.drop(name)
             silent = running - self._replicas.keys()
             # One that can't reach this gateway is not asked four times a second.
-            if silent and (silent != asked or _now() > asked_at + _INTRODUCTION_S):
-                asked, asked_at = silent, _now()
+            if silent and (silent != asked or monotonic() > asked_at + _INTRODUCTION_S):
+                asked, asked_at = silent, monotonic()
                 await self._introduce()
             await asyncio.sleep(LOOK_S)
 
@@ -146,7 +147,7 @@ class ReplicaFollower:
 
     def _note(self, replica: _Followed, name: str, content: bytes) -> None:
         work, prompts = decode_report(content)
-        self._view.report(name, work, _now())
+        self._view.report(name, work, monotonic())
         for blocks in prompts:
             self._view.took(name, blocks)
         held = self._models - work.load_s.keys()
@@ -167,7 +168,3 @@ class ReplicaFollower:
             if spare != replicas[name].spare:
                 replicas[name].spare = spare
                 replicas[name].channel.send((SPARE, orjson.dumps(sorted(spare))))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

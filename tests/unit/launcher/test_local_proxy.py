@@ -12,6 +12,7 @@ import pytest
 from serve_app.errors import SettingsError
 from serve_app.launcher import local_proxy
 from serve_app.launcher.local_proxy import PREFIX, choose, clean, defaults
+from serve_app.ray_serve import haproxy
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no HAProxy, nor /proc")
 
@@ -108,3 +109,8 @@ def test_a_run_that_is_just_starting_keeps_its_folder(folder: Path) -> None:
     os.utime(folder)
     assert list(clean()) == []
     assert folder.exists()
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (7, 1), (8, 2), (16, 4), (128, 4)])
+def test_haproxy_has_a_thread_for_each_four_cores(cores: int, threads: int) -> None:
+    assert haproxy.threads(cores) == threads

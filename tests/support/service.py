@@ -64,14 +64,17 @@ class Simulator:
     @property
     def last_body(self) -> dict[str, Any]:
         """The body of the last request that was no probe."""
-        history = self.stats()["history"]
-        bodies = [entry["body"] for entry in history if entry["path"] not in PROBES]
-        return json.loads(bodies[-1])
+        return json.loads(self._last["body"])
 
     @property
     def last_headers(self) -> dict[str, str]:
-        """The headers of the last request, with names in lower case."""
-        return {name.lower(): value for name, value in self.stats()["last"]["headers"]}
+        """The headers of the last request that was no probe, with names in lower case."""
+        return {name.lower(): value for name, value in self._last["headers"]}
+
+    @property
+    def _last(self) -> dict[str, Any]:
+        history = self.stats()["history"]
+        return [entry for entry in history if entry["path"] not in PROBES][-1]
 
     def stop(self) -> None:
         self._http.close()

@@ -63,5 +63,6 @@ def _full(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _brief(request: HttpRequest) -> dict[str, str]:
-    return {"path": request.path, "body": request.body[:_HISTORY_BYTES].decode("utf-8", "replace")}
+def _brief(request: HttpRequest) -> dict[str, Any]:
+    body = request.body[:_HISTORY_BYTES].decode("utf-8", "replace")
+    return {"path": request.path, "headers": request.headers, "body": body}

@@ -163,7 +163,7 @@ async def test_headers_of_the_client_stay_with_us(service: Service, simulator: S
     }
     body = {"model": "smollm2:135m", "messages": MESSAGES, "max_tokens": 1}
     await service.post("/v1/messages", json=body, headers=headers)
-    last = {name.lower(): value for name, value in simulator.stats()["last"]["headers"]}
+    last = simulator.last_headers
     assert last["host"] == simulator.url.removeprefix("http://")
     assert last["anthropic-version"] == "2023-06-01"
     assert {"authorization", "origin", "cookie"}.isdisjoint(last)

@@ -28,7 +28,7 @@ from kuberay.errors import Conflict
 from kuberay.status.diagnosis import Diagnosis, diagnose
 from kuberay.status.observed import Observed
 from kuberay.status.scaling import NO_SCALING, Scaling
-from kuberay.status.waiting import Limits, Wait
+from kuberay.status.waiting import Wait, WaitLimits
 from kuberay.status.watched_scaling import read_scaling
 from kuberay.status.watching import Watcher, look
 
@@ -99,7 +99,7 @@ class RayServiceApi:
     def wait_until_ray_service_running(
         self,
         name: str,
-        limits: Limits | None = None,
+        limits: WaitLimits | None = None,
         on_status: Callable[[Status], None] = lambda status: None,
         replaces: bool = False,
     ) -> Status:
@@ -112,7 +112,7 @@ class RayServiceApi:
         rollout = Rollout(wait.began_at, is_taken_up=not replaces)
         with Watcher(self.objects, name) as watcher:
             for view in watcher.views(_TICK_S):
-                wait, diagnosis, is_serving = wait.judge(view, limits or Limits())
+                wait, diagnosis, is_serving = wait.judge(view, limits or WaitLimits())
                 rollout = rollout.updated(view)
                 status = Status(view, diagnosis)
                 on_status(status)

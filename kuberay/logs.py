@@ -17,7 +17,7 @@ _FULL_S = 0.5
 
 
 @dataclass(frozen=True)
-class Source:
+class LogSource:
     """One container of one pod."""
 
     pod: str
@@ -26,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Line:
-    source: Source
+    source: LogSource
     text: str
 
 
@@ -43,10 +43,10 @@ class Selection:
     def __str__(self) -> str:
         return f"{self.which}, container {self.container}" if self.container else self.which
 
-    def sources(self, view: Observed) -> list[Source]:
+    def sources(self, view: Observed) -> list[LogSource]:
         role = HEAD if self.which == "head" else WORKER
         named = [(pod.name, self._container(pod)) for pod in view.pods if pod.role == role]
-        return [Source(pod, container) for pod, container in named if container]
+        return [LogSource(pod, container) for pod, container in named if container]
 
     def _container(self, pod: Pod) -> str:
         if self.container:
@@ -96,7 +96,7 @@ class Follower:
         self._selection = selection
         self._options = options
         self._queue: Queue[Line] = Queue(maxsize=1000)
-        self._tails: dict[Source, _Tail] = {}
+        self._tails: dict[LogSource, _Tail] = {}
 
     def lines(self) -> Iterator[Line]:
         """Yield lines for ever; closing the generator closes the streams."""
@@ -126,7 +126,7 @@ class _Tail:
     """The log of one source; after a broken stream it continues behind the last line."""
 
     def __init__(
-        self, objects: Objects, source: Source, queue: "Queue[Line]", options: Mapping[str, str]
+        self, objects: Objects, source: LogSource, queue: "Queue[Line]", options: Mapping[str, str]
     ) -> None:
         self._objects = objects
         self._source = source

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from locust.argument_parser import LocustArgumentParser
 
-from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.clients.chat import DIALECTS, RequestTarget
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.workload.load import LoadSpec, descriptions
 
@@ -45,7 +45,7 @@ def add_options(parser: LocustArgumentParser) -> None:
         help="show the options of chat.py",
         include_in_web_ui=False,
     )
-    parser.set_defaults(host=os.environ.get("BASE_URL", Target().base_url))
+    parser.set_defaults(host=os.environ.get("BASE_URL", RequestTarget().base_url))
 
 
 def chat_parser() -> LocustArgumentParser:
@@ -57,7 +57,10 @@ def chat_parser() -> LocustArgumentParser:
         default_config_files=[],
     )
     parser.add_argument(
-        "--host", default=Target().base_url, env_var="BASE_URL", help="address of the service"
+        "--host",
+        default=RequestTarget().base_url,
+        env_var="BASE_URL",
+        help="address of the service",
     )
     _add(parser)
     return parser
@@ -81,9 +84,9 @@ def _add(parser: LocustArgumentParser) -> None:
         )
 
 
-def target_of(options: Namespace) -> Target:
+def target_of(options: Namespace) -> RequestTarget:
     target = {name: getattr(options, name) for name in _TARGET}
-    return replace(Target(**target), base_url=options.host, stream=options.stream == "true")
+    return replace(RequestTarget(**target), base_url=options.host, stream=options.stream == "true")
 
 
 def spec_of(options: Namespace) -> LoadSpec:

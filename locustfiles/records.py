@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.clients.client_request import Clock
+from serve_app.capacity.clients.client_request import UnixClock
 from serve_app.capacity.results.request_records import (
     REQUESTS,
     Record,
@@ -30,7 +30,7 @@ Report = dict[str, Any]  # worker, lines, began, cpu_share, running
 class Reporter:
     """Reports of one process. `running` counts unfinished requests and schedules."""
 
-    def __init__(self, worker: str, clock: Clock, send: Callable[[Report], None]) -> None:
+    def __init__(self, worker: str, clock: UnixClock, send: Callable[[Report], None]) -> None:
         self._worker = worker
         self._clock = clock
         self._send = send

@@ -27,13 +27,13 @@ from locustfiles.entries import Entries
 from locustfiles.options import slo_of, spec_of, target_of
 from locustfiles.records import RecordWriter, Report, Reporter
 from locustfiles.shapes import UserSchedule
-from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.clients.client_request import Clock
+from serve_app.capacity.clients.chat import RequestTarget
+from serve_app.capacity.clients.client_request import UnixClock
 from serve_app.capacity.results.request_records import Record, Run
 from serve_app.capacity.results.show import table
 from serve_app.capacity.workload.lengths import Lengths
 from serve_app.capacity.workload.load import LoadSpec
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 
 logger = logging.getLogger("chat")
 
@@ -46,15 +46,15 @@ class ProcessShare:
     """The share of one process: every `processes`-th arrival from its `index` on."""
 
     spec: LoadSpec
-    target: Target
+    target: RequestTarget
     lengths: Lengths
-    clock: Clock
+    clock: UnixClock
     reporter: Reporter
     entries: Entries
     index: int = 0
     processes: int = 1
     stopping: bool = False
-    queue: Iterator[Request] | None = field(init=False)
+    queue: Iterator[WorkloadRequest] | None = field(init=False)
     names: "count[int]" = field(default_factory=count)
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Worker:
             self.share.stopping = True
 
     def _start(self, environment: Environment, **_: Any) -> None:
-        options, clock = _options(environment), Clock()
+        options, clock = _options(environment), UnixClock()
         spec, target = spec_of(options), target_of(options)
         lengths = spec.lengths()  # reading a trace takes a while
         self.share = ProcessShare(
@@ -216,13 +216,13 @@ def _folder(options: Namespace) -> Path:
     return Path(options.records or f"results/locust-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
-def _run(spec: LoadSpec, target: Target, options: Namespace) -> Run:
+def _run(spec: LoadSpec, target: RequestTarget, options: Namespace) -> Run:
     command = shlex.join(sys.argv)
     return Run(
         tool="locust",
         base_url=target.base_url,
-        began=Clock()(),
-        ended=Clock()(),
+        began=UnixClock()(),
+        ended=UnixClock()(),
         options={**spec.options(), "slo": options.slo},
         command=command.replace(target.api_key, "…") if target.api_key else command,
         version=locust_version,

@@ -11,8 +11,8 @@ import gevent
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
-from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.clients.client_request import ClientRequest, Clock, broken_off
+from serve_app.capacity.clients.chat import RequestTarget
+from serve_app.capacity.clients.client_request import ClientRequest, UnixClock, broken_off
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.requests import Prompt
 
@@ -21,7 +21,11 @@ class StreamingClient:
     """Sends requests to `target`, at most `concurrency` at a time; `keep` gets their records."""
 
     def __init__(
-        self, target: Target, clock: Clock, keep: Callable[[Record], object], concurrency: int = 1
+        self,
+        target: RequestTarget,
+        clock: UnixClock,
+        keep: Callable[[Record], object],
+        concurrency: int = 1,
     ) -> None:
         self._target = target
         self._clock = clock

@@ -12,7 +12,7 @@ from serve_app.strict_model import StrictModel, repeated, split_list
 ModelName = Annotated[str, AfterValidator(addresses.model_name)]
 
 
-class Target(StrictModel):
+class AliasTarget(StrictModel):
     """One model behind an alias."""
 
     model: ModelName = Field(description="Name of the model.")
@@ -28,10 +28,10 @@ def _listed(value: Any) -> Any:
     return [{"model": item} if isinstance(item, str) else item for item in values]
 
 
-Targets = Annotated[tuple[Target, ...], Field(min_length=1), BeforeValidator(_listed)]
+Targets = Annotated[tuple[AliasTarget, ...], Field(min_length=1), BeforeValidator(_listed)]
 
 
-def order(targets: tuple[Target, ...], draw: float) -> tuple[str, ...]:
+def order(targets: tuple[AliasTarget, ...], draw: float) -> tuple[str, ...]:
     """Return the models to try, one after the other.
 
     The first one is drawn by weight, or is the first of the list where no target has a weight. The
@@ -42,7 +42,7 @@ def order(targets: tuple[Target, ...], draw: float) -> tuple[str, ...]:
     return tuple(short_name(target.model) for target in (first, *others))
 
 
-def _first(targets: tuple[Target, ...], draw: float) -> Target:
+def _first(targets: tuple[AliasTarget, ...], draw: float) -> AliasTarget:
     rest = draw * sum(target.weight or 0 for target in targets)
     for target in targets:
         rest -= target.weight or 0
@@ -51,7 +51,9 @@ def _first(targets: tuple[Target, ...], draw: float) -> Target:
     return targets[0]
 
 
-def problems(aliases: Mapping[str, tuple[Target, ...]], models: Iterable[str]) -> Iterator[str]:
+def problems(
+    aliases: Mapping[str, tuple[AliasTarget, ...]], models: Iterable[str]
+) -> Iterator[str]:
     """Yield a sentence for every alias that can't work beside `models`."""
     known = set(map(full_name, models))
     for name in repeated(map(plain_name, aliases)):

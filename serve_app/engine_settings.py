@@ -13,7 +13,7 @@ LongPrompts = Literal["shorten", "refuse"]
 Variable = Annotated[str, AfterValidator(addresses.variable)]
 
 
-class Simulated(StrictModel):
+class SimulatedSpeed(StrictModel):
     """The declared speed of the simulated engine. A rate of 0 means instant."""
 
     cold_start_s: float = Field(0, ge=0, description="Seconds until the engine listens.")
@@ -117,7 +117,9 @@ class EngineSettings(StrictModel):
     stop_grace_s: float = Field(
         10, gt=0, description="Seconds between SIGTERM and SIGKILL at a stop."
     )
-    simulated: Simulated = Field(Simulated(), description="Speed of the simulated engine.")
+    simulated: SimulatedSpeed = Field(
+        SimulatedSpeed(), description="Speed of the simulated engine."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -13,7 +13,7 @@ from serve_app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling:
+class ScalingInForce:
     """Serve's policy of a deployment, and the delays and factors on its decisions."""
 
     policy: str
@@ -30,7 +30,7 @@ class InForce:
     target_ongoing_requests: float | None = None
     min_replicas: int | None = None
     max_replicas: int = 1  # fixed or not
-    scaling: Scaling | None = None
+    scaling: ScalingInForce | None = None
 
 
 def direct_problems(settings: Settings, pool: Pool, options: InForce) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _scaling_problems(options: InForce) -> Iterator[str]:
         )
 
 
-def _policy_problems(pool: Pool, scaling: Scaling | None) -> Iterator[str]:
+def _policy_problems(pool: Pool, scaling: ScalingInForce | None) -> Iterator[str]:
     chosen = pool.autoscaling.policy
     if chosen == "ray" or scaling is None:
         return

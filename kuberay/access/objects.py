@@ -44,7 +44,7 @@ SERVICES = ResourceKind("v1", "services")
 
 
 @dataclass(frozen=True)
-class Change:
+class WatchEvent:
     """One line of a watch; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     type: str
@@ -193,7 +193,7 @@ class Watch:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def changes(self) -> Iterator[Change]:
+    def changes(self) -> Iterator[WatchEvent]:
         """Yield changes until the watch ends. Raises Expired or another ApiError."""
         for line in self._stream.lines():
             if not line.strip():
@@ -204,7 +204,7 @@ class Watch:
                 raise ServerFailure(f"a watch ended within a line: {line[:80]!r}") from exc
             if change["type"] == "ERROR":
                 raise _watch_error(change["object"])
-            yield Change(change["type"], change["object"])
+            yield WatchEvent(change["type"], change["object"])
 
     def interrupt(self) -> None:
         """End `changes` from another thread."""

@@ -56,7 +56,7 @@ def _config(spec: Object) -> serve_config.Config:
 
 def _describe(
     spec: Object,
-    owners: dict[str, serve_config.Scaling],
+    owners: dict[str, serve_config.DeploymentScaling],
     replacement: Replacement,
     workers: Workers,
 ) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kuberay.changes.serve_config import Scaling
+from kuberay.changes.serve_config import DeploymentScaling
 from kuberay.errors import ChangeError
 
 Object = dict[str, Any]
@@ -24,8 +24,8 @@ def named(groups: list[Object], name: str) -> Object:
 
 
 def owned(
-    groups: list[Object], pools: Mapping[str, Scaling]
-) -> Iterator[tuple[Object, dict[str, Scaling]]]:
+    groups: list[Object], pools: Mapping[str, DeploymentScaling]
+) -> Iterator[tuple[Object, dict[str, DeploymentScaling]]]:
     """Yield every group that has pods of deployments, with those deployments."""
     for group in groups:
         own_pools = {name: p for name, p in pools.items() if owner(groups, p.resources) is group}
@@ -42,7 +42,7 @@ def owner(groups: list[Object], resources: Mapping[str, float]) -> Object | None
     return candidates[0] if len(candidates) == 1 else None
 
 
-def fit(groups: list[Object], pools: Mapping[str, Scaling]) -> None:
+def fit(groups: list[Object], pools: Mapping[str, DeploymentScaling]) -> None:
     """Set the bounds of every group to those of its deployments."""
     for group, own_pools in owned(groups, pools):
         bound(

@@ -101,7 +101,7 @@ def _settled(options: Config) -> Config:
 
 
 @dataclass(frozen=True)
-class Scaling:
+class DeploymentScaling:
     """Minimum, maximum and initial replicas of a deployment, and the Ray resources of one."""
 
     low: int
@@ -110,7 +110,7 @@ class Scaling:
     resources: Mapping[str, float]
 
 
-def pools(config: Config) -> dict[str, Scaling]:
+def pools(config: Config) -> dict[str, DeploymentScaling]:
     """Return the scaling of all deployments by name."""
     return {
         name: _scaling(options)
@@ -119,7 +119,7 @@ def pools(config: Config) -> dict[str, Scaling]:
     }
 
 
-def _scaling(options: Config) -> Scaling:
+def _scaling(options: Config) -> DeploymentScaling:
     fixed = options.get("num_replicas") or 1
     default_low, default_high = _AUTOMATIC if fixed == "auto" else (int(fixed), int(fixed))
     bounds: Config = options.get("autoscaling_config") or {}
@@ -129,7 +129,7 @@ def _scaling(options: Config) -> Scaling:
     )
     first = bounds.get(_INITIAL)
     resources = _resources(options.get("ray_actor_options") or {})
-    return Scaling(low, high, low if first is None else int(first), resources)
+    return DeploymentScaling(low, high, low if first is None else int(first), resources)
 
 
 def _resources(options: Mapping[str, Any]) -> dict[str, float]:

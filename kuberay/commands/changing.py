@@ -18,7 +18,7 @@ from kuberay.commands.options import (
     timeout_option,
 )
 from kuberay.commands.reading import wait_for
-from kuberay.status.waiting import Limits
+from kuberay.status.waiting import WaitLimits
 
 _manifests = click.option(
     "-f",
@@ -37,7 +37,7 @@ _config_file = click.argument(
 @dry_run_option
 @awaiting
 @click.pass_obj
-def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: Limits | None) -> None:
+def deploy(cluster: Cluster, source: str, dry_run: bool, bounds: WaitLimits | None) -> None:
     """Apply manifests as `kubectl apply -f` does, then wait until the service is ready.
 
     Applying the same manifests again changes nothing.
@@ -72,7 +72,7 @@ def scale(
     application: str | None,
     group: str | None,
     sending: Sending,
-    bounds: Limits | None,
+    bounds: WaitLimits | None,
 ) -> None:
     """Set the bounds of replicas, and of the pods in their worker group, in place."""
     _change(cluster, name, edits.scaled(low, high, deployment, application, group), sending, bounds)
@@ -85,7 +85,7 @@ def scale(
 @awaiting
 @click.pass_obj
 def update_config(
-    cluster: Cluster, file: Path, name: str, sending: Sending, bounds: Limits | None
+    cluster: Cluster, file: Path, name: str, sending: Sending, bounds: WaitLimits | None
 ) -> None:
     """Replace serveConfigV2 with a Serve config file, in the same cluster."""
     _change(cluster, name, edits.configured(file.read_text()), sending, bounds)
@@ -98,7 +98,7 @@ def update_config(
 @awaiting
 @click.pass_obj
 def apply_plan(
-    cluster: Cluster, file: Path, name: str, sending: Sending, bounds: Limits | None
+    cluster: Cluster, file: Path, name: str, sending: Sending, bounds: WaitLimits | None
 ) -> None:
     """Merge the capacity planner's output, a partial Serve config, into serveConfigV2.
 
@@ -132,7 +132,7 @@ def upgrade(
     strategy: str | None,
     source: str | None,
     sending: Sending,
-    bounds: Limits | None,
+    bounds: WaitLimits | None,
 ) -> None:
     """Change images, the Ray version or the whole spec; wait until the new cluster serves.
 
@@ -150,7 +150,7 @@ def upgrade(
 @sending
 @awaiting
 @click.pass_obj
-def rollback(cluster: Cluster, name: str, sending: Sending, bounds: Limits | None) -> None:
+def rollback(cluster: Cluster, name: str, sending: Sending, bounds: WaitLimits | None) -> None:
     """Go back to the spec before the last change; a second rollback undoes the first."""
     api = cluster.api(sending.dry_run)
     _send(api, api.propose_rollback(name), sending, bounds)
@@ -193,13 +193,15 @@ def delete(cluster: Cluster, source: str, timeout: float, wait: bool, sending: S
 
 
 def _change(
-    cluster: Cluster, name: str, change: Change, sending: Sending, bounds: Limits | None
+    cluster: Cluster, name: str, change: Change, sending: Sending, bounds: WaitLimits | None
 ) -> None:
     api = cluster.api(sending.dry_run)
     _send(api, api.propose_change(name, change), sending, bounds)
 
 
-def _send(api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: Limits | None) -> None:
+def _send(
+    api: RayServiceApi, proposal: Proposal, sending: Sending, bounds: WaitLimits | None
+) -> None:
     if proposal.is_empty:
         click.echo("nothing to change")
         return

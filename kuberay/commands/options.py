@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kuberay.client import RayServiceApi
-from kuberay.status.waiting import Limits
+from kuberay.status.waiting import WaitLimits
 from serve_app.quantities import quantity
 
 Command = Callable[..., Any]
@@ -106,7 +106,7 @@ def waiting(command: Command) -> Command:
 
     @wraps(command)
     def with_bounds(*args: Any, patience: float, timeout: float, **options: Any) -> Any:
-        return command(*args, bounds=Limits(patience, timeout), **options)
+        return command(*args, bounds=WaitLimits(patience, timeout), **options)
 
     return _patience(timeout_option()(with_bounds))
 
@@ -115,7 +115,7 @@ def awaiting(command: Command) -> Command:
     """Add the options of `waiting`, and `--no-wait`, with which `bounds` is None."""
 
     @wraps(command)
-    def with_wait(*args: Any, wait: bool, bounds: Limits, **options: Any) -> Any:
+    def with_wait(*args: Any, wait: bool, bounds: WaitLimits, **options: Any) -> Any:
         return command(*args, bounds=bounds if wait else None, **options)
 
     return _wait(waiting(with_wait))

@@ -18,7 +18,7 @@ from kuberay.commands.options import Cluster, name_argument, waiting
 from kuberay.errors import NotFound
 from kuberay.status import leftovers
 from kuberay.status.observed import Observed
-from kuberay.status.waiting import Limits
+from kuberay.status.waiting import WaitLimits
 from kuberay.status.watched_scaling import KEY_VARIABLE
 
 # A cause that contains its own duration must not count as new every second.
@@ -76,7 +76,7 @@ def _watch(api: RayServiceApi, name: str) -> None:
 @name_argument
 @waiting
 @click.pass_obj
-def wait(cluster: Cluster, name: str, bounds: Limits) -> None:
+def wait(cluster: Cluster, name: str, bounds: WaitLimits) -> None:
     """Wait until the present spec serves completely.
 
     \b
@@ -89,7 +89,7 @@ def wait(cluster: Cluster, name: str, bounds: Limits) -> None:
     wait_for(cluster.api(), name, bounds)
 
 
-def wait_for(api: RayServiceApi, name: str, bounds: Limits, replaces: bool = False) -> None:
+def wait_for(api: RayServiceApi, name: str, bounds: WaitLimits, replaces: bool = False) -> None:
     """Wait, and print every new problem once. Raises WaitError.
 
     `replaces` says that the last change replaces the replicas.

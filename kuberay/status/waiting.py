@@ -10,7 +10,7 @@ from kuberay.status.observed import Observed, RayService
 
 
 @dataclass(frozen=True)
-class Limits:
+class WaitLimits:
     """Limits in seconds.
 
     `patience_s` limits one problem (a pod without a node, an image that is being pulled, a model
@@ -32,7 +32,7 @@ class Wait:
     observed_at: datetime | None = None
     hindrances: dict[tuple[str, str], datetime] = field(default_factory=dict)
 
-    def judge(self, view: Observed, limits: Limits) -> "tuple[Wait, Diagnosis, bool]":
+    def judge(self, view: Observed, limits: WaitLimits) -> "tuple[Wait, Diagnosis, bool]":
         """Return the next state, the diagnosis, and whether the service is ready.
 
         Raises CannotHeal, OutOfPatience or WaitTimeout with the reason in one line.
@@ -61,13 +61,15 @@ class Wait:
             self, generation=service.generation, observed_at=observed_at, hindrances=hindrances
         )
 
-    def _has_settled(self, view: Observed, service: RayService, limits: Limits) -> bool:
+    def _has_settled(self, view: Observed, service: RayService, limits: WaitLimits) -> bool:
         """Return whether the state may count; an operator never observes a spec that it rejects."""
         since = self.observed_at or service.changed_at
         settled = timedelta(seconds=limits.settle_s)
         return view.at - since >= settled or view.at - service.changed_at >= 6 * settled
 
-    def _exhausted(self, view: Observed, diagnosis: Diagnosis, limits: Limits) -> WaitError | None:
+    def _exhausted(
+        self, view: Observed, diagnosis: Diagnosis, limits: WaitLimits
+    ) -> WaitError | None:
         for hindrance in diagnosis.hindrances:
             since = self.hindrances[hindrance.kind, hindrance.about]
             if view.at - since >= timedelta(seconds=limits.patience_s):

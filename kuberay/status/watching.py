@@ -14,11 +14,11 @@ from kuberay.access.objects import (
     PODS,
     RAY_CLUSTERS,
     RAY_SERVICES,
-    Change,
     Object,
     Objects,
     ResourceKind,
     Watch,
+    WatchEvent,
 )
 from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
 from kuberay.status.metadata import PART_OF
@@ -226,7 +226,7 @@ class _Reflector:
             self._watch = None
             watch.close()
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: WatchEvent) -> None:
         metadata = change.object["metadata"]
         self._note_success()
         with self._lock:

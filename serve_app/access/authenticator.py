@@ -15,7 +15,7 @@ from serve_app.access.limits.sharing import check_store
 from serve_app.access.repeater import Repeater
 from serve_app.access.tokens import jwks
 from serve_app.access.tokens.jwks import KeySet
-from serve_app.access.tokens.tokens import Tokens
+from serve_app.access.tokens.tokens import TokenVerifier
 from serve_app.errors import Unauthorized
 from serve_app.limit_settings import LimitSettings
 from serve_app.settings import Settings
@@ -35,7 +35,7 @@ class Authenticator:
         self,
         keys: KeyWatch,
         key_set: KeySet | None = None,
-        tokens: Tokens | None = None,
+        tokens: TokenVerifier | None = None,
         clock: Callable[[], float] = time,
         revoked: "RevokedKeys | None" = None,
     ) -> None:
@@ -133,7 +133,7 @@ def authenticator(
     if settings.jwt is None:
         return Authenticator(keys, revoked=revoked)
     key_set = KeySet(settings.jwt.jwks, settings.jwt.algorithms)
-    return Authenticator(keys, key_set, Tokens(settings.jwt, key_set), revoked=revoked)
+    return Authenticator(keys, key_set, TokenVerifier(settings.jwt, key_set), revoked=revoked)
 
 
 def _revoked(limits: LimitSettings) -> "RevokedKeys | None":

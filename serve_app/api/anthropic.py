@@ -3,10 +3,10 @@
 import orjson
 
 from serve_app.api.endpoint import (
-    Bounds,
     Dialect,
     Endpoint,
     Payload,
+    RequestBounds,
     bound_tokens,
     bound_work,
     count,
@@ -14,7 +14,7 @@ from serve_app.api.endpoint import (
     loading_field,
     words,
 )
-from serve_app.api.relay import End
+from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, ServiceError
 
@@ -39,7 +39,7 @@ def _event(error: Payload, tail: bytes) -> bytes:
     return b"event: error\ndata: " + orjson.dumps(error) + b"\n\n"
 
 
-def _shape(payload: Payload, bounds: Bounds) -> None:
+def _shape(payload: Payload, bounds: RequestBounds) -> None:
     limit = payload.get("max_tokens")
     if not isinstance(limit, int) or limit <= 0:
         raise BadRequest("max_tokens is required and must be positive")
@@ -61,15 +61,17 @@ def _usage(*parts: object) -> Usage:
     )
 
 
-def _stream_end(tail: bytes) -> End:
+def _stream_end(tail: bytes) -> AnswerEnd:
     events = list(last_events(tail, 2))
     kinds = [event.get("type") for event in events]
     used = next((e.get("usage") for e in events if e.get("type") == "message_delta"), None)
-    return End(kinds[:1] == ["message_stop"], error_sent=kinds[:1] == ["error"], usage=_usage(used))
+    return AnswerEnd(
+        kinds[:1] == ["message_stop"], error_sent=kinds[:1] == ["error"], usage=_usage(used)
+    )
 
 
-def _body_end(body: Payload) -> End:
-    return End(bool(body.get("stop_reason")), usage=_usage(body.get("usage")))
+def _body_end(body: Payload) -> AnswerEnd:
+    return AnswerEnd(bool(body.get("stop_reason")), usage=_usage(body.get("usage")))
 
 
 ENDPOINTS = (

@@ -13,10 +13,10 @@ from serve_app.api.app import Api, Route
 from serve_app.api.bodies import Bodies
 from serve_app.api.charge import Charges
 from serve_app.api.docs import documentation
-from serve_app.api.endpoint import Bounds
+from serve_app.api.endpoint import RequestBounds
 from serve_app.api.fleet_pages import AdminAccess, FleetPages, FleetSource
 from serve_app.api.guard import Guard
-from serve_app.api.inference import Dispatcher, Inference, Tracer
+from serve_app.api.inference import Dispatcher, Inference, RequestTracer
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.api.request_trace import Observer
 from serve_app.api.usage import Observers, UsagePages, UsageRecorder, build_ledger
@@ -35,7 +35,7 @@ def build_api(
     max_replicas: int | None = None,
     fleet: FleetSource | None = None,
     http_host: str | None = "127.0.0.1",
-    tracer: Tracer | None = None,
+    tracer: RequestTracer | None = None,
 ) -> Api:
     """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
 
@@ -119,9 +119,11 @@ def _inference_routes(
     dispatcher: Dispatcher,
     names: ModelNames,
     charges: Charges,
-    tracer: Tracer | None,
+    tracer: RequestTracer | None,
 ) -> list[Route]:
-    bounds = Bounds(settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes)
+    bounds = RequestBounds(
+        settings.max_tokens, settings.allow_model_options, settings.max_schema_nodes
+    )
     at_once = sum(pool.admitted for pool in settings.all_pools)
     bodies = Bodies(int(settings.max_body_mib * 2**20), settings.body_timeout_s, at_once)
     return [

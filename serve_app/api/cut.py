@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from serve_app.api.endpoint import Bounds, Payload
-from serve_app.api.relay import Events
+from serve_app.api.endpoint import Payload, RequestBounds
+from serve_app.api.relay import EventSplitter
 from serve_app.engines.base import Answer
 from serve_app.errors import ServiceError
 
@@ -17,7 +17,7 @@ _COMPLETED = b"event: response.completed\n"
 _INCOMPLETE = b"event: response.incomplete\n"
 
 
-def admit_cut(answer: Answer, payload: Payload, bounds: Bounds) -> None:
+def admit_cut(answer: Answer, payload: Payload, bounds: RequestBounds) -> None:
     """Mark a response as `incomplete` if its tokens reach the service's own bound.
 
     An answer to a request with a lower limit of its own passes unchanged.
@@ -36,7 +36,7 @@ async def _body(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
 
 async def _stream(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
     """Pass events on as they come, the last one once it is complete."""
-    events = Events(b"text/event-stream")
+    events = EventSplitter(b"text/event-stream")
     try:
         async for chunk in body:
             before, mark, after = events.complete(chunk).partition(_COMPLETED)

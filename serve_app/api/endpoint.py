@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
-from serve_app.api.relay import End
+from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Answer
 from serve_app.errors import BadRequest, PoolDown, ServiceError
 
@@ -15,7 +15,7 @@ Payload = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestBounds:
     """The maximum that one request may ask for."""
 
     max_tokens: int
@@ -49,10 +49,10 @@ class Endpoint:
     path: str
     dialect: Dialect
     keys: frozenset[str]
-    shape: Callable[[Payload, Bounds], None]
+    shape: Callable[[Payload, RequestBounds], None]
     event: Callable[[Payload, bytes], bytes]
-    stream_end: Callable[[bytes], End]
-    body_end: Callable[[Payload], End]
+    stream_end: Callable[[bytes], AnswerEnd]
+    body_end: Callable[[Payload], AnswerEnd]
     summary: str
     example: Payload
     streams: Literal["default", "on request", "never"] = "on request"
@@ -63,7 +63,7 @@ class Endpoint:
     takes_slot: bool = True
     converses: bool = False  # whether requests resend a history, which may be cached somewhere
     counts_on_request: bool = False  # whether streams come without counts unless asked for them
-    mend: Callable[[Answer, Payload, Bounds], None] = lambda *_: None
+    mend: Callable[[Answer, Payload, RequestBounds], None] = lambda *_: None
     local: Callable[[Payload], Payload | None] = lambda _: None
 
 
@@ -98,7 +98,7 @@ def _tokens(value: Any, name: str) -> int | None:
     return int(value)
 
 
-def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
+def bound_work(payload: Payload, bounds: RequestBounds, *stops: str) -> None:
     """Bound the fields that cost an engine far more than their size suggests.
 
     `stops`: the names of fields with stop sequences, which lose their empty ones.

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from serve_app.aliases import Target
+from serve_app.aliases import AliasTarget
 from serve_app.api.bodies import Bodies
 from serve_app.api.body import model_of, read_object, stream_of
 from serve_app.api.charge import Charges
-from serve_app.api.endpoint import Bounds, Endpoint, Payload
+from serve_app.api.endpoint import Endpoint, Payload, RequestBounds
 from serve_app.api.exchange import SESSION, Exchange
 from serve_app.api.http import Request, Send, send_json
 from serve_app.api.model_route import ModelRoute
@@ -19,7 +19,7 @@ from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
 from serve_app.errors import NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
-_NO_ALIASES: Mapping[str, tuple[Target, ...]] = MappingProxyType({})
+_NO_ALIASES: Mapping[str, tuple[AliasTarget, ...]] = MappingProxyType({})
 
 
 class Dispatcher(Protocol):
@@ -41,7 +41,7 @@ class Dispatcher(Protocol):
         """Return why the service is not ready, or "" when it is."""
 
 
-class Tracer(Protocol):
+class RequestTracer(Protocol):
     """Traces some of the requests, see tracing/tracer.py."""
 
     def begin(self, request: Request, trace: RequestTrace) -> None:
@@ -57,12 +57,12 @@ class Inference:
         dispatcher: Dispatcher,
         names: ModelNames,
         charges: Charges,
-        bounds: Bounds,
+        bounds: RequestBounds,
         bodies: Bodies,
-        aliases: Mapping[str, tuple[Target, ...]] = _NO_ALIASES,
+        aliases: Mapping[str, tuple[AliasTarget, ...]] = _NO_ALIASES,
         alias_wait_s: float = 0.0,
         pings: bool = False,
-        tracer: Tracer | None = None,
+        tracer: RequestTracer | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
@@ -164,7 +164,7 @@ class Inference:
             answer.headers += exchange.charge.headers
         return answer
 
-    def _route(self, alias: str, targets: tuple[Target, ...], request: Request) -> ModelRoute:
+    def _route(self, alias: str, targets: tuple[AliasTarget, ...], request: Request) -> ModelRoute:
         return ModelRoute(alias, targets, request.header(SESSION), self._alias_wait_s)
 
     async def _send_along(self, route: ModelRoute, exchange: Exchange) -> Answer:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from serve_app.aliases import Target
+from serve_app.aliases import AliasTarget
 from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.inference import Dispatcher
 from serve_app.api.ollama import MANAGEMENT_REFUSED, running, tag
@@ -23,7 +23,7 @@ class Listings:
         self,
         dispatcher: Dispatcher,
         names: ModelNames,
-        aliases: Mapping[str, tuple[Target, ...]],
+        aliases: Mapping[str, tuple[AliasTarget, ...]],
     ) -> None:
         self._dispatcher = dispatcher
         self._names = names

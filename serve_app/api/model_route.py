@@ -6,7 +6,7 @@ from random import random
 from time import monotonic
 from zlib import crc32
 
-from serve_app.aliases import Target, order
+from serve_app.aliases import AliasTarget, order
 from serve_app.engines.base import MAX_TRIES, Answer, Call
 from serve_app.errors import (
     ContextLengthExceeded,
@@ -38,7 +38,7 @@ class ModelRoute:
     """
 
     def __init__(
-        self, alias: str, targets: tuple[Target, ...], session: str, wait_s: float
+        self, alias: str, targets: tuple[AliasTarget, ...], session: str, wait_s: float
     ) -> None:
         draw = crc32(session.encode()) / 2**32 if session else random()
         self._alias = alias

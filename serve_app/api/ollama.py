@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 
 from serve_app.api.endpoint import (
-    Bounds,
     Dialect,
     Endpoint,
     Payload,
+    RequestBounds,
     bound_tokens,
     bound_work,
     count,
@@ -17,7 +17,7 @@ from serve_app.api.endpoint import (
     loading_field,
     words,
 )
-from serve_app.api.relay import End
+from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import ModelCard, Usage
 from serve_app.errors import BadRequest, ServiceError
 from serve_app.go_json import duration, now, rfc3339
@@ -46,7 +46,7 @@ def _event(error: Payload, tail: bytes) -> bytes:
     return orjson.dumps(error) + b"\n"
 
 
-def _shape_generation(payload: Payload, bounds: Bounds) -> None:
+def _shape_generation(payload: Payload, bounds: RequestBounds) -> None:
     options = _options(payload, bounds)
     bound_tokens(options, "num_predict", bounds.max_tokens)
     bound_work(options, bounds, "stop")
@@ -54,13 +54,13 @@ def _shape_generation(payload: Payload, bounds: Bounds) -> None:
     payload["options"] = options
 
 
-def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
+def _shape_embedding(payload: Payload, bounds: RequestBounds) -> None:
     options = _options(payload, bounds)
     if options:
         payload["options"] = options
 
 
-def _options(payload: Payload, bounds: Bounds) -> Payload:
+def _options(payload: Payload, bounds: RequestBounds) -> Payload:
     """Return the options without those that would make all callers wait for a reload."""
     options = payload.pop("options", None) or {}
     if not isinstance(options, dict):
@@ -72,7 +72,7 @@ def _options(payload: Payload, bounds: Bounds) -> Payload:
     return {key: value for key, value in options.items() if key.lower() not in RELOADING_OPTIONS}
 
 
-def _shape_show(payload: Payload, bounds: Bounds) -> None:
+def _shape_show(payload: Payload, bounds: RequestBounds) -> None:
     """Leave the payload as it is, because nothing is generated."""
 
 
@@ -90,17 +90,17 @@ def _seconds(value: Any, name: str) -> float | None:
     return nanoseconds / 1e9 if nanoseconds else None
 
 
-def _stream_end(tail: bytes) -> End:
+def _stream_end(tail: bytes) -> AnswerEnd:
     line: Payload = next(last_events(tail, 1), {})
-    return End(line.get("done") is True, error_sent="error" in line, usage=_usage(line))
+    return AnswerEnd(line.get("done") is True, error_sent="error" in line, usage=_usage(line))
 
 
-def _body_end(body: Payload) -> End:
-    return End(body.get("done") is True, usage=_usage(body))
+def _body_end(body: Payload) -> AnswerEnd:
+    return AnswerEnd(body.get("done") is True, usage=_usage(body))
 
 
-def _any_end(body: Payload) -> End:
-    return End(True, usage=_usage(body))
+def _any_end(body: Payload) -> AnswerEnd:
+    return AnswerEnd(True, usage=_usage(body))
 
 
 def _unload(answer: Payload, prompt: str) -> Any:

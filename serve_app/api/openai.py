@@ -6,10 +6,10 @@ import orjson
 
 from serve_app.api.cut import admit_cut
 from serve_app.api.endpoint import (
-    Bounds,
     Dialect,
     Endpoint,
     Payload,
+    RequestBounds,
     bound_tokens,
     bound_work,
     count,
@@ -17,7 +17,7 @@ from serve_app.api.endpoint import (
     loading_field,
     words,
 )
-from serve_app.api.relay import End
+from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Usage
 from serve_app.errors import BadRequest, ContextLengthExceeded, RateLimited, ServiceError
 
@@ -83,14 +83,14 @@ def _response_event(error: Payload, tail: bytes) -> bytes:
     return b"event: error\ndata: " + orjson.dumps(value) + b"\n\n"
 
 
-def _shape_chat(payload: Payload, bounds: Bounds) -> None:
+def _shape_chat(payload: Payload, bounds: RequestBounds) -> None:
     if payload.get("messages") in (None, []):
         raise BadRequest("[] is too short - 'messages'")
     bound_tokens(payload, "max_tokens", bounds.max_tokens, also="max_completion_tokens")
     bound_work(payload, bounds, "stop")
 
 
-def _shape_completion(payload: Payload, bounds: Bounds) -> None:
+def _shape_completion(payload: Payload, bounds: RequestBounds) -> None:
     payload["prompt"] = _one_prompt(payload.get("prompt", ""))
     bound_tokens(payload, "max_tokens", bounds.max_tokens)
     bound_work(payload, bounds, "stop")
@@ -106,11 +106,11 @@ def _one_prompt(prompt: Any) -> str:
     return prompts[0]
 
 
-def _shape_embedding(payload: Payload, bounds: Bounds) -> None:
+def _shape_embedding(payload: Payload, bounds: RequestBounds) -> None:
     """Leave the payload as it is, because the engine checks the input."""
 
 
-def _shape_response(payload: Payload, bounds: Bounds) -> None:
+def _shape_response(payload: Payload, bounds: RequestBounds) -> None:
     bound_tokens(payload, "max_output_tokens", bounds.max_tokens)
     bound_work(payload, bounds)
 
@@ -145,40 +145,40 @@ def _part(value: Any, name: str) -> Payload:
 _ENDING = 256  # bytes with the final marker, and any blank lines after it
 
 
-def _stream_end(tail: bytes) -> End:
+def _stream_end(tail: bytes) -> AnswerEnd:
     is_complete = tail[-_ENDING:].rstrip().endswith(b"\ndata: [DONE]")
     first: Payload | None = None
     for event in last_events(tail, 2):
         first = event if first is None else first
         if event.get("usage") or event.get("timings"):
-            return End(is_complete, "error" in first, usage(event))
-    return End(is_complete, first is not None and "error" in first)
+            return AnswerEnd(is_complete, "error" in first, usage(event))
+    return AnswerEnd(is_complete, first is not None and "error" in first)
 
 
-def _body_end(body: Payload) -> End:
+def _body_end(body: Payload) -> AnswerEnd:
     choices = body.get("choices") or [{}]
-    return End(all(choice.get("finish_reason") for choice in choices), usage=usage(body))
+    return AnswerEnd(all(choice.get("finish_reason") for choice in choices), usage=usage(body))
 
 
-def _embedding_end(body: Payload) -> End:
-    return End("data" in body, usage=usage(body))
+def _embedding_end(body: Payload) -> AnswerEnd:
+    return AnswerEnd("data" in body, usage=usage(body))
 
 
 _FINAL_RESPONSES = ("response.completed", "response.incomplete", "response.failed")
 
 
-def _response_stream_end(tail: bytes) -> End:
+def _response_stream_end(tail: bytes) -> AnswerEnd:
     event: Payload = next(last_events(tail, 1), {})
     kind = event.get("type")
     if kind not in _FINAL_RESPONSES:
-        return End(False, error_sent=kind == "error")
-    return End(True, usage=usage(event.get("response")))
+        return AnswerEnd(False, error_sent=kind == "error")
+    return AnswerEnd(True, usage=usage(event.get("response")))
 
 
-def _response_end(body: Payload) -> End:
+def _response_end(body: Payload) -> AnswerEnd:
     used = usage(body)
     # Ollama calls an answer that it cut "completed", but counts no tokens of it.
-    return End(bool(used.generated) or not body.get("output"), usage=used)
+    return AnswerEnd(bool(used.generated) or not body.get("output"), usage=used)
 
 
 _HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]

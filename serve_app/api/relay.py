@@ -1,16 +1,14 @@
 """Relays an engine's bytes undecoded, and proves that an answer is complete."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from serve_app.api.counts import USAGE, without_counts
+from serve_app.api.http import Send
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Usage
 from serve_app.errors import EngineLost, EngineSlow, InternalError, ServiceError
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Enough for any final event; that of a Responses stream, which repeats the text, may be longer.
 TAIL_BYTES = 1 << 20
@@ -18,7 +16,7 @@ TAIL_BYTES = 1 << 20
 
 # Not frozen, because every request makes one, and a frozen value takes three times as long.
 @dataclass(slots=True)
-class End:
+class AnswerEnd:
     """The end of an answer, as its last bytes prove it.
 
     `complete`: they hold the final marker. `error_sent`: the engine reported an error itself.
@@ -61,7 +59,7 @@ def _events(chunk: bytes) -> int:
     return chunk.count(b"\n" if is_json else b"\n\n") or chunk.count(b"\n\r\n")
 
 
-class Events:
+class EventSplitter:
     """Cuts a stream at the ends of its events, so that no error event lands inside another event.
 
     An event of `text/event-stream` ends with an empty line, an event of any other type with a line.
@@ -97,12 +95,12 @@ def _behind_last(end: bytes, data: bytes) -> int:
 async def relay_stream(
     answer: Answer,
     send: Send,
-    stream_end: Callable[[bytes], End],
+    stream_end: Callable[[bytes], AnswerEnd],
     error_event: Callable[[ServiceError, bytes], bytes],
     on_chunk: Callable[[], None],
     tail: Tail,
     hides_counts: bool = False,
-) -> tuple[End, ServiceError | None]:
+) -> tuple[AnswerEnd, ServiceError | None]:
     """Send a streamed answer on as it comes.
 
     An answer that breaks off, or ends without its final marker, gets one error event, written by
@@ -120,7 +118,7 @@ async def relay_stream(
             "headers": list(answer.headers),
         }
     )
-    events, last = Events(kind), b""
+    events, last = EventSplitter(kind), b""
     error: ServiceError | None = None
     try:
         with Deadline(answer.deadline):
@@ -151,13 +149,13 @@ async def relay_stream(
 
 
 def _proof(
-    stream_end: Callable[[bytes], End], tail: bytes, error: ServiceError | None
-) -> tuple[End, ServiceError | None]:
+    stream_end: Callable[[bytes], AnswerEnd], tail: bytes, error: ServiceError | None
+) -> tuple[AnswerEnd, ServiceError | None]:
     """Return the end that `tail` proves, and the error that the client must still get, if any."""
     try:
         end = stream_end(tail)
     except Exception as exc:
-        return End(False), _unexpected(exc)
+        return AnswerEnd(False), _unexpected(exc)
     if end.complete or end.error_sent:
         return end, None
     lost = EngineLost("the engine ended the stream before the answer was complete")

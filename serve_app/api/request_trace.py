@@ -6,8 +6,8 @@ from time import perf_counter
 from typing import Protocol
 
 from serve_app.access.caller import ANONYMOUS, Caller
-from serve_app.access.limits.quotas import Refusal
-from serve_app.api.relay import End
+from serve_app.access.limits.quotas import LimitRefusal
+from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Placed, Priority, Usage
 from serve_app.errors import (
     ClientError,
@@ -132,7 +132,7 @@ class RequestTrace:
         self.model = model
         self.requested = self.requested or model
 
-    def note_limit(self, refusal: Refusal | None, is_uncounted: bool) -> None:
+    def note_limit(self, refusal: LimitRefusal | None, is_uncounted: bool) -> None:
         """Note the limit that refuses the request, and whether the store of limits was away."""
         self.limit = refusal.kind if refusal else ""
         self.is_uncounted = is_uncounted
@@ -155,7 +155,7 @@ class RequestTrace:
         """Note the status line of the answer."""
         self.status = status
 
-    def finish(self, end: End, error: ServiceError | None = None) -> None:
+    def finish(self, end: AnswerEnd, error: ServiceError | None = None) -> None:
         """Note how the body of an engine's answer ended; `error`: sent to the client."""
         self.usage = end.usage
         if error:

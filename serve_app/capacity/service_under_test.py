@@ -33,7 +33,7 @@ class ServiceNotReady(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceUnderTest:
     """Addresses of the service and of Ray's dashboard, and the dashboard's token, if any."""
 
     url: str
@@ -44,7 +44,7 @@ class Service:
 @asynccontextmanager
 async def started(
     scenario: Scenario, folder: Path, within_s: float = _START_S
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[ServiceUnderTest]:
     """Run a new service on free ports, with its log in `folder`.
 
     Raises ServiceNotReady with the last lines of the log.
@@ -62,7 +62,7 @@ async def started(
     try:
         async with asyncio.timeout(within_s):
             dashboard = await _is_ready(url, log, process)
-        yield Service(url, dashboard, token)
+        yield ServiceUnderTest(url, dashboard, token)
     except TimeoutError as exc:
         message = f"the service was not ready within {within_s:g} s; its log ends:\n{_last(log)}"
         raise ServiceNotReady(message) from exc
@@ -70,11 +70,13 @@ async def started(
         await _stop(process)
 
 
-async def attached(url: str, dashboard: str, token: str) -> Service:
-    """Use a running service. Raises ServiceNotReady if it does not answer."""
-    if not await _answers(url):
-        raise ServiceNotReady(f"{url}/readyz does not answer with 200; is the service running?")
-    return Service(url, dashboard, token)
+async def attached(service: ServiceUnderTest) -> ServiceUnderTest:
+    """Return a running service. Raises ServiceNotReady if it does not answer."""
+    if not await _answers(service.url):
+        raise ServiceNotReady(
+            f"{service.url}/readyz does not answer with 200; is the service running?"
+        )
+    return service
 
 
 def _command(url: str, haproxy: bool) -> list[str]:

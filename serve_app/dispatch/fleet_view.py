@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from serve_app.dispatch.learning import learn, new_hits
 from serve_app.dispatch.placement import Placement, ReplicaView, place
 from serve_app.dispatch.prefixes import BLOCK_BYTES, Chain, PrefixCache
-from serve_app.dispatch.rates import Rates, Speeds
-from serve_app.dispatch.replica_state import NO_REPORT, ReplicaState, Report
-from serve_app.dispatch.sent import Prompt, Sent, Told
+from serve_app.dispatch.rates import LearnedSpeeds, Speeds
+from serve_app.dispatch.replica_state import NO_REPORT, ReplicaReport, ReplicaState
+from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 
 class FleetView:
@@ -26,7 +26,7 @@ class FleetView:
         context_tokens: int,
         cache_tokens: int,
         declared: Speeds | None = None,
-        unreported: Report | None = None,
+        unreported: ReplicaReport | None = None,
     ) -> None:
         self._slots = slots
         self._context_tokens = context_tokens
@@ -36,7 +36,7 @@ class FleetView:
         self._max_blocks = max(1, round(cache_tokens / self._block_tokens))
         self._replicas: dict[str, ReplicaState] = {}
         self._hits = new_hits()  # cached tokens relative to the known ones
-        self._rates: dict[str, Rates] = {}  # by model
+        self._rates: dict[str, LearnedSpeeds] = {}  # by model
 
     @property
     def max_text_bytes(self) -> int:
@@ -61,17 +61,17 @@ class FleetView:
         replica = self._replicas[name]
         return replica.ahead + replica.others.ahead
 
-    def own_work(self, name: str) -> Report:
+    def own_work(self, name: str) -> ReplicaReport:
         """Return the work of a replica for this gateway's own requests."""
         replica = self._replicas.get(name)
         if not replica:
             return NO_REPORT
-        return Report(replica.ahead, replica.pending_tokens, unread=replica.unread)
+        return ReplicaReport(replica.ahead, replica.pending_tokens, unread=replica.unread)
 
     def speeds(self, model: str) -> Speeds:
         return self._rates_of(model).speeds
 
-    def choose(self, prompt: Prompt, now: float, among: Mapping[str, float]) -> Placement:
+    def choose(self, prompt: PromptView, now: float, among: Mapping[str, float]) -> Placement:
         """Rank the replicas `among`, of which there is at least one.
 
         Its values are the seconds that it takes to connect to them.
@@ -83,7 +83,7 @@ class FleetView:
 
     def _view(
         self,
-        prompt: Prompt,
+        prompt: PromptView,
         name: str,
         now: float,
         tokens: float,
@@ -110,13 +110,13 @@ class FleetView:
             known = min(known, chain.system_blocks)
         return min(known * self._block_tokens, tokens)
 
-    def sent(self, prompt: Prompt, placement: Placement, now: float) -> Sent:
+    def sent(self, prompt: PromptView, placement: Placement, now: float) -> SentRequest:
         """Note that a request goes to the chosen replica; `ended` must follow."""
         view, replica = placement.chosen, self._replicas[placement.chosen.name]
         tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
         replica.ahead += 1
         replica.expect(tokens - view.cached_tokens, now)
-        return Sent(
+        return SentRequest(
             view.name,
             prompt,
             tokens,
@@ -129,7 +129,7 @@ class FleetView:
             now,
         )
 
-    def read(self, sent: Sent, now: float) -> None:
+    def read(self, sent: SentRequest, now: float) -> None:
         """Note that the first token has come: the replica has read the prompt."""
         replica = self._replicas.get(sent.replica)
         sent.read_at = now
@@ -145,7 +145,7 @@ class FleetView:
     def _use(self, replica: ReplicaState, blocks: Iterable[int]) -> None:
         replica.cache.use(tuple(blocks)[: round(self._context_tokens / self._block_tokens)])
 
-    def report(self, name: str, report: Report, now: float) -> None:
+    def report(self, name: str, report: ReplicaReport, now: float) -> None:
         """Note what a replica tells of its work for others."""
         if replica := self._replicas.get(name):
             replica.hear(report, now)
@@ -157,7 +157,7 @@ class FleetView:
             replica.failed_at = now
 
     def ended(
-        self, sent: Sent, now: float, queued_s: float = 0.0, told: Told | None = None
+        self, sent: SentRequest, now: float, queued_s: float = 0.0, told: EngineStats | None = None
     ) -> None:
         """Note the end of a request, successful or not.
 
@@ -174,8 +174,8 @@ class FleetView:
             if hit is not None:
                 self._hits.note(hit)
 
-    def _rates_of(self, model: str) -> Rates:
+    def _rates_of(self, model: str) -> LearnedSpeeds:
         rates = self._rates.get(model)
         if rates is None:
-            rates = self._rates[model] = Rates(self._declared)
+            rates = self._rates[model] = LearnedSpeeds(self._declared)
         return rates

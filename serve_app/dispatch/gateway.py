@@ -11,8 +11,8 @@ from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import new_placement
 from serve_app.dispatch.replica_follower import ReplicaDirectory
-from serve_app.dispatch.replica_pool import ReplicaPool, StartWatch
-from serve_app.dispatch.retries import Attempts, Target, replica_failure
+from serve_app.dispatch.replica_pool import PoolStartWatch, ReplicaPool
+from serve_app.dispatch.retries import Attempts, RetryTarget, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
 from serve_app.errors import CallerLeft, EngineDown, EngineLost, EngineSlow
 from serve_app.model_names import short_name
@@ -38,7 +38,7 @@ class GatewayDispatcher:
         handles: Mapping[str, GatewayHandle],
         host: str,
         problem: Callable[[], Awaitable[str]],
-        watches: Mapping[str, StartWatch] = MappingProxyType({}),
+        watches: Mapping[str, PoolStartWatch] = MappingProxyType({}),
     ) -> None:
         self._problem = problem
         self._watches = watches
@@ -110,7 +110,7 @@ class GatewayDispatcher:
                 attempts, retry = attempts.after(replica_failure(exc), exc.engines)
                 if retry is None:
                     raise
-                fresh = retry.target is Target.OTHER_REPLICA
+                fresh = retry.target is RetryTarget.OTHER_REPLICA
                 if call.span:
                     call.span.event("retry", {"error.type": type(exc).__name__})
             except CallerLeft as exc:

@@ -5,9 +5,9 @@ time alone, one of the two is inferred from the other: the speed where little of
 believed to be cached, the cached part elsewhere.
 """
 
-from serve_app.dispatch.rates import Mean, Rates
+from serve_app.dispatch.rates import LearnedSpeeds, Mean
 from serve_app.dispatch.replica_state import ReplicaState
-from serve_app.dispatch.sent import Sent, Told
+from serve_app.dispatch.sent import EngineStats, SentRequest
 
 # A prompt of which a smaller share is known tells by its time nothing of that share.
 _TELLING_SHARE = 0.25
@@ -18,7 +18,12 @@ _MIN_MEASURED_S = 0.02
 
 
 def learn(
-    sent: Sent, told: Told, ended_at: float, queued_s: float, replica: ReplicaState, rates: Rates
+    sent: SentRequest,
+    told: EngineStats,
+    ended_at: float,
+    queued_s: float,
+    replica: ReplicaState,
+    rates: LearnedSpeeds,
 ) -> float | None:
     """Update the speeds of a replica and of its pool from one complete answer.
 
@@ -49,7 +54,7 @@ def learn(
 
 
 def _inferred(
-    sent: Sent, tokens: float, prefill_s: float, replica: ReplicaState, rates: Rates
+    sent: SentRequest, tokens: float, prefill_s: float, replica: ReplicaState, rates: LearnedSpeeds
 ) -> float:
     """Return how many tokens were read in `prefill_s`, at the speed that is believed."""
     rate = rates.speeds.prefill_tokens_per_s / replica.slowness
@@ -62,7 +67,12 @@ def _inferred(
 
 
 def _note_speed(
-    sent: Sent, uncached: float, prefill_s: float, told: Told, replica: ReplicaState, rates: Rates
+    sent: SentRequest,
+    uncached: float,
+    prefill_s: float,
+    told: EngineStats,
+    replica: ReplicaState,
+    rates: LearnedSpeeds,
 ) -> None:
     """Note the time of one prompt, in which those before it were read too."""
     tokens, rate = sent.pending_before + uncached, rates.speeds.prefill_tokens_per_s

@@ -13,6 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
+from serve_app.dispatch.admission import Leave
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Call, Priority
@@ -37,8 +38,6 @@ logger = logging.getLogger("ray.serve")
 
 POLL_S = 2.0
 MAX_COST_S = 3600.0  # of a load that is not to be tried
-
-Leave = Callable[[float | None], None]
 
 
 class ModelStore(Protocol):

@@ -10,8 +10,8 @@ from serve_app.dispatch.placement import Placement
 from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
 from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.replica_follower import ReplicaDirectory, ReplicaFollower
-from serve_app.dispatch.replica_state import Report
-from serve_app.dispatch.sent import Prompt, Sent, Told
+from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 from serve_app.engines.base import Answer, Call, Placed
 from serve_app.engines.residency import UNKNOWN_LOAD_S
 from serve_app.engines.span import Attributes
@@ -73,12 +73,12 @@ class PlacedCall:
 
     __slots__ = ("_call", "_placement", "_prompt", "_sent", "_view")
 
-    def __init__(self, view: FleetView, call: Call, prompt: Prompt) -> None:
+    def __init__(self, view: FleetView, call: Call, prompt: PromptView) -> None:
         self._view = view
         self._call = call
         self._prompt = prompt
         self._placement: Placement | None = None
-        self._sent: Sent | None = None
+        self._sent: SentRequest | None = None
 
     def choose(self, among: Mapping[str, float]) -> tuple[str, ...]:
         self.cancel()
@@ -130,11 +130,11 @@ class PlacedCall:
         queued_s = answer.queued_s  # so far that of the replica alone
         answer.on_close(lambda: self._ended(answer, sent, queued_s))
 
-    def _ended(self, answer: Answer, sent: Sent, queued_s: float) -> None:
+    def _ended(self, answer: Answer, sent: SentRequest, queued_s: float) -> None:
         usage = answer.usage
         told = None
         if usage and usage.generated:
-            told = Told(
+            told = EngineStats(
                 usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s
             )
         self._view.ended(sent, monotonic(), queued_s, told)
@@ -162,11 +162,11 @@ def fleet_view(pool: Pool) -> FleetView:
     cold = map(short_name, pool.models) if pool.swaps_models else ()
     return FleetView(
         *(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate)),
-        Report(load_s=dict.fromkeys(cold, UNKNOWN_LOAD_S)),
+        ReplicaReport(load_s=dict.fromkeys(cold, UNKNOWN_LOAD_S)),
     )
 
 
-def _prompt(call: Call, max_bytes: int) -> Prompt:
+def _prompt(call: Call, max_bytes: int) -> PromptView:
     """Return the input of the placement; the text is read only where it is a conversation."""
     chain = EMPTY
     if call.conversation is not None:
@@ -174,4 +174,4 @@ def _prompt(call: Call, max_bytes: int) -> Prompt:
     known = chain.text_bytes and not chain.is_cut
     flow = call.flow
     anchor = hint_anchor(flow.group or flow.key, call.affinity) if call.affinity else chain.anchor
-    return Prompt(call.model, chain, chain.text_bytes if known else len(call.body), anchor)
+    return PromptView(call.model, chain, chain.text_bytes if known else len(call.body), anchor)

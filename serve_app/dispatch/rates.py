@@ -46,7 +46,7 @@ class Mean:
         self.value += max(self._newest, 1 / self.count) * (value - self.value)
 
 
-class Rates:
+class LearnedSpeeds:
     """The speeds of one model in one pool: declared ones at first, then measured ones."""
 
     __slots__ = ("_bytes_per_token", "_hold_s", "_prefill", "_token_s")

@@ -44,7 +44,7 @@ PAUSE_S = 0.25
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
 
 
-class StartWatch(Protocol):
+class PoolStartWatch(Protocol):
     """Watches the start of a pool's first replica, while calls wait for it."""
 
     def expect(self) -> None:
@@ -73,7 +73,7 @@ class ReplicaPool:
         fairness: Fairness | None = None,
         max_waiting: float = float("inf"),
         placement: PoolPlacement | None = None,
-        watch: StartWatch | None = None,
+        watch: PoolStartWatch | None = None,
     ) -> None:
         self._listener = listener
         self._handle = handle

@@ -14,7 +14,7 @@ _SLOWNESS = (0.5, 4.0)
 _AS_SLOW_AS_OTHERS = 1.3
 
 
-class Report(NamedTuple):
+class ReplicaReport(NamedTuple):
     """What a replica tells a gateway of its work for others.
 
     `load_s`: seconds until a model that is not loaded is, by its name. `unread`: prompts that are
@@ -27,7 +27,7 @@ class Report(NamedTuple):
     unread: int = 0
 
 
-NO_REPORT = Report()
+NO_REPORT = ReplicaReport()
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class ReplicaState:
     pending_tokens: float = 0.0
     unread: int = 0  # prompts that are still to be read
     reading_since: float = 0.0  # the first of these
-    others: Report = NO_REPORT
+    others: ReplicaReport = NO_REPORT
     failures: float = 0.0
     failed_at: float = 0.0
 
@@ -71,7 +71,7 @@ class ReplicaState:
         self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
         self.reading_since = now
 
-    def hear(self, report: Report, now: float) -> None:
+    def hear(self, report: ReplicaReport, now: float) -> None:
         """Note the work for others. Where less of it is to be read, a prompt was read just now."""
         is_idle = not self.unread + self.others.unread
         if is_idle or report.pending_tokens < self.others.pending_tokens:

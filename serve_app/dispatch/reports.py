@@ -17,7 +17,7 @@ import orjson
 
 from serve_app.dispatch.frames import REPORT, SPARE, TOKEN, Channel, ChannelClosed, name_token
 from serve_app.dispatch.prefixes import unpack
-from serve_app.dispatch.replica_state import Report
+from serve_app.dispatch.replica_state import ReplicaReport
 from serve_app.engines.base import Call
 from serve_app.errors import EngineLost
 
@@ -29,31 +29,31 @@ _CONNECT_S = 5.0
 _MAX_BYTES = 1 << 20
 _NEWEST_BYTES = 1 << 18
 
-Gateway = tuple[str, int]  # host and port
+GatewayAddress = tuple[str, int]  # host and port
 
 
-class Reported(NamedTuple):
+class DecodedReport(NamedTuple):
     """One report: the work for others, and the blocks of the prompts that were read for them."""
 
-    work: Report
+    work: ReplicaReport
     prompts: tuple[tuple[int, ...], ...]
 
 
-def encode_report(work: Report, prompts: list[bytes]) -> bytes:
+def encode_report(work: ReplicaReport, prompts: list[bytes]) -> bytes:
     """Return a line of JSON, then the packed blocks of each prompt, whose lengths are in it."""
     lengths = [len(prompt) for prompt in prompts]
     head = (work.ahead, work.pending_tokens, dict(work.load_s), lengths, work.unread)
     return orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + b"".join(prompts)
 
 
-def decode_report(data: bytes) -> Reported:
+def decode_report(data: bytes) -> DecodedReport:
     line, _, packed = data.partition(b"\n")
     ahead, pending_tokens, load_s, lengths, unread = orjson.loads(line)
     prompts, at = [], 0
     for length in lengths:
         prompts.append(unpack(packed[at : at + length]))
         at += length
-    return Reported(Report(ahead, pending_tokens, load_s, unread), tuple(prompts))
+    return DecodedReport(ReplicaReport(ahead, pending_tokens, load_s, unread), tuple(prompts))
 
 
 @dataclass(slots=True)
@@ -72,12 +72,12 @@ class _Subscriber:
 
     channel: Channel
     prompts: list[bytes]
-    last: Report | None = None
+    last: ReplicaReport | None = None
     spare: frozenset[str] = frozenset()
     listening: "asyncio.Task[None] | None" = None
 
 
-class Reporter:
+class ReplicaReporter:
     """Counts the calls of every gateway, and reports those of the others to each.
 
     `name`: of the replica. `load_s`: returns the seconds until each model is loaded that is not.
@@ -93,8 +93,8 @@ class Reporter:
         self._name = name
         self._load_s = load_s
         self._note_spare = note_spare
-        self._work: defaultdict[Gateway, _Work] = defaultdict(_Work)
-        self._subscribers: dict[Gateway, _Subscriber] = {}
+        self._work: defaultdict[GatewayAddress, _Work] = defaultdict(_Work)
+        self._subscribers: dict[GatewayAddress, _Subscriber] = {}
         self._newest: deque[bytes] = deque()  # prompts, for gateways that come later
         self._newest_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -115,7 +115,7 @@ class Reporter:
         subscriber.listening = asyncio.create_task(self._listen(gateway, subscriber))
         self.changed()
 
-    async def _listen(self, gateway: Gateway, subscriber: _Subscriber) -> None:
+    async def _listen(self, gateway: GatewayAddress, subscriber: _Subscriber) -> None:
         """Note what the gateway tells in return, until it closes the connection."""
         try:
             while True:
@@ -132,7 +132,7 @@ class Reporter:
         told = [subscriber.spare for subscriber in self._subscribers.values()]
         self._note_spare(frozenset.intersection(*told) if told else frozenset())
 
-    def begin(self, gateway: Gateway, call: Call) -> None:
+    def begin(self, gateway: GatewayAddress, call: Call) -> None:
         """Note that a gateway has sent a call."""
         work = self._work[gateway]
         work.ahead += 1
@@ -140,7 +140,7 @@ class Reporter:
         work.pending_tokens += call.unread_tokens
         self.changed()
 
-    def read(self, gateway: Gateway, call: Call) -> None:
+    def read(self, gateway: GatewayAddress, call: Call) -> None:
         """Note that the call's prompt has been read."""
         work = self._work[gateway]
         work.unread -= 1
@@ -158,7 +158,7 @@ class Reporter:
         while self._newest_bytes > _NEWEST_BYTES:
             self._newest_bytes -= len(self._newest.popleft())
 
-    def end(self, gateway: Gateway, call: Call, *, was_read: bool) -> None:
+    def end(self, gateway: GatewayAddress, call: Call, *, was_read: bool) -> None:
         work = self._work[gateway]
         work.ahead -= 1
         if not was_read:
@@ -187,7 +187,7 @@ class Reporter:
         pending_tokens = sum(work.pending_tokens for work in self._work.values())
         for gateway, subscriber in self._subscribers.items():
             own = self._work.get(gateway, _Work())
-            others = Report(
+            others = ReplicaReport(
                 *(ahead - own.ahead, pending_tokens - own.pending_tokens, load_s),
                 unread - own.unread,
             )

@@ -22,7 +22,7 @@ class Failure(Enum):
     POOL_DOWN = auto()  # no replica is there to ask
 
 
-class Target(Enum):
+class RetryTarget(Enum):
     SAME_ENGINE = auto()
     OTHER_REPLICA = auto()
 
@@ -31,7 +31,7 @@ class Target(Enum):
 class Retry:
     """Where a call is sent again, `pause_s` later; with `needs_engine` once the engine is ready."""
 
-    target: Target
+    target: RetryTarget
     needs_engine: bool = False  # waits for it, at most engine_wait_s
     pause_s: float = 0.0
     once: bool = False  # this failure is final when it happens again
@@ -39,12 +39,12 @@ class Retry:
 
 # Fate -> where the call is sent again, after which wait, and how often; None: it is given up.
 RETRIES: dict[Failure, Retry | None] = {
-    Failure.ENGINE_DOWN: Retry(Target.SAME_ENGINE, needs_engine=True),
+    Failure.ENGINE_DOWN: Retry(RetryTarget.SAME_ENGINE, needs_engine=True),
     # A killed engine may take calls until the kernel has closed its listener.
-    Failure.ENGINE_LOST: Retry(Target.SAME_ENGINE, needs_engine=True, pause_s=0.05),
-    Failure.RUNNER_DIED: Retry(Target.SAME_ENGINE, once=True),
-    Failure.REPLICA_DOWN: Retry(Target.OTHER_REPLICA, once=True),
-    Failure.REPLICA_LOST: Retry(Target.OTHER_REPLICA),
+    Failure.ENGINE_LOST: Retry(RetryTarget.SAME_ENGINE, needs_engine=True, pause_s=0.05),
+    Failure.RUNNER_DIED: Retry(RetryTarget.SAME_ENGINE, once=True),
+    Failure.REPLICA_DOWN: Retry(RetryTarget.OTHER_REPLICA, once=True),
+    Failure.REPLICA_LOST: Retry(RetryTarget.OTHER_REPLICA),
     Failure.POOL_DOWN: None,
 }
 

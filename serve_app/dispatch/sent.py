@@ -6,7 +6,7 @@ from typing import NamedTuple
 from serve_app.dispatch.prefixes import EMPTY, Chain
 
 
-class Prompt(NamedTuple):
+class PromptView(NamedTuple):
     """What the placement of one request depends on. `text_bytes`: of its prompt, as far as known.
 
     `anchor`: of a caller's hint, else that of the chain.
@@ -18,7 +18,7 @@ class Prompt(NamedTuple):
     anchor: bytes = b""
 
 
-class Told(NamedTuple):
+class EngineStats(NamedTuple):
     """What an engine told of one request; None: nothing. `prompt` includes `cached`."""
 
     prompt: int | None = None
@@ -29,11 +29,11 @@ class Told(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sent:
+class SentRequest:
     """One request that was sent to a replica, with what was believed then."""
 
     replica: str
-    prompt: Prompt
+    prompt: PromptView
     tokens: float  # of the prompt, estimated
     known_tokens: float  # of these, in blocks that the replica is believed to have
     cached_tokens: float  # of these, by what became of earlier beliefs

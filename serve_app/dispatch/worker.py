@@ -26,7 +26,7 @@ from serve_app.dispatch.frames import (
     encode_failure,
     name_token,
 )
-from serve_app.dispatch.reports import Gateway, Reporter
+from serve_app.dispatch.reports import GatewayAddress, ReplicaReporter
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import EngineLost, InternalError, ServiceError
 
@@ -55,7 +55,7 @@ class CallServer:
         window_s: float,
         batch_places: float = float("inf"),
         name: str = "",
-        reporter: Reporter | None = None,
+        reporter: ReplicaReporter | None = None,
     ) -> None:
         self._handler = handler
         self._window_s = window_s
@@ -89,7 +89,7 @@ class CallServer:
             serving.cancel()
             channel.close()
 
-    async def _serve(self, channel: Channel, gateway: Gateway) -> None:
+    async def _serve(self, channel: Channel, gateway: GatewayAddress) -> None:
         try:
             while True:
                 kind, content = await _next(channel)
@@ -103,7 +103,7 @@ class CallServer:
             return  # the gateway needs this replica no more
 
     async def _answer_and_report(
-        self, call: Call, channel: Channel, gateway: Gateway, reporter: Reporter
+        self, call: Call, channel: Channel, gateway: GatewayAddress, reporter: ReplicaReporter
     ) -> None:
         was_read = False
 

@@ -139,10 +139,10 @@ class Wait:
     until: float = math.inf
 
 
-Decision = Load | Unload | Close | Refuse | Wait
+ModelDecision = Load | Unload | Close | Refuse | Wait
 
 
-def decide(view: ModelsView, rules: Rules, now: float) -> Decision:
+def decide(view: ModelsView, rules: Rules, now: float) -> ModelDecision:
     """Return a replica's next step with its models. One load runs at a time."""
     if view.loading:
         return Wait()
@@ -176,7 +176,7 @@ def refused_until(view: ModelsView, model: str, now: float) -> float:
     return max((wall.until for wall in _walls(view, model, now) if not wall.others), default=0.0)
 
 
-def _make_room(view: ModelsView, rules: Rules, model: str, now: float) -> Decision:
+def _make_room(view: ModelsView, rules: Rules, model: str, now: float) -> ModelDecision:
     waiting = view.waiting[model]
     due = waiting.oldest + rules.max_wait_s
     victims = victims_of(view, rules)

@@ -15,10 +15,10 @@ import orjson
 
 from serve_app.fleet import history
 from serve_app.fleet.advice import NEXT_STEP, advice
-from serve_app.fleet.members import Member, Memory, ReplicaState
+from serve_app.fleet.members import FleetMemory, Member, MemberState
 from serve_app.fleet.models import model_entries
-from serve_app.fleet.pools import Deployment, pool_entry
-from serve_app.fleet.recorder import ErrorNote, Rates
+from serve_app.fleet.pools import PoolDeployment, pool_entry
+from serve_app.fleet.recorder import ErrorNote, ReplicaRates
 from serve_app.fleet.replicas import gateway_entry
 from serve_app.fleet.reports import Waiting
 from serve_app.pool_settings import Pool
@@ -29,7 +29,7 @@ _MAX_QUEUED_FLOWS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceSettings:
     """The settings that the document shows. `aliases`: names for models, with these."""
 
     topology: str
@@ -53,13 +53,16 @@ def encoded(value: dict[str, Any]) -> Document:
     return Document(orjson.dumps(value), etag, value["at"])
 
 
-def collecting(service: Service, now: float) -> dict[str, Any]:
+def collecting(service: ServiceSettings, now: float) -> dict[str, Any]:
     """Return the document before anything is known."""
-    return document(service, {}, Memory(), now) | {"collecting": True}
+    return document(service, {}, FleetMemory(), now) | {"collecting": True}
 
 
 def document(
-    service: Service, deployments: Mapping[str, Deployment], memory: Memory, now: float
+    service: ServiceSettings,
+    deployments: Mapping[str, PoolDeployment],
+    memory: FleetMemory,
+    now: float,
 ) -> dict[str, Any]:
     """Return the document. `deployments`: by name, those of the pools and `gateway`."""
     members = [member for deployment in deployments.values() for member in deployment.members]
@@ -89,12 +92,12 @@ def document(
     }
 
 
-def _gateways(deployments: Mapping[str, Deployment]) -> tuple[Member, ...]:
+def _gateways(deployments: Mapping[str, PoolDeployment]) -> tuple[Member, ...]:
     gateway = deployments.get("gateway")
     return gateway.members if gateway else ()
 
 
-def _queues(deployments: Mapping[str, Deployment]) -> dict[str, list[Waiting]]:
+def _queues(deployments: Mapping[str, PoolDeployment]) -> dict[str, list[Waiting]]:
     """Return the requests that wait for each pool, in its replicas and in gateways."""
     queues: dict[str, list[Waiting]] = {}
     for deployment in deployments.values():
@@ -108,9 +111,9 @@ def _queues(deployments: Mapping[str, Deployment]) -> dict[str, list[Waiting]]:
     return queues
 
 
-def _rates(members: Iterable[Member]) -> dict[str, list[Rates]]:
+def _rates(members: Iterable[Member]) -> dict[str, list[ReplicaRates]]:
     """Return each replica's rates, as counted by the senders of its requests."""
-    rates: dict[str, list[Rates]] = {}
+    rates: dict[str, list[ReplicaRates]] = {}
     for member in members:
         traffic = member.report.traffic if member.report else None
         for replica, rate in (traffic.by_replica if traffic else {}).items():
@@ -119,7 +122,7 @@ def _rates(members: Iterable[Member]) -> dict[str, list[Rates]]:
 
 
 def _totals(pools: list[dict[str, Any]]) -> dict[str, Any]:
-    ready = [r for pool in pools for r in pool["replicas"] if r["state"] == ReplicaState.READY]
+    ready = [r for pool in pools for r in pool["replicas"] if r["state"] == MemberState.READY]
     return {
         "busy": sum(replica["busy"] for replica in ready),
         "slots": sum(replica["slots"] for replica in ready),
@@ -131,9 +134,9 @@ def _totals(pools: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _history(
     members: list[Member],
-    deployments: Mapping[str, Deployment],
-    service: Service,
-    memory: Memory,
+    deployments: Mapping[str, PoolDeployment],
+    service: ServiceSettings,
+    memory: FleetMemory,
     now: float,
 ) -> dict[str, Any]:
     """Describe how much of the 15 minutes is there: a replica takes its part with it."""

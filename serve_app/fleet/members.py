@@ -7,14 +7,14 @@ from enum import StrEnum
 from statistics import median
 
 from serve_app.engines.base import State
-from serve_app.fleet.reports import Report
+from serve_app.fleet.reports import FleetReport
 
 _FORGET_AFTER_S = 900.0
 _MAX_STARTS = 20
 _MAX_GONE = 100
 
 
-class ReplicaState(StrEnum):
+class MemberState(StrEnum):
     """The state of a replica, as the page names it."""
 
     WAITING_FOR_WORKER = "waiting for a worker"
@@ -37,21 +37,21 @@ class Member:
     serve_state: str
     started_at: float
     node: str | None
-    report: Report | None = None
+    report: FleetReport | None = None
     is_answering: bool = False
 
 
-def state_of(member: Member) -> ReplicaState:
+def state_of(member: Member) -> MemberState:
     engine = member.report.engine if member.report else None
     if member.serve_state == "STOPPING":
-        return ReplicaState.DRAINING
+        return MemberState.DRAINING
     if member.serve_state in ("STARTING", "RECOVERING"):
         if member.node is None:
-            return ReplicaState.WAITING_FOR_WORKER
-        return ReplicaState.ENGINE_LOADING if engine else ReplicaState.STARTING
+            return MemberState.WAITING_FOR_WORKER
+        return MemberState.ENGINE_LOADING if engine else MemberState.STARTING
     if engine and engine.status.state is not State.READY:
-        return ReplicaState.ENGINE_AWAY
-    return ReplicaState.READY
+        return MemberState.ENGINE_AWAY
+    return MemberState.READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,10 @@ class Departure:
 
 
 @dataclass(slots=True)
-class Memory:
+class FleetMemory:
     """A collector's memory: the begin of each state, durations of starts, replicas that left."""
 
-    since: dict[str, tuple[ReplicaState, float]] = field(default_factory=dict)
+    since: dict[str, tuple[MemberState, float]] = field(default_factory=dict)
     starts: dict[str, deque[float]] = field(default_factory=dict)
     gone: OrderedDict[str, Departure] = field(default_factory=OrderedDict)
     _timed: set[str] = field(default_factory=set)
@@ -122,11 +122,11 @@ class Memory:
             known.append(max(0.0, engine.ready_at - member.started_at))
 
 
-def _first_since(member: Member, state: ReplicaState, now: float) -> float:
+def _first_since(member: Member, state: MemberState, now: float) -> float:
     """Return the begin of a state that is older than the collector."""
     engine = member.report.engine if member.report else None
-    if state is ReplicaState.ENGINE_AWAY and engine:
+    if state is MemberState.ENGINE_AWAY and engine:
         return now - engine.status.down_for_s
-    if state is ReplicaState.READY and engine and engine.ready_at:
+    if state is MemberState.READY and engine and engine.ready_at:
         return engine.ready_at
-    return now if state is ReplicaState.DRAINING else member.started_at
+    return now if state is MemberState.DRAINING else member.started_at

@@ -4,18 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from serve_app.engines.base import ModelCard
-from serve_app.fleet.pools import Deployment
+from serve_app.fleet.pools import PoolDeployment
 from serve_app.pool_settings import Pool
 
 
 def model_entries(
-    pools: Iterable[Pool], deployments: Mapping[str, Deployment]
+    pools: Iterable[Pool], deployments: Mapping[str, PoolDeployment]
 ) -> list[dict[str, Any]]:
     """Describe the models of all pools, with the replicas that have them in memory."""
     return [model for pool in pools for model in _models_of(pool, deployments.get(pool.name))]
 
 
-def _models_of(pool: Pool, deployment: Deployment | None) -> Iterator[dict[str, Any]]:
+def _models_of(pool: Pool, deployment: PoolDeployment | None) -> Iterator[dict[str, Any]]:
     """Yield a pool's models; those that no engine has shown yet have no card."""
     cards: dict[str, ModelCard] = {}
     where: dict[str, list[str]] = {}

@@ -5,17 +5,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from serve_app.fleet.advice import deployment_advice
-from serve_app.fleet.members import Member, Memory
-from serve_app.fleet.recorder import Rates
+from serve_app.fleet.members import FleetMemory, Member
+from serve_app.fleet.recorder import ReplicaRates
 from serve_app.fleet.replicas import replica_entry
 from serve_app.fleet.reports import Waiting
-from serve_app.fleet.scaling import Autoscaler, own_reasons, pending, why
+from serve_app.fleet.scaling import AutoscalerState, own_reasons, pending, why
 from serve_app.pool_settings import Pool
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
-    """A deployment as Serve's controller has it. `per_replica`: see `Autoscaler`.
+class PoolDeployment:
+    """A deployment as Serve's controller has it. `per_replica`: see `AutoscalerState`.
 
     `held_back`: whether the target is to grow after Serve's delay, and since when that is so.
     `explanation`: of the last decision, by the service's own policy.
@@ -38,10 +38,10 @@ class Deployment:
 
 def pool_entry(
     pool: Pool,
-    deployment: Deployment | None,
+    deployment: PoolDeployment | None,
     waiting: list[Waiting],
-    rates: Mapping[str, list[Rates]],
-    memory: Memory,
+    rates: Mapping[str, list[ReplicaRates]],
+    memory: FleetMemory,
     now: float,
 ) -> dict[str, Any]:
     """Describe a pool and its replicas. `deployment`: None before Serve has deployed it."""
@@ -63,7 +63,7 @@ def pool_entry(
     }
 
 
-def _scaling(pool: Pool, deployment: Deployment | None, load: int) -> dict[str, Any]:
+def _scaling(pool: Pool, deployment: PoolDeployment | None, load: int) -> dict[str, Any]:
     scaling = _autoscaler(pool, deployment, load)
     change = pending(scaling, deployment.held_back) if deployment else None
     return {
@@ -86,11 +86,11 @@ def _busy(members: Iterable[Member], serve_state: str | None = None) -> int:
     return sum(report.engine.busy for report in reports if report and report.engine)
 
 
-def _autoscaler(pool: Pool, deployment: Deployment | None, load: int) -> Autoscaler:
+def _autoscaler(pool: Pool, deployment: PoolDeployment | None, load: int) -> AutoscalerState:
     if deployment is None:
-        return Autoscaler(0, 0, load, pool.target_ongoing_requests, 0, 0, 0, 0, 0)
+        return AutoscalerState(0, 0, load, pool.target_ongoing_requests, 0, 0, 0, 0, 0)
     running = sum(member.serve_state == "RUNNING" for member in deployment.members)
-    return Autoscaler(
+    return AutoscalerState(
         *(deployment.target, running, load, deployment.per_replica, deployment.min_replicas),
         *(deployment.max_replicas, deployment.upscale_delay_s, deployment.downscale_delay_s),
         *(deployment.to_zero_delay_s, own_reasons(deployment.explanation)),

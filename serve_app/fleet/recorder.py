@@ -34,7 +34,7 @@ class ErrorNote:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class ReplicaRates:
     """The last 30 to 40 s of one replica."""
 
     tokens_per_s: float
@@ -48,7 +48,7 @@ class Traffic:
 
     history: Rows
     errors: tuple[ErrorNote, ...]
-    by_replica: dict[str, Rates]
+    by_replica: dict[str, ReplicaRates]
 
 
 class Recorder:
@@ -126,6 +126,6 @@ def _error_note(trace: RequestTrace, now: float) -> ErrorNote:
     )
 
 
-def _rates(ring: Ring, now: float) -> Rates:
+def _rates(ring: Ring, now: float) -> ReplicaRates:
     generated, cacheable, cached = map(sum, zip(*ring.rows(now).rows, strict=True))
-    return Rates(generated / seconds_covered(now, ring.periods), cacheable, cached)
+    return ReplicaRates(generated / seconds_covered(now, ring.periods), cacheable, cached)

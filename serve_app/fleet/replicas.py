@@ -5,16 +5,20 @@ from typing import Any
 
 from serve_app.fleet import history
 from serve_app.fleet.advice import BY_STATE
-from serve_app.fleet.members import Member, Memory, ReplicaState, state_of
-from serve_app.fleet.recorder import Rates
+from serve_app.fleet.members import FleetMemory, Member, MemberState, state_of
+from serve_app.fleet.recorder import ReplicaRates
 from serve_app.fleet.reports import Swaps
 from serve_app.pool_settings import Pool
 
-_OVERLAPS = {ReplicaState.READY, ReplicaState.ENGINE_AWAY, ReplicaState.DRAINING}
+_OVERLAPS = {MemberState.READY, MemberState.ENGINE_AWAY, MemberState.DRAINING}
 
 
 def replica_entry(
-    pool: Pool, member: Member, rates: Mapping[str, list[Rates]], memory: Memory, now: float
+    pool: Pool,
+    member: Member,
+    rates: Mapping[str, list[ReplicaRates]],
+    memory: FleetMemory,
+    now: float,
 ) -> dict[str, Any]:
     state, since = memory.since.get(member.id, (state_of(member), member.started_at))
     engine = member.report.engine if member.report else None
@@ -37,7 +41,7 @@ def replica_entry(
 
 
 def _ready_in_s(
-    pool: Pool, member: Member, state: ReplicaState, memory: Memory, now: float
+    pool: Pool, member: Member, state: MemberState, memory: FleetMemory, now: float
 ) -> float | None:
     """Return the seconds that a start will still take, by earlier ones."""
     start_s = memory.start_s(pool.name)
@@ -88,7 +92,9 @@ def _loading(swaps: Swaps) -> dict[str, Any]:
     return {"name": swaps.loading, "waiting": swaps.waiting.get(swaps.loading, 0)}
 
 
-def _replica_rates(member: Member, rates: Mapping[str, list[Rates]], now: float) -> dict[str, Any]:
+def _replica_rates(
+    member: Member, rates: Mapping[str, list[ReplicaRates]], now: float
+) -> dict[str, Any]:
     traffic = member.report.traffic if member.report else None
     if traffic:  # it has answered its callers itself
         return history.replica_rates(traffic.history, now)
@@ -101,7 +107,7 @@ def _replica_rates(member: Member, rates: Mapping[str, list[Rates]], now: float)
     }
 
 
-def gateway_entry(member: Member, memory: Memory) -> dict[str, Any]:
+def gateway_entry(member: Member, memory: FleetMemory) -> dict[str, Any]:
     state, since = memory.since.get(member.id, (state_of(member), member.started_at))
     queues = member.report.waiting if member.report else ()
     return {

@@ -64,7 +64,7 @@ class EngineReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class FleetReport:
     """One process of the fleet. `waiting`: in a gateway, by the name of the pool."""
 
     engine: EngineReport | None = None

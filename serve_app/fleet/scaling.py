@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Autoscaler:
+class AutoscalerState:
     """Serve's options in force for one pool, and its present target.
 
     `load`: requests that run or wait. `per_replica`: the load of a replica that scaling aims at;
@@ -44,7 +44,7 @@ class Pending:
     due: float
 
 
-def pending(pool: Autoscaler, held_back: tuple[bool, float] | None) -> Pending | None:
+def pending(pool: AutoscalerState, held_back: tuple[bool, float] | None) -> Pending | None:
     """Return the change that is held back. `held_back`: whether the target grows, since when.
 
     Serve also holds back what the bounds forbid, which never comes.
@@ -62,7 +62,7 @@ def pending(pool: Autoscaler, held_back: tuple[bool, float] | None) -> Pending |
     return None
 
 
-def why(pool: Autoscaler) -> str:
+def why(pool: AutoscalerState) -> str:
     """Return one sentence. The load is that of this moment; Serve decides by an average."""
     if pool.per_replica is None:
         return f"fixed at {_replicas(pool.target)}"
@@ -76,7 +76,7 @@ def own_reasons(explanation: Mapping[str, Any] | None) -> str:
     return explanation["sentence"] if explanation and explanation["policy"] == "ahead" else ""
 
 
-def _load(pool: Autoscaler) -> str:
+def _load(pool: AutoscalerState) -> str:
     if pool.load == 0:
         return "no load"
     return (
@@ -85,7 +85,7 @@ def _load(pool: Autoscaler) -> str:
     )
 
 
-def _step(pool: Autoscaler) -> str:
+def _step(pool: AutoscalerState) -> str:
     wanted = pool.wanted
     if wanted > pool.target:
         return f"grows to {wanted} after {pool.upscale_delay_s:g} s of high load"

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import time
 
 from serve_app.errors import Loading
-from serve_app.fleet.members import Member, Memory, ReplicaState, state_of
+from serve_app.fleet.members import FleetMemory, Member, MemberState, state_of
 
 logger = logging.getLogger("ray.serve")
 
 # Shorter waits are for a slot, or end before anybody reads of them.
 PATIENCE_S = 1.0
 _EVERY_S = 1.0
-_STARTED = (ReplicaState.READY, ReplicaState.ENGINE_AWAY)
+_STARTED = (MemberState.READY, MemberState.ENGINE_AWAY)
 _NO_REPLICA = "no replica yet"
 
 
@@ -37,7 +37,7 @@ class StartWatch:
         self._is_cold = is_cold
         self._for_s = for_s
         self._clock = clock
-        self._memory = Memory()
+        self._memory = FleetMemory()
         self._members: Sequence[Member] = ()
         self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -88,7 +88,7 @@ class StartWatch:
 
     def _furthest(self) -> tuple[float, str]:
         """Return since when the oldest start lasts, in seconds since 1970, and its phase."""
-        starting = [m for m in self._members if state_of(m) is not ReplicaState.DRAINING]
+        starting = [m for m in self._members if state_of(m) is not MemberState.DRAINING]
         if not starting:
             return self._clock(), _NO_REPLICA
         oldest = min(starting, key=lambda member: member.started_at)

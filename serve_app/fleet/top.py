@@ -40,7 +40,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     options = _options(arguments)
     key = environ.get(KEY_VARIABLE, "")
     try:
-        with Fleet(options.url, key) as fleet:
+        with FleetClient(options.url, key) as fleet:
             return _print_json(fleet) if options.json else _show(fleet)
     except Unavailable as exc:
         print(exc, file=sys.stderr)
@@ -62,7 +62,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-class Fleet:
+class FleetClient:
     """Asks a service for its document over one connection."""
 
     def __init__(self, url: str, key: str) -> None:
@@ -75,7 +75,7 @@ class Fleet:
         self._etag = ""
         self._last: dict[str, Any] = {}
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> "FleetClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,12 +120,12 @@ def _refused(url: str, answer: httpx.Response) -> Unavailable:
     return Unavailable(f"{url} answered {answer.status_code}: {sentence}", is_final)
 
 
-def _print_json(fleet: Fleet) -> int:
+def _print_json(fleet: FleetClient) -> int:
     print(json.dumps(fleet.first(), indent=1))
     return 0
 
 
-def _show(fleet: Fleet) -> int:
+def _show(fleet: FleetClient) -> int:
     from rich.console import Console  # its import takes 50 ms, and --json does without
     from rich.live import Live
 

@@ -14,12 +14,12 @@ from ray.util import metrics
 
 from serve_app.access.repeater import Repeater
 from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
-from serve_app.scaling.explanation import STATE, Explanation, Record
-from serve_app.scaling.memory import Aim, Memory, Observation, taught
+from serve_app.scaling.explanation import STATE, DecisionRecord, Explanation
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory, taught
 from serve_app.scaling.meter import NAMES
-from serve_app.scaling.policy import Decision, decide
-from serve_app.scaling.reports import Reported
-from serve_app.scaling.schedules import Limits, Schedule, limits
+from serve_app.scaling.policy import ScalingDecision, decide
+from serve_app.scaling.reports import ReportedWork
+from serve_app.scaling.schedules import Schedule, TargetBounds, limits
 
 if TYPE_CHECKING:
     from serve_app.ray_serve.scaling_store import ScalingStore
@@ -57,7 +57,7 @@ class Autoscaler:
         file: str = "",
         store: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
-        show: "Callable[[str, Decision, bool], None] | None" = None,
+        show: "Callable[[str, ScalingDecision, bool], None] | None" = None,
         default: Callable[[Any], float] = lambda context: default_autoscaling_policy(context)[0],
     ) -> None:
         self._default = default
@@ -70,8 +70,8 @@ class Autoscaler:
             self._repeat(self._file.check, CHECK_EVERY_S)
         self._now = now
         self._show = show or ScalingGauges().show
-        self._memory = Memory()
-        self._reported = Reported()
+        self._memory = PolicyMemory()
+        self._reported = ReportedWork()
         self._next = -math.inf
         self._target: int | None = None
         self._explanation: Explanation | None = None
@@ -85,9 +85,9 @@ class Autoscaler:
 
         reference = weakref.WeakMethod(self._learned)
 
-        def learned() -> tuple[Memory, float]:
+        def learned() -> tuple[PolicyMemory, float]:
             method = reference()
-            return method() if method else (Memory(), 0.0)
+            return method() if method else (PolicyMemory(), 0.0)
 
         store = ScalingStore(connect_store(**options), self._pool, learned)
         self._repeat(store.step, EVERY_S, first_s=0.0)
@@ -102,7 +102,7 @@ class Autoscaler:
         # Serve makes another one at each change of the deployment, and never closes this one.
         weakref.finalize(self, repeater.stop)
 
-    def _learned(self) -> tuple[Memory, float]:
+    def _learned(self) -> tuple[PolicyMemory, float]:
         """Return the memory, and the work that has arrived since the last call."""
         arrived_s, self._arrived_s = self._arrived_s, 0.0
         return self._memory, arrived_s
@@ -134,10 +134,10 @@ class Autoscaler:
         seen = self._observation(context, now)
         decision, self._memory = decide(self._memory, seen, aim, self._limits(context, now))
         self._target, is_change = decision.target, decision.target != seen.target
-        self._explain(Record.of(decision, seen.target, now), is_change)
+        self._explain(DecisionRecord.of(decision, seen.target, now), is_change)
         self._show(self._pool, decision, is_change)
 
-    def _explain(self, record: Record, is_change: bool) -> None:
+    def _explain(self, record: DecisionRecord, is_change: bool) -> None:
         explanation = self._explanation or Explanation(self._decides, record)
         self._explanation = explanation.after(record, is_change)
         if is_change:
@@ -164,9 +164,9 @@ class Autoscaler:
             quantile=goals.quantile or self._aim.quantile,
         )
 
-    def _limits(self, context: Context, now: float) -> Limits:
+    def _limits(self, context: Context, now: float) -> TargetBounds:
         start_s = self._memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
-        bounds = Limits(
+        bounds = TargetBounds(
             context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
         )
         schedules = self._schedules
@@ -194,7 +194,7 @@ class ScalingGauges:
             "llm_scaling_changes", "Changes of the target, by the bound that won.", ("pool", "by")
         )
 
-    def show(self, pool: str, decision: Decision, is_change: bool) -> None:
+    def show(self, pool: str, decision: ScalingDecision, is_change: bool) -> None:
         values = {
             "load": decision.load,
             "forecast": decision.forecast.load if decision.forecast else 0.0,

@@ -18,12 +18,12 @@ from serve_app.api.request_trace import Observer
 from serve_app.api.usage import Observers
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.worker import CallServer
-from serve_app.fleet.document import Service
+from serve_app.fleet.document import ServiceSettings
 from serve_app.fleet.recorder import Recorder
-from serve_app.fleet.reports import Report, waiting
+from serve_app.fleet.reports import FleetReport, waiting
 from serve_app.overrides import (
     InForce,
-    Scaling,
+    ScalingInForce,
     direct_problems,
     exposure,
     gateway_problems,
@@ -78,9 +78,9 @@ class DirectPool:
         """Return the calls per second by model, for a replica that starts."""
         return self._host.call_rates if self._host else {}
 
-    def fleet_report(self) -> Report:
+    def fleet_report(self) -> FleetReport:
         """Return the state of this replica, for the collector."""
-        return Report(self._host.report() if self._host else None, self._recorder.traffic())
+        return FleetReport(self._host.report() if self._host else None, self._recorder.traffic())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return this replica's report to Serve's controller, see scaling/meter.py."""
@@ -135,10 +135,10 @@ class WorkerPool:
     async def check_health(self) -> None:
         self._host.check_health()
 
-    def fleet_report(self) -> Report:
+    def fleet_report(self) -> FleetReport:
         """Return the state of this replica, for the collector, also while the engine starts."""
         host: EngineHost | None = getattr(self, "_host", None)
-        return Report(host.report() if host else None)
+        return FleetReport(host.report() if host else None)
 
     async def __del__(self) -> None:
         await self._host.stop()
@@ -177,11 +177,11 @@ class Gateway:
         _prepare_process()
         return api
 
-    def fleet_report(self) -> Report:
+    def fleet_report(self) -> FleetReport:
         """Return the state of this gateway, for the collector."""
         queues = self._dispatcher.waiting_by_flow() if self._dispatcher else {}
         waits = tuple((pool, waiting(by_flow)) for pool, by_flow in queues.items())
-        return Report(traffic=self._recorder.traffic(), waiting=waits)
+        return FleetReport(traffic=self._recorder.traffic(), waiting=waits)
 
 
 def _prepare_process() -> None:
@@ -206,7 +206,7 @@ def _fleet(settings: Settings) -> CollectorClient | None:
     if not settings.ui:
         return None
     aliases = {name: tuple(t.model for t in targets) for name, targets in settings.aliases.items()}
-    service = Service(
+    service = ServiceSettings(
         *(settings.resolved_topology, version("scalable-llm-inference"), settings.all_pools),
         tuple(aliases.items()),
     )
@@ -287,10 +287,10 @@ def _options_in_force() -> InForce:
     )
 
 
-def _scaling_in_force(config: Any) -> Scaling:
+def _scaling_in_force(config: Any) -> ScalingInForce:
     delays = config.upscale_delay_s, config.downscale_delay_s, config.downscale_to_zero_delay_s
     factors = config.get_upscaling_factor(), config.get_downscaling_factor()
-    return Scaling(config.policy.policy_function, tuple(d or 0.0 for d in delays), factors)
+    return ScalingInForce(config.policy.policy_function, tuple(d or 0.0 for d in delays), factors)
 
 
 def _exposure(settings: Settings) -> Iterator[str]:

@@ -7,7 +7,7 @@ from time import monotonic, time
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
 from serve_app.dispatch.model_gate import ModelGate, ModelObserver
-from serve_app.dispatch.reports import Reporter
+from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.engines.base import EngineStatus, State
 from serve_app.engines.choose import choose, new_engine
 from serve_app.engines.files import check_files
@@ -79,11 +79,11 @@ class EngineHost:
             self._meter,
         )
 
-    def reporter(self, name: str) -> Reporter:
+    def reporter(self, name: str) -> ReplicaReporter:
         """Return the reporter of the replica's work, and of its models where they change."""
         if self._gate is None:
-            return Reporter(name)
-        reporter = Reporter(name, self._gate.load_costs, self._gate.note_spare)
+            return ReplicaReporter(name)
+        reporter = ReplicaReporter(name, self._gate.load_costs, self._gate.note_spare)
         self._gate.on_change = reporter.changed
         return reporter
 

@@ -15,10 +15,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from serve_app.fleet.document import Document, Service, collecting, document, encoded
-from serve_app.fleet.members import Member, Memory
-from serve_app.fleet.pools import Deployment
-from serve_app.fleet.reports import Report
+from serve_app.fleet.document import Document, ServiceSettings, collecting, document, encoded
+from serve_app.fleet.members import FleetMemory, Member
+from serve_app.fleet.pools import PoolDeployment
+from serve_app.fleet.reports import FleetReport
 from serve_app.ray_serve import private
 from serve_app.scaling.explanation import read_explanation
 
@@ -32,12 +32,12 @@ _LINGER_S = 60.0
 _REPORT_S = 0.5
 
 
-def name_of(service: Service, application: str) -> str:
+def name_of(service: ServiceSettings, application: str) -> str:
     """Return the name of a collector: another one for other settings, as during an update."""
     return f"fleet-collector:{application}:{sha256(repr(service).encode()).hexdigest()[:8]}"
 
 
-def start(service: Service, application: str) -> Any:
+def start(service: ServiceSettings, application: str) -> Any:
     """Return the application's collector; start it where there is none."""
     collector = _ACTOR.options(
         name=name_of(service, application),
@@ -49,7 +49,7 @@ def start(service: Service, application: str) -> Any:
     return collector
 
 
-def read_report(actor: Any) -> Report | None:
+def read_report(actor: Any) -> FleetReport | None:
     """Return the report of the replica whose actor this is. Runs in the replica."""
     describe = getattr(private.user_object(actor), "fleet_report", None)
     return describe() if describe else None
@@ -58,10 +58,10 @@ def read_report(actor: Any) -> Report | None:
 class FleetCollector:
     """Gathers the document every second while there are viewers; ends a minute after the last."""
 
-    def __init__(self, service: Service, application: str) -> None:
+    def __init__(self, service: ServiceSettings, application: str) -> None:
         self._service = service
         self._application = application
-        self._memory = Memory()
+        self._memory = FleetMemory()
         self._replicas = Replicas()
         self._latest = encoded(collecting(service, time()))
         self._asked_at = monotonic()
@@ -105,12 +105,14 @@ class FleetCollector:
         self._memory.note(members, now)
         return encoded(document(self._service, deployments, self._memory, now))
 
-    async def _deployments(self, by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, Deployment]:
+    async def _deployments(
+        self, by_name: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, PoolDeployment]:
         replicas = [replica for details in by_name.values() for replica in details["replicas"]]
         await self._replicas.ask(replicas, _REPORT_S)
         return {name: self._deployment(name, details) for name, details in by_name.items()}
 
-    def _deployment(self, name: str, details: Mapping[str, Any]) -> Deployment:
+    def _deployment(self, name: str, details: Mapping[str, Any]) -> PoolDeployment:
         for replica in details.get("recent_dead_replicas", ()):
             self._memory.note_dead(replica["replica_id"], name, replica["start_time_s"])
         config = details["deployment_config"]
@@ -118,7 +120,7 @@ class FleetCollector:
         to_zero_s = scaling.get("downscale_to_zero_delay_s")
         down_s = scaling.get("downscale_delay_s", 0)
         fixed = config.get("num_replicas") or 1
-        return Deployment(
+        return PoolDeployment(
             name=name,
             status=_value(details["status"]),
             message=details["message"],
@@ -139,8 +141,8 @@ class Replicas:
     """The last report of each replica. A replica that has not answered is not asked again."""
 
     def __init__(self) -> None:
-        self._reports: dict[str, Report | None] = {}
-        self._asking: dict[str, asyncio.Task[Report | None]] = {}
+        self._reports: dict[str, FleetReport | None] = {}
+        self._asking: dict[str, asyncio.Task[FleetReport | None]] = {}
         self._handles: dict[str, Any] = {}
         self._fresh: set[str] = set()
         self._complained: set[str] = set()
@@ -164,7 +166,7 @@ class Replicas:
             *(details.get("node_ip"), self._reports.get(name), name in self._fresh),
         )
 
-    def _take(self, name: str, task: asyncio.Task[Report | None]) -> None:
+    def _take(self, name: str, task: asyncio.Task[FleetReport | None]) -> None:
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error:
             self._handles.pop(name, None)  # it starts, or it has gone
@@ -179,10 +181,10 @@ class Replicas:
             self._complained.add(name)
             logger.warning("failed to read the state of %s", name, exc_info=error)
 
-    async def _ask(self, name: str) -> Report | None:
+    async def _ask(self, name: str) -> FleetReport | None:
         if name not in self._handles:
             self._handles[name] = await asyncio.to_thread(private.serve_actor, name)
-        report: Report | None = await self._handles[name].__ray_call__.remote(read_report)
+        report: FleetReport | None = await self._handles[name].__ray_call__.remote(read_report)
         return report
 
     def _forget(self, present: set[str]) -> None:

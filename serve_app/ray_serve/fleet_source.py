@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from serve_app.fleet.document import Document, Service, collecting, encoded
+from serve_app.fleet.document import Document, ServiceSettings, collecting, encoded
 from serve_app.ray_serve import fleet_collector
 from serve_app.ray_serve.readiness import Remembered
 
@@ -22,7 +22,7 @@ _STALE_S = 10.0
 class CollectorClient:
     """Asks the application's collector, at most about once a second. Implements `FleetSource`."""
 
-    def __init__(self, service: Service, application: str) -> None:
+    def __init__(self, service: ServiceSettings, application: str) -> None:
         self._service = service
         self._application = application
         self._collector: Any = None

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from serve_app.access.regular_file import read_regular
 from serve_app.errors import SettingsError
 from serve_app.scaling import schedules
-from serve_app.scaling.schedules import Limits
+from serve_app.scaling.schedules import TargetBounds
 from serve_app.scaling_settings import ScheduleSettings
 from serve_app.setting_errors import sentences
 from serve_app.strict_model import StrictModel
@@ -39,7 +39,7 @@ class Goals(StrictModel):
 NO_GOALS = Goals()
 
 
-def read(path: Path, pool: str, bounds: Limits) -> Goals:
+def read(path: Path, pool: str, bounds: TargetBounds) -> Goals:
     """Return the goals of a pool. Raises SettingsError, which names the file."""
     try:
         document = yaml.safe_load(read_regular(path).decode()) or {}
@@ -65,7 +65,7 @@ class ScalingFile:
     def __init__(self, path: Path, pool: str) -> None:
         self._path = path
         self._pool = pool
-        self.bounds = Limits(0, 1 << 30)  # of the pool; those in force come later
+        self.bounds = TargetBounds(0, 1 << 30)  # of the pool; those in force come later
         self._version: tuple[int, ...] | None = None
         self.goals = NO_GOALS
 

@@ -15,8 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from serve_app.access.limits.redis_connection import CONNECT_S, PasswordFile
-from serve_app.scaling.claims import Claim, may_write
-from serve_app.scaling.memory import Memory, caught_up
+from serve_app.scaling.claims import WriterClaim, may_write
+from serve_app.scaling.memory import PolicyMemory, caught_up
 from serve_app.scaling.state import StateError, dump, load
 
 logger = logging.getLogger("ray.serve")
@@ -45,7 +45,7 @@ class ScalingStore:
         self,
         client: Redis,
         pool: str,
-        learned: Callable[[], tuple[Memory, float]],
+        learned: Callable[[], tuple[PolicyMemory, float]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -57,9 +57,9 @@ class ScalingStore:
         self._has_read = False
         self._read_at = 0.0  # the time of the claim that was read last
         self._complaint = ""
-        self.found: Memory | None = None  # of another writer, until it is taken
+        self.found: PolicyMemory | None = None  # of another writer, until it is taken
 
-    def take(self) -> Memory | None:
+    def take(self) -> PolicyMemory | None:
         """Return what was found since the last call, once."""
         found, self.found = self.found, None
         return found
@@ -76,7 +76,7 @@ class ScalingStore:
     def _step(self) -> None:
         memory, arrived_s = self._learned()
         stored = cast("Mapping[bytes, bytes]", self._client.hgetall(self._key))
-        mine, theirs = Claim(self._writer, self._clock(), arrived_s), _claim(stored)
+        mine, theirs = WriterClaim(self._writer, self._clock(), arrived_s), _claim(stored)
         # A new writer takes what is there, whoever left it.
         if theirs and not (self._has_read and may_write(mine, theirs)):
             self._read(stored, theirs)
@@ -86,7 +86,7 @@ class ScalingStore:
             self._client.hset(self._key, items=fields)
         self._has_read = True
 
-    def _read(self, stored: Mapping[bytes, bytes], claim: Claim) -> None:
+    def _read(self, stored: Mapping[bytes, bytes], claim: WriterClaim) -> None:
         if claim.at == self._read_at:
             return
         self._read_at = claim.at
@@ -104,9 +104,11 @@ class ScalingStore:
             logger.warning("%s", sentence)
 
 
-def _claim(stored: Mapping[bytes, bytes]) -> Claim | None:
+def _claim(stored: Mapping[bytes, bytes]) -> WriterClaim | None:
     """Return the claim in the store, None where there is none that can be read."""
     try:
-        return Claim(stored[b"writer"].decode(), float(stored[b"at"]), float(stored[b"arrived_s"]))
+        return WriterClaim(
+            stored[b"writer"].decode(), float(stored[b"at"]), float(stored[b"arrived_s"])
+        )
     except (KeyError, ValueError):
         return None

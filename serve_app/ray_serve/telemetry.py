@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from serve_app.api.inference import Tracer
+from serve_app.api.inference import RequestTracer
 from serve_app.api.request_trace import Observer
 from serve_app.dispatch.worker import CallHandler
 from serve_app.errors import SettingsError
@@ -14,18 +14,20 @@ from serve_app.settings import Settings
 from serve_app.tracing.switch import Signals, signals
 
 if TYPE_CHECKING:
-    from serve_app.tracing.build import Sender
+    from serve_app.tracing.build import TelemetrySender
 
 
 class Telemetry:
     """Describes requests to a collector and to Ray. `sender`: None where there is no collector."""
 
-    def __init__(self, sender: "Sender | None", counters: tuple[RequestCounter, ...]) -> None:
+    def __init__(
+        self, sender: "TelemetrySender | None", counters: tuple[RequestCounter, ...]
+    ) -> None:
         self._sender = sender
         self.counters = counters
 
     @property
-    def tracer(self) -> Tracer | None:
+    def tracer(self) -> RequestTracer | None:
         return self._sender.tracer if self._sender else None
 
     @property
@@ -60,7 +62,7 @@ def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry
     return Telemetry(sender, (*to_collector, *through_ray))
 
 
-def _sender(settings: Settings, wanted: Signals) -> "Sender":
+def _sender(settings: Settings, wanted: Signals) -> "TelemetrySender":
     replica = serve.get_replica_context()
     names = {
         "service.instance.id": replica.replica_id.unique_id,

@@ -7,7 +7,7 @@ STALE_S = 150.0
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class WriterClaim:
     """A writer's claim. `at`: seconds since 1970. `arrived_s`: the work of its last minute."""
 
     writer: str
@@ -15,7 +15,7 @@ class Claim:
     arrived_s: float
 
 
-def may_write(mine: Claim, stored: Claim | None) -> bool:
+def may_write(mine: WriterClaim, stored: WriterClaim | None) -> bool:
     """Tell whether the state in the store is this writer's to replace."""
     return (
         stored is None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from serve_app.scaling.policy import Decision
+from serve_app.scaling.policy import ScalingDecision
 
 # The key of a policy's state in Serve under which a pool's explanation stands.
 STATE = "explanation"
@@ -12,7 +12,7 @@ _REMEMBERED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DecisionRecord:
     """One decision. `at`: seconds since 1970. `before`: the target that it found.
 
     Loads are in replicas. `forecast` is None before the first one. `schedule`: the schedules that
@@ -32,7 +32,7 @@ class Record:
     by: str
 
     @classmethod
-    def of(cls, decision: Decision, before: int, at: float) -> Self:
+    def of(cls, decision: ScalingDecision, before: int, at: float) -> Self:
         bound = decision.forecast
         return cls(
             at=round(at, 1),
@@ -73,10 +73,10 @@ class Explanation:
     """
 
     decides: bool
-    last: Record
-    changes: tuple[Record, ...] = ()
+    last: DecisionRecord
+    changes: tuple[DecisionRecord, ...] = ()
 
-    def after(self, record: Record, is_change: bool) -> Self:
+    def after(self, record: DecisionRecord, is_change: bool) -> Self:
         changes = (record, *self.changes)[:_REMEMBERED] if is_change else self.changes
         return type(self)(self.decides, record, changes)
 
@@ -97,5 +97,5 @@ def read_explanation(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return explanation.as_dict() if isinstance(explanation, Explanation) else None
 
 
-def _as_dict(record: Record) -> dict[str, Any]:
+def _as_dict(record: DecisionRecord) -> dict[str, Any]:
     return {**asdict(record), "sentence": record.reasons}

@@ -37,7 +37,7 @@ _NOISE = 0.5
 _LEVEL_STEPS, _TREND_STEPS = 6, 30
 _COSTS = 3
 
-Values = NDArray[np.float64]
+Loads = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Errors:
     margins: bytes = np.array([_DOUBT] * ROWS).tobytes()
 
     def after(
-        self, predicted: Values, bounds: Values, peak: float, quantile: float, kept: float
+        self, predicted: Loads, bounds: Loads, peak: float, quantile: float, kept: float
     ) -> Self:
         """Return the errors with those of one more step; a prediction of NaN is not judged.
 
@@ -73,15 +73,15 @@ class Errors:
         margins[judged] = _margins(bins, costs, quantile)[judged]
         return type(self)(bins.tobytes(), costs.tobytes(), margins.tobytes())
 
-    def bounds(self, predicted: Values, highest: float) -> Values:
+    def bounds(self, predicted: Loads, highest: float) -> Loads:
         """Return predictions with their margins. `highest`: the highest load of the past."""
         spread = _spread(predicted)
         bounds = np.maximum(0.0, predicted + np.frombuffer(self.margins) * spread)
-        capped: Values = np.minimum(bounds, np.maximum(highest, predicted + _NOISE * spread))
+        capped: Loads = np.minimum(bounds, np.maximum(highest, predicted + _NOISE * spread))
         return capped
 
     @property
-    def mean_costs(self) -> Values:
+    def mean_costs(self) -> Loads:
         """The mean bound of each predictor, infinite before it was judged."""
         worked, cost, _ = unpacked(self.costs, _COSTS).T
         return np.where(worked > 0, cost / np.maximum(worked, 1e-300), np.inf)
@@ -92,7 +92,7 @@ class Errors:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class ForecastBound:
     """The load that will not be exceeded: the predictor's name, its prediction and its bound."""
 
     name: str
@@ -114,7 +114,7 @@ class Forecast:
     steps: int
     pending: tuple[bytes, ...] = ()
     errors: Errors = Errors()
-    best: Bound | None = None
+    best: ForecastBound | None = None
 
     def judged(self, peak: float, quantile: float, half_life_s: float) -> Self:
         """Return the forecast with its errors after a step with this peak. Costs 50 microseconds.
@@ -133,7 +133,7 @@ class Forecast:
         bounds = self.errors.bounds(predicted, history.highest)
         costs = np.where(predicted == predicted, self.errors.mean_costs, np.inf)
         index = int(costs.argmin())
-        best = Bound(NAMES[index], float(predicted[index]), float(bounds[index]))
+        best = ForecastBound(NAMES[index], float(predicted[index]), float(bounds[index]))
         row = predicted.tobytes() + bounds.tobytes()
         return replace(self, pending=(*self.pending, row)[-self.steps - _TREND_STEPS :], best=best)
 
@@ -163,24 +163,24 @@ def predictions(history: History, steps: int) -> list[float]:
     ]
 
 
-def unpacked(values: bytes, columns: int) -> Values:
+def unpacked(values: bytes, columns: int) -> Loads:
     return np.frombuffer(values).reshape(-1, columns)
 
 
-def _margins(bins: Values, costs: Values, quantile: float) -> Values:
+def _margins(bins: Loads, costs: Loads, quantile: float) -> Loads:
     """Return the errors that `quantile` of the work did not exceed, with some doubt at first."""
     total = costs[:, 0]
     doubt = _DOUBTED * total / np.maximum(costs[:, 2], 1.0)
     beyond = np.cumsum(bins[:, ::-1], axis=1)  # work above each bin, from the highest one
     beyond[:, BINS - 1 - _DOUBTED_BIN :] += doubt[:, None]
     covers = beyond > ((1 - quantile) * (total + doubt))[:, None]
-    margins: Values = _LOWEST + _BIN * (BINS - 1 - covers.argmax(axis=1))
+    margins: Loads = _LOWEST + _BIN * (BINS - 1 - covers.argmax(axis=1))
     return margins
 
 
-def _spread(load: Values) -> Values:
+def _spread(load: Loads) -> Loads:
     """Return the unit of errors: arrivals by chance spread a load by about its root."""
-    spread: Values = np.sqrt(load + 0.5)
+    spread: Loads = np.sqrt(load + 0.5)
     return spread
 
 

@@ -49,7 +49,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PolicyMemory:
     """The state of one pool's policy. `peak`: the highest load of the step that runs."""
 
     at: float | None = None
@@ -67,7 +67,7 @@ class Memory:
     starts: Starts = field(default_factory=Starts)
 
 
-def caught_up(memory: Memory, now: float) -> Memory:
+def caught_up(memory: PolicyMemory, now: float) -> PolicyMemory:
     """Return a memory that has slept until `now`; for the missed steps stand those of a day ago."""
     missed = int((now - memory.at) / STEP_S) if memory.at else 0
     return replace(
@@ -79,7 +79,7 @@ def caught_up(memory: Memory, now: float) -> Memory:
     )
 
 
-def taught(memory: Memory, learned: Memory) -> Memory:
+def taught(memory: PolicyMemory, learned: PolicyMemory) -> PolicyMemory:
     """Return a memory with what another one has learned, and its own present load."""
     starts = replace(memory.starts, seconds=learned.starts.seconds)
     return replace(
@@ -93,7 +93,7 @@ def taught(memory: Memory, learned: Memory) -> Memory:
     )
 
 
-def noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
+def noted(memory: PolicyMemory, seen: Observation, aim: Aim) -> PolicyMemory:
     """Return the memory with an observation, and with the step that has ended, if any."""
     if memory.at is None:
         return _begun(memory, seen.now)
@@ -134,12 +134,12 @@ def noted(memory: Memory, seen: Observation, aim: Aim) -> Memory:
     return memory
 
 
-def _begun(memory: Memory, now: float) -> Memory:
+def _begun(memory: PolicyMemory, now: float) -> PolicyMemory:
     """Return the memory at the beginning, and after a gap of which nothing is known."""
     return replace(memory, at=now, worked_at=now, step_ends=now + STEP_S)
 
 
-def _stepped(memory: Memory, aim: Aim) -> Memory:
+def _stepped(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
     """End a step; its forecasts follow, one part with each decision."""
     while memory.parts_left:
         memory = _forecast_on(memory, aim)
@@ -158,7 +158,7 @@ def _stepped(memory: Memory, aim: Aim) -> Memory:
     )
 
 
-def _forecast_on(memory: Memory, aim: Aim) -> Memory:
+def _forecast_on(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
     """Do the next part of the forecasts: no single decision is to take long."""
     history, left = memory.history, memory.parts_left
     judging = history.last, aim.quantile, aim.half_life_s

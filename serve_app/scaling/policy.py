@@ -10,30 +10,32 @@ says that it will not be needed.
 import math
 from dataclasses import dataclass, replace
 
-from serve_app.scaling.forecast import Bound
-from serve_app.scaling.memory import Aim, Memory, Observation, noted
+from serve_app.scaling.forecast import ForecastBound
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory, noted
 from serve_app.scaling.reserve import Reserve
-from serve_app.scaling.schedules import Limits
+from serve_app.scaling.schedules import TargetBounds
 
 # Replicas that a predictor may say without expecting work.
 _NO_LOAD = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ScalingDecision:
     """A target with its reasons. `by`: the bound that won; loads are in replicas."""
 
     target: int
     by: str
     load: float
     needed: int
-    forecast: Bound | None
+    forecast: ForecastBound | None
     quantile: float
     start_s: float
-    limits: Limits
+    limits: TargetBounds
 
 
-def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple[Decision, Memory]:
+def decide(
+    memory: PolicyMemory, seen: Observation, aim: Aim, limits: TargetBounds
+) -> tuple[ScalingDecision, PolicyMemory]:
     """Return the target and the new memory."""
     memory = noted(memory, seen, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
@@ -55,13 +57,13 @@ def decide(memory: Memory, seen: Observation, aim: Aim, limits: Limits) -> tuple
     if target > limits.high:
         target, by = limits.high, limits.high_by
     memory = replace(memory, starts=memory.starts.after(seen.now, seen.running, target))
-    decision = Decision(
+    decision = ScalingDecision(
         *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
     )
     return decision, memory
 
 
-def _sleeps(memory: Memory, now: float, aim: Aim) -> bool:
+def _sleeps(memory: PolicyMemory, now: float, aim: Aim) -> bool:
     """Tell whether even one replica costs more than the wait that it saves.
 
     What it saves is a start for the next request. Unless a season tells that one comes, it stays
@@ -74,7 +76,7 @@ def _sleeps(memory: Memory, now: float, aim: Aim) -> bool:
     return now - memory.worked_at > start_s + usual_s + aim.stop_s
 
 
-def _reserved(reserve: Reserve, bound: Bound | None) -> Bound | None:
+def _reserved(reserve: Reserve, bound: ForecastBound | None) -> ForecastBound | None:
     return replace(bound, load=reserve.above(bound.load)) if bound else None
 
 

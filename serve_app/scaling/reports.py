@@ -11,7 +11,7 @@ _REMEMBERED = 1024  # replicas
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
+class ReportedWork:
     """The latest report of each replica that runs, in seconds of work, and what followed.
 
     `arrived_s`: work that arrived since the reports before; `waiting_s`: work that waits.

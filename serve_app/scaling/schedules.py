@@ -51,7 +51,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TargetBounds:
     """Bounds of the target, with the name of the schedule or setting behind each."""
 
     low: int
@@ -67,8 +67,8 @@ class Limits:
 
 
 def limits(
-    schedules: Sequence[Schedule], bounds: Limits, now: float, start_s: float = 0.0
-) -> Limits:
+    schedules: Sequence[Schedule], bounds: TargetBounds, now: float, start_s: float = 0.0
+) -> TargetBounds:
     """Return the bounds at `now`: the highest floor and the lowest ceiling that hold.
 
     A floor counts from `start_s` before it begins, so that its replicas run when it does.
@@ -85,7 +85,7 @@ def limits(
             high = ceiling, name
     if low[0] > high[0]:  # a floor begins soon, but the ceiling still holds
         low = high[0], low[1]
-    return Limits(low[0], high[0], low[1], high[1])
+    return TargetBounds(low[0], high[0], low[1], high[1])
 
 
 def problems(schedules: Sequence[Schedule], low: int, high: int, now: float) -> Iterator[str]:

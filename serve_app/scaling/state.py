@@ -8,7 +8,7 @@ from serve_app.errors import ServiceError
 from serve_app.scaling import forecast
 from serve_app.scaling.forecast import NAMES
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
-from serve_app.scaling.memory import Memory
+from serve_app.scaling.memory import PolicyMemory
 
 # One more for each change of a document's fields, or of their meaning.
 VERSION = 2
@@ -24,15 +24,15 @@ class _Document(BaseModel):
 
     version: int
     predictors: tuple[str, ...]
-    memory: Memory
+    memory: PolicyMemory
 
 
-def dump(memory: Memory) -> bytes:
+def dump(memory: PolicyMemory) -> bytes:
     """Return the document of a memory."""
     return _Document(version=VERSION, predictors=NAMES, memory=memory).model_dump_json().encode()
 
 
-def load(document: bytes) -> Memory:
+def load(document: bytes) -> PolicyMemory:
     """Read a document. Raises StateError for one that is damaged or of another version."""
     if len(document) > MAX_BYTES:
         raise StateError(f"the state has {len(document)} bytes, more than {MAX_BYTES}")
@@ -49,11 +49,11 @@ def load(document: bytes) -> Memory:
     return read.memory
 
 
-def _is_whole(memory: Memory) -> bool:
+def _is_whole(memory: PolicyMemory) -> bool:
     numbers = (memory.rate, memory.load, memory.peak, memory.step_ends, *memory.means)
     return (
         all(math.isfinite(number) and number >= 0 for number in numbers)
-        and len(memory.means) == len(Memory().means)
+        and len(memory.means) == len(PolicyMemory().means)
         and _history_is_whole(memory.history)
         and memory.reserve.is_whole
         and all(map(forecast.is_whole, (memory.up, memory.down)))

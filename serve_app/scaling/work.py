@@ -13,7 +13,7 @@ _MEMORY = 200.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class SlotSpeed:
     """The speed of one slot in a full replica, in tokens per second. 0 means instant."""
 
     prefill_tokens_per_s: float = 0.0
@@ -27,7 +27,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class MeanLengths:
     """Moving means over ended requests: uncached share of a prompt, tokens of an answer."""
 
     prompt_tokens: float = 0.0
@@ -53,9 +53,9 @@ class Lengths:
 class WorkModel:
     """From tokens to work in a replica with so many slots."""
 
-    rates: Rates
+    rates: SlotSpeed
     slots: int
-    lengths: Lengths = Lengths()
+    lengths: MeanLengths = MeanLengths()
 
     def work_of(self, requests: float, prompt_tokens: float) -> float:
         """Return the expected work of requests with so many tokens of prompts together."""

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import uvloop
 
-from serve_app.simulator.server import Server
-from serve_app.simulator.settings import Settings, parse
-from serve_app.simulator.wire import Connection
+from serve_app.simulator.server import SimulatorServer
+from serve_app.simulator.settings import SimulatorSettings, parse
+from serve_app.simulator.wire import ClientConnection
 
 
 async def serve(
-    settings: Settings,
-    server_type: type[Server] = Server,
-    connection_type: type[Connection] = Connection,
+    settings: SimulatorSettings,
+    server_type: type[SimulatorServer] = SimulatorServer,
+    connection_type: type[ClientConnection] = ClientConnection,
 ) -> None:
     """Sleep for the declared cold start, then serve until a signal."""
     stop = asyncio.Event()
@@ -23,7 +23,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if await _stopped_within(stop, settings.cold_start_s):
         return
-    connections: set[Connection] = set()
+    connections: set[ClientConnection] = set()
     server = server_type(settings, connections)
     listener = await asyncio.get_running_loop().create_server(
         lambda: connection_type(server, connections), settings.host, settings.port, backlog=4096

@@ -6,7 +6,7 @@ from typing import Any
 
 from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
 from serve_app.simulator.ollama import words
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
@@ -27,11 +27,11 @@ _DELTAS = {
 
 def parse_message(body: Body) -> GenerationRequest:
     if not body.get("model"):
-        raise ApiError(400, "model is required", early=True)
+        raise ErrorAnswer(400, "model is required", early=True)
     if (body.get("max_tokens") or 0) <= 0:
-        raise ApiError(400, "max_tokens is required and must be positive", early=True)
+        raise ErrorAnswer(400, "max_tokens is required and must be positive", early=True)
     if not body.get("messages"):
-        raise ApiError(400, "messages is required", early=True)
+        raise ErrorAnswer(400, "messages is required", early=True)
     return _request(body, body["messages"])
 
 
@@ -63,7 +63,7 @@ def _has_tool_result(content: Any) -> bool:
     return any(isinstance(part, dict) and part.get("type") == "tool_result" for part in parts)
 
 
-class MessageWriter:
+class AnthropicMessageWriter:
     stream_type = "text/event-stream"
     stream_headers = EVENT_HEADERS
     whole_type = "application/json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from serve_app.go_json import duration
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.settings import SimulatorSettings
 
 _NAME = re.compile(r"(?:[\w.:-]+/)?(?:[\w-]+/)?\w[\w.-]*(?::\w[\w.-]*)?", re.ASCII)
 # Go's longest duration, which Ollama uses for "for ever".
@@ -71,7 +71,7 @@ class Model:
 
 
 class Catalogue:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
         self._models: dict[str, Model] = {}
         self._mib = dict(map(_sized, settings.model_mib))

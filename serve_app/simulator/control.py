@@ -8,7 +8,7 @@ from typing import Any
 from serve_app.go_json import encode
 from serve_app.simulator import failures
 from serve_app.simulator.model_slots import ModelSlots
-from serve_app.simulator.wire import Connection, HttpRequest, Response
+from serve_app.simulator.wire import ClientConnection, HttpRequest, HttpResponse
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Control:
     """Answers requests under /_sim/, which are not counted themselves."""
 
     def __init__(
-        self, counters: Counters, slots: ModelSlots, connections: Collection[Connection]
+        self, counters: Counters, slots: ModelSlots, connections: Collection[ClientConnection]
     ) -> None:
         self._counters = counters
         self._slots = slots
@@ -48,7 +48,7 @@ class Control:
         """Count a request that is not under /_sim/."""
         self._counters.requests[request.path] += 1
 
-    def answer(self, request: HttpRequest, response: Response) -> None:
+    def answer(self, request: HttpRequest, response: HttpResponse) -> None:
         match request.method, request.path:
             case "GET", "/_sim/stats":
                 response.whole(encode(self.stats()))

@@ -11,42 +11,44 @@ from zlib import crc32
 from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, seconds
-from serve_app.simulator.failures import ApiError
-from serve_app.simulator.generation import Engine
+from serve_app.simulator.failures import ErrorAnswer
+from serve_app.simulator.generation import SimulatedEngine
 from serve_app.simulator.model_output import ModelOutput
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.settings import SimulatorSettings
 from serve_app.simulator.tasks import GenerationStats, GenerationTask
-from serve_app.simulator.wire import Response
+from serve_app.simulator.wire import HttpResponse
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 _FORMATS = ("", "float", "base64")
 
 
-class Embedder:
-    def __init__(self, settings: Settings, catalogue: Catalogue, engine: Engine) -> None:
+class EmbeddingRoutes:
+    def __init__(
+        self, settings: SimulatorSettings, catalogue: Catalogue, engine: SimulatedEngine
+    ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._engine = engine
 
-    async def embed(self, body: Body, response: Response) -> None:
+    async def embed(self, body: Body, response: HttpResponse) -> None:
         """POST /api/embed"""
         vectors, stats = await self._embed(body, body.get("input"))
         answer: Body = {"model": body.get("model"), "embeddings": vectors}
         response.whole(encode({**answer, **stats.counts()} if stats.prompt_count else answer))
 
-    async def embeddings(self, body: Body, response: Response) -> None:
+    async def embeddings(self, body: Body, response: HttpResponse) -> None:
         """POST /api/embeddings, the older one"""
         vectors, _ = await self._embed(body, body.get("prompt"))
         response.whole(encode({"embedding": vectors[0] if vectors else []}))
 
-    async def v1_embeddings(self, body: Body, response: Response) -> None:
+    async def v1_embeddings(self, body: Body, response: HttpResponse) -> None:
         """POST /v1/embeddings"""
         style = body.get("encoding_format") or ""
         if style not in _FORMATS:
             message = f"Invalid value for 'encoding_format' = {style}."
-            raise ApiError(400, f"{message} Supported values: ['float', 'base64'].", early=True)
+            raise ErrorAnswer(400, f"{message} Supported values: ['float', 'base64'].", early=True)
         if body.get("input") in (None, [], ""):
-            raise ApiError(400, _TOO_LONG if body.get("input") == "" else "invalid input")
+            raise ErrorAnswer(400, _TOO_LONG if body.get("input") == "" else "invalid input")
         vectors, stats = await self._embed(body, body["input"])
         shown = [_base64(vector) for vector in vectors] if style == "base64" else vectors
         answer = {
@@ -77,23 +79,23 @@ class Embedder:
         model = self._catalogue.find(name)
         if model is None:
             text = f'model "{name}" not found, try pulling it first'
-            raise ApiError(404, text if name else "model '' not found")
+            raise ErrorAnswer(404, text if name else "model '' not found")
         if not self._catalogue.embeds(model):
             text = "This server does not support embeddings. Start it with `--embeddings`"
-            raise ApiError(501, text)
+            raise ErrorAnswer(501, text)
         return model
 
     def _texts(self, text: Any, *, truncate: bool) -> list[list[str]]:
         """Split texts into tokens within the context; a single empty text counts as none."""
         texts = [text] if isinstance(text, str) and text else text or []
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ApiError(400, "invalid input type", early=True)
+            raise ErrorAnswer(400, "invalid input type", early=True)
         if not all(texts):
-            raise ApiError(400, _TOO_LONG)
+            raise ErrorAnswer(400, _TOO_LONG)
         context = self._settings.context_length
         tokens = [text.split() or [""] for text in texts]
         if not truncate and any(len(text) > context for text in tokens):
-            raise ApiError(400, "the input length exceeds the context length")
+            raise ErrorAnswer(400, "the input length exceeds the context length")
         return [text[:context] for text in tokens]
 
     def _vector(self, words: Sequence[str], dimensions: int) -> list[float]:

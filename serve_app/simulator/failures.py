@@ -3,12 +3,12 @@
 import secrets
 
 from serve_app.go_json import encode
-from serve_app.simulator.wire import EVENT_HEADERS, Response
+from serve_app.simulator.wire import EVENT_HEADERS, HttpResponse
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
-class ApiError(Exception):
+class ErrorAnswer(Exception):
     """An answer that is an error; `str(error)` is its text.
 
     The headers of the answer depend on the layer of Ollama that fails: `early` is the parser of
@@ -24,7 +24,7 @@ class ApiError(Exception):
         self.late = late
 
 
-def reply(response: Response, path: str, error: ApiError, *, stream: bool) -> None:
+def reply(response: HttpResponse, path: str, error: ErrorAnswer, *, stream: bool) -> None:
     """Answer with `error` in the dialect of `path`; `stream`: the request wants a stream."""
     if path.startswith("/v1/"):
         _reply_v1(response, path, error, stream)
@@ -39,7 +39,7 @@ def native(message: str) -> bytes:
     return encode({"error": message})
 
 
-def _reply_v1(response: Response, path: str, error: ApiError, stream: bool) -> None:
+def _reply_v1(response: HttpResponse, path: str, error: ErrorAnswer, stream: bool) -> None:
     body = _anthropic(error) if path == "/v1/messages" else _openai(error)
     if error.early:
         response.whole(body, status=error.status)
@@ -49,12 +49,12 @@ def _reply_v1(response: Response, path: str, error: ApiError, stream: bool) -> N
     response.whole(body + b"\n", "application/json", status=error.status, headers=headers)
 
 
-def _openai(error: ApiError) -> bytes:
+def _openai(error: ErrorAnswer) -> bytes:
     kind = _TYPES.get(error.status, "api_error")
     return encode({"error": {"message": str(error), "type": kind, "param": None, "code": None}})
 
 
-def _anthropic(error: ApiError) -> bytes:
+def _anthropic(error: ErrorAnswer) -> bytes:
     kind = "overloaded_error" if error.status == 503 else _TYPES.get(error.status, "api_error")
     return encode(
         {

@@ -11,13 +11,13 @@ from serve_app.simulator.control import Counters
 from serve_app.simulator.model_output import Token, TokenKind
 from serve_app.simulator.model_slots import ModelSlots
 from serve_app.simulator.scheduler import Scheduler
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.settings import SimulatorSettings
 from serve_app.simulator.speed import CacheSlot, DecodeClock, Decoding
 from serve_app.simulator.tasks import GenerationStats, GenerationTask
-from serve_app.simulator.wire import Headers, Response
+from serve_app.simulator.wire import Headers, HttpResponse
 
 
-class AnswerWriter(Protocol):
+class DialectWriter(Protocol):
     """Writes one answer in one dialect. Each `bytes` in a list is one HTTP chunk."""
 
     stream_type: str
@@ -37,10 +37,12 @@ class AnswerWriter(Protocol):
         """Write an answer that is not streamed."""
 
 
-class Engine:
+class SimulatedEngine:
     """Runs tasks at the declared speed, in a fixed number of slots."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, counters: Counters) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, catalogue: Catalogue, counters: Counters
+    ) -> None:
         self._settings = settings
         self._counters = counters
         self._clock = DecodeClock(settings.decode_slowdown)
@@ -48,7 +50,7 @@ class Engine:
         self.slots = ModelSlots(settings.slots)
 
     async def generate(
-        self, task: GenerationTask, writer: AnswerWriter, response: Response
+        self, task: GenerationTask, writer: DialectWriter, response: HttpResponse
     ) -> None:
         """Answer one task. Raises ApiError if there is no answer."""
         await Generation(self, task, writer, response).run()
@@ -101,7 +103,11 @@ class Generation:
     """One task under way."""
 
     def __init__(
-        self, engine: Engine, task: GenerationTask, writer: AnswerWriter, response: Response
+        self,
+        engine: SimulatedEngine,
+        task: GenerationTask,
+        writer: DialectWriter,
+        response: HttpResponse,
     ) -> None:
         self._engine = engine
         self._task = task

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import orjson
 
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 
 # A prime number of words, so that every step width visits all words before a repetition.
 _VOCABULARY = (
@@ -113,7 +113,7 @@ def thinking_tokens() -> list[Token]:
 def example(schema: Any, root: Any = None) -> Any:
     """Build a minimal value that satisfies a simple JSON schema.
 
-    Raises ApiError 400, as llama.cpp does, for an unknown type.
+    Raises ErrorAnswer 400, as llama.cpp does, for an unknown type.
     """
     root = schema if root is None else root
     if not isinstance(schema, Mapping) or not schema:
@@ -156,7 +156,7 @@ def _resolve(reference: str, root: Any) -> Any:
     return target
 
 
-def _unreadable(schema: Mapping[str, Any]) -> ApiError:
+def _unreadable(schema: Mapping[str, Any]) -> ErrorAnswer:
     text = orjson.dumps(schema).decode()
     return engine_error(
         f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n"
@@ -165,7 +165,7 @@ def _unreadable(schema: Mapping[str, Any]) -> ApiError:
     )
 
 
-def engine_error(message: str, kind: str, **facts: int) -> ApiError:
+def engine_error(message: str, kind: str, **facts: int) -> ErrorAnswer:
     """Build a 400 of llama.cpp, whose JSON Ollama passes on as a text."""
     error = {"error": {"code": 400, "message": message, "type": kind, **facts}}
-    return ApiError(400, orjson.dumps(error).decode(), late=True)
+    return ErrorAnswer(400, orjson.dumps(error).decode(), late=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from serve_app.go_json import encode, now
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.logprobs import logprobs
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
@@ -27,7 +27,7 @@ def parse_chat(body: Body) -> GenerationRequest:
 
 def parse_generate(body: Body) -> GenerationRequest:
     if body.get("raw") and any(body.get(key) for key in ("template", "system", "context")):
-        raise ApiError(400, "raw mode does not support template, system, or context")
+        raise ErrorAnswer(400, "raw mode does not support template, system, or context")
     prompt = body.get("prompt") or ""
     turns = (("system", body.get("system") or ""), ("user", prompt))
     messages = [PromptMessage(role, text.split() or [""]) for role, text in turns if text]
@@ -71,7 +71,7 @@ def function_tools(tools: Iterable[Body]) -> list[Tool]:
 def top_logprobs(body: Body) -> int | None:
     top = body.get("top_logprobs") or 0
     if not 0 <= top <= 20:
-        raise ApiError(400, "top_logprobs must be between 0 and 20", early=True)
+        raise ErrorAnswer(400, "top_logprobs must be between 0 and 20", early=True)
     return top if body.get("logprobs") else None
 
 
@@ -81,7 +81,7 @@ def _think(value: Any) -> bool | None:
     if value in _LEVELS:
         return True
     levels = ", ".join(f'"{level}"' for level in _LEVELS)
-    raise ApiError(400, f'invalid think value: "{value}" (must be {levels}, true, or false)')
+    raise ErrorAnswer(400, f'invalid think value: "{value}" (must be {levels}, true, or false)')
 
 
 class _Writer:
@@ -144,7 +144,7 @@ class _Writer:
         raise NotImplementedError
 
 
-class ChatWriter(_Writer):
+class OllamaChatWriter(_Writer):
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"message":{"role":"assistant","content":%b}' % encode(token.text)

@@ -9,7 +9,7 @@ import orjson
 
 from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.logprobs import logprobs
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind
 from serve_app.simulator.ollama import function_tools, top_logprobs, words
@@ -20,7 +20,7 @@ from serve_app.simulator.wire import Headers
 def parse_chat(body: Body) -> GenerationRequest:
     messages = body.get("messages") or []
     if not messages:
-        raise ApiError(400, "[] is too short - 'messages'", early=True)
+        raise ErrorAnswer(400, "[] is too short - 'messages'", early=True)
     for message in messages:
         _refuse_remote_images(message.get("content"))
     request = _request(
@@ -59,7 +59,7 @@ def _refuse_remote_images(content: Any) -> None:
         url = image.get("url", "") if isinstance(image, dict) else image
         if url and not url.startswith("data:"):
             message = "image URLs are not currently supported, please use base64 encoded data"
-            raise ApiError(400, f"{message} instead", early=True)
+            raise ErrorAnswer(400, f"{message} instead", early=True)
 
 
 def _think(body: Body) -> bool | None:
@@ -137,7 +137,7 @@ class _Writer:
         raise NotImplementedError
 
 
-class ChatWriter(_Writer):
+class OpenAIChatWriter(_Writer):
     # Only in the first delta.
     _role = b'"role":"assistant",'
 

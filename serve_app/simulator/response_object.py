@@ -13,7 +13,7 @@ from serve_app.simulator.model_output import ModelOutput, TokenKind
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats
 
 
-class ResponseObject:
+class OpenAIResponseObject:
     """The response object of one answer. Some parts of a streamed one differ, as in Ollama."""
 
     def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:

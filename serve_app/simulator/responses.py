@@ -7,7 +7,7 @@ from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
 from serve_app.simulator.ollama import words
-from serve_app.simulator.response_object import ResponseObject
+from serve_app.simulator.response_object import OpenAIResponseObject
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import EVENT_HEADERS
 
@@ -41,14 +41,14 @@ def _format(format_: Body) -> Any:
     return "json" if format_.get("type") == "json_object" else None
 
 
-class ResponseWriter:
+class OpenAIResponseWriter:
     stream_type = "text/event-stream"
     stream_headers = EVENT_HEADERS
     whole_type = "application/json"
 
     def __init__(self, request: GenerationRequest, body: Body, output: ModelOutput) -> None:
         self._output = output
-        self._object = ResponseObject(request, body, output)
+        self._object = OpenAIResponseObject(request, body, output)
         self._kind: TokenKind | None = None
         self._index = -1
         self._sequence = -1

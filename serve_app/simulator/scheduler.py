@@ -12,14 +12,16 @@ from contextlib import asynccontextmanager
 
 from serve_app.simulator.catalogue import FOR_EVER_S, Catalogue, Model
 from serve_app.simulator.control import Counters
-from serve_app.simulator.failures import ApiError
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.failures import ErrorAnswer
+from serve_app.simulator.settings import SimulatorSettings
 
 
 class Scheduler:
     """Loads and unloads models within the declared room."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, counters: Counters) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, catalogue: Catalogue, counters: Counters
+    ) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._counters = counters
@@ -67,7 +69,7 @@ class Scheduler:
     async def _make_room(self, model: Model) -> None:
         memory = self._settings.memory_mib
         if memory and model.mib > memory:
-            raise ApiError(
+            raise ErrorAnswer(
                 500,
                 f"model requires more system memory ({model.mib} MiB) than is available "
                 f"({memory} MiB)",

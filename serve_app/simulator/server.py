@@ -12,35 +12,35 @@ from serve_app.simulator import bodies, failures, listings
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, Model, canonical
 from serve_app.simulator.control import Control, Counters
-from serve_app.simulator.embeddings import Embedder
-from serve_app.simulator.failures import ApiError
-from serve_app.simulator.generation import Engine
+from serve_app.simulator.embeddings import EmbeddingRoutes
+from serve_app.simulator.failures import ErrorAnswer
+from serve_app.simulator.generation import SimulatedEngine
 from serve_app.simulator.generation_routes import GENERATION_ROUTES, GenerationRoute
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.settings import SimulatorSettings
 from serve_app.simulator.tasks import TaskBuilder
-from serve_app.simulator.wire import Connection, HttpRequest, Response
+from serve_app.simulator.wire import ClientConnection, HttpRequest, HttpResponse
 
 _V1_MODEL = "/v1/models/"
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class SimulatorRoute:
     """`generates`: the route generates or embeds, so its callers' disconnects count as aborts."""
 
-    run: Callable[[HttpRequest, Response], Awaitable[None]]
+    run: Callable[[HttpRequest, HttpResponse], Awaitable[None]]
     generates: bool = False
 
 
-Methods = dict[str, Route]
+Methods = dict[str, SimulatorRoute]
 
 
-class Server:
-    """Answers HTTP requests, as `wire.Handler`."""
+class SimulatorServer:
+    """Answers HTTP requests, as `wire.HttpHandler`."""
 
-    engine_type: type[Engine] = Engine
+    engine_type: type[SimulatedEngine] = SimulatedEngine
     control_type: type[Control] = Control
 
-    def __init__(self, settings: Settings, connections: set[Connection]) -> None:
+    def __init__(self, settings: SimulatorSettings, connections: set[ClientConnection]) -> None:
         self._settings = settings
         self._catalogue = Catalogue(settings)
         self._task_builder = TaskBuilder(settings, self._catalogue)
@@ -49,7 +49,7 @@ class Server:
         self._control = self.control_type(self._counters, self._engine.slots, connections)
         self._routes = self._all_routes()
 
-    async def __call__(self, request: HttpRequest, response: Response) -> None:
+    async def __call__(self, request: HttpRequest, response: HttpResponse) -> None:
         path = request.path
         if path.startswith("/_sim/"):
             self._control.answer(request, response)
@@ -62,15 +62,17 @@ class Server:
         else:
             await self._answer_or_fail(route, request, response)
 
-    async def _answer_or_fail(self, route: Route, request: HttpRequest, response: Response) -> None:
+    async def _answer_or_fail(
+        self, route: SimulatorRoute, request: HttpRequest, response: HttpResponse
+    ) -> None:
         path = request.path
         try:
             await self._answer(route, request, response)
-        except ApiError as error:
+        except ErrorAnswer as error:
             failures.reply(response, path, error, stream=_wants_stream(path, request))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # A field has a value of a wrong type. Ollama names the field, the simulator doesn't.
-            malformed = ApiError(
+            malformed = ErrorAnswer(
                 400, f"a field of the request has a value of a wrong type: {error}", early=True
             )
             failures.reply(response, path, malformed, stream=False)
@@ -78,7 +80,9 @@ class Server:
             self._counters.aborts += route.generates
             raise
 
-    async def _answer(self, route: Route, request: HttpRequest, response: Response) -> None:
+    async def _answer(
+        self, route: SimulatorRoute, request: HttpRequest, response: HttpResponse
+    ) -> None:
         await route.run(request, response)
 
     def _read_body(self, request: HttpRequest) -> Body:
@@ -98,7 +102,7 @@ class Server:
         version = self._plain(lambda: {"version": OLLAMA_VERSION})
         cloud = {"cloud": {"disabled": True, "source": "env"}}
         return {
-            "/": {"HEAD": Route(_root), "GET": Route(_root)},
+            "/": {"HEAD": SimulatorRoute(_root), "GET": SimulatorRoute(_root)},
             "/api/version": {"HEAD": version, "GET": version},
             "/api/tags": {"HEAD": tags, "GET": tags},
             "/api/ps": {"GET": self._plain(lambda: listings.running(models, context))},
@@ -109,7 +113,7 @@ class Server:
         }
 
     def _routes_with_body(self) -> dict[str, Methods]:
-        embedder = Embedder(self._settings, self._catalogue, self._engine)
+        embedder = EmbeddingRoutes(self._settings, self._catalogue, self._engine)
         v1 = embedder.v1_embeddings
         return {
             "/api/show": {"POST": self._with_body(self._show)},
@@ -118,37 +122,37 @@ class Server:
             "/v1/embeddings": {"POST": self._with_body(v1, generates=True)},
         }
 
-    def _plain(self, listing: Callable[[], Body], *, v1: bool = False) -> Route:
-        async def run(request: HttpRequest, response: Response) -> None:
+    def _plain(self, listing: Callable[[], Body], *, v1: bool = False) -> SimulatorRoute:
+        async def run(request: HttpRequest, response: HttpResponse) -> None:
             if v1:
                 response.whole(encode(listing()) + b"\n", "application/json")
             else:
                 response.whole(encode(listing()))
 
-        return Route(run)
+        return SimulatorRoute(run)
 
     def _with_body(
-        self, answer: Callable[[Body, Response], Awaitable[None]], *, generates: bool = False
-    ) -> Route:
-        async def run(request: HttpRequest, response: Response) -> None:
+        self, answer: Callable[[Body, HttpResponse], Awaitable[None]], *, generates: bool = False
+    ) -> SimulatorRoute:
+        async def run(request: HttpRequest, response: HttpResponse) -> None:
             await answer(self._read_body(request), response)
 
-        return Route(run, generates)
+        return SimulatorRoute(run, generates)
 
-    def _generating(self, route: GenerationRoute) -> Route:
-        async def run(request: HttpRequest, response: Response) -> None:
+    def _generating(self, route: GenerationRoute) -> SimulatorRoute:
+        async def run(request: HttpRequest, response: HttpResponse) -> None:
             body = self._read_body(request)
             generation = route.parse(body)
             task = self._task_builder.build(generation)
             writer = route.writer(generation, body, task.output)
             await self._engine.generate(task, writer, response)
 
-        return Route(run, generates=True)
+        return SimulatorRoute(run, generates=True)
 
-    async def _show(self, body: Body, response: Response) -> None:
+    async def _show(self, body: Body, response: HttpResponse) -> None:
         name = body.get("model") or body.get("name") or ""
         if not name:
-            raise ApiError(400, "model is required")
+            raise ErrorAnswer(400, "model is required")
         model = self._known(name)
         response.whole(encode(listings.show(model, bool(body.get("verbose")))))
 
@@ -158,15 +162,15 @@ class Server:
     def _known(self, name: str) -> Model:
         model = self._catalogue.find(name)
         if model is None:
-            raise ApiError(404, f"model '{canonical(name)}' not found")
+            raise ErrorAnswer(404, f"model '{canonical(name)}' not found")
         return model
 
 
-async def _root(request: HttpRequest, response: Response) -> None:
+async def _root(request: HttpRequest, response: HttpResponse) -> None:
     response.whole(b"Ollama is running", "text/plain; charset=utf-8")
 
 
-def _refuse(methods: Methods, response: Response) -> None:
+def _refuse(methods: Methods, response: HttpResponse) -> None:
     if methods:
         allow = (("Allow", ", ".join(methods)),)
         response.whole(b"405 method not allowed", "text/plain", status=405, headers=allow)

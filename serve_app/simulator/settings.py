@@ -12,7 +12,7 @@ def option(default: Any, description: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SimulatorSettings:
     """Declares an engine's models, slots and speed. A rate of 0 means instant."""
 
     host: str = option("127.0.0.1", "Address to listen on.")
@@ -46,12 +46,12 @@ class Settings:
     seed: int = option(0, "Seed of the answers and the embeddings.")
 
 
-_AnySettings = TypeVar("_AnySettings", bound=Settings)
+_AnySettings = TypeVar("_AnySettings", bound=SimulatorSettings)
 
 
-def parse(argv: Sequence[str] | None = None) -> Settings:
+def parse(argv: Sequence[str] | None = None) -> SimulatorSettings:
     """Parse the options of `python -m serve_app.simulator`. Exits as argparse does on errors."""
-    return parse_as(Settings, argv)
+    return parse_as(SimulatorSettings, argv)
 
 
 def parse_as(kind: type[_AnySettings], argv: Sequence[str] | None) -> _AnySettings:

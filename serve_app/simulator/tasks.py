@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from serve_app.simulator.catalogue import Catalogue, Model, is_valid, seconds
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.model_output import (
     ModelOutput,
     Token,
@@ -21,7 +21,7 @@ from serve_app.simulator.model_output import (
     thinking_tokens,
     truncate,
 )
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.settings import SimulatorSettings
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class GenerationStats:
 class TaskBuilder:
     """Turns a GenerationRequest into a GenerationTask, or refuses it as Ollama does."""
 
-    settings: Settings
+    settings: SimulatorSettings
     catalogue: Catalogue
     calls: int = field(default=0)
 
@@ -113,23 +113,23 @@ class TaskBuilder:
 
     def model(self, request: GenerationRequest) -> Model:
         if request.chat and not request.model:
-            raise ApiError(400, "model is required")
+            raise ErrorAnswer(400, "model is required")
         if request.chat and not is_valid(request.model):
-            raise ApiError(400, "invalid model name")
+            raise ErrorAnswer(400, "invalid model name")
         model = self.catalogue.find(request.model)
         if model is None:
-            raise ApiError(404, f"model '{request.model}' not found")
+            raise ErrorAnswer(404, f"model '{request.model}' not found")
         return model
 
     def _check_abilities(self, request: GenerationRequest, model: Model) -> None:
         if not model.chats:
-            raise ApiError(400, f'"{request.model}" does not support {_verb(request)}')
+            raise ErrorAnswer(400, f'"{request.model}" does not support {_verb(request)}')
         if request.insert:
-            raise ApiError(400, f"{model.full_name} does not support insert")
+            raise ErrorAnswer(400, f"{model.full_name} does not support insert")
         if request.tools and "tools" not in model.abilities:
-            raise ApiError(400, f"{model.full_name} does not support tools")
+            raise ErrorAnswer(400, f"{model.full_name} does not support tools")
         if request.think and not request.think_or_drop and "thinking" not in model.abilities:
-            raise ApiError(400, f'"{request.model}" does not support thinking')
+            raise ErrorAnswer(400, f'"{request.model}" does not support thinking')
 
     def _fit(self, request: GenerationRequest) -> list[str]:
         """Fit the prompt into the context: drop old messages, then half of the rest."""
@@ -185,4 +185,4 @@ def _check_format(format_: Any) -> None:
         return
     shown = orjson.dumps(orjson.dumps(format_).decode()).decode()
     message = f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
-    raise ApiError(500, message, late=True)
+    raise ErrorAnswer(500, message, late=True)

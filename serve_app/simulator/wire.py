@@ -17,7 +17,7 @@ import httptools
 Headers = Sequence[tuple[str, str]]
 
 JSON = "application/json; charset=utf-8"
-EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("Connection", "keep-alive"))
+EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("ClientConnection", "keep-alive"))
 
 
 @dataclass(slots=True)
@@ -35,12 +35,12 @@ class HttpRequest:
         return unquote(path) if "%" in path else path
 
 
-class Response:
+class HttpResponse:
     """One response: either `whole`, or `begin`, `send` any number of times, and `end`."""
 
     __slots__ = ("_connection", "_head", "_request", "started")
 
-    def __init__(self, connection: "Connection", request: HttpRequest) -> None:
+    def __init__(self, connection: "ClientConnection", request: HttpRequest) -> None:
         self._connection = connection
         self._request = request
         self._head = b""
@@ -74,7 +74,7 @@ class Response:
         named = [*headers, ("Content-Type", content_type)] if content_type else [*headers]
         lines = [*sorted(named), ("Date", _date(int(time.time()))), framing]
         if not self._request.keep_alive:
-            lines.append(("Connection", "close"))
+            lines.append(("ClientConnection", "close"))
         fields = "".join([f"{name}: {value}\r\n" for name, value in lines])
         return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{fields}\r\n".encode()
 
@@ -88,13 +88,13 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-Handler = Callable[[HttpRequest, Response], Awaitable[None]]
+HttpHandler = Callable[[HttpRequest, HttpResponse], Awaitable[None]]
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """The connection of one client. Answers requests in order; a disconnect cancels them."""
 
-    def __init__(self, handle: Handler, connections: "set[Connection]") -> None:
+    def __init__(self, handle: HttpHandler, connections: "set[ClientConnection]") -> None:
         self._handle = handle
         self._connections = connections
         self._parser = httptools.HttpRequestParser(self)
@@ -161,8 +161,8 @@ class Connection(asyncio.Protocol):
         if self._transport:
             self._transport.close()
 
-    def new_response(self, request: HttpRequest) -> Response:
-        return Response(self, request)
+    def new_response(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(self, request)
 
     async def _answer_all(self) -> None:
         try:

@@ -22,7 +22,7 @@ from serve_app.tracing_settings import TracingSettings
 _PACKAGE = "scalable-llm-inference"
 
 
-class Sender:
+class TelemetrySender:
     """Sends spans and metrics of a process to a collector. Implements `Observer`; `close` it."""
 
     def __init__(
@@ -58,17 +58,17 @@ def build(
     signals: Signals,
     attributes: Mapping[str, str],
     min_step_s: float = MIN_STEP_S,
-) -> Sender:
+) -> TelemetrySender:
     """Build what `signals` names. `attributes`: of the process. Raises SettingsError."""
     quieten_sdk()
     resource = process_resource(attributes)
-    sender = Sender()
+    sender = TelemetrySender()
     if signals.spans:
         # Of our own: the global one is Serve's, whose spans go elsewhere.
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         queue = SpanQueue(span_exporter(settings.endpoint), Losses("spans"))
         tracer = Tracer(provider, queue, settings.content, min_step_s)
-        sender = Sender(tracer, queue)
+        sender = TelemetrySender(tracer, queue)
     if signals.metrics:
         exporter = metric_exporter(settings.endpoint)
         sender.metrics = OtlpMetrics(exporter, resource, Losses("metrics"))

@@ -42,7 +42,7 @@ _INTERVAL_MS = 60_000
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
-class Values:
+class MetricValues:
     """The values of one metric with the same labels, since the process began."""
 
     __slots__ = ("_bounds", "buckets", "count", "max", "min", "total")
@@ -73,7 +73,7 @@ class OtlpMetrics:
         self._resource = resource
         self._losses = losses
         self._began = time_ns()
-        self._values: dict[Labels, dict[str, Values]] = {}  # by the name of the metric
+        self._values: dict[Labels, dict[str, MetricValues]] = {}  # by the name of the metric
         self._every_s = int(os.environ.get(OTEL_METRIC_EXPORT_INTERVAL, _INTERVAL_MS)) / 1000
         self._stopped = Event()
         self._thread = Thread(target=self._send_again_and_again, daemon=True)
@@ -85,7 +85,7 @@ class OtlpMetrics:
             return
         values = self._values.get(labels)
         if values is None:
-            values = {one.name: Values(one.bounds) for one in INSTRUMENTS}
+            values = {one.name: MetricValues(one.bounds) for one in INSTRUMENTS}
             self._values[labels] = values
         for instrument, value in measure(trace):
             values[instrument.name].add(value)
@@ -125,7 +125,9 @@ class OtlpMetrics:
 
 
 def _histogram(
-    some: list[tuple[dict[str, str], Values]], span: tuple[int, int], bounds: tuple[float, ...]
+    some: list[tuple[dict[str, str], MetricValues]],
+    span: tuple[int, int],
+    bounds: tuple[float, ...],
 ) -> Histogram:
     points = [
         HistogramDataPoint(
@@ -137,7 +139,7 @@ def _histogram(
     return Histogram(points, _CUMULATIVE)
 
 
-def _sum(some: list[tuple[dict[str, str], Values]], span: tuple[int, int]) -> Sum:
+def _sum(some: list[tuple[dict[str, str], MetricValues]], span: tuple[int, int]) -> Sum:
     points = [NumberDataPoint(attributes, *span, int(one.total)) for attributes, one in some]
     return Sum(points, _CUMULATIVE, is_monotonic=True)
 

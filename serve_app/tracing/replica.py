@@ -1,7 +1,6 @@
 """The span of a call in a replica behind the gateway, below that of the gateway's request."""
 
-from typing import Protocol
-
+from serve_app.dispatch.worker import CallHandler
 from serve_app.engines.base import Answer, Call
 from serve_app.tracing.context import TRACEPARENT, TRACESTATE
 from serve_app.tracing.notes import SpanNotes
@@ -9,10 +8,6 @@ from serve_app.tracing.tracer import Tracer
 
 _NAME = "answer call"
 _TRACE_HEADERS = (TRACEPARENT, TRACESTATE)
-
-
-class CallHandler(Protocol):
-    async def send(self, call: Call) -> Answer: ...
 
 
 class TracedCalls:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.statistics import Summary, summarise
 from serve_app.capacity.workload.load import LoadSpec
 from tests.support import generators
@@ -25,7 +25,7 @@ SHAPE = f"points:0s={RATE},{SECONDS}s={RATE},{SECONDS}s=1,{SECONDS + 0.4}s=1"
 
 def compare(url: str) -> dict[str, Any]:
     """Seconds by generator, and how far each is from the reference client."""
-    target = Target(url, timeout_s=30)
+    target = RequestTarget(url, timeout_s=30)
     spec = LoadSpec(shape=SHAPE, burstiness=0, prompt_tokens=str(PROMPT), answer_tokens=str(ANSWER))
     settings = {"SHAPE": SHAPE, "PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from typing import Any
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.prefixes import PrefixCache, chain_of
 from serve_app.dispatch.rates import Speeds
-from serve_app.dispatch.sent import Prompt, Told
+from serve_app.dispatch.sent import EngineStats, PromptView
 
 _TALKS, _DECISIONS, _MESSAGES, _BYTES = 200, 5000, 20, 16384
 
@@ -48,11 +48,11 @@ def decisions(replicas: int) -> Iterator[tuple[float, float]]:
         payload, now = rng.choice(payloads), now + 1.0
         began = time.thread_time()
         chain = chain_of(payload, "m", view.max_text_bytes)
-        prompt = Prompt("m", chain, chain.text_bytes, chain.anchor)
+        prompt = PromptView("m", chain, chain.text_bytes, chain.anchor)
         sent = view.sent(prompt, view.choose(prompt, now, among), now)
         decided = time.thread_time()
         view.read(sent, now + 0.1)
-        view.ended(sent, now + 0.9, 0.0, Told(4096, None, 100, 0.1, 0.8))
+        view.ended(sent, now + 0.9, 0.0, EngineStats(4096, None, 100, 0.1, 0.8))
         yield decided - began, time.thread_time() - decided
 
 

@@ -27,10 +27,10 @@ from ray.serve._private.config import DeploymentConfig
 from ray.serve._private.deployment_info import DeploymentInfo
 
 from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
-from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.meter import NAMES
 from serve_app.scaling.policy import decide
-from serve_app.scaling.schedules import Limits
+from serve_app.scaling.schedules import TargetBounds
 from serve_app.scaling.state import dump
 from serve_app.settings import Settings
 
@@ -39,23 +39,23 @@ REPLICAS = 64
 GOALS = {"decide_p50_us": 100.0, "serve_p99_ms": 1.0, "state_mib": 1.0}
 
 
-def memory() -> Memory:
+def memory() -> PolicyMemory:
     """Return a memory with eight days of history."""
     rng = random.Random(1)
     steps, minutes = (
         struct.pack(f"{count}f", *(5 * rng.random() for _ in range(count)))
         for count in (MAX_STEPS, MAX_MINUTES)
     )
-    return replace(Memory(), history=History(steps, minutes))
+    return replace(PolicyMemory(), history=History(steps, minutes))
 
 
-def decisions(count: int = 4000) -> tuple[Memory, list[float]]:
+def decisions(count: int = 4000) -> tuple[PolicyMemory, list[float]]:
     """Return the seconds of each decision, one a second, with a start-up time of 500 s."""
     rng, state, took = random.Random(2), memory(), []
     for second in range(count):
         seen = Observation(1e9 + second, 4, 4, rng.expovariate(1 / 3), 0.0, 25.0)
         begin = time.perf_counter()
-        _, state = decide(state, seen, Aim(start_s=500.0), Limits(1, REPLICAS))
+        _, state = decide(state, seen, Aim(start_s=500.0), TargetBounds(1, REPLICAS))
         took.append(time.perf_counter() - begin)
     return state, took[count // 4 :]
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from serve_app.capacity.clients.asyncio_client import AsyncioClient
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.requests import Prompt
 from tests.bench.systems import System, processes, running
@@ -119,7 +119,7 @@ async def _slots(system: System) -> list[str]:
     async with httpx.AsyncClient(trust_env=False) as http:
         for url in engines:
             await http.post(f"{url}/_sim/reset")
-        async with AsyncioClient(Target(system.url), tally.keep) as client:
+        async with AsyncioClient(RequestTarget(system.url), tally.keep) as client:
             prompt = Prompt([{"role": "user", "content": "tell me"}], 5, 100)
             await asyncio.gather(*(client.ask(prompt) for _ in range(most + _REPLICAS)))
         stats = [(await http.get(f"{url}/_sim/stats")).json() for url in engines]
@@ -141,7 +141,7 @@ async def _tick(tell: Callable[[], None]) -> None:
 async def _users(
     system: System, tally: Tally, goes_on: Callable[[], bool], rng: random.Random
 ) -> None:
-    client = AsyncioClient(Target(system.url), tally.keep)
+    client = AsyncioClient(RequestTarget(system.url), tally.keep)
     async with client, asyncio.TaskGroup() as users:
         for _ in range(_USERS):
             users.create_task(_user(client, goes_on, rng))

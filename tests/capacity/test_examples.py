@@ -9,7 +9,7 @@ import yaml
 from kuberay.changes import edits
 from serve_app.capacity.commands.sweep_report import sentences
 from serve_app.capacity.planning.plan import plan
-from serve_app.capacity.planning.recommendations import Demand
+from serve_app.capacity.planning.recommendations import PlannedDemand
 from serve_app.capacity.results.cluster_samples import read_samples
 from serve_app.capacity.results.request_records import RUN, read_run
 from serve_app.capacity.results.slo import Slo
@@ -56,7 +56,7 @@ def test_a_page_shows_what_is_there(page: Path) -> None:
 
 def test_the_plan_follows_from_the_sweep() -> None:
     """plan.yaml is what the command beside it writes from the records that are kept."""
-    demand = Demand(peak=100, base=10, startup_s=30, application="llm")
+    demand = PlannedDemand(peak=100, base=10, startup_s=30, application="llm")
     made = plan(measured.read(SWEEP).measured, Slo.parse("ttft_p95=1s,error_rate=2%"), demand)
     assert made.yaml() == (SWEEP.parent / "plan.yaml").read_text()
 

@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 import pytest
 
-from serve_app.engine_settings import EngineSettings, Simulated
+from serve_app.engine_settings import EngineSettings, SimulatedSpeed
 from serve_app.engines import ollama_start
 from serve_app.engines.base import Call, State
 from serve_app.engines.choose import choose, new_engine
@@ -112,7 +112,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         yield Rig(kind, {"url": simulator.url})
         simulator.stop()
     elif kind == "simulated":
-        yield Rig(kind, {"simulated": Simulated(decode_tokens_per_s=500)})
+        yield Rig(kind, {"simulated": SimulatedSpeed(decode_tokens_per_s=500)})
     else:
         yield Rig(kind)
 

@@ -22,7 +22,7 @@ from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.gguf.card import find_smollm2, model_card
 from serve_app.engines.llamacpp.gguf.header import longest_token, read_header
 from serve_app.engines.llamacpp.native.routes import NativeRoutes
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineLost, SettingsError
 from tests.support.embedded import CONTEXT, MODEL, TEMPLATE, Process
@@ -113,7 +113,7 @@ def rig_at(url: str, gguf: Path, session: HttpClient, *more: str) -> Rig:
     card = model_card(gguf, MODEL, CONTEXT)
     card = replace(card, capabilities=(*card.capabilities, *more))
     header = read_header(gguf)
-    window = Window(CONTEXT, longest_token(header))
+    window = ContextWindow(CONTEXT, longest_token(header))
     return Rig(NativeRoutes(LlamaServer(session, url), card, header, window, BATCH), card, url)
 
 
@@ -127,7 +127,7 @@ async def rig(gguf: Path, session: HttpClient) -> AsyncIterator[Rig]:
 @pytest.fixture(scope="module")
 def unbound(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine, as if its vocabulary had a token for any text."""
-    window = Window(CONTEXT, 0)
+    window = ContextWindow(CONTEXT, 0)
     routes = NativeRoutes(LlamaServer(session, rig.url), rig.card, read_header(gguf), window, BATCH)
     return replace(rig, routes=routes)
 
@@ -147,7 +147,7 @@ async def able(
 def embedder(rig: Rig, session: HttpClient, gguf: Path) -> Rig:
     """The same engine under the card of a model that only embeds."""
     card = replace(rig.card, capabilities=("embedding",))
-    llama, window = LlamaServer(session, rig.url), Window(CONTEXT, 0)
+    llama, window = LlamaServer(session, rig.url), ContextWindow(CONTEXT, 0)
     routes = NativeRoutes(llama, card, read_header(gguf), window)
     return replace(rig, routes=routes)
 
@@ -407,7 +407,7 @@ async def test_pieces_are_nearly_what_the_model_says_of_the_whole(
     source = await llama.tokenize(TEMPLATE)
     text = await llama.detokenize(source[:BATCH])
     halves, whole = [
-        (await Embedder(llama, Window(CONTEXT, 0), size).embed([text])).vectors[0]
+        (await Embedder(llama, ContextWindow(CONTEXT, 0), size).embed([text])).vectors[0]
         for size in (BATCH // 2, BATCH)
     ]
     assert sum(a * b for a, b in zip(halves, whole, strict=True)) > 0.99

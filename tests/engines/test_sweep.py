@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.report import report
-from serve_app.capacity.sweep.steps import Step, StepKind
+from serve_app.capacity.sweep.steps import StepKind, SweepStep
 from serve_app.capacity.sweep.sweeper import StepBudget, Sweeper
 from tests.support.service import Simulator, start_simulator
 
@@ -34,8 +34,8 @@ async def test_a_sweep_finds_the_declared_limits(simulator: Simulator, tmp_path:
     """Saturation beyond the slots, rates and slowdown, and a rate below capacity within the SLO."""
     messages: list[str] = []
     load = {"prompt_tokens": "lognormal:median=100,p95=400,max=800", "answer_tokens": "20"}
-    done: list[Step] = []
-    sweeper = Sweeper(Target(simulator.url), load, SLO, tmp_path, BUDGET, messages.append)
+    done: list[SweepStep] = []
+    sweeper = Sweeper(RequestTarget(simulator.url), load, SLO, tmp_path, BUDGET, messages.append)
     sweeper.done = done.append
     measured: Measured = await sweeper.run(SLOTS)
     result = report(measured, SLO)

@@ -13,7 +13,7 @@ import pytest
 
 from serve_app.capacity.results.cluster_samples import SAMPLES, read_samples
 from serve_app.capacity.results.request_records import ClientOutcome, read_run
-from serve_app.capacity.service_under_test import Service, ServiceNotReady, started
+from serve_app.capacity.service_under_test import ServiceNotReady, ServiceUnderTest, started
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.engines.process import free_port
 from tests.support import processes
@@ -35,7 +35,7 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServiceUnderTest]:
     scenario = Scenario.read("one-to-six", CHANGES)
     before = set(processes.descendants(os.getpid()))
     async with started(scenario, tmp_path_factory.mktemp("service")) as service:
@@ -44,7 +44,7 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     assert processes.gone(left)
 
 
-def experiment(service: Service, folder: Path, shape: str) -> subprocess.Popen[bytes]:
+def experiment(service: ServiceUnderTest, folder: Path, shape: str) -> subprocess.Popen[bytes]:
     changes = [f"--set={name}={value}" for name, value in {**CHANGES, "load.shape": shape}.items()]
     there = ["--url", service.url, "--dashboard", service.dashboard, "--tool", "reference"]
     return subprocess.Popen(
@@ -58,7 +58,9 @@ def experiment(service: Service, folder: Path, shape: str) -> subprocess.Popen[b
     )
 
 
-async def test_replicas_are_seen_to_follow_the_load(service: Service, tmp_path: Path) -> None:
+async def test_replicas_are_seen_to_follow_the_load(
+    service: ServiceUnderTest, tmp_path: Path
+) -> None:
     """Nothing is lost; the folder holds all that others read, and a report."""
     process = experiment(service, tmp_path, "constant:level=4,hold=10s")
     output, _ = await asyncio.to_thread(process.communicate)
@@ -74,7 +76,9 @@ async def test_replicas_are_seen_to_follow_the_load(service: Service, tmp_path: 
     assert names >= {"scenario.json", "summary.json", "report.html", "report.md", "scaling.png"}
 
 
-async def test_ctrl_c_writes_the_report_of_what_was_seen(service: Service, tmp_path: Path) -> None:
+async def test_ctrl_c_writes_the_report_of_what_was_seen(
+    service: ServiceUnderTest, tmp_path: Path
+) -> None:
     """With the requests that were answered until then, and a warning."""
     process = experiment(service, tmp_path, "constant:level=2,hold=10m")
     requests = tmp_path / "load" / "requests.jsonl"
@@ -91,7 +95,7 @@ async def test_ctrl_c_writes_the_report_of_what_was_seen(service: Service, tmp_p
 
 async def test_a_service_that_does_not_answer_is_not_watched(tmp_path: Path) -> None:
     """The command says so and exits with 2."""
-    nobody = Service(f"http://127.0.0.1:{free_port()}", "http://127.0.0.1:9")
+    nobody = ServiceUnderTest(f"http://127.0.0.1:{free_port()}", "http://127.0.0.1:9")
     process = experiment(nobody, tmp_path, "constant:level=2,hold=1s")
     await asyncio.to_thread(process.communicate)
     assert process.returncode == 2

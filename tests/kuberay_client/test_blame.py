@@ -10,7 +10,7 @@ from kuberay.errors import OutOfPatience
 from kuberay.status.diagnosis import State, diagnose
 from kuberay.status.events import notable
 from kuberay.status.observed import Observed
-from kuberay.status.waiting import Limits, Wait
+from kuberay.status.waiting import Wait, WaitLimits
 from tests.kuberay_client.objects import (
     BORN,
     companion,
@@ -112,7 +112,7 @@ def test_the_awaited_cluster_comes_first() -> None:
 def test_problems_of_the_old_cluster_do_not_end_a_wait() -> None:
     """A failure of the cluster that is being replaced does not end a wait for the new one."""
     view = upgrade(pod("w-old", BAD_IMAGE, cluster="llm-a"))
-    wait, limits = Wait(NOW), Limits(patience_s=300)
+    wait, limits = Wait(NOW), WaitLimits(patience_s=300)
     for seconds in (0, 299, 301, 900):
         at = NOW + timedelta(seconds=seconds)
         wait, _, is_there = wait.judge(_at(view, at), limits)
@@ -125,9 +125,9 @@ def test_wait_ends_with_what_the_new_cluster_waits_for() -> None:
         pod("a-old", BAD_IMAGE, cluster="llm-0"),
         pod("w-new", cluster="llm-b", phase="Pending", conditions=[NO_GPU]),
     )
-    wait, _, _ = Wait(NOW).judge(_at(view, NOW), Limits(patience_s=300))
+    wait, _, _ = Wait(NOW).judge(_at(view, NOW), WaitLimits(patience_s=300))
     with pytest.raises(OutOfPatience, match="pod w-new has no node"):
-        wait.judge(_at(view, NOW + timedelta(seconds=300)), Limits(patience_s=300))
+        wait.judge(_at(view, NOW + timedelta(seconds=300)), WaitLimits(patience_s=300))
 
 
 def test_an_old_deployment_that_failed_is_not_the_end() -> None:

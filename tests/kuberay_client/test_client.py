@@ -12,7 +12,7 @@ from kuberay.changes import edits, manifests, notes
 from kuberay.changes.notes import PREVIOUS
 from kuberay.client import RayServiceApi, Status
 from kuberay.errors import ChangeError, ConfigurationError, Conflict, Invalid, NotFound
-from kuberay.status.waiting import Limits
+from kuberay.status.waiting import WaitLimits
 from tests.kuberay_client.conftest import MANIFESTS
 from tests.kuberay_client.objects import serving
 from tests.support.kubernetes.cluster import Cluster
@@ -185,7 +185,7 @@ def test_waiting_until_it_runs(deployed: RayServiceApi, cluster: Cluster) -> Non
             cluster.store.update("rayservices", "default", "llm", serve)
         states.append(status.diagnosis.state)
 
-    limits = Limits(patience_s=30, timeout_s=60, settle_s=0)
+    limits = WaitLimits(patience_s=30, timeout_s=60, settle_s=0)
     status = deployed.wait_until_ray_service_running("llm", limits, tell)
     assert status.diagnosis.state == "running"
     assert (states[0], states[-1]) == ("starting", "running")

@@ -12,7 +12,7 @@ from kuberay.changes.effects import NONE, Effects, effects
 from kuberay.changes.rollout import Rollout
 from kuberay.client import RayServiceApi, Status
 from kuberay.status.reading import observe
-from kuberay.status.waiting import Limits
+from kuberay.status.waiting import WaitLimits
 from tests.kuberay_client.conftest import Run
 from tests.kuberay_client.objects import container, pod, ray_cluster, ray_service, serving
 from tests.support.kubernetes.cluster import Cluster
@@ -178,7 +178,7 @@ def test_waiting_is_for_the_new_replicas(
         if len(states) in (2, 3):
             report(cluster, "DEPLOYING" if len(states) == 2 else "RUNNING")
 
-    limits = Limits(patience_s=30, timeout_s=60, settle_s=0)
+    limits = WaitLimits(patience_s=30, timeout_s=60, settle_s=0)
     api.wait_until_ray_service_running("llm", limits, tell, replaces=True)
     assert states[:2] == ["RUNNING", "RUNNING"]
     assert states[-2:] == ["DEPLOYING", "RUNNING"]

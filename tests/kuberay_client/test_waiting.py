@@ -7,11 +7,11 @@ import pytest
 
 from kuberay.errors import CannotHeal, OutOfPatience, WaitError, WaitTimeout
 from kuberay.status.observed import Observed
-from kuberay.status.waiting import Limits, Wait
+from kuberay.status.waiting import Wait, WaitLimits
 from tests.kuberay_client.objects import container, event, pod, ray_service, serving
 from tests.kuberay_client.test_rules import NOW, view_of
 
-LIMITS = Limits(patience_s=300, timeout_s=1800, settle_s=5)
+LIMITS = WaitLimits(patience_s=300, timeout_s=1800, settle_s=5)
 LOADING = pod("w1", container("ollama", "running", True, ready=False))
 PROBE = event("Unhealthy", "Startup probe failed: Error: model 'm' not found")
 STARTING = ray_service({"observedGeneration": 2})

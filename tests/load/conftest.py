@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from tests.support.service import Simulator, start_simulator
 
 
@@ -23,5 +23,5 @@ def paced(engine: Simulator) -> Simulator:
 
 
 @pytest.fixture
-def target(paced: Simulator) -> Target:
-    return Target(paced.url, timeout_s=10)
+def target(paced: Simulator) -> RequestTarget:
+    return RequestTarget(paced.url, timeout_s=10)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.clients.chat import DIALECTS, RequestTarget
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.load import LoadSpec
 from tests.support import generators
@@ -25,18 +25,18 @@ SCENARIO = LoadSpec(
     prompt_tokens=str(PROMPT),
     answer_tokens=str(ANSWER),
 )
-Generator = Callable[[Target, Path], generators.Result]
+Generator = Callable[[RequestTarget, Path], generators.Result]
 
 
-def reference(target: Target, folder: Path) -> generators.Result:
+def reference(target: RequestTarget, folder: Path) -> generators.Result:
     return generators.reference(target, SCENARIO)
 
 
-def locust(target: Target, folder: Path) -> generators.Result:
+def locust(target: RequestTarget, folder: Path) -> generators.Result:
     return generators.locust(target, SCENARIO, folder)
 
 
-def k6(target: Target, folder: Path) -> generators.Result:
+def k6(target: RequestTarget, folder: Path) -> generators.Result:
     return generators.k6(target, folder, SHAPE=SHAPE, **ASKED)
 
 
@@ -61,7 +61,7 @@ def summary(records: list[Record]) -> dict[str, object]:
 
 @pytest.mark.parametrize("generator", [reference, locust, k6])
 def test_all_generators_tell_the_same(
-    generator: Generator, paced: Simulator, target: Target, tmp_path: Path
+    generator: Generator, paced: Simulator, target: RequestTarget, tmp_path: Path
 ) -> None:
     """Counts, outcomes and tokens, among answers that were refused, cut off or ended too soon.
 
@@ -91,7 +91,7 @@ def test_all_generators_tell_the_same(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_k6_reads_every_dialect_as_the_reference_client_does(
-    dialect: str, target: Target, tmp_path: Path
+    dialect: str, target: RequestTarget, tmp_path: Path
 ) -> None:
     """k6 has a reader of its own, in its own language."""
     target = replace(target, dialect=dialect)

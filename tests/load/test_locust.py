@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import REQUESTS, ClientOutcome, read_run
 from serve_app.capacity.workload.load import LoadSpec
 from tests.support import generators
@@ -19,7 +19,7 @@ BRIEF = LoadSpec(
 
 
 def test_users_wait_and_resend_their_history(
-    paced: Simulator, target: Target, tmp_path: Path
+    paced: Simulator, target: RequestTarget, tmp_path: Path
 ) -> None:
     """A closed load: no more in flight than users, their sessions turn by turn."""
     closed = replace(BRIEF, load="closed", shape="constant:level=2,hold=1s", turns=2)
@@ -33,7 +33,7 @@ def test_users_wait_and_resend_their_history(
     assert all(record.session for record in records)
 
 
-def test_processes_share_the_arrivals(target: Target, tmp_path: Path) -> None:
+def test_processes_share_the_arrivals(target: RequestTarget, tmp_path: Path) -> None:
     """Two of them send what one would have sent, and all of it is in one folder."""
     run, records = generators.locust(target, BRIEF, tmp_path / "run", "--processes=2")
     assert len(records) == 10
@@ -43,7 +43,7 @@ def test_processes_share_the_arrivals(target: Target, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_run_keeps_what_it_saw(
-    end: signal.Signals, paced: Simulator, target: Target, tmp_path: Path
+    end: signal.Signals, paced: Simulator, target: RequestTarget, tmp_path: Path
 ) -> None:
     """By Ctrl-C or by Kubernetes: what is in progress is finished, the records are there."""
     endless = replace(BRIEF, shape="constant:level=10,hold=1h")
@@ -57,7 +57,7 @@ async def test_an_interrupted_run_keeps_what_it_saw(
     assert len(records) == paced.reached["/v1/chat/completions"]
 
 
-def test_what_cannot_be_asked_ends_at_once(target: Target, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_ends_at_once(target: RequestTarget, tmp_path: Path) -> None:
     """With exit code 2 and a sentence that shows how."""
     mistake = "--shape=wave:level=1"
     with generators.start_locust(target, BRIEF, tmp_path / "run", mistake) as wrong:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from serve_app.capacity.clients.asyncio_client import AsyncioClient, measure
-from serve_app.capacity.clients.chat import DIALECTS, Target
+from serve_app.capacity.clients.chat import DIALECTS, RequestTarget
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.load import LoadSpec
 from serve_app.capacity.workload.requests import Prompt
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 QUESTION = Prompt([{"role": "user", "content": "one two three"}], 3, 4)
 
 
-async def ask(target: Target, prompt: Prompt = QUESTION) -> Record:
+async def ask(target: RequestTarget, prompt: Prompt = QUESTION) -> Record:
     records: list[Record] = []
     async with AsyncioClient(target, records.append) as client:
         await client.ask(prompt)
@@ -28,7 +28,7 @@ async def ask(target: Target, prompt: Prompt = QUESTION) -> Record:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("stream", [True, False])
-async def test_it_speaks_every_dialect(dialect: str, stream: bool, target: Target) -> None:
+async def test_it_speaks_every_dialect(dialect: str, stream: bool, target: RequestTarget) -> None:
     """Streamed, each token has its time; whole, there is only the end."""
     record = await ask(replace(target, dialect=dialect, stream=stream))
     assert (record.outcome, record.prompt_tokens, record.output_tokens) == (ClientOutcome.OK, 3, 4)
@@ -36,7 +36,7 @@ async def test_it_speaks_every_dialect(dialect: str, stream: bool, target: Targe
     assert (record.first is not None) == stream
 
 
-async def test_a_conversation_resends_its_history(paced: Simulator, target: Target) -> None:
+async def test_a_conversation_resends_its_history(paced: Simulator, target: RequestTarget) -> None:
     """With the answers as they came, under one session, each prompt in its turn."""
     spec = LoadSpec(
         shape="constant:level=10,hold=100ms",
@@ -60,7 +60,7 @@ async def test_a_conversation_resends_its_history(paced: Simulator, target: Targ
 
 
 async def test_users_of_a_closed_load_wait_for_their_answers(
-    paced: Simulator, target: Target
+    paced: Simulator, target: RequestTarget
 ) -> None:
     """There are never more requests in flight than users."""
     spec = LoadSpec(load="closed", shape="constant:level=3,hold=400ms", answer_tokens="5")
@@ -82,7 +82,7 @@ async def test_users_of_a_closed_load_wait_for_their_answers(
     ],
 )
 async def test_trouble_has_its_outcome(
-    fault: dict[str, object], outcome: ClientOutcome, paced: Simulator, target: Target
+    fault: dict[str, object], outcome: ClientOutcome, paced: Simulator, target: RequestTarget
 ) -> None:
     """A stream is whole only by its final marker."""
     paced.fault(**fault)
@@ -91,11 +91,11 @@ async def test_trouble_has_its_outcome(
 
 async def test_where_nothing_listens_is_trouble_of_transport() -> None:
     """And not an exception."""
-    record = await ask(Target(f"http://127.0.0.1:{free_port()}"))
+    record = await ask(RequestTarget(f"http://127.0.0.1:{free_port()}"))
     assert (record.outcome, record.status) == (ClientOutcome.TRANSPORT, 0)
 
 
-async def test_what_is_cancelled_is_recorded(paced: Simulator, target: Target) -> None:
+async def test_what_is_cancelled_is_recorded(paced: Simulator, target: RequestTarget) -> None:
     """The end of a run must not lose what was in flight."""
     records: list[Record] = []
     paced.fault(kind="silent", for_s=5)

@@ -11,11 +11,11 @@ from serve_app.api.relay import Usage
 from serve_app.api.request_trace import Outcome, RequestTrace
 from serve_app.engines.base import EngineStatus, ModelCard, Priority, State
 from serve_app.errors import EngineLost, Overloaded
-from serve_app.fleet.document import Document, Service, document, encoded
-from serve_app.fleet.members import Member, Memory
-from serve_app.fleet.pools import Deployment
+from serve_app.fleet.document import Document, ServiceSettings, document, encoded
+from serve_app.fleet.members import FleetMemory, Member
+from serve_app.fleet.pools import PoolDeployment
 from serve_app.fleet.recorder import Recorder
-from serve_app.fleet.reports import EngineReport, Report, Swaps, Waiting
+from serve_app.fleet.reports import EngineReport, FleetReport, Swaps, Waiting
 from serve_app.pool_settings import Autoscaling, EngineSettings, Pool
 
 NOW = 1_796_000_009.0
@@ -86,7 +86,7 @@ def engine(
 
 def member(
     name: str,
-    report: Report | None = None,
+    report: FleetReport | None = None,
     serve_state: str = "RUNNING",
     started_at: float = NOW - 512,
     node: str | None = "10.0.0.7",
@@ -100,9 +100,9 @@ def member(
 
 def deployment(
     of: Pool, members: Sequence[Member], target: int | None = None, **options: Any
-) -> Deployment:
+) -> PoolDeployment:
     scaling = of.autoscaling
-    return Deployment(
+    return PoolDeployment(
         name=of.name,
         status="HEALTHY",
         message="",
@@ -119,17 +119,17 @@ def deployment(
 
 
 def fleet(
-    *deployments: Deployment,
+    *deployments: PoolDeployment,
     pools: Sequence[Pool],
     topology: str = "direct",
-    memory: Memory | None = None,
+    memory: FleetMemory | None = None,
     now: float = NOW,
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> dict[str, Any]:
     """The document of these deployments, which nobody has looked at before."""
-    memory = memory or Memory()
+    memory = memory or FleetMemory()
     memory.note([member for found in deployments for member in found.members], now)
-    service = Service(topology, "0.2.0", tuple(pools), aliases)
+    service = ServiceSettings(topology, "0.2.0", tuple(pools), aliases)
     return document(service, {found.name: found for found in deployments}, memory, now)
 
 

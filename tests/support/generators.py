@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.capacity.clients.asyncio_client import measure
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import Record, Run, read_run
 from serve_app.capacity.workload.load import LoadSpec
 
@@ -20,17 +20,17 @@ Result = tuple[Run, list[Record]]
 Started = AbstractContextManager[subprocess.Popen[str]]
 
 
-def reference(target: Target, spec: LoadSpec) -> Result:
+def reference(target: RequestTarget, spec: LoadSpec) -> Result:
     return asyncio.run(measure(target, spec))
 
 
-def locust(target: Target, spec: LoadSpec, folder: Path, *more: str) -> Result:
+def locust(target: RequestTarget, spec: LoadSpec, folder: Path, *more: str) -> Result:
     with start_locust(target, spec, folder, *more) as process:
         process.communicate(timeout=120)
     return read_run(folder)
 
 
-def start_locust(target: Target, spec: LoadSpec, folder: Path, *more: str) -> Started:
+def start_locust(target: RequestTarget, spec: LoadSpec, folder: Path, *more: str) -> Started:
     options = {**spec.options(), "host": target.base_url, "records": folder}
     options |= {"dialect": target.dialect, "timeout_s": target.timeout_s, "model": target.model}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -38,14 +38,14 @@ def start_locust(target: Target, spec: LoadSpec, folder: Path, *more: str) -> St
     return _start([*command, *words, *more], {})
 
 
-def k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Result:
+def k6(target: RequestTarget, folder: Path, script: str = "soak", **env: Any) -> Result:
     """Raises RecordError when it wrote no run; else see `run_k6`."""
     run_k6(target, folder, script, **env)
     return read_run(folder)
 
 
 def run_k6(
-    target: Target, folder: Path, script: str = "soak", **env: Any
+    target: RequestTarget, folder: Path, script: str = "soak", **env: Any
 ) -> "subprocess.CompletedProcess[str]":
     return _ended(start_k6(target, folder, script, **env))
 
@@ -61,7 +61,7 @@ def _ended(started: Started) -> "subprocess.CompletedProcess[str]":
     return subprocess.CompletedProcess(process.args, process.returncode, output, "")
 
 
-def start_k6(target: Target, folder: Path, script: str = "soak", **env: Any) -> Started:
+def start_k6(target: RequestTarget, folder: Path, script: str = "soak", **env: Any) -> Started:
     """In a process group of its own, as a terminal starts it."""
     settings = {
         "BASE_URL": target.base_url,

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from serve_app.simulator.settings import parse_as
-from serve_app.simulator.wire import Connection
+from serve_app.simulator.wire import ClientConnection
 from tests.support.ollama_simulator.server import OllamaServer
 from tests.support.ollama_simulator.settings import OllamaSettings
 from tests.support.ollama_simulator.wire import OllamaConnection
@@ -53,7 +53,7 @@ class Engine:
 @asynccontextmanager
 async def simulated(*options: str) -> AsyncIterator[Engine]:
     """Run a simulator on a free port, with options of its command line."""
-    connections: set[Connection] = set()
+    connections: set[ClientConnection] = set()
     server = OllamaServer(parse_as(OllamaSettings, options), connections)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(

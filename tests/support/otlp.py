@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from serve_app.tracing.build import Sender, build
+from serve_app.tracing.build import TelemetrySender, build
 from serve_app.tracing.switch import Signals
 from serve_app.tracing_settings import TracingSettings
 
@@ -187,7 +187,9 @@ def _grpc(receiver: Collector) -> Iterator[str]:
         server.stop(0).wait()
 
 
-def sender(to: str, content: bool = False, signals: Signals = _SPANS, **variables: str) -> Sender:
+def sender(
+    to: str, content: bool = False, signals: Signals = _SPANS, **variables: str
+) -> TelemetrySender:
     """Send all steps to an address at once, with `variables` of OpenTelemetry's environment."""
     settings = TracingSettings(endpoint=to, content=content)
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ import httpx
 from serve_app.api.build import build_api
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.gateway import GatewayDispatcher
-from serve_app.dispatch.reports import Reporter
+from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.dispatch.worker import CallServer
 from serve_app.engines.preload import ReplicaPlace
 from serve_app.errors import EngineLost, PoolDown, ServiceError
@@ -45,7 +45,7 @@ class Directory:
 
     def __init__(self, max_open: int) -> None:
         self.replicas: dict[str, PlacedReplica] = {}
-        self.reporters: dict[str, Reporter] = {}
+        self.reporters: dict[str, ReplicaReporter] = {}
         self._max_open = max_open
 
     def open(

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from serve_app.engines.base import ModelCard, State
-from serve_app.fleet.members import Member, Memory
-from serve_app.fleet.reports import Report, Swaps
+from serve_app.fleet.members import FleetMemory, Member
+from serve_app.fleet.reports import FleetReport, Swaps
 from tests.support.fleets import NOW, WAITING, deployment, engine, fleet, member, pool, recorded
 
 
 def empty() -> dict[str, Any]:
     of = pool()
-    report = Report(engine(), recorded(0, errors=False).traffic())
+    report = FleetReport(engine(), recorded(0, errors=False).traffic())
     return fleet(deployment(of, [member("w3k9qz1a", report)]), pools=[of])
 
 
@@ -20,7 +20,9 @@ def busy() -> dict[str, Any]:
     members = [
         member(
             name,
-            Report(engine(busy=4, waiting=WAITING if i == 0 else ()), recorded(22, i).traffic()),
+            FleetReport(
+                engine(busy=4, waiting=WAITING if i == 0 else ()), recorded(22, i).traffic()
+            ),
             started_at=NOW - 4000 + 700 * i,
         )
         for i, name in enumerate(("w3k9qz1a", "b82hd0vm", "t5x1rr7c", "k0p4ns9e"))
@@ -29,16 +31,16 @@ def busy() -> dict[str, Any]:
 
 
 def _growing(ready: int, loading: int, waiting: int, draining: int, target: int, busy: int) -> Any:
-    of, memory = pool(), Memory()
+    of, memory = pool(), FleetMemory()
     memory.starts["pool"] = [41.0]
     members = [
-        member(f"r{i}ab4kq2"[:8], Report(engine(busy=busy), recorded(14, i).traffic()))
+        member(f"r{i}ab4kq2"[:8], FleetReport(engine(busy=busy), recorded(14, i).traffic()))
         for i in range(ready)
     ]
     members += [
         member(
             f"l{i}x7m2zt"[:8],
-            Report(engine(State.STARTING, ready_at=None, cards=(), phase="load")),
+            FleetReport(engine(State.STARTING, ready_at=None, cards=(), phase="load")),
             "STARTING",
             NOW - 17 - i,
         )
@@ -46,7 +48,9 @@ def _growing(ready: int, loading: int, waiting: int, draining: int, target: int,
     ]
     members += [member(f"n{i}0c5vye"[:8], None, "STARTING", NOW - 6, None) for i in range(waiting)]
     members += [
-        member(f"d{i}e1h8wu"[:8], Report(engine(busy=1), recorded(6, 9 + i).traffic()), "STOPPING")
+        member(
+            f"d{i}e1h8wu"[:8], FleetReport(engine(busy=1), recorded(6, 9 + i).traffic()), "STOPPING"
+        )
         for i in range(draining)
     ]
     return fleet(deployment(of, members, target), pools=[of], memory=memory)
@@ -65,12 +69,12 @@ def shrinking() -> dict[str, Any]:
 
 
 def engine_killed() -> dict[str, Any]:
-    of, memory = pool(max_replicas=3), Memory()
+    of, memory = pool(max_replicas=3), FleetMemory()
     lost = engine(State.DOWN, down_for_s=4, cards=(), restarts=1, detail="it refuses connections")
     members = [
-        member("w3k9qz1a", Report(engine(busy=3), recorded(20, 1).traffic())),
-        member("b82hd0vm", Report(lost, recorded(20, 2).traffic())),
-        member("t5x1rr7c", Report(engine(busy=4), recorded(20, 4).traffic())),
+        member("w3k9qz1a", FleetReport(engine(busy=3), recorded(20, 1).traffic())),
+        member("b82hd0vm", FleetReport(lost, recorded(20, 2).traffic())),
+        member("t5x1rr7c", FleetReport(engine(busy=4), recorded(20, 4).traffic())),
     ]
     memory.note_gone("z9m1aa0q", "pool", NOW - 140)
     return fleet(deployment(of, members, 3), pools=[of], memory=memory)
@@ -78,13 +82,13 @@ def engine_killed() -> dict[str, Any]:
 
 def asleep() -> dict[str, Any]:
     small, large = pool("small"), pool("large", ["llama3.3:70b"], min_replicas=0, max_replicas=2)
-    memory = Memory()
+    memory = FleetMemory()
     memory.starts["large"] = [95.0]
     gateway = deployment(
-        pool("gateway"), [member("g1t7way0", Report(traffic=recorded(9).traffic()))], 1
+        pool("gateway"), [member("g1t7way0", FleetReport(traffic=recorded(9).traffic()))], 1
     )
     return fleet(
-        deployment(small, [member("w3k9qz1a", Report(engine(busy=1)))], 1),
+        deployment(small, [member("w3k9qz1a", FleetReport(engine(busy=1)))], 1),
         deployment(large, [], 0),
         gateway,
         pools=[small, large],
@@ -104,7 +108,7 @@ def swapping() -> dict[str, Any]:
     def replica(name: str, swaps: Swaps, busy: int) -> Member:
         cards = tuple(ModelCard(n, loaded=n in swaps.calls, size_loaded=SIZE) for n in names)
         report = engine(busy=busy, cards=cards, swaps=swaps, waiting=WAITING[:1])
-        return member(name, Report(report, recorded(9, busy).traffic()))
+        return member(name, FleetReport(report, recorded(9, busy).traffic()))
 
     members = [
         replica("w3k9qz1a", Swaps("", {names[0]: 3, names[1]: 0}, {}), 3),
@@ -119,7 +123,7 @@ def sixty_four() -> dict[str, Any]:
     members = [
         member(
             f"{7919 * (i + 3) % 46656:04x}w{i:02d}q",
-            Report(engine(busy=(i * 5 + 2) % 5 % 5), recorded(5, i, errors=i < 3).traffic()),
+            FleetReport(engine(busy=(i * 5 + 2) % 5 % 5), recorded(5, i, errors=i < 3).traffic()),
             started_at=NOW - 300 * i - 60,
         )
         for i in range(64)
@@ -147,7 +151,7 @@ def forty_models() -> dict[str, Any]:
     )
     of = pool(models=[card.name for card in cards])
     members = [
-        member(name, Report(engine(busy=i, cards=cards), recorded(6, i).traffic()))
+        member(name, FleetReport(engine(busy=i, cards=cards), recorded(6, i).traffic()))
         for i, name in enumerate(("w3k9qz1a", "b82hd0vm", "t5x1rr7c"))
     ]
     return fleet(deployment(of, members, 3), pools=[of])

@@ -26,7 +26,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.settings import Settings
-from serve_app.tracing.build import Sender
+from serve_app.tracing.build import TelemetrySender
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ async def started(
     when_ready: Callable[[], None] = lambda: None,
     fleet: FleetSource | None = None,
     http_host: str | None = "127.0.0.1",
-    sender: Sender | None = None,
+    sender: TelemetrySender | None = None,
 ) -> AsyncIterator[Service]:
     """A service of one pool, with the engine that its settings name, and the page of `fleet`.
 

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 
 from serve_app.capacity.clients.asyncio_client import AsyncioClient
-from serve_app.capacity.clients.chat import Messages, Target
+from serve_app.capacity.clients.chat import Messages, RequestTarget
 from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.workload.requests import Prompt
 from tests.support.ollama_simulator.journal import Attempt
@@ -41,11 +41,11 @@ def write_keys(path: Path, requests: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target(Target):
+class _Target(RequestTarget):
     """A target that does not ask OpenAI's streams for counts."""
 
     def body(self, messages: Messages, tokens: int) -> bytes:
-        body = orjson.loads(Target.body(self, messages, tokens))
+        body = orjson.loads(RequestTarget.body(self, messages, tokens))
         body.pop("stream_options", None)
         return orjson.dumps(body)
 
@@ -75,7 +75,7 @@ async def _user(
 ) -> None:
     for number in numbers:
         own = name(number)
-        target = rng.choice((Target, _Target))(
+        target = rng.choice((RequestTarget, _Target))(
             url, dialect=rng.choice(_DIALECTS), stream=rng.random() < 0.7, api_key=f"sk-{own}"
         )
         text = f"{own} " + "tell me of a river " * rng.randint(1, _MAX_REPEATS)

@@ -5,18 +5,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve_app.aliases import Target, order
+from serve_app.aliases import AliasTarget, order
 from serve_app.setting_errors import sentences
 from serve_app.settings import Settings
 
-CANARY = (Target(model="a", weight=9), Target(model="b", weight=1), Target(model="c"))
+CANARY = (
+    AliasTarget(model="a", weight=9),
+    AliasTarget(model="b", weight=1),
+    AliasTarget(model="c"),
+)
 
 
 @pytest.mark.parametrize("value", ["smollm2:135m", ["smollm2:135m"], [{"model": "smollm2:135m"}]])
 def test_one_target_has_three_spellings(value: Any) -> None:
     """A name, a list of names, a list of targets."""
     assert Settings(aliases={"gpt-4o-mini": value}).aliases == {
-        "gpt-4o-mini": (Target(model="smollm2:135m"),)
+        "gpt-4o-mini": (AliasTarget(model="smollm2:135m"),)
     }
 
 
@@ -28,7 +32,7 @@ def test_aliases_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_weights_the_first_is_tried_first() -> None:
     """Whatever is drawn."""
-    targets = (Target(model="a"), Target(model="b:1"))
+    targets = (AliasTarget(model="a"), AliasTarget(model="b:1"))
     assert {order(targets, draw) for draw in (0, 0.5, 0.999)} == {("a:latest", "b:1")}
 
 

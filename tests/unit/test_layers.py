@@ -50,7 +50,7 @@ PLAYED = {
     *("replica_state", "sent"),
 }
 # Ray's own autoscaling policy in virtual time.
-ALSO_RAY = {"capacity/simulate/policy.py"}
+ALSO_RAY = {"capacity/simulate/policy"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -60,8 +60,8 @@ def modules(folder: str = "") -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=lambda p: str(p.relative_to(PACKAGE)))
 
 
-def parts(path: Path) -> tuple[str, ...]:
-    return path.relative_to(PACKAGE).with_suffix("").parts
+def parts(path: Path, package: Path = PACKAGE) -> tuple[str, ...]:
+    return path.relative_to(package).with_suffix("").parts
 
 
 def own(path: Path, package: str) -> set[str]:
@@ -72,38 +72,58 @@ def own(path: Path, package: str) -> set[str]:
 
 
 def depth(layers: list[str], name: str) -> int:
-    return next(i for i, layer in enumerate(layers) if name in layer.split())
+    """Return the number of the layer; a name beside the layers is above them all."""
+    return next((i for i, layer in enumerate(layers) if name in layer.split()), -1)
+
+
+def above(layers: list[str], name: str, used: set[str]) -> set[str]:
+    return {other for other in used if depth(layers, other) < depth(layers, name)}
+
+
+def wrong_imports(path: Path, package: Path = PACKAGE) -> set[str]:
+    """Return the imports of the module at `path` that the layers forbid."""
+    names = parts(path, package)
+    used = own(path, "serve_app")
+    if names[0] == "__init__":
+        return set()
+    if names[0] not in BESIDE:
+        return above(SERVICE, names[0], used) | _of_ray(path, names)
+    wrong = used - BESIDE[names[0]] - {names[0]} | _of_ray(path, names)
+    if names[0] != "capacity" or names[1] == "__init__":
+        return wrong
+    wrong |= own(path, "serve_app.dispatch") - PLAYED
+    return wrong | above(CAPACITY, names[1], own(path, "serve_app.capacity"))
+
+
+def _of_ray(path: Path, names: tuple[str, ...]) -> set[str]:
+    may = names[0] == "ray_serve" or "/".join(names) in ALSO_RAY
+    return set() if may else {"ray"} & {name.split(".")[0] for name in imported_modules(path)}
 
 
 @modules()
-def test_the_service_imports_downwards(path: Path) -> None:
-    """No module knows of those above it, or beside the service."""
-    name, used = parts(path)[0], own(path, "serve_app")
-    if name in BESIDE:
-        assert used <= BESIDE[name] | {name}
-    elif name != "__init__":
-        assert max((depth(SERVICE, name) - depth(SERVICE, other) for other in used), default=0) <= 0
+def test_imports_point_down(path: Path) -> None:
+    """No module imports from a layer above it, from beside the service, or Ray."""
+    assert not wrong_imports(path)
 
 
-@modules("capacity/")
-def test_capacity_plays_policies_alone(path: Path) -> None:
-    """Of the way to an engine, no more than who is next, and where."""
-    assert own(path, "serve_app.dispatch") <= PLAYED
-
-
-@modules("capacity/")
-def test_capacity_imports_downwards(path: Path) -> None:
-    """From the commands to the results."""
-    name, used = parts(path)[1], own(path, "serve_app.capacity")
-    if name != "__init__":
-        assert all(depth(CAPACITY, other) >= depth(CAPACITY, name) for other in used)
-
-
-@modules()
-def test_ray_is_imported_in_its_folder(path: Path) -> None:
-    """And in one module that plays its policy."""
-    if parts(path)[0] != "ray_serve" and str(path.relative_to(PACKAGE)) not in ALSO_RAY:
-        assert not {name for name in imported_modules(path) if name.split(".")[0] == "ray"}
+@pytest.mark.parametrize(
+    ("module", "line", "name"),
+    [
+        ("engines/planted.py", "from serve_app.api.app import App", "api"),
+        ("api/planted.py", "def late():\n    import serve_app.ray_serve.deployments", "ray_serve"),
+        ("access/planted.py", "import ray", "ray"),
+        ("fleet/planted.py", "from serve_app.capacity import results", "capacity"),
+        ("simulator/planted.py", "from serve_app import errors", "errors"),
+        ("capacity/results/planted.py", "from serve_app.capacity.sweep import steps", "sweep"),
+        ("capacity/simulate/planted.py", "from serve_app.dispatch import frames", "frames"),
+    ],
+)
+def test_a_planted_import_is_caught(tmp_path: Path, module: str, line: str, name: str) -> None:
+    """An import of each forbidden kind, also within a function."""
+    path = tmp_path / module
+    path.parent.mkdir(parents=True)
+    path.write_text(line + "\n")
+    assert wrong_imports(path, tmp_path) == {name}
 
 
 # What only a process with a collector imports, where it is used.

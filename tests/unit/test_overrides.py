@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.overrides import (
     InForce,
-    Scaling,
+    ScalingInForce,
     direct_problems,
     exposure,
     gateway_problems,
@@ -119,12 +119,14 @@ AHEAD = Settings.model_validate({"autoscaling": {"policy": "ahead"}})
 @pytest.mark.parametrize(
     ("scaling", "sentence"),
     [
-        (Scaling("ray.serve.autoscaling_policy:default"), "overridden without `policy`"),
-        (Scaling(POLICY, (5.0, 0.0)), "set the delays to 0"),
-        (Scaling(POLICY, (0.0,), (1.0, 2.0)), "the factors to 1"),
+        (ScalingInForce("ray.serve.autoscaling_policy:default"), "overridden without `policy`"),
+        (ScalingInForce(POLICY, (5.0, 0.0)), "set the delays to 0"),
+        (ScalingInForce(POLICY, (0.0,), (1.0, 2.0)), "the factors to 1"),
     ],
 )
-def test_what_takes_the_decisions_from_ahead_is_named(scaling: Scaling, sentence: str) -> None:
+def test_what_takes_the_decisions_from_ahead_is_named(
+    scaling: ScalingInForce, sentence: str
+) -> None:
     """Another policy, delays and factors of an override."""
     pool = AHEAD.all_pools[0]
     options = replace(in_force(deployments.direct_options(AHEAD, pool)), scaling=scaling)
@@ -136,6 +138,6 @@ def test_ahead_as_it_is_built_has_no_problem() -> None:
     pool = AHEAD.all_pools[0]
     options = replace(
         in_force(deployments.direct_options(AHEAD, pool)),
-        scaling=Scaling(POLICY, (0.0, 0.0, 0.0), (1.0, 1.0)),
+        scaling=ScalingInForce(POLICY, (0.0, 0.0, 0.0), (1.0, 1.0)),
     )
     assert list(direct_problems(AHEAD, pool, options)) == []

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from serve_app.capacity.workload.lengths import Independent, parse
-from serve_app.capacity.workload.requests import Request, Synthetic, limited, window
+from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.traces import Trace
 from serve_app.scaling.schedules import Schedule
@@ -42,10 +42,10 @@ class Load:
     search_s: float | None = None  # of the part to learn from, its end, for searches of settings
     clock: Callable[[float], float] = lambda now: now  # of the controller
 
-    def requests(self, seed: int, begin_s: float, end_s: float) -> list[Request]:
+    def requests(self, seed: int, begin_s: float, end_s: float) -> list[WorkloadRequest]:
         return list(window(_drawn(self, seed), begin_s, end_s))
 
-    def learned(self, seed: int) -> list[Request]:
+    def learned(self, seed: int) -> list[WorkloadRequest]:
         return self.requests(seed, 0.0, self.split_s)
 
     @property
@@ -53,15 +53,15 @@ class Load:
         """The seconds of the part that settings are searched on."""
         return self.search_s or self.split_s
 
-    def searched(self, seed: int) -> list[Request]:
+    def searched(self, seed: int) -> list[WorkloadRequest]:
         return self.requests(seed, self.split_s - self.searched_s, self.split_s)
 
-    def judged(self, seed: int) -> list[Request]:
+    def judged(self, seed: int) -> list[WorkloadRequest]:
         return self.requests(seed, self.split_s, self.end_s)
 
 
 @lru_cache(maxsize=2)
-def _drawn(load: Load, seed: int) -> list[Request]:
+def _drawn(load: Load, seed: int) -> list[WorkloadRequest]:
     if load.trace:
         return list(limited(Trace(load.trace), MAX_PROMPT, 100_000))
     shape = load.shape if load.shape else bursts(seed)

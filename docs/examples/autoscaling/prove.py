@@ -32,7 +32,7 @@ from serve_app.capacity.simulate.compare import (
 )
 from serve_app.capacity.simulate.policies import demand
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.scene import scenario_of, service_of
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.tune import Search, candidate
@@ -71,7 +71,7 @@ class Case:
     def folder(self) -> Path:
         return RESULTS / self.load.name / self.start.split("=")[1].split(",")[0]
 
-    def service(self, requests: list[Any]) -> Service:
+    def service(self, requests: list[Any]) -> SimulatedService:
         """Return the service, as large at the beginning as the first minute needs."""
         scene = service_of(scenario_of(str(GPU), {}, None), None, startup.parse(self.start))
         scene = replace(scene, control_s=self.load.control_s)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from serve_app.capacity.clients.asyncio_client import AsyncioClient
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.workload.prompts import text
 from serve_app.capacity.workload.requests import Prompt
@@ -33,14 +33,14 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
-class PriorityTarget(Target):
+class PriorityTarget(RequestTarget):
     """Asks for a priority by the header."""
 
     priority: str = ""
 
     def headers(self, session: str = "") -> dict[str, str]:
         # The two-argument form: a dataclass with slots is another class than the one written here.
-        headers = Target.headers(self, session)
+        headers = RequestTarget.headers(self, session)
         return headers | ({"x-priority": self.priority} if self.priority else {})
 
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 
 # Names in the order of Ollama's choice of a victim, which is that of their digests; seconds of a
 # load by size, at 2 GiB/s.
@@ -25,7 +25,7 @@ class Demand:
     seed: int = 0
     models: tuple[str, ...] = tuple(sorted(MIB))
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[WorkloadRequest]:
         rng, at_s = random.Random(self.seed), 0.0
         names = self.models
         weights = [1 / rank**self.zipf for rank in range(1, len(names) + 1)]
@@ -33,4 +33,4 @@ class Demand:
             ranked = names if at_s < self.seconds / 2 else names[::-1]
             (model,) = rng.choices(ranked, weights)
             output = max(1, round(rng.expovariate(1 / self.output_tokens)))
-            yield Request(at_s, self.prompt_tokens, min(output, 400), model=model)
+            yield WorkloadRequest(at_s, self.prompt_tokens, min(output, 400), model=model)

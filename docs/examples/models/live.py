@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from demand import MIB, Demand
 
 from serve_app.capacity.service_under_test import LOG, started
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.capacity.workload.scenario import Scenario
 
 REPLICAS, ROOM, SLOTS = 3, 2, 4
@@ -66,7 +66,9 @@ def scenario(system: dict[str, Any]) -> Scenario:
     )
 
 
-async def ask(client: httpx.AsyncClient, request: Request, began: float, rows: Rows) -> None:
+async def ask(
+    client: httpx.AsyncClient, request: WorkloadRequest, began: float, rows: Rows
+) -> None:
     """Send one request when it is due and note its time to first token."""
     await asyncio.sleep(max(0.0, began + request.at_s - time.monotonic()))
     body = {

@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from figures import write
 from loads import Agents, Azure, Mooncake, reusable
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.gateways import Gateways
 from serve_app.capacity.simulate.placing import Affinity, ConsistentHash, Oracle
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import RoutingRule
-from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.rates import Speeds
 from serve_app.scaling_settings import Autoscaling
@@ -45,7 +45,7 @@ TUNING, JUDGING = (0, 1), (10, 11, 12, 13, 14)
 # What the gateway believes before it has measured: half of what is true.
 DECLARED = Speeds(4000.0, 0.0, 2.0, 1.0)
 
-Rule = Callable[[Events], RoutingRule]
+Rule = Callable[[EventQueue], RoutingRule]
 
 
 def view() -> FleetView:
@@ -63,9 +63,9 @@ RULES: dict[str, tuple[int, Rule | None]] = {
 }
 
 
-def service(replicas: int, rule: str) -> Service:
+def service(replicas: int, rule: str) -> SimulatedService:
     max_ongoing, new_rule = RULES[rule]
-    return Service(
+    return SimulatedService(
         MODEL,
         slots=SLOTS,
         queue=QUEUE,
@@ -79,11 +79,11 @@ def service(replicas: int, rule: str) -> Service:
     )
 
 
-def run(requests: Sequence[Request], replicas: int, rule: str, seed: int) -> Result:
+def run(requests: Sequence[WorkloadRequest], replicas: int, rule: str, seed: int) -> Result:
     return simulate(requests, service(replicas, rule), Static(replicas), seed)
 
 
-def grows(result: Result, requests: Sequence[Request]) -> bool:
+def grows(result: Result, requests: Sequence[WorkloadRequest]) -> bool:
     """Tell whether the last answer comes later than a service that keeps pace would give it."""
     longest = MODEL.service_s(0, max(r.output_tokens for r in requests), SLOTS)
     return result.seconds > 1.02 * requests[-1].at_s + longest + 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.capacity.workload.traces import read
 
 # Mooncake's time stamps are multiples of this.
@@ -22,7 +22,7 @@ class Mooncake:
     path: Path
     name: str = "mooncake"
 
-    def requests(self, rate: float, seed: int) -> list[Request]:
+    def requests(self, rate: float, seed: int) -> list[WorkloadRequest]:
         """Spread the arrivals over their clumps, then replay them `rate` times as fast."""
         rng = random.Random(seed)
         spread = [replace(r, at_s=r.at_s + rng.uniform(0, CLUMP_S)) for r in read(self.path)]
@@ -34,7 +34,7 @@ class Azure:
     path: Path
     name: str = "azure"
 
-    def requests(self, rate: float, seed: int) -> list[Request]:
+    def requests(self, rate: float, seed: int) -> list[WorkloadRequest]:
         """Shift each arrival by up to half a second, so that seeds differ."""
         rng = random.Random(seed)
         shifted = [replace(r, at_s=r.at_s + rng.uniform(0, 0.5)) for r in read(self.path)]
@@ -52,9 +52,9 @@ class Agents:
     count: int = 12_000
     name: str = "agents"
 
-    def requests(self, rate: float, seed: int) -> list[Request]:
+    def requests(self, rate: float, seed: int) -> list[WorkloadRequest]:
         rng = random.Random(f"agents {seed}")
-        requests: list[Request] = []
+        requests: list[WorkloadRequest] = []
         at_s, number = 0.0, 0
         while len(requests) < self.count:
             at_s += rng.expovariate(rate)
@@ -64,7 +64,7 @@ class Agents:
         return [r for r in sorted(requests, key=lambda r: r.at_s) if r.at_s <= at_s]
 
 
-def _agent(number: int, at_s: float, rng: random.Random) -> Iterator[Request]:
+def _agent(number: int, at_s: float, rng: random.Random) -> Iterator[WorkloadRequest]:
     kind = rng.randrange(3)
     system = [-1 - 100 * kind - i for i in range(8)]  # 4096 tokens
     prompt = BLOCK * len(system) + rng.randint(200, 1500)
@@ -72,16 +72,16 @@ def _agent(number: int, at_s: float, rng: random.Random) -> Iterator[Request]:
     for turn in range(rng.randint(8, 40)):
         output = min(600, max(16, round(rng.lognormvariate(4.6, 0.7))))
         blocks = (*system, *range(own, own + prompt // BLOCK - len(system)))
-        yield Request(at_s, prompt, output, f"agent-{number}", turn, blocks)
+        yield WorkloadRequest(at_s, prompt, output, f"agent-{number}", turn, blocks)
         at_s += output / 40 + rng.lognormvariate(1.2, 0.9)
         prompt += output + min(4000, round(rng.lognormvariate(5.8, 0.9)))
 
 
-def _faster(requests: list[Request], rate: float) -> list[Request]:
+def _faster(requests: list[WorkloadRequest], rate: float) -> list[WorkloadRequest]:
     return [replace(r, at_s=r.at_s / rate) for r in requests]
 
 
-def reusable(requests: list[Request]) -> float:
+def reusable(requests: list[WorkloadRequest]) -> float:
     """Return the share of prompt tokens that an endless cache in one place would hold."""
     seen: set[int] = set()
     hits = total = 0

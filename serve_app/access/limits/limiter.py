@@ -16,13 +16,13 @@ from serve_app.access.limits.quotas import (
     LEASE_S,
     NO_STANDINGS,
     LimitKind,
+    LimitRefusal,
     Quota,
-    Refusal,
     Standings,
     refusal,
     standings,
 )
-from serve_app.access.limits.store import Claim, Store, StoreAway
+from serve_app.access.limits.store import QuotaClaim, Store, StoreAway
 from serve_app.errors import Overloaded, RateLimited
 from serve_app.limit_settings import Cost, LimitSettings, zone
 from serve_app.model_names import short_name
@@ -54,9 +54,9 @@ class Reservation(NamedTuple):
     `refusal`: the limit that refuses the request, or would if limits were enforced.
     """
 
-    claim: Claim | None = None
+    claim: QuotaClaim | None = None
     standings: Standings = NO_STANDINGS
-    refusal: Refusal | None = None
+    refusal: LimitRefusal | None = None
     is_uncounted: bool = False  # the store is away
 
 
@@ -76,7 +76,7 @@ class Limiter:
         self._estimator = Estimator()
         self._process = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._leases: dict[str, Claim] = {}
+        self._leases: dict[str, QuotaClaim] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def cost(self, model: str) -> Cost:
@@ -96,7 +96,7 @@ class Limiter:
         answer = estimate.max_answer if self._max else estimate.answer
         tokens = self.cost(estimate.model).of(estimate.prompt, answer)
         day = self._calendar.today()
-        claim = Claim(quotas, tokens, self._lease(quotas), day.name)
+        claim = QuotaClaim(quotas, tokens, self._lease(quotas), day.name)
         try:
             grant = await self._store.reserve(claim)
         except StoreAway as exc:
@@ -154,7 +154,7 @@ class Limiter:
                 return f"{self._process}{next(self._numbers):x}"
         return ""
 
-    def _hold_lease(self, claim: Claim) -> None:
+    def _hold_lease(self, claim: QuotaClaim) -> None:
         self._leases[claim.lease] = claim
         if self._timer is None:
             self._renew_later()
@@ -175,7 +175,7 @@ class Limiter:
             self._renew_later()
 
 
-def error(refused: Refusal) -> RateLimited:
+def error(refused: LimitRefusal) -> RateLimited:
     """Return the error for the caller of a refused request."""
     kind, quota = refused.kind, refused.quota
     limit = f"{quota.limit(kind)} {_UNITS[kind]} of {quota.owner}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from serve_app.access.limits.quotas import LEASE_S, Balance, Grant, Quota, added, fits, refill
-from serve_app.access.limits.store import Claim
+from serve_app.access.limits.store import QuotaClaim
 
 # Subjects without use for so long are forgotten; their buckets are full.
 _IDLE_S = 2 * 86400.0
@@ -59,7 +59,7 @@ class MemoryStore:
     def start(self) -> None:
         """Do nothing: there is nothing to connect to."""
 
-    async def reserve(self, claim: Claim) -> Grant:
+    async def reserve(self, claim: QuotaClaim) -> Grant:
         now, tokens, day = self._clock(), claim.tokens, claim.day
         states = []
         granted = True
@@ -73,7 +73,7 @@ class MemoryStore:
         return Grant(False, tuple([balance for _, _, balance in states]))
 
     def _take(
-        self, claim: Claim, quota: Quota, counts: _Counts, old: Balance, now: float
+        self, claim: QuotaClaim, quota: Quota, counts: _Counts, old: Balance, now: float
     ) -> Balance:
         if quota.parallel:
             counts.leases[claim.lease] = now + LEASE_S
@@ -81,7 +81,7 @@ class MemoryStore:
         counts.write(quota, new, claim.day, now)
         return new
 
-    def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None:
+    def settle(self, claim: QuotaClaim, tokens_back: float, requests_back: int = 0) -> None:
         now = self._clock()
         for quota in claim.quotas:
             counts = self._of(quota.subject, now)

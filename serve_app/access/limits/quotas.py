@@ -85,7 +85,7 @@ class Grant(NamedTuple):
     balances: tuple[Balance, ...]
 
 
-class Refusal(NamedTuple):
+class LimitRefusal(NamedTuple):
     """The limit that refuses a request. `wait_s`: infinite for a request that can never fit."""
 
     quota: Quota
@@ -129,10 +129,10 @@ def _at_most(capacity: float, level: float) -> float:
 
 def refusal(
     quotas: Sequence[Quota], balances: Sequence[Balance], tokens: float, day_left_s: float
-) -> Refusal | None:
+) -> LimitRefusal | None:
     """Return the limit that makes the request wait longest, None if none does."""
     refusals = [
-        Refusal(quota, kind, wait_s, tokens)
+        LimitRefusal(quota, kind, wait_s, tokens)
         for quota, balance in zip(quotas, balances, strict=True)
         for kind, wait_s in _waits(quota, balance, tokens, day_left_s)
     ]

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from serve_app.access.limits.quotas import Balance, Grant
-from serve_app.access.limits.store import Claim, StoreAway
+from serve_app.access.limits.store import QuotaClaim, StoreAway
 
 logger = logging.getLogger("ray.serve")
 
@@ -29,7 +29,7 @@ _CALL_S = 1.0
 _MAX_SETTLEMENTS = 10_000
 _SCRIPT = (files(__package__) / "counts.lua").read_text()
 
-_Waiter = tuple[Claim, "asyncio.Future[Grant]"]
+_Waiter = tuple[QuotaClaim, "asyncio.Future[Grant]"]
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class RedisStore:
     def start(self) -> None:
         self._sending = asyncio.create_task(self._send_batches(connect=True), context=Context())
 
-    async def reserve(self, claim: Claim) -> Grant:
+    async def reserve(self, claim: QuotaClaim) -> Grant:
         if self._rests():
             raise StoreAway("the store failed less than a second ago")
         loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ class RedisStore:
         finally:
             timer.cancel()
 
-    def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None:
+    def settle(self, claim: QuotaClaim, tokens_back: float, requests_back: int = 0) -> None:
         settlements = self._batch.settlements
         ends_lease = False
         for quota in claim.quotas:
@@ -194,7 +194,7 @@ class RedisStore:
             logger.info("reached the store of limits again")
 
 
-def _wire(claim: Claim) -> list[tuple[str, int, int, int, int]]:
+def _wire(claim: QuotaClaim) -> list[tuple[str, int, int, int, int]]:
     return [(q.subject, q.parallel, q.requests, q.tokens, q.day) for q in claim.quotas]
 
 

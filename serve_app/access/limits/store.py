@@ -10,7 +10,7 @@ class StoreAway(Exception):
     """Raised when a store gives no decision in time. Its text names the cause."""
 
 
-class Claim(NamedTuple):
+class QuotaClaim(NamedTuple):
     """One request's claim on the quotas of its caller, all or none.
 
     `tokens`: reserved. `lease`: identifies the request among those of all processes, "" where none
@@ -29,10 +29,10 @@ class Store(Protocol):
     def start(self) -> None:
         """Connect, so that no request has to wait for that. Needs a running event loop."""
 
-    async def reserve(self, claim: Claim) -> Grant:
+    async def reserve(self, claim: QuotaClaim) -> Grant:
         """Take the claim from every quota, or from none. Raises StoreAway."""
 
-    def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None:
+    def settle(self, claim: QuotaClaim, tokens_back: float, requests_back: int = 0) -> None:
         """Give tokens and requests of a granted claim back, and end its lease.
 
         A negative `tokens_back` is use beyond the reservation.

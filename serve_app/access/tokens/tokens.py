@@ -38,7 +38,7 @@ class Identity:
     expires_at: float
 
 
-class Tokens:
+class TokenVerifier:
     """Finds the callers of tokens. Verified ones are remembered until they expire."""
 
     def __init__(self, settings: JwtSettings, key_set: KeySet) -> None:

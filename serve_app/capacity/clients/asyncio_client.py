@@ -12,8 +12,8 @@ from typing import Self
 
 import aiohttp
 
-from serve_app.capacity.clients.chat import Target
-from serve_app.capacity.clients.client_request import ClientRequest, Clock, broken_off
+from serve_app.capacity.clients.chat import RequestTarget
+from serve_app.capacity.clients.client_request import ClientRequest, UnixClock, broken_off
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
 from serve_app.capacity.results.validity import judged
 from serve_app.capacity.workload.load import AHEAD_S, LoadSpec, Visit, Visits
@@ -26,9 +26,9 @@ _POLL_S = 0.05
 class AsyncioClient:
     """Sends requests to `target` and passes a record of each to `keep`."""
 
-    def __init__(self, target: Target, keep: Callable[[Record], object]) -> None:
+    def __init__(self, target: RequestTarget, keep: Callable[[Record], object]) -> None:
         self.target = target
-        self.clock = Clock()
+        self.clock = UnixClock()
         self._keep = keep
 
     async def __aenter__(self) -> Self:
@@ -125,7 +125,7 @@ async def _user(client: AsyncioClient, visits: Visits, shape: Shape, number: int
 
 
 async def measure(
-    target: Target, spec: LoadSpec, keep: Callable[[Record], object] = lambda _: None
+    target: RequestTarget, spec: LoadSpec, keep: Callable[[Record], object] = lambda _: None
 ) -> tuple[Run, list[Record]]:
     """Send the load of `spec`. `keep` gets each record as soon as its request ends."""
     records: list[Record] = []
@@ -134,7 +134,7 @@ async def measure(
         records.append(record)
         keep(record)
 
-    busy, clock = time.process_time(), Clock()
+    busy, clock = time.process_time(), UnixClock()
     began = clock()
     async with AsyncioClient(target, note) as client:
         await (open_load if spec.is_open else closed_load)(client, spec)

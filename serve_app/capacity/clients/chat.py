@@ -20,7 +20,7 @@ class UnknownDialect(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """The address, model and dialect of requests.
 
     `timeout_s` bounds one request from its sending to its last byte.

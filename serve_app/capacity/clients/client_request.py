@@ -3,14 +3,14 @@
 import time
 from dataclasses import dataclass, field
 
-from serve_app.capacity.clients.chat import Chunk, Target, dialect
+from serve_app.capacity.clients.chat import Chunk, RequestTarget, dialect
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.requests import Prompt
 
 _MAX_ERROR = 200
 
 
-class Clock:
+class UnixClock:
     """Unix time that does not jump when the system's clock is set."""
 
     def __init__(self) -> None:
@@ -27,10 +27,10 @@ class ClientRequest:
     Chunks that arrive in one packet have gaps of 0 between them, as their client sees them.
     """
 
-    target: Target
+    target: RequestTarget
     prompt: Prompt
     intended: float
-    clock: Clock
+    clock: UnixClock
     started: float | None = None
     ended: float | None = None
     status: int = 0

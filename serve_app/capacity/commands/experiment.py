@@ -28,13 +28,14 @@ from serve_app.capacity.commands.common import (
 )
 from serve_app.capacity.experiment import comparison, run
 from serve_app.capacity.experiment.comparison import Group
-from serve_app.capacity.experiment.experiment import Attach, Experiment
+from serve_app.capacity.experiment.experiment import Experiment
 from serve_app.capacity.experiment.generators import TOOLS, LoadOptions
 from serve_app.capacity.experiment.recording import read_all
 from serve_app.capacity.experiment.report import headline
 from serve_app.capacity.experiment.run import Show
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.results.run_folder import claim
+from serve_app.capacity.service_under_test import ServiceUnderTest
 from serve_app.capacity.workload.scenario import Scenario, names
 
 
@@ -109,7 +110,7 @@ def experiment(
         folder=out or _new_folder(scenario_name),
         command=_command("experiment"),
         repeat=repeat,
-        attach=Attach(url, dashboard, os.environ.get("RAY_AUTH_TOKEN", "")) if url else None,
+        attach=_running(url, dashboard) if url else None,
         application=application,
         deployment=deployment,
     )
@@ -160,6 +161,10 @@ def compare(runs: Sequence[tuple[str, str]], out: Path, title: str, json: bool) 
 
 def _new_folder(scenario_name: str) -> Path:
     return Path("results") / f"{Path(scenario_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _running(url: str, dashboard: str) -> ServiceUnderTest:
+    return ServiceUnderTest(url, dashboard, os.environ.get("RAY_AUTH_TOKEN", ""))
 
 
 def _command(name: str) -> str:

@@ -10,7 +10,7 @@ import click
 from serve_app.capacity.commands.common import FOLDER, NO, QUANTITY, as_json, reports_errors
 from serve_app.capacity.planning.plan import Refused
 from serve_app.capacity.planning.plan import plan as make_plan
-from serve_app.capacity.planning.recommendations import Demand
+from serve_app.capacity.planning.recommendations import PlannedDemand
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep import measured
 from serve_app.capacity.sweep.measured import SWEEP, Measured
@@ -92,7 +92,7 @@ def plan(
         raise click.UsageError(
             "--to-zero needs --gateway, because topology direct always has a replica"
         )
-    demand = Demand(
+    demand = PlannedDemand(
         peak, base, startup, spare, application, deployment, direct=not gateway, to_zero=to_zero
     )
     try:

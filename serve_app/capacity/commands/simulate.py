@@ -34,12 +34,12 @@ from serve_app.capacity.simulate.compare import (
     started_for,
     with_scaling,
 )
-from serve_app.capacity.simulate.run import Service
+from serve_app.capacity.simulate.run import SimulatedService
 from serve_app.capacity.simulate.run import simulate as run
 from serve_app.capacity.simulate.scene import (
-    Load,
+    LoadSpan,
     SceneError,
-    Span,
+    SimulatedLoad,
     load_of,
     scenario_of,
     service_of,
@@ -127,11 +127,11 @@ def simulate(
 
 def scene(
     scenario: Scenario, sweep: Path | None, start: str | None, span: str | None
-) -> tuple[Service, Load]:
+) -> tuple[SimulatedService, SimulatedLoad]:
     """Build the service and its load. The fleet starts as large as the first minute needs."""
     model = best_model(sweep) if sweep else None
     service = service_of(scenario, model, startup.parse(start) if start else None)
-    load = load_of(scenario, Span.parse(span) if span else None)
+    load = load_of(scenario, LoadSpan.parse(span) if span else None)
     return started_for(service, load.needs(service)), load
 
 
@@ -142,7 +142,7 @@ def best_model(sweep: Path) -> Any:
     return fit_model(most_productive(reports).measured).model
 
 
-def _tuned(service: Service, file: Path | None) -> list[Candidate]:
+def _tuned(service: SimulatedService, file: Path | None) -> list[Candidate]:
     if file is None:
         return []
     try:
@@ -153,7 +153,11 @@ def _tuned(service: Service, file: Path | None) -> list[Candidate]:
 
 
 def _scores(
-    service: Service, load: Load, seeds: Sequence[int], slo: Slo, others: Sequence[Candidate]
+    service: SimulatedService,
+    load: SimulatedLoad,
+    seeds: Sequence[int],
+    slo: Slo,
+    others: Sequence[Candidate],
 ) -> list[Score]:
     candidates: list[Candidate] = [
         autoscaled(CURRENT, CURRENT, service),
@@ -168,7 +172,9 @@ def _scores(
     return scores
 
 
-def _write(out: Path, service: Service, load: Load, slo: Slo, scores: Sequence[Score]) -> None:
+def _write(
+    out: Path, service: SimulatedService, load: SimulatedLoad, slo: Slo, scores: Sequence[Score]
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     title = f"SLO: {slo}"
     plot.curve(scores, title, out / "curve.png")
@@ -180,7 +186,11 @@ def _write(out: Path, service: Service, load: Load, slo: Slo, scores: Sequence[S
 
 
 def _by_key(
-    service: Service, load: Load, keys: tuple[senders.Sender, ...], seeds: int, json: bool
+    service: SimulatedService,
+    load: SimulatedLoad,
+    keys: tuple[senders.KeyShare, ...],
+    seeds: int,
+    json: bool,
 ) -> None:
     """Print the mean figures of each key over all seeds."""
     results = []

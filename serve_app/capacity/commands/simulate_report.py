@@ -12,7 +12,7 @@ from serve_app.capacity.commands.common import as_json, table
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.scene import Load
+from serve_app.capacity.simulate.scene import SimulatedLoad
 from serve_app.capacity.simulate.validate import ALLOWED, ENOUGH_RUNS, Validation
 
 COLUMNS = (
@@ -21,7 +21,7 @@ COLUMNS = (
 )
 
 
-def show(scores: Sequence[Score], slo: Slo, load: Load, price: float, json: bool) -> None:
+def show(scores: Sequence[Score], slo: Slo, load: SimulatedLoad, price: float, json: bool) -> None:
     """Print the scores of all candidates."""
     if json:
         as_json({"slo": str(slo), "scores": [asdict(score) for score in scores]})
@@ -48,7 +48,9 @@ def row(score: Score, price: float) -> tuple[str, ...]:
     )
 
 
-def show_keys(names: Sequence[str], results: Sequence[Result], load: Load, json: bool) -> None:
+def show_keys(
+    names: Sequence[str], results: Sequence[Result], load: SimulatedLoad, json: bool
+) -> None:
     """Print the mean figures of each key over the results."""
     figures = [key_figures(name, results) for name in names]
     if json:

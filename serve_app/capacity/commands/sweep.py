@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.commands import sweep_report
 from serve_app.capacity.commands.common import (
     CHANGES,
@@ -184,7 +184,7 @@ async def _sweep(
         known_url = "nowhere" if slots in finished else url
         async with _service(plan.scenario, slots, folder, known_url) as address:
             model = plan.scenario.pool.models[0]
-            target = Target(base_url=address, model=model, api_key=api_key)
+            target = RequestTarget(base_url=address, model=model, api_key=api_key)
             sweeper = Sweeper(
                 target, plan.scenario.load, plan.slo, folder, plan.budget, _print_step
             )

@@ -6,7 +6,7 @@ import click
 
 from serve_app.capacity.commands.common import as_json, table
 from serve_app.capacity.sweep.report import SweepReport
-from serve_app.capacity.sweep.steps import Step, StepKind
+from serve_app.capacity.sweep.steps import StepKind, SweepStep
 
 _COLUMNS = ("step", "requests/s", "tokens/s", "ongoing", "TTFT p50", "p99", "TPOT p50", "requests")
 
@@ -101,7 +101,7 @@ def _figures(report: SweepReport) -> dict[str, Any]:
     }
 
 
-def _step_figures(step: Step) -> dict[str, Any]:
+def _step_figures(step: SweepStep) -> dict[str, Any]:
     return {
         "kind": step.kind,
         "level": step.level,
@@ -116,7 +116,7 @@ def _step_figures(step: Step) -> dict[str, Any]:
     }
 
 
-def _row(step: Step) -> tuple[str, ...]:
+def _row(step: SweepStep) -> tuple[str, ...]:
     unit = "users" if step.kind is StepKind.CONCURRENCY else "/s"
     return (
         f"{step.level:g} {unit}",

@@ -22,8 +22,8 @@ from serve_app.capacity.commands.simulate import CURRENT, scene
 from serve_app.capacity.commands.simulate_report import COLUMNS, row
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
-from serve_app.capacity.simulate.run import Service
-from serve_app.capacity.simulate.scene import Load, scenario_of
+from serve_app.capacity.simulate.run import SimulatedService
+from serve_app.capacity.simulate.scene import SimulatedLoad, scenario_of
 from serve_app.capacity.simulate.tune import GRID, ROUNDS, Search, Trial, candidate, scaling_of
 
 # The search uses only seeds below this one.
@@ -96,7 +96,9 @@ def tune(
     sys.exit(0 if scores[0].met == 1 else NO)
 
 
-def _search(service: Service, load: Load, seeds: Sequence[int], slo: Slo) -> tuple[Trial, int]:
+def _search(
+    service: SimulatedService, load: SimulatedLoad, seeds: Sequence[int], slo: Slo
+) -> tuple[Trial, int]:
     needed = load.needs(service)
     warm = started_for(service, needed)
     enough = min(service.scaling.max_replicas, math.ceil(needed.peak))
@@ -108,7 +110,7 @@ def _search(service: Service, load: Load, seeds: Sequence[int], slo: Slo) -> tup
 
 
 def _judge(
-    service: Service, best: Trial, load: Load, seeds: Sequence[int], slo: Slo
+    service: SimulatedService, best: Trial, load: SimulatedLoad, seeds: Sequence[int], slo: Slo
 ) -> list[Score]:
     needed = load.needs(service)
     warm = started_for(service, needed)
@@ -138,7 +140,9 @@ def _print(
     click.echo(yaml.safe_dump({"autoscaling": settings}, sort_keys=False))
 
 
-def _spans(train: str | None, test: str | None, load: Load) -> tuple[str | None, str | None]:
+def _spans(
+    train: str | None, test: str | None, load: SimulatedLoad
+) -> tuple[str | None, str | None]:
     """Return the spans for search and verdict: halves of a trace, else the whole load."""
     if load.spec.shape == "trace":
         train, test = train or "0-50%", test or "50%-"

@@ -9,9 +9,9 @@ from typing import Any
 
 from serve_app.capacity.experiment.document import (
     Block,
-    Figure,
     Heading,
     Paragraph,
+    PictureBlock,
     Table,
     percent,
     seconds,
@@ -91,7 +91,9 @@ def _blocks(
     for before, after in pairwise(groups):
         if changed([before, after]):
             yield Paragraph(verdict(before, after))
-    yield Figure(picture, "Above, replicas that served; below, the median time to first token.")
+    yield PictureBlock(
+        picture, "Above, replicas that served; below, the median time to first token."
+    )
     yield _table(groups)
     if rows := changed(groups):
         yield Heading("What differs")

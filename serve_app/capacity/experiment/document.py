@@ -49,12 +49,12 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class PictureBlock:
     picture: Picture
     caption: str
 
 
-Block = Heading | Paragraph | Table | Code | Figure
+Block = Heading | Paragraph | Table | Code | PictureBlock
 
 
 def markdown(blocks: Sequence[Block]) -> str:
@@ -83,7 +83,7 @@ def _markdown(block: Block) -> str:
             return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
         case Code(text, language):
             return f"```{language}\n{text}\n```"
-        case Figure(picture, caption):
+        case PictureBlock(picture, caption):
             return f"![{picture.alt}]({picture.name}.png)\n\n{caption}"
 
 
@@ -103,7 +103,7 @@ def _html(block: Block) -> str:
             return f"<table><tr>{top}" + "".join(f"\n<tr>{line}" for line in lines) + "</table>"
         case Code(text):
             return f"<pre>{html.escape(text)}</pre>"
-        case Figure(picture, caption):
+        case PictureBlock(picture, caption):
             alt, drawing = html.escape(picture.alt), _inner(picture.svg.decode())
             return (
                 f'<figure role="img" aria-label="{alt}">{drawing}'

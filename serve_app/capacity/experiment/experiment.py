@@ -13,17 +13,8 @@ from serve_app.capacity.experiment.recording import Recording, recording
 from serve_app.capacity.experiment.run import Runner, Show
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.experiment.watch import watching
-from serve_app.capacity.service_under_test import Service
+from serve_app.capacity.service_under_test import ServiceUnderTest
 from serve_app.capacity.workload.scenario import Scenario
-
-
-@dataclass(frozen=True, slots=True)
-class Attach:
-    """A running service: its address, Ray's dashboard and the dashboard's token."""
-
-    url: str
-    dashboard: str
-    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +26,7 @@ class Experiment:
     folder: Path
     command: str
     repeat: int = 1
-    attach: Attach | None = None
+    attach: ServiceUnderTest | None = None
     application: str = "default"
     deployment: str = ""
 
@@ -67,9 +58,9 @@ class Experiment:
         return done
 
     @asynccontextmanager
-    async def _service(self, folder: Path) -> AsyncIterator[Service]:
+    async def _service(self, folder: Path) -> AsyncIterator[ServiceUnderTest]:
         if self.attach:
-            yield await service.attached(self.attach.url, self.attach.dashboard, self.attach.token)
+            yield await service.attached(self.attach)
             return
         async with service.started(self.scenario, folder) as running:
             yield running

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 import serve_app
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import REQUESTS, RUN
 from serve_app.capacity.workload.load import LoadSpec
 from serve_app.engines import supervisor
@@ -36,7 +36,7 @@ class GeneratorError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Options of a load test by name: those of `LoadSpec` and of `Target`, and the SLO.
+    """Options of a load test by name: those of `LoadSpec` and of `RequestTarget`, and the SLO.
 
     The API key is not an option, because reports show options: API_KEY holds it.
     """
@@ -47,7 +47,9 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         """Raises GeneratorError, WorkloadError for unknown or invalid options."""
-        known = {option.name for kind in (LoadSpec, Target) for option in fields(kind)} - _ELSEWHERE
+        known = {
+            option.name for kind in (LoadSpec, RequestTarget) for option in fields(kind)
+        } - _ELSEWHERE
         if unknown := sorted(set(self.options) - known):
             raise GeneratorError(
                 f"unknown options of the load: {', '.join(unknown)}; use {', '.join(sorted(known))}"
@@ -57,9 +59,11 @@ class LoadOptions:
     def spec(self) -> LoadSpec:
         return LoadSpec(**_of(LoadSpec, self.options))
 
-    def target(self) -> Target:
-        options = _of(Target, self.options)
-        return Target(**options, base_url=self.base_url, api_key=os.environ.get("API_KEY", ""))
+    def target(self) -> RequestTarget:
+        options = _of(RequestTarget, self.options)
+        return RequestTarget(
+            **options, base_url=self.base_url, api_key=os.environ.get("API_KEY", "")
+        )
 
 
 def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +73,7 @@ def _of(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandLine:
     """A command line, and additions to its environment."""
 
     words: list[str]
@@ -80,20 +84,20 @@ class Command:
 class LoadTool:
     """A load generator. `first_s`: seconds of the load until the first request; None: unknown."""
 
-    command: Callable[[LoadOptions, Path], Command]
+    command: Callable[[LoadOptions, Path], CommandLine]
     first_s: Callable[[LoadSpec], float | None]
 
 
-def _locust(load: LoadOptions, folder: Path) -> Command:
+def _locust(load: LoadOptions, folder: Path) -> CommandLine:
     script = str(_PROJECT / "locustfiles" / "chat.py")
     words = [sys.executable, "-m", "locust", "-f", script, "--headless", "--only-summary"]
     words += ["--host", load.base_url, "--records", str(folder), "--slo", load.slo]
     for name, value in load.options.items():
         words += ["--" + name.replace("_", "-"), _word(value)]
-    return Command(words, {})
+    return CommandLine(words, {})
 
 
-def _k6(load: LoadOptions, folder: Path) -> Command:
+def _k6(load: LoadOptions, folder: Path) -> CommandLine:
     """Build the command of k6, which supports only point shapes, and draws lengths itself.
 
     Raises GeneratorError for options that it would ignore.
@@ -119,13 +123,15 @@ def _k6(load: LoadOptions, folder: Path) -> Command:
     ]
     options = {**load.options, "shape": spec.level(), "slo": load.slo}
     env = {name.upper(): _word(value) for name, value in options.items()}
-    return Command(words, {**env, "BASE_URL": load.base_url})
+    return CommandLine(words, {**env, "BASE_URL": load.base_url})
 
 
-def _reference(load: LoadOptions, folder: Path) -> Command:
+def _reference(load: LoadOptions, folder: Path) -> CommandLine:
     options = {"options": dict(load.options), "slo": load.slo, "base_url": load.base_url}
     module = "serve_app.capacity.experiment.reference"
-    return Command([sys.executable, "-m", module, orjson.dumps(options).decode(), str(folder)], {})
+    return CommandLine(
+        [sys.executable, "-m", module, orjson.dumps(options).decode(), str(folder)], {}
+    )
 
 
 def _first_arrival(spec: LoadSpec) -> float | None:
@@ -141,7 +147,7 @@ TOOLS = {
 }
 
 
-class Generator:
+class GeneratorRun:
     """One run of a load generator, under a supervisor that ends all its processes."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
@@ -149,7 +155,7 @@ class Generator:
         self._folder = folder
 
     @classmethod
-    async def start(cls, tool: str, load: LoadOptions, folder: Path) -> "Generator":
+    async def start(cls, tool: str, load: LoadOptions, folder: Path) -> "GeneratorRun":
         """Start the generator. It writes to `folder`/load, and its log to `folder`."""
         command = TOOLS[tool].command(load, folder / "load")
         # The supervisor's own signal is harmless, because `stop` signals the whole group.

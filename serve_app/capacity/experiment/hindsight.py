@@ -34,7 +34,7 @@ class SlotUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetSpec:
     """The slots of a replica, the seconds of its start, and the minimum number of replicas."""
 
     slots: int
@@ -51,7 +51,7 @@ class HindsightCost:
 
 
 def hindsight_cost(
-    records: Sequence[Record], slo: Slo, fleet: Fleet, begin: float, end: float
+    records: Sequence[Record], slo: Slo, fleet: FleetSpec, begin: float, end: float
 ) -> HindsightCost:
     """Compute the cost of serving `records` between `begin` and `end` (Unix seconds)."""
     jobs = list(_jobs(records, begin))
@@ -90,7 +90,7 @@ def demand(jobs: Iterable[SlotUse], seconds: int) -> list[int]:
     return peaks
 
 
-def _schedules(jobs: Sequence[SlotUse], fleet: Fleet, seconds: int) -> Iterator[list[int]]:
+def _schedules(jobs: Sequence[SlotUse], fleet: FleetSpec, seconds: int) -> Iterator[list[int]]:
     busy = demand(jobs, seconds)
     for window in _SMOOTHING_S:
         smooth = _averaged(busy, window)
@@ -156,7 +156,7 @@ def meets(slo: Slo, jobs: Sequence[SlotUse], waited: Iterable[float]) -> bool:
     )
 
 
-def cost(plan: Sequence[int], fleet: Fleet) -> float:
+def cost(plan: Sequence[int], fleet: FleetSpec) -> float:
     """Return the replica-seconds of a schedule with its starts."""
     starts = sum(
         max(0, now - before) for before, now in zip([fleet.floor, *plan], plan, strict=False)

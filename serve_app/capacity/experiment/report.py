@@ -8,9 +8,9 @@ import orjson
 from serve_app.capacity.experiment.document import (
     Block,
     Code,
-    Figure,
     Heading,
     Paragraph,
+    PictureBlock,
     Table,
     html_page,
     markdown,
@@ -69,18 +69,20 @@ def one(
     yield Heading(scenario.title or "An autoscaling experiment", 1)
     yield from warnings(findings)
     yield Paragraph(headline(findings))
-    yield Figure(main, _MAIN)
+    yield PictureBlock(main, _MAIN)
     yield Heading("How replicas followed the load")
     for response in findings.responses:
         yield from _response(response, findings)
     yield Heading("What the callers got")
     yield _served(findings)
     yield _latencies(findings)
-    yield Figure(latency, "Where a curve passes left of a cross, that bound of the SLO is met.")
+    yield PictureBlock(
+        latency, "Where a curve passes left of a cross, that bound of the SLO is met."
+    )
     yield Heading("What it cost")
     yield _cost(findings, scenario)
     yield Heading("What the autoscaler saw")
-    yield Figure(pressure, "Requests at replicas include those that wait there for a slot.")
+    yield PictureBlock(pressure, "Requests at replicas include those that wait there for a slot.")
     yield from appendix(scenario, command)
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from serve_app.capacity.experiment.generators import TOOLS, Generator, GeneratorError, LoadOptions
+from serve_app.capacity.experiment.generators import (
+    TOOLS,
+    GeneratorError,
+    GeneratorRun,
+    LoadOptions,
+)
 from serve_app.capacity.experiment.watch import Watch, WatchError
 from serve_app.capacity.results.cluster_samples import SAMPLES, Sample
 from serve_app.capacity.results.request_records import Record, Run, read_run
@@ -143,7 +148,7 @@ class Runner:
         )
 
     async def _drive(self, sampler: Sampler) -> None:
-        generator = await Generator.start(self._tool, self._load, self._folder)
+        generator = await GeneratorRun.start(self._tool, self._load, self._folder)
         ended = asyncio.create_task(generator.wait())
         try:
             await self._wait("the load", self._seconds, sampler, ended.done, generator.answered)

@@ -24,7 +24,7 @@ class Rise:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReplicaStep:
     """The n-th replica: seconds from the rise's begin until it was wanted and until it served."""
 
     replicas: int
@@ -41,7 +41,7 @@ class ScalingResponse:
     """
 
     rise: Rise
-    steps: tuple[Step, ...]
+    steps: tuple[ReplicaStep, ...]
     slo_lost_s: float | None
     slo_met_s: float | None
 
@@ -74,13 +74,13 @@ def responses(
     ]
 
 
-def _steps(rise: Rise, samples: Sequence[Sample]) -> Iterator[Step]:
+def _steps(rise: Rise, samples: Sequence[Sample]) -> Iterator[ReplicaStep]:
     if not samples:
         return
     for number in range(samples[0].target + 1, max(s.target for s in samples) + 1):
         wanted_at = next(s.at for s in samples if s.target >= number)
         served = next((s.at for s in samples if s.running >= number), None)
-        yield Step(
+        yield ReplicaStep(
             number, wanted_at - rise.begin, None if served is None else max(0, served - rise.begin)
         )
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from serve_app.capacity.experiment.hindsight import Fleet, HindsightCost, hindsight_cost
+from serve_app.capacity.experiment.hindsight import FleetSpec, HindsightCost, hindsight_cost
 from serve_app.capacity.experiment.scaling import (
     Rise,
     ScalingResponse,
@@ -154,6 +154,6 @@ def _start(reactions: Sequence[ScalingResponse]) -> float | None:
     return median(took) if took else None
 
 
-def _fleet(scenario: Scenario, start_s: float | None) -> Fleet:
+def _fleet(scenario: Scenario, start_s: float | None) -> FleetSpec:
     pool = scenario.pool
-    return Fleet(pool.engine.slots, start_s or 0.0, pool.autoscaling.min_replicas)
+    return FleetSpec(pool.engine.slots, start_s or 0.0, pool.autoscaling.min_replicas)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from serve_app.capacity.planning.recommendations import (
-    Demand,
+    PlannedDemand,
     Recommendation,
     replica_recommendations,
     request_recommendations,
@@ -63,7 +63,7 @@ class Plan:
         return reasons + yaml.safe_dump(self.config(), sort_keys=False)
 
 
-def plan(measured: Sequence[Measured], slo: Slo, demand: Demand) -> Plan:
+def plan(measured: Sequence[Measured], slo: Slo, demand: PlannedDemand) -> Plan:
     """Recommend settings for a peak under an SLO, for the number of slots that serves most.
 
     Raises Refused.

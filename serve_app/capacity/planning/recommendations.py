@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.report import SweepReport
-from serve_app.capacity.sweep.steps import Step, StepKind
+from serve_app.capacity.sweep.steps import StepKind, SweepStep
 from serve_app.pool_settings import INGRESS_SURPLUS
 
 # The planned share of a replica's limit. The rest is for fluctuations, and for growth while another
@@ -18,7 +18,7 @@ _SIDECAR = "If Ollama runs as a sidecar, its OLLAMA_NUM_PARALLEL must be the sam
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PlannedDemand:
     """Arrivals per second at the peak and at quiet times; seconds of a cold start.
 
     `base` None: unknown. `spare`: replicas that may be lost at the peak.
@@ -59,7 +59,7 @@ def slot_recommendations(
 
 
 def request_recommendations(
-    best: SweepReport, largest: Step, slots: int, demand: Demand
+    best: SweepReport, largest: SweepStep, slots: int, demand: PlannedDemand
 ) -> Iterator[Recommendation]:
     bound = _ttft_bound(best.slo)
     queue = max(1, math.floor(largest.completed_per_s * bound)) if bound else 2 * slots
@@ -106,7 +106,7 @@ def request_recommendations(
     )
 
 
-def replica_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendation]:
+def replica_recommendations(largest: SweepStep, demand: PlannedDemand) -> Iterator[Recommendation]:
     rate = _HEADROOM * largest.completed_per_s
     max_replicas = _replicas(largest, demand)
     capacity = f"one replica serves {rate:.3g} requests/s ({_HEADROOM:.0%} of what met the SLO)"
@@ -133,7 +133,7 @@ def replica_recommendations(largest: Step, demand: Demand) -> Iterator[Recommend
     )
 
 
-def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendation]:
+def time_recommendations(largest: SweepStep, demand: PlannedDemand) -> Iterator[Recommendation]:
     """Recommend delays, which weigh cold starts against flapping; none without `startup_s`."""
     if demand.startup_s is None:
         return
@@ -167,7 +167,7 @@ def time_recommendations(largest: Step, demand: Demand) -> Iterator[Recommendati
     )
 
 
-def ongoing_at(steps: Sequence[Step], rate: float) -> float:
+def ongoing_at(steps: Sequence[SweepStep], rate: float) -> float:
     """Interpolate the ongoing requests at a rate between the measured steps and zero."""
     known = [(0.0, 0.0)]
     known += sorted((s.offered_per_s, s.ongoing) for s in steps if s.kind is StepKind.RATE)
@@ -177,7 +177,7 @@ def ongoing_at(steps: Sequence[Step], rate: float) -> float:
     return known[-1][1]
 
 
-def _replicas(largest: Step, demand: Demand) -> int:
+def _replicas(largest: SweepStep, demand: PlannedDemand) -> int:
     rate = _HEADROOM * largest.completed_per_s
     return max(1, math.ceil(demand.peak / rate - 1e-9) + demand.spare)
 

@@ -13,7 +13,7 @@ from serve_app.capacity.results.statistics import quantile
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ValidityLimits:
     """Limits of a valid run.
 
     `late_s`: 99 of 100 requests must be sent within this time of their intended start; a tenth of
@@ -25,16 +25,16 @@ class Limits:
     cpu_share: float = 0.85
 
 
-DEFAULT = Limits()
+DEFAULT = ValidityLimits()
 
 
-def judged(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> Run:
+def judged(run: Run, records: Sequence[Record], limits: ValidityLimits = DEFAULT) -> Run:
     """Add the reasons against a run to those that it already has."""
     new_reasons = (reason for reason in reasons(run, records, limits) if reason not in run.invalid)
     return replace(run, invalid=(*run.invalid, *new_reasons))
 
 
-def reasons(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> Iterator[str]:
+def reasons(run: Run, records: Sequence[Record], limits: ValidityLimits = DEFAULT) -> Iterator[str]:
     """Yield the reasons why the figures describe the generator and not the server."""
     if not any(record.started for record in records):
         yield "no request was sent"
@@ -43,7 +43,7 @@ def reasons(run: Run, records: Sequence[Record], limits: Limits = DEFAULT) -> It
     yield from _short_of_users(run, records)
 
 
-def _late(records: Sequence[Record], limits: Limits) -> Iterator[str]:
+def _late(records: Sequence[Record], limits: ValidityLimits) -> Iterator[str]:
     late = quantile([r.lateness for r in records if r.lateness is not None], 0.99)
     if late > limits.late_s:
         yield (
@@ -52,7 +52,7 @@ def _late(records: Sequence[Record], limits: Limits) -> Iterator[str]:
         )
 
 
-def _bound(run: Run, limits: Limits) -> Iterator[str]:
+def _bound(run: Run, limits: ValidityLimits) -> Iterator[str]:
     if run.cpu_share is not None and run.cpu_share > limits.cpu_share:
         yield (
             f"the generator was short of CPU: its busiest process used {run.cpu_share:.0%} of what "

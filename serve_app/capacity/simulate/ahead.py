@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from serve_app.capacity.simulate.policies import WorkReport
-from serve_app.scaling.memory import Aim, Memory, Observation
-from serve_app.scaling.policy import Decision, decide
-from serve_app.scaling.schedules import Limits, Schedule, limits
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory
+from serve_app.scaling.policy import ScalingDecision, decide
+from serve_app.scaling.schedules import Schedule, TargetBounds, limits
 from serve_app.scaling_settings import Autoscaling
 
 _DECIDE_S = 1.0
@@ -23,13 +23,13 @@ class AheadPolicy:
         self,
         aim: Aim,
         scaling: Autoscaling,
-        memory: Memory | None = None,
+        memory: PolicyMemory | None = None,
         begin_s: float = 0.0,
         schedules: Sequence[Schedule] = (),
         clock: Callable[[float], float] = lambda now: now,
     ) -> None:
         self._aim = aim
-        self._bounds = Limits(scaling.min_replicas, scaling.max_replicas)
+        self._bounds = TargetBounds(scaling.min_replicas, scaling.max_replicas)
         self._schedules = schedules
         self._begin_s = begin_s
         self._clock = clock
@@ -37,8 +37,8 @@ class AheadPolicy:
         self._arrived_s = 0.0
         self._next = 0.0
         self.last: int | None = None  # target
-        self.memory = memory or Memory()
-        self.decisions: list[tuple[float, Decision]] = []
+        self.memory = memory or PolicyMemory()
+        self.decisions: list[tuple[float, ScalingDecision]] = []
 
     def reported(self, report: WorkReport) -> None:
         self._report = report
@@ -55,7 +55,7 @@ class AheadPolicy:
         self.last = decision.target
         return decision.target
 
-    def _decide(self, now: float, running: int, target: int) -> Decision:
+    def _decide(self, now: float, running: int, target: int) -> ScalingDecision:
         report = self._report
         arrived_s, self._arrived_s = report.arrived_s - self._arrived_s, report.arrived_s
         seen = Observation(

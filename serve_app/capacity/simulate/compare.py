@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.intervals import Interval, interval
-from serve_app.capacity.simulate.policies import Demand, Policy, Static, oracle
+from serve_app.capacity.simulate.policies import Demand, Static, TargetPolicy, oracle
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.run import Service, simulate
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.simulate.run import SimulatedService, simulate
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.scaling_settings import Autoscaling
 
 # From a seed to requests. Equal seeds give equal requests.
-Workload = Callable[[int], Iterable[Request]]
+Workload = Callable[[int], Iterable[WorkloadRequest]]
 # Defaults of Ray 2.60 (ray.serve.config.AutoscalingConfig).
 RAY_DEFAULTS = {
     "target_ongoing_requests": 2.0,
@@ -32,8 +32,8 @@ class Candidate:
 
     name: str
     family: str
-    service: Service
-    policy: Callable[[], Policy]
+    service: SimulatedService
+    policy: Callable[[], TargetPolicy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +74,19 @@ def score(candidate: Candidate, results: Sequence[Result], slo: Slo) -> Score:
     )
 
 
-def autoscaled(name: str, family: str, service: Service) -> Candidate:
+def autoscaled(name: str, family: str, service: SimulatedService) -> Candidate:
     """Make a candidate of Ray's policy with the service's settings."""
     options = dict(service.scaling.serve_options)
     options["target_ongoing_requests"] = service.target_ongoing_requests
     return Candidate(name, family, service, lambda: RayPolicy(options))
 
 
-def with_scaling(service: Service, **changes: object) -> Service:
+def with_scaling(service: SimulatedService, **changes: object) -> SimulatedService:
     scaling = Autoscaling.model_validate(service.scaling.model_dump(exclude_unset=True) | changes)
     return replace(service, scaling=scaling)
 
 
-def baselines(service: Service, needed: Demand) -> Iterator[Candidate]:
+def baselines(service: SimulatedService, needed: Demand) -> Iterator[Candidate]:
     """Yield the baselines of a comparison, within the service's bounds on replicas."""
     yield fixed("static: peak", service, needed.peak)
     yield fixed("static: mean", service, needed.mean)
@@ -94,7 +94,7 @@ def baselines(service: Service, needed: Demand) -> Iterator[Candidate]:
     yield foreseen(service, needed, 1.25)
 
 
-def curves(service: Service, needed: Demand) -> Iterator[Candidate]:
+def curves(service: SimulatedService, needed: Demand) -> Iterator[Candidate]:
     """Yield families that vary one parameter: replicas, target per replica, headroom."""
     for share in (0.4, 0.6, 0.8, 1.0, 1.2, 1.5):
         yield fixed(f"static x{share:g}", service, share * needed.peak)
@@ -106,7 +106,7 @@ def curves(service: Service, needed: Demand) -> Iterator[Candidate]:
         yield foreseen(service, needed, headroom)
 
 
-def fixed(name: str, service: Service, replicas: float) -> Candidate:
+def fixed(name: str, service: SimulatedService, replicas: float) -> Candidate:
     """Make a candidate of a constant number of replicas, ready from the start."""
     max_replicas = service.scaling.max_replicas
     count = max(1, min(max_replicas, math.ceil(replicas - 1e-9)))
@@ -116,7 +116,7 @@ def fixed(name: str, service: Service, replicas: float) -> Candidate:
     return Candidate(f"{name} ({count})", "static", constant, lambda: Static(count))
 
 
-def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
+def foreseen(service: SimulatedService, needed: Demand, headroom: float) -> Candidate:
     """Make a candidate of an oracle that starts replicas before they are needed."""
     max_replicas = service.scaling.max_replicas
     schedule = oracle(needed, service.startup.usual, headroom)
@@ -126,7 +126,7 @@ def foreseen(service: Service, needed: Demand, headroom: float) -> Candidate:
     return Candidate(f"oracle x{headroom:g}", "oracle", warm, lambda: schedule)
 
 
-def started_for(service: Service, needed: Demand) -> Service:
+def started_for(service: SimulatedService, needed: Demand) -> SimulatedService:
     """Set the initial replicas to the mean need of the load's first minute."""
     first = [
         needed_now for step, needed_now in enumerate(needed.replicas) if step * needed.step_s < 60

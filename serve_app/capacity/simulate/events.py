@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Events:
+class EventQueue:
     """Events in order of time. `now` is the time of the current event in seconds."""
 
     __slots__ = ("_count", "_queue", "now")

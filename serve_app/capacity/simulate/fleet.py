@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.startup import Startup
 
@@ -26,7 +26,7 @@ class Delays:
     drain_s: float = 1.0
 
 
-class Fleet:
+class SimulatedFleet:
     """All replicas. `running` is the view of the controller, `serving` the later one of the router.
 
     `replica_seconds` counts from the decision to start until the end of the process: a replica
@@ -35,7 +35,7 @@ class Fleet:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         delays: Delays,
         rng: random.Random,
         make: Callable[[int], Replica],

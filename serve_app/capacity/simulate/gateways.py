@@ -4,11 +4,11 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.placing import Affinity
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 from serve_app.dispatch.fleet_view import FleetView
-from serve_app.dispatch.replica_state import Report
+from serve_app.dispatch.replica_state import ReplicaReport
 
 # From what happens at a replica until the other gateways know: the bound of dispatch/reports.py.
 REPORT_S = 0.1
@@ -22,7 +22,7 @@ class Gateways:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         new_view: Callable[[], FleetView],
         max_ongoing: int,
         number: int,
@@ -72,7 +72,7 @@ class Gateways:
         prompts = self._untold.pop(name, [])
         for number, view in enumerate(self._views):
             others = [own for other, own in enumerate(work) if other != number]
-            report = Report(
+            report = ReplicaReport(
                 sum(own.ahead for own in others),
                 sum(own.pending_tokens for own in others),
                 unread=sum(own.unread for own in others),

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.capacity.workload.text import WorkloadError, number, pairs
 from serve_app.engines.base import Flow, Priority
 
@@ -16,14 +16,14 @@ _FIELDS = {"", "share", "weight", "priority", "group", "group_weight"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class KeyShare:
     """A key, and the part of the requests that it sends, relative to the other keys'."""
 
     flow: Flow
     share: float = 1.0
 
 
-def parse(text: str) -> tuple[Sender, ...]:
+def parse(text: str) -> tuple[KeyShare, ...]:
     """Read keys as `HELP` says. Raises WorkloadError."""
     senders = tuple(map(_sender, text.split()))
     names = [sender.flow.key for sender in senders]
@@ -32,7 +32,7 @@ def parse(text: str) -> tuple[Sender, ...]:
     return senders
 
 
-def _sender(text: str) -> Sender:
+def _sender(text: str) -> KeyShare:
     name, _, options = text.partition(":")
     values = dict(pairs(options)) if options else {}
     if not name or values.keys() - _FIELDS:
@@ -44,7 +44,7 @@ def _sender(text: str) -> Sender:
     weight, group_weight, share = (
         _positive(text, values.get(field, "1")) for field in ("weight", "group_weight", "share")
     )
-    return Sender(Flow(name, values.get("group", ""), weight, group_weight, priority), share)
+    return KeyShare(Flow(name, values.get("group", ""), weight, group_weight, priority), share)
 
 
 def _positive(text: str, value: str) -> float:
@@ -54,8 +54,8 @@ def _positive(text: str, value: str) -> float:
 
 
 def sent_by(
-    senders: tuple[Sender, ...], requests: Iterable[Request], seed: int
-) -> Iterator[Request]:
+    senders: tuple[KeyShare, ...], requests: Iterable[WorkloadRequest], seed: int
+) -> Iterator[WorkloadRequest]:
     """Yield the requests, each with the key that sends it; arrivals and lengths stay."""
     rng = random.Random(f"{seed} keys")
     flows, shares = [s.flow for s in senders], [s.share for s in senders]

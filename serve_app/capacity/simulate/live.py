@@ -9,7 +9,7 @@ from pathlib import Path
 from serve_app.capacity.results.cluster_samples import Sample, read_samples, replica_seconds
 from serve_app.capacity.results.request_records import ClientOutcome, Record, RecordError, read_run
 from serve_app.capacity.results.statistics import quantile
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.errors import ServiceError
 
 
@@ -71,7 +71,7 @@ class Live:
             heapq.heappush(departures, record.ended or record.intended)
         return answers
 
-    def requests(self, begin_s: float) -> list[Request]:
+    def requests(self, begin_s: float) -> list[WorkloadRequest]:
         """Return the requests from `begin_s` on with measured, else requested, lengths."""
         return [
             _request(record, self.load_start + begin_s)
@@ -93,8 +93,8 @@ def read_live(folder: Path) -> Live:
     return Live(tuple(in_order), tuple(samples), run.began)
 
 
-def _request(record: Record, begin: float) -> Request:
-    return Request(
+def _request(record: Record, begin: float) -> WorkloadRequest:
+    return WorkloadRequest(
         at_s=record.intended - begin,
         prompt_tokens=record.prompt_tokens or record.asked_prompt_tokens or 1,
         output_tokens=record.output_tokens or record.asked_output_tokens or 1,

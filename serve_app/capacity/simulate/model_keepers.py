@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.engines.model_state import ModelState
 from serve_app.engines.residency import (
     Close,
@@ -47,7 +47,7 @@ class ServiceKeeper:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         rules: Rules,
         load_s: Mapping[str, float],
         preload: tuple[str, ...],
@@ -136,7 +136,7 @@ class OllamaKeeper:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         room: int,
         load_s: Mapping[str, float],
         preload: tuple[str, ...],

@@ -5,16 +5,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.model_keepers import Keeper, ModelCounts
-from serve_app.capacity.simulate.replica import Bounds, Gaps, Replica, SimulatedRequest
+from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.model_copies import spare_copies
 from serve_app.engines.load_cost import load_cost
 from serve_app.engines.residency import Rules
 
-NewKeeper = Callable[[int, Events, Callable[[str], int], ModelCounts], Keeper]
+NewKeeper = Callable[[int, EventQueue, Callable[[str], int], ModelCounts], Keeper]
 
 
 class ModelReplica(Replica):
@@ -23,14 +23,14 @@ class ModelReplica(Replica):
     def __init__(
         self,
         number: int,
-        events: Events,
+        events: EventQueue,
         model: ServiceModel,
         slots: int,
         new_keeper: NewKeeper,
         counts: ModelCounts,
         done: Callable[[SimulatedRequest], None],
     ) -> None:
-        bounds = Bounds(slots, queue=1_000_000)
+        bounds = ReplicaBounds(slots, queue=1_000_000)
         super().__init__(number, events, model, bounds, self._ended, done, Gaps(slots))
         self._told = done
         self._slots = slots
@@ -68,13 +68,15 @@ class ModelReplica(Replica):
         self._told(job)
 
 
-Choose = Callable[[Request, Sequence[ModelReplica], float], ModelReplica]
+Choose = Callable[[WorkloadRequest, Sequence[ModelReplica], float], ModelReplica]
 
 
 def least_loaded(rng: random.Random) -> Choose:
     """Choose the replica with the fewest requests, any of them among equals."""
 
-    def choose(request: Request, replicas: Sequence[ModelReplica], now: float) -> ModelReplica:
+    def choose(
+        request: WorkloadRequest, replicas: Sequence[ModelReplica], now: float
+    ) -> ModelReplica:
         return min(replicas, key=lambda replica: (replica.all_requests, rng.random()))
 
     return choose
@@ -86,7 +88,9 @@ def first_to_serve(rules: Rules, hold_s: float) -> Choose:
     As in placement: the wait for a slot, the time of a load, and its cost to others.
     """
 
-    def choose(request: Request, replicas: Sequence[ModelReplica], now: float) -> ModelReplica:
+    def choose(
+        request: WorkloadRequest, replicas: Sequence[ModelReplica], now: float
+    ) -> ModelReplica:
         _tell_spare(replicas)
 
         def cost(replica: ModelReplica) -> tuple[float, int]:
@@ -121,7 +125,7 @@ class ModelRun:
 
 
 def simulate_models(
-    requests: Iterable[Request],
+    requests: Iterable[WorkloadRequest],
     model: ServiceModel,
     replicas: int,
     slots: int,
@@ -129,7 +133,7 @@ def simulate_models(
     choose: Choose,
 ) -> ModelRun:
     """Run requests through a fixed number of replicas, until all of them are answered."""
-    events, counts = Events(), ModelCounts()
+    events, counts = EventQueue(), ModelCounts()
     ended: list[SimulatedRequest] = []
     fleet = [
         ModelReplica(number, events, model, slots, new_keeper, counts, ended.append)

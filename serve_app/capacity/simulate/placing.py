@@ -8,20 +8,20 @@ cached, and how long every answer will be. The others are those that peers use.
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.placement import Placement, ReplicaView, place
 from serve_app.dispatch.prefixes import Chain
 from serve_app.dispatch.rates import Speeds
-from serve_app.dispatch.sent import Prompt, Sent, Told
+from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 _MODEL = "model"
 
 
-def anchor_of(request: Request) -> bytes:
+def anchor_of(request: WorkloadRequest) -> bytes:
     """Return the common text of one conversation's requests; b"" for a single request.
 
     In recorded prompts that is their second block: all of Mooncake's share the first one.
@@ -31,11 +31,11 @@ def anchor_of(request: Request) -> bytes:
     return b"%d" % request.blocks[1] if len(request.blocks) > 1 else b""
 
 
-def prompt_of(request: Request) -> Prompt:
+def prompt_of(request: WorkloadRequest) -> PromptView:
     """Return the prompt as a gateway would see it, with a byte for each token."""
     anchor = anchor_of(request)
     chain = Chain(request.blocks, anchor, 0, request.prompt_tokens)
-    return Prompt(_MODEL, chain, request.prompt_tokens, anchor)
+    return PromptView(_MODEL, chain, request.prompt_tokens, anchor)
 
 
 class _Rule:
@@ -75,7 +75,7 @@ class ConsistentHash(_Rule):
 class Affinity:
     """The gateway's rule, with the knowledge of one gateway."""
 
-    def __init__(self, events: Events, view: FleetView, max_ongoing: int) -> None:
+    def __init__(self, events: EventQueue, view: FleetView, max_ongoing: int) -> None:
         self._events = events
         self._view = view
         self._max_ongoing = max_ongoing
@@ -103,15 +103,15 @@ class Affinity:
         job.belief = self._view.sent(prompt_of(job.request), placement, self._events.now)
 
     def read(self, job: SimulatedRequest, replica: Replica) -> None:
-        assert isinstance(job.belief, Sent)
+        assert isinstance(job.belief, SentRequest)
         self._view.read(job.belief, self._events.now)
         self.errors.append((job.belief.predicted_s, self._events.now - job.intended))
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None:
         """Learn from the end as from an Ollama, which tells no cached tokens."""
         sent, request = job.belief, job.request
-        assert isinstance(sent, Sent)
-        told = Told(
+        assert isinstance(sent, SentRequest)
+        told = EngineStats(
             request.prompt_tokens,
             None,
             request.output_tokens,

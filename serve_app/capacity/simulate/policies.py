@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,13 @@ class WorkReport:
     slot_s: float
 
 
-class Policy(Protocol):
+class TargetPolicy(Protocol):
     def target(self, now: float, running: int, target: int, ongoing: float) -> int:
         """Return the new target, given running replicas, the last target and reported requests."""
 
 
 @runtime_checkable
-class WorkPolicy(Policy, Protocol):
+class WorkTargetPolicy(TargetPolicy, Protocol):
     """A policy that counts work."""
 
     def reported(self, report: WorkReport) -> None:
@@ -43,7 +43,7 @@ class Static:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class ReplicaSchedule:
     """`replicas[i]` from i * `step_s` on; the last number stays."""
 
     step_s: float
@@ -70,7 +70,7 @@ class Demand:
 
 
 def demand(
-    requests: Iterable[Request], model: ServiceModel, slots: int, step_s: float = 10.0
+    requests: Iterable[WorkloadRequest], model: ServiceModel, slots: int, step_s: float = 10.0
 ) -> Demand:
     """Compute the demand at the speed of a replica whose slots are all busy."""
     work: list[float] = []
@@ -81,7 +81,9 @@ def demand(
     return Demand(step_s, tuple(step_work / step_s for step_work in work))
 
 
-def oracle(demand: Demand, lead_s: float, headroom: float = 1.0, hold_s: float = 60.0) -> Schedule:
+def oracle(
+    demand: Demand, lead_s: float, headroom: float = 1.0, hold_s: float = 60.0
+) -> ReplicaSchedule:
     """Schedule replicas to start `lead_s` before the demand, and to stay over lulls of `hold_s`.
 
     `headroom` is a factor on the demand.
@@ -90,7 +92,7 @@ def oracle(demand: Demand, lead_s: float, headroom: float = 1.0, hold_s: float =
     behind = math.ceil(hold_s / demand.step_s)
     steps = demand.replicas
     replicas = [max(1, math.ceil(headroom * step_work)) for step_work in steps]
-    return Schedule(
+    return ReplicaSchedule(
         demand.step_s,
         tuple(
             max(replicas[max(0, i - behind) : i + ahead + 1], default=1) for i in range(len(steps))

@@ -75,7 +75,7 @@ class RayPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ReportWindow:
     """Ray's merge of reported series, ready to be averaged up to any later moment."""
 
     begin: float
@@ -90,10 +90,10 @@ class Window:
         return (self.area + self.value * tail) / (self.last - self.begin + tail)
 
 
-EMPTY = Window(0.0, 0.0, 0.0, 0.0)
+EMPTY = ReportWindow(0.0, 0.0, 0.0, 0.0)
 
 
-def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
+def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> ReportWindow:
     """Merge series of (times, values), each in order of time, into a window."""
     nonempty = [(times, values) for times, values in series if times]
     if not nonempty:
@@ -111,13 +111,15 @@ def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Window:
     )
 
 
-def _window(at: "np.ndarray[Any, Any]", total: "np.ndarray[Any, Any]", aligned: float) -> Window:
+def _window(
+    at: "np.ndarray[Any, Any]", total: "np.ndarray[Any, Any]", aligned: float
+) -> ReportWindow:
     """Open the window when every source has reported, unless nothing changed since then."""
     begin = max(aligned, float(at[0])) if aligned <= at[-1] else float(at[0])
     first = max(0, int(np.searchsorted(at, begin, side="right")) - 1)
     edges = np.concatenate(([begin], at[first + 1 :]))
     area = float(np.dot(total[first:-1], np.diff(edges)))
-    return Window(begin, float(at[-1]), area, float(total[-1]))
+    return ReportWindow(begin, float(at[-1]), area, float(total[-1]))
 
 
 def _config(options: Mapping[str, Any]) -> AutoscalingConfig:

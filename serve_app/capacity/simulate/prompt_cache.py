@@ -9,7 +9,7 @@ from collections import deque
 from copy import copy
 
 from serve_app.capacity.workload.prompts import BLOCK_TOKENS
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 
 
 class CachedPrompt:
@@ -22,7 +22,7 @@ class CachedPrompt:
         self.tokens = 0
         self.blocks: tuple[int, ...] = ()
 
-    def cached(self, request: Request) -> int:
+    def cached(self, request: WorkloadRequest) -> int:
         """Return the number of cached tokens of the prompt; at least one is not cached."""
         if request.session and request.session == self.session and not request.blocks:
             return min(self.tokens, request.prompt_tokens - 1)
@@ -33,7 +33,7 @@ class CachedPrompt:
             common += BLOCK_TOKENS
         return min(common, request.prompt_tokens - 1)
 
-    def keep(self, request: Request) -> None:
+    def keep(self, request: WorkloadRequest) -> None:
         self.session, self.blocks = request.session, request.blocks
         self.tokens = request.prompt_tokens + request.output_tokens
 
@@ -55,14 +55,14 @@ class PromptCache:
     def release(self, slot: CachedPrompt) -> None:
         self._free.append(slot)
 
-    def cached(self, request: Request) -> int:
+    def cached(self, request: WorkloadRequest) -> int:
         """Return the cached tokens of a prompt, wherever they are."""
         return max(
             max((slot.cached(request) for slot in self._slots), default=0),
             max((prompt.cached(request) for prompt in self._ram), default=0),
         )
 
-    def take(self, request: Request) -> tuple[CachedPrompt, int]:
+    def take(self, request: WorkloadRequest) -> tuple[CachedPrompt, int]:
         """Take a free slot; return it with the number of cached tokens of the prompt."""
         if not (request.session or request.blocks):
             slot = self._free.popleft()
@@ -84,7 +84,7 @@ class PromptCache:
         while self._used_tokens > self._ram_tokens:
             self._used_tokens -= self._ram.popleft().tokens
 
-    def _restore(self, slot: CachedPrompt, request: Request, cached: int) -> int:
+    def _restore(self, slot: CachedPrompt, request: WorkloadRequest, cached: int) -> int:
         best = max(self._ram, key=lambda prompt: prompt.cached(request), default=None)
         if best is None or best.cached(request) <= cached:
             return cached

@@ -11,16 +11,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.prompt_cache import CachedPrompt, PromptCache
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
 from serve_app.engines.base import Flow
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ReplicaBounds:
     """The bounds of one replica, the order of its queue, and its engine's way to read prompts."""
 
     slots: int
@@ -54,7 +54,7 @@ class SimulatedRequest:
         "sent",
     )
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: WorkloadRequest) -> None:
         self.request = request
         self.intended = request.at_s
         self.is_running = False
@@ -98,9 +98,9 @@ class Replica:
     def __init__(
         self,
         number: int,
-        events: Events,
+        events: EventQueue,
         model: ServiceModel,
-        bounds: Bounds,
+        bounds: ReplicaBounds,
         done: Callable[[SimulatedRequest], None],
         evicted: Callable[[SimulatedRequest], None],
         gaps: Gaps,
@@ -186,7 +186,7 @@ class Replica:
         self._prefilling.add(job)
         self._events.at(job.read, self._write, (job, slot))
 
-    def cached_tokens(self, request: Request) -> int:
+    def cached_tokens(self, request: WorkloadRequest) -> int:
         """Return how many tokens of a prompt are in the slots or in RAM."""
         return self._cache.cached(request)
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from serve_app.capacity.simulate.events import Events
-from serve_app.capacity.simulate.fleet import Fleet
-from serve_app.capacity.simulate.policy import EMPTY, Window, merged
+from serve_app.capacity.simulate.events import EventQueue
+from serve_app.capacity.simulate.fleet import SimulatedFleet
+from serve_app.capacity.simulate.policy import EMPTY, ReportWindow, merged
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.router import Router
 from serve_app.scaling_settings import Autoscaling
@@ -27,7 +27,7 @@ _QUEUE = -1  # number of its series; other series have the numbers of replicas
 Points = tuple[list[float], list[float]]  # times, values
 
 
-class Reporter(Protocol):
+class LoadReporter(Protocol):
     """Reports to the controller, by its own events."""
 
     def started(self, replica: Replica) -> None:
@@ -42,7 +42,7 @@ class LoadReport:
 
     def __init__(self) -> None:
         self._series: dict[int, Points] = {}
-        self._window: Window | None = EMPTY
+        self._window: ReportWindow | None = EMPTY
 
     def replace(self, series: dict[int, Points]) -> None:
         self._series = series
@@ -72,11 +72,11 @@ class RouterReports:
 
     def __init__(
         self,
-        events: Events,
+        events: EventQueue,
         scaling: Autoscaling,
         rng: random.Random,
         load_report: LoadReport,
-        fleet: Fleet,
+        fleet: SimulatedFleet,
         router: Router,
     ) -> None:
         self._events = events
@@ -138,7 +138,7 @@ class ReplicaReports:
     """Reports of the replicas: a replica pushes, then records, from the start of its process on."""
 
     def __init__(
-        self, events: Events, scaling: Autoscaling, rng: random.Random, load_report: LoadReport
+        self, events: EventQueue, scaling: Autoscaling, rng: random.Random, load_report: LoadReport
     ) -> None:
         self._events = events
         self._load_report = load_report

@@ -11,7 +11,7 @@ from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.results.slo import Bound, BoundResult, Slo, Verdict
 from serve_app.capacity.simulate.replica import Gaps, SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 
 
 class KeyResult:
@@ -22,7 +22,7 @@ class KeyResult:
         self.service = 0
         self.refusals = 0
 
-    def served(self, request: Request, ttft_s: float) -> None:
+    def served(self, request: WorkloadRequest, ttft_s: float) -> None:
         self._ttft.append(ttft_s)
         self.service += request.prompt_tokens + 2 * request.output_tokens
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
 from serve_app.dispatch.fair_queue import Fairness, FairQueue
 from serve_app.engines.base import Flow
@@ -108,7 +108,7 @@ class Router:
         max_ongoing: int,
         max_queued: int,
         refuse: Callable[[SimulatedRequest], None],
-        events: Events,
+        events: EventQueue,
         fairness: Fairness | None,
     ) -> None:
         self.pending: FairQueue[SimulatedRequest] = FairQueue(fairness)

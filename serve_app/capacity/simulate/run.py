@@ -6,30 +6,35 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serve_app.capacity.results.cluster_samples import Sample
-from serve_app.capacity.simulate.events import Events
-from serve_app.capacity.simulate.fleet import Delays, Fleet
-from serve_app.capacity.simulate.policies import Policy
+from serve_app.capacity.simulate.events import EventQueue
+from serve_app.capacity.simulate.fleet import Delays, SimulatedFleet
+from serve_app.capacity.simulate.policies import TargetPolicy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
-from serve_app.capacity.simulate.replica import Bounds, Gaps, Replica, SimulatedRequest
-from serve_app.capacity.simulate.reports import LoadReport, ReplicaReports, Reporter, RouterReports
+from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds, SimulatedRequest
+from serve_app.capacity.simulate.reports import (
+    LoadReport,
+    LoadReporter,
+    ReplicaReports,
+    RouterReports,
+)
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, RoutingRule
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.simulate.work_reports import WorkReports
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.scaling_settings import Autoscaling
 
-Routing = Literal["serve", "gateway", "haproxy"]
+SimulatedRouting = Literal["serve", "gateway", "haproxy"]
 _POWER_OF = {"serve": 2, "gateway": 8}
 # From the readiness of a replica to its first request: a broadcast, and under HAProxy its restart
 # (0.6 to 1.2 s in live runs on two cores).
-_JOIN_S: dict[Routing, float] = {"serve": 0.1, "gateway": 0.1, "haproxy": 0.8}
+_JOIN_S: dict[SimulatedRouting, float] = {"serve": 0.1, "gateway": 0.1, "haproxy": 0.8}
 
 
 @dataclass(frozen=True)
-class Service:
+class SimulatedService:
     """The simulated service: the speed and bounds of one replica, and the scaling of the fleet.
 
     `max_ongoing` is Serve's bound on one replica (default: slots + queue), `max_queued` that on
@@ -41,7 +46,7 @@ class Service:
     queue: int = 16
     scaling: Autoscaling = field(default_factory=Autoscaling)
     startup: Startup = field(default_factory=lambda: FixedStartup(0.0))
-    routing: Routing = "serve"
+    routing: SimulatedRouting = "serve"
     drain_s: float = 1.0
     join_s: float | None = None
     max_ongoing: int | None = None
@@ -53,12 +58,12 @@ class Service:
     ram_tokens: int = 0
     shares_prefill: bool = False
     # Makes the rule by which a gateway chooses replicas; None: the least loaded of eight.
-    rule: Callable[[Events], RoutingRule] | None = None
+    rule: Callable[[EventQueue], RoutingRule] | None = None
     control_s: float = CONTROL_LOOP_S  # between decisions: longer for loads of days
 
     @property
-    def bounds(self) -> Bounds:
-        return Bounds(
+    def bounds(self) -> ReplicaBounds:
+        return ReplicaBounds(
             *(self.slots, self.queue, self.reserved_slots, self.fairness),
             *(self.ram_tokens, self.shares_prefill),
         )
@@ -74,9 +79,9 @@ class Service:
 
 
 def simulate(
-    requests: Iterable[Request],
-    service: Service,
-    policy: Policy,
+    requests: Iterable[WorkloadRequest],
+    service: SimulatedService,
+    policy: TargetPolicy,
     seed: int = 0,
     seconds: float | None = None,
 ) -> Result:
@@ -89,17 +94,17 @@ def simulate(
 
 
 class _Simulation:
-    def __init__(self, service: Service, policy: Policy, rng: random.Random) -> None:
+    def __init__(self, service: SimulatedService, policy: TargetPolicy, rng: random.Random) -> None:
         self._service = service
         self._policy = policy
         self._rng = rng
-        self._events = Events()
+        self._events = EventQueue()
         self._gaps = Gaps(service.slots)
         self._result = Result(service.model, self._gaps)
         self._load_report = LoadReport()
         self._open = self._arrived = self._completed = 0
         self._router = self._new_router()
-        self._fleet = Fleet(
+        self._fleet = SimulatedFleet(
             self._events,
             Delays(service.startup, service.joins_s, service.drain_s),
             rng,
@@ -131,13 +136,13 @@ class _Simulation:
             return self._service.rule(self._events)
         return PowerOf(_POWER_OF[self._service.routing], self._rng)
 
-    def _new_reporter(self) -> Reporter:
+    def _new_reporter(self) -> LoadReporter:
         common = self._events, self._service.scaling, self._rng, self._load_report
         if self._service.routing == "haproxy":
             return ReplicaReports(*common)
         return RouterReports(*common, self._fleet, self._router)
 
-    def run(self, requests: Iterable[Request], seconds: float | None) -> Result:
+    def run(self, requests: Iterable[WorkloadRequest], seconds: float | None) -> Result:
         events = self._events
         events.at(self._rng.uniform(0, CONTROL_LOOP_S), self._decide)
         events.at(1.0, self._sample)

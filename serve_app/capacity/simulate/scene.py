@@ -6,11 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from serve_app.capacity.simulate.policies import Demand, demand
-from serve_app.capacity.simulate.run import Routing, Service
+from serve_app.capacity.simulate.run import SimulatedRouting, SimulatedService
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.load import LoadSpec
-from serve_app.capacity.workload.requests import Request, window
+from serve_app.capacity.workload.requests import WorkloadRequest, window
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.text import WorkloadError, number
 from serve_app.dispatch.fair_queue import Fairness
@@ -23,14 +23,14 @@ class SceneError(ServiceError):
 
 
 @dataclass(frozen=True)
-class Span:
+class LoadSpan:
     """A part of the load, in seconds from its beginning: `0-30m`, `30m-60m`, `30m-`."""
 
     begin_s: float = 0.0
     end_s: float = float("inf")
 
     @classmethod
-    def parse(cls, text: str) -> "Span":
+    def parse(cls, text: str) -> "LoadSpan":
         """Parse a span. Raises WorkloadError."""
         begin, dash, end = text.partition("-")
         span = cls(number(begin), number(end) if end else float("inf"))
@@ -44,14 +44,14 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Load:
+class SimulatedLoad:
     """The requests of a scenario or of a span of it.
 
     Seeds change drawn requests, but not a recorded trace at its own rate.
     """
 
     spec: LoadSpec
-    span: Span = Span()
+    span: LoadSpan = LoadSpan()
 
     def __post_init__(self) -> None:
         """Raises SceneError for a load that depends on answers."""
@@ -61,7 +61,7 @@ class Load:
                 "depends on the time of the answer"
             )
 
-    def requests(self, seed: int) -> Iterable[Request]:
+    def requests(self, seed: int) -> Iterable[WorkloadRequest]:
         seeded = replace(self.spec, seed=self.spec.seed + seed)
         return window(seeded.arrivals(), self.span.begin_s, self.span.end_s)
 
@@ -72,21 +72,21 @@ class Load:
             return max((request.at_s for request in self.requests(0)), default=0.0)
         return min(self.spec.level().seconds, self.span.end_s) - self.span.begin_s
 
-    def needs(self, service: Service) -> Demand:
+    def needs(self, service: SimulatedService) -> Demand:
         return demand(self.requests(0), service.model, service.slots)
 
 
-def load_of(scenario: Scenario, span: Span | None = None) -> Load:
+def load_of(scenario: Scenario, span: LoadSpan | None = None) -> SimulatedLoad:
     """Build the load of a scenario. Raises SceneError, WorkloadError."""
     try:
-        return Load(LoadSpec(**scenario.load), span or Span())
+        return SimulatedLoad(LoadSpec(**scenario.load), span or LoadSpan())
     except TypeError as exc:
         raise SceneError(f"load: {exc}") from exc
 
 
 def service_of(
     scenario: Scenario, model: ServiceModel | None = None, startup: Startup | None = None
-) -> Service:
+) -> SimulatedService:
     """Build the simulated service of a scenario.
 
     `model` and `startup` default to the settings of the simulated engine. Raises SceneError if
@@ -103,7 +103,7 @@ def service_of(
             "the speed of a replica is unknown; give a sweep by --sweep, or set "
             "service.engine.simulated"
         )
-    return Service(
+    return SimulatedService(
         model=model,
         slots=pool.engine.slots,
         queue=pool.queue,
@@ -119,7 +119,7 @@ def service_of(
     )
 
 
-def _routing(direct: bool, haproxy: bool) -> Routing:
+def _routing(direct: bool, haproxy: bool) -> SimulatedRouting:
     if not direct:
         return "gateway"
     return "haproxy" if haproxy else "serve"

@@ -17,9 +17,9 @@ from serve_app.capacity.simulate.compare import (
     evaluate,
     with_scaling,
 )
-from serve_app.capacity.simulate.run import Service
+from serve_app.capacity.simulate.run import SimulatedService
 
-Settings = Mapping[str, float]
+TunedSettings = Mapping[str, float]
 
 # Seconds, and `target_ongoing_requests` as a share of the engine's slots.
 GRID: Mapping[str, Sequence[float]] = {
@@ -36,7 +36,7 @@ ROUNDS = 3
 class Trial:
     """Settings with their score on the training window."""
 
-    settings: Settings
+    settings: TunedSettings
     score: Score
 
     @property
@@ -51,7 +51,7 @@ class Trial:
 class Search:
     """A search. It remembers every trial, so that none runs twice."""
 
-    service: Service
+    service: SimulatedService
     workload: Workload
     seeds: Sequence[int]
     slo: Slo
@@ -65,14 +65,14 @@ class Search:
         """Return the best settings, whether or not they meet the SLO."""
         return min(map(self._descend, self._starts()), key=lambda trial: trial.rank)
 
-    def _starts(self) -> Iterator[Settings]:
+    def _starts(self) -> Iterator[TunedSettings]:
         initial = self._current()
         yield initial
         if self.enough:
             high = max(self.grid.get("target_ongoing_requests", [1]))
             yield {**initial, "min_replicas": self.enough, "target_ongoing_requests": high}
 
-    def _descend(self, start: Settings) -> Trial:
+    def _descend(self, start: TunedSettings) -> Trial:
         best = self._try(start)
         for _ in range(ROUNDS):
             before = best
@@ -82,7 +82,7 @@ class Search:
                 break
         return best
 
-    def _current(self) -> Settings:
+    def _current(self) -> TunedSettings:
         scaling = self.service.scaling
         initial = {name: getattr(scaling, name) for name in self.grid}
         target = self.service.target_ongoing_requests
@@ -94,7 +94,7 @@ class Search:
             best = min(best, trial, key=lambda trial: trial.rank)
         return best
 
-    def _try(self, settings: Settings) -> Trial:
+    def _try(self, settings: TunedSettings) -> Trial:
         key = tuple(sorted(settings.items()))
         if key not in self.trials:
             score = evaluate(
@@ -105,11 +105,11 @@ class Search:
         return self.trials[key]
 
 
-def candidate(service: Service, settings: Settings, name: str = "tuned") -> Candidate:
+def candidate(service: SimulatedService, settings: TunedSettings, name: str = "tuned") -> Candidate:
     return autoscaled(name, "Ray, tuned", with_scaling(service, **scaling_of(service, settings)))
 
 
-def scaling_of(service: Service, settings: Settings) -> dict[str, float | int]:
+def scaling_of(service: SimulatedService, settings: TunedSettings) -> dict[str, float | int]:
     """Convert settings of the search to options of the pool's autoscaling."""
     max_replicas = service.scaling.max_replicas
     options: dict[str, float | int] = dict(settings)

@@ -15,7 +15,7 @@ from statistics import fmean, median
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError
@@ -26,7 +26,7 @@ ENOUGH_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ComparedFigure:
     """A figure with the `error` of the simulation and the `spread` of the live runs.
 
     Both are shares of `live`.
@@ -51,7 +51,7 @@ class Validation:
     runs: int
     seeds: int
     startups: tuple[str, ...]
-    figures: tuple[Figure, ...]
+    figures: tuple[ComparedFigure, ...]
 
     @property
     def holds(self) -> bool:
@@ -89,7 +89,7 @@ def _scenario(folder: Path) -> Scenario:
         raise ValidationError(f"{folder} has no readable {SCENARIO}: {exc}") from exc
 
 
-def _service(scenario: Scenario, run: Live) -> Service:
+def _service(scenario: Scenario, run: Live) -> SimulatedService:
     if scenario.pool.engine.kind != "simulated":
         raise ValidationError(
             f"the engine was {scenario.pool.engine.kind}, whose speed is not in the settings; "
@@ -108,7 +108,7 @@ def _service(scenario: Scenario, run: Live) -> Service:
     )
 
 
-def _overhead(service: Service, run: Live) -> float:
+def _overhead(service: SimulatedService, run: Live) -> float:
     """Return the median time of answers without a wait besides their tokens.
 
     It is the time of the path through the service on that machine.
@@ -124,7 +124,7 @@ def _overhead(service: Service, run: Live) -> float:
 
 def _figures(
     runs: Sequence[Live], results: Sequence[Result], begin: float, end: float
-) -> "list[Figure]":
+) -> "list[ComparedFigure]":
     grid = [begin + i for i in range(int(end - begin))]
     live = [[run.running(at) for at in grid] for run in runs]
     simulated = [[_simulated(result, at - begin) for at in grid] for result in results]
@@ -140,31 +140,33 @@ def _figures(
     ]
 
 
-def _ttft(runs: Sequence[Live], results: Sequence[Result], name: str, q: float) -> Figure:
+def _ttft(runs: Sequence[Live], results: Sequence[Result], name: str, q: float) -> ComparedFigure:
     return _figure(
         f"TTFT {name}", "s", [run.ttft(q) for run in runs], [r.quantile("ttft", q) for r in results]
     )
 
 
-def _figure(name: str, unit: str, live: Sequence[float], simulated: Sequence[float]) -> Figure:
+def _figure(
+    name: str, unit: str, live: Sequence[float], simulated: Sequence[float]
+) -> ComparedFigure:
     middle, simulated_value = median(live), median(simulated)
     if not middle:
-        return Figure(
+        return ComparedFigure(
             name, unit, middle, simulated_value, math.inf if simulated_value else 0.0, 0.0
         )
     spread = max(abs(value - middle) for value in live) / middle
-    return Figure(
+    return ComparedFigure(
         name, unit, middle, simulated_value, abs(simulated_value - middle) / middle, spread
     )
 
 
-def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]) -> Figure:
+def _over_time(live: Sequence[Sequence[int]], simulated: Sequence[Sequence[int]]) -> ComparedFigure:
     """Compare running replicas by their mean absolute difference over their mean."""
     middle = [median(column) for column in zip(*live, strict=True)]
     simulated_value = [median(column) for column in zip(*simulated, strict=True)]
     mean = fmean(middle)
     spread = max(_distance(run, middle) for run in live) / mean
-    return Figure(
+    return ComparedFigure(
         "replicas over time",
         "",
         mean,

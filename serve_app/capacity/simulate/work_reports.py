@@ -7,15 +7,15 @@ Replicas report what they have taken in, routers only how many requests wait; bo
 import random
 from typing import TYPE_CHECKING
 
-from serve_app.capacity.simulate.events import Events
-from serve_app.capacity.simulate.fleet import Fleet
-from serve_app.capacity.simulate.policies import Policy, WorkPolicy, WorkReport
+from serve_app.capacity.simulate.events import EventQueue
+from serve_app.capacity.simulate.fleet import SimulatedFleet
+from serve_app.capacity.simulate.policies import TargetPolicy, WorkReport, WorkTargetPolicy
 from serve_app.capacity.simulate.replica import SimulatedRequest
 from serve_app.capacity.simulate.router import Router
-from serve_app.scaling.work import Rates, WorkModel
+from serve_app.scaling.work import SlotSpeed, WorkModel
 
 if TYPE_CHECKING:
-    from serve_app.capacity.simulate.run import Service
+    from serve_app.capacity.simulate.run import SimulatedService
 
 
 class WorkReports:
@@ -23,22 +23,22 @@ class WorkReports:
 
     def __init__(
         self,
-        events: Events,
-        service: "Service",
-        fleet: Fleet,
+        events: EventQueue,
+        service: "SimulatedService",
+        fleet: SimulatedFleet,
         router: Router,
         rng: random.Random,
-        policy: Policy,
+        policy: TargetPolicy,
     ) -> None:
         model = service.model
         pace = model.pace(service.slots)
         self._events = events
         self._fleet = fleet
         self._router = router
-        self._policy = policy if isinstance(policy, WorkPolicy) else None
+        self._policy = policy if isinstance(policy, WorkTargetPolicy) else None
         self._every_s = service.scaling.metrics_interval_s
         self._model = WorkModel(
-            Rates(model.prefill_tokens_per_s, model.decode_tokens_per_s / pace), service.slots
+            SlotSpeed(model.prefill_tokens_per_s, model.decode_tokens_per_s / pace), service.slots
         )
         self._taken_s = 0.0
         self._seen: dict[int, tuple[int, int]] = {}

@@ -13,7 +13,7 @@ import orjson
 
 from serve_app.capacity.results.request_records import RecordError, read_run
 from serve_app.capacity.results.slo import Slo
-from serve_app.capacity.sweep.steps import Step, StepKind, split_into_steps, step_of
+from serve_app.capacity.sweep.steps import StepKind, SweepStep, split_into_steps, step_of
 from serve_app.errors import ServiceError
 
 SWEEP = "sweep.json"
@@ -28,7 +28,7 @@ class Measured:
     """The steps of load on one replica. `slots`: its parallel requests; None if unknown."""
 
     slots: int | None
-    steps: tuple[Step, ...]
+    steps: tuple[SweepStep, ...]
 
     @property
     def invalid(self) -> list[str]:
@@ -100,7 +100,7 @@ def read_begun(folder: Path) -> Sweep:
 
 def read_runs(folders: Iterable[Path], slots: int | None, window_s: float) -> Measured:
     """Split load tests of one replica into steps of arrival rate. Raises RecordError."""
-    steps: list[Step] = []
+    steps: list[SweepStep] = []
     for folder in folders:
         run, records = read_run(folder)
         steps += split_into_steps(records, window_s, run.invalid)
@@ -113,7 +113,7 @@ def _measured(folder: Path, value: dict[str, Any]) -> Measured:
     )
 
 
-def _step(folder: Path, value: dict[str, Any]) -> Step:
+def _step(folder: Path, value: dict[str, Any]) -> SweepStep:
     run, records = read_run(folder / value["at"])
     begin, end = value["begin"], value["end"]
     return step_of(StepKind(value["kind"]), value["level"], records, begin, end, run.invalid)

@@ -9,11 +9,11 @@ from serve_app.capacity.results.slo import BoundResult, Slo
 from serve_app.capacity.sweep.measured import Measured
 from serve_app.capacity.sweep.model import Fit, FitError, ServiceModel, fit, streams
 from serve_app.capacity.sweep.queueing import mgc_wait
-from serve_app.capacity.sweep.steps import Step, StepKind, knee, largest, saturation, unjudged
+from serve_app.capacity.sweep.steps import StepKind, SweepStep, knee, largest, saturation, unjudged
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class SlotWait:
     """Mean seconds that a request waits for a slot: measured, and by theory for M/G/c."""
 
     measured_s: float
@@ -29,13 +29,13 @@ class SweepReport:
 
     measured: Measured
     slo: Slo
-    saturation: Step | None
-    knee: Step | None
-    largest: Step | None
+    saturation: SweepStep | None
+    knee: SweepStep | None
+    largest: SweepStep | None
     max_tokens_per_s: float
     fit: Fit | None
     fit_problem: str
-    wait: Wait | None
+    wait: SlotWait | None
     unjudged: tuple[BoundResult, ...]
 
     @property
@@ -83,7 +83,7 @@ def fit_model(measured: Measured) -> Fit:
     return fit(unqueued or [step.records for step in measured.steps])
 
 
-def slot_wait(step: Step, slots: int | None, model: ServiceModel) -> Wait | None:
+def slot_wait(step: SweepStep, slots: int | None, model: ServiceModel) -> SlotWait | None:
     """Compare the wait for a slot in an open step with theory; None without slots or answers.
 
     Service times follow from the model at the concurrency that the step's answers had.
@@ -102,7 +102,7 @@ def slot_wait(step: Step, slots: int | None, model: ServiceModel) -> Wait | None
         return None
     mean = fmean(times)
     expected = mgc_wait(slots, step.offered_per_s, mean, stdev(times) / mean)
-    return Wait(max(0.0, fmean(waits)), expected)
+    return SlotWait(max(0.0, fmean(waits)), expected)
 
 
 def _sizes(record: Record) -> tuple[int, int, float] | None:

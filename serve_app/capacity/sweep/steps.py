@@ -24,7 +24,7 @@ class StepKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SweepStep:
     """One step. `records` are intended in [begin, end), Unix seconds, after the warm-up.
 
     `run` holds all records of the load test, to count answers that ended within the step.
@@ -93,13 +93,13 @@ def step_of(
     begin: float,
     end: float,
     invalid: tuple[str, ...] = (),
-) -> Step:
-    return Step(kind, level, begin, end, between(records, begin, end), records, invalid)
+) -> SweepStep:
+    return SweepStep(kind, level, begin, end, between(records, begin, end), records, invalid)
 
 
 def split_into_steps(
     records: Sequence[Record], window_s: float, invalid: tuple[str, ...] = ()
-) -> list[Step]:
+) -> list[SweepStep]:
     """Split a run into steps of arrival rate of `window_s` seconds; drop a shorter rest."""
     if not records:
         return []
@@ -114,7 +114,7 @@ def split_into_steps(
     return [replace(step, level=step.offered_per_s) for step in steps]
 
 
-def saturation(steps: Sequence[Step]) -> Step | None:
+def saturation(steps: Sequence[SweepStep]) -> SweepStep | None:
     """Return the first step at which more load gave no more throughput; None without one.
 
     Users: tokens/s grew by less than 5 % over the best lower level. Arrivals: more than 5 % were
@@ -127,19 +127,19 @@ def saturation(steps: Sequence[Step]) -> Step | None:
     return None
 
 
-def _falls_behind(step: Step) -> bool:
+def _falls_behind(step: SweepStep) -> bool:
     arrived = len(step.records)
     left = arrived - step.completed_per_s * step.seconds
     # The square root is the standard deviation of a Poisson process.
     return left > max(_MAX_LEFT * arrived, math.sqrt(arrived))
 
 
-def _flat(step: Step, steps: Sequence[Step]) -> bool:
+def _flat(step: SweepStep, steps: Sequence[SweepStep]) -> bool:
     below = [s.tokens_per_s for s in steps if s.kind is step.kind and s.level < step.level]
     return bool(below) and step.tokens_per_s < (1 + _MIN_GROWTH) * max(below)
 
 
-def knee(steps: Sequence[Step]) -> Step | None:
+def knee(steps: Sequence[SweepStep]) -> SweepStep | None:
     """Return the knee of the curve of throughput over users; None without three steps.
 
     It is the point farthest above the chord (Satopaa et al., Kneedle, 2011).
@@ -152,13 +152,13 @@ def knee(steps: Sequence[Step]) -> Step | None:
     if levels <= 0 or rates <= 0:
         return low
 
-    def above_the_chord(step: Step) -> float:
+    def above_the_chord(step: SweepStep) -> float:
         return (step.tokens_per_s - low.tokens_per_s) / rates - (step.level - low.level) / levels
 
     return max((s for s in users if s.level <= high.level), key=above_the_chord)
 
 
-def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
+def largest(steps: Sequence[SweepStep], slo: Slo) -> SweepStep | None:
     """Return the highest arrival rate that met every bound, below the first that missed one."""
     best = None
     for step in sorted((s for s in steps if s.kind is StepKind.RATE), key=lambda s: s.level):
@@ -170,7 +170,7 @@ def largest(steps: Sequence[Step], slo: Slo) -> Step | None:
     return best
 
 
-def unjudged(steps: Sequence[Step], slo: Slo) -> list[BoundResult]:
+def unjudged(steps: Sequence[SweepStep], slo: Slo) -> list[BoundResult]:
     """Return the bounds for which a step had too few requests, with the first such result."""
     results: dict[str, BoundResult] = {}
     for step in steps:

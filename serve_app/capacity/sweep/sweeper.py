@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.capacity.clients.asyncio_client import measure
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import Record, RecordError, Run, read_run, write_run
 from serve_app.capacity.results.run_folder import claim
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.measured import Measured
-from serve_app.capacity.sweep.steps import Step, StepKind, saturation, step_of
+from serve_app.capacity.sweep.steps import StepKind, SweepStep, saturation, step_of
 from serve_app.capacity.workload.load import LoadSpec
 
 # The first arrival rate as a share of the throughput that users have reached.
@@ -24,7 +24,7 @@ _FIRST_SHARE = 0.75
 # The search ends when met and missed rates differ by less than this share of the throughput.
 _CLOSE = 0.1
 
-Generator = Callable[[Target, LoadSpec], Awaitable[tuple[Run, list[Record]]]]
+LoadStep = Callable[[RequestTarget, LoadSpec], Awaitable[tuple[Run, list[Record]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,17 @@ class Sweeper:
     are read instead of measured.
     """
 
-    target: Target
+    target: RequestTarget
     load: dict[str, Any]
     slo: Slo
     folder: Path
     budget: StepBudget = field(default_factory=StepBudget)
     show: Callable[[str], object] = lambda _: None
-    generator: Generator = measure
-    done: Callable[[Step], object] = lambda _: None
+    generator: LoadStep = measure
+    done: Callable[[SweepStep], object] = lambda _: None
     resume: bool = False
     places: list[str] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[SweepStep] = field(default_factory=list)
 
     async def run(self, slots: int | None) -> Measured:
         await self._users()
@@ -86,12 +86,12 @@ class Sweeper:
                 met = share
             share = (met + missed) / 2
 
-    def _misses(self, step: Step) -> bool:
+    def _misses(self, step: SweepStep) -> bool:
         """Use the observed values even of too few requests: the search needs a direction."""
         over = any(result.value > result.bound.limit for result in self.slo.judge(step.records))
         return over or saturation([step]) is not None
 
-    async def _step(self, kind: StepKind, level: float) -> Step:
+    async def _step(self, kind: StepKind, level: float) -> SweepStep:
         seconds = self._seconds(kind, level)
         place = f"{len(self.steps):02d}-{kind}-{level:g}"
         run, records = self._read(place) or await self._measure(place, kind, level, seconds)
@@ -138,5 +138,5 @@ class Sweeper:
 
     def _user_seconds(self, users: float) -> float:
         """Compute the length of a step by the time of an answer in the previous one."""
-        before: Sequence[Step] = self.steps[-1:]
+        before: Sequence[SweepStep] = self.steps[-1:]
         return sum(self.budget.requests_per_user_step * s.e2e_s / users for s in before)

@@ -10,7 +10,7 @@ from typing import Any
 from serve_app.capacity.workload import lengths
 from serve_app.capacity.workload.lengths import Empirical, Independent, Lengths
 from serve_app.capacity.workload.prompts import Conversation, prompt, text
-from serve_app.capacity.workload.requests import Prompt, Request, Synthetic, limited, window
+from serve_app.capacity.workload.requests import Prompt, Synthetic, WorkloadRequest, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
@@ -94,13 +94,13 @@ class LoadSpec:
         texts = str(self.prompt_tokens), str(self.answer_tokens)
         return Independent(*map(lengths.parse, texts))
 
-    def arrivals(self) -> Iterable[Request]:
+    def arrivals(self) -> Iterable[WorkloadRequest]:
         """Return the first request of each conversation of an open load; can be iterated again."""
         if self.shape == REPLAY:
             return self._recorded()
         return Synthetic(self.level(), self.lengths(), self.seed, self.burstiness)
 
-    def queue(self) -> Iterator[Request] | None:
+    def queue(self) -> Iterator[WorkloadRequest] | None:
         """Return the requests of a closed load with a trace, repeated for ever; else None."""
         return self._for_ever() if self.trace and not self.is_open else None
 
@@ -114,11 +114,11 @@ class LoadSpec:
     def options(self) -> dict[str, Any]:
         return asdict(self)
 
-    def _for_ever(self) -> Iterator[Request]:
+    def _for_ever(self) -> Iterator[WorkloadRequest]:
         while True:
             yield from self._recorded()
 
-    def _recorded(self) -> Iterator[Request]:
+    def _recorded(self) -> Iterator[WorkloadRequest]:
         trace = Trace(Path(self.trace), self.trace_speed, self.trace_rate, self.seed)
         end = self.trace_from_s + self.trace_for_s if self.trace_for_s else math.inf
         part = window(trace, self.trace_from_s, end)
@@ -139,7 +139,7 @@ class Visit:
         …pause for visit.pause()…
     """
 
-    def __init__(self, spec: LoadSpec, first: Request, lengths: Lengths, name: str) -> None:
+    def __init__(self, spec: LoadSpec, first: WorkloadRequest, lengths: Lengths, name: str) -> None:
         self._spec = spec
         self._first = first
         self._lengths = lengths
@@ -198,7 +198,7 @@ class Visits:
         spec: LoadSpec,
         lengths: Lengths,
         name: str,
-        queue: Iterator[Request] | None = None,
+        queue: Iterator[WorkloadRequest] | None = None,
     ) -> None:
         self._spec = spec
         self._lengths = lengths
@@ -212,7 +212,7 @@ class Visits:
         name = f"{self._name}-{self._count}"
         return Visit(self._spec, self._first(), self._lengths, name)
 
-    def _first(self) -> Request:
+    def _first(self) -> WorkloadRequest:
         if self._queue:
             return next(self._queue)
-        return Request(0.0, *self._lengths.draw(self._rng))
+        return WorkloadRequest(0.0, *self._lengths.draw(self._rng))

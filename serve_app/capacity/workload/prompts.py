@@ -7,7 +7,7 @@ engine counts words. Equal seeds give equal texts, and texts of one seed have a 
 import random
 from dataclasses import dataclass, field
 
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 
 BLOCK_TOKENS = 512
 
@@ -30,7 +30,7 @@ def text(tokens: int, seed: int | str = 0) -> str:
     return " ".join(random.Random(f"text {seed}").choices(_WORDS, k=max(1, tokens)))
 
 
-def prompt(request: Request, seed: int = 0) -> str:
+def prompt(request: WorkloadRequest, seed: int = 0) -> str:
     """Generate the whole prompt of a request. Equal blocks give equal prefixes."""
     if not request.blocks:
         own = f"{seed} {request.session}" if request.session else f"{seed} {request.at_s!r}"

@@ -13,7 +13,7 @@ NO_KEY = Flow()
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WorkloadRequest:
     """One request. `prompt_tokens` counts the whole prompt with the history of a conversation.
 
     `blocks` names the parts of 512 tokens from which the prompt starts: prompts with the same first
@@ -50,14 +50,16 @@ class Synthetic:
     seed: int = 0
     burstiness: float = 1.0
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[WorkloadRequest]:
         # Two streams of random numbers: other lengths do not change the arrivals.
         when, what = random.Random(f"{self.seed} arrivals"), random.Random(f"{self.seed} lengths")
         for at_s in arrivals(self.shape, when, self.burstiness):
-            yield Request(at_s, *self.lengths.draw(what))
+            yield WorkloadRequest(at_s, *self.lengths.draw(what))
 
 
-def window(requests: Iterable[Request], begin_s: float, end_s: float) -> Iterator[Request]:
+def window(
+    requests: Iterable[WorkloadRequest], begin_s: float, end_s: float
+) -> Iterator[WorkloadRequest]:
     """Yield the requests in [begin, end) with times from `begin_s` on."""
     for request in requests:
         if request.at_s >= end_s:
@@ -66,7 +68,9 @@ def window(requests: Iterable[Request], begin_s: float, end_s: float) -> Iterato
             yield replace(request, at_s=request.at_s - begin_s)
 
 
-def limited(requests: Iterable[Request], prompt: int, output: int) -> Iterator[Request]:
+def limited(
+    requests: Iterable[WorkloadRequest], prompt: int, output: int
+) -> Iterator[WorkloadRequest]:
     """Shorten prompts and answers to so many tokens, for small contexts and short runs."""
     for request in requests:
         yield replace(

@@ -18,7 +18,7 @@ from typing import TextIO
 
 import orjson
 
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.capacity.workload.text import WorkloadError
 
 _COLUMNS = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
@@ -40,7 +40,7 @@ class Trace:
     rate: float = 1.0
     seed: int = 0
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[WorkloadRequest]:
         requests = read(self.path)
         if self.speed != 1:
             requests = (replace(r, at_s=r.at_s / self.speed) for r in requests)
@@ -49,7 +49,7 @@ class Trace:
         return requests
 
 
-def read(path: Path) -> Iterator[Request]:
+def read(path: Path) -> Iterator[WorkloadRequest]:
     """Yield the requests of a file in either format, the first at 0 s. Raises WorkloadError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -59,9 +59,11 @@ def read(path: Path) -> Iterator[Request]:
         raise WorkloadError(f"{path} can't be read: {exc.strerror}") from exc
 
 
-def repeated(requests: Iterable[Request], rate: float, rng: random.Random) -> Iterator[Request]:
+def repeated(
+    requests: Iterable[WorkloadRequest], rate: float, rng: random.Random
+) -> Iterator[WorkloadRequest]:
     """Yield each request `rate` times on average, in order of time."""
-    waiting: list[tuple[float, int, Request]] = []
+    waiting: list[tuple[float, int, WorkloadRequest]] = []
     ties = count()
     for request in requests:
         while waiting and waiting[0][0] <= request.at_s:
@@ -73,7 +75,7 @@ def repeated(requests: Iterable[Request], rate: float, rng: random.Random) -> It
         yield heapq.heappop(waiting)[2]
 
 
-def _copy(request: Request, number: int, rng: random.Random) -> Request:
+def _copy(request: WorkloadRequest, number: int, rng: random.Random) -> WorkloadRequest:
     if not number:
         return request
     return replace(
@@ -84,7 +86,7 @@ def _copy(request: Request, number: int, rng: random.Random) -> Request:
     )
 
 
-def _from_zero(rows: Iterator[Request], path: Path) -> Iterator[Request]:
+def _from_zero(rows: Iterator[WorkloadRequest], path: Path) -> Iterator[WorkloadRequest]:
     begin = last = None
     number = 0
     try:
@@ -98,7 +100,7 @@ def _from_zero(rows: Iterator[Request], path: Path) -> Iterator[Request]:
         raise WorkloadError(f"{path}: request {number + 1} can't be read: {exc}") from exc
 
 
-def _azure(file: TextIO) -> Iterator[Request]:
+def _azure(file: TextIO) -> Iterator[WorkloadRequest]:
     file.seek(0)
     rows = csv.reader(file)
     if next(rows, []) != _COLUMNS:
@@ -107,12 +109,14 @@ def _azure(file: TextIO) -> Iterator[Request]:
         # Seven digits of a second, which datetime can't read
         whole, _, part = when.partition(".")
         at_s = datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{part or 0}")
-        yield Request(at_s, max(1, int(prompt)), max(1, int(output)))
+        yield WorkloadRequest(at_s, max(1, int(prompt)), max(1, int(output)))
 
 
-def _mooncake(file: TextIO) -> Iterator[Request]:
+def _mooncake(file: TextIO) -> Iterator[WorkloadRequest]:
     file.seek(0)
     for line in file:
         row = orjson.loads(line)
         prompt, output = max(1, row["input_length"]), max(1, row["output_length"])
-        yield Request(row["timestamp"] / 1000, prompt, output, blocks=tuple(row["hash_ids"]))
+        yield WorkloadRequest(
+            row["timestamp"] / 1000, prompt, output, blocks=tuple(row["hash_ids"])
+        )

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from serve_app.engines.base import Answer
-from serve_app.engines.llamacpp.client import Events, Json, Refusal
-from serve_app.engines.llamacpp.events import End, Piece
+from serve_app.engines.llamacpp.client import EventStream, Json, Refusal
+from serve_app.engines.llamacpp.events import GenerationEnd, Piece
 from serve_app.go_json import encode
 
 _JSON = b"application/json; charset=utf-8"
@@ -19,7 +19,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 EVENT_STREAM: Headers = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
 
 
-class Clock:
+class RequestTimer:
     """Measures one request in nanoseconds, from its arrival and from the load of its model."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Clock:
             "load_duration": max(1, self._loaded - self._started),
         }
 
-    def metrics(self, end: End) -> Json:
+    def metrics(self, end: GenerationEnd) -> Json:
         """Return Ollama's six numbers, without zeros, as Go does."""
         timings = end.timings
         numbers = {
@@ -51,7 +51,7 @@ class Clock:
 class Done(NamedTuple):
     """The end of an answer. `metrics` and `context` are fields of Ollama's last line."""
 
-    end: End
+    end: GenerationEnd
     metrics: Json
     context: Sequence[int] = ()
 
@@ -83,7 +83,7 @@ def json_answer(value: Any, status: int = 200) -> Answer:
 
 
 def stream_answer(
-    headers: Headers, first: bytes, rest: AsyncIterator[bytes], events: Events
+    headers: Headers, first: bytes, rest: AsyncIterator[bytes], events: EventStream
 ) -> Answer:
     return Answer(200, headers, _after(first, rest), events.close)
 

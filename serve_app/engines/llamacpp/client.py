@@ -68,8 +68,8 @@ class LlamaServer:
             response.close()
         return answer
 
-    async def stream(self, path: str, body: Json) -> "Events":
-        return Events(await self._post(path, {**body, "stream": True}))
+    async def stream(self, path: str, body: Json) -> "EventStream":
+        return EventStream(await self._post(path, {**body, "stream": True}))
 
     async def apply_template(self, request: Json) -> str:
         """Return the prompt of a chat request."""
@@ -99,7 +99,7 @@ class LlamaServer:
         raise read_refusal(response.status, text)
 
 
-class Events:
+class EventStream:
     """The server-sent events of one answer. Its owner must `close` it on every path."""
 
     def __init__(self, response: Response) -> None:

@@ -16,7 +16,7 @@ from math import ceil, sqrt
 from typing import NamedTuple
 
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong, Refusal
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 
 PATH = "/v1/embeddings"
 _MAX_INPUTS = 16
@@ -41,7 +41,7 @@ class Embedded(NamedTuple):
 class Embedder:
     """Embeds texts with `llama`, in batches of `batch_size` tokens."""
 
-    def __init__(self, llama: LlamaServer, window: Window, batch_size: int) -> None:
+    def __init__(self, llama: LlamaServer, window: ContextWindow, batch_size: int) -> None:
         self._llama = llama
         self._window = window
         self._batch_size = batch_size

@@ -19,7 +19,7 @@ from serve_app.engines.llamacpp.gguf.header import longest_token, read_header
 from serve_app.engines.llamacpp.native.routes import PATHS, NativeRoutes
 from serve_app.engines.llamacpp.openai import embeddings as openai_embeddings
 from serve_app.engines.llamacpp.openai.completions import CompletionRoutes
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import KEY_VARIABLE, batch_size, slot_tokens
 from serve_app.engines.llamacpp.translated import PATHS as TRANSLATED
@@ -102,7 +102,9 @@ class LlamaCpp:
         header, key, within_s = read_header(self._path()), self._key, self._first_token_timeout_s
         llama = LlamaServer(self._http, url, key)
         shortens = self._engine.long_prompts == "shorten"
-        window = Window(info.models[0].loaded_context_length, longest_token(header), shortens)
+        window = ContextWindow(
+            info.models[0].loaded_context_length, longest_token(header), shortens
+        )
         batch = batch_size(header, window.context)
         native = NativeRoutes(llama, info.models[0], header, window, batch)
         upstream = Upstream(self._http, url, within_s, keep_alive=False, key=key)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import orjson
 
-from serve_app.engines.llamacpp.client import Events, Json
+from serve_app.engines.llamacpp.client import EventStream, Json
 from serve_app.errors import EngineLost
 
 
@@ -29,7 +29,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class GenerationEnd:
     """The end of an answer: its reason ("stop" or "length") and llama.cpp's timings.
 
     `stopped_by`: the stop sequence that ended it, if the request asks llama.cpp to name it.
@@ -48,7 +48,7 @@ class Reader(Protocol):
     `progress`: llama.cpp's count of the prompt's tokens, {} unless the request asks for it.
     """
 
-    end: End | None
+    end: GenerationEnd | None
     progress: Json
 
     def read(self, event: Json) -> Piece | None: ...
@@ -58,7 +58,7 @@ class ChatReader:
     """Reads /v1/chat/completions. Tool calls come in fragments and are returned at the end."""
 
     def __init__(self, top_logprobs: int) -> None:
-        self.end: End | None = None
+        self.end: GenerationEnd | None = None
         self.progress: Json = {}
         self._top = top_logprobs
         self._thinking_tokens = 0
@@ -83,8 +83,8 @@ class ChatReader:
             piece.calls = self._complete_calls()
         return piece if piece.text or piece.thinking or piece.calls or piece.logprobs else None
 
-    def _read_end(self, reason: str, event: Json) -> End:
-        return End(
+    def _read_end(self, reason: str, event: Json) -> GenerationEnd:
+        return GenerationEnd(
             "length" if reason == "length" else "stop",
             event.get("timings") or {},
             (event.get("__verbose") or {}).get("stopping_word") or "",
@@ -116,7 +116,7 @@ class TextReader:
     """Reads /completion."""
 
     def __init__(self, top_logprobs: int) -> None:
-        self.end: End | None = None
+        self.end: GenerationEnd | None = None
         self.progress: Json = {}
         self._top = top_logprobs
 
@@ -124,13 +124,13 @@ class TextReader:
         text = event.get("content") or ""
         if event.get("stop"):
             reason = "length" if event.get("stop_type") == "limit" else "stop"
-            self.end = End(reason, event.get("timings") or {})
+            self.end = GenerationEnd(reason, event.get("timings") or {})
             return Piece(text) if text else None
         entries = _logprobs(event.get("completion_probabilities"), self._top)
         return Piece(text, logprobs=entries) if text or entries else None
 
 
-async def pieces(events: Events, reader: Reader) -> AsyncIterator[list[Piece]]:
+async def pieces(events: EventStream, reader: Reader) -> AsyncIterator[list[Piece]]:
     """Yield the pieces of every read. Raises EngineLost when the last event is missing."""
     async for batch in events.batches():
         if group := [piece for event in batch if (piece := reader.read(event))]:

@@ -9,9 +9,9 @@ import orjson
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp import messages, responses
-from serve_app.engines.llamacpp.answers import Clock, Writer
+from serve_app.engines.llamacpp.answers import RequestTimer, Writer
 from serve_app.engines.llamacpp.client import Json, LlamaServer
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.turn import CHAT, Turn
 
 _Read = Callable[[Json, str, ModelCard], Json]
@@ -27,7 +27,7 @@ PATHS = frozenset(_ROUTES)
 class TranslatedRoutes:
     """Serves `PATHS` for the model of `card` with `llama`. `window`: the capacity of a slot."""
 
-    def __init__(self, llama: LlamaServer, card: ModelCard, window: Window) -> None:
+    def __init__(self, llama: LlamaServer, card: ModelCard, window: ContextWindow) -> None:
         self._llama = llama
         self._card = card
         self._window = window
@@ -37,7 +37,7 @@ class TranslatedRoutes:
 
         Raises Refusal for a request that can't be served, EngineDown and EngineLost.
         """
-        clock = Clock()
+        clock = RequestTimer()
         read, write = _ROUTES[call.path]
         body: Json = orjson.loads(call.body)
         request = read(body, call.model, self._card)

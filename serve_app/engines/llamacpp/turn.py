@@ -4,27 +4,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 
 from serve_app.engines.base import Answer, Call
-from serve_app.engines.llamacpp.answers import Clock, Done, Writer, json_answer, stream_answer
-from serve_app.engines.llamacpp.client import Events, Json, LlamaServer, PromptTooLong, Refusal
+from serve_app.engines.llamacpp.answers import (
+    Done,
+    RequestTimer,
+    Writer,
+    json_answer,
+    stream_answer,
+)
+from serve_app.engines.llamacpp.client import EventStream, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
 from serve_app.engines.llamacpp.prompts.fitting import clip, fit, prompt_bytes
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.errors import EngineLost
 
 CHAT, TEXT = "/v1/chat/completions", "/completion"
 
-Tokens = Callable[[Json, str], Awaitable[list[int]]]  # takes a request and the text of its answer
+Tokenize = Callable[[Json, str], Awaitable[list[int]]]  # takes a request and the text of its answer
 
 
 class Turn:
     """One generation. `tokens` computes the `context` field of the answer, if it has one."""
 
-    def __init__(self, llama: LlamaServer, window: Window, writer: Writer, clock: Clock) -> None:
+    def __init__(
+        self, llama: LlamaServer, window: ContextWindow, writer: Writer, clock: RequestTimer
+    ) -> None:
         self._llama = llama
         self._window = window
         self._writer = writer
         self._clock = clock
-        self.tokens: Tokens | None = None
+        self.tokens: Tokenize | None = None
 
     async def answer(self, call: Call, body: Json, path: str, request: Json) -> Answer:
         top = body.get("top_logprobs") or 0
@@ -41,7 +49,7 @@ class Turn:
             events.close()
             raise
 
-    async def _ask(self, path: str, request: Json, truncate: bool) -> tuple[Events, Json]:
+    async def _ask(self, path: str, request: Json, truncate: bool) -> tuple[EventStream, Json]:
         truncate = truncate and self._window.shortens
         if truncate:
             request = clip(request, self._window)
@@ -55,7 +63,9 @@ class Turn:
             shorter = await fit(self._llama, request, too_long)
         return await self._llama.stream(path, shorter), shorter
 
-    async def _stream(self, events: Events, reader: Reader, request: Json) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, events: EventStream, reader: Reader, request: Json
+    ) -> AsyncIterator[bytes]:
         """Yield the parts of every read, then the end. The beginning goes with the first part."""
         text, begun = "", False
         async for group in pieces(events, reader):
@@ -67,7 +77,7 @@ class Turn:
         last = self._writer.end(await self._done(text, reader, request))
         yield last if begun else self._writer.begin(reader.progress) + last
 
-    async def _complete(self, events: Events, reader: Reader, request: Json) -> Json:
+    async def _complete(self, events: EventStream, reader: Reader, request: Json) -> Json:
         answer = Piece()
         async for group in pieces(events, reader):
             for piece in group:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from serve_app.capacity.clients.chat import DIALECTS, Target, UnknownDialect, dialect
+from serve_app.capacity.clients.chat import DIALECTS, RequestTarget, UnknownDialect, dialect
 from serve_app.capacity.clients.client_request import ClientRequest, broken_off, outcome_of
 from serve_app.capacity.results.request_records import ClientOutcome
 from serve_app.capacity.workload.requests import Prompt
@@ -57,7 +57,7 @@ class Ticking:
 
 
 def attempt(name: str, stream: bool = True) -> ClientRequest:
-    made = ClientRequest(Target(dialect=name, stream=stream), QUESTION, 0.5, Ticking())  # type: ignore[arg-type]
+    made = ClientRequest(RequestTarget(dialect=name, stream=stream), QUESTION, 0.5, Ticking())  # type: ignore[arg-type]
     made.send()
     made.status = 200
     return made
@@ -124,7 +124,7 @@ def test_what_cannot_be_read_says_nothing(name: str, line: bytes) -> None:
 
 def test_what_is_sent_has_the_key_and_the_session() -> None:
     """And a limit on the answer, and the wish to count."""
-    target = Target("http://host/", model="m", api_key="secret")
+    target = RequestTarget("http://host/", model="m", api_key="secret")
     assert target.url == "http://host/v1/chat/completions"
     assert target.headers("s1")["Authorization"] == "Bearer secret"
     assert target.headers("s1")["x-session-id"] == "s1"

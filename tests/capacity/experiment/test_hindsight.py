@@ -6,7 +6,7 @@ import random
 import pytest
 
 from serve_app.capacity.experiment.hindsight import (
-    Fleet,
+    FleetSpec,
     SlotUse,
     cost,
     demand,
@@ -66,7 +66,7 @@ def erlang_c(servers: int, load: float) -> float:
 
 def test_a_schedule_pays_for_its_starts() -> None:
     """Not for those replicas that are always there."""
-    assert cost([1, 1, 3, 3, 1, 2], Fleet(slots=4, start_s=10, floor=1)) == 11 + 3 * 10
+    assert cost([1, 1, 3, 3, 1, 2], FleetSpec(slots=4, start_s=10, floor=1)) == 11 + 3 * 10
 
 
 def test_an_slo_bounds_the_wait_and_the_first_token() -> None:
@@ -79,7 +79,7 @@ def test_an_slo_bounds_the_wait_and_the_first_token() -> None:
 def test_a_steady_load_needs_just_the_replicas_that_hold_it() -> None:
     """Eight at once in slots of four: two replicas, and never fewer than the work itself."""
     records = [served(second + i / 8, 0.9) for second in range(60) for i in range(8)]
-    needs = hindsight_cost(records, SLO, Fleet(slots=4, floor=1), 0.0, 60.0)
+    needs = hindsight_cost(records, SLO, FleetSpec(slots=4, floor=1), 0.0, 60.0)
     assert needs.work == pytest.approx(480 * 1.0 / 4, rel=0.01)
     assert needs.cheapest == pytest.approx(2 * 60, rel=0.05)
 
@@ -87,8 +87,8 @@ def test_a_steady_load_needs_just_the_replicas_that_hold_it() -> None:
 def test_a_dip_shorter_than_a_start_is_bridged() -> None:
     """Stopping and starting anew would cost more than it saves."""
     records = [served(second + 0.01, 0.8) for second in (*range(20), *range(24, 44))]
-    quick = hindsight_cost(records, SLO, Fleet(slots=1, start_s=0.0), 0.0, 50.0)
-    slow = hindsight_cost(records, SLO, Fleet(slots=1, start_s=10.0), 0.0, 50.0)
+    quick = hindsight_cost(records, SLO, FleetSpec(slots=1, start_s=0.0), 0.0, 50.0)
+    slow = hindsight_cost(records, SLO, FleetSpec(slots=1, start_s=10.0), 0.0, 50.0)
     assert quick.cheapest is not None
     assert slow.cheapest is not None
     assert quick.cheapest == pytest.approx(40, abs=2)
@@ -97,5 +97,5 @@ def test_a_dip_shorter_than_a_start_is_bridged() -> None:
 
 def test_without_answers_nothing_is_needed() -> None:
     """But what must always be there."""
-    needs = hindsight_cost([], SLO, Fleet(slots=4, floor=1), 0.0, 30.0)
+    needs = hindsight_cost([], SLO, FleetSpec(slots=4, floor=1), 0.0, 30.0)
     assert (needs.work, needs.cheapest) == (30.0, 30.0)

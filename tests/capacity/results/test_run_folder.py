@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from locustfiles.records import RecordWriter
-from serve_app.capacity.clients.chat import Target
+from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.commands import capacity
 from serve_app.capacity.commands.k6 import k6
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run
@@ -118,7 +118,7 @@ class Fake:
     def __init__(self) -> None:
         self.measured: list[str] = []
 
-    async def __call__(self, target: Target, scenario: LoadSpec) -> tuple[Run, list[Record]]:
+    async def __call__(self, target: RequestTarget, scenario: LoadSpec) -> tuple[Run, list[Record]]:
         self.measured.append(f"{scenario.load} {scenario.level().peak:g}")
         times = [n / 10 for n in range(20)]
         records = [
@@ -133,7 +133,9 @@ EFFORT = StepBudget(warm_up_s=0, min_s=1, max_s=2, max_users=4)
 
 def sweeper(folder: Path, generator: Fake, **changes: bool) -> Sweeper:
     slo = Slo.parse("ttft_p50=2s")
-    return Sweeper(Target("http://x"), {}, slo, folder, EFFORT, generator=generator, **changes)
+    return Sweeper(
+        RequestTarget("http://x"), {}, slo, folder, EFFORT, generator=generator, **changes
+    )
 
 
 async def test_a_sweep_goes_on_where_it_was_ended(tmp_path: Path) -> None:

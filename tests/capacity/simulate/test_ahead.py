@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.ahead import AheadPolicy
-from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
@@ -13,7 +13,7 @@ from serve_app.capacity.workload.shapes import Shape
 from serve_app.scaling.memory import Aim
 from serve_app.scaling_settings import Autoscaling
 
-SERVICE = Service(
+SERVICE = SimulatedService(
     ServiceModel(4000, 100, 0.06),
     scaling=Autoscaling(max_replicas=12, metrics_interval_s=1, look_back_period_s=2),
     startup=FixedStartup(20.0),
@@ -21,7 +21,7 @@ SERVICE = Service(
 LOAD = Synthetic(Shape.parse("constant:level=4,hold=15m"), Independent(Fixed(400), Fixed(200)))
 
 
-def play(service: Service, load: Synthetic, seconds: float) -> tuple[float, float]:
+def play(service: SimulatedService, load: Synthetic, seconds: float) -> tuple[float, float]:
     """Return the share of requests within the SLO, and the mean of the billed replicas."""
     policy = AheadPolicy(Aim(start_s=20.0), service.scaling)
     result = simulate(load, service, policy, 0, seconds)

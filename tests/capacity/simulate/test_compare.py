@@ -18,12 +18,12 @@ from serve_app.capacity.simulate.compare import (
 )
 from serve_app.capacity.simulate.intervals import interval
 from serve_app.capacity.simulate.policies import Demand, demand
-from serve_app.capacity.simulate.run import Service, simulate
+from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.startup import FixedStartup
 from serve_app.capacity.simulate.tune import Search, Trial, scaling_of
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
-from serve_app.capacity.workload.requests import Request, Synthetic
+from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.scaling_settings import Autoscaling
@@ -31,7 +31,7 @@ from serve_app.scaling_settings import Autoscaling
 SLO = Slo.parse("ttft_p95=1s")
 SECONDS = 700.0
 SHAPE = Shape.parse("points:0s=2,280s=2,300s=14,400s=14,420s=2,700s=2")
-SERVICE = Service(
+SERVICE = SimulatedService(
     ServiceModel(0.0, 100.0),
     slots=4,
     queue=100,
@@ -40,7 +40,7 @@ SERVICE = Service(
 )
 
 
-def load(seed: int) -> Iterable[Request]:
+def load(seed: int) -> Iterable[WorkloadRequest]:
     return Synthetic(SHAPE, Independent(Fixed(1), Fixed(100)), seed)
 
 

@@ -8,30 +8,32 @@ import pytest
 from serve_app.capacity.simulate.keys import parse, sent_by
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.result import KeyResult
-from serve_app.capacity.simulate.run import Routing, Service, simulate
+from serve_app.capacity.simulate.run import SimulatedRouting, SimulatedService, simulate
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.dispatch.fair_queue import Fairness
 
 SECOND = ServiceModel(0.0, 100.0)  # 100 tokens take one
 
 
-def overload(seconds: int = 600, per_second: int = 8) -> Iterator[Request]:
+def overload(seconds: int = 600, per_second: int = 8) -> Iterator[WorkloadRequest]:
     """Twice what four slots serve."""
     for number in range(seconds * per_second):
-        yield Request(number / per_second, 1, 100)
+        yield WorkloadRequest(number / per_second, 1, 100)
 
 
-def run(keys: str, routing: Routing = "haproxy", **service: object) -> dict[str, KeyResult]:
-    direct = Service(SECOND, routing=routing, max_ongoing=276)
+def run(
+    keys: str, routing: SimulatedRouting = "haproxy", **service: object
+) -> dict[str, KeyResult]:
+    direct = SimulatedService(SECOND, routing=routing, max_ongoing=276)
     simulated = replace(direct, **service)  # type: ignore[arg-type]
     requests = sent_by(parse(keys), overload(), 1)
     return dict(simulate(requests, simulated, Static(1)).by_key)
 
 
 @pytest.mark.parametrize("routing", ["haproxy", "gateway"])
-def test_weights_are_shares(routing: Routing) -> None:
+def test_weights_are_shares(routing: SimulatedRouting) -> None:
     """1 to 3 of the tokens, in the direct topology and behind a gateway, which queues by itself."""
     bounds = {"max_ongoing": 8, "max_queued": 64} if routing == "gateway" else {}
     got = run("a b:weight=3,share=3", routing, **bounds)

@@ -15,7 +15,7 @@ from serve_app.capacity.simulate.model_replica import (
     simulate_models,
 )
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.engines.preload import preload_set
 from serve_app.engines.residency import Room, Rules
 
@@ -42,13 +42,15 @@ def ollama(room: int) -> NewKeeper:
     return new
 
 
-def run(requests: Iterator[Request] | list[Request], new: NewKeeper, **more: object) -> ModelRun:
+def run(
+    requests: Iterator[WorkloadRequest] | list[WorkloadRequest], new: NewKeeper, **more: object
+) -> ModelRun:
     settings = {"replicas": 1, "choose": least_loaded(random.Random(0)), **more}
     return simulate_models(requests, SPEED, settings["replicas"], 4, new, settings["choose"])
 
 
-def ask(at_s: float, model: str, tokens: int = 40) -> Request:
-    return Request(at_s, 200, tokens, model=model)
+def ask(at_s: float, model: str, tokens: int = 40) -> WorkloadRequest:
+    return WorkloadRequest(at_s, 200, tokens, model=model)
 
 
 @pytest.mark.parametrize("new", [service(2), ollama(2)])
@@ -73,7 +75,7 @@ def test_ollama_lets_a_busy_model_starve_a_cold_one() -> None:
 def test_the_rule_that_knows_loads_needs_few_of_them() -> None:
     """Six models with Zipf demand on three replicas with room for two, as in the measurement."""
 
-    def demand(seed: int = 0) -> Iterator[Request]:
+    def demand(seed: int = 0) -> Iterator[WorkloadRequest]:
         rng, at_s = random.Random(seed), 0.0
         while at_s < 300:
             at_s += rng.expovariate(2.0)

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from serve_app.capacity.simulate.events import Events
+from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.gateways import Gateways
 from serve_app.capacity.simulate.placing import Affinity
-from serve_app.capacity.simulate.replica import Bounds, Gaps, Replica, SimulatedRequest
+from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds, SimulatedRequest
 from serve_app.capacity.simulate.router import Router, RoutingRule
 from serve_app.capacity.sweep.model import ServiceModel
-from serve_app.capacity.workload.requests import Request
+from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.rates import Speeds
@@ -24,17 +24,17 @@ def new_view() -> FleetView:
     return FleetView(SLOTS, 16_384, 4 * 16_384, Speeds(1000.0, 0.0, 2.0, 1.0))
 
 
-def one_gateway(events: Events) -> RoutingRule:
+def one_gateway(events: EventQueue) -> RoutingRule:
     return Affinity(events, new_view(), ROOM)
 
 
 def play(
     models: Sequence[ServiceModel],
-    requests: Sequence[Request],
-    new_rule: Callable[[Events], RoutingRule] = one_gateway,
+    requests: Sequence[WorkloadRequest],
+    new_rule: Callable[[EventQueue], RoutingRule] = one_gateway,
 ) -> list[SimulatedRequest]:
     """Send the requests to one replica of each speed; return them when all have ended."""
-    events, ended, refused = Events(), list[SimulatedRequest](), list[SimulatedRequest]()
+    events, ended, refused = EventQueue(), list[SimulatedRequest](), list[SimulatedRequest]()
     router = Router(new_rule(events), ROOM, -1, refused.append, events, Fairness())
 
     def done(job: SimulatedRequest) -> None:
@@ -46,7 +46,7 @@ def play(
         assert job.replica
         router.read(job, job.replica)
 
-    bounds = Bounds(SLOTS, ROOM, ram_tokens=4 * 16_384, shares_prefill=True)
+    bounds = ReplicaBounds(SLOTS, ROOM, ram_tokens=4 * 16_384, shares_prefill=True)
     replicas = [
         Replica(number, events, model, bounds, done, refused.append, Gaps(SLOTS), read)
         for number, model in enumerate(models)
@@ -62,7 +62,7 @@ def play(
     return ended
 
 
-def talks(number: int, per_s: float, turns: int = 6) -> list[Request]:
+def talks(number: int, per_s: float, turns: int = 6) -> list[WorkloadRequest]:
     """Conversations with one system prompt of two blocks, each turn half a block longer."""
     rng = random.Random(0)
     requests, begin = [], 0.0
@@ -72,7 +72,7 @@ def talks(number: int, per_s: float, turns: int = 6) -> list[Request]:
         for turn in range(turns):
             prompt = 2048 + 256 * turn
             own = range(1000 * (talk + 1), 1000 * (talk + 1) + prompt // 512 - 2)
-            requests.append(Request(at_s, prompt, 50, f"talk {talk}", turn, (-1, -2, *own)))
+            requests.append(WorkloadRequest(at_s, prompt, 50, f"talk {talk}", turn, (-1, -2, *own)))
             at_s += rng.uniform(2, 8)
     return sorted(requests, key=lambda request: request.at_s)
 
@@ -82,7 +82,7 @@ def test_a_replica_of_half_the_speed_gets_its_share_and_no_more() -> None:
     rng, at_s, requests = random.Random(1), 0.0, []
     while len(requests) < 1200:
         at_s += rng.expovariate(3.1)  # of 3.5 prompts a second
-        requests.append(Request(at_s, 1000, 40))
+        requests.append(WorkloadRequest(at_s, 1000, 40))
     counts = Counter(job.replica.number for job in play([FAST, FAST, HALF, FAST], requests))
     assert 0.07 < counts[2] / len(requests) < 0.17
 

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 import pytest
 
 from serve_app.capacity.results.slo import Slo, Verdict
-from serve_app.capacity.simulate.policies import Demand, Schedule, Static, demand, oracle
+from serve_app.capacity.simulate.policies import Demand, ReplicaSchedule, Static, demand, oracle
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
-from serve_app.capacity.simulate.run import Routing, Service, simulate
+from serve_app.capacity.simulate.run import SimulatedRouting, SimulatedService, simulate
 from serve_app.capacity.simulate.startup import FixedStartup, ObservedStartup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
-from serve_app.capacity.workload.requests import Request, Synthetic
+from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.scaling_settings import Autoscaling
 
 SECOND = ServiceModel(0.0, 100.0)  # 100 tokens take one
 LENGTHS = Independent(Fixed(1), Fixed(100))
-ROUTINGS: tuple[Routing, ...] = ("serve", "gateway", "haproxy")
+ROUTINGS: tuple[SimulatedRouting, ...] = ("serve", "gateway", "haproxy")
 
 
 def scaling(**options: float) -> Autoscaling:
@@ -28,7 +28,10 @@ def scaling(**options: float) -> Autoscaling:
 
 
 def run(
-    requests: Iterable[Request], service: Service, seconds: float | None = None, seed: int = 0
+    requests: Iterable[WorkloadRequest],
+    service: SimulatedService,
+    seconds: float | None = None,
+    seed: int = 0,
 ) -> Result:
     options = service.scaling.serve_options
     options["target_ongoing_requests"] = service.target_ongoing_requests
@@ -40,9 +43,9 @@ def load(text: str, seed: int = 0, burstiness: float = 1.0) -> Synthetic:
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_a_fleet_follows_its_load_up_and_down(routing: Routing) -> None:
+def test_a_fleet_follows_its_load_up_and_down(routing: SimulatedRouting) -> None:
     """One replica, six under the load, one again; nothing is lost, each start is paid for."""
-    service = Service(
+    service = SimulatedService(
         SECOND,
         queue=200,
         scaling=scaling(max_replicas=6),
@@ -61,49 +64,51 @@ def test_a_fleet_follows_its_load_up_and_down(routing: Routing) -> None:
 
 def test_a_pool_wakes_from_zero_and_sleeps_again() -> None:
     """The first request waits for the start, and for the router's next note of it: no delay."""
-    service = Service(
+    service = SimulatedService(
         SECOND, scaling=scaling(min_replicas=0, max_replicas=2), startup=FixedStartup(7)
     )
-    result = run([Request(10, 1, 100)], service, 60)
+    result = run([WorkloadRequest(10, 1, 100)], service, 60)
     assert 7 < result.quantile("ttft", 0.5) < 7 + 1 + 0.2
     assert [result.samples[at].running for at in (5, 20, 55)] == [0, 1, 0]
 
 
 def test_one_seed_gives_one_result() -> None:
     """Another seed another one, on the same arrivals."""
-    service = Service(SECOND, scaling=scaling(max_replicas=4), startup=ObservedStartup((3, 9)))
+    service = SimulatedService(
+        SECOND, scaling=scaling(max_replicas=4), startup=ObservedStartup((3, 9))
+    )
     one, same, other = (run(load("ramp:to=9"), service, seed=seed) for seed in (1, 1, 2))
     assert one.summary() == same.summary() != other.summary()
 
 
 def test_what_finds_no_room_is_refused() -> None:
     """Slots and queue of one replica hold five; the surplus counts as errors."""
-    service = Service(SECOND, slots=2, queue=3, max_ongoing=100)
-    result = simulate([Request(0, 1, 100)] * 8, service, Static(1))
+    service = SimulatedService(SECOND, slots=2, queue=3, max_ongoing=100)
+    result = simulate([WorkloadRequest(0, 1, 100)] * 8, service, Static(1))
     assert (result.requests, result.refusals) == (8, 3)
     assert result.judge(Slo.parse("error_rate=50%"))[0].verdict is Verdict.MET
 
 
 def test_the_router_holds_what_replicas_do_not_take() -> None:
     """Up to its own bound."""
-    service = Service(SECOND, slots=2, queue=0, max_queued=3)
-    result = simulate([Request(0, 1, 100)] * 8, service, Static(1))
+    service = SimulatedService(SECOND, slots=2, queue=0, max_queued=3)
+    result = simulate([WorkloadRequest(0, 1, 100)] * 8, service, Static(1))
     assert (result.requests, result.refusals) == (8, 3)
     assert result.quantile("e2e", 1.0) == pytest.approx(3.0)
 
 
 def test_a_queue_is_left_after_the_timeout() -> None:
     """A request that waits for a slot longer than the time-out is refused, as by the service."""
-    service = Service(SECOND, slots=1, queue=9, queue_timeout_s=2.5)
-    result = simulate([Request(0, 1, 100)] * 6, service, Static(1))
+    service = SimulatedService(SECOND, slots=1, queue=9, queue_timeout_s=2.5)
+    result = simulate([WorkloadRequest(0, 1, 100)] * 6, service, Static(1))
     assert (result.refusals, result.quantile("e2e", 1.0)) == (3, pytest.approx(3.0))
 
 
 def test_a_replica_that_drains_finishes_its_answers_and_is_paid_for() -> None:
     """Its queue as well."""
-    service = Service(SECOND, slots=1, queue=9, scaling=scaling(max_replicas=2), drain_s=1)
-    down = Schedule(1.0, (2, 1))
-    result = simulate([Request(0.5, 1, 400)] * 2, service, down, seconds=20)
+    service = SimulatedService(SECOND, slots=1, queue=9, scaling=scaling(max_replicas=2), drain_s=1)
+    down = ReplicaSchedule(1.0, (2, 1))
+    result = simulate([WorkloadRequest(0.5, 1, 400)] * 2, service, down, seconds=20)
     assert result.error_rate == 0
     assert result.quantile("e2e", 1.0) == pytest.approx(4.0)
     assert result.replica_seconds == pytest.approx(20 + 0.5 + 4 + 1, abs=0.2)
@@ -112,19 +117,22 @@ def test_a_replica_that_drains_finishes_its_answers_and_is_paid_for() -> None:
 def test_a_slot_reads_no_prompt_twice() -> None:
     """A conversation's next turn finds its history in the slot; so do equal blocks."""
     model = ServiceModel(prefill_tokens_per_s=1000.0)
-    turns = [Request(0, 1000, 1, "one"), Request(10, 1500, 1, "one")]
-    result = simulate(turns, Service(model), Static(1))
+    turns = [WorkloadRequest(0, 1000, 1, "one"), WorkloadRequest(10, 1500, 1, "one")]
+    result = simulate(turns, SimulatedService(model), Static(1))
     assert result.values("ttft").tolist() == pytest.approx([1.0, 0.499])
-    blocks = [Request(0, 1024, 1, blocks=(7, 8)), Request(10, 1024, 1, blocks=(7, 9))]
-    result = simulate(blocks, Service(model), Static(1))
+    blocks = [
+        WorkloadRequest(0, 1024, 1, blocks=(7, 8)),
+        WorkloadRequest(10, 1024, 1, blocks=(7, 9)),
+    ]
+    result = simulate(blocks, SimulatedService(model), Static(1))
     assert result.values("ttft").tolist() == pytest.approx([1.024, 0.512])
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_load_is_spread_over_the_replicas(routing: Routing) -> None:
+def test_load_is_spread_over_the_replicas(routing: SimulatedRouting) -> None:
     """With ten replicas of one slot, half busy, the wait depends on the routing rule."""
     ten = scaling(min_replicas=10, max_replicas=10)
-    service = Service(SECOND, slots=1, queue=50, scaling=ten, routing=routing)
+    service = SimulatedService(SECOND, slots=1, queue=50, scaling=ten, routing=routing)
     result = simulate(load("constant:level=5,hold=400"), service, Static(10))
     waited = result.values("ttft") > 0.02
     # Two random ones are both busy in one of four cases; of eight one is free, HAProxy finds it.
@@ -148,8 +156,8 @@ def test_the_oracle_starts_replicas_before_they_are_needed() -> None:
 
 def test_attainment_counts_requests_that_met_every_bound() -> None:
     """Who was refused did not."""
-    service = Service(SECOND, slots=1, queue=2)
-    result = simulate([Request(0, 1, 100)] * 5, service, Static(1))
+    service = SimulatedService(SECOND, slots=1, queue=2)
+    result = simulate([WorkloadRequest(0, 1, 100)] * 5, service, Static(1))
     # Served after 0, 1 and 2 s; two are refused.
     assert result.attainment(Slo.parse("ttft_p99=1.5s")) == pytest.approx(2 / 5)
     assert result.attainment(Slo.parse("itl_p99=5ms")) == 0.0
@@ -158,7 +166,7 @@ def test_attainment_counts_requests_that_met_every_bound() -> None:
 
 def test_memory_is_bounded_by_a_few_numbers_a_request() -> None:
     """Less than 64 bytes each: requests, jobs and events do not pile up."""
-    service = Service(SECOND, scaling=scaling(min_replicas=8, max_replicas=8))
+    service = SimulatedService(SECOND, scaling=scaling(min_replicas=8, max_replicas=8))
     tracemalloc.start()
     result = simulate(load("constant:level=25,hold=160"), service, Static(8))
     held, _ = tracemalloc.get_traced_memory()
@@ -169,7 +177,7 @@ def test_memory_is_bounded_by_a_few_numbers_a_request() -> None:
 
 def test_a_service_without_load_costs_its_minimum() -> None:
     """And has nothing to judge."""
-    result = run([], Service(SECOND, scaling=scaling(max_replicas=3)), 100)
+    result = run([], SimulatedService(SECOND, scaling=scaling(max_replicas=3)), 100)
     assert result.replica_seconds == pytest.approx(100, abs=1.1)
     assert result.judge(Slo.parse("ttft_p50=1s"))[0].verdict is Verdict.TOO_FEW
 
@@ -177,7 +185,7 @@ def test_a_service_without_load_costs_its_minimum() -> None:
 def test_gaps_between_tokens_are_pooled_over_tokens() -> None:
     """One answer alone for a second, then two that slow each other."""
     model = ServiceModel(0.0, 100.0, 1.0)
-    requests = [Request(0, 1, 300), Request(1, 1, 1000)]
-    result = simulate(requests, Service(model), Static(1))
+    requests = [WorkloadRequest(0, 1, 300), WorkloadRequest(1, 1, 1000)]
+    result = simulate(requests, SimulatedService(model), Static(1))
     assert result.quantile("itl", 0.0) == pytest.approx(0.01)
     assert result.quantile("itl", 0.9) == pytest.approx(0.02)

@@ -14,7 +14,7 @@ from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.run import simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import FixedStartup
-from serve_app.capacity.simulate.validate import Figure, validate
+from serve_app.capacity.simulate.validate import ComparedFigure, validate
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.scenario import Scenario
@@ -114,7 +114,7 @@ def test_an_error_is_allowed_up_to_the_runs_own_spread(
     error: float, spread: float, holds: bool
 ) -> None:
     """Or 15 %, if that is more."""
-    assert Figure("TTFT p50", "s", 1.0, 1.0, error, spread).holds is holds
+    assert ComparedFigure("TTFT p50", "s", 1.0, 1.0, error, spread).holds is holds
 
 
 def test_durations_are_read_first_in_first_out() -> None:

@@ -5,8 +5,8 @@ import pytest
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep.steps import (
-    Step,
     StepKind,
+    SweepStep,
     knee,
     largest,
     saturation,
@@ -26,11 +26,11 @@ def answers(rate: float, seconds: float, wait: float = 0.1, length: float = 0.4)
     ]
 
 
-def rate(level: float, wait: float = 0.1, seconds: float = 100) -> Step:
+def rate(level: float, wait: float = 0.1, seconds: float = 100) -> SweepStep:
     return step_of(StepKind.RATE, level, answers(level, seconds, wait), 0, seconds)
 
 
-def users(level: int, per_s: float) -> Step:
+def users(level: int, per_s: float) -> SweepStep:
     return step_of(StepKind.CONCURRENCY, level, answers(per_s, 100), 0, 100)
 
 

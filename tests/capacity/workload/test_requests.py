@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.capacity.workload import lengths
 from serve_app.capacity.workload.prompts import Conversation, prompt, text
-from serve_app.capacity.workload.requests import Request, Synthetic, limited, window
+from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
@@ -86,15 +86,15 @@ def test_a_million_requests_need_little_memory() -> None:
 def test_an_azure_trace_is_read(tmp_path: Path) -> None:
     """To a ten-millionth of a second, the first at 0."""
     first, second = Trace(trace(tmp_path, AZURE_LINES))
-    assert first == Request(0, 374, 44)
+    assert first == WorkloadRequest(0, 374, 44)
     assert second.at_s == pytest.approx(4.3, abs=1e-6)
 
 
 def test_a_mooncake_trace_is_read(tmp_path: Path) -> None:
     """With the blocks that prompts share."""
     assert list(Trace(trace(tmp_path, MOONCAKE_LINES))) == [
-        Request(0, 700, 5, blocks=(0, 1)),
-        Request(1.5, 1100, 6, blocks=(0, 1, 2)),
+        WorkloadRequest(0, 700, 5, blocks=(0, 1)),
+        WorkloadRequest(1.5, 1100, 6, blocks=(0, 1, 2)),
     ]
 
 
@@ -149,13 +149,13 @@ def test_the_public_traces_are_read_whole() -> None:
 
 def test_a_window_counts_from_its_own_beginning() -> None:
     """For training on one part and testing on another."""
-    requests = [Request(at, 1, 1) for at in (0.0, 5.0, 9.0, 10.0)]
+    requests = [WorkloadRequest(at, 1, 1) for at in (0.0, 5.0, 9.0, 10.0)]
     assert [request.at_s for request in window(requests, 5, 10)] == [0, 4]
 
 
 def test_lengths_can_be_limited() -> None:
     """Blocks go with the tokens."""
-    (cut,) = limited([Request(0, 1100, 900, blocks=(1, 2, 3))], prompt=600, output=50)
+    (cut,) = limited([WorkloadRequest(0, 1100, 900, blocks=(1, 2, 3))], prompt=600, output=50)
     assert (cut.prompt_tokens, cut.output_tokens, cut.blocks) == (600, 50, (1, 2))
 
 
@@ -169,9 +169,9 @@ def test_texts_have_so_many_words_and_begin_alike() -> None:
 
 def test_equal_blocks_make_equal_beginnings() -> None:
     """What makes a prefix cache work as it did for the trace."""
-    one = prompt(Request(0, 700, 1, blocks=(0, 1))).split()
-    two = prompt(Request(1, 1100, 1, blocks=(0, 1, 2))).split()
-    other = prompt(Request(1, 700, 1, blocks=(0, 3))).split()
+    one = prompt(WorkloadRequest(0, 700, 1, blocks=(0, 1))).split()
+    two = prompt(WorkloadRequest(1, 1100, 1, blocks=(0, 1, 2))).split()
+    other = prompt(WorkloadRequest(1, 700, 1, blocks=(0, 3))).split()
     assert (len(one), len(two)) == (700, 1100)
     assert two[:700] == one
     assert other[:512] == one[:512]

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 
 _KINDS = {bool: "bool", str: "string", list: "array", dict: "object"}
 _BEGINNINGS = {
@@ -49,17 +49,17 @@ STRUCTS = {
 
 
 def read(data: bytes, path: str) -> Body:
-    """Read the body of a request for `path`. Raises ApiError 400 in Go's words."""
+    """Read the body of a request for `path`. Raises ErrorAnswer 400 in Go's words."""
     if not data:
         empty = "EOF" if path.startswith("/v1/") else "missing request body"
-        raise ApiError(400, empty, early=True)
+        raise ErrorAnswer(400, empty, early=True)
     value = _value(data)
     if value is None:
         return {}
     struct = STRUCTS[path]
     if not isinstance(value, dict):
         message = f"json: cannot unmarshal {_kind(value)} into Go value of type {struct.name}"
-        raise ApiError(400, message, early=True)
+        raise ErrorAnswer(400, message, early=True)
     _check_fields(value, struct)
     return value
 
@@ -73,7 +73,7 @@ def _check_fields(body: Body, struct: GoStruct) -> None:
                 f"json: cannot unmarshal {_kind(value)} into Go struct field {place} "
                 f"of type {go_type}"
             )
-            raise ApiError(400, message, early=True)
+            raise ErrorAnswer(400, message, early=True)
 
 
 def _kind(value: Any) -> str:
@@ -93,7 +93,7 @@ def _value_with_bad_text(data: bytes) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise ApiError(400, _complaint(text, exc), early=True) from exc
+        raise ErrorAnswer(400, _complaint(text, exc), early=True) from exc
 
 
 def _complaint(text: str, exc: json.JSONDecodeError) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 from serve_app.simulator import bodies, failures
 from serve_app.simulator.control import Control, Counters
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.model_slots import ModelSlots
-from serve_app.simulator.wire import Connection, HttpRequest, Response
+from serve_app.simulator.wire import ClientConnection, HttpRequest, HttpResponse
 from tests.support.ollama_simulator.faults import Faults
 
 _HISTORY = 200
@@ -17,7 +17,7 @@ _HISTORY_BYTES = 4096
 
 class OllamaControl(Control):
     def __init__(
-        self, counters: Counters, slots: ModelSlots, connections: Collection[Connection]
+        self, counters: Counters, slots: ModelSlots, connections: Collection[ClientConnection]
     ) -> None:
         super().__init__(counters, slots, connections)
         self.faults = Faults()
@@ -29,13 +29,13 @@ class OllamaControl(Control):
         self._last = request
         self._history.append(request)
 
-    def answer(self, request: HttpRequest, response: Response) -> None:
+    def answer(self, request: HttpRequest, response: HttpResponse) -> None:
         if (request.method, request.path) != ("POST", "/_sim/fault"):
             super().answer(request, response)
             return
         try:
             self.faults.plan(bodies.read(request.body))
-        except ApiError as error:
+        except ErrorAnswer as error:
             failures.reply(response, request.path, error, stream=False)
         else:
             response.whole(b"{}")

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, fields
 
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.failures import ApiError
+from serve_app.simulator.failures import ErrorAnswer
 
 _WITHIN_ANSWER = ("die", "cut", "end", "stall", "error_line")
 _ELSEWHERE = ("silent", "refuse", "comment", "unfinished", "none")
@@ -36,11 +36,11 @@ class Fault:
         return self.kind in _WITHIN_ANSWER
 
     async def before_answer(self) -> None:
-        """Raises ApiError to refuse."""
+        """Raises ErrorAnswer to refuse."""
         if self.kind == "silent":
             await asyncio.sleep(self.for_s)
         if self.kind == "refuse":
-            raise ApiError(self.status, self.error)
+            raise ErrorAnswer(self.status, self.error)
 
     async def strike(self) -> None:
         """Raises Broken if the answer can't go on."""
@@ -66,11 +66,11 @@ class Faults:
             os._exit(1)
 
     def plan(self, body: Body) -> None:
-        """Add a fault. Raises ApiError 400 if there is no such fault."""
+        """Add a fault. Raises ErrorAnswer 400 if there is no such fault."""
         unknown = body.keys() - {known.name for known in fields(Fault)}
         kind = body.get("kind")
         if unknown or kind not in _WITHIN_ANSWER + _ELSEWHERE:
-            raise ApiError(400, f"no such fault: {kind} {sorted(unknown)}")
+            raise ErrorAnswer(400, f"no such fault: {kind} {sorted(unknown)}")
         if kind == "none":
             self.clear()
         else:

@@ -6,13 +6,13 @@ from serve_app.go_json import encode
 from serve_app.simulator import ollama, openai
 from serve_app.simulator.catalogue import Catalogue
 from serve_app.simulator.control import Counters
-from serve_app.simulator.failures import ApiError, native
-from serve_app.simulator.generation import AnswerWriter, Engine, Generation
+from serve_app.simulator.failures import ErrorAnswer, native
+from serve_app.simulator.generation import DialectWriter, Generation, SimulatedEngine
 from serve_app.simulator.model_output import Token, TokenKind
-from serve_app.simulator.settings import Settings
+from serve_app.simulator.settings import SimulatorSettings
 from serve_app.simulator.speed import CacheSlot, Decoding
 from serve_app.simulator.tasks import GenerationStats, GenerationTask
-from serve_app.simulator.wire import Response
+from serve_app.simulator.wire import HttpResponse
 from tests.support.ollama_simulator.faults import Broken, Fault
 from tests.support.ollama_simulator.journal import Journal
 from tests.support.ollama_simulator.settings import OllamaSettings
@@ -21,16 +21,18 @@ from tests.support.ollama_simulator.wire import OllamaResponse
 _UNEXPECTED_EOF = "an error was encountered while running the model: unexpected EOF"
 
 
-class OllamaEngine(Engine):
+class OllamaEngine(SimulatedEngine):
     """Writes the journal, and lets faults break generations."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, counters: Counters) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, catalogue: Catalogue, counters: Counters
+    ) -> None:
         super().__init__(settings, catalogue, counters)
         assert isinstance(settings, OllamaSettings)
         self._journal = Journal(settings.journal)
 
     async def generate(
-        self, task: GenerationTask, writer: AnswerWriter, response: Response
+        self, task: GenerationTask, writer: DialectWriter, response: HttpResponse
     ) -> None:
         assert isinstance(response, OllamaResponse)
         if response.fault:
@@ -56,9 +58,9 @@ class FaultyGeneration(Generation):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: SimulatedEngine,
         task: GenerationTask,
-        writer: AnswerWriter,
+        writer: DialectWriter,
         response: OllamaResponse,
         fault: Fault,
     ) -> None:
@@ -102,7 +104,7 @@ class FaultyGeneration(Generation):
         elif self._task.stream:
             self._response.end(self._head() + _last_words(self._writer))
         else:
-            raise ApiError(500, _UNEXPECTED_EOF, late=True)
+            raise ErrorAnswer(500, _UNEXPECTED_EOF, late=True)
 
     async def _comment(self) -> None:
         """Keep the stream open before its first token, as proxies of slow models do."""
@@ -116,12 +118,12 @@ class FaultyGeneration(Generation):
             await asyncio.sleep(fault.every_s)
 
 
-def _last_words(writer: AnswerWriter) -> list[bytes]:
+def _last_words(writer: DialectWriter) -> list[bytes]:
     """What Ollama writes when its engine dies in the middle of a stream."""
     match writer:
-        case ollama.ChatWriter() | ollama.GenerateWriter():
+        case ollama.OllamaChatWriter() | ollama.GenerateWriter():
             return [native(_UNEXPECTED_EOF) + b"\n"]
-        case openai.ChatWriter() | openai.CompletionWriter():
+        case openai.OpenAIChatWriter() | openai.CompletionWriter():
             # One event more, with an empty text and without the name of the model.
             (event,) = writer.chunks([Token(TokenKind.TEXT, "")])
             named = b'"model":' + encode(writer.model)

@@ -8,8 +8,8 @@ from typing import Any
 from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.catalogue import Catalogue, canonical
-from serve_app.simulator.failures import ApiError, native
-from serve_app.simulator.wire import Response
+from serve_app.simulator.failures import ErrorAnswer, native
+from serve_app.simulator.wire import HttpResponse
 from tests.support.ollama_simulator.settings import OllamaSettings
 
 _STEPS = 10
@@ -20,21 +20,21 @@ class Puller:
         self._settings = settings
         self._catalogue = catalogue
 
-    async def pull(self, body: Body, response: Response) -> None:
+    async def pull(self, body: Body, response: HttpResponse) -> None:
         name = canonical(_name(body))
         if body.get("stream") is False:
             await self._pull_whole(name, response)
         else:
             await self._pull_streamed(name, response)
 
-    async def delete(self, body: Body, response: Response) -> None:
+    async def delete(self, body: Body, response: HttpResponse) -> None:
         model = self._catalogue.find(_name(body))
         if model is None:
-            raise ApiError(404, f"model '{_name(body)}' not found")
+            raise ErrorAnswer(404, f"model '{_name(body)}' not found")
         self._catalogue.remove(model)
         response.whole(b"", "")
 
-    async def _pull_whole(self, name: str, response: Response) -> None:
+    async def _pull_whole(self, name: str, response: HttpResponse) -> None:
         if self._settings.offline:
             response.whole(native(_unreachable(name)), "application/json", status=500)
             return
@@ -42,7 +42,7 @@ class Puller:
             pass
         response.whole(encode({"status": "success"}))
 
-    async def _pull_streamed(self, name: str, response: Response) -> None:
+    async def _pull_streamed(self, name: str, response: HttpResponse) -> None:
         response.begin("application/x-ndjson")
         response.send([encode({"status": "pulling manifest"}) + b"\n"])
         if self._settings.offline:

@@ -1,8 +1,8 @@
 """The simulator's server with pulls, faults and Go's complaints about bodies."""
 
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.server import Methods, Route, Server
-from serve_app.simulator.wire import HttpRequest, Response
+from serve_app.simulator.server import Methods, SimulatorRoute, SimulatorServer
+from serve_app.simulator.wire import HttpRequest, HttpResponse
 from tests.support.ollama_simulator import bodies
 from tests.support.ollama_simulator.control import OllamaControl
 from tests.support.ollama_simulator.generation import OllamaEngine
@@ -11,14 +11,16 @@ from tests.support.ollama_simulator.settings import OllamaSettings
 from tests.support.ollama_simulator.wire import OllamaResponse
 
 
-class OllamaServer(Server):
+class OllamaServer(SimulatorServer):
     engine_type = OllamaEngine
     control_type = OllamaControl
 
     _control: OllamaControl
     _settings: OllamaSettings
 
-    async def _answer(self, route: Route, request: HttpRequest, response: Response) -> None:
+    async def _answer(
+        self, route: SimulatorRoute, request: HttpRequest, response: HttpResponse
+    ) -> None:
         assert isinstance(response, OllamaResponse)
         faults = self._control.faults
         faults.die_of(request.body)

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from serve_app.simulator.wire import JSON, Connection, Headers, HttpRequest, Response
+from serve_app.simulator.wire import JSON, ClientConnection, Headers, HttpRequest, HttpResponse
 from tests.support.ollama_simulator.faults import Fault
 
 # Go's net/http buffers this much of a body before it must give up on a Content-Length.
 _GO_BUFFER = 2048
 
 
-class OllamaResponse(Response):
+class OllamaResponse(HttpResponse):
     """A response that chunks long bodies, and the fault that it is to suffer."""
 
     __slots__ = ("fault",)
@@ -36,8 +36,8 @@ class OllamaResponse(Response):
         await self._connection.flushed()
 
 
-class OllamaConnection(Connection):
-    def new_response(self, request: HttpRequest) -> Response:
+class OllamaConnection(ClientConnection):
+    def new_response(self, request: HttpRequest) -> HttpResponse:
         return OllamaResponse(self, request)
 
     async def flushed(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.aliases import Target
+from serve_app.aliases import AliasTarget
 from serve_app.api.build import build_api
 from serve_app.api.model_route import ModelRoute
 from serve_app.dispatch.local import LocalDispatcher
@@ -87,7 +87,9 @@ async def test_listings_show_aliases(aliased: Service) -> None:
 
 
 def route(session: str = "") -> ModelRoute:
-    return ModelRoute("x", (Target(model="a"), Target(model="b"), Target(model="c")), session, 1.0)
+    return ModelRoute(
+        "x", (AliasTarget(model="a"), AliasTarget(model="b"), AliasTarget(model="c")), session, 1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ async def test_a_call_kills_three_engines_in_all() -> None:
 
 def test_a_session_stays_with_its_model() -> None:
     """In every process: nothing about the choice is random."""
-    targets = (Target(model="a", weight=1), Target(model="b", weight=1))
+    targets = (AliasTarget(model="a", weight=1), AliasTarget(model="b", weight=1))
     first = [ModelRoute("x", targets, f"session {n}", 1.0).model for n in range(50)]
     assert first == [ModelRoute("x", targets, f"session {n}", 1.0).model for n in range(50)]
     assert set(first) == {"a:latest", "b:latest"}

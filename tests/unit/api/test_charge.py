@@ -12,7 +12,7 @@ from serve_app.api import openai
 from serve_app.api.bodies import Bodies
 from serve_app.api.body import encode
 from serve_app.api.charge import Charge, Charges, prompt_bytes
-from serve_app.api.endpoint import Bounds, Endpoint
+from serve_app.api.endpoint import Endpoint, RequestBounds
 from serve_app.api.exchange import Exchange
 from serve_app.api.inference import Inference
 from serve_app.api.relay import Tail
@@ -134,7 +134,7 @@ async def test_queues_are_told_of_callers_with_keys(caller: Caller, has_service:
     """Without keys nothing is estimated."""
     dispatcher: Any = Dispatcher()
     charges = Charges(build_limiter(LimitSettings()))
-    bounds = Bounds(100, False, 100)
+    bounds = RequestBounds(100, False, 100)
     inference = Inference(CHAT, dispatcher, ModelNames(["m"]), charges, bounds, Bodies(1000, 1, 9))
     trace = RequestTrace("POST", CHAT.path, "openai", "")
     trace.note_caller(caller)

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from serve_app.api.cut import admit_cut
-from serve_app.api.endpoint import Bounds
+from serve_app.api.endpoint import RequestBounds
 from serve_app.engines.base import Answer
 from serve_app.errors import EngineLost
 from tests.support.service import Service, Simulator, serving
@@ -98,7 +98,7 @@ async def mended(pieces: list[bytes], broken: bool = False) -> bytes:
             raise EngineLost("it broke")
 
     answer = Answer(200, ((b"content-type", b"text/event-stream"),), body())
-    admit_cut(answer, {"max_output_tokens": BOUND}, Bounds(BOUND, False, 9))
+    admit_cut(answer, {"max_output_tokens": BOUND}, RequestBounds(BOUND, False, 9))
     sent = b""
     try:
         async for piece in answer.body:

@@ -17,10 +17,10 @@ from serve_app.api import anthropic, ollama, openai
 from serve_app.api.app import Api, Route
 from serve_app.api.bodies import Bodies
 from serve_app.api.charge import Charges
-from serve_app.api.endpoint import Bounds, Endpoint, Payload
+from serve_app.api.endpoint import Endpoint, Payload, RequestBounds
 from serve_app.api.guard import Guard
 from serve_app.api.inference import Inference
-from serve_app.api.relay import End
+from serve_app.api.relay import AnswerEnd
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import ServiceError
@@ -98,7 +98,7 @@ def log() -> Iterator[list[logging.LogRecord]]:
 
 
 def handler(endpoint: Endpoint, send: Callable[[Call], Answer]) -> Inference:
-    names, bounds = ModelNames(["smollm2:135m"]), Bounds(64, False, 64)
+    names, bounds = ModelNames(["smollm2:135m"]), RequestBounds(64, False, 64)
     charges = Charges(build_limiter(LimitSettings()))
     return Inference(endpoint, Dispatcher(send), names, charges, bounds, Bodies(2**20, 9, 9))
 
@@ -241,7 +241,7 @@ async def test_a_caller_who_can_not_be_received_from_is_gone(
 
 async def test_an_observer_that_fails_costs_no_answer(log: list[logging.LogRecord]) -> None:
     """Neither at the beginning nor at the end of a request."""
-    done = {"body_end": lambda _: End(True)}
+    done = {"body_end": lambda _: AnswerEnd(True)}
     async with running(whole, noted=BrokenObserver(), **done) as (client, noted):
         answered = await client.post(**request("/api/chat"))
     assert answered.status_code == 200
@@ -269,7 +269,7 @@ ODD: list[Any] = [
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_no_value_of_a_caller_is_unexpected(path: str) -> None:
     """Whatever a field holds, it is taken or refused by a ServiceError."""
-    endpoint, bounds = ENDPOINTS[path], Bounds(64, False, 64)
+    endpoint, bounds = ENDPOINTS[path], RequestBounds(64, False, 64)
     for key in sorted(endpoint.keys):
         for value in ODD:
             payload: Payload = {**VALID[path], "model": "smollm2:135m", key: value}

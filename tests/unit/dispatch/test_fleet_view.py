@@ -5,17 +5,17 @@ import pytest
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.prefixes import Chain, PrefixCache
 from serve_app.dispatch.rates import Speeds
-from serve_app.dispatch.replica_state import Report
-from serve_app.dispatch.sent import Prompt, Sent, Told
+from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 BLOCK_TOKENS = 128  # of 512 bytes
 SPEEDS = Speeds(prefill_tokens_per_s=1000.0, token_s=0.0, hold_s=2.0, bytes_per_token=4.0)
 ALL = {"a": 0.0, "b": 0.0}
 
 
-def prompt(first: int, blocks: int, system_blocks: int = 0) -> Prompt:
+def prompt(first: int, blocks: int, system_blocks: int = 0) -> PromptView:
     chain = Chain(tuple(range(first, first + blocks)), b"", system_blocks, 512 * blocks)
-    return Prompt("m", chain, 512 * blocks)
+    return PromptView("m", chain, 512 * blocks)
 
 
 @pytest.fixture
@@ -26,20 +26,20 @@ def view() -> FleetView:
     return view
 
 
-def send(view: FleetView, name: str, asked: Prompt, now: float = 0.0) -> Sent:
+def send(view: FleetView, name: str, asked: PromptView, now: float = 0.0) -> SentRequest:
     return view.sent(asked, view.choose(asked, now, {name: 0.0}), now)
 
 
 def answer(
-    view: FleetView, name: str, asked: Prompt, now: float = 0.0, read_s: float = 0.1
-) -> Sent:
+    view: FleetView, name: str, asked: PromptView, now: float = 0.0, read_s: float = 0.1
+) -> SentRequest:
     sent = send(view, name, asked, now)
     view.read(sent, now + read_s)
     view.ended(sent, now + 1)
     return sent
 
 
-def where(view: FleetView, asked: Prompt, now: float = 10.0) -> str:
+def where(view: FleetView, asked: PromptView, now: float = 10.0) -> str:
     return view.choose(asked, now, ALL).chosen.name
 
 
@@ -81,10 +81,10 @@ def test_of_one_request_no_more_than_a_context_is_learnt(view: FleetView) -> Non
 
 def test_reports_of_other_gateways_count(view: FleetView) -> None:
     """Their work is load, and what they had read is cached."""
-    view.report("a", Report(ahead=9), 0.0)
+    view.report("a", ReplicaReport(ahead=9), 0.0)
     assert where(view, prompt(0, 8)) == "b"
     assert view.ahead("a") == 9
-    view.report("a", Report(), 0.0)
+    view.report("a", ReplicaReport(), 0.0)
     view.took("a", tuple(range(8)))
     assert where(view, prompt(0, 8)) == "a"
 
@@ -92,7 +92,7 @@ def test_reports_of_other_gateways_count(view: FleetView) -> None:
 def test_what_is_read_already_of_a_prompt_is_not_waited_for(view: FleetView) -> None:
     """Of a gateway's own prompt, and of one that a replica has reported."""
     send(view, "a", prompt(0, 8), 0.0)
-    view.report("b", Report(1, 1024.0, unread=1), 0.0)
+    view.report("b", ReplicaReport(1, 1024.0, unread=1), 0.0)
     for now, wait_s in ((0.0, 1.024), (0.5, 0.524), (9.0, 0.0)):
         placement = view.choose(prompt(100, 4), now, ALL)
         assert placement.seconds == pytest.approx((wait_s + 0.512,) * 2)
@@ -100,13 +100,13 @@ def test_what_is_read_already_of_a_prompt_is_not_waited_for(view: FleetView) -> 
 
 def test_the_prompt_behind_the_one_that_is_read_is_waited_for(view: FleetView) -> None:
     """Its reading begins when the first one has been read, whoever sent them."""
-    view.report("a", Report(2, 2048.0, unread=2), 0.0)
-    view.report("a", Report(1, 1024.0, unread=1), 1.0)
+    view.report("a", ReplicaReport(2, 2048.0, unread=2), 0.0)
+    view.report("a", ReplicaReport(1, 1024.0, unread=1), 1.0)
     assert view.choose(prompt(100, 4), 1.5, {"a": 0.0}).seconds[0] == pytest.approx(0.524 + 0.512)
 
 
 def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> None:
-    view.report("a", Report(load_s={"m": 20.0}), 0.0)
+    view.report("a", ReplicaReport(load_s={"m": 20.0}), 0.0)
     assert where(view, prompt(0, 8)) == "b"
 
 
@@ -124,7 +124,7 @@ def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
         for name, seconds in (("a", 1.024 * 1.1), ("b", 1.024 * 2.4)):
             sent = send(view, name, prompt(1000 * number, 8), 10.0 * number)
             view.read(sent, 10.0 * number + seconds)
-            told = Told(1024, 0, 16, seconds, None)
+            told = EngineStats(1024, 0, 16, seconds, None)
             view.ended(sent, 10.0 * number + 5, told=told)
     a, b = view.choose(prompt(-9, 8), 1e6, ALL).ranked
     assert (a.name, a.slowness) == ("a", 1.0)
@@ -135,10 +135,10 @@ def test_the_speed_is_learnt_from_prompts_that_share_a_beginning(view: FleetView
     """As conversations with one system prompt do: here the engine is twice as fast as declared."""
     for number in range(200):
         chain = Chain((-1, *range(100 * number, 100 * number + 7)), b"", 0, 4096)
-        sent = send(view, "a", Prompt("m", chain, 4096), 10.0 * number)
+        sent = send(view, "a", PromptView("m", chain, 4096), 10.0 * number)
         seconds = (1024 - (BLOCK_TOKENS if number else 0)) / 2000
         view.read(sent, 10.0 * number + seconds)
-        view.ended(sent, 10.0 * number + 5, told=Told(1024, None, 16, seconds, None))
+        view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, seconds, None))
     assert view.speeds("m").prefill_tokens_per_s > 1800
 
 
@@ -148,7 +148,7 @@ def test_the_speed_is_learnt_from_later_turns(view: FleetView) -> None:
     for number in range(200):
         sent = send(view, "a", prompt(0, 8), 10.0 * number)
         view.read(sent, 10.0 * number + 0.1)
-        view.ended(sent, 10.0 * number + 5, told=Told(1024, None, 16, 256 / 4000, None))
+        view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, 256 / 4000, None))
         view._replicas["a"].cache = PrefixCache(100)
         view.took("a", tuple(range(6)))
     assert view.speeds("m").prefill_tokens_per_s > 3000
@@ -160,7 +160,7 @@ def test_an_engine_that_has_lost_prompts_is_believed_less(view: FleetView) -> No
         asked = prompt(0, 8)
         sent = send(view, "a", asked, 10.0 * number)
         view.read(sent, 10.0 * number + 1.0)
-        view.ended(sent, 10.0 * number + 5, told=Told(1024, None, 16, 1.024, 1.0))
+        view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, 1.024, 1.0))
     assert view.choose(prompt(0, 8), 1e6, {"a": 0.0}).chosen.cached_tokens < 300
 
 

@@ -228,7 +228,7 @@ async def test_a_caller_that_leaves_before_a_replica_has_its_call_is_told_from_o
 
 
 class Watch:
-    """A start that goes on as soon as a call waits. Implements `StartWatch`."""
+    """A start that goes on as soon as a call waits. Implements `PoolStartWatch`."""
 
     loading: Loading | None = None
 

@@ -13,9 +13,9 @@ from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
 from serve_app.dispatch.replica_follower import ReplicaFollower
 from serve_app.dispatch.replica_pool import ReplicaPool
-from serve_app.dispatch.replica_state import Report
-from serve_app.dispatch.reports import Reporter
-from serve_app.dispatch.sent import Prompt
+from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.reports import ReplicaReporter
+from serve_app.dispatch.sent import PromptView
 from serve_app.dispatch.worker import CallServer
 from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, Flow, Usage
@@ -37,7 +37,7 @@ class Replica:
         self.failure: ServiceError | None = None
         self.running = 0
         self._answers = answers
-        self.reporter = Reporter(name, lambda: dict(self.cold), self._note_spare)
+        self.reporter = ReplicaReporter(name, lambda: dict(self.cold), self._note_spare)
         self.server = CallServer(self, 0, name=name, reporter=self.reporter)
 
     async def send(self, call: Call) -> Answer:
@@ -248,8 +248,11 @@ async def test_a_replica_that_has_not_reported_may_have_no_model(fleet: Fleet) -
     fleet.models = ("m", "n")
     pool = await fleet.gateway()
     fleet.views[0].add("new")
-    fleet.views[0].report("a", Report(ahead=5), 0.0)
-    assert fleet.views[0].choose(Prompt("m:latest"), 0.0, {"new": 0.0, "a": 0.0}).chosen.name == "a"
+    fleet.views[0].report("a", ReplicaReport(ahead=5), 0.0)
+    assert (
+        fleet.views[0].choose(PromptView("m:latest"), 0.0, {"new": 0.0, "a": 0.0}).chosen.name
+        == "a"
+    )
     assert pool
 
 

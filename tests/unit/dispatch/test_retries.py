@@ -2,7 +2,14 @@
 
 import pytest
 
-from serve_app.dispatch.retries import RETRIES, Attempts, Failure, Retry, Target, replica_failure
+from serve_app.dispatch.retries import (
+    RETRIES,
+    Attempts,
+    Failure,
+    Retry,
+    RetryTarget,
+    replica_failure,
+)
 from serve_app.engines.base import MAX_TRIES
 from serve_app.errors import EngineDown, EngineLost, PoolDown
 
@@ -65,5 +72,5 @@ def test_failures_of_a_pool_are_told_apart() -> None:
 def test_a_gateway_goes_elsewhere_and_a_replica_stays() -> None:
     """A replica has one engine; a gateway does not ask the same replica twice."""
     targets = {failure: retry.target for failure, retry in RETRIES.items() if retry}
-    elsewhere = {failure for failure in targets if targets[failure] is Target.OTHER_REPLICA}
+    elsewhere = {failure for failure in targets if targets[failure] is RetryTarget.OTHER_REPLICA}
     assert elsewhere == {Failure.REPLICA_DOWN, Failure.REPLICA_LOST}

@@ -12,9 +12,9 @@ from serve_app.engines.base import Call
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.embeddings import Embedder, parts
 from serve_app.engines.llamacpp.openai import embeddings as openai_embeddings
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 
-WINDOW = Window(context=9, token_bytes=10)  # 100 bytes
+WINDOW = ContextWindow(context=9, token_bytes=10)  # 100 bytes
 
 
 class Engine(LlamaServer):

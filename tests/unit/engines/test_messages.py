@@ -10,7 +10,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Refusal
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
 from serve_app.errors import EngineLost
 from tests.support.scripted_llama import (
@@ -50,7 +50,7 @@ async def send(
     call = Call("/v1/messages", "m", orjson.dumps(body), stream)
     script = (COUNTED, ROLE, *(events or (HI, STOP)), DONE)
     async with scripted_llama(*stream_of(*script)) as scripted:
-        routes = TranslatedRoutes(scripted.llama, card, Window(4096, 0))
+        routes = TranslatedRoutes(scripted.llama, card, ContextWindow(4096, 0))
         text = await read(await routes.send(call))
         (request,) = scripted.bodies
     return text, request
@@ -179,7 +179,7 @@ async def test_a_truncated_stream_never_looks_complete(end: Sequence[bytes]) -> 
     body = orjson.dumps({"messages": [USER], "max_tokens": 8})
     async with scripted_llama(*stream_of(ROLE, HI, *end)) as scripted:
         with pytest.raises(EngineLost):
-            routes = TranslatedRoutes(scripted.llama, PLAIN, Window(4096, 0))
+            routes = TranslatedRoutes(scripted.llama, PLAIN, ContextWindow(4096, 0))
             answer = await routes.send(Call("/v1/messages", "m", body, True))
             with closing(answer):
                 async for piece in answer.body:

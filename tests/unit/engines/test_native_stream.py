@@ -13,7 +13,7 @@ from serve_app.engines.http1 import HttpClient
 from serve_app.engines.llamacpp.client import LlamaServer
 from serve_app.engines.llamacpp.gguf.header import GgufHeader
 from serve_app.engines.llamacpp.native.routes import NativeRoutes
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.process import free_port
 from serve_app.errors import EngineDown, EngineError, EngineLost
 from tests.support.scripted_llama import (
@@ -29,7 +29,7 @@ from tests.support.scripted_llama import (
 )
 
 CARD = ModelCard("m:latest", loaded_context_length=64, capabilities=("completion", "tools"))
-HEADER, WINDOW = GgufHeader(Path("m.gguf"), {}, ()), Window(4096, 0)
+HEADER, WINDOW = GgufHeader(Path("m.gguf"), {}, ()), ContextWindow(4096, 0)
 
 
 @asynccontextmanager

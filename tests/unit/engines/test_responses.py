@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Refusal
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.schemas.rewriting import obeyed
 from serve_app.engines.llamacpp.translated import TranslatedRoutes
 from serve_app.errors import EngineLost
@@ -43,7 +43,7 @@ async def send(
     """The text of the answer, and what llama.cpp was asked."""
     call = Call("/v1/responses", "m", orjson.dumps({"model": "m", **body}), stream)
     async with scripted_llama(*stream_of(*(events or (ROLE, HI, STOP, DONE)))) as scripted:
-        routes = TranslatedRoutes(scripted.llama, card, Window(4096, 0))
+        routes = TranslatedRoutes(scripted.llama, card, ContextWindow(4096, 0))
         text = await read(await routes.send(call))
         (request,) = scripted.bodies
     return text, request
@@ -174,7 +174,9 @@ async def test_a_truncated_stream_never_looks_complete(end: Sequence[bytes]) -> 
     call = Call("/v1/responses", "m", b'{"input":"x"}', True)
     async with scripted_llama(*stream_of(ROLE, HI, *end)) as scripted:
         with pytest.raises(EngineLost):
-            answer = await TranslatedRoutes(scripted.llama, PLAIN, Window(4096, 0)).send(call)
+            answer = await TranslatedRoutes(scripted.llama, PLAIN, ContextWindow(4096, 0)).send(
+                call
+            )
             with closing(answer):
                 async for piece in answer.body:
                     data += piece

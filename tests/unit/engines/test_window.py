@@ -7,10 +7,10 @@ import pytest
 
 from serve_app.engines.llamacpp.client import PromptTooLong
 from serve_app.engines.llamacpp.prompts.fitting import can_shorten, clip, ends, prompt_bytes
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 
-WINDOW = Window(context=9, token_bytes=10)  # 100 bytes
-ANY = Window(context=9, token_bytes=0)
+WINDOW = ContextWindow(context=9, token_bytes=10)  # 100 bytes
+ANY = ContextWindow(context=9, token_bytes=0)
 
 
 def message(content: str, role: str = "user") -> dict[str, Any]:
@@ -55,7 +55,7 @@ def test_without_a_longest_token_everything_may_fit(request_: dict[str, Any]) ->
 def test_a_conversation_loses_its_oldest_messages_but_for_the_systems() -> None:
     """As few as leave something that may fit."""
     old, system, new = message("x" * 60), message("s", "system"), message("y" * 20)
-    clipped = clip(chat(old, system, old, old, new), Window(context=14, token_bytes=10))
+    clipped = clip(chat(old, system, old, old, new), ContextWindow(context=14, token_bytes=10))
     assert clipped == chat(system, old, new)
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from serve_app.engines.base import ModelCard, State
 from serve_app.fleet.advice import BY_KIND, NEEDS_WORKER, advice
-from serve_app.fleet.document import Service, collecting, encoded
-from serve_app.fleet.members import Memory
-from serve_app.fleet.recorder import Rates, Traffic
-from serve_app.fleet.reports import Report, Swaps, Waiting
+from serve_app.fleet.document import ServiceSettings, collecting, encoded
+from serve_app.fleet.members import FleetMemory
+from serve_app.fleet.recorder import ReplicaRates, Traffic
+from serve_app.fleet.reports import FleetReport, Swaps, Waiting
 from tests.support.fleets import (
     NOW,
     WAITING,
@@ -31,7 +31,7 @@ def direct(*members: object, **options: object) -> dict[str, object]:
 
 def test_a_replica_has_its_state_slots_and_rates() -> None:
     """As it reports them itself."""
-    report = Report(engine(busy=3, waiting=WAITING), recorded(10).traffic())
+    report = FleetReport(engine(busy=3, waiting=WAITING), recorded(10).traffic())
     (shown,) = direct(member("a", report))["pools"][0]["replicas"]
     assert (shown["state"], shown["busy"], shown["slots"], shown["waiting"]) == ("ready", 3, 4, 30)
     assert shown["since"] == NOW - 500
@@ -52,7 +52,9 @@ def test_a_replica_that_swaps_models_shows_what_it_does() -> None:
         ModelCard("c", loaded=False),
     )
     doing = Swaps("c", {"a": 2}, {"c": 5})
-    (shown,) = direct(member("r", Report(engine(cards=cards, swaps=doing))))["pools"][0]["replicas"]
+    (shown,) = direct(member("r", FleetReport(engine(cards=cards, swaps=doing))))["pools"][0][
+        "replicas"
+    ]
     assert shown["loaded"] == [
         {"name": "a", "bytes": 7, "calls": 2},
         {"name": "b", "bytes": 9, "calls": 0},
@@ -64,7 +66,7 @@ def test_a_change_that_is_held_back_has_a_time() -> None:
     """When Serve's delay ends, and the policy's own words."""
     of, words = pool(upscale_delay_s=30), {"policy": "shadow", "sentence": "set by load"}
     found = deployment(
-        of, [member("a", Report(engine()))], held_back=(True, NOW - 10), explanation=words
+        of, [member("a", FleetReport(engine()))], held_back=(True, NOW - 10), explanation=words
     )
     scaling = fleet(found, pools=[of])["pools"][0]["scaling"]
     assert scaling["pending"] == {"direction": "up", "since": NOW - 10, "due": NOW + 20}
@@ -89,8 +91,8 @@ def test_an_ailing_pool_has_advice(message: str, advice: str) -> None:
 
 def test_slots_that_are_busy_are_those_of_ready_replicas() -> None:
     """An engine that is away has none."""
-    lost = Report(engine(State.DOWN, busy=4, cards=()))
-    now = direct(member("a", Report(engine(busy=3))), member("b", lost))["now"]
+    lost = FleetReport(engine(State.DOWN, busy=4, cards=()))
+    now = direct(member("a", FleetReport(engine(busy=3))), member("b", lost))["now"]
     assert (now["busy"], now["slots"]) == (3, 4)
 
 
@@ -102,9 +104,9 @@ def test_replicas_that_wait_have_advice() -> None:
 
 def test_a_start_has_an_estimate_from_earlier_ones() -> None:
     """Twelve seconds, of which five have passed."""
-    loading = Report(engine(State.STARTING, ready_at=None, phase="load", cards=()))
+    loading = FleetReport(engine(State.STARTING, ready_at=None, phase="load", cards=()))
     document = direct(
-        member("a", Report(engine())), member("b", loading, "STARTING", started_at=NOW - 5)
+        member("a", FleetReport(engine())), member("b", loading, "STARTING", started_at=NOW - 5)
     )
     (found,) = document["pools"]
     ready, starting = found["replicas"]
@@ -116,10 +118,10 @@ def test_a_start_has_an_estimate_from_earlier_ones() -> None:
 def test_behind_gateways_queues_and_rates_are_the_gateways() -> None:
     """Of several gateways together, by pool and by replica."""
     of = pool("gpu")
-    rates = Traffic(recorded(4).traffic().history, (), {"a": Rates(10.0, 100, 25)})
-    report = Report(traffic=rates, waiting=(("gpu", WAITING),))
+    rates = Traffic(recorded(4).traffic().history, (), {"a": ReplicaRates(10.0, 100, 25)})
+    report = FleetReport(traffic=rates, waiting=(("gpu", WAITING),))
     document = fleet(
-        deployment(of, [member("a", Report(engine(busy=2)))]),
+        deployment(of, [member("a", FleetReport(engine(busy=2)))]),
         deployment(pool("gateway"), [member("g1", report), member("g2", report)]),
         pools=[of],
         topology="gateway",
@@ -141,7 +143,8 @@ def test_behind_gateways_queues_and_rates_are_the_gateways() -> None:
 def test_a_draining_replica_is_no_load() -> None:
     """Serve scales by what the running replicas have."""
     document = direct(
-        member("a", Report(engine(busy=1))), member("b", Report(engine(busy=4)), "STOPPING")
+        member("a", FleetReport(engine(busy=1))),
+        member("b", FleetReport(engine(busy=4)), "STOPPING"),
     )
     (found,) = document["pools"]
     assert (found["busy"], found["scaling"]["load"], found["scaling"]["running"]) == (5, 1, 1)
@@ -149,10 +152,10 @@ def test_a_draining_replica_is_no_load() -> None:
 
 def test_the_history_of_those_who_have_gone_is_gone() -> None:
     """The document says how many, so that the page can."""
-    memory = Memory()
+    memory = FleetMemory()
     memory.note_gone("old", "pool", NOW - 60)
     memory.note_gone("other", "another pool", NOW - 50)
-    history = direct(member("a", Report(engine())), memory=memory)["history"]
+    history = direct(member("a", FleetReport(engine())), memory=memory)["history"]
     assert history == {"since": NOW - 512, "gone": 1, "last_gone_at": NOW - 60, "silent": 0}
 
 
@@ -173,7 +176,7 @@ def test_a_pool_at_zero_has_no_replicas() -> None:
 
 def test_errors_of_all_processes_come_newest_first() -> None:
     """Each with its advice."""
-    reports = [Report(engine(), recorded(3, seed).traffic()) for seed in (1, 2, 3)]
+    reports = [FleetReport(engine(), recorded(3, seed).traffic()) for seed in (1, 2, 3)]
     errors = direct(*(member(str(i), report) for i, report in enumerate(reports)))["errors"]
     kinds = [error["kind"] for error in errors]
     assert sorted(kinds) == ["EngineLost", "Overloaded"]
@@ -197,7 +200,7 @@ def test_every_error_has_advice() -> None:
 
 def test_the_tag_is_that_of_the_content() -> None:
     """The time alone changes nothing."""
-    first = direct(member("a", Report(engine())))
+    first = direct(member("a", FleetReport(engine())))
     assert encoded(first).etag == encoded({**first, "at": NOW + 1}).etag
     assert encoded(first).etag != encoded({**first, "queue": [1]}).etag
 
@@ -211,14 +214,14 @@ def test_the_document_is_small(scene: str) -> None:
 def test_before_anything_is_known_there_is_a_document() -> None:
     """With the same fields."""
     of = pool()
-    empty = collecting(Service("direct", "0.2.0", (of,)), NOW)
+    empty = collecting(ServiceSettings("direct", "0.2.0", (of,)), NOW)
     assert empty["collecting"]
-    assert empty.keys() == direct(member("a", Report(engine()))).keys()
+    assert empty.keys() == direct(member("a", FleetReport(engine()))).keys()
 
 
 def test_queued_flows_are_bounded() -> None:
     """A thousand keys that wait do not make the document large."""
     waiting = tuple(Waiting("standard", "", f"key{i}", 1 + i) for i in range(1000))
-    queue = direct(member("a", Report(engine(waiting=waiting))))["queue"]
+    queue = direct(member("a", FleetReport(engine(waiting=waiting))))["queue"]
     assert len(queue) == 50
     assert queue[0]["key"] == "key999"

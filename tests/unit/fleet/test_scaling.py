@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.fleet.scaling import Autoscaler, Pending, pending, why
+from serve_app.fleet.scaling import AutoscalerState, Pending, pending, why
 
-POOL = Autoscaler(
+POOL = AutoscalerState(
     target=2,
     running=2,
     load=8,

@@ -8,7 +8,7 @@ from serve_app.engines.base import State
 from serve_app.errors import Loading
 from serve_app.fleet import start_watch
 from serve_app.fleet.members import Member
-from serve_app.fleet.reports import Report
+from serve_app.fleet.reports import FleetReport
 from serve_app.fleet.start_watch import StartWatch
 from tests.support.fleets import NOW, engine, member
 from tests.support.waiting import eventually
@@ -16,9 +16,12 @@ from tests.support.waiting import eventually
 NODELESS = member("a", None, "STARTING", NOW - 5, node=None)
 STARTING = member("a", None, "STARTING", NOW - 5)
 LOADING = member(
-    "a", Report(engine(State.STARTING, ready_at=None, phase="load", cards=())), "STARTING", NOW - 5
+    "a",
+    FleetReport(engine(State.STARTING, ready_at=None, phase="load", cards=())),
+    "STARTING",
+    NOW - 5,
 )
-READY = member("a", Report(engine()), started_at=NOW - 30)  # its start took 12 s
+READY = member("a", FleetReport(engine()), started_at=NOW - 30)  # its start took 12 s
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from serve_app.fleet.document import Service as Described
+from serve_app.fleet.document import ServiceSettings as Described
 from serve_app.fleet.document import collecting
-from serve_app.fleet.top import Fleet, Unavailable, main, render
+from serve_app.fleet.top import FleetClient, Unavailable, main, render
 from tests.support.fleets import NOW, Stage, pool
 from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing, swapping
 from tests.support.service import Simulator, serving
@@ -96,7 +96,7 @@ async def test_the_first_document_is_waited_for(simulator: Simulator) -> None:
     """The collector starts with the first viewer."""
     stage = Stage(collecting(Described("direct", "0.2.0", (pool(),)), NOW))
     async with serving(simulator, fleet=stage) as service:
-        with Fleet(str(service.base_url), "") as fleet:
+        with FleetClient(str(service.base_url), "") as fleet:
             waiting = asyncio.create_task(asyncio.to_thread(fleet.first))
             await eventually(lambda: bool(service.noted.ended_exchanges))
             stage.show(busy())
@@ -124,7 +124,7 @@ async def test_another_version_is_refused(simulator: Simulator) -> None:
     """A table of wrong numbers would be worse than none."""
     async with serving(simulator, fleet=Stage({**busy(), "version": 2})) as service:
         with (
-            Fleet(str(service.base_url), "") as fleet,
+            FleetClient(str(service.base_url), "") as fleet,
             pytest.raises(Unavailable, match="version 2, not 1"),
         ):
             await asyncio.to_thread(fleet.document)

@@ -13,7 +13,7 @@ from serve_app.ray_serve.scaling_file import ScalingFile
 from serve_app.ray_serve.scaling_policy import WorkPolicy
 from serve_app.scaling.explanation import read_explanation
 from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS
-from serve_app.scaling.policy import Decision
+from serve_app.scaling.policy import ScalingDecision
 from serve_app.settings import Settings
 
 
@@ -46,7 +46,7 @@ class Clock:
         return self.now
 
 
-def autoscaler(clock: Clock, shown: list[Decision], decides: bool = True) -> Autoscaler:
+def autoscaler(clock: Clock, shown: list[ScalingDecision], decides: bool = True) -> Autoscaler:
     return Autoscaler(
         *("pool", decides, 3.0, 0.99, 30.0),
         now=clock,
@@ -55,9 +55,9 @@ def autoscaler(clock: Clock, shown: list[Decision], decides: bool = True) -> Aut
     )
 
 
-def played(decides: bool) -> tuple[float, list[Decision]]:
+def played(decides: bool) -> tuple[float, list[ScalingDecision]]:
     """Return the last answer after a minute of five replicas' work."""
-    clock, shown = Clock(), list[Decision]()
+    clock, shown = Clock(), list[ScalingDecision]()
     scaler, target = autoscaler(clock, shown, decides), 1.0
     for second in range(60):
         clock.now += 1
@@ -80,7 +80,7 @@ def test_in_the_shadow_serves_own_policy_decides() -> None:
 
 def test_it_decides_once_a_second() -> None:
     """Between, it returns its last answer."""
-    clock, shown = Clock(), list[Decision]()
+    clock, shown = Clock(), list[ScalingDecision]()
     scaler = autoscaler(clock, shown)
     for _ in range(25):
         clock.now += 0.1
@@ -90,7 +90,7 @@ def test_it_decides_once_a_second() -> None:
 
 def test_a_clock_that_went_back_holds_no_decision_back() -> None:
     """The next call decides."""
-    clock, shown = Clock(), list[Decision]()
+    clock, shown = Clock(), list[ScalingDecision]()
     scaler = autoscaler(clock, shown)
     scaler.target(Context())
     clock.now -= 86400

@@ -9,15 +9,15 @@ import pytest
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from serve_app.fleet.document import Document, Service, encoded
-from serve_app.fleet.reports import Report
+from serve_app.fleet.document import Document, ServiceSettings, encoded
+from serve_app.fleet.reports import FleetReport
 from serve_app.ray_serve import fleet_collector, fleet_source, private
 from serve_app.ray_serve.fleet_collector import FleetCollector, Replicas
 from serve_app.ray_serve.fleet_source import CollectorClient
 from tests.support.fleets import engine, pool
 from tests.support.scenes import busy
 
-SERVICE = Service("direct", "0.2.0", (pool(),))
+SERVICE = ServiceSettings("direct", "0.2.0", (pool(),))
 POOL = {
     "policy_state": {},
     "status": "HEALTHY",
@@ -43,12 +43,12 @@ class Ended(Exception):
 class Actor:
     """A replica's actor. `reports`: what its calls return; it hangs where there is none."""
 
-    def __init__(self, *reports: Report) -> None:
+    def __init__(self, *reports: FleetReport) -> None:
         self.reports = list(reports)
         self.calls = 0
         self.__ray_call__ = SimpleNamespace(remote=self._call)
 
-    async def _call(self, read: Callable[..., Any]) -> Report:
+    async def _call(self, read: Callable[..., Any]) -> FleetReport:
         self.calls += 1
         if not self.reports:
             await asyncio.Event().wait()
@@ -67,7 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
     """One replica of one pool; each gathering takes a second."""
-    actor = Actor(*[Report(engine(busy=3))] * 100)
+    actor = Actor(*[FleetReport(engine(busy=3))] * 100)
 
     async def deployments(controller: Any, application: str) -> Any:
         return {"pool": POOL}
@@ -133,7 +133,7 @@ async def test_a_gathering_that_fails_keeps_the_document(
 
 async def test_a_replica_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last report stays, and is marked as old."""
-    report, details = Report(engine(busy=2)), POOL["replicas"][0]
+    report, details = FleetReport(engine(busy=2)), POOL["replicas"][0]
     actor, replicas = Actor(report), Replicas()
     monkeypatch.setattr(private, "serve_actor", lambda name: actor)
     await replicas.ask([details], 5)
@@ -181,7 +181,7 @@ def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collect
     """The collectors that the ingress has started, each of which answers."""
     collectors: list[Collector] = []
 
-    def start(service: Service, application: str) -> Collector:
+    def start(service: ServiceSettings, application: str) -> Collector:
         collectors.append(Collector())
         return collectors[-1]
 

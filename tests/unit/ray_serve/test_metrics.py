@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serve_app.access.caller import Caller
-from serve_app.api.relay import End
+from serve_app.api.relay import AnswerEnd
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Usage
 from serve_app.ray_serve import metrics
@@ -104,7 +104,7 @@ async def test_use_is_counted_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
         one = trace()
         one.note_caller(Caller(name))
         one.note_model("m:latest")
-        one.finish(End(True, usage=Usage(prompt=3, generated=2)))
+        one.finish(AnswerEnd(True, usage=Usage(prompt=3, generated=2)))
         keys.count(one)
     keys.report()
     assert made["llm_key_requests_total"].calls == [

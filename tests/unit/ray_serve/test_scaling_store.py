@@ -12,7 +12,7 @@ from serve_app.ray_serve.autoscaler import Autoscaler
 from serve_app.ray_serve.scaling_options import autoscaling_options
 from serve_app.ray_serve.scaling_store import ScalingStore, connect_store
 from serve_app.scaling.history import History
-from serve_app.scaling.memory import Memory
+from serve_app.scaling.memory import PolicyMemory
 from serve_app.settings import Settings
 from tests.support.redis_server import needed, redis_server
 from tests.support.waiting import eventually
@@ -39,7 +39,7 @@ class Writer:
     """A policy with a store, which has seen one step with this load."""
 
     def __init__(self, redis: Redis, load: float, at: float = NOW) -> None:
-        self.memory = Memory(at=at, history=History().after(load))
+        self.memory = PolicyMemory(at=at, history=History().after(load))
         self.arrived_s, self.now = load, at
         self.store = ScalingStore(
             redis, "pool", lambda: (self.memory, self.arrived_s), lambda: self.now
@@ -123,7 +123,7 @@ async def test_the_controllers_policy_keeps_and_finds_its_state(
     redis: Redis, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By a thread of its own."""
-    stored = Memory(at=NOW, history=History().after(7.0))
+    stored = PolicyMemory(at=NOW, history=History().after(7.0))
     ScalingStore(redis, "pool", lambda: (stored, 1.0), lambda: NOW).step()
     with caplog.at_level(logging.INFO, "ray.serve"):
         scaler = Autoscaler("pool", True, 3.0, 0.99, 30.0, store={"url": url}, now=Clock())

@@ -2,18 +2,20 @@
 
 import pytest
 
-from serve_app.scaling.explanation import STATE, Explanation, Record, read_explanation
-from serve_app.scaling.forecast import Bound
-from serve_app.scaling.policy import Decision
-from serve_app.scaling.schedules import Limits
+from serve_app.scaling.explanation import STATE, DecisionRecord, Explanation, read_explanation
+from serve_app.scaling.forecast import ForecastBound
+from serve_app.scaling.policy import ScalingDecision
+from serve_app.scaling.schedules import TargetBounds
 
-OFFICE = Limits(4, 8, "schedule office", "max_replicas")
-FORECAST = Bound("season of 20 min", 2.9, 3.804)
+OFFICE = TargetBounds(4, 8, "schedule office", "max_replicas")
+FORECAST = ForecastBound("season of 20 min", 2.9, 3.804)
 
 
-def record(forecast: Bound | None = FORECAST, bounds: Limits = OFFICE) -> Record:
-    decision = Decision(4, "load", 3.1234, 4, forecast, 0.995, 61.26, bounds)
-    return Record.of(decision, 2, 1000.04)
+def record(
+    forecast: ForecastBound | None = FORECAST, bounds: TargetBounds = OFFICE
+) -> DecisionRecord:
+    decision = ScalingDecision(4, "load", 3.1234, 4, forecast, 0.995, 61.26, bounds)
+    return DecisionRecord.of(decision, 2, 1000.04)
 
 
 @pytest.mark.parametrize(
@@ -25,12 +27,12 @@ def record(forecast: Bound | None = FORECAST, bounds: Limits = OFFICE) -> Record
             "schedule office, set by load",
         ),
         (
-            record(None, Limits(1, 8)),
+            record(None, TargetBounds(1, 8)),
             "load 3.12, needed 4, forecast none yet, start-up 61 s, set by load",
         ),
     ],
 )
-def test_a_record_has_every_reason(record: Record, sentence: str) -> None:
+def test_a_record_has_every_reason(record: DecisionRecord, sentence: str) -> None:
     """Load, forecast with its quantile, start-up time, schedule, and the bound that won."""
     assert record.reasons == sentence
     assert record.change == f"from 2 to 4 replicas: {sentence}"
@@ -40,9 +42,9 @@ def test_changes_are_remembered_and_decisions_are_not() -> None:
     """The last ten, the newest first."""
     explanation = Explanation(True, record())
     for number in range(30):
-        decision = Decision(number, "load", 0.0, 0, None, 0.9, 1.0, OFFICE)
+        decision = ScalingDecision(number, "load", 0.0, 0, None, 0.9, 1.0, OFFICE)
         is_change = number % 2 == 0
-        explanation = explanation.after(Record.of(decision, 0, number), is_change)
+        explanation = explanation.after(DecisionRecord.of(decision, 0, number), is_change)
     document = explanation.as_dict()
     assert document["target"] == 29
     assert "at" not in document  # or every poll of an idle pool would be another document

@@ -9,12 +9,12 @@ import pytest
 
 from serve_app.scaling.forecast import NAMES, Forecast
 from serve_app.scaling.history import STEP_S, History
-from serve_app.scaling.memory import Aim, Memory, Observation
-from serve_app.scaling.policy import Decision, decide
-from serve_app.scaling.schedules import Limits
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory
+from serve_app.scaling.policy import ScalingDecision, decide
+from serve_app.scaling.schedules import TargetBounds
 
 AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
-BOUNDS = Limits(1, 20)
+BOUNDS = TargetBounds(1, 20)
 
 
 @dataclass
@@ -22,15 +22,15 @@ class Pool:
     """A pool whose replicas run `start_s` after they were wanted."""
 
     aim: Aim = AIM
-    bounds: Limits = BOUNDS
+    bounds: TargetBounds = BOUNDS
     start_s: float = 30.0
     now: float = 1_000_000.0
     running: int = 1
     target: int = 1
-    memory: Memory = field(default_factory=Memory)
+    memory: PolicyMemory = field(default_factory=PolicyMemory)
     wanted: list[tuple[float, int]] = field(default_factory=list)
 
-    def play(self, seconds: int, work: Callable[[float], float]) -> Iterator[Decision]:
+    def play(self, seconds: int, work: Callable[[float], float]) -> Iterator[ScalingDecision]:
         """Yield the decisions of so many seconds; `work` gives seconds of work a second."""
         for _ in range(seconds):
             self.now += 1
@@ -45,7 +45,7 @@ class Pool:
             self.target = decision.target
             yield decision
 
-    def after(self, seconds: int, load: float) -> Decision:
+    def after(self, seconds: int, load: float) -> ScalingDecision:
         return list(self.play(seconds, lambda now: load))[-1]
 
 
@@ -80,14 +80,14 @@ def test_a_policy_that_knows_nothing_lets_no_replica_go() -> None:
 
 def test_a_pool_goes_to_zero_where_it_may() -> None:
     """With a minimum of 0, none is left."""
-    pool = Pool(bounds=Limits(0, 20))
+    pool = Pool(bounds=TargetBounds(0, 20))
     pool.after(600, 2.0)
     assert pool.after(3600, 0.0).target == 0
 
 
 def test_a_busy_pool_sleeps_soon_after_its_last_work() -> None:
     """After the time of a start, and of a stop and a start: no margin of busy hours holds it."""
-    pool = Pool(bounds=Limits(0, 20))
+    pool = Pool(bounds=TargetBounds(0, 20))
     pool.after(3600, 2.0)
     idle_s = int(2 * AIM.start_s + AIM.stop_s)
     assert pool.after(idle_s - 10, 0.0).target >= 1
@@ -111,7 +111,7 @@ def test_a_wave_that_comes_back_is_seen_coming() -> None:
 def test_waiting_work_asks_for_replicas() -> None:
     """Work that waits without any arriving needs replicas that do it in the time of a start."""
     seen = Observation(1.0, 1, 1, 0.0, 300.0, 4.0)
-    decision, _ = decide(Memory(at=0.0, step_ends=10.0), seen, AIM, BOUNDS)
+    decision, _ = decide(PolicyMemory(at=0.0, step_ends=10.0), seen, AIM, BOUNDS)
     assert decision.target == 10
     assert decision.by == "load"
 
@@ -119,7 +119,7 @@ def test_waiting_work_asks_for_replicas() -> None:
 @pytest.mark.parametrize(("load", "target", "by"), [(50.0, 20, "max_replicas"), (0.0, 3, "floor")])
 def test_the_bound_that_won_is_named(load: float, target: int, by: str) -> None:
     """A target at a bound says which one."""
-    decision = Pool(bounds=Limits(3, 20, low_by="floor")).after(600, load)
+    decision = Pool(bounds=TargetBounds(3, 20, low_by="floor")).after(600, load)
     assert (decision.target, decision.by) == (target, by)
 
 
@@ -177,10 +177,10 @@ def test_no_margin_goes_above_the_highest_load() -> None:
 def test_waits_that_are_too_long_raise_the_forecast() -> None:
     """By a reserve, because it was wrong."""
     seen = Observation(1e6, 2, 2, 1.0, 100.0, 4.0)
-    memory, targets = Memory(), []
+    memory, targets = PolicyMemory(), []
     for second in range(600):
         decision, memory = decide(
-            memory, replace(seen, now=1e6 + second), Aim(start_s=20.0), Limits(1, 9)
+            memory, replace(seen, now=1e6 + second), Aim(start_s=20.0), TargetBounds(1, 9)
         )
         targets.append(decision.forecast)
     assert memory.reserve.level > 0.5

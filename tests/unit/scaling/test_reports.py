@@ -5,7 +5,7 @@ import math
 import pytest
 
 from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, WAITING, WorkMeter
-from serve_app.scaling.reports import Reported
+from serve_app.scaling.reports import ReportedWork
 
 
 def report(arrived: float, waiting: float = 0.0) -> dict[str, float]:
@@ -44,25 +44,25 @@ def test_a_meter_knows_the_mean_where_all_are_alike() -> None:
 
 def test_work_that_arrived_is_what_counters_grew() -> None:
     """Of all replicas together."""
-    reported = Reported().after({"a": report(10), "b": report(20)}, 0)
+    reported = ReportedWork().after({"a": report(10), "b": report(20)}, 0)
     reported = reported.after({"a": report(11), "b": report(23)}, 0)
     assert reported.arrived_s == 4.0
 
 
 def test_the_first_reports_say_nothing_of_arrivals() -> None:
     """Because nobody knows since when the counters count."""
-    assert Reported().after({"a": report(1000)}, 0).arrived_s == 0.0
+    assert ReportedWork().after({"a": report(1000)}, 0).arrived_s == 0.0
 
 
 def test_a_new_replica_counts_from_its_start() -> None:
     """What it has taken in since."""
-    reported = Reported().after({"a": report(10)}, 0)
+    reported = ReportedWork().after({"a": report(10)}, 0)
     assert reported.after({"a": report(10), "b": report(2)}, 0).arrived_s == 2.0
 
 
 def test_a_request_in_a_gateway_counts_once() -> None:
     """When it comes, by the mean of recent requests, and no more when a replica gets it."""
-    reported = Reported().after({"a": report(10)}, 0)
+    reported = ReportedWork().after({"a": report(10)}, 0)
     reported = reported.after({"a": report(10)}, 2)
     assert (reported.arrived_s, reported.waiting_s) == (2.0, 2.0)
     reported = reported.after({"a": report(12)}, 0)
@@ -72,7 +72,7 @@ def test_a_request_in_a_gateway_counts_once() -> None:
 @pytest.mark.parametrize("wrong", [{}, {ARRIVED: -5.0}, {ARRIVED: math.nan}, {ARRIVED: math.inf}])
 def test_a_wrong_report_counts_as_the_last_one(wrong: dict[str, float]) -> None:
     """Missing, negative or not finite numbers change nothing, and nothing arrives twice."""
-    reported = Reported().after({"a": report(10)}, 0)
+    reported = ReportedWork().after({"a": report(10)}, 0)
     reported = reported.after({"a": wrong}, 0)
     assert reported.arrived_s == 0.0
     assert reported.after({"a": report(11)}, 0).arrived_s == 1.0
@@ -80,7 +80,7 @@ def test_a_wrong_report_counts_as_the_last_one(wrong: dict[str, float]) -> None:
 
 def test_a_replica_that_died_takes_nothing_with_it() -> None:
     """Its counter is missing, then back, or begins anew."""
-    reported = Reported().after({"a": report(10), "b": report(50)}, 0)
+    reported = ReportedWork().after({"a": report(10), "b": report(50)}, 0)
     reported = reported.after({"a": report(11)}, 0)
     assert reported.arrived_s == 1.0
     reported = reported.after({"a": report(11), "b": report(50)}, 0)
@@ -90,5 +90,5 @@ def test_a_replica_that_died_takes_nothing_with_it() -> None:
 
 def test_a_queue_that_is_unknown_stays() -> None:
     """Where Serve has no number of what waits."""
-    reported = Reported().after({"a": report(10)}, 2)
+    reported = ReportedWork().after({"a": report(10)}, 2)
     assert reported.after({"a": report(10)}, math.nan).waiting_s == 2.0

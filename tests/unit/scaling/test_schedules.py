@@ -5,12 +5,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from serve_app.scaling.schedules import Limits, Schedule, limits, problems
+from serve_app.scaling.schedules import Schedule, TargetBounds, limits, problems
 
 BERLIN = ZoneInfo("Europe/Berlin")
 OFFICE = Schedule("office", "0 8 * * MON-FRI", "0 18 * * MON-FRI", "Europe/Berlin", 4)
 NIGHT = Schedule("night", "0 22 * * *", "0 6 * * *", "Europe/Berlin", max_replicas=2)
-BOUNDS = Limits(1, 10)
+BOUNDS = TargetBounds(1, 10)
 
 
 def at(*when: int, fold: int = 0) -> float:
@@ -20,16 +20,16 @@ def at(*when: int, fold: int = 0) -> float:
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (at(2026, 6, 1, 7, 59), Limits(1, 10)),
-        (at(2026, 6, 1, 8), Limits(4, 10, "schedule office")),
-        (at(2026, 6, 1, 17, 59, 59), Limits(4, 10, "schedule office")),
-        (at(2026, 6, 1, 18), Limits(1, 10)),
-        (at(2026, 6, 6, 12), Limits(1, 10)),  # a Saturday
-        (at(2026, 6, 1, 23), Limits(1, 2, high_by="schedule night")),
-        (at(2026, 1, 1, 3), Limits(1, 2, high_by="schedule night")),
+        (at(2026, 6, 1, 7, 59), TargetBounds(1, 10)),
+        (at(2026, 6, 1, 8), TargetBounds(4, 10, "schedule office")),
+        (at(2026, 6, 1, 17, 59, 59), TargetBounds(4, 10, "schedule office")),
+        (at(2026, 6, 1, 18), TargetBounds(1, 10)),
+        (at(2026, 6, 6, 12), TargetBounds(1, 10)),  # a Saturday
+        (at(2026, 6, 1, 23), TargetBounds(1, 2, high_by="schedule night")),
+        (at(2026, 1, 1, 3), TargetBounds(1, 2, high_by="schedule night")),
     ],
 )
-def test_a_schedule_holds_between_its_times(now: float, expected: Limits) -> None:
+def test_a_schedule_holds_between_its_times(now: float, expected: TargetBounds) -> None:
     """In its own zone, on its own days, over midnight."""
     assert limits([OFFICE, NIGHT], BOUNDS, now) == expected
 

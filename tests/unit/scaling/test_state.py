@@ -7,22 +7,22 @@ import orjson
 import pytest
 
 from serve_app.scaling.forecast import ROWS
-from serve_app.scaling.memory import Aim, Memory, Observation
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import decide
-from serve_app.scaling.schedules import Limits
+from serve_app.scaling.schedules import TargetBounds
 from serve_app.scaling.state import MAX_BYTES, StateError, dump, load
 
 
 @pytest.fixture(scope="module")
-def memory() -> Memory:
-    memory = Memory()
+def memory() -> PolicyMemory:
+    memory = PolicyMemory()
     for second in range(1200):
         seen = Observation(1e9 + second, 2, 2, 1.5, 0.0, 4.0)
-        _, memory = decide(memory, seen, Aim(), Limits(1, 8))
+        _, memory = decide(memory, seen, Aim(), TargetBounds(1, 8))
     return memory
 
 
-def test_a_document_is_read_back(memory: Memory) -> None:
+def test_a_document_is_read_back(memory: PolicyMemory) -> None:
     """Nothing is lost, and it is small."""
     document = dump(memory)
     assert load(document) == memory
@@ -60,7 +60,7 @@ NAN = base64.b64encode(struct.pack("f", float("nan"))).decode()
     ],
 )
 def test_a_damaged_document_is_refused(
-    memory: Memory, path: tuple[str, ...], value: object
+    memory: PolicyMemory, path: tuple[str, ...], value: object
 ) -> None:
     """A wrong version, number or length is an error, and no memory."""
     with pytest.raises(StateError, match="the state"):

@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.api.build import build_api
 from serve_app.dispatch.gateway import GatewayDispatcher
-from serve_app.dispatch.reports import Reporter
+from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.dispatch.worker import CallServer
 from serve_app.errors import EngineLost, ServiceError
 from serve_app.ray_serve.engine_host import EngineHost
@@ -26,7 +26,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max
 class Handle:
     """A deployment of one replica."""
 
-    def __init__(self, server: CallServer, reporter: Reporter) -> None:
+    def __init__(self, server: CallServer, reporter: ReplicaReporter) -> None:
         self._server = server
         self._reporter = reporter
 
@@ -62,7 +62,7 @@ async def shared_gateway(
     senders = [sender(shared_collector.http) for _ in range(2)]
     host = EngineHost(settings, pool, lambda _: None)
     calls = TracedCalls(await host.start(), senders[1].tracer, "one")
-    reporter = Reporter("one")
+    reporter = ReplicaReporter("one")
     handles = {pool.name: Handle(CallServer(calls, 0, name="one", reporter=reporter), reporter)}
     dispatcher = GatewayDispatcher(settings, handles, "127.0.0.1", no_problem)
     await dispatcher.start()

@@ -6,7 +6,7 @@ import orjson
 
 from serve_app.engines.llamacpp import checked
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.prompts.conversation import Conversation
+from serve_app.engines.llamacpp.prompts.conversation import ConversationBuilder
 
 _ROLES = ("user", "assistant", "system")
 _TEXT_ONLY = "the model reads text only"
@@ -14,7 +14,7 @@ _TEXT_ONLY = "the model reads text only"
 
 def conversation(body: Json) -> list[Json]:
     """Return the conversation of `system` and `messages`. Raises Refusal 400."""
-    talk = Conversation()
+    talk = ConversationBuilder()
     if (system := body.get("system")) is not None:
         talk.say("system", _text(system, "system"))
     for number, value in enumerate(checked.entries(body.get("messages"), "messages")):
@@ -34,7 +34,7 @@ def _blocks(content: Any, path: str) -> list[tuple[Json, str]]:
     return [(checked.fields(block, name), name) for block, name in zip(content, names, strict=True)]
 
 
-def _add_assistant(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) -> None:
+def _add_assistant(talk: ConversationBuilder, role: str, blocks: list[tuple[Json, str]]) -> None:
     """Add a message of the assistant: its texts as one text, its thoughts and its calls."""
     texts: list[str] = []
     calls: list[tuple[str, str, str]] = []
@@ -60,7 +60,7 @@ def _call(block: Json, path: str) -> tuple[str, str, str]:
     return call_id, name, orjson.dumps(value).decode()
 
 
-def _add_other(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) -> None:
+def _add_other(talk: ConversationBuilder, role: str, blocks: list[tuple[Json, str]]) -> None:
     """Add another message; results of tools become messages of their own before its text."""
     texts: list[str] = []
     for block, path in blocks:
@@ -72,7 +72,7 @@ def _add_other(talk: Conversation, role: str, blocks: list[tuple[Json, str]]) ->
         talk.say(role, "\n".join(texts))
 
 
-def _add_result(talk: Conversation, block: Json, path: str) -> None:
+def _add_result(talk: ConversationBuilder, block: Json, path: str) -> None:
     call_id = checked.text(block.get("tool_use_id"), f"{path}.tool_use_id")
     content = block.get("content")
     result = "" if content is None else _text(content, f"{path}.content")

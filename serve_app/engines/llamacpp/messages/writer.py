@@ -8,7 +8,7 @@ import orjson
 
 from serve_app.engines.llamacpp.answers import EVENT_STREAM, Done, server_sent
 from serve_app.engines.llamacpp.client import Json
-from serve_app.engines.llamacpp.events import End, Piece
+from serve_app.engines.llamacpp.events import GenerationEnd, Piece
 
 
 class MessageWriter:
@@ -54,7 +54,7 @@ class MessageWriter:
             **reason,
         }
 
-    def _reason(self, end: End) -> Json:
+    def _reason(self, end: GenerationEnd) -> Json:
         if end.reason == "length":
             return {"stop_reason": "max_tokens", "stop_sequence": None}
         if end.stopped_by:
@@ -107,7 +107,7 @@ def _written(events: Iterable[Json]) -> bytes:
     return b"".join(map(server_sent, events))
 
 
-def _counted(end: End) -> Json:
+def _counted(end: GenerationEnd) -> Json:
     timings = end.timings
     counts = (timings.get(name, 0) for name in ("cache_n", "prompt_n", "predicted_n"))
     return _usage(*counts)

@@ -9,7 +9,7 @@ import asyncio
 import orjson
 
 from serve_app.engines.base import Answer, Call, ModelCard
-from serve_app.engines.llamacpp.answers import Clock, json_answer, refusal_answer
+from serve_app.engines.llamacpp.answers import RequestTimer, json_answer, refusal_answer
 from serve_app.engines.llamacpp.client import Json, LlamaServer, Refusal
 from serve_app.engines.llamacpp.embeddings import Embedder
 from serve_app.engines.llamacpp.events import Piece
@@ -19,7 +19,7 @@ from serve_app.engines.llamacpp.native.lines import ChatVoice, GenerateVoice, Li
 from serve_app.engines.llamacpp.native.show import show
 from serve_app.engines.llamacpp.options import unloads
 from serve_app.engines.llamacpp.prompts.fitting import ends
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.server import BATCH_SIZE
 from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
 
@@ -39,7 +39,7 @@ class NativeRoutes:
         llama: LlamaServer,
         card: ModelCard,
         header: GgufHeader,
-        window: Window,
+        window: ContextWindow,
         batch_size: int = BATCH_SIZE,
     ) -> None:
         self._llama = llama
@@ -62,11 +62,11 @@ class NativeRoutes:
         EngineLost, see base.Engine.
         """
         try:
-            return await self._routes[call.path](call, Clock())
+            return await self._routes[call.path](call, RequestTimer())
         except Refusal as refusal:
             return refusal_answer(refusal, call.stream)
 
-    async def _chat(self, call: Call, clock: Clock) -> Answer:
+    async def _chat(self, call: Call, clock: RequestTimer) -> Answer:
         body = requests.read_chat(call, self._card)
         if not body.get("messages"):
             return await self._load(body, ChatVoice(call.model))
@@ -74,7 +74,7 @@ class NativeRoutes:
         turn = Turn(self._llama, self._window, LineWriter(ChatVoice(call.model)), clock)
         return await turn.answer(call, body, CHAT, request)
 
-    async def _generate(self, call: Call, clock: Clock) -> Answer:
+    async def _generate(self, call: Call, clock: RequestTimer) -> Answer:
         body = requests.read_generate(call, self._card)
         if not body.get("prompt"):
             return await self._load(body, GenerateVoice(call.model))
@@ -117,7 +117,7 @@ class NativeRoutes:
             prompt = await self._llama.detokenize(prompt)
         return await self._llama.tokenize(prompt + text)
 
-    async def _embed(self, call: Call, clock: Clock) -> Answer:
+    async def _embed(self, call: Call, clock: RequestTimer) -> Answer:
         body = requests.read_embed(call)
         texts = _texts(body.get("input"))
         self._check_embeds()
@@ -129,7 +129,7 @@ class NativeRoutes:
         answer = {"model": call.model, "embeddings": done.vectors, **clock.durations()}
         return json_answer({**answer, "prompt_eval_count": done.tokens})
 
-    async def _embeddings(self, call: Call, clock: Clock) -> Answer:
+    async def _embeddings(self, call: Call, clock: RequestTimer) -> Answer:
         body = requests.read_embed(call)
         self._check_embeds()
         if not body.get("prompt"):
@@ -141,7 +141,7 @@ class NativeRoutes:
         if "embedding" not in self._card.capabilities:
             raise Refusal(501, _NO_EMBEDDINGS)
 
-    async def _show(self, call: Call, clock: Clock) -> Answer:
+    async def _show(self, call: Call, clock: RequestTimer) -> Answer:
         header = self._header
         if orjson.loads(call.body).get("verbose"):
             header = await asyncio.to_thread(read_header, header.path, arrays=True)

@@ -10,7 +10,7 @@ from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 from serve_app.engines.llamacpp.openai.prefill import only_new
 from serve_app.engines.llamacpp.openai.requests import checked
 from serve_app.engines.llamacpp.prompts.fitting import can_shorten, clip, fit
-from serve_app.engines.llamacpp.prompts.window import Window
+from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.refusals import refused
 from serve_app.engines.upstream import Upstream
 
@@ -21,7 +21,7 @@ class CompletionRoutes:
     """Serves `PATHS` with the llama.cpp server behind `upstream` and `llama`."""
 
     def __init__(
-        self, llama: LlamaServer, upstream: Upstream, window: Window, card: ModelCard
+        self, llama: LlamaServer, upstream: Upstream, window: ContextWindow, card: ModelCard
     ) -> None:
         self._card = card
         self._llama = llama

@@ -7,7 +7,7 @@ import orjson
 from serve_app.engines.llamacpp.client import Json, Refusal
 
 
-class Conversation:
+class ConversationBuilder:
     """Collects `messages`. Successive items of the assistant become one message."""
 
     def __init__(self) -> None:

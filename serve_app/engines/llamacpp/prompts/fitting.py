@@ -7,7 +7,7 @@ takes a request. A prompt whose bytes can't fit is clipped before it is sent.
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
-from serve_app.engines.llamacpp.prompts.window import Window, text_bytes
+from serve_app.engines.llamacpp.prompts.window import ContextWindow, text_bytes
 
 _KEPT_TOKENS = 4  # Ollama's default of num_keep, for all dialects
 _STAYS = ("system", "developer")  # roles whose messages always stay
@@ -59,13 +59,13 @@ def text_of(message: Json) -> str | None:
     return "\n".join(texts) if len(texts) == len(parts) else None
 
 
-def prompt_bytes(request: Json, window: Window) -> int:
+def prompt_bytes(request: Json, window: ContextWindow) -> int:
     if "prompt" in request:
         return text_bytes(request["prompt"])
     return window.bytes_of([*request["messages"], *(request.get("tools") or ())])
 
 
-def clip(request: Json, window: Window) -> Json:
+def clip(request: Json, window: ContextWindow) -> Json:
     """Remove text from `request` whose bytes can't fit; `fit` does the rest.
 
     Raises PromptTooLong when the parts that must stay can't fit.
@@ -81,7 +81,7 @@ async def fit(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Jso
     return await (_fit_text if "prompt" in request else _fit_chat)(llama, request, too_long)
 
 
-def _clip_text(request: Json, window: Window) -> Json:
+def _clip_text(request: Json, window: ContextWindow) -> Json:
     """Cut the middle: the first `n_keep` tokens stay, and the last ones that fill a slot."""
     text = request["prompt"].encode()
     keep = _keep(request) if _keep(request) >= 0 else window.context
@@ -91,7 +91,7 @@ def _clip_text(request: Json, window: Window) -> Json:
     return {**request, "prompt": _text(text[:head] + text[-window.max_bytes :])}
 
 
-def _clip_chat(request: Json, window: Window) -> Json:
+def _clip_chat(request: Json, window: ContextWindow) -> Json:
     """Drop the oldest messages except the system's, then the beginning of the last one."""
     *earlier, last = request["messages"]
     over = prompt_bytes(request, window) - window.max_bytes

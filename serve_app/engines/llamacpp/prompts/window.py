@@ -15,7 +15,7 @@ from serve_app.engines.llamacpp.client import Json, PromptTooLong
 _NO_TEXT = {"image_url", "source", "images", "encrypted_content", "signature"}
 
 
-class Window(NamedTuple):
+class ContextWindow(NamedTuple):
     """The capacity of a slot: `context` tokens of at most `token_bytes` bytes each.
 
     `token_bytes` 0: the bytes of a token have no bound, and any text may fit.

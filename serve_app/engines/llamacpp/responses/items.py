@@ -5,7 +5,7 @@ from typing import Any
 
 from serve_app.engines.llamacpp import checked
 from serve_app.engines.llamacpp.client import Json, Refusal
-from serve_app.engines.llamacpp.prompts.conversation import Conversation, arguments
+from serve_app.engines.llamacpp.prompts.conversation import ConversationBuilder, arguments
 
 _ROLES = ("user", "assistant", "system", "developer")
 # The field with the text, by type of part.
@@ -15,7 +15,7 @@ _TEXT_ONLY = "the model reads text only"
 
 def conversation(body: Json) -> list[Json]:
     """Return the conversation of `instructions` and `input`. Raises Refusal 400."""
-    talk = Conversation()
+    talk = ConversationBuilder()
     if (instructions := body.get("instructions")) is not None:
         talk.say("system", checked.text(instructions, "instructions"))
     value = body.get("input")
@@ -32,7 +32,7 @@ def conversation(body: Json) -> list[Json]:
     return talk.messages
 
 
-def _add(talk: Conversation, item: Json, path: str) -> None:
+def _add(talk: ConversationBuilder, item: Json, path: str) -> None:
     kind = item.get("type") or "message"
     add = _ITEMS.get(kind) if isinstance(kind, str) else None
     if kind == "item_reference":
@@ -44,7 +44,7 @@ def _add(talk: Conversation, item: Json, path: str) -> None:
     add(talk, item, path)
 
 
-def _message(talk: Conversation, item: Json, path: str) -> None:
+def _message(talk: ConversationBuilder, item: Json, path: str) -> None:
     role = checked.one_of(item.get("role"), f"{path}.role", _ROLES)
     # The parts of an answer are one text; the parts of a question may be anything.
     between = "" if role == "assistant" else "\n"
@@ -52,7 +52,7 @@ def _message(talk: Conversation, item: Json, path: str) -> None:
     talk.say("system" if role == "developer" else role, content)
 
 
-def _reasoning(talk: Conversation, item: Json, path: str) -> None:
+def _reasoning(talk: ConversationBuilder, item: Json, path: str) -> None:
     """Add thoughts: their text if there is one, else the summary; never encrypted content."""
     for name in ("content", "summary"):
         parts = checked.entries(item.get(name) or [], f"{path}.{name}")
@@ -62,18 +62,18 @@ def _reasoning(talk: Conversation, item: Json, path: str) -> None:
             break
 
 
-def _call(talk: Conversation, item: Json, path: str) -> None:
+def _call(talk: ConversationBuilder, item: Json, path: str) -> None:
     call_id = checked.text(item.get("call_id"), f"{path}.call_id")
     name = checked.text(item.get("name"), f"{path}.name")
     talk.call(call_id, name, arguments(item.get("arguments"), f"{path}.arguments"))
 
 
-def _result(talk: Conversation, item: Json, path: str) -> None:
+def _result(talk: ConversationBuilder, item: Json, path: str) -> None:
     call_id = checked.text(item.get("call_id"), f"{path}.call_id")
     talk.result(call_id, _text(item.get("output"), f"{path}.output", "\n"))
 
 
-_ITEMS: dict[str, Callable[[Conversation, Json, str], None]] = {
+_ITEMS: dict[str, Callable[[ConversationBuilder, Json, str], None]] = {
     "message": _message,
     "function_call": _call,
     "function_call_output": _result,

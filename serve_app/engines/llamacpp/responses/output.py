@@ -23,7 +23,7 @@ class Item(Protocol):
     def stop(self, status: str) -> Iterator[Json]: ...
 
 
-class Message:
+class MessageItem:
     def __init__(self, index: int) -> None:
         self.index = index
         self._texts: list[str] = []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from serve_app.engines.llamacpp.answers import EVENT_STREAM, Done, server_sent
 from serve_app.engines.llamacpp.client import Json
 from serve_app.engines.llamacpp.events import Piece
-from serve_app.engines.llamacpp.responses.output import FunctionCall, Item, Message, Reasoning
+from serve_app.engines.llamacpp.responses.output import FunctionCall, Item, MessageItem, Reasoning
 from serve_app.engines.llamacpp.responses.resource import ResponseObject
 
 
@@ -48,12 +48,12 @@ class ResponseWriter:
             yield from self._continue(Reasoning)
             yield from self._output[-1].add(piece)
         if piece.text or piece.logprobs:
-            yield from self._continue(Message)
+            yield from self._continue(MessageItem)
             yield from self._output[-1].add(piece)
         for call in piece.calls:
             yield from self._start(FunctionCall(len(self._output), call))
 
-    def _continue(self, kind: type[Reasoning] | type[Message]) -> Iterator[Json]:
+    def _continue(self, kind: type[Reasoning] | type[MessageItem]) -> Iterator[Json]:
         """Begin an item of this kind unless the last item has it."""
         if not self._output or type(self._output[-1]) is not kind:
             yield from self._start(kind(len(self._output)))
@@ -70,7 +70,7 @@ class ResponseWriter:
     def _finish(self, done: Done) -> Iterator[Json]:
         status = "incomplete" if done.end.reason == "length" else "completed"
         if not self._output:  # an answer without a token is an empty message
-            yield from self._start(Message(0))
+            yield from self._start(MessageItem(0))
         yield from self._stop(status)
         output = [item.value for item in self._output]
         response = self._response.ended(status, output, done)

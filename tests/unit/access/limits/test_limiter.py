@@ -12,7 +12,7 @@ from serve_app.access.limits.days import Calendar
 from serve_app.access.limits.limiter import FREE, Estimate, Limiter, Reservation
 from serve_app.access.limits.memory import MemoryStore
 from serve_app.access.limits.quotas import Balance, Grant, Quota, refusal, standings
-from serve_app.access.limits.store import Claim, StoreAway
+from serve_app.access.limits.store import QuotaClaim, StoreAway
 from serve_app.access.policies import Limits
 from serve_app.errors import Overloaded
 from serve_app.limit_settings import Cost, LimitSettings, zone
@@ -138,10 +138,10 @@ class Absent:
 
     def start(self) -> None: ...
 
-    async def reserve(self, claim: Claim) -> Grant:
+    async def reserve(self, claim: QuotaClaim) -> Grant:
         raise StoreAway("absent")
 
-    def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None: ...
+    def settle(self, claim: QuotaClaim, tokens_back: float, requests_back: int = 0) -> None: ...
 
     def renew(self, leases: object) -> None: ...
 

@@ -10,7 +10,7 @@ import pytest
 from serve_app.access.limits.quotas import Quota
 from serve_app.access.limits.redis import REST_S, RedisStore
 from serve_app.access.limits.redis_connection import connect
-from serve_app.access.limits.store import Claim, StoreAway
+from serve_app.access.limits.store import QuotaClaim, StoreAway
 from tests.support.redis_server import StallingProxy, needed, redis_server
 from tests.unit.access.limits.conftest import PATIENT_S
 
@@ -19,8 +19,8 @@ KEY = (Quota("k:ada", tokens=100),)
 SOON_S = 0.02
 
 
-def claim(lease: str = "a", tokens: float = 10) -> Claim:
-    return Claim(KEY, tokens, lease, "2026-11-30")
+def claim(lease: str = "a", tokens: float = 10) -> QuotaClaim:
+    return QuotaClaim(KEY, tokens, lease, "2026-11-30")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from serve_app.access.limits.memory import MemoryStore
 from serve_app.access.limits.quotas import LEASE_S, Grant, Quota
 from serve_app.access.limits.redis import RedisStore
 from serve_app.access.limits.redis_connection import connect
-from serve_app.access.limits.store import Claim, Store
+from serve_app.access.limits.store import QuotaClaim, Store
 from tests.support import redis_server
 from tests.unit.access.limits.conftest import PATIENT_S, Clock
 
@@ -19,8 +19,8 @@ GROUP = Quota("g:team", parallel=3, requests=8, tokens=900)
 DAY = "2026-11-30"
 
 
-def claim(lease: str, tokens: float = 10, *quotas: Quota, day: str = DAY) -> Claim:
-    return Claim(quotas or (KEY,), tokens, lease, day)
+def claim(lease: str, tokens: float = 10, *quotas: Quota, day: str = DAY) -> QuotaClaim:
+    return QuotaClaim(quotas or (KEY,), tokens, lease, day)
 
 
 async def test_a_bucket_refills_with_time(store: Store, clock: Clock) -> None:
@@ -146,7 +146,7 @@ async def test_both_stores_answer_the_same_sequence_alike(client: Redis, seed: i
     random_, clock = random.Random(seed), Clock()
     redis = RedisStore(client, clock, PATIENT_S)
     stores: list[Store] = [MemoryStore(clock), redis]
-    running: list[Claim] = []
+    running: list[QuotaClaim] = []
     granted = refused = 0
     for number in range(150):
         clock.now += random_.choice([0.0, 0.1, 1.7, 9.3, 16.0, -5.0, 100.0, -1000.0])
@@ -154,7 +154,7 @@ async def test_both_stores_answer_the_same_sequence_alike(client: Redis, seed: i
         if action < 0.65 or not running:
             quotas = tuple(random_.sample(QUOTAS, random_.choice([1, 1, 2])))
             day = random_.choice([DAY, "2026-12-01"])
-            one = Claim(quotas, random_.uniform(0, 120), f"{number}", day)
+            one = QuotaClaim(quotas, random_.uniform(0, 120), f"{number}", day)
             answers: list[Grant] = [await store.reserve(one) for store in stores]
             assert answers[0] == answers[1]
             running += [one] * answers[0].granted

@@ -13,7 +13,7 @@ from serve_app.access.caller import Caller
 from serve_app.access.keys.callers import Callers, callers
 from serve_app.access.keys.file import digest, parse
 from serve_app.access.tokens.jwks import KeySet
-from serve_app.access.tokens.tokens import LEEWAY_S, MAX_CACHED, Tokens
+from serve_app.access.tokens.tokens import LEEWAY_S, MAX_CACHED, TokenVerifier
 from serve_app.errors import IssuerDown, Unauthorized
 from serve_app.jwt_settings import JwtSettings
 from tests.support.issuer import Issuer
@@ -36,7 +36,7 @@ class Verifier:
         built = JwtSettings(**issuer.settings(**{"jwks": str(issuer.file), **settings}))
         self.clock = Clock()
         self.key_set = KeySet(built.jwks, built.algorithms, self.clock)
-        self.tokens = Tokens(built, self.key_set)
+        self.tokens = TokenVerifier(built, self.key_set)
         self.callers: Callers = callers({}, parse(text, Path("keys")))
         self.key_set.refresh()
 

@@ -30,7 +30,7 @@ from locustfiles.shapes import UserSchedule
 from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.clients.client_request import UnixClock
 from serve_app.capacity.results.request_records import Record, Run
-from serve_app.capacity.results.show import table
+from serve_app.capacity.results.show import run_table
 from serve_app.capacity.workload.lengths import Lengths
 from serve_app.capacity.workload.load import LoadSpec
 from serve_app.capacity.workload.requests import WorkloadRequest
@@ -183,7 +183,7 @@ class Controller:
 
     def _show(self, **_: Any) -> None:
         if self.writer and self.writer.closed:
-            print(table(self.writer.folder, slo_of(_options(self._environment))))
+            print(run_table(self.writer.folder, slo_of(_options(self._environment))))
 
 
 class Roles:

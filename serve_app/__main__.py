@@ -26,7 +26,7 @@ from serve_app.launcher import listen_address, local_proxy
 from serve_app.launcher.announcement import announce
 from serve_app.launcher.local_proxy import Proxy
 from serve_app.launcher.screen import Screen
-from serve_app.setting_errors import sentences
+from serve_app.setting_errors import error_sentences
 from serve_app.settings import Settings
 
 _GUARD = Path(__file__).with_name("engines") / "supervisor.py"
@@ -76,12 +76,12 @@ def main() -> int:
         return 0
     try:
         settings = Settings()
-        proxy = local_proxy.choose(options.host, _haproxy_wish(options))
+        proxy = local_proxy.choose_proxy(options.host, _haproxy_wish(options))
         stopped = list(local_proxy.clean())
         print(*stopped, sep="\n", end="\n" if stopped else "")
         listen_address.check(options.host, options.port, 2.0 if stopped else 0.0)
     except ValidationError as exc:
-        print("\n".join(sentences(exc)), file=sys.stderr)
+        print("\n".join(error_sentences(exc)), file=sys.stderr)
         return 2
     except SettingsError as exc:
         print(exc, file=sys.stderr)
@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: P
     config.write_text(_CONFIG.format(host=json.dumps(options.host), port=options.port))
     environment = {
         **_DEFAULTS,
-        **room(settings),
+        **extra_cpus(settings),
         **local_proxy.defaults(proxy, os.environ),
         **os.environ,
         **local_proxy.fixed(proxy, folder),
@@ -195,7 +195,7 @@ def _explain(screen: Screen, code: int) -> int:
     return code or 1
 
 
-def room(settings: Settings) -> dict[str, str]:
+def extra_cpus(settings: Settings) -> dict[str, str]:
     """Return variables that let Ray start more replicas than CPUs, which they share here."""
     groups = [
         (pool.ray_actor_options, pool.autoscaling.max_replicas) for pool in settings.all_pools

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from serve_app import addresses
 from serve_app.model_names import full_name, plain_name, short_name
-from serve_app.strict_model import StrictModel, repeated, split_list
+from serve_app.strict_model import StrictModel, duplicates, split_list
 
 ModelName = Annotated[str, AfterValidator(addresses.model_name)]
 
@@ -51,12 +51,12 @@ def _first(targets: tuple[AliasTarget, ...], draw: float) -> AliasTarget:
     return targets[0]
 
 
-def problems(
+def alias_problems(
     aliases: Mapping[str, tuple[AliasTarget, ...]], models: Iterable[str]
 ) -> Iterator[str]:
     """Yield a sentence for every alias that can't work beside `models`."""
     known = set(map(full_name, models))
-    for name in repeated(map(plain_name, aliases)):
+    for name in duplicates(map(plain_name, aliases)):
         yield f"aliases names {name} twice: remove one"
     for alias, targets in aliases.items():
         if full_name(alias) in known:
@@ -64,5 +64,5 @@ def problems(
         for target in targets:
             if full_name(target.model) not in known:
                 yield f"aliases: {alias} leads to {target.model}, which no pool serves"
-        for model in repeated(plain_name(target.model) for target in targets):
+        for model in duplicates(plain_name(target.model) for target in targets):
             yield f"aliases: {alias} names {model} twice: remove one"

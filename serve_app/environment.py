@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from serve_app.errors import SettingsError
-from serve_app.setting_names import names, unknown
+from serve_app.setting_names import setting_names, unknown
 
 PREFIX = "SERVE_APP_"
 
@@ -43,7 +43,7 @@ class Environment(EnvSettingsSource):
 
 def unknown_variables(model: type[BaseModel]) -> Iterator[str]:
     """Yield a sentence for each name like SERVE_APP_MODLES, which must not pass unnoticed."""
-    known = [_variable(name) for name in names(model)]
+    known = [_variable(name) for name in setting_names(model)]
     for name in os.environ:
         if name.startswith(PREFIX) and not _is_known(name.removeprefix(PREFIX).lower(), model):
             yield unknown(name, known, PREFIX)

@@ -49,7 +49,7 @@ def float32(value: float) -> float:
         short = float(f"{value:.{digits}g}")
         if struct.pack("<f", short) == struct.pack("<f", value):
             break
-    return number(short)
+    return go_number(short)
 
 
 _DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
@@ -57,7 +57,7 @@ _PART = re.compile(r"([\d.]+)(\D+)")
 _SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Return the seconds of `5m`, `1h30m` or `-1s`. Raises ValueError in Go's words."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f"time: invalid duration {quote(text)}")
@@ -66,6 +66,6 @@ def duration(text: str) -> float:
     return -seconds if text.startswith("-") else seconds
 
 
-def number(value: float) -> float:
+def go_number(value: float) -> float:
     """Return `value` without the trailing `.0` that Go does not write."""
     return int(value) if float(value).is_integer() else value

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from serve_app.engine_settings import EngineSettings
 from serve_app.model_names import full_name
 from serve_app.scaling_settings import POLICY, Autoscaling
-from serve_app.strict_model import Models, StrictModel, refuse, repeated_models
+from serve_app.strict_model import Models, StrictModel, duplicate_models, refuse
 
 # An ingress gets this many requests more than it admits: its fair queue, which knows keys and
 # priorities, decides which wait and which are refused, and not Serve's queues before it.
@@ -163,7 +163,7 @@ class Pool(PoolSettings):
                 engine.kind == "llamacpp" and len(self.models) > 1,
                 f"models names {len(self.models)}, but engine.kind llamacpp serves one",
             ),
-            *((True, f"models names {name} twice") for name in repeated_models(self.models)),
+            *((True, f"models names {name} twice") for name in duplicate_models(self.models)),
             *self._residency_rules(),
             gpu_rule(self.ray_actor_options),
         )

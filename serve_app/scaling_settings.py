@@ -114,7 +114,7 @@ class Autoscaling(StrictModel):
             ),
             *(
                 (True, f"autoscaling.{sentence}")
-                for sentence in schedules.problems(
+                for sentence in schedules.schedule_problems(
                     [schedule.schedule for schedule in self.schedules],
                     *(self.min_replicas, self.max_replicas, time.time()),
                 )

@@ -2,11 +2,11 @@
 
 from pydantic import ValidationError
 
-from serve_app.setting_names import names, unknown
+from serve_app.setting_names import setting_names, unknown
 from serve_app.settings import Settings
 
 
-def sentences(exc: ValidationError) -> list[str]:
+def error_sentences(exc: ValidationError) -> list[str]:
     """Return a sentence for every error, after the name of its setting."""
     errors = exc.errors(include_url=False, include_input=False)
     return [
@@ -22,7 +22,7 @@ def _unknown_argument(path: tuple[int | str, ...]) -> str:
     start = 2 if path[0] == "pools" and len(path) > 2 else 0
     before = "".join(f"{part}." for part in path[:start])
     name = ".".join(map(str, path))
-    return unknown(name, names(Settings), before)
+    return unknown(name, setting_names(Settings), before)
 
 
 def _sentence(path: tuple[int | str, ...], message: str) -> str:

@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 
-def names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the name of every setting with dots, such as `engine.slots`; groups come first."""
     for name, field in model.model_fields.items():
         yield prefix + name
         if inner := nested_model(field):
-            yield from names(inner, f"{prefix}{name}.")
+            yield from setting_names(inner, f"{prefix}{name}.")
 
 
 def nested_model(field: FieldInfo) -> type[BaseModel] | None:

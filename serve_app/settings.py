@@ -16,7 +16,7 @@ from pydantic_settings import (
 )
 
 from serve_app import addresses
-from serve_app.aliases import ModelName, Targets, problems
+from serve_app.aliases import ModelName, Targets, alias_problems
 from serve_app.environment import PREFIX, Environment, unknown_variables
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
@@ -25,9 +25,9 @@ from serve_app.pool_settings import Pool, PoolSettings
 from serve_app.strict_model import (
     CommaSeparated,
     StrictModel,
+    duplicate_models,
+    duplicates,
     refuse,
-    repeated,
-    repeated_models,
 )
 from serve_app.tracing_settings import TracingSettings
 from serve_app.usage_settings import UsageSettings
@@ -235,11 +235,11 @@ class Settings(PoolSettings, BaseSettings):
                 (pool.name == "gateway", "pools: gateway is the ingress's name: choose another")
                 for pool in pools
             ),
-            *((True, sentence) for sentence in problems(self.aliases, self.model_names)),
-            *((True, f"pools names {n} twice") for n in repeated(pool.name for pool in pools)),
+            *((True, sentence) for sentence in alias_problems(self.aliases, self.model_names)),
+            *((True, f"pools names {n} twice") for n in duplicates(pool.name for pool in pools)),
             *(
                 (True, f"models: {name} belongs to more than one pool")
-                for name in repeated_models(tuple(name for pool in pools for name in pool.models))
+                for name in duplicate_models(tuple(name for pool in pools for name in pool.models))
             ),
             (
                 self.topology == "direct" and len(pools) > 1,

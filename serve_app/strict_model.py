@@ -37,9 +37,9 @@ def refuse(*rules: tuple[bool, str]) -> None:
             raise ValueError(sentence)
 
 
-def repeated(items: Iterable[str]) -> list[str]:
+def duplicates(items: Iterable[str]) -> list[str]:
     return [item for item, count in Counter(items).items() if count > 1]
 
 
-def repeated_models(names: tuple[str, ...]) -> list[str]:
-    return repeated(full_name(name) for name in names)
+def duplicate_models(names: tuple[str, ...]) -> list[str]:
+    return duplicates(full_name(name) for name in names)

@@ -8,7 +8,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 from kuberay.errors import ChangeError
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.pool_settings import Pool
-from serve_app.setting_errors import sentences
+from serve_app.setting_errors import error_sentences
 from serve_app.settings import Settings
 
 Config = dict[str, Any]
@@ -40,7 +40,7 @@ def settings(application: Config) -> Arguments:
     try:
         return Arguments.model_validate(application.get("args") or {})
     except ValidationError as exc:
-        wrong = "; ".join(sentences(exc))
+        wrong = "; ".join(error_sentences(exc))
         name = application.get("name", "default")
         raise ChangeError(f"the args of application {name} are invalid: {wrong}") from exc
 

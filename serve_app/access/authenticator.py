@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from serve_app.access.caller import Caller
 from serve_app.access.keys import watch
 from serve_app.access.keys.callers import Callers
-from serve_app.access.keys.file import digest
+from serve_app.access.keys.file import key_digest
 from serve_app.access.keys.watch import KeyWatch
 from serve_app.access.limits.sharing import check_store
 from serve_app.access.repeater import Repeater
@@ -62,7 +62,7 @@ class Authenticator:
         valid: dict[bytes, Caller] = {}
         refusal = Unauthorized(_NEEDED)
         for credential in presented:
-            credential_digest = digest(credential)
+            credential_digest = key_digest(credential)
             try:
                 if caller := self._find(credential, credential_digest, now):
                     valid[credential_digest] = caller
@@ -140,6 +140,8 @@ def _revoked(limits: LimitSettings) -> "RevokedKeys | None":
     """Return the keys revoked ahead of the file, where a Redis may name some."""
     if limits.redis_url is None:
         return None
-    from serve_app.access.keys.revoked import RevokedKeys, connect  # its import takes 50 ms
+    from serve_app.access.keys.revoked import RevokedKeys, revoked_client  # its import takes 50 ms
 
-    return RevokedKeys(connect(limits.redis_url.get_secret_value(), limits.redis_password_file))
+    return RevokedKeys(
+        revoked_client(limits.redis_url.get_secret_value(), limits.redis_password_file)
+    )

@@ -58,7 +58,7 @@ class ServiceExchange:
 
     async def exchange(self) -> None:
         """Send the service since the last call, and count that of the other processes."""
-        sent = [encode(self._process, stream.queue.take_served()) for stream in self._streams]
+        sent = [encode_entry(self._process, stream.queue.take_served()) for stream in self._streams]
         try:
             async with asyncio.timeout(_CALL_S):
                 await self._send_and_read(sent)
@@ -107,7 +107,7 @@ class _Stream:
             self.last = f"{now_ms}-0"
 
 
-def encode(process: str, served: Iterable[Served]) -> str:
+def encode_entry(process: str, served: Iterable[Served]) -> str:
     """Return the text of an entry with the MAX_KEYS that were served most; "" for none."""
     largest = sorted(served, key=lambda part: part.service, reverse=True)[:MAX_KEYS]
     return json.dumps([process, largest]) if largest else ""

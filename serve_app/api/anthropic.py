@@ -10,9 +10,9 @@ from serve_app.api.endpoint import (
     bound_tokens,
     bound_work,
     count,
+    field_names,
     last_events,
     loading_field,
-    words,
 )
 from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Usage
@@ -29,7 +29,7 @@ def _error(exc: ServiceError, request_id: str) -> Payload:
 
 ANTHROPIC = Dialect("anthropic", _error, b'event: ping\ndata: {"type": "ping"}\n\n')
 
-_KEYS = words(
+_KEYS = field_names(
     "model messages system max_tokens stream temperature top_p top_k stop_sequences tools "
     "tool_choice thinking metadata output_config container mcp_servers"
 )

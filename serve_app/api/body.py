@@ -32,7 +32,7 @@ def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[s
         raise BadRequest(f"the request body must be a JSON object, not {_json_type(value)}")
     value = value if value.keys() <= keys else _fold(value, keys)
     if len(body) > 2 * MAX_DEPTH:  # deep values have long bodies
-        encode(value)  # the cheapest way to measure the depth
+        encode_body(value)  # the cheapest way to measure the depth
     return value
 
 
@@ -47,7 +47,7 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def encode(payload: dict[str, Any]) -> bytes:
+def encode_body(payload: dict[str, Any]) -> bytes:
     """Encode `payload` as UTF-8 JSON. Raises BadRequest when it nests deeper than MAX_DEPTH."""
     try:
         return orjson.dumps(payload)

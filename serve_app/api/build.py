@@ -80,10 +80,10 @@ def _start_exchange(settings: Settings, dispatcher: Dispatcher) -> Callable[[], 
     if limits.redis_url is None or not settings.has_callers:
         return _nothing
     # Their import takes 50 ms.
-    from serve_app.access.limits.redis_connection import connect
+    from serve_app.access.limits.redis_connection import redis_client
     from serve_app.access.service_exchange import ServiceExchange
 
-    client = connect(limits.redis_url.get_secret_value(), limits.redis_password_file)
+    client = redis_client(limits.redis_url.get_secret_value(), limits.redis_password_file)
     exchange = ServiceExchange(client, dispatcher.queues())
     exchange.start()
     return exchange.close

@@ -35,7 +35,7 @@ class Charges:
     ) -> Estimate:
         """Estimate the tokens of a request, whose body has `size` bytes, for a model."""
         max_answer = 0 if endpoint.streams == "never" else _max_answer(payload)
-        prompt = prompt_bytes(payload, size)
+        prompt = payload_text_bytes(payload, size)
         return self._limiter.estimate(caller, model, prompt, max_answer)
 
     async def begin(
@@ -150,7 +150,7 @@ def _max_answer(payload: Payload) -> int:
     return 0
 
 
-def prompt_bytes(payload: Payload, size: int) -> int:
+def payload_text_bytes(payload: Payload, size: int) -> int:
     """Return the bytes of text in `payload`, of which `size` bytes are sent.
 
     Images and files in Base64 are long words, whose tokens have nothing to do with their bytes.

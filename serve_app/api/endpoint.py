@@ -77,7 +77,7 @@ def loading_field(exc: ServiceError) -> Payload:
     return {"loading": loading}
 
 
-def words(text: str) -> frozenset[str]:
+def field_names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 

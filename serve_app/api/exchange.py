@@ -2,7 +2,7 @@
 
 import orjson
 
-from serve_app.api.body import encode
+from serve_app.api.body import encode_body
 from serve_app.api.charge import Charge
 from serve_app.api.counts import lacks_counts, with_counts
 from serve_app.api.endpoint import Endpoint, Payload
@@ -63,7 +63,7 @@ class Exchange:
         """Encode the request for this model."""
         self.trace.note_model(model)
         self.payload["model"] = model
-        self.body = encode(with_counts(self.payload) if self.hides_counts else self.payload)
+        self.body = encode_body(with_counts(self.payload) if self.hides_counts else self.payload)
         if self.charge:
             self.charge.use(model)
 

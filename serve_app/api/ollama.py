@@ -13,17 +13,17 @@ from serve_app.api.endpoint import (
     bound_tokens,
     bound_work,
     count,
+    field_names,
     last_events,
     loading_field,
-    words,
 )
 from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import ModelCard, Usage
 from serve_app.errors import BadRequest, ServiceError
-from serve_app.go_json import duration, now, rfc3339
+from serve_app.go_json import now, parse_duration, rfc3339
 
 # A request that differs in one of these makes Ollama restart its engine while others wait.
-RELOADING_OPTIONS = words(
+RELOADING_OPTIONS = field_names(
     "num_ctx num_thread num_batch num_gpu main_gpu use_mmap use_mlock low_vram numa shift"
 )
 
@@ -34,12 +34,12 @@ def _error(exc: ServiceError, request_id: str) -> Payload:
 
 OLLAMA = Dialect("ollama", _error)
 
-_COMMON = words("model stream format keep_alive options think logprobs top_logprobs")
-_CHAT = _COMMON | words("messages tools truncate shift")
-_GENERATE = _COMMON | words("prompt suffix system template context raw images truncate shift")
-_EMBED = words("model input truncate keep_alive options dimensions")
-_EMBEDDINGS = words("model prompt keep_alive options")
-_SHOW = words("model name system template options verbose")
+_COMMON = field_names("model stream format keep_alive options think logprobs top_logprobs")
+_CHAT = _COMMON | field_names("messages tools truncate shift")
+_GENERATE = _COMMON | field_names("prompt suffix system template context raw images truncate shift")
+_EMBED = field_names("model input truncate keep_alive options dimensions")
+_EMBEDDINGS = field_names("model prompt keep_alive options")
+_SHOW = field_names("model name system template options verbose")
 
 
 def _event(error: Payload, tail: bytes) -> bytes:
@@ -120,7 +120,7 @@ def _is_zero(keep_alive: Any) -> bool:
     if not isinstance(keep_alive, str):
         return keep_alive == 0 and not isinstance(keep_alive, bool)
     try:
-        return duration(keep_alive) == 0
+        return parse_duration(keep_alive) == 0
     except ValueError:
         return False
 

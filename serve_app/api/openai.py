@@ -13,9 +13,9 @@ from serve_app.api.endpoint import (
     bound_tokens,
     bound_work,
     count,
+    field_names,
     last_events,
     loading_field,
-    words,
 )
 from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Usage
@@ -45,22 +45,22 @@ def _error(exc: ServiceError, request_id: str) -> Payload:
 
 OPENAI = Dialect("openai", _error, b": ping\n\n")
 
-SAMPLING = words(
+SAMPLING = field_names(
     "temperature top_p seed stop frequency_penalty presence_penalty "
     "top_k min_p repeat_penalty repeat_last_n"
 )
 # Ollama ignores some of these; an engine that would answer otherwise than asked refuses them.
-_CHAT = SAMPLING | words(
+_CHAT = SAMPLING | field_names(
     "model messages stream stream_options max_tokens max_completion_tokens response_format tools "
     "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user "
     "n logit_bias functions function_call modalities audio web_search_options moderation "
     "prompt_cache_key"
 )
-_COMPLETION = SAMPLING | words(
+_COMPLETION = SAMPLING | field_names(
     "model prompt suffix stream stream_options max_tokens logprobs user n best_of echo logit_bias"
 )
-_EMBEDDING = words("model input encoding_format dimensions user")
-_RESPONSE = words(
+_EMBEDDING = field_names("model input encoding_format dimensions user")
+_RESPONSE = field_names(
     "model input instructions stream max_output_tokens temperature top_p tools tool_choice "
     "parallel_tool_calls reasoning text truncation user metadata store include top_logprobs "
     "previous_response_id conversation prompt background context_management moderation "

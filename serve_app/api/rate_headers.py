@@ -35,7 +35,7 @@ def _openai(name: bytes, standing: Standing) -> Pairs:
     return (
         (of_limit, b"%d" % limit),
         (of_remaining, b"%d" % remaining),
-        (of_reset, duration(reset_s).encode()),
+        (of_reset, write_duration(reset_s).encode()),
     )
 
 
@@ -49,7 +49,7 @@ def _anthropic(name: bytes, standing: Standing) -> Pairs:
     )
 
 
-def duration(seconds: float) -> str:
+def write_duration(seconds: float) -> str:
     """Write a duration as OpenAI does, rounded up: `120ms`, `8s`, `6m0s`, `1h0m0s`."""
     if seconds < 1:
         return f"{math.ceil(1000 * seconds)}ms"

@@ -84,10 +84,10 @@ def build_ledger(settings: Settings) -> Ledger:
     limits = settings.limits
     if limits.redis_url is None:
         return MemoryLedger(settings.usage.keep_days)
-    from serve_app.access.limits.redis_connection import connect  # its import takes 50 ms
+    from serve_app.access.limits.redis_connection import redis_client  # its import takes 50 ms
     from serve_app.access.usage.redis import RedisLedger
 
-    client = connect(limits.redis_url.get_secret_value(), limits.redis_password_file)
+    client = redis_client(limits.redis_url.get_secret_value(), limits.redis_password_file)
     return RedisLedger(client, settings.usage.keep_days)
 
 

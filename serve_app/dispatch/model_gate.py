@@ -29,7 +29,7 @@ from serve_app.engines.residency import (
     Unload,
     Wait,
     WaitingCalls,
-    decide,
+    next_decision,
 )
 from serve_app.engines.span import Step
 from serve_app.errors import EngineDown, EngineError, LoadFailed
@@ -246,7 +246,7 @@ class ModelGate:
 
     async def _step(self) -> None:
         self._changed.clear()
-        decision = decide(self.view(), self._rules, monotonic())
+        decision = next_decision(self.view(), self._rules, monotonic())
         self._close_model(decision.model if isinstance(decision, Close) else "")
         match decision:
             case Load(model):

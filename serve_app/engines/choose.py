@@ -42,7 +42,7 @@ class EngineChoice:
         return f"chosen: engine {self.pool.engine.kind}: {self.reason}"
 
 
-async def choose(pool: Pool) -> EngineChoice:
+async def choose_engine(pool: Pool) -> EngineChoice:
     """Return the configured engine of `pool`, or the choice of `auto`.
 
     `auto` takes, in this order: a configured URL, a running Ollama, an `ollama` on PATH, the

@@ -34,7 +34,7 @@ class OllamaModels:
         EngineLost when it broke off.
         """
         async with self._http() as http:
-            await ollama_api.load(http, name)
+            await ollama_api.load_model(http, name)
 
     async def unload(self, name: str) -> None:
         """Unload a model; return when Ollama does not list it any more. Raises EngineError."""

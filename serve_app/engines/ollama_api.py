@@ -31,7 +31,7 @@ async def missing(http: httpx.AsyncClient, names: Iterable[str]) -> list[str]:
     return [name for name in names if full_name(name) not in listed]
 
 
-async def load(http: httpx.AsyncClient, name: str) -> None:
+async def load_model(http: httpx.AsyncClient, name: str) -> None:
     """Load `name` without expiry and let it give one token or embedding.
 
     Raises EngineStartError with Ollama's own words, EngineError, httpx.HTTPError.

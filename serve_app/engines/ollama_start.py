@@ -16,7 +16,7 @@ from serve_app.engines.ollama_answers import (
     listing,
     unlike_ollama,
 )
-from serve_app.engines.ollama_api import POLL_S, cards, load, loaded, missing, unload
+from serve_app.engines.ollama_api import POLL_S, cards, load_model, loaded, missing, unload
 from serve_app.engines.preload import Preload
 from serve_app.errors import EngineStartError, SettingsError
 from serve_app.model_names import full_name, short_name
@@ -84,7 +84,7 @@ async def _preload(http: httpx.AsyncClient, names: tuple[str, ...], preload: Pre
     """Load the models of the preload set, after other models are unloaded."""
     if preload.names is None:
         for name in names:
-            await load(http, name)
+            await load_model(http, name)
         return
     wanted = [name for name in preload.names if name in names]
     for name in await loaded(http):
@@ -94,7 +94,7 @@ async def _preload(http: httpx.AsyncClient, names: tuple[str, ...], preload: Pre
         if preload.max_bytes and not await _fits(http, name, preload.max_bytes):
             continue
         began = monotonic()
-        await load(http, name)
+        await load_model(http, name)
         preload.seconds[name] = monotonic() - began
 
 

@@ -1,6 +1,7 @@
 """A pure policy that chooses the loaded models where an engine has room for some of them only.
 
-`decide` says what a replica does next: load, unload, hold new calls of a model back, or wait.
+`next_decision` returns the next step of a replica: load, unload, hold new calls of a model back,
+or wait.
 
 A cold model is loaded at once where there is room. Where there is none, the cheapest idle model is
 unloaded once the calls for the cold one have waited, together, for as long as the unload will cost.
@@ -142,7 +143,7 @@ class Wait:
 ModelDecision = Load | Unload | Close | Refuse | Wait
 
 
-def decide(view: ModelsView, rules: Rules, now: float) -> ModelDecision:
+def next_decision(view: ModelsView, rules: Rules, now: float) -> ModelDecision:
     """Return a replica's next step with its models. One load runs at a time."""
     if view.loading:
         return Wait()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from serve_app.api.request_trace import Outcome, RequestTrace
-from serve_app.fleet.rings import PERIOD_S, Ring, Rows, added, seconds_covered
+from serve_app.fleet.rings import PERIOD_S, Ring, Rows, seconds_covered, summed
 
 PERIODS = 90
 # Upper bounds of the times to first token, in seconds: 5 ms to 5 min, each half as much again.
@@ -43,7 +43,7 @@ def count(ring: Ring, trace: RequestTrace, now: float) -> None:
 
 def series(histories: Sequence[Rows], now: float) -> dict[str, Any]:
     """Return the series of all processes together, the oldest value first."""
-    rows = added(history.until(now) for history in histories) or [[0] * _WIDTH] * PERIODS
+    rows = summed(history.until(now) for history in histories) or [[0] * _WIDTH] * PERIODS
     return {
         "end": (int(now) // PERIOD_S + 1) * PERIOD_S,
         "step_s": PERIOD_S,

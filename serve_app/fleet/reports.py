@@ -18,7 +18,7 @@ class Waiting:
     count: int
 
 
-def waiting(by_flow: Mapping[tuple[Priority, str, str], int]) -> tuple[Waiting, ...]:
+def waiting_flows(by_flow: Mapping[tuple[Priority, str, str], int]) -> tuple[Waiting, ...]:
     """Return the flows of `waiting_by_flow`, see dispatch/fair_queue.py."""
     return tuple(
         Waiting(str(priority), group, key, count)

@@ -61,7 +61,7 @@ class Rows:
         return (*self.rows[later:], *[empty] * later)
 
 
-def added(rings: Iterable[tuple["array[int]", ...]]) -> list[list[int]]:
+def summed(rings: Iterable[tuple["array[int]", ...]]) -> list[list[int]]:
     """Return the sums, period by period, of the rows of rings with the same shape."""
     return [list(map(sum, zip(*rows, strict=True))) for rows in zip(*rings, strict=True)]
 

@@ -55,7 +55,7 @@ class Proxy:
         return "HAProxy" if self.binary else f"Serve's own proxy ({self.reason})"
 
 
-def choose(host: str, wish: bool | None) -> Proxy:
+def choose_proxy(host: str, wish: bool | None) -> Proxy:
     """Choose HAProxy unless it can't run for `host` or `wish` is False.
 
     Raises SettingsError where it can't run and `wish` is True.

@@ -19,7 +19,7 @@ from serve_app.scaling.memory import Aim, Observation, PolicyMemory, taught
 from serve_app.scaling.meter import NAMES
 from serve_app.scaling.policy import ScalingDecision, decide
 from serve_app.scaling.reports import ReportedWork
-from serve_app.scaling.schedules import Schedule, TargetBounds, limits
+from serve_app.scaling.schedules import Schedule, TargetBounds, target_bounds
 
 if TYPE_CHECKING:
     from serve_app.ray_serve.scaling_store import ScalingStore
@@ -174,7 +174,7 @@ class Autoscaler:
             self._file.bounds = bounds
             if self._file.goals.schedules is not None:
                 schedules = tuple(item.schedule for item in self._file.goals.schedules)
-        return limits(schedules, bounds, now, start_s)
+        return target_bounds(schedules, bounds, now, start_s)
 
 
 class ScalingGauges:

@@ -20,7 +20,7 @@ from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.worker import CallServer
 from serve_app.fleet.document import ServiceSettings
 from serve_app.fleet.recorder import Recorder
-from serve_app.fleet.reports import FleetReport, waiting
+from serve_app.fleet.reports import FleetReport, waiting_flows
 from serve_app.overrides import (
     InForce,
     ScalingInForce,
@@ -180,7 +180,7 @@ class Gateway:
     def fleet_report(self) -> FleetReport:
         """Return the state of this gateway, for the collector."""
         queues = self._dispatcher.waiting_by_flow() if self._dispatcher else {}
-        waits = tuple((pool, waiting(by_flow)) for pool, by_flow in queues.items())
+        waits = tuple((pool, waiting_flows(by_flow)) for pool, by_flow in queues.items())
         return FleetReport(traffic=self._recorder.traffic(), waiting=waits)
 
 

@@ -9,13 +9,13 @@ from serve_app.dispatch.model_admission import new_admission, new_gate
 from serve_app.dispatch.model_gate import ModelGate, ModelObserver
 from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.engines.base import EngineStatus, State
-from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.choose import choose_engine, new_engine
 from serve_app.engines.files import check_files
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
 from serve_app.errors import EngineDown
-from serve_app.fleet.reports import EngineReport, swaps, waiting
+from serve_app.fleet.reports import EngineReport, swaps, waiting_flows
 from serve_app.pool_settings import Pool
 from serve_app.scaling.meter import WorkMeter
 from serve_app.settings import Settings
@@ -52,7 +52,7 @@ class EngineHost:
     async def start(self, place: ReplicaPlace | None = None) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""
         settings = self._settings
-        choice = await choose(self._pool)
+        choice = await choose_engine(self._pool)
         logger.info("%s", choice)
         check_files(choice.pool.engine)
         self._kind = choice.pool.engine.kind
@@ -102,7 +102,7 @@ class EngineHost:
         queue = self._admission
         return EngineReport(
             *(self._kind, self._engine.status, self._ready_at, queue.busy if queue else 0),
-            waiting(queue.waiting_by_flow() if queue else {}),
+            waiting_flows(queue.waiting_by_flow() if queue else {}),
             swaps(self._gate.view(monotonic())) if self._gate else None,
         )
 

@@ -10,7 +10,7 @@ from serve_app.tracing.measures import (
     LABELS,
     Instrument,
     labels_of,
-    measure,
+    measurements,
 )
 
 _NAMES: Any = tuple(name.replace(".", "_") for name in LABELS)  # Ray annotates a tuple of one
@@ -28,7 +28,7 @@ class GenAiMetrics:
         if values is None:
             return
         labels = dict(zip(_NAMES, values, strict=True))
-        for instrument, value in measure(trace):
+        for instrument, value in measurements(trace):
             if instrument.bounds:
                 self._histograms[instrument].observe(value, labels)
             else:

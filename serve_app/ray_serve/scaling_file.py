@@ -20,7 +20,7 @@ from serve_app.errors import SettingsError
 from serve_app.scaling import schedules
 from serve_app.scaling.schedules import TargetBounds
 from serve_app.scaling_settings import ScheduleSettings
-from serve_app.setting_errors import sentences
+from serve_app.setting_errors import error_sentences
 from serve_app.strict_model import StrictModel
 
 logger = logging.getLogger("ray.serve")
@@ -49,12 +49,12 @@ def read(path: Path, pool: str, bounds: TargetBounds) -> Goals:
     except OSError as exc:
         raise SettingsError(f"goals_file: {path} can't be read: {exc.strerror}") from exc
     except ValidationError as exc:
-        wrong = f"{pool}: {'; '.join(sentences(exc))}"
+        wrong = f"{pool}: {'; '.join(error_sentences(exc))}"
         raise SettingsError(f"goals_file: {path} can't be used: {wrong}") from None
     except (ValueError, yaml.YAMLError) as exc:
         raise SettingsError(f"goals_file: {path} can't be used: {exc}") from None
     listed = [item.schedule for item in goals.schedules or ()]
-    for problem in schedules.problems(listed, bounds.low, bounds.high, time.time()):
+    for problem in schedules.schedule_problems(listed, bounds.low, bounds.high, time.time()):
         raise SettingsError(f"goals_file: {path} can't be used: {pool}: {problem}")
     return goals
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from serve_app.access.limits.redis_connection import CONNECT_S, PasswordFile
 from serve_app.scaling.claims import WriterClaim, may_write
 from serve_app.scaling.memory import PolicyMemory, caught_up
-from serve_app.scaling.state import StateError, dump, load
+from serve_app.scaling.state import StateError, decode_memory, encode_memory
 
 logger = logging.getLogger("ray.serve")
 
@@ -82,7 +82,7 @@ class ScalingStore:
             self._read(stored, theirs)
         elif memory.at is not None:
             fields: list[str | float | bytes] = ["writer", mine.writer, "at", mine.at]
-            fields += ["arrived_s", mine.arrived_s, "state", dump(memory)]
+            fields += ["arrived_s", mine.arrived_s, "state", encode_memory(memory)]
             self._client.hset(self._key, items=fields)
         self._has_read = True
 
@@ -91,7 +91,7 @@ class ScalingStore:
             return
         self._read_at = claim.at
         try:
-            self.found = caught_up(load(stored.get(b"state", b"")), self._clock())
+            self.found = caught_up(decode_memory(stored.get(b"state", b"")), self._clock())
         except StateError as exc:
             logger.warning("ignored the stored scaling of pool %s: %s", self._pool, exc)
         else:

@@ -66,7 +66,7 @@ class TargetBounds:
         return ", ".join(name for name in by if name.startswith(_SCHEDULE))
 
 
-def limits(
+def target_bounds(
     schedules: Sequence[Schedule], bounds: TargetBounds, now: float, start_s: float = 0.0
 ) -> TargetBounds:
     """Return the bounds at `now`: the highest floor and the lowest ceiling that hold.
@@ -88,7 +88,9 @@ def limits(
     return TargetBounds(low[0], high[0], low[1], high[1])
 
 
-def problems(schedules: Sequence[Schedule], low: int, high: int, now: float) -> Iterator[str]:
+def schedule_problems(
+    schedules: Sequence[Schedule], low: int, high: int, now: float
+) -> Iterator[str]:
     """Yield why schedules can't work, alone, beside the pool's bounds, or beside each other."""
     names = [schedule.name for schedule in schedules]
     for name in {name for name in names if names.count(name) > 1}:

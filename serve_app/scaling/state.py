@@ -27,12 +27,12 @@ class _Document(BaseModel):
     memory: PolicyMemory
 
 
-def dump(memory: PolicyMemory) -> bytes:
+def encode_memory(memory: PolicyMemory) -> bytes:
     """Return the document of a memory."""
     return _Document(version=VERSION, predictors=NAMES, memory=memory).model_dump_json().encode()
 
 
-def load(document: bytes) -> PolicyMemory:
+def decode_memory(document: bytes) -> PolicyMemory:
     """Read a document. Raises StateError for one that is damaged or of another version."""
     if len(document) > MAX_BYTES:
         raise StateError(f"the state has {len(document)} bytes, more than {MAX_BYTES}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import uvloop
 
 from serve_app.simulator.server import SimulatorServer
-from serve_app.simulator.settings import SimulatorSettings, parse
+from serve_app.simulator.settings import SimulatorSettings, parse_settings
 from serve_app.simulator.wire import ClientConnection
 
 
@@ -44,7 +44,7 @@ async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    uvloop.run(serve(parse(arguments)))
+    uvloop.run(serve(parse_settings(arguments)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
-from serve_app.simulator.ollama import words
+from serve_app.simulator.ollama import split_words
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import EVENT_HEADERS
 
@@ -36,9 +36,9 @@ def parse_message(body: Body) -> GenerationRequest:
 
 
 def _request(body: Body, turns: list[Body]) -> GenerationRequest:
-    messages = [PromptMessage(turn.get("role", ""), words(turn)) for turn in turns]
+    messages = [PromptMessage(turn.get("role", ""), split_words(turn)) for turn in turns]
     if body.get("system"):
-        messages.insert(0, PromptMessage("system", words({"content": body["system"]})))
+        messages.insert(0, PromptMessage("system", split_words({"content": body["system"]})))
     thinking = (body.get("thinking") or {}).get("type")
     return GenerationRequest(
         model=body["model"],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from serve_app.go_json import duration
+from serve_app.go_json import parse_duration
 from serve_app.simulator.settings import SimulatorSettings
 
 _NAME = re.compile(r"(?:[\w.:-]+/)?(?:[\w-]+/)?\w[\w.-]*(?::\w[\w.-]*)?", re.ASCII)
@@ -25,13 +25,13 @@ def is_valid(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
-def seconds(keep_alive: object) -> float | None:
+def parse_keep_alive(keep_alive: object) -> float | None:
     """Convert a keep_alive (seconds, or a text such as "5m") to seconds; None if absent.
 
     Less than 0 means for ever.
     """
     if isinstance(keep_alive, str):
-        return -1.0 if keep_alive.startswith("-") else duration(keep_alive)
+        return -1.0 if keep_alive.startswith("-") else parse_duration(keep_alive)
     return float(keep_alive) if isinstance(keep_alive, int | float) else None
 
 

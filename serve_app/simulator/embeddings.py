@@ -10,7 +10,7 @@ from zlib import crc32
 
 from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
-from serve_app.simulator.catalogue import Catalogue, Model, seconds
+from serve_app.simulator.catalogue import Catalogue, Model, parse_keep_alive
 from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.generation import SimulatedEngine
 from serve_app.simulator.model_output import ModelOutput
@@ -66,7 +66,7 @@ class EmbeddingRoutes:
         model = self._model(body.get("model") or "")
         texts = self._texts(value, truncate=body.get("truncate") is not False)
         words = [word for text in texts for word in text]
-        keep_alive_s = seconds(body.get("keep_alive"))
+        keep_alive_s = parse_keep_alive(body.get("keep_alive"))
         task = GenerationTask(model, words, ModelOutput((), "stop"), False, keep_alive_s)
         if not words:
             return [], GenerationStats()

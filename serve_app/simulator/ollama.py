@@ -18,7 +18,7 @@ _LEVELS = ("high", "medium", "low", "max")
 def parse_chat(body: Body) -> GenerationRequest:
     messages = body.get("messages") or []
     request = _request(
-        body, [PromptMessage(turn.get("role", ""), words(turn)) for turn in messages]
+        body, [PromptMessage(turn.get("role", ""), split_words(turn)) for turn in messages]
     )
     request.tools = function_tools(body.get("tools") or ())
     request.tool_result = bool(messages) and messages[-1].get("role") == "tool"
@@ -55,7 +55,7 @@ def _request(body: Body, messages: list[PromptMessage]) -> GenerationRequest:
     )
 
 
-def words(message: Body) -> list[str]:
+def split_words(message: Body) -> list[str]:
     """Split a message, a text or a list of parts, into tokens, at least one."""
     content = message.get("content") or ""
     if isinstance(content, list):

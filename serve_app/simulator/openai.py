@@ -12,7 +12,7 @@ from serve_app.simulator.bodies import Body
 from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.logprobs import logprobs
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind
-from serve_app.simulator.ollama import function_tools, top_logprobs, words
+from serve_app.simulator.ollama import function_tools, split_words, top_logprobs
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import Headers
 
@@ -24,7 +24,7 @@ def parse_chat(body: Body) -> GenerationRequest:
     for message in messages:
         _refuse_remote_images(message.get("content"))
     request = _request(
-        body, [PromptMessage(turn.get("role", ""), words(turn)) for turn in messages]
+        body, [PromptMessage(turn.get("role", ""), split_words(turn)) for turn in messages]
     )
     request.tools = function_tools(body.get("tools") or ())
     request.tool_result = messages[-1].get("role") == "tool"

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.go_json import encode, number
+from serve_app.go_json import encode, go_number
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.model_output import ModelOutput, TokenKind
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats
@@ -90,11 +90,11 @@ class OpenAIResponseObject:
             "truncation": "disabled",
             "parallel_tool_calls": True,
             "text": {"format": text.get("format") or {"type": "text"}},
-            "top_p": number(_or_default(body.get("top_p"), 1)),
+            "top_p": go_number(_or_default(body.get("top_p"), 1)),
             "presence_penalty": 0,
             "frequency_penalty": 0,
             "top_logprobs": 0,
-            "temperature": number(_or_default(body.get("temperature"), 1)),
+            "temperature": go_number(_or_default(body.get("temperature"), 1)),
             "reasoning": self._reasoning(),
             "usage": None,
             "max_output_tokens": body.get("max_output_tokens"),

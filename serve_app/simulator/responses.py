@@ -6,7 +6,7 @@ from typing import Any
 from serve_app.go_json import encode
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.model_output import ModelOutput, Token, TokenKind, Tool
-from serve_app.simulator.ollama import words
+from serve_app.simulator.ollama import split_words
 from serve_app.simulator.response_object import OpenAIResponseObject
 from serve_app.simulator.tasks import GenerationRequest, GenerationStats, PromptMessage
 from serve_app.simulator.wire import EVENT_HEADERS
@@ -15,7 +15,7 @@ from serve_app.simulator.wire import EVENT_HEADERS
 def parse_response(body: Body) -> GenerationRequest:
     prompt = body.get("input") or []
     items = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    messages = [PromptMessage(item.get("role", ""), words(item)) for item in items]
+    messages = [PromptMessage(item.get("role", ""), split_words(item)) for item in items]
     if body.get("instructions"):
         messages.insert(0, PromptMessage("system", str(body["instructions"]).split()))
     effort = (body.get("reasoning") or {}).get("effort")

@@ -49,7 +49,7 @@ class SimulatorSettings:
 _AnySettings = TypeVar("_AnySettings", bound=SimulatorSettings)
 
 
-def parse(argv: Sequence[str] | None = None) -> SimulatorSettings:
+def parse_settings(argv: Sequence[str] | None = None) -> SimulatorSettings:
     """Parse the options of `python -m serve_app.simulator`. Exits as argparse does on errors."""
     return parse_as(SimulatorSettings, argv)
 

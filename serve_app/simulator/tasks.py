@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.simulator.catalogue import Catalogue, Model, is_valid, seconds
+from serve_app.simulator.catalogue import Catalogue, Model, is_valid, parse_keep_alive
 from serve_app.simulator.failures import ErrorAnswer
 from serve_app.simulator.model_output import (
     ModelOutput,
@@ -97,7 +97,7 @@ class TaskBuilder:
 
     def build(self, request: GenerationRequest) -> GenerationTask:
         model = self.model(request)
-        keep_alive_s = seconds(request.keep_alive)
+        keep_alive_s = parse_keep_alive(request.keep_alive)
         if not request.messages and keep_alive_s == 0:
             return GenerationTask(
                 model, [], ModelOutput((), "unload"), request.stream, keep_alive_s

@@ -31,7 +31,7 @@ class TraceContext(NamedTuple):
         return ((TRACEPARENT, parent), *state)
 
 
-def parse(traceparent: str, tracestate: str = "") -> TraceContext | None:
+def parse_context(traceparent: str, tracestate: str = "") -> TraceContext | None:
     """Return the context in a request's headers, or None where they hold no valid one."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match[1] == "00" and match[5]):

@@ -77,7 +77,7 @@ def labels_of(trace: RequestTrace) -> Labels | None:
     return (operation, genai.PROVIDER, trace.requested, trace.model, error)
 
 
-def measure(trace: RequestTrace) -> Iterator[tuple[Instrument, float]]:
+def measurements(trace: RequestTrace) -> Iterator[tuple[Instrument, float]]:
     """Yield the values that a request adds; tokens only where an engine has counted them."""
     yield DURATION, trace.seconds
     usage = trace.usage

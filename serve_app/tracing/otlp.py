@@ -35,7 +35,7 @@ from serve_app.tracing.measures import (
     Instrument,
     Labels,
     labels_of,
-    measure,
+    measurements,
 )
 
 _INTERVAL_MS = 60_000
@@ -87,7 +87,7 @@ class OtlpMetrics:
         if values is None:
             values = {one.name: MetricValues(one.bounds) for one in INSTRUMENTS}
             self._values[labels] = values
-        for instrument, value in measure(trace):
+        for instrument, value in measurements(trace):
             values[instrument.name].add(value)
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from serve_app.api.request_trace import Outcome, RequestTrace
 from serve_app.engines.span import Attributes, Step
 from serve_app.tracing import genai
 from serve_app.tracing.content import content_attributes
-from serve_app.tracing.context import TRACEPARENT, TRACESTATE, TraceContext, parse
+from serve_app.tracing.context import TRACEPARENT, TRACESTATE, TraceContext, parse_context
 from serve_app.tracing.notes import NotedStep, SpanNotes
 
 _TRACEPARENT, _TRACESTATE = TRACEPARENT.encode(), TRACESTATE.encode()
@@ -84,7 +84,7 @@ class Tracer:
 
     def resume(self, headers: Mapping[str, str]) -> SpanNotes | None:
         """Begin the span of a call of another process; None unless that one traces the call."""
-        caller = parse(headers.get(TRACEPARENT, ""), headers.get(TRACESTATE, ""))
+        caller = parse_context(headers.get(TRACEPARENT, ""), headers.get(TRACESTATE, ""))
         if caller is None or not caller.is_sampled:
             return None
         return SpanNotes(caller._replace(span_id=self._ids.generate_span_id()), caller.span_id)
@@ -160,7 +160,7 @@ def _caller(request: Request) -> TraceContext | None:
     parent = headers.get(_TRACEPARENT)
     if parent is None:
         return None
-    return parse(parent.decode("latin-1"), headers.get(_TRACESTATE, b"").decode("latin-1"))
+    return parse_context(parent.decode("latin-1"), headers.get(_TRACESTATE, b"").decode("latin-1"))
 
 
 def _remote(caller: TraceContext) -> Context:

@@ -13,7 +13,7 @@ from statistics import median
 import click
 from rich.console import Console
 
-from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.asyncio_client import send_load
 from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.statistics import quantile
@@ -90,7 +90,7 @@ async def _load(system: System, rate: float, seconds: float) -> list[Record]:
         answer_tokens=f"fixed:{_TOKENS}",
         burstiness=0,
     )
-    return (await measure(RequestTarget(system.url), spec))[1]
+    return (await send_load(RequestTarget(system.url), spec))[1]
 
 
 def figures(records: list[Record]) -> Figures:

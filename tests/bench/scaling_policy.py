@@ -31,7 +31,7 @@ from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.meter import NAMES
 from serve_app.scaling.policy import decide
 from serve_app.scaling.schedules import TargetBounds
-from serve_app.scaling.state import dump
+from serve_app.scaling.state import encode_memory
 from serve_app.settings import Settings
 
 RESULT = Path(__file__).with_name("results") / "scaling_policy.json"
@@ -132,7 +132,7 @@ def main() -> None:
         "serve_p50_ms": round(quantile(serve_ms, 0.5), 3),
         "serve_p99_ms": round(quantile(serve_ms, 0.99), 3),
         "serve_cpu_p99_ms": round(quantile(cpu_ms, 0.99), 3),
-        "state_mib": round(len(dump(state)) / 2**20, 3),
+        "state_mib": round(len(encode_memory(state)) / 2**20, 3),
     }
     RESULT.write_text(json.dumps(result) + "\n")
     print(json.dumps(result, indent=1))

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from kuberay.changes import edits
-from serve_app.capacity.commands.sweep_report import sentences
-from serve_app.capacity.planning.plan import plan
+from serve_app.capacity.commands.sweep_report import conclusions
+from serve_app.capacity.planning.plan import make_plan
 from serve_app.capacity.planning.recommendations import PlannedDemand
 from serve_app.capacity.results.cluster_samples import read_samples
 from serve_app.capacity.results.request_records import RUN, read_run
@@ -57,7 +57,7 @@ def test_a_page_shows_what_is_there(page: Path) -> None:
 def test_the_plan_follows_from_the_sweep() -> None:
     """plan.yaml is what the command beside it writes from the records that are kept."""
     demand = PlannedDemand(peak=100, base=10, startup_s=30, application="llm")
-    made = plan(measured.read(SWEEP).measured, Slo.parse("ttft_p95=1s,error_rate=2%"), demand)
+    made = make_plan(measured.read(SWEEP).measured, Slo.parse("ttft_p95=1s,error_rate=2%"), demand)
     assert made.yaml() == (SWEEP.parent / "plan.yaml").read_text()
 
 
@@ -65,7 +65,7 @@ def test_what_the_sweep_says_follows_from_its_records() -> None:
     """sweep.txt has today's words and figures."""
     sweep, text = measured.read(SWEEP), (SWEEP.parent / "sweep.txt").read_text()
     reports = [report(measurement, sweep.slo) for measurement in sweep.measured]
-    spoken = [sentence for one in reports for sentence in sentences(one)]
+    spoken = [sentence for one in reports for sentence in conclusions(one)]
     assert [sentence for sentence in spoken if sentence not in text] == []
     assert "compared with 211 ms in theory (M/G/8)" in text
 

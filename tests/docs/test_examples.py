@@ -143,7 +143,7 @@ def test_yaml_means_something(example: Example) -> None:
     elif value.keys() <= Settings.model_fields.keys():
         Settings.model_validate(value)
     elif example.page == "docs/keys.md":
-        assert key_file.parse(example.text, Path("keys")).entries
+        assert key_file.parse_keys(example.text, Path("keys")).entries
     else:
         Scenario.model_validate(value)
 

@@ -20,7 +20,7 @@ import pytest
 from serve_app.engine_settings import EngineSettings, SimulatedSpeed
 from serve_app.engines import ollama_start
 from serve_app.engines.base import Call, State
-from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.choose import choose_engine, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.llamacpp.gguf.card import find_smollm2
@@ -120,7 +120,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 @asynccontextmanager
 async def running(pool: Pool) -> AsyncIterator[Lifecycle]:
     session = HttpClient()
-    engine = new_engine(await choose(pool), session, first_token_timeout_s=20)
+    engine = new_engine(await choose_engine(pool), session, first_token_timeout_s=20)
     try:
         yield engine
     finally:
@@ -434,7 +434,7 @@ class TestAuto:
 
     async def test_nothing_there(self) -> None:
         """Without any Ollama it is the embedded engine."""
-        choice = await choose(Pool(models=(MODEL,)))
+        choice = await choose_engine(Pool(models=(MODEL,)))
         assert choice.pool.engine.kind == "llamacpp"
         assert "127.0.0.1:9 does not answer; no ollama on PATH" in str(choice)
 
@@ -442,8 +442,8 @@ class TestAuto:
         """One that runs and has the models is attached to; OLLAMA_HOST says where."""
         simulator = start_simulator()
         monkeypatch.setenv("OLLAMA_HOST", simulator.url.removeprefix("http://"))
-        choice = await choose(Pool(models=(MODEL,)))
-        lacking = await choose(Pool(models=("nope",)))
+        choice = await choose_engine(Pool(models=(MODEL,)))
+        lacking = await choose_engine(Pool(models=("nope",)))
         simulator.stop()
         assert (choice.pool.engine.kind, choice.pool.engine.url) == ("attach", simulator.url)
         assert lacking.pool.engine.kind == "llamacpp"
@@ -453,13 +453,13 @@ class TestAuto:
         """An `ollama` on PATH is asked which models it has, and never to pull one."""
         monkeypatch.setenv("PATH", f"{fake_ollama.parent}:/bin:/usr/bin")
         monkeypatch.setenv("FAKE_OLLAMA_MODELS", MODEL)
-        choice = await choose(Pool(models=(MODEL,)))
+        choice = await choose_engine(Pool(models=(MODEL,)))
         assert choice.pool.engine.kind == "ollama"
-        lacking = await choose(Pool(models=("nope",)))
+        lacking = await choose_engine(Pool(models=("nope",)))
         assert lacking.pool.engine.kind == "llamacpp"
         assert processes.gone(engine_processes())
 
     async def test_a_configured_address(self) -> None:
         """A URL that is configured is taken without a question."""
         pool = Pool(models=(MODEL,), engine=EngineSettings(url="http://127.0.0.1:9"))
-        assert (await choose(pool)).pool.engine.kind == "attach"
+        assert (await choose_engine(pool)).pool.engine.kind == "attach"

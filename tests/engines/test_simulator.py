@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from serve_app.go_json import rfc3339
-from serve_app.simulator.catalogue import canonical, seconds
+from serve_app.simulator.catalogue import canonical, parse_keep_alive
 from serve_app.simulator.model_output import example
 from serve_app.simulator.speed import common_prefix
 from tests.support.simulator_client import JSON, MODEL, Simulator, client_of, started, user
@@ -325,7 +325,7 @@ def test_times(nanoseconds: int, expected: str) -> None:
 )
 def test_keep_alive(text: object, expected: float | None) -> None:
     """keep_alive is a number of seconds or one of Go's durations."""
-    assert seconds(text) == expected
+    assert parse_keep_alive(text) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,4 +20,4 @@ def test_the_secret_in_the_comment_is_a_file_of_keys() -> None:
     keys = re.sub(
         r"\bHASH\b(?=[,}])", lambda _: f"{next(numbers):064x}", secret["stringData"]["keys"]
     )
-    assert len(key_file.parse(keys, Path("keys")).entries) == 2
+    assert len(key_file.parse_keys(keys, Path("keys")).entries) == 2

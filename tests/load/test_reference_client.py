@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.capacity.clients.asyncio_client import AsyncioClient, measure
+from serve_app.capacity.clients.asyncio_client import AsyncioClient, send_load
 from serve_app.capacity.clients.chat import DIALECTS, RequestTarget
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.workload.load import LoadSpec
@@ -45,7 +45,7 @@ async def test_a_conversation_resends_its_history(paced: Simulator, target: Requ
         answer_tokens="3",
         turns=3,
     )
-    _, records = await measure(target, spec)
+    _, records = await send_load(target, spec)
     assert [record.turn for record in records] == [0, 1, 2]
     assert [record.prompt_tokens for record in records] == [5, 5 + 3 + 5, 5 + 3 + 5 + 3 + 5]
     messages = json.loads(paced.stats()["last"]["body"])["messages"]
@@ -64,7 +64,7 @@ async def test_users_of_a_closed_load_wait_for_their_answers(
 ) -> None:
     """There are never more requests in flight than users."""
     spec = LoadSpec(load="closed", shape="constant:level=3,hold=400ms", answer_tokens="5")
-    run, records = await measure(target, spec)
+    run, records = await send_load(target, spec)
     assert not run.open_model
     assert paced.stats()["max_in_flight"] == 3
     assert len(records) >= 3

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.asyncio_client import send_load
 from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import Record, Run, read_run
 from serve_app.capacity.workload.load import LoadSpec
@@ -21,7 +21,7 @@ Started = AbstractContextManager[subprocess.Popen[str]]
 
 
 def reference(target: RequestTarget, spec: LoadSpec) -> Result:
-    return asyncio.run(measure(target, spec))
+    return asyncio.run(send_load(target, spec))
 
 
 def locust(target: RequestTarget, spec: LoadSpec, folder: Path, *more: str) -> Result:

@@ -21,7 +21,7 @@ from serve_app.api.usage import Observers
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
 from serve_app.engine_settings import EngineSettings
-from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.choose import choose_engine, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
 from serve_app.engines.preload import ReplicaPlace, new_preload
@@ -155,7 +155,7 @@ async def started(
     tracer = sender.tracer if sender else None
     (pool,) = built.all_pools
     preload = new_preload(pool, ReplicaPlace())
-    engine = new_engine(await choose(pool), http, built.first_token_timeout_s, preload)
+    engine = new_engine(await choose_engine(pool), http, built.first_token_timeout_s, preload)
     gate = new_gate(built, pool, engine, preload) if pool.swaps_models else None
     try:
         await engine.ready()

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.aliases import AliasTarget, order
-from serve_app.setting_errors import sentences
+from serve_app.setting_errors import error_sentences
 from serve_app.settings import Settings
 
 CANARY = (
@@ -67,4 +67,4 @@ def test_what_cannot_work_is_refused_by_name(aliases: Any, sentence: str) -> Non
     """At the start, not at the first request."""
     with pytest.raises(ValidationError) as refused:
         Settings(aliases=aliases)
-    assert sentence in " ".join(sentences(refused.value))
+    assert sentence in " ".join(error_sentences(refused.value))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.__main__ import main, room
+from serve_app.__main__ import extra_cpus, main
 from serve_app.settings import Settings
 
 TWO_POOLS = [
@@ -30,7 +30,7 @@ def test_there_is_room_for_every_replica(
 ) -> None:
     """A replica takes a CPU unless its options differ; on two cores a gateway would get none."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    value = room(Settings.model_validate(settings)).get("RAY_OVERRIDE_RESOURCES")
+    value = extra_cpus(Settings.model_validate(settings)).get("RAY_OVERRIDE_RESOURCES")
     assert (json.loads(value) if value else None) == ({"CPU": cpus} if cpus else None)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve_app.access.keys.file import read
+from serve_app.access.keys.file import read_keys
 from serve_app.engine_settings import EngineSettings
 from serve_app.errors import SettingsError
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve.engine_host import EngineHost
-from serve_app.setting_errors import sentences
+from serve_app.setting_errors import error_sentences
 from serve_app.settings import Settings
 
 
@@ -102,7 +102,7 @@ def test_a_mistyped_argument_gets_a_proposal(arguments: dict[str, Any], sentence
     """The error shows the most similar name, if there is one."""
     with pytest.raises(ValidationError) as refused:
         Settings.model_validate(arguments)
-    assert any(line.startswith(sentence) for line in sentences(refused.value))
+    assert any(line.startswith(sentence) for line in error_sentences(refused.value))
 
 
 def test_settings_are_frozen() -> None:
@@ -284,4 +284,4 @@ def test_a_file_of_keys_is_text(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"alice: \xff\xfe\n")
     with pytest.raises(SettingsError, match="not UTF-8"):
-        read(file)
+        read_keys(file)

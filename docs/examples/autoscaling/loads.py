@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from serve_app.capacity.workload.lengths import Independent, parse
+from serve_app.capacity.workload.lengths import Independent, parse_lengths
 from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.traces import Trace
@@ -15,8 +15,8 @@ from serve_app.scaling.schedules import Schedule
 HOUR, DAY = 3600.0, 86400.0
 # Reasoning models: an answer holds its slot for half a minute.
 LENGTHS = Independent(
-    parse("lognormal:median=500,p95=2000,max=4000"),
-    parse("lognormal:median=2000,p95=5000,max=8000"),
+    parse_lengths("lognormal:median=500,p95=2000,max=4000"),
+    parse_lengths("lognormal:median=2000,p95=5000,max=8000"),
 )
 REPLICA_S = 6.9  # the work of such a request in a replica with four slots
 MAX_PROMPT = 4000

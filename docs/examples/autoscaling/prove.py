@@ -73,7 +73,7 @@ class Case:
 
     def service(self, requests: list[Any]) -> SimulatedService:
         """Return the service, as large at the beginning as the first minute needs."""
-        scene = service_of(scenario_of(str(GPU), {}, None), None, startup.parse(self.start))
+        scene = service_of(scenario_of(str(GPU), {}, None), None, startup.parse_startup(self.start))
         scene = replace(scene, control_s=self.load.control_s)
         return started_for(scene, demand(requests, scene.model, scene.slots))
 

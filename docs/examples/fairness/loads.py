@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serve_app.capacity.clients.asyncio_client import AsyncioClient
 from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import Record
-from serve_app.capacity.workload.prompts import text
+from serve_app.capacity.workload.prompts import random_words
 from serve_app.capacity.workload.requests import Prompt
 
 PROMPT_TOKENS, ANSWER_TOKENS = 400, 32
@@ -78,5 +78,5 @@ async def _client(client: AsyncioClient, sender: Sender, number: int, end: float
 
 
 def _prompt(seed: str) -> Prompt:
-    content = text(PROMPT_TOKENS, seed)
+    content = random_words(PROMPT_TOKENS, seed)
     return Prompt([{"role": "user", "content": content}], PROMPT_TOKENS, ANSWER_TOKENS)

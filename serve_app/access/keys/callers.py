@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serve_app.access.caller import Caller
-from serve_app.access.keys.file import KeyEntry, KeyFile, digest, shared_key
+from serve_app.access.keys.file import KeyEntry, KeyFile, key_digest, shared_key
 from serve_app.access.policies import NO_POLICY, Limits, Policy
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError
@@ -50,7 +50,7 @@ def callers(fixed: Mapping[str, str], file: KeyFile) -> Callers:
     Raises SettingsError for a key that belongs to two names, except as lines `name: key`, where
     the first name counts.
     """
-    plain = {name: KeyEntry((digest(key.encode()),)) for name, key in fixed.items()}
+    plain = {name: KeyEntry((key_digest(key.encode()),)) for name, key in fixed.items()}
     entries = {**plain, **file.entries}
     if not file.is_plain and (names := shared_key(entries)):
         raise SettingsError(
@@ -60,8 +60,8 @@ def callers(fixed: Mapping[str, str], file: KeyFile) -> Callers:
     table: dict[bytes, tuple[Caller, float]] = {}
     for name, entry in entries.items():
         caller = _of_key(name, entry, file)
-        for key_digest in entry.digests:
-            table.setdefault(key_digest, (caller, entry.expires_at))
+        for digest in entry.digests:
+            table.setdefault(digest, (caller, entry.expires_at))
     return Callers(table, file.groups, file.default)
 
 

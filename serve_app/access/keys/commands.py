@@ -15,7 +15,7 @@ from pathlib import Path
 from time import time
 
 from serve_app.access.keys.edits import is_blank, with_key, without_name
-from serve_app.access.keys.file import KeyEntry, KeyFile, parse, read, read_text
+from serve_app.access.keys.file import KeyEntry, KeyFile, parse_keys, read_keys, read_text
 from serve_app.errors import SettingsError
 
 PREFIX = "sk-llm-"
@@ -81,7 +81,7 @@ def _new(options: argparse.Namespace, path: Path) -> None:
     key_hash = sha256(key.encode()).hexdigest()
     with _locked(path):
         text = read_text(path) if path.exists() else ""
-        if not is_blank(text) and options.name in parse(text, path).entries:
+        if not is_blank(text) and options.name in parse_keys(text, path).entries:
             raise SettingsError(
                 f"{path} already has a key named {options.name}: choose another name"
             )
@@ -91,7 +91,7 @@ def _new(options: argparse.Namespace, path: Path) -> None:
 
 
 def _list(options: argparse.Namespace, path: Path) -> None:
-    file = read(path)
+    file = read_keys(path)
     rows = [("NAME", "GROUP", "KEYS", "EXPIRES"), *_rows(file)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -114,7 +114,7 @@ def _revoke(options: argparse.Namespace, path: Path) -> None:
         text = read_text(path)
         rest = without_name(text, options.name, path)
         if options.now:
-            _revoke_now(options, parse(text, path).entries[options.name].digests)
+            _revoke_now(options, parse_keys(text, path).entries[options.name].digests)
         _write(path, rest)
     print(f"Removed {options.name} from {path}.", file=sys.stderr)
 
@@ -128,7 +128,7 @@ def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
         raise SettingsError(
             f"--now needs the Redis of the limits: add --redis-url, or set {_REDIS}"
         )
-    client = revoked.connect(options.redis_url, options.redis_password_file)
+    client = revoked.revoked_client(options.redis_url, options.redis_password_file)
     try:
         revoked.revoke(client, digests, time())
     except (RedisError, OSError, ValueError) as exc:

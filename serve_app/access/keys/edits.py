@@ -5,7 +5,7 @@ from pathlib import Path
 
 from serve_app.access.keys import strict_yaml
 from serve_app.access.keys.callers import Callers, callers
-from serve_app.access.keys.file import GROUPS, RESERVED, parse, plain_keys
+from serve_app.access.keys.file import GROUPS, RESERVED, parse_keys, plain_keys
 from serve_app.errors import SettingsError
 
 # Keeps a file without a mapping in the YAML form, and a file without a key valid.
@@ -62,7 +62,7 @@ def _first_fitting(texts: Iterable[str], fits: Callable[[Callers], bool], path: 
 
 
 def _callers(text: str, path: Path) -> Callers:
-    return callers({}, parse(text, path))
+    return callers({}, parse_keys(text, path))
 
 
 def _lines_of(text: str, name: str) -> set[int]:

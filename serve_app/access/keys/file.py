@@ -54,19 +54,19 @@ class KeyFile:
     is_plain: bool = False
 
 
-def digest(key: bytes) -> bytes:
+def key_digest(key: bytes) -> bytes:
     return sha256(key).digest()
 
 
-def read(path: Path) -> KeyFile:
+def read_keys(path: Path) -> KeyFile:
     """Read the file at `path`. Raises SettingsError, which names the file and never a key."""
-    return parse(read_text(path), path)
+    return parse_keys(read_text(path), path)
 
 
-def parse(text: str, path: Path) -> KeyFile:
+def parse_keys(text: str, path: Path) -> KeyFile:
     """Return the keys in `text`. Raises SettingsError, which names `path` and never a key."""
     if plain := plain_keys(text):
-        entries = {name: KeyEntry((digest(key.encode()),)) for name, key in plain.items()}
+        entries = {name: KeyEntry((key_digest(key.encode()),)) for name, key in plain.items()}
         return KeyFile(entries, is_plain=True)
     try:
         values = {name: entry.value for name, entry in strict_yaml.load(text).items()}
@@ -136,7 +136,7 @@ def _entry(name: str, value: strict_yaml.Value) -> KeyEntry:
     if isinstance(value, str):
         if problem := key_problem(value):
             raise ValueError(f"{name}: the key {problem}")
-        return KeyEntry((digest(value.encode()),))
+        return KeyEntry((key_digest(value.encode()),))
     if not isinstance(value, dict):
         raise ValueError(f"{name} must be a key or a mapping")
     try:

@@ -22,7 +22,7 @@ _SET = "revoked"
 _WAIT_S = 1.0
 
 
-def connect(url: str, password_file: Path | None = None) -> "Redis":
+def revoked_client(url: str, password_file: Path | None = None) -> "Redis":
     """Return a client that connects when it is first used."""
     return Redis.from_url(
         url,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serve_app.access.keys.callers import Callers, callers
-from serve_app.access.keys.file import KeyFile, read
+from serve_app.access.keys.file import KeyFile, read_keys
 from serve_app.errors import SettingsError
 
 logger = logging.getLogger("ray.serve")
@@ -61,7 +61,7 @@ class KeyWatch:
             self._show_valid(True)
 
     def _read(self, path: Path) -> None:
-        table = callers(self._fixed, read(path))
+        table = callers(self._fixed, read_keys(path))
         self._accept(table)
         self.callers = table
         self.needs_key = True

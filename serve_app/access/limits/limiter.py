@@ -203,6 +203,8 @@ def _store(settings: LimitSettings) -> Store:
         return MemoryStore()
     # The library's import takes 50 ms.
     from serve_app.access.limits.redis import RedisStore
-    from serve_app.access.limits.redis_connection import connect
+    from serve_app.access.limits.redis_connection import redis_client
 
-    return RedisStore(connect(settings.redis_url.get_secret_value(), settings.redis_password_file))
+    return RedisStore(
+        redis_client(settings.redis_url.get_secret_value(), settings.redis_password_file)
+    )

@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 
-from serve_app.access.limits.quotas import LEASE_S, Balance, Grant, Quota, added, fits, refill
+from serve_app.access.limits.quotas import (
+    LEASE_S,
+    Balance,
+    Grant,
+    Quota,
+    credited,
+    is_within,
+    refill,
+)
 from serve_app.access.limits.store import QuotaClaim
 
 # Subjects without use for so long are forgotten; their buckets are full.
@@ -66,7 +74,7 @@ class MemoryStore:
         for quota in claim.quotas:
             counts = self._of(quota.subject, now)
             balance = counts.balance(quota, day, now)
-            granted = granted and fits(quota, balance, tokens)
+            granted = granted and is_within(quota, balance, tokens)
             states.append((quota, counts, balance))
         if granted:
             return Grant(True, tuple([self._take(claim, *state, now) for state in states]))
@@ -77,7 +85,7 @@ class MemoryStore:
     ) -> Balance:
         if quota.parallel:
             counts.leases[claim.lease] = now + LEASE_S
-        new = added(quota, old, -claim.tokens, -1)
+        new = credited(quota, old, -claim.tokens, -1)
         counts.write(quota, new, claim.day, now)
         return new
 
@@ -87,7 +95,7 @@ class MemoryStore:
             counts = self._of(quota.subject, now)
             counts.leases.pop(claim.lease, None)
             old = counts.balance(quota, claim.day, now)
-            counts.write(quota, added(quota, old, tokens_back, requests_back), claim.day, now)
+            counts.write(quota, credited(quota, old, tokens_back, requests_back), claim.day, now)
 
     def renew(self, leases: Iterable[tuple[str, str]]) -> None:
         now = self._clock()

@@ -101,7 +101,7 @@ def refill(level: float, capacity: float, elapsed_s: float) -> float:
     return _at_most(capacity, level)
 
 
-def fits(quota: Quota, balance: Balance, tokens: float) -> bool:
+def is_within(quota: Quota, balance: Balance, tokens: float) -> bool:
     """Tell whether one more request of `tokens` is within every limit."""
     return (
         (not quota.requests or balance.requests + _ROUNDING >= 1)
@@ -111,7 +111,7 @@ def fits(quota: Quota, balance: Balance, tokens: float) -> bool:
     )
 
 
-def added(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
+def credited(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
     """Return `balance` with tokens and requests given back, or taken where they are negative."""
     left_requests, left_tokens, today, parallel = balance
     return Balance(

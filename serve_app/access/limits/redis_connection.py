@@ -22,7 +22,7 @@ class PasswordFile(CredentialProvider):
         return (self._path.read_text().strip(),)
 
 
-def connect(url: str, password_file: Path | None = None) -> Redis:
+def redis_client(url: str, password_file: Path | None = None) -> Redis:
     """Return a client that connects when it is first used."""
     return Redis.from_url(
         url,

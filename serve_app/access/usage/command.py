@@ -31,7 +31,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         return _fail(f"{options.url} does not answer: {exc or type(exc).__name__}")
     if answer.status_code != 200:
         return _fail(f"{options.url} answered {answer.status_code}: {_sentence(answer)}")
-    print(answer.text.rstrip("\n") if options.csv else table(answer.json()))
+    print(answer.text.rstrip("\n") if options.csv else usage_table(answer.json()))
     return 0
 
 
@@ -53,7 +53,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def table(page: dict[str, Any]) -> str:
+def usage_table(page: dict[str, Any]) -> str:
     """Return the page as text: a line of names, then a line for each record."""
     by = page["by"]
     records = page["data"]

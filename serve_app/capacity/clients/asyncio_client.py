@@ -124,7 +124,7 @@ async def _user(client: AsyncioClient, visits: Visits, shape: Shape, number: int
         await asyncio.sleep(visit.pause())
 
 
-async def measure(
+async def send_load(
     target: RequestTarget, spec: LoadSpec, keep: Callable[[Record], object] = lambda _: None
 ) -> tuple[Run, list[Record]]:
     """Send the load of `spec`. `keep` gets each record as soon as its request ends."""

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from serve_app.capacity.workload.text import number
+from serve_app.capacity.workload.text import parse_number
 from serve_app.errors import ServiceError
 
 # Exit codes
@@ -62,7 +62,7 @@ class Quantity(click.ParamType[float]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         try:
-            return float(value) if isinstance(value, int | float) else number(value)
+            return float(value) if isinstance(value, int | float) else parse_number(value)
         except ServiceError as exc:
             self.fail(str(exc), param, ctx)
 

@@ -36,7 +36,7 @@ from serve_app.capacity.experiment.run import Show
 from serve_app.capacity.experiment.summary import Findings
 from serve_app.capacity.results.run_folder import claim
 from serve_app.capacity.service_under_test import ServiceUnderTest
-from serve_app.capacity.workload.scenario import Scenario, names
+from serve_app.capacity.workload.scenario import Scenario, scenario_names
 
 
 @click.command(
@@ -121,7 +121,7 @@ def experiment(
     sys.exit(_exit_code(results))
 
 
-experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(names())}."
+experiment.help = f"{experiment.help}\n\n    Scenarios: {', '.join(scenario_names())}."
 
 
 @click.command(

@@ -18,7 +18,7 @@ from serve_app.capacity.clients.k6.results import LINES, SUMMARY, convert
 from serve_app.capacity.commands.common import INVALID
 from serve_app.capacity.results.request_records import RecordError, Run
 from serve_app.capacity.results.run_folder import FolderInUse, claim
-from serve_app.capacity.results.show import table
+from serve_app.capacity.results.show import run_table
 from serve_app.capacity.results.slo import Slo
 
 
@@ -70,7 +70,7 @@ def convert_command(folder: Path) -> None:
 def _convert(folder: Path, command: str = "", cpu_share: float | None = None) -> Run:
     try:
         result = convert(folder, command, cpu_share)
-        print(table(folder, Slo.parse(result.options["slo"])))
+        print(run_table(folder, Slo.parse(result.options["slo"])))
     except RecordError as exc:
         raise click.ClickException(str(exc)) from exc
     return result

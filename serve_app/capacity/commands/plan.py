@@ -9,7 +9,7 @@ import click
 
 from serve_app.capacity.commands.common import FOLDER, NO, QUANTITY, as_json, reports_errors
 from serve_app.capacity.planning.plan import Refused
-from serve_app.capacity.planning.plan import plan as make_plan
+from serve_app.capacity.planning.plan import make_plan as make_plan
 from serve_app.capacity.planning.recommendations import PlannedDemand
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep import measured

@@ -112,7 +112,7 @@ def simulate(
     scenario = scenario_of(scenario_name, dict(changes), trace)
     service, load = scene(scenario, sweep, start, span)
     if keys:
-        _by_key(service, load, senders.parse(keys), seeds, json)
+        _by_key(service, load, senders.parse_key_shares(keys), seeds, json)
         return
     bounds = Slo.parse(slo or scenario.slo)
     others = _tuned(service, tuned)
@@ -130,7 +130,7 @@ def scene(
 ) -> tuple[SimulatedService, SimulatedLoad]:
     """Build the service and its load. The fleet starts as large as the first minute needs."""
     model = best_model(sweep) if sweep else None
-    service = service_of(scenario, model, startup.parse(start) if start else None)
+    service = service_of(scenario, model, startup.parse_startup(start) if start else None)
     load = load_of(scenario, LoadSpan.parse(span) if span else None)
     return started_for(service, load.needs(service)), load
 

@@ -19,11 +19,11 @@ def show(reports: list[SweepReport], json: bool) -> None:
     for report in reports:
         measured = report.measured
         table(f"{measured.slots} slots", _COLUMNS, [_row(step) for step in measured.steps])
-        for sentence in sentences(report):
+        for sentence in conclusions(report):
             click.echo(sentence)
 
 
-def sentences(report: SweepReport) -> list[str]:
+def conclusions(report: SweepReport) -> list[str]:
     """Return the conclusions, a sentence each."""
     return [
         _saturation(report),
@@ -96,7 +96,7 @@ def _figures(report: SweepReport) -> dict[str, Any]:
         "knee": knee.level if knee else None,
         "largest_requests_per_s": largest.completed_per_s if largest else None,
         "tokens_per_s": report.max_tokens_per_s,
-        "says": sentences(report),
+        "says": conclusions(report),
         "steps": [_step_figures(step) for step in report.measured.steps],
     }
 

@@ -24,7 +24,7 @@ from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.simulate.compare import Score, autoscaled, baselines, evaluate, started_for
 from serve_app.capacity.simulate.run import SimulatedService
 from serve_app.capacity.simulate.scene import SimulatedLoad, scenario_of
-from serve_app.capacity.simulate.tune import GRID, ROUNDS, Search, Trial, candidate, scaling_of
+from serve_app.capacity.simulate.tune import GRID, ROUNDS, Search, Trial, candidate, tuned_options
 
 # The search uses only seeds below this one.
 _HELD_OUT_SEED = 1000
@@ -78,7 +78,7 @@ def tune(
     best, tried = _search(service, training_load, range(seeds), bounds)
     others = range(_HELD_OUT_SEED, _HELD_OUT_SEED + seeds)
     scores = _judge(service, best, held_out_load, others, bounds)
-    settings = scaling_of(service, best.settings)
+    settings = tuned_options(service, best.settings)
     if out:
         out.write_text(yaml.safe_dump({"service": {"autoscaling": settings}}, sort_keys=False))
     if json:

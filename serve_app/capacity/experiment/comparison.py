@@ -13,8 +13,8 @@ from serve_app.capacity.experiment.document import (
     Paragraph,
     PictureBlock,
     Table,
+    format_seconds,
     percent,
-    seconds,
 )
 from serve_app.capacity.experiment.plots import Picture, runs_picture
 from serve_app.capacity.experiment.recording import Recording
@@ -38,8 +38,8 @@ FIGURES: dict[str, tuple[Callable[[Findings], float], Callable[[float], str]]] =
     "lost": (lambda f: f.lost, lambda v: f"{v:.0f}"),
     "refused": (lambda f: f.refused, lambda v: f"{v:.0f}"),
     "SLO met by": (lambda f: f.slo_attainment, percent),
-    "TTFT p50": (lambda f: f.latency.ttft.quantiles["p50"], lambda v: seconds(v, 2)),
-    "TTFT p99": (lambda f: f.latency.ttft.quantiles["p99"], lambda v: seconds(v, 2)),
+    "TTFT p50": (lambda f: f.latency.ttft.quantiles["p50"], lambda v: format_seconds(v, 2)),
+    "TTFT p99": (lambda f: f.latency.ttft.quantiles["p99"], lambda v: format_seconds(v, 2)),
     "replica-seconds": (lambda f: f.replica_seconds, lambda v: f"{v:.0f}"),
     "peak": (lambda f: f.peak_running, lambda v: f"{v:.0f}"),
     "flaps": (lambda f: f.flaps, lambda v: f"{v:.0f}"),

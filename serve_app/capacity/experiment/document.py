@@ -121,7 +121,7 @@ def _inner(svg: str) -> str:
     return svg[svg.index("<svg") :]
 
 
-def seconds(value: float | None, digits: int = 1) -> str:
+def format_seconds(value: float | None, digits: int = 1) -> str:
     """Format a duration; a dash for None or nan."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f} s"
 

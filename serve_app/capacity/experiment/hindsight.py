@@ -76,7 +76,7 @@ def _jobs(records: Sequence[Record], begin: float) -> Iterator[SlotUse]:
         yield SlotUse(record.intended - begin, service_s, first_s)
 
 
-def demand(jobs: Iterable[SlotUse], seconds: int) -> list[int]:
+def busy_slots(jobs: Iterable[SlotUse], seconds: int) -> list[int]:
     """Return the maximum number of busy slots in each second, if no request waited."""
     events = sorted(e for job in jobs for e in ((job.at, 1), (job.at + job.service_s, -1)))
     peaks, busy = [0] * seconds, 0
@@ -91,7 +91,7 @@ def demand(jobs: Iterable[SlotUse], seconds: int) -> list[int]:
 
 
 def _schedules(jobs: Sequence[SlotUse], fleet: FleetSpec, seconds: int) -> Iterator[list[int]]:
-    busy = demand(jobs, seconds)
+    busy = busy_slots(jobs, seconds)
     for window in _SMOOTHING_S:
         smooth = _averaged(busy, window)
         for headroom in _HEADROOM:

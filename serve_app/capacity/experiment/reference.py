@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.asyncio_client import send_load
 from serve_app.capacity.experiment.generators import LoadOptions
 from serve_app.capacity.results.request_records import (
     REQUESTS,
@@ -33,7 +33,7 @@ def main(options: str, folder: Path) -> None:
 async def measured(load: LoadOptions, keep: Callable[[Record], object]) -> Run:
     """Send the load until its end or SIGINT."""
     start = time.time()
-    measuring = asyncio.create_task(measure(load.target(), load.spec(), keep))
+    measuring = asyncio.create_task(send_load(load.target(), load.spec(), keep))
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, measuring.cancel)
     try:
         run, _ = await measuring

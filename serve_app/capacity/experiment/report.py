@@ -12,10 +12,10 @@ from serve_app.capacity.experiment.document import (
     Paragraph,
     PictureBlock,
     Table,
+    format_seconds,
     html_page,
     markdown,
     percent,
-    seconds,
 )
 from serve_app.capacity.experiment.plots import (
     Picture,
@@ -114,7 +114,7 @@ def headline(run: Findings) -> str:
         f"Replicas went up to **{run.peak_running}** and were {run.lowest_after} at the end, "
         f"with {run.flaps} flaps. "
         f"**{run.replica_seconds:.0f} replica-seconds** were used; with perfect knowledge of the "
-        f"load, {seconds(run.hindsight.cheapest, 0)} would have been enough."
+        f"load, {format_seconds(run.hindsight.cheapest, 0)} would have been enough."
     )
 
 
@@ -143,7 +143,7 @@ def _response(response: ScalingResponse, findings: Findings) -> Iterator[Block]:
 
 def _step(number: int, wanted_s: float, running_s: float | None) -> list[str]:
     took = None if running_s is None else running_s - wanted_s
-    return [f"{number}", seconds(wanted_s), seconds(running_s), seconds(took)]
+    return [f"{number}", format_seconds(wanted_s), format_seconds(running_s), format_seconds(took)]
 
 
 def _slo_sentence(response: ScalingResponse) -> str:
@@ -210,4 +210,4 @@ def _priced(name: str, total: float | None, used: float, price: float) -> list[s
 
 
 def _value(quantity: str, value: float) -> str:
-    return f"{100 * value:.2f} %" if quantity == "error_rate" else seconds(value, 3)
+    return f"{100 * value:.2f} %" if quantity == "error_rate" else format_seconds(value, 3)

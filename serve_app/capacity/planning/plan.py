@@ -63,7 +63,7 @@ class Plan:
         return reasons + yaml.safe_dump(self.config(), sort_keys=False)
 
 
-def plan(measured: Sequence[Measured], slo: Slo, demand: PlannedDemand) -> Plan:
+def make_plan(measured: Sequence[Measured], slo: Slo, demand: PlannedDemand) -> Plan:
     """Recommend settings for a peak under an SLO, for the number of slots that serves most.
 
     Raises Refused.

@@ -9,7 +9,7 @@ from serve_app.capacity.results.slo import Slo, attainment, goodput
 from serve_app.capacity.results.statistics import QUANTILES, Spread, Summary, summarise
 
 
-def table(folder: Path, slo: Slo) -> str:
+def run_table(folder: Path, slo: Slo) -> str:
     """Format the figures of the run in `folder`. Raises RecordError."""
     run, records = read_run(folder)
     if not records:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from serve_app.capacity.simulate.policies import WorkReport
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import ScalingDecision, decide
-from serve_app.scaling.schedules import Schedule, TargetBounds, limits
+from serve_app.scaling.schedules import Schedule, TargetBounds, target_bounds
 from serve_app.scaling_settings import Autoscaling
 
 _DECIDE_S = 1.0
@@ -62,7 +62,7 @@ class AheadPolicy:
             now, running, target, max(0.0, arrived_s), report.waiting_s, report.slot_s
         )
         start_s = self.memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
-        bounds = limits(self._schedules, self._bounds, now, start_s)
+        bounds = target_bounds(self._schedules, self._bounds, now, start_s)
         decision, self.memory = decide(self.memory, seen, self._aim, bounds)
         if decision.target != target:
             self.decisions.append((now, decision))

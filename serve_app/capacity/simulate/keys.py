@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from serve_app.capacity.workload.requests import WorkloadRequest
-from serve_app.capacity.workload.text import WorkloadError, number, pairs
+from serve_app.capacity.workload.text import WorkloadError, pairs, parse_number
 from serve_app.engines.base import Flow, Priority
 
 HELP = (
@@ -23,7 +23,7 @@ class KeyShare:
     share: float = 1.0
 
 
-def parse(text: str) -> tuple[KeyShare, ...]:
+def parse_key_shares(text: str) -> tuple[KeyShare, ...]:
     """Read keys as `HELP` says. Raises WorkloadError."""
     senders = tuple(map(_sender, text.split()))
     names = [sender.flow.key for sender in senders]
@@ -48,7 +48,7 @@ def _sender(text: str) -> KeyShare:
 
 
 def _positive(text: str, value: str) -> float:
-    if (found := number(value)) <= 0:
+    if (found := parse_number(value)) <= 0:
         raise WorkloadError(f"{text!r}: {value} must be above 0")
     return found
 

@@ -15,7 +15,7 @@ from serve_app.engines.residency import (
     Unload,
     Wait,
     WaitingCalls,
-    decide,
+    next_decision,
 )
 
 
@@ -96,7 +96,7 @@ class ServiceKeeper:
             return  # something has changed since
         self._plan += 1
         now = self._events.now
-        decision = decide(self.view(), self._rules, now)
+        decision = next_decision(self.view(), self._rules, now)
         before, self._state.closing = self._state.closing, ""
         match decision:
             case Load(model):

@@ -12,7 +12,7 @@ from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.load import LoadSpec
 from serve_app.capacity.workload.requests import WorkloadRequest, window
 from serve_app.capacity.workload.scenario import Scenario
-from serve_app.capacity.workload.text import WorkloadError, number
+from serve_app.capacity.workload.text import WorkloadError, parse_number
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.errors import ServiceError
 from serve_app.settings import Settings
@@ -33,7 +33,7 @@ class LoadSpan:
     def parse(cls, text: str) -> "LoadSpan":
         """Parse a span. Raises WorkloadError."""
         begin, dash, end = text.partition("-")
-        span = cls(number(begin), number(end) if end else float("inf"))
+        span = cls(parse_number(begin), parse_number(end) if end else float("inf"))
         if not dash or span.begin_s >= span.end_s:
             raise WorkloadError(f"{text!r} is not a span of time; write 0-30m, 30m-60m or 30m-")
         return span

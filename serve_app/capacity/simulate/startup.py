@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.capacity.workload.text import WorkloadError, number, pairs
+from serve_app.capacity.workload.text import WorkloadError, pairs, parse_number
 
 HELP = "30s | uniform:min=20s,max=60s | lognormal:median=30s,p95=60s"
 _Z95 = 1.6448536269514722  # the standard normal's 95th percentile
@@ -82,10 +82,10 @@ class ObservedStartup:
         return f"{min(self.seconds):.1f} to {max(self.seconds):.1f} s, as observed"
 
 
-def parse(text: str) -> Startup:
+def parse_startup(text: str) -> Startup:
     """Read one of the forms in `HELP`. Raises WorkloadError."""
     name, _, options = text.rpartition(":")
-    values = {_current(key): number(value) for key, value in pairs(options)}
+    values = {_current(key): parse_number(value) for key, value in pairs(options)}
     match name, sorted(values):
         case "", [""]:
             return FixedStartup(values[""])

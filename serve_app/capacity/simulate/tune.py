@@ -106,10 +106,10 @@ class Search:
 
 
 def candidate(service: SimulatedService, settings: TunedSettings, name: str = "tuned") -> Candidate:
-    return autoscaled(name, "Ray, tuned", with_scaling(service, **scaling_of(service, settings)))
+    return autoscaled(name, "Ray, tuned", with_scaling(service, **tuned_options(service, settings)))
 
 
-def scaling_of(service: SimulatedService, settings: TunedSettings) -> dict[str, float | int]:
+def tuned_options(service: SimulatedService, settings: TunedSettings) -> dict[str, float | int]:
     """Convert settings of the search to options of the pool's autoscaling."""
     max_replicas = service.scaling.max_replicas
     options: dict[str, float | int] = dict(settings)

@@ -2,8 +2,8 @@
 
 A prompt is processed at `prefill_tokens_per_s`, a single answer generated at `decode_tokens_per_s`;
 n concurrent answers run at rate / (1 + slowdown * (n - 1)), so that the time of a step grows
-linearly with the batch. The simulated engine uses the same three figures; `fit` determines them for
-any other engine.
+linearly with the batch. The simulated engine uses the same three figures; `fit_steps` determines
+them for any other engine.
 """
 
 import math
@@ -63,7 +63,7 @@ class Fit:
     error: float
 
 
-def fit(steps: Iterable[Sequence[Record]]) -> Fit:
+def fit_steps(steps: Iterable[Sequence[Record]]) -> Fit:
     """Fit the model to steps of load at different concurrencies.
 
     Decode: the mean time per output token of each step against the mean number of concurrent

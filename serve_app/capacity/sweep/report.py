@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from serve_app.capacity.results.request_records import Record
 from serve_app.capacity.results.slo import BoundResult, Slo
 from serve_app.capacity.sweep.measured import Measured
-from serve_app.capacity.sweep.model import Fit, FitError, ServiceModel, fit, streams
+from serve_app.capacity.sweep.model import Fit, FitError, ServiceModel, fit_steps, streams
 from serve_app.capacity.sweep.queueing import mgc_wait
 from serve_app.capacity.sweep.steps import StepKind, SweepStep, knee, largest, saturation, unjudged
 
@@ -80,7 +80,7 @@ def fit_model(measured: Measured) -> Fit:
         for step in measured.steps
         if slots is None or step.kind is StepKind.RATE or step.level <= slots
     ]
-    return fit(unqueued or [step.records for step in measured.steps])
+    return fit_steps(unqueued or [step.records for step in measured.steps])
 
 
 def slot_wait(step: SweepStep, slots: int | None, model: ServiceModel) -> SlotWait | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serve_app.capacity.clients.asyncio_client import measure
+from serve_app.capacity.clients.asyncio_client import send_load
 from serve_app.capacity.clients.chat import RequestTarget
 from serve_app.capacity.results.request_records import Record, RecordError, Run, read_run, write_run
 from serve_app.capacity.results.run_folder import claim
@@ -57,7 +57,7 @@ class Sweeper:
     folder: Path
     budget: StepBudget = field(default_factory=StepBudget)
     show: Callable[[str], object] = lambda _: None
-    generator: LoadStep = measure
+    generator: LoadStep = send_load
     done: Callable[[SweepStep], object] = lambda _: None
     resume: bool = False
     places: list[str] = field(default_factory=list)

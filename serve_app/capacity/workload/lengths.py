@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.capacity.workload.text import WorkloadError, number, pairs
+from serve_app.capacity.workload.text import WorkloadError, pairs, parse_number
 
 HELP = "100 | fixed:100 | lognormal:median=200,p95=800[,max=4000]"
 _Z95 = 1.6448536269514722  # the standard normal's 95th percentile
@@ -50,10 +50,10 @@ class Lognormal:
         return f"lognormal:median={self.median:g},p95={self.p95:g}{bound}"
 
 
-def parse(text: str) -> Distribution:
+def parse_lengths(text: str) -> Distribution:
     """Read one of the forms in `HELP`. Raises WorkloadError."""
     name, _, options = text.rpartition(":")
-    values = {key: number(value) for key, value in pairs(options)}
+    values = {key: parse_number(value) for key, value in pairs(options)}
     match name, sorted(values):
         case "" | "fixed", [""]:
             return Fixed(max(1, round(values[""])))

@@ -9,7 +9,7 @@ from typing import Any
 
 from serve_app.capacity.workload import lengths
 from serve_app.capacity.workload.lengths import Empirical, Independent, Lengths
-from serve_app.capacity.workload.prompts import Conversation, prompt, text
+from serve_app.capacity.workload.prompts import Conversation, prompt, random_words
 from serve_app.capacity.workload.requests import Prompt, Synthetic, WorkloadRequest, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
@@ -92,7 +92,7 @@ class LoadSpec:
             return Empirical((r.prompt_tokens, r.output_tokens) for r in self._recorded())
         # YAML reads `20` as a number where text is meant.
         texts = str(self.prompt_tokens), str(self.answer_tokens)
-        return Independent(*map(lengths.parse, texts))
+        return Independent(*map(lengths.parse_lengths, texts))
 
     def arrivals(self) -> Iterable[WorkloadRequest]:
         """Return the first request of each conversation of an open load; can be iterated again."""
@@ -176,7 +176,7 @@ class Visit:
     def _single(self) -> Prompt:
         first = self._first
         # Prompts with common blocks have a common prefix; without blocks they have none.
-        content = prompt(first) if first.blocks else text(first.prompt_tokens, self._own)
+        content = prompt(first) if first.blocks else random_words(first.prompt_tokens, self._own)
         messages = [{"role": "user", "content": content}]
         tokens = (first.prompt_tokens, first.output_tokens)
         return Prompt(messages, *tokens, self._name, first.turn)

@@ -25,7 +25,7 @@ _WORDS = _VOCABULARY.split()
 Messages = list[dict[str, str]]
 
 
-def text(tokens: int, seed: int | str = 0) -> str:
+def random_words(tokens: int, seed: int | str = 0) -> str:
     """Generate `tokens` words. A shorter text of the same seed is a prefix of a longer one."""
     return " ".join(random.Random(f"text {seed}").choices(_WORDS, k=max(1, tokens)))
 
@@ -34,8 +34,8 @@ def prompt(request: WorkloadRequest, seed: int = 0) -> str:
     """Generate the whole prompt of a request. Equal blocks give equal prefixes."""
     if not request.blocks:
         own = f"{seed} {request.session}" if request.session else f"{seed} {request.at_s!r}"
-        return text(request.prompt_tokens, own)
-    blocks = " ".join(text(BLOCK_TOKENS, f"block {block}") for block in request.blocks)
+        return random_words(request.prompt_tokens, own)
+    blocks = " ".join(random_words(BLOCK_TOKENS, f"block {block}") for block in request.blocks)
     return " ".join(blocks.split(" ")[: request.prompt_tokens])
 
 
@@ -49,7 +49,9 @@ class Conversation:
 
     def ask(self, tokens: int) -> Messages:
         """Append a question of `tokens` tokens and return the history."""
-        self.messages.append({"role": "user", "content": text(tokens, f"{self.seed} {self.turn}")})
+        self.messages.append(
+            {"role": "user", "content": random_words(tokens, f"{self.seed} {self.turn}")}
+        )
         self.turn += 1
         return list(self.messages)
 

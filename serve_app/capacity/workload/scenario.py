@@ -95,7 +95,7 @@ class Scenario(BaseModel):
         (folder / SCENARIO).write_bytes(value)
 
 
-def names() -> list[str]:
+def scenario_names() -> list[str]:
     """List the scenarios of the project."""
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir())
 
@@ -105,12 +105,13 @@ def _folder() -> Any:
 
 
 def _text(name: str) -> dict[str, Any]:
-    path = _folder() / f"{name}.yaml" if name in names() else Path(name)
+    path = _folder() / f"{name}.yaml" if name in scenario_names() else Path(name)
     try:
         value = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as exc:
+        known = ", ".join(scenario_names())
         raise ScenarioError(
-            f"scenario {name} can't be read: {exc}; give a YAML file or one of {', '.join(names())}"
+            f"scenario {name} can't be read: {exc}; give a YAML file or one of {known}"
         ) from exc
     if not isinstance(value, dict):
         raise ScenarioError(f"{name} is not a scenario; write a YAML mapping")

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Self
 
-from serve_app.capacity.workload.text import WorkloadError, number, pairs
+from serve_app.capacity.workload.text import WorkloadError, pairs, parse_number
 
 HELP = """\
 constant:level=5,hold=1m | ramp:to=10,up=1m,hold=5m,down=1m | step:low=1,high=6,before=30s,hold=2m |
@@ -40,11 +40,13 @@ class Shape:
         """Parse one of the forms in `HELP`. Raises WorkloadError with the correct form."""
         name, _, options = text.partition(":")
         if name == "points":
-            return cls(tuple((number(at), number(level)) for at, level in pairs(options)))
+            return cls(
+                tuple((parse_number(at), parse_number(level)) for at, level in pairs(options))
+            )
         if name not in _NAMED:
             raise WorkloadError(f"unknown shape {name!r}; use one of {', '.join(_NAMED)} or points")
         known = inspect.signature(_NAMED[name]).parameters
-        values = {key or next(iter(known)): number(value) for key, value in pairs(options)}
+        values = {key or next(iter(known)): parse_number(value) for key, value in pairs(options)}
         try:
             return cls(tuple(_NAMED[name](**values)))
         except TypeError:

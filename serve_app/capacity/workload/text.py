@@ -11,7 +11,7 @@ class WorkloadError(ServiceError):
     """A shape, a distribution or a trace that can't be read or is invalid."""
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """Read `90`, `1.5m`, `120/m` or `5%` in seconds, per second, or as a share.
 
     Raises WorkloadError.

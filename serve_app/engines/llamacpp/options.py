@@ -9,7 +9,7 @@ import orjson
 
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.schemas.rewriting import obeyed
-from serve_app.go_json import duration, quote
+from serve_app.go_json import parse_duration, quote
 
 # Contexts after which a generation without a limit ends. As the context shifts, a model that
 # repeats itself would never end.
@@ -115,7 +115,7 @@ def unloads(keep_alive: Any) -> bool:
         return False
     if isinstance(keep_alive, str):
         try:
-            return duration(keep_alive) == 0
+            return parse_duration(keep_alive) == 0
         except ValueError as exc:
             raise Refusal(400, str(exc)) from exc
     if isinstance(keep_alive, bool) or not isinstance(keep_alive, int | float):

@@ -13,7 +13,7 @@ from serve_app.engines.llamacpp.answers import (
 )
 from serve_app.engines.llamacpp.client import EventStream, Json, LlamaServer, PromptTooLong, Refusal
 from serve_app.engines.llamacpp.events import ChatReader, Piece, Reader, TextReader, pieces
-from serve_app.engines.llamacpp.prompts.fitting import clip, fit, prompt_bytes
+from serve_app.engines.llamacpp.prompts.fitting import clip, fit_prompt, prompt_bytes
 from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.errors import EngineLost
 
@@ -60,7 +60,7 @@ class Turn:
         except PromptTooLong as too_long:
             if not truncate:
                 raise
-            shorter = await fit(self._llama, request, too_long)
+            shorter = await fit_prompt(self._llama, request, too_long)
         return await self._llama.stream(path, shorter), shorter
 
     async def _stream(

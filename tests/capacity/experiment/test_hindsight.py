@@ -8,8 +8,8 @@ import pytest
 from serve_app.capacity.experiment.hindsight import (
     FleetSpec,
     SlotUse,
+    busy_slots,
     cost,
-    demand,
     hindsight_cost,
     meets,
     waits,
@@ -27,7 +27,7 @@ def served(at: float, seconds: float, first: float = 0.1) -> Record:
 def test_demand_is_the_most_that_overlap_in_each_second() -> None:
     """As if nobody ever waited."""
     jobs = [SlotUse(0.0, 2.5, 0.1), SlotUse(1.2, 0.3, 0.1), SlotUse(1.9, 1.0, 0.1)]
-    assert demand(jobs, 4) == [1, 2, 2, 0]
+    assert busy_slots(jobs, 4) == [1, 2, 2, 0]
 
 
 def test_jobs_wait_for_a_slot_in_order_of_arrival() -> None:

@@ -8,7 +8,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from kuberay.changes.checks import check
-from serve_app.capacity.planning.plan import Plan, Refused, plan
+from serve_app.capacity.planning.plan import Plan, Refused, make_plan
 from serve_app.capacity.planning.recommendations import PlannedDemand, Recommendation, ongoing_at
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run, write_run
 from serve_app.capacity.results.slo import Slo
@@ -19,7 +19,7 @@ from serve_app.capacity.sweep.measured import Measured, Sweep, SweepError
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.sweep.report import fit_model, report, slot_wait
 from serve_app.capacity.sweep.steps import StepKind, SweepStep, step_of
-from serve_app.capacity.workload.lengths import Fixed, Independent, parse
+from serve_app.capacity.workload.lengths import Fixed, Independent, parse_lengths
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.settings import Settings
@@ -54,7 +54,7 @@ def by_name(made: Plan) -> dict[str, Recommendation]:
 
 def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
     """6 requests/s at six requests at once: 85 % of both is planned for."""
-    choices = by_name(plan([GOOD], SLO, PlannedDemand(peak=50, base=6, startup_s=20)))
+    choices = by_name(make_plan([GOOD], SLO, PlannedDemand(peak=50, base=6, startup_s=20)))
     values = {name: choice.value for name, choice in choices.items()}
     assert values == {
         "slots": 4,
@@ -83,7 +83,7 @@ def test_requests_at_once_are_read_between_the_steps() -> None:
 
 def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
     """As it is written: `serve deploy` takes it, the rest comes from the environment."""
-    text = plan([GOOD], SLO, PlannedDemand(peak=50, startup_s=20)).yaml()
+    text = make_plan([GOOD], SLO, PlannedDemand(peak=50, startup_s=20)).yaml()
     assert text.startswith("# engine.slots: 4. ")
     config = yaml.safe_load(text)
     ServeDeploySchema.model_validate(config)
@@ -100,20 +100,20 @@ def test_a_plan_is_a_serve_config_that_ray_and_the_service_take() -> None:
 def test_what_serves_most_is_chosen_among_numbers_of_slots() -> None:
     """And the others are named in evidence."""
     better = Measured(8, (*USERS, step(StepKind.RATE, 7, 7.0), RATES[1]))
-    choice = by_name(plan([GOOD, better], SLO, PlannedDemand(peak=10)))["slots"]
+    choice = by_name(make_plan([GOOD, better], SLO, PlannedDemand(peak=10)))["slots"]
     assert choice.value == 8
     assert "6 with 4" in choice.because
 
 
 def test_without_a_start_up_time_no_delay_is_planned() -> None:
     """Nothing measured says how long they should be."""
-    names = by_name(plan([GOOD], SLO, PlannedDemand(peak=10)))
+    names = by_name(make_plan([GOOD], SLO, PlannedDemand(peak=10)))
     assert not {"upscale_delay_s", "downscale_delay_s", "look_back_period_s"} & set(names)
 
 
 def test_a_pool_that_may_sleep_begins_at_zero() -> None:
     """With one replica at deployment."""
-    values = by_name(plan([GOOD], SLO, PlannedDemand(peak=10, to_zero=True, direct=False)))
+    values = by_name(make_plan([GOOD], SLO, PlannedDemand(peak=10, to_zero=True, direct=False)))
     assert values["min_replicas"].value == 0
     assert values["initial_replicas"].value == 1
     assert values["max_ongoing_requests"].value == 6
@@ -130,7 +130,7 @@ def test_a_pool_that_may_sleep_begins_at_zero() -> None:
 )
 def test_a_plan_contradicts_nothing(demand: PlannedDemand) -> None:
     """Neither Serve, nor our settings, nor itself: its topology and its zero stand in args too."""
-    config = plan([GOOD], SLO, demand).config()
+    config = make_plan([GOOD], SLO, demand).config()
     check(config)
     (application,) = config["applications"]
     settings = Settings.model_validate(application["args"])
@@ -156,12 +156,12 @@ def test_what_the_data_does_not_support_is_refused(
 ) -> None:
     """With the reason."""
     with pytest.raises(Refused, match=reason):
-        plan([measurement], slo, PlannedDemand(peak=10))
+        make_plan([measurement], slo, PlannedDemand(peak=10))
 
 
 def test_one_good_measurement_is_enough() -> None:
     """Others that say nothing are left aside."""
-    made = plan([Measured(8, USERS), GOOD], SLO, PlannedDemand(peak=10))
+    made = make_plan([Measured(8, USERS), GOOD], SLO, PlannedDemand(peak=10))
     assert by_name(made)["slots"].value == 4
 
 
@@ -179,7 +179,7 @@ def test_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def simulated(rate: float, burstiness: float) -> SweepStep:
     """Two slots; answers of 0.9 s on average, more or less."""
-    lengths = Independent(Fixed(1), parse("lognormal:median=80,p95=200"))
+    lengths = Independent(Fixed(1), parse_lengths("lognormal:median=80,p95=200"))
     load = Synthetic(Shape(((0, rate), (2000, rate))), lengths, 3, burstiness)
     result = simulate(load, SimulatedService(ServiceModel(0.0, 100.0), 2, 500), Static(1))
     rows = zip(*(result.values(name).tolist() for name in ("first", "ttft", "e2e")), strict=True)

@@ -20,7 +20,7 @@ from serve_app.capacity.simulate.intervals import interval
 from serve_app.capacity.simulate.policies import Demand, demand
 from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.startup import FixedStartup
-from serve_app.capacity.simulate.tune import Search, Trial, scaling_of
+from serve_app.capacity.simulate.tune import Search, Trial, tuned_options
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest
@@ -125,7 +125,7 @@ def test_the_search_also_begins_with_enough_for_the_peak() -> None:
 
 def test_settings_of_the_search_are_those_of_the_pool() -> None:
     """A target is a share of the slots, never above what a replica holds."""
-    scaling = scaling_of(
+    scaling = tuned_options(
         SERVICE, {"target_ongoing_requests": 0.5, "min_replicas": 99, "look_back_period_s": 10}
     )
     assert Autoscaling.model_validate({"max_replicas": 8, **scaling}).target_ongoing_requests == 2.0
@@ -138,20 +138,20 @@ def test_settings_of_the_search_are_those_of_the_pool() -> None:
 )
 def test_start_up_times_are_read(text: str, usual: float) -> None:
     """An oracle reckons with the longest."""
-    assert startup.parse(text).usual == usual
+    assert startup.parse_startup(text).usual == usual
 
 
 def test_old_names_of_a_start_up_time_are_read_with_a_warning() -> None:
     """Scripts of version 0.1 go on working."""
     with pytest.warns(FutureWarning, match=r"least= is now min=|most= is now max="):
-        assert startup.parse("uniform:least=20s,most=1m") == startup.UniformStartup(20, 60)
+        assert startup.parse_startup("uniform:least=20s,most=1m") == startup.UniformStartup(20, 60)
 
 
 @pytest.mark.parametrize("text", ["soon", "uniform:min=3s,max=1s", "lognormal:median=3s"])
 def test_what_is_no_start_up_time_is_refused(text: str) -> None:
     """With the forms that would do."""
     with pytest.raises(WorkloadError):
-        startup.parse(text)
+        startup.parse_startup(text)
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:

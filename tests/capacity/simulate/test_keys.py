@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.capacity.simulate.keys import parse, sent_by
+from serve_app.capacity.simulate.keys import parse_key_shares, sent_by
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.result import KeyResult
 from serve_app.capacity.simulate.run import SimulatedRouting, SimulatedService, simulate
@@ -28,7 +28,7 @@ def run(
 ) -> dict[str, KeyResult]:
     direct = SimulatedService(SECOND, routing=routing, max_ongoing=276)
     simulated = replace(direct, **service)  # type: ignore[arg-type]
-    requests = sent_by(parse(keys), overload(), 1)
+    requests = sent_by(parse_key_shares(keys), overload(), 1)
     return dict(simulate(requests, simulated, Static(1)).by_key)
 
 
@@ -66,4 +66,4 @@ def test_reserved_slots_stay_free_of_batch() -> None:
 )
 def test_keys_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(WorkloadError):
-        parse(text)
+        parse_key_shares(text)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from serve_app.capacity.results.request_records import ClientOutcome, Record
-from serve_app.capacity.sweep.model import FitError, ServiceModel, fit, streams
+from serve_app.capacity.sweep.model import FitError, ServiceModel, fit_steps, streams
 
 MODEL = ServiceModel(2000.0, 50.0, 0.2, 0.03)
 
@@ -47,7 +47,7 @@ def test_a_rate_of_zero_is_instant() -> None:
 
 def test_the_fit_finds_the_model_that_made_the_records() -> None:
     """Rates, slowdown and overhead, from four levels of concurrency."""
-    result = fit([list(step(users)) for users in (1, 2, 4, 8)])
+    result = fit_steps([list(step(users)) for users in (1, 2, 4, 8)])
     assert result.streams == pytest.approx((1, 2, 4, 8))
     assert result.error == pytest.approx(0.0, abs=1e-9)
     model = result.model
@@ -59,13 +59,13 @@ def test_the_fit_finds_the_model_that_made_the_records() -> None:
 
 def test_one_level_alone_knows_no_slowdown() -> None:
     """The fit is exact for the observed steps."""
-    assert fit([list(step(2))]).model.decode_slowdown == 0.0
+    assert fit_steps([list(step(2))]).model.decode_slowdown == 0.0
 
 
 def test_nothing_is_fitted_to_answers_of_one_token() -> None:
     """They have no time between tokens."""
     with pytest.raises(FitError):
-        fit([[Record(0.0, ClientOutcome.OK, 0.0, 1.0, 1.0, output_tokens=1)]])
+        fit_steps([[Record(0.0, ClientOutcome.OK, 0.0, 1.0, 1.0, output_tokens=1)]])
 
 
 def test_streams_are_weighted_by_who_sees_them() -> None:

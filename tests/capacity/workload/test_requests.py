@@ -8,7 +8,7 @@ from statistics import mean, quantiles
 import pytest
 
 from serve_app.capacity.workload import lengths
-from serve_app.capacity.workload.prompts import Conversation, prompt, text
+from serve_app.capacity.workload.prompts import Conversation, prompt, random_words
 from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest, limited, window
 from serve_app.capacity.workload.shapes import Shape
 from serve_app.capacity.workload.text import WorkloadError
@@ -35,12 +35,12 @@ def trace(tmp_path: Path, content: str) -> Path:
 @pytest.mark.parametrize("form", ["100", "fixed:100"])
 def test_a_fixed_length_is_just_that(form: str) -> None:
     """With or without its name."""
-    assert lengths.parse(form).draw(random.Random(1)) == 100
+    assert lengths.parse_lengths(form).draw(random.Random(1)) == 100
 
 
 def test_lognormal_lengths_have_their_quantiles() -> None:
     """Median and 95th percentile, within a few in a hundred; none above the bound."""
-    distribution = lengths.parse("lognormal:median=200,p95=800,max=2000")
+    distribution = lengths.parse_lengths("lognormal:median=200,p95=800,max=2000")
     rng = random.Random(2)
     drawn = [distribution.draw(rng) for _ in range(20_000)]
     cuts = quantiles(drawn, n=20)
@@ -53,7 +53,7 @@ def test_lognormal_lengths_have_their_quantiles() -> None:
 def test_what_is_no_length_is_refused(form: str) -> None:
     """With the forms that would do."""
     with pytest.raises(WorkloadError):
-        lengths.parse(form)
+        lengths.parse_lengths(form)
 
 
 def test_lengths_of_a_trace_stay_in_pairs() -> None:
@@ -65,7 +65,7 @@ def test_lengths_of_a_trace_stay_in_pairs() -> None:
 def test_other_lengths_leave_the_arrivals_as_they_are() -> None:
     """So two runs can be compared on the same arrivals."""
     shape = Shape.parse("constant:5")
-    drawn = lengths.parse("lognormal:median=9,p95=30")
+    drawn = lengths.parse_lengths("lognormal:median=9,p95=30")
     one = Synthetic(shape, lengths.Independent(lengths.Fixed(5), lengths.Fixed(5)), seed=4)
     two = Synthetic(shape, lengths.Independent(drawn, drawn), seed=4)
     assert [request.at_s for request in one] == [request.at_s for request in two]
@@ -161,10 +161,10 @@ def test_lengths_can_be_limited() -> None:
 
 def test_texts_have_so_many_words_and_begin_alike() -> None:
     """With one seed; with another they differ from the first word on, more or less."""
-    short, longer = text(10, 1), text(20, 1)
+    short, longer = random_words(10, 1), random_words(20, 1)
     assert len(longer.split()) == 20
     assert longer.startswith(short)
-    assert text(10, 2) != short
+    assert random_words(10, 2) != short
 
 
 def test_equal_blocks_make_equal_beginnings() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from serve_app.capacity.experiment.generators import TOOLS, GeneratorError, LoadOptions
-from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError, names
+from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError, scenario_names
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", scenario_names())
 def test_scenarios_of_the_project_can_run(name: str) -> None:
     """Settings of the service and options of the load are all known, the SLO can be read."""
     scenario = Scenario.read(name)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from serve_app.access.limits.redis_connection import connect
+from serve_app.access.limits.redis_connection import redis_client
 from tests.support.redis_server import redis_server
 
 
@@ -23,7 +23,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[Redis]:
     """A client of an empty Redis."""
-    client = connect(redis_url)
+    client = redis_client(redis_url)
     await client.flushall()
     yield client
     await client.aclose()

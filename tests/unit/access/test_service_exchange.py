@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from serve_app.access.limits.redis_connection import connect
-from serve_app.access.service_exchange import MAX_KEYS, ServiceExchange, decode, encode
+from serve_app.access.limits.redis_connection import redis_client
+from serve_app.access.service_exchange import MAX_KEYS, ServiceExchange, decode, encode_entry
 from serve_app.engines.base import Served
 from tests.support.redis_server import needed, redis_server
 
@@ -42,7 +42,7 @@ class Replica:
 
     def __init__(self, url: str, pool: str = "pool") -> None:
         self.queue = Queue()
-        self.exchange = ServiceExchange(connect(url), {pool: self.queue})
+        self.exchange = ServiceExchange(redis_client(url), {pool: self.queue})
 
     async def serve(self, *keys: str) -> None:
         self.queue.served += map(served, keys)
@@ -77,7 +77,7 @@ async def test_a_replica_that_starts_is_told_of_the_past(
 ) -> None:
     """By its age on Redis's clock."""
     seconds, _ = await client.time()
-    text = encode("another", [served("ada")])
+    text = encode_entry("another", [served("ada")])
     await client.xadd(STREAM, {"served": text}, id=f"{1000 * (seconds - 40)}-0")
     await replicas[0].exchange.exchange()
     assert replicas[0].queue.credited == [served("ada")]
@@ -122,7 +122,7 @@ def test_entries_that_can_not_be_read_count_nothing(text: bytes) -> None:
 @pytest.mark.parametrize("name", ["jwt:a b", 'quo"te', "\u00e9", "\udcff", "\n"])
 def test_names_come_back_as_they_were(name: str) -> None:
     """Also those that are no text."""
-    assert decode(encode("x", [served(name)]).encode()) == ("x", [served(name)])
+    assert decode(encode_entry("x", [served(name)]).encode()) == ("x", [served(name)])
 
 
 async def test_a_stream_of_another_kind_stops_nothing(

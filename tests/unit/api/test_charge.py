@@ -10,8 +10,8 @@ from serve_app.access.limits.limiter import build_limiter
 from serve_app.access.policies import Limits
 from serve_app.api import openai
 from serve_app.api.bodies import Bodies
-from serve_app.api.body import encode
-from serve_app.api.charge import Charge, Charges, prompt_bytes
+from serve_app.api.body import encode_body
+from serve_app.api.charge import Charge, Charges, payload_text_bytes
 from serve_app.api.endpoint import Endpoint, RequestBounds
 from serve_app.api.exchange import Exchange
 from serve_app.api.inference import Inference
@@ -33,7 +33,7 @@ async def begin(
     trace.note_caller(caller)
     trace.note_model("m:latest")
     charges = charges or Charges(build_limiter(LimitSettings.model_validate(settings)))
-    return await charges.begin(CHAT, PAYLOAD, len(encode(PAYLOAD)), trace), trace
+    return await charges.begin(CHAT, PAYLOAD, len(encode_body(PAYLOAD)), trace), trace
 
 
 async def nothing() -> AsyncIterator[bytes]:
@@ -48,7 +48,7 @@ def answer(status: int = 200) -> Answer:
 async def test_generated_tokens_count_twice() -> None:
     """At the start as expected, at the end as counted."""
     charge, trace = await begin(Caller("ada"))
-    assert charge.service == pytest.approx(len(encode(PAYLOAD)) / 4 + 2 * 100)
+    assert charge.service == pytest.approx(len(encode_body(PAYLOAD)) / 4 + 2 * 100)
     trace.usage = Usage(prompt=50, generated=20)
     ended = answer()
     charge.settle(ended)
@@ -114,7 +114,7 @@ async def test_a_request_that_the_engine_refuses_counts_as_one() -> None:
     headers = dict(charge.headers)
     assert headers[b"x-ratelimit-remaining-requests"] == b"7"
     assert int(headers[b"x-ratelimit-remaining-tokens"]) > 1000 - 1.5 * (
-        len(encode(PAYLOAD)) / 4 + 100
+        len(encode_body(PAYLOAD)) / 4 + 100
     )
 
 
@@ -155,4 +155,4 @@ def test_long_words_are_no_text(word: str, counts: int) -> None:
     """Base64 is; text in a script without spaces is not."""
     payload = {"messages": [{"content": [{"image_url": {"url": word}}]}]}
     size = len(word) + 100
-    assert prompt_bytes(payload, size) == counts + 100
+    assert payload_text_bytes(payload, size) == counts + 100

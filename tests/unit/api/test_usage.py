@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.access.usage.command import main, table
+from serve_app.access.usage.command import main, usage_table
 from tests.support.service import Service, Simulator, serving
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -175,4 +175,4 @@ async def test_the_command_prints_a_table(
 
 def test_an_empty_table_is_a_sentence() -> None:
     page = {"by": ["key"], "since": "2026-11-01", "until": "2026-11-30", "data": []}
-    assert table(page) == "no use from 2026-11-01 to 2026-11-30"
+    assert usage_table(page) == "no use from 2026-11-01 to 2026-11-30"

@@ -12,7 +12,7 @@ import pytest
 from serve_app.engine_settings import EngineSettings
 from serve_app.engines import lifecycle, ollama_start
 from serve_app.engines.base import ModelCard, State
-from serve_app.engines.choose import EngineChoice, choose, new_engine
+from serve_app.engines.choose import EngineChoice, choose_engine, new_engine
 from serve_app.engines.driver import EngineInfo, LaunchSpec, StartTimer
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.lifecycle import Lifecycle
@@ -179,7 +179,7 @@ async def test_auto_takes_no_stranger_for_an_ollama(
     answers = {"/api/tags": (ODD | ODD_LISTINGS)[odd]}
     async with odd_server(answers) as url:
         monkeypatch.setenv("OLLAMA_HOST", url)
-        chosen = await choose(Pool(engine=EngineSettings(binary="no-such-binary")))
+        chosen = await choose_engine(Pool(engine=EngineSettings(binary="no-such-binary")))
     assert chosen.pool.engine.kind == "llamacpp"
     assert "does not answer" in chosen.reason
 

@@ -18,8 +18,8 @@ from serve_app.engines.residency import (
     Wait,
     WaitingCalls,
     Wall,
-    decide,
     eviction_cost,
+    next_decision,
 )
 from serve_app.engines.residency_report import from_report, to_report
 
@@ -41,51 +41,51 @@ def view(a: LoadedModel = IDLE, b: LoadedModel = IDLE, **more: Any) -> ModelsVie
 
 def test_nothing_is_done_while_nothing_waits() -> None:
     """Idle models stay loaded: unloading one would gain nothing."""
-    assert decide(view(), RULES, NOW) == Wait()
+    assert next_decision(view(), RULES, NOW) == Wait()
 
 
 def test_one_load_runs_at_a_time() -> None:
     """Calls for another cold model wait until the load ends."""
-    assert decide(view(loading="c", waiting={"d": waiting(99)}), RULES, NOW) == Wait()
+    assert next_decision(view(loading="c", waiting={"d": waiting(99)}), RULES, NOW) == Wait()
 
 
 def test_a_cold_model_is_loaded_at_once_where_there_is_room() -> None:
     """The calls that have waited longest come first."""
     some = ModelsView(loaded={"a": BUSY}, waiting={"c": waiting(1), "d": waiting(2)})
-    assert decide(some, RULES, NOW) == Load("d")
+    assert next_decision(some, RULES, NOW) == Load("d")
 
 
 def test_room_in_bytes_is_counted_by_measured_sizes() -> None:
     """A model of unknown size is tried beside others; a known one is not where it can't fit."""
     rules = Rules(Room(bytes=10))
     loaded = {"a": LoadedModel(bytes=6)}
-    assert decide(ModelsView(loaded, waiting={"c": waiting()}), rules, NOW) == Load("c")
+    assert next_decision(ModelsView(loaded, waiting={"c": waiting()}), rules, NOW) == Load("c")
     sizes = {"a": 6, "c": 5}
     full = ModelsView(loaded, waiting={"c": waiting()}, sizes=sizes)
-    assert decide(full, rules, NOW) == Unload("a")
+    assert next_decision(full, rules, NOW) == Unload("a")
 
 
 def test_the_idle_model_that_is_needed_least_makes_room() -> None:
     """Its callers' expected wait for the next load decides, not a path or a keep-alive."""
     some = view(waiting={"c": waiting(9)}, rates={"a": 0.001, "b": 0.5})
-    assert decide(some, RULES, NOW) == Unload("a")
+    assert next_decision(some, RULES, NOW) == Unload("a")
 
 
 def test_a_model_that_others_keep_makes_room_at_once() -> None:
     """Its callers go elsewhere, however many they are."""
     some = view(waiting={"c": waiting(0)}, rates={"a": 0.001, "b": 0.5}, spare=frozenset("b"))
-    assert decide(some, RULES, NOW) == Unload("b")
+    assert next_decision(some, RULES, NOW) == Unload("b")
 
 
 def test_a_model_in_use_is_never_unloaded() -> None:
     """With every model in use the cold one waits with us."""
-    assert decide(view(BUSY, BUSY, waiting={"c": waiting(1)}), RULES, NOW) == Wait(NOW + 19)
+    assert next_decision(view(BUSY, BUSY, waiting={"c": waiting(1)}), RULES, NOW) == Wait(NOW + 19)
 
 
 def test_pinned_models_stay() -> None:
     """A pinned idle model is no victim, however long others wait."""
     rules = Rules(Room(models=2), pinned=frozenset("a"))
-    assert decide(view(IDLE, BUSY, waiting={"c": waiting(99)}), rules, NOW) == Close("b")
+    assert next_decision(view(IDLE, BUSY, waiting={"c": waiting(99)}), rules, NOW) == Close("b")
 
 
 def test_a_swap_waits_until_it_saves_more_than_it_costs() -> None:
@@ -94,48 +94,50 @@ def test_a_swap_waits_until_it_saves_more_than_it_costs() -> None:
     cost = eviction_cost(view(rates=rates), RULES, "a")
     assert cost == pytest.approx(4 * 2, rel=0.01)  # surely within 10 s, and one more meanwhile
     some = view(waiting={"c": waiting(1, calls=2)}, rates=rates)
-    decision = decide(some, RULES, NOW)
+    decision = next_decision(some, RULES, NOW)
     assert decision == Wait(NOW + (cost - 2) / 2)
     assert isinstance(decision, Wait)
     ripe = view(waiting={"c": waiting(cost / 2, calls=2)}, rates=rates)
-    assert decide(ripe, RULES, NOW) == Unload("a")
+    assert next_decision(ripe, RULES, NOW) == Unload("a")
 
 
 def test_a_model_stays_loaded_for_a_while() -> None:
     """The least residency keeps a model that was just loaded, but not beyond the bound."""
     fresh = LoadedModel(since=NOW - 4)
-    assert decide(view(fresh, fresh, waiting={"c": waiting(9)}), RULES, NOW) == Wait(NOW + 6)
-    assert decide(view(fresh, fresh, waiting={"c": waiting(20)}), RULES, NOW) == Unload("a")
+    assert next_decision(view(fresh, fresh, waiting={"c": waiting(9)}), RULES, NOW) == Wait(NOW + 6)
+    assert next_decision(view(fresh, fresh, waiting={"c": waiting(20)}), RULES, NOW) == Unload("a")
 
 
 def test_beyond_the_bound_the_least_used_model_takes_no_new_calls() -> None:
     """Running calls end as they would; the model that is closing already goes on closing."""
     some = view(LoadedModel(users=3), LoadedModel(users=2), waiting={"c": waiting(21)})
-    assert decide(some, RULES, NOW) == Close("b")
+    assert next_decision(some, RULES, NOW) == Close("b")
     closing = view(
         LoadedModel(users=1),
         LoadedModel(users=2),
         waiting={"c": waiting(21), "b": waiting(1)},
         closing="b",
     )
-    assert decide(closing, RULES, NOW) == Close("b")
+    assert next_decision(closing, RULES, NOW) == Close("b")
 
 
 def test_a_lost_model_is_loaded_again_before_a_call_needs_it() -> None:
     """As after a restart of the engine; but calls that wait come first."""
     lost = ModelsView(lost=frozenset("a"))
-    assert decide(lost, RULES, NOW) == Load("a")
+    assert next_decision(lost, RULES, NOW) == Load("a")
     waited = ModelsView(lost=frozenset("a"), waiting={"c": waiting()})
-    assert decide(waited, RULES, NOW) == Load("c")
+    assert next_decision(waited, RULES, NOW) == Load("c")
 
 
 def test_a_failed_load_is_not_tried_beside_the_same_models() -> None:
     """First one of them makes room; without it the load is tried again."""
     wall = Wall("c", frozenset("a"), NOW + 60)
     beside = ModelsView({"a": IDLE}, waiting={"c": waiting()}, walls=(wall,))
-    assert decide(beside, RULES, NOW) == Unload("a")
-    assert decide(ModelsView(waiting={"c": waiting()}, walls=(wall,)), RULES, NOW) == Load("c")
-    assert decide(beside, RULES, NOW + 61) == Load("c")
+    assert next_decision(beside, RULES, NOW) == Unload("a")
+    assert next_decision(ModelsView(waiting={"c": waiting()}, walls=(wall,)), RULES, NOW) == Load(
+        "c"
+    )
+    assert next_decision(beside, RULES, NOW + 61) == Load("c")
 
 
 def test_a_failed_load_is_not_tried_beside_as_much_memory() -> None:
@@ -144,14 +146,14 @@ def test_a_failed_load_is_not_tried_beside_as_much_memory() -> None:
     large, small = LoadedModel(bytes=6), LoadedModel(bytes=4)
     for model, decision in ((large, Unload("b")), (small, Load("c"))):
         some = ModelsView({"b": model}, waiting={"c": waiting()}, walls=(wall,))
-        assert decide(some, RULES, NOW) == decision
+        assert next_decision(some, RULES, NOW) == decision
 
 
 def test_a_load_that_failed_beside_nothing_is_refused_for_a_while() -> None:
     """No other model goes for one that can't be loaded."""
     wall = Wall("c", frozenset(), NOW + 60)
     some = view(waiting={"c": waiting()}, walls=(wall,))
-    assert decide(some, RULES, NOW) == Refuse("c", NOW + 60)
+    assert next_decision(some, RULES, NOW) == Refuse("c", NOW + 60)
 
 
 # what a load costs
@@ -218,4 +220,4 @@ def test_a_report_is_read_by_another_clock() -> None:
     there = from_report(orjson.loads(orjson.dumps(to_report(some, NOW))), NOW - 900)
     for model in "abcd":
         assert load_cost(there, RULES, model, NOW - 900) == load_cost(some, RULES, model, NOW)
-    assert decide(there, RULES, NOW - 890) == decide(some, RULES, NOW + 10)
+    assert next_decision(there, RULES, NOW - 890) == next_decision(some, RULES, NOW + 10)

@@ -2,7 +2,7 @@
 
 import sys
 
-from serve_app.fleet.rings import Ring, added
+from serve_app.fleet.rings import Ring, summed
 
 
 def counted(*times: float, periods: int = 3) -> Ring:
@@ -44,7 +44,7 @@ def test_rows_move_to_the_time_of_the_reader() -> None:
 def test_rings_add_up_period_by_period() -> None:
     """The sum of two processes, of which one has been silent for a period."""
     first, second = counted(100, 110, 110), counted(110)
-    rows = added([first.rows(112).until(125), second.rows(121).until(125)])
+    rows = summed([first.rows(112).until(125), second.rows(121).until(125)])
     assert rows == [[1], [3], [0]]
 
 

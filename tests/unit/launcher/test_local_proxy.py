@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.errors import SettingsError
 from serve_app.launcher import local_proxy
-from serve_app.launcher.local_proxy import PREFIX, choose, clean, defaults
+from serve_app.launcher.local_proxy import PREFIX, choose_proxy, clean, defaults
 from serve_app.ray_serve import haproxy
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no HAProxy, nor /proc")
@@ -19,7 +19,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no HAProxy,
 
 @linux
 def test_haproxy_is_taken_where_it_can_run() -> None:
-    assert str(choose("127.0.0.1", wish=None)) == "HAProxy"
+    assert str(choose_proxy("127.0.0.1", wish=None)) == "HAProxy"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_haproxy_is_taken_where_it_can_run() -> None:
     [("127.0.0.1", False, "as HAPROXY=0 asks"), ("::1", None, "over IPv4, not at ::1")],
 )
 def test_serves_own_proxy_has_a_reason(host: str, wish: bool | None, reason: str) -> None:
-    proxy = choose(host, wish)
+    proxy = choose_proxy(host, wish)
     assert not proxy.binary
     assert reason in str(proxy)
 
@@ -37,12 +37,12 @@ def test_insisting_where_it_cannot_run_is_refused() -> None:
         SettingsError,
         match=r"HAPROXY=1 is not possible: .* over IPv4",
     ):
-        choose("::1", wish=True)
+        choose_proxy("::1", wish=True)
 
 
 def test_both_proxies_ignore_offers_of_other_protocols() -> None:
     for wish in (None, False):
-        settings = defaults(choose("127.0.0.1", wish), {})
+        settings = defaults(choose_proxy("127.0.0.1", wish), {})
         assert settings["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 
 

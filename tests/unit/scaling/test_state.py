@@ -10,7 +10,7 @@ from serve_app.scaling.forecast import ROWS
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import decide
 from serve_app.scaling.schedules import TargetBounds
-from serve_app.scaling.state import MAX_BYTES, StateError, dump, load
+from serve_app.scaling.state import MAX_BYTES, StateError, decode_memory, encode_memory
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def memory() -> PolicyMemory:
 
 def test_a_document_is_read_back(memory: PolicyMemory) -> None:
     """Nothing is lost, and it is small."""
-    document = dump(memory)
-    assert load(document) == memory
+    document = encode_memory(memory)
+    assert decode_memory(document) == memory
     assert len(document) < MAX_BYTES / 4
 
 
@@ -64,11 +64,11 @@ def test_a_damaged_document_is_refused(
 ) -> None:
     """A wrong version, number or length is an error, and no memory."""
     with pytest.raises(StateError, match="the state"):
-        load(changed(dump(memory), *path, value=value))
+        decode_memory(changed(encode_memory(memory), *path, value=value))
 
 
 @pytest.mark.parametrize("document", [b"", b"{", b"[]", b"\xff", b"x" * (MAX_BYTES + 1)])
 def test_what_is_no_document_is_refused(document: bytes) -> None:
     """Cut, empty, foreign or too long."""
     with pytest.raises(StateError):
-        load(document)
+        decode_memory(document)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.tracing.context import TraceContext, parse
+from serve_app.tracing.context import TraceContext, parse_context
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = TraceContext(int(TRACE, 16), int(SPAN, 16), True)
@@ -13,7 +13,7 @@ def test_headers_are_read_as_they_are_written() -> None:
     context = CONTEXT._replace(state="vendor=1,other=2")
     headers = dict(context.headers)
     assert headers == {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "vendor=1,other=2"}
-    assert parse(headers["traceparent"], headers["tracestate"]) == context
+    assert parse_context(headers["traceparent"], headers["tracestate"]) == context
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_headers_are_read_as_they_are_written() -> None:
 )
 def test_other_flags_and_versions_are_read(text: str, is_sampled: bool) -> None:
     """As far as this version knows them."""
-    assert parse(text) == CONTEXT._replace(is_sampled=is_sampled)
+    assert parse_context(text) == CONTEXT._replace(is_sampled=is_sampled)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_other_flags_and_versions_are_read(text: str, is_sampled: bool) -> None:
 )
 def test_other_texts_are_no_context(text: str) -> None:
     """The trace then begins here."""
-    assert parse(text) is None
+    assert parse_context(text) is None
 
 
 @pytest.mark.parametrize("state", ["x" * 513, "a=1\nb=2", "schlüssel=1", ""])
 def test_a_state_that_could_do_harm_is_dropped(state: str) -> None:
     """The trace goes on all the same."""
-    assert parse(f"00-{TRACE}-{SPAN}-01", state) == CONTEXT
+    assert parse_context(f"00-{TRACE}-{SPAN}-01", state) == CONTEXT

@@ -9,7 +9,7 @@ from serve_app.engines.base import Usage
 from serve_app.errors import EngineLost
 from serve_app.ray_serve import gen_ai_metrics
 from serve_app.ray_serve.gen_ai_metrics import GenAiMetrics
-from serve_app.tracing.measures import INSTRUMENTS, measure
+from serve_app.tracing.measures import INSTRUMENTS, measurements
 from serve_app.tracing.switch import Signals
 from tests.support.fleets import trace
 from tests.support.otlp import Collector, attributes, sender
@@ -30,7 +30,7 @@ def streamed(**noted: Any) -> RequestTrace:
 
 
 def measured(one: RequestTrace) -> dict[str, float]:
-    return {instrument.name: pytest.approx(value) for instrument, value in measure(one)}
+    return {instrument.name: pytest.approx(value) for instrument, value in measurements(one)}
 
 
 def test_a_stream_adds_to_every_metric() -> None:

@@ -9,7 +9,7 @@ from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.engines.llamacpp.client import Json, LlamaServer, PromptTooLong
 from serve_app.engines.llamacpp.openai.prefill import only_new
 from serve_app.engines.llamacpp.openai.requests import checked
-from serve_app.engines.llamacpp.prompts.fitting import can_shorten, clip, fit
+from serve_app.engines.llamacpp.prompts.fitting import can_shorten, clip, fit_prompt
 from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.llamacpp.refusals import refused
 from serve_app.engines.upstream import Upstream
@@ -44,7 +44,7 @@ class CompletionRoutes:
             request = orjson.loads(call.body)
             if not self._window.shortens or not can_shorten(request):
                 raise
-            shorter = await fit(self._llama, request, too_long)
+            shorter = await fit_prompt(self._llama, request, too_long)
         return await self._answer(_with(call, shorter))
 
     async def _clipped(self, call: Call) -> Call:

@@ -13,7 +13,7 @@ _KEPT_TOKENS = 4  # Ollama's default of num_keep, for all dialects
 _STAYS = ("system", "developer")  # roles whose messages always stay
 
 
-def room(context: int, keep: int) -> int:
+def cut_length(context: int, keep: int) -> int:
     """Return the tokens of a cut prompt: its first `kept`, and half of the remaining context.
 
     2048 and 4 give 1026. The other half is left for the answer.
@@ -25,7 +25,7 @@ def room(context: int, keep: int) -> int:
 def cut(tokens: list[int], context: int, keep: int) -> list[int]:
     """Cut the middle out of `tokens`; the first `kept` and the last ones stay."""
     keep = min(keep if keep >= 0 else len(tokens), context - 1)
-    latest = room(context, keep) - keep
+    latest = cut_length(context, keep) - keep
     return tokens[:keep] + tokens[len(tokens) - latest :]
 
 
@@ -66,14 +66,14 @@ def prompt_bytes(request: Json, window: ContextWindow) -> int:
 
 
 def clip(request: Json, window: ContextWindow) -> Json:
-    """Remove text from `request` whose bytes can't fit; `fit` does the rest.
+    """Remove text from `request` whose bytes can't fit; `fit_prompt` does the rest.
 
     Raises PromptTooLong when the parts that must stay can't fit.
     """
     return (_clip_text if "prompt" in request else _clip_chat)(request, window)
 
 
-async def fit(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
+async def fit_prompt(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> Json:
     """Return `request` with a prompt that fits. `too_long`: llama.cpp's refusal of it.
 
     Raises PromptTooLong when the parts that must stay, such as tools, are too long already.
@@ -154,7 +154,7 @@ async def _longest_fit(llama: LlamaServer, request: Json, context: int) -> list[
 async def _cut_last(llama: LlamaServer, request: Json, too_long: PromptTooLong) -> list[Json]:
     *earlier, last = request["messages"]
     frame = await llama.count({**request, "messages": [*earlier, {**last, "content": ""}]})
-    latest = room(too_long.context, _keep(request)) - frame
+    latest = cut_length(too_long.context, _keep(request)) - frame
     if latest <= 0:
         raise too_long
     tokens = await llama.tokenize(text_of(last) or "")

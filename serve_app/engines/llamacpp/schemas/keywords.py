@@ -8,7 +8,7 @@ from serve_app.engines.llamacpp.schemas.merging import (
     TYPES,
     NothingFits,
     UnsupportedSchema,
-    dump,
+    comparable,
 )
 
 _COUNT, _NUMBER, _SCHEMA = "a whole number", "a number", "a schema"
@@ -96,7 +96,11 @@ def assertions(schema: Any, path: str) -> Json:
         if (rest := schema.get("additionalItems", True)) is not True:
             flat["items"] = rest
     if "const" in schema:
-        equal = [v for v in flat.get("enum", [schema["const"]]) if dump(v) == dump(schema["const"])]
+        equal = [
+            v
+            for v in flat.get("enum", [schema["const"]])
+            if comparable(v) == comparable(schema["const"])
+        ]
         flat["enum"] = equal
     flat |= _named_types(schema, flat, path)
     choices = [(word, flat.pop(word)) for word in ("anyOf", "oneOf") if word in flat]

@@ -49,11 +49,11 @@ def _types(one: list[str], other: list[str]) -> list[str]:
 
 
 def _values(one: list[Any], other: list[Any]) -> list[Any]:
-    known = {dump(value) for value in other}
-    return [value for value in one if dump(value) in known]
+    known = {comparable(value) for value in other}
+    return [value for value in one if comparable(value) in known]
 
 
-def dump(value: Any) -> bytes:
+def comparable(value: Any) -> bytes:
     """Encode for comparison: true differs from 1, the order of keys does not matter."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 

@@ -25,8 +25,8 @@ from serve_app.engines.llamacpp.schemas.merging import (
 )
 from serve_app.engines.llamacpp.schemas.scalars import (
     check_min,
-    limits,
-    number,
+    length_limits,
+    number_schema,
     string,
     valid_values,
 )
@@ -205,7 +205,7 @@ class _Rewriter:
             return self._emit_array(flat, path)
         if kind == "string":
             return string(flat, path)
-        return number(kind, flat, path) if kind in ("integer", "number") else {"type": kind}
+        return number_schema(kind, flat, path) if kind in ("integer", "number") else {"type": kind}
 
     def _emit_object(self, flat: Json, path: str) -> Json:
         rest = flat.get("additionalProperties", True)
@@ -252,7 +252,7 @@ class _Rewriter:
             if low:
                 raise
             return _EMPTY
-        return {"type": "array", "items": items_schema, **limits("Items", flat, path)}
+        return {"type": "array", "items": items_schema, **length_limits("Items", flat, path)}
 
 
 _EMPTY: Json = {"type": "array", "items": {"type": "null"}, "maxItems": 0}

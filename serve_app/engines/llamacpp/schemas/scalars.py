@@ -80,7 +80,7 @@ def _within(value: float, flat: Json, path: str) -> bool:
     )
 
 
-def number(kind: str, flat: Json, path: str) -> Json:
+def number_schema(kind: str, flat: Json, path: str) -> Json:
     bounds = [word for word in _BOUNDS if word in flat]
     if flat.get("multipleOf", 1) != 1 or (kind == "number" and "multipleOf" in flat):
         raise UnsupportedSchema("multipleOf", path)
@@ -117,14 +117,14 @@ def string(flat: Json, path: str) -> Json:
             raise UnsupportedSchema("format", path, "is not supported beside lengths")
         return {"type": "string", "format": flat["format"]}
     if pattern is None or (word == "pattern" and pattern == ""):
-        return {"type": "string", **limits("Length", flat, path)}
+        return {"type": "string", **length_limits("Length", flat, path)}
     try:
         return {"type": "string", "pattern": rewrite_pattern(pattern, low, high)}
     except UnsupportedPattern as exc:
         raise UnsupportedSchema(word, path, f"is not supported: it has {exc}") from exc
 
 
-def limits(kind: str, flat: Json, path: str) -> Json:
+def length_limits(kind: str, flat: Json, path: str) -> Json:
     """Return the bounds of a length; an upper bound is capped at the highest that works."""
     limits = {key: flat[key] for key in (f"min{kind}", f"max{kind}") if key in flat}
     check_min(kind, flat.get(f"min{kind}", 0), path)

@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.access.caller import Caller
 from serve_app.access.keys.callers import Callers, callers
-from serve_app.access.keys.file import digest, parse
+from serve_app.access.keys.file import key_digest, parse_keys
 from serve_app.access.policies import Limits
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError
@@ -23,11 +23,11 @@ default: {models: d, weight: 5, max_parallel: 4, requests_per_minute: 6}
 
 
 def table(text: str, fixed: dict[str, str] | None = None) -> Callers:
-    return callers(fixed or {}, parse(text, FILE))
+    return callers(fixed or {}, parse_keys(text, FILE))
 
 
 def caller(entries: Callers, key: str, now: float = 0) -> Caller:
-    who = entries.find(digest(key.encode()), now)
+    who = entries.find(key_digest(key.encode()), now)
     assert who
     return who
 
@@ -80,21 +80,21 @@ def test_lines_give_a_name_and_nothing_else() -> None:
 def test_an_expired_key_is_none() -> None:
     """From the first moment of its last date on, in UTC."""
     entries = table("a: {key: k, expires: 1970-01-02}")
-    assert entries.find(digest(b"k"), 86399)
-    assert entries.find(digest(b"k"), 86400) is None
+    assert entries.find(key_digest(b"k"), 86399)
+    assert entries.find(key_digest(b"k"), 86400) is None
 
 
 def test_an_hour_of_another_zone_is_meant() -> None:
     """Where the file says so."""
     entries = table('a: {key: k, expires: "1970-01-01T02:00+01:00"}')
-    assert entries.find(digest(b"k"), 3599)
-    assert entries.find(digest(b"k"), 3600) is None
+    assert entries.find(key_digest(b"k"), 3599)
+    assert entries.find(key_digest(b"k"), 3600) is None
 
 
 def test_names_of_the_file_come_before_settings() -> None:
     """The key of the same name in `api_keys` is no longer valid."""
     entries = table("alice: sk-new", {"alice": "sk-old", "bob": "sk-b"})
-    assert entries.find(digest(b"sk-old"), 0) is None
+    assert entries.find(key_digest(b"sk-old"), 0) is None
     assert caller(entries, "sk-new").name == "alice"
     assert caller(entries, "sk-b").name == "bob"
 

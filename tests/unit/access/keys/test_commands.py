@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.access.keys.commands import main
-from serve_app.access.keys.file import digest, read
+from serve_app.access.keys.file import key_digest, read_keys
 
 COMMENTED = """\
 # Keys of the house.
@@ -46,7 +46,7 @@ def test_a_new_key_is_printed_once_and_stored_as_a_hash(
     assert new("ada") == 0
     key = capsys.readouterr().out.rstrip("\n")
     assert re.fullmatch(r"sk-llm-[0-9a-f]{40}", key)
-    assert read(file).entries["ada"].digests == (digest(key.encode()),)
+    assert read_keys(file).entries["ada"].digests == (key_digest(key.encode()),)
     assert key not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -65,7 +65,7 @@ def test_a_new_key_leaves_all_other_lines(file: Path) -> None:
     file.chmod(0o640)
     assert new("dora", "--group", "lab") == 0
     assert file.read_text().startswith(COMMENTED)
-    assert read(file).entries["dora"].group == "lab"
+    assert read_keys(file).entries["dora"].group == "lab"
     assert file.stat().st_mode & 0o777 == 0o640
 
 
@@ -73,7 +73,7 @@ def test_a_file_of_lines_gets_a_key(file: Path) -> None:
     """It is YAML from then on, and its old keys stay valid."""
     file.write_text("# mine\nalice: sk-a")
     assert new("bob") == 0
-    assert read(file).entries["alice"].digests == (digest(b"sk-a"),)
+    assert read_keys(file).entries["alice"].digests == (key_digest(b"sk-a"),)
     assert file.read_text().startswith("# mine\nalice: sk-a\nbob:\n")
 
 
@@ -120,7 +120,7 @@ def test_a_revoked_name_leaves_and_nothing_else(file: Path, name: str, rest: str
     file.chmod(0o640)
     assert main(["revoke", name]) == 0
     assert file.read_text() == rest
-    assert name not in read(file).entries
+    assert name not in read_keys(file).entries
     assert file.stat().st_mode & 0o777 == 0o640
 
 
@@ -135,14 +135,14 @@ def test_the_last_key_can_be_revoked(file: Path) -> None:
     """What is left is a valid file, so that the key does not stay in force."""
     file.write_text("alice: sk-a\n")
     assert main(["revoke", "alice"]) == 0
-    assert read(file).entries == {}
+    assert read_keys(file).entries == {}
 
 
 def test_a_key_keeps_its_meaning_when_the_last_mapping_leaves(file: Path) -> None:
     """In a file of lines its quotes would be part of it."""
     file.write_text('alice: "sk-a"\nbob: {key: sk-b}\n')
     assert main(["revoke", "bob"]) == 0
-    assert read(file).entries["alice"].digests == (digest(b"sk-a"),)
+    assert read_keys(file).entries["alice"].digests == (key_digest(b"sk-a"),)
 
 
 def test_a_link_stays_one(file: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_link_stays_one(file: Path, tmp_path: Path) -> None:
     file.symlink_to("real")
     assert new("bob") == 0
     assert file.is_symlink()
-    assert "bob" in read(tmp_path / "real").entries
+    assert "bob" in read_keys(tmp_path / "real").entries
 
 
 def test_no_part_of_an_edit_is_left(file: Path) -> None:
@@ -192,4 +192,4 @@ def test_the_commands_need_no_ray(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "ada" in read(tmp_path / "keys").entries
+    assert "ada" in read_keys(tmp_path / "keys").entries

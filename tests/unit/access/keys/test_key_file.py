@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.access.keys.file import KeyFile, parse, read
+from serve_app.access.keys.file import KeyFile, parse_keys, read_keys
 from serve_app.access.policies import Policy
 from serve_app.engines.base import Priority
 from serve_app.errors import SettingsError
@@ -21,7 +21,7 @@ def digest(key: str) -> bytes:
 
 
 def one(text: str) -> KeyFile:
-    return parse(text, FILE)
+    return parse_keys(text, FILE)
 
 
 def refusal(text: str) -> str:
@@ -192,7 +192,7 @@ def test_a_file_that_has_lost_its_last_key_is_valid() -> None:
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(SettingsError, match="Is a directory"):
-        read(tmp_path)
+        read_keys(tmp_path)
 
 
 @pytest.mark.timeout(5)
@@ -200,17 +200,17 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     """Nobody writes into it, so reading it would never end."""
     os.mkfifo(tmp_path / "keys")
     with pytest.raises(SettingsError, match="is not a regular file"):
-        read(tmp_path / "keys")
+        read_keys(tmp_path / "keys")
 
 
 def test_a_huge_file_is_refused(tmp_path: Path) -> None:
     """10 MB, of which no more than 1 MiB is read."""
     (tmp_path / "keys").write_bytes(b"alice: sk-a\n" * 870_000)
     with pytest.raises(SettingsError, match="is larger than 1 MiB"):
-        read(tmp_path / "keys")
+        read_keys(tmp_path / "keys")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The error names the setting and the file."""
     with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):
-        read(tmp_path / "keys")
+        read_keys(tmp_path / "keys")

@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.access.authenticator import authenticator
 from serve_app.access.keys.callers import Callers
-from serve_app.access.keys.file import digest
+from serve_app.access.keys.file import key_digest
 from serve_app.access.keys.watch import KeyWatch
 from serve_app.errors import SettingsError
 from serve_app.scaling_settings import Autoscaling
@@ -33,7 +33,7 @@ class Watched:
         self.watch.check()
 
     def accepts(self, key: str) -> bool:
-        return self.watch.callers.find(digest(key.encode()), 0) is not None
+        return self.watch.callers.find(key_digest(key.encode()), 0) is not None
 
 
 @pytest.fixture

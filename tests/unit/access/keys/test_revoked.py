@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.access.authenticator import authenticator
 from serve_app.access.keys.commands import main
-from serve_app.access.keys.revoked import KEEP_S, RevokedKeys, connect, revoke
+from serve_app.access.keys.revoked import KEEP_S, RevokedKeys, revoke, revoked_client
 from serve_app.errors import Unauthorized
 from serve_app.settings import Settings
 from tests.support.redis_server import needed
@@ -42,7 +42,7 @@ async def test_a_key_is_refused_before_its_file_has_changed(tmp_path: Path, empt
 
 async def test_revoked_keys_are_forgotten_when_files_are_in_force(empty: str) -> None:
     """The set does not grow for ever."""
-    client = connect(empty)
+    client = revoked_client(empty)
     revoke(client, [b"old"], now=1.0)
     revoke(client, [b"new"], now=2.0 + KEEP_S)
     assert client.zcard("revoked") == 1
@@ -53,7 +53,7 @@ def test_the_last_ones_stay_while_redis_is_away(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Said once."""
-    keys = RevokedKeys(connect(f"unix://{tmp_path}/nothing"))
+    keys = RevokedKeys(revoked_client(f"unix://{tmp_path}/nothing"))
     keys.digests = frozenset([b"one"])
     with caplog.at_level(logging.ERROR, logger="ray.serve"):
         keys.refresh()

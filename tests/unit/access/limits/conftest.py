@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.access.limits.memory import MemoryStore
 from serve_app.access.limits.redis import RedisStore
-from serve_app.access.limits.redis_connection import connect
+from serve_app.access.limits.redis_connection import redis_client
 from serve_app.access.limits.store import Store
 from tests.support.redis_server import needed
 
@@ -36,7 +36,7 @@ async def store(
     if request.param == "memory":
         yield MemoryStore(clock)
         return
-    client = connect(redis_url)
+    client = redis_client(redis_url)
     await client.flushall()
     store = RedisStore(client, clock, PATIENT_S)
     yield store

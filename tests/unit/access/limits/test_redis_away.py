@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.access.limits.quotas import Quota
 from serve_app.access.limits.redis import REST_S, RedisStore
-from serve_app.access.limits.redis_connection import connect
+from serve_app.access.limits.redis_connection import redis_client
 from serve_app.access.limits.store import QuotaClaim, StoreAway
 from tests.support.redis_server import StallingProxy, needed, redis_server
 from tests.unit.access.limits.conftest import PATIENT_S
@@ -46,7 +46,7 @@ async def proxy(redis_url: str, tmp_path: Path) -> AsyncIterator[StallingProxy]:
 
 async def test_a_slow_store_costs_a_request_its_bound(proxy: StallingProxy, log: list[str]) -> None:
     """The request goes on without it, and the log says so once."""
-    store = RedisStore(connect(proxy.url), wait_s=SOON_S)
+    store = RedisStore(redis_client(proxy.url), wait_s=SOON_S)
     proxy.stall()
     with pytest.raises(StoreAway):
         await store.reserve(claim())
@@ -60,7 +60,7 @@ async def test_a_slow_store_costs_a_request_its_bound(proxy: StallingProxy, log:
 
 async def test_nothing_is_asked_for_a_second_after_a_failure(proxy: StallingProxy) -> None:
     """Requests in that time are decided without a wait and without a byte."""
-    store = RedisStore(connect(proxy.url), wait_s=PATIENT_S)
+    store = RedisStore(redis_client(proxy.url), wait_s=PATIENT_S)
     await store.reserve(claim("before"))
     store._wait_s = SOON_S
     proxy.stall()
@@ -83,7 +83,7 @@ async def test_nothing_is_asked_for_a_second_after_a_failure(proxy: StallingProx
 
 async def test_requests_that_wait_for_their_turn_fail_together(proxy: StallingProxy) -> None:
     """Those that are not sent yet, because an earlier call is under way, do not wait longer."""
-    store = RedisStore(connect(proxy.url), wait_s=PATIENT_S)
+    store = RedisStore(redis_client(proxy.url), wait_s=PATIENT_S)
     await store.reserve(claim("before"))
     store._wait_s = SOON_S
     proxy.stall()
@@ -101,7 +101,7 @@ async def test_a_decision_that_comes_too_late_is_taken_back(
     redis_url: str, proxy: StallingProxy, client: object
 ) -> None:
     """The request went on without its reservation, which would never be settled."""
-    store = RedisStore(connect(proxy.url), wait_s=SOON_S)
+    store = RedisStore(redis_client(proxy.url), wait_s=SOON_S)
     proxy.stall()
     with pytest.raises(StoreAway):
         await store.reserve(claim(tokens=100))
@@ -109,7 +109,7 @@ async def test_a_decision_that_comes_too_late_is_taken_back(
     await asyncio.wait({store._sending}) if store._sending else None
     store._rests_until = 0.0  # instead of a second of waiting
     await store.close()
-    fresh = RedisStore(connect(redis_url), wait_s=PATIENT_S)
+    fresh = RedisStore(redis_client(redis_url), wait_s=PATIENT_S)
     assert (await fresh.reserve(claim("b", 99))).granted
     await fresh.close()
 
@@ -118,7 +118,7 @@ async def test_a_caller_who_leaves_meanwhile_gets_its_reservation_back(
     redis_url: str, proxy: StallingProxy, client: object
 ) -> None:
     """No engine has seen the request."""
-    store = RedisStore(connect(proxy.url), wait_s=PATIENT_S)
+    store = RedisStore(redis_client(proxy.url), wait_s=PATIENT_S)
     proxy.stall()
     request = asyncio.create_task(store.reserve(claim(tokens=100)))
     await asyncio.sleep(0)
@@ -126,7 +126,7 @@ async def test_a_caller_who_leaves_meanwhile_gets_its_reservation_back(
     await asyncio.wait({request})
     proxy.go_on()
     await store.close()
-    fresh = RedisStore(connect(redis_url), wait_s=PATIENT_S)
+    fresh = RedisStore(redis_client(redis_url), wait_s=PATIENT_S)
     assert (await fresh.reserve(claim("b", 99))).granted
     await fresh.close()
 
@@ -140,7 +140,7 @@ async def test_what_is_no_redis_is_a_failure(tmp_path: Path, log: list[str]) -> 
         writer.close()
 
     server = await asyncio.start_unix_server(answer, tmp_path / "web.sock")
-    store = RedisStore(connect(f"unix://{tmp_path / 'web.sock'}"), wait_s=PATIENT_S)
+    store = RedisStore(redis_client(f"unix://{tmp_path / 'web.sock'}"), wait_s=PATIENT_S)
     with pytest.raises(StoreAway):
         await store.reserve(claim())
     await store.close()
@@ -150,7 +150,7 @@ async def test_what_is_no_redis_is_a_failure(tmp_path: Path, log: list[str]) -> 
 
 async def test_an_absent_redis_is_a_failure(tmp_path: Path) -> None:
     """Nothing listens there."""
-    store = RedisStore(connect(f"unix://{tmp_path / 'nothing.sock'}"), wait_s=PATIENT_S)
+    store = RedisStore(redis_client(f"unix://{tmp_path / 'nothing.sock'}"), wait_s=PATIENT_S)
     with pytest.raises(StoreAway):
         await store.reserve(claim())
     await store.close()
@@ -163,7 +163,7 @@ async def test_the_password_comes_from_its_file_at_every_connection(
     file = tmp_path / "password"
     with redis_server(tmp_path, "--requirepass", "right") as url:
         file.write_text("wrong-secret\n")
-        store = RedisStore(connect(url, file), wait_s=PATIENT_S)
+        store = RedisStore(redis_client(url, file), wait_s=PATIENT_S)
         with pytest.raises(StoreAway):
             await store.reserve(claim())
         assert log
@@ -178,7 +178,7 @@ async def test_the_password_comes_from_its_file_at_every_connection(
 async def test_a_redis_that_restarts_empty_counts_anew(tmp_path: Path) -> None:
     """The script and the connection come back without a failure."""
     with redis_server(tmp_path) as url:
-        store = RedisStore(connect(url), wait_s=PATIENT_S)
+        store = RedisStore(redis_client(url), wait_s=PATIENT_S)
         first = claim(tokens=100)
         assert (await store.reserve(first)).granted
         assert not (await store.reserve(claim("b", 1))).granted
@@ -193,7 +193,7 @@ async def test_a_redis_that_restarts_empty_counts_anew(tmp_path: Path) -> None:
 async def test_a_full_redis_is_a_failure(tmp_path: Path) -> None:
     """One that must not evict refuses to write."""
     with redis_server(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction") as url:
-        store = RedisStore(connect(url), wait_s=PATIENT_S)
+        store = RedisStore(redis_client(url), wait_s=PATIENT_S)
         with pytest.raises(StoreAway):
             await store.reserve(claim())
         await store.close()
@@ -201,7 +201,7 @@ async def test_a_full_redis_is_a_failure(tmp_path: Path) -> None:
 
 async def test_settlements_are_joined(redis_url: str, client: object) -> None:
     """Those of many requests travel as one call; the counts are those of all."""
-    store = RedisStore(connect(redis_url), wait_s=PATIENT_S)
+    store = RedisStore(redis_client(redis_url), wait_s=PATIENT_S)
     claims = [claim(f"{i}", 10) for i in range(10)]
     for one in claims:
         await store.reserve(one)

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from serve_app.access.limits.memory import MemoryStore
 from serve_app.access.limits.quotas import LEASE_S, Grant, Quota
 from serve_app.access.limits.redis import RedisStore
-from serve_app.access.limits.redis_connection import connect
+from serve_app.access.limits.redis_connection import redis_client
 from serve_app.access.limits.store import QuotaClaim, Store
 from tests.support import redis_server
 from tests.unit.access.limits.conftest import PATIENT_S, Clock
@@ -121,7 +121,7 @@ async def test_one_of_many_gets_the_last_token(store: Store) -> None:
 @redis_server.needed
 async def test_two_replicas_share_the_last_token(redis_url: str, client: Redis) -> None:
     """Their stores have a connection each, and Redis's own clock."""
-    stores = [RedisStore(connect(redis_url), wait_s=PATIENT_S) for _ in range(2)]
+    stores = [RedisStore(redis_client(redis_url), wait_s=PATIENT_S) for _ in range(2)]
     quota = Quota("k:ada", requests=1, tokens=1000)
     claims = [(store, claim(f"{i}", 10, quota)) for i in range(20) for store in stores]
     grants = await asyncio.gather(*[store.reserve(one) for store, one in claims])

@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.access.caller import Caller
 from serve_app.access.keys.callers import Callers, callers
-from serve_app.access.keys.file import digest, parse
+from serve_app.access.keys.file import key_digest, parse_keys
 from serve_app.access.tokens.jwks import KeySet
 from serve_app.access.tokens.tokens import LEEWAY_S, MAX_CACHED, TokenVerifier
 from serve_app.errors import IssuerDown, Unauthorized
@@ -37,7 +37,7 @@ class Verifier:
         self.clock = Clock()
         self.key_set = KeySet(built.jwks, built.algorithms, self.clock)
         self.tokens = TokenVerifier(built, self.key_set)
-        self.callers: Callers = callers({}, parse(text, Path("keys")))
+        self.callers: Callers = callers({}, parse_keys(text, Path("keys")))
         self.key_set.refresh()
 
     def caller(self, token: str | bytes, now: float | None = None) -> Caller | None:
@@ -46,7 +46,7 @@ class Verifier:
         self.refusal = ""
         try:
             at = time() if now is None else now
-            return self.tokens.find(data, digest(data), self.callers, at)
+            return self.tokens.find(data, key_digest(data), self.callers, at)
         except Unauthorized as exc:
             self.refusal = str(exc)
             return None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from serve_app.access.limits.redis_connection import connect
+from serve_app.access.limits.redis_connection import redis_client
 from serve_app.access.usage.redis import RedisLedger
 from serve_app.access.usage.totals import LedgerAway, Row, Use
 from tests.support.redis_server import needed, redis_server
@@ -21,7 +21,7 @@ def use(requests: int, tokens: int) -> Use:
 
 async def test_replicas_add_to_the_same_totals(client: Redis, redis_url: str) -> None:
     """Each writes its own sums; both read those of all."""
-    ledgers = [RedisLedger(client, 9), RedisLedger(connect(redis_url), 9)]
+    ledgers = [RedisLedger(client, 9), RedisLedger(redis_client(redis_url), 9)]
     for number, ledger in enumerate(ledgers, start=1):
         ledger.add(ADA, use(number, 10 * number))
         ledger.add(ADA._replace(day=TUESDAY), use(1, 1))
@@ -57,7 +57,7 @@ async def test_names_come_back_as_they_were(client: Redis, name: str) -> None:
 async def test_sums_outlive_a_redis_that_is_away(tmp_path: Path) -> None:
     """They are kept, and written when it is back."""
     with redis_server(tmp_path) as url:
-        ledger = RedisLedger(connect(url), 9)
+        ledger = RedisLedger(redis_client(url), 9)
     ledger.add(ADA, use(1, 5))
     await ledger.flush()
     with pytest.raises(LedgerAway, match="can't be read"):

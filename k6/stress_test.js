@@ -30,11 +30,11 @@ export default function run() {
 }
 
 export function handleSummary(data) {
-  const found = numbers().map((step) => judge(data, step)).filter((step) => step.requests);
-  const broken = found.find((step) => step.broken.length) || null;
-  const good = found.filter((step) => !broken || step.rate < broken.rate);
+  const measured = numbers().map((step) => judge(data, step)).filter((step) => step.requests);
+  const broken = measured.find((step) => step.broken.length) || null;
+  const good = measured.filter((step) => !broken || step.rate < broken.rate);
   const knee = broken && good.length ? good[good.length - 1].rate : null;
-  return summarise(data, 'stress_test', load, { steps: found, knee }, lines(found, broken, knee));
+  return summarise(data, 'stress_test', load, { steps: measured, knee }, lines(measured, broken, knee));
 }
 
 function numbers() {
@@ -55,9 +55,9 @@ function judge(data, step) {
   };
 }
 
-function lines(found, broken, knee) {
+function lines(measured, broken, knee) {
   const head = ['rate/s', 'answered', 'failed', 'TTFT p50', 'TTFT p99', 'E2E p99'];
-  return ['', head.map((name) => name.padStart(9)).join(' '), ...found.map(line), '', verdict(broken, knee)];
+  return ['', head.map((name) => name.padStart(9)).join(' '), ...measured.map(line), '', verdict(broken, knee)];
 }
 
 function line(step) {

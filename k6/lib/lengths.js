@@ -22,11 +22,11 @@ export function random(seed) {
 export function distribution(given) {
   const fixed = /^(?:fixed:)?(\d+)$/.exec(given);
   if (fixed) return () => Math.max(1, Number(fixed[1]));
-  const found = /^lognormal:median=([\d.]+),p95=([\d.]+)(?:,max=([\d.]+))?$/.exec(given);
-  if (!found) throw new Error(`${given} is not a distribution of lengths; write 100 or lognormal:median=200,p95=800,max=4000`);
-  const [median, p95, most] = [Number(found[1]), Number(found[2]), Number(found[3] || Infinity)];
+  const match = /^lognormal:median=([\d.]+),p95=([\d.]+)(?:,max=([\d.]+))?$/.exec(given);
+  if (!match) throw new Error(`${given} is not a distribution of lengths; write 100 or lognormal:median=200,p95=800,max=4000`);
+  const [median, p95, max] = [Number(match[1]), Number(match[2]), Number(match[3] || Infinity)];
   const sigma = Math.log(p95 / median) / 1.6448536269514722;
-  return (rng) => Math.max(1, Math.round(Math.min(most, median * Math.exp(sigma * normal(rng)))));
+  return (rng) => Math.max(1, Math.round(Math.min(max, median * Math.exp(sigma * normal(rng)))));
 }
 
 export function words(count, rng) {

@@ -38,9 +38,9 @@ export function seconds(name, fallback) {
 }
 
 function duration(given, name) {
-  const found = /^([\d.]+)(ms|s|m|h)?$/.exec(given);
-  if (!found) throw new Error(`${name} is not a duration: ${given}; write 90, 30s, 5m or 1h`);
-  return Number(found[1]) * { ms: 0.001, s: 1, m: 60, h: 3600 }[found[2] || 's'];
+  const match = /^([\d.]+)(ms|s|m|h)?$/.exec(given);
+  if (!match) throw new Error(`${name} is not a duration: ${given}; write 90, 30s, 5m or 1h`);
+  return Number(match[1]) * { ms: 0.001, s: 1, m: 60, h: 3600 }[match[2] || 's'];
 }
 
 function list(name, fallback) {
@@ -50,9 +50,9 @@ function list(name, fallback) {
 // ttft_p99=2s,e2e_p95=30s,error_rate=1% as [{quantity, percentile, limit}], seconds and shares.
 function bounds(given) {
   return given.split(',').filter(Boolean).map((part) => {
-    const found = /^(ttft|e2e|itl|tpot)_p([\d.]+)=([\d.]+(?:ms|s))$/.exec(part.trim());
-    if (found) {
-      return { quantity: found[1], percentile: Number(found[2]), limit: duration(found[3], part) };
+    const match = /^(ttft|e2e|itl|tpot)_p([\d.]+)=([\d.]+(?:ms|s))$/.exec(part.trim());
+    if (match) {
+      return { quantity: match[1], percentile: Number(match[2]), limit: duration(match[3], part) };
     }
     const share = /^error_rate=([\d.]+)(%?)$/.exec(part.trim());
     if (!share) throw new Error(`SLO: ${part} is not a bound; write ttft_p99=2s or error_rate=1%`);

@@ -31,15 +31,15 @@ export function summarise(data, name, load, more = {}, lines = []) {
 }
 
 export function value(data, name, key) {
-  const found = data.metrics[name];
-  return (found && found.values[key]) || 0;
+  const measured = data.metrics[name];
+  return (measured && measured.values[key]) || 0;
 }
 
 // Quantiles in seconds; k6 keeps every value of a trend.
 export function trend(data, name) {
-  const found = data.metrics[name];
-  if (!found || !found.values.count) return null;
-  const all = Object.entries(found.values);
+  const measured = data.metrics[name];
+  if (!measured || !measured.values.count) return null;
+  const all = Object.entries(measured.values);
   return Object.fromEntries(all.map(([key, number]) => [key, key === 'count' ? number : number / 1000]));
 }
 
@@ -64,8 +64,8 @@ function verdicts(data) {
 
 // Whether a metric met a bound; undefined without a bound or without values.
 export function holds(data, name, bound) {
-  const found = data.metrics[name];
-  const verdict = found && found.thresholds && found.thresholds[condition(bound)];
+  const measured = data.metrics[name];
+  const verdict = measured && measured.thresholds && measured.thresholds[condition(bound)];
   return verdict && verdict.ok;
 }
 
@@ -104,7 +104,7 @@ function tooFewUsers(result) {
   const needed = Math.ceil(Math.max(...result.points.map(([, rate]) => rate)) * result.timeout_s);
   if (!result.dropped || result.max_virtual_users >= needed) return [];
   return [
-    `INVALID: ${result.dropped} arrivals found no virtual user: there were ${result.max_virtual_users}, `
+    `INVALID: ${result.dropped} arrivals were dropped for want of a virtual user: there were ${result.max_virtual_users}, `
       + `and ${needed} may arrive within the time-out; raise MAX_VUS or shorten TIMEOUT_S`,
   ];
 }

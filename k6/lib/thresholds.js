@@ -19,29 +19,29 @@ export function metric(bound, tags = {}) {
 
 // Thresholds over the whole run, and for each model and stream kind if there are several.
 export function thresholds() {
-  const found = { dropped_iterations: ['count==0'] };
+  const rules = { dropped_iterations: ['count==0'] };
   for (const bound of judged) {
     for (const tags of [{}, ...kinds()]) {
       const name = metric(bound, tags);
-      found[name] = [...(found[name] || []), condition(bound)];
+      rules[name] = [...(rules[name] || []), condition(bound)];
     }
   }
-  return found;
+  return rules;
 }
 
 // Thresholds for one of several steps: a missed SLO ends the run, judged from `afterS` on.
 export function breaking(tags, afterS) {
   // k6 separates the figures of a step only if they have a threshold, here one that always holds.
-  const found = {};
+  const rules = {};
   for (const quantity of Object.keys(METRICS)) {
-    found[metric({ quantity }, tags)] = [quantity === 'error_rate' ? 'rate>=0' : 'max>=0'];
+    rules[metric({ quantity }, tags)] = [quantity === 'error_rate' ? 'rate>=0' : 'max>=0'];
   }
   for (const bound of judged) {
     const name = metric(bound, tags);
     const rule = { threshold: condition(bound), abortOnFail: true, delayAbortEval: `${afterS}s` };
-    found[name] = [...(found[name] || []), rule];
+    rules[name] = [...(rules[name] || []), rule];
   }
-  return found;
+  return rules;
 }
 
 export function kinds() {

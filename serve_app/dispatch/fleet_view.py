@@ -137,7 +137,7 @@ class FleetView:
             replica.has_read(sent.uncached_tokens, now)
             self._use(replica, sent.prompt.chain.blocks)
 
-    def took(self, name: str, blocks: tuple[int, ...]) -> None:
+    def read_elsewhere(self, name: str, blocks: tuple[int, ...]) -> None:
         """Note that a replica has read a prompt of another gateway."""
         if replica := self._replicas.get(name):
             self._use(replica, blocks)
@@ -148,7 +148,7 @@ class FleetView:
     def report(self, name: str, report: ReplicaReport, now: float) -> None:
         """Note what a replica tells of its work for others."""
         if replica := self._replicas.get(name):
-            replica.hear(report, now)
+            replica.note_report(report, now)
 
     def failed(self, name: str, now: float) -> None:
         """Note that a replica has failed a request; it counts as load for a while."""
@@ -157,20 +157,20 @@ class FleetView:
             replica.failed_at = now
 
     def ended(
-        self, sent: SentRequest, now: float, queued_s: float = 0.0, told: EngineStats | None = None
+        self, sent: SentRequest, now: float, queued_s: float = 0.0, stats: EngineStats | None = None
     ) -> None:
         """Note the end of a request, successful or not.
 
-        `told`: by the engine, of a complete answer. `queued_s`: its wait for a slot.
+        `stats`: by the engine, of a complete answer. `queued_s`: its wait for a slot.
         """
         replica = self._replicas.get(sent.replica)
         if replica:
             replica.ahead = max(0, replica.ahead - 1)
             if sent.read_at is None:
                 replica.has_read(sent.uncached_tokens, now)
-        if told and replica and sent.read_at is not None:
+        if stats and replica and sent.read_at is not None:
             rates = self._rates_of(sent.prompt.model)
-            hit = learn(sent, told, now, queued_s, replica, rates)
+            hit = learn(sent, stats, now, queued_s, replica, rates)
             if hit is not None:
                 self._hits.note(hit)
 

@@ -19,7 +19,7 @@ _MIN_MEASURED_S = 0.02
 
 def learn(
     sent: SentRequest,
-    told: EngineStats,
+    stats: EngineStats,
     ended_at: float,
     queued_s: float,
     replica: ReplicaState,
@@ -31,24 +31,24 @@ def learn(
     """
     assert sent.read_at is not None
     rates.note_hold(ended_at - sent.sent_at - queued_s)
-    if told.generated and told.decode_s:
+    if stats.generated and stats.decode_s:
         if rates.speeds.token_s:
-            replica.compare(told.decode_s / told.generated, rates.speeds.token_s)
-        rates.note_decode(told.generated, told.decode_s)
-    if told.prompt:
-        rates.note_prompt(sent.prompt.text_bytes, told.prompt)
+            replica.compare(stats.decode_s / stats.generated, rates.speeds.token_s)
+        rates.note_decode(stats.generated, stats.decode_s)
+    if stats.prompt:
+        rates.note_prompt(sent.prompt.text_bytes, stats.prompt)
     if not sent.had_slot:
         return None
-    prefill_s = told.prefill_s or sent.read_at - sent.sent_at - queued_s
-    tokens = told.prompt or sent.tokens
-    is_telling = sent.known_tokens > _TELLING_SHARE * tokens
-    if told.cached is None and is_telling:
+    prefill_s = stats.prefill_s or sent.read_at - sent.sent_at - queued_s
+    tokens = stats.prompt or sent.tokens
+    is_known = sent.known_tokens > _TELLING_SHARE * tokens
+    if stats.cached is None and is_known:
         uncached = _inferred(sent, tokens, prefill_s, replica, rates)
     else:
-        uncached = tokens - (sent.cached_tokens if told.cached is None else told.cached)
-        _note_speed(sent, uncached, prefill_s, told, replica, rates)
-    is_exact = told.cached is not None or sent.pending_before < _EXACT_SHARE * sent.known_tokens
-    if not (is_telling and is_exact):
+        uncached = tokens - (sent.cached_tokens if stats.cached is None else stats.cached)
+        _note_speed(sent, uncached, prefill_s, stats, replica, rates)
+    is_exact = stats.cached is not None or sent.pending_before < _EXACT_SHARE * sent.known_tokens
+    if not (is_known and is_exact):
         return None
     return min(1.0, max(0.0, (tokens - uncached) / sent.known_tokens))
 
@@ -59,10 +59,10 @@ def _inferred(
     """Return how many tokens were read in `prefill_s`, at the speed that is believed."""
     rate = rates.speeds.prefill_tokens_per_s / replica.slowness
     uncached = prefill_s * rate - sent.pending_before
-    least = tokens - sent.known_tokens
-    if not sent.pending_before and 2 * uncached < least:
+    unknown_tokens = tokens - sent.known_tokens
+    if not sent.pending_before and 2 * uncached < unknown_tokens:
         # The engine is faster than was believed.
-        rates.note_prefill(least, prefill_s, is_guess=True)
+        rates.note_prefill(unknown_tokens, prefill_s, is_guess=True)
     return uncached
 
 
@@ -70,7 +70,7 @@ def _note_speed(
     sent: SentRequest,
     uncached: float,
     prefill_s: float,
-    told: EngineStats,
+    stats: EngineStats,
     replica: ReplicaState,
     rates: LearnedSpeeds,
 ) -> None:
@@ -78,7 +78,7 @@ def _note_speed(
     tokens, rate = sent.pending_before + uncached, rates.speeds.prefill_tokens_per_s
     if tokens > _MIN_MEASURED_S * rate:
         replica.compare(prefill_s, tokens / rate)
-    rates.note_prefill(tokens, prefill_s, is_guess=told.cached is None)
+    rates.note_prefill(tokens, prefill_s, is_guess=stats.cached is None)
 
 
 def new_hits() -> Mean:

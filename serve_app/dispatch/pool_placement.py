@@ -28,7 +28,7 @@ _TRACED = 3
 class PoolPlacement:
     """The placement of one pool's calls in one gateway.
 
-    `max_sent`: calls that one replica takes. `tells_blocks`: whether other gateways need to know
+    `max_sent`: calls that one replica takes. `reports_blocks`: whether other gateways need to know
     which prompts a replica has read.
     """
 
@@ -37,12 +37,12 @@ class PoolPlacement:
         follower: ReplicaFollower,
         view: FleetView,
         max_sent: int,
-        tells_blocks: bool = False,
+        reports_blocks: bool = False,
     ) -> None:
         self.follower = follower
         self._view = view
         self._max_sent = max_sent
-        self._tells_blocks = tells_blocks
+        self._reports_blocks = reports_blocks
 
     def call(self, call: Call) -> "PlacedCall":
         return PlacedCall(self._view, call, _prompt(call, self._view.max_text_bytes))
@@ -65,7 +65,7 @@ class PoolPlacement:
     def bind(self, placed: "PlacedCall", name: str) -> Call:
         """Note which replica gets the call, whichever was chosen; return the call to send."""
         self._view.add(name)
-        return placed.bind(name, self._tells_blocks)
+        return placed.bind(name, self._reports_blocks)
 
 
 class PlacedCall:
@@ -97,12 +97,12 @@ class PlacedCall:
             "serve_app.cached_tokens": [view.cached_tokens for view, _ in best],
         }
 
-    def bind(self, name: str, tells_blocks: bool) -> Call:
+    def bind(self, name: str, reports_blocks: bool) -> Call:
         if self._sent is None or self._sent.replica != name:
             self.choose({name: 0.0})
         assert self._sent
         unread = self._sent.tokens - self._sent.cached_tokens
-        blocks = self._prompt.chain.packed() if tells_blocks else b""
+        blocks = self._prompt.chain.packed() if reports_blocks else b""
         return replace(self._call, blocks=blocks, unread_tokens=unread)
 
     def cancel(self) -> None:
@@ -132,22 +132,22 @@ class PlacedCall:
 
     def _ended(self, answer: Answer, sent: SentRequest, queued_s: float) -> None:
         usage = answer.usage
-        told = None
+        stats = None
         if usage and usage.generated:
-            told = EngineStats(
+            stats = EngineStats(
                 usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s
             )
-        self._view.ended(sent, monotonic(), queued_s, told)
+        self._view.ended(sent, monotonic(), queued_s, stats)
         self._sent = None
 
 
 def new_placement(
-    pool: Pool, listener: Listener, directory: ReplicaDirectory, tells_blocks: bool
+    pool: Pool, listener: Listener, directory: ReplicaDirectory, reports_blocks: bool
 ) -> PoolPlacement:
     """Return the placement of a pool, whose follower must be started."""
     view, models = fleet_view(pool), map(short_name, pool.models)
     follower = ReplicaFollower(listener, directory, view, models if pool.swaps_models else ())
-    return PoolPlacement(follower, view, pool.sent, tells_blocks)
+    return PoolPlacement(follower, view, pool.sent, reports_blocks)
 
 
 def fleet_view(pool: Pool) -> FleetView:

@@ -38,7 +38,7 @@ class Ranking(Generic[T]):
         """Raises KeyError for an item that is not there."""
         del self._entries[item]
 
-    def least(self) -> T | None:
+    def lowest(self) -> T | None:
         """Return the item with the least value, or None where there is none."""
         heap, entries = self._heap, self._entries
         while heap and entries.get(heap[0][2]) is not heap[0]:

@@ -66,17 +66,17 @@ class ReplicaFollower:
         self._models = frozenset(models)
         self._token = listener.expect_reports(self._follow)
         self._replicas: dict[str, _Followed] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._introduced = asyncio.Event()
         self._news = asyncio.Event()  # a replica has reported other models than before
         # Whether calls need not wait for the first reports.
-        self.has_heard = not self._models
+        self.has_reports = not self._models
 
     def start(self) -> None:
-        self._looking = asyncio.create_task(self._look())
+        self._watching = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
-        for task in (self._looking, *(replica.task for replica in self._replicas.values())):
+        for task in (self._watching, *(replica.task for replica in self._replicas.values())):
             if task:
                 task.cancel()
 
@@ -90,22 +90,22 @@ class ReplicaFollower:
                 while self._directory.running() - self._have_reported:
                     self._news.clear()
                     await self._news.wait()
-        self.has_heard = True
+        self.has_reports = True
 
-    async def _look(self) -> None:
+    async def _watch(self) -> None:
         """Forget replicas that are gone, and let new ones report, again and again."""
-        asked: frozenset[str] = frozenset()
-        if not self.has_heard:
+        requested: frozenset[str] = frozenset()
+        if not self.has_reports:
             await self._introduce()  # Serve names no replica before a request to one
-        asked_at = monotonic()
+        requested_at = monotonic()
         while True:
             running = self._directory.running()
             for name in set(self._view.names) - running if running else ():
                 self._view.drop(name)
             silent = running - self._replicas.keys()
             # One that can't reach this gateway is not asked four times a second.
-            if silent and (silent != asked or monotonic() > asked_at + _INTRODUCTION_S):
-                asked, asked_at = silent, monotonic()
+            if silent and (silent != requested or monotonic() > requested_at + _INTRODUCTION_S):
+                requested, requested_at = silent, monotonic()
                 await self._introduce()
             await asyncio.sleep(LOOK_S)
 
@@ -133,7 +133,7 @@ class ReplicaFollower:
         if self._replicas.get(name) is replica:
             del self._replicas[name]
             self._view.drop(name)
-            self._tell_spare()
+            self._send_spare()
 
     async def _read(self, replica: _Followed, name: str) -> None:
         try:
@@ -149,18 +149,18 @@ class ReplicaFollower:
         work, prompts = decode_report(content)
         self._view.report(name, work, monotonic())
         for blocks in prompts:
-            self._view.took(name, blocks)
+            self._view.read_elsewhere(name, blocks)
         held = self._models - work.load_s.keys()
         if self._models and held != replica.held:
             replica.held = held
-            self._tell_spare()
+            self._send_spare()
             self._news.set()
 
     @property
     def _have_reported(self) -> frozenset[str]:
         return frozenset([name for name, r in self._replicas.items() if r.held is not None])
 
-    def _tell_spare(self) -> None:
+    def _send_spare(self) -> None:
         """Tell each replica for which that changes which models others hold too."""
         replicas = self._replicas
         held = {name: r.held for name, r in replicas.items() if r.held is not None}

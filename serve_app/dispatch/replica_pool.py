@@ -158,7 +158,7 @@ class ReplicaPool:
 
         A call for which no known replica has room waits for a connection to any.
         """
-        if not placement.follower.has_heard:
+        if not placement.follower.has_reports:
             await placement.follower.first_reports()
         idle = () if fresh else {connection.replica for connection in self._idle}
         targets = () if self.line else placement.choose(placed, idle)

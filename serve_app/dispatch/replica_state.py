@@ -71,7 +71,7 @@ class ReplicaState:
         self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
         self.reading_since = now
 
-    def hear(self, report: ReplicaReport, now: float) -> None:
+    def note_report(self, report: ReplicaReport, now: float) -> None:
         """Note the work for others. Where less of it is to be read, a prompt was read just now."""
         is_idle = not self.unread + self.others.unread
         if is_idle or report.pending_tokens < self.others.pending_tokens:

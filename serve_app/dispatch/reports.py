@@ -129,8 +129,8 @@ class ReplicaReporter:
             self._combine_spare()
 
     def _combine_spare(self) -> None:
-        told = [subscriber.spare for subscriber in self._subscribers.values()]
-        self._note_spare(frozenset.intersection(*told) if told else frozenset())
+        spares = [subscriber.spare for subscriber in self._subscribers.values()]
+        self._note_spare(frozenset.intersection(*spares) if spares else frozenset())
 
     def begin(self, gateway: GatewayAddress, call: Call) -> None:
         """Note that a gateway has sent a call."""

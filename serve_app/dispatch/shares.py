@@ -51,8 +51,8 @@ class Share(Generic[T]):
     def join(self) -> None:
         """Begin level with the waiting children, else the running ones: idling earns no credit."""
         for share in self.path:
-            least = share.parent.waiting.least()
-            level = least.used if least else share.parent.level
+            lowest = share.parent.waiting.lowest()
+            level = lowest.used if lowest else share.parent.level
             if share.used < level and not share.waits:
                 share.used = level
 
@@ -127,7 +127,7 @@ class Band(Generic[T]):
     def next(self) -> T | None:
         """Return the request that is next, or None where none waits."""
         share = self._root
-        while child := share.waiting.least():
+        while child := share.waiting.lowest():
             share = child
         return next(iter(share.tickets), None)
 

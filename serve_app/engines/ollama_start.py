@@ -86,11 +86,11 @@ async def _preload(http: httpx.AsyncClient, names: tuple[str, ...], preload: Pre
         for name in names:
             await load_model(http, name)
         return
-    wanted = [name for name in preload.names if name in names]
+    present = [name for name in preload.names if name in names]
     for name in await loaded(http):
-        if name not in wanted:
+        if name not in present:
             await unload(http, name)
-    for name in wanted:
+    for name in present:
         if preload.max_bytes and not await _fits(http, name, preload.max_bytes):
             continue
         began = monotonic()

@@ -142,13 +142,13 @@ def _history(
     """Describe how much of the 15 minutes is there: a replica takes its part with it."""
     ingress = "gateway" if service.topology == "gateway" else service.pools[0].name
     gone = [departure for departure in memory.gone.values() if departure.deployment == ingress]
-    seen = [departure.at for departure in gone if departure.at is not None]
+    times = [departure.at for departure in gone if departure.at is not None]
     fronts = deployments[ingress].members if ingress in deployments else ()
     oldest = min((member.started_at for member in fronts), default=now)
     return {
         "since": round(max(oldest, now - history.PERIODS * 10), 1),
         "gone": len(gone),
-        "last_gone_at": round(max(seen), 1) if seen else None,
+        "last_gone_at": round(max(times), 1) if times else None,
         "silent": sum(not m.is_answering and m.serve_state == "RUNNING" for m in members),
     }
 

@@ -93,15 +93,15 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
 
     Within a bound times are taken as spread evenly.
     """
-    wanted = q * sum(counts)
-    if not wanted:
+    rank = q * sum(counts)
+    if not rank:
         return None
     below = 0
     for bin_, number in enumerate(counts):
-        if below + number >= wanted and number:
+        if below + number >= rank and number:
             low = TTFT_BOUNDS[bin_ - 1] if bin_ else 0.0
             high = TTFT_BOUNDS[min(bin_, len(TTFT_BOUNDS) - 1)]
-            return round(low + (high - low) * (wanted - below) / number, 4)
+            return round(low + (high - low) * (rank - below) / number, 4)
         below += number
     return TTFT_BOUNDS[-1]
 

@@ -102,11 +102,11 @@ class FleetClient:
     def first(self) -> dict[str, Any]:
         """Return the first document of the collector. Raises Unavailable."""
         deadline = monotonic() + _FIRST_S
-        while (found := self.document())["collecting"]:
+        while (document := self.document())["collecting"]:
             if monotonic() > deadline:
                 raise Unavailable(f"{self._url} can't gather the fleet's state: see its log", True)
             sleep(0.2)
-        return found
+        return document
 
 
 def _refused(url: str, answer: httpx.Response) -> Unavailable:

@@ -131,10 +131,10 @@ class Autoscaler:
         if self._store and (learned := self._store.take()):
             self._memory = taught(self._memory, learned)
         aim = self._aim_in_force()
-        seen = self._observation(context, now)
-        decision, self._memory = decide(self._memory, seen, aim, self._limits(context, now))
-        self._target, is_change = decision.target, decision.target != seen.target
-        self._explain(DecisionRecord.of(decision, seen.target, now), is_change)
+        observation = self._observation(context, now)
+        decision, self._memory = decide(self._memory, observation, aim, self._limits(context, now))
+        self._target, is_change = decision.target, decision.target != observation.target
+        self._explain(DecisionRecord.of(decision, observation.target, now), is_change)
         self._show(self._pool, decision, is_change)
 
     def _explain(self, record: DecisionRecord, is_change: bool) -> None:

@@ -64,15 +64,15 @@ class FleetCollector:
         self._memory = FleetMemory()
         self._replicas = Replicas()
         self._latest = encoded(collecting(service, time()))
-        self._asked_at = monotonic()
+        self._viewed_at = monotonic()
         self._is_running = False
         self._controller: Any = None
 
     async def latest(self) -> tuple[bytes, bytes, float]:
         now = monotonic()
-        if now - self._asked_at >= WATCHED_S:  # what it has is as old
+        if now - self._viewed_at >= WATCHED_S:  # the latest document is as old
             self._latest = encoded(collecting(self._service, time()))
-        self._asked_at = now
+        self._viewed_at = now
         return self._latest
 
     async def run(self) -> None:
@@ -80,9 +80,9 @@ class FleetCollector:
         if self._is_running:
             return
         self._is_running = True
-        while (unasked_s := monotonic() - self._asked_at) < _LINGER_S:
+        while (unviewed_s := monotonic() - self._viewed_at) < _LINGER_S:
             began = monotonic()
-            if unasked_s < WATCHED_S:
+            if unviewed_s < WATCHED_S:
                 await self._refresh()
             await sleep(max(0.1, EVERY_S - (monotonic() - began)))
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ class CollectorClient:
         self._application = application
         self._collector: Any = None
         self._latest = encoded(collecting(service, time()))
-        self._heard_at = monotonic()  # of the collector
+        self._updated_at = monotonic()  # by the collector
         self._fresh_until = -math.inf
         self._fetch = Remembered(self._ask, _FOR_S)
 
@@ -38,7 +38,7 @@ class CollectorClient:
             async with asyncio.timeout(_WAIT_S):
                 await self._fetch()
         except (TimeoutError, RayError):
-            if monotonic() - self._heard_at > _STALE_S:  # it has ended, and another starts
+            if monotonic() - self._updated_at > _STALE_S:  # another collector starts
                 self._latest = encoded(collecting(self._service, time()))
         return self._latest
 
@@ -49,8 +49,8 @@ class CollectorClient:
         try:
             document = Document(*await self._collector.latest.remote())
         except ray.exceptions.RayActorError:
-            self._collector = None  # it has ended, or the replica that started it has
+            self._collector = None  # the collector or the replica that started it has ended
             raise
-        self._latest, self._heard_at = document, monotonic()
-        self._fresh_until = self._heard_at + _FOR_S
+        self._latest, self._updated_at = document, monotonic()
+        self._fresh_until = self._updated_at + _FOR_S
         return document

@@ -57,12 +57,12 @@ class ScalingStore:
         self._has_read = False
         self._read_at = 0.0  # the time of the claim that was read last
         self._complaint = ""
-        self.found: PolicyMemory | None = None  # of another writer, until it is taken
+        self.received: PolicyMemory | None = None  # memory of another writer, until it is taken
 
     def take(self) -> PolicyMemory | None:
-        """Return what was found since the last call, once."""
-        found, self.found = self.found, None
-        return found
+        """Return the memory that was read since the last call, once."""
+        received, self.received = self.received, None
+        return received
 
     def step(self) -> None:
         """Read or write. May wait for Redis; raises nothing."""
@@ -77,7 +77,7 @@ class ScalingStore:
         memory, arrived_s = self._learned()
         stored = cast("Mapping[bytes, bytes]", self._client.hgetall(self._key))
         mine, theirs = WriterClaim(self._writer, self._clock(), arrived_s), _claim(stored)
-        # A new writer takes what is there, whoever left it.
+        # A new writer takes the stored state of any writer.
         if theirs and not (self._has_read and may_write(mine, theirs)):
             self._read(stored, theirs)
         elif memory.at is not None:
@@ -91,7 +91,7 @@ class ScalingStore:
             return
         self._read_at = claim.at
         try:
-            self.found = caught_up(decode_memory(stored.get(b"state", b"")), self._clock())
+            self.received = caught_up(decode_memory(stored.get(b"state", b"")), self._clock())
         except StateError as exc:
             logger.warning("ignored the stored scaling of pool %s: %s", self._pool, exc)
         else:

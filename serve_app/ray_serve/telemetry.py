@@ -53,16 +53,16 @@ def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry
     `has_requests`: whether it answers callers, and so counts requests. Raises SettingsError where a
     package is missing, or a variable of OpenTelemetry is wrong.
     """
-    wanted = signals(settings.tracing, os.environ)
+    enabled = signals(settings.tracing, os.environ)
     if not has_requests:
-        wanted = wanted._replace(metrics=False, ray_metrics=False)
-    sender = _sender(settings, wanted) if wanted.spans or wanted.metrics else None
+        enabled = enabled._replace(metrics=False, ray_metrics=False)
+    sender = _sender(settings, enabled) if enabled.spans or enabled.metrics else None
     to_collector = (sender.metrics,) if sender and sender.metrics else ()
-    through_ray = (_ray_metrics(),) if wanted.ray_metrics else ()
+    through_ray = (_ray_metrics(),) if enabled.ray_metrics else ()
     return Telemetry(sender, (*to_collector, *through_ray))
 
 
-def _sender(settings: Settings, wanted: Signals) -> "TelemetrySender":
+def _sender(settings: Settings, enabled: Signals) -> "TelemetrySender":
     replica = serve.get_replica_context()
     names = {
         "service.instance.id": replica.replica_id.unique_id,
@@ -72,7 +72,7 @@ def _sender(settings: Settings, wanted: Signals) -> "TelemetrySender":
     try:
         from serve_app.tracing.build import build
 
-        return build(settings.tracing, wanted, names)
+        return build(settings.tracing, enabled, names)
     except ImportError as exc:
         raise SettingsError(
             f"traces need {exc.name}, which is not installed: pip install "

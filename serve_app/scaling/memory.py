@@ -93,18 +93,18 @@ def taught(memory: PolicyMemory, learned: PolicyMemory) -> PolicyMemory:
     )
 
 
-def noted(memory: PolicyMemory, seen: Observation, aim: Aim) -> PolicyMemory:
+def noted(memory: PolicyMemory, observation: Observation, aim: Aim) -> PolicyMemory:
     """Return the memory with an observation, and with the step that has ended, if any."""
     if memory.at is None:
-        return _begun(memory, seen.now)
-    passed = seen.now - memory.at
+        return _begun(memory, observation.now)
+    passed = observation.now - memory.at
     if not 0 <= passed <= _MAX_GAP_S:
-        return _begun(memory, seen.now)
+        return _begun(memory, observation.now)
     # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
     # less what may wait.
-    kernel_s = max(1.0, (seen.slot_s + aim.wait_s) / 2)
+    kernel_s = max(1.0, (observation.slot_s + aim.wait_s) / 2)
     kept = math.exp(-passed / kernel_s)
-    arriving = max(0.0, seen.arrived_s) / passed if passed else memory.rate
+    arriving = max(0.0, observation.arrived_s) / passed if passed else memory.rate
     rate = memory.rate * kept + arriving * (1 - kept)
     means = tuple(
         rate + (mean - rate) * math.exp(-passed / span_s)
@@ -115,21 +115,25 @@ def noted(memory: PolicyMemory, seen: Observation, aim: Aim) -> PolicyMemory:
         for mean, span_s in zip(means, _SPANS_S, strict=True)
     )
     # The next request waits until the running replicas have done what waits.
-    is_late = seen.waiting_s > aim.wait_s * max(1, seen.running)
+    is_late = observation.waiting_s > aim.wait_s * max(1, observation.running)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     memory = replace(
         memory,
-        at=seen.now,
-        worked_at=seen.now if seen.arrived_s > 0 or seen.waiting_s > 0 else memory.worked_at,
+        at=observation.now,
+        worked_at=observation.now
+        if observation.arrived_s > 0 or observation.waiting_s > 0
+        else memory.worked_at,
         rate=rate,
         means=means,
         load=load,
         peak=max(memory.peak, load),
-        reserve=memory.reserve.after(seen.now, seen.arrived_s, is_late, 1 - aim.quantile, start_s),
+        reserve=memory.reserve.after(
+            observation.now, observation.arrived_s, is_late, 1 - aim.quantile, start_s
+        ),
     )
-    if memory.step_ends > seen.now:
+    if memory.step_ends > observation.now:
         return _forecast_on(memory, aim)
-    while memory.step_ends <= seen.now:
+    while memory.step_ends <= observation.now:
         memory = _stepped(memory, aim)
     return memory
 

@@ -34,29 +34,31 @@ class ScalingDecision:
 
 
 def decide(
-    memory: PolicyMemory, seen: Observation, aim: Aim, limits: TargetBounds
+    memory: PolicyMemory, observation: Observation, aim: Aim, limits: TargetBounds
 ) -> tuple[ScalingDecision, PolicyMemory]:
     """Return the target and the new memory."""
-    memory = noted(memory, seen, aim)
+    memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    waiting = seen.waiting_s / max(aim.wait_s, start_s)
+    waiting = observation.waiting_s / max(aim.wait_s, start_s)
     needed = _replicas(memory.load + waiting)
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
-    target, by, bound = seen.target, "held", up
+    target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
     # A forecast that has not been judged yet lets no replica go.
-    low = max(high, _replicas(down.load)) if down and memory.down.is_judged else seen.target
-    if high > seen.target:
+    low = max(high, _replicas(down.load)) if down and memory.down.is_judged else observation.target
+    if high > observation.target:
         target, by = high, "load" if needed == high else "forecast"
-    elif low < seen.target:
+    elif low < observation.target:
         target, by, bound = low, "forecast", down
-    if limits.low == 0 and _sleeps(memory, seen.now, aim):
+    if limits.low == 0 and _sleeps(memory, observation.now, aim):
         target, by, bound = 0, "idle", down
     if target < limits.low:
         target, by = limits.low, limits.low_by
     if target > limits.high:
         target, by = limits.high, limits.high_by
-    memory = replace(memory, starts=memory.starts.after(seen.now, seen.running, target))
+    memory = replace(
+        memory, starts=memory.starts.after(observation.now, observation.running, target)
+    )
     decision = ScalingDecision(
         *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
     )

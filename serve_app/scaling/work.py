@@ -33,19 +33,19 @@ class MeanLengths:
     prompt_tokens: float = 0.0
     uncached_share: float = 1.0
     output_tokens: float = 128.0
-    seen: float = 0.0
+    count: float = 0.0
 
     def after(self, prompt_tokens: float, cached_tokens: float, output_tokens: float) -> Self:
         """Return the means with one more request; early ones count as a plain average."""
         prompt = max(1.0, prompt_tokens)
         share = max(0.0, min(1.0, 1 - max(0.0, cached_tokens) / prompt))
-        seen = min(_MEMORY, self.seen + 1)
+        count = min(_MEMORY, self.count + 1)
         return replace(
             self,
-            prompt_tokens=_toward(self.prompt_tokens, prompt, seen),
-            uncached_share=_toward(self.uncached_share, share, seen),
-            output_tokens=_toward(self.output_tokens, max(0.0, output_tokens), seen),
-            seen=seen,
+            prompt_tokens=_toward(self.prompt_tokens, prompt, count),
+            uncached_share=_toward(self.uncached_share, share, count),
+            output_tokens=_toward(self.output_tokens, max(0.0, output_tokens), count),
+            count=count,
         )
 
 
@@ -78,5 +78,5 @@ def _seconds(tokens: float, per_s: float) -> float:
     return tokens / per_s if per_s > 0 else 0.0
 
 
-def _toward(mean: float, value: float, seen: float) -> float:
-    return mean + (value - mean) / seen
+def _toward(mean: float, value: float, count: float) -> float:
+    return mean + (value - mean) / count

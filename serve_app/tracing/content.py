@@ -30,8 +30,8 @@ def content_attributes(notes: SpanNotes) -> dict[str, AttributeValue]:
     return {name: orjson.dumps(value).decode() for name, value in values.items() if value}
 
 
-def _items(asked: Any) -> Iterable[Any]:
-    return asked if isinstance(asked, list) else [asked] if asked else ()
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else [value] if value else ()
 
 
 def _message(message: Any) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def span_name(trace: RequestTrace) -> str:
 def request_attributes(trace: RequestTrace, notes: SpanNotes) -> Attributes:
     """Return the attributes of a request's span, once it has ended."""
     values = {
-        **_asked(trace, notes),
-        **_answered(trace, notes),
+        **_of_request(trace, notes),
+        **_of_answer(trace, notes),
         ERROR_TYPE: error_type(trace),
         "http.response.status_code": trace.status or None,
         "serve_app.request.id": trace.request_id[:64] or None,
@@ -55,7 +55,7 @@ def request_attributes(trace: RequestTrace, notes: SpanNotes) -> Attributes:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _asked(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeValue | None]:
+def _of_request(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeValue | None]:
     return {
         OPERATION_NAME: OPERATIONS[trace.path],
         PROVIDER_NAME: PROVIDER,
@@ -66,7 +66,7 @@ def _asked(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeValue | 
     }
 
 
-def _answered(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeValue | None]:
+def _of_answer(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeValue | None]:
     if not trace.chunks:
         return {}
     counted = Usage() if trace.estimated else trace.usage
@@ -93,9 +93,9 @@ def _finish_reasons(trace: RequestTrace, notes: SpanNotes) -> list[str] | None:
 def _max_tokens(payload: Mapping[str, Any]) -> int | None:
     """Return the bound of tokens that the engine got."""
     options = payload.get("options")
-    asked = {**payload, **options} if isinstance(options, dict) else payload
+    fields = {**payload, **options} if isinstance(options, dict) else payload
     for name in ("max_tokens", "max_output_tokens", "num_predict"):
-        if isinstance(bound := asked.get(name), int):
+        if isinstance(bound := fields.get(name), int):
             return bound
     return None
 

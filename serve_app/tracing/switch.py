@@ -21,8 +21,8 @@ def signals(settings: TracingSettings, environ: Mapping[str, str]) -> Signals:
 
     def is_sent(signal: str) -> bool:
         endpoint = settings.endpoint or environ.get(_ENDPOINT)
-        wanted = environ.get(f"OTEL_{signal}_EXPORTER", "otlp") != "none"
-        return wanted and bool(endpoint or environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
+        is_enabled = environ.get(f"OTEL_{signal}_EXPORTER", "otlp") != "none"
+        return is_enabled and bool(endpoint or environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Signals(False, False, bool(settings.metrics))

@@ -95,7 +95,7 @@ class Tracer:
         if notes is None:
             return
         if trace.outcome is Outcome.CANCELLED:
-            notes.event("client hung up")
+            notes.event("client disconnected")
         attributes = genai.request_attributes(trace, notes)
         if self._captures_content:
             attributes |= content_attributes(notes)

@@ -35,8 +35,8 @@ def main() -> int:
         signal.pause()
     if behaviour == "slow":
         time.sleep(0.5)
-    if seen := os.environ.get("FAKE_OLLAMA_SEEN"):
-        Path(seen).write_text(json.dumps(dict(os.environ)))
+    if path := os.environ.get("FAKE_OLLAMA_SEEN"):
+        Path(path).write_text(json.dumps(dict(os.environ)))
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _LLAMA_SERVER])
     atexit.register(child.kill)
     _serve()

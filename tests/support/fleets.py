@@ -126,11 +126,11 @@ def fleet(
     now: float = NOW,
     aliases: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> dict[str, Any]:
-    """The document of these deployments, which nobody has looked at before."""
+    """Return the document of these deployments, as a new collector writes it."""
     memory = memory or FleetMemory()
-    memory.note([member for found in deployments for member in found.members], now)
+    memory.note([member for pool in deployments for member in pool.members], now)
     service = ServiceSettings(topology, "0.2.0", tuple(pools), aliases)
-    return document(service, {found.name: found for found in deployments}, memory, now)
+    return document(service, {pool.name: pool for pool in deployments}, memory, now)
 
 
 def trace(model: str = "smollm2:135m", **noted: Any) -> RequestTrace:

@@ -65,11 +65,11 @@ def _bytes(chunk: dict[str, Any]) -> bytes:
     return data.encode()
 
 
-def load(wanted: Callable[[Recording], bool] = lambda _: True) -> list[Recording]:
-    """The recordings that are `wanted`, by name; none where the folder is missing."""
+def load(matches: Callable[[Recording], bool] = lambda _: True) -> list[Recording]:
+    """Return the recordings for which `matches` is true; none where the folder is missing."""
     files = sorted(FOLDER.glob("*.json")) if FOLDER.is_dir() else []
     read = (Recording(file.stem, **_parts(file)) for file in files)
-    return [recording for recording in read if wanted(recording)]
+    return [recording for recording in read if matches(recording)]
 
 
 def _parts(file: Path) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def swapping() -> dict[str, Any]:
         replica("w3k9qz1a", Swaps("", {names[0]: 3, names[1]: 0}, {}), 3),
         replica("b82hd0vm", Swaps(names[3], {names[2]: 4}, {names[3]: 5}), 4),
     ]
-    found = deployment(of, members, 2, held_back=(True, NOW - 9))
-    return fleet(found, pools=[of], aliases=(("large", names[:2]),))
+    pool_deployment = deployment(of, members, 2, held_back=(True, NOW - 9))
+    return fleet(pool_deployment, pools=[of], aliases=(("large", names[:2]),))
 
 
 def sixty_four() -> dict[str, Any]:

@@ -99,13 +99,13 @@ class _Reader:
 
     def _pairs(self, depth: int) -> Iterator[tuple[str, int, Value]]:
         """Yield the name, its line and the value of each pair of a mapping."""
-        seen: set[str] = set()
+        names: set[str] = set()
         while not isinstance(event := self._next(), MappingEndEvent):
             if not isinstance(event, ScalarEvent):
                 raise _problem(event, "a name must be text")
-            if event.value in seen:
+            if event.value in names:
                 raise _problem(event, "the name occurs twice in one mapping: remove one")
-            seen.add(event.value)
+            names.add(event.value)
             yield event.value, _line(event), self._value(self._next(), depth + 1)
 
 

@@ -58,12 +58,12 @@ class AheadPolicy:
     def _decide(self, now: float, running: int, target: int) -> ScalingDecision:
         report = self._report
         arrived_s, self._arrived_s = report.arrived_s - self._arrived_s, report.arrived_s
-        seen = Observation(
+        observation = Observation(
             now, running, target, max(0.0, arrived_s), report.waiting_s, report.slot_s
         )
         start_s = self.memory.starts.quantile(self._aim.start_quantile, self._aim.start_s)
         bounds = target_bounds(self._schedules, self._bounds, now, start_s)
-        decision, self.memory = decide(self.memory, seen, self._aim, bounds)
+        decision, self.memory = decide(self.memory, observation, self._aim, bounds)
         if decision.target != target:
             self.decisions.append((now, decision))
         return decision

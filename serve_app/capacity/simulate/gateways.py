@@ -33,8 +33,8 @@ class Gateways:
         self._rules = [Affinity(events, view, max_ongoing) for view in self._views]
         self._rng = random.Random(seed)
         self._gateways: dict[SimulatedRequest, int] = {}
-        # By replica: prompts that the others are not told yet, with their gateway.
-        self._untold: defaultdict[str, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
+        # By replica: prompts that the others have no report of yet, with their gateway.
+        self._unreported: defaultdict[str, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
         self._due: set[str] = set()
 
     def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
@@ -49,7 +49,7 @@ class Gateways:
     def read(self, job: SimulatedRequest, replica: Replica) -> None:
         gateway = self._gateways[job]
         self._rules[gateway].read(job, replica)
-        self._untold[str(replica.number)].append((gateway, job.request.blocks))
+        self._unreported[str(replica.number)].append((gateway, job.request.blocks))
         self._changed(replica)
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None:
@@ -69,7 +69,7 @@ class Gateways:
     def _report(self, name: str) -> None:
         self._due.discard(name)
         work = [view.own_work(name) for view in self._views]
-        prompts = self._untold.pop(name, [])
+        prompts = self._unreported.pop(name, [])
         for number, view in enumerate(self._views):
             others = [own for other, own in enumerate(work) if other != number]
             report = ReplicaReport(
@@ -80,4 +80,4 @@ class Gateways:
             view.report(name, report, self._events.now)
             for gateway, blocks in prompts:
                 if gateway != number:
-                    view.took(name, blocks)
+                    view.read_elsewhere(name, blocks)

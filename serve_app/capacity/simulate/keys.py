@@ -48,9 +48,9 @@ def _sender(text: str) -> KeyShare:
 
 
 def _positive(text: str, value: str) -> float:
-    if (found := parse_number(value)) <= 0:
+    if (number := parse_number(value)) <= 0:
         raise WorkloadError(f"{text!r}: {value} must be above 0")
-    return found
+    return number
 
 
 def sent_by(

@@ -32,7 +32,7 @@ class ModelReplica(Replica):
     ) -> None:
         bounds = ReplicaBounds(slots, queue=1_000_000)
         super().__init__(number, events, model, bounds, self._ended, done, Gaps(slots))
-        self._told = done
+        self._on_end = done
         self._slots = slots
         self._lines: dict[str, deque[SimulatedRequest]] = {}
         self.cold = 0  # requests that wait for their models
@@ -65,7 +65,7 @@ class ModelReplica(Replica):
 
     def _ended(self, job: SimulatedRequest) -> None:
         self.keeper.leave(job.request.model)
-        self._told(job)
+        self._on_end(job)
 
 
 Choose = Callable[[WorkloadRequest, Sequence[ModelReplica], float], ModelReplica]
@@ -91,7 +91,7 @@ def first_to_serve(rules: Rules, hold_s: float) -> Choose:
     def choose(
         request: WorkloadRequest, replicas: Sequence[ModelReplica], now: float
     ) -> ModelReplica:
-        _tell_spare(replicas)
+        _note_spare(replicas)
 
         def cost(replica: ModelReplica) -> tuple[float, int]:
             load = load_cost(replica.keeper.view(), rules, request.model, now)
@@ -102,7 +102,7 @@ def first_to_serve(rules: Rules, hold_s: float) -> Choose:
     return choose
 
 
-def _tell_spare(replicas: Sequence[ModelReplica]) -> None:
+def _note_spare(replicas: Sequence[ModelReplica]) -> None:
     """Tell each replica which of its models others hold too, as gateways do."""
     views = {str(replica.number): replica.keeper.view() for replica in replicas}
     held = {name: view.loaded.keys() - {view.closing} for name, view in views.items()}

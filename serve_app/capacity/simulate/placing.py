@@ -111,7 +111,7 @@ class Affinity:
         """Learn from the end as from an Ollama, which tells no cached tokens."""
         sent, request = job.belief, job.request
         assert isinstance(sent, SentRequest)
-        told = EngineStats(
+        stats = EngineStats(
             request.prompt_tokens,
             None,
             request.output_tokens,
@@ -120,7 +120,7 @@ class Affinity:
         )
         queued_s = job.begun - sent.sent_at
         answered = sent.read_at is not None
-        self._view.ended(sent, self._events.now, queued_s, told if answered else None)
+        self._view.ended(sent, self._events.now, queued_s, stats if answered else None)
 
     def serving_changed(self, serving: Sequence[Replica]) -> None:
         names = {str(replica.number) for replica in serving}

@@ -41,7 +41,7 @@ class WorkReports:
             SlotSpeed(model.prefill_tokens_per_s, model.decode_tokens_per_s / pace), service.slots
         )
         self._taken_s = 0.0
-        self._seen: dict[int, tuple[int, int]] = {}
+        self._reported: dict[int, tuple[int, int]] = {}
         if self._policy:
             events.at(rng.uniform(0, self._every_s), self._report)
 
@@ -56,11 +56,11 @@ class WorkReports:
         assert self._policy
         replicas = [*self._fleet.running, *self._fleet.draining]
         for replica in replicas:
-            requests, tokens = self._seen.get(replica.number, (0, 0))
+            requests, tokens = self._reported.get(replica.number, (0, 0))
             self._taken_s += self._model.work_of(
                 replica.taken - requests, replica.taken_tokens - tokens
             )
-        self._seen = {r.number: (r.taken, r.taken_tokens) for r in replicas}
+        self._reported = {r.number: (r.taken, r.taken_tokens) for r in replicas}
         mean_s = self._model.mean_work_s
         waiting = len(self._router.pending)
         in_queues = sum(replica.waiting for replica in replicas)

@@ -1,4 +1,4 @@
-// The frame: which view, which key, and the document, asked for once a second.
+// The frame: which view, which key, and the document, requested once a second.
 import { html, render, useEffect, useRef, useState } from "./preact.js";
 import { duration, time } from "./format.js";
 import { Fleet } from "./fleet.js";
@@ -31,8 +31,8 @@ function useDocument(key) {
     const ask = async () => {
       if (document.hidden) return later();
       try {
-        const asked = { ...headers(key), ...(last.current.etag ? { "if-none-match": last.current.etag } : {}) };
-        const answer = await fetch("admin/fleet", { headers: asked, cache: "no-store", signal: AbortSignal.timeout(5000) });
+        const requestHeaders = { ...headers(key), ...(last.current.etag ? { "if-none-match": last.current.etag } : {}) };
+        const answer = await fetch("admin/fleet", { headers: requestHeaders, cache: "no-store", signal: AbortSignal.timeout(5000) });
         await take(answer);
       } catch {
         if (!stopped) setState((was) => ({ ...was, problem: "The service does not answer" }));
@@ -52,14 +52,14 @@ function useDocument(key) {
           if (doc.collecting && last.current.doc && !last.current.doc.collecting) return restart();
           last.current = { doc, etag: answer.headers.get("etag"), skew: Date.now() / 1000 - age - doc.at };
         }
-        setState({ ...last.current, problem: "", refused: "", seen: Date.now(), age });
+        setState({ ...last.current, problem: "", refused: "", seenAt: Date.now(), age });
       } else {
         const problem = await sentence(answer);
         setState((was) => ({ ...was, problem: `The service answers: ${problem}` }));
       }
     };
     // A new collector begins: what was last known stays on the page.
-    const restart = () => setState((was) => ({ ...was, problem: "", age: (Date.now() - was.seen) / 1000 }));
+    const restart = () => setState((was) => ({ ...was, problem: "", age: (Date.now() - was.seenAt) / 1000 }));
     const later = () => { if (!stopped) timer = setTimeout(ask, EVERY_MS * (0.9 + 0.2 * Math.random())); }; // no two in step
     const awake = () => { if (!document.hidden) { clearTimeout(timer); ask(); } };
     document.addEventListener("visibilitychange", awake);
@@ -103,7 +103,7 @@ function Shown({ name, state, secret, headers: sent }) {
   const { doc } = state;
   const now = Date.now() / 1000 - state.skew; // on the service's clock
   const lost = state.problem && html`<p class="banner" role="alert">${state.problem}. Below is the state of
-    ${" "}${time(state.seen / 1000)}; this page tries again every second.</p>`;
+    ${" "}${time(state.seenAt / 1000)}; this page tries again every second.</p>`;
   const late = !state.problem && state.age > 10 && html`<p class="banner" role="status">
     Serve's controller does not answer: below is the state of ${duration(state.age)} ago.</p>`;
   return html`${lost}${late}

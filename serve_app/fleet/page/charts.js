@@ -13,13 +13,13 @@ function top(values) {
 
 // One path for each run of known values.
 function runs(values) {
-  const found = [];
+  const lines = [];
   values.forEach((value, x) => {
     if (value == null) return;
-    if (x === 0 || values[x - 1] == null) found.push([]);
-    found[found.length - 1].push([x, value]);
+    if (x === 0 || values[x - 1] == null) lines.push([]);
+    lines[lines.length - 1].push([x, value]);
   });
-  return found;
+  return lines;
 }
 
 const y = (value, max) => HEIGHT - (HEIGHT * value) / max;

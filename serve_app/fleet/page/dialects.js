@@ -31,10 +31,10 @@ export const DIALECTS = {
     }),
     read(event, answer) {
       const choice = (event.choices || [])[0] || {};
-      const said = choice.delta || choice.message || {};
-      answer.text(said.content);
-      answer.think(said.reasoning || said.reasoning_content);
-      (said.tool_calls || []).forEach((call, i) =>
+      const message = choice.delta || choice.message || {};
+      answer.text(message.content);
+      answer.think(message.reasoning || message.reasoning_content);
+      (message.tool_calls || []).forEach((call, i) =>
         answer.tool(call.index ?? i, call.function.name, call.function.arguments));
       if (event.usage) answer.count(event.usage.completion_tokens);
     },
@@ -81,10 +81,10 @@ export const DIALECTS = {
       tools: nested(o.tools),
     }),
     read(event, answer) {
-      const said = event.message || {};
-      answer.text(said.content);
-      answer.think(said.thinking);
-      (said.tool_calls || []).forEach((call) =>
+      const message = event.message || {};
+      answer.text(message.content);
+      answer.think(message.thinking);
+      (message.tool_calls || []).forEach((call) =>
         answer.tool(undefined, call.function.name, JSON.stringify(call.function.arguments)));
       if (event.eval_count) answer.count(event.eval_count);
     },

@@ -7,7 +7,7 @@ const DENSE = 24;
 const GOOD = new Set(["HEALTHY", "UPDATING", "UPSCALING", "DOWNSCALING"]);
 const BAD = [
   ["client_error", "caller's mistake", "c3"], ["rejected", "no room", "c5"], ["upstream_error", "engine", "c4"],
-  ["timeout", "time-out", "c7"], ["internal_error", "service", "c2"], ["cancelled", "hung up", "c6"],
+  ["timeout", "time-out", "c7"], ["internal_error", "service", "c2"], ["cancelled", "disconnected", "c6"],
 ];
 
 export function Fleet({ doc, now }) {

@@ -85,7 +85,7 @@ def test_reports_of_other_gateways_count(view: FleetView) -> None:
     assert where(view, prompt(0, 8)) == "b"
     assert view.ahead("a") == 9
     view.report("a", ReplicaReport(), 0.0)
-    view.took("a", tuple(range(8)))
+    view.read_elsewhere("a", tuple(range(8)))
     assert where(view, prompt(0, 8)) == "a"
 
 
@@ -150,7 +150,7 @@ def test_the_speed_is_learnt_from_later_turns(view: FleetView) -> None:
         view.read(sent, 10.0 * number + 0.1)
         view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, 256 / 4000, None))
         view._replicas["a"].cache = PrefixCache(100)
-        view.took("a", tuple(range(6)))
+        view.read_elsewhere("a", tuple(range(6)))
     assert view.speeds("m").prefill_tokens_per_s > 3000
 
 

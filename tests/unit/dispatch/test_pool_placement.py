@@ -111,7 +111,7 @@ class Fleet:
         engine = EngineSettings(kind="simulated", slots=4, max_loaded_models=1)
         view = fleet_view(Pool.model_validate({"engine": engine, "models": names}))
         follower = ReplicaFollower(listener, self.handle, view, self.models)
-        placement = PoolPlacement(follower, view, ROOM, tells_blocks=True)
+        placement = PoolPlacement(follower, view, ROOM, reports_blocks=True)
         follower.start()
         self.views.append(view)
         self._stops += [follower.stop, listener.close]

@@ -130,9 +130,9 @@ async def test_the_controllers_policy_keeps_and_finds_its_state(
         store = scaler._store
         assert store
     # Its clock is the machine's: the steps since then are filled with the last one.
-    await eventually(lambda: store.found)
-    assert store.found
-    assert store.found.history.last == 7.0
+    await eventually(lambda: store.received)
+    assert store.received
+    assert store.received.history.last == 7.0
     assert scaler.target(Context()) == 1.0
 
 

@@ -126,7 +126,7 @@ async def test_a_hang_up_ends_both_spans(gateway: httpx.AsyncClient, received: C
     async with gateway.stream("POST", "/v1/chat/completions", json=body) as answer:
         await anext(answer.aiter_bytes())
     request, call = await both(received)
-    assert request.events == {"client hung up": {}}
+    assert request.events == {"client disconnected": {}}
     assert call.events == {"closed before its end": {}}
 
 

@@ -121,7 +121,7 @@ async def test_a_hang_up_is_an_event(
     async with traced.stream("POST", "/api/chat", json=body) as answer:
         await anext(answer.aiter_bytes())
     span = await root(received)
-    assert span.events == {"client hung up": {}}
+    assert span.events == {"client disconnected": {}}
     assert (span.status, span.attributes["error.type"]) == ("UNSET", "cancelled")
     assert received.named("decode")
 

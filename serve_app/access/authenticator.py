@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _NEEDED = "a valid API key is needed: Authorization: Bearer, or x-api-key"
 REVOKED_EVERY_S = 1.0
-_START_S = 5.0  # for the first key set; a slow provider delays no replica further
+_START_S = 5.0  # for the first key set: a slow provider delays a replica no longer
 
 
 class Authenticator:
-    """Knows all keys, and the tokens of an identity provider where there is one."""
+    """Recognises keys, and the tokens of an identity provider where there is one."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Authenticator:
 
     @property
     def has_admin(self) -> bool:
-        """Whether any key is an admin's. No token of an identity provider is."""
+        """Whether any key is an admin's. Tokens of an identity provider never are."""
         return any(caller.admin for caller in self._keys.callers.all(with_tokens=False))
 
     def caller(self, presented: Iterable[bytes]) -> Caller:
@@ -84,7 +84,7 @@ class Authenticator:
         return caller
 
     async def start(self) -> None:
-        """Watch the file and the identity provider; return when there are keys to verify with."""
+        """Watch the file and the identity provider; return once keys can be verified."""
         if self._keys.path:
             self._repeat(self._keys.check, watch.CHECK_EVERY_S)
         if self._revoked:
@@ -111,9 +111,9 @@ def authenticator(
     show_valid: Callable[[bool], None] = lambda valid: None,
     max_replicas: int | None = None,
 ) -> Authenticator:
-    """Build it from settings. Raises SettingsError when the file of keys can't work.
+    """Build an authenticator. Raises SettingsError when the file of keys can't work.
 
-    `show_valid` is told whether the file could be read, at first and at each change.
+    `show_valid` is called with whether the file could be read, at first and after each change.
     `max_replicas`: of the ingress, where Serve's options differ from the settings.
     """
     replicas = max_replicas or settings.max_ingress_replicas
@@ -137,7 +137,7 @@ def authenticator(
 
 
 def _revoked(limits: LimitSettings) -> "RevokedKeys | None":
-    """Return the keys revoked ahead of the file, where a Redis may name some."""
+    """Return the keys revoked ahead of the file; None without a Redis."""
     if limits.redis_url is None:
         return None
     from serve_app.access.keys.revoked import RevokedKeys, revoked_client  # its import takes 50 ms

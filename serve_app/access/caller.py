@@ -13,7 +13,7 @@ from serve_app.model_names import plain_name
 class Caller:
     """The sender of a request. Its name is a key's, `jwt:<name>`, or "" where there are no keys.
 
-    `models`: plain names or patterns (see `model_names`) that it may ask for; None: every model.
+    `models`: allowed names or patterns (see `model_names`); None: every model.
     """
 
     name: str = ""
@@ -37,7 +37,7 @@ class Caller:
         object.__setattr__(self, "flow", flow)
 
     def may_use(self, name: str) -> bool:
-        """Tell whether the caller may ask for the model or alias of this canonical name."""
+        """Tell whether the caller may use the model or alias of this canonical name."""
         if self.models is None or name in self.models:
             return True
         plain = plain_name(name)

@@ -31,12 +31,12 @@ class Limits(StrictModel):
     tokens_per_day: int | None = Field(None, ge=1, description="Tokens a calendar day.")
 
     def or_those_of(self, default: Self) -> Self:
-        """Return this, with the values of `default` for those that are None."""
+        """Return these limits with the values of `default` in place of None."""
         return type(self)(**default.model_dump() | self.model_dump(exclude_none=True))
 
     @property
     def is_limited(self) -> bool:
-        """Whether there is any limit."""
+        """Whether any limit is set."""
         return self.limits != UNLIMITED
 
     @cached_property
@@ -49,7 +49,7 @@ UNLIMITED = Limits()
 
 
 class Policy(Limits):
-    """The rights of a key or a group. None: as its group or the default says."""
+    """The rights of a key or a group. None: those of its group, or the default."""
 
     models: Patterns | None = Field(
         None, min_length=1, description="Names or patterns of the models that it may ask for."

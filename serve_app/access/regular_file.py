@@ -1,4 +1,4 @@
-"""Reads a small file, and nothing else that may stand in its place."""
+"""Reads a small regular file; refuses pipes, devices and the like."""
 
 import os
 import stat

@@ -10,7 +10,7 @@ logger = logging.getLogger("ray.serve")
 class Repeater:
     """Calls `step` every `every_s` seconds in a thread of its own, until it is stopped.
 
-    `first_s`: until the first call, if not as long as between two.
+    `first_s`: seconds until the first call; default: `every_s`.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Repeater:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the step in progress, if any, be the last one; does not wait for it."""
+        """End after the step in progress, if any; do not wait for it."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -36,5 +36,5 @@ class Repeater:
             try:
                 self._step()
             except Exception:
-                # Nothing else would notice that the thread has ended.
+                # Otherwise the end of the thread would go unnoticed.
                 logger.exception("failed to refresh keys")

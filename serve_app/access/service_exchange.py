@@ -1,7 +1,7 @@
-"""Tells queues the service that keys had from other queues, through the Redis of the limits.
+"""Exchanges the service of keys between queues, through the Redis of the limits.
 
-Each process appends what its queues have served to a stream for each pool once a second, and reads
-what the others have appended. Redis's clock dates the entries.
+Each process appends the service of its queues to a stream for each pool once a second, and reads
+the entries of the others. Redis's clock dates the entries.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ logger = logging.getLogger("ray.serve")
 
 EVERY_S = 1.0
 _CALL_S = 1.0
-# Keys in one entry, those with the most service; entries in a stream; seconds of an idle stream.
+# Keys in one entry, those with the most service; entries in a stream; seconds that an idle one
+# stays.
 MAX_KEYS = 64
 MAX_ENTRIES = 256
 _KEEP_S = 600
@@ -103,18 +104,18 @@ class _Stream:
             process, served = decode(fields.get(_FIELD, b""))
             if process != own:
                 self.queue.credit(served, max(0, now_ms - _ms(self.last)) / 1000)
-        if _ms(self.last) > now_ms:  # a Redis that began anew, with a clock that is behind
+        if _ms(self.last) > now_ms:  # Redis was replaced, and its clock is behind
             self.last = f"{now_ms}-0"
 
 
 def encode_entry(process: str, served: Iterable[Served]) -> str:
-    """Return the text of an entry with the MAX_KEYS that were served most; "" for none."""
+    """Return the text of an entry with the MAX_KEYS most served keys; "" for none."""
     largest = sorted(served, key=lambda part: part.service, reverse=True)[:MAX_KEYS]
     return json.dumps([process, largest]) if largest else ""
 
 
 def decode(text: bytes) -> tuple[str, list[Served]]:
-    """Return the process and its service by key, without parts that can't be read."""
+    """Return the process and its service by key; skip parts that can't be read."""
     try:
         process, listed = json.loads(text)
         return str(process), list(_valid(listed))

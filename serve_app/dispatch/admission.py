@@ -56,7 +56,7 @@ class Admission:
     async def enter(self, call: Call, waited_s: float = 0.0) -> Leave:
         """Wait for a slot; return a function that frees it, called once with the service used.
 
-        `waited_s`: seconds that the call has waited for something else, which its bound includes.
+        `waited_s`: earlier waits of the call, which count towards its bound.
         Raises Overloaded, and DeadlineExceeded when the call's deadline passes first.
         """
         if call.deadline is not None and call.deadline <= monotonic():
@@ -64,7 +64,7 @@ class Admission:
         place = self.line.place(call)
         if call.span:
             call.span.wait(call.flow.priority, len(self.line))
-        # Calls that wait although this slot is free must not have it: it is reserved.
+        # The slot may be reserved: waiting batch requests must not take it.
         if self._free > (self._reserved if place.is_batch else 0):
             self._free -= 1
             self.line.start(place)

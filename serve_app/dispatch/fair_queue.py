@@ -1,13 +1,13 @@
-"""The order of every queue: one policy, without a clock or an event loop of its own.
+"""The order of every queue: a policy without a clock or an event loop.
 
-Requests wait in bands by priority. Within a band the group is next that has had the least service
-per weight, within it the key, and within a key the request that came first. A key without a group
+Requests wait in bands by priority. Next is the group of a band with the least service per weight,
+within it the key with the least, and of a key the oldest request. A key without a group
 is a group of its own. Service is prompt tokens + 2 x generated tokens, as llm-d counts it: reserved
-at the start, corrected at the end, halved every `half_life_s`. A key whose requests use less, or
-more, than is expected of them has later ones reserved accordingly.
+at the start, corrected at the end, halved every `half_life_s`. The
+ratio of used to expected service of a key corrects the reservations of its later requests.
 
-To halve what was served, new service doubles instead: at time t it counts 2 ** ((t - origin) /
-half_life_s) times. So the order of the waiting requests stays as it is while nothing happens.
+Instead of halving past service, new service doubles: at time t it counts 2 ** ((t - origin) /
+half_life_s) times. So the order of the waiting requests changes only with events.
 """
 
 from collections import Counter, OrderedDict
@@ -21,7 +21,7 @@ from serve_app.settings import Settings
 
 T = TypeVar("T")
 
-# Service of a request of which nothing is known: keys take turns by requests.
+# The service of a request of unknown size: keys take turns by requests.
 _NOMINAL = 1.0
 # Half-lives after which all service is written in a new unit, below the range of a float.
 _MAX_HALF_LIVES = 500.0
@@ -62,7 +62,7 @@ class Ticket(Generic[T]):
         self.band = _BANDS[flow.priority]
         self.arrived = self.started = self.reserved = 0.0
         self.waits = False
-        self.share: Share[Ticket[T]] | None = None  # None: it has no key, and did not wait
+        self.share: Share[Ticket[T]] | None = None  # None: without a key, and it did not wait
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -78,9 +78,9 @@ _BATCH = _BANDS[Priority.BATCH]
 
 
 class FairQueue(Generic[T]):
-    """The requests that wait, and the service of those that have started.
+    """The waiting requests, and the service of those that have started.
 
-    A request takes O(log n) for n keys that wait; `surplus` alone looks at each of these.
+    A request takes O(log n) for n waiting keys; only `surplus` visits all of them.
     """
 
     def __init__(self, fairness: Fairness | None = None) -> None:
@@ -90,14 +90,14 @@ class FairQueue(Generic[T]):
         self._by_key: dict[tuple[str, str], OrderedDict[Ticket[T], None]] = {}  # waits
         self._waiting = 0
         self._origin = 0.0
-        self._served: dict[tuple[int, Flow], float] | None = None  # since it was taken
+        self._served: dict[tuple[int, Flow], float] | None = None  # since the last take
 
     def __len__(self) -> int:
         """Return the number of requests that wait."""
         return self._waiting
 
     def tickets(self) -> Iterator[Ticket[T]]:
-        """Yield the requests that wait, those of one key after those of another."""
+        """Yield the waiting requests, key by key."""
         for tickets in self._by_key.values():
             yield from tickets
 
@@ -146,7 +146,7 @@ class FairQueue(Generic[T]):
         return ticket
 
     def withdraw(self, ticket: Ticket[T]) -> None:
-        """Remove a request that waits: nothing was done for it."""
+        """Remove a waiting request that was not served."""
         self._bands[ticket.band].exit(ticket.flow, self._remove(ticket))
 
     def end(self, ticket: Ticket[T], served: float | None = None) -> None:
@@ -160,14 +160,14 @@ class FairQueue(Generic[T]):
             at = (ticket.band, ticket.flow)
             self._served[at] = self._served.get(at, 0.0) + used
         share.settle(ticket.reserved * unit, used * unit, ticket.weights)
-        if served:  # else nothing was done for it
+        if served:  # else the engine has not worked on it
             share.learn(ticket.service, served)
         self._bands[ticket.band].exit(ticket.flow, share)
 
     def take_served(self) -> list[Served]:
-        """Return the service of each key since the last call; it is noted from the first one on.
+        """Return the service of each key since the last call; the first call starts the count.
 
-        That is the service of requests that have ended.
+        It is the service of requests that have ended.
         """
         served, self._served = self._served or {}, {}
         return [
@@ -177,7 +177,7 @@ class FairQueue(Generic[T]):
         ]
 
     def credit(self, served: Iterable[Served], at: float, now: float) -> None:
-        """Count service that other queues have given at a time before `now`."""
+        """Count service of other queues from a time before `now`."""
         self._keep_in_range(now)
         unit = self._unit(at)
         for part in served:
@@ -189,10 +189,10 @@ class FairQueue(Generic[T]):
             band.exit(flow, share)
 
     def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
-        """Return the request to refuse when one of `flow` comes and the queue is full.
+        """Return the request to refuse when one of `flow` arrives at a full queue.
 
-        That is the newest one, in its least urgent band, of the key that holds most of the queue;
-        None: the one that comes. Of keys that hold as much, the one with the least urgent loses.
+        It is the newest request, in the least urgent band, of the key with most waiting requests;
+        None: the arriving one. Of equal keys the one with the least urgent request loses.
         """
         tickets = max(self._by_key.values(), key=_claim, default=None)
         if tickets is None or flow is None:
@@ -253,11 +253,11 @@ class FairQueue(Generic[T]):
         share.reserve(ticket.reserved * self._unit(now), ticket.weights)
 
     def _unit(self, at: float) -> float:
-        """Return the weight of a token that is served at a time."""
+        """Return the weight of a token that is served at this time."""
         return float(2.0 ** ((at - self._origin) / self._fairness.half_life_s))
 
     def _keep_in_range(self, now: float) -> None:
-        """Write all service in the unit of now, before its numbers become too large."""
+        """Rescale all service to the present unit before its numbers become too large."""
         if now - self._origin <= _MAX_HALF_LIVES * self._fairness.half_life_s:
             return
         factor = 2.0 ** ((self._origin - now) / self._fairness.half_life_s)

@@ -1,6 +1,6 @@
 """A gateway's knowledge of one pool's replicas, learned from each request that it sends.
 
-Without a clock, an event loop or a connection of its own: the fleet's simulator plays it too.
+It has no clock, event loop or connection, so that the fleet's simulator can run it too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,8 @@ from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 class FleetView:
     """The replicas of one pool by name, with the work and the cache of each.
 
-    `cache_tokens`: of a replica's slots and of the prompts that it keeps in RAM. `unreported`: what
-    counts until a replica's first report.
+    `cache_tokens`: those that a replica keeps in its slots and in RAM. `unreported`: stands for a
+    replica's report until the first one.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FleetView:
 
     @property
     def max_text_bytes(self) -> int:
-        """Bytes of a prompt that are worth a look: twice those of one context."""
+        """The maximum of a prompt's text to hash: twice the bytes of one context."""
         return int(2 * self._context_tokens * self._declared.bytes_per_token)
 
     @property
@@ -74,7 +74,7 @@ class FleetView:
     def choose(self, prompt: PromptView, now: float, among: Mapping[str, float]) -> Placement:
         """Rank the replicas `among`, of which there is at least one.
 
-        Its values are the seconds that it takes to connect to them.
+        Its values are the seconds to connect to them.
         """
         speeds = self._rates_of(prompt.model).speeds
         tokens = prompt.text_bytes / speeds.bytes_per_token
@@ -106,7 +106,7 @@ class FleetView:
     def _known_tokens(self, replica: ReplicaState, chain: Chain, tokens: float) -> float:
         known = replica.cache.known(chain.blocks)
         if tokens > self._context_tokens:
-            # Ollama drops the oldest messages in silence: only the system part stays in place.
+            # Ollama drops the oldest messages silently; only the system part stays in place.
             known = min(known, chain.system_blocks)
         return min(known * self._block_tokens, tokens)
 
@@ -130,7 +130,7 @@ class FleetView:
         )
 
     def read(self, sent: SentRequest, now: float) -> None:
-        """Note that the first token has come: the replica has read the prompt."""
+        """Note the first token: the replica has read the prompt."""
         replica = self._replicas.get(sent.replica)
         sent.read_at = now
         if replica:
@@ -138,7 +138,7 @@ class FleetView:
             self._use(replica, sent.prompt.chain.blocks)
 
     def read_elsewhere(self, name: str, blocks: tuple[int, ...]) -> None:
-        """Note that a replica has read a prompt of another gateway."""
+        """Note a prompt that a replica has read for another gateway."""
         if replica := self._replicas.get(name):
             self._use(replica, blocks)
 
@@ -146,7 +146,7 @@ class FleetView:
         replica.cache.use(tuple(blocks)[: round(self._context_tokens / self._block_tokens)])
 
     def report(self, name: str, report: ReplicaReport, now: float) -> None:
-        """Note what a replica tells of its work for others."""
+        """Note a replica's report about its work for others."""
         if replica := self._replicas.get(name):
             replica.note_report(report, now)
 
@@ -161,7 +161,7 @@ class FleetView:
     ) -> None:
         """Note the end of a request, successful or not.
 
-        `stats`: by the engine, of a complete answer. `queued_s`: its wait for a slot.
+        `stats`: the engine's, of a complete answer. `queued_s`: the wait for a slot.
         """
         replica = self._replicas.get(sent.replica)
         if replica:

@@ -1,4 +1,4 @@
-"""From the gateway to the pools: each call goes to the pool that serves its model."""
+"""Sends each call from the gateway to the pool that serves its model."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ _SPARE_S = 10.0
 
 
 class GatewayHandle(PoolHandle, ReplicaDirectory, Protocol):
-    """One pool, as a gateway uses it."""
+    """A gateway's access to one pool."""
 
 
 class GatewayDispatcher:
@@ -91,7 +91,7 @@ class GatewayDispatcher:
     async def send(self, call: Call) -> Answer:
         timeout_s = self._timeouts_s[call.flow.priority]
         hold_s = max(self._hold_s, timeout_s)
-        # A replica keeps the other bounds itself; this one is for a replica that hangs.
+        # Replicas enforce the other bounds; this one is for a replica that hangs.
         seconds = hold_s + timeout_s + self._generation_s + _SPARE_S
         try:
             with Deadline.after(seconds):
@@ -100,7 +100,7 @@ class GatewayDispatcher:
             raise EngineSlow(f"the pool gave no answer within {seconds:g} s") from exc
 
     async def _send_with_retries(self, pool: ReplicaPool, call: Call, hold_s: float) -> Answer:
-        """Send the call to one replica after the other until retries.py gives it up."""
+        """Send the call to one replica after another until retries.py gives it up."""
         attempts, fresh = Attempts(call.tries), False
         while True:
             shared = replace(call, tries=attempts.share)

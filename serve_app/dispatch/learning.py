@@ -1,19 +1,19 @@
-"""What a gateway learns of speeds and caches from a request that has ended.
+"""Learns a pool's speeds and cache hits from requests that have ended.
 
-An engine may tell how long it has read a prompt and how much of it was cached. Where it tells the
-time alone, one of the two is inferred from the other: the speed where little of the prompt was
-believed to be cached, the cached part elsewhere.
+An engine may report the time of a prefill and the number of cached tokens. Where it reports the
+time alone, one of the two is inferred: the speed where little of the prompt was believed to be
+cached, the cached part elsewhere.
 """
 
 from serve_app.dispatch.rates import LearnedSpeeds, Mean
 from serve_app.dispatch.replica_state import ReplicaState
 from serve_app.dispatch.sent import EngineStats, SentRequest
 
-# A prompt of which a smaller share is known tells by its time nothing of that share.
-_TELLING_SHARE = 0.25
-# A time in which more than this share of the known tokens was read for others tells little of it.
+# Where a smaller share of a prompt is known, its time shows nothing about that share.
+_MIN_KNOWN_SHARE = 0.25
+# Where more than this share of the known tokens was read for others meanwhile, nothing is inferred.
 _EXACT_SHARE = 0.1
-# Times below this are more of the way to the engine than of the engine.
+# Shorter times measure the network rather than the engine.
 _MIN_MEASURED_S = 0.02
 
 
@@ -27,7 +27,7 @@ def learn(
 ) -> float | None:
     """Update the speeds of a replica and of its pool from one complete answer.
 
-    `queued_s`: its wait for a slot. Returns which share of the known tokens was cached, if known.
+    `queued_s`: its wait for a slot. Returns the cached share of the known tokens; None: unknown.
     """
     assert sent.read_at is not None
     rates.note_hold(ended_at - sent.sent_at - queued_s)
@@ -41,7 +41,7 @@ def learn(
         return None
     prefill_s = stats.prefill_s or sent.read_at - sent.sent_at - queued_s
     tokens = stats.prompt or sent.tokens
-    is_known = sent.known_tokens > _TELLING_SHARE * tokens
+    is_known = sent.known_tokens > _MIN_KNOWN_SHARE * tokens
     if stats.cached is None and is_known:
         uncached = _inferred(sent, tokens, prefill_s, replica, rates)
     else:
@@ -56,12 +56,12 @@ def learn(
 def _inferred(
     sent: SentRequest, tokens: float, prefill_s: float, replica: ReplicaState, rates: LearnedSpeeds
 ) -> float:
-    """Return how many tokens were read in `prefill_s`, at the speed that is believed."""
+    """Return the tokens read in `prefill_s` at the learned speed."""
     rate = rates.speeds.prefill_tokens_per_s / replica.slowness
     uncached = prefill_s * rate - sent.pending_before
     unknown_tokens = tokens - sent.known_tokens
     if not sent.pending_before and 2 * uncached < unknown_tokens:
-        # The engine is faster than was believed.
+        # The engine is faster than learned so far.
         rates.note_prefill(unknown_tokens, prefill_s, is_guess=True)
     return uncached
 
@@ -84,7 +84,7 @@ def _note_speed(
 def new_hits() -> Mean:
     """Return the mean of the shares of known tokens that were cached.
 
-    One for a pool: a replica that is believed less than others would get no more requests that
-    could show better.
+    One mean serves the whole pool: a replica with a low mean of its own would get no more requests
+    that could raise it.
     """
     return Mean(1.0, weight=10, newest=0.02)

@@ -1,4 +1,4 @@
-"""From the API to the engine beside it: admission, retries, and the bound of a generation."""
+"""Sends calls to the engine beside the API: admission, retries, the bound of a generation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,7 +14,7 @@ from serve_app.engines.span import Step
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
 from serve_app.ollama_version import OLLAMA_VERSION
 
-# How Ollama reports a dead runner that has given no token yet.
+# Ollama's errors for a runner that died before its first token.
 _RUNNER_DEATHS = (
     b"an error was encountered while running the model",
     b"model runner has unexpectedly stopped",
@@ -40,7 +40,7 @@ class Entrance(Protocol):
 
 
 class Meter(Protocol):
-    """Measures the work of a replica, for a policy that counts it."""
+    """Measures the work of a replica for a policy that scales by work."""
 
     def take(self, service: float) -> None: ...
 
@@ -121,7 +121,7 @@ class LocalDispatcher:
                     return _answer_or_raise(exc)
                 if call.span:
                     call.span.event("retry", {"error.type": failure.name.lower()})
-                if not (failure is previous is Failure.ENGINE_DOWN):  # one wait for one outage
+                if not (failure is previous is Failure.ENGINE_DOWN):  # wait once for one outage
                     patience = monotonic() + self._wait_s
                 await self._prepare(retry, exc, patience)
 

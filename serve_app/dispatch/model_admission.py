@@ -1,4 +1,4 @@
-"""Admission where models differ: a cold one is loaded first, and some have fewer slots."""
+"""Admission by model: cold models are loaded first, and some have fewer slots."""
 
 import asyncio
 from collections import Counter
@@ -51,7 +51,7 @@ class ModelAdmission:
         return total
 
     async def enter(self, call: Call) -> Leave:
-        """Wait as Admission.enter does. Raises LoadFailed too."""
+        """Wait as `Admission.enter` does. Raises LoadFailed, too."""
         began, leaves = monotonic(), list[Leave]()
 
         def leave(served: float | None) -> None:
@@ -73,7 +73,7 @@ class ModelAdmission:
 def new_admission(
     settings: Settings, pool: Pool, gate: ModelGate | None, cards: Iterable[ModelCard]
 ) -> Entrance:
-    """Return the admission of one replica of a pool, whose engine has these models."""
+    """Return the admission of one replica, whose engine has these models."""
     engine = Admission.of(settings, pool)
     slots = fewer_slots(cards, pool.engine.slots, pool.engine.model_slots)
     if gate is None and not slots:

@@ -1,13 +1,13 @@
-"""Which loaded models of a replica another replica of its pool keeps loaded too."""
+"""Finds loaded models of a replica that another replica of its pool keeps loaded too."""
 
 from collections.abc import Mapping, Set
 
 
 def spare_copies(held: Mapping[str, Set[str]]) -> dict[str, frozenset[str]]:
-    """Return, by replica, the loaded models that it can do without.
+    """Return each replica's loaded models of which another replica keeps a copy.
 
-    `held`: the loaded models by replica. The first replica by name keeps its copy: two that know
-    only of each other's would unload both at the same time.
+    `held`: the loaded models by replica. The first replica by name keeps its copy; otherwise two
+    replicas could unload their copies at the same time.
     """
     keepers: dict[str, str] = {}
     for replica in sorted(held):

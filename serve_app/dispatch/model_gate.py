@@ -37,7 +37,7 @@ from serve_app.errors import EngineDown, EngineError, LoadFailed
 logger = logging.getLogger("ray.serve")
 
 POLL_S = 2.0
-MAX_COST_S = 3600.0  # of a load that is not to be tried
+MAX_COST_S = 3600.0  # of a load that must not be tried
 
 
 class ModelStore(Protocol):
@@ -60,13 +60,13 @@ class ModelObserver(Protocol):
     def unloaded(self, model: str, seconds: float) -> None: ...
 
     def lost(self, model: str) -> None:
-        """Note that the engine has dropped a model by itself."""
+        """Note that the engine has unloaded a model by itself."""
 
     def waited(self, model: str, seconds: float) -> None:
         """Note that a call has waited for its model."""
 
     def changed(self, sizes: Mapping[str, int]) -> None:
-        """Note which models are loaded, with their bytes."""
+        """Note the loaded models with their bytes."""
 
 
 class Unobserved:
@@ -90,10 +90,10 @@ class _Line:
 
 
 class ModelGate:
-    """Knows which of one engine's `models` are loaded. Must be started, and closed.
+    """Holds calls until their model is loaded. Must be started, and closed.
 
     `timeouts_s`: seconds that a call may wait, by priority. `engine_ready`: returns when the engine
-    runs. `preload`: gets the models that a restarted engine is to load.
+    runs. `preload`: gets the models that a restarted engine loads.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ModelGate:
         self._work: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read which models are loaded, and begin."""
+        """Read the list of loaded models, and begin."""
         for model, seconds in self._preload.seconds.items():
             self._state.note_load(model, seconds)
         await self._learn()
@@ -163,7 +163,7 @@ class ModelGate:
         return {name: round(min(MAX_COST_S, cost), 1) for name, cost in costs.items() if cost}
 
     def note_spare(self, models: frozenset[str]) -> None:
-        """Note which models other replicas keep loaded, so that nobody waits where they go."""
+        """Note models that other replicas keep loaded: nobody waits for them here."""
         self._state.spare = models
         self._changed.set()
         self.on_change()
@@ -211,7 +211,7 @@ class ModelGate:
         return line
 
     def _give_back(self, model: str, place: Place[None], _: None) -> None:
-        """Take back the grant of a call that left in that moment."""
+        """Take back the grant of a call that left in the same moment."""
         self._lines[model].calls.end(place, 0.0)
         self._release(model)
 
@@ -263,7 +263,7 @@ class ModelGate:
             await self._learn()
 
     def _close_model(self, model: str) -> None:
-        """Hold new calls of a model back, and those of the one before no more."""
+        """Hold back new calls of a model, in place of the one before."""
         before, self._state.closing = self._state.closing, model
         if before == model:
             return
@@ -299,21 +299,21 @@ class ModelGate:
         self._state.note_load(model, seconds)
         self._observer.loaded(model, seconds)
         self._add(model, 0)
-        self._polled = 0.0  # its size is known by the next list
+        self._polled = 0.0  # the next list has its size
         self._report()
 
     def _note_failure(self, model: str, others: frozenset[str], exc: EngineError) -> None:
         seconds = self._state.note_failure(model, others, monotonic())
         logger.warning("failed to load %s beside %s: %s", model, _list(others), exc)
         self._observer.load_failed(model)
-        retry_after_s = 1 if others else round(seconds)  # beside fewer it may succeed
+        retry_after_s = 1 if others else round(seconds)  # beside fewer models it may succeed
         self._fail_all(model, lambda: LoadFailed(str(exc), retry_after_s))
 
     async def _await_engine(self, exc: EngineDown) -> None:
         """Let calls wait on while the engine restarts, and fail them when it does not."""
         logger.warning("waiting for the engine to load models: %s", exc)
         try:
-            await asyncio.sleep(0.1)  # until its life cycle knows too
+            await asyncio.sleep(0.1)  # until its life cycle has noticed
             await self._engine_ready()
         except (EngineError, TimeoutError) as failed:
             error = str(failed) or str(exc)
@@ -322,7 +322,7 @@ class ModelGate:
 
     async def _unload(self, model: str) -> None:
         began = monotonic()
-        self._state.drop(model)  # before anything else runs: from here on its calls wait
+        self._state.drop(model)  # before any other task runs: its calls wait from here on
         logger.info("unloading %s to make room", model)
         try:
             await self._store.unload(model)
@@ -335,7 +335,7 @@ class ModelGate:
             self._report()
 
     async def _learn(self) -> None:
-        """Take over the engine's own list of loaded models."""
+        """Adopt the engine's own list of loaded models."""
         self._polled = monotonic()
         try:
             sizes = await self._store.loaded()

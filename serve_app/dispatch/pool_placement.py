@@ -1,4 +1,4 @@
-"""Places the calls of one pool: asks the rule, and learns from the answers."""
+"""Places the calls of one pool by the rule of placement, and learns from their answers."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -48,7 +48,7 @@ class PoolPlacement:
         return PlacedCall(self._view, call, _prompt(call, self._view.max_text_bytes))
 
     def choose(self, placed: "PlacedCall", idle: Collection[str]) -> tuple[str, ...]:
-        """Return the names of the replicas with room, the best first; the best one counts it.
+        """Return the names of the replicas with room, the best first; the call counts as its work.
 
         `idle`: the replicas with an open connection.
         """
@@ -63,7 +63,7 @@ class PoolPlacement:
         return placed.choose(among)
 
     def bind(self, placed: "PlacedCall", name: str) -> Call:
-        """Note which replica gets the call, whichever was chosen; return the call to send."""
+        """Note the replica that gets the call, chosen or not; return the call to send."""
         self._view.add(name)
         return placed.bind(name, self._reports_blocks)
 
@@ -106,7 +106,7 @@ class PlacedCall:
         return replace(self._call, blocks=blocks, unread_tokens=unread)
 
     def cancel(self) -> None:
-        """Take back the choice: nothing was sent."""
+        """Withdraw the choice: nothing was sent."""
         if self._sent:
             self._view.ended(self._sent, monotonic())
             self._sent = None
@@ -127,7 +127,7 @@ class PlacedCall:
             self._view.read(sent, monotonic())
         cached = round(sent.cached_tokens)
         answer.placed = Placed(sent.replica, sent.predicted_s, cached, sent.moved)
-        queued_s = answer.queued_s  # so far that of the replica alone
+        queued_s = answer.queued_s  # in the replica alone so far
         answer.on_close(lambda: self._ended(answer, sent, queued_s))
 
     def _ended(self, answer: Answer, sent: SentRequest, queued_s: float) -> None:
@@ -151,14 +151,14 @@ def new_placement(
 
 
 def fleet_view(pool: Pool) -> FleetView:
-    """Return the view of a pool, of which nothing is known but its settings."""
+    """Return the view of a pool before its first request: its settings alone."""
     engine = pool.engine
     in_slots = engine.slots * engine.context_length
     is_simulated = engine.kind == "simulated"  # which keeps nothing in RAM
     in_ram = 0 if is_simulated else engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
     declared = engine.simulated.prefill_tokens_per_s if is_simulated else 0
     rate = declared or engine.expected_prefill_tokens_per_s
-    # A replica that has not reported may have none of the models: rather one that has.
+    # Prefer replicas that have reported: another one may have none of the models.
     cold = map(short_name, pool.models) if pool.swaps_models else ()
     return FleetView(
         *(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate)),
@@ -167,7 +167,7 @@ def fleet_view(pool: Pool) -> FleetView:
 
 
 def _prompt(call: Call, max_bytes: int) -> PromptView:
-    """Return the input of the placement; the text is read only where it is a conversation."""
+    """Return the input of the placement. Only the text of a conversation is read."""
     chain = EMPTY
     if call.conversation is not None:
         chain = chain_of(call.conversation, call.model, max_bytes)

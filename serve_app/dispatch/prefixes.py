@@ -1,8 +1,8 @@
 """The common beginnings of prompts, and the parts of them that each replica has cached.
 
-A conversation is cut, as the engine will see it, into blocks of BLOCK_BYTES: its system messages,
-its tools, then each message with its role and text. The hash of a block covers all blocks before
-it, so that equal hashes mean equal beginnings.
+A conversation is cut into blocks of BLOCK_BYTES in the order in which the engine reads it: system
+messages, tools, then the other messages with role and text. The hash of a block covers all blocks
+before it, so that equal hashes mean equal beginnings.
 """
 
 from collections import OrderedDict
@@ -16,16 +16,16 @@ import orjson
 BLOCK_BYTES = 512
 _HASH_BYTES = 8
 _SYSTEM = ("system", "developer")
-# Characters that stand for a long text, such as an image, at its begin and at its end.
+# Characters to hash at the begin and at the end of a long value, such as an image.
 _SAMPLE = 2048
 
 
 class Chain(NamedTuple):
     """The beginning of one conversation.
 
-    `blocks`: their chained hashes. `anchor`: the hash of all up to the end of the first message of
-    the user. `system_blocks`: blocks within system messages and tools. `text_bytes`: bytes of the
-    whole text, at least: where `is_cut`, it is longer than the work that it is worth.
+    `blocks`: chained hashes. `anchor`: hash of the text up to the end of the user's first message.
+    `system_blocks`: blocks within system messages and tools. `text_bytes`: length of the text that
+    was read; where `is_cut`, the whole text is longer.
     """
 
     blocks: Sequence[int]
@@ -42,7 +42,7 @@ EMPTY = Chain((), b"", 0, 0)
 
 
 def unpack(data: bytes) -> tuple[int, ...]:
-    """Return the blocks that `Chain.packed` has written."""
+    """Return the blocks in the output of `Chain.packed`."""
     ends = range(_HASH_BYTES, len(data) + 1, _HASH_BYTES)
     return tuple([int.from_bytes(data[end - _HASH_BYTES : end], "big") for end in ends])
 
@@ -54,7 +54,7 @@ def hint_anchor(group: str, hint: str) -> bytes:
 
 
 def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
-    """Return the chain of a checked request of any dialect; work ends after `max_bytes` of text."""
+    """Return the chain of a checked request of any dialect; read at most `max_bytes` of text."""
     text = bytearray()
     system_bytes = first_user = 0
     is_cut = False
@@ -105,7 +105,7 @@ def _pieces(payload: Mapping[str, Any], max_bytes: int) -> Iterator[tuple[str, b
         yield "system", _json(payload["tools"])
     for message in islice(messages, leading, None):
         role = _role(message)
-        # A system message that comes later is a part of the conversation.
+        # A later system message is a part of the conversation.
         yield "" if role in _SYSTEM else role, _message(message, max_bytes)
 
 
@@ -134,7 +134,7 @@ def _message(message: Any, max_bytes: int) -> bytes:
 
 
 def _text(content: Any, max_bytes: int) -> bytes:
-    """Return a message's text; other parts in JSON. More than `max_bytes` are not needed."""
+    """Return a message's text, other parts as JSON; little more than `max_bytes`."""
     if isinstance(content, str):
         return content[:max_bytes].encode("utf-8", "replace")
     if not isinstance(content, list):
@@ -169,8 +169,8 @@ def _sampled(value: Any) -> Any:
 class PrefixCache:
     """The blocks that one replica is believed to have cached, at most `max_blocks`.
 
-    The block that was used longest ago goes first, and of one prompt the last block: what is left
-    of a prompt is always its beginning.
+    The least recently used block is dropped first, of one prompt the last block: the rest of a
+    prompt is always its beginning.
     """
 
     __slots__ = ("_blocks", "_max_blocks")
@@ -183,7 +183,7 @@ class PrefixCache:
         return len(self._blocks)
 
     def known(self, blocks: Sequence[int]) -> int:
-        """Return how many blocks of a prompt are cached, from its beginning on."""
+        """Return the number of cached blocks at the beginning of a prompt."""
         cached = self._blocks
         if not blocks or blocks[0] not in cached:
             return 0

@@ -1,4 +1,4 @@
-"""A set of items that finds the one with the least value, while values change."""
+"""Keeps items by value and finds the lowest, while values change."""
 
 import heapq
 from itertools import count
@@ -8,9 +8,10 @@ T = TypeVar("T")
 
 
 class Ranking(Generic[T]):
-    """Items with values. Every method takes O(log n), amortised; among equals the oldest is least.
+    """Items with values; of equal items the oldest comes first.
 
-    Outdated entries stay in the heap until they come up or outnumber the others.
+    Every method takes O(log n), amortised. Outdated entries stay in the heap until they come up or
+    outnumber the others.
     """
 
     __slots__ = ("_entries", "_heap", "_numbers")
@@ -39,7 +40,7 @@ class Ranking(Generic[T]):
         del self._entries[item]
 
     def lowest(self) -> T | None:
-        """Return the item with the least value, or None where there is none."""
+        """Return the item with the lowest value, or None where there is none."""
         heap, entries = self._heap, self._entries
         while heap and entries.get(heap[0][2]) is not heap[0]:
             heapq.heappop(heap)

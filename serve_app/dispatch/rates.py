@@ -1,18 +1,18 @@
-"""The speed of one pool's engines by their own timings: moving averages for one model."""
+"""The speed of one pool's engines for one model: moving averages of their own timings."""
 
 from dataclasses import dataclass
 
 # Share of the newest value in a mean.
 _NEWEST = 0.1
-# Fewer tokens say more about the overhead of a request than about the speed of the engine.
+# Times of fewer tokens measure the overhead of a request rather than the engine.
 _MIN_TOKENS = 64
-# A guess that differs more than by this factor from the mean may be wrong.
-_OFF = 1.25
+# Guesses that differ from the mean by more than this factor are limited to it.
+_MAX_GUESS = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """The time that one replica is expected to take.
+    """The expected times of one replica.
 
     `token_s`: seconds between two tokens of one answer. `hold_s`: seconds that a request holds its
     slot. `bytes_per_token`: of the text of prompts.
@@ -37,12 +37,11 @@ class Mean:
     def note(self, value: float, *, is_guess: bool = False) -> None:
         """Add a value: the first ones count as in a plain mean.
 
-        `is_guess`: it may be far off, and then counts after the first ones no more than one that is
-        somewhat off.
+        `is_guess`: the value may be far off; after the first ones it moves the mean a little only.
         """
         self.count += 1
         if is_guess and self.count * self._newest > 1:
-            value = min(max(value, self.value / _OFF), self.value * _OFF)
+            value = min(max(value, self.value / _MAX_GUESS), self.value * _MAX_GUESS)
         self.value += max(self._newest, 1 / self.count) * (value - self.value)
 
 
@@ -70,7 +69,7 @@ class LearnedSpeeds:
     def note_prefill(self, tokens: float, seconds: float, *, is_guess: bool = False) -> None:
         """Note how long the engine took to read the tokens that it had not cached.
 
-        `is_guess`: some of them may have been cached, and the engine be slower than it looks.
+        `is_guess`: some of them may have been cached, and the engine may be slower.
         """
         if tokens >= _MIN_TOKENS and seconds > 0:
             self._prefill.note(seconds / tokens, is_guess=is_guess)
@@ -85,6 +84,6 @@ class LearnedSpeeds:
         self._hold_s.note(seconds)
 
     def note_prompt(self, text_bytes: float, tokens: float) -> None:
-        """Note as how many tokens the engine counts the text of a prompt."""
+        """Note the number of tokens that the engine counts in a prompt's text."""
         if tokens >= _MIN_TOKENS:
             self._bytes_per_token.note(text_bytes / tokens)

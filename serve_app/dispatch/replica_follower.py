@@ -1,4 +1,4 @@
-"""Asks the replicas of one pool for their reports, and hands these to the gateway's view."""
+"""Requests the reports of one pool's replicas and passes them to the gateway's view."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from serve_app.errors import PoolDown, ServiceError
 
 logger = logging.getLogger("ray.serve")
 
-# How often the gateway looks which replicas there are.
+# Between two checks for new replicas.
 LOOK_S = 0.25
 # How long the first calls of a gateway wait for the reports of all replicas.
 FIRST_REPORTS_S = 1.0
@@ -27,10 +27,10 @@ _INTRODUCTION_S = 5.0
 
 
 class ReplicaDirectory(Protocol):
-    """Knows the replicas of one pool."""
+    """Lists the replicas of one pool."""
 
     def running(self) -> frozenset[str]:
-        """Return the names of the replicas that Serve sends requests to."""
+        """Return the names of the replicas to which Serve sends requests."""
 
     async def introduce(self, host: str, port: int, token: bytes) -> None:
         """Let every running replica report to (host, port), with `token`."""
@@ -49,8 +49,8 @@ class _Followed:
 class ReplicaFollower:
     """Follows the replicas of one pool. Must be started, and stopped.
 
-    `models`: those of the pool, if its replicas swap them. Such a replica is told in return which
-    of its models another one holds too.
+    `models`: those of the pool, if its replicas swap them. A replica gets in return the list of its
+    models that another one holds too.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ReplicaFollower:
         self._replicas: dict[str, _Followed] = {}
         self._watching: asyncio.Task[None] | None = None
         self._introduced = asyncio.Event()
-        self._news = asyncio.Event()  # a replica has reported other models than before
+        self._changed = asyncio.Event()  # a replica has reported other models than before
         # Whether calls need not wait for the first reports.
         self.has_reports = not self._models
 
@@ -81,29 +81,29 @@ class ReplicaFollower:
                 task.cancel()
 
     async def first_reports(self) -> None:
-        """Wait until every replica has told which models it holds, at most FIRST_REPORTS_S."""
+        """Wait until every replica has reported its models, at most FIRST_REPORTS_S."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_REPORTS_S):
                 await self._introduced.wait()
                 if not self._directory.running():
                     return  # a connection must wake the pool
                 while self._directory.running() - self._have_reported:
-                    self._news.clear()
-                    await self._news.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
         self.has_reports = True
 
     async def _watch(self) -> None:
-        """Forget replicas that are gone, and let new ones report, again and again."""
+        """Drop replicas that have gone and request reports of new ones, every LOOK_S."""
         requested: frozenset[str] = frozenset()
         if not self.has_reports:
-            await self._introduce()  # Serve names no replica before a request to one
+            await self._introduce()  # Serve lists no replica before the first request
         requested_at = monotonic()
         while True:
             running = self._directory.running()
             for name in set(self._view.names) - running if running else ():
                 self._view.drop(name)
             silent = running - self._replicas.keys()
-            # One that can't reach this gateway is not asked four times a second.
+            # A replica that can't reach this gateway gets a new request every 5 s only.
             if silent and (silent != requested or monotonic() > requested_at + _INTRODUCTION_S):
                 requested, requested_at = silent, monotonic()
                 await self._introduce()
@@ -115,9 +115,9 @@ class ReplicaFollower:
                 host, port = self._listener.host, self._listener.port
                 await self._directory.introduce(host, port, self._token)
         except PoolDown:
-            pass  # it has no replica
+            pass  # the pool has no replica
         except (TimeoutError, ServiceError) as exc:
-            logger.warning("failed to ask the replicas for reports, trying again: %s", exc)
+            logger.warning("failed to request reports from replicas, trying again: %s", exc)
         self._introduced.set()
 
     def _follow(self, channel: Channel, name: str) -> None:
@@ -154,14 +154,14 @@ class ReplicaFollower:
         if self._models and held != replica.held:
             replica.held = held
             self._send_spare()
-            self._news.set()
+            self._changed.set()
 
     @property
     def _have_reported(self) -> frozenset[str]:
         return frozenset([name for name, r in self._replicas.items() if r.held is not None])
 
     def _send_spare(self) -> None:
-        """Tell each replica for which that changes which models others hold too."""
+        """Send the list of spare models to each replica whose list has changed."""
         replicas = self._replicas
         held = {name: r.held for name, r in replicas.items() if r.held is not None}
         for name, spare in spare_copies(held).items():

@@ -1,7 +1,7 @@
 """The gateway's connections to the replicas of one pool: acquired for a call, then released.
 
-Opening one costs a request to Serve, 2 ms and more; a call over an open one costs a write and a
-read. So a released connection serves the call that is next, or stays open for a moment.
+To open one costs a request to Serve, 2 ms and more; a call over an open one costs a write and a
+read. So a released connection serves the next call, or stays open for a moment.
 
 A call is bound to a replica only when it is sent. Openings belong to no call: Serve's router queues
 them, and the autoscaler counts them, but the fair queue decides which call gets a connection.
@@ -28,19 +28,19 @@ from serve_app.errors import (
     PoolDown,
 )
 
-# How long an idle connection stays open, counted by the autoscaler as a request that runs.
+# Idle connections stay open this long; the autoscaler counts them as running requests.
 LINGER_S = 0.02
-# The last idle one stays longer: a caller that pauses between its requests, to read or to run a
-# tool, would open one for each.
+# The last idle one stays longer, for callers that pause between their requests.
 LAST_LINGER_S = 0.25
-# After this, and some after half of it, Serve chooses anew: a replica that is about to stop gets
-# no further calls. They differ, so that the connections of one burst do not expire at once.
+# Connections are closed at this age or, at random, from half of it on, so that those of one burst
+# do not expire together. Serve then chooses anew: a replica that is about to stop gets no more
+# calls.
 MAX_AGE_S = 5.0
 
-# How long no connection is opened for batch requests after one that they may not use.
+# After a connection that batch requests may not use, none is opened for them for this long.
 PAUSE_S = 0.25
 
-# Errors of a replica whose engine has done nothing for the call.
+# Errors after which the replica's engine has not worked on the call.
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
 
 
@@ -52,7 +52,7 @@ class PoolStartWatch(Protocol):
 
     @property
     def loading(self) -> Loading | None:
-        """The start that goes on, if any."""
+        """The start in progress, if any."""
 
     def stop(self) -> None: ...
 
@@ -60,9 +60,8 @@ class PoolStartWatch(Protocol):
 class ReplicaPool:
     """Sends calls to the replicas of one pool; at most `max_waiting` calls wait for one.
 
-    `by_session`: Serve chooses the replica of each call that belongs to a session. `placement`:
-    chooses the replica of every call, while no call waits for one. `watch`: of a pool that may have
-    no replica.
+    `by_session`: Serve chooses a replica for each session. `placement`: chooses the replica of
+    every call, unless calls wait. `watch`: of a pool that may have no replica.
     """
 
     def __init__(
@@ -80,11 +79,11 @@ class ReplicaPool:
         self._by_session = by_session
         self._placement = placement
         self._watch = watch
-        self._idle: dict[ReplicaConnection, asyncio.TimerHandle] = {}  # with its end
+        self._idle: dict[ReplicaConnection, asyncio.TimerHandle] = {}  # with its expiry
         self.line: WaitingLine[ReplicaConnection] = WaitingLine(
             lambda place, connection: self._release(place, connection, 0.0), fairness, max_waiting
         )
-        self._opening: list[asyncio.Task[None]] = []  # as many as calls that wait, or fewer
+        self._opening: list[asyncio.Task[None]] = []  # at most one for each waiting call
         self._pause: asyncio.TimerHandle | None = None  # until openings for batch go on
 
     def waiting_by_flow(self) -> dict[tuple[Priority, str, str], int]:
@@ -120,7 +119,7 @@ class ReplicaPool:
     async def _call_placed(
         self, placement: PoolPlacement, call: Call, wait_s: float, fresh: bool
     ) -> Answer:
-        """Return the answer of the replica that is predicted to begin it first."""
+        """Return the answer of the replica with the lowest predicted time to first token."""
         if call.span:
             call.span.begin(Step.CHOOSE_REPLICA)
         place, arrived, placed = self.line.place(call), monotonic(), placement.call(call)
@@ -154,9 +153,9 @@ class ReplicaPool:
         wait_s: float,
         fresh: bool,
     ) -> ReplicaConnection:
-        """Return a connection to the chosen replica, else to the next best that takes one more.
+        """Return a connection to the best replica that has room for the call.
 
-        A call for which no known replica has room waits for a connection to any.
+        Where no known replica has room, the call waits for a connection to any replica.
         """
         if not placement.follower.has_reports:
             await placement.follower.first_reports()
@@ -223,7 +222,7 @@ class ReplicaPool:
         return PoolDown(f"no replica became ready within {wait_s:g} s", loading)
 
     def _take_idle(self, is_batch: bool, replica: str = "") -> ReplicaConnection | None:
-        """Return an idle connection, to a certain replica if it is named."""
+        """Return an idle connection, if named to that replica."""
         for connection in reversed(list(self._idle)):
             if is_batch and not connection.takes_batch:
                 continue
@@ -273,7 +272,7 @@ class ReplicaPool:
             self._opening.remove(task)
 
     def _offer(self, connection: ReplicaConnection) -> None:
-        """Hand the connection to the call that is next, else keep it for a moment."""
+        """Hand the connection to the next call, else keep it for a moment."""
         if self.line.grant(connection, batch=connection.takes_batch):
             self._cancel_openings()
         elif self.line:
@@ -283,9 +282,9 @@ class ReplicaPool:
             self._cancel_openings()
 
     def _leave_to_others(self, connection: ReplicaConnection) -> None:
-        """Give up a reserved place, which the batch requests that wait may not have.
+        """Give up a reserved place: only batch requests wait, which may not use it.
 
-        After a pause one connection is opened to see whether there is room for batch again.
+        After a pause one connection is opened to find out whether batch requests have room again.
         """
         connection.close()
         while self._opening:
@@ -306,7 +305,7 @@ class ReplicaPool:
         self._cancel_openings()
 
     def _cancel_openings(self, which: int = -1) -> None:
-        """Cancel openings for which no call waits: no pool must start a replica for them."""
+        """Cancel openings without a waiting call: no pool must start a replica for them."""
         while len(self._opening) > len(self.line):
             self._opening.pop(which).cancel()
 

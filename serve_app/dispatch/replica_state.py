@@ -1,4 +1,4 @@
-"""What a gateway knows of one replica."""
+"""A gateway's knowledge of one replica."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,16 +9,16 @@ from serve_app.dispatch.rates import Mean, Speeds
 
 # Seconds after which a failure counts half.
 _FAILURE_HALF_LIFE_S = 5.0
-# Bounds of what one request may say of a replica's speed; the rest of the pool differs as much.
+# Bounds of the slowness that one request can show.
 _SLOWNESS = (0.5, 4.0)
 _AS_SLOW_AS_OTHERS = 1.3
 
 
 class ReplicaReport(NamedTuple):
-    """What a replica tells a gateway of its work for others.
+    """A replica's work for other gateways than the one that gets the report.
 
-    `load_s`: seconds until a model that is not loaded is, by its name. `unread`: prompts that are
-    still to be read, of `pending_tokens` in all.
+    `load_s`: seconds until each model that is not loaded could be. `unread`: prompts that are still
+    to be read, of `pending_tokens` together.
     """
 
     ahead: int = 0
@@ -46,11 +46,11 @@ class ReplicaState:
 
     @property
     def slowness(self) -> float:
-        """Its times relative to the pool's where it is slow: nothing is gained from small noise."""
+        """The replica's times relative to the pool's; 1 where the difference may be noise."""
         return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
 
     def to_read(self, speeds: Speeds, now: float) -> float:
-        """Return the tokens that are still to be read, less those read of the first prompt."""
+        """Return the tokens still to be read, without those of the first prompt read so far."""
         prompts = self.unread + self.others.unread
         if not prompts:
             return 0.0
@@ -59,20 +59,20 @@ class ReplicaState:
         return tokens - min(read, tokens / prompts)
 
     def expect(self, tokens: float, now: float) -> None:
-        """Note a prompt, of which so many tokens are to be read."""
+        """Note a new prompt with so many tokens to read."""
         if not self.unread + self.others.unread:
             self.reading_since = now
         self.unread += 1
         self.pending_tokens += tokens
 
     def has_read(self, tokens: float, now: float) -> None:
-        """Note that a prompt was read, or will not be."""
+        """Note that a prompt was read, or never will be."""
         self.unread = max(0, self.unread - 1)
         self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
         self.reading_since = now
 
     def note_report(self, report: ReplicaReport, now: float) -> None:
-        """Note the work for others. Where less of it is to be read, a prompt was read just now."""
+        """Note the work for others. Fewer pending tokens mean that a prompt was read just now."""
         is_idle = not self.unread + self.others.unread
         if is_idle or report.pending_tokens < self.others.pending_tokens:
             self.reading_since = now

@@ -3,8 +3,8 @@
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
 replica, how much of their prompts is still to be read, and which prompts were read: these are in
 the cache. A report goes over a connection of its own, which is no request to Serve: the autoscaler
-does not count it, and it stays open while the replica has nothing to do. A gateway tells in return
-which of the replica's models others hold too.
+does not count it, and it stays open while the replica has nothing to do. A gateway returns
+the list of the replica's models that others hold too.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from serve_app.dispatch.replica_state import ReplicaReport
 from serve_app.engines.base import Call
 from serve_app.errors import EngineLost
 
-# Half of the promise: the other half is for the event loops on both sides.
+# Half of the 100 ms; the other half is for the event loops on both sides.
 INTERVAL_S = 0.05
 _CONNECT_S = 5.0
-# Bytes of prefixes in one report, and of those kept for gateways that come later; what is beyond
-# is not told, which costs hits and no answer.
+# Bytes of prefixes in one report, and of those kept for later gateways. Others are left out, which
+# costs cache hits and nothing else.
 _MAX_BYTES = 1 << 20
 _NEWEST_BYTES = 1 << 18
 
@@ -67,7 +67,7 @@ class _Work:
 class _Subscriber:
     """A gateway that gets reports.
 
-    `prompts`: blocks that it has not been told yet. `spare`: models that it has seen elsewhere too.
+    `prompts`: blocks for its next report. `spare`: models that it knows on other replicas too.
     """
 
     channel: Channel
@@ -81,7 +81,7 @@ class ReplicaReporter:
     """Counts the calls of every gateway, and reports those of the others to each.
 
     `name`: of the replica. `load_s`: returns the seconds until each model is loaded that is not.
-    `note_spare`: gets the models that other replicas keep loaded too, by all gateways' accounts.
+    `note_spare`: gets the models that other replicas keep loaded too, according to all gateways.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ReplicaReporter:
         self._note_spare = note_spare
         self._work: defaultdict[GatewayAddress, _Work] = defaultdict(_Work)
         self._subscribers: dict[GatewayAddress, _Subscriber] = {}
-        self._newest: deque[bytes] = deque()  # prompts, for gateways that come later
+        self._newest: deque[bytes] = deque()  # prompts, for later gateways
         self._newest_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -116,7 +116,7 @@ class ReplicaReporter:
         self.changed()
 
     async def _listen(self, gateway: GatewayAddress, subscriber: _Subscriber) -> None:
-        """Note what the gateway tells in return, until it closes the connection."""
+        """Read the gateway's lists of spare models until it closes the connection."""
         try:
             while True:
                 kind, content = await subscriber.channel.receive()

@@ -14,12 +14,12 @@ from serve_app.errors import EngineDown, EngineLost, PoolDown
 class Failure(Enum):
     """The fate of a call: the first three at a replica, the others at a gateway."""
 
-    ENGINE_DOWN = auto()  # the engine refuses connections: it has not got the call
+    ENGINE_DOWN = auto()  # the engine refuses connections: the call has not reached it
     ENGINE_LOST = auto()  # the engine broke off after it got the call
     RUNNER_DIED = auto()  # Ollama still runs and answers 500; the next call loads the model anew
     REPLICA_DOWN = auto()  # the replica's engine is down, and the replica has waited for it
     REPLICA_LOST = auto()  # the replica was lost, or has lost its engines with the call
-    POOL_DOWN = auto()  # no replica is there to ask
+    POOL_DOWN = auto()  # the pool has no replica
 
 
 class RetryTarget(Enum):
@@ -37,7 +37,7 @@ class Retry:
     once: bool = False  # this failure is final when it happens again
 
 
-# Fate -> where the call is sent again, after which wait, and how often; None: it is given up.
+# Where the call is sent again after each failure, and when; None: it is given up.
 RETRIES: dict[Failure, Retry | None] = {
     Failure.ENGINE_DOWN: Retry(RetryTarget.SAME_ENGINE, needs_engine=True),
     # A killed engine may take calls until the kernel has closed its listener.

@@ -1,4 +1,4 @@
-"""One request that was sent to a replica: what was believed of it, and what its engine told."""
+"""One request on its way to a replica: the gateway's beliefs, and the engine's statistics."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,9 +7,9 @@ from serve_app.dispatch.prefixes import EMPTY, Chain
 
 
 class PromptView(NamedTuple):
-    """What the placement of one request depends on. `text_bytes`: of its prompt, as far as known.
+    """The input of one request's placement. `text_bytes`: of its prompt, as far as known.
 
-    `anchor`: of a caller's hint, else that of the chain.
+    `anchor`: that of a caller's hint, else that of the chain.
     """
 
     model: str
@@ -19,7 +19,7 @@ class PromptView(NamedTuple):
 
 
 class EngineStats(NamedTuple):
-    """What an engine told of one request; None: nothing. `prompt` includes `cached`."""
+    """An engine's statistics of one request; None: not reported. `prompt` includes `cached`."""
 
     prompt: int | None = None
     cached: int | None = None
@@ -30,13 +30,13 @@ class EngineStats(NamedTuple):
 
 @dataclass(slots=True)
 class SentRequest:
-    """One request that was sent to a replica, with what was believed then."""
+    """One request that was sent to a replica, with the beliefs of that moment."""
 
     replica: str
     prompt: PromptView
     tokens: float  # of the prompt, estimated
     known_tokens: float  # of these, in blocks that the replica is believed to have
-    cached_tokens: float  # of these, by what became of earlier beliefs
+    cached_tokens: float  # of these, corrected by earlier hits
     predicted_s: float
     moved: bool  # another replica had more of it cached
     had_slot: bool  # it did not wait for a slot

@@ -1,4 +1,4 @@
-"""The service of the keys and groups of one band, and which of those that wait has had the least.
+"""Counts the service of one band's keys and groups; finds the waiting one with the least.
 
 A band is a tree: its children are groups, and keys without a group; a group's children are keys.
 """
@@ -22,7 +22,7 @@ class Share(Generic[T]):
 
     `used`: of requests that have ended. `reserved`: of those that run.
     `ratio`: the service that a key's recent requests used, over the service expected of them.
-    `level`: the service of the child that started last, which had used the least.
+    `level`: the service of the child that started last: it had used the least.
     """
 
     __slots__ = (
@@ -157,7 +157,7 @@ class Band(Generic[T]):
         share.open -= 1
         if share.open:
             return
-        share.reserved = 0.0  # but for rounding, it is
+        share.reserved = 0.0  # removes rounding errors
         self._idle[flow.group, flow.key] = None
         if len(self._idle) > MAX_IDLE:
             self._forget(self._idle.popitem(last=False)[0])

@@ -33,6 +33,6 @@ class Speed:
             self._gap_s += _NEWEST * (gap_s - self._gap_s)
 
     def retry_after_s(self, waiting: int) -> int:
-        """Return whole seconds, 1 to 60, in which as many requests as wait will have begun."""
+        """Return the whole seconds, 1 to 60, until `waiting` requests will have begun."""
         seconds = math.ceil(waiting * (self._gap_s or 0.0))
         return min(max(1, seconds), _MAX_RETRY_AFTER_S)

@@ -1,4 +1,4 @@
-"""Calls that wait for something scarce, a slot or a connection, in the order of the fair queue."""
+"""Calls that wait for a slot or a connection, in the order of the fair queue."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ Place = Ticket[asyncio.Future[T]]
 class WaitingLine(Generic[T]):
     """A fair queue of at most `max_waiting` calls that wait for a `T` each.
 
-    `give_back` takes the grant of a call that left in the same moment.
+    `give_back` takes back the grant of a call that left in the same moment.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class WaitingLine(Generic[T]):
             self._speed.note_end(monotonic())
 
     async def wait(self, place: Place[T], timeout_s: float, deadline: float | None) -> T:
-        """Return the thing that is granted to the call.
+        """Return the slot or connection that is granted to the call.
 
         Raises Overloaded when the line is full of requests of its key, or has become so;
         TimeoutError, DeadlineExceeded.

@@ -100,7 +100,7 @@ class CallServer:
                     else:
                         await self._answer(call, channel)
         except ChannelClosed:
-            return  # the gateway needs this replica no more
+            return  # the gateway no longer needs this replica
 
     async def _answer_and_report(
         self, call: Call, channel: Channel, gateway: GatewayAddress, reporter: ReplicaReporter
@@ -157,7 +157,7 @@ class CallServer:
 
 
 def _service_error(exc: Exception, call: Call) -> ServiceError:
-    """Return the error to send to the gateway; log an unforeseen one, whose text stays here."""
+    """Return the error for the gateway; log an unforeseen one, whose text is not sent."""
     if isinstance(exc, ServiceError):
         return exc
     request = call.request_id or "without an id"

@@ -48,13 +48,13 @@ class Served(NamedTuple):
 
 
 class ServiceQueue(Protocol):
-    """A fair queue that may count the service that others of its kind have given."""
+    """A fair queue that may count the service of the other queues of its pool."""
 
     def take_served(self) -> list[Served]:
-        """Return the service of each key since the last call; it is noted from the first one on."""
+        """Return the service of each key since the last call; the first call starts the count."""
 
     def credit(self, served: Iterable[Served], age_s: float) -> None:
-        """Count service that another queue has given `age_s` seconds ago."""
+        """Count another queue's service of `age_s` seconds ago."""
 
 
 # Not frozen, although no code changes one: that would triple the 1.3 us of its creation.
@@ -75,7 +75,7 @@ class Call:
     affinity: str | None = None  # calls with the same value share a prompt prefix
     headers: tuple[tuple[str, str], ...] = ()  # headers with a meaning to the engine
     tries: int = MAX_TRIES  # engines that may still be lost with it
-    flow: Flow = Flow()  # whose turn it takes in a queue
+    flow: Flow = Flow()  # its place in queues
     service: float = 0.0  # expected: prompt tokens + 2 x generated tokens
     deadline: float | None = None  # for its first byte, on the event loop's clock
     # For the placement, see dispatch/pool_placement.py: the payload of a conversation, which goes
@@ -187,7 +187,7 @@ class ModelCard:
 
     @property
     def usable_context(self) -> int:
-        """Tokens that one request may have: no more than in training; 0: not known."""
+        """The maximum of tokens of one request, at most that of training; 0: unknown."""
         known = [size for size in (self.context_length, self.loaded_context_length) if size]
         return min(known, default=0)
 
@@ -215,7 +215,7 @@ class EngineStatus:
     """The state of an engine.
 
     `down_for_s`: seconds since it was last ready, 0 while it is ready.
-    `phases`: seconds of the last start by phase (up, pull, load). `phase`: the one that runs.
+    `phases`: seconds of the last start by phase (up, pull, load). `phase`: the present one.
     """
 
     state: State
@@ -233,7 +233,7 @@ class Engine(Protocol):
     """A server that generates tokens, beside the replica on the same host."""
 
     async def ready(self) -> None:
-        """Start the engine once; return when every model that it must load has given a token.
+        """Start the engine once; return when every model of the preload set has given a token.
 
         Raises EngineStartError or SettingsError when it can't be started.
         """

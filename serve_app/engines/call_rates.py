@@ -1,4 +1,4 @@
-"""Calls per second by model, as an average that forgets."""
+"""Calls per second by model, as an exponentially decayed average."""
 
 import math
 from collections.abc import Mapping

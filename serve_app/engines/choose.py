@@ -33,7 +33,7 @@ _KINDS: dict[str, Callable[[Pool, HttpClient, float, Preload], EngineDriver]] = 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """The chosen engine: `pool` with its kind and, where there is one, its address filled in."""
+    """The chosen engine: `pool` with its kind and, if known, its address filled in."""
 
     pool: Pool
     reason: str
@@ -85,7 +85,7 @@ async def _problem(url: str, pool: Pool) -> str:
 
 
 async def _problem_of_binary(binary: str, pool: Pool) -> str:
-    """Return why `binary` can't be taken, or "", by a server that is started for the question."""
+    """Return why `binary` can't be taken, or ""; start a server of it to find out."""
     port = free_port()
     env = environment(pool, port)
     process = await Process.start("ollama", (binary, "serve"), env, pool.engine.stop_grace_s)
@@ -106,7 +106,7 @@ def new_engine(
     first_token_timeout_s: float,
     preload: Preload | None = None,
 ) -> Lifecycle:
-    """Return the engine of `choice`, which is not started yet. `preload`: default is all models."""
+    """Return the engine of `choice`, not started yet. `preload`: by default all models."""
     engine = choice.pool.engine
     kind = _KINDS[engine.kind](choice.pool, http, first_token_timeout_s, preload or Preload())
     return Lifecycle(kind, engine.start_timeout_s, engine.stop_grace_s)

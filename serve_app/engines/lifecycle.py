@@ -1,7 +1,7 @@
-"""The life of an engine: it is launched, prepared, ready, lost, and launched again.
+"""The life cycle of an engine: launched, prepared, ready, lost, and launched again.
 
     starting ──prepared──> ready ──lost──> down ──backoff──> starting …
-       └── three failures before it was ever ready: gives up
+       └── three failures before the first success: gives up
 
 An `EngineDriver` holds the differences between engines. An attached engine needs no launch.
 """
@@ -74,7 +74,7 @@ class Lifecycle:
         )
 
     def note_loaded(self, sizes: Mapping[str, int]) -> None:
-        """Note which models are loaded now, with their bytes."""
+        """Note the loaded models with their bytes."""
         cards = (
             replace(card, loaded=card.name in sizes, size_loaded=sizes.get(card.name, 0))
             for card in self._info.models
@@ -144,7 +144,7 @@ class Lifecycle:
             )
             if work.done():
                 return work.result()
-            output = f": {process.last_words}" if process else ""
+            output = f": {process.last_line}" if process else ""
             if end.done():
                 raise EngineStartError(f"the engine exited with code {end.result()}{output}")
             phase = f", in the phase {self._timer.current!r}" if self._timer.current else ""
@@ -187,14 +187,14 @@ class Lifecycle:
         try:
             await asyncio.wait({watching, end}, return_when=asyncio.FIRST_COMPLETED)
             if end.done() and process:
-                self._lose(f"it exited with code {end.result()}: {process.last_words}")
+                self._lose(f"it exited with code {end.result()}: {process.last_line}")
         finally:
             self._lose(self._detail or "it ended")  # callers of `ready` wait from here on
             self._client = None
             await _cancel(watching, end)
 
     async def _watch(self, process: Process | None, http: httpx.AsyncClient) -> None:
-        """Return when probes fail and the process has ended, or fail for longer than patience."""
+        """Return when the process has ended or probes have failed for longer than the patience."""
         failing_since: float | None = None
         while failing_since is None or monotonic() - failing_since < self._driver.patience_s:
             with suppress(TimeoutError):

@@ -16,7 +16,7 @@ from serve_app.engines.residency import (
 
 @dataclass(frozen=True, slots=True)
 class LoadCost:
-    """`ready_s`: until the model could serve. `harm_s`: later waits for models that make room."""
+    """`ready_s`: until the model can serve. `harm_s`: later waits for models unloaded for it."""
 
     ready_s: float = 0.0
     harm_s: float = 0.0
@@ -43,7 +43,7 @@ def load_cost(view: ModelsView, rules: Rules, model: str, now: float) -> LoadCos
     queue = view.waiting.keys() - {current, model}
     ready = left + sum(map(view.seconds_to_load, queue)) + view.seconds_to_load(model)
     if model in view.waiting:
-        return LoadCost(ready)  # the models that make room are unloaded anyway
+        return LoadCost(ready)  # the models are unloaded in any case
     if not current and not queue and fits(view, rules, model, now):
         return LoadCost(ready)
     return _after_a_victim(view, rules, ready, now)
@@ -54,7 +54,7 @@ def _after_a_victim(view: ModelsView, rules: Rules, ready: float, now: float) ->
     idle = [name for name in victims if not view.loaded[name].users]
     if not victims:
         return NEVER
-    if not idle:  # it is closed after the longest wait, or idle before
+    if not idle:  # a model is closed after the longest wait, or is idle before
         users = min(view.loaded[name].users for name in victims)
         return LoadCost(ready + min(rules.max_wait_s, users * view.service_s), ready)
     harm = eviction_cost(view, rules, idle[0])

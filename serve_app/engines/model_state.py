@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from serve_app.engines.call_rates import CallRates
 from serve_app.engines.residency import (
     UNKNOWN_SERVICE_S,
+    FailedLoad,
     LoadedModel,
     ModelsView,
     WaitingCalls,
-    Wall,
 )
 
-# Seconds for which a failed load is not repeated beside the same models: doubled each time.
+# Seconds until a failed load is repeated beside the same models; doubled after each failure.
 MIN_WALL_S = 15.0
 MAX_WALL_S = 300.0
 # Share of the newest measurement in an average.
@@ -37,7 +37,7 @@ class ModelState:
         self._known_sizes: dict[str, int] = {}
         self._load_s: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
-        self._walls: list[Wall] = []
+        self._failed_loads: list[FailedLoad] = []
         self._service_s: float | None = None
 
     def is_open(self, model: str) -> bool:
@@ -48,7 +48,7 @@ class ModelState:
         self._users[model] += 1
 
     def release(self, model: str, now: float) -> bool:
-        """Note that a call has let its model go. Returns True when no other uses it."""
+        """Note the end of a model's use by a call. Returns True when no other call uses it."""
         self._users[model] -= 1
         if self._users[model]:
             return False
@@ -68,7 +68,7 @@ class ModelState:
         self._load_s[model] = _average(self._load_s.get(model), seconds)
         self._gone.clear()
         self._failures.pop(model, None)
-        self._walls = [wall for wall in self._walls if wall.model != model]
+        self._failed_loads = [failure for failure in self._failed_loads if failure.model != model]
 
     def note_failure(self, model: str, others: frozenset[str], now: float) -> float:
         """Note a failed load. Returns the seconds until it may be repeated beside `others`.
@@ -79,9 +79,9 @@ class ModelState:
         self._gone.clear()
         seconds = min(MAX_WALL_S, MIN_WALL_S * 2.0 ** self._failures[model])
         self._failures[model] += 1
-        self._walls = [wall for wall in self._walls if now < wall.until]
+        self._failed_loads = [failure for failure in self._failed_loads if now < failure.until]
         taken = sum(self._known_sizes.get(other, 0) for other in others)
-        self._walls.append(Wall(model, others, now + seconds, taken))
+        self._failed_loads.append(FailedLoad(model, others, now + seconds, taken))
         return seconds
 
     def add(self, model: str, size: int, now: float) -> bool:
@@ -113,7 +113,7 @@ class ModelState:
             waiting=waiting,
             lost=frozenset(self._lost),
             spare=self.spare,
-            walls=tuple(self._walls),
+            failed_loads=tuple(self._failed_loads),
             sizes=dict(self._known_sizes),
             load_s=dict(self._load_s),
             rates=self.rates.per_second(now),

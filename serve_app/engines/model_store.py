@@ -22,7 +22,7 @@ class OllamaModels:
         self._names = {full_name(name): short_name(name) for name in names}
 
     async def loaded(self) -> dict[str, int]:
-        """Return the bytes of each loaded model, also of others' models. Raises EngineError."""
+        """Return the bytes of every loaded model, the pool's or not. Raises EngineError."""
         async with self._http() as http:
             sizes = await ollama_api.loaded(http)
         return {self._names.get(full_name(name), name): size for name, size in sizes.items()}
@@ -37,7 +37,7 @@ class OllamaModels:
             await ollama_api.load_model(http, name)
 
     async def unload(self, name: str) -> None:
-        """Unload a model; return when Ollama does not list it any more. Raises EngineError."""
+        """Unload a model; return when Ollama no longer lists it. Raises EngineError."""
         async with self._http() as http:
             await ollama_api.unload(http, name)
 

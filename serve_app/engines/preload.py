@@ -1,4 +1,4 @@
-"""The models that the replicas of a pool load at their start."""
+"""Chooses the models that the replicas of a pool load at their start."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -63,10 +63,10 @@ def preload_set(
 ) -> tuple[str, ...]:
     """Return the models that a replica loads at its start, in this order.
 
-    `replicas`: those that start together; the sets of later ones add to theirs. Pinned models are
-    in every set. Every other model is in one before any is in two; a further copy goes to the model
-    with most demand per copy. Where room is counted in bytes the set ends with the models of the
-    others, of which an engine loads those that fit.
+    `replicas`: the number that starts together; the sets of later replicas add to theirs. Pinned
+    models are in every set. Every other model is in one before any is in two; a further copy goes
+    to the model with most demand per copy. Where room is counted in bytes the set ends with the
+    other replicas' models, of which an engine loads those that fit.
     """
     pinned = [name for name in models if name in rules.pinned]
     others = sorted(set(models) - set(pinned), key=lambda name: (-demand.get(name, 0.0), name))
@@ -83,7 +83,7 @@ def preload_set(
 def _shared_out(
     models: Sequence[str], replicas: int, room: int, demand: Mapping[str, float]
 ) -> list[list[str]]:
-    """Return the sets of replicas that start together: models with most copies come first."""
+    """Return the sets of replicas that start together; models with most copies come first."""
     copies: Counter[str] = Counter()
     for _ in range(replicas * room):
         few = [name for name in models if copies[name] < replicas]

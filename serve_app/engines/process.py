@@ -21,7 +21,7 @@ _POLL_S = 0.02
 
 
 class Process:
-    """One run of a command. `last_words`: its last line of output, for error messages."""
+    """One run of a command. `last_line`: its last line of output, for errors."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, grace_s: float) -> None:
         self._name = name
@@ -58,12 +58,12 @@ class Process:
         return self._process.pid
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         return self._lines[-1] if self._lines else "it printed nothing"
 
     @property
     def has_ended(self) -> bool:
-        """Whether the kernel says so, because a replica's event loop may miss a child's end."""
+        """Whether the process has ended, from the kernel: an event loop may miss a child's end."""
         if self._process.returncode is not None:
             return True
         try:
@@ -73,7 +73,7 @@ class Process:
         return state == "Z"
 
     async def wait(self) -> int | None:
-        """Wait until it has ended and its output is read; return its exit code, if known."""
+        """Wait for its end and the rest of its output; return the exit code, if known."""
         await asyncio.shield(self._reader)
         try:
             return await asyncio.wait_for(self._process.wait(), _EXIT_CODE_WAIT_S)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-# Seconds of a load before any was seen, and of a call that keeps a model busy.
+# Seconds of a load before the first was measured, and of a call that keeps a model busy.
 UNKNOWN_LOAD_S = 10.0
 UNKNOWN_SERVICE_S = 5.0
 _ROUNDING_S = 1e-3
@@ -28,7 +28,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`min_loaded_s`: a model stays loaded this long. `max_wait_s`: calls for a cold one wait."""
+    """`min_loaded_s`: a model stays loaded this long. `max_wait_s`: then room is made."""
 
     room: Room
     min_loaded_s: float = 10.0
@@ -60,16 +60,16 @@ class WaitingCalls:
 
 
 @dataclass(frozen=True, slots=True)
-class Wall:
-    """A load of `model` beside `others`, of so many bytes, that failed; it counts until a time."""
+class FailedLoad:
+    """A failed load of `model` beside `others`, of so many `bytes`; it counts until a time."""
 
     model: str
     others: frozenset[str]
     until: float
     bytes: int = 0
 
-    def stands(self, view: "ModelsView") -> bool:
-        """Tell whether a load would fail as well: beside the same models, or as much memory."""
+    def would_recur(self, view: "ModelsView") -> bool:
+        """Tell whether a load would fail again: beside the same models, or as many bytes."""
         return self.others <= view.loaded.keys() or 0 < self.bytes <= view.taken()
 
 
@@ -90,7 +90,7 @@ class ModelsView:
     waiting: Mapping[str, WaitingCalls] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     spare: frozenset[str] = frozenset()
-    walls: tuple[Wall, ...] = ()
+    failed_loads: tuple[FailedLoad, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     load_s: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Fail the calls that wait for a model, which can't be loaded before the wall falls."""
+    """Fail the calls that wait for a model, which can't be loaded before `until`."""
 
     model: str
     until: float
@@ -159,22 +159,27 @@ def next_decision(view: ModelsView, rules: Rules, now: float) -> ModelDecision:
 
 
 def fits(view: ModelsView, rules: Rules, model: str, now: float) -> bool:
-    """Return whether a model can be loaded beside those that are."""
+    """Tell whether a model can be loaded beside the loaded ones."""
     room, others = rules.room, view.loaded.keys()
     if room.models and len(others) >= room.models:
         return False
     if room.bytes and others and view.taken() + view.sizes.get(model, 0) > room.bytes:
         return False
-    return not any(wall.stands(view) for wall in _walls(view, model, now))
+    return not any(failure.would_recur(view) for failure in _failures_of(view, model, now))
 
 
-def _walls(view: ModelsView, model: str, now: float) -> Iterator[Wall]:
-    return (wall for wall in view.walls if wall.model == model and now < wall.until)
+def _failures_of(view: ModelsView, model: str, now: float) -> Iterator[FailedLoad]:
+    return (
+        failure for failure in view.failed_loads if failure.model == model and now < failure.until
+    )
 
 
 def refused_until(view: ModelsView, model: str, now: float) -> float:
-    """Return until when no load of `model` is tried, as it failed beside nothing; else 0."""
-    return max((wall.until for wall in _walls(view, model, now) if not wall.others), default=0.0)
+    """Return the time until which `model` is not loaded, after it failed alone; else 0."""
+    return max(
+        (failure.until for failure in _failures_of(view, model, now) if not failure.others),
+        default=0.0,
+    )
 
 
 def _make_room(view: ModelsView, rules: Rules, model: str, now: float) -> ModelDecision:

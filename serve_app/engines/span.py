@@ -1,4 +1,4 @@
-"""The span of a traced call, as the parts that a call passes through write to it."""
+"""The span of a traced call, for the parts of the service that a call passes through."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -17,7 +17,7 @@ class Step(StrEnum):
     QUEUE = "queue"
     PREFILL = "prefill"
     DECODE = "decode"
-    GENERATE = "generate"  # both, where the answer comes in one piece
+    GENERATE = "generate"  # prefill and decode of an unstreamed answer
 
 
 class Span(Protocol):

@@ -1,12 +1,12 @@
 """The live state of the fleet, and the page and the table that show it.
 
 rings      counters of the last periods of time, in a fixed space
-history    what a fleet has done in the last 15 minutes, merged from the rings of its parts
+history    the last 15 minutes of the fleet, merged from the rings of its processes
 recorder   one process's notes on the requests that it has answered
-reports    what one replica or gateway tells about itself
+reports    the report of one replica or gateway about itself
 document   the versioned document that the page and `top` read
-pools      its pools; replicas, models: its other lists
-scaling    why a pool has the replicas that it has, in one sentence
+pools      the list of pools in the document; replicas, models: its other lists
+scaling    explains the number of a pool's replicas in one sentence
 advice     one line of advice for each kind of error
 page/      the page's own files
 top        `python -m serve_app top`

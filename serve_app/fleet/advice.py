@@ -1,7 +1,7 @@
 """One line of advice for each kind of error and each state: plain values.
 
-The page and `python -m kuberay status` give the same advice on what both see, so this imports
-nothing of the service.
+The page and `python -m kuberay status` share the advice, so this module imports nothing of the
+service.
 """
 
 import re
@@ -71,7 +71,7 @@ BY_OUTCOME = {
     "internal_error": BY_KIND["InternalError"],
 }
 
-# Causes that the service can't know, and where to look for them.
+# Causes that the service can't know, with the places that show them.
 NEXT_STEP = "python -m kuberay status"
 NO_ADMIN_KEY = (
     "this page needs an admin key, and the service has none: make one with "

@@ -30,7 +30,7 @@ _MAX_QUEUED_FLOWS = 50
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """The settings that the document shows. `aliases`: names for models, with these."""
+    """The settings that the document shows. `aliases`: their names, with their models."""
 
     topology: str
     version: str
@@ -54,7 +54,7 @@ def encoded(value: dict[str, Any]) -> Document:
 
 
 def collecting(service: ServiceSettings, now: float) -> dict[str, Any]:
-    """Return the document before anything is known."""
+    """Return the document before the first state is known."""
     return document(service, {}, FleetMemory(), now) | {"collecting": True}
 
 
@@ -64,7 +64,7 @@ def document(
     memory: FleetMemory,
     now: float,
 ) -> dict[str, Any]:
-    """Return the document. `deployments`: by name, those of the pools and `gateway`."""
+    """Return the document. `deployments`: by name, of the pools and the gateway."""
     members = [member for deployment in deployments.values() for member in deployment.members]
     traffics = [m.report.traffic for m in members if m.report and m.report.traffic]
     histories = [traffic.history for traffic in traffics]
@@ -139,7 +139,7 @@ def _history(
     memory: FleetMemory,
     now: float,
 ) -> dict[str, Any]:
-    """Describe how much of the 15 minutes is there: a replica takes its part with it."""
+    """Describe the known part of the 15 minutes, without that of replicas that have left."""
     ingress = "gateway" if service.topology == "gateway" else service.pools[0].name
     gone = [departure for departure in memory.gone.values() if departure.deployment == ingress]
     times = [departure.at for departure in gone if departure.at is not None]
@@ -164,7 +164,7 @@ def _queue(waiting: Iterable[Waiting]) -> list[dict[str, Any]]:
 
 
 def _errors(notes: Iterable[ErrorNote]) -> list[dict[str, Any]]:
-    """Return the last errors, those of one kind from all processes as one, the newest first."""
+    """Return the last errors, the newest first; equal ones of all processes are one entry."""
     merged: dict[tuple[str, str, str], tuple[ErrorNote, int]] = {}
     for note in sorted(notes, key=attrgetter("at")):
         name = (note.kind, note.model, note.outcome)

@@ -17,7 +17,7 @@ _COLUMN = {outcome: column for column, outcome in enumerate(_OUTCOMES)}
 _PROMPT = len(_OUTCOMES)
 _CACHEABLE, _CACHED, _GENERATED, _TTFT = range(_PROMPT + 1, _PROMPT + 5)
 _WIDTH = _TTFT + len(TTFT_BOUNDS) + 1
-# Periods of the rates that a person reads as "now": answers come in bursts.
+# Periods of the present rates: fewer would show the bursts of answers.
 RECENT = 4
 
 
@@ -42,7 +42,7 @@ def count(ring: Ring, trace: RequestTrace, now: float) -> None:
 
 
 def series(histories: Sequence[Rows], now: float) -> dict[str, Any]:
-    """Return the series of all processes together, the oldest value first."""
+    """Return the summed series of all processes, the oldest value first."""
     rows = summed(history.until(now) for history in histories) or [[0] * _WIDTH] * PERIODS
     return {
         "end": (int(now) // PERIOD_S + 1) * PERIOD_S,
@@ -76,7 +76,7 @@ def _recent_sums(histories: Iterable[Rows], now: float) -> list[int]:
 
 
 def replica_rates(history: Rows, now: float) -> dict[str, Any]:
-    """Return the rates of one replica that answers its callers itself."""
+    """Return the rates of one replica of the direct topology."""
     total = _recent_sums([history], now)
     return {
         "tokens_per_s": round(total[_GENERATED] / seconds_covered(now, RECENT), 1),
@@ -91,7 +91,7 @@ def share(part: int, whole: int) -> float | None:
 def quantile(counts: Sequence[int], q: float) -> float | None:
     """Return the time below which a share `q` of the counted times lies; None without any.
 
-    Within a bound times are taken as spread evenly.
+    Times within a bin are assumed to be spread evenly.
     """
     rank = q * sum(counts)
     if not rank:
@@ -107,9 +107,9 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
 
 
 def _per_s(numbers: list[int], now: float) -> list[float | None]:
-    """Return the rates of all periods; None for the newest one while it is half as long as usual.
+    """Return the rates of all periods; None for the newest one until half of it is over.
 
-    Else every chart would end in a fall.
+    Otherwise every chart would end with a fall.
     """
     elapsed = now % PERIOD_S
     newest = None if elapsed < PERIOD_S / 2 else round(numbers[-1] / elapsed, 2)

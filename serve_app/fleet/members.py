@@ -1,4 +1,4 @@
-"""The replicas of the fleet as Serve's controller and they themselves report them."""
+"""The replicas of the fleet, from Serve's controller and their own reports."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ def state_of(member: Member) -> MemberState:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A replica that has left. `at`: None where nobody looked. `until`: charts would show it."""
+    """A replica that has left. `at`: None where unknown. `until`: the end of its time in charts."""
 
     deployment: str
     at: float | None
@@ -74,7 +74,7 @@ class FleetMemory:
     _deployments: dict[str, str] = field(default_factory=dict)
 
     def note(self, members: Iterable[Member], now: float) -> None:
-        """Compare the members with those of the last time."""
+        """Compare the members with the previous ones."""
         present = {member.id: member for member in members}
         for member in present.values():
             self._note_state(member, now)
@@ -91,7 +91,7 @@ class FleetMemory:
         self._note_departure(name, Departure(deployment, at, at + _FORGET_AFTER_S))
 
     def note_dead(self, name: str, deployment: str, started_at: float) -> None:
-        """Note a replica that left before anybody looked, some time after its start."""
+        """Note a replica that left at an unknown time after its start."""
         if name not in self.gone:
             departure = Departure(deployment, None, started_at + _FORGET_AFTER_S)
             self._note_departure(name, departure)
@@ -102,7 +102,7 @@ class FleetMemory:
             self.gone.popitem(last=False)
 
     def start_s(self, deployment: str) -> float | None:
-        """Return how long a start takes, by the last ones; None where none is known."""
+        """Return the expected seconds of a start, from the last ones; None: unknown."""
         known = self.starts.get(deployment)
         return median(known) if known else None
 

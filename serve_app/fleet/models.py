@@ -11,12 +11,12 @@ from serve_app.pool_settings import Pool
 def model_entries(
     pools: Iterable[Pool], deployments: Mapping[str, PoolDeployment]
 ) -> list[dict[str, Any]]:
-    """Describe the models of all pools, with the replicas that have them in memory."""
+    """Describe the models of all pools, with the replicas that keep them loaded."""
     return [model for pool in pools for model in _models_of(pool, deployments.get(pool.name))]
 
 
 def _models_of(pool: Pool, deployment: PoolDeployment | None) -> Iterator[dict[str, Any]]:
-    """Yield a pool's models; those that no engine has shown yet have no card."""
+    """Yield a pool's models; those that no engine has listed yet have no card."""
     cards: dict[str, ModelCard] = {}
     where: dict[str, list[str]] = {}
     for member in deployment.members if deployment else ():

@@ -1,4 +1,4 @@
-"""The pools of the document: why each has the replicas that it has, and what these do."""
+"""The pools of the document: replicas, their states, and the reason for their number."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,10 +15,10 @@ from serve_app.pool_settings import Pool
 
 @dataclass(frozen=True, slots=True)
 class PoolDeployment:
-    """A deployment as Serve's controller has it. `per_replica`: see `AutoscalerState`.
+    """A deployment as Serve's controller reports it. `per_replica`: see `AutoscalerState`.
 
-    `held_back`: whether the target is to grow after Serve's delay, and since when that is so.
-    `explanation`: of the last decision, by the service's own policy.
+    `held_back`: whether the target will grow after Serve's delay, and the begin of that delay.
+    `explanation`: the own policy's, of the last decision.
     """
 
     name: str
@@ -81,7 +81,7 @@ def _scaling(pool: Pool, deployment: PoolDeployment | None, load: int) -> dict[s
 
 
 def _busy(members: Iterable[Member], serve_state: str | None = None) -> int:
-    """Return the slots that are taken, in all members or those in one of Serve's states."""
+    """Return the busy slots of all members, or of those in one of Serve's states."""
     reports = [m.report for m in members if serve_state in (None, m.serve_state)]
     return sum(report.engine.busy for report in reports if report and report.engine)
 

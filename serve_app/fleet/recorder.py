@@ -54,7 +54,7 @@ class Traffic:
 class Recorder:
     """Counts requests that have reached an engine or have failed. Implements `Observer`.
 
-    It holds at most 64 KiB under any load.
+    It takes at most 64 KiB under any load.
     """
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
@@ -64,7 +64,7 @@ class Recorder:
         self._replicas: OrderedDict[str, Ring] = OrderedDict()
 
     def began(self, trace: RequestTrace) -> None:
-        """Nothing is known yet."""
+        """Do nothing: the outcome is not known yet."""
 
     def ended(self, trace: RequestTrace) -> None:
         if trace.is_probe or not (trace.model or trace.outcome is not Outcome.OK):
@@ -80,7 +80,7 @@ class Recorder:
         """Do nothing: the page shows no state of the file."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def traffic(self) -> Traffic:
         now = self._clock()
@@ -112,7 +112,7 @@ class Recorder:
 
 def _error_note(trace: RequestTrace, now: float) -> ErrorNote:
     exc = trace.error
-    # Only the service's own sentences are made for callers' eyes.
+    # Only the service's own sentences are meant for callers.
     sentence = str(exc) if isinstance(exc, ServiceError) else ""
     return ErrorNote(
         at=now,

@@ -43,7 +43,7 @@ def replica_entry(
 def _ready_in_s(
     pool: Pool, member: Member, state: MemberState, memory: FleetMemory, now: float
 ) -> float | None:
-    """Return the seconds that a start will still take, by earlier ones."""
+    """Return the expected seconds until a start ends, from earlier ones."""
     start_s = memory.start_s(pool.name)
     if state in _OVERLAPS or start_s is None:
         return None
@@ -70,7 +70,7 @@ def _engine(member: Member) -> dict[str, Any]:
 
 
 def _loaded(member: Member) -> dict[str, Any]:
-    """Describe the models in a replica's memory, and what happens to them."""
+    """Describe the loaded models of a replica and the state of each."""
     engine = member.report.engine if member.report else None
     if engine is None:
         return {"loaded": None, "loading": None}
@@ -96,7 +96,7 @@ def _replica_rates(
     member: Member, rates: Mapping[str, list[ReplicaRates]], now: float
 ) -> dict[str, Any]:
     traffic = member.report.traffic if member.report else None
-    if traffic:  # it has answered its callers itself
+    if traffic:  # of the direct topology
         return history.replica_rates(traffic.history, now)
     known = rates.get(member.id, [])
     return {

@@ -1,4 +1,4 @@
-"""The report of one replica or gateway about itself. It passes between processes."""
+"""The report of one replica or gateway about itself, sent between processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Swaps:
 
 
 def swaps(view: ModelsView) -> Swaps:
-    """Return what a page shows of a replica's models."""
+    """Return the state of a replica's models for the page."""
     return Swaps(
         view.loading,
         {name: model.users for name, model in view.loaded.items()},
@@ -52,7 +52,7 @@ def swaps(view: ModelsView) -> Swaps:
 class EngineReport:
     """An engine and the requests in its replica.
 
-    `ready_at`: seconds since 1970, None until then. `swaps`: None where all models stay loaded.
+    `ready_at`: seconds since 1970, None before. `swaps`: None where all models stay loaded.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class EngineReport:
 
 @dataclass(frozen=True, slots=True)
 class FleetReport:
-    """One process of the fleet. `waiting`: in a gateway, by the name of the pool."""
+    """The report of one process. `waiting`: in a gateway, by the name of the pool."""
 
     engine: EngineReport | None = None
     traffic: Traffic | None = None

@@ -1,4 +1,4 @@
-"""Counters of the last periods of time, in a fixed space and without a task of their own."""
+"""Counters of the last periods of time, in fixed memory and without a task."""
 
 from array import array
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ PERIOD_S = 10
 class Ring:
     """`width` counters for each of the last `periods` of 10 s, on a clock that is passed in.
 
-    All processes use the clock of the day, so that their periods can be added.
+    All processes use Unix time, so that their periods can be added.
     """
 
     __slots__ = ("_index", "counts", "periods", "width")
@@ -22,7 +22,7 @@ class Ring:
         self._index = 0  # of the newest period, since 1970
 
     def row(self, now: float) -> int:
-        """Return where in `counts` the period of `now` begins, in seconds since 1970.
+        """Return the index in `counts` of the period of `now`, in seconds since 1970.
 
         A clock that is set back counts into the newest period.
         """
@@ -55,7 +55,7 @@ class Rows:
     rows: tuple["array[int]", ...]
 
     def until(self, now: float) -> tuple["array[int]", ...]:
-        """Return as many rows, of which the last is the period of `now`."""
+        """Return as many rows, the last one for the period of `now`."""
         later = min(max(int(now) // PERIOD_S - self.index, 0), len(self.rows))
         empty = array("I", bytes(4 * len(self.rows[0])))
         return (*self.rows[later:], *[empty] * later)
@@ -67,5 +67,5 @@ def summed(rings: Iterable[tuple["array[int]", ...]]) -> list[list[int]]:
 
 
 def seconds_covered(now: float, periods: int) -> float:
-    """Return the seconds of the last `periods`, of which the newest is not over yet."""
+    """Return the seconds of the last `periods`, with the elapsed part of the newest."""
     return (periods - 1) * PERIOD_S + max(now % PERIOD_S, 1.0)

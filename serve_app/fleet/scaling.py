@@ -1,4 +1,4 @@
-"""Explains the number of a pool's replicas: the autoscaler's target beside the load, in words."""
+"""Explains the number of a pool's replicas: the autoscaler's target and the load, in words."""
 
 import math
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class AutoscalerState:
 
     @property
     def wanted(self) -> int:
-        """The replicas that the present load asks for, within the bounds."""
+        """The replicas that the present load needs, within the bounds."""
         if self.per_replica is None or self.reasons:
             return self.target
         wanted = math.ceil(self.load / self.per_replica)
@@ -45,9 +45,9 @@ class Pending:
 
 
 def pending(pool: AutoscalerState, held_back: tuple[bool, float] | None) -> Pending | None:
-    """Return the change that is held back. `held_back`: whether the target grows, since when.
+    """Return the delayed change. `held_back`: whether the target grows, and since when.
 
-    Serve also holds back what the bounds forbid, which never comes.
+    Serve also delays changes that the bounds forbid, which never come.
     """
     if held_back is None or pool.per_replica is None:
         return None
@@ -63,7 +63,7 @@ def pending(pool: AutoscalerState, held_back: tuple[bool, float] | None) -> Pend
 
 
 def why(pool: AutoscalerState) -> str:
-    """Return one sentence. The load is that of this moment; Serve decides by an average."""
+    """Return one sentence. It shows the present load, where Serve decides by an average."""
     if pool.per_replica is None:
         return f"fixed at {_replicas(pool.target)}"
     if pool.reasons:

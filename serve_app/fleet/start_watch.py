@@ -10,7 +10,7 @@ from serve_app.fleet.members import FleetMemory, Member, MemberState, state_of
 
 logger = logging.getLogger("ray.serve")
 
-# Shorter waits are for a slot, or end before anybody reads of them.
+# Shorter waits are waits for a slot, or end before a caller could read of them.
 PATIENCE_S = 1.0
 _EVERY_S = 1.0
 _STARTED = (MemberState.READY, MemberState.ENGINE_AWAY)
@@ -18,10 +18,10 @@ _NO_REPLICA = "no replica yet"
 
 
 class StartWatch:
-    """Knows how far a start is, and how long it will still take by the pool's earlier starts.
+    """Tracks the phase of a start, and estimates its end from the pool's earlier starts.
 
-    `look` returns the pool's replicas. `is_cold`: whether none is known to run. `for_s`: how long a
-    call may wait. `clock`: seconds since 1970.
+    `look` returns the pool's replicas. `is_cold`: whether no replica is known to run. `for_s`: the
+    longest wait of a call. `clock`: seconds since 1970.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class StartWatch:
 
     @property
     def loading(self) -> Loading | None:
-        """The start that calls wait for; None where a replica runs, or nobody has looked yet."""
+        """The start that calls wait for; None where a replica runs, and before the first look."""
         if self._task is None:
             return None
         started_at, phase = self._furthest()
@@ -76,7 +76,7 @@ class StartWatch:
                 if await self._has_started():
                     return
                 await asyncio.sleep(_EVERY_S)
-        except Exception:  # a call that waits is none the worse
+        except Exception:  # the calls wait as before
             logger.warning("failed to watch the start of pool %s", self._pool, exc_info=True)
         finally:
             self._task = None
@@ -87,7 +87,7 @@ class StartWatch:
         return any(state_of(member) in _STARTED for member in self._members)
 
     def _furthest(self) -> tuple[float, str]:
-        """Return since when the oldest start lasts, in seconds since 1970, and its phase."""
+        """Return the begin of the oldest start, in seconds since 1970, and its phase."""
         starting = [m for m in self._members if state_of(m) is not MemberState.DRAINING]
         if not starting:
             return self._clock(), _NO_REPLICA

@@ -28,7 +28,7 @@ _STYLES = {
 
 
 class Unavailable(Exception):
-    """Raised with a sentence when the service gives no document. `is_final`: it never will."""
+    """Raised with a sentence when there is no document. `is_final`: another try is useless."""
 
     def __init__(self, sentence: str, is_final: bool) -> None:
         super().__init__(sentence)
@@ -63,7 +63,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 class FleetClient:
-    """Asks a service for its document over one connection."""
+    """Fetches a service's document over one connection."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
@@ -126,7 +126,7 @@ def _print_json(fleet: FleetClient) -> int:
 
 
 def _show(fleet: FleetClient) -> int:
-    from rich.console import Console  # its import takes 50 ms, and --json does without
+    from rich.console import Console  # its import takes 50 ms, and --json does not need it
     from rich.live import Live
 
     document, problem = fleet.first(), ""
@@ -149,7 +149,7 @@ def _show(fleet: FleetClient) -> int:
 
 
 def render(document: Mapping[str, Any], problem: str = "") -> Any:
-    """Return the document as rich prints it."""
+    """Return the document as tables of rich."""
     from rich.console import Group
     from rich.text import Text
 
@@ -194,7 +194,7 @@ def _pool(pool: Mapping[str, Any], now: float) -> Iterator[Any]:
 
 
 def _advices(pool: Mapping[str, Any]) -> list[str]:
-    """Return what helps the pool and its replicas, each sentence once."""
+    """Return the advice for the pool and its replicas without repetitions."""
     sentences = [pool.get("advice"), *(r.get("advice") for r in pool["replicas"])]
     return [sentence for sentence in dict.fromkeys(sentences) if sentence]
 
@@ -204,7 +204,7 @@ def _pending(change: Mapping[str, Any] | None, now: float) -> str:
 
 
 def _explanation(explanation: Mapping[str, Any] | None, now: float) -> Iterator[str]:
-    """Yield what the policy `ahead` would do in the shadow, and the last change of its target."""
+    """Yield the shadow decision of the policy `ahead`, and the last change of its target."""
     if explanation is None:
         return
     if explanation["policy"] == "shadow":
@@ -229,7 +229,7 @@ def _cells(replica: Mapping[str, Any], now: float) -> list[Any]:
         f"{replica['tokens_per_s']:g}",
         _percent(replica["cached_share"]),
         _duration(now - replica["started_at"]),
-        Text(_note(replica)),  # an engine's own words are no markup
+        Text(_note(replica)),  # an engine's own text may look like markup
     ]
 
 
@@ -243,7 +243,7 @@ def _note(replica: Mapping[str, Any]) -> str:
 
 
 def _memory(replica: Mapping[str, Any]) -> str:
-    """Return the models that a replica has loaded, and the one that it loads, where it swaps."""
+    """Return the loaded models of a replica that swaps, and the one that is being loaded."""
     swapped = [model["name"] for model in replica["loaded"] or () if model["calls"] is not None]
     loading = replica.get("loading")
     return ", ".join([*swapped, *([f"loading {loading['name']}"] if loading else [])])
@@ -266,7 +266,7 @@ def _tail(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Return `text` without characters that could steer a terminal."""
+    """Return `text` without control characters for the terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -15,7 +15,7 @@ from ray.util import metrics
 from serve_app.access.repeater import Repeater
 from serve_app.ray_serve.scaling_file import CHECK_EVERY_S, NO_GOALS, ScalingFile
 from serve_app.scaling.explanation import STATE, DecisionRecord, Explanation
-from serve_app.scaling.memory import Aim, Observation, PolicyMemory, taught
+from serve_app.scaling.memory import Aim, Observation, PolicyMemory, with_learned
 from serve_app.scaling.meter import NAMES
 from serve_app.scaling.policy import ScalingDecision, decide
 from serve_app.scaling.reports import ReportedWork
@@ -129,7 +129,7 @@ class Autoscaler:
         )
         self._arrived_s += self._reported.arrived_s
         if self._store and (learned := self._store.take()):
-            self._memory = taught(self._memory, learned)
+            self._memory = with_learned(self._memory, learned)
         aim = self._aim_in_force()
         observation = self._observation(context, now)
         decision, self._memory = decide(self._memory, observation, aim, self._limits(context, now))

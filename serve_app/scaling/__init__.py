@@ -5,7 +5,7 @@ history     the load of the past minutes and of the past week
 forecast    predictors of the load, judged by their own errors
 reserve     replicas above the forecast, learned from waits
 starts      start-up times of replicas, learned from each start
-schedules   floors and ceilings that people set by the clock
+schedules   floors and ceilings of operators by the clock
 memory      the load of a pool, what was learned from it, and its forecasts
 policy      one decision: observation and state in, target, state and explanation out
 explanation why a pool has its target, as a record

@@ -1,4 +1,4 @@
-"""Which of several clusters writes the state of a pool: the one that serves."""
+"""Decides which of several clusters writes the state of a pool: the one that serves."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class WriterClaim:
 
 
 def may_write(mine: WriterClaim, stored: WriterClaim | None) -> bool:
-    """Tell whether the state in the store is this writer's to replace."""
+    """Tell whether this writer may replace the state in the store."""
     return (
         stored is None
         or stored.writer == mine.writer

@@ -6,14 +6,14 @@ from typing import Any, Self
 
 from serve_app.scaling.policy import ScalingDecision
 
-# The key of a policy's state in Serve under which a pool's explanation stands.
+# The key of a pool's explanation in its policy's state in Serve.
 STATE = "explanation"
 _REMEMBERED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """One decision. `at`: seconds since 1970. `before`: the target that it found.
+    """One decision. `at`: seconds since 1970. `before`: the previous target.
 
     Loads are in replicas. `forecast` is None before the first one. `schedule`: the schedules that
     set a bound at this time, or "". `by`: the bound that won.
@@ -81,9 +81,10 @@ class Explanation:
         return type(self)(self.decides, record, changes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the explanation as JSON has it in `/admin/fleet`.
+        """Return the explanation for the document `/admin/fleet`.
 
-        Without the time of the last decision, so that an idle pool's does not change.
+        The time of the last decision is left out, so that an idle pool's explanation stays the
+        same.
         """
         last = _as_dict(self.last)
         del last["at"]

@@ -1,11 +1,11 @@
 """Predictors of the load, judged by their own errors.
 
-Each predictor says how high the load will be over the next steps. What it missed is kept in a
-histogram of errors, weighed by the work that arrived meanwhile; old errors fade. The bound of a
-predictor is its prediction plus the quantile of its errors: so many replicas would have been
-enough for that share of the work. A margin takes no bound above the highest load of the past, which
-nothing has exceeded yet. The bound that has cost least on average is chosen: a predictor that was
-wrong gets a wide margin, becomes dear, and is no longer chosen.
+Each predictor predicts the highest load of the next steps. A histogram keeps its errors, weighed by
+the work that arrived meanwhile; old errors fade. The bound of a predictor is its prediction plus
+the quantile of its errors: so many replicas would have been enough for that share of the work. A
+margin raises no bound above the highest load of the past, which was never exceeded. The bound with
+the lowest mean cost is chosen: a predictor that was wrong gets a wide margin, and its bound becomes
+expensive.
 """
 
 import math
@@ -32,7 +32,7 @@ _BIN, _LOWEST, BINS = 0.1, -4.0, 120
 # A predictor begins as if it had been wrong by this, in so many steps.
 _DOUBT, _DOUBTED = 1.0, 2.0
 _DOUBTED_BIN = 50
-# A prediction has this margin, in units of `_spread`, even where nothing as high has been seen.
+# Every prediction has this margin, in units of `_spread`, even above the highest load of the past.
 _NOISE = 0.5
 _LEVEL_STEPS, _TREND_STEPS = 6, 30
 _COSTS = 3
@@ -122,7 +122,7 @@ class Forecast:
         Each is followed by `chosen`.
         """
         if len(self.pending) < self.steps + _TREND_STEPS:
-            return self  # the predictors had seen too little
+            return self  # too little history for a prediction
         predicted, bounds = unpacked(self.pending[-self.steps], ROWS)
         kept = 2 ** (-STEP_S / half_life_s)
         return replace(self, errors=self.errors.after(predicted, bounds, peak, quantile, kept))
@@ -138,7 +138,7 @@ class Forecast:
         return replace(self, pending=(*self.pending, row)[-self.steps - _TREND_STEPS :], best=best)
 
     def over(self, steps: int) -> Self:
-        """Return the forecast with another horizon, of which the errors are those of before."""
+        """Return the forecast with another horizon and the same errors."""
         return self if steps == self.steps else replace(self, steps=steps)
 
     @property
@@ -147,7 +147,7 @@ class Forecast:
 
 
 def predictions(history: History, steps: int) -> list[float]:
-    """Return what each predictor says of the peak of the next steps, in the order of NAMES.
+    """Return each predictor's peak of the next steps, in the order of NAMES.
 
     NaN where the history does not reach as far back.
     """
@@ -168,7 +168,7 @@ def unpacked(values: bytes, columns: int) -> Loads:
 
 
 def _margins(bins: Loads, costs: Loads, quantile: float) -> Loads:
-    """Return the errors that `quantile` of the work did not exceed, with some doubt at first."""
+    """Return the errors that `quantile` of the work did not exceed; larger ones at first."""
     total = costs[:, 0]
     doubt = _DOUBTED * total / np.maximum(costs[:, 2], 1.0)
     beyond = np.cumsum(bins[:, ::-1], axis=1)  # work above each bin, from the highest one
@@ -179,7 +179,7 @@ def _margins(bins: Loads, costs: Loads, quantile: float) -> Loads:
 
 
 def _spread(load: Loads) -> Loads:
-    """Return the unit of errors: arrivals by chance spread a load by about its root."""
+    """Return the unit of errors: random arrivals spread a load by about its square root."""
     spread: Loads = np.sqrt(load + 0.5)
     return spread
 

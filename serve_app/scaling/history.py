@@ -35,9 +35,9 @@ class History:
         return type(self)(steps, _appended(self.minutes, max(minute), MAX_MINUTES))
 
     def filled(self, steps: int) -> Self:
-        """Return the history after so many steps that nobody has seen: each as a day before.
+        """Return the history after so many unobserved steps, with the loads of the day before.
 
-        Where the history does not reach as far back, the last step stands for them.
+        Where the history is shorter than a day, the last step is repeated.
         """
         history, last = self, self.last
         for _ in range(min(steps, MAX_MINUTES * STEPS_A_MINUTE)):
@@ -46,7 +46,7 @@ class History:
         return history
 
     def recent(self, steps: int) -> "memoryview[float]":
-        """Return the last steps, fewer if there are not so many."""
+        """Return the last steps, at most `steps`."""
         return _floats(self.steps)[-steps:]
 
     @property

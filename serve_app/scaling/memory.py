@@ -1,4 +1,4 @@
-"""What the policy remembers of a pool: its load, what was learned from it, and the forecasts."""
+"""The policy's memory of a pool: its load, the learned values and the forecasts."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.reserve import Reserve
 from serve_app.scaling.starts import Starts
 
-# Longer gaps are not a load but a clock that jumped, or a controller that was away.
+# Longer gaps mean that the clock jumped or that the controller did not run.
 _MAX_GAP_S = 60.0
 # The load is averaged over these times, in seconds.
 _SPANS_S = (5.0, 15.0, 45.0, 120.0)
@@ -17,11 +17,11 @@ _PARTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the policy aims at, and how.
+    """The policy's goals and constants.
 
-    `wait_s`: a request may wait so long before its prompt is read. `quantile`: for which share of
-    the work replicas are to be there. `half_life_s`: errors of forecasts count half after it.
-    `start_s`, `stop_s`: until they were measured.
+    `wait_s`: the longest wait of a request before its prompt is read. `quantile`: the share of the
+    work for which replicas must be ready. `half_life_s`: of the errors of forecasts. `start_s`,
+    `stop_s`: count until they are measured.
     """
 
     wait_s: float = 3.0
@@ -34,7 +34,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen at `now`, in seconds.
+    """The state of a pool at `now`, in seconds.
 
     `arrived_s`: work that arrived since the last observation; `waiting_s`: work that waits;
     `slot_s`: how long a request holds its slot.
@@ -68,7 +68,7 @@ class PolicyMemory:
 
 
 def caught_up(memory: PolicyMemory, now: float) -> PolicyMemory:
-    """Return a memory that has slept until `now`; for the missed steps stand those of a day ago."""
+    """Return a memory at `now`; the loads of a day ago replace those of the missed steps."""
     missed = int((now - memory.at) / STEP_S) if memory.at else 0
     return replace(
         memory,
@@ -79,8 +79,8 @@ def caught_up(memory: PolicyMemory, now: float) -> PolicyMemory:
     )
 
 
-def taught(memory: PolicyMemory, learned: PolicyMemory) -> PolicyMemory:
-    """Return a memory with what another one has learned, and its own present load."""
+def with_learned(memory: PolicyMemory, learned: PolicyMemory) -> PolicyMemory:
+    """Return a memory with its own present load and the learned values of another one."""
     starts = replace(memory.starts, seconds=learned.starts.seconds)
     return replace(
         memory,
@@ -100,8 +100,8 @@ def noted(memory: PolicyMemory, observation: Observation, aim: Aim) -> PolicyMem
     passed = observation.now - memory.at
     if not 0 <= passed <= _MAX_GAP_S:
         return _begun(memory, observation.now)
-    # Half the time: arrivals by chance then spread the load as much as they spread busy slots,
-    # less what may wait.
+    # Half the time: random arrivals then spread the load as much as they spread busy slots, without
+    # the work that may wait.
     kernel_s = max(1.0, (observation.slot_s + aim.wait_s) / 2)
     kept = math.exp(-passed / kernel_s)
     arriving = max(0.0, observation.arrived_s) / passed if passed else memory.rate
@@ -114,7 +114,7 @@ def noted(memory: PolicyMemory, observation: Observation, aim: Aim) -> PolicyMem
         mean * 2 * span_s / (2 * span_s + aim.wait_s)
         for mean, span_s in zip(means, _SPANS_S, strict=True)
     )
-    # The next request waits until the running replicas have done what waits.
+    # The next request waits until the running replicas have finished the waiting work.
     is_late = observation.waiting_s > aim.wait_s * max(1, observation.running)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     memory = replace(
@@ -139,7 +139,7 @@ def noted(memory: PolicyMemory, observation: Observation, aim: Aim) -> PolicyMem
 
 
 def _begun(memory: PolicyMemory, now: float) -> PolicyMemory:
-    """Return the memory at the beginning, and after a gap of which nothing is known."""
+    """Return the memory at the beginning and after a gap."""
     return replace(memory, at=now, worked_at=now, step_ends=now + STEP_S)
 
 
@@ -163,7 +163,7 @@ def _stepped(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
 
 
 def _forecast_on(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
-    """Do the next part of the forecasts: no single decision is to take long."""
+    """Compute the next part of the forecasts, so that no single decision takes long."""
     history, left = memory.history, memory.parts_left
     judging = history.last, aim.quantile, aim.half_life_s
     match left:

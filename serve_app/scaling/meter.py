@@ -1,7 +1,7 @@
 """A replica's report of its work, as flat numbers that only grow or are means.
 
-Service is what a request is expected to use of an engine when it is taken in. How many seconds of
-a slot that means is learned from the requests that have ended.
+Service is the expected use of an engine by a request at its arrival. Its meaning in seconds of a
+slot is learned from the requests that have ended.
 """
 
 ARRIVED = "work_arrived_s"
@@ -10,15 +10,15 @@ WAITING = "work_waiting_s"
 SLOT = "work_slot_s"
 SLOTS = "work_slots"
 NAMES = frozenset((ARRIVED, REQUESTS, WAITING, SLOT, SLOTS))
-# Share of the newest request in a mean, once so many have been seen.
+# Share of the newest request in a mean after the first ones.
 _NEWEST = 0.01
 
 
 class WorkMeter:
     """Measures the work of a replica with so many slots. Costs about a microsecond a request.
 
-    The time in a slot is taken as a line over the expected service: the answer, which is not known
-    at arrival, gives the part that is common to all.
+    The time in a slot is modelled as a linear function of the expected service. Its constant part
+    stands for the answer, whose length is unknown at arrival.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class WorkMeter:
     def _expected_s(self, service: float) -> float:
         spread = self._square - self._service * self._service
         if spread <= 1e-9 * self._square:
-            return self._slot_s  # all alike so far
+            return self._slot_s  # all were equal so far
         slope = (self._product - self._service * self._slot_s) / spread
         slope = max(0.0, min(slope, self._slot_s / max(self._service, 1e-9)))
         return max(0.0, self._slot_s + slope * (service - self._service))

@@ -1,10 +1,10 @@
 """The number of replicas that a pool needs: a pure function of observed seconds of work.
 
 The load is the number of replicas that would be busy if no request waited: work arrives, and each
-second of it occupies a replica for a second, spread over the time that a request takes. A target is
-the larger of what the load needs now and what the forecast says over the time that a replica takes
-to start. A replica goes when the forecast over that time and over what a stop and a start cost
-says that it will not be needed.
+second of it occupies a replica for a second, spread over the time that a request takes. The
+target is the larger of the present load and of the forecast over the start-up time of a replica. A
+replica is removed when the forecast over that time, plus the cost of a stop and a start, does not
+need it.
 """
 
 import math
@@ -15,7 +15,7 @@ from serve_app.scaling.memory import Aim, Observation, PolicyMemory, noted
 from serve_app.scaling.reserve import Reserve
 from serve_app.scaling.schedules import TargetBounds
 
-# Replicas that a predictor may say without expecting work.
+# A predicted load up to this counts as none.
 _NO_LOAD = 0.01
 
 
@@ -44,13 +44,13 @@ def decide(
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
-    # A forecast that has not been judged yet lets no replica go.
+    # A forecast that has not been judged yet removes no replica.
     low = max(high, _replicas(down.load)) if down and memory.down.is_judged else observation.target
     if high > observation.target:
         target, by = high, "load" if needed == high else "forecast"
     elif low < observation.target:
         target, by, bound = low, "forecast", down
-    if limits.low == 0 and _sleeps(memory, observation.now, aim):
+    if limits.low == 0 and _is_unneeded(memory, observation.now, aim):
         target, by, bound = 0, "idle", down
     if target < limits.low:
         target, by = limits.low, limits.low_by
@@ -65,11 +65,11 @@ def decide(
     return decision, memory
 
 
-def _sleeps(memory: PolicyMemory, now: float, aim: Aim) -> bool:
+def _is_unneeded(memory: PolicyMemory, now: float, aim: Aim) -> bool:
     """Tell whether even one replica costs more than the wait that it saves.
 
-    What it saves is a start for the next request. Unless a season tells that one comes, it stays
-    for as long without work as that start takes, and as stopping and starting cost.
+    A replica saves the next request the wait for a start. Unless the season predicts a request, it
+    stays idle for as long as a start takes and as a stop and a start cost.
     """
     down = memory.down.best
     if memory.worked_at is None or (down and down.is_season and down.predicted >= _NO_LOAD):

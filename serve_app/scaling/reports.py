@@ -1,4 +1,4 @@
-"""From the reports of many replicas to one observation: work that arrived, work that waits."""
+"""Merges the reports of many replicas: work that arrived, work that waits."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _REMEMBERED = 1024  # replicas
 
 @dataclass(frozen=True, slots=True)
 class ReportedWork:
-    """The latest report of each replica that runs, in seconds of work, and what followed.
+    """The latest reports of running replicas, merged, in seconds of work.
 
     `arrived_s`: work that arrived since the reports before; `waiting_s`: work that waits.
     """
@@ -31,9 +31,9 @@ class ReportedWork:
         """
         known = self.arrived
         now = {name: _count(report, known.get(name)) for name, report in reports.items()}
-        # At first, nothing says since when the counters count.
+        # At first, the begin of the counters is unknown.
         grown = sum(_growth(count, known.get(name)) for name, count in now.items()) if known else 0
-        # Replicas whose report is late come back with their earlier figures.
+        # A replica whose report is late continues from its earlier figures.
         arrived = dict(list({**known, **now}.items())[-_REMEMBERED:])
         slot_s = _mean(reports, SLOT) or self.slot_s
         slots = _mean(reports, SLOTS) or 1.0

@@ -1,4 +1,4 @@
-"""A reserve of replicas, learned from waits: forecasts that promise enough may have been wrong.
+"""A reserve of replicas above the forecast, learned from waits.
 
 Where more of the work has waited too long than the quantile allows, the reserve grows by a small
 step, once in the time that a replica takes to start; it fades as errors of forecasts do.
@@ -8,15 +8,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
-# In roots of the load, by which arrivals by chance spread it.
+# In square roots of the load: random arrivals spread it by as much.
 _STEP, _MAX_LEVEL = 0.15, 2.0
-# What a new replica needs, once it runs, to take its share of what waits.
+# Seconds that a new replica needs to take its share of the waiting work.
 _SETTLES_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """`arrived_s`, `late_s`: work so far, and that which met a wait that is too long; both fade."""
+    """`arrived_s`, `late_s`: work so far, and the part of it that waited too long; both fade."""
 
     level: float = 0.0
     raised_at: float = 0.0
@@ -30,7 +30,7 @@ class Reserve:
         arrived_s += self.arrived_s
         late_s = self.late_s + (arrived_s - self.arrived_s if is_late else 0.0)
         reserve = replace(self, arrived_s=arrived_s, late_s=late_s)
-        # A clock that went back must not hold it back.
+        # A clock that went back must not stop its growth.
         rests = self.raised_at <= now <= self.raised_at + start_s + _SETTLES_S
         if not is_late or rests or late_s <= allowed * arrived_s:
             return reserve

@@ -1,4 +1,4 @@
-"""Floors and ceilings of replicas that people set by the clock.
+"""Floors and ceilings of replicas, set by operators for times of the day or week.
 
 A schedule holds from each time of its cron expression `start` until the next of `end`, in its own
 time zone. Where summer time skips an hour, a time within it comes at its end; where an hour comes
@@ -20,7 +20,7 @@ _SCHEDULE = "schedule "
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A floor, a ceiling or both, while it holds. None: it sets no such bound."""
+    """A floor, a ceiling or both for the times of the schedule. None: no such bound."""
 
     name: str
     start: str
@@ -30,13 +30,13 @@ class Schedule:
     max_replicas: int | None = None
 
     def holds(self, now: float) -> bool:
-        """Tell whether it holds at `now`, in seconds since 1970."""
+        """Tell whether the schedule holds at `now`, in seconds since 1970."""
         at = datetime.fromtimestamp(now + 1, UTC).astimezone(ZoneInfo(self.time_zone))
         began, ended = _latest(self.start, at), _latest(self.end, at)
         return began is not None and (ended is None or began > ended)
 
     def problem(self) -> str:
-        """Return why it can't work, or ""."""
+        """Return why the schedule can't work, or ""."""
         for field in ("start", "end"):
             if problem := cron_problem(getattr(self, field)):
                 return f"schedule {self.name}: {field} {problem}"
@@ -153,7 +153,7 @@ def _contradict(one: Schedule, other: Schedule) -> bool:
 
 
 def _together(one: Schedule, other: Schedule, now: float) -> datetime | None:
-    """Return a time within the next days at which both hold."""
+    """Return a time within the next days at which both schedules hold."""
     # Such a time begins with the start of one of them.
     for schedule in (one, other):
         begin = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(schedule.time_zone))

@@ -8,14 +8,14 @@ _REMEMBERED = 32
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """The latest start-up times in seconds, and when the replicas that still start were wanted."""
+    """The latest start-up times in seconds, and the begins of the starts in progress."""
 
     seconds: tuple[float, ...] = ()
     wanted_at: tuple[float, ...] = ()
     running: int = 0
 
     def after(self, now: float, running: int, target: int) -> Self:
-        """Return the starts at `now`. A replica that runs is the one that was wanted first."""
+        """Return the starts at `now`. A replica that runs is the one that was started first."""
         began = max(0, running - self.running) if self.wanted_at else 0
         took = tuple(now - at for at in self.wanted_at[:began])
         wanted_at = self.wanted_at[began:]

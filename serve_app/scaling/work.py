@@ -51,21 +51,21 @@ class MeanLengths:
 
 @dataclass(frozen=True, slots=True)
 class WorkModel:
-    """From tokens to work in a replica with so many slots."""
+    """Converts tokens to work in a replica with so many slots."""
 
     rates: SlotSpeed
     slots: int
     lengths: MeanLengths = MeanLengths()
 
     def work_of(self, requests: float, prompt_tokens: float) -> float:
-        """Return the expected work of requests with so many tokens of prompts together."""
+        """Return the expected work of requests whose prompts have so many tokens together."""
         lengths = self.lengths
         uncached = max(0.0, prompt_tokens) * lengths.uncached_share
         return self.rates.slot_s(uncached, requests * lengths.output_tokens) / self.slots
 
     @property
     def mean_work_s(self) -> float:
-        """Return the expected work of one request of which nothing is known."""
+        """Return the expected work of a request of unknown length."""
         return self.work_of(1, self.lengths.prompt_tokens)
 
     def after(self, prompt_tokens: float, cached_tokens: float, output_tokens: float) -> Self:

@@ -1,4 +1,4 @@
-"""The spans and metrics of one process, from settings and OpenTelemetry's environment."""
+"""Builds the telemetry of one process from settings and OpenTelemetry's environment."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -59,12 +59,12 @@ def build(
     attributes: Mapping[str, str],
     min_step_s: float = MIN_STEP_S,
 ) -> TelemetrySender:
-    """Build what `signals` names. `attributes`: of the process. Raises SettingsError."""
+    """Build the senders of `signals`. `attributes`: of the process. Raises SettingsError."""
     quieten_sdk()
     resource = process_resource(attributes)
     sender = TelemetrySender()
     if signals.spans:
-        # Of our own: the global one is Serve's, whose spans go elsewhere.
+        # The global provider is Serve's, whose spans go elsewhere.
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         queue = SpanQueue(span_exporter(settings.endpoint), Losses("spans"))
         tracer = Tracer(provider, queue, settings.content, min_step_s)
@@ -76,7 +76,7 @@ def build(
 
 
 def process_resource(attributes: Mapping[str, str]) -> Resource:
-    """Describe the process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word."""
+    """Describe the process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
     own = {"service.name": _PACKAGE, "service.version": version(_PACKAGE), **attributes}
     merged = Resource.create(own).merge(OTELResourceDetector().detect())
     return _OnlyResource(dict(merged.attributes), merged.schema_url)

@@ -9,7 +9,7 @@ from serve_app.engines.span import AttributeValue
 from serve_app.tracing.finish import finish_reason
 from serve_app.tracing.notes import SpanNotes
 
-# Of one text, in characters. Viewers and collectors refuse spans of megabytes.
+# The maximum of one text, in characters. Viewers and collectors refuse spans of megabytes.
 _MAX_TEXT = 16_384
 _ASKED = ("messages", "prompt", "input")
 _TEXT_NAMES = ("text", "content", "input_text")

@@ -9,14 +9,14 @@ from typing import NamedTuple
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 Headers = tuple[tuple[str, str], ...]
 
-# Later versions may add fields behind these.
+# Later versions may add fields after these.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _STATE = re.compile(r"[\x20-\x7e]{1,512}")
 _SAMPLED = 1
 
 
 class TraceContext(NamedTuple):
-    """One span as other processes know it. `state`: of tracing systems, passed on unchanged."""
+    """The context of one span for other processes. `state` is passed on unchanged."""
 
     trace_id: int
     span_id: int

@@ -1,4 +1,4 @@
-"""Spans on their way to a collector. One that is away or slow costs spans, never requests."""
+"""Sends spans to a collector. A collector that is away or slow costs spans, never requests."""
 
 import logging
 import os
@@ -65,7 +65,7 @@ class SpanQueue(SpanProcessor):
         return self._batches.force_flush(timeout_millis)
 
     def shutdown(self) -> None:
-        """Send what is queued, within a bound: a collector that is away must not hold us up."""
+        """Send the queued spans, within a bound: the collector may be away."""
         thread = Thread(target=self._batches.shutdown, daemon=True)
         thread.start()
         thread.join(_STOP_S)

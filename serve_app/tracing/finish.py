@@ -1,10 +1,10 @@
-"""Why an answer ended, as the engine says in its last bytes, in any dialect."""
+"""Reads the reason of an answer's end from its last bytes, in any dialect."""
 
 import re
 
 import orjson
 
-# Never in the text of an answer: JSON escapes the quotes there.
+# This can't match the text of an answer, because JSON escapes the quotes there.
 _REASON = re.compile(rb'"(?:finish_reason|done_reason|stop_reason)":\s?"([\w.-]{1,64})"')
 _RESPONSE = re.compile(rb'"type":\s?"response\.(completed|incomplete|failed)"')
 

@@ -14,7 +14,7 @@ from serve_app.tracing.finish import finish_reason
 from serve_app.tracing.notes import PRIORITY, SpanNotes
 
 SCOPE = "serve_app"
-PROVIDER = "ollama"  # whose API every engine speaks; the conventions have no name for it
+PROVIDER = "ollama"  # every engine speaks its API; the conventions have no name for it
 OPERATION_NAME, PROVIDER_NAME = "gen_ai.operation.name", "gen_ai.provider.name"
 REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
 ERROR_TYPE = "error.type"
@@ -60,7 +60,7 @@ def _of_request(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeVal
         OPERATION_NAME: OPERATIONS[trace.path],
         PROVIDER_NAME: PROVIDER,
         REQUEST_MODEL: trace.requested or None,
-        "gen_ai.request.stream": trace.stream or None,  # left out where it is not
+        "gen_ai.request.stream": trace.stream or None,  # left out where the answer is not streamed
         "gen_ai.request.max_tokens": _max_tokens(notes.payload),
         "gen_ai.conversation.id": notes.session[:_MAX_SESSION] or None,
     }
@@ -81,7 +81,7 @@ def _of_answer(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeValu
 
 
 def _finish_reasons(trace: RequestTrace, notes: SpanNotes) -> list[str] | None:
-    """Return the reason of the one answer; "error" for one without its end."""
+    """Return the reason of the answer; "error" for a truncated one."""
     if OPERATIONS[trace.path] == EMBEDDINGS:
         return None
     if trace.outcome is not Outcome.OK:
@@ -91,7 +91,7 @@ def _finish_reasons(trace: RequestTrace, notes: SpanNotes) -> list[str] | None:
 
 
 def _max_tokens(payload: Mapping[str, Any]) -> int | None:
-    """Return the bound of tokens that the engine got."""
+    """Return the engine's bound of tokens."""
     options = payload.get("options")
     fields = {**payload, **options} if isinstance(options, dict) else payload
     for name in ("max_tokens", "max_output_tokens", "num_predict"):

@@ -26,12 +26,12 @@ class Instrument(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Attributes with the same value always: no engine tells the tokens of images apart."""
+        """The constant attributes: no engine counts the tokens of images separately."""
         return {} if self.bounds else {"gen_ai.token.modality": "unknown"}
 
     @property
     def prometheus_name(self) -> str:
-        """The name by OpenTelemetry's rules for Prometheus: underscores, and the unit."""
+        """The name by OpenTelemetry's rules for Prometheus: with underscores and the unit."""
         suffix = "_seconds" if self.unit == "s" else "_total"
         return self.name.replace(".", "_") + suffix
 
@@ -69,7 +69,7 @@ Labels = tuple[str, str, str, str, str]
 
 
 def labels_of(trace: RequestTrace) -> Labels | None:
-    """Return the values of LABELS; None for a request that no model was to answer."""
+    """Return the values of LABELS; None for a request without a model."""
     operation = genai.OPERATIONS.get(trace.path)
     if operation is None or not trace.model:
         return None

@@ -1,4 +1,4 @@
-"""Notes of one process on one traced request, of which spans are made at its end."""
+"""Notes of one process on one traced request; its spans are made from them at its end."""
 
 from collections.abc import Mapping
 from time import perf_counter, time
@@ -9,7 +9,7 @@ from serve_app.tracing.context import TraceContext
 
 PRIORITY = "serve_app.priority"
 _NONE: Attributes = {}
-# A request that is tried again and again notes no more than this.
+# The maximum of noted steps, however often a request is retried.
 _MAX_NOTES = 64
 
 
@@ -31,8 +31,9 @@ class NotedEvent(NamedTuple):
 class SpanNotes:
     """The span of one request in one process. Implements `engines.span.Span`.
 
-    `parent_id`: of the span in the process that asked, None for the first one. `began`: on the
-    clock of `perf_counter`. `payload`, `session`: what was asked. `answer`: the last bytes of it.
+    `parent_id`: of the calling process's span, None for the first one. `began`: on the clock of
+    `perf_counter`. `payload`, `session`: the checked request. `answer`: the last bytes of the
+    answer.
     """
 
     __slots__ = (
@@ -88,5 +89,5 @@ class SpanNotes:
         self.payload, self.session = payload, session
 
     def nanoseconds(self, at: float) -> int:
-        """Return a time of `perf_counter` as OpenTelemetry has it."""
+        """Convert a time of `perf_counter` to OpenTelemetry's: nanoseconds since 1970."""
         return int((self.epoch + at) * 1e9)

@@ -1,4 +1,4 @@
-"""The conventions' metrics on their way to a collector.
+"""Sends the conventions' metrics to a collector.
 
 The SDK's instruments take 8 us for each value, and a request has six. Here all six take 3 us, and a
 thread hands the sums to the SDK's exporter once a minute.
@@ -66,7 +66,7 @@ class MetricValues:
 
 
 class OtlpMetrics:
-    """Counts requests, and sends the sums to a collector. `close` it."""
+    """Counts requests and sends the sums to a collector. Must be closed."""
 
     def __init__(self, exporter: MetricExporter, resource: Resource, losses: Losses) -> None:
         self._exporter = exporter
@@ -111,7 +111,7 @@ class OtlpMetrics:
             self._losses.add(len(metrics))
 
     def _metric(self, instrument: Instrument) -> Metric | None:
-        """Return the metric's sums so far; None without any value."""
+        """Return the metric's sums; None before the first value."""
         span = self._began, time_ns()
         some = [
             (_attributes(instrument, labels), values[instrument.name])

@@ -11,7 +11,7 @@ _TRACE_HEADERS = (TRACEPARENT, TRACESTATE)
 
 
 class TracedCalls:
-    """Sends calls on. Those that the gateway traces get a span, whose steps `handler` notes."""
+    """Passes calls on; those that the gateway traces get a span, whose steps `handler` notes."""
 
     def __init__(self, handler: CallHandler, tracer: Tracer, replica: str) -> None:
         self._handler = handler

@@ -1,4 +1,4 @@
-"""Which signals a process sends, decided without an import of OpenTelemetry."""
+"""Decides which signals a process sends, without an import of OpenTelemetry."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

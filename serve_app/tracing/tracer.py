@@ -1,8 +1,8 @@
 """Chooses the requests that are traced, and makes spans of the notes on them.
 
-The SDK's spans are made to surround code: to begin and end one takes 12 us. Here all spans of a
-request are made at its end, from notes, as the SDK's readable spans, which takes 1 us each.
-Sampling, identifiers, batches and export are the SDK's.
+The SDK's spans surround code and take 12 us each. Here all spans of a request are made at its end,
+from notes, as the SDK's readable spans, which takes 1 us each. Sampling, identifiers, batches and
+export are the SDK's.
 """
 
 from collections.abc import Mapping
@@ -32,21 +32,21 @@ from serve_app.tracing.notes import NotedStep, SpanNotes
 
 _TRACEPARENT, _TRACESTATE = TRACEPARENT.encode(), TRACESTATE.encode()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-# Not the running code's context, in which Serve's own tracing may have put a span.
+# The running code's context may hold a span of Serve's own tracing.
 _NO_PARENT = Context()
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
-# A step below this explains nothing, and its span would cost as much as that of a long one.
+# Shorter steps explain nothing, and their spans would cost as much as those of long ones.
 MIN_STEP_S = 0.001
-# Mistakes and hang-ups of callers are no errors of a server.
+# Mistakes and disconnects of callers are no errors of the server.
 _CALLERS = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
 
 
 class Tracer:
     """Begins and ends the spans of one process.
 
-    `provider`: whose sampler decides; it is never the global one. `processor`: gets the spans.
+    `provider`: has the sampler; never the global one. `processor`: gets the spans.
     `captures_content`: whether prompts and answers become attributes. `min_step_s`: shorter steps
-    get no span, but for the choice of a replica.
+    get no span, except the choice of a replica.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Tracer:
         self._scope = InstrumentationScope(genai.SCOPE)
 
     def begin(self, request: Request, trace: RequestTrace) -> None:
-        """Begin a request's span if it is sampled. Either way the caller's trace goes on."""
+        """Begin a request's span if it is sampled; the caller's trace goes on in any case."""
         operation = genai.OPERATIONS.get(request.path)
         if operation is None:
             return
@@ -83,7 +83,7 @@ class Tracer:
             trace.span_headers = caller._replace(is_sampled=False).headers
 
     def resume(self, headers: Mapping[str, str]) -> SpanNotes | None:
-        """Begin the span of a call of another process; None unless that one traces the call."""
+        """Begin the span of another process's call; None unless that process traces it."""
         caller = parse_context(headers.get(TRACEPARENT, ""), headers.get(TRACESTATE, ""))
         if caller is None or not caller.is_sampled:
             return None
@@ -113,7 +113,7 @@ class Tracer:
         *,
         is_error: bool = False,
     ) -> None:
-        """Hand over the span of these notes, which ends now, and one for each of its steps."""
+        """Send the span of these notes, which ends now, and one for each of its steps."""
         notes.end()
         own = self._context(notes, notes.context.span_id)
         parent = notes.parent_id and self._context(notes, notes.parent_id, is_remote=True)
@@ -164,14 +164,14 @@ def _caller(request: Request) -> TraceContext | None:
 
 
 def _remote(caller: TraceContext) -> Context:
-    """Return the caller's span as a sampler takes it."""
+    """Convert the caller's span for the sampler."""
     flags = _SAMPLED if caller.is_sampled else TraceFlags(TraceFlags.DEFAULT)
     context = SpanContext(caller.trace_id, caller.span_id, is_remote=True, trace_flags=flags)
     return set_span_in_context(NonRecordingSpan(context), _NO_PARENT)
 
 
 def _timed_by_engine(trace: RequestTrace) -> list[NotedStep]:
-    """Return the steps of an answer in one piece, whose times the engine reports at its end."""
+    """Return the steps of an unstreamed answer, from the times in the engine's report."""
     prefill_s, decode_s = trace.usage.prefill_s, trace.usage.decode_s
     if trace.stream or not prefill_s or not decode_s or not trace.first_chunk_at:
         return []

@@ -1,4 +1,4 @@
-"""The table of callers by key, with the policies in force."""
+"""The table of callers by key, with their resolved policies."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Callers:
     def of_token(self, name: str, claimed_groups: Iterable[str]) -> Caller:
         """Return the caller of a token: never an admin, in any group.
 
-        Of several claimed groups the one that comes first in the file counts.
+        Of several claimed groups the first one in the file counts.
         """
         claimed = set(claimed_groups)
         group = next((group for group in self.groups if group in claimed), "")
@@ -45,7 +45,7 @@ class Callers:
 
 
 def callers(fixed: Mapping[str, str], file: KeyFile) -> Callers:
-    """Return the table of the `fixed` keys by name and of the file, whose names come before equals.
+    """Return the table of the `fixed` keys by name and of the file, whose names take precedence.
 
     Raises SettingsError for a key that belongs to two names, except as lines `name: key`, where
     the first name counts.

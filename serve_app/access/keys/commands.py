@@ -19,7 +19,7 @@ from serve_app.access.keys.file import KeyEntry, KeyFile, parse_keys, read_keys,
 from serve_app.errors import SettingsError
 
 PREFIX = "sk-llm-"
-_RANDOM_BYTES = 20  # 160 bits: a hash of so many can't be searched for
+_RANDOM_BYTES = 20  # 160 bits: too many to find a key by its hash
 _FILE = "SERVE_APP_API_KEYS_FILE"
 _REDIS = "SERVE_APP_LIMITS__REDIS_URL"
 _PASSWORD = "SERVE_APP_LIMITS__REDIS_PASSWORD_FILE"  # a path
@@ -141,7 +141,7 @@ def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other edits of the file away."""
+    """Lock the file against other edits."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -151,7 +151,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step; its mode and its owner stay, a new one is its owner's alone."""
+    """Replace the file in one step; keep mode and owner. Only its owner may read a new file."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:

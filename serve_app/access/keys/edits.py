@@ -15,7 +15,7 @@ _NO_GROUPS = f"{GROUPS}:\n"
 def with_key(text: str, name: str, key_hash: str, group: str, path: Path) -> str:
     """Return `text` with a new name for the key of this SHA-256, in hexadecimal digits.
 
-    Raises SettingsError if that would change anything else, or can't be.
+    Raises SettingsError if that is impossible or would change anything else.
     """
     entry = f"{name}:\n  sha256: {key_hash}\n" + (f"  group: {group}\n" if group else "")
     before = Callers() if is_blank(text) else _callers(text, path)
@@ -45,12 +45,12 @@ def without_name(text: str, name: str, path: Path) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether there is nothing in `text` but comments."""
+    """Tell whether `text` holds comments only."""
     return all(not line.strip() or line.strip().startswith("#") for line in _lines(text))
 
 
 def _first_fitting(texts: Iterable[str], fits: Callable[[Callers], bool], path: Path) -> str:
-    """Return the first text that reads as intended."""
+    """Return the first text whose content is as intended."""
     problem = "its other lines mean something else as YAML: put quotes around their keys"
     for text in texts:
         try:
@@ -66,7 +66,7 @@ def _callers(text: str, path: Path) -> Callers:
 
 
 def _lines_of(text: str, name: str) -> set[int]:
-    """Return the lines that state `name`, from 0."""
+    """Return the line numbers of `name`, from 0."""
     if plain_keys(text):
         lines = (line.strip() for line in _lines(text))
         return {

@@ -14,7 +14,7 @@ MAX_KEY = 4096
 
 
 def key_problem(key: str) -> str:
-    """Return why no request could present `key`, or "" when one can."""
+    """Return why no request can contain `key`, or "" where one can."""
     if not key:
         return "is empty: write it behind the colon"
     if not key.isprintable() or " " in key:
@@ -42,7 +42,7 @@ def _hash(text: Any) -> bytes:
 
 
 def _instant(text: Any) -> datetime:
-    """Return the instant of an ISO 8601 date or time; UTC unless it says otherwise."""
+    """Parse an ISO 8601 date or time; UTC without a time zone."""
     try:
         instant = datetime.fromisoformat(str(text))
         instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
@@ -57,7 +57,7 @@ Hash = Annotated[bytes, BeforeValidator(_hash)]
 
 
 class KeyFields(Policy):
-    """A name's keys, its group, its end and its own policy."""
+    """A name's keys, group, expiry and own policy."""
 
     key: Key | None = Field(None, description="The key.")
     keys: tuple[Key, ...] = Field((), description="Several keys, all valid.")

@@ -46,7 +46,7 @@ class KeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The content of a file. `is_plain`: it has a line `name: key` for each key."""
+    """The content of a file. `is_plain`: in the form of lines `name: key`."""
 
     entries: Mapping[str, KeyEntry]
     groups: Mapping[str, Policy] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def _has_mapping(values: Mapping[str, strict_yaml.Value]) -> bool:
 
 
 def plain_keys(text: str) -> dict[str, str]:
-    """Return the keys by name of a file of `name: key` lines; none if it is another file.
+    """Return the keys by name of a file of `name: key` lines; none for the other form.
 
     Empty lines and those that begin with `#` are skipped.
     """
@@ -97,7 +97,7 @@ def plain_keys(text: str) -> dict[str, str]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a regular file of at most 1 MiB; never waits for another end of a pipe.
+    """Return the text of a regular file of at most 1 MiB; never wait for a pipe.
 
     Raises SettingsError, which names the file.
     """
@@ -157,7 +157,7 @@ def _policy(path: str, value: strict_yaml.Value) -> Policy:
 
 
 def _refusal(path: str, exc: ValidationError) -> ValueError:
-    """Return the first error as a sentence with the path and the value, unless that is a key."""
+    """Return the first error as a sentence with path and value, but never a key."""
     error = exc.errors(include_url=False)[0]
     names = [str(part) for part in error["loc"]]
     where = ".".join([path, *(name if _FIELD.fullmatch(name) else "…" for name in names)])
@@ -172,7 +172,7 @@ def _refusal(path: str, exc: ValidationError) -> ValueError:
 
 
 def _check(file: KeyFile) -> None:
-    """Raise ValueError for a key that is there twice, or a group that is not there."""
+    """Raise ValueError for a repeated key or an unknown group."""
     if names := shared_key(file.entries):
         first, second = names
         both = f"{first} and {second}" if first != second else f"{first}, twice"
@@ -185,7 +185,7 @@ def _check(file: KeyFile) -> None:
 
 
 def shared_key(entries: Mapping[str, KeyEntry]) -> tuple[str, str] | None:
-    """Return the two names, perhaps equal, of the first key that is there twice."""
+    """Return the two names, perhaps equal, of the first repeated key."""
     owners: dict[bytes, str] = {}
     for name, entry in entries.items():
         for key_digest in entry.digests:

@@ -1,4 +1,4 @@
-"""Keys that are revoked ahead of their file, by way of the Redis of the limits.
+"""Keys that are revoked ahead of their file, through the Redis of the limits.
 
 On Kubernetes a changed Secret reaches its pods after a minute or more. The hashes of revoked keys
 stand in Redis meanwhile, and every replica reads them once a second.
@@ -17,7 +17,7 @@ from serve_app.access.limits.redis_connection import PasswordFile
 
 logger = logging.getLogger("ray.serve")
 
-KEEP_S = 30 * 86_400.0  # by then the file is in force everywhere
+KEEP_S = 30 * 86_400.0  # long after the file is in force everywhere
 _SET = "revoked"
 _WAIT_S = 1.0
 
@@ -33,7 +33,7 @@ def revoked_client(url: str, password_file: Path | None = None) -> "Redis":
 
 
 def revoke(client: "Redis", digests: Iterable[bytes], now: float) -> None:
-    """Refuse keys by their SHA-256 in every replica. Raises RedisError, OSError."""
+    """Revoke keys by their SHA-256 in every replica. Raises RedisError, OSError."""
     with client.pipeline() as pipe:
         for digest in digests:
             pipe.zadd(_SET, {digest.hex(): now})
@@ -42,7 +42,7 @@ def revoke(client: "Redis", digests: Iterable[bytes], now: float) -> None:
 
 
 class RevokedKeys:
-    """Holds the hashes of revoked keys. `refresh` may wait, so it is called in a thread."""
+    """Holds the hashes of revoked keys. `refresh` may block, so it runs in a thread."""
 
     def __init__(self, client: "Redis") -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""YAML without surprises: every scalar is a string; no anchors, tags or repeated names."""
+"""A strict subset of YAML: scalars are strings; no anchors, tags or repeated names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

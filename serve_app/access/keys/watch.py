@@ -17,11 +17,11 @@ Version = tuple[int, ...]
 
 
 class KeyWatch:
-    """Has the table of callers, and replaces it when the file has changed.
+    """Holds the table of callers and replaces it when the file changes.
 
     A file that disappears or breaks leaves the table unchanged: no accident opens the service.
-    `show_valid` is told whether the file could be read, at first and at each change. `accept` may
-    raise SettingsError for a table that can't work here, and the file is invalid then.
+    `show_valid` is called with whether the file could be read, at first and after each change.
+    `accept` may raise SettingsError for a table that can't work here; the file is invalid then.
     Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
     """
 
@@ -47,7 +47,7 @@ class KeyWatch:
             show_valid(True)
 
     def check(self) -> None:
-        """Read the file again if it has changed. May wait for the disk."""
+        """Read the file again if it has changed. May block on the disk."""
         if self.path is None or (version := _version(self.path)) == self._version:
             return
         self._version = version
@@ -68,7 +68,7 @@ class KeyWatch:
 
 
 def _version(path: Path) -> Version | None:
-    """Return a mark that changes with every write or replacement of the file, None if absent."""
+    """Return a value that changes with every write or replacement of the file; None: absent."""
     try:
         status = os.stat(path)
     except OSError:

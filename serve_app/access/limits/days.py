@@ -14,7 +14,7 @@ class Day(NamedTuple):
 
 
 class Calendar:
-    """Tells the day; asks the time zone once a day only. `clock`: seconds since 1970."""
+    """Returns the day; uses the time zone once a day only. `clock`: seconds since 1970."""
 
     def __init__(self, zone: tzinfo, clock: Callable[[], float] = time.time) -> None:
         self._zone = zone

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# Before anything is learned: English has about four bytes to a token, and answers are short.
+# Initial values: English has about four bytes a token, and answers are short.
 _BYTES, _TOKENS = 8000.0, 2000.0
 _ANSWER_TOKENS = 256.0
 _MEMORY = 0.98  # the weight of earlier prompts against a new one
@@ -12,7 +12,7 @@ _MAX_KNOWN = 20_000
 
 @dataclass(slots=True)
 class _Ratio:
-    """Tokens per byte of the prompts of a model: those of late count most."""
+    """Tokens per byte of a model's prompts; recent prompts count most."""
 
     bytes: float = _BYTES
     tokens: float = _TOKENS
@@ -48,19 +48,19 @@ class _Answers:
 
 
 class Estimator:
-    """Expects tokens of prompts by model, and tokens of answers by key and model."""
+    """Estimates tokens of prompts by model, and tokens of answers by key and model."""
 
     def __init__(self) -> None:
         self._ratios: dict[str, _Ratio] = {}
         self._answers: dict[tuple[str, str], _Answers] = {}
 
     def prompt(self, model: str, size: int) -> float:
-        """Expect the tokens of a prompt of `size` bytes."""
+        """Return the expected tokens of a prompt of `size` bytes."""
         ratio = self._ratios.get(model)
         return (ratio or _Ratio()).tokens_of(size)
 
     def answer(self, key: str, model: str, max_tokens: int) -> float:
-        """Expect the tokens of an answer of at most `max_tokens`."""
+        """Return the expected tokens of an answer of at most `max_tokens`."""
         known = self._answers.get((key, model)) or self._answers.get(("", model))
         return min(max_tokens, known.typical if known else _ANSWER_TOKENS)
 

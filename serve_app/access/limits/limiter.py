@@ -39,7 +39,7 @@ _COST = Cost()
 
 
 class Estimate(NamedTuple):
-    """The tokens that a request is expected to take. `prompt_bytes`: learned from at its end."""
+    """The expected tokens of a request. `prompt_bytes`: kept to learn from at its end."""
 
     model: str
     prompt_bytes: int
@@ -116,14 +116,14 @@ class Limiter:
         return error(refused) if refused and self._enforce else None
 
     def settle(self, reservation: Reservation, tokens: float) -> None:
-        """Count `tokens`, weighed by the model's cost, in place of those reserved."""
+        """Count `tokens`, weighted by the model's cost, in place of the reserved ones."""
         if claim := reservation.claim:
             if claim.lease:
                 del self._leases[claim.lease]
             self._store.settle(claim, claim.tokens - tokens)
 
     def refund(self, reservation: Reservation) -> None:
-        """Give everything back: no engine has worked on the request."""
+        """Return the whole reservation: no engine has worked on the request."""
         if claim := reservation.claim:
             if claim.lease:
                 del self._leases[claim.lease]
@@ -148,7 +148,7 @@ class Limiter:
         await self._store.close()
 
     def _lease(self, quotas: tuple[Quota, ...]) -> str:
-        """Return a lease for a request whose caller has a limit of parallel ones, else ""."""
+        """Return a lease where the caller has a limit of parallel requests, else ""."""
         for quota in quotas:
             if quota.parallel:
                 return f"{self._process}{next(self._numbers):x}"

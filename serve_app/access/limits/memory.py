@@ -15,7 +15,7 @@ from serve_app.access.limits.quotas import (
 )
 from serve_app.access.limits.store import QuotaClaim
 
-# Subjects without use for so long are forgotten; their buckets are full.
+# Subjects that are idle for so long are dropped; their buckets are full.
 _IDLE_S = 2 * 86400.0
 _SWEEP_ABOVE = 20_000
 
@@ -57,7 +57,7 @@ class _Counts:
 
 
 class MemoryStore:
-    """Keeps counts for as long as the process lives. `clock`: seconds that never go back."""
+    """Keeps counts in memory until the process ends. `clock`: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -103,7 +103,7 @@ class MemoryStore:
             self._of(subject, now).leases[lease] = now + LEASE_S
 
     async def close(self) -> None:
-        """Do nothing: counts begin anew with the process."""
+        """Do nothing: the counts end with the process."""
 
     def _of(self, subject: str, now: float) -> _Counts:
         counts = self._counts.get(subject)

@@ -16,7 +16,7 @@ MINUTE_S = 60.0
 LEASE_S = 15.0  # a parallel request's, unless its process renews it
 # A running request may end at any time.
 PARALLEL_WAIT_S = 1.0
-# Sums of fractions are not exact: a caller who waits as told must not be refused for rounding.
+# Sums of fractions are not exact: rounding must not refuse a caller that has waited long enough.
 _ROUNDING = 1e-6
 
 
@@ -64,7 +64,7 @@ class Quota:
 
     @property
     def owner(self) -> str:
-        """Name the key or group in a sentence for the caller."""
+        """The key or group, for a sentence to the caller."""
         kind, _, name = self.subject.partition(":")
         return f"the group {name}" if kind == "g" else f"the key {name}"
 
@@ -91,7 +91,7 @@ class LimitRefusal(NamedTuple):
     quota: Quota
     kind: LimitKind
     wait_s: float
-    tokens: float  # that the request needs
+    tokens: float  # needed by the request
 
 
 def refill(level: float, capacity: float, elapsed_s: float) -> float:
@@ -102,7 +102,7 @@ def refill(level: float, capacity: float, elapsed_s: float) -> float:
 
 
 def is_within(quota: Quota, balance: Balance, tokens: float) -> bool:
-    """Tell whether one more request of `tokens` is within every limit."""
+    """Tell whether one more request of `tokens` exceeds no limit."""
     return (
         (not quota.requests or balance.requests + _ROUNDING >= 1)
         and (not quota.tokens or balance.tokens + _ROUNDING >= tokens)
@@ -112,7 +112,7 @@ def is_within(quota: Quota, balance: Balance, tokens: float) -> bool:
 
 
 def credited(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
-    """Return `balance` with tokens and requests given back, or taken where they are negative."""
+    """Return `balance` with tokens and requests added; negative ones are taken."""
     left_requests, left_tokens, today, parallel = balance
     return Balance(
         _at_most(quota.requests, left_requests + requests) if quota.requests else 0.0,
@@ -123,7 +123,7 @@ def credited(quota: Quota, balance: Balance, tokens: float, requests: int) -> Ba
 
 
 def _at_most(capacity: float, level: float) -> float:
-    # Without `min`, which takes four times as long.
+    # `min` would take four times as long.
     return level if level < capacity else capacity
 
 
@@ -156,7 +156,7 @@ def _waits(
 
 
 class Standing(NamedTuple):
-    """A limit as a caller is told of it. `reset_s`: seconds until nothing of it is used."""
+    """A limit in the headers of an answer. `reset_s`: seconds until it is unused."""
 
     limit: int
     remaining: int
@@ -174,7 +174,7 @@ NO_STANDINGS = Standings()
 
 
 def standings(quotas: Sequence[Quota], balances: Sequence[Balance], day_left_s: float) -> Standings:
-    """Return the tightest limits of requests and tokens: those with the least left."""
+    """Return the tightest limits of requests and tokens: those with the smallest rest."""
     requests = tokens = None
     for quota, (left_requests, left_tokens, today, _) in zip(quotas, balances, strict=True):
         if quota.requests and (requests is None or left_requests < requests.remaining):

@@ -95,7 +95,7 @@ class RedisStore:
             limits = quota.subject, quota.requests, quota.tokens, quota.day
             settlements.append((*limits, requests_back, tokens_back, claim.day, lease))
             ends_lease = ends_lease or bool(lease)
-        # While the store is away the oldest are lost: their reservations stand as they are.
+        # While the store is away the oldest settlements are dropped: their reservations stay.
         del settlements[:-_MAX_SETTLEMENTS]
         # The caller's next request may come at once, and to another replica.
         self._send_later(0 if ends_lease else JOIN_S)
@@ -122,7 +122,7 @@ class RedisStore:
     def _send_later(self, delay_s: float) -> None:
         """Send the batch after `delay_s`, or with the next claim."""
         if self._sending:
-            return  # it takes the batch when it is done
+            return  # the call in progress sends the batch next
         loop = asyncio.get_running_loop()
         at = max(loop.time() + delay_s, self._rests_until)
         if self._timer and self._timer.when() <= at:
@@ -168,20 +168,20 @@ class RedisStore:
         for (claim, future), grant in zip(batch.waiters, grants, strict=True):
             if not future.done():
                 future.set_result(grant)
-            elif grant.granted:  # too late: the caller has left, or went on without it
+            elif grant.granted:  # too late: the caller has left or did not wait
                 self.settle(claim, claim.tokens, 1)
 
     def _expire(self, future: "asyncio.Future[Grant]", turns: int = _TURNS) -> None:
         if future.done():
             return
-        if turns:  # an answer that a busy event loop has not read yet is none of the store's fault
+        if turns:  # a busy event loop may not have read the answer yet
             asyncio.get_running_loop().call_soon(self._expire, future, turns - 1, context=Context())
             return
         future.set_exception(StoreAway("the store is slow"))
         self._fail(f"no answer within {1000 * self._wait_s:g} ms")
 
     def _fail(self, why: str) -> None:
-        """Send nothing for a while, and end all waits."""
+        """Stop sending for a while and end all waits."""
         self._rests_until = asyncio.get_running_loop().time() + REST_S
         self._batch.fail("the store failed")
         if not self._away:
@@ -199,7 +199,7 @@ def _wire(claim: QuotaClaim) -> list[tuple[str, int, int, int, int]]:
 
 
 def _grants(batch: _Batch, text: bytes) -> Iterator[Grant]:
-    """Read the script's answer. Raises ValueError when it is none."""
+    """Parse the script's answer. Raises ValueError."""
     lines = text.split(b"\n") if text else []
     for (claim, _), line in zip(batch.waiters, lines, strict=True):
         granted, *numbers = map(float, line.split())

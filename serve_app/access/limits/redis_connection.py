@@ -27,7 +27,7 @@ def redis_client(url: str, password_file: Path | None = None) -> Redis:
     return Redis.from_url(
         url,
         credential_provider=PasswordFile(password_file) if password_file else None,
-        # A connection that was closed while it was idle is opened again; nothing else is repeated.
+        # Only an idle connection that was closed is opened again; nothing else is retried.
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         socket_timeout=None,  # RedisStore bounds each call
         socket_connect_timeout=CONNECT_S,

@@ -1,4 +1,4 @@
-"""A store of counts, as a limiter uses it."""
+"""The protocol of a store of counts."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -33,7 +33,7 @@ class Store(Protocol):
         """Take the claim from every quota, or from none. Raises StoreAway."""
 
     def settle(self, claim: QuotaClaim, tokens_back: float, requests_back: int = 0) -> None:
-        """Give tokens and requests of a granted claim back, and end its lease.
+        """Return tokens and requests of a granted claim, and end its lease.
 
         A negative `tokens_back` is use beyond the reservation.
         """

@@ -28,8 +28,8 @@ Keys = Mapping[tuple[str, str], PyJWK]
 class KeySet:
     """Finds public keys by id and algorithm.
 
-    `find` never waits; `refresh`, which waits for the provider, is for another thread. The keys of
-    the last successful fetch count for 24 hours.
+    `find` never blocks; `refresh` waits for the provider and runs in another thread. The keys of
+    the last successful fetch are valid for 24 hours.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class KeySet:
         return self._keys
 
     def find(self, key_id: str | None, algorithm: str) -> PyJWK | None:
-        """Return the key, or None. A token without a key id fits the only key of its algorithm.
+        """Return the key, or None. Without a key id, it is the only key of the algorithm.
 
-        An unknown key makes the next refresh ask the provider, once a minute at most.
+        An unknown key makes the next refresh fetch the keys, once a minute at most.
         Raises IssuerDown.
         """
         keys = self.keys
@@ -89,7 +89,7 @@ class KeySet:
         return pause >= MIN_PAUSE_S and (self._is_wanted or is_old)
 
     def _note(self, problem: str) -> None:
-        """Log a problem when it comes, and once more when it is over."""
+        """Log a problem when it begins and when it is over."""
         if problem and problem != self._problem:
             logger.error("failed to fetch the key set %s: %s", self._source, problem)
         elif self._problem and not problem:
@@ -123,7 +123,7 @@ def _key(jwk: dict[str, Any], algorithm: str) -> PyJWK | None:
     try:
         return PyJWK(jwk, algorithm)
     except PyJWTError:
-        return None  # of another kind, or broken
+        return None  # of another kind, or damaged
 
 
 def _read(source: str) -> bytes:

@@ -14,8 +14,8 @@ from serve_app.jwt_settings import JwtSettings
 
 MAX_BYTES = 8192
 MAX_CACHED = 4096
-LEEWAY_S = 30  # by which the clocks of issuer and service may differ
-# One word that can neither begin a line of a log nor be taken for another field of it.
+LEEWAY_S = 30  # allowed difference of the clocks of issuer and service
+# One word that can't begin a line of a log or look like another field.
 _NAME = re.compile(r"[A-Za-z0-9._@|:/+~-]{1,255}")
 _OPTIONS: Any = {"require": ["exp", "aud"], "enforce_minimum_key_length": True}
 
@@ -39,7 +39,7 @@ class Identity:
 
 
 class TokenVerifier:
-    """Finds the callers of tokens. Verified ones are remembered until they expire."""
+    """Finds the callers of tokens. Verified tokens are cached until they expire."""
 
     def __init__(self, settings: JwtSettings, key_set: KeySet) -> None:
         self._settings = settings
@@ -50,7 +50,7 @@ class TokenVerifier:
     def find(
         self, token: bytes, token_digest: bytes, callers: Callers, now: float
     ) -> Caller | None:
-        """Return the caller of a token at `now`, in seconds since 1970; None for no token at all.
+        """Return the caller at `now`, in seconds since 1970; None where `token` is not a token.
 
         Raises Unauthorized for an invalid token, IssuerDown while no keys can verify it.
         """
@@ -121,7 +121,7 @@ class TokenVerifier:
 
 
 def _sentence(exc: jwt.PyJWTError) -> str:
-    """Return why a token is invalid, without anything that is in it."""
+    """Return why a token is invalid, without any of its content."""
     for kind, sentence in _SENTENCES.items():
         if isinstance(exc, kind):
             return sentence

@@ -1,4 +1,4 @@
-"""`python -m serve_app usage`: ask a running service who used what."""
+"""`python -m serve_app usage`: shows the use of a running service by key."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""A ledger in this process, which begins anew with it."""
+"""A ledger in the memory of this process."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -40,4 +40,4 @@ class MemoryLedger:
         return {row: copy(use) for day in days for row, use in self._days.get(day, {}).items()}
 
     async def close(self) -> None:
-        """Do nothing: nothing is left to be written."""
+        """Do nothing: all totals are in memory."""

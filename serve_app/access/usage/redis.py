@@ -21,9 +21,9 @@ _DAY_S = 86_400
 
 
 class RedisLedger:
-    """Adds to the totals behind `client`, joined over half a second.
+    """Adds to the totals behind `client`, in batches of half a second.
 
-    While Redis is away the sums stay here, and are written when it is back.
+    While Redis is away the sums stay in memory until it is back.
     """
 
     def __init__(self, client: Redis, keep_days: int) -> None:

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from io import StringIO
 from typing import Any, NamedTuple, Protocol, Self
 
-# Rows of one day. Names beyond them share a row, so that no caller makes a ledger grow.
+# Rows of one day. Further names share a row, so that no caller can make a ledger grow.
 MAX_ROWS = 100_000
 OTHERS = "(others)"
 
@@ -47,7 +47,7 @@ class Ledger(Protocol):
     """Keeps totals by row for a number of days."""
 
     def add(self, row: Row, use: Use) -> None:
-        """Add to a total. Must be quick, and must not raise."""
+        """Add to a total; must neither block nor raise."""
 
     async def read(self, days: Sequence[str]) -> Totals:
         """Return the totals of these days. Raises LedgerAway."""
@@ -66,7 +66,7 @@ def days_between(since: date, until: date) -> list[str]:
 
 
 def grouped(totals: Totals, by: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one record for each group of rows that are equal in `by`, in their order.
+    """Return one record for each group of rows that are equal in the fields `by`.
 
     A record holds the fields in `by` and the counters.
     """
@@ -89,5 +89,5 @@ def as_csv(records: Iterable[dict[str, Any]], by: Sequence[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Quote a text that a spreadsheet would run as a formula."""
+    """Quote a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

@@ -21,9 +21,9 @@ def test_walls_grow_with_each_failure_and_fall_with_a_load() -> None:
     seconds = [state.note_failure("a", frozenset(), 0.0) for _ in range(9)]
     assert seconds[:3] == [MIN_WALL_S, 2 * MIN_WALL_S, 4 * MIN_WALL_S]
     assert seconds[-1] == MAX_WALL_S
-    assert state.view({}, 1.0).walls
+    assert state.view({}, 1.0).failed_loads
     state.note_load("a", 2.0)
-    assert not state.view({}, 1.0).walls
+    assert not state.view({}, 1.0).failed_loads
     assert state.note_failure("a", frozenset(), 0.0) == MIN_WALL_S
 
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import orjson
 import pytest
 
 from serve_app.engines.load_cost import NEVER, READY, LoadCost, load_cost
 from serve_app.engines.residency import (
     Close,
+    FailedLoad,
     Load,
     LoadedModel,
     ModelsView,
@@ -17,11 +17,9 @@ from serve_app.engines.residency import (
     Unload,
     Wait,
     WaitingCalls,
-    Wall,
     eviction_cost,
     next_decision,
 )
-from serve_app.engines.residency_report import from_report, to_report
 
 NOW = 1000.0
 RULES = Rules(Room(models=2), min_loaded_s=10, max_wait_s=20)
@@ -131,28 +129,28 @@ def test_a_lost_model_is_loaded_again_before_a_call_needs_it() -> None:
 
 def test_a_failed_load_is_not_tried_beside_the_same_models() -> None:
     """First one of them makes room; without it the load is tried again."""
-    wall = Wall("c", frozenset("a"), NOW + 60)
-    beside = ModelsView({"a": IDLE}, waiting={"c": waiting()}, walls=(wall,))
+    failure = FailedLoad("c", frozenset("a"), NOW + 60)
+    beside = ModelsView({"a": IDLE}, waiting={"c": waiting()}, failed_loads=(failure,))
     assert next_decision(beside, RULES, NOW) == Unload("a")
-    assert next_decision(ModelsView(waiting={"c": waiting()}, walls=(wall,)), RULES, NOW) == Load(
-        "c"
-    )
+    assert next_decision(
+        ModelsView(waiting={"c": waiting()}, failed_loads=(failure,)), RULES, NOW
+    ) == Load("c")
     assert next_decision(beside, RULES, NOW + 61) == Load("c")
 
 
 def test_a_failed_load_is_not_tried_beside_as_much_memory() -> None:
     """A model that did not fit beside one does not fit beside a larger one."""
-    wall = Wall("c", frozenset("a"), NOW + 60, bytes=5)
+    failure = FailedLoad("c", frozenset("a"), NOW + 60, bytes=5)
     large, small = LoadedModel(bytes=6), LoadedModel(bytes=4)
     for model, decision in ((large, Unload("b")), (small, Load("c"))):
-        some = ModelsView({"b": model}, waiting={"c": waiting()}, walls=(wall,))
+        some = ModelsView({"b": model}, waiting={"c": waiting()}, failed_loads=(failure,))
         assert next_decision(some, RULES, NOW) == decision
 
 
 def test_a_load_that_failed_beside_nothing_is_refused_for_a_while() -> None:
     """No other model goes for one that can't be loaded."""
-    wall = Wall("c", frozenset(), NOW + 60)
-    some = view(waiting={"c": waiting()}, walls=(wall,))
+    failure = FailedLoad("c", frozenset(), NOW + 60)
+    some = view(waiting={"c": waiting()}, failed_loads=(failure,))
     assert next_decision(some, RULES, NOW) == Refuse("c", NOW + 60)
 
 
@@ -193,31 +191,12 @@ def test_models_in_use_cost_their_calls() -> None:
 
 
 def test_what_can_not_be_loaded_costs_for_ever() -> None:
-    """Behind a wall, and where all loaded models are pinned."""
-    walled = view(walls=(Wall("c", frozenset(), NOW + 60),))
-    assert load_cost(walled, RULES, "c", NOW) == NEVER
+    """After a failed load, and where all loaded models are pinned."""
+    failed = view(failed_loads=(FailedLoad("c", frozenset(), NOW + 60),))
+    assert load_cost(failed, RULES, "c", NOW) == NEVER
     assert load_cost(view(), Rules(Room(2), pinned=frozenset("ab")), "c", NOW) == NEVER
 
 
 def test_a_closing_model_is_as_good_as_cold() -> None:
     """New calls for it would wait."""
     assert load_cost(view(BUSY, closing="a"), RULES, "a", NOW).ready_s > 0
-
-
-def test_a_report_is_read_by_another_clock() -> None:
-    """What a gateway calculates from a replica's report is what the replica would."""
-    some = ModelsView(
-        loaded={"a": LoadedModel(5, 1, NOW - 3, NOW - 2), "b": LoadedModel(4)},
-        loading="c",
-        loading_since=NOW - 1,
-        waiting={"c": waiting(2, calls=3)},
-        walls=(Wall("d", frozenset("a"), NOW + 9, 5),),
-        sizes={"a": 5, "b": 4},
-        load_s=LOADS,
-        rates={"a": 0.5},
-        service_s=2.0,
-    )
-    there = from_report(orjson.loads(orjson.dumps(to_report(some, NOW))), NOW - 900)
-    for model in "abcd":
-        assert load_cost(there, RULES, model, NOW - 900) == load_cost(some, RULES, model, NOW)
-    assert next_decision(there, RULES, NOW - 890) == next_decision(some, RULES, NOW + 10)

@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 
 from serve_app.strict_model import CommaSeparated, StrictModel
 
-# With a key that is shared, whoever can check a token can make one.
+# With a shared key, every verifier of tokens could make one.
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]

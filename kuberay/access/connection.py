@@ -48,7 +48,7 @@ def connect(
     service account of the pod. Raises ConfigurationError if there is none, or it can't be read.
     """
     configuration = Configuration()
-    configuration.retries = False  # ApiServer retries itself, and knows what is safe to repeat
+    configuration.retries = False  # ApiServer retries itself, where a repetition is safe
     try:
         if kubeconfig or context or _has_kubeconfig():
             default_namespace = _from_kubeconfig(configuration, kubeconfig, context)

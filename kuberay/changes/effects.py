@@ -1,4 +1,4 @@
-"""Describes what a change will do to the running replicas, before it is sent."""
+"""Describes the effect of a change on the running replicas, before it is sent."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tells whether Serve has begun with a new version, or the status is still that of the old one."""
+"""Detects whether Serve has begun with a new version or still reports the old one."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

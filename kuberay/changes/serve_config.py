@@ -147,7 +147,7 @@ def _application(config: Config, change: Config) -> Config:
     for override in changes:
         name = override["name"]
         before = overrides.get(name, {"name": name})
-        # Serve replaces an autoscaling_config as a whole: begin with what the builder would set.
+        # Serve replaces an autoscaling_config as a whole: begin with the builder's values.
         if "autoscaling_config" in override and not before.get("autoscaling_config"):
             scaling = built.get(name, {}).get("autoscaling_config", {})
             before = {**before, "autoscaling_config": scaling}

@@ -88,7 +88,7 @@ def begun(spec: Object, size: Size) -> Change:
 def _counts(spec: Object, config: serve_config.Config, size: Size) -> dict[str, tuple[int, Object]]:
     """Return the initial replicas and the worker group by deployment.
 
-    Deployments that share a group are left out, because their replicas can't be told apart.
+    Deployments that share a group are left out, because their replicas can't be distinguished.
     """
     counts = {}
     for group, own_pools in groups.owned(groups.of(spec), serve_config.pools(config)):
@@ -103,7 +103,7 @@ def size_now(view: Observed, group: str) -> int | None:
     """Count the replicas of a worker group in the active cluster by its ready workers.
 
     The RayService's status has no number of replicas. Returns None without an active cluster, and
-    if there are pods but none is ready, which says nothing about the load.
+    if there are pods but none is ready, which does not show the load.
     """
     active = view.service.active.cluster if view.service else ""
     pods = [p for p in view.pods if p.cluster == active and p.group == group and not p.is_deleting]

@@ -1,4 +1,4 @@
-"""Tells changes that Serve makes in place from those that replace running replicas.
+"""Separates changes that Serve makes in place from those that replace running replicas.
 
 Source: Ray 2.60, `get_app_code_version` (deploy_utils.py) and
 `DeploymentVersion.requires_actor_restart` (version.py). A test compares the tables with them.

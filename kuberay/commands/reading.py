@@ -53,7 +53,7 @@ def status(cluster: Cluster, name: str, watch: bool, output: str) -> None:
         click.echo(json.dumps(dataclasses.asdict(result), default=str, indent=2))
     else:
         console = Console()
-        # Soft wrapping leaves a long command on one line for whoever copies it.
+        # Soft wrapping leaves a long command on one line, to be copied.
         console.print(table.summary(name, result), soft_wrap=True)
         console.print(table.details(result))
 

@@ -143,7 +143,7 @@ def _pod_state(pod: Pod, view: Observed) -> str:
 
 
 def _hold(pod: Pod, at: datetime) -> str:
-    """Describe what a terminating pod still holds, and for how long at most."""
+    """Describe the resources of a terminating pod, and the maximum time until they are free."""
     gpus = f", {pod.gpus} GPU{'s' if pod.gpus > 1 else ''}" if pod.gpus else ""
     seconds_left = (pod.ends_by - at).total_seconds() if pod.ends_by else 0
     return f"{gpus}, at most {seconds_left:.0f} s more" if seconds_left > 0 else gpus

@@ -1,4 +1,4 @@
-"""Rules about what a container needs to start: Secrets, ConfigMaps, volumes, its command."""
+"""Rules about the needs of a starting container: Secrets, ConfigMaps, volumes, its command."""
 
 import re
 from collections.abc import Iterator

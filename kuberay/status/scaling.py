@@ -1,4 +1,4 @@
-"""Why pools have their replicas, as the service's `/admin/fleet` says."""
+"""Reads from `/admin/fleet` why pools have their replicas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ class Bodies:
 
         Raises as `read_body`, and Overloaded when the turn does not come within `timeout_s`.
         """
-        if not caller.name:  # nothing tells one caller from another
+        if not caller.name:  # callers can't be distinguished
             return await read_body(request, self._max_bytes, self._timeout_s)
         reading = self._reading.get(caller.name, 0)
         if reading < (caller.limits.max_parallel or self._at_once):

@@ -68,7 +68,7 @@ class Endpoint:
 
 
 def loading_field(exc: ServiceError) -> Payload:
-    """Return the field of an error that tells how far a start is, if the request waits for one."""
+    """Return the error's field about a start in progress, if the request waits for one."""
     if not isinstance(exc, PoolDown) or exc.loading is None:
         return {}
     loading: Payload = {"phase": exc.loading.phase}

@@ -48,7 +48,7 @@ class FleetSource(Protocol):
 
 
 class AdminAccess:
-    """Tells who may see the fleet. `http_host`: the address that Serve listens on, None if unknown.
+    """Decides who may see the fleet. `http_host`: Serve's own address, None if unknown.
 
     Peers' addresses and forwarded headers count for nothing: a proxy on this machine has the first,
     and every client can send the second.
@@ -95,7 +95,7 @@ class FleetPages:
         self._access.check(trace.caller)
         trace.note_probe()  # a viewer asks every second: no lines in the log
         document = await self._source.latest()
-        # An unchanged document is none that is still true: its age tells when it was gathered.
+        # An unchanged document may be out of date: its age shows when it was gathered.
         age = str(max(0, int(time() - document.at))).encode()
         headers = [(b"etag", document.etag), (b"age", age), (b"cache-control", b"no-store")]
         if request.headers.get(b"if-none-match") == document.etag:

@@ -147,7 +147,7 @@ class Inference:
         exchange.use(route.model if route else name)
         if route:
             self._skip_small(route, exchange)
-        # Also without a key: engines' counts of prompts tell which context can hold the next one.
+        # Also without a key: engines' counts of prompts show which context can hold the next one.
         if (trace.caller.name or route) and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
                 self.endpoint, exchange.payload, len(exchange.body), trace
@@ -183,7 +183,7 @@ class Inference:
     def _skip_small(self, route: ModelRoute, exchange: Exchange) -> None:
         """Pass over models whose context is too small: Ollama would shorten the prompt silently."""
         if "num_ctx" in (exchange.payload.get("options") or ()):
-            return  # the caller says how large it is to be
+            return  # the caller sets its size
         contexts = {card.name: card.usable_context for card in self._dispatcher.cards()}
         request = (self.endpoint, exchange.payload, len(exchange.body), exchange.trace.caller)
 

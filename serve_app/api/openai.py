@@ -49,7 +49,7 @@ SAMPLING = field_names(
     "temperature top_p seed stop frequency_penalty presence_penalty "
     "top_k min_p repeat_penalty repeat_last_n"
 )
-# Ollama ignores some of these; an engine that would answer otherwise than asked refuses them.
+# Ollama ignores some of these; an engine that can't obey one refuses it.
 _CHAT = SAMPLING | field_names(
     "model messages stream stream_options max_tokens max_completion_tokens response_format tools "
     "tool_choice parallel_tool_calls reasoning reasoning_effort logprobs top_logprobs user "

@@ -1,4 +1,4 @@
-"""Pings in a stream whose engine has not begun, so that nobody on the way takes it for dead."""
+"""Pings in a stream whose engine has not begun, so that no proxy or client takes it for dead."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ class Pings:
         self.begun = False
 
     async def until(self, awaited: Awaitable[T]) -> T:
-        """Return what is awaited, and ping meanwhile."""
+        """Return the result of the awaitable; ping meanwhile."""
         pinging = asyncio.create_task(self._ping_often())
         try:
             return await awaited

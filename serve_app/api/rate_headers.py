@@ -1,4 +1,4 @@
-"""Response headers that tell a caller the state of its limits, in its dialect."""
+"""Response headers with the state of a caller's limits, in its dialect."""
 
 import math
 import time

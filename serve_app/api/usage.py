@@ -57,7 +57,7 @@ class UsageRecorder:
 
 
 class Observers:
-    """Tells several observers of every request, the first one first."""
+    """Passes every request to several observers, in their order."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers

@@ -82,7 +82,7 @@ async def attached(service: ServiceUnderTest) -> ServiceUnderTest:
 def _command(url: str, haproxy: bool) -> list[str]:
     port = url.rpartition(":")[2]
     proxy = "--haproxy" if haproxy else "--no-haproxy"
-    # Verbose: Ray says where its dashboard is.
+    # Verbose: Ray then prints the dashboard's address.
     served = [sys.executable, "-m", "serve_app", "--port", port, "--verbose", proxy]
     return [sys.executable, "-I", "-S", str(supervisor.__file__), str(_GRACE_S), "TERM", *served]
 

@@ -24,7 +24,7 @@ from serve_app.engines.base import Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
-# On a connection of its own, see dispatch/reports.py: of a replica, and what it is told in return.
+# On a connection of its own, see dispatch/reports.py: a replica's report, and the gateway's reply.
 REPORT, SPARE = b"R", b"S"
 # Behind the token: the connection has one of the places that a replica reserves.
 NOT_FOR_BATCH = b"R"

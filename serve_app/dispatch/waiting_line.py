@@ -101,7 +101,7 @@ class WaitingLine(Generic[T]):
         self._queue.credit(served, now - age_s, now)
 
     def overloaded(self, sentence: str) -> Overloaded:
-        """Return the error that says when there will be room."""
+        """Return the error with the time until there will be room."""
         return Overloaded(sentence, self._speed.retry_after_s(len(self._queue)))
 
     def _push(self, place: Place[T]) -> None:

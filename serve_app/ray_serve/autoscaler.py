@@ -120,7 +120,7 @@ class Autoscaler:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What Serve keeps beside the target, for whoever wants to know why it is this one."""
+        """The explanation of the target, which Serve keeps beside it."""
         return {STATE: self._explanation} if self._explanation else {}
 
     def _decide(self, context: Context, now: float) -> None:

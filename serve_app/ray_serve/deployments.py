@@ -121,7 +121,7 @@ class WorkerPool:
         await self._call_server.serve_calls(host, port, token)
 
     async def report_to(self, host: str, port: int, token: bytes) -> None:
-        """Tell the gateway at (host, port) of this replica's work, see dispatch/reports.py."""
+        """Report this replica's work to the gateway at (host, port), see dispatch/reports.py."""
         if self._reporter:
             await self._reporter.subscribe(host, port, token)
 

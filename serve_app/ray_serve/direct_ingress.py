@@ -36,7 +36,7 @@ class DirectIngress:
         return cls(replica) if replica else None
 
     def takes(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        """Tell whether the request needs nothing that only Serve's own way has."""
+        """Tell whether the request needs no feature of Serve's own path."""
         return (
             not scope["path"].startswith(_SERVES_PATHS)
             and _TIMEOUT not in headers

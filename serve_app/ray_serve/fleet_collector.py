@@ -25,7 +25,7 @@ from serve_app.scaling.explanation import read_explanation
 logger = logging.getLogger("ray.serve")
 
 EVERY_S = 1.0
-# After the last viewer's last question it gathers no more, and later it ends.
+# After the last request of a viewer it stops gathering, and later it ends.
 WATCHED_S = 5.0
 _LINGER_S = 60.0
 # A replica that takes longer, because it starts or hangs, is shown with its last report.
@@ -138,7 +138,7 @@ class FleetCollector:
 
 
 class Replicas:
-    """The last report of each replica. A replica that has not answered is not asked again."""
+    """The last report of each replica. Only one request to a replica is under way at a time."""
 
     def __init__(self) -> None:
         self._reports: dict[str, FleetReport | None] = {}

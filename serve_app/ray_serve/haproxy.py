@@ -18,7 +18,7 @@ _RETRY_ON = "\n    ".join(
         # spliced a body that arrived apart from its head. Until the first byte of the answer it
         # does not notice a disconnect, and the engine goes on generating.
         "no option splice-request",
-        # Ray's target of the log is a port of this machine where mostly nobody listens. A line for
+        # Ray's target of the log is a local port on which usually no process listens. A line for
         # each request is a fifth of HAProxy's work, and the service has a log of its requests.
         # Errors are still logged.
         "option dontlog-normal",

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol without `Upgrade`, which tells the API of a lost connection.
+"""uvicorn's HTTP/1.1 protocol without `Upgrade`, which notifies the API of a lost connection.
 
 RFC 9110 7.8 lets a server ignore an offer of another protocol, and the request is then an ordinary
 one. httptools stops after the head of such a request, before its body, and gives no way to go on:

@@ -1,4 +1,4 @@
-"""Metrics of keys: who used what, what was refused, and whether the file of keys is valid."""
+"""Metrics of keys: use, refusals, and whether the file of keys is valid."""
 
 from collections import Counter
 from typing import Any

@@ -79,7 +79,7 @@ def serve_controller() -> Any:
 
 
 async def deployments(controller: Any, application: str) -> dict[str, dict[str, Any]]:
-    """Return what the live fleet shows of an application's deployments, by name.
+    """Return an application's deployments by name, as the live fleet shows them.
 
     It is the part `_SHOWN` of `serve_details`, at a fraction of its cost, and the `policy_state`
     that the scaling policy of each has kept.
@@ -140,7 +140,7 @@ class DirectReplica:
         self._metrics = replica._metrics_manager
         self._route = replica._route_prefix
         self._deployment = replica._deployment_id
-        # Serve's counts tell requests apart by protocol alone.
+        # Serve's counts distinguish requests by protocol alone.
         self._request = common.RequestMetadata(
             request_id="",
             internal_request_id="",

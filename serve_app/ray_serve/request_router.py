@@ -33,7 +33,7 @@ class PowerOfEight(RequestRouter):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return the least loaded replica first, the others for when it takes no more."""
+        """Return the least loaded replica first, the others as alternatives."""
         if pending_request:  # or Ray would ask full replicas again without a pause
             pending_request.routing_context.should_backoff = True
         sample = random.sample(candidate_replicas, min(_CHOICES, len(candidate_replicas)))
@@ -63,7 +63,7 @@ class PowerOfEight(RequestRouter):
             chosen.popleft()
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
-        """Count a request no more. Ray calls this once for each, also if it was never sent."""
+        """Stop counting a request. Ray calls this once for each, sent or not."""
         if self._sent[replica_id] > 1:
             self._sent[replica_id] -= 1
         else:

@@ -1,7 +1,7 @@
 """The class that Serve's controller makes for a pool with `autoscaling.policy` ahead or shadow.
 
-Serve pickles this module by value, so it holds no more than the way to the service's own code. It
-never raises: one policy that does stops the autoscaling of all applications.
+Serve pickles this module by value, so it only loads the service's own code. It never
+raises: one policy that does stops the autoscaling of all applications.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The memory of a pool's policy in the Redis of the limits, for other controllers and clusters.
 
-A hash for each pool has the document of scaling/state.py and the claim of its writer. Who does not
-write reads: a new cluster knows at its first request what the old one has learned.
+A hash for each pool has the document of scaling/state.py and the claim of its writer. The other
+clusters read: a new one has the learned values of the old one at its first request.
 """
 
 import logging
@@ -36,7 +36,7 @@ def connect_store(url: str, password_file: str = "") -> Redis:
 
 
 class ScalingStore:
-    """Writes what a policy has learned, or reads what another one has, once a minute.
+    """Writes the memory of a policy, or reads that of another cluster, once a minute.
 
     `learned` returns the present memory and the work that has arrived since it was last called.
     """
@@ -95,7 +95,9 @@ class ScalingStore:
         except StateError as exc:
             logger.warning("ignored the stored scaling of pool %s: %s", self._pool, exc)
         else:
-            logger.info("read what another controller has learned of pool %s", self._pool)
+            logger.info(
+                "read the scaling of pool %s as another controller has learned it", self._pool
+            )
 
     def _complain(self, sentence: str) -> None:
         """Log a failure once until it ends."""

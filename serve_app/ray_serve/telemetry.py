@@ -48,7 +48,7 @@ class Telemetry:
 
 
 def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry:
-    """Build what the settings and the environment of this replica ask for.
+    """Build the telemetry of this replica from its settings and environment.
 
     `has_requests`: whether it answers callers, and so counts requests. Raises SettingsError where a
     package is missing, or a variable of OpenTelemetry is wrong.

@@ -54,7 +54,7 @@ class UvicornMiddleware:
             writer = AnswerWriter.of(send, [(_ID, request_id)])
             if writer:
                 return self._short.serve(scope, receive, writer, request_id)
-        # Serve watches each caller for a hang-up with two tasks and a queue, a tenth of what a
+        # Serve watches each caller for a disconnect with two tasks and a queue, a tenth of what a
         # short request costs. The API does so without a task.
         scope["headers"] = [*scope["headers"], (UNWATCHED, b"?1")]  # the last one counts
         return self._app(scope, receive, AnswerWriter.of(send) or send)

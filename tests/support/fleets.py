@@ -134,7 +134,7 @@ def fleet(
 
 
 def trace(model: str = "smollm2:135m", **noted: Any) -> RequestTrace:
-    """A request that has ended well, with `noted` in place of what it notes itself."""
+    """Return the trace of a successful request, with the values of `noted`."""
     made = RequestTrace("POST", "/v1/chat/completions", "openai", "id")
     made.note_model(model)
     made.status = 200
@@ -147,7 +147,7 @@ def trace(model: str = "smollm2:135m", **noted: Any) -> RequestTrace:
 def recorded(
     per_period: int, seed: int = 0, periods: int = 90, errors: bool = True, now: float = NOW
 ) -> Recorder:
-    """A recorder that has seen a load which rises and falls, with a few errors."""
+    """Return a recorder after a load that rises and falls, with a few errors."""
     random, clock = Random(seed), [0.0]
     recorder = Recorder(lambda: clock[0])
     for period in range(periods):

@@ -1,4 +1,4 @@
-"""What stands before the replicas in a run of the Serve tests."""
+"""The proxy before the replicas in a run of the Serve tests."""
 
 import atexit
 import os

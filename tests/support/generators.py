@@ -1,4 +1,4 @@
-"""Each load generator as a user runs it, against one server; what it wrote comes back."""
+"""Runs each load generator as a user does, against one server, and returns its records."""
 
 import asyncio
 import os

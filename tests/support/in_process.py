@@ -15,7 +15,7 @@ from tests.support.ollama_simulator.wire import OllamaConnection
 
 
 class Engine:
-    """A running simulator, and what it has seen."""
+    """A running simulator, and the requests that reached it."""
 
     def __init__(self, url: str, server: OllamaServer, http: aiohttp.ClientSession) -> None:
         self.url = url

@@ -37,7 +37,7 @@ class Launcher:
         self.url = f"http://{self.host}:{self.port}"
         self._screen = folder / f"screen-{self.port}"
         words = ["--host", host, "--port", str(self.port), *options]
-        # Without what other tests tell Ray in this process.
+        # Without the variables that other tests set for Ray in this process.
         kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(("RAY_", "SERVE_"))}
         with self._screen.open("w") as file:
             self.process = subprocess.Popen(

@@ -3,7 +3,7 @@
 `python -m tests.support.limit_trace ../shared/data/azure_llm_2023_conv.csv` prints the overrun: how
 far the bucket is below zero, as a share of a minute's tokens, sampled once a second.
 
-Every request is asked once, refused ones are not repeated. A token of a prompt has 4 bytes, with a
+Every request is sent once; refused ones are not repeated. A token of a prompt has 4 bytes, with a
 spread of 15 % between prompts. An answer begins after 0.2 s and has 33 tokens a second.
 """
 

@@ -76,7 +76,7 @@ def metrics(expression: str) -> set[str]:
     return set(re.findall(r"([A-Za-z_:][\w:]*)\{", expression))
 
 
-# Ollama tells nothing of its cache; llama.cpp does.
+# Ollama does not report its cache; llama.cpp does.
 OF_EMBEDDED = {"ray_llm_cached_tokens_total"}
 # Exported where replicas load and unload models: tests/serve/test_models.py.
 OF_MODELS = {

@@ -15,7 +15,7 @@ def answer(body: bytes, kind: str = "application/json", status: int = 200, more:
 
 
 def ollama() -> dict[str, bytes]:
-    """What an Ollama with one model says."""
+    """Return the answers of an Ollama with one model."""
     listing = {"models": [MODEL]}
     return {
         "/api/version": answer(b'{"version":"0.33.0"}'),

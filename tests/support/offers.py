@@ -5,7 +5,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-# What the JDK's HttpClient sends with every request to `http://`, and what begins a WebSocket.
+# The headers of the JDK's HttpClient in every request to `http://`, and those of a WebSocket.
 OFFERS = {
     "h2c": (
         "Connection: Upgrade, HTTP2-Settings\r\n"

@@ -70,7 +70,7 @@ class Directory:
 
 
 class PlacedService(httpx.AsyncClient):
-    """A client of the gateway, with its replicas and what the gateway knows of them."""
+    """A client of the gateway, with its replicas and the gateway's view of them."""
 
     def __init__(self, url: str, directory: Directory, view: FleetView, noted: Noted) -> None:
         super().__init__(base_url=url, timeout=30, trust_env=False)

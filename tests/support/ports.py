@@ -15,7 +15,7 @@ _WORKERS = 16
 def own_port() -> int:
     """Return a free port that no outgoing connection and no other worker of the tests takes.
 
-    None is returned twice, so that the servers of one test never meet.
+    No port is returned twice, so that the servers of one test never conflict.
     """
     return next(port for port in _ports() if _is_free(port))
 

@@ -48,7 +48,7 @@ class Recording:
 
     @cached_property
     def streamed(self) -> bool:
-        """Whether the request asked for a stream, spelled out or by the route's default."""
+        """Whether the request wants a stream, by its own field or the route's default."""
         default = self.path in ("/api/chat", "/api/generate")
         try:
             request_body = json.loads(self.request.get("body") or "{}")

@@ -14,7 +14,7 @@ TIMINGS = {"cache_n": 2, "prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "pre
 
 
 def event(beside: dict[str, object] | None = None, **choice: object) -> bytes:
-    """An event of a chat with one choice; `beside`: what stands outside of it."""
+    """An event of a chat with one choice; `beside`: fields outside of it."""
     finished = "finish_reason" in choice
     payload = {"choices": [choice], **({"timings": TIMINGS} if finished else {}), **(beside or {})}
     return b"data: " + orjson.dumps(payload) + b"\n\n"

@@ -1,4 +1,4 @@
-"""Models that answer what a test says, in place of engines, in OpenAI's stream."""
+"""Models with scripted answers in place of engines, in OpenAI's stream."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import Any

@@ -182,7 +182,7 @@ async def started(
 
 
 class CancellingServer:
-    """Cancels a request whose caller hangs up, as Ray Serve does, unless it is unwatched."""
+    """Cancels a request whose caller disconnects, as Ray Serve does, unless it is unwatched."""
 
     def __init__(self, api: Any) -> None:
         self._api = api

@@ -57,7 +57,7 @@ async def send(
     rng: random.Random,
     on_sent: Callable[[], object] = lambda: None,
 ) -> Mapping[str, Record]:
-    """Send requests in all dialects, of which a fifth is hung up on; return a record of each."""
+    """Send requests in all dialects, of which a fifth is disconnected; return a record of each."""
     records: dict[str, Record] = {}
     numbers = iter(range(requests))
     async with asyncio.TaskGroup() as group:

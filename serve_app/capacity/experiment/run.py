@@ -74,7 +74,7 @@ class Sampler:
         return self.samples[-1]
 
     def settled(self, at_first: int) -> bool:
-        """Tell whether for a while no replica started or drained, and at most `at_first` ran."""
+        """Tell whether no replica starts or drains any more, and at most `at_first` run."""
         since = self.last.at - _QUIET_S
         return all(
             s.target == s.billed == s.running <= at_first for s in self.samples if s.at >= since

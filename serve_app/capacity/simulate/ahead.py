@@ -16,7 +16,7 @@ class AheadPolicy:
     """Plays Serve's controller with the policy `ahead`, which decides once a second.
 
     `memory` has the learned state, from which another run may begin. `begin_s`: the time at which
-    that run begins. `clock`: from the time to what the controller's clock shows.
+    that run begins. `clock`: converts a time to the controller's clock.
     """
 
     def __init__(

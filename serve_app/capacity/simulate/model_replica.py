@@ -103,7 +103,7 @@ def first_to_serve(rules: Rules, hold_s: float) -> Choose:
 
 
 def _note_spare(replicas: Sequence[ModelReplica]) -> None:
-    """Tell each replica which of its models others hold too, as gateways do."""
+    """Note in each replica its models that others hold too, as gateways do."""
     views = {str(replica.number): replica.keeper.view() for replica in replicas}
     held = {name: view.loaded.keys() - {view.closing} for name, view in views.items()}
     for replica, spare in zip(replicas, spare_copies(held).values(), strict=True):

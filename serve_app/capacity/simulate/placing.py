@@ -1,8 +1,8 @@
 """Rules that send a request to the replica that knows its beginning, in virtual time.
 
 `Affinity` is the gateway's own: serve_app/dispatch/placement.py with what serve_app/dispatch/
-fleet_view.py learns. `Oracle` is the same rule with what nobody can know: what each replica has
-cached, and how long every answer will be. The others are those that peers use.
+fleet_view.py learns. `Oracle` is the same rule with knowledge that no gateway has: what each
+replica has cached, and how long every answer will be. The others are those that peers use.
 """
 
 from collections.abc import Iterable, Sequence
@@ -108,7 +108,7 @@ class Affinity:
         self.errors.append((job.belief.predicted_s, self._events.now - job.intended))
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None:
-        """Learn from the end as from an Ollama, which tells no cached tokens."""
+        """Learn from the end as from an Ollama, which reports no cached tokens."""
         sent, request = job.belief, job.request
         assert isinstance(sent, SentRequest)
         stats = EngineStats(

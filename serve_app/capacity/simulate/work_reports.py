@@ -1,7 +1,7 @@
 """Reports of work that reach a policy which counts it, as late as in a live service.
 
-Replicas report what they have taken in, routers only how many requests wait; both every
-`metrics_interval_s`. What a request costs is learned from those that have ended.
+Replicas report the work that they have accepted, routers the number of waiting requests; both every
+`metrics_interval_s`. The cost of a request is learned from those that have ended.
 """
 
 import random

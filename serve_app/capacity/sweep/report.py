@@ -24,7 +24,7 @@ class SlotWait:
 class SweepReport:
     """The limits of one replica under an SLO; None where the steps do not show one.
 
-    `fit_problem` says why there is no `fit`. `unjudged` are bounds with too few requests.
+    `fit_problem`: why there is no `fit`. `unjudged` are bounds with too few requests.
     """
 
     measured: Measured

@@ -9,7 +9,7 @@ from tests.support.kubernetes.store import Store
 
 @dataclass
 class Fault:
-    """What the next `times` requests that match get instead of an answer.
+    """A fault in place of the answer to the next `times` matching requests.
 
     `status` 0 closes the connection without a word; `hang_s` holds the answer back; `text` comes
     in place of JSON.

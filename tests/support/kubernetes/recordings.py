@@ -76,11 +76,11 @@ class Recording:
         return self.began + timedelta(seconds=t)
 
     def views(self) -> Iterator[tuple[float, Observed]]:
-        """What a client sees after each change."""
+        """Yield the view of a client after each change."""
         return ((t, self._view(t, objects)) for t, objects in self._states())
 
     def view(self, t: float) -> Observed:
-        """What a client sees at the second `t`."""
+        """Return the view of a client at the second `t`."""
         *_, (at, last) = takewhile(lambda state: state[0] <= t, self._states())
         return self._view(at, last)
 

@@ -37,7 +37,7 @@ class Replay:
         self._now = datetime.now(UTC)
 
     def to(self, t: float) -> None:
-        """Play what is left up to the second `t`, at once; `t` is now."""
+        """Apply the remaining changes up to the second `t` at once."""
         self._now = datetime.now(UTC) - timedelta(seconds=t)
         self._play(t)
 

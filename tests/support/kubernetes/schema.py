@@ -36,7 +36,7 @@ class Schema:
         return body
 
     def check(self, body: Object) -> None:
-        """As `fieldValidation=Strict`: raises Refused, 400 or 422. It says nothing of metadata."""
+        """As `fieldValidation=Strict`: raises Refused, 400 or 422. It does not check metadata."""
         name = body["metadata"]["name"]
         body = {key: value for key, value in body.items() if key != "metadata"}
         if unknown := list(_unknown(body, self._schema, "")):

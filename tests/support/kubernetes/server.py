@@ -64,7 +64,7 @@ class ApiServer:
         return self._authority
 
     def kubeconfig(self, namespace: str = "default") -> Path:
-        """A file that leads here, with two contexts: `stand-in`, and `nobody` without a token."""
+        """Write a kubeconfig with the contexts `stand-in`, and `nobody`, which has no token."""
         cluster = {
             "server": f"https://127.0.0.1:{self.port}",
             "certificate-authority": str(self._authority),

@@ -99,7 +99,7 @@ class Store:
             return self._write(plural, live, after, (manager, "Update"), after, dry)
 
     def delete(self, plural: str, namespace: str, name: str, options: Object, dry: bool) -> None:
-        """With finalizers it only gets its deletion timestamp. What it owns goes with it."""
+        """With finalizers it only gets its deletion timestamp. Its dependants are deleted, too."""
         with self.changed:
             live = self.get(plural, namespace, name)
             uid = (options.get("preconditions") or {}).get("uid")

@@ -1,4 +1,4 @@
-"""What an engine has counted by request, in a file that outlives a killed engine.
+"""An engine's counts by request, in a file that outlives a killed engine.
 
 A line has the first word of a prompt, which names the request, the engine's process, and what has
 happened. Lines are appended at once, so that several engines may share a file.

@@ -41,6 +41,6 @@ class OllamaConnection(ClientConnection):
         return OllamaResponse(self, request)
 
     async def flushed(self) -> None:
-        # The transport tells of an empty buffer only if that was full before.
+        # The transport reports an empty buffer only if it was full before.
         while self._transport and self._transport.get_write_buffer_size():  # noqa: ASYNC110
             await asyncio.sleep(0.001)

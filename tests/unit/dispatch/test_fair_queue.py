@@ -339,10 +339,10 @@ def test_queues_that_exchange_service_are_fair_together(exchange: bool, share: f
             queue.end(ticket, 100.0)
             total[ticket.owner] += 100
             push(queue, ticket.flow, second)
-        told = [queue.take_served() for queue in queues]
+        served = [queue.take_served() for queue in queues]
         if exchange:
-            queues[0].credit(told[1], second, second)
-            queues[1].credit(told[0], second, second)
+            queues[0].credit(served[1], second, second)
+            queues[1].credit(served[0], second, second)
     assert total["b"] / total.total() == pytest.approx(share, abs=0.02)
 
 

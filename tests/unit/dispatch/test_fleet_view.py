@@ -124,8 +124,8 @@ def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
         for name, seconds in (("a", 1.024 * 1.1), ("b", 1.024 * 2.4)):
             sent = send(view, name, prompt(1000 * number, 8), 10.0 * number)
             view.read(sent, 10.0 * number + seconds)
-            told = EngineStats(1024, 0, 16, seconds, None)
-            view.ended(sent, 10.0 * number + 5, told=told)
+            stats = EngineStats(1024, 0, 16, seconds, None)
+            view.ended(sent, 10.0 * number + 5, stats=stats)
     a, b = view.choose(prompt(-9, 8), 1e6, ALL).ranked
     assert (a.name, a.slowness) == ("a", 1.0)
     assert b.slowness > 1.3
@@ -138,7 +138,7 @@ def test_the_speed_is_learnt_from_prompts_that_share_a_beginning(view: FleetView
         sent = send(view, "a", PromptView("m", chain, 4096), 10.0 * number)
         seconds = (1024 - (BLOCK_TOKENS if number else 0)) / 2000
         view.read(sent, 10.0 * number + seconds)
-        view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, seconds, None))
+        view.ended(sent, 10.0 * number + 5, stats=EngineStats(1024, None, 16, seconds, None))
     assert view.speeds("m").prefill_tokens_per_s > 1800
 
 
@@ -148,7 +148,7 @@ def test_the_speed_is_learnt_from_later_turns(view: FleetView) -> None:
     for number in range(200):
         sent = send(view, "a", prompt(0, 8), 10.0 * number)
         view.read(sent, 10.0 * number + 0.1)
-        view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, 256 / 4000, None))
+        view.ended(sent, 10.0 * number + 5, stats=EngineStats(1024, None, 16, 256 / 4000, None))
         view._replicas["a"].cache = PrefixCache(100)
         view.read_elsewhere("a", tuple(range(6)))
     assert view.speeds("m").prefill_tokens_per_s > 3000
@@ -160,7 +160,7 @@ def test_an_engine_that_has_lost_prompts_is_believed_less(view: FleetView) -> No
         asked = prompt(0, 8)
         sent = send(view, "a", asked, 10.0 * number)
         view.read(sent, 10.0 * number + 1.0)
-        view.ended(sent, 10.0 * number + 5, told=EngineStats(1024, None, 16, 1.024, 1.0))
+        view.ended(sent, 10.0 * number + 5, stats=EngineStats(1024, None, 16, 1.024, 1.0))
     assert view.choose(prompt(0, 8), 1e6, {"a": 0.0}).chosen.cached_tokens < 300
 
 

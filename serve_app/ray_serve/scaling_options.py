@@ -1,4 +1,4 @@
-"""Serve's `autoscaling_config` of a pool, with the settings of the service that its policy needs."""
+"""Serve's `autoscaling_config` of a pool, with the settings that its policy needs."""
 
 from pathlib import Path
 from typing import Any

@@ -8,7 +8,8 @@ from time import monotonic
 from serve_app.dispatch.admission import Admission, Leave
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.local import Entrance
-from serve_app.dispatch.model_gate import ModelGate, ModelObserver
+from serve_app.dispatch.model_gate import ModelGate
+from serve_app.dispatch.model_observer import ModelObserver
 from serve_app.dispatch.waiting_line import WaitingLine
 from serve_app.engines.base import Call, ModelCard, Priority, State
 from serve_app.engines.lifecycle import Lifecycle

@@ -13,8 +13,8 @@ from serve_app.engines.residency import (
 )
 
 # Seconds until a failed load is repeated beside the same models; doubled after each failure.
-MIN_WALL_S = 15.0
-MAX_WALL_S = 300.0
+MIN_RETRY_S = 15.0
+MAX_RETRY_S = 300.0
 # Share of the newest measurement in an average.
 _NEWEST = 0.3
 
@@ -44,8 +44,8 @@ class ModelState:
         """Tell whether a new call of the model may pass."""
         return model in self.sizes and model != self.closing
 
-    def use(self, model: str) -> None:
-        self._users[model] += 1
+    def use(self, model: str, calls: int = 1) -> None:
+        self._users[model] += calls
 
     def release(self, model: str, now: float) -> bool:
         """Note the end of a model's use by a call. Returns True when no other call uses it."""
@@ -77,7 +77,7 @@ class ModelState:
         """
         self._lost |= self._gone
         self._gone.clear()
-        seconds = min(MAX_WALL_S, MIN_WALL_S * 2.0 ** self._failures[model])
+        seconds = min(MAX_RETRY_S, MIN_RETRY_S * 2.0 ** self._failures[model])
         self._failures[model] += 1
         self._failed_loads = [failure for failure in self._failed_loads if now < failure.until]
         taken = sum(self._known_sizes.get(other, 0) for other in others)

@@ -6,7 +6,8 @@ from time import monotonic, time
 
 from serve_app.dispatch.local import Entrance, LocalDispatcher
 from serve_app.dispatch.model_admission import new_admission, new_gate
-from serve_app.dispatch.model_gate import ModelGate, ModelObserver
+from serve_app.dispatch.model_gate import ModelGate
+from serve_app.dispatch.model_observer import ModelObserver
 from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.engines.base import EngineStatus, State
 from serve_app.engines.choose import choose_engine, new_engine

@@ -13,7 +13,7 @@ _MODEL: Any = ("model",)  # Ray annotates a tuple of one
 
 
 class ModelMetrics:
-    """Counts loads and unloads of one engine, as `dispatch.model_gate.ModelObserver`."""
+    """Counts loads and unloads of one engine, as `dispatch.model_observer.ModelObserver`."""
 
     def __init__(self) -> None:
         outcome: Any = (*_MODEL, "outcome")

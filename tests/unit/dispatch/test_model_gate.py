@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.dispatch import model_gate
+from serve_app.dispatch import model_loader
 from serve_app.dispatch.model_gate import ModelGate
 from serve_app.engine_settings import EngineSettings
 from serve_app.engines import ollama_api
@@ -29,7 +29,7 @@ MODELS = ("a", "b", "c")
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_gate, "POLL_S", 0.02)
+    monkeypatch.setattr(model_loader, "POLL_S", 0.02)
     monkeypatch.setattr(ollama_api, "POLL_S", 0.002)
 
 

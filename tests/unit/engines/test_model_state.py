@@ -3,7 +3,7 @@
 import pytest
 
 from serve_app.engines.call_rates import HALF_LIFE_S, CallRates
-from serve_app.engines.model_state import MAX_WALL_S, MIN_WALL_S, ModelState
+from serve_app.engines.model_state import MAX_RETRY_S, MIN_RETRY_S, ModelState
 
 
 def test_calls_count_half_after_a_while() -> None:
@@ -19,12 +19,12 @@ def test_walls_grow_with_each_failure_and_fall_with_a_load() -> None:
     """A load that keeps failing is tried less and less often."""
     state = ModelState()
     seconds = [state.note_failure("a", frozenset(), 0.0) for _ in range(9)]
-    assert seconds[:3] == [MIN_WALL_S, 2 * MIN_WALL_S, 4 * MIN_WALL_S]
-    assert seconds[-1] == MAX_WALL_S
+    assert seconds[:3] == [MIN_RETRY_S, 2 * MIN_RETRY_S, 4 * MIN_RETRY_S]
+    assert seconds[-1] == MAX_RETRY_S
     assert state.view({}, 1.0).failed_loads
     state.note_load("a", 2.0)
     assert not state.view({}, 1.0).failed_loads
-    assert state.note_failure("a", frozenset(), 0.0) == MIN_WALL_S
+    assert state.note_failure("a", frozenset(), 0.0) == MIN_RETRY_S
 
 
 def test_measured_loads_are_averaged() -> None:

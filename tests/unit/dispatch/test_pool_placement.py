@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.dispatch import replica_follower, replica_pool
+from serve_app.dispatch import idle_connections, replica_follower
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
@@ -137,7 +137,7 @@ class Fleet:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_pool, "LAST_LINGER_S", 0.03)
+    monkeypatch.setattr(idle_connections, "LAST_LINGER_S", 0.03)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.dispatch import replica_pool, worker
+from serve_app.dispatch import idle_connections, openings, replica_pool, worker
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.worker import CallServer
@@ -162,7 +162,7 @@ async def test_the_last_idle_connection_survives_a_pause(
     new_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It serves a caller that comes back after a while; the others are closed before."""
-    monkeypatch.setattr(replica_pool, "LAST_LINGER_S", 60)
+    monkeypatch.setattr(idle_connections, "LAST_LINGER_S", 60)
     pool, serve = new_pool()
     answers = [await pool.call(CALL, 5) for _ in range(2)]
     for answer in answers:
@@ -513,7 +513,7 @@ async def test_a_reserved_place_is_never_batchs(
     listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An urgent call gets it at once, though batch fills the rest and more of it waits."""
-    monkeypatch.setattr(replica_pool, "PAUSE_S", 0.01)
+    monkeypatch.setattr(openings, "PAUSE_S", 0.01)
     serve = Serve(engine, room=2, batch_places=1)
     pool = ReplicaPool(listener, Handle(serve.serve_calls))
     engine.goes_on.clear()
@@ -535,7 +535,7 @@ async def test_batch_goes_on_when_its_connection_is_too_old(
     listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new one is opened for those who wait, after the pause."""
-    monkeypatch.setattr(replica_pool, "PAUSE_S", 0.01)
+    monkeypatch.setattr(openings, "PAUSE_S", 0.01)
     monkeypatch.setattr(replica_pool, "MAX_AGE_S", 0)
     serve = Serve(engine, room=2, batch_places=1)
     pool = ReplicaPool(listener, Handle(serve.serve_calls))

@@ -2,6 +2,8 @@
 
 application          the composition root: settings to a Serve application
 deployments          thin Serve shells around plain objects
+deployment_options   their options, from the settings
+options_in_force     their options in force, and warnings about them
 engine_host          the engine of one replica, and the dispatcher to it
 pool_handle          connections to a pool's replicas by its Serve handle
 readiness            the pools' state, from Serve's controller

@@ -10,7 +10,7 @@ from ray.serve import Application, Deployment
 
 from serve_app.access.authenticator import authenticator
 from serve_app.ray_serve import deployments
-from serve_app.ray_serve.deployments import direct_options, gateway_options, worker_options
+from serve_app.ray_serve.deployment_options import direct_options, gateway_options, worker_options
 from serve_app.settings import Settings
 
 # The decorators have made deployments of the classes.

@@ -1,8 +1,7 @@
 """Thin Ray Serve shells around plain objects."""
 
 import gc
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
@@ -11,7 +10,6 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.access.authenticator import authenticator
 from serve_app.api.app import Api
 from serve_app.api.build import build_api
 from serve_app.api.request_trace import Observer
@@ -21,14 +19,7 @@ from serve_app.dispatch.worker import CallServer
 from serve_app.fleet.document import ServiceSettings
 from serve_app.fleet.recorder import Recorder
 from serve_app.fleet.reports import FleetReport, waiting_flows
-from serve_app.overrides import (
-    InForce,
-    ScalingInForce,
-    direct_problems,
-    exposure,
-    gateway_problems,
-    worker_problems,
-)
+from serve_app.overrides import direct_problems, gateway_problems, worker_problems
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
@@ -36,16 +27,18 @@ from serve_app.ray_serve.fleet_source import CollectorClient
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
 from serve_app.ray_serve.model_metrics import ModelMetrics
+from serve_app.ray_serve.options_in_force import (
+    exposure_problems,
+    log_problems,
+    options_in_force,
+)
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 from serve_app.ray_serve.readiness import PoolReadiness
 from serve_app.ray_serve.replica_place import replica_place
 from serve_app.ray_serve.request_log import RequestLog, disable_access_records
-from serve_app.ray_serve.scaling_options import autoscaling_options
 from serve_app.ray_serve.start_watch import start_watches
 from serve_app.ray_serve.telemetry import Telemetry, new_telemetry
 from serve_app.settings import Settings
-
-logger = logging.getLogger("ray.serve")
 
 
 @serve.deployment
@@ -61,8 +54,8 @@ class DirectPool:
 
     async def __serve_build_asgi_app__(self) -> Api:
         settings, pool = self._settings, self._pool
-        options = _options_in_force()
-        _warn(chain(direct_problems(settings, pool, options), _exposure(settings)))
+        options = options_in_force()
+        log_problems(chain(direct_problems(settings, pool, options), exposure_problems(settings)))
         self._host = EngineHost(self._settings, self._pool, EngineGauges().show, ModelMetrics)
         dispatcher = await self._host.start(await replica_place(pool))
         telemetry = new_telemetry(settings)
@@ -98,7 +91,7 @@ class WorkerPool:
 
     async def __init__(self, settings: Settings, pool: Pool) -> None:  # type: ignore[misc]
         # Serve awaits the constructor: a replica is running when its engine is ready.
-        _warn(worker_problems(settings, pool, _options_in_force()))
+        log_problems(worker_problems(settings, pool, options_in_force()))
         self._host = EngineHost(settings, pool, EngineGauges().show, ModelMetrics)
         dispatcher = await self._host.start(await replica_place(pool))
         name = serve.get_replica_context().replica_id.unique_id
@@ -158,8 +151,8 @@ class Gateway:
 
     async def __serve_build_asgi_app__(self) -> Api:
         settings = self._settings
-        options = _options_in_force()
-        _warn(chain(gateway_problems(settings, options), _exposure(settings)))
+        options = options_in_force()
+        log_problems(chain(gateway_problems(settings, options), exposure_problems(settings)))
         host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         application = serve.get_replica_context().app_name
         readiness = PoolReadiness(settings.all_pools, application)
@@ -211,92 +204,3 @@ def _fleet(settings: Settings) -> CollectorClient | None:
         tuple(aliases.items()),
     )
     return CollectorClient(service, serve.get_replica_context().app_name)
-
-
-def direct_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Return Serve's options of a pool that is the ingress; a config file may override them."""
-    return _pool_options(settings, pool) | {
-        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=True),
-        "max_queued_requests": pool.max_queued_requests(is_ingress=True),
-        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
-    }
-
-
-_ROUTERS = {
-    "least_loaded": "serve_app.ray_serve.request_router:PowerOfEight",
-    "affinity": "serve_app.ray_serve.request_router:Targeted",
-    "session": "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter",
-}
-
-
-def worker_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Return Serve's options of a pool behind the gateway.
-
-    Requests that its replicas can't admit wait in the gateway for the first free replica.
-    """
-    return _pool_options(settings, pool) | {
-        "max_ongoing_requests": pool.max_ongoing_requests(is_ingress=False),
-        "max_queued_requests": pool.max_queued_requests(is_ingress=False),
-        "request_router_config": {"request_router_class": _ROUTERS[pool.routing]},
-    }
-
-
-def _pool_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    return {
-        "name": pool.name,
-        "ray_actor_options": pool.ray_actor_options,
-        "graceful_shutdown_timeout_s": settings.shutdown_timeout_s,
-        "graceful_shutdown_wait_loop_s": 1.0,
-        "logging_config": _logging(settings),
-        "autoscaling_config": autoscaling_options(settings, pool),
-    }
-
-
-def gateway_options(settings: Settings) -> dict[str, Any]:
-    gateway = settings.gateway
-    return {
-        "name": "gateway",
-        "ray_actor_options": gateway.ray_actor_options,
-        "max_ongoing_requests": gateway.max_ongoing_requests,
-        "graceful_shutdown_timeout_s": settings.gateway_shutdown_timeout_s,
-        "graceful_shutdown_wait_loop_s": 1.0,
-        "logging_config": _logging(settings),
-        "autoscaling_config": {
-            "min_replicas": gateway.min_replicas,
-            "max_replicas": gateway.max_replicas,
-            "target_ongoing_requests": gateway.target_ongoing_requests,
-        },
-    }
-
-
-def _logging(settings: Settings) -> dict[str, Any]:
-    return {"encoding": settings.log_format.upper(), "enable_access_log": False}
-
-
-def _options_in_force() -> InForce:
-    """Return the options of the deployment that this replica belongs to."""
-    config = private.deployment_config()
-    scaling = config.autoscaling_config
-    return InForce(
-        config.max_ongoing_requests,
-        config.graceful_shutdown_timeout_s,
-        scaling.target_ongoing_requests if scaling else None,
-        scaling.min_replicas if scaling else None,
-        scaling.max_replicas if scaling else config.num_replicas or 1,
-        _scaling_in_force(scaling) if scaling else None,
-    )
-
-
-def _scaling_in_force(config: Any) -> ScalingInForce:
-    delays = config.upscale_delay_s, config.downscale_delay_s, config.downscale_to_zero_delay_s
-    factors = config.get_upscaling_factor(), config.get_downscaling_factor()
-    return ScalingInForce(config.policy.policy_function, tuple(d or 0.0 for d in delays), factors)
-
-
-def _exposure(settings: Settings) -> Iterator[str]:
-    return exposure(private.http_host(), has_keys=authenticator(settings).needs_key)
-
-
-def _warn(sentences: Iterable[str]) -> None:
-    for sentence in sentences:
-        logger.warning("%s", sentence)

@@ -29,7 +29,9 @@ _PARTS = {
     "Serve": r"/ray/serve/|direct_ingress|ray_serve/private",
     "metrics and log": r"ray/util/metrics|logging/|ray_serve/(\w*metrics|request_log)|fleet/|usage",
     "engine client": r"engines/",
-    "gateway's channel": r"dispatch/(frames|\w*connections?|openings|worker|replica_pool|listener|gateway)",
+    "gateway's channel": (
+        r"dispatch/(frames|\w*connections?|openings|worker|replica_pool|listener|gateway)"
+    ),
     "queue, slots, retries": r"dispatch/|deadline",
     "keys and limits": r"access/|charge|rate_headers",
     "relay of the answer": r"api/(relay|counts|exchange|request_trace)",

@@ -12,7 +12,7 @@ from kuberay.changes.checks import check
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import haproxy
-from serve_app.ray_serve.deployments import direct_options, gateway_options
+from serve_app.ray_serve.deployment_options import direct_options, gateway_options
 from serve_app.settings import Settings
 from tests.support.manifests import (
     FILES,

@@ -19,7 +19,7 @@ from ray.serve._private.deployment_info import DeploymentInfo
 from ray.serve._private.version import DeploymentVersion
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema
 
-from serve_app.ray_serve.deployments import direct_options, gateway_options, worker_options
+from serve_app.ray_serve.deployment_options import direct_options, gateway_options, worker_options
 
 Object = dict[str, Any]
 
@@ -149,7 +149,7 @@ POOLS = [{"name": "a", "models": "x", "autoscaling": {"min_replicas": 0}}, {"nam
     ids=["direct", "gateway"],
 )
 def test_options_are_those_of_the_builder(args: Object) -> None:
-    """The client derives the same options as serve_app.ray_serve.deployments."""
+    """The client derives the same options as serve_app.ray_serve.deployment_options."""
     settings = Settings.model_validate(args)
     is_direct = settings.resolved_topology == "direct"
     options = direct_options if is_direct else worker_options

@@ -3,7 +3,7 @@
 import inspect
 
 from serve_app.ray_serve.application import app
-from serve_app.ray_serve.deployments import gateway_options
+from serve_app.ray_serve.deployment_options import gateway_options
 from serve_app.settings import Settings
 
 

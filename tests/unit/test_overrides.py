@@ -14,7 +14,7 @@ from serve_app.overrides import (
     gateway_problems,
     worker_problems,
 )
-from serve_app.ray_serve import deployments
+from serve_app.ray_serve import deployment_options
 from serve_app.scaling_settings import POLICY
 from serve_app.settings import Settings
 
@@ -45,9 +45,9 @@ def gateway(options: InForce) -> Iterator[str]:
 
 
 DEFAULTS = {
-    direct: in_force(deployments.direct_options(SETTINGS, POOL)),
-    worker: in_force(deployments.worker_options(SETTINGS, POOL)),
-    gateway: in_force(deployments.gateway_options(SETTINGS)),
+    direct: in_force(deployment_options.direct_options(SETTINGS, POOL)),
+    worker: in_force(deployment_options.worker_options(SETTINGS, POOL)),
+    gateway: in_force(deployment_options.gateway_options(SETTINGS)),
 }
 Problems = Callable[[InForce], Iterator[str]]
 
@@ -129,7 +129,7 @@ def test_what_takes_the_decisions_from_ahead_is_named(
 ) -> None:
     """Another policy, delays and factors of an override."""
     pool = AHEAD.all_pools[0]
-    options = replace(in_force(deployments.direct_options(AHEAD, pool)), scaling=scaling)
+    options = replace(in_force(deployment_options.direct_options(AHEAD, pool)), scaling=scaling)
     assert any(sentence in problem for problem in direct_problems(AHEAD, pool, options))
 
 
@@ -137,7 +137,7 @@ def test_ahead_as_it_is_built_has_no_problem() -> None:
     """Delays 0 and factors 1."""
     pool = AHEAD.all_pools[0]
     options = replace(
-        in_force(deployments.direct_options(AHEAD, pool)),
+        in_force(deployment_options.direct_options(AHEAD, pool)),
         scaling=ScalingInForce(POLICY, (0.0, 0.0, 0.0), (1.0, 1.0)),
     )
     assert list(direct_problems(AHEAD, pool, options)) == []

@@ -5,26 +5,24 @@ Serve config file may override them, because Ray applies it after this package's
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from serve_app import addresses
+from serve_app.access_settings import ApiKeys, Hosts, Origins
 from serve_app.aliases import ModelName, Targets, alias_problems
 from serve_app.environment import PREFIX, Environment, unknown_variables
+from serve_app.fairness_settings import FairnessSettings, PriorityName
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
 from serve_app.limit_settings import LimitSettings
 from serve_app.pool_settings import Pool, PoolSettings
 from serve_app.strict_model import (
-    CommaSeparated,
-    StrictModel,
     duplicate_models,
     duplicates,
     refuse,
@@ -32,32 +30,7 @@ from serve_app.strict_model import (
 from serve_app.tracing_settings import TracingSettings
 from serve_app.usage_settings import UsageSettings
 
-PriorityName = Literal["interactive", "standard", "batch"]
 Topology = Literal["auto", "direct", "gateway"]
-Hosts = Annotated[
-    tuple[Annotated[str, AfterValidator(addresses.host_name)], ...], NoDecode, CommaSeparated
-]
-Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(addresses.origin)], ...], NoDecode, CommaSeparated
-]
-
-
-class FairnessSettings(StrictModel):
-    """The fair queue, see docs/fairness.md."""
-
-    half_life_s: float = Field(
-        60, gt=0, description="Seconds after which past service counts half in a key's share."
-    )
-    aging_s: float | None = Field(
-        None,
-        gt=0,
-        description="Seconds of waiting after which a batch request counts as interactive; "
-        "default: three quarters of its queue_timeout_s.",
-    )
-    queue_timeout_s: dict[PriorityName, Annotated[float, Field(gt=0)]] = Field(
-        {},
-        description="queue_timeout_s of single priorities, such as {'batch': 600}.",
-    )
 
 
 class Settings(PoolSettings, BaseSettings):
@@ -97,7 +70,7 @@ class Settings(PoolSettings, BaseSettings):
     api_keys_optional: bool = Field(
         False, description="Whether to serve all callers while api_keys_file does not exist."
     )
-    api_keys: dict[str, SecretStr] = Field({}, description="API keys by name; a file is safer.")
+    api_keys: ApiKeys = Field({}, description="API keys by name; a file is safer.")
     jwt: JwtSettings | None = Field(
         None, description="JSON Web Tokens of an identity provider, accepted beside keys."
     )
@@ -161,19 +134,6 @@ class Settings(PoolSettings, BaseSettings):
     # Logs
     log_format: Literal["text", "json"] = Field("text", description="Format of the log lines.")
     request_log: bool = Field(True, description="Whether every request writes a log line.")
-
-    @field_validator("api_keys")
-    @classmethod
-    def _keys_that_may_come(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, key in keys.items():
-            value = key.get_secret_value()
-            if not name.strip() or not value or value != value.strip() or not value.isprintable():
-                raise ValueError(
-                    f"{name!r} must have a name and a printable key without spaces around it"
-                )
-            if name.startswith("jwt:"):
-                raise ValueError(f"{name!r} looks like the name of a token: remove jwt: from it")
-        return keys
 
     @property
     def all_pools(self) -> tuple[Pool, ...]:

@@ -13,7 +13,9 @@ relay       relays an engine's bytes and proves that an answer is complete
 cut         marks answers that the service's own bound has cut
 fields      request fields that are accepted without effect
 openai, ollama, anthropic   the routes of each dialect
+ollama_cards    models in the terms of Ollama's listings
 listings    models, versions, health
 docs        the OpenAPI page
 request_trace   notes on one request, for metrics and its log line
+outcome     its outcome
 """

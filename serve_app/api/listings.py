@@ -7,7 +7,8 @@ from datetime import datetime
 from serve_app.aliases import AliasTarget
 from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.inference import Dispatcher
-from serve_app.api.ollama import MANAGEMENT_REFUSED, running, tag
+from serve_app.api.ollama import MANAGEMENT_REFUSED
+from serve_app.api.ollama_cards import running, tag
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import ModelCard
 from serve_app.errors import Forbidden, NotFound

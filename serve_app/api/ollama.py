@@ -1,6 +1,5 @@
 """Ollama's native dialect: chat, generate, embed, show, and the listings."""
 
-import time
 from typing import Any
 
 import orjson
@@ -18,9 +17,9 @@ from serve_app.api.endpoint import (
     loading_field,
 )
 from serve_app.api.relay import AnswerEnd
-from serve_app.engines.base import ModelCard, Usage
+from serve_app.engines.base import Usage
 from serve_app.errors import BadRequest, ServiceError
-from serve_app.go_json import now, parse_duration, rfc3339
+from serve_app.go_json import now, parse_duration
 
 # A request that differs in one of these makes Ollama restart its engine while others wait.
 RELOADING_OPTIONS = field_names(
@@ -123,38 +122,6 @@ def _is_zero(keep_alive: Any) -> bool:
         return parse_duration(keep_alive) == 0
     except ValueError:
         return False
-
-
-def tag(card: ModelCard) -> Payload:
-    """Return one entry of `GET /api/tags`."""
-    return {
-        "name": card.name,
-        "model": card.name,
-        "modified_at": card.modified_at,
-        "size": card.size,
-        "digest": card.digest,
-        "details": card.details()
-        | {"context_length": card.context_length, "embedding_length": card.embedding_length},
-        "capabilities": list(card.capabilities),
-    }
-
-
-# Ollama's expiry for keep_alive -1: Go's longest duration from now on.
-_FOR_EVER_NS = 2**63 - 1
-
-
-def running(card: ModelCard) -> Payload:
-    """Return one entry of `GET /api/ps`."""
-    return {
-        "name": card.name,
-        "model": card.name,
-        "size": card.size_loaded,
-        "digest": card.digest,
-        "details": card.details(),
-        "expires_at": rfc3339(time.time_ns() + _FOR_EVER_NS),
-        "size_vram": card.size_vram,
-        "context_length": card.loaded_context_length,
-    }
 
 
 _HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]

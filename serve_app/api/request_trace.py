@@ -1,40 +1,21 @@
 """Notes on one request while it is answered, for metrics and for its line in the log."""
 
 import logging
-from enum import StrEnum
 from time import perf_counter
 from typing import Protocol
 
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.quotas import LimitRefusal
+from serve_app.api.outcome import Outcome, outcome_of
 from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Placed, Priority, Usage
-from serve_app.errors import (
-    ClientError,
-    DeadlineExceeded,
-    EngineError,
-    EngineSlow,
-    InternalError,
-    IssuerDown,
-    Overloaded,
-    ServiceError,
-)
+from serve_app.errors import InternalError, ServiceError
 from serve_app.tracing.notes import SpanNotes
 
 logger = logging.getLogger("ray.serve")
 
 # Observing a gap costs more than sending a token, and a sample is enough for a histogram.
 GAP_SAMPLE = 16
-
-
-class Outcome(StrEnum):
-    OK = "ok"
-    CLIENT_ERROR = "client_error"
-    UPSTREAM_ERROR = "upstream_error"
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    REJECTED = "rejected"
-    INTERNAL_ERROR = "internal_error"
 
 
 class RequestTrace:
@@ -176,7 +157,7 @@ class RequestTrace:
         self.error = exc
         cause = exc.__cause__ if isinstance(exc, InternalError) else None
         if isinstance(exc, ServiceError) and cause is None:
-            self.outcome = _outcome(exc)
+            self.outcome = outcome_of(exc)
         else:
             self._fail_unexpectedly(cause or exc)
 
@@ -245,16 +226,6 @@ def printable(text: str) -> str:
     """Escape a caller's text for a log, so that it can't begin a line or colour a terminal."""
     text = text[:200]
     return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def _outcome(exc: ServiceError) -> Outcome:
-    if isinstance(exc, ClientError):
-        return Outcome.CLIENT_ERROR
-    if isinstance(exc, Overloaded | IssuerDown):
-        return Outcome.REJECTED
-    if isinstance(exc, EngineSlow | DeadlineExceeded):
-        return Outcome.TIMEOUT
-    return Outcome.UPSTREAM_ERROR if isinstance(exc, EngineError) else Outcome.INTERNAL_ERROR
 
 
 class Observer(Protocol):

@@ -10,6 +10,7 @@ model_observer     counts loads and unloads
 model_copies       which loaded models other replicas keep loaded too
 waiting_line       calls that wait for a slot or a connection
 fair_queue         the order of every queue
+ticket             the place of one request in it
 shares             the service of keys and groups, by which it decides
 ranking            the lowest of many values that change
 speed              the speed of a queue

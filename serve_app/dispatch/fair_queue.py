@@ -1,10 +1,10 @@
 """The order of every queue: a policy without a clock or an event loop.
 
 Requests wait in bands by priority. Next is the group of a band with the least service per weight,
-within it the key with the least, and of a key the oldest request. A key without a group
-is a group of its own. Service is prompt tokens + 2 x generated tokens, as llm-d counts it: reserved
-at the start, corrected at the end, halved every `half_life_s`. The
-ratio of used to expected service of a key corrects the reservations of its later requests.
+within it the key with the least, and of a key the oldest request. A key without a group is a group
+of its own. Service is prompt tokens + 2 x generated tokens, as llm-d counts it: reserved at the
+start, corrected at the end, halved every `half_life_s`. The ratio of used to expected service of a
+key corrects the reservations of its later requests.
 
 Instead of halving past service, new service doubles: at time t it counts 2 ** ((t - origin) /
 half_life_s) times. So the order of the waiting requests changes only with events.
@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 from serve_app.dispatch.shares import Band, Share
+from serve_app.dispatch.ticket import BANDS, Ticket
 from serve_app.engines.base import Flow, Priority, Served
 from serve_app.settings import Settings
 
 T = TypeVar("T")
 
-# The service of a request of unknown size: keys take turns by requests.
-_NOMINAL = 1.0
 # Half-lives after which all service is written in a new unit, below the range of a float.
 _MAX_HALF_LIVES = 500.0
-_BANDS = {priority: number for number, priority in enumerate(Priority)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +36,6 @@ class Fairness:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         return cls(settings.fairness.half_life_s, settings.aging_s)
-
-
-class Ticket(Generic[T]):
-    """One request in a queue. `owner`: the value that its user gets back when it is next."""
-
-    __slots__ = (
-        "arrived",
-        "band",
-        "flow",
-        "owner",
-        "reserved",
-        "service",
-        "share",
-        "started",
-        "waits",
-    )
-
-    def __init__(self, owner: T, flow: Flow, service: float = 0.0) -> None:
-        self.owner = owner
-        self.flow = flow
-        self.service = service or _NOMINAL
-        self.band = _BANDS[flow.priority]
-        self.arrived = self.started = self.reserved = 0.0
-        self.waits = False
-        self.share: Share[Ticket[T]] | None = None  # None: without a key, and it did not wait
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        flow = self.flow
-        return (flow.weight, flow.group_weight) if flow.group else (flow.weight,)
-
-    @property
-    def is_batch(self) -> bool:
-        return self.band == _BATCH
-
-
-_BATCH = _BANDS[Priority.BATCH]
 
 
 class FairQueue(Generic[T]):
@@ -198,10 +159,10 @@ class FairQueue(Generic[T]):
         if tickets is None or flow is None:
             return _newest(tickets) if tickets else None
         own = self._by_key.get(_key(flow), OrderedDict())
-        if _claim(tickets) > (len(own) + 1, _BANDS[flow.priority]):
+        if _claim(tickets) > (len(own) + 1, BANDS[flow.priority]):
             return _newest(tickets)
         loser = _newest(own) if own else None
-        return loser if loser and loser.band > _BANDS[flow.priority] else None
+        return loser if loser and loser.band > BANDS[flow.priority] else None
 
     def _next(self) -> Ticket[T] | None:
         for band in self._bands:

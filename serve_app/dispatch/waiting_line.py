@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Generic, TypeVar
 
-from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
+from serve_app.dispatch.fair_queue import Fairness, FairQueue
 from serve_app.dispatch.speed import Speed
+from serve_app.dispatch.ticket import Ticket
 from serve_app.engines.base import Call, Priority, Served
 from serve_app.errors import DeadlineExceeded, Overloaded
 

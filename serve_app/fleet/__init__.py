@@ -10,4 +10,6 @@ scaling    explains the number of a pool's replicas in one sentence
 advice     one line of advice for each kind of error
 page/      the page's own files
 top        `python -m serve_app top`
+client     fetches the document for it
+terminal   the document as tables in a terminal
 """

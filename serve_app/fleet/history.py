@@ -4,7 +4,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.outcome import Outcome
+from serve_app.api.request_trace import RequestTrace
 from serve_app.fleet.rings import PERIOD_S, Ring, Rows, seconds_covered, summed
 
 PERIODS = 90

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import time
 
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.outcome import Outcome
+from serve_app.api.request_trace import RequestTrace
 from serve_app.errors import ServiceError
 from serve_app.fleet import history
 from serve_app.fleet.rings import Ring, Rows, seconds_covered

@@ -7,7 +7,8 @@ The service's own begin with `serve_app.`.
 from collections.abc import Mapping
 from typing import Any
 
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.outcome import Outcome
+from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Priority, Usage
 from serve_app.engines.span import AttributeValue
 from serve_app.tracing.finish import finish_reason

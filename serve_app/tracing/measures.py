@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.outcome import Outcome
+from serve_app.api.request_trace import RequestTrace
 from serve_app.tracing import genai
 
 # The boundaries that the conventions name.

@@ -23,7 +23,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.status import Status, StatusCode
 
 from serve_app.api.http import Request
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.outcome import Outcome
+from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Attributes, Step
 from serve_app.tracing import genai
 from serve_app.tracing.content import content_attributes

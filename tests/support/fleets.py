@@ -7,8 +7,9 @@ from random import Random
 from time import time
 from typing import Any
 
+from serve_app.api.outcome import Outcome
 from serve_app.api.relay import Usage
-from serve_app.api.request_trace import Outcome, RequestTrace
+from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import EngineStatus, ModelCard, Priority, State
 from serve_app.errors import EngineLost, Overloaded
 from serve_app.fleet.document import Document, ServiceSettings, document, encoded

@@ -21,7 +21,8 @@ SERVICE = [
     "overrides",
     "setting_errors",
     "settings",
-    "gateway_settings aliases jwt_settings limit_settings usage_settings tracing_settings",
+    "gateway_settings access_settings aliases fairness_settings jwt_settings limit_settings "
+    "usage_settings tracing_settings",
     "pool_settings",
     "engine_settings scaling_settings",
     "strict_model environment scaling",
@@ -47,7 +48,7 @@ BESIDE = {
 # The part of `dispatch` that the simulator plays: no event loop, no connection.
 PLAYED = {
     *("fair_queue", "fleet_view", "learning", "model_copies", "placement", "prefixes", "rates"),
-    *("replica_state", "sent"),
+    *("replica_state", "sent", "ticket"),
 }
 # Ray's own autoscaling policy in virtual time.
 ALSO_RAY = {"capacity/simulate/policy"}

@@ -1,7 +1,8 @@
 """Autoscaling in virtual time: simulate a service under recorded or drawn arrivals.
 
 events      virtual time
-replica     one engine: slots, a FIFO and the speed of prefill and decode
+replica     one engine: slots, a fair queue and the speed of prefill and decode
+simulated_request   one request in the service
 fleet       replicas that start, serve, drain; what they cost
 router      which replica takes a request: Serve's, the gateway's, HAProxy's choice
 reports     metrics that reach Ray's controller, with their delays

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.placing import Affinity
-from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
+from serve_app.capacity.simulate.replica import Replica
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.replica_state import ReplicaReport
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.model_keepers import Keeper, ModelCounts
-from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds, SimulatedRequest
+from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.model_copies import spare_copies

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from serve_app.capacity.simulate.events import EventQueue
-from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
+from serve_app.capacity.simulate.replica import Replica
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fleet_view import FleetView

@@ -9,7 +9,8 @@ import numpy as np
 
 from serve_app.capacity.results.cluster_samples import Sample
 from serve_app.capacity.results.slo import Bound, BoundResult, Slo, Verdict
-from serve_app.capacity.simulate.replica import Gaps, SimulatedRequest
+from serve_app.capacity.simulate.replica import Gaps
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from serve_app.capacity.simulate.events import EventQueue
-from serve_app.capacity.simulate.replica import Replica, SimulatedRequest
+from serve_app.capacity.simulate.replica import Replica
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.dispatch.fair_queue import Fairness, FairQueue
 from serve_app.engines.base import Flow
 

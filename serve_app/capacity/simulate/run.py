@@ -10,7 +10,7 @@ from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.fleet import Delays, SimulatedFleet
 from serve_app.capacity.simulate.policies import TargetPolicy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
-from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds, SimulatedRequest
+from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds
 from serve_app.capacity.simulate.reports import (
     LoadReport,
     LoadReporter,
@@ -19,6 +19,7 @@ from serve_app.capacity.simulate.reports import (
 )
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.router import LeastLoaded, PowerOf, Router, RoutingRule
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.capacity.simulate.startup import FixedStartup, Startup
 from serve_app.capacity.simulate.work_reports import WorkReports
 from serve_app.capacity.sweep.model import ServiceModel

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.fleet import SimulatedFleet
 from serve_app.capacity.simulate.policies import TargetPolicy, WorkReport, WorkTargetPolicy
-from serve_app.capacity.simulate.replica import SimulatedRequest
 from serve_app.capacity.simulate.router import Router
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.scaling.work import SlotSpeed, WorkModel
 
 if TYPE_CHECKING:

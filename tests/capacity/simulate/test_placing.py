@@ -8,8 +8,9 @@ from functools import partial
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.gateways import Gateways
 from serve_app.capacity.simulate.placing import Affinity
-from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds, SimulatedRequest
+from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds
 from serve_app.capacity.simulate.router import Router, RoutingRule
+from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fair_queue import Fairness

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from serve_app.dispatch import shares
-from serve_app.dispatch.fair_queue import Fairness, FairQueue, Ticket
+from serve_app.dispatch.fair_queue import Fairness, FairQueue
+from serve_app.dispatch.ticket import Ticket
 from serve_app.engines.base import Flow, Priority, Served
 
 A, B = Flow("a"), Flow("b")

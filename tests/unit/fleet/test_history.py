@@ -2,8 +2,8 @@
 
 import pytest
 
+from serve_app.api.outcome import Outcome
 from serve_app.api.relay import Usage
-from serve_app.api.request_trace import Outcome
 from serve_app.fleet import history
 from tests.support.fleets import NOW, trace
 

@@ -3,8 +3,8 @@
 import gc
 import tracemalloc
 
+from serve_app.api.outcome import Outcome
 from serve_app.api.relay import Usage
-from serve_app.api.request_trace import Outcome
 from serve_app.errors import BadRequest, EngineLost, InternalError, NotFound
 from serve_app.fleet import history
 from serve_app.fleet.recorder import Recorder

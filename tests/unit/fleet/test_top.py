@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from serve_app.fleet.client import FleetClient, Unavailable
 from serve_app.fleet.document import ServiceSettings as Described
 from serve_app.fleet.document import collecting
-from serve_app.fleet.top import FleetClient, Unavailable, main, render
+from serve_app.fleet.terminal import render
+from serve_app.fleet.top import main
 from tests.support.fleets import NOW, Stage, pool
 from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing, swapping
 from tests.support.service import Simulator, serving

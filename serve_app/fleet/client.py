@@ -1,0 +1,78 @@
+"""A client of the document `GET /admin/fleet`, for `python -m serve_app top`."""
+
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+
+from serve_app.access.usage.command import KEY_VARIABLE
+
+VERSION = 1
+_TIMEOUT_S = 5.0
+_FIRST_S = 15.0  # the collector starts with the first viewer
+
+
+class Unavailable(Exception):
+    """Raised with a sentence when there is no document. `is_final`: another try is useless."""
+
+    def __init__(self, sentence: str, is_final: bool) -> None:
+        super().__init__(sentence)
+        self.is_final = is_final
+
+
+class FleetClient:
+    """Fetches a service's document over one connection."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url.rstrip("/")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        try:
+            self._http = httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
+        except httpx.InvalidURL as exc:
+            raise Unavailable(f"{url} is not an address: {exc}", True) from exc
+        self._etag = ""
+        self._last: dict[str, Any] = {}
+
+    def __enter__(self) -> "FleetClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def document(self) -> dict[str, Any]:
+        """Return the present document. Raises Unavailable."""
+        headers = {"if-none-match": self._etag} if self._etag else {}
+        try:
+            answer = self._http.get("/admin/fleet", headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
+            sentence = f"{self._url} does not answer: {exc or type(exc).__name__}"
+            raise Unavailable(sentence, not isinstance(exc, httpx.TransportError)) from exc
+        if answer.status_code == 304:
+            return self._last
+        if answer.status_code != 200:
+            raise _refused(self._url, answer)
+        self._last, self._etag = answer.json(), answer.headers.get("etag", "")
+        if self._last.get("version") != VERSION:
+            shown = self._last.get("version")
+            raise Unavailable(f"{self._url} has document version {shown}, not {VERSION}", True)
+        return self._last
+
+    def first(self) -> dict[str, Any]:
+        """Return the first document of the collector. Raises Unavailable."""
+        deadline = monotonic() + _FIRST_S
+        while (document := self.document())["collecting"]:
+            if monotonic() > deadline:
+                raise Unavailable(f"{self._url} can't gather the fleet's state: see its log", True)
+            sleep(0.2)
+        return document
+
+
+def _refused(url: str, answer: httpx.Response) -> Unavailable:
+    try:
+        sentence = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        sentence = answer.text[:200] or "no explanation"
+    if answer.status_code in (401, 403):
+        sentence += f" (its key comes from {KEY_VARIABLE})"
+    is_final = answer.status_code < 500
+    return Unavailable(f"{url} answered {answer.status_code}: {sentence}", is_final)

@@ -19,8 +19,9 @@ from serve_app.dispatch.sent import PromptView
 from serve_app.dispatch.worker import CallServer
 from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, Flow, Usage
-from serve_app.errors import EngineDown, EngineLost, PoolDown, ServiceError
+from serve_app.errors import EngineDown, PoolDown, ServiceError
 from serve_app.pool_settings import Pool
+from tests.support.deployment import Deployment
 from tests.support.waiting import eventually
 
 ROOM = 6
@@ -61,37 +62,6 @@ class Replica:
             self.running -= 1
 
 
-class Handle:
-    """Stands in for a deployment: the first named replica with room, else the least loaded."""
-
-    def __init__(self, replicas: dict[str, Replica]) -> None:
-        self.replicas = replicas
-        self.opened = 0
-
-    def open(
-        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
-    ) -> "asyncio.Task[None]":
-        self.opened += 1
-        if not self.replicas:
-            return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
-        named = [self.replicas[name] for name in targets if name in self.replicas]
-        rest = sorted(self.replicas.values(), key=lambda replica: replica.running)
-        first = next(replica for replica in (*named, *rest) if replica.running < ROOM)
-        return asyncio.create_task(first.serve(host, port, token))
-
-    def service_error(self, exc: Exception) -> ServiceError:
-        return exc if isinstance(exc, ServiceError) else EngineLost("lost")
-
-    def running(self) -> frozenset[str]:
-        return frozenset(self.replicas)
-
-    async def introduce(self, host: str, port: int, token: bytes) -> None:
-        if not self.replicas:
-            raise PoolDown("no replica")
-        for replica in self.replicas.values():
-            await replica.reporter.subscribe(host, port, token)
-
-
 class Fleet:
     """Some replicas, and gateways before them."""
 
@@ -99,7 +69,7 @@ class Fleet:
         self.answers = asyncio.Event()
         self.answers.set()
         self.replicas = {name: Replica(name, self.answers) for name in names}
-        self.handle = Handle(self.replicas)
+        self.deployment = Deployment(self.replicas, ROOM)
         self.models: tuple[str, ...] = ()  # of a pool that swaps them
         self.views: list[FleetView] = []
         self._stops: list[Callable[[], None]] = []
@@ -110,14 +80,14 @@ class Fleet:
         names = ",".join(self.models) or "m"
         engine = EngineSettings(kind="simulated", slots=4, max_loaded_models=1)
         view = fleet_view(Pool.model_validate({"engine": engine, "models": names}))
-        follower = ReplicaFollower(listener, self.handle, view, self.models)
+        follower = ReplicaFollower(listener, self.deployment, view, self.models)
         placement = PoolPlacement(follower, view, ROOM, reports_blocks=True)
         follower.start()
         self.views.append(view)
         self._stops += [follower.stop, listener.close]
         if wait:
             await eventually(lambda: set(view.names) == set(self.replicas))
-        return ReplicaPool(listener, self.handle, placement=placement)
+        return ReplicaPool(listener, self.deployment, placement=placement)
 
     def where(self, text: str) -> str:
         """Return the replica of the newest call with that text."""
@@ -239,7 +209,7 @@ async def test_a_call_wakes_a_pool_without_replicas_at_once(
     pool = await fleet.gateway()
     with pytest.raises(PoolDown):
         await pool.call(turn("x", 0), 0.05)
-    assert fleet.handle.opened
+    assert fleet.deployment.opened
     fleet.stop()
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
-from urllib.parse import unquote
 
 from serve_app.engines.llamacpp.client import Json
 from serve_app.engines.llamacpp.schemas.keywords import assertions, only_reference, types_of
@@ -23,6 +22,7 @@ from serve_app.engines.llamacpp.schemas.merging import (
     item,
     merge,
 )
+from serve_app.engines.llamacpp.schemas.references import resolve
 from serve_app.engines.llamacpp.schemas.scalars import (
     check_min,
     length_limits,
@@ -91,9 +91,7 @@ class _Rewriter:
             raise UnsupportedSchema("part", path, "is too large after its references are followed")
 
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:
-        if pointer in chain:
-            raise UnsupportedSchema("$ref", path, f"to {pointer[:200]} leads back to itself")
-        target = self._target(pointer, path)
+        target = self._follow(pointer, path, chain)
         if pointer not in self._names:
             name = self._names[pointer] = f"d{len(self._names)}"
             try:
@@ -103,19 +101,10 @@ class _Rewriter:
                 raise
         return {"$ref": f"#/$defs/{self._names[pointer]}"}
 
-    def _target(self, pointer: str, path: str) -> Any:
-        if pointer != "#" and not pointer.startswith("#/"):
-            raise UnsupportedSchema("$ref", path, f"{pointer[:200]!r} is not in the schema itself")
-        target: Any = self._root
-        for part in pointer.split("/")[1:]:
-            key = unquote(part).replace("~1", "/").replace("~0", "~")
-            if isinstance(target, list) and key.isdecimal() and int(key) < len(target):
-                target = target[int(key)]
-            elif isinstance(target, dict) and key in target:
-                target = target[key]
-            else:
-                raise UnsupportedSchema("$ref", path, f"{pointer[:200]!r} does not exist")
-        return target
+    def _follow(self, pointer: str, path: str, chain: tuple[str, ...]) -> Any:
+        if pointer in chain:
+            raise UnsupportedSchema("$ref", path, f"to {pointer[:200]} leads back to itself")
+        return resolve(self._root, pointer, path)
 
     def _flat(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
         with self._step(path):
@@ -124,11 +113,7 @@ class _Rewriter:
             parts = [(part, f"{path}/allOf/{i}") for i, part in enumerate(flat.pop("allOf", ()))]
             flats = [flat]
             if (pointer := flat.pop("$ref", None)) is not None:
-                if pointer in chain:
-                    raise UnsupportedSchema(
-                        "$ref", path, f"to {pointer[:200]} leads back to itself"
-                    )
-                target, chain = self._target(pointer, path), (*chain, pointer)
+                target, chain = self._follow(pointer, path, chain), (*chain, pointer)
                 flats.append(self._flat(target, pointer, chain))
             flats += [self._flat(part, inner_path, chain) for part, inner_path in parts]
             return reduce(lambda one, other: merge(one, other, path), flats)

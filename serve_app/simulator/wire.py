@@ -17,7 +17,7 @@ import httptools
 Headers = Sequence[tuple[str, str]]
 
 JSON = "application/json; charset=utf-8"
-EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("ClientConnection", "keep-alive"))
+EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("Connection", "keep-alive"))
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class HttpResponse:
         named = [*headers, ("Content-Type", content_type)] if content_type else [*headers]
         lines = [*sorted(named), ("Date", _date(int(time.time()))), framing]
         if not self._request.keep_alive:
-            lines.append(("ClientConnection", "close"))
+            lines.append(("Connection", "close"))
         fields = "".join([f"{name}: {value}\r\n" for name, value in lines])
         return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{fields}\r\n".encode()
 

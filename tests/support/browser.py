@@ -72,7 +72,7 @@ def problems(driver: Any) -> list[str]:
 
 
 def requested(driver: Any) -> list[str]:
-    """The addresses of all requests since the last time."""
+    """Return the addresses of all requests since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
     return [one["request"]["url"] for one in sent]

@@ -57,7 +57,7 @@ Answer with <tool_call>
 
 @contextmanager
 def llama_server(gguf: Path, *options: str) -> Iterator[tuple[str, Process]]:
-    """A llama.cpp server in a child process, its address, and its end on every path."""
+    """Run a llama.cpp server in a child process; yield its address."""
     process, port = _start(gguf, options)
     with process:
         try:
@@ -92,10 +92,10 @@ class _Running:
         self.status = EngineStatus(State.READY, models=info.models)
 
     async def ready(self) -> None:
-        """It is."""
+        """Do nothing: the server is ready."""
 
     async def stop(self) -> None:
-        """Not here."""
+        """Do nothing: the fixture stops the server."""
 
     async def send(self, call: Call) -> Answer:
         answer: Answer = await self._client.send(call)
@@ -106,7 +106,7 @@ class _Running:
 async def serving_llama(
     url: str, gguf: Path, *capabilities: str, context: int = LONG_CONTEXT, **settings: Any
 ) -> AsyncIterator[Service]:
-    """A service before the llama.cpp server at `url`; `capabilities` beside those of the model."""
+    """Run a service before the llama.cpp server at `url`. `capabilities`: additional ones."""
     pool = Pool(models=(MODEL,), engine=EngineSettings(kind="llamacpp", context_length=context))
     built = Settings(models=(MODEL,), engine=pool.engine, **settings)
     card = model_card(gguf, MODEL, context)

@@ -52,7 +52,7 @@ class Stage:
 
 
 def moved(value: Any, by: float) -> Any:
-    """The document at another time: every time in it is moved."""
+    """Return the document with every time in it moved."""
     times = {"at", "since", "due", "started_at", "end", "last_gone_at"}
     if isinstance(value, dict):
         return {

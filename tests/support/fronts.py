@@ -19,7 +19,7 @@ behind_haproxy = pytest.mark.skipif(
 
 
 def own_ports() -> dict[str, str]:
-    """For an HAProxy beside others on this machine: ports, and a folder until this process ends."""
+    """Return free ports and a folder, so that an HAProxy can run beside others here."""
     folder = Path(tempfile.mkdtemp(prefix="llm-test-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     names = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")

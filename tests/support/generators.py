@@ -39,7 +39,7 @@ def start_locust(target: RequestTarget, spec: LoadSpec, folder: Path, *more: str
 
 
 def k6(target: RequestTarget, folder: Path, script: str = "soak", **env: Any) -> Result:
-    """Raises RecordError when it wrote no run; else see `run_k6`."""
+    """Run k6, see `run_k6`. Raises RecordError when it wrote no run."""
     run_k6(target, folder, script, **env)
     return read_run(folder)
 
@@ -62,7 +62,7 @@ def _ended(started: Started) -> "subprocess.CompletedProcess[str]":
 
 
 def start_k6(target: RequestTarget, folder: Path, script: str = "soak", **env: Any) -> Started:
-    """In a process group of its own, as a terminal starts it."""
+    """Start k6 in a process group of its own, as a terminal does."""
     settings = {
         "BASE_URL": target.base_url,
         "MODEL": target.model,

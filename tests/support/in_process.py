@@ -29,15 +29,15 @@ class Engine:
         self._server._control.reset()
 
     def loaded(self) -> set[str]:
-        """The names of the loaded models, without their tags."""
+        """Return the names of the loaded models, without their tags."""
         return {model.name.partition(":")[0] for model in self._server._catalogue if model.loaded}
 
     def bodies(self, path: str) -> list[str]:
-        """The bodies of the requests for a path."""
+        """Return the bodies of the requests for a path."""
         return [entry["body"] for entry in self.stats()["history"] if entry["path"] == path]
 
     def whole_bodies(self, path: str) -> list[bytes]:
-        """The bodies of the newest requests for a path, however long they are."""
+        """Return the uncut bodies of the newest requests for a path."""
         return [request.body for request in self._server._control._history if request.path == path]
 
     async def fault(self, **fault: Any) -> None:

@@ -51,7 +51,7 @@ class Issuer:
         return json.dumps({"keys": [self.public(key_id) for key_id in self.private]}).encode()
 
     def token(self, key_id: str = "first", headers: dict[str, Any] | None = None, **claims: Any):
-        """A token of `ada` that is valid for an hour; a claim that is None is left out."""
+        """Return a token of `ada` that is valid for an hour; a claim that is None is left out."""
         claims = self._claims() | claims
         return jwt.encode(
             {name: value for name, value in claims.items() if value is not None},
@@ -61,11 +61,11 @@ class Issuer:
         )
 
     def unsigned(self) -> str:
-        """A token with `alg: none`."""
+        """Return a token with `alg: none`."""
         return jwt.encode(self._claims(), None, algorithm="none", headers={"kid": "first"})
 
     def signed_with_public_key(self) -> str:
-        """A token whose shared secret is the public key, as an attacker makes it."""
+        """Return a token whose shared secret is the public key, as an attacker makes it."""
         public = self.private["first"].public_key()
         secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         parts = ({"alg": "HS256", "kid": "first"}, self._claims())

@@ -33,13 +33,13 @@ COMPONENTS = sorted(path.parent.relative_to(FOLDER) for path in FOLDER.glob("com
 
 
 def read(path: Path) -> list[Object]:
-    """Every object of one of our files."""
+    """Return every object of one of the project's files."""
     return [manifest for manifest in yaml.safe_load_all((FOLDER / path).read_text()) if manifest]
 
 
 @lru_cache
 def rendered(folder: Path) -> tuple[Object, ...]:
-    """What `kubectl apply -k` would send."""
+    """Return the objects that `kubectl apply -k` would send."""
     return _kustomize(FOLDER / folder)
 
 
@@ -115,7 +115,7 @@ def ray_services(objects: Iterable[Object]) -> list[RayService]:
 
 
 def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
-    """Every pod template with a name for it, wherever it stands."""
+    """Yield every pod template with a name for it."""
     for manifest in objects:
         name = f"{manifest['kind']}/{manifest['metadata']['name']}"
         if manifest["kind"] == "RayService":

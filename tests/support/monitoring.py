@@ -72,7 +72,7 @@ def filled_in(expression: str) -> str:
 
 
 def metrics(expression: str) -> set[str]:
-    """The metrics named in it: we write each of them with its braces."""
+    """Return the metrics in an expression, all of which are written with braces."""
     return set(re.findall(r"([A-Za-z_:][\w:]*)\{", expression))
 
 
@@ -97,7 +97,7 @@ OF_KEYS = {
 
 
 def our_metrics() -> set[str]:
-    """Those that the running service must export."""
+    """Return the metrics that the running service must export."""
     named = {name for _, expression in expressions() for name in metrics(expression)}
     others = OF_OTHERS | OF_KEYS | OF_MODELS | OF_PLACEMENT | OF_EMBEDDED | OF_SCALING
     return named - others

@@ -21,7 +21,7 @@ _LAST = b"GET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def offering(offer: str, method: str, path: str, body: Any = None) -> tuple[bytes, bytes]:
-    """The head and the body of a request with an offer."""
+    """Return the head and the body of a request with an offer."""
     content = b"" if body is None else json.dumps(body).encode()
     length = "" if body is None else f"Content-Length: {len(content)}\r\n"
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{OFFERS[offer]}{length}\r\n"

@@ -44,7 +44,7 @@ _EVENT_TYPES = {
 
 
 def check_event(event: dict[str, Any]) -> None:
-    """Raises AssertionError or ValidationError for an event that lacks something."""
+    """Check one event. Raises AssertionError or ValidationError for missing parts."""
     kind = event["type"]
     assert_has(event, f"type sequence_number {REQUIRED[kind]}")
     _EVENT_TYPES[kind].model_validate(event)

@@ -81,7 +81,7 @@ class Collector:
         return [span for span in list(self.spans) if span.kind == "SERVER"]
 
     def metric(self, name: str) -> Any:
-        """The last state of a metric."""
+        """Return the last state of a metric."""
         return [metric for metric in self.metrics if metric.name == name][-1]
 
 

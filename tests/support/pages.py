@@ -42,7 +42,7 @@ def text(page: Path) -> str:
 
 
 def examples(*languages: str) -> list[Example]:
-    """Every fenced block in one of `languages`, indentation removed."""
+    """Return every fenced block in one of `languages`, without indentation."""
     return [example for page in PAGES for example in _blocks(page) if example.language in languages]
 
 
@@ -55,12 +55,12 @@ def _blocks(page: Path) -> Iterator[Example]:
 
 
 def prose(page: Path) -> str:
-    """The text without its fenced blocks."""
+    """Return the text without its fenced blocks."""
     return _FENCE.sub("", text(page))
 
 
 def inline(page: Path) -> list[str]:
-    """Every `code` in the prose."""
+    """Return every `code` in the prose."""
     return _INLINE.findall(prose(page))
 
 
@@ -70,7 +70,7 @@ def links(page: Path) -> list[str]:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """The anchors of the headings, as code hosts and MkDocs make them."""
+    """Return the anchors of the headings, as code hosts and MkDocs make them."""
     return frozenset(map(_slug, _HEADING.findall(prose(page))))
 
 
@@ -86,7 +86,7 @@ def table_cells(page: Path) -> Iterator[str]:
 
 
 def commands(example: Example) -> Iterator[list[str]]:
-    """The commands of a shell block, each as its words; the page's variables are replaced."""
+    """Return the commands of a shell block as words; replace the page's variables."""
     variables = dict(re.findall(r"^(\w+)=(\S+)$", text(ROOT / example.page), re.MULTILINE))
     words: list[str] = []
     for word in [*_words(example.text), "\n"]:

@@ -7,7 +7,10 @@ from time import monotonic, sleep
 
 
 def _parents() -> dict[int, int]:
-    """Of every process. (`/proc/PID/task/TID/children` may omit some while others end.)"""
+    """Return the parent of every process.
+
+    `/proc/PID/task/TID/children` may omit some while others end.
+    """
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -38,7 +41,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(pids: Iterable[int], within_s: float = 10) -> bool:
-    """Whether all of `pids` end within the bound."""
+    """Tell whether all of `pids` end within the bound."""
     left, deadline = set(pids), monotonic() + within_s
     while left and monotonic() < deadline:
         left = {pid for pid in left if alive(pid)}
@@ -47,7 +50,7 @@ def gone(pids: Iterable[int], within_s: float = 10) -> bool:
 
 
 def command(pid: int) -> str:
-    """Its command line, "" when it has ended meanwhile."""
+    """Return the command line of a process, "" when it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -55,6 +58,6 @@ def command(pid: int) -> str:
 
 
 def own_command(pid: int) -> str:
-    """The command line, unless it is a guard's, which holds that of its child."""
+    """Return the command line, "" for a supervisor, which holds that of its child."""
     line = command(pid)
     return "" if "supervisor.py" in line else line

@@ -134,7 +134,7 @@ def _plain(body: bytes) -> bytes:
 
 
 async def _play(recording: Recording, writer: asyncio.StreamWriter) -> None:
-    """The recorded bytes with their framing and ending."""
+    """Play the recorded bytes with their framing and ending."""
     response = recording.response
     if response["status"] is None:
         return

@@ -76,7 +76,7 @@ def _validators() -> dict[tuple[str, str], jsonschema.protocols.Validator]:
 
 
 def strict(schema: Any, *, top: bool = True) -> Any:
-    """A CRD's schema as JSON Schema in which an unknown field is an error."""
+    """Convert a CRD's schema to a JSON Schema in which an unknown field is an error."""
     if isinstance(schema, list):
         return [strict(item, top=False) for item in schema]
     if not isinstance(schema, dict):

@@ -11,8 +11,9 @@ from tests.support.waiting import eventually
 
 
 async def not_exported(patterns: Iterable[str], within_s: float = 30) -> set[str]:
-    """Those of `patterns`, regular expressions of how lines begin, that no scrape has within the
-    bound. A scrape takes gauges away until their process tells them anew, so no single one has all.
+    """Return the patterns of line beginnings that match no scrape within the bound.
+
+    A scrape removes gauges until their process exports them again, so no single one has all.
     """
     left = set(patterns)
     node = ray.nodes()[0]

@@ -14,7 +14,7 @@ TIMINGS = {"cache_n": 2, "prompt_n": 3, "prompt_ms": 1.5, "predicted_n": 4, "pre
 
 
 def event(beside: dict[str, object] | None = None, **choice: object) -> bytes:
-    """An event of a chat with one choice; `beside`: fields outside of it."""
+    """Return an event of a chat with one choice; `beside`: fields outside of it."""
     finished = "finish_reason" in choice
     payload = {"choices": [choice], **({"timings": TIMINGS} if finished else {}), **(beside or {})}
     return b"data: " + orjson.dumps(payload) + b"\n\n"
@@ -44,11 +44,11 @@ class Scripted:
 
 @asynccontextmanager
 async def scripted_llama(
-    *pieces: bytes, hung_up: asyncio.Event | None = None
+    *pieces: bytes, disconnected: asyncio.Event | None = None
 ) -> AsyncIterator[Scripted]:
-    """A server that answers with `pieces`, one write each, and closes.
+    """Run a server that answers with `pieces`, one write for each, and closes.
 
-    With `hung_up` it waits for the other side to close first, and sets it then.
+    With `disconnected` it waits for the other side to close first, and sets it then.
     """
     running: list[Scripted] = []
 
@@ -59,9 +59,9 @@ async def scripted_llama(
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        if hung_up:
+        if disconnected:
             await reader.read()
-            hung_up.set()
+            disconnected.set()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -126,7 +126,7 @@ class Service(httpx.AsyncClient):
 
 @asynccontextmanager
 async def serving(simulator: Simulator, **settings: Any) -> AsyncIterator[Service]:
-    """A service with `settings` in front of `simulator`."""
+    """Run a service with `settings` in front of `simulator`."""
     engine_settings = EngineSettings(
         kind="attach", url=simulator.url, slots=settings.pop("slots", 4)
     )
@@ -146,7 +146,7 @@ async def started(
     http_host: str | None = "127.0.0.1",
     sender: TelemetrySender | None = None,
 ) -> AsyncIterator[Service]:
-    """A service of one pool, with the engine that its settings name, and the page of `fleet`.
+    """Run a service of one pool with the engine of its settings and the page of `fleet`.
 
     `sender`: of its traces.
     """
@@ -221,7 +221,7 @@ async def listening(api: Any, port: int = 0) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def bound(config: uvicorn.Config, port: int = 0) -> AsyncIterator[str]:
-    """A uvicorn server on a free port, or this one."""
+    """Run uvicorn on `port`, by default a free one; yield its address."""
     listener = socket.create_server(("127.0.0.1", port))
     # Ray's uvloop sets this by itself; without it each small answer waits 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

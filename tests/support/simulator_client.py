@@ -39,7 +39,7 @@ class Simulator:
         return await self.post("/api/chat", messages=[user(text)], **body)
 
     async def lines(self, path: str, **body: Any) -> list[str]:
-        """A whole streamed answer. Raises aiohttp.ClientError if it breaks off."""
+        """Return a whole streamed answer. Raises aiohttp.ClientError if it breaks off."""
         async with self.http.post(self.url + path, json={"model": MODEL, **body}) as reply:
             return [line for line in (await reply.text()).split("\n") if line]
 

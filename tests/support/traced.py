@@ -14,7 +14,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"  # of a cal
 
 
 async def root(received: Collector) -> Received:
-    """The span of the only request, when it has come."""
+    """Wait for the span of the only request and return it."""
     await eventually(lambda: received.roots)
     (span,) = received.roots
     return span

@@ -175,7 +175,7 @@ def _compare_estimate(
     attempts: list[Attempt],
     result: Audit,
 ) -> None:
-    """The client's events are the least, and those that an engine has generated are the most."""
+    """Check that an estimate lies between the client's events and the engine's tokens."""
     if not attempts:  # it was closed, or killed, before it had read the request
         result.without_engine += 1
         if use["generated_tokens"]:

@@ -64,7 +64,7 @@ def write(store: Store, target: Address, request: Request, content_type: str) ->
 
 
 def changes(store: Store, target: Address, query: dict[str, str]) -> Iterator[Object]:
-    """The lines of a watch, until its time is over."""
+    """Yield the lines of a watch until its time is over."""
     until = time.monotonic() + float(query.get("timeoutSeconds") or 3600)
     after = int(query.get("resourceVersion") or 0)
     if after > store.version:

@@ -9,7 +9,7 @@ Object = dict[str, Any]
 
 
 def patched(document: Object, operations: list[Object]) -> Object:
-    """All of them or, where one can't be carried out, none: the server's own 422, without a word
+    """Apply all operations or, where one is impossible, none: the server's own 422, without a word
     on which."""
     document = copy.deepcopy(document)
     try:

@@ -48,7 +48,7 @@ def discovery(version: str) -> list[dict[str, object]]:
 
 
 def groups() -> list[dict[str, object]]:
-    """All API groups but the core, each with its one version."""
+    """Return all API groups but the core, with the one version of each."""
     versions = sorted({version for version, _ in KINDS if "/" in version})
     return [
         {

@@ -43,7 +43,7 @@ class Ownership:
     times: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def apply(self, live: Object, body: Object, manager: str, force: bool) -> Object:
-        """The object after a server-side apply. Raises Refused, 409, for a conflict."""
+        """Return the object after a server-side apply. Raises Refused, 409, for a conflict."""
         me = (manager, "Apply")
         applied, present = owned(body), owned(live)
         others = {key: paths for key, paths in self.paths.items() if key != me}

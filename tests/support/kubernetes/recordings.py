@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 
 def _shared() -> Path:
-    """The folder `shared` beside the repository, or beside a folder that it lies in."""
+    """Return the folder `shared` beside the repository or one of its parents."""
     if named := os.environ.get("SERVE_APP_TEST_SHARED"):
         return Path(named)
     parents = Path(__file__).parents[3:7]
@@ -85,7 +85,7 @@ class Recording:
         return self._view(at, last)
 
     def _states(self) -> Iterator[tuple[float, dict[str, dict[str, Object]]]]:
-        """All objects by kind and name, after each change."""
+        """Yield all objects by kind and name after each change."""
         objects: dict[str, dict[str, Object]] = {kind: {} for kind in _KINDS}
         for line in self.lines:
             name = line.object["metadata"]["name"]

@@ -30,13 +30,13 @@ class Schema:
         return Draft202012Validator(_plain(self._schema))
 
     def filled(self, body: Object) -> Object:
-        """With the schema's defaults, as it is kept."""
+        """Return the object with the schema's defaults, as it is stored."""
         body = copy.deepcopy(body)
         _fill(body, self._schema)
         return body
 
     def check(self, body: Object) -> None:
-        """As `fieldValidation=Strict`: raises Refused, 400 or 422. It does not check metadata."""
+        """Check as `fieldValidation=Strict`, but not metadata. Raises Refused, 400 or 422."""
         name = body["metadata"]["name"]
         body = {key: value for key, value in body.items() if key != "metadata"}
         if unknown := list(_unknown(body, self._schema, "")):

@@ -26,7 +26,7 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A caller that breaks off or refuses our certificate is the test's business."""
+        """Ignore callers that break off or refuse the certificate: tests do so."""
 
 
 class ApiServer:

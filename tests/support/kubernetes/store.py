@@ -76,7 +76,7 @@ class Store:
     def patch(
         self, plural: str, namespace: str, name: str, patch: Object, manager: str, dry: bool
     ) -> Object:
-        """A JSON merge patch; 409 where it names a resource version that is not the present one."""
+        """Apply a JSON merge patch. Raises Refused, 409, for an old resource version."""
         with self.changed:
             live = self.get(plural, namespace, name)
             expected = patch.get("metadata", {}).get("resourceVersion")
@@ -92,14 +92,14 @@ class Store:
     def json_patch(
         self, plural: str, namespace: str, name: str, operations: Any, manager: str, dry: bool
     ) -> Object:
-        """Raises Refused, 422, where one of its tests fails."""
+        """Apply a JSON patch. Raises Refused, 422, where one of its tests fails."""
         with self.changed:
             live = self.get(plural, namespace, name)
             after = patched(live, operations)
             return self._write(plural, live, after, (manager, "Update"), after, dry)
 
     def delete(self, plural: str, namespace: str, name: str, options: Object, dry: bool) -> None:
-        """With finalizers it only gets its deletion timestamp. Its dependants are deleted, too."""
+        """Delete an object and its dependants; with finalizers only set its deletion timestamp."""
         with self.changed:
             live = self.get(plural, namespace, name)
             uid = (options.get("preconditions") or {}).get("uid")
@@ -109,7 +109,7 @@ class Store:
                 self._delete(plural, live)
 
     def put(self, plural: str, live: Object, kind: str = "MODIFIED") -> None:
-        """As the kubelet, the scheduler or an operator writes: no schema, status included."""
+        """Write an object as the kubelet or an operator does: without the schema, with status."""
         with self.changed:
             key = (live["metadata"]["namespace"], live["metadata"]["name"])
             if kind == "DELETED":
@@ -122,14 +122,14 @@ class Store:
     def update(
         self, plural: str, namespace: str, name: str, edit: Callable[[Object], None]
     ) -> None:
-        """As `put`, of what is there."""
+        """Change a stored object as `put` does."""
         with self.changed:
             live = self.get(plural, namespace, name)
             edit(live)
             self.put(plural, live)
 
     def unfinalize(self, plural: str, namespace: str, name: str) -> None:
-        """A controller has cleaned up and lets the object go."""
+        """Remove an object's finalizers, as a controller does after its clean-up."""
         with self.changed:
             live = self.get(plural, namespace, name)
             live["metadata"]["finalizers"] = []
@@ -153,7 +153,7 @@ class Store:
             self._log.clear()
 
     def changes(self, plural: str, after: int) -> Iterator[Change]:
-        """Raises Refused, 410, where they are forgotten."""
+        """Return the changes since a version. Raises Refused, 410, where they were dropped."""
         with self.changed:
             if after < self._compacted:
                 raise Refused(410, f"too old resource version: {after} ({self._compacted})")

@@ -36,14 +36,14 @@ class Fault:
         return self.kind in _WITHIN_ANSWER
 
     async def before_answer(self) -> None:
-        """Raises ErrorAnswer to refuse."""
+        """Refuse the request where a fault says so. Raises ErrorAnswer."""
         if self.kind == "silent":
             await asyncio.sleep(self.for_s)
         if self.kind == "refuse":
             raise ErrorAnswer(self.status, self.error)
 
     async def strike(self) -> None:
-        """Raises Broken if the answer can't go on."""
+        """Apply a fault in the middle of the answer. Raises Broken if it can't go on."""
         if self.kind == "die":
             os._exit(1)
         if self.kind != "stall":

@@ -119,7 +119,7 @@ class FaultyGeneration(Generation):
 
 
 def _last_words(writer: DialectWriter) -> list[bytes]:
-    """What Ollama writes when its engine dies in the middle of a stream."""
+    """Return the end of a stream of Ollama whose engine has died."""
     match writer:
         case ollama.OllamaChatWriter() | ollama.GenerateWriter():
             return [native(_UNEXPECTED_EOF) + b"\n"]

@@ -34,13 +34,13 @@ HEADER, WINDOW = GgufHeader(Path("m.gguf"), {}, ()), ContextWindow(4096, 0)
 
 @asynccontextmanager
 async def routes_before(
-    *pieces: bytes, hung_up: asyncio.Event | None = None
+    *pieces: bytes, disconnected: asyncio.Event | None = None
 ) -> AsyncIterator[NativeRoutes]:
     """Routes before an engine that answers anything with `pieces`, one write each, and closes.
 
-    With `hung_up` it waits for the other side to close first, and sets it then.
+    With `disconnected` it waits for the other side to close first, and sets it then.
     """
-    async with scripted_llama(*pieces, hung_up=hung_up) as scripted:
+    async with scripted_llama(*pieces, disconnected=disconnected) as scripted:
         yield NativeRoutes(scripted.llama, CARD, HEADER, WINDOW)
 
 
@@ -125,12 +125,12 @@ async def test_a_truncated_answer_never_looks_complete(
 
 async def test_a_failed_stream_closes_its_connection() -> None:
     """When there is no first token, nothing is left for the caller to close."""
-    hung_up = asyncio.Event()
-    async with routes_before(*stream_of(FAILURE, end=False), hung_up=hung_up) as routes:
+    disconnected = asyncio.Event()
+    async with routes_before(*stream_of(FAILURE, end=False), disconnected=disconnected) as routes:
         with pytest.raises(EngineLost, match="no memory") as failed:
             await routes.send(call())
         async with asyncio.timeout(5):  # while `failed` still holds the response
-            await hung_up.wait()
+            await disconnected.wait()
         del failed
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from kuberay.access.api_server import ApiServer
 from kuberay.access.connection import connect
@@ -25,14 +24,13 @@ from kuberay.changes.manifests import Applied
 from kuberay.changes.notes import previous_spec
 from kuberay.changes.rollout import Rollout
 from kuberay.errors import Conflict
+from kuberay.json_types import Config, Object
 from kuberay.status.diagnosis import Diagnosis, diagnose
 from kuberay.status.observed import Observed
 from kuberay.status.scaling import NO_SCALING, Scaling
 from kuberay.status.waiting import Wait, WaitLimits
 from kuberay.status.watched_scaling import read_scaling
 from kuberay.status.watching import Watcher, look
-
-Object = dict[str, Any]
 
 _CONFLICTS = 10
 _CHANGED = "the spec was changed by another client meanwhile: check the diff and try again"
@@ -230,5 +228,5 @@ class RayServiceApi:
         return self.patch_ray_service(self.propose_rollback(name))
 
 
-def _config(spec: Object) -> serve_config.Config:
+def _config(spec: Object) -> Config:
     return serve_config.parse(spec.get("serveConfigV2") or "applications: []")

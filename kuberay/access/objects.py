@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from kuberay.access.api_server import ApiRequest, Stream
 from kuberay.errors import ApiError, ConfigurationError, Expired, NotFound, ServerFailure
+from kuberay.json_types import Object
 
-Object = dict[str, Any]
 Operations = list[Object]
 
 FIELD_MANAGER = "python-kuberay"

@@ -1,11 +1,8 @@
 """The place of a pool's settings in the `args` of serve_app:app."""
 
-from typing import Any
-
 from kuberay.errors import ChangeError
+from kuberay.json_types import Config
 from serve_app.settings import SHORT_FORM
-
-Config = dict[str, Any]
 
 
 def of_pool(application: Config, name: str) -> Config:

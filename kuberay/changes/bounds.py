@@ -8,14 +8,12 @@ pods Ray's autoscaler may not start.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from kuberay.changes import groups
 from kuberay.changes.differences import difference
-
-Object = dict[str, Any]
+from kuberay.json_types import Object
 
 _BOUNDS = ("minReplicas", "maxReplicas")
 # Fields of a worker group, and of every pod's spec, that the operator's hash excludes. The only

@@ -6,12 +6,11 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import PydanticBaseSettingsSource
 
 from kuberay.errors import ChangeError
+from kuberay.json_types import Config
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.pool_settings import Pool
 from serve_app.setting_errors import error_sentences
 from serve_app.settings import Settings
-
-Config = dict[str, Any]
 
 IMPORT_PATH = "serve_app:app"
 GATEWAY = "gateway"

@@ -1,13 +1,11 @@
 """Rejects an invalid Serve config before it is sent."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from kuberay.changes import builder, serve_schema
 from kuberay.changes.serve_config import deployments
 from kuberay.errors import ChangeError
-
-Config = dict[str, Any]
+from kuberay.json_types import Config
 
 # Ray's defaults for an autoscaling_config.
 _RAYS = {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 2}

@@ -1,13 +1,11 @@
 """Brings the bounds of a RayService to its active and pending clusters."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from kuberay.access.objects import RAY_CLUSTERS, Objects
 from kuberay.changes.bounds import Rebound, rebound
 from kuberay.errors import Conflict, Forbidden, Invalid
-
-Object = dict[str, Any]
+from kuberay.json_types import Object
 
 _TRIES = 10
 

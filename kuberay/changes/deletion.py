@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kuberay.access.objects import RAY_CLUSTERS, RAY_SERVICES, SECRETS, Objects, ResourceKind
-from kuberay.changes.manifests import Object, is_ray_service, ray_service
+from kuberay.changes.manifests import is_ray_service, ray_service
 from kuberay.errors import WaitTimeout
+from kuberay.json_types import Object
 from kuberay.status import leftovers
 from kuberay.status.observed import Pod
 from kuberay.status.watching import clusters_of, pods_left

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -15,8 +14,8 @@ from kuberay.changes.effects import NONE, Effects
 from kuberay.changes.in_place import in_place
 from kuberay.changes.notes import PREVIOUS, packed
 from kuberay.errors import ChangeError
+from kuberay.json_types import Config, Object
 
-Object = dict[str, Any]
 Change = Callable[[Object], Object]
 
 
@@ -130,7 +129,7 @@ def planned(text: str) -> Change:
     return change
 
 
-def _with_config(spec: Object, config: serve_config.Config) -> Object:
+def _with_config(spec: Object, config: Config) -> Object:
     """Set the config without `initial_replicas`, to which any later change would return."""
     config, fitted = serve_config.settled(config), _fitted(spec, config)
     if config == serve_config.settled(serve_config.parse(spec["serveConfigV2"])):
@@ -138,7 +137,7 @@ def _with_config(spec: Object, config: serve_config.Config) -> Object:
     return {**fitted, "serveConfigV2": serve_config.dump(config)}
 
 
-def _fitted(spec: Object, config: serve_config.Config) -> Object:
+def _fitted(spec: Object, config: Config) -> Object:
     groups.fit(groups.of(spec), serve_config.pools(config))
     return spec
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kuberay.changes import groups, serve_config
 from kuberay.changes.bounds import makes_new_cluster
 from kuberay.changes.versions import Replacement, replacements
 from kuberay.errors import ChangeError
+from kuberay.json_types import Config, Object
 
-Object = dict[str, Any]
 Workers = Callable[[str], int | None]
 
 _NEW_CLUSTER = (
@@ -50,7 +49,7 @@ def effects(before: Object, after: Object, workers: Workers) -> Effects:
     return Effects(tuple(sentences), True)
 
 
-def _config(spec: Object) -> serve_config.Config:
+def _config(spec: Object) -> Config:
     return serve_config.parse(spec.get("serveConfigV2") or "applications: []")
 
 

@@ -1,12 +1,10 @@
 """Worker groups and the deployments whose replicas run in their pods, one in each pod."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kuberay.changes.serve_config import DeploymentScaling
 from kuberay.errors import ChangeError
-
-Object = dict[str, Any]
+from kuberay.json_types import Object
 
 
 def of(spec: Object) -> list[Object]:

@@ -1,13 +1,11 @@
 """Rewrites a Serve config so that as much of a change as possible happens in place."""
 
 import copy
-from typing import Any
 
 from kuberay.changes import arguments, builder
 from kuberay.changes.serve_config import deployments
 from kuberay.errors import ChangeError
-
-Config = dict[str, Any]
+from kuberay.json_types import Config
 
 
 def in_place(present: Config, planned: Config) -> Config:

@@ -13,8 +13,7 @@ from kuberay.changes import clusters
 from kuberay.changes.bounds import makes_new_cluster
 from kuberay.changes.notes import PREVIOUS, remembering
 from kuberay.errors import ConfigurationError
-
-Object = dict[str, Any]
+from kuberay.json_types import Object
 
 DEFAULT = Path(__file__).parents[1] / "rayservice.yaml"
 _REQUIRED = "it needs apiVersion, kind and metadata"

@@ -1,11 +1,9 @@
 """The spec before the last change, kept in an annotation of the RayService for `rollback`."""
 
 import json
-from typing import Any
 
 from kuberay.errors import ChangeError
-
-Object = dict[str, Any]
+from kuberay.json_types import Object
 
 PREVIOUS = "scalable-llm-inference/previous-spec"
 # All annotations of an object together may have 256 KiB.

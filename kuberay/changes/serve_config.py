@@ -8,8 +8,7 @@ import yaml
 
 from kuberay.changes import arguments, builder
 from kuberay.errors import ChangeError
-
-Config = dict[str, Any]
+from kuberay.json_types import Config
 
 _INITIAL = "initial_replicas"
 _STANDING = ("import_path", "route_prefix")

@@ -15,7 +15,8 @@ import jsonschema
 from jsonschema.exceptions import best_match
 from pydantic import ValidationError
 
-Config = dict[str, Any]
+from kuberay.json_types import Config
+
 Schema = dict[str, Any]
 
 FILE = Path(__file__).with_name("serve_schema.json")

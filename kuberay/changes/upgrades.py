@@ -2,15 +2,14 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 from kuberay.changes import groups, serve_config
 from kuberay.changes.bounds import makes_new_cluster
+from kuberay.changes.edits import Change
 from kuberay.errors import ChangeError
+from kuberay.json_types import Config, Object
 from kuberay.status.observed import Observed
 
-Object = dict[str, Any]
-Change = Callable[[Object], Object]
 Size = Callable[[str], int | None]
 
 _SIDECAR = "ollama"
@@ -85,7 +84,7 @@ def begun(spec: Object, size: Size) -> Change:
     return lambda _: after
 
 
-def _counts(spec: Object, config: serve_config.Config, size: Size) -> dict[str, tuple[int, Object]]:
+def _counts(spec: Object, config: Config, size: Size) -> dict[str, tuple[int, Object]]:
     """Return the initial replicas and the worker group by deployment.
 
     Deployments that share a group are left out, because their replicas can't be distinguished.

@@ -8,11 +8,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from kuberay.changes.serve_config import deployments
-
-Config = dict[str, Any]
+from kuberay.json_types import Config
 
 
 class Effect(StrEnum):

@@ -14,13 +14,13 @@ from kuberay.access.objects import (
     PODS,
     RAY_CLUSTERS,
     RAY_SERVICES,
-    Object,
     Objects,
     ResourceKind,
     Watch,
     WatchEvent,
 )
 from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
+from kuberay.json_types import Object
 from kuberay.status.metadata import PART_OF
 from kuberay.status.observed import PASSWORD, REDIS, Observed, Pod
 from kuberay.status.pod_reading import read_pods

@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-def outcome_of(exc: ServiceError) -> Outcome:
+def error_outcome(exc: ServiceError) -> Outcome:
     """Return the outcome of a request that ends with this error."""
     if isinstance(exc, ClientError):
         return Outcome.CLIENT_ERROR

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.quotas import LimitRefusal
-from serve_app.api.outcome import Outcome, outcome_of
+from serve_app.api.outcome import Outcome, error_outcome
 from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Placed, Priority, Usage
 from serve_app.errors import InternalError, ServiceError
@@ -157,7 +157,7 @@ class RequestTrace:
         self.error = exc
         cause = exc.__cause__ if isinstance(exc, InternalError) else None
         if isinstance(exc, ServiceError) and cause is None:
-            self.outcome = outcome_of(exc)
+            self.outcome = error_outcome(exc)
         else:
             self._fail_unexpectedly(cause or exc)
 

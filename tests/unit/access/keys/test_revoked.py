@@ -67,6 +67,7 @@ def test_the_last_ones_stay_while_redis_is_away(
     [
         ([], "--now needs the Redis of the limits"),
         (["--redis-url", "unix:///nothing"], "nothing was changed"),
+        (["--redis-url", "llm-limits:6379"], "nothing was changed: Redis URL must specify"),
     ],
 )
 def test_without_redis_nothing_is_revoked(

@@ -77,7 +77,7 @@ def table(page: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value) or "-"
+    return f"{value:,}" if isinstance(value, int | float) else str(value) or "-"
 
 
 def _sentence(answer: httpx.Response) -> str:

@@ -196,6 +196,21 @@ async def test_answers_are_settled_by_the_engines_counts(
     assert 0 <= before - after - (used.prompt or 0) - 12 < 60
 
 
+async def test_a_stream_beyond_its_limit_is_never_cut(front: Front, simulator: Simulator) -> None:
+    """It comes to its end, and later requests wait until its debt is paid."""
+    service = front.admit(Caller("ada", limits=Limits(tokens_per_minute=60)))
+    short, long = body(max_tokens=1), body(max_tokens=64, stream=True)
+    await service.post(CHAT, json=short, headers=key("ada"))  # so that answers seem to be short
+    answer = await service.post(CHAT, json=long, headers=key("ada"))
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert service.noted.last.usage.generated == 64
+    refused = await service.post(CHAT, json=short, headers=key("ada"))
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 20
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+    assert simulator.reached == {CHAT: 2}
+
+
 async def test_a_request_larger_than_its_bucket_is_told_so(
     front: Front, simulator: Simulator
 ) -> None:

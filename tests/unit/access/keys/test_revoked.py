@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -46,6 +47,19 @@ async def test_revoked_keys_are_forgotten_when_files_are_in_force(empty: str) ->
     revoke(client, [b"old"], now=1.0)
     revoke(client, [b"new"], now=2.0 + KEEP_S)
     assert client.zcard("revoked") == 1
+    client.close()
+
+
+async def test_a_redis_that_restarts_empty_lets_no_key_back(empty: str) -> None:
+    """A replica that has read a hash keeps it, until every file must be in force."""
+    client = connect(empty)
+    revoke(client, [b"lost"], now=time())
+    keys = RevokedKeys(client)
+    keys.refresh()
+    client.flushdb()
+    revoke(client, [b"later"], now=time())
+    keys.refresh()
+    assert keys.digests == {b"lost", b"later"}
     client.close()
 
 

@@ -278,7 +278,9 @@ async def test_a_key_revoked_in_the_middle_of_a_stream_ends_with_it(
         assert simulator.reached == {"/v1/chat/completions": 1}
 
 
-@pytest.mark.parametrize("kind", ["a pipe", "a folder", "10 MB", "a repeated name"])
+@pytest.mark.parametrize(
+    "kind", ["a pipe", "a folder", "10 MB", "a repeated name", "a repeated key"]
+)
 async def test_a_broken_file_is_noted_and_changes_nothing(
     simulator: Simulator, tmp_path: Path, kind: str
 ) -> None:
@@ -294,6 +296,8 @@ async def test_a_broken_file_is_noted_and_changes_nothing(
             file.mkdir()
         elif kind == "10 MB":
             file.write_bytes(b"b: sk-b\nc: sk-c\n" * 650_000)
+        elif kind == "a repeated key":
+            file.write_text("b: {key: sk-b}\nc: {key: sk-b}")
         else:
             file.write_text("a: {key: sk-b}\na: {key: sk-c}")
         await eventually(lambda: service.noted.keys_file_valid[-1] is False)

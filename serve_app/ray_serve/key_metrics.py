@@ -55,7 +55,8 @@ class KeyMetrics:
             ("key", "model", "limit", "refused"),
         )
         self._uncounted = SummedCounter(
-            "llm_uncounted_requests_total", "Requests served while the store of limits was away."
+            "llm_uncounted_requests_total",
+            "Requests, served or refused, whose limits the store did not check in time.",
         )
         self._requests = SummedCounter(
             "llm_key_requests_total",

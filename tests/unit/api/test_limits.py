@@ -353,6 +353,22 @@ async def test_leaving_the_queue_costs_nothing(simulator: Simulator, ends_by: st
     assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 9930
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x-priority", "urgent"), ("x-request-timeout-ms", "soon"), ("anthropic-beta", "x" * 2000)],
+)
+async def test_a_header_without_a_meaning_costs_nothing(
+    front: Front, simulator: Simulator, name: str, value: str
+) -> None:
+    """The service refuses the request itself: no engine sees it."""
+    service = front.admit(TOKENS)
+    refused = await service.post(CHAT, json=body(), headers=key("ada") | {name: value})
+    answer = await service.post(CHAT, json=body(), headers=key("ada"))
+    assert refused.status_code == 400
+    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+    assert simulator.reached == {CHAT: 1}
+
+
 async def test_an_engines_own_refusal_costs_a_request_and_no_tokens(
     front: Front,
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from serve_app.access.caller import Caller
 from serve_app.access.policies import Limits
+from serve_app.api import pings
 from tests.support.callers import NamedCallers, admit
 from tests.support.service import Service, Simulator, serving
 from tests.support.waiting import eventually
@@ -147,6 +148,24 @@ async def test_successes_show_six_headers(front: Front) -> None:
         assert shown["x-ratelimit-reset-requests"] == ("12s" if not stream else "6s")
     free = await service.post(CHAT, json=body(), headers=key("free"))
     assert not any(name.startswith("x-ratelimit") for name in free.headers)
+
+
+async def test_a_stream_that_begins_with_a_ping_shows_them_too(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its head is sent while the engine is still awaited."""
+    monkeypatch.setattr(pings, "EVERY_S", 0.01)
+    async with alone(simulator, TOKENS, slots=1, loading_pings=True) as service:
+        simulator.fault(kind="silent", for_s=60)
+        first = asyncio.create_task(service.post(CHAT, json=body(), headers=key("free")))
+        await eventually(lambda: simulator.reached == {CHAT: 1})
+        ask = {"json": body(stream=True), "headers": key("ada")}
+        async with service.stream("POST", CHAT, **ask) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+        first.cancel()
+        await eventually(lambda: not service.noted.running)
+    assert simulator.reached == {CHAT: 1}
 
 
 async def test_anthropic_gets_its_own_headers(front: Front) -> None:

@@ -176,6 +176,8 @@ def _cache_key(payload: Payload) -> str:
 
 def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
     """Return the headers with a meaning to the engine. Raises BadRequest for a long one."""
+    if request.headers.keys().isdisjoint(_PASSED_HEADERS):
+        return ()
     headers = [
         (name.decode(), value.decode("latin-1"))
         for name in _PASSED_HEADERS

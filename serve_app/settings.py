@@ -20,7 +20,7 @@ from serve_app.environment import PREFIX, Environment, unknown_variables
 from serve_app.fairness_settings import FairnessSettings, PriorityName
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
-from serve_app.limit_settings import LimitSettings
+from serve_app.limit_settings import LimitSettings, cost_problems
 from serve_app.pool_settings import Pool, PoolSettings
 from serve_app.strict_model import (
     duplicate_models,
@@ -196,6 +196,7 @@ class Settings(PoolSettings, BaseSettings):
                 for pool in pools
             ),
             *((True, sentence) for sentence in alias_problems(self.aliases, self.model_names)),
+            *((True, sentence) for sentence in cost_problems(self.limits.cost, self.model_names)),
             *((True, f"pools names {n} twice") for n in duplicates(pool.name for pool in pools)),
             *(
                 (True, f"models: {name} belongs to more than one pool")

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from serve_app.access.usage.command import KEY_VARIABLE
+from serve_app.access.admin_key import KEY_VARIABLE
 
 VERSION = 1
 _TIMEOUT_S = 5.0

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from time import sleep
 
-from serve_app.access.usage.command import KEY_VARIABLE
+from serve_app.access.admin_key import KEY_VARIABLE, admin_key
+from serve_app.errors import SettingsError
 from serve_app.fleet.client import FleetClient, Unavailable
 from serve_app.fleet.terminal import render
 
@@ -17,11 +18,10 @@ _EVERY_S = 1.0
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Show the fleet until Ctrl-C, once without a terminal, or as JSON; return the exit code."""
     options = _options(arguments)
-    key = environ.get(KEY_VARIABLE, "")
     try:
-        with FleetClient(options.url, key) as fleet:
+        with FleetClient(options.url, admin_key(environ)) as fleet:
             return _print_json(fleet) if options.json else _show(fleet)
-    except Unavailable as exc:
+    except (Unavailable, SettingsError) as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -69,6 +69,9 @@ def test_arguments_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         ({"pools": [{"name": "a"}, {"name": "b"}]}, "smollm2:135m.* more than one pool"),
         ({"pools": [{"name": "a"}, {"name": "a", "models": "x"}]}, "pools names a twice"),
         ({"pools": [{"name": "a"}], "queue": 3}, "queue is set beside pools"),
+        ({"limits": {"cost": {"b": {}}}, "models": "a"}, "limits.cost: no pool serves b"),
+        ({"limits": {"cost": {"A": {}}}, "models": "a"}, "limits.cost: no pool serves A"),
+        ({"limits": {"cost": {"a": {}, "a:latest": {}}}, "models": "a"}, "names a:latest twice"),
         ({"first_token_timeout_s": 999, "generation_timeout_s": 9}, "first_token_timeout_s"),
     ],
 )

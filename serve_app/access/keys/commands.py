@@ -7,7 +7,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
@@ -128,15 +128,14 @@ def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
         raise SettingsError(
             f"--now needs the Redis of the limits: add --redis-url, or set {_REDIS}"
         )
-    client = revoked.revoked_client(options.redis_url, options.redis_password_file)
     try:
-        revoked.revoke(client, digests, time())
+        client = revoked.revoked_client(options.redis_url, options.redis_password_file)
+        with closing(client):
+            revoked.revoke(client, digests, time())
     except (RedisError, OSError, ValueError) as exc:
         raise SettingsError(
             f"--now can't reach the Redis of the limits, nothing was changed: {exc}"
         ) from exc
-    finally:
-        client.close()
 
 
 @contextmanager

@@ -201,7 +201,7 @@ class Query:
 
 def _days(values: dict[str, str]) -> int:
     text = values.get("days", str(_DEFAULT_DAYS))
-    if not (text.isdecimal() and 0 < len(text) < 5 and 0 < int(text) <= _MAX_DAYS):
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= _MAX_DAYS):
         raise BadRequest(f"days must be between 1 and {_MAX_DAYS}, not {text[:80]!r}")
     if "days" in values and "since" in values:
         raise BadRequest("days and since can't be used together: use one of them")

@@ -21,6 +21,7 @@ logger = logging.getLogger("ray.serve")
 
 # How often the gateway looks which replicas there are.
 LOOK_S = 0.25
+PAUSE_S = 5.0  # after a failure
 # How long the first calls of a gateway wait for the reports of all replicas.
 FIRST_REPORTS_S = 1.0
 _INTRODUCTION_S = 5.0
@@ -67,6 +68,8 @@ class ReplicaFollower:
         self._token = listener.expect_reports(self._follow)
         self._replicas: dict[str, _Followed] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._asked: frozenset[str] = frozenset()  # the replicas that were asked last
+        self._asked_at = 0.0
         self._introduced = asyncio.Event()
         self._news = asyncio.Event()  # a replica has reported other models than before
         # Whether calls need not wait for the first reports.
@@ -94,20 +97,25 @@ class ReplicaFollower:
 
     async def _look(self) -> None:
         """Forget replicas that are gone, and let new ones report, again and again."""
-        asked: frozenset[str] = frozenset()
         if not self.has_heard:
             await self._introduce()  # Serve names no replica before a request to one
-        asked_at = monotonic()
         while True:
-            running = self._directory.running()
-            for name in set(self._view.names) - running if running else ():
-                self._view.drop(name)
-            silent = running - self._replicas.keys()
-            # One that can't reach this gateway is not asked four times a second.
-            if silent and (silent != asked or monotonic() > asked_at + _INTRODUCTION_S):
-                asked, asked_at = silent, monotonic()
-                await self._introduce()
+            try:
+                await self._look_once()
+            except Exception:  # of any kind, because no replica would be found after it
+                logger.exception("failed to look for replicas, trying again")
+                await asyncio.sleep(PAUSE_S)
             await asyncio.sleep(LOOK_S)
+
+    async def _look_once(self) -> None:
+        running = self._directory.running()
+        for name in set(self._view.names) - running if running else ():
+            self._view.drop(name)
+        silent = running - self._replicas.keys()
+        # One that can't reach this gateway is not asked four times a second.
+        if silent and (silent != self._asked or monotonic() > self._asked_at + _INTRODUCTION_S):
+            self._asked, self._asked_at = silent, monotonic()
+            await self._introduce()
 
     async def _introduce(self) -> None:
         try:

@@ -25,7 +25,7 @@ from serve_app.access.limits.quotas import (
 from serve_app.access.limits.store import Claim, Store, StoreAway
 from serve_app.errors import Overloaded, RateLimited
 from serve_app.limit_settings import Cost, LimitSettings, zone
-from serve_app.model_names import short_name
+from serve_app.model_names import full_name
 
 logger = logging.getLogger("ray.serve")
 
@@ -72,16 +72,17 @@ class Limiter:
         self._enforce = settings.enforce
         self._allow = settings.on_store_failure == "allow"
         self._max = settings.reserve == "max"
-        self._costs = {short_name(name): cost for name, cost in settings.cost.items()}
+        self._costs = {full_name(name): cost for name, cost in settings.cost.items()}
         self._estimator = Estimator()
         self._process = secrets.token_hex(6)
         self._numbers = itertools.count()
         self._leases: dict[str, Claim] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def cost(self, model: str) -> Cost:
         """Return the weights of a model's tokens."""
-        return self._costs.get(model, _COST)
+        return self._costs.get(full_name(model), _COST) if self._costs else _COST
 
     def estimate(self, caller: Caller, model: str, prompt_bytes: int, max_answer: int) -> Estimate:
         prompt = self._estimator.prompt(model, prompt_bytes)
@@ -143,6 +144,7 @@ class Limiter:
         self._store.start()
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._timer:
             self._timer.cancel()
         await self._store.close()
@@ -156,7 +158,7 @@ class Limiter:
 
     def _hold_lease(self, claim: Claim) -> None:
         self._leases[claim.lease] = claim
-        if self._timer is None:
+        if self._timer is None and not self._is_closed:
             self._renew_later()
 
     def _renew_later(self) -> None:
@@ -194,7 +196,7 @@ def error(refused: Refusal) -> RateLimited:
 
 
 def build_limiter(settings: LimitSettings) -> Limiter:
-    """Build the limiter with the store that the settings name."""
+    """Build the limiter with the store that the settings name. Raises SettingsError."""
     return Limiter(settings, _store(settings), Calendar(zone(settings.timezone)))
 
 
@@ -203,6 +205,7 @@ def _store(settings: LimitSettings) -> Store:
         return MemoryStore()
     # The library's import takes 50 ms.
     from serve_app.access.limits.redis import RedisStore
-    from serve_app.access.limits.redis_connection import connect
+    from serve_app.access.limits.redis_connection import check_password_file, connect
 
+    check_password_file(settings.redis_password_file)
     return RedisStore(connect(settings.redis_url.get_secret_value(), settings.redis_password_file))

@@ -117,6 +117,7 @@ async def test_others_totals_need_an_admin_key(keyed: Service) -> None:
     ("query", "sentence"),
     [
         ("since=yesterday", "since must be a day such as"),
+        ("until=0001-01-05", "until must be a day such as"),
         ("since=2026-01-02&until=2026-01-01", "since (2026-01-02) must be at most 365 days before"),
         ("since=1000-01-01", "must be at most 365 days before"),
         ("by=user", "by can't be 'user': use key, group, model and day"),

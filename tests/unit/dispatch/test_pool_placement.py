@@ -67,6 +67,7 @@ class Handle:
     def __init__(self, replicas: dict[str, Replica]) -> None:
         self.replicas = replicas
         self.opened = 0
+        self.fails = False  # once
 
     def open(
         self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
@@ -83,6 +84,9 @@ class Handle:
         return exc if isinstance(exc, ServiceError) else EngineLost("lost")
 
     def running(self) -> frozenset[str]:
+        if self.fails:
+            self.fails = False
+            raise LookupError("planted")
         return frozenset(self.replicas)
 
     async def introduce(self, host: str, port: int, token: bytes) -> None:
@@ -318,6 +322,19 @@ async def test_a_new_replica_is_found(fleet: Fleet) -> None:
     for number in range(40):
         await ask(pool, turn(f"talk{number}", 0))
     assert fleet.replicas["d"].calls
+
+
+async def test_a_new_replica_is_found_after_any_failure(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that nobody foresaw is logged with its traceback."""
+    monkeypatch.setattr(replica_follower, "PAUSE_S", 0.0)
+    await fleet.gateway()
+    fleet.handle.fails = True
+    await eventually(lambda: not fleet.handle.fails)
+    fleet.replicas["d"] = Replica("d", fleet.answers)
+    await eventually(lambda: "d" in fleet.views[0].names)
+    assert "LookupError" in caplog.text
 
 
 async def test_a_hint_keeps_calls_together(fleet: Fleet) -> None:

@@ -16,7 +16,7 @@ from serve_app.access.limits.store import Claim, StoreAway
 from serve_app.access.policies import Limits
 from serve_app.errors import Overloaded
 from serve_app.limit_settings import Cost, LimitSettings, zone
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, timers
 from tests.unit.access.limits.conftest import Clock
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -121,6 +121,13 @@ async def test_costs_weigh_tokens(clock: Clock) -> None:
     assert one.cost("m:latest").of(10, 1, cached=4) == 24
     assert one.cost("other:latest").of(10, 1, cached=4) == 11
     assert Cost.model_validate({"in": 3}).of(10, 0, cached=10) == 30
+
+
+def test_a_cost_belongs_to_its_model_in_any_spelling(clock: Clock) -> None:
+    """As Ollama matches names; a model without one has the usual weights."""
+    one = limiter(clock, cost={"library/M": {"in": 3}})
+    assert one.cost("m:latest").prompt == 3
+    assert one.cost("n:latest") == Cost()
 
 
 async def test_limits_that_are_not_enforced_refuse_nobody(clock: Clock) -> None:
@@ -229,3 +236,11 @@ def test_a_day_ends_whichever_way_the_clock_jumps() -> None:
         names.append(calendar.today().name)
     assert names == ["2026-11-30", "2026-12-01", "2026-11-30", "2026-12-10", "2026-11-30"]
     assert not math.isnan(calendar.today().left_s)
+
+
+async def test_no_timer_outlives_the_limiter(clock: Clock) -> None:
+    """Also where a request of a key with parallel ones begins after its end."""
+    one, before = limiter(clock), timers()
+    await one.close()
+    await ask(one, ada(max_parallel=1))
+    assert timers() == before

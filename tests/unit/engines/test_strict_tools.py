@@ -1,4 +1,4 @@
-"""Arguments of tools with `strict: true` keep to their schema, in every dialect that has the word."""
+"""Arguments of tools with `strict: true` keep to their schema, in every dialect that has it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -31,12 +31,12 @@ def _tool(value: Any, path: str) -> Json:
     """Check a tool as far as llama.cpp does not."""
     tool = checked.fields(value, path)
     if tool.get("type") != "function":
-        raise checked.unsupported(
-            f"{path}.type", tool.get("type"), "only tools of type function are"
-        )
+        instead = "only tools of type function are"
+        raise checked.unsupported(f"{path}.type", tool.get("type"), instead)
     function = checked.fields(tool.get("function"), f"{path}.function")
     checked.text(function.get("name"), f"{path}.function.name")
-    checked.fields(function.get("parameters") or {}, f"{path}.function.parameters")
+    if (parameters := function.get("parameters")) is not None:
+        checked.fields(parameters, f"{path}.function.parameters")
     return tool
 
 

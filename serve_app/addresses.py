@@ -122,6 +122,22 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def needs_no_proxy(url: str) -> bool:
+    """Tell whether `url` is one of this machine, which no proxy must see."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
 def host_name(host: str) -> str:
     """Return `host`, a host name as in a Host header, without port, or `*`."""
     if host == "*" or _is_ipv6(host) or re.fullmatch(r"[A-Za-z0-9_.-]+", host):

@@ -14,6 +14,7 @@ from math import inf
 from pathlib import Path
 from time import time
 
+from serve_app import addresses
 from serve_app.access.keys.edits import is_blank, with_key, without_name
 from serve_app.access.keys.file import KeyEntry, KeyFile, parse, read, read_text
 from serve_app.errors import SettingsError
@@ -128,7 +129,12 @@ def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
         raise SettingsError(
             f"--now needs the Redis of the limits: add --redis-url, or set {_REDIS}"
         )
-    client = revoked.connect(options.redis_url, options.redis_password_file)
+    try:
+        client = revoked.connect(
+            addresses.redis_url(options.redis_url), options.redis_password_file
+        )
+    except ValueError as exc:
+        raise SettingsError(f"--redis-url: {exc}") from exc
     try:
         revoked.revoke(client, digests, time())
     except (RedisError, OSError, ValueError) as exc:

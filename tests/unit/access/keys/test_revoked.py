@@ -67,6 +67,8 @@ def test_the_last_ones_stay_while_redis_is_away(
     [
         ([], "--now needs the Redis of the limits"),
         (["--redis-url", "unix:///nothing"], "nothing was changed"),
+        (["--redis-url", "nonsense"], "--redis-url: the address must be like redis://"),
+        (["--redis-url", "redis://h?socket_timeout=x"], "--redis-url: Invalid value"),
     ],
 )
 def test_without_redis_nothing_is_revoked(

@@ -37,4 +37,5 @@ class Repeater:
                 self._step()
             except Exception:
                 # Nothing else would notice that the thread has ended.
-                logger.exception("failed to refresh keys")
+                name = getattr(self._step, "__qualname__", repr(self._step))
+                logger.exception("failed to run %s, trying again in %g s", name, self._every_s)

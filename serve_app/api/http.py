@@ -21,6 +21,8 @@ JSON = b"application/json; charset=utf-8"
 # A server's function in a request's scope: calls a given function once the caller disconnects, and
 # returns one that ends this.
 WATCH = "serve_app.watch"
+# A server's function in a request's scope: takes the body if all of it has come, else returns None.
+WHOLE_BODY = "serve_app.whole_body"
 # A caller that sets it to `?1` tells Serve not to watch for its disconnect.
 UNWATCHED = b"x-request-disconnect-disabled"
 
@@ -36,6 +38,7 @@ class Request:
         "_forget",
         "_query",
         "_watch",
+        "_whole_body",
         "all_headers",
         "headers",
         "method",
@@ -51,6 +54,7 @@ class Request:
         self.raw_path: bytes | None = scope.get("raw_path")
         self._watch: Callable[[Callable[[], object]], Callable[[], None]] | None = scope.get(WATCH)
         self._forget: Callable[[], object] | None = None
+        self._whole_body: Callable[[], bytes | None] | None = scope.get(WHOLE_BODY)
         self._query: bytes = scope.get("query_string", b"")
         self.all_headers: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.all_headers)
@@ -68,6 +72,10 @@ class Request:
         elif self.headers.get(UNWATCHED) == b"?1":
             task = _current_task()
             self._forget = asyncio.create_task(_cancel_at_hang_up(task, self.receive)).cancel
+
+    def take_whole_body(self) -> bytes | None:
+        """Return the body if all of it has come already, else None. Call it once."""
+        return self._whole_body() if self._whole_body else None
 
     def answered(self) -> None:
         """Stop watching the caller."""
@@ -107,6 +115,10 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
     length = request.headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > max_bytes:
         raise _too_large(max_bytes)
+    if (body := request.take_whole_body()) is not None:
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
     try:
         with Deadline.after(timeout_s):
             return await _collect(request.receive, max_bytes)

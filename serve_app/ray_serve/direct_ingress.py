@@ -8,10 +8,12 @@ does, so that autoscaling, draining, back-pressure and Serve's metrics see no di
 
 import asyncio
 import logging
+from random import getrandbits
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
-from starlette.types import ASGIApp, Receive, Scope
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serve_app.ray_serve import private
 from serve_app.ray_serve.answer_writer import AnswerWriter
@@ -21,6 +23,7 @@ logger = logging.getLogger(private.SERVE_LOGGER)
 # Serve answers these paths itself, and cancels a request that has this header in time.
 _SERVES_PATHS = "/-/"
 _TIMEOUT = b"x-request-timeout-seconds"
+_ID = b"x-request-id"
 
 
 class DirectIngress:
@@ -35,7 +38,20 @@ class DirectIngress:
         replica = private.direct_replica(app)
         return cls(replica) if replica else None
 
-    def takes(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    async def answer(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Answer the request, or let uvicorn pass it on to `app`."""
+        scope: Any = cycle.scope
+        headers = dict(scope["headers"])
+        if self._takes(scope, headers):
+            request_id = headers.get(_ID) or add_id(scope, headers)
+            await self._serve(cycle, request_id)
+            if not cycle.response_complete and not cycle.disconnected:
+                await _break_off(cycle)
+            cycle.on_response = _nothing  # else connection and cycle hold each other
+        else:
+            await cycle.run_asgi(app)
+
+    def _takes(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         """Tell whether the request needs nothing that only Serve's own way has."""
         return (
             not scope["path"].startswith(_SERVES_PATHS)
@@ -43,16 +59,15 @@ class DirectIngress:
             and self._replica.has_room()
         )
 
-    async def serve(
-        self, scope: Scope, receive: Receive, answer: AnswerWriter, request_id: bytes
-    ) -> None:
-        """Answer the request. Exceptions are logged: uvicorn then breaks the answer off."""
+    async def _serve(self, cycle: RequestResponseCycle, request_id: bytes) -> None:
+        """Let the application answer. Its exceptions are logged."""
         replica = self._replica
+        writer = AnswerWriter(cycle, [(_ID, request_id)])
         error: BaseException | None = None
         started = perf_counter()
-        await replica.enter(request_id.decode("latin-1"))
+        replica.enter(request_id.decode("latin-1"))
         try:
-            await replica.app(scope, receive, answer)
+            await replica.app(cycle.scope, cycle.receive, writer)
         except asyncio.CancelledError as exc:
             error = exc
         except Exception as exc:
@@ -60,4 +75,26 @@ class DirectIngress:
             logger.exception("failed to complete a request")
         finally:
             replica.leave()
-        replica.record(scope["method"], answer.status, perf_counter() - started, error)
+        replica.record(cycle.scope["method"], writer.status, perf_counter() - started, error)
+
+
+def add_id(scope: Any, headers: dict[bytes, bytes]) -> bytes:
+    """Give a request without an id one, as Serve would at a higher cost."""
+    request_id = b"%032x" % getrandbits(128)
+    others = scope["headers"]
+    if _ID in headers:  # an empty one
+        others = [header for header in others if header[0] != _ID]
+    scope["headers"] = [(_ID, request_id), *others]
+    return request_id
+
+
+async def _break_off(cycle: RequestResponseCycle) -> None:
+    """End a request that the application left unanswered, as uvicorn does."""
+    if cycle.response_started:
+        cycle.transport.close()
+    else:
+        await cycle.send_500_response()
+
+
+def _nothing() -> None:
+    """Do nothing after a request."""

@@ -152,14 +152,14 @@ class DirectReplica:
         """Tell whether Serve would let a request run at once."""
         return not self._slots.locked() and self._replica._can_accept_request(self._request)
 
-    async def enter(self, request_id: str) -> None:
-        """Count a request that begins, after `has_room`."""
+    def enter(self, request_id: str) -> None:
+        """Count a request that begins, after `has_room` and without waiting in between."""
         context._serve_request_context.set(
             context._RequestContext(  # type: ignore[arg-type]
                 self._route, request_id, app_name=self._deployment.app_name
             )
         )
-        await self._slots.acquire()
+        self._slots._value += 1
         self._metrics.inc_num_ongoing_requests(self._request)
 
     def leave(self) -> None:

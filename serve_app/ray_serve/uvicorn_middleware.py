@@ -3,7 +3,6 @@
 It spares Serve and uvicorn work that takes a good part of a short request's time.
 """
 
-import os
 from collections.abc import Awaitable
 
 from ray import serve
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve_app.api.http import UNWATCHED
 from serve_app.ray_serve import http_protocol, private
 from serve_app.ray_serve.answer_writer import AnswerWriter
-from serve_app.ray_serve.direct_ingress import DirectIngress
+from serve_app.ray_serve.direct_ingress import DirectIngress, add_id
 
 _ID = b"x-request-id"
 
@@ -35,11 +34,14 @@ def middlewares() -> list[Middleware]:
 
 
 class UvicornMiddleware:
-    """Prepares each request for Serve, or takes it past Serve, and writes its answer."""
+    """Prepares each request for Serve, and writes its answer.
+
+    `short_way`: the way of requests past Serve, which http_protocol.py begins.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._short = DirectIngress.behind(app)
+        self.short_way = DirectIngress.behind(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -49,20 +51,9 @@ class UvicornMiddleware:
 
     def _http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         headers = dict(scope["headers"])
-        request_id = headers.get(_ID) or _add_id(scope)
-        if self._short and self._short.takes(scope, headers):
-            writer = AnswerWriter.of(send, [(_ID, request_id)])
-            if writer:
-                return self._short.serve(scope, receive, writer, request_id)
+        if not headers.get(_ID):
+            add_id(scope, headers)
         # Serve watches each caller for a hang-up with two tasks and a queue, a tenth of what a
         # short request costs. The API does so without a task.
         scope["headers"] = [*scope["headers"], (UNWATCHED, b"?1")]  # the last one counts
         return self._app(scope, receive, AnswerWriter.of(send) or send)
-
-
-def _add_id(scope: Scope) -> bytes:
-    """Give the request an id, as Serve would at a higher cost."""
-    request_id = os.urandom(16).hex().encode()
-    others = (header for header in scope["headers"] if header[0] != _ID)
-    scope["headers"] = [(_ID, request_id), *others]
-    return request_id

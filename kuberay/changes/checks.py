@@ -1,13 +1,12 @@
 """Rejects an invalid Serve config before it is sent."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from kuberay.changes import builder, serve_schema
 from kuberay.changes.serve_config import deployments
 from kuberay.errors import ChangeError
-from serve_app.scaling import schedules
+from serve_app.scaling.schedules import bound_problems
 
 Config = dict[str, Any]
 
@@ -105,10 +104,10 @@ def _of_policy(application: Config, name: str, scaling: Config) -> Iterator[str]
                 f"{name}: its policy is ahead, which decides itself how long it waits, but Serve "
                 f"would apply {wrong}: set delays to 0 and factors to 1"
             )
-        planned = [item.schedule for item in pool.autoscaling.schedules]
         bounds = scaling["min_replicas"], scaling["max_replicas"]
-        for problem in schedules.problems(planned, *bounds, time.time()):
-            yield f"{name}: {problem}"
+        for item in pool.autoscaling.schedules:
+            for problem in bound_problems(item.schedule, *bounds):
+                yield f"{name}: {problem}"
 
 
 def _of_zero(application: Config, name: str, built: Config) -> Iterator[str]:

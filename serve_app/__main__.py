@@ -76,6 +76,7 @@ def main() -> int:
         return 0
     try:
         settings = Settings()
+        _check_keys(settings)
         proxy = local_proxy.choose(options.host, _haproxy_wish(options))
         stopped = list(local_proxy.clean())
         print(*stopped, sep="\n", end="\n" if stopped else "")
@@ -90,6 +91,14 @@ def main() -> int:
         prefix=local_proxy.PREFIX, dir=local_proxy.FOLDERS if proxy.binary else None
     ) as folder:
         return _run(options, Path(folder), settings, proxy)
+
+
+def _check_keys(settings: Settings) -> None:
+    """Raise SettingsError for a file of keys that can't work: Ray would show a traceback."""
+    if settings.api_keys_file:
+        from serve_app.access.authenticator import authenticator  # its import takes 0.1 s
+
+        authenticator(settings)
 
 
 def _options() -> argparse.Namespace:

@@ -22,7 +22,7 @@ class Deadline:
     `at`: seconds on the monotonic clock, which is the event loop's; None or infinite: no deadline.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_task", "_tick", "_wheel")
+    __slots__ = ("_cancelling", "_due", "_expired", "_task", "_tick", "_wheel")
 
     def __init__(self, at: float | None) -> None:
         self._tick = None if at is None or at == math.inf else math.ceil(at / _TICK_S)
@@ -39,8 +39,12 @@ class Deadline:
         task = asyncio.current_task(loop)
         assert task
         self._task, self._cancelling = task, task.cancelling()
-        self._wheel = _wheel(loop)
-        self._wheel.add(self, self._tick)
+        wheel: _Wheel | None = getattr(_here, "wheel", None)
+        if wheel is None or wheel.loop is not loop:
+            wheel = _here.wheel = _Wheel(loop)
+        self._wheel = wheel
+        self._due = wheel.due.get(self._tick) or wheel.begin(self._tick)
+        self._due.add(self)
 
     def expire(self) -> None:
         self._expired = True
@@ -55,7 +59,9 @@ class Deadline:
         if self._tick is None:
             return
         if not self._expired:
-            self._wheel.remove(self, self._tick)
+            self._due.discard(self)
+            if not self._due:
+                self._wheel.due.pop(self._tick, None)
             return
         is_cancelled_too = self._task.uncancel() > self._cancelling
         if kind and issubclass(kind, asyncio.CancelledError) and not is_cancelled_too:
@@ -63,23 +69,19 @@ class Deadline:
 
 
 class _Wheel:
-    """The deadlines of one event loop, by tick."""
+    """The deadlines of one event loop. `due`: by tick, without those that have none."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._due: dict[int, set[Deadline]] = {}
+        self.due: dict[int, set[Deadline]] = {}
         self._turning = False
 
-    def add(self, deadline: Deadline, tick: int) -> None:
-        self._due.setdefault(tick, set()).add(deadline)
+    def begin(self, tick: int) -> set[Deadline]:
+        """Return the set of a tick that has no deadlines yet."""
         if not self._turning:
             self._turn_later()
-
-    def remove(self, deadline: Deadline, tick: int) -> None:
-        due = self._due[tick]
-        due.discard(deadline)
-        if not due:
-            del self._due[tick]
+        due = self.due[tick] = set()
+        return due
 
     def _turn_later(self) -> None:
         self._turning = True
@@ -87,19 +89,12 @@ class _Wheel:
 
     def _turn(self) -> None:
         now = monotonic() / _TICK_S
-        for tick in [tick for tick in self._due if tick <= now]:
-            for deadline in self._due.pop(tick):
+        for tick in [tick for tick in self.due if tick <= now]:
+            for deadline in self.due.pop(tick):
                 deadline.expire()
         self._turning = False
-        if self._due:
+        if self.due:
             self._turn_later()
 
 
 _here = threading.local()
-
-
-def _wheel(loop: asyncio.AbstractEventLoop) -> _Wheel:
-    wheel: _Wheel | None = getattr(_here, "wheel", None)
-    if wheel is None or wheel.loop is not loop:
-        wheel = _here.wheel = _Wheel(loop)
-    return wheel

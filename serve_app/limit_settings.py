@@ -1,5 +1,6 @@
 """The settings of limits: the store of their counts, reservations, weights of tokens."""
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -8,7 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
 from serve_app import addresses
-from serve_app.strict_model import StrictModel, refuse
+from serve_app.model_names import short_name
+from serve_app.strict_model import StrictModel, refuse, repeated
 
 
 def zone(name: str) -> tzinfo:
@@ -44,6 +46,19 @@ class Cost(StrictModel):
         """Weigh tokens. `prompt` includes `cached`."""
         cheap = self.prompt if self.cached is None else self.cached
         return self.prompt * (prompt - cached) + cheap * cached + self.generated * generated
+
+
+def cost_problems(cost: Iterable[str], models: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for every name in `limits.cost` that would have no effect beside `models`.
+
+    They are compared as they are spelled, because every request looks its model up.
+    """
+    known = set(map(short_name, models))
+    for name in repeated(map(short_name, cost)):
+        yield f"limits.cost names {name} twice: remove one"
+    for name in cost:
+        if short_name(name) not in known:
+            yield f"limits.cost: no pool serves {name}: spell it as in models, or remove it"
 
 
 class LimitSettings(StrictModel):

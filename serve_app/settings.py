@@ -20,8 +20,7 @@ from serve_app.aliases import ModelName, Targets, problems
 from serve_app.environment import PREFIX, Environment, unknown_variables
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
-from serve_app.limit_settings import LimitSettings
-from serve_app.model_names import full_name
+from serve_app.limit_settings import LimitSettings, cost_problems
 from serve_app.pool_settings import Pool, PoolSettings
 from serve_app.strict_model import (
     CommaSeparated,
@@ -237,11 +236,7 @@ class Settings(PoolSettings, BaseSettings):
                 for pool in pools
             ),
             *((True, sentence) for sentence in problems(self.aliases, self.model_names)),
-            *(
-                (True, f"limits.cost: {name} is not in models")
-                for name in self.limits.cost
-                if full_name(name) not in map(full_name, self.model_names)
-            ),
+            *((True, sentence) for sentence in cost_problems(self.limits.cost, self.model_names)),
             *((True, f"pools names {n} twice") for n in repeated(pool.name for pool in pools)),
             *(
                 (True, f"models: {name} belongs to more than one pool")

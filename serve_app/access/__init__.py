@@ -1,5 +1,6 @@
 """Access: callers, their rights and limits, and their use.
 
+admin_key       the key with which a command asks a running service
 authenticator   the caller of a request, by the credentials that it presents
 policies        the rights of a key or a group
 caller          the caller of one request, with the policy in force

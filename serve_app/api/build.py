@@ -20,7 +20,7 @@ from serve_app.api.inference import Dispatcher, Inference, Tracer
 from serve_app.api.listings import Listings, refuse_management
 from serve_app.api.request_trace import Observer
 from serve_app.api.usage import Observers, UsagePages, UsageRecorder, build_ledger
-from serve_app.limit_settings import zone
+from serve_app.limit_settings import Cost, zone
 from serve_app.model_names import ModelNames
 from serve_app.settings import Settings
 
@@ -52,7 +52,7 @@ def build_api(
     routes = [
         *_inference_routes(settings, dispatcher, names, Charges(limiter), tracer),
         *_listing_routes(Listings(dispatcher, names, settings.aliases)),
-        *_usage_routes(settings, ledger, calendar, access, max_replicas),
+        *_usage_routes(settings, ledger, calendar, access, limiter.cost, max_replicas),
         *(FleetPages(fleet, access).routes() if fleet else ()),
         *_management_routes(),
     ]
@@ -98,6 +98,7 @@ def _usage_routes(
     ledger: Ledger,
     calendar: Calendar,
     access: AdminAccess,
+    cost: Callable[[str], Cost],
     max_replicas: int | None,
 ) -> list[Route]:
     replicas = max_replicas or settings.max_ingress_replicas
@@ -107,7 +108,7 @@ def _usage_routes(
         if settings.limits.store == "memory" and replicas > 1
         else ""
     )
-    pages = UsagePages(ledger, calendar, settings.limits.timezone, access, problem)
+    pages = UsagePages(ledger, calendar, settings.limits.timezone, access, cost, problem)
     return [
         Route("GET", "/usage", pages.own, "The caller's use and limits"),
         Route("GET", "/admin/usage", pages.everyone, "Who used what; needs an admin key"),

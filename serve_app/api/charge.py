@@ -47,7 +47,11 @@ class Charges:
         """
         caller = trace.caller
         estimate = self.estimate(endpoint, payload, size, caller, trace.model)
-        reservation = await self._limiter.reserve(caller, estimate)
+        try:
+            reservation = await self._limiter.reserve(caller, estimate)
+        except Overloaded:
+            trace.note_limit(None, is_uncounted=True)
+            raise
         headers = rate_headers(endpoint.dialect.name, reservation.standings)
         refused = self._limiter.refuses(reservation)
         trace.note_limit(reservation.refusal, reservation.is_uncounted)

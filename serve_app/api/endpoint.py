@@ -86,8 +86,11 @@ def bound_tokens(payload: Payload, key: str, limit: int, also: str | None = None
 
     Values of 0 or less are no limit. Raises BadRequest unless they are whole numbers.
     """
-    wishes = [_tokens(payload.pop(name, None), name) for name in (key, also) if name]
-    payload[key] = min([limit, *(n for n in wishes if n is not None and n > 0)])
+    for name in (key, also) if also else (key,):
+        wish = _tokens(payload.pop(name, None), name)
+        if wish is not None and 0 < wish < limit:
+            limit = wish
+    payload[key] = limit
 
 
 def _tokens(value: Any, name: str) -> int | None:
@@ -109,7 +112,8 @@ def bound_work(payload: Payload, bounds: Bounds, *stops: str) -> None:
         if isinstance(value, int) and not 0 <= value <= _MAX_LOGPROBS:
             raise BadRequest(f"{name} must be between 0 and {_MAX_LOGPROBS}")
     for name in ("response_format", "format", "text", "output_config"):
-        if _nodes(payload.get(name)) > bounds.max_schema_nodes:
+        schema = payload.get(name)
+        if schema is not None and _nodes(schema) > bounds.max_schema_nodes:
             raise BadRequest(f"the schema in {name} has more than {bounds.max_schema_nodes} parts")
     for name in stops:
         value = payload.get(name)

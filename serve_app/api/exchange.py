@@ -20,13 +20,17 @@ _MAX_HEADER = 1024
 
 
 class Exchange:
-    """One checked request. `charge`: its cost to its caller, None for a caller without a key.
+    """One checked request. Raises BadRequest for headers without a meaning.
 
+    `charge`: its cost to its caller, None for a caller without a key.
     `hides_counts`: the service requests counts that the caller did not request.
     """
 
     __slots__ = (
         *(
+            "_deadline",
+            "_flow",
+            "_headers",
             "_hint",
             "_tail",
             "body",
@@ -57,6 +61,10 @@ class Exchange:
         self.hides_counts = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
         self.body = b""
         self._hint = _cache_key(payload)
+        self._flow = flow_of(request, trace.caller.flow)
+        self._deadline = deadline_of(request, trace.started)
+        self._headers = _passed_headers(request)
+        trace.note_priority(self._flow.priority)
         self._tail = Tail()
 
     def use(self, model: str) -> None:
@@ -70,8 +78,6 @@ class Exchange:
     def call(self) -> Call:
         """Return the call to an engine."""
         trace, request = self.trace, self.request
-        flow = flow_of(request, trace.caller.flow)
-        trace.note_priority(flow.priority)
         return Call(
             path=self.endpoint.path,
             model=trace.model,
@@ -80,9 +86,9 @@ class Exchange:
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
             affinity=request.header(SESSION) or self._hint or None,
-            headers=_passed_headers(request) + trace.span_headers,
-            flow=flow,
-            deadline=deadline_of(request, trace.started),
+            headers=self._headers + trace.span_headers,
+            flow=self._flow,
+            deadline=self._deadline,
             service=self.charge.service if self.charge else 0.0,
             conversation=self.payload if self.endpoint.converses else None,
             span=trace.span,
@@ -170,6 +176,8 @@ def _cache_key(payload: Payload) -> str:
 
 def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:
     """Return the headers with a meaning to the engine. Raises BadRequest for a long one."""
+    if request.headers.keys().isdisjoint(_PASSED_HEADERS):
+        return ()
     headers = [
         (name.decode(), value.decode("latin-1"))
         for name in _PASSED_HEADERS

@@ -118,7 +118,10 @@ class Inference:
 
     async def _forward_with_pings(self, exchange: Exchange) -> None:
         """Ping while the engine's first byte is awaited; then an error is an event."""
-        pings = Pings(exchange.send, self.endpoint.dialect.ping, exchange.error_event)
+        pings = Pings(
+            *(exchange.send, self.endpoint.dialect.ping, exchange.error_event),
+            lambda: exchange.charge.headers if exchange.charge else (),
+        )
         exchange.send = pings
         try:
             await self._forward(exchange, await pings.until(self._send(exchange)))

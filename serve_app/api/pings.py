@@ -8,6 +8,7 @@ import orjson
 
 from serve_app.api.endpoint import Payload
 from serve_app.api.http import Message, Send
+from serve_app.api.rate_headers import Pairs
 from serve_app.errors import EngineLost
 
 T = TypeVar("T")
@@ -20,14 +21,21 @@ _HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cac
 class Pings:
     """A `send` that pings while an answer is awaited.
 
-    The first ping is the status line 200. What then comes is part of this stream: of an answer that
-    is no stream, `event` makes one event.
+    The first ping is the status line 200, with more `headers` than those of every stream. What then
+    comes is part of this stream: of an answer that is no stream, `event` makes one event.
     """
 
-    def __init__(self, send: Send, ping: bytes, event: Callable[[Payload], bytes]) -> None:
+    def __init__(
+        self,
+        send: Send,
+        ping: bytes,
+        event: Callable[[Payload], bytes],
+        headers: Callable[[], Pairs] = tuple,
+    ) -> None:
         self._send = send
         self._ping = ping
         self._event = event
+        self._headers = headers
         self._is_stream = True
         self.begun = False
 
@@ -61,8 +69,8 @@ class Pings:
             await asyncio.sleep(EVERY_S)
             if not self.begun:
                 self.begun = True
-                start = {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
-                await self._send(start)
+                headers = [*_HEADERS, *self._headers()]
+                await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send({"type": "http.response.body", "body": self._ping, "more_body": True})
 
 

@@ -91,7 +91,7 @@ class RequestTrace:
         self.usage = Usage()
         self.estimated = False  # whether `usage` is no engine's count
         self.limit = ""  # that refuses the request, or would if limits were enforced
-        self.is_uncounted = False  # whether its limits could not be checked
+        self.is_uncounted = False  # whether its limits could not be checked, served or refused
         self.placed: Placed | None = None  # None: its replica was not predicted
         self.span: SpanNotes | None = None  # None: the request is not traced
         self.span_headers: tuple[tuple[str, str], ...] = ()  # by which its trace goes on

@@ -1,6 +1,7 @@
 """Records of use: every request adds to the totals, and callers may read them."""
 
 import logging
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,6 +12,7 @@ from serve_app.access.usage.totals import (
     Ledger,
     LedgerAway,
     Row,
+    Totals,
     Use,
     as_csv,
     days_between,
@@ -21,6 +23,7 @@ from serve_app.api.http import Request, Send, send_body, send_json
 from serve_app.api.request_trace import Observer, RequestTrace
 from serve_app.errors import BadRequest, Forbidden, StoreDown
 from serve_app.fleet.advice import NEEDS_ADMIN_KEY
+from serve_app.limit_settings import Cost
 from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -101,7 +104,8 @@ def build_ledger(settings: Settings) -> Ledger:
 class UsagePages:
     """Handlers of `/usage` and `/admin/usage`.
 
-    `problem`: the reason why this process's totals are not those of the service, or "".
+    `cost`: the weights of a model's tokens. `problem`: the reason why this process's totals are
+    not those of the service, or "".
     """
 
     def __init__(
@@ -110,12 +114,14 @@ class UsagePages:
         calendar: Calendar,
         timezone: str,
         access: AdminAccess,
+        cost: Callable[[str], Cost],
         problem: str = "",
     ) -> None:
         self._ledger = ledger
         self._access = access
         self._calendar = calendar
         self._timezone = timezone
+        self._cost = cost
         self._problem = problem
 
     async def own(self, request: Request, send: Send, trace: RequestTrace) -> None:
@@ -126,18 +132,13 @@ class UsagePages:
         query = self._query(request, by="day,model")
         totals = await self._read(query)
         rows = {row: use for row, use in totals.items() if row.key == caller.name}
-        await _ok(
-            send,
-            trace,
-            {
-                "key": caller.name,
-                "group": caller.group or None,
-                "limits": caller.limits.model_dump(exclude_none=True),
-                "group_limits": caller.group_limits.model_dump(exclude_none=True),
-                **query.described(self._timezone),
-                "data": grouped(rows, query.by),
-            },
-        )
+        about = {
+            "key": caller.name,
+            "group": caller.group or None,
+            "limits": caller.limits.model_dump(exclude_none=True),
+            "group_limits": caller.group_limits.model_dump(exclude_none=True),
+        }
+        await self._send(rows, query, about, send, trace)
 
     async def everyone(self, request: Request, send: Send, trace: RequestTrace) -> None:
         """Answer an admin key with the use of all keys."""
@@ -145,17 +146,24 @@ class UsagePages:
             self._access.check_possible()
             raise Forbidden(NEEDS_ADMIN_KEY)
         query = self._query(request, by="key")
-        records = grouped(await self._read(query), query.by)
+        await self._send(await self._read(query), query, {}, send, trace)
+
+    async def _send(
+        self, totals: Totals, query: "Query", about: dict[str, Any], send: Send, trace: RequestTrace
+    ) -> None:
+        """Answer with the totals as CSV, or as JSON behind the fields in `about`."""
+        records = grouped(totals, query.by, self._cost)
+        trace.note_status(200)
         if query.csv:
-            trace.note_status(200)
             await send_body(send, 200, as_csv(records, query.by).encode(), _CSV)
         else:
-            await _ok(send, trace, {**query.described(self._timezone), "data": records})
+            page = {**about, **query.described(self._timezone), "data": records}
+            await send_json(send, page)
 
     def _query(self, request: Request, by: str) -> "Query":
         return Query(request.query, date.fromisoformat(self._calendar.today().name), by)
 
-    async def _read(self, query: "Query") -> dict[Row, Use]:
+    async def _read(self, query: "Query") -> Totals:
         if self._problem:
             raise StoreDown(self._problem)
         try:
@@ -217,8 +225,3 @@ def _format(text: str) -> str:
     if text not in ("json", "csv"):
         raise BadRequest(f"format can't be {text[:80]!r}: use json or csv")
     return text
-
-
-async def _ok(send: Send, trace: RequestTrace, value: object) -> None:
-    trace.note_status(200)
-    await send_json(send, value)

@@ -79,14 +79,17 @@ class ReplicaConnection:
         return self._answer(Head.decode(content))
 
     def _answer(self, head: Head) -> Answer:
-        answer = Answer(head.status, head.headers, self._body(), is_last=self._is_over)
+        answer = Answer(head.status, head.headers, _Body(self), is_last=self._is_over)
         answer.queued_s, answer.replica = head.queued_s, head.replica
         if head.seconds_left is not None:
             answer.deadline = monotonic() + head.seconds_left
         return answer
 
-    async def _body(self) -> AsyncIterator[bytes]:
-        """Yield the pieces that have arrived, joined. Raises as `send` does."""
+    async def piece(self) -> bytes:
+        """Return the pieces of the body that have arrived, joined, b"" at its end.
+
+        Raises as `send` does.
+        """
         while self._state is ConnectionState.BUSY:
             kind, content = await self._channel.receive()
             if kind == DATA:
@@ -94,11 +97,13 @@ class ReplicaConnection:
                     content += more
                 if self._channel.take(END) is not None:  # it often arrives with the last piece
                     self._state = ConnectionState.IDLE
-                yield content
+                if content:
+                    return content
             elif kind == END:
                 self._state = ConnectionState.IDLE
             elif kind == FAILURE:
                 raise self._failed(content)
+        return b""
 
     def _failed(self, content: bytes) -> ServiceError:
         error = decode_failure(content)
@@ -137,6 +142,21 @@ class ReplicaConnection:
         """Let the replica go; in the middle of an answer it stops generating."""
         if self.is_open:
             self._channel.close()
+
+
+class _Body(AsyncIterator[bytes]):
+    """The body of an answer. An asynchronous generator would cost twice as much."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: ReplicaConnection) -> None:
+        self._connection = connection
+
+    async def __anext__(self) -> bytes:
+        piece = await self._connection.piece()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
 
 async def open_connection(

@@ -58,8 +58,8 @@ class Head:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         status, headers, *rest = orjson.loads(data)
-        encoded = ((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)
-        return cls(status, tuple(encoded), *rest)
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return cls(status, tuple(pairs), *rest)
 
 
 @lru_cache(maxsize=256)  # an engine's answers have one of few heads

@@ -7,7 +7,6 @@ CPU of a streamed request of 16 chunks: 0.09 ms here, 0.24 ms with aiohttp, 1.2 
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from functools import lru_cache
 from time import monotonic
 from typing import Self
@@ -21,6 +20,7 @@ _IDLE_S = 3.0
 
 
 _origin = lru_cache(maxsize=64)(Origin)
+Pairs = tuple[tuple[str, str], ...]
 
 
 class HttpClient:
@@ -30,14 +30,17 @@ class HttpClient:
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
 
-    async def post(self, url: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    async def post(
+        self, url: str, path: str, body: bytes, headers: Pairs, more_headers: Pairs = ()
+    ) -> Response:
         """Send `body` to `url` + `path`; return when status and headers have come.
 
+        `headers`: of every request to this path; `more_headers`: of this one.
         Raises EngineDown when it can't connect, EngineLost when the connection breaks.
         """
         origin = _origin(url)
         connection = self._take(origin) or await self._connect(origin)
-        response = connection.ask(_head(origin, path, len(body), headers) + body)
+        response = connection.ask(_head(origin, path, len(body), headers, more_headers) + body)
         try:
             await response.begin()
         except BaseException:
@@ -97,9 +100,17 @@ class HttpClient:
             self._idle.pop(connection.origin, None)
 
 
-def _head(origin: Origin, path: str, length: int, headers: Mapping[str, str]) -> bytes:
-    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return (
-        f"POST {origin.path}{path} HTTP/1.1\r\nHost: {origin.host_header}\r\n"
-        f"{more}Content-Length: {length}\r\n\r\n"
-    ).encode("latin-1")
+def _head(origin: Origin, path: str, length: int, headers: Pairs, more_headers: Pairs) -> bytes:
+    more = _lines(more_headers) if more_headers else b""
+    return b"%b%bContent-Length: %d\r\n\r\n" % (_constant(origin, path, headers), more, length)
+
+
+@lru_cache(maxsize=1024)
+def _constant(origin: Origin, path: str, headers: Pairs) -> bytes:
+    """Return the lines that are the same for every request."""
+    start = f"POST {origin.path}{path} HTTP/1.1\r\nHost: {origin.host_header}\r\n"
+    return start.encode("latin-1") + _lines(headers)
+
+
+def _lines(headers: Pairs) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")

@@ -46,7 +46,7 @@ class Response:
 
     def __init__(self, connection: "Connection") -> None:
         self.status = 0
-        self.headers: dict[str, str] = {}  # lower-case names; the last of equal names counts
+        self.headers: dict[bytes, bytes] = {}  # lower-case names; the last of equal names counts
         self._connection: Connection | None = connection  # None after the end
         self._error: Exception | None = None
         self._pieces: list[bytes] = []
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         assert self._response is not None
         headers = self._response.headers
         return bool(self._response.status) and not (
-            "content-length" in headers or "transfer-encoding" in headers
+            b"content-length" in headers or b"transfer-encoding" in headers
         )
 
     def _finish(self, error: Exception | None) -> None:
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response:
-            self._response.headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+            self._response.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -59,7 +59,8 @@ BY_KIND = {
     "BodyTooLarge": "The body is above max_body_mib: raise it, or send smaller images.",
     "BodyTimeout": "The body came too slowly: raise body_timeout_s, or look at the caller's "
     "network.",
-    "StoreDown": "Use of all replicas can't be read: the sentence says why; see docs/limits.md.",
+    "StoreDown": "Use of all replicas can't be read: the sentence, or the log, says why. See "
+    "docs/limits.md.",
     "IssuerDown": "The identity provider's keys can't be fetched: check jwt.jwks.",
     "InternalError": "A fault of the service: the log has its traceback beside the request's id.",
 }

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 
-from serve_app.access.usage.command import KEY_VARIABLE
+from serve_app.access.admin_key import KEY_VARIABLE, admin_key
 from serve_app.addresses import needs_no_proxy
+from serve_app.errors import SettingsError
 
 VERSION = 1
 _EVERY_S = 1.0
@@ -39,11 +40,10 @@ class Unavailable(Exception):
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Show the fleet until Ctrl-C, once without a terminal, or as JSON; return the exit code."""
     options = _options(arguments)
-    key = environ.get(KEY_VARIABLE, "")
     try:
-        with Fleet(options.url, key) as fleet:
+        with Fleet(options.url, admin_key(environ)) as fleet:
             return _print_json(fleet) if options.json else _show(fleet)
-    except Unavailable as exc:
+    except (Unavailable, SettingsError) as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """Metrics of keys: who used what, what was refused, and whether the file of keys is valid."""
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from ray.serve import metrics
@@ -10,6 +10,27 @@ from serve_app.api.request_trace import RequestTrace
 
 # Seconds. A free slot takes none, and a full queue minutes.
 QUEUE_BUCKETS = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 600]
+
+
+class SummedCounter:
+    """Sums a counter by its labels: telling Ray of one request costs more than relaying a token."""
+
+    def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
+        keys: Any = labels  # Ray annotates a tuple of one
+        self._counter = metrics.Counter(name, description, keys)
+        self._labels = labels
+        self._sums: defaultdict[tuple[str, ...], float] = defaultdict(int)
+
+    def add(self, number: float, *values: str) -> None:
+        """Add to the sum of these values of the labels, which are in the labels' order."""
+        self._sums[values] += number
+
+    def report(self) -> None:
+        """Hand the sums to Ray."""
+        sums, self._sums = self._sums, defaultdict(int)
+        for values, number in sums.items():
+            if number:  # Ray takes no 0
+                self._counter.inc(number, dict(zip(self._labels, values, strict=True)))
 
 
 class KeyMetrics:
@@ -25,21 +46,24 @@ class KeyMetrics:
         self._file_valid = metrics.Gauge(
             "llm_keys_file_valid", "1 while the file of API keys can be read, else 0."
         )
-        self._unauthorized = metrics.Counter(
+        self._unauthorized = SummedCounter(
             "llm_unauthorized_total", "Requests without a valid key or token."
         )
-        self._over_limit = _counter(
+        self._over_limit = SummedCounter(
             "llm_over_limit_total",
             "Requests over a limit, refused or only counted.",
-            ("key", "limit", "refused"),
+            ("key", "model", "limit", "refused"),
         )
-        self._uncounted = metrics.Counter(
-            "llm_uncounted_requests_total", "Requests served while the store of limits was away."
+        self._uncounted = SummedCounter(
+            "llm_uncounted_requests_total",
+            "Requests, served or refused, whose limits the store did not check in time.",
         )
-        self._requests = _counter(
-            "llm_key_requests_total", "Requests by key and outcome.", ("key", "group", "outcome")
+        self._requests = SummedCounter(
+            "llm_key_requests_total",
+            "Requests by key and outcome.",
+            ("key", "group", "model", "outcome"),
         )
-        self._tokens = _counter(
+        self._tokens = SummedCounter(
             "llm_key_tokens_total",
             "Tokens by key: prompt (with cached), cached, generated.",
             ("key", "group", "model", "kind"),
@@ -51,39 +75,48 @@ class KeyMetrics:
             QUEUE_BUCKETS,
             priority,
         )
-        self._sums: Counter[tuple[metrics.Counter, tuple[tuple[str, str], ...]]] = Counter()
+        # Two sums, from which the mean follows: a histogram for each key would be too many series.
+        of_queue = ("key", "model", "priority")
+        self._queue_seconds = SummedCounter(
+            "llm_key_queue_seconds_total",
+            "Time that a key's requests spent in queues before an engine took them.",
+            of_queue,
+        )
+        self._queue_requests = SummedCounter(
+            "llm_key_queue_requests_total", "Requests of a key that an engine took.", of_queue
+        )
 
     def note_file(self, valid: bool) -> None:
         self._file_valid.set(float(valid))
 
     def count(self, trace: RequestTrace) -> None:
         if trace.is_unauthorized:
-            self._sums[self._unauthorized, ()] += 1
+            self._unauthorized.add(1)
         name = trace.caller.name
         if not name:
             return
-        key, group, usage = self._label(name), trace.caller.group, trace.usage
+        key, group, model = self._label(name), trace.caller.group, trace.model
+        self._requests.add(1, key, group, model, trace.outcome)
         if trace.limit:
-            refused = str(trace.status == 429).lower()
-            self._add(self._over_limit, 1, key=key, limit=trace.limit, refused=refused)
+            self._over_limit.add(1, key, model, trace.limit, str(trace.status == 429).lower())
         if trace.is_uncounted:
-            self._add(self._uncounted, 1)
+            self._uncounted.add(1)
         if trace.queued_s is not None:
             self._queued.observe(trace.queued_s, {"priority": trace.priority})
-        self._add(self._requests, 1, key=key, group=group, outcome=trace.outcome)
-        counts = {"prompt": usage.prompt, "cached": usage.cached, "generated": usage.generated}
-        for kind, number in counts.items():
-            if number:
-                self._add(self._tokens, number, key=key, group=group, model=trace.model, kind=kind)
+            self._queue_requests.add(1, key, model, trace.priority)
+            self._queue_seconds.add(trace.queued_s, key, model, trace.priority)
+        usage = trace.usage
+        self._tokens.add(usage.prompt or 0, key, group, model, "prompt")
+        self._tokens.add(usage.cached or 0, key, group, model, "cached")
+        self._tokens.add(usage.generated or 0, key, group, model, "generated")
 
     def report(self) -> None:
         """Hand the sums to Ray."""
-        sums, self._sums = self._sums, Counter()
-        for (counter, labels), number in sums.items():
-            counter.inc(number, dict(labels))
-
-    def _add(self, counter: metrics.Counter, number: int, **labels: str) -> None:
-        self._sums[counter, tuple(labels.items())] += number
+        for counter in (
+            *(self._unauthorized, self._over_limit, self._uncounted, self._requests, self._tokens),
+            *(self._queue_seconds, self._queue_requests),
+        ):
+            counter.report()
 
     def _label(self, name: str) -> str:
         if name not in self._names:
@@ -91,8 +124,3 @@ class KeyMetrics:
                 return OTHERS
             self._names.add(name)
         return name
-
-
-def _counter(name: str, description: str, labels: tuple[str, ...]) -> metrics.Counter:
-    keys: Any = labels  # Ray annotates a tuple of one
-    return metrics.Counter(name, description, keys)

@@ -150,7 +150,9 @@ class DirectReplica:
 
     def has_room(self) -> bool:
         """Tell whether Serve would let a request run at once."""
-        return not self._slots.locked() and self._replica._can_accept_request(self._request)
+        slots = self._slots
+        is_free = not slots._waiters and slots._value < slots.get_max_value()
+        return is_free and self._replica._can_accept_request(self._request)
 
     def enter(self, request_id: str) -> None:
         """Count a request that begins, after `has_room` and without waiting in between."""

@@ -69,7 +69,7 @@ async def http1(url: str, body: bytes) -> AsyncIterator[Ask]:
     client = HttpClient()
 
     async def ask() -> None:
-        response = await client.post(url, PATH, body, HEADERS)
+        response = await client.post(url, PATH, body, tuple(HEADERS.items()))
         while await response.piece():
             pass
         response.close()

@@ -1,7 +1,14 @@
 """What Ray is told about the application."""
 
 import inspect
+from pathlib import Path
+from typing import Any
 
+import pytest
+from ray.serve._private.config import DeploymentConfig
+
+from serve_app.errors import SettingsError
+from serve_app.ray_serve import deployments
 from serve_app.ray_serve.application import app
 from serve_app.ray_serve.deployments import gateway_options
 from serve_app.settings import Settings
@@ -30,3 +37,31 @@ def test_a_gateway_that_must_go_waits_for_what_it_holds() -> None:
     settings = Settings.model_validate({"topology": "gateway", "gateway": {"hold_s": 500}})
     longest = 500 + settings.queue_timeout_s + settings.generation_timeout_s
     assert gateway_options(settings)["graceful_shutdown_timeout_s"] > longest + 10
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"autoscaling": {"max_replicas": 2}},
+        {"topology": "gateway", "gateway": {"max_replicas": 2}},
+    ],
+)
+def test_limits_in_memory_of_several_replicas_are_not_deployed(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Each would grant them anew; one replica may, or any number without limits."""
+    file = tmp_path / "keys"
+    file.write_text("ada: {key: sk-ada, requests_per_minute: 1}\n")
+    keys = {"api_keys_file": str(file)}
+    with pytest.raises(SettingsError, match=r"limits\.store is memory .* may have 2 replicas"):
+        app(Settings.model_validate({**settings, **keys}))
+    app(Settings.model_validate(keys))
+    file.write_text("ada: {key: sk-ada}\n")
+    app(Settings.model_validate({**settings, **keys}))
+
+
+def test_replicas_know_their_number_from_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options in Serve's config come after the builder, which does not see them."""
+    config = DeploymentConfig(num_replicas=3)
+    monkeypatch.setattr(deployments.private, "deployment_config", lambda: config)
+    assert deployments._options_in_force().max_replicas == 3

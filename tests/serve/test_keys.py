@@ -112,5 +112,7 @@ async def test_limits_hold_over_all_replicas(
             r'ray_llm_key_tokens_total\{.*key="ada".*kind="prompt"',
             r'ray_llm_over_limit_total\{.*key="eve".*refused="true"',
             r"ray_llm_queue_seconds_bucket\{.*standard",
+            r'ray_llm_key_queue_seconds_total\{.*key="ada".*priority="standard"',
+            r'ray_llm_key_queue_requests_total\{.*key="ada".*priority="standard"',
         ]
     )

@@ -93,6 +93,8 @@ OF_KEYS = {
     "ray_llm_over_limit_total",
     "ray_llm_uncounted_requests_total",
     "ray_llm_queue_seconds_bucket",
+    "ray_llm_key_queue_seconds_total",
+    "ray_llm_key_queue_requests_total",
 }
 
 

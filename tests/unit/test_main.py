@@ -1,6 +1,7 @@
 """What `make run` sets for Ray, and its refusals."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +58,28 @@ def test_a_wrong_setting_is_one_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(sentence)
     assert "pydantic" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: {key: sk-a, wieght: 1}", "a.wieght is unknown here"),
+        ("a: {key: sk-a, max_parallel: 1}", "the key a has limits, but limits.store is memory"),
+    ],
+)
+def test_a_file_of_keys_that_can_not_work_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    text: str,
+    sentence: str,
+) -> None:
+    """Before Ray starts, which would show it below a traceback."""
+    (tmp_path / "keys").write_text(text)
+    monkeypatch.setenv("SERVE_APP_API_KEYS_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv("SERVE_APP_TOPOLOGY", "gateway")
+    monkeypatch.setattr("sys.argv", ["serve_app"])
+    monkeypatch.setattr("serve_app.__main__._run", lambda *_: 0)
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line

@@ -154,7 +154,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=240.0, help="length of each load")
     parser.add_argument("--topology", choices=("direct", "gateway"), help="default: both")
-    parser.add_argument("--only", action="append", default=[], help="names of loads; default: all")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=(*SCENARIOS, *RESERVED),
+        default=[],
+        help="name of a load, once or several times; default: all",
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     topologies = [options.topology] if options.topology else ["direct", "gateway"]

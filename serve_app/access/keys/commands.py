@@ -7,14 +7,13 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
 from pathlib import Path
 from time import time
 
-from serve_app import addresses
 from serve_app.access.keys.edits import is_blank, with_key, without_name
 from serve_app.access.keys.file import KeyEntry, KeyFile, parse, read, read_text
 from serve_app.errors import SettingsError
@@ -130,19 +129,13 @@ def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
             f"--now needs the Redis of the limits: add --redis-url, or set {_REDIS}"
         )
     try:
-        client = revoked.connect(
-            addresses.redis_url(options.redis_url), options.redis_password_file
-        )
-    except ValueError as exc:
-        raise SettingsError(f"--redis-url: {exc}") from exc
-    try:
-        revoked.revoke(client, digests, time())
+        client = revoked.connect(options.redis_url, options.redis_password_file)
+        with closing(client):
+            revoked.revoke(client, digests, time())
     except (RedisError, OSError, ValueError) as exc:
         raise SettingsError(
             f"--now can't reach the Redis of the limits, nothing was changed: {exc}"
         ) from exc
-    finally:
-        client.close()
 
 
 @contextmanager

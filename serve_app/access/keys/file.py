@@ -29,7 +29,7 @@ GROUPS, DEFAULT = RESERVED = "groups", "default"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FIELD = re.compile(r"[a-z_]{1,32}|\d{1,4}|sha256")  # anything else may be a misplaced key
 _SECRETS = {"key", "keys", "sha256"}
-_MAX_SHOWN = 20  # a longer value may be a misplaced key as well
+_MAX_SHOWN = 20
 # A mapping in braces, on the line of its name: it is never a key.
 _MAPPING = re.compile(r"""(?:^|\s)\{\s*($|\}|["']?[\w.-]+["']?\s*:(\s|$))""")
 
@@ -166,9 +166,14 @@ def _refusal(path: str, exc: ValidationError) -> ValueError:
     message = error["msg"].removeprefix("Value error, ").partition(", unable")[0]
     sentence = f"{where}: {message.replace('Input should', 'the value must')}"
     given = error["input"]
-    if isinstance(given, str) and len(given) <= _MAX_SHOWN and not _SECRETS & set(names):
+    if isinstance(given, str) and not _may_be_key(given) and not _SECRETS & set(names):
         sentence += f", not {given!r}"
     return ValueError(sentence)
+
+
+def _may_be_key(text: str) -> bool:
+    """Tell whether a value in a field of another kind may be a key in the wrong place."""
+    return len(text) > _MAX_SHOWN or text.startswith("sk-")
 
 
 def _check(file: KeyFile) -> None:
@@ -179,8 +184,9 @@ def _check(file: KeyFile) -> None:
         raise ValueError(f"one key belongs to {both}: every key must be different")
     for name, entry in file.entries.items():
         if entry.group and entry.group not in file.groups:
+            shown = "its value" if _may_be_key(entry.group) else repr(entry.group)
             raise ValueError(
-                f"{name}.group: {entry.group!r} is not in {GROUPS}: add it there, or remove it here"
+                f"{name}.group: {shown} is not in {GROUPS}: add it there, or remove it here"
             )
 
 

@@ -42,21 +42,28 @@ def revoke(client: "Redis", digests: Iterable[bytes], now: float) -> None:
 
 
 class RevokedKeys:
-    """Holds the hashes of revoked keys. `refresh` may wait, so it is called in a thread."""
+    """Holds the hashes of revoked keys, also after a Redis has lost them.
+
+    `refresh` may wait, so it is called in a thread.
+    """
 
     def __init__(self, client: "Redis") -> None:
         self._client = client
         self._is_away = False
+        self._revoked_at: dict[bytes, float] = {}
         self.digests: frozenset[bytes] = frozenset()
 
     def refresh(self) -> None:
-        """Read the hashes; while Redis is away the last ones stay in force."""
+        """Add the hashes in Redis to the known ones, which stay in force while it is away."""
+        oldest = time() - KEEP_S
         try:
-            entries: Any = self._client.zrangebyscore(_SET, time() - KEEP_S, "+inf")
-            self.digests = frozenset(bytes.fromhex(entry.decode()) for entry in entries)
+            entries: Any = self._client.zrangebyscore(_SET, oldest, "+inf", withscores=True)
+            known = self._revoked_at | {bytes.fromhex(name.decode()): at for name, at in entries}
         except (RedisError, OSError, ValueError) as exc:
             if not self._is_away:
                 logger.error("failed to read revoked keys, keeping the last known ones: %s", exc)
             self._is_away = True
         else:
             self._is_away = False
+            self._revoked_at = {name: at for name, at in known.items() if at >= oldest}
+            self.digests = frozenset(self._revoked_at)

@@ -19,7 +19,8 @@ Version = tuple[int, ...]
 class KeyWatch:
     """Has the table of callers, and replaces it when the file has changed.
 
-    A file that disappears or breaks leaves the table unchanged: no accident opens the service.
+    A file that disappears or breaks leaves the table unchanged: no accident opens the service. One
+    that was never valid admits no caller.
     `show_valid` is told whether the file could be read, at first and at each change. `accept` may
     raise SettingsError for a table that can't work here, and the file is invalid then.
     Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
@@ -55,6 +56,7 @@ class KeyWatch:
             self._read(self.path)
         except SettingsError as exc:
             logger.error("failed to reload the keys, keeping the old ones: %s", exc)
+            self.needs_key = True  # the file is to be an end of serving everybody
             self._show_valid(False)
         else:
             logger.info("reloaded the keys in %s", self.path)

@@ -25,7 +25,7 @@ from serve_app.access.limits.quotas import (
 from serve_app.access.limits.store import Claim, Store, StoreAway
 from serve_app.errors import Overloaded, RateLimited
 from serve_app.limit_settings import Cost, LimitSettings, zone
-from serve_app.model_names import full_name
+from serve_app.model_names import short_name
 
 logger = logging.getLogger("ray.serve")
 
@@ -72,7 +72,7 @@ class Limiter:
         self._enforce = settings.enforce
         self._allow = settings.on_store_failure == "allow"
         self._max = settings.reserve == "max"
-        self._costs = {full_name(name): cost for name, cost in settings.cost.items()}
+        self._costs = {short_name(name): cost for name, cost in settings.cost.items()}
         self._estimator = Estimator()
         self._process = secrets.token_hex(6)
         self._numbers = itertools.count()
@@ -82,7 +82,7 @@ class Limiter:
 
     def cost(self, model: str) -> Cost:
         """Return the weights of a model's tokens."""
-        return self._costs.get(full_name(model), _COST) if self._costs else _COST
+        return self._costs.get(model, _COST)
 
     def estimate(self, caller: Caller, model: str, prompt_bytes: int, max_answer: int) -> Estimate:
         prompt = self._estimator.prompt(model, prompt_bytes)

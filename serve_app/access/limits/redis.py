@@ -85,8 +85,16 @@ class RedisStore:
         timer = loop.call_later(self._wait_s, self._expire, future)
         try:
             return await future
+        except asyncio.CancelledError:
+            self._take_back(claim, future)
+            raise
         finally:
             timer.cancel()
+
+    def _take_back(self, claim: Claim, future: "asyncio.Future[Grant]") -> None:
+        """Give back what was granted in the moment in which the caller left."""
+        if not future.cancelled() and not future.exception() and future.result().granted:
+            self.settle(claim, claim.tokens, 1)
 
     def settle(self, claim: Claim, tokens_back: float, requests_back: int = 0) -> None:
         settlements = self._batch.settlements

@@ -21,5 +21,5 @@ def check_store(settings: LimitSettings, max_replicas: int, callers: Iterable[Ca
         raise SettingsError(
             f"the {name} has limits, but limits.store is memory and the ingress may have "
             f"{max_replicas} replicas, each of which would grant them in full: set limits.store to "
-            "redis, or the maximum of ingress replicas to 1"
+            "redis, or max_replicas (of `gateway`, else of `autoscaling`) to 1"
         )

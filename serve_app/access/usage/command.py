@@ -8,16 +8,21 @@ from typing import Any
 
 import httpx
 
+from serve_app.access.admin_key import KEY_VARIABLE, admin_key
 from serve_app.addresses import needs_no_proxy
+from serve_app.errors import SettingsError
 
-KEY_VARIABLE = "LLM_ADMIN_KEY"
 _TIMEOUT_S = 30.0
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Print the answer of `/admin/usage`; return the exit code."""
     options = _options(arguments)
-    if not (key := environ.get(KEY_VARIABLE)):
+    try:
+        key = admin_key(environ)
+    except SettingsError as exc:
+        return _fail(str(exc))
+    if not key:
         return _fail(f"{KEY_VARIABLE} is not set: set it to a key with `admin: true`")
     names = ("since", "until", "by")
     query = {name: value for name in names if (value := getattr(options, name))}
@@ -84,7 +89,7 @@ def table(page: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value) or "-"
+    return f"{value:,}" if isinstance(value, int | float) else str(value) or "-"
 
 
 def _sentence(answer: httpx.Response) -> str:

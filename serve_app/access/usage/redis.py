@@ -50,11 +50,15 @@ class RedisLedger:
                     pipe.hgetall(_key(day))
                 hashes = await pipe.execute()
         except (RedisError, OSError, TimeoutError) as exc:
-            raise LedgerAway(f"the store of usage can't be read: {_text(exc)}") from exc
+            self._note_away(exc)
+            raise LedgerAway("the store of usage can't be read: try again later") from exc
+        self._note_back()
         totals: Totals = {}
         for day, values in zip(days, hashes, strict=True):
             for field, number in values.items():
                 *names, counter = orjson.loads(field)
+                if counter not in COUNTERS:
+                    continue  # of a later version, in the other cluster of an upgrade
                 use = totals.setdefault(Row(day, *names), Use())
                 setattr(use, counter, int(number))
         return totals
@@ -116,6 +120,10 @@ class RedisLedger:
         for row, use in totals.items():
             self._unwritten.add(row, use)
         self._is_empty = False
+        self._note_away(exc)
+
+    def _note_away(self, exc: Exception) -> None:
+        """Log the cause, which tells callers more than they should know."""
         if not self._is_away:
             self._is_away = True
             logger.error("lost the store of usage, retrying in %g s: %s", RETRY_S, _text(exc))

@@ -1,11 +1,14 @@
 """Totals of use: the row that each belongs to, their sums, and how rows are grouped."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from io import StringIO
 from typing import Any, NamedTuple, Protocol, Self
+
+from serve_app.limit_settings import Cost
 
 # Rows of one day. Names beyond them share a row, so that no caller makes a ledger grow.
 MAX_ROWS = 100_000
@@ -40,6 +43,7 @@ class Use:
 
 
 COUNTERS = tuple(field.name for field in fields(Use))
+WEIGHTED = "weighted_tokens"  # as limits count them
 Totals = dict[Row, Use]
 
 
@@ -65,16 +69,24 @@ def days_between(since: date, until: date) -> list[str]:
     return [(since + timedelta(n)).isoformat() for n in range((until - since).days + 1)]
 
 
-def grouped(totals: Totals, by: Sequence[str]) -> list[dict[str, Any]]:
+def grouped(totals: Totals, by: Sequence[str], cost: Callable[[str], Cost]) -> list[dict[str, Any]]:
     """Return one record for each group of rows that are equal in `by`, in their order.
 
-    A record holds the fields in `by` and the counters.
+    A record holds the fields in `by`, the counters, and their tokens weighed by the `cost` that a
+    model has now.
     """
     sums: dict[tuple[str, ...], Use] = {}
+    weighted: defaultdict[tuple[str, ...], float] = defaultdict(int)
     for row, use in totals.items():
-        sums.setdefault(tuple(getattr(row, name) for name in by), Use()).add(use)
+        names = tuple(getattr(row, name) for name in by)
+        sums.setdefault(names, Use()).add(use)
+        weighted[names] += cost(row.model).of(
+            use.prompt_tokens, use.generated_tokens, use.cached_tokens
+        )
     return [
-        dict(zip(by, names, strict=True)) | {name: getattr(use, name) for name in COUNTERS}
+        dict(zip(by, names, strict=True))
+        | {name: getattr(use, name) for name in COUNTERS}
+        | {WEIGHTED: round(weighted[names], 3)}
         for names, use in sorted(sums.items())
     ]
 
@@ -82,7 +94,7 @@ def grouped(totals: Totals, by: Sequence[str]) -> list[dict[str, Any]]:
 def as_csv(records: Iterable[dict[str, Any]], by: Sequence[str]) -> str:
     """Return the records as CSV with a line of names."""
     text = StringIO()
-    writer = csv.DictWriter(text, [*by, *COUNTERS], lineterminator="\n")
+    writer = csv.DictWriter(text, [*by, *COUNTERS, WEIGHTED], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _plain(value) for name, value in record.items()} for record in records)
     return text.getvalue()

@@ -12,7 +12,7 @@ from serve_app.errors import ContextLengthExceeded, EngineDown, EngineLost
 Json = dict[str, Any]
 
 # It closes a connection after a stream without announcing it; see upstream.Upstream.
-_HEADERS = {"Content-Type": "application/json", "Connection": "close"}
+_HEADERS = (("Content-Type", "application/json"), ("Connection", "close"))
 _DONE = b"[DONE]"
 
 
@@ -55,7 +55,7 @@ class LlamaServer:
 
     def __init__(self, http: HttpClient, url: str, key: str = "") -> None:
         self._http = http
-        self._headers = {**_HEADERS, "Authorization": f"Bearer {key}"}
+        self._headers = (*_HEADERS, ("Authorization", f"Bearer {key}"))
         self._url = url
 
     async def ask(self, path: str, body: Json) -> Json:

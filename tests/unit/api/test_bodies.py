@@ -48,14 +48,20 @@ async def test_slow_uploads_of_one_key_hold_up_no_other(simulator: Simulator) ->
 
 
 async def test_a_turn_to_upload_has_a_bound(simulator: Simulator) -> None:
-    """Who waits as long as a body may take is refused, and nothing of it reaches the engine."""
-    settings = {"slots": 1, "queue": 1, "api_keys": KEYS, "body_timeout_s": 0.1}
+    """A request that waits as long as a body may take is refused, and reaches no engine."""
+    settings = {"slots": 1, "queue": 0, "api_keys": KEYS, "body_timeout_s": 0.3}
     async with serving(simulator, **settings) as service:
-        uploads = await uploading(service, 4)
-        answers = await asyncio.gather(*(ask(service, "slow") for _ in range(3)))
-        assert {answer.status_code for answer in answers} <= {200, 503}
-        for upload in uploads:
-            upload.close()
+        (first,) = await uploading(service, 1)
+        second = await begin_upload(service, "slow")
+        await eventually(lambda: service.noted.running == 2)
+        waiting = ask(service, "slow")  # behind the second one, which is read later than this waits
+        await eventually(lambda: service.noted.running == 3)
+        first.close()
+        refused = await waiting
+        assert refused.status_code == 503
+        assert "other requests of this key did not arrive within 0.3 s" in refused.text
+        assert simulator.reached == {}
+        second.close()
         assert (await ask(service, "slow")).status_code == 200
 
 

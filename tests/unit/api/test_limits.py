@@ -14,6 +14,7 @@ import pytest
 
 from serve_app.access.caller import Caller
 from serve_app.access.policies import Limits
+from serve_app.api import pings
 from tests.support.callers import NamedCallers, admit
 from tests.support.service import Service, Simulator, serving
 from tests.support.waiting import eventually
@@ -149,6 +150,24 @@ async def test_successes_show_six_headers(front: Front) -> None:
     assert not any(name.startswith("x-ratelimit") for name in free.headers)
 
 
+async def test_a_stream_that_begins_with_a_ping_shows_them_too(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its head is sent while the engine is still awaited."""
+    monkeypatch.setattr(pings, "EVERY_S", 0.01)
+    async with alone(simulator, TOKENS, slots=1, loading_pings=True) as service:
+        simulator.fault(kind="silent", for_s=60)
+        first = asyncio.create_task(service.post(CHAT, json=body(), headers=key("free")))
+        await eventually(lambda: simulator.reached == {CHAT: 1})
+        ask = {"json": body(stream=True), "headers": key("ada")}
+        async with service.stream("POST", CHAT, **ask) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+        first.cancel()
+        await eventually(lambda: not service.noted.running)
+    assert simulator.reached == {CHAT: 1}
+
+
 async def test_anthropic_gets_its_own_headers(front: Front) -> None:
     """With times in RFC 3339."""
     caller = Caller("ada", limits=Limits(requests_per_minute=10, tokens_per_day=1000))
@@ -194,6 +213,21 @@ async def test_answers_are_settled_by_the_engines_counts(
     assert embedding.prompt is not None
     # The second embedding has reserved its estimate when the headers are written.
     assert 0 <= before - after - (used.prompt or 0) - 12 < 60
+
+
+async def test_a_stream_beyond_its_limit_is_never_cut(front: Front, simulator: Simulator) -> None:
+    """It comes to its end, and later requests wait until its debt is paid."""
+    service = front.admit(Caller("ada", limits=Limits(tokens_per_minute=60)))
+    short, long = body(max_tokens=1), body(max_tokens=64, stream=True)
+    await service.post(CHAT, json=short, headers=key("ada"))  # so that answers seem to be short
+    answer = await service.post(CHAT, json=long, headers=key("ada"))
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert service.noted.last.usage.generated == 64
+    refused = await service.post(CHAT, json=short, headers=key("ada"))
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 20
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+    assert simulator.reached == {CHAT: 2}
 
 
 async def test_a_request_larger_than_its_bucket_is_told_so(
@@ -336,6 +370,22 @@ async def test_leaving_the_queue_costs_nothing(simulator: Simulator, ends_by: st
     assert simulator.reached == {CHAT: 2}
     assert answer.headers["x-ratelimit-remaining-requests"] == "99"
     assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 9930
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x-priority", "urgent"), ("x-request-timeout-ms", "soon"), ("anthropic-beta", "x" * 2000)],
+)
+async def test_a_header_without_a_meaning_costs_nothing(
+    front: Front, simulator: Simulator, name: str, value: str
+) -> None:
+    """The service refuses the request itself: no engine sees it."""
+    service = front.admit(TOKENS)
+    refused = await service.post(CHAT, json=body(), headers=key("ada") | {name: value})
+    answer = await service.post(CHAT, json=body(), headers=key("ada"))
+    assert refused.status_code == 400
+    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+    assert simulator.reached == {CHAT: 1}
 
 
 async def test_an_engines_own_refusal_costs_a_request_and_no_tokens(

@@ -95,6 +95,31 @@ async def test_totals_come_as_csv(keyed: Service) -> None:
     assert line.startswith("ada,1,")
 
 
+async def test_a_key_gets_its_own_totals_as_csv(keyed: Service) -> None:
+    """With the parameters of the admin's page."""
+    await chat(keyed, "ada")
+    await chat(keyed, "bob")
+    page = await keyed.get("/usage?format=csv&by=key", headers=key("ada"))
+    assert page.headers["content-type"] == "text/csv; charset=utf-8"
+    assert [line.partition(",")[0] for line in page.text.splitlines()] == ["key", "ada"]
+
+
+async def test_weighted_tokens_are_what_a_limit_counts(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    """The totals of a key, the sum in its limit, and `limits.cost` agree."""
+    file = tmp_path / "keys"
+    file.write_text("ada: {key: key-of-ada, tokens_per_day: 100000}\n")
+    cost = {"smollm2:135m": {"in": 3, "out": 12}}
+    async with serving(simulator, api_keys_file=file, limits={"cost": cost}) as service:
+        used = (await chat(service, "ada")).json()["usage"]
+        (record,) = (await service.get("/usage", headers=key("ada"))).json()["data"]
+        refused = await chat(service, "ada", messages=[{"role": "user", "content": "x " * 80_000}])
+    weighed = 3 * used["prompt_tokens"] + 12 * used["completion_tokens"]
+    assert record["weighted_tokens"] == weighed
+    assert refused.headers["x-ratelimit-remaining-tokens"] == str(100_000 - weighed)
+
+
 async def test_a_key_sees_its_own_use_and_limits(keyed: Service) -> None:
     """And nobody else's."""
     await chat(keyed, "ada")

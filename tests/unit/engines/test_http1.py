@@ -54,7 +54,7 @@ async def answering(*answers: list[bytes]) -> AsyncIterator[tuple[Raw, HttpClien
 
 
 async def ask(http: HttpClient, url: str) -> tuple[int, bytes]:
-    response = await http.post(url, "/", b"{}", {})
+    response = await http.post(url, "/", b"{}", ())
     return response.status, await response.read()
 
 
@@ -117,7 +117,7 @@ async def test_a_large_body_waits_for_its_reader() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(big) + big
     async with answering([answer]) as (raw, http):
         for _ in range(2):
-            response = await http.post(raw.url, "/", b"{}", {})
+            response = await http.post(raw.url, "/", b"{}", ())
             assert await response.read() == big
             assert response.is_last()
         assert raw.connections == 1
@@ -128,7 +128,7 @@ async def test_who_leaves_takes_the_connection_along() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         http = HttpClient()
-        asking = asyncio.create_task(http.post(url, "/", b"x" * 30_000_000, {}))
+        asking = asyncio.create_task(http.post(url, "/", b"x" * 30_000_000, ()))
         done, _ = await asyncio.wait({asking}, timeout=0.05)
         assert not done
         asking.cancel()

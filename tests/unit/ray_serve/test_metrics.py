@@ -8,7 +8,7 @@ import pytest
 from serve_app.access.caller import Caller
 from serve_app.api.relay import End
 from serve_app.api.request_trace import RequestTrace
-from serve_app.engines.base import Usage
+from serve_app.engines.base import Priority, Usage
 from serve_app.ray_serve import metrics
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import ServeObserver
@@ -60,8 +60,8 @@ async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         observer.ended(one)
     observer.close()
     assert made["llm_over_limit_total"].calls == [
-        (1, {"key": "ada", "limit": "tokens_per_day", "refused": "true"}),
-        (1, {"key": "ada", "limit": "max_parallel", "refused": "false"}),
+        (1, {"key": "ada", "model": "", "limit": "tokens_per_day", "refused": "true"}),
+        (1, {"key": "ada", "model": "", "limit": "max_parallel", "refused": "false"}),
     ]
     assert made["llm_uncounted_requests_total"].calls == [(1, {})]
 
@@ -102,11 +102,33 @@ async def test_use_is_counted_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
         keys.count(one)
     keys.report()
     assert made["llm_key_requests_total"].calls == [
-        (2, {"key": "ada", "group": "", "outcome": "ok"}),
-        (2, {"key": "(others)", "group": "", "outcome": "ok"}),
+        (2, {"key": "ada", "group": "", "model": "m:latest", "outcome": "ok"}),
+        (2, {"key": "(others)", "group": "", "model": "m:latest", "outcome": "ok"}),
     ]
     labels = {"key": "ada", "group": "", "model": "m:latest", "kind": "prompt"}
     assert (6, labels) in made["llm_key_tokens_total"].calls
+
+
+async def test_waits_are_summed_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By model and priority; without a wait in a queue there is none."""
+    made: dict[str, Counted] = {}
+
+    def counter(name: str, *_: Any) -> Counted:
+        return made.setdefault(name, Counted(name))
+
+    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    keys = KeyMetrics(9)
+    for queued_s in (0.25, 0.5, None):
+        one = trace()
+        one.note_caller(Caller("ada", priority=Priority.BATCH))
+        one.note_model("m:latest")
+        if queued_s is not None:
+            one.note_queue(queued_s)
+        keys.count(one)
+    keys.report()
+    labels = {"key": "ada", "model": "m:latest", "priority": "batch"}
+    assert made["llm_key_queue_seconds_total"].calls == [(0.75, labels)]
+    assert made["llm_key_queue_requests_total"].calls == [(2, labels)]
 
 
 @pytest.mark.parametrize("when", ["running", "ended", "idle"])

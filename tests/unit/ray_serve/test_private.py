@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from ray import serve
 from ray.serve import handle
 from ray.serve._private import common, replica
 from ray.serve._private import router as serve_router
+from ray.serve._private import utils as serve_utils
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
@@ -161,6 +163,34 @@ def test_counts_of_a_replica(method: Callable[..., Any], parameters: list[str]) 
 def test_attributes_of_a_replica(name: str) -> None:
     """The short way reads them of the replica that it serves."""
     assert f"self.{name}" in inspect.getsource(replica.Replica.__init__)
+
+
+def test_places_of_a_replica() -> None:
+    """The short way takes and frees them as Serve does, and never more than there are."""
+    places = serve_utils.Semaphore(lambda: 2)
+    counts: list[int] = []
+    metrics = SimpleNamespace(
+        inc_num_ongoing_requests=lambda _: counts.append(1),
+        dec_num_ongoing_requests=lambda _: counts.append(-1),
+    )
+    owner = SimpleNamespace(
+        _user_callable_asgi_app=None,
+        _semaphore=places,
+        _metrics_manager=metrics,
+        _route_prefix="/",
+        _deployment_id=common.DeploymentID("pool"),
+        _can_accept_request=lambda _: True,
+    )
+    direct = private.DirectReplica(owner)
+    for _ in range(2):
+        assert direct.has_room()
+        Context().run(direct.enter, "id")
+    assert not direct.has_room()
+    assert places.locked()
+    direct.leave()
+    assert direct.has_room()
+    assert not places.locked()
+    assert counts == [1, 1, -1]
 
 
 def test_only_serves_own_application_has_a_replica() -> None:

@@ -121,6 +121,18 @@ def test_an_optional_file_may_come_later(tmp_path: Path) -> None:
     assert watched.accepts("sk-a")
 
 
+@pytest.mark.parametrize("text", ["nonsense", "a: {key: sk-a, wieght: 1}"])
+def test_an_optional_file_that_comes_broken_admits_nobody(tmp_path: Path, text: str) -> None:
+    """Who adds a file of keys means to close the service; a mended one admits its keys."""
+    watched = Watched(tmp_path, None, optional=True)
+    watched.replace(text)
+    assert watched.watch.needs_key
+    assert not watched.accepts("sk-a")
+    assert watched.valid == [False]
+    watched.replace("a: sk-a")
+    assert watched.accepts("sk-a")
+
+
 def test_a_file_that_is_not_optional_must_be_there(tmp_path: Path) -> None:
     """A typing error in its path is found at deployment."""
     with pytest.raises(SettingsError, match=r"api_keys_file: .*/keys"):

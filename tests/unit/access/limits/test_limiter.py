@@ -123,13 +123,6 @@ async def test_costs_weigh_tokens(clock: Clock) -> None:
     assert Cost.model_validate({"in": 3}).of(10, 0, cached=10) == 30
 
 
-def test_a_cost_belongs_to_its_model_in_any_spelling(clock: Clock) -> None:
-    """As Ollama matches names; a model without one has the usual weights."""
-    one = limiter(clock, cost={"library/M": {"in": 3}})
-    assert one.cost("m:latest").prompt == 3
-    assert one.cost("n:latest") == Cost()
-
-
 async def test_limits_that_are_not_enforced_refuse_nobody(clock: Clock) -> None:
     """What would be refused is told, and takes nothing."""
     one, caller = limiter(clock, enforce=False), ada(requests_per_minute=1)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,27 @@ async def test_a_caller_who_leaves_meanwhile_gets_its_reservation_back(
     fresh = RedisStore(connect(redis_url), wait_s=PATIENT_S)
     assert (await fresh.reserve(claim("b", 99))).granted
     await fresh.close()
+
+
+async def test_a_caller_who_leaves_as_the_decision_comes_gets_its_reservation_back(
+    redis_url: str, client: object
+) -> None:
+    """In the turn of the event loop between the decision and the request's next step."""
+    store = RedisStore(connect(redis_url), wait_s=PATIENT_S)
+    decide = store._script
+
+    async def decide_and_leave(**arguments: Any) -> Any:
+        decision = await decide(**arguments)
+        asyncio.get_running_loop().call_soon(request.cancel)
+        return decision
+
+    store._script = decide_and_leave  # type: ignore[assignment]
+    request = asyncio.create_task(store.reserve(claim(tokens=100)))
+    await asyncio.wait({request})
+    assert request.cancelled()
+    store._script = decide
+    assert (await store.reserve(claim("b", 99))).granted
+    await store.close()
 
 
 async def test_what_is_no_redis_is_a_failure(tmp_path: Path, log: list[str]) -> None:

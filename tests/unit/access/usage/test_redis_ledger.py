@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -56,6 +57,16 @@ async def test_names_come_back_as_they_were(client: Redis, name: str) -> None:
     assert await ledger.read([MONDAY]) == {ADA._replace(key=name): use(1, 5)}
 
 
+async def test_counters_of_a_later_version_are_left_alone(client: Redis) -> None:
+    """Both clusters of an upgrade share a Redis."""
+    ledger = RedisLedger(client, 9)
+    ledger.add(ADA, use(1, 5))
+    await ledger.flush()
+    field = orjson.dumps((ADA.key, ADA.group, ADA.model, "audio_seconds"))
+    await client.hincrby(f"usage:{MONDAY}", field, 7)
+    assert await ledger.read([MONDAY]) == {ADA: use(1, 5)}
+
+
 async def test_sums_outlive_a_redis_that_is_away(tmp_path: Path) -> None:
     """They are kept, and written when it is back."""
     with redis_server(tmp_path) as url:
@@ -86,3 +97,16 @@ async def test_no_timer_outlives_the_ledger(redis_url: str) -> None:
     await ledger.close()
     ledger.add(ADA, use(1, 5))
     assert timers() == before
+
+
+async def test_a_reader_learns_nothing_of_the_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its address is for the log, once."""
+    ledger = RedisLedger(connect(f"unix://{tmp_path}/absent"), 9)
+    for _ in range(2):
+        with pytest.raises(LedgerAway) as refusal:
+            await ledger.read([MONDAY])
+        assert "absent" not in str(refusal.value)
+    assert [record.message.count("absent") for record in caplog.records] == [1]
+    await ledger.close()

@@ -4,9 +4,17 @@ from datetime import date
 
 from serve_app.access.usage.memory import MemoryLedger
 from serve_app.access.usage.totals import OTHERS, Row, Use, as_csv, days_between, grouped
+from serve_app.limit_settings import Cost
 
 MONDAY, TUESDAY = "2026-11-30", "2026-12-01"
 ADA = Row(MONDAY, "ada", "science", "a:latest")
+
+
+COST = Cost.model_validate({"in": 3, "cached": 0.5, "out": 12})
+
+
+def cost(model: str) -> Cost:
+    return COST if model == "large:latest" else Cost()
 
 
 def use(requests: int = 1, tokens: int = 0) -> Use:
@@ -57,19 +65,29 @@ def test_rows_are_grouped_by_some_fields() -> None:
         ADA._replace(day=TUESDAY): use(2, 5),
         Row(MONDAY, "bob", "", "a:latest"): use(1, 1),
     }
-    assert [(r["key"], r["requests"], r["prompt_tokens"]) for r in grouped(totals, ["key"])] == [
+    assert [
+        (r["key"], r["requests"], r["prompt_tokens"]) for r in grouped(totals, ["key"], cost)
+    ] == [
         ("ada", 3, 10),
         ("bob", 1, 1),
     ]
-    assert [list(r)[:2] for r in grouped(totals, ["day", "group"])] == [["day", "group"]] * 3
+    assert [list(r)[:2] for r in grouped(totals, ["day", "group"], cost)] == [["day", "group"]] * 3
+
+
+def test_tokens_are_weighed_by_the_cost_of_their_model() -> None:
+    """As limits count them, also where rows of several models are one record."""
+    totals = {ADA: Use(1, 10, 4, 5, 0), ADA._replace(model="large:latest"): Use(1, 10, 4, 5, 0)}
+    assert [record["weighted_tokens"] for record in grouped(totals, ["model"], cost)] == [15, 80.0]
+    (record,) = grouped(totals, ["key"], cost)
+    assert record["weighted_tokens"] == 15 + 3 * 6 + 0.5 * 4 + 12 * 5
 
 
 def test_a_table_has_a_line_of_names() -> None:
     """And no formula that a spreadsheet would run."""
-    text = as_csv(grouped({ADA._replace(key="=1+1"): use(1, 5)}, ["key"]), ["key"])
+    text = as_csv(grouped({ADA._replace(key="=1+1"): use(1, 5)}, ["key"], cost), ["key"])
     names, line = text.splitlines()
     assert names.startswith("key,requests,prompt_tokens,")
-    assert line == "'=1+1,1,5,0,10,0"
+    assert line == "'=1+1,1,5,0,10,0,15"
 
 
 def test_days_include_both_ends() -> None:

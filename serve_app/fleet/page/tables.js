@@ -40,8 +40,7 @@ export function Keys({ headers }) {
   const [page, setPage] = useState({ data: null, problem: "" });
   useEffect(() => {
     let stopped = false;
-    const since = new Date(Date.now() - (days - 1) * 86400000).toISOString().slice(0, 10);
-    fetch(`admin/usage?by=key,group,model&since=${since}`, { headers, cache: "no-store" })
+    fetch(`admin/usage?by=key,group,model&days=${days}`, { headers, cache: "no-store" })
       .then(async (answer) => {
         const body = await answer.json();
         if (!stopped) setPage(answer.ok ? { data: body.data, problem: "" } : { data: null, problem: body.error.message });

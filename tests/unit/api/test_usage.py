@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,12 @@ async def test_others_totals_need_an_admin_key(keyed: Service) -> None:
         ("since=2026-01-02&until=2026-01-01", "since (2026-01-02) must be at most 365 days before"),
         ("since=1000-01-01", "must be at most 365 days before"),
         ("by=user", "by can't be 'user': use key, group, model and day"),
+        ("days=0", "days must be between 1 and 366, not '0'"),
+        ("days=367", "days must be between 1 and 366"),
+        ("days=٣", "days must be between 1 and 366"),
+        ("days=1&since=2026-01-01", "days and since can't be used together: use one of them"),
         ("format=xml", "format can't be 'xml': use json or csv"),
-        ("untill=2026-01-01", "untill is not a parameter: use since, until, by or format"),
+        ("untill=2026-01-01", "untill is not a parameter: use since, until, days, by or format"),
         ("since", "the query can't be read"),
     ],
 )
@@ -157,6 +162,22 @@ async def test_impossible_queries_are_refused(keyed: Service, query: str, senten
     page = await keyed.get(f"/admin/usage?{query}", headers=key("root"))
     assert page.status_code == 400
     assert sentence in page.json()["error"]["message"]
+
+
+async def test_days_are_counted_back_in_the_time_zone_of_limits(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    """A page's own clock may be a day ahead or behind."""
+    file = tmp_path / "keys"
+    file.write_text("root: {key: key-of-root, admin: true}")
+    ends = []
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart
+        async with serving(simulator, api_keys_file=file, limits={"timezone": zone}) as service:
+            page = (await service.get("/admin/usage?days=7", headers=key("root"))).json()
+        since, until = date.fromisoformat(page["since"]), date.fromisoformat(page["until"])
+        assert (until - since).days == 6
+        ends.append(until)
+    assert ends[0] > ends[1]
 
 
 async def test_counts_of_one_of_several_replicas_are_not_shown(

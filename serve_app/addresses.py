@@ -19,17 +19,57 @@ _MAX_NAME = 512
 
 def engine_url(url: str) -> str:
     """Return `url`, the address of an engine, without a `/` at its end."""
-    try:
-        parts = urlsplit(url)
-        works = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        works = False
-    if not works or not url.isprintable() or " " in url:
+    parts = split_url(url, *_DEFAULT_PORTS)
+    if parts is None:
         shown = url.rpartition("@")[2]  # without a password
         raise ValueError(f"{shown!r} is not an address: write it like {_proposal(url)}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("the address may have a host, a port and a path only: remove the rest")
     return url.rstrip("/")
+
+
+def split_url(url: str, *schemes: str) -> SplitResult | None:
+    """Return the parts of `url` if it has one of `schemes`, a host and no impossible port."""
+    try:
+        parts = urlsplit(url)
+        works = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if works and url.isprintable() and " " not in url else None
+
+
+def collector_url(url: str) -> str:
+    """Return `url`, the address of an OpenTelemetry collector."""
+    if split_url(url, *_DEFAULT_PORTS):
+        return url
+    shown = url.rpartition("@")[2]  # without a password
+    raise ValueError(f"{shown!r} is not an address: write it like http://localhost:4318")
+
+
+def redis_url(url: str) -> str:
+    """Return `url`, the address of a Redis, with the number of a database or without."""
+    if url.startswith("unix:///") and url.isprintable():
+        return url
+    parts = split_url(url, "redis", "rediss")
+    if parts and re.fullmatch(r"(/\d*)?", parts.path):
+        return url
+    raise ValueError(  # its password may stand anywhere
+        "the address must be like redis://llm-limits:6379/0, with a host, or unix:///path; 0 is "
+        "the number of a database"
+    )
+
+
+def key_set(source: str) -> str:
+    """Return `source`, the address or the path of the keys of an identity provider."""
+    parts = split_url(source, *_DEFAULT_PORTS)
+    # The log shows the address, so that it may have no password.
+    works = parts.username is None if parts else not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source)
+    if works and source.isprintable() and " " not in source:
+        return source
+    raise ValueError(
+        "the key set must be an address, such as https://login.example/jwks.json, without a "
+        "password, or a path"
+    )
 
 
 def _proposal(url: str) -> str:
@@ -78,6 +118,22 @@ def _split_port(address: str, default: int) -> tuple[str, int]:
 def _is_ipv6(text: str) -> bool:
     try:
         return ipaddress.ip_address(text.partition("%")[0]).version == 6
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def needs_no_proxy(url: str) -> bool:
+    """Tell whether `url` is one of this machine, which no proxy must see."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
 

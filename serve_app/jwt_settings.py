@@ -1,11 +1,11 @@
 """The settings of JSON Web Tokens, which an identity provider gives to callers."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import NoDecode
 
+from serve_app import addresses
 from serve_app.strict_model import CommaSeparated, StrictModel
 
 # With a shared key, every verifier of tokens could make one.
@@ -14,29 +14,12 @@ Algorithm = Literal[
 ]
 
 
-def _key_set(source: str) -> str:
-    """Return `source`, the address or the path of a key set."""
-    try:
-        parts = urlsplit(source)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-        # The log shows the address, so that it may have no password.
-        works = parts.scheme == "" or (is_address and parts.username is None)
-    except ValueError:
-        works = False
-    if works and source.isprintable() and " " not in source:
-        return source
-    raise ValueError(
-        "the key set must be an address, such as https://login.example/jwks.json, without a "
-        "password, or a path"
-    )
-
-
 class JwtSettings(StrictModel):
     """JSON Web Tokens of an identity provider, which are accepted beside API keys."""
 
     issuer: str = Field(min_length=1, description="`iss` of the tokens, compared exactly.")
     audience: str = Field(min_length=1, description="`aud` of the tokens for this service.")
-    jwks: Annotated[str, AfterValidator(_key_set)] = Field(
+    jwks: Annotated[str, AfterValidator(addresses.key_set)] = Field(
         min_length=1, description="Address or path of the provider's public keys (a JWK Set)."
     )
     algorithms: Annotated[tuple[Algorithm, ...], NoDecode, CommaSeparated] = Field(

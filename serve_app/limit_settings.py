@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
+from serve_app import addresses
 from serve_app.model_names import short_name
 from serve_app.strict_model import StrictModel, duplicates, refuse
 
@@ -26,6 +26,11 @@ def zone(name: str) -> tzinfo:
 def _zone_name(name: str) -> str:
     zone(name)
     return name
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    addresses.redis_url(url.get_secret_value())
+    return url
 
 
 class Cost(StrictModel):
@@ -63,7 +68,7 @@ class LimitSettings(StrictModel):
         "memory",
         description="Where use is counted: `memory` (one ingress replica only) or `redis`.",
     )
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
         description="Address of a Redis for limits alone, such as `redis://llm-limits:6379/0`.",
     )
@@ -92,7 +97,7 @@ class LimitSettings(StrictModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        url = urlsplit(self.redis_url.get_secret_value()) if self.redis_url else None
+        url = self.redis_url
         refuse(
             (
                 self.store == "redis" and url is None,
@@ -101,10 +106,6 @@ class LimitSettings(StrictModel):
             (
                 self.store == "memory" and (url or self.redis_password_file) is not None,
                 "limits.redis_url or redis_password_file is set, but limits.store is memory",
-            ),
-            (
-                url is not None and url.scheme not in ("redis", "rediss", "unix"),
-                "limits.redis_url must begin with redis://, rediss:// or unix://",
             ),
         )
         return self

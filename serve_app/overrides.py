@@ -3,10 +3,10 @@
 A Serve config file overrides options after the builder has run, so that only a replica sees them.
 """
 
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from serve_app.addresses import is_loopback
 from serve_app.pool_settings import INGRESS_SURPLUS, Pool
 from serve_app.scaling_settings import POLICY
 from serve_app.settings import Settings
@@ -149,11 +149,3 @@ def exposure(host: str | None, *, has_keys: bool) -> Iterator[str]:
             f"listening on {host} without API keys: everybody who reaches this port can use the "
             "models; set api_keys_file"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

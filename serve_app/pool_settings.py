@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from serve_app.engine_settings import EngineSettings
-from serve_app.model_names import full_name
+from serve_app.model_names import full_name, short_name
 from serve_app.scaling_settings import POLICY, Autoscaling
 from serve_app.strict_model import Models, StrictModel, duplicate_models, refuse
 
@@ -42,6 +42,12 @@ class Pool(PoolSettings):
     """One kind of worker: identical replicas, each with one engine that serves `models`."""
 
     name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
+
+    def configured(self, name: str) -> str:
+        """Return the model of this pool that `name` spells, with its tag."""
+        return next(
+            short_name(model) for model in self.models if full_name(model) == full_name(name)
+        )
 
     @property
     def swaps_models(self) -> bool:

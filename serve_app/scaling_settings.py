@@ -99,6 +99,7 @@ class Autoscaling(StrictModel):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         delays = [name for name in _DELAYS if name in self.model_fields_set]
+        window_s, report_s = (self.serve_options[name] for name in _REPORTS)
         refuse(
             *(
                 (
@@ -111,6 +112,15 @@ class Autoscaling(StrictModel):
             (
                 bool(self.schedules) and self.policy == "ray",
                 "autoscaling.schedules need autoscaling.policy ahead or shadow",
+            ),
+            (
+                self.goals_file is not None and self.policy == "ray",
+                "autoscaling.goals_file needs autoscaling.policy ahead or shadow",
+            ),
+            (
+                window_s < report_s,
+                f"autoscaling.look_back_period_s ({window_s:g}) is below metrics_interval_s "
+                f"({report_s:g}): most of the time there would be no report to average",
             ),
             *(
                 (True, f"autoscaling.{sentence}")

@@ -1,17 +1,17 @@
 """The settings of traces, and of metrics in OpenTelemetry's names."""
 
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
-from serve_app.strict_model import StrictModel, refuse
+from serve_app import addresses
+from serve_app.strict_model import StrictModel
 
 
 class TracingSettings(StrictModel):
     """Traces for an OpenTelemetry collector, see docs/tracing.md. Off without an address."""
 
-    endpoint: str | None = Field(
+    endpoint: Annotated[str, AfterValidator(addresses.collector_url)] | None = Field(
         None,
         description="Address of an OpenTelemetry collector, such as `http://localhost:4318`; "
         "default: `OTEL_EXPORTER_OTLP_ENDPOINT`.",
@@ -24,15 +24,3 @@ class TracingSettings(StrictModel):
         description="Metrics in OpenTelemetry's names: `true` also through Ray, `false` none; "
         "default: for the collector.",
     )
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        url = urlsplit(self.endpoint or "http://localhost")
-        refuse(
-            (
-                url.scheme not in ("http", "https") or not url.hostname,
-                f"tracing.endpoint ({self.endpoint}) must be an address such as "
-                "http://localhost:4318",
-            ),
-        )
-        return self

@@ -6,10 +6,21 @@ from kuberay.changes import builder, serve_schema
 from kuberay.changes.serve_config import deployments
 from kuberay.errors import ChangeError
 from kuberay.json_types import Config
+from serve_app.scaling.schedules import bound_problems
 
 # Ray's defaults for an autoscaling_config.
-_RAYS = {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 2}
+_RAYS = {
+    "min_replicas": 1,
+    "max_replicas": 1,
+    "target_ongoing_requests": 2,
+    "upscale_delay_s": 30,
+    "downscale_delay_s": 600,
+    "look_back_period_s": 30,
+    "metrics_interval_s": 10,
+}
 _RAYS_ONGOING = 5
+_DELAYS = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
+_FACTORS = ("upscaling_factor", "downscaling_factor")
 
 
 def check(config: Config, present: Config | None = None) -> None:
@@ -51,6 +62,7 @@ def _contradictions(application: Config) -> Iterator[str]:
             yield f"no deployment {name}: the args define {', '.join(built)}"
         elif scaling := options.get("autoscaling_config"):
             yield from _of_scaling(name, {**_RAYS, **scaling}, options)
+            yield from _of_policy(application, name, {**_RAYS, **scaling})
             if name in built and scaling.get("min_replicas") == 0:
                 yield from _of_zero(application, name, built[name])
 
@@ -64,11 +76,36 @@ def _of_scaling(name: str, scaling: Config, options: Config) -> Iterator[str]:
         yield f"{name}: min_replicas ({low}) is above max_replicas ({high})"
     if first is not None and not low <= first <= high:
         yield f"{name}: initial_replicas ({first}) is outside {low}..{high}"
+    if scaling["look_back_period_s"] < scaling["metrics_interval_s"]:
+        yield (
+            f"{name}: look_back_period_s ({scaling['look_back_period_s']:g}) is below "
+            f"metrics_interval_s ({scaling['metrics_interval_s']:g}): most of the time there "
+            "would be no report to average"
+        )
     if target >= max_ongoing:
         yield (
             f"{name}: target_ongoing_requests ({target:g}) must be below max_ongoing_requests "
             f"({max_ongoing}), the most that a replica holds, or it never scales up"
         )
+
+
+def _of_policy(application: Config, name: str, scaling: Config) -> Iterator[str]:
+    """Reject an override that contradicts the pool's own policy or its schedules."""
+    pools = builder.settings(application).all_pools if builder.is_serve_app(application) else ()
+    for pool in (pool for pool in pools if pool.name == name):
+        ahead = pool.autoscaling.policy == "ahead"
+        delays = [key for key in _DELAYS if ahead and scaling.get(key)]
+        factors = [key for key in _FACTORS if ahead and scaling.get(key) not in (None, 1)]
+        if delays or factors:
+            wrong = " and ".join(f"{key} ({scaling[key]:g})" for key in (*delays, *factors))
+            yield (
+                f"{name}: its policy is ahead, which decides itself how long it waits, but Serve "
+                f"would apply {wrong}: set delays to 0 and factors to 1"
+            )
+        bounds = scaling["min_replicas"], scaling["max_replicas"]
+        for item in pool.autoscaling.schedules:
+            for problem in bound_problems(item.schedule, *bounds):
+                yield f"{name}: {problem}"
 
 
 def _of_zero(application: Config, name: str, built: Config) -> Iterator[str]:

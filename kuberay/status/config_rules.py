@@ -7,7 +7,7 @@ from datetime import timedelta
 from kuberay.status.advice import deploy, kubectl, nodes
 from kuberay.status.events import about
 from kuberay.status.finding import Finding
-from kuberay.status.observed import PASSWORD, Job, Observed, Pod
+from kuberay.status.observed import LIMITS_PASSWORD, PASSWORD, Job, Observed, Pod
 from kuberay.status.sentences import last_line, pull_reason
 
 _CONFIG = {
@@ -85,8 +85,9 @@ def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str
 
 def _made_by_a_pod(who: str, name: str, observed: Observed) -> tuple[str, str, bool] | None:
     """Explain the same by the Job's pod, for users who may not read Jobs."""
+    role = LIMITS_PASSWORD if name.endswith("limits") else PASSWORD
     job_pods = [
-        pod for pod in observed.pods if pod.role == PASSWORD and pod.phase in ("Pending", "Running")
+        pod for pod in observed.pods if pod.role == role and pod.phase in ("Pending", "Running")
     ]
     if not job_pods:
         return None

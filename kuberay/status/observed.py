@@ -9,6 +9,7 @@ WORKER = "worker"
 CLEANUP = "redis-cleanup"  # the operator's Job that empties Redis after a cluster
 REDIS = "redis"
 PASSWORD = "redis-password"  # the Job that makes the Secret of Redis
+LIMITS_PASSWORD = "limits-password"  # that of the Redis of components/limits
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,21 @@ from dataclasses import replace
 from kuberay.status import config_rules, container_rules, image_rules, node_rules
 from kuberay.status.advice import kubectl, log_of, more_memory
 from kuberay.status.finding import Finding
-from kuberay.status.observed import CLEANUP, HEAD, PASSWORD, REDIS, WORKER, Observed, Pod
+from kuberay.status.observed import (
+    CLEANUP,
+    HEAD,
+    LIMITS_PASSWORD,
+    PASSWORD,
+    REDIS,
+    WORKER,
+    Observed,
+    Pod,
+)
 from kuberay.status.replaced_rules import replaced_pods
 from kuberay.status.sentences import exit_words, first_sentence, last_line
 
 # Without its Secret Redis can't start, without Redis the head, without the head no worker.
-_ROLES = (PASSWORD, REDIS, HEAD, WORKER, CLEANUP)
+_ROLES = (PASSWORD, LIMITS_PASSWORD, REDIS, HEAD, WORKER, CLEANUP)
 
 
 def lost_pods(pod: Pod, observed: Observed) -> Iterator[Finding]:
@@ -50,7 +59,7 @@ def _has_failed_init(pod: Pod) -> bool:
 
 def failed_jobs(pod: Pod, observed: Observed) -> Iterator[Finding]:
     """Find failed pods of Jobs, which try again for a while."""
-    if pod.role not in (PASSWORD, CLEANUP) or pod.phase != "Failed":
+    if pod.role not in (PASSWORD, LIMITS_PASSWORD, CLEANUP) or pod.phase != "Failed":
         return
     ended = next((container for container in pod.containers if container.exit_code), None)
     how = exit_words(ended.exit_code, ended.reason) if ended else pod.reason or pod.phase

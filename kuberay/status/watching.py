@@ -22,7 +22,7 @@ from kuberay.access.objects import (
 from kuberay.errors import ApiError, Expired, Forbidden, NotFound, Unauthorized
 from kuberay.json_types import Object
 from kuberay.status.metadata import PART_OF
-from kuberay.status.observed import PASSWORD, REDIS, Observed, Pod
+from kuberay.status.observed import LIMITS_PASSWORD, PASSWORD, REDIS, Observed, Pod
 from kuberay.status.pod_reading import read_pods
 from kuberay.status.reading import observe
 from kuberay.status.watched_logs import Failures
@@ -33,6 +33,7 @@ _LOST_AFTER_S = 120.0
 _LEAVE_S = 1.0
 
 
+_COMPANIONS = ",".join((REDIS, PASSWORD, LIMITS_PASSWORD))
 RAY_PODS = "ray.io/is-ray-node=yes"
 
 
@@ -59,7 +60,7 @@ def sources(name: str) -> tuple[Source, ...]:
         Source(RAY_SERVICES, {"fieldSelector": f"metadata.name={name}"}),
         Source(RAY_CLUSTERS, {"labelSelector": clusters_of(name)}),
         Source(PODS, {"labelSelector": RAY_PODS}),
-        Source(PODS, {"labelSelector": f"app.kubernetes.io/component in ({REDIS},{PASSWORD})"}),
+        Source(PODS, {"labelSelector": f"app.kubernetes.io/component in ({_COMPANIONS})"}),
         Source(EVENTS),
         Source(JOBS, {"labelSelector": PART_OF}, is_optional=True),
     )

@@ -37,4 +37,5 @@ class Repeater:
                 self._step()
             except Exception:
                 # Otherwise the end of the thread would go unnoticed.
-                logger.exception("failed to refresh keys")
+                name = getattr(self._step, "__qualname__", repr(self._step))
+                logger.exception("failed to run %s, trying again in %g s", name, self._every_s)

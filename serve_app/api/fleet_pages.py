@@ -9,13 +9,13 @@ from typing import Protocol
 
 from serve_app.access.authenticator import Authenticator
 from serve_app.access.caller import Caller
+from serve_app.addresses import is_loopback
 from serve_app.api.app import Route
 from serve_app.api.http import JSON, Headers, Request, Send, send_body
 from serve_app.api.request_trace import RequestTrace
 from serve_app.errors import Forbidden
 from serve_app.fleet.advice import NEEDS_ADMIN_KEY, NO_ADMIN_KEY
 from serve_app.fleet.document import Document
-from serve_app.overrides import is_loopback
 
 _FOLDER = Path(__file__).parents[1] / "fleet" / "page"
 _KINDS = {

@@ -16,7 +16,7 @@ from serve_app.api.model_route import ModelRoute
 from serve_app.api.pings import Pings
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Answer, Call, ModelCard, ServiceQueue
-from serve_app.errors import NotFound, ServiceError
+from serve_app.errors import InternalError, NotFound, ServiceError
 from serve_app.model_names import ModelNames, short_name
 
 _NO_ALIASES: Mapping[str, tuple[AliasTarget, ...]] = MappingProxyType({})
@@ -125,11 +125,12 @@ class Inference:
         exchange.send = pings
         try:
             await self._forward(exchange, await pings.until(self._send(exchange)))
-        except ServiceError as exc:
+        except Exception as exc:  # of any kind, because the status line is out
             if not pings.begun:
                 raise
             exchange.trace.fail(exc)
-            await pings.end(exchange.event(exc))
+            error = exc if isinstance(exc, ServiceError) else InternalError()
+            await pings.end(exchange.event(error))
         finally:
             if pings.begun:
                 exchange.trace.note_status(200)

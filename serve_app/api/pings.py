@@ -9,6 +9,7 @@ import orjson
 from serve_app.api.endpoint import Payload
 from serve_app.api.http import Message, Send
 from serve_app.api.rate_headers import Pairs
+from serve_app.errors import EngineLost
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class Pings:
         elif self._is_stream:
             await self._send(message)
         else:
-            await self.end(self._event(orjson.loads(message["body"])))
+            await self.end(self._event(_error_in(message["body"])))
 
     async def _ping_often(self) -> None:
         while True:
@@ -71,3 +72,14 @@ class Pings:
                 headers = [*_HEADERS, *self._headers()]
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send({"type": "http.response.body", "body": self._ping, "more_body": True})
+
+
+def _error_in(body: bytes) -> Payload:
+    """Return the JSON object that an engine gave in place of a stream. Raises EngineLost."""
+    try:
+        error = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise EngineLost("the engine's answer can't be read") from exc
+    if not isinstance(error, dict):
+        raise EngineLost("the engine's answer can't be read")
+    return error

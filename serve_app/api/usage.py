@@ -1,5 +1,6 @@
 """Records of use: every request adds to the totals, and callers may read them."""
 
+import logging
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
@@ -25,9 +26,12 @@ from serve_app.fleet.advice import NEEDS_ADMIN_KEY
 from serve_app.limit_settings import Cost
 from serve_app.settings import Settings
 
+logger = logging.getLogger("ray.serve")
+
 _CSV = [(b"content-type", b"text/csv; charset=utf-8")]
 _FIELDS = ("key", "group", "model", "day")
 _MAX_DAYS = 366
+_FIRST_DAY = date(1000, 1, 1)  # there are days before it, to count back to
 _DEFAULT_DAYS = 30
 _PARAMETERS = {"since", "until", "days", "by", "format"}
 
@@ -72,7 +76,10 @@ class Observers:
 
     def ended(self, trace: RequestTrace) -> None:
         for observer in self._observers:
-            observer.ended(trace)
+            try:
+                observer.ended(trace)
+            except Exception:  # the others still count the request
+                logger.exception("failed to observe a request")
 
     def note_keys_file(self, valid: bool) -> None:
         for observer in self._observers:
@@ -210,9 +217,12 @@ def _days(values: dict[str, str]) -> int:
 
 def _day(values: dict[str, str], name: str, default: date) -> date:
     try:
-        return date.fromisoformat(values[name]) if name in values else default
-    except ValueError as exc:
-        raise BadRequest(f"{name} must be a day such as {default}") from exc
+        day = date.fromisoformat(values[name]) if name in values else default
+    except ValueError:
+        day = date.min
+    if day < _FIRST_DAY:
+        raise BadRequest(f"{name} must be a day such as {default}")
+    return day
 
 
 def _names(text: str) -> list[str]:

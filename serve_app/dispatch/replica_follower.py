@@ -21,6 +21,7 @@ logger = logging.getLogger("ray.serve")
 
 # Between two checks for new replicas.
 LOOK_S = 0.25
+PAUSE_S = 5.0  # after a failure
 # How long the first calls of a gateway wait for the reports of all replicas.
 FIRST_REPORTS_S = 1.0
 _INTRODUCTION_S = 5.0
@@ -67,6 +68,8 @@ class ReplicaFollower:
         self._token = listener.expect_reports(self._follow)
         self._replicas: dict[str, _Followed] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._requested: frozenset[str] = frozenset()  # replicas with the last request for reports
+        self._requested_at = 0.0
         self._introduced = asyncio.Event()
         self._changed = asyncio.Event()  # a replica has reported other models than before
         # Whether calls need not wait for the first reports.
@@ -94,20 +97,26 @@ class ReplicaFollower:
 
     async def _watch(self) -> None:
         """Drop replicas that have gone and request reports of new ones, every LOOK_S."""
-        requested: frozenset[str] = frozenset()
         if not self.has_reports:
             await self._introduce()  # Serve lists no replica before the first request
-        requested_at = monotonic()
         while True:
-            running = self._directory.running()
-            for name in set(self._view.names) - running if running else ():
-                self._view.drop(name)
-            silent = running - self._replicas.keys()
-            # A replica that can't reach this gateway gets a new request every 5 s only.
-            if silent and (silent != requested or monotonic() > requested_at + _INTRODUCTION_S):
-                requested, requested_at = silent, monotonic()
-                await self._introduce()
+            try:
+                await self._follow_running()
+            except Exception:  # of any kind, because no replica would be found after it
+                logger.exception("failed to look for replicas, trying again")
+                await asyncio.sleep(PAUSE_S)
             await asyncio.sleep(LOOK_S)
+
+    async def _follow_running(self) -> None:
+        running = self._directory.running()
+        for name in set(self._view.names) - running if running else ():
+            self._view.drop(name)
+        silent = running - self._replicas.keys()
+        # A replica that can't reach this gateway gets a new request every 5 s only.
+        is_due = monotonic() > self._requested_at + _INTRODUCTION_S
+        if silent and (silent != self._requested or is_due):
+            self._requested, self._requested_at = silent, monotonic()
+            await self._introduce()
 
     async def _introduce(self) -> None:
         try:

@@ -36,7 +36,7 @@ def new_preload(pool: Pool, place: ReplicaPlace) -> Preload:
     if not pool.swaps_models:
         return Preload()
     rules, models = rules_of(pool), tuple(map(short_name, pool.models))
-    demand = {short_name(name): share for name, share in pool.engine.demand.items()}
+    demand = {pool.configured(name): share for name, share in pool.engine.demand.items()}
     scaling = pool.autoscaling
     first = max(1, scaling.min_replicas, scaling.initial_replicas or 0)
     names = preload_set(place.rank, models, first, rules, demand or place.demand)
@@ -50,7 +50,7 @@ def rules_of(pool: Pool) -> Rules:
         Room(engine.max_loaded_models, round(engine.model_memory_gib * 2**30)),
         engine.min_loaded_s,
         engine.max_load_wait_s,
-        frozenset(map(short_name, engine.pinned)),
+        frozenset(map(pool.configured, engine.pinned)),
     )
 
 

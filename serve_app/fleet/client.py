@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from serve_app.access.admin_key import KEY_VARIABLE
+from serve_app.addresses import needs_no_proxy
 
 VERSION = 1
 _TIMEOUT_S = 5.0
@@ -27,7 +28,12 @@ class FleetClient:
         self._url = url.rstrip("/")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
-            self._http = httpx.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT_S)
+            self._http = httpx.Client(
+                base_url=self._url,
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                trust_env=not needs_no_proxy(url),
+            )
         except httpx.InvalidURL as exc:
             raise Unavailable(f"{url} is not an address: {exc}", True) from exc
         self._etag = ""
@@ -51,9 +57,8 @@ class FleetClient:
             return self._last
         if answer.status_code != 200:
             raise _refused(self._url, answer)
-        self._last, self._etag = answer.json(), answer.headers.get("etag", "")
-        if self._last.get("version") != VERSION:
-            shown = self._last.get("version")
+        self._last, self._etag = _document(self._url, answer), answer.headers.get("etag", "")
+        if (shown := self._last.get("version")) != VERSION:
             raise Unavailable(f"{self._url} has document version {shown}, not {VERSION}", True)
         return self._last
 
@@ -65,6 +70,17 @@ class FleetClient:
                 raise Unavailable(f"{self._url} can't gather the fleet's state: see its log", True)
             sleep(0.2)
         return document
+
+
+def _document(url: str, answer: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object of an answer. Raises Unavailable where something else answers."""
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise Unavailable(f"{url} is not this service: its answer is no JSON object", True)
+    return document
 
 
 def _refused(url: str, answer: httpx.Response) -> Unavailable:

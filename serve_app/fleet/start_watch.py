@@ -42,14 +42,16 @@ class StartWatch:
         self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
 
     def expect(self) -> None:
         """Note that a call waits."""
         self._until = self._clock() + self._for_s
-        if self._timer is None and self._task is None:
+        if self._timer is None and self._task is None and not self._is_stopped:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._begin)
 
     def stop(self) -> None:
+        self._is_stopped = True
         for running in (self._timer, self._task):
             if running:
                 running.cancel()

@@ -12,6 +12,8 @@ def check(host: str, port: int, within_s: float) -> None:
 
     `within_s`: the seconds that a process which was just stopped has to give it back.
     """
+    if not 0 < port <= 65535:
+        raise SettingsError(f"PORT={port} is not a port: choose one from 1024 to 65535")
     deadline = monotonic() + within_s
     while (problem := _bind(host, port)) and problem.errno == errno.EADDRINUSE:
         if monotonic() >= deadline:
@@ -35,6 +37,4 @@ def _bind(host: str, port: int) -> OSError | None:
         socket.create_server((host, port), family=family).close()
     except OSError as exc:
         return exc
-    except OverflowError as exc:
-        raise SettingsError(f"PORT={port} is not a port: choose one from 1024 to 65535") from exc
     return None

@@ -66,7 +66,7 @@ class ScalingFile:
         self._path = path
         self._pool = pool
         self.bounds = TargetBounds(0, 1 << 30)  # of the pool; those in force come later
-        self._version: tuple[int, ...] | None = None
+        self._version: tuple[int, ...] | None = ()  # unlike any file's, and unlike None: no file
         self.goals = NO_GOALS
 
     def check(self) -> None:

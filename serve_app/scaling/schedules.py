@@ -88,6 +88,20 @@ def target_bounds(
     return TargetBounds(low[0], high[0], low[1], high[1])
 
 
+def bound_problems(schedule: Schedule, low: int, high: int) -> Iterator[str]:
+    """Yield why a schedule can't work beside the pool's bounds."""
+    if schedule.min_replicas is not None and schedule.min_replicas > high:
+        yield (
+            f"schedule {schedule.name}: min_replicas ({schedule.min_replicas}) is above the "
+            f"pool's max_replicas ({high})"
+        )
+    if schedule.max_replicas is not None and schedule.max_replicas < low:
+        yield (
+            f"schedule {schedule.name}: max_replicas ({schedule.max_replicas}) is below the "
+            f"pool's min_replicas ({low})"
+        )
+
+
 def schedule_problems(
     schedules: Sequence[Schedule], low: int, high: int, now: float
 ) -> Iterator[str]:
@@ -99,16 +113,7 @@ def schedule_problems(
         if problem := schedule.problem():
             yield problem
             return
-        if schedule.min_replicas is not None and schedule.min_replicas > high:
-            yield (
-                f"schedule {schedule.name}: min_replicas ({schedule.min_replicas}) is above the "
-                f"pool's max_replicas ({high})"
-            )
-        if schedule.max_replicas is not None and schedule.max_replicas < low:
-            yield (
-                f"schedule {schedule.name}: max_replicas ({schedule.max_replicas}) is below the "
-                f"pool's min_replicas ({low})"
-            )
+        yield from bound_problems(schedule, low, high)
     for one, other in combinations(schedules, 2):
         if _contradict(one, other) and (at := _together(one, other, now)):
             yield (

@@ -181,6 +181,49 @@ def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
     assert call("plan", sweep, *options, "--gateway").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"--peak": "0"}, "--peak must be above 0"),
+        ({"--base": "11"}, "--base (11/s) is above --peak (10/s)"),
+        ({"--window": "0"}, "--window must be above 0"),
+        ({"--slo": ","}, "--slo names no objective"),
+        ({"--slo": "error_rate=500%"}, "an error rate is at most 100%"),
+        ({"--slo": "ttft_p999=1s"}, "a percentile is above 0 and at most 100"),
+    ],
+)
+def test_an_impossible_demand_is_refused(
+    sweep: str, options: dict[str, str], sentence: str
+) -> None:
+    """By the name of the option."""
+    values = {"--slo": "ttft_p90=2s", "--peak": "10", **options}
+    result = call("plan", sweep, *(word for pair in values.items() for word in pair))
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--min-step", "20s", "--max-step", "10s"),
+            "--min-step (20 s) is above --max-step (10 s)",
+        ),
+        (("--slots", "4,0"), "engine.slots: Input should be greater than"),
+        (("--slots", "900"), "engine.slots: Input should be less than"),
+    ],
+)
+def test_an_impossible_sweep_leaves_no_folder(
+    scenario: str, tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    """It is refused before anything starts, so that the next one finds its folder free."""
+    out = tmp_path / "out"
+    result = call("sweep", scenario, *options, "--out", str(out))
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert not out.exists()
+
+
 def test_any_load_test_can_be_planned_from(sweep: str) -> None:
     """A load test is split into steps; without saturation the plan is refused."""
     runs = [f"{sweep}/{number}" for number in (3, 4)]

@@ -80,6 +80,17 @@ def test_counts_are_on_a_disk_and_never_evicted(objects: tuple[Object, ...]) -> 
     assert container["resources"]["limits"]["memory"] == "512Mi"
 
 
+def test_its_redis_starts_and_is_probed_as_rays(objects: tuple[Object, ...]) -> None:
+    """After the Job that makes its password, a volume; probed by a connection, not a process."""
+    pod = deployment(objects)
+    assert "secretKeyRef" not in str(pod)
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert pod["containers"][0][probe]["tcpSocket"] == {"port": "redis"}
+        assert pod["containers"][0][probe]["timeoutSeconds"] >= 5
+    kinds = [obj["kind"] for obj in read(COMPONENT / "redis.yaml")]
+    assert kinds.index("Job") < kinds.index("Deployment")
+
+
 def test_the_job_makes_the_password_of_limits(objects: tuple[Object, ...]) -> None:
     """By the ServiceAccount that may create Secrets and nothing else."""
     (job,) = [j for j in of_kind(objects, "Job") if j["metadata"]["name"] == "llm-limits-password"]

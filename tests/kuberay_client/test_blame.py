@@ -351,6 +351,17 @@ def test_the_pod_of_a_job_that_cannot_be_read() -> None:
     assert "waits for secret llm-redis, which pod maker has been creating for 60 s" in result.cause
 
 
+def test_the_pod_of_another_job_is_not_blamed() -> None:
+    """The Secret of the limits' Redis has a Job of its own."""
+    waits = pod("w1", container("ray-worker", "waiting", reason="ContainerCreating"))
+    missing = event("FailedMount", 'MountVolume.SetUp failed: secret "llm-limits" not found')
+    ray = companion("ray-maker", "redis-password", container("create"))
+    own = companion("own-maker", "limits-password", container("create"))
+    result = diagnosis(waits, missing, ray, own)
+    assert "waits for secret llm-limits, which pod own-maker has been creating" in result.cause
+    assert "ray-maker" not in diagnosis(waits, missing, ray).cause
+
+
 def test_a_job_whose_image_cannot_be_pulled() -> None:
     """A problem of the Job's pod is the cause of the missing Secret."""
     bad = container("create", "waiting", reason="ImagePullBackOff", message=NOT_FOUND)

@@ -28,6 +28,16 @@ WHOLE = {
 }
 
 
+AT_ONCE = {**WHOLE, "upscale_delay_s": 0, "downscale_delay_s": 0}
+OFFICE = {
+    "name": "office",
+    "start": "0 8 * * *",
+    "end": "0 18 * * *",
+    "time_zone": "UTC",
+    "min_replicas": 6,
+}
+
+
 @pytest.fixture
 def config(documents: list[Object]) -> Object:
     """The config of the tests with an override, as the shipped manifests have it."""
@@ -77,6 +87,31 @@ WRONG = [
     ({}, {"max_ongoing_request": 4}, "deployments.pool: .*'max_ongoing_request' was unexpected"),
     ({}, {"max_surge_percent": 200}, "pool.max_surge_percent: 200 is greater than the maximum"),
     ({}, {"autoscaling_config": {**WHOLE, "upscale_delay_s": -1}}, "upscale_delay_s: -1 is less"),
+    (
+        {},
+        {"autoscaling_config": {**WHOLE, "metrics_interval_s": 11}},
+        r"look_back_period_s \(10\) is below metrics_interval_s \(11\)",
+    ),
+    (
+        {"autoscaling": {"policy": "ahead"}},
+        {},
+        r"policy is ahead.* apply upscale_delay_s \(5\) and downscale_delay_s \(300\)",
+    ),
+    (
+        {"autoscaling": {"policy": "ahead"}},
+        {"autoscaling_config": {"max_replicas": 4, "target_ongoing_requests": 4}},
+        r"upscale_delay_s \(30\) and downscale_delay_s \(600\)",
+    ),
+    (
+        {"autoscaling": {"policy": "ahead"}},
+        {"autoscaling_config": {**AT_ONCE, "upscaling_factor": 2}},
+        r"upscaling_factor \(2\)",
+    ),
+    (
+        {"autoscaling": {"policy": "ahead", "max_replicas": 9, "schedules": [OFFICE]}},
+        {"autoscaling_config": AT_ONCE},
+        r"pool: schedule office: min_replicas \(6\) is above the pool's max_replicas \(4\)",
+    ),
     ({}, {"name": "pol"}, "no deployment pol: the args define pool"),
     ({"topology": "nonsense"}, {}, "llm are invalid: topology: Input should be 'auto'"),
     ({"queu": 3}, {}, "queu is not a setting: did you mean queue?"),

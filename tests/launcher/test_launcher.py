@@ -159,6 +159,7 @@ def test_an_engine_that_cannot_start_is_a_sentence(launch: Launch) -> None:
             "HAPROXY=1 is not possible: Ray connects HAProxy",
         ),
         (["--port", "70000"], "PORT=70000 is not a port"),
+        (["--port", "0"], "PORT=0 is not a port"),
     ],
 )
 def test_what_cannot_work_is_refused(launch: Launch, options: list[str], sentence: str) -> None:

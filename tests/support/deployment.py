@@ -21,10 +21,12 @@ class Deployment:
     """Opens connections to the first named replica with room, else to the least loaded.
 
     Implements `PoolHandle` and `ReplicaDirectory`. `max_running`: connections of one replica.
+    `fails`: the next look at the running replicas fails.
     """
 
     def __init__(self, replicas: Mapping[str, Replica], max_running: int) -> None:
         self.opened = 0
+        self.fails = False
         self._replicas = replicas
         self._max_running = max_running
 
@@ -43,6 +45,9 @@ class Deployment:
         return exc if isinstance(exc, ServiceError) else EngineLost("lost")
 
     def running(self) -> frozenset[str]:
+        if self.fails:
+            self.fails = False
+            raise LookupError("planted")
         return frozenset(self._replicas)
 
     async def introduce(self, host: str, port: int, token: bytes) -> None:

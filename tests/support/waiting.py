@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 
 async def eventually(condition: Callable[[], object], within_s: float = 10) -> None:
@@ -12,3 +13,10 @@ async def eventually(condition: Callable[[], object], within_s: float = 10) -> N
         if monotonic() > deadline:
             raise AssertionError(f"did not happen within {within_s} s")
         await asyncio.sleep(0.005)
+
+
+def timers() -> list[Any]:
+    """The timers of the running event loop, the next one first."""
+    loop: Any = asyncio.get_running_loop()
+    running = [timer for timer in loop._scheduled if not timer.cancelled()]
+    return sorted(running, key=lambda timer: timer.when())  # the loop keeps them as a heap

@@ -186,6 +186,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"engine": {"kind": "ollama", "model_path": "x.gguf"}}, "model_path"),
     *(({"ray_actor_options": {"num_gpus": n}}, "num_gpus") for n in (1.5, 2.25)),
     ({"gateway": {"ray_actor_options": {"num_gpus": 1.5}}}, "num_gpus"),
+    *(
+        ({"tracing": {"endpoint": url}}, "(?s)tracing.endpoint.*like http://localhost:4318")
+        for url in ("nonsense", "h:4318", "http://h:99999", "http://h:x", "http://[h", "http://a b")
+    ),
+    *(({"jwt": {**JWT, "jwks": f"https://h:{port}/"}}, "jwt.jwks") for port in ("99999", "x", 0)),
+    *(
+        (
+            {"limits": {"store": "redis", "redis_url": url}},
+            "(?s)limits.redis_url.*like redis://llm-",
+        )
+        for url in ("h:6379", "redis://", "redis://h:x", "redis://h:99999/0", "redis://h/one")
+    ),
+    ({"limits": {"store": "redis", "redis_url": "unix://socket"}}, "unix:///path"),
+    ({"autoscaling": {"goals_file": "goals.yaml"}}, "goals_file needs autoscaling.policy"),
+    ({"autoscaling": {"look_back_period_s": 1}}, "look_back_period_s .1. is below"),
+    ({"autoscaling": {"policy": "ahead", "metrics_interval_s": 5}}, "look_back_period_s .2. is"),
     ({"reserved_slots": 4}, r"reserved_slots \(4\) must be below engine.slots"),
     ({"fairness": {"aging_s": 60}}, r"fairness.aging_s \(60\) must be below the queue_timeout_s"),
     ({"fairness": {"queue_timeout_s": {"urgent": 9}}}, "urgent"),
@@ -247,6 +263,9 @@ def test_a_quantity_is_a_number(name: str, number: str) -> None:
         {"models": "hf.co/owner/Some-Model_1.5:Q4_K_M,localhost:5000/ns/m,a,library/b:1"},
         {"allowed_hosts": "llm-serve-svc.default.svc,10.0.0.1,::1,*"},
         {"allowed_origins": "https://chat.example,http://10.0.0.1:3000,app://obsidian.md,null,*"},
+        {"limits": {"store": "redis", "redis_url": "rediss://user:secret@h:6379/1?timeout=5"}},
+        {"limits": {"store": "redis", "redis_url": "unix:///run/redis.sock?db=1"}},
+        {"tracing": {"endpoint": "https://[::1]:4318/v1"}},
         {"ray_actor_options": {"num_gpus": 0.5}},
         {"ray_actor_options": {"num_gpus": 2.0}},
     ],

@@ -78,6 +78,7 @@ class Limiter:
         self._numbers = itertools.count()
         self._leases: dict[str, QuotaClaim] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def cost(self, model: str) -> Cost:
         """Return the weights of a model's tokens."""
@@ -143,6 +144,7 @@ class Limiter:
         self._store.start()
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._timer:
             self._timer.cancel()
         await self._store.close()
@@ -156,7 +158,7 @@ class Limiter:
 
     def _hold_lease(self, claim: QuotaClaim) -> None:
         self._leases[claim.lease] = claim
-        if self._timer is None:
+        if self._timer is None and not self._is_closed:
             self._renew_later()
 
     def _renew_later(self) -> None:
@@ -194,7 +196,7 @@ def error(refused: LimitRefusal) -> RateLimited:
 
 
 def build_limiter(settings: LimitSettings) -> Limiter:
-    """Build the limiter with the store that the settings name."""
+    """Build the limiter with the store that the settings name. Raises SettingsError."""
     return Limiter(settings, _store(settings), Calendar(zone(settings.timezone)))
 
 
@@ -203,8 +205,9 @@ def _store(settings: LimitSettings) -> Store:
         return MemoryStore()
     # The library's import takes 50 ms.
     from serve_app.access.limits.redis import RedisStore
-    from serve_app.access.limits.redis_connection import redis_client
+    from serve_app.access.limits.redis_connection import check_password_file, redis_client
 
+    check_password_file(settings.redis_password_file)
     return RedisStore(
         redis_client(settings.redis_url.get_secret_value(), settings.redis_password_file)
     )

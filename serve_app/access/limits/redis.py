@@ -70,6 +70,7 @@ class RedisStore:
         self._timer: asyncio.TimerHandle | None = None
         self._rests_until = 0.0
         self._away = False
+        self._is_closed = False
 
     def start(self) -> None:
         self._sending = asyncio.create_task(self._send_batches(connect=True), context=Context())
@@ -120,6 +121,8 @@ class RedisStore:
             await asyncio.wait({self._sending}, timeout=2 * _CALL_S)
 
     async def close(self) -> None:
+        """Send the last settlements; later ones are lost, and their reservations stand."""
+        self._is_closed = True
         await self.flush()
         if self._timer:
             self._timer.cancel()
@@ -129,7 +132,7 @@ class RedisStore:
 
     def _send_later(self, delay_s: float) -> None:
         """Send the batch after `delay_s`, or with the next claim."""
-        if self._sending:
+        if self._sending or self._is_closed:
             return  # the call in progress sends the batch next
         loop = asyncio.get_running_loop()
         at = max(loop.time() + delay_s, self._rests_until)

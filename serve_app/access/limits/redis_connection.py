@@ -8,6 +8,9 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from serve_app.access.regular_file import read_regular
+from serve_app.errors import SettingsError
+
 CONNECT_S = 1.0
 
 
@@ -19,7 +22,21 @@ class PasswordFile(CredentialProvider):
 
     def get_credentials(self) -> tuple[str]:
         """Raises OSError when the file can't be read."""
-        return (self._path.read_text().strip(),)
+        try:
+            return (read_regular(self._path).decode().strip(),)
+        except UnicodeDecodeError:
+            raise OSError(0, "it is not UTF-8", str(self._path)) from None  # shows none of it
+
+
+def check_password_file(path: Path | None) -> None:
+    """Raise SettingsError for a file that can't be read, with which no connection would work."""
+    try:
+        if path:
+            PasswordFile(path).get_credentials()
+    except OSError as exc:
+        raise SettingsError(
+            f"limits.redis_password_file: {path} can't be read on this node: {exc.strerror}"
+        ) from exc
 
 
 def redis_client(url: str, password_file: Path | None = None) -> Redis:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from serve_app.access.admin_key import KEY_VARIABLE, admin_key
+from serve_app.addresses import needs_no_proxy
 from serve_app.errors import SettingsError
 
 _TIMEOUT_S = 30.0
@@ -32,13 +33,24 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
             params=query,
             headers={"authorization": f"Bearer {key}"},
             timeout=_TIMEOUT_S,
+            trust_env=not needs_no_proxy(options.url),
         )
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         return _fail(f"{options.url} does not answer: {exc or type(exc).__name__}")
     if answer.status_code != 200:
         return _fail(f"{options.url} answered {answer.status_code}: {_sentence(answer)}")
-    print(answer.text.rstrip("\n") if options.csv else usage_table(answer.json()))
+    try:
+        print(_csv(answer) if options.csv else usage_table(answer.json()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _fail(f"{options.url} is not this service: its answer can't be read")
     return 0
+
+
+def _csv(answer: httpx.Response) -> str:
+    """Return the lines of an answer. Raises ValueError where it is something else."""
+    if not answer.headers.get("content-type", "").startswith("text/csv"):
+        raise ValueError("the answer is no CSV")
+    return answer.text.rstrip("\n")
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

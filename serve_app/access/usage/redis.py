@@ -35,6 +35,7 @@ class RedisLedger:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._is_away = False
+        self._is_closed = False
 
     def add(self, row: Row, use: Use) -> None:
         self._unwritten.add(row, use)
@@ -69,6 +70,7 @@ class RedisLedger:
             await asyncio.wait({self._writing}, timeout=2 * _CALL_S)
 
     async def close(self) -> None:
+        self._is_closed = True
         await self.flush()
         if self._timer:
             self._timer.cancel()
@@ -77,7 +79,7 @@ class RedisLedger:
         await self._client.aclose()
 
     def _write_later(self, delay_s: float) -> None:
-        if self._timer is None and self._writing is None:
+        if self._timer is None and self._writing is None and not self._is_closed:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(delay_s, self._write, context=Context())
 
@@ -95,7 +97,7 @@ class RedisLedger:
         totals = await written.read(written.days)
         try:
             await self._send(totals)
-        except (RedisError, OSError, TimeoutError) as exc:
+        except Exception as exc:  # of any kind, because nothing would be written after it
             self._keep(totals, exc)
         else:
             self._note_back()

@@ -88,15 +88,22 @@ def plan(
     config for `serve deploy`, with the other settings in the environment, or a patch of a
     RayService's serveConfigV2.
     """
-    if to_zero and not gateway:
-        raise click.UsageError(
-            "--to-zero needs --gateway, because topology direct always has a replica"
-        )
+    objectives = Slo.parse(slo)
+    _refuse_impossible(
+        (
+            to_zero and not gateway,
+            "--to-zero needs --gateway, because topology direct always has a replica",
+        ),
+        (not objectives.bounds, "--slo names no objective; write e.g. ttft_p99=2s"),
+        (not peak, "--peak must be above 0"),
+        ((base or 0) > peak, f"--base ({base or 0:g}/s) is above --peak ({peak:g}/s)"),
+        (not window, "--window must be above 0"),
+    )
     demand = PlannedDemand(
         peak, base, startup, spare, application, deployment, direct=not gateway, to_zero=to_zero
     )
     try:
-        result = make_plan(_measured(folders, slots, window), Slo.parse(slo), demand)
+        result = make_plan(_measured(folders, slots, window), objectives, demand)
     except Refused as exc:
         as_json({"refused": exc.reasons}) if json else _refuse(exc)
         sys.exit(NO)
@@ -111,6 +118,13 @@ def plan(
         )
     elif not out:
         click.echo(result.yaml(), nl=False)
+
+
+def _refuse_impossible(*rules: tuple[bool, str]) -> None:
+    """Raise UsageError with the sentence of the first broken rule, before anything is read."""
+    for broken, sentence in rules:
+        if broken:
+            raise click.UsageError(sentence)
 
 
 def _measured(folders: Sequence[Path], slots: int | None, window: float) -> Sequence[Measured]:

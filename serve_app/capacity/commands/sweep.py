@@ -118,6 +118,10 @@ def sweep(
     values = _numbers(slots) or [scenario.pool.engine.slots]
     if url and len(values) > 1:
         raise SweepError("--slots must be one number with --url: its slots are fixed")
+    if min_step > max_step:
+        raise SweepError(f"--min-step ({min_step:g} s) is above --max-step ({max_step:g} s)")
+    for value in values:  # before anything starts
+        scenario.with_service(_pinned(scenario.service, value))
     plan = _SweepPlan(
         scenario,
         Slo.parse(slo or scenario.slo),
@@ -205,7 +209,7 @@ async def _service(
     if url:
         yield url
         return
-    pinned = scenario.model_copy(update={"service": _pinned(scenario.service, slots)})
+    pinned = scenario.with_service(_pinned(scenario.service, slots))
     async with started(pinned, folder) as service:
         yield service.url
 

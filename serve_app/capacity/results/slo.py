@@ -107,8 +107,13 @@ def _bound(part: str) -> Bound:
         raise SloError(
             f"{part!r} is not a bound; write ttft_p99=2s, itl_p95=150ms or error_rate=0.1%"
         )
-    if share := match["share"]:
-        return Bound("error_rate", float(share) / (100 if match["percent"] else 1))
+    if match["share"]:
+        share = float(match["share"]) / (100 if match["percent"] else 1)
+        if share > 1:
+            raise SloError(f"{part!r}: an error rate is at most 100%, which is 1")
+        return Bound("error_rate", share)
+    if not 0 < float(match["percentile"]) <= 100:
+        raise SloError(f"{part!r}: a percentile is above 0 and at most 100")
     limit = float(match["number"]) / (1000 if match["unit"] == "ms" else 1)
     return Bound(match["name"], limit, float(match["percentile"]) / 100)
 

@@ -89,6 +89,13 @@ class Scenario(BaseModel):
         except ValidationError as exc:
             raise ScenarioError(f"{name}: {_first(exc)}") from exc
 
+    def with_service(self, service: dict[str, Any]) -> Self:
+        """Return the scenario with another service. Raises ScenarioError."""
+        try:
+            return type(self).model_validate(self.model_dump() | {"service": service})
+        except ValidationError as exc:
+            raise ScenarioError(_first(exc)) from exc
+
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         value = orjson.dumps(self.model_dump(), option=orjson.OPT_INDENT_2)

@@ -7,6 +7,7 @@ turn         one generation: requested, read (events) and written (answers)
 embeddings   texts of any length as vectors
 options      Ollama's options, formats and levels of thinking in llama.cpp's terms
 abilities    refusals of what a model can't do; checked reads values of a caller's JSON
+strict_tools arguments of tools with `strict: true`
 translated   the routes of responses/ and messages/
 native/      Ollama's routes
 openai/      OpenAI's chat, completions and embeddings

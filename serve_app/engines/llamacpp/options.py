@@ -137,6 +137,8 @@ def _value(name: str, value: Any) -> Any:
         return value
     if kind == "boolean" or isinstance(value, bool) or not isinstance(value, int | float):
         raise Refusal(400, f"option {quote(name)} must be of type {kind}")
+    if kind == "integer" and abs(value) >= 2**63:  # as in Ollama; JSON's encoder takes no larger
+        raise Refusal(400, f"option {quote(name)} must be of type {kind}, of 64 bits")
     return int(value) if kind == "integer" else value
 
 

@@ -3,6 +3,7 @@
 They are translated onto its chat route, as Ollama's native routes are.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import orjson
@@ -40,6 +41,7 @@ class TranslatedRoutes:
         clock = RequestTimer()
         read, write = _ROUTES[call.path]
         body: Json = orjson.loads(call.body)
-        request = read(body, call.model, self._card)
+        # In a thread, because large schemas would block other requests.
+        request = await asyncio.to_thread(read, body, call.model, self._card)
         turn = Turn(self._llama, self._window, write(call.model, body), clock)
         return await turn.answer(call, body, CHAT, request)

@@ -1,5 +1,6 @@
 """An exception that nobody foresaw: told in the caller's dialect, logged, counted, never "ok"."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,7 @@ import yaml
 from serve_app.access.authenticator import Authenticator
 from serve_app.access.keys.watch import KeyWatch
 from serve_app.access.limits.limiter import build_limiter
-from serve_app.api import anthropic, ollama, openai
+from serve_app.api import anthropic, ollama, openai, pings
 from serve_app.api.app import Api, Route
 from serve_app.api.bodies import Bodies
 from serve_app.api.charge import Charges
@@ -22,6 +23,7 @@ from serve_app.api.guard import Guard
 from serve_app.api.inference import Inference
 from serve_app.api.relay import AnswerEnd
 from serve_app.api.request_trace import RequestTrace
+from serve_app.api.usage import Observers
 from serve_app.engines.base import Answer, Call, ModelCard
 from serve_app.errors import ServiceError
 from serve_app.limit_settings import LimitSettings
@@ -43,12 +45,15 @@ def boom(*_: Any) -> Any:
 
 
 class Dispatcher:
-    """Gives `answer(call)`."""
+    """Gives `answer(call)`, once `goes_on` is set."""
 
     def __init__(self, answer: Callable[[Call], Answer]) -> None:
         self._answer = answer
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
 
     async def send(self, call: Call) -> Answer:
+        await self.goes_on.wait()
         return self._answer(call)
 
     def cards(self) -> tuple[ModelCard, ...]:
@@ -97,10 +102,11 @@ def log() -> Iterator[list[logging.LogRecord]]:
     logging.getLogger("ray.serve").removeHandler(handler)
 
 
-def handler(endpoint: Endpoint, send: Callable[[Call], Answer]) -> Inference:
+def handler(endpoint: Endpoint, dispatcher: Dispatcher, *, pings: bool = False) -> Inference:
     names, bounds = ModelNames(["smollm2:135m"]), RequestBounds(64, False, 64)
     charges = Charges(build_limiter(LimitSettings()))
-    return Inference(endpoint, Dispatcher(send), names, charges, bounds, Bodies(2**20, 9, 9))
+    bodies = Bodies(2**20, 9, 9)
+    return Inference(endpoint, dispatcher, names, charges, bounds, bodies, pings=pings)
 
 
 @asynccontextmanager
@@ -109,16 +115,25 @@ async def running(
     *,
     guard: Guard | None = None,
     noted: Noted | None = None,
+    goes_on: asyncio.Event | None = None,
     **changes: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Noted]]:
-    """The API over a real socket, each endpoint with `changes`; `send` gives its answers."""
-    noted = noted or Noted()
+    """The API over a real socket, each endpoint with `changes`; `send` gives its answers.
+
+    With `goes_on` the answers wait for it, and streams are pinged.
+    """
+    noted, dispatcher = noted or Noted(), Dispatcher(send)
+    dispatcher.goes_on = goes_on or dispatcher.goes_on
 
     async def nothing() -> None:
         pass
 
     routes = [
-        Route("POST", path, handler(replace(endpoint, **changes), send), "")
+        Route(
+            *("POST", path),
+            handler(replace(endpoint, **changes), dispatcher, pings=goes_on is not None),
+            "",
+        )
         for path, endpoint in ENDPOINTS.items()
     ]
     api = Api(routes, guard or BrokenGuard(), noted, nothing)
@@ -209,6 +224,41 @@ async def test_a_fault_within_a_stream_is_its_error_event(
             assert PLANTED in str(record.exc_info[1])
 
 
+def refused(body: bytes) -> Answer:
+    given = answer(b"text/html", body, broken=False)
+    given.status = 502
+    return given
+
+
+@pytest.mark.parametrize(
+    ("send", "outcome", "sentence"),
+    [
+        (boom, "internal_error", b"internal error"),
+        (lambda call: refused(b"<html>"), "upstream_error", b"the engine's answer can't be read"),
+        (lambda call: refused(b"[]"), "upstream_error", b"the engine's answer can't be read"),
+    ],
+)
+async def test_a_fault_after_a_ping_is_an_event(
+    send: Callable[[Call], Answer],
+    outcome: str,
+    sentence: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The status has been sent: the stream says so itself, once, and ends."""
+    monkeypatch.setattr(pings, "EVERY_S", 0.01)
+    for path in ("/v1/responses", "/v1/messages"):
+        goes_on = asyncio.Event()
+        async with running(send, goes_on=goes_on) as (client, noted):
+            content = b""
+            asked = request(path, stream=True)
+            async with client.stream("POST", asked.pop("url"), **asked) as answered:
+                async for chunk in answered.aiter_bytes():
+                    content += chunk
+                    goes_on.set()
+        assert content.count(sentence) == 1, path
+        assert noted.last.outcome == outcome
+
+
 async def test_a_fault_that_can_not_be_told_breaks_the_answer_off(
     log: list[logging.LogRecord],
 ) -> None:
@@ -231,12 +281,20 @@ async def test_a_caller_who_can_not_be_received_from_is_gone(
     async def nothing() -> None:
         pass
 
-    route = Route("POST", "/api/chat", handler(ENDPOINTS["/api/chat"], whole), "")
+    route = Route("POST", "/api/chat", handler(ENDPOINTS["/api/chat"], Dispatcher(whole)), "")
     api = Api([route], BrokenGuard(), noted, nothing)
     scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
     await api(scope, boom, send)
     assert noted.last.outcome == "cancelled"
     assert log == []
+
+
+def test_an_observer_that_fails_costs_no_count(log: list[logging.LogRecord]) -> None:
+    """The observers after it are told of the request."""
+    noted = Noted()
+    Observers(BrokenObserver(), noted).ended(RequestTrace("POST", "/", "ollama", ""))
+    assert len(noted.ended_exchanges) == 1
+    assert [record.levelname for record in log] == ["ERROR"]
 
 
 async def test_an_observer_that_fails_costs_no_answer(log: list[logging.LogRecord]) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from serve_app.access.usage.command import main, usage_table
+from tests.support.odd_server import ODD, odd_server
 from tests.support.service import Service, Simulator, serving
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -143,6 +144,7 @@ async def test_others_totals_need_an_admin_key(keyed: Service) -> None:
     ("query", "sentence"),
     [
         ("since=yesterday", "since must be a day such as"),
+        ("until=0001-01-05", "until must be a day such as"),
         ("since=2026-01-02&until=2026-01-01", "since (2026-01-02) must be at most 365 days before"),
         ("since=1000-01-01", "must be at most 365 days before"),
         ("by=user", "by can't be 'user': use key, group, model and day"),
@@ -217,6 +219,30 @@ async def test_the_command_prints_a_table(
     assert "answered 403: this needs a key" in capsys.readouterr().err
     assert main(options, {}) == 1
     assert "LLM_ADMIN_KEY is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("more", [[], ["--csv"]])
+async def test_what_is_no_service_is_named(
+    odd: str, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A login page, or another service at the address: one sentence and the exit code 1."""
+    async with odd_server({"/admin/usage": ODD[odd]}) as url:
+        options = ["--url", url, *more]
+        assert await asyncio.to_thread(main, options, {"LLM_ADMIN_KEY": "key"}) == 1
+    printed = capsys.readouterr()
+    assert (printed.err.startswith(url), printed.out) == (True, "")
+
+
+async def test_no_proxy_sees_the_admins_key(
+    keyed: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service on this machine is asked directly, also behind HTTP_PROXY."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    options = ["--url", str(keyed.base_url)]
+    assert await asyncio.to_thread(main, options, {"LLM_ADMIN_KEY": "key-of-root"}) == 0
 
 
 def test_an_empty_table_is_a_sentence() -> None:

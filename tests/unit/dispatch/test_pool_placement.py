@@ -293,6 +293,19 @@ async def test_a_new_replica_is_found(fleet: Fleet) -> None:
     assert fleet.replicas["d"].calls
 
 
+async def test_a_new_replica_is_found_after_any_failure(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that nobody foresaw is logged with its traceback."""
+    monkeypatch.setattr(replica_follower, "PAUSE_S", 0.0)
+    await fleet.gateway()
+    fleet.deployment.fails = True
+    await eventually(lambda: not fleet.deployment.fails)
+    fleet.replicas["d"] = Replica("d", fleet.answers)
+    await eventually(lambda: "d" in fleet.views[0].names)
+    assert "LookupError" in caplog.text
+
+
 async def test_a_hint_keeps_calls_together(fleet: Fleet) -> None:
     """Of equal replicas; and one of another group says nothing."""
     pool = await fleet.gateway()

@@ -15,7 +15,7 @@ from serve_app.engines.llamacpp.gguf.header import GgufHeader
 from serve_app.engines.llamacpp.native.routes import NativeRoutes
 from serve_app.engines.llamacpp.prompts.window import ContextWindow
 from serve_app.engines.process import free_port
-from serve_app.errors import EngineDown, EngineError, EngineLost
+from serve_app.errors import BadRequest, EngineDown, EngineError, EngineLost
 from tests.support.scripted_llama import (
     DONE,
     FAILURE,
@@ -173,3 +173,14 @@ async def test_the_engines_own_refusal_passes_as_text() -> None:
         answer = await routes.send(call(stream=False))
         (line,) = await lines(answer)
     assert (answer.status, line) == (400, {"error": body.decode()})
+
+
+async def test_a_mistake_that_llamacpp_calls_its_own_is_the_callers() -> None:
+    """It says 500 in its own words, as of what its template can't render."""
+    message = (
+        "Failed to parse tools: [json.exception.type_error.302] type must be string, but is null"
+    )
+    body = orjson.dumps({"error": {"code": 500, "message": message, "type": "server_error"}})
+    async with routes_before(refused(500, body)) as routes:
+        with pytest.raises(BadRequest, match="tools: a value must be a string, not null"):
+            await routes.send(call(stream=False))

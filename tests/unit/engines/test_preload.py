@@ -33,6 +33,17 @@ def test_further_room_goes_to_what_is_in_demand() -> None:
     assert sorted(map(sorted, sets)) == [["a", "b"], ["a", "c"]]
 
 
+def test_names_are_those_of_the_models_in_any_spelling() -> None:
+    """A pinned model, or one in demand, may be written as Ollama matches it."""
+    engine = EngineSettings(
+        kind="ollama", max_loaded_models=2, pinned=("library/C:latest",), demand={"B:latest": 9}
+    )
+    assert new_preload(Pool(models=("a", "b", "c"), engine=engine), ReplicaPlace()).names == (
+        "c:latest",
+        "b:latest",
+    )
+
+
 def test_pinned_models_are_everywhere() -> None:
     """The others share what is left."""
     rules = Rules(Room(models=2), pinned=frozenset("c"))

@@ -11,7 +11,7 @@ from serve_app.fleet.members import Member
 from serve_app.fleet.reports import FleetReport
 from serve_app.fleet.start_watch import StartWatch
 from tests.support.fleets import NOW, engine, member
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, timers
 
 NODELESS = member("a", None, "STARTING", NOW - 5, node=None)
 STARTING = member("a", None, "STARTING", NOW - 5)
@@ -105,3 +105,12 @@ async def test_a_look_that_fails_ends_the_watch(caplog: pytest.LogCaptureFixture
     watch.expect()
     await eventually(lambda: caplog.messages)
     assert watch.loading is None
+
+
+async def test_no_timer_outlives_the_watch() -> None:
+    """Also where a call waits after its end."""
+    pool, before = Pool(STARTING), timers()
+    watch = pool.watch()
+    watch.stop()
+    watch.expect()
+    assert timers() == before

@@ -14,6 +14,7 @@ from serve_app.fleet.document import collecting
 from serve_app.fleet.terminal import render
 from serve_app.fleet.top import main
 from tests.support.fleets import NOW, Stage, pool
+from tests.support.odd_server import ODD, odd_server
 from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing, swapping
 from tests.support.service import Simulator, serving
 from tests.support.waiting import eventually
@@ -120,6 +121,28 @@ def test_an_address_that_does_not_work(
     """The sentence names it."""
     assert main(["--url", url], {}) == 1
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_what_is_no_service_is_named(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A login page, or another service at the address: one sentence and the exit code 1."""
+    async with odd_server({"/admin/fleet": ODD[odd]}) as url:
+        assert await asyncio.to_thread(main, ["--url", url, "--json"], {}) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(url)
+    assert "Traceback" not in err
+
+
+async def test_no_proxy_sees_this_machines_requests(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind HTTP_PROXY the service on loopback is asked directly: the request has a key."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(simulator, fleet=Stage(busy())) as service:
+        with FleetClient(str(service.base_url), "") as fleet:
+            assert await asyncio.to_thread(fleet.document)
 
 
 async def test_another_version_is_refused(simulator: Simulator) -> None:

@@ -165,6 +165,11 @@ FILE = "pool: {max_wait_s: 1, schedules: [{name: a, start: 0 8 * * *, end: 0 9 *
 def test_the_file_of_goals_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that breaks or disappears leaves the goals as they were, and is named in the log."""
     path = tmp_path / "goals.yaml"
+    file = ScalingFile(path, "pool")
+    file.check()
+    file.check()
+    (absent,) = caplog.messages
+    assert f"{path} can't be read" in absent
     path.write_text(FILE % "time_zone: UTC, min_replicas: 2")
     file = ScalingFile(path, "pool")
     file.check()

@@ -12,7 +12,7 @@ from serve_app.engines.base import Priority, Usage
 from serve_app.ray_serve import metrics
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import ServeObserver
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, timers
 
 
 class Log:
@@ -26,12 +26,6 @@ class Log:
         self.lines += len(ended)
         if self._fails:
             raise OSError("the disk is full")
-
-
-def timers() -> list[Any]:
-    loop: Any = asyncio.get_running_loop()
-    running = [timer for timer in loop._scheduled if not timer.cancelled()]
-    return sorted(running, key=lambda timer: timer.when())  # the loop keeps them as a heap
 
 
 def trace() -> RequestTrace:

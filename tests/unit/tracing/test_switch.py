@@ -42,5 +42,5 @@ def test_settings_decide_as_well(settings: TracingSettings, expected: Signals) -
 @pytest.mark.parametrize("endpoint", ["localhost:4318", "ftp://x", "http://"])
 def test_an_impossible_address_is_refused(endpoint: str) -> None:
     """With the address in the sentence."""
-    with pytest.raises(ValueError, match=r"tracing\.endpoint"):
+    with pytest.raises(ValueError, match="like http://localhost:4318"):
         TracingSettings(endpoint=endpoint)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from serve_app.engines.base import ModelCard
-from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp import checked, strict_tools
 from serve_app.engines.llamacpp.abilities import check_completes, check_tools
 from serve_app.engines.llamacpp.client import Json, Refusal
 from serve_app.engines.llamacpp.messages.blocks import conversation
@@ -72,6 +72,7 @@ def _tools(body: Json, model: str, card: ModelCard) -> Json:
     value = checked.entries(body.get("tools") or [], "tools")
     tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(value)]
     check_tools(model, card, tools)
+    tools = strict_tools.kept(tools)
     choice = checked.fields(body.get("tool_choice") or {"type": "auto"}, "tool_choice")
     mode = _MODES[checked.one_of(choice.get("type"), "tool_choice.type", tuple(_MODES))]
     if choice["type"] == "tool":
@@ -96,6 +97,7 @@ def _tool(value: Any, path: str) -> Json:
     function = {
         "name": checked.text(tool.get("name"), f"{path}.name"),
         "parameters": checked.fields(tool.get("input_schema"), f"{path}.input_schema"),
+        "strict": tool.get("strict"),
     }
     if (description := tool.get("description")) is not None:
         function["description"] = checked.text(description, f"{path}.description")

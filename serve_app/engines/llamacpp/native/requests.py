@@ -66,6 +66,18 @@ _MESSAGE = {
     "tool_call_id": ("string", "string"),
 }
 
+_CALL = {"id": ("string", "string"), "function": ("object", "api.ToolCallFunction")}
+_CALLED = {
+    "name": ("string", "string"),
+    "arguments": ("object", "api.ToolCallFunctionArguments"),
+}
+_TOOL = {"type": ("string", "string"), "function": ("object", "api.ToolFunction")}
+_FUNCTION = {
+    "name": ("string", "string"),
+    "description": ("string", "string"),
+    "parameters": ("object", "api.ToolFunctionParameters"),
+}
+
 _TEXT_ONLY = (
     '{"error":{"code":400,"message":"Multimodal data provided, but model does not support '
     'multimodal requests.","type":"invalid_request_error"}}'
@@ -108,7 +120,7 @@ def chat_request(body: Json, messages: list[Json], card: ModelCard) -> Json:
     if "thinking" in card.capabilities:
         request |= thinking(body.get("think"))
     if tools := body.get("tools"):
-        request["tools"] = tools
+        request["tools"] = [_tool(tool) for tool in tools]
     if body.get("logprobs"):
         request |= {"logprobs": True, "top_logprobs": max(body.get("top_logprobs") or 0, 1)}
     return request
@@ -189,10 +201,24 @@ def _message(message: Any) -> Json:
     return {"role": role.lower(), "content": content, **present}
 
 
+def _tool(tool: Any) -> Json:
+    """Check a tool and complete it, because llama.cpp requires what Ollama leaves out."""
+    if not isinstance(tool, dict):
+        raise _mismatch("ChatRequest", "tools", tool, "api.Tool")
+    check_types(tool, "Tool", _TOOL)
+    function = tool.get("function") or {}
+    check_types(function, "ToolFunction", _FUNCTION)
+    if not function.get("name"):
+        raise Refusal(400, "a tool must have a function with a name")
+    return {**tool, "type": tool.get("type") or "function", "function": function}
+
+
 def _tool_call(call: Any) -> Json:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         raise Refusal(400, "a tool call must be an object with a function")
+    check_types(call, "ToolCall", _CALL)
+    check_types(function, "ToolCallFunction", _CALLED)
     arguments = orjson.dumps(function.get("arguments") or {}).decode()
     return {
         "id": call.get("id") or "",

@@ -20,6 +20,7 @@ from serve_app.engines.llamacpp.native.show import show
 from serve_app.engines.llamacpp.options import unloads
 from serve_app.engines.llamacpp.prompts.fitting import ends
 from serve_app.engines.llamacpp.prompts.window import ContextWindow
+from serve_app.engines.llamacpp.refusals import meaning
 from serve_app.engines.llamacpp.server import BATCH_SIZE
 from serve_app.engines.llamacpp.turn import CHAT, TEXT, Turn
 
@@ -58,12 +59,14 @@ class NativeRoutes:
     async def send(self, call: Call) -> Answer:
         """Return the answer to `call`, whose path is one of `PATHS`, with its first chunk.
 
-        A request that Ollama would refuse gets an Answer with Ollama's 4xx. Raises EngineDown and
-        EngineLost, see base.Engine.
+        A request that Ollama would refuse gets an Answer with Ollama's 4xx. Raises BadRequest for a
+        mistake that only llama.cpp finds, EngineDown and EngineLost, see base.Engine.
         """
         try:
             return await self._routes[call.path](call, RequestTimer())
         except Refusal as refusal:
+            if refusal.by_engine and refusal.status >= 500:  # for it some mistakes are its own
+                raise meaning(refusal) from refusal
             return refusal_answer(refusal, call.stream)
 
     async def _chat(self, call: Call, clock: RequestTimer) -> Answer:

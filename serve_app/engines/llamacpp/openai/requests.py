@@ -18,6 +18,7 @@ from serve_app.engines.llamacpp.abilities import (
     check_tools,
 )
 from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.openai.tools import tools
 from serve_app.engines.llamacpp.options import LEVELS, response_format, thinking
 from serve_app.errors import BadRequest
 
@@ -63,7 +64,7 @@ def _chat(body: Json, model: str, card: ModelCard) -> Json:
     if not isinstance(body.get("logprobs", False), bool):
         raise Refusal(400, "logprobs must be a boolean")
     fields = _format(body.pop("response_format", None))
-    fields |= _tools(body) | _thinking(body, model, card)
+    fields |= tools(body) | _thinking(body, model, card)
     return body | fields
 
 
@@ -134,41 +135,6 @@ def _format(value: Any) -> Json:
     if not isinstance(schema, dict):
         raise Refusal(400, "response_format.json_schema.schema must be a JSON schema")
     return response_format(schema)
-
-
-def _tools(body: Json) -> Json:
-    """Return the callable tools, and whether a call is required."""
-    choice, tools = body.pop("tool_choice", "auto"), body.pop("tools", [])
-    if not tools:
-        if choice not in ("auto", "none"):
-            raise Refusal(400, "tool_choice is only allowed when tools are given")
-        body.pop("parallel_tool_calls", None)
-        return {}
-    if isinstance(choice, str) and choice in ("auto", "none", "required"):
-        return {"tools": tools, "tool_choice": choice}
-    allowed, mode = _allowed(choice)
-    callable_tools = [tool for tool in tools if _name(tool) in allowed]
-    if len(callable_tools) < len(allowed) or not callable_tools:
-        raise Refusal(400, "tool_choice names a tool that is not among tools")
-    return {"tools": callable_tools, "tool_choice": mode}
-
-
-def _allowed(choice: Any) -> tuple[set[str], str]:
-    """Return the names of the tools in `choice`, and "auto" or "required"."""
-    kind = choice.get("type") if isinstance(choice, dict) else None
-    if kind == "function":
-        return {_name(choice)}, "required"
-    rules = choice.get("allowed_tools") if kind == "allowed_tools" else None
-    if isinstance(rules, dict) and isinstance(rules.get("tools"), list):
-        mode = "required" if rules.get("mode") == "required" else "auto"
-        return {_name(tool) for tool in rules["tools"]}, mode
-    words = '"none", "auto", "required", a function or allowed_tools'
-    raise Refusal(400, f"tool_choice must be {words}")
-
-
-def _name(tool: Any) -> str:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
 def _thinking(body: Json, model: str, card: ModelCard) -> Json:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from serve_app.engines.base import ModelCard
-from serve_app.engines.llamacpp import checked
+from serve_app.engines.llamacpp import checked, strict_tools
 from serve_app.engines.llamacpp.abilities import check_tools
 from serve_app.engines.llamacpp.client import Json, Refusal
 
@@ -15,6 +15,7 @@ def tools(body: Json, model: str, card: ModelCard) -> Json:
     value = checked.entries(body.get("tools") or [], "tools")
     functions = [_function(tool, f"tools[{number}]") for number, tool in enumerate(value)]
     check_tools(model, card, functions)
+    functions = strict_tools.kept(functions)
     fields = _chosen(body.get("tool_choice"), functions)
     if fields and (parallel := body.get("parallel_tool_calls")) is not None:
         fields["parallel_tool_calls"] = checked.flag(parallel, "parallel_tool_calls")
@@ -30,7 +31,7 @@ def _function(value: Any, path: str) -> Json:
         function["description"] = checked.text(description, f"{path}.description")
     if (parameters := tool.get("parameters")) is not None:
         function["parameters"] = checked.fields(parameters, f"{path}.parameters")
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": {**function, "strict": tool.get("strict")}}
 
 
 def _chosen(choice: Any, functions: list[Json]) -> Json:

@@ -10,6 +10,7 @@ schema allows, but sometimes fewer: for example no undeclared properties.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -47,12 +48,19 @@ _SIZED = (str, list, dict)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .$@:/]+")  # llama.cpp errs on others beside open ones
 
 
-def obeyed(schema: Json) -> Json:
+@dataclass(slots=True)
+class Budget:
+    """The work that the schemas of one request may take."""
+
+    left: int
+
+
+def obeyed(schema: Json, budget: Budget | None = None) -> Json:
     """Return a schema that llama.cpp obeys; its values are valid against `schema`.
 
-    Raises UnsupportedSchema, a Refusal with 400.
+    `budget`: the work for it; None means MAX_WORK. Raises UnsupportedSchema, a Refusal with 400.
     """
-    rewriter = _Rewriter(schema)
+    rewriter = _Rewriter(schema, budget or Budget(MAX_WORK))
     rewritten = rewriter.rewrite(schema, "#", ())
     if rewritten == _ANY:
         rewritten = {"type": "object"}
@@ -60,11 +68,12 @@ def obeyed(schema: Json) -> Json:
 
 
 class _Rewriter:
-    def __init__(self, root: Json) -> None:
+    def __init__(self, root: Json, budget: Budget) -> None:
         self._root = root
+        self._budget = budget
         self._names: dict[str, str] = {}
         self.definitions: dict[str, Json] = {}
-        self._depth = self._work = 0
+        self._depth = 0
 
     def rewrite(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
         """Rewrite a schema. `chain`: the references followed since the last property or item."""
@@ -86,8 +95,8 @@ class _Rewriter:
             self._depth -= 1
 
     def _spend(self, work: int, path: str) -> None:
-        self._work += work
-        if self._work > MAX_WORK:
+        self._budget.left -= work
+        if self._budget.left < 0:
             raise UnsupportedSchema("part", path, "is too large after its references are followed")
 
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:

@@ -16,7 +16,7 @@ from serve_app.access.limits.store import QuotaClaim, StoreAway
 from serve_app.access.policies import Limits
 from serve_app.errors import Overloaded
 from serve_app.limit_settings import Cost, LimitSettings, zone
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, timers
 from tests.unit.access.limits.conftest import Clock
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -229,3 +229,11 @@ def test_a_day_ends_whichever_way_the_clock_jumps() -> None:
         names.append(calendar.today().name)
     assert names == ["2026-11-30", "2026-12-01", "2026-11-30", "2026-12-10", "2026-11-30"]
     assert not math.isnan(calendar.today().left_s)
+
+
+async def test_no_timer_outlives_the_limiter(clock: Clock) -> None:
+    """Also where a request of a key with parallel ones begins after its end."""
+    one, before = limiter(clock), timers()
+    await one.close()
+    await ask(one, ada(max_parallel=1))
+    assert timers() == before

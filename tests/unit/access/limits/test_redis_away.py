@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from serve_app.access.limits.limiter import build_limiter
 from serve_app.access.limits.quotas import Quota
 from serve_app.access.limits.redis import REST_S, RedisStore
 from serve_app.access.limits.redis_connection import redis_client
 from serve_app.access.limits.store import QuotaClaim, StoreAway
+from serve_app.errors import SettingsError
+from serve_app.limit_settings import LimitSettings
 from tests.support.redis_server import StallingProxy, needed, redis_server
+from tests.support.waiting import timers
 from tests.unit.access.limits.conftest import PATIENT_S
 
 pytestmark = needed
@@ -234,3 +238,24 @@ async def test_settlements_are_joined(redis_url: str, client: object) -> None:
     assert not store._batch
     assert (await store.reserve(claim("last", 50))).granted
     await store.close()
+
+
+async def test_no_timer_outlives_the_store(redis_url: str, client: object) -> None:
+    """A request that ends after it is closed keeps its reservation."""
+    store, before = RedisStore(redis_client(redis_url), wait_s=PATIENT_S), timers()
+    await store.reserve(claim())
+    await store.close()
+    store.settle(claim(), 5)
+    assert timers() == before
+
+
+def test_a_password_that_can_not_be_read_ends_the_start(tmp_path: Path) -> None:
+    """No connection would ever work; the sentence names the file and shows none of it."""
+    path = tmp_path / "password"
+    limits = {"store": "redis", "redis_url": "redis://h", "redis_password_file": path}
+    with pytest.raises(SettingsError, match="No such file"):
+        build_limiter(LimitSettings.model_validate(limits))
+    path.write_bytes(b"secret\xff")
+    with pytest.raises(SettingsError, match="it is not UTF-8") as refused:
+        build_limiter(LimitSettings.model_validate(limits))
+    assert "secret" not in str(refused.value)

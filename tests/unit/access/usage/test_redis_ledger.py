@@ -7,9 +7,11 @@ import pytest
 from redis.asyncio import Redis
 
 from serve_app.access.limits.redis_connection import redis_client
+from serve_app.access.usage.memory import MemoryLedger
 from serve_app.access.usage.redis import RedisLedger
 from serve_app.access.usage.totals import LedgerAway, Row, Use
 from tests.support.redis_server import needed, redis_server
+from tests.support.waiting import timers
 
 pytestmark = needed
 MONDAY, TUESDAY = "2026-11-30", "2026-12-01"
@@ -77,6 +79,24 @@ async def test_sums_outlive_a_redis_that_is_away(tmp_path: Path) -> None:
     with redis_server(tmp_path):
         assert await ledger.read([MONDAY]) == {ADA: use(2, 10)}
         await ledger.close()
+
+
+async def test_sums_outlive_any_failure(client: Redis) -> None:
+    """A name that can't be written is no reason to write nothing after it."""
+    ledger, odd = RedisLedger(client, 9), ADA._replace(key="\ud800")
+    ledger.add(odd, use(1, 5))
+    await ledger.flush()
+    ledger._unwritten = MemoryLedger(9)
+    ledger.add(ADA, use(1, 5))
+    assert await ledger.read([MONDAY]) == {ADA: use(1, 5)}
+
+
+async def test_no_timer_outlives_the_ledger(redis_url: str) -> None:
+    """A request that ends after it is closed is lost to the totals."""
+    ledger, before = RedisLedger(redis_client(redis_url), 9), timers()
+    await ledger.close()
+    ledger.add(ADA, use(1, 5))
+    assert timers() == before
 
 
 async def test_a_reader_learns_nothing_of_the_store(

@@ -288,13 +288,13 @@ async def test_stop_leaves_nothing(rig: Rig) -> None:
 
 REPLICA = """
 import asyncio, sys
-from serve_app.engines.choose import choose, new_engine
+from serve_app.engines.choose import choose_engine, new_engine
 from serve_app.engines.http1 import HttpClient
 from serve_app.pool_settings import Pool
 
 async def main():
     pool = Pool.model_validate_json(sys.argv[1])
-    engine = new_engine(await choose(pool), HttpClient(), 20)
+    engine = new_engine(await choose_engine(pool), HttpClient(), 20)
     await engine.ready()
     print("ready", flush=True)
     await asyncio.Event().wait()

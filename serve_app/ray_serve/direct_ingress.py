@@ -8,7 +8,6 @@ does, so that autoscaling, draining, back-pressure and Serve's metrics see no di
 
 import asyncio
 import logging
-from random import getrandbits
 from time import perf_counter
 from typing import Any, Self
 
@@ -17,13 +16,13 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serve_app.ray_serve import private
 from serve_app.ray_serve.answer_writer import AnswerWriter
+from serve_app.ray_serve.request_id import ID, valid_id
 
 logger = logging.getLogger(private.SERVE_LOGGER)
 
 # Serve answers these paths itself, and cancels a request that has this header in time.
 _SERVES_PATHS = "/-/"
 _TIMEOUT = b"x-request-timeout-seconds"
-_ID = b"x-request-id"
 
 
 class DirectIngress:
@@ -43,8 +42,7 @@ class DirectIngress:
         scope: Any = cycle.scope
         headers = dict(scope["headers"])
         if self._takes(scope, headers):
-            request_id = headers.get(_ID) or add_id(scope, headers)
-            await self._serve(cycle, request_id)
+            await self._serve(cycle, valid_id(scope, headers))
             if not cycle.response_complete and not cycle.disconnected:
                 await _break_off(cycle)
             cycle.on_response = _nothing  # else connection and cycle hold each other
@@ -62,7 +60,7 @@ class DirectIngress:
     async def _serve(self, cycle: RequestResponseCycle, request_id: bytes) -> None:
         """Let the application answer. Its exceptions are logged."""
         replica = self._replica
-        writer = AnswerWriter(cycle, [(_ID, request_id)])
+        writer = AnswerWriter(cycle, [(ID, request_id)])
         error: BaseException | None = None
         started = perf_counter()
         replica.enter(request_id.decode("latin-1"))
@@ -76,16 +74,6 @@ class DirectIngress:
         finally:
             replica.leave()
         replica.record(cycle.scope["method"], writer.status, perf_counter() - started, error)
-
-
-def add_id(scope: Any, headers: dict[bytes, bytes]) -> bytes:
-    """Give a request without an id one, as Serve would at a higher cost."""
-    request_id = b"%032x" % getrandbits(128)
-    others = scope["headers"]
-    if _ID in headers:  # an empty one
-        others = [header for header in others if header[0] != _ID]
-    scope["headers"] = [(_ID, request_id), *others]
-    return request_id
 
 
 async def _break_off(cycle: RequestResponseCycle) -> None:

@@ -18,6 +18,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serve_app.api.http import WATCH, WHOLE_BODY
+from serve_app.ray_serve.request_id import drop_invalid_ids
 
 
 def install(*, in_proxy: bool = False) -> None:
@@ -69,6 +70,7 @@ class HttpProtocol(HttpToolsProtocol):
         scope[WATCH] = self._watch
         scope[WHOLE_BODY] = partial(_whole_body, cycle)
         if self._short_way is None or app is not self.app:
+            drop_invalid_ids(scope)
             super()._start_asgi_task(cycle, app)
             return
         task = self.loop.create_task(self._short_way.answer(cycle, app))
@@ -125,6 +127,7 @@ class ProxyHttpProtocol(HttpProtocol):
     """The protocol without `WATCH` and `WHOLE_BODY`."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        drop_invalid_ids(cycle.scope)
         super(HttpProtocol, self)._start_asgi_task(cycle, app)
 
 

@@ -13,9 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve_app.api.http import UNWATCHED
 from serve_app.ray_serve import http_protocol, private
 from serve_app.ray_serve.answer_writer import AnswerWriter
-from serve_app.ray_serve.direct_ingress import DirectIngress, add_id
-
-_ID = b"x-request-id"
+from serve_app.ray_serve.direct_ingress import DirectIngress
+from serve_app.ray_serve.request_id import valid_id
 
 
 def middlewares() -> list[Middleware]:
@@ -50,9 +49,7 @@ class UvicornMiddleware:
             await self._app(scope, receive, send)
 
     def _http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        headers = dict(scope["headers"])
-        if not headers.get(_ID):
-            add_id(scope, headers)
+        valid_id(scope, dict(scope["headers"]))
         # Serve watches each caller for a disconnect with two tasks and a queue, a tenth of what a
         # short request costs. The API does so without a task.
         scope["headers"] = [*scope["headers"], (UNWATCHED, b"?1")]  # the last one counts

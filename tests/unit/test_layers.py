@@ -26,7 +26,8 @@ SERVICE = [
     "pool_settings",
     "engine_settings scaling_settings",
     "strict_model environment scaling",
-    "errors model_names setting_names addresses go_json ollama_version deadline quantities",
+    "errors model_names setting_names addresses go_json ollama_version deadline quantities "
+    "caller_text",
 ]
 CAPACITY = [
     "__main__",

@@ -16,7 +16,7 @@ from serve_app.access.repeater import Repeater
 from serve_app.access.tokens import jwks
 from serve_app.access.tokens.jwks import KeySet
 from serve_app.access.tokens.tokens import TokenVerifier
-from serve_app.errors import Unauthorized
+from serve_app.errors import IssuerDown, Unauthorized
 from serve_app.limit_settings import LimitSettings
 from serve_app.settings import Settings
 
@@ -60,14 +60,14 @@ class Authenticator:
         """Return the caller of the credentials. Raises Unauthorized, IssuerDown."""
         now = self._clock()
         valid: dict[bytes, Caller] = {}
-        refusal = Unauthorized(_NEEDED)
+        refusal: IssuerDown | Unauthorized = Unauthorized(_NEEDED)
         for credential in presented:
             credential_digest = key_digest(credential)
             try:
                 if caller := self._find(credential, credential_digest, now):
                     valid[credential_digest] = caller
-            except Unauthorized as exc:
-                refusal = exc  # unless another credential is valid
+            except (IssuerDown, Unauthorized) as exc:  # unless another credential is valid
+                refusal = refusal if isinstance(refusal, IssuerDown) else exc
         if not valid:
             raise refusal
         if len(valid) > 1:

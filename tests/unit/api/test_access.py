@@ -178,6 +178,27 @@ async def test_a_token_can_not_be_judged_without_the_provider(
         assert (await service.get("/api/tags", headers=bearer("sk-a"))).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("authorization", "Bearer a.b.c"), ("x-api-key", "sk-a")], 200),
+        ([("x-api-key", "sk-a"), ("authorization", "Bearer a.b.c")], 200),
+        ([("authorization", "Bearer a.b.c"), ("x-api-key", "sk-b")], 503),
+        ([("x-api-key", "sk-a"), ("authorization", "Bearer a.b.c"), ("x-api-key", "sk-a2")], 401),
+    ],
+)
+async def test_a_token_that_can_not_be_judged_does_no_harm_beside_a_valid_key(
+    simulator: Simulator, issuer: Issuer, headers: list[tuple[str, str]], status: int
+) -> None:
+    """While the provider is away; two valid keys are still two callers."""
+    issuer.status = 500
+    keys = {"a": "sk-a", "a2": "sk-a2"}
+    async with serving(simulator, api_keys=keys, jwt=issuer.settings()) as service:
+        headers = [(name, value.replace("a.b.c", issuer.token())) for name, value in headers]
+        answer = await service.get("/api/tags", headers=httpx.Headers(headers))
+    assert answer.status_code == status
+
+
 async def test_a_service_with_tokens_alone_needs_one(simulator: Simulator, issuer: Issuer) -> None:
     """Without a file of keys."""
     async with serving(simulator, jwt=issuer.settings(jwks=str(issuer.file))) as service:

@@ -124,6 +124,11 @@ def _from_yaml(values: dict[str, strict_yaml.Value]) -> KeyFile:
 
 
 def _name(name: str, where: str = "the file") -> str:
+    if begins_like_key(name):
+        raise ValueError(
+            f"{where} has a name that begins with sk-, as keys do: the name stands before the "
+            "colon, the key after it"
+        )
     if _NAME.fullmatch(name):
         return name
     raise ValueError(
@@ -173,7 +178,12 @@ def _refusal(path: str, exc: ValidationError) -> ValueError:
 
 def _may_be_key(text: str) -> bool:
     """Tell whether a value in a field of another kind may be a key in the wrong place."""
-    return len(text) > _MAX_SHOWN or text.startswith("sk-")
+    return len(text) > _MAX_SHOWN or begins_like_key(text)
+
+
+def begins_like_key(text: str) -> bool:
+    """Tell whether a name may be a key, whose place it has taken."""
+    return text.startswith("sk-")
 
 
 def _check(file: KeyFile) -> None:

@@ -4,14 +4,16 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import sleep
 
 from serve_app.access.keys.callers import Callers, callers
-from serve_app.access.keys.file import KeyFile, read_keys
+from serve_app.access.keys.file import KeyFile, begins_like_key, read_keys
 from serve_app.errors import SettingsError
 
 logger = logging.getLogger("ray.serve")
 
 CHECK_EVERY_S = 0.25
+SETTLED_S = 0.1  # a file that has not changed for this time is complete
 
 Version = tuple[int, ...]
 
@@ -23,6 +25,7 @@ class KeyWatch:
     that was never valid admits no caller.
     `show_valid` is called with whether the file could be read, at first and after each change.
     `accept` may raise SettingsError for a table that can't work here; the file is invalid then.
+    `pause` waits for a number of seconds.
     Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
     """
 
@@ -34,9 +37,11 @@ class KeyWatch:
         optional: bool = False,
         show_valid: Callable[[bool], None] = lambda valid: None,
         accept: Callable[[Callers], None] = lambda table: None,
+        pause: Callable[[float], None] = sleep,
     ) -> None:
         self._fixed = fixed
         self._accept = accept
+        self._pause = pause
         self.path = path
         self._show_valid = show_valid
         self._version = _version(path) if path else None
@@ -48,9 +53,15 @@ class KeyWatch:
             show_valid(True)
 
     def check(self) -> None:
-        """Read the file again if it has changed. May block on the disk."""
+        """Read the file again if it has changed and nobody is writing it.
+
+        A half-written file may have a part of a key, which must not become valid. May block.
+        """
         if self.path is None or (version := _version(self.path)) == self._version:
             return
+        self._pause(SETTLED_S)
+        if _version(self.path) != version:
+            return  # the next call tries again
         self._version = version
         try:
             self._read(self.path)
@@ -63,8 +74,15 @@ class KeyWatch:
             self._show_valid(True)
 
     def _read(self, path: Path) -> None:
-        table = callers(self._fixed, read_keys(path))
+        file = read_keys(path)
+        table = callers(self._fixed, file)
         self._accept(table)
+        if any(map(begins_like_key, file.entries)):
+            logger.warning(
+                "found a name that begins with sk- in %s, which logs show: the name stands before "
+                "the colon, the key after it",
+                path,
+            )
         self.callers = table
         self.needs_key = True
 

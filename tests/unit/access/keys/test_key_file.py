@@ -134,6 +134,7 @@ def test_a_key_and_its_successor_may_be_hashes() -> None:
         ("jwt:a: {key: k}", "has a name that is not made of"),
         ("a b: {key: k}", "has a name that is not made of"),
         ("a" * 65 + ": {key: k}", "has a name that is not made of"),
+        ("sk-a: alice\nb: {key: k}", "has a name that begins with sk-"),
         ("a: {key: k}\ngroups: {a b: {}}", "groups has a name that is not made of"),
         ("a: {key: k}\ngroups: [g]", "groups must be a mapping"),
         ("a: &x {key: k}\nb: *x", "line 1: anchors"),
@@ -159,6 +160,9 @@ def test_impossible_files_are_refused_by_name(text: str, sentence: str) -> None:
     [
         "a: {key: sk-secret, x: y}",
         "a: {sk-secret: y}",
+        "sk-secret: alice\nb: {key: k}",
+        "sk-secret: {key: alice}",
+        "a: {key: k}\ngroups: {sk-secret: {}}",
         "a: {key: sk-secret}\nb: {key: sk-secret}",
         "a: {keys: [sk-secret, 'sk-secret x']}",
         "a: {sha256: sk-secret}",

@@ -9,7 +9,7 @@ import pytest
 from serve_app.access.authenticator import authenticator
 from serve_app.access.keys.callers import Callers
 from serve_app.access.keys.file import key_digest
-from serve_app.access.keys.watch import KeyWatch
+from serve_app.access.keys.watch import CHECK_EVERY_S, SETTLED_S, KeyWatch
 from serve_app.errors import SettingsError
 from serve_app.scaling_settings import Autoscaling
 from serve_app.settings import Settings
@@ -23,7 +23,15 @@ class Watched:
         self.valid: list[bool] = []
         if text is not None:
             self.file.write_text(text)
-        self.watch = KeyWatch({}, self.file, optional=optional, show_valid=self.valid.append)
+        self.rest = ""  # that another process writes while the watch waits
+        self.watch = KeyWatch(
+            {}, self.file, optional=optional, show_valid=self.valid.append, pause=self._pause
+        )
+
+    def _pause(self, seconds: float) -> None:
+        if self.rest:
+            self.file.write_text(self.file.read_text() + self.rest)
+            self.rest = ""
 
     def replace(self, text: str) -> None:
         """As the commands do it: no moment without a file."""
@@ -48,6 +56,34 @@ def test_a_changed_file_is_read_again(watched: Watched) -> None:
     assert watched.accepts("sk-new")
     assert not watched.accepts("sk-old")
     assert watched.valid == [True, True]
+
+
+def test_a_part_of_a_key_is_never_valid(watched: Watched) -> None:
+    """A file that changes under the reader's eyes waits for the next look."""
+    watched.rest = "whole-key\n"
+    watched.replace("bob: sk-")
+    assert not watched.accepts("sk-")
+    assert watched.accepts("sk-old")
+    watched.watch.check()
+    assert watched.accepts("sk-whole-key")
+    assert not watched.accepts("sk-old")
+
+
+def test_a_revoked_key_is_refused_within_a_second() -> None:
+    """By the time between two looks, and the wait for the end of a change."""
+    assert CHECK_EVERY_S + SETTLED_S < 0.5
+
+
+@pytest.mark.parametrize("names", ["alice: sk-a", "sk-a: alice\nsk-b: bob"])
+def test_a_swapped_name_is_warned_about_once(
+    tmp_path: Path, names: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines `name: key` are valid as ever; the warning shows no key."""
+    watched = Watched(tmp_path, names)
+    watched.watch.check()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (1 if names.startswith("sk-") else 0)
+    assert all("begins with sk-" in text and "sk-a" not in text for text in messages)
 
 
 @pytest.mark.parametrize("text", ["nonsense", "a: {key: k, wieght: 1}", "a: {key: k}\nb: {key: k}"])
@@ -148,7 +184,7 @@ def test_a_table_that_can_not_work_stays_out_of_force(tmp_path: Path) -> None:
 
     file = tmp_path / "keys"
     file.write_text("ada: one\n")
-    watch = KeyWatch({}, file, accept=accept)
+    watch = KeyWatch({}, file, accept=accept, pause=lambda seconds: None)
     before = watch.callers
     file.write_text("ada: {key: one, requests_per_minute: 5}\n")
     watch.check()

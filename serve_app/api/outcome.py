@@ -10,6 +10,7 @@ from serve_app.errors import (
     IssuerDown,
     Overloaded,
     ServiceError,
+    StoreDown,
 )
 
 
@@ -27,7 +28,7 @@ def error_outcome(exc: ServiceError) -> Outcome:
     """Return the outcome of a request that ends with this error."""
     if isinstance(exc, ClientError):
         return Outcome.CLIENT_ERROR
-    if isinstance(exc, Overloaded | IssuerDown):
+    if isinstance(exc, Overloaded | IssuerDown | StoreDown):
         return Outcome.REJECTED
     if isinstance(exc, EngineSlow | DeadlineExceeded):
         return Outcome.TIMEOUT

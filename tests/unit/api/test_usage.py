@@ -191,6 +191,7 @@ async def test_counts_of_one_of_several_replicas_are_not_shown(
         page = await service.get("/admin/usage", headers=key("root"))
     assert page.status_code == 503
     assert "set limits.store to redis" in page.json()["error"]["message"]
+    assert service.noted.last.outcome == "rejected"
 
 
 async def test_the_customer_of_a_caller_is_logged(keyed: Service) -> None:

@@ -127,6 +127,7 @@ class Api:
             trace.note_probe()
             await route.handler(request, send, trace)
         elif (headers := self._guard.preflight(request)) is not None:
+            trace.note_probe()  # browsers send no key with it
             trace.note_status(204)
             await send({"type": "http.response.start", "status": 204, "headers": headers})
             await send({"type": "http.response.body", "body": b""})

@@ -8,8 +8,9 @@ from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.access.limits.quotas import LimitRefusal
 from serve_app.api.outcome import Outcome, error_outcome
 from serve_app.api.relay import AnswerEnd
+from serve_app.caller_text import one_word, printable
 from serve_app.engines.base import Placed, Priority, Usage
-from serve_app.errors import InternalError, ServiceError
+from serve_app.errors import InternalError, IssuerDown, ServiceError
 from serve_app.tracing.notes import SpanNotes
 
 logger = logging.getLogger("ray.serve")
@@ -88,6 +89,12 @@ class RequestTrace:
     def is_unauthorized(self) -> bool:
         """Whether the service refused the caller: a request with a model reached an engine."""
         return self.status == 401 and not self.model
+
+    @property
+    def is_from_stranger(self) -> bool:
+        """Whether the service refused a caller without a name: anyone can send such requests."""
+        is_refused = self.status in (401, 403) or isinstance(self.error, IssuerDown)
+        return is_refused and not (self.model or self.caller.name)
 
     def note_probe(self) -> None:
         self.is_probe = True
@@ -169,7 +176,7 @@ class RequestTrace:
         self.outcome = Outcome.INTERNAL_ERROR
         logger.error(
             "failed to answer %s %s, request %s",
-            *(self.method, printable(self.path), printable(self.request_id) or "without an id"),
+            *(self.method, one_word(self.path), one_word(self.request_id) or "without an id"),
             exc_info=exc,
         )
 
@@ -220,12 +227,6 @@ class RequestTrace:
             "uncounted": self.is_uncounted,
             "trace_id": self.trace_id,
         }
-
-
-def printable(text: str) -> str:
-    """Escape a caller's text for a log, so that it can't begin a line or colour a terminal."""
-    text = text[:200]
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 class Observer(Protocol):

@@ -5,6 +5,7 @@ from math import inf
 from time import monotonic, perf_counter
 
 from serve_app.api.http import Request
+from serve_app.caller_text import mask_keys
 from serve_app.engines.base import Flow, Priority
 from serve_app.errors import BadRequest
 
@@ -24,7 +25,7 @@ def flow_of(request: Request, flow: Flow) -> Flow:
         priority = Priority(wish.decode("latin-1").lower())
     except ValueError as exc:
         names = ", ".join(Priority)
-        shown = wish.decode("latin-1")[:100]
+        shown = mask_keys(wish.decode("latin-1"))[:100]
         raise BadRequest(f"x-priority must be one of {names}, not {shown!r}") from exc
     is_lower = _ORDER.index(priority) > _ORDER.index(flow.priority)
     return replace(flow, priority=priority) if is_lower else flow
@@ -46,7 +47,7 @@ def _timeout_s(request: Request) -> float | None:
     wish = headers.get(TIMEOUT_MS)
     if wish is not None:
         if not wish.isdigit() or len(wish) > 12:
-            shown = wish.decode("latin-1")[:100]
+            shown = mask_keys(wish.decode("latin-1"))[:100]
             raise BadRequest(
                 f"x-request-timeout-ms must be a whole number of milliseconds, not {shown!r}"
             )

@@ -7,6 +7,7 @@ from time import time
 
 from serve_app.api.outcome import Outcome
 from serve_app.api.request_trace import RequestTrace
+from serve_app.caller_text import mask_keys
 from serve_app.errors import ServiceError
 from serve_app.fleet import history
 from serve_app.fleet.rings import Ring, Rows, seconds_covered
@@ -119,11 +120,11 @@ def _error_note(trace: RequestTrace, now: float) -> ErrorNote:
         at=now,
         outcome=str(trace.outcome),
         kind=type(exc).__name__ if exc else "EngineAnswer",
-        sentence=sentence[:_SENTENCE],
+        sentence=mask_keys(sentence)[:_SENTENCE],
         status=trace.status,
         model=trace.model,
         key=trace.caller.name,
-        request_id=trace.request_id[:64],
+        request_id=mask_keys(trace.request_id)[:64],
     )
 
 

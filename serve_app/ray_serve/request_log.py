@@ -7,7 +7,8 @@ from contextlib import suppress
 from logging.handlers import MemoryHandler, RotatingFileHandler
 from typing import Any, NamedTuple, Self
 
-from serve_app.api.request_trace import RequestTrace, printable
+from serve_app.api.request_trace import RequestTrace
+from serve_app.caller_text import one_word
 from serve_app.engines.base import Priority
 from serve_app.ray_serve import private
 
@@ -50,7 +51,7 @@ class RequestLog:
         self._as_json = as_json
         blank = logging.LogRecord(logger.name, logging.INFO, __file__, 0, "", None, None, "write")
         self._blank = blank.__dict__
-        self._quiet_until = 0.0  # on the monotonic clock, for requests without a valid key
+        self._quiet_until = 0.0  # on the monotonic clock, for callers without a valid key
 
     def write(self, ended: Sequence[EndedRequest]) -> None:
         if not logger.isEnabledFor(logging.INFO):
@@ -62,9 +63,9 @@ class RequestLog:
     def _is_logged(self, trace: RequestTrace) -> bool:
         """Tell whether the request gets a line.
 
-        Requests without a valid key get one line a minute, or anyone could fill the log.
+        Refused callers without a name get one line a minute, or anyone could fill the log.
         """
-        if not trace.is_unauthorized:
+        if not trace.is_from_stranger:
             return not trace.is_probe
         if trace.ended < self._quiet_until:
             return False
@@ -78,7 +79,7 @@ class RequestLog:
             "created": ended_at,
             "msecs": ended_at % 1 * 1000,
             private.TIMESTAMP_NS: int(ended_at * 1e9),
-            private.REQUEST_ID: printable(context.request_id),
+            private.REQUEST_ID: one_word(context.request_id),
         }
         if self._as_json:
             fields |= trace.fields()
@@ -123,7 +124,7 @@ def _line(trace: RequestTrace) -> str:
     ttft = "-" if trace.ttft is None else f"{1000 * trace.ttft:.0f}"
     tokens = "-" if trace.usage.generated is None else trace.usage.generated
     return (
-        f"{trace.method} {printable(trace.path)} {trace.status} {trace.outcome} "
+        f"{trace.method} {one_word(trace.path)} {trace.status} {trace.outcome} "
         f"key={trace.caller.name or '-'} model={trace.model or '-'} ttft_ms={ttft} "
         f"ms={1000 * trace.seconds:.0f} tokens={tokens}{_remarks(trace)}"
     )
@@ -135,7 +136,7 @@ def _remarks(trace: RequestTrace) -> str:
     remarks = {
         "group": trace.caller.group,
         "priority": "" if trace.priority is Priority.STANDARD else trace.priority,
-        "user": printable(trace.user).replace(" ", "_"),
+        "user": one_word(trace.user),
         "limit": trace.limit,
         "estimated": trace.estimated and "true",
         "uncounted": trace.is_uncounted and "true",

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from serve_app.caller_text import mask_keys
 from serve_app.engines.span import AttributeValue
 from serve_app.tracing.finish import finish_reason
 from serve_app.tracing.notes import SpanNotes
@@ -42,11 +43,11 @@ def _message(message: Any) -> dict[str, Any]:
 
 
 def _text_message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "parts": [_part(text)]}
+    return {"role": mask_keys(role), "parts": [_part(text)]}
 
 
 def _part(text: str) -> dict[str, str]:
-    return {"type": "text", "content": text[:_MAX_TEXT]}
+    return {"type": "text", "content": mask_keys(text[:_MAX_TEXT])}
 
 
 def _text(content: Any) -> str:

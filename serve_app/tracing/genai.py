@@ -9,6 +9,7 @@ from typing import Any
 
 from serve_app.api.outcome import Outcome
 from serve_app.api.request_trace import RequestTrace
+from serve_app.caller_text import mask_keys
 from serve_app.engines.base import Priority, Usage
 from serve_app.engines.span import AttributeValue
 from serve_app.tracing.finish import finish_reason
@@ -50,7 +51,7 @@ def request_attributes(trace: RequestTrace, notes: SpanNotes) -> Attributes:
         **_of_answer(trace, notes),
         ERROR_TYPE: error_type(trace),
         "http.response.status_code": trace.status or None,
-        "serve_app.request.id": trace.request_id[:64] or None,
+        "serve_app.request.id": mask_keys(trace.request_id)[:64] or None,
         PRIORITY: None if trace.priority is Priority.STANDARD else str(trace.priority),
     }
     return {name: value for name, value in values.items() if value is not None}
@@ -63,7 +64,7 @@ def _of_request(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeVal
         REQUEST_MODEL: trace.requested or None,
         "gen_ai.request.stream": trace.stream or None,  # left out where the answer is not streamed
         "gen_ai.request.max_tokens": _max_tokens(notes.payload),
-        "gen_ai.conversation.id": notes.session[:_MAX_SESSION] or None,
+        "gen_ai.conversation.id": mask_keys(notes.session)[:_MAX_SESSION] or None,
     }
 
 

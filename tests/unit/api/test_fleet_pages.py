@@ -83,6 +83,9 @@ async def test_with_keys_of_which_none_is_an_admins(
         for path in GUARDED:
             answer = await service.get(path, headers=bearer("bob"))
             assert (answer.status_code, message(answer)) == (403, NO_ADMIN_KEY)
+        for path in GUARDED:
+            await service.get(path)
+            assert service.noted.last.is_from_stranger  # together one line a minute in the log
 
 
 async def test_the_document_is_for_admins(keyed: Service) -> None:

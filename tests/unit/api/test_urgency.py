@@ -9,6 +9,7 @@ import pytest
 from serve_app.api.http import Request
 from serve_app.api.urgency import flow_of
 from serve_app.engines.base import Flow, Priority
+from serve_app.errors import BadRequest
 from tests.support.service import Service, Simulator, serving
 from tests.support.waiting import eventually
 
@@ -55,6 +56,11 @@ async def test_a_value_without_a_meaning_is_400(
     assert name in answer.text
     assert len(answer.text) < 400
     assert simulator.reached == {}
+
+
+def test_a_key_in_the_wrong_header_is_not_shown() -> None:
+    with pytest.raises(BadRequest, match=r"not 'sk-\*\*\*'$"):
+        flow_of(request(x_priority="sk-llm-0123456789"), Flow("a"))
 
 
 async def busy(service: Service, simulator: Simulator) -> "asyncio.Task[httpx.Response]":

@@ -52,6 +52,14 @@ def test_errors_of_one_kind_are_one_note() -> None:
     )
 
 
+def test_a_key_in_the_wrong_place_is_not_shown() -> None:
+    """Neither from a quoted header, nor from an id."""
+    seen = recorder()
+    seen.ended(failed(BadRequest("not 'sk-llm-0123'"), 400, request_id="sk-llm-4567"))
+    (note,) = seen.traffic().errors
+    assert (note.sentence, note.request_id) == ("not 'sk-***'", "sk-***")
+
+
 def test_a_hang_up_is_no_error() -> None:
     """It counts, but there is nothing to advise."""
     seen = recorder()

@@ -15,7 +15,9 @@ from ray.serve._private.logging_utils import configure_component_logger
 from ray.serve.context import _serve_request_context, _set_request_context
 from ray.serve.schema import LoggingConfig
 
+from serve_app.access.caller import Caller
 from serve_app.api.request_trace import RequestTrace
+from serve_app.errors import IssuerDown
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog, disable_access_records
 from serve_app.tracing.context import TraceContext
 from serve_app.tracing.notes import SpanNotes
@@ -155,6 +157,26 @@ def test_nobody_forges_a_line(file: Path, log: RequestLog) -> None:
     assert "forged" in line
 
 
+@pytest.mark.parametrize("file", ["TEXT"], indirect=True)
+def test_nobody_forges_a_field(file: Path, log: RequestLog) -> None:
+    """By spaces in the path, or in the name of a customer."""
+    request = ended("id", path="/a 200 ok key=boss x")
+    request.trace.user = "customer 7 key=boss"
+    log.write([request])
+    words = text(file).split()
+    assert "/a%20200%20ok%20key=boss%20x" in words
+    assert "user=customer%207%20key=boss" in words
+    assert "key=boss" not in words
+
+
+def test_a_key_in_the_wrong_place_is_not_shown(file: Path, log: RequestLog) -> None:
+    request = ended("sk-llm-of-the-id", path="/v1/models/sk-llm-of-the-path")
+    request.trace.user = "sk-llm-of-the-user"
+    log.write([request])
+    assert "of-the" not in text(file)
+    assert text(file).count("sk-***") >= 3
+
+
 def test_no_line_below_the_level(file: Path, log: RequestLog) -> None:
     SERVE.setLevel(logging.WARNING)
     log.write([ended("id-one")])
@@ -183,15 +205,34 @@ def test_at_debug_all_records_are_made(file: Path, monkeypatch: pytest.MonkeyPat
     assert replica.logger is SERVE
 
 
-def test_callers_without_a_key_can_not_fill_the_log(file: Path, log: RequestLog) -> None:
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_callers_without_a_key_can_not_fill_the_log(
+    file: Path, log: RequestLog, status: int
+) -> None:
     """A thousand refusals are one line a minute; the next valid request has its own."""
-    traces = [RequestTrace("GET", "/v1/models", "openai", "") for _ in range(1001)]
+    traces = [RequestTrace("GET", "/ui", "openai", "") for _ in range(1001)]
     for trace in traces:
-        trace.note_status(401)
+        trace.note_status(status)
+        if status == 503:
+            trace.fail(IssuerDown("no keys to verify a token with"))
         trace.end()
+    traces[-1].error = None
     traces[-1].status = 200
     log.write([EndedRequest.now(trace) for trace in traces])
     memory().flush()
     first, second = file.read_text().splitlines()
-    assert "401" in first
+    assert str(status) in first
     assert "200" in second
+
+
+def test_a_caller_with_a_name_is_logged_when_it_is_refused(file: Path, log: RequestLog) -> None:
+    """So is one without a name that has named a model."""
+    named, of_model = (RequestTrace("GET", "/admin/fleet", "openai", "") for _ in range(2))
+    named.note_caller(Caller("bob"))
+    of_model.note_model("smollm2:135m")
+    for trace in (named, of_model):
+        trace.note_status(403)
+        trace.end()
+    log.write([EndedRequest.now(trace) for trace in (named, of_model, named, of_model)])
+    memory().flush()
+    assert len(text(file).splitlines()) == 4

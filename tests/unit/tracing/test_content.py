@@ -53,6 +53,14 @@ ANSWERS = {
 }
 
 
+def test_a_key_in_a_prompt_is_not_exported() -> None:
+    notes = SpanNotes(TraceContext(1, 1, True))
+    notes.ask({"messages": [{"role": "sk-llm-of-role", "content": "my\nsk-llm-of-mine"}]}, "")
+    exported = str(content_attributes(notes))
+    assert "of-" not in exported
+    assert exported.count("sk-***") == 2
+
+
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_text_of_an_answer_is_found(name: str) -> None:
     """And the reason for its end."""

@@ -57,6 +57,15 @@ async def test_a_request_has_one_span_in_the_conventions_names(
     assert span.resource["service.instance.id"] == "one"
 
 
+async def test_a_key_in_the_wrong_header_is_not_exported(
+    traced: Service, received: Collector
+) -> None:
+    """As a session, or as the request's id."""
+    await chat(traced, {"x-session-id": "sk-llm-of-session", "x-request-id": "sk-llm-of-request"})
+    attributes = (await root(received)).attributes
+    assert attributes["gen_ai.conversation.id"] == attributes["serve_app.request.id"] == "sk-***"
+
+
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_every_dialect_is_traced(

@@ -6,18 +6,19 @@ from pydantic import AfterValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from serve_app import addresses
+from serve_app.caller_text import mask_keys
 from serve_app.strict_model import CommaSeparated
 
 
 def _valid_keys(keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, key in keys.items():
-        value = key.get_secret_value()
+        value, shown = key.get_secret_value(), mask_keys(name)  # name and key may be swapped
         if not name.strip() or not value or value != value.strip() or not value.isprintable():
             raise ValueError(
-                f"{name!r} must have a name and a printable key without spaces around it"
+                f"{shown!r} must have a name and a printable key without spaces around it"
             )
         if name.startswith("jwt:"):
-            raise ValueError(f"{name!r} looks like the name of a token: remove jwt: from it")
+            raise ValueError(f"{shown!r} looks like the name of a token: remove jwt: from it")
     return keys
 
 

@@ -114,6 +114,14 @@ def test_settings_are_frozen() -> None:
         Settings().queue = 3  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("key", ["", " alice"])
+def test_a_refused_key_whose_name_is_a_key_shows_neither(key: str) -> None:
+    """Where the two are swapped."""
+    with pytest.raises(ValueError, match="api_keys") as refused:
+        Settings(api_keys={"sk-secret-key": key})
+    assert "secret" not in str(refused.value)
+
+
 def test_keys_do_not_show() -> None:
     """Neither in a print nor in the error about another field."""
     keys = {"api_keys": {"alice": "sk-secret"}}

@@ -79,8 +79,8 @@ class KeyWatch:
         self._accept(table)
         if any(map(begins_like_key, file.entries)):
             logger.warning(
-                "found a name that begins with sk- in %s, which logs show: the name stands before "
-                "the colon, the key after it",
+                "found a name that begins with sk-, as keys do, in %s; logs show names: a name "
+                "stands before the colon, its key after it",
                 path,
             )
         self.callers = table

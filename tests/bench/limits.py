@@ -1,13 +1,13 @@
-"""What limits cost: 10,000 keys without limits, with limits in memory, and in a Redis on loopback.
+"""What limits cost: keys with limits beside keys without, in the same service.
 
-Three services run before one instant engine and get the same load in turn, round by round. CPU is
-that of HAProxy and the replica: Ray's other processes take a fifth of a core whatever comes, which
-would be the more for each request the fewer there are.
+For each store of counts one service runs before one instant engine, with 10,000 keys of both kinds.
+They get the same load in turns: two services of equal settings differ by more than limits cost. CPU
+is that of HAProxy and the replica: Ray's other processes take a fifth of a core whatever comes.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,13 +23,13 @@ from tests.bench.systems import MODEL, SLOTS, System, running
 from tests.support.redis_server import redis_server
 
 KEYS = 10_000
-PLAIN, MEMORY, REDIS = "keys", "limits in memory", "limits in Redis"
-_PREFIX = "bench-0f9b3a1c2d4e5f60-"
-_DEFAULT = (
-    "default:\n  requests_per_minute: 1000000\n  tokens_per_minute: 1000000000\n"
-    "  tokens_per_day: 1000000000000\n"
+MEMORY, REDIS = "limits in memory", "limits in Redis"
+FREE, LIMITED = "without limits", "with limits"
+_PREFIXES = {FREE: "bench-0f9b3a1c2d4e5f60-f", LIMITED: "bench-0f9b3a1c2d4e5f60-l"}
+_LIMITS = (
+    "requests_per_minute: 1000000, tokens_per_minute: 1000000000, tokens_per_day: 1000000000000"
 )
-_TASK = Task("32 clients, 16 tokens", 32, 3, 16, keys=KEYS)
+_TASK = Task("32 clients, 16 tokens", 32, 2, 16, keys=KEYS)
 _WARM_UP = Task("warm-up", 8, 3, 16, keys=KEYS)
 _SETTLE_S = 1.0
 
@@ -47,7 +47,7 @@ GOALS = {MEMORY: Goal(25, 0.95), REDIS: Goal(140, 0.75)}
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Against keys without limits, the median of differences and ratios within each round."""
+    """Against keys without limits, the median of differences and ratios within each turn."""
 
     system: str
     added_us: float
@@ -70,7 +70,7 @@ class Cost:
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=15, show_default=True, help="Alternations of the load.")
+@click.option("--rounds", default=20, show_default=True, help="Alternations of the load.")
 @click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
 def main(rounds: int, out: Path) -> None:
     measured = list(run(rounds))
@@ -88,52 +88,58 @@ def run(rounds: int) -> Iterator[Measurement]:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         engine = stack.enter_context(running("engine", "simulator", decode_tokens_per_s=0))
         limits = {
-            PLAIN: {},
             MEMORY: {"store": "memory"},
             REDIS: {"store": "redis", "redis_url": stack.enter_context(redis_server(folder))},
         }
-        systems = [
-            stack.enter_context(running(name, "service", **_settings(name, engine, folder, store)))
-            for name, store in limits.items()
-        ]
-        for system in systems:
-            system.key = _PREFIX
-            measure(system, _WARM_UP, 0)
-        for number in range(rounds):
-            first = number % len(systems)  # what comes later in a round is slower
-            for system in systems[first:] + systems[:first]:
-                for other in systems:
-                    other.resume() if other is system else other.pause()
-                sleep(_SETTLE_S)
-                before = system.request_cpu_s()
-                measured = measure(system, _TASK, number)
-                used = system.request_cpu_s() - before
-                requests = measured.requests_per_s * _TASK.seconds
-                yield replace(measured, cpu_s_per_1000=1000 * used / requests)
+        settings = _settings(engine, folder)
+        for name, store in limits.items():
+            with running(name, "service", **settings, limits=store) as system:
+                yield from _turns(system, rounds)
 
 
-def _settings(name: str, engine: System, folder: Path, store: Mapping[str, str]) -> dict[str, Any]:
-    file = folder / f"{name.replace(' ', '-')}.yaml"
-    lines = [f"k{number:05d}: {_PREFIX}{number:05d}\n" for number in range(KEYS)]
-    file.write_text("".join([_DEFAULT] * (name != PLAIN) + lines))
+def _turns(system: System, rounds: int) -> Iterator[Measurement]:
+    for prefix in _PREFIXES.values():
+        system.key = prefix
+        measure(system, _WARM_UP, 0)
+    for number in range(rounds):
+        kinds = (FREE, LIMITED) if number % 2 else (LIMITED, FREE)
+        for kind in kinds:
+            system.key = _PREFIXES[kind]
+            sleep(_SETTLE_S)
+            before = system.request_cpu_s()
+            measured = measure(system, _TASK, number)
+            used = system.request_cpu_s() - before
+            requests = measured.requests_per_s * _TASK.seconds
+            load = f"{_TASK.name}, {kind}"
+            yield replace(measured, load=load, cpu_s_per_1000=1000 * used / requests)
+
+
+def _settings(engine: System, folder: Path) -> dict[str, Any]:
+    file = folder / "keys.yaml"
+    free, limited = _PREFIXES[FREE], _PREFIXES[LIMITED]
+    lines = [f"f{n:05d}: {free}{n:05d}\n" for n in range(KEYS)]
+    lines += [f"l{n:05d}: {{key: {limited}{n:05d}, {_LIMITS}}}\n" for n in range(KEYS)]
+    file.write_text("".join(lines))
     return {
         "topology": "direct",
         "models": MODEL,
         "engine": {"kind": "attach", "url": engine.url, "slots": SLOTS},
         "autoscaling": {"min_replicas": 1, "max_replicas": 1},
         "api_keys_file": str(file),
-        "limits": dict(store),
     }
 
 
 def cost(name: str, measured: list[Measurement]) -> Cost:
-    by_round = {(m.system, m.round): m for m in measured}
-    pairs = [(m, by_round[PLAIN, m.round]) for m in measured if m.system == name]
+    turns: dict[int, dict[bool, Measurement]] = {}
+    for one in measured:
+        if one.system == name:
+            turns.setdefault(one.round, {})[one.load.endswith(LIMITED)] = one
+    pairs = [(turn[True], turn[False]) for turn in turns.values()]
     return Cost(
         name,
-        median(1000 * (one.cpu_s_per_1000 - plain.cpu_s_per_1000) for one, plain in pairs),
-        median(one.requests_per_s / plain.requests_per_s for one, plain in pairs),
-        sum(one.failed + plain.failed for one, plain in pairs),
+        median(1000 * (limited.cpu_s_per_1000 - free.cpu_s_per_1000) for limited, free in pairs),
+        median(limited.requests_per_s / free.requests_per_s for limited, free in pairs),
+        sum(limited.failed + free.failed for limited, free in pairs),
     )
 
 

@@ -63,6 +63,33 @@ async def test_broken_bodies_get_400(
     assert service.noted.last.outcome == "client_error"
 
 
+MANY = {
+    "values in a field without a meaning": b'"x":[' + b",".join([b"{}"] * 200_001) + b"]",
+    "names": b",".join([b'"k%d":1' % number for number in range(200_001)]),
+    "messages": b'"messages":[' + b",".join([b'{"role":"user","content":"x"}'] * 100_000) + b"]",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+@pytest.mark.parametrize("fields", MANY.values(), ids=MANY)
+async def test_bodies_of_too_many_values_are_not_decoded(
+    service: Service, simulator: Simulator, path: str, fields: bytes
+) -> None:
+    """Decoding them would hold up all other requests."""
+    answer = await service.post(path, content=b'{"model":"smollm2:135m",' + fields + b"}")
+    assert answer.status_code == 400
+    assert "more than 200000 JSON values" in message(path, answer.json())
+    assert simulator.reached == {}
+
+
+async def test_a_long_text_is_one_value(service: Service, simulator: Simulator) -> None:
+    """Whatever its characters are."""
+    text = '{"a": [1, 2, 3]}, \\" \\\\' * 100_000
+    body = {"model": "smollm2:135m", "prompt": text, "max_tokens": 1}
+    assert (await service.post("/v1/completions", json=body)).status_code == 200
+    assert simulator.reached == {"/v1/completions": 1}
+
+
 @pytest.mark.parametrize("depth", [254, 1010, 1100])
 @pytest.mark.parametrize(
     ("path", "key"),

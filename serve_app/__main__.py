@@ -55,11 +55,12 @@ _COMMANDS = {"keys": keys.main, "top": top.main, "usage": usage.main}
 _EPILOG = """\
 commands:
   keys new NAME [--group GROUP] [--file FILE]   make an API key
+  keys rotate NAME [--file FILE]                make one more key for a name
   keys list [--file FILE]                       show names, groups and ends of keys
   keys revoke NAME [--file FILE]                remove an API key
        [--now --redis-url URL --redis-password-file FILE]
   top [--url URL] [--json]                      show the live fleet as a table
-  usage [--url URL] [--since DAY] [--until DAY] [--by FIELDS] [--csv]
+  usage [--url URL] [--since DAY | --days N] [--until DAY] [--by FIELDS] [--csv]
                                                 show who used how many tokens
 """
 

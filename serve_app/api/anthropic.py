@@ -13,6 +13,7 @@ from serve_app.api.endpoint import (
     field_names,
     last_events,
     loading_field,
+    token_count,
 )
 from serve_app.api.relay import AnswerEnd
 from serve_app.engines.base import Usage
@@ -40,8 +41,8 @@ def _event(error: Payload, tail: bytes) -> bytes:
 
 
 def _shape(payload: Payload, bounds: RequestBounds) -> None:
-    limit = payload.get("max_tokens")
-    if not isinstance(limit, int) or limit <= 0:
+    limit = token_count(payload.get("max_tokens"), "max_tokens")
+    if limit is None or limit <= 0:
         raise BadRequest("max_tokens is required and must be positive")
     if not payload.get("messages"):
         raise BadRequest("messages is required")

@@ -87,13 +87,14 @@ def bound_tokens(payload: Payload, key: str, limit: int, also: str | None = None
     Values of 0 or less are no limit. Raises BadRequest unless they are whole numbers.
     """
     for name in (key, also) if also else (key,):
-        wish = _tokens(payload.pop(name, None), name)
+        wish = token_count(payload.pop(name, None), name)
         if wish is not None and 0 < wish < limit:
             limit = wish
     payload[key] = limit
 
 
-def _tokens(value: Any, name: str) -> int | None:
+def token_count(value: Any, name: str) -> int | None:
+    """Return the value of a field of tokens; JSON has large ones as floats. Raises BadRequest."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):

@@ -84,6 +84,7 @@ class FleetPages:
 
     def routes(self) -> Iterator[Route]:
         yield Route("GET", "/admin/fleet", self.fleet, "The live fleet; needs an admin key")
+        yield Route("GET", "/ui/", _to_page, "index.html", keyless=True, hidden=True)
         for path in sorted(_FOLDER.iterdir()):
             if path.suffix in _KINDS:
                 address = "/ui" if path.name == "index.html" else f"/ui/{path.name}"
@@ -135,6 +136,13 @@ class _File:
             await send_body(send, 200, self._packed, packed)
         else:
             await send_body(send, 200, self._plain, self._headers)
+
+
+async def _to_page(request: Request, send: Send, trace: RequestTrace) -> None:
+    """Redirect to the page, whose addresses are relative to one without a slash at the end."""
+    trace.note_probe()
+    trace.note_status(308)
+    await _send_empty(send, 308, [(b"location", b"../ui")])
 
 
 async def _send_empty(send: Send, status: int, headers: Headers) -> None:

@@ -52,6 +52,23 @@ def test_the_command_takes_it(example: Example, words: list[str], folder: Path) 
     parse(command, arguments)
 
 
+def test_pages_say_which_environment_has_the_commands() -> None:
+    """`make` needs no activated environment, `python -m …` in a terminal does."""
+    named = {example.page for example, _ in PYTHON}
+    assert [page for page in sorted(named) if _ACTIVATE not in (ROOT / page).read_text()] == []
+
+
+_ACTIVATE = ". .venv/bin/activate"
+
+
+def test_packages_come_in_their_pinned_versions() -> None:
+    """Every `pip install` of this project takes the constraints."""
+    installs = [words for _, words in COMMANDS if words[:2] == ["pip", "install"]]
+    own = [words for words in installs if re.search(r"\[\w+(,\w+)*\]", words[-1])]
+    assert own
+    assert [words for words in own if "constraints.txt" not in words] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=pages.name)
 def test_options_in_sentences_exist(page: Path) -> None:
     """`python -m …` in a sentence names commands and options that there are."""

@@ -7,5 +7,7 @@ callers       the table of callers by the hash of their key
 watch         the keys in force, read again when the file changes
 revoked       keys that are revoked ahead of the file
 edits         edits of the file as text
+insertion     one more hash in the text of an entry
+replacement   the file, replaced in one step under a lock
 commands      `python -m serve_app keys`
 """

@@ -1,27 +1,42 @@
-"""`python -m serve_app keys`: make, list and revoke API keys in their file."""
+"""`python -m serve_app keys`: make, rotate, list and revoke API keys in their file."""
 
 import argparse
-import fcntl
 import os
 import secrets
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
 from pathlib import Path
 from time import time
+from typing import TYPE_CHECKING
 
-from serve_app.access.keys.edits import is_blank, with_key, without_name
-from serve_app.access.keys.file import KeyEntry, KeyFile, parse_keys, read_keys, read_text
+from serve_app.access.keys.edits import is_blank, with_key, with_other_key, without_name
+from serve_app.access.keys.file import (
+    KeyEntry,
+    KeyFile,
+    name_problem,
+    parse_keys,
+    read_keys,
+    read_text,
+)
+from serve_app.access.keys.replacement import locked, replace
 from serve_app.errors import SettingsError
+
+if TYPE_CHECKING:
+    from redis.exceptions import AuthenticationError
 
 PREFIX = "sk-llm-"
 _RANDOM_BYTES = 20  # 160 bits: too many to find a key by its hash
 _FILE = "SERVE_APP_API_KEYS_FILE"
 _REDIS = "SERVE_APP_LIMITS__REDIS_URL"
+_GONE = (
+    "--now needs the hashes that the file had. If `keys revoke` has removed the name already, "
+    "replicas refuse its keys within a second of the file's change, on Kubernetes within two "
+    "minutes of the Secret's. To be faster, put its entry back and repeat this command"
+)
 _PASSWORD = "SERVE_APP_LIMITS__REDIS_PASSWORD_FILE"  # a path
 
 
@@ -46,6 +61,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     new = commands.add_parser("new", help="make a key, print it once, store its hash")
     new.add_argument("name", help="name of the key, as logs and metrics show it")
     new.add_argument("--group", default="", help="group of the file whose limits it shares")
+    rotate = commands.add_parser("rotate", help="make one more key for a name; the old stay valid")
+    rotate.add_argument("name", help="name of the keys")
     listing = commands.add_parser("list", help="show names, groups and ends; never a key")
     revoke = commands.add_parser("revoke", help="remove a name and its keys")
     revoke.add_argument("name", help="name of the key")
@@ -63,7 +80,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         default=os.environ.get(_PASSWORD),
         help=f"file with its password (default: {_PASSWORD})",
     )
-    for command, run in ((new, _new), (listing, _list), (revoke, _revoke)):
+    for command, run in ((new, _new), (rotate, _rotate), (listing, _list), (revoke, _revoke)):
         command.add_argument("--file", type=Path, help=f"the file of keys (default: {_FILE})")
         command.set_defaults(run=run)
     return parser.parse_args(arguments)
@@ -77,15 +94,41 @@ def _file(path: Path | None) -> Path:
 
 
 def _new(options: argparse.Namespace, path: Path) -> None:
-    key = PREFIX + secrets.token_hex(_RANDOM_BYTES)
-    key_hash = sha256(key.encode()).hexdigest()
-    with _locked(path):
+    if problem := name_problem(options.name):
+        raise SettingsError(f"{path} was not changed: {problem}")
+    key, key_hash = _random_key()
+    with locked(path):
         text = read_text(path) if path.exists() else ""
         if not is_blank(text) and options.name in parse_keys(text, path).entries:
             raise SettingsError(
-                f"{path} already has a key named {options.name}: choose another name"
+                f"{path} already has a key named {options.name}: choose another name, "
+                f"or make one more key for it with `keys rotate {options.name}`"
             )
-        _write(path, with_key(text, options.name, key_hash, options.group, path))
+        replace(path, with_key(text, options.name, key_hash, options.group, path))
+    _show(key, path)
+
+
+def _rotate(options: argparse.Namespace, path: Path) -> None:
+    key, key_hash = _random_key()
+    with locked(path):
+        text = read_text(path)
+        entry = parse_keys(text, path).entries.get(options.name)
+        if entry and entry.expires_at <= time():
+            raise SettingsError(
+                f"{path} was not changed: {options.name} has expired ({_end(entry)}), and so would "
+                "its new key: change its `expires` first"
+            )
+        replace(path, with_other_key(text, options.name, key_hash, path))
+    _show(key, path)
+
+
+def _random_key() -> tuple[str, str]:
+    """Return a new key and its hash."""
+    key = PREFIX + secrets.token_hex(_RANDOM_BYTES)
+    return key, sha256(key.encode()).hexdigest()
+
+
+def _show(key: str, path: Path) -> None:
     print(key)
     print(f"Stored its hash in {path}; it can't be shown again.", file=sys.stderr)
 
@@ -100,7 +143,8 @@ def _list(options: argparse.Namespace, path: Path) -> None:
 
 def _rows(file: KeyFile) -> Iterator[tuple[str, str, str, str]]:
     for name, entry in file.entries.items():
-        yield name, entry.group or "-", str(len(entry.digests)), _end(entry)
+        mark = " (expired)" if entry.expires_at <= time() else ""
+        yield name, entry.group or "-", str(len(entry.digests)), _end(entry) + mark
 
 
 def _end(entry: KeyEntry) -> str:
@@ -110,17 +154,19 @@ def _end(entry: KeyEntry) -> str:
 
 
 def _revoke(options: argparse.Namespace, path: Path) -> None:
-    with _locked(path):
+    with locked(path):
         text = read_text(path)
+        if options.now and options.name not in parse_keys(text, path).entries:
+            raise SettingsError(f"{path} has no key named {options.name}: {_GONE}")
         rest = without_name(text, options.name, path)
         if options.now:
             _revoke_now(options, parse_keys(text, path).entries[options.name].digests)
-        _write(path, rest)
+        replace(path, rest)
     print(f"Removed {options.name} from {path}.", file=sys.stderr)
 
 
 def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
-    from redis.exceptions import RedisError
+    from redis.exceptions import AuthenticationError, RedisError
 
     from serve_app.access.keys import revoked  # its import takes 50 ms
 
@@ -132,41 +178,17 @@ def _revoke_now(options: argparse.Namespace, digests: Iterable[bytes]) -> None:
         client = revoked.revoked_client(options.redis_url, options.redis_password_file)
         with closing(client):
             revoked.revoke(client, digests, time())
+    except AuthenticationError as exc:
+        raise SettingsError(
+            f"--now can't use the Redis of the limits, nothing was changed: {_refusal(exc)}"
+        ) from exc
     except (RedisError, OSError, ValueError) as exc:
         raise SettingsError(
             f"--now can't reach the Redis of the limits, nothing was changed: {exc}"
         ) from exc
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lock the file against other edits."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file in one step; keep mode and owner. Only its owner may read a new file."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            if path.exists():
-                _take_over(path, file.fileno())
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _take_over(path: Path, descriptor: int) -> None:
-    old = path.stat()
-    with suppress(PermissionError):  # only root may give a file away
-        os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, old.st_mode & 0o7777)
+def _refusal(exc: "AuthenticationError") -> str:
+    if exc.status_code == "NOAUTH":
+        return f"this Redis needs a password: add --redis-password-file, or set {_PASSWORD}"
+    return str(exc)

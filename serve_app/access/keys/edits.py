@@ -6,6 +6,7 @@ from pathlib import Path
 from serve_app.access.keys import strict_yaml
 from serve_app.access.keys.callers import Callers, callers
 from serve_app.access.keys.file import GROUPS, RESERVED, parse_keys, plain_keys
+from serve_app.access.keys.insertion import key_and_hash, with_hash
 from serve_app.errors import SettingsError
 
 # Keeps a file without a mapping in the YAML form, and a file without a key valid.
@@ -29,19 +30,48 @@ def with_key(text: str, name: str, key_hash: str, group: str, path: Path) -> str
     return _first_fitting([edited], fits, path)
 
 
+def with_other_key(text: str, name: str, key_hash: str, path: Path) -> str:
+    """Return `text` with one more key for `name`, of this SHA-256 in hexadecimal digits.
+
+    Raises SettingsError if there is no such name, or if that would change anything else.
+    """
+    before = _callers(text, path)
+    own = [entry for entry in before.by_digest.values() if entry[0].name == name]
+    if not own or name in RESERVED:
+        raise _no_such_name(name, path)
+    wanted = {**before.by_digest, bytes.fromhex(key_hash): own[0]}
+    edited = _as_mapping(text, name, key_hash) or with_hash(text, name, key_hash)
+    return _first_fitting([edited], lambda after: after.by_digest == wanted, path)
+
+
+def _as_mapping(text: str, name: str, key_hash: str) -> str:
+    """Return a file of lines whose last line of `name` has become a mapping; "" for YAML."""
+    if not (plain := plain_keys(text)):
+        return ""
+    numbers = _lines_of(text, name)
+    lines = [line for i, line in enumerate(_lines(text)) if i not in numbers - {max(numbers)}]
+    at = max(numbers) - len(numbers) + 1
+    lines[at] = f"{name}: {key_and_hash(plain[name], key_hash)}\n"
+    return "".join(lines)
+
+
 def without_name(text: str, name: str, path: Path) -> str:
     """Return `text` without `name` and its keys. Raises SettingsError if there is no such name."""
     before = _callers(text, path)
     kept = {k: entry for k, entry in before.by_digest.items() if entry[0].name != name}
     lines = _lines_of(text, name)
     if not lines:
-        raise SettingsError(f"{path} has no key named {name}: see `keys list`")
+        raise _no_such_name(name, path)
     edited = "".join(line for i, line in enumerate(_lines(text)) if i not in lines)
     return _first_fitting(
         [edited, _ended(edited) + _NO_GROUPS],
         lambda after: after.by_digest == kept,
         path,
     )
+
+
+def _no_such_name(name: str, path: Path) -> SettingsError:
+    return SettingsError(f"{path} has no key named {name}: see `keys list`")
 
 
 def is_blank(text: str) -> bool:

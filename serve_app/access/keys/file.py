@@ -27,6 +27,7 @@ from serve_app.errors import SettingsError
 
 GROUPS, DEFAULT = RESERVED = "groups", "default"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CHARACTERS = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
 _FIELD = re.compile(r"[a-z_]{1,32}|\d{1,4}|sha256")  # anything else may be a misplaced key
 _SECRETS = {"key", "keys", "sha256"}
 _MAX_SHOWN = 20
@@ -123,6 +124,15 @@ def _from_yaml(values: dict[str, strict_yaml.Value]) -> KeyFile:
     return file
 
 
+def name_problem(name: str) -> str:
+    """Return why no key can have this name, or "". Anything but a name may be a key: not shown."""
+    if name in RESERVED:
+        return f"{name} is reserved, the file has its own entry {name}: choose another name"
+    if _NAME.fullmatch(name):
+        return ""
+    return f"the name of a key is made of {_CHARACTERS}: choose such a name"
+
+
 def _name(name: str, where: str = "the file") -> str:
     if begins_like_key(name):
         raise ValueError(
@@ -132,7 +142,7 @@ def _name(name: str, where: str = "the file") -> str:
     if _NAME.fullmatch(name):
         return name
     raise ValueError(
-        f"{where} has a name that is not made of 1 to 64 of the characters A-Z a-z 0-9 . _ - "
+        f"{where} has a name that is not made of {_CHARACTERS} "
         "(the name stands before the colon, the key after it)"
     )
 

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         return _fail(str(exc))
     if not key:
         return _fail(f"{KEY_VARIABLE} is not set: set it to a key with `admin: true`")
-    names = ("since", "until", "by")
-    query = {name: value for name in names if (value := getattr(options, name))}
+    names = ("since", "days", "until", "by")
+    query = {name: value for name in names if (value := getattr(options, name)) is not None}
     query |= {"format": "csv"} if options.csv else {}
     try:
         answer = httpx.get(
@@ -62,7 +62,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--url", default="http://127.0.0.1:8000", help="address of the service (%(default)s)"
     )
-    parser.add_argument("--since", help="first day, such as 2026-11-01 (default: 29 days before)")
+    first = parser.add_mutually_exclusive_group()
+    first.add_argument("--since", help="first day, such as 2026-11-01 (default: 29 days before)")
+    first.add_argument("--days", type=int, help="number of days, the last one included")
     parser.add_argument("--until", help="last day (default: today)")
     parser.add_argument(
         "--by", help="fields that a line is for: key, group, model, day (default: key)"

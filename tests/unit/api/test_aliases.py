@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -60,6 +61,22 @@ async def test_an_alias_is_answered_by_its_model(
     assert answer.headers["x-model-route"] == "gpt-4o-mini -> smollm2:135m; reason=first"
     assert simulator.last_body["model"] == "smollm2:135m"
     assert aliased.noted.last.model == "smollm2:135m"
+
+
+async def test_a_key_may_use_an_alias_alone(simulator: Simulator, tmp_path: Path) -> None:
+    """It reaches the model through the alias, and may not request it by its own name."""
+    keys = tmp_path / "keys"
+    keys.write_text("ada: {key: sk-a, models: [chat]}\nbob: {key: sk-b, models: [other]}\n")
+    async with serving(simulator, aliases={"chat": "other"}, api_keys_file=keys) as service:
+        statuses = [
+            (
+                await service.post(
+                    "/api/chat", json=ASKS["/api/chat"](name), headers={"x-api-key": f"sk-{key}"}
+                )
+            ).status_code
+            for key, name in (("a", "chat"), ("a", "other"), ("b", "other"), ("b", "chat"))
+        ]
+    assert statuses == [200, 404, 200, 404]
 
 
 async def test_a_drawn_model_is_named(aliased: Service) -> None:

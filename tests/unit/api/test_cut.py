@@ -43,6 +43,28 @@ async def test_what_our_bound_cut_is_told_as_cut(bounded: Service, path: str, st
     assert bounded.noted.last.outcome == "ok"
 
 
+HUGE = 10**30
+MORE: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"max_tokens": HUGE},
+    "/v1/completions": {"max_tokens": HUGE},
+    "/v1/responses": {"max_output_tokens": HUGE},
+    "/v1/messages": {"max_tokens": HUGE},
+    "/api/chat": {"options": {"num_predict": HUGE}},
+    "/api/generate": {"options": {"num_predict": HUGE}},
+}
+
+
+@pytest.mark.parametrize("path", MORE)
+async def test_a_number_beyond_64_bits_is_bounded(bounded: Service, path: str) -> None:
+    """It is positive, so no dialect refuses it, and the engine gets the service's own bound."""
+    body, field, reason = ROUTES[path]
+    answer = await bounded.post(
+        path, json={"model": "other", "stream": False, **body, **MORE[path]}
+    )
+    assert answer.status_code == 200, answer.text
+    assert [value for value in values_of(answer.json(), field) if value][-1] == reason
+
+
 def lines(text: str) -> list[Any]:
     datas = (line.removeprefix("data: ") for line in text.splitlines())
     return [orjson.loads(data) for data in datas if data.startswith("{")]

@@ -105,6 +105,14 @@ async def test_the_page_itself_needs_no_key(keyed: Service, path: str) -> None:
     assert (await keyed.get(path)).status_code == 200
 
 
+async def test_a_slash_at_the_end_leads_to_the_page(keyed: Service) -> None:
+    """Relative to a prefix of a proxy, and without a key, as the page itself."""
+    answer = await keyed.get("/ui/")
+    assert (answer.status_code, answer.headers["location"]) == (308, "../ui")
+    assert answer.next_request is not None
+    assert answer.next_request.url.path == "/ui"
+
+
 async def test_a_foreign_host_gets_nothing(open_service: Service) -> None:
     """A page of another site that resolves its name to this machine."""
     for path in ("/ui", "/admin/fleet"):

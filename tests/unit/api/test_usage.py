@@ -222,6 +222,18 @@ async def test_the_command_prints_a_table(
     assert "LLM_ADMIN_KEY is not set" in capsys.readouterr().err
 
 
+async def test_the_command_counts_days_back(
+    keyed: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The days reach the service, which refuses a number that can't be."""
+    options = ["--url", str(keyed.base_url), "--until", "2026-11-30", "--days"]
+    admin = {"LLM_ADMIN_KEY": "key-of-root"}
+    assert await asyncio.to_thread(main, [*options, "3"], admin) == 0
+    assert capsys.readouterr().out == "no use from 2026-11-28 to 2026-11-30\n"
+    assert await asyncio.to_thread(main, [*options, "0"], admin) == 1
+    assert "days must be between 1 and 366, not '0'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("more", [[], ["--csv"]])
 async def test_what_is_no_service_is_named(

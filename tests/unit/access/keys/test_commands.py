@@ -83,7 +83,20 @@ def test_a_file_of_lines_gets_a_key(file: Path) -> None:
         ("alice: sk-a # b", ["new", "bob"], "was not changed: its other lines mean something else"),
         ("alice: sk-a", ["new", "alice"], "already has a key named alice: choose another name"),
         ("alice: sk-a", ["new", "bob", "--group", "lab"], "bob.group: 'lab' is not in groups"),
-        ("alice: sk-a", ["new", "a b"], "has a name that is not made of"),
+        ("alice: sk-a", ["new", "a b"], "name of a key is made of 1 to 64 of the characters"),
+        ("alice: sk-a", ["new", "jwt:zoe"], "name of a key is made of 1 to 64 of the characters"),
+        ("alice: sk-a", ["new", "groups"], "groups is reserved, .* choose another name"),
+        (COMMENTED, ["new", "groups"], "groups is reserved, .* choose another name"),
+        ("", ["new", "default"], "default is reserved, .* choose another name"),
+        ("alice: sk-a", ["rotate", "bob"], "has no key named bob"),
+        (COMMENTED, ["rotate", "groups"], "has no key named groups"),
+        ("a: sk-a # b\nb: c", ["rotate", "b"], "its other lines mean something else as YAML"),
+        (
+            "a: {key: b, expires: 2020-01-01}",
+            ["rotate", "a"],
+            "a has expired .*change its `expires`",
+        ),
+        ("alice: sk-a", ["revoke", "bob", "--now"], "within a second .* put its entry back"),
         ("alice: sk-a", ["revoke", "bob"], "has no key named bob"),
         (COMMENTED, ["revoke", "groups"], "has no key named groups"),
         ("nonsense", ["new", "bob"], "no YAML|must be a mapping"),
@@ -104,6 +117,50 @@ def test_an_edit_that_can_not_be_is_refused(
     assert re.search(sentence, shown.err)
     assert shown.out == ""
     assert file.read_text() == text
+
+
+NEW = "NEW"  # in place of the new hash
+OLD = "11" * 32
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# c\na: sk-a\nb: x", f'# c\na: {{key: "sk-a", sha256: {NEW}}}\nb: x'),
+        ('a: old\nb: x\na: "sk-a"\n', f'b: x\na: {{key: "\\"sk-a\\"", sha256: {NEW}}}\n'),
+        ("a: 'sk-a' # c\nb: {key: x}", f'a: {{key: "sk-a", sha256: {NEW}}} # c\nb: {{key: x}}'),
+        ("a:\n  # c\n  key: x\n", f"a:\n  # c\n  sha256: {NEW}\n  key: x\n"),
+        ("a: {key: x, admin: true}", f"a: {{sha256: {NEW}, key: x, admin: true}}"),
+        (f"a:\n  sha256: {OLD} # c\n", f"a:\n  sha256: [{NEW}, {OLD}] # c\n"),
+        (f"a: {{sha256: [{OLD}]}}", f"a: {{sha256: [{NEW}, {OLD}]}}"),
+        (f"a:\n  sha256:\n    - {OLD}\n", f"a:\n  sha256:\n    - {NEW}\n    - {OLD}\n"),
+        (f"a:\n  sha256:\n  - {OLD}\n", f"a:\n  sha256:\n  - {NEW}\n  - {OLD}\n"),
+    ],
+)
+def test_a_rotated_name_has_one_more_key(
+    file: Path, capsys: pytest.CaptureFixture[str], before: str, after: str
+) -> None:
+    """The old ones stay valid, and so does every other line."""
+    file.write_text(before)
+    old = read_keys(file).entries["a"].digests
+    assert main(["rotate", "a"]) == 0
+    key = capsys.readouterr().out.rstrip("\n")
+    digest = key_digest(key.encode())
+    assert file.read_text() == after.replace(NEW, digest.hex())
+    assert set(read_keys(file).entries["a"].digests) == {*old, digest}
+
+
+def test_a_name_is_rotated_more_than_once_and_then_revoked(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each time it has one more key; none is left in the end."""
+    new("ada")
+    for _ in range(2):
+        assert main(["rotate", "ada"]) == 0
+    keys = capsys.readouterr().out.split()
+    assert set(read_keys(file).entries["ada"].digests) == {key_digest(k.encode()) for k in keys}
+    assert main(["revoke", "ada"]) == 0
+    assert read_keys(file).entries == {}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +229,15 @@ def test_a_list_shows_no_key(file: Path, capsys: pytest.CaptureFixture[str]) -> 
         ["carol", "lab", "1", "never"],
         ["eve", "-", "2", "2027-06-30", "00:00", "UTC"],
     ]
+
+
+def test_a_list_marks_expired_keys(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Others show when they expire."""
+    file.write_text("eve: {key: sk-e, expires: 2020-06-30}\nfay: {key: x, expires: 9999-01-01}\n")
+    assert main(["list"]) == 0
+    _, eve, fay = capsys.readouterr().out.splitlines()
+    assert eve.endswith("2020-06-30 00:00 UTC (expired)")
+    assert fay.endswith("9999-01-01 00:00 UTC")
 
 
 def test_a_file_must_be_named(

@@ -11,7 +11,7 @@ from serve_app.access.keys.commands import main
 from serve_app.access.keys.revoked import KEEP_S, RevokedKeys, revoke, revoked_client
 from serve_app.errors import Unauthorized
 from serve_app.settings import Settings
-from tests.support.redis_server import needed
+from tests.support.redis_server import needed, redis_server
 
 pytestmark = needed
 
@@ -93,3 +93,13 @@ def test_without_redis_nothing_is_revoked(
     assert main(["revoke", "ada", "--file", str(file), "--now", *options]) == 2
     assert sentence in capsys.readouterr().err
     assert file.read_text() == "ada: one\n"
+
+
+def test_a_missing_password_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sentence has the option to add, and the file is as before."""
+    file = tmp_path / "keys"
+    file.write_text("ada: {key: one}\n")
+    with redis_server(tmp_path, "--requirepass", "secret") as url:
+        assert main(["revoke", "ada", "--file", str(file), "--now", "--redis-url", url]) == 2
+    assert "this Redis needs a password: add --redis-password-file" in capsys.readouterr().err
+    assert file.read_text() == "ada: {key: one}\n"

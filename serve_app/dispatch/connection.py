@@ -1,7 +1,7 @@
 """A gateway's connection to one replica, opened by a request to the pool; one call at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from contextlib import suppress
 from contextvars import Context
 from enum import Enum, auto
@@ -20,6 +20,7 @@ from serve_app.dispatch.frames import (
 )
 from serve_app.dispatch.listener import Listener
 from serve_app.engines.base import Answer, Call
+from serve_app.engines.pieces import Pieces
 from serve_app.errors import EngineError, EngineLost, ServiceError
 
 
@@ -79,7 +80,7 @@ class ReplicaConnection:
         return self._answer(Head.decode(content))
 
     def _answer(self, head: Head) -> Answer:
-        answer = Answer(head.status, head.headers, _Body(self), is_last=self._is_over)
+        answer = Answer(head.status, head.headers, Pieces(self.piece), is_last=self._is_over)
         answer.queued_s, answer.replica = head.queued_s, head.replica
         if head.seconds_left is not None:
             answer.deadline = monotonic() + head.seconds_left
@@ -142,21 +143,6 @@ class ReplicaConnection:
         """Let the replica go; in the middle of an answer it stops generating."""
         if self.is_open:
             self._channel.close()
-
-
-class _Body(AsyncIterator[bytes]):
-    """The body of an answer. An asynchronous generator would cost twice as much."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: ReplicaConnection) -> None:
-        self._connection = connection
-
-    async def __anext__(self) -> bytes:
-        piece = await self._connection.piece()
-        if not piece:
-            raise StopAsyncIteration
-        return piece
 
 
 async def open_connection(

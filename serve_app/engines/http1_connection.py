@@ -3,13 +3,13 @@ in uvicorn.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
 
+from serve_app.engines.pieces import Pieces
 from serve_app.errors import EngineLost
 
 _MAX_BUFFERED = 1 << 18
@@ -78,12 +78,8 @@ class Response:
         """Tell whether the whole body has been read, its end included."""
         return self._connection is None and not self._pieces and self._error is None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        while data := await self.piece():
-            yield data
-
     async def read(self) -> bytes:
-        return b"".join([data async for data in self.pieces()])
+        return b"".join([piece async for piece in Pieces(self.piece)])
 
     def close(self) -> None:
         if self._connection:

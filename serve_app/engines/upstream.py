@@ -1,11 +1,12 @@
 """The hot path to an engine, which passes bytes undecoded."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
 from serve_app.deadline import Deadline
 from serve_app.engines.base import Answer, Call
 from serve_app.engines.http1 import HttpClient
 from serve_app.engines.http1_connection import Response
+from serve_app.engines.pieces import Pieces
 from serve_app.errors import EngineSlow
 
 _PASSED_HEADERS = (b"content-type", b"cache-control")
@@ -54,7 +55,7 @@ class Upstream:
         return Answer(
             response.status,
             passed_headers,
-            _Body(response, first),
+            Pieces(response.piece, first),
             response.close,
             response.is_last,
         )
@@ -81,20 +82,3 @@ async def _first_piece(response: Response) -> bytes:
         if piece and not piece.startswith(b":"):
             break
     return piece
-
-
-class _Body(AsyncIterator[bytes]):
-    """The pieces of a body. An asynchronous generator costs twice as much, to be closed one day."""
-
-    __slots__ = ("_first", "_response")
-
-    def __init__(self, response: Response, first: bytes) -> None:
-        self._response = response
-        self._first = first
-
-    async def __anext__(self) -> bytes:
-        piece, self._first = self._first, b""
-        piece = piece or await self._response.piece()
-        if not piece:
-            raise StopAsyncIteration
-        return piece

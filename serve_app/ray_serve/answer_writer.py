@@ -44,10 +44,10 @@ class AnswerWriter:
         self.status = 0
 
     @classmethod
-    def of(cls, send: Any, more_headers: Headers | None = None) -> "AnswerWriter | None":
+    def of(cls, send: Any) -> "AnswerWriter | None":
         """Return a writer in place of `send`, None where that is not uvicorn's."""
         cycle = getattr(send, "__self__", None)
-        return cls(cycle, more_headers) if isinstance(cycle, RequestResponseCycle) else None
+        return cls(cycle) if isinstance(cycle, RequestResponseCycle) else None
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Send one message. Raises RuntimeError for one out of order, or a wrong length."""

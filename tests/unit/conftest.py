@@ -9,6 +9,14 @@ from tests.support.issuer import Issuer
 from tests.support.service import Service, Simulator, serving, start_simulator
 
 
+@pytest.fixture
+def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names a proxy where nobody listens, without exceptions."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+
 @pytest.fixture(scope="session")
 def shared_simulator() -> Iterator[Simulator]:
     simulator = start_simulator("--decode-tokens-per-s", "2000", "--slots", "4")

@@ -247,13 +247,9 @@ async def test_what_is_no_service_is_named(
     assert (printed.err.startswith(url), printed.out) == (True, "")
 
 
-async def test_no_proxy_sees_the_admins_key(
-    keyed: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("dead_proxy")
+async def test_no_proxy_sees_the_admins_key(keyed: Service) -> None:
     """A service on this machine is asked directly, also behind HTTP_PROXY."""
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
     options = ["--url", str(keyed.base_url)]
     assert await asyncio.to_thread(main, options, {"LLM_ADMIN_KEY": "key-of-root"}) == 0
 

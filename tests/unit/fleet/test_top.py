@@ -133,13 +133,9 @@ async def test_what_is_no_service_is_named(odd: str, capsys: pytest.CaptureFixtu
     assert "Traceback" not in err
 
 
-async def test_no_proxy_sees_this_machines_requests(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("dead_proxy")
+async def test_no_proxy_sees_this_machines_requests(simulator: Simulator) -> None:
     """Behind HTTP_PROXY the service on loopback is asked directly: the request has a key."""
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
     async with serving(simulator, fleet=Stage(busy())) as service:
         with FleetClient(str(service.base_url), "") as fleet:
             assert await asyncio.to_thread(fleet.document)

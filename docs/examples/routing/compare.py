@@ -49,7 +49,7 @@ Rule = Callable[[EventQueue], RoutingRule]
 
 
 def view() -> FleetView:
-    return FleetView(SLOTS, CONTEXT, SLOTS * CONTEXT // 8 + RAM_TOKENS, DECLARED)
+    return FleetView(SLOTS, CONTEXT, RAM_TOKENS, DECLARED)
 
 
 RULES: dict[str, tuple[int, Rule | None]] = {

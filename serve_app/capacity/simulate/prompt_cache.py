@@ -56,11 +56,13 @@ class PromptCache:
         self._free.append(slot)
 
     def cached(self, request: WorkloadRequest) -> int:
-        """Return the cached tokens of a prompt, wherever they are."""
-        return max(
-            max((slot.cached(request) for slot in self._slots), default=0),
-            max((prompt.cached(request) for prompt in self._ram), default=0),
-        )
+        """Return the cached tokens that a prompt would find, at most where no slot is free."""
+        in_ram = max((prompt.cached(request) for prompt in self._ram), default=0)
+        if not self._free:
+            return max(in_ram, *(slot.cached(request) for slot in self._slots))
+        slot = self._free[self._best(request)]
+        cached = slot.cached(request)
+        return cached if cached >= slot.tokens / 2 else max(cached, in_ram)
 
     def take(self, request: WorkloadRequest) -> tuple[CachedPrompt, int]:
         """Take a free slot; return it with the number of cached tokens of the prompt."""
@@ -68,7 +70,7 @@ class PromptCache:
             slot = self._free.popleft()
             self._save(slot)
             return slot, 0
-        index = max(range(len(self._free)), key=lambda i: self._free[i].cached(request))
+        index = self._best(request)
         slot = self._free[index]
         del self._free[index]
         cached = slot.cached(request)
@@ -76,6 +78,10 @@ class PromptCache:
             self._save(slot)
             cached = self._restore(slot, request, cached)
         return slot, cached
+
+    def _best(self, request: WorkloadRequest) -> int:
+        """Return the index of the free slot with the longest common prefix."""
+        return max(range(len(self._free)), key=lambda i: self._free[i].cached(request))
 
     def _save(self, slot: CachedPrompt) -> None:
         if 0 < slot.tokens <= self._ram_tokens:

@@ -2,10 +2,11 @@
 
 import pytest
 
+from serve_app.dispatch.engine_cache import EngineCache
 from serve_app.dispatch.fleet_view import FleetView
-from serve_app.dispatch.prefixes import Chain, PrefixCache
+from serve_app.dispatch.prefixes import Chain
 from serve_app.dispatch.rates import Speeds
-from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.replica_state import CallEvent, CallStep, ReplicaReport
 from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 BLOCK_TOKENS = 128  # of 512 bytes
@@ -37,6 +38,11 @@ def answer(
     view.read(sent, now + read_s)
     view.ended(sent, now + 1)
     return sent
+
+
+def read_elsewhere(view: FleetView, name: str, blocks: tuple[int, ...], number: int = 0) -> None:
+    for step in CallStep:
+        view.note_event(name, CallEvent(number, step, blocks))
 
 
 def where(view: FleetView, asked: PromptView, now: float = 10.0) -> str:
@@ -85,7 +91,7 @@ def test_reports_of_other_gateways_count(view: FleetView) -> None:
     assert where(view, prompt(0, 8)) == "b"
     assert view.ahead("a") == 9
     view.report("a", ReplicaReport(), 0.0)
-    view.read_elsewhere("a", tuple(range(8)))
+    read_elsewhere(view, "a", tuple(range(8)))
     assert where(view, prompt(0, 8)) == "a"
 
 
@@ -149,8 +155,8 @@ def test_the_speed_is_learnt_from_later_turns(view: FleetView) -> None:
         sent = send(view, "a", prompt(0, 8), 10.0 * number)
         view.read(sent, 10.0 * number + 0.1)
         view.ended(sent, 10.0 * number + 5, stats=EngineStats(1024, None, 16, 256 / 4000, None))
-        view._replicas["a"].cache = PrefixCache(100)
-        view.read_elsewhere("a", tuple(range(6)))
+        view._replicas["a"].cache = EngineCache(4, 32, 0)
+        read_elsewhere(view, "a", tuple(range(6)))
     assert view.speeds("m").prefill_tokens_per_s > 3000
 
 

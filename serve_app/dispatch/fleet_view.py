@@ -62,15 +62,14 @@ class FleetView:
 
     def ahead(self, name: str) -> int:
         """Return how many requests run or wait at a replica."""
-        replica = self._replicas[name]
-        return replica.ahead + replica.others.ahead
+        return self._replicas[name].ahead
 
     def own_work(self, name: str) -> ReplicaReport:
         """Return the work of a replica for this gateway's own requests."""
         replica = self._replicas.get(name)
         if not replica:
             return NO_REPORT
-        return ReplicaReport(replica.ahead, replica.pending_tokens, unread=len(replica.unread))
+        return ReplicaReport(replica.own, replica.pending_tokens, unread=len(replica.unread))
 
     def speeds(self, model: str) -> Speeds:
         return self._rates_of(model).speeds
@@ -98,13 +97,14 @@ class FleetView:
         return ReplicaView(
             name,
             self._slots,
-            replica.ahead + others.ahead,
+            replica.ahead,
             replica.to_read(speeds, now),
             self._hits.value * self._known_tokens(replica, prompt.chain, tokens),
             others.load_s.get(prompt.model, 0.0) if others.load_s else 0.0,
             replica.slowness,
             replica.recent_failures(now),
             connect_s,
+            replica.load.at(now),
         )
 
     def _known_tokens(self, replica: ReplicaState, chain: Chain, tokens: float) -> float:
@@ -118,7 +118,7 @@ class FleetView:
         """Note that a request goes to the chosen replica; `ended` must follow."""
         view, replica = placement.chosen, self._replicas[placement.chosen.name]
         tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
-        replica.ahead += 1
+        replica.count(1, now)
         sent = SentRequest(
             view.name,
             prompt,
@@ -168,7 +168,7 @@ class FleetView:
         """
         replica = self._replicas.get(sent.replica)
         if replica:
-            replica.ahead = max(0, replica.ahead - 1)
+            replica.count(-1, now)
             if sent.read_at is None:
                 replica.has_read(sent, now)
             sent.use.end()

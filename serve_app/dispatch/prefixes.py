@@ -15,7 +15,7 @@ import orjson
 
 BLOCK_BYTES = 512
 _HASH_BYTES = 8
-_SYSTEM = ("system", "developer")
+_SYSTEM = frozenset(("system", "developer"))
 # Characters to hash at the begin and at the end of a long value, such as an image.
 _SAMPLE = 2048
 
@@ -54,26 +54,24 @@ def hint_anchor(group: str, hint: str) -> bytes:
 
 def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
     """Return the chain of a checked request of any dialect; read at most `max_bytes` of text."""
-    text = bytearray()
-    system_bytes = first_user = 0
-    is_cut = False
+    pieces: list[bytes] = []
+    length = system_bytes = first_user = 0
     for role, piece in _pieces(payload, max_bytes):
-        text += piece
+        pieces.append(piece)
+        length += len(piece)
         if role in _SYSTEM:
-            system_bytes = len(text)
-        elif role == "user" and not first_user:
-            first_user = len(text)
-        if len(text) > max_bytes:
-            del text[max_bytes:]
-            is_cut = True
+            system_bytes = length
+        elif not first_user and role == "user":
+            first_user = length
+        if length > max_bytes:
             break
-    whole = bytes(text)
+    text = b"".join(pieces)[:max_bytes]
     return Chain(
-        _blocks(whole, model),
-        _hash(whole[: min(first_user or len(whole), max_bytes)], model.encode()),
+        _blocks(text, model),
+        _hash(text[: first_user or max_bytes], model.encode()),
         min(system_bytes, max_bytes) // BLOCK_BYTES,
         len(text),
-        is_cut,
+        length > max_bytes,
     )
 
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from serve_app.dispatch.engine_cache import CacheUse, EngineCache
-from serve_app.dispatch.rates import Mean, Speeds
+from serve_app.dispatch.rates import Mean, RecentMean, Speeds
 from serve_app.dispatch.sent import SentRequest
 
 # Seconds after which a failure counts half.
@@ -52,7 +52,8 @@ class ReplicaState:
 
     cache: EngineCache
     speed: Mean = field(default_factory=lambda: Mean(1.0))  # its times relative to the pool's
-    ahead: int = 0
+    own: int = 0  # requests of this gateway that run or wait there
+    load: RecentMean = field(default_factory=RecentMean)  # of all that run or wait there
     pending_tokens: float = 0.0
     unread: dict[SentRequest, None] = field(default_factory=dict)  # to be read, in this order
     reading_since: float = 0.0  # the first of these
@@ -65,6 +66,16 @@ class ReplicaState:
     def slowness(self) -> float:
         """The replica's times relative to the pool's; 1 where the difference may be noise."""
         return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
+
+    @property
+    def ahead(self) -> int:
+        """The requests that run or wait there."""
+        return self.own + self.others.ahead
+
+    def count(self, change: int, now: float) -> None:
+        """Note a request that was sent there, or has ended."""
+        self.own = max(0, self.own + change)
+        self.load.note(self.ahead, now)
 
     def to_read(self, speeds: Speeds, now: float) -> float:
         """Return the tokens still to be read, without those of the first prompt read so far."""
@@ -99,6 +110,7 @@ class ReplicaState:
         if is_idle or report.pending_tokens < self.others.pending_tokens:
             self.reading_since = now
         self.others = report
+        self.load.note(self.ahead, now)
         while len(self.elsewhere) > report.ahead:  # some events were left out
             self.elsewhere.pop(next(iter(self.elsewhere))).end()
 

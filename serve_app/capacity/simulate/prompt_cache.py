@@ -56,13 +56,16 @@ class PromptCache:
         self._free.append(slot)
 
     def cached(self, request: WorkloadRequest) -> int:
-        """Return the cached tokens that a prompt would find, at most where no slot is free."""
-        in_ram = max((prompt.cached(request) for prompt in self._ram), default=0)
-        if not self._free:
-            return max(in_ram, *(slot.cached(request) for slot in self._slots))
-        slot = self._free[self._best(request)]
-        cached = slot.cached(request)
-        return cached if cached >= slot.tokens / 2 else max(cached, in_ram)
+        """Return the cached tokens that a prompt would find.
+
+        Those in slots that are in use count too, except where the engine would not look further.
+        """
+        if self._free:
+            slot = self._free[self._best(request)]
+            cached = slot.cached(request)
+            if cached >= slot.tokens / 2 > 0:
+                return cached
+        return max(prompt.cached(request) for prompt in (*self._slots, *self._ram))
 
     def take(self, request: WorkloadRequest) -> tuple[CachedPrompt, int]:
         """Take a free slot; return it with the number of cached tokens of the prompt."""

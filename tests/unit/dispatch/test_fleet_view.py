@@ -85,6 +85,18 @@ def test_of_one_request_no_more_than_a_context_is_learnt(view: FleetView) -> Non
     assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
 
 
+def test_requests_of_the_last_minute_count(view: FleetView) -> None:
+    """A conversation between two turns is load to come, whichever gateway sends them."""
+    talk = PromptView("m", Chain((), b"talk", 0, 0), 4096, b"talk")
+    sent = send(view, "a", prompt(0, 8), 0.0)
+    view.report("b", ReplicaReport(ahead=2), 0.0)
+    view.ended(sent, 60.0)
+    view.report("b", ReplicaReport(), 60.0)
+    a, b = view.choose(talk, 120.0, ALL).ranked
+    assert (a.name, b.name) == ("a", "b")
+    assert (a.mean_ahead, b.mean_ahead) == pytest.approx((0.233, 0.465), abs=0.001)
+
+
 def test_reports_of_other_gateways_count(view: FleetView) -> None:
     """Their work is load, and what they had read is cached."""
     view.report("a", ReplicaReport(ahead=9), 0.0)
@@ -109,6 +121,23 @@ def test_the_prompt_behind_the_one_that_is_read_is_waited_for(view: FleetView) -
     view.report("a", ReplicaReport(2, 2048.0, unread=2), 0.0)
     view.report("a", ReplicaReport(1, 1024.0, unread=1), 1.0)
     assert view.choose(prompt(100, 4), 1.5, {"a": 0.0}).seconds[0] == pytest.approx(0.524 + 0.512)
+
+
+def test_a_prompt_is_cached_for_another_gateway_when_it_was_read(view: FleetView) -> None:
+    """Not when it begins; and it takes a slot until it ends."""
+    talk = tuple(range(8))
+    for step, cached in ((CallStep.BEGAN, 0), (CallStep.READ, 8), (CallStep.ENDED, 8)):
+        view.note_event("a", CallEvent(1, step, talk if step is CallStep.BEGAN else ()))
+        chosen = view.choose(prompt(0, 8), 0.0, {"a": 0.0}).chosen
+        assert chosen.cached_tokens == cached * BLOCK_TOKENS
+
+
+def test_calls_of_other_gateways_whose_end_was_not_told_hold_no_slot(view: FleetView) -> None:
+    """A report has as many as run: the oldest ones beyond have ended."""
+    for number in range(6):
+        view.note_event("a", CallEvent(number, CallStep.BEGAN, tuple(range(8))))
+    view.report("a", ReplicaReport(ahead=1), 0.0)
+    assert list(view._replicas["a"].elsewhere) == [5]
 
 
 def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> None:

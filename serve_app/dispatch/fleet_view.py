@@ -130,7 +130,7 @@ class FleetView:
             view.ahead < view.slots,
             view.pending_tokens,
             now,
-            replica.cache.begin(prompt.chain.blocks),
+            replica.cache.begin(prompt.chain.blocks) if prompt.chain.text_bytes else None,
         )
         replica.expect(sent)
         return sent
@@ -141,7 +141,8 @@ class FleetView:
         sent.read_at = now
         if replica:
             replica.has_read(sent, now)
-            sent.use.read()
+            if sent.use:
+                sent.use.read()
 
     def note_event(self, name: str, event: CallEvent) -> None:
         """Note a step of a call that another gateway has sent to a replica."""
@@ -171,7 +172,8 @@ class FleetView:
             replica.count(-1, now)
             if sent.read_at is None:
                 replica.has_read(sent, now)
-            sent.use.end()
+            if sent.use:
+                sent.use.end()
         if stats and replica and sent.read_at is not None:
             rates = self._rates_of(sent.prompt.model)
             hit = learn(sent, stats, now, queued_s, replica, rates)

@@ -117,7 +117,7 @@ class ReplicaState:
     def note_event(self, event: CallEvent) -> None:
         """Note a step of a call of another gateway; it may be one whose start is not known."""
         number, step, blocks = event
-        if step is CallStep.BEGAN:
+        if step is CallStep.BEGAN and blocks:
             self.elsewhere[number] = self.cache.begin(blocks)
         elif step is CallStep.READ and number in self.elsewhere:
             self.elsewhere[number].read()

@@ -43,7 +43,7 @@ class SentRequest:
     had_slot: bool  # it did not wait for a slot
     pending_before: float  # tokens that the replica had to read before
     sent_at: float
-    use: CacheUse  # of the replica's cache
+    use: CacheUse | None  # of the replica's cache, by a conversation
     read_at: float | None = None  # when its first token came
 
     @property

@@ -132,6 +132,14 @@ def test_a_prompt_is_cached_for_another_gateway_when_it_was_read(view: FleetView
         assert chosen.cached_tokens == cached * BLOCK_TOKENS
 
 
+def test_what_is_no_conversation_takes_no_slot(view: FleetView) -> None:
+    """Embeddings leave the engine's cache as it is."""
+    answer(view, "a", prompt(0, 8))
+    for _ in range(9):
+        answer(view, "a", PromptView("m", text_bytes=4096))
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
+
+
 def test_calls_of_other_gateways_whose_end_was_not_told_hold_no_slot(view: FleetView) -> None:
     """A report has as many as run: the oldest ones beyond have ended."""
     for number in range(6):

@@ -51,7 +51,8 @@ class ReplicaState:
     """The work of one replica, its cache, its speed and its failures."""
 
     cache: EngineCache
-    speed: Mean = field(default_factory=lambda: Mean(1.0))  # its times relative to the pool's
+    # Its times relative to the pool's. One slow request, such as a first one, shows nothing.
+    speed: Mean = field(default_factory=lambda: Mean(1.0, weight=10))
     own: int = 0  # requests of this gateway that run or wait there
     load: RecentMean = field(default_factory=RecentMean)  # of all that run or wait there
     pending_tokens: float = 0.0

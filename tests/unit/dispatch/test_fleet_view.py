@@ -174,6 +174,15 @@ def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
     assert b.slowness > 1.3
 
 
+def test_one_slow_request_makes_no_replica_slow(view: FleetView) -> None:
+    """The first one of an engine often is; another gateway may have seen others."""
+    for name, seconds in (("a", 1.024), ("b", 4.0)):
+        sent = send(view, name, prompt(100, 8))
+        view.read(sent, seconds)
+        view.ended(sent, 5.0, stats=EngineStats(1024, 0, 16, seconds, None))
+    assert [found.slowness for found in view.choose(prompt(-9, 8), 1e6, ALL).ranked] == [1.0, 1.0]
+
+
 def test_the_speed_is_learnt_from_prompts_that_share_a_beginning(view: FleetView) -> None:
     """As conversations with one system prompt do: here the engine is twice as fast as declared."""
     for number in range(200):

@@ -1,10 +1,10 @@
 """Measures Serve's hook for a router of one's own before HAProxy, without Ray.
 
-`python docs/examples/routing/ingress_router.py` starts Ray's HAProxy with Ray's own Lua script, two
-processes of uvicorn as router and replica, and one client. The router does what it must do at least:
-it decodes a prompt of 16 KB and chooses one of eight replicas by the gateway's rule. Prints the time
-and the CPU time of a request with and without the hook, and the answers when a prompt is longer than
-HAProxy's buffer and when the router is killed while it decides.
+`python docs/examples/routing/ingress_router.py` starts Ray's HAProxy with Ray's own Lua script,
+two processes of uvicorn as router and replica, and one client. The router does what it must do at
+least: it decodes a prompt of 16 KB and chooses one of eight replicas by the gateway's rule.
+Prints the time and the CPU time of a request with and without the hook, and the answers when a
+prompt is longer than HAProxy's buffer and when the router is killed while it decides.
 """
 
 import asyncio

@@ -195,8 +195,10 @@ def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collect
 
 async def heard(client: CollectorClient) -> Document:
     """The first document that is not the empty one."""
-    while b'"collecting":true' in (document := await client.latest()).body:
+    document = await client.latest()
+    while b'"collecting":true' in document.body:
         await asyncio.sleep(0)
+        document = await client.latest()
     return document
 
 

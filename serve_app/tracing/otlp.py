@@ -59,9 +59,11 @@ class MetricValues:
         self.max = 0.0
 
     def add(self, value: float) -> None:
-        self.buckets[bisect_left(self._bounds, value)] += 1
         self.count += 1
         self.total += value
+        if not self._bounds:
+            return
+        self.buckets[bisect_left(self._bounds, value)] += 1
         if value < self.min:
             self.min = value
         if value > self.max:

@@ -2,8 +2,7 @@
 
 Each gets half of the load while the service without traces gets the other half, so that a change of
 the machine's speed touches both; a second service without them shows the noise. One instant engine
-answers all. CPU is that of the replicas, where all of the work for traces is: of all processes of
-the service, with HAProxy and Ray's own, it is a smaller share.
+answers all. CPU is that of the replicas and HAProxy: Ray's other processes do their own work in bursts.
 """
 
 import json
@@ -22,7 +21,7 @@ import click
 
 from serve_app.capacity.simulate.intervals import Interval, interval
 from tests.bench.measure import Measurement, Task, measure
-from tests.bench.systems import MODEL, SLOTS, System, cpu_s, processes, running
+from tests.bench.systems import MODEL, SLOTS, System, running
 from tests.support.otlp import collector
 
 OFF, ON, METRICS = "off", "a tenth traced", "a tenth traced, with Ray's metrics"
@@ -54,12 +53,11 @@ class Ratio:
         )
 
 
-class Replicas(System):
-    """A service, of whose processes the replicas alone are counted."""
+class RequestPath(System):
+    """A service, of whose processes those count that requests pass through."""
 
     def cpu_s(self) -> float:
-        lines = processes(self.process.pid).items()
-        return sum(cpu_s(pid) for pid, line in lines if line.startswith("ray::ServeReplica"))
+        return self.request_cpu_s()
 
 
 @click.command(help=__doc__)
@@ -70,7 +68,7 @@ def main(topology: str, rounds: int, out: Path) -> None:
     measured = list(run(topology, rounds))
     ratios = [ratio(name, measured) for name in (AGAIN, ON, METRICS)]
     cpu = median(off.cpu_s_per_1000 for off, _ in measured)
-    click.echo(f"{topology}, off: {cpu:.3f} s of the replicas' CPU for 1,000 requests")
+    click.echo(f"{topology}, off: {cpu:.3f} s of CPU for 1,000 requests")
     for line in ratios:
         click.echo(line)
     out.mkdir(parents=True, exist_ok=True)
@@ -89,7 +87,7 @@ def run(topology: str, rounds: int) -> Iterator[Pair]:
         to = {"endpoint": stack.enter_context(collector()).http}
         traced = {OFF: {}, AGAIN: {}, ON: to, METRICS: {**to, "metrics": True}}
         systems = [
-            Replicas(**vars(stack.enter_context(running(name, "service", **settings))))
+            RequestPath(**vars(stack.enter_context(running(name, "service", **settings))))
             for name, tracing in traced.items()
             for settings in [_settings(topology, engine, tracing)]
         ]
@@ -100,7 +98,7 @@ def run(topology: str, rounds: int) -> Iterator[Pair]:
                 yield _together(systems, system, number)
 
 
-def _together(systems: list[Replicas], one: Replicas, number: int) -> Pair:
+def _together(systems: list[RequestPath], one: RequestPath, number: int) -> Pair:
     """Load the first system and another one at the same time, while the others stand still."""
     pair = (systems[0], one)
     for system in systems:

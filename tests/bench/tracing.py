@@ -2,7 +2,7 @@
 
 Each gets half of the load while the service without traces gets the other half, so that a change of
 the machine's speed touches both; a second service without them shows the noise. One instant engine
-answers all. CPU is that of the replicas and HAProxy: Ray's other processes do their own work in bursts.
+answers all. CPU is that of the replicas and of HAProxy: Ray's own processes work in bursts.
 """
 
 import json

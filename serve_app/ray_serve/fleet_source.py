@@ -13,15 +13,18 @@ from serve_app.fleet.document import Document, ServiceSettings, collecting, enco
 from serve_app.ray_serve import fleet_collector
 
 _EVERY_S = 0.9
-# After the last poll of a viewer it asks no more.
-_WATCHED_S = 3.0
+# After the last poll of a viewer it fetches no more.
+_WATCHED_S = 1.5
+# With several ingress replicas the first poll in a while finds an old document.
+_FRESH_S = 1.0
+_WAIT_S = 0.05
 _STALE_S = 10.0
 
 
 class CollectorClient:
     """Fetches the collector's document while there are viewers. Implements `FleetSource`.
 
-    Viewers are answered from memory: Serve counts a poll that waits.
+    Viewers are answered from memory, because Serve counts a poll that waits.
     """
 
     def __init__(self, service: ServiceSettings, application: str) -> None:
@@ -29,31 +32,45 @@ class CollectorClient:
         self._application = application
         self._collector: Any = None
         self._latest = encoded(collecting(service, time()))
-        self._updated_at = -math.inf  # by the collector
-        self._viewed_at = -math.inf
-        self._following: asyncio.Task[None] | None = None
+        self._updated_at = self._viewed_at = self._asked_at = -math.inf
+        self._asking: asyncio.Task[None] | None = None
 
     async def latest(self) -> Document:
         now = self._viewed_at = monotonic()
-        if self._following is None or self._following.done():
-            # In no viewer's context: it outlives the request.
-            self._following = asyncio.create_task(self._follow(), context=Context())
+        if now - self._updated_at > _FRESH_S:
+            self._refresh(now)
+            await self._wait_until(self._asked_at + _WAIT_S)
         if now - self._updated_at > _STALE_S:  # there is no collector, or it hangs
             self._latest = encoded(collecting(self._service, time()))
-            self._updated_at = now
         return self._latest
 
-    async def _follow(self) -> None:
-        """Fetch the document again and again, as long as there are viewers."""
-        while monotonic() - self._viewed_at < _WATCHED_S:
-            try:
-                self._latest = await self._ask()
-                self._updated_at = monotonic()
-            except RayError:
-                self._collector = None  # the collector or the replica that started it has ended
-            await asyncio.sleep(_EVERY_S)
+    def _refresh(self, now: float) -> None:
+        """Fetch the document unless that is under way, or has just failed."""
+        if (self._asking is None or self._asking.done()) and now - self._asked_at >= _EVERY_S:
+            self._asked_at = now
+            # In no viewer's context: it outlives the request.
+            self._asking = asyncio.create_task(self._ask(), context=Context())
 
-    async def _ask(self) -> Document:
+    async def _wait_until(self, at: float) -> None:
+        """Wait for the document that is being fetched."""
+        seconds = at - monotonic()
+        if self._asking and seconds > 0:
+            await asyncio.wait([self._asking], timeout=seconds)
+
+    async def _ask(self) -> None:
+        try:
+            self._latest = await self._fetch()
+            self._updated_at = monotonic()
+        except RayError:
+            self._collector = None  # the collector or the replica that started it has ended
+        asyncio.get_running_loop().call_later(_EVERY_S, self._again)
+
+    def _again(self) -> None:
+        now = monotonic()
+        if now - self._viewed_at < _WATCHED_S:
+            self._refresh(now)
+
+    async def _fetch(self) -> Document:
         if self._collector is None:
             start: Callable[..., Any] = fleet_collector.start
             self._collector = await asyncio.to_thread(start, self._service, self._application)

@@ -15,7 +15,7 @@ from serve_app.ray_serve import fleet_collector, fleet_source, private
 from serve_app.ray_serve.fleet_collector import FleetCollector, Replicas
 from serve_app.ray_serve.fleet_source import CollectorClient
 from tests.support.fleets import engine, pool
-from tests.support.scenes import busy
+from tests.support.scenes import busy, empty
 from tests.support.waiting import eventually
 
 SERVICE = ServiceSettings("direct", "0.2.0", (pool(),))
@@ -236,15 +236,29 @@ async def test_a_collector_that_has_ended_is_started_anew(started: list[Collecto
 async def test_nothing_is_asked_without_viewers(
     started: list[Collector], clock: list[float]
 ) -> None:
-    """Three seconds after the last poll the ingress rests, until the next one."""
+    """A second and a half after the last poll the ingress rests, until the next one."""
     client = CollectorClient(SERVICE, "default")
     await heard(client)
     await eventually(lambda: started[0].calls > 2)
-    clock[0] = 3.0
+    clock[0] = 1.5
     calls = [await _calls_soon(started[0]) for _ in range(2)]
     assert calls[0] == calls[1]
+    clock[0] = 4.0
     await client.latest()
-    await eventually(lambda: started[0].calls > calls[1])
+    assert started[0].calls > calls[1]
+
+
+async def test_an_old_document_is_fetched_before_the_answer(
+    started: list[Collector], clock: list[float]
+) -> None:
+    """The one viewer of many replicas comes to each of them now and then."""
+    client = CollectorClient(SERVICE, "default")
+    await heard(client)
+    clock[0] = 2.0
+    await _calls_soon(started[0])
+    clock[0] = 5.0
+    started[0].answer = encoded(empty())
+    assert (await client.latest()).body == started[0].answer.body
 
 
 async def _calls_soon(collector: Collector) -> int:

@@ -205,6 +205,8 @@ def todo(cases: list[Case], policies: list[str], seeds: int) -> Iterator[tuple[C
         for case in cases:
             if policy == "ahead-scheduled" and not case.load.schedules:
                 continue
+            if case.load.same and policy != "ahead":
+                continue
             count = min(seeds, case.load.seeds)
             if not all((case.folder / f"{policy}-{n}.json").exists() for n in range(count)):
                 yield case, policy, count

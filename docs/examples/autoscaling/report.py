@@ -20,6 +20,8 @@ Figures = Mapping[str, tuple[float, float] | None]
 
 def figures(folder: Path, policy: str) -> tuple[float, float] | None:
     """Return the mean attainment and replica-hours over the seeds, if there are any."""
+    if folder.parent.name == "clock" and policy != "ahead":
+        folder = folder.parent.parent / "wave" / folder.name  # the same requests
     rows = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{policy}-[0-9].json"))]
     if not rows:
         return None

@@ -42,7 +42,7 @@ class Autoscaling(StrictModel):
         3, gt=0, description="`ahead`: seconds that a request may wait before its prompt is read."
     )
     quantile: float = Field(
-        0.995,
+        0.99,
         gt=0.5,
         lt=1,
         description="`ahead`: share of the work that is to find replicas ready.",

@@ -14,15 +14,15 @@ def report(arrived: float, waiting: float = 0.0) -> dict[str, float]:
 
 def test_a_meter_tells_long_requests_from_short_ones() -> None:
     """Thirty thousand tokens are more work than a greeting, by what either has taken."""
-    meter = WorkMeter(slots=4)
+    meter = WorkMeter(slots=4, tokens_per_s=1000.0)
     for _ in range(50):
         for service, slot_s in ((100.0, 1.0), (30_000.0, 9.0)):
-            meter.take(service)
-            meter.end(service, slot_s)
+            meter.take("m", service)
+            meter.end("m", service, slot_s)
     before = meter.report(0)[ARRIVED]
-    meter.take(100.0)
+    meter.take("m", 100.0)
     short = meter.report(0)[ARRIVED] - before
-    meter.take(30_000.0)
+    meter.take("m", 30_000.0)
     long = meter.report(0)[ARRIVED] - before - short
     assert short == pytest.approx(1 / 4, rel=0.2)
     assert long == pytest.approx(9 / 4, rel=0.2)
@@ -30,9 +30,9 @@ def test_a_meter_tells_long_requests_from_short_ones() -> None:
 
 def test_a_meter_knows_the_mean_where_all_are_alike() -> None:
     """The mean time in a slot, a fourth of a replica of four slots."""
-    meter = WorkMeter(slots=4)
-    meter.end(10.0, 2.0)
-    meter.take(10.0)
+    meter = WorkMeter(slots=4, tokens_per_s=1000.0)
+    meter.end("m", 10.0, 2.0)
+    meter.take("m", 10.0)
     assert meter.report(3) == {
         ARRIVED: 0.5,
         "work_requests": 1.0,
@@ -40,6 +40,40 @@ def test_a_meter_knows_the_mean_where_all_are_alike() -> None:
         SLOT: 2.0,
         SLOTS: 4.0,
     }
+
+
+def taken_s(meter: WorkMeter, model: str, service: float) -> float:
+    """Return the work that a request adds."""
+    before = meter.report(0)[ARRIVED]
+    meter.take(model, service)
+    return meter.report(0)[ARRIVED] - before
+
+
+def test_a_meter_learns_the_times_of_each_model() -> None:
+    """Equal prompts of a small and of a large model are different work."""
+    meter = WorkMeter(slots=4, tokens_per_s=1000.0)
+    for _ in range(20):
+        meter.end("small", 100.0, 1.0)
+        meter.end("large", 100.0, 9.0)
+    assert taken_s(meter, "small", 100.0) == pytest.approx(1 / 4)
+    assert taken_s(meter, "large", 100.0) == pytest.approx(9 / 4)
+    assert taken_s(meter, "new", 100.0) == pytest.approx(5 / 4, rel=0.1)
+
+
+def test_before_any_request_has_ended_the_declared_speed_counts() -> None:
+    """The first requests are work as well."""
+    meter = WorkMeter(slots=4, tokens_per_s=500.0)
+    assert taken_s(meter, "m", 1000.0) == 2 / 4
+    meter.end("m", 1000.0, 8.0)
+    assert taken_s(meter, "m", 1000.0) == 8 / 4
+
+
+def test_a_meter_remembers_a_bounded_number_of_models() -> None:
+    """Requests of further ones are the mean of all."""
+    meter = WorkMeter(slots=1, tokens_per_s=1.0)
+    for number in range(1000):
+        meter.end(f"model-{number}", 10.0, 2.0)
+    assert taken_s(meter, "model-999", 10.0) == pytest.approx(2.0)
 
 
 def test_work_that_arrived_is_what_counters_grew() -> None:

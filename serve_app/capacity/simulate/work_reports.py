@@ -37,7 +37,7 @@ class WorkReports:
         self._fleet = fleet
         self._router = router
         self._policy = policy
-        self._every_s = service.scaling.metrics_interval_s
+        self._every_s = service.scaling.serve_options["metrics_interval_s"]
         self._model = WorkModel(
             SlotSpeed(model.prefill_tokens_per_s, model.decode_tokens_per_s / pace), service.slots
         )

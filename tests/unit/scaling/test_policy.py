@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from serve_app.scaling.forecast import NAMES, Forecast
+from serve_app.scaling.forecast import NAMES, Forecast, predictions
 from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import ScalingDecision, decide
@@ -71,6 +71,28 @@ def test_a_load_that_has_gone_lets_replicas_go() -> None:
     pool = Pool()
     pool.after(600, 6.0)
     assert pool.after(3600, 0.0).target == 1
+
+
+def test_a_surplus_replica_stays_as_long_as_a_restart_takes() -> None:
+    """A lull of less than a stop and a start stops nothing, even if no forecast needs it."""
+    pool = Pool()
+    pool.after(3600, 1.0)
+    pool.after(60, 6.0)
+    high = pool.target
+    last = pool.after(40, 1.0)
+    assert pool.memory.down.best
+    assert pool.memory.down.best.load < high - 1
+    assert last.target == high
+    assert pool.after(300, 1.0).target < high
+
+
+def test_a_trend_is_taken_over_the_horizon_and_damped() -> None:
+    """A rise of ten steps within a long horizon is not extrapolated over all of it."""
+    history = History()
+    for load in (*(1.0,) * 110, *(1.0 + step / 10 for step in range(10))):
+        history = history.after(load)
+    level, trend = predictions(history, 60)[:2]
+    assert level < trend < level + 1.0
 
 
 def test_a_policy_that_knows_nothing_lets_no_replica_go() -> None:

@@ -53,7 +53,7 @@ class PolicyMemory:
     """The state of one pool's policy.
 
     `peak`: the highest load of the step that runs. `kept`: the latest bounds of `down`, for as long
-    as a stop and a start take.
+    as a stop and a start take; empty until `down` has been judged.
     """
 
     at: float | None = None
@@ -186,7 +186,8 @@ def _forecast_on(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
 
 
 def _with_down(memory: PolicyMemory, down: Forecast, aim: Aim) -> PolicyMemory:
-    assert down.best  # it has just been chosen
+    if not (down.best and down.is_judged):
+        return replace(memory, down=down)
     kept = (*memory.kept, down.best.load)[-_restart_steps(memory, aim) :]
     return replace(memory, down=down, kept=kept)
 

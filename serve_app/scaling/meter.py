@@ -5,11 +5,10 @@ a slot it takes is learned for each model from the requests that have ended.
 """
 
 ARRIVED = "work_arrived_s"
-REQUESTS = "work_requests"
 WAITING = "work_waiting_s"
 SLOT = "work_slot_s"
 SLOTS = "work_slots"
-NAMES = frozenset((ARRIVED, REQUESTS, WAITING, SLOT, SLOTS))
+NAMES = frozenset((ARRIVED, WAITING, SLOT, SLOTS))
 # Share of the newest request in a mean after the first ones.
 _NEWEST = 0.01
 
@@ -59,19 +58,17 @@ class WorkMeter:
     `tokens_per_s`: the speed that counts until the first request has ended.
     """
 
-    __slots__ = ("_all", "_arrived_s", "_models", "_requests", "_slots", "_tokens_per_s")
+    __slots__ = ("_all", "_arrived_s", "_models", "_slots", "_tokens_per_s")
 
     def __init__(self, slots: int, tokens_per_s: float) -> None:
         self._slots = slots
         self._tokens_per_s = tokens_per_s
-        self._requests = 0
         self._arrived_s = 0.0
         self._all = SlotTime()
         self._models: dict[str, SlotTime] = {}
 
     def take(self, model: str, service: float) -> None:
         """Note a request that has arrived, and the service that it is expected to use."""
-        self._requests += 1
         self._arrived_s += self._expected_s(model, service) / self._slots
 
     def end(self, model: str, service: float, slot_s: float) -> None:
@@ -88,7 +85,6 @@ class WorkMeter:
         slot_s = self._all.mean_s
         return {
             ARRIVED: self._arrived_s,
-            REQUESTS: float(self._requests),
             WAITING: waiting * slot_s / self._slots,
             SLOT: slot_s,
             SLOTS: float(self._slots),

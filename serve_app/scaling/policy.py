@@ -83,7 +83,7 @@ def _kept(memory: PolicyMemory, target: int) -> int:
     A surplus replica goes when it has cost as much as its next start would. A forecast that has not
     been judged yet removes none.
     """
-    if not (memory.kept and memory.down.is_judged):
+    if not memory.kept:
         return target
     return _replicas(memory.reserve.above(max(memory.kept)))
 

@@ -35,7 +35,6 @@ def test_a_meter_knows_the_mean_where_all_are_alike() -> None:
     meter.take("m", 10.0)
     assert meter.report(3) == {
         ARRIVED: 0.5,
-        "work_requests": 1.0,
         WAITING: 1.5,
         SLOT: 2.0,
         SLOTS: 4.0,

@@ -71,7 +71,7 @@ class EngineSettings(StrictModel):
         64, gt=0, description="`affinity`: KiB that a token of a cached prompt takes."
     )
     expected_prefill_tokens_per_s: float = Field(
-        1000, gt=0, description="`affinity`, `ahead`: prompt tokens per second until measured."
+        1000, gt=0, description="`affinity`: prompt tokens per second until they were measured."
     )
     binary: str = Field(
         "ollama", min_length=1, description="`ollama`: name on PATH, or path, of the executable."

@@ -53,6 +53,7 @@ class Autoscaler:
         max_wait_s: float,
         quantile: float,
         start_s: float,
+        request_s: float,
         schedules: Sequence[Mapping[str, Any]] = (),
         file: str = "",
         store: Mapping[str, str] | None = None,
@@ -71,7 +72,7 @@ class Autoscaler:
         self._now = now
         self._show = show or ScalingGauges().show
         self._memory = PolicyMemory()
-        self._reported = ReportedWork()
+        self._reported = ReportedWork(slot_s=request_s)
         self._next = -math.inf
         self._target: int | None = None
         self._explanation: Explanation | None = None

@@ -48,10 +48,7 @@ class EngineHost:
         self._kind = ""
         self._ready_at: float | None = None
         counts_work = pool.autoscaling.policy != "ray"
-        engine = pool.engine
-        self._meter = (
-            WorkMeter(engine.slots, engine.expected_prefill_tokens_per_s) if counts_work else None
-        )
+        self._meter = WorkMeter(pool.engine.slots) if counts_work else None
 
     async def start(self, place: ReplicaPlace | None = None) -> LocalDispatcher:
         """Return when the engine is ready. Raises EngineStartError, SettingsError."""

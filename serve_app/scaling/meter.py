@@ -5,10 +5,11 @@ a slot it takes is learned for each model from the requests that have ended.
 """
 
 ARRIVED = "work_arrived_s"
-WAITING = "work_waiting_s"
+UNMEASURED = "work_unmeasured"
+WAITING = "work_waiting"
 SLOT = "work_slot_s"
 SLOTS = "work_slots"
-NAMES = frozenset((ARRIVED, WAITING, SLOT, SLOTS))
+NAMES = frozenset((ARRIVED, UNMEASURED, WAITING, SLOT, SLOTS))
 # Share of the newest request in a mean after the first ones.
 _NEWEST = 0.01
 
@@ -55,21 +56,26 @@ class SlotTime:
 class WorkMeter:
     """Measures the work of a replica with so many slots. Costs about a microsecond a request.
 
-    `tokens_per_s`: the speed that counts until the first request has ended.
+    Requests that arrive before the first one has ended are counted; the policy weighs them with
+    the mean of the pool.
     """
 
-    __slots__ = ("_all", "_arrived_s", "_models", "_slots", "_tokens_per_s")
+    __slots__ = ("_all", "_arrived_s", "_models", "_slots", "_unmeasured")
 
-    def __init__(self, slots: int, tokens_per_s: float) -> None:
+    def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._tokens_per_s = tokens_per_s
         self._arrived_s = 0.0
+        self._unmeasured = 0
         self._all = SlotTime()
         self._models: dict[str, SlotTime] = {}
 
     def take(self, model: str, service: float) -> None:
         """Note a request that has arrived, and the service that it is expected to use."""
-        self._arrived_s += self._expected_s(model, service) / self._slots
+        times = self._models.get(model) or self._all
+        if times:
+            self._arrived_s += times.expected_s(service) / self._slots
+        else:
+            self._unmeasured += 1
 
     def end(self, model: str, service: float, slot_s: float) -> None:
         """Note the service that a request was expected to use, and how long it held its slot."""
@@ -82,14 +88,10 @@ class WorkMeter:
 
     def report(self, waiting: int) -> dict[str, float]:
         """Return the report for the policy. `waiting`: requests that wait for a slot."""
-        slot_s = self._all.mean_s
         return {
             ARRIVED: self._arrived_s,
-            WAITING: waiting * slot_s / self._slots,
-            SLOT: slot_s,
+            UNMEASURED: float(self._unmeasured),
+            WAITING: float(waiting),
+            SLOT: self._all.mean_s,
             SLOTS: float(self._slots),
         }
-
-    def _expected_s(self, model: str, service: float) -> float:
-        times = self._models.get(model) or self._all
-        return times.expected_s(service) if times else service / self._tokens_per_s

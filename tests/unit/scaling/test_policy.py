@@ -128,6 +128,20 @@ def test_a_wave_that_comes_back_is_seen_coming() -> None:
     assert before[-1].target >= 5
 
 
+def test_a_pool_at_zero_starts_before_a_load_that_comes_back() -> None:
+    """Serve would start one replica only when requests wait."""
+
+    def work(now: float) -> float:
+        return 4.0 if now % 1200 >= 1000 else 0.0
+
+    pool = Pool(aim=replace(AIM, start_s=60.0), start_s=60.0, bounds=TargetBounds(0, 20))
+    targets = {pool.now: decision.target for decision in pool.play(6 * 1200, work)}
+    last = max(at for at in targets if at % 1200 == 995)
+    idle = [targets[at] for at in targets if last - 400 < at <= last]
+    assert min(idle) == 0
+    assert idle[-1] >= 4
+
+
 def test_waiting_work_asks_for_replicas() -> None:
     """Work that waits without any arriving needs replicas that do it in the time of a start."""
     seen = Observation(1.0, 1, 1, 0.0, 300.0, 4.0)

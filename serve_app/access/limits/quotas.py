@@ -17,7 +17,7 @@ LEASE_S = 15.0  # a parallel request's, unless its process renews it
 # A running request may end at any time.
 PARALLEL_WAIT_S = 1.0
 # Sums of fractions are not exact: rounding must not refuse a caller that has waited long enough.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 
 class LimitKind(StrEnum):
@@ -94,39 +94,6 @@ class LimitRefusal(NamedTuple):
     tokens: float  # needed by the request
 
 
-def refill(level: float, capacity: float, elapsed_s: float) -> float:
-    """Return a bucket's level after `elapsed_s`; a clock that went back adds nothing."""
-    if elapsed_s > 0:
-        level += elapsed_s * capacity / MINUTE_S
-    return _at_most(capacity, level)
-
-
-def is_within(quota: Quota, balance: Balance, tokens: float) -> bool:
-    """Tell whether one more request of `tokens` exceeds no limit."""
-    return (
-        (not quota.requests or balance.requests + _ROUNDING >= 1)
-        and (not quota.tokens or balance.tokens + _ROUNDING >= tokens)
-        and (not quota.day or balance.today + tokens <= quota.day + _ROUNDING)
-        and (not quota.parallel or balance.parallel < quota.parallel)
-    )
-
-
-def credited(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
-    """Return `balance` with tokens and requests added; negative ones are taken."""
-    left_requests, left_tokens, today, parallel = balance
-    return Balance(
-        _at_most(quota.requests, left_requests + requests) if quota.requests else 0.0,
-        _at_most(quota.tokens, left_tokens + tokens) if quota.tokens else 0.0,
-        (today - tokens if today > tokens else 0.0) if quota.day else 0.0,
-        parallel,
-    )
-
-
-def _at_most(capacity: float, level: float) -> float:
-    # `min` would take four times as long.
-    return level if level < capacity else capacity
-
-
 def refusal(
     quotas: Sequence[Quota], balances: Sequence[Balance], tokens: float, day_left_s: float
 ) -> LimitRefusal | None:
@@ -143,14 +110,14 @@ def _waits(
     quota: Quota, balance: Balance, tokens: float, day_left_s: float
 ) -> Iterator[tuple[LimitKind, float]]:
     """Yield the limits that refuse a request of `tokens`, and the seconds until they don't."""
-    if quota.requests and balance.requests + _ROUNDING < 1:
+    if quota.requests and balance.requests + ROUNDING < 1:
         yield LimitKind.REQUESTS, (1 - balance.requests) * MINUTE_S / quota.requests
-    if quota.tokens and balance.tokens + _ROUNDING < tokens:
-        fits_never = tokens > quota.tokens + _ROUNDING
+    if quota.tokens and balance.tokens + ROUNDING < tokens:
+        fits_never = tokens > quota.tokens + ROUNDING
         wait_s = (tokens - balance.tokens) * MINUTE_S / quota.tokens
         yield LimitKind.TOKENS, math.inf if fits_never else wait_s
-    if quota.day and balance.today + tokens > quota.day + _ROUNDING:
-        yield LimitKind.DAY, math.inf if tokens > quota.day + _ROUNDING else day_left_s
+    if quota.day and balance.today + tokens > quota.day + ROUNDING:
+        yield LimitKind.DAY, math.inf if tokens > quota.day + ROUNDING else day_left_s
     if quota.parallel and balance.parallel >= quota.parallel:
         yield LimitKind.PARALLEL, PARALLEL_WAIT_S
 
@@ -189,4 +156,4 @@ def standings(quotas: Sequence[Quota], balances: Sequence[Balance], day_left_s: 
 
 def _of_bucket(capacity: int, level: float) -> Standing:
     reset_s = (capacity - level) * MINUTE_S / capacity
-    return Standing(capacity, int(level + _ROUNDING) if level > 0 else 0, reset_s)
+    return Standing(capacity, int(level + ROUNDING) if level > 0 else 0, reset_s)

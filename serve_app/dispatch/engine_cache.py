@@ -15,7 +15,7 @@ from collections.abc import Sequence
 Blocks = Sequence[int]
 
 
-class CacheSlot:
+class EngineSlot:
     """One slot of the engine. `blocks`: of the prompt that it read last."""
 
     __slots__ = ("blocks",)
@@ -56,7 +56,7 @@ class EngineCache:
     def __init__(self, slots: int, slot_blocks: int, ram_blocks: int) -> None:
         self._slot_blocks = slot_blocks
         self._ram_blocks = ram_blocks
-        self._free = [CacheSlot() for _ in range(slots)]  # the one that is free for longest first
+        self._free = [EngineSlot() for _ in range(slots)]  # the one that is free for longest first
         self._extra = 0  # slots beyond those of the engine
         self._ram: OrderedDict[int, Blocks] = OrderedDict()  # by the last block, the oldest first
         self._ram_used = 0
@@ -89,14 +89,14 @@ class EngineCache:
         """Note that the engine gets a request. Its prompt is not cached before it was read."""
         return CacheUse(self, blocks)
 
-    def take(self, blocks: Blocks) -> CacheSlot | None:
+    def take(self, blocks: Blocks) -> EngineSlot | None:
         """Take the slot that the engine gives to a prompt; None: all are in use."""
         return self._free.pop(self._best(blocks)[0]) if self._free else None
 
-    def extra_slot(self) -> CacheSlot:
+    def extra_slot(self) -> EngineSlot:
         """Add a slot for a prompt that was read, although all were believed to be in use."""
         self._extra += 1
-        return CacheSlot()
+        return EngineSlot()
 
     def _best(self, blocks: Blocks) -> tuple[int, int]:
         """Return the index of the free slot that a prompt gets, and the blocks in common."""
@@ -106,7 +106,7 @@ class EngineCache:
                 best, longest = index, common
         return best, longest
 
-    def read(self, slot: CacheSlot, blocks: Blocks) -> None:
+    def read(self, slot: EngineSlot, blocks: Blocks) -> None:
         """Note that the engine has read a prompt in the slot."""
         old, slot.blocks = slot.blocks, blocks[: self._slot_blocks]
         common = _common(old, slot.blocks)
@@ -118,7 +118,7 @@ class EngineCache:
             self._hold(slot.blocks[common:])
             self._drop(old[common:])
 
-    def release(self, slot: CacheSlot) -> None:
+    def release(self, slot: EngineSlot) -> None:
         self._free.append(slot)
         if self._extra:
             self._extra -= 1

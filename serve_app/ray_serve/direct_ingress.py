@@ -45,7 +45,10 @@ class DirectIngress:
             await self._serve(cycle, valid_id(scope, headers))
             if not cycle.response_complete and not cycle.disconnected:
                 await _break_off(cycle)
-            cycle.on_response = _nothing  # else connection and cycle hold each other
+            # Otherwise the cycle, its scope and its connection hold each other, and the garbage of
+            # requests takes the collector a sixth of a short request's CPU time.
+            cycle.on_response = _nothing
+            scope.clear()
         else:
             await cycle.run_asgi(app)
 

@@ -2,17 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
-from serve_app.access.limits.quotas import (
-    LEASE_S,
-    Balance,
-    Grant,
-    Quota,
-    credited,
-    is_within,
-    refill,
-)
+from serve_app.access.limits.quotas import LEASE_S, MINUTE_S, ROUNDING, Balance, Grant, Quota
 from serve_app.access.limits.store import QuotaClaim
 
 # Subjects that are idle for so long are dropped; their buckets are full.
@@ -22,38 +15,56 @@ _SWEEP_ABOVE = 20_000
 
 @dataclass(slots=True)
 class _Counts:
-    """The counts of one subject. Levels are None before the first request."""
+    """The counts of one subject, changed in place: values in their stead cost twice the time.
+
+    `requests`, `tokens`: levels of the buckets at the time `at`, infinite where none was bounded.
+    """
 
     at: float
-    requests: float | None = None
-    tokens: float | None = None
+    requests: float = inf
+    tokens: float = inf
     days: dict[str, float] = field(default_factory=dict)
     leases: dict[str, float] = field(default_factory=dict)  # the time at which each expires
 
-    def balance(self, quota: Quota, day: str, now: float) -> Balance:
-        elapsed_s = now - self.at
-        if elapsed_s < 0:  # the clock went back: count from here, or no bucket refills for long
-            self.at = now
-        requests, tokens = self.requests, self.tokens
+    def refill(self, quota: Quota, now: float) -> None:
+        """Refill the buckets up to their capacity; a clock that went back adds nothing."""
+        minutes = (now - self.at) / MINUTE_S
+        self.at = now
+        minutes = minutes if minutes > 0 else 0.0
+        level, capacity = self.requests + minutes * quota.requests, quota.requests
+        self.requests = (level if level < capacity else capacity) if capacity else inf
+        level, capacity = self.tokens + minutes * quota.tokens, quota.tokens
+        self.tokens = (level if level < capacity else capacity) if capacity else inf
         if quota.parallel and self.leases:
             self.leases = {k: at for k, at in self.leases.items() if now < at <= now + LEASE_S}
-        return Balance(
-            quota.requests if requests is None else refill(requests, quota.requests, elapsed_s),
-            quota.tokens if tokens is None else refill(tokens, quota.tokens, elapsed_s),
-            self.days.get(day, 0.0) if quota.day else 0.0,
-            len(self.leases) if quota.parallel else 0,
+
+    def has_room(self, quota: Quota, tokens: float, day: str) -> bool:
+        """Tell whether one more request of `tokens` exceeds no limit."""
+        return (
+            self.requests + ROUNDING >= 1
+            and self.tokens + ROUNDING >= tokens
+            and (not quota.day or self.days.get(day, 0.0) + tokens <= quota.day + ROUNDING)
+            and (not quota.parallel or len(self.leases) < quota.parallel)
         )
 
-    def write(self, quota: Quota, balance: Balance, day: str, now: float) -> None:
-        self.at = now
-        self.requests = balance.requests if quota.requests else None
-        self.tokens = balance.tokens if quota.tokens else None
+    def add(self, quota: Quota, tokens: float, requests: int, day: str) -> None:
+        """Return tokens and requests, above the capacity until the next refill; or take them."""
+        self.requests += requests
+        self.tokens += tokens
         if quota.day:
-            self.days[day] = balance.today
-            if len(self.days) > 2:
-                del self.days[
-                    next(iter(self.days))
-                ]  # the first counted, even if the clock went back
+            days = self.days
+            left = days.get(day, 0.0) - tokens
+            days[day] = left if left > 0 else 0.0
+            if len(days) > 2:  # the first counted goes, even if the clock went back
+                del days[next(iter(days))]
+
+    def balance(self, quota: Quota, day: str, running: int) -> Balance:
+        return Balance(
+            self.requests if quota.requests else 0.0,
+            self.tokens if quota.tokens else 0.0,
+            self.days.get(day, 0.0) if quota.day else 0.0,
+            running if quota.parallel else 0,
+        )
 
 
 class MemoryStore:
@@ -68,34 +79,35 @@ class MemoryStore:
         """Do nothing: there is nothing to connect to."""
 
     async def reserve(self, claim: QuotaClaim) -> Grant:
-        now, tokens, day = self._clock(), claim.tokens, claim.day
-        states = []
+        quotas, tokens, lease, day = claim
+        now = self._clock()
+        counted = []
         granted = True
-        for quota in claim.quotas:
+        for quota in quotas:
             counts = self._of(quota.subject, now)
-            balance = counts.balance(quota, day, now)
-            granted = granted and is_within(quota, balance, tokens)
-            states.append((quota, counts, balance))
+            counts.refill(quota, now)
+            granted = granted and counts.has_room(quota, tokens, day)
+            # The lease of the request itself is not in its balance.
+            counted.append((quota, counts, len(counts.leases)))
         if granted:
-            return Grant(True, tuple([self._take(claim, *state, now) for state in states]))
-        return Grant(False, tuple([balance for _, _, balance in states]))
-
-    def _take(
-        self, claim: QuotaClaim, quota: Quota, counts: _Counts, old: Balance, now: float
-    ) -> Balance:
-        if quota.parallel:
-            counts.leases[claim.lease] = now + LEASE_S
-        new = credited(quota, old, -claim.tokens, -1)
-        counts.write(quota, new, claim.day, now)
-        return new
+            for quota, counts, _ in counted:
+                counts.add(quota, -tokens, -1, day)
+                if quota.parallel:
+                    counts.leases[lease] = now + LEASE_S
+        balances = [counts.balance(quota, day, running) for quota, counts, running in counted]
+        return Grant(granted, tuple(balances))
 
     def settle(self, claim: QuotaClaim, tokens_back: float, requests_back: int = 0) -> None:
         now = self._clock()
         for quota in claim.quotas:
             counts = self._of(quota.subject, now)
-            counts.leases.pop(claim.lease, None)
-            old = counts.balance(quota, claim.day, now)
-            counts.write(quota, credited(quota, old, tokens_back, requests_back), claim.day, now)
+            if quota.parallel:
+                counts.leases.pop(claim.lease, None)
+            # What is returned can wait for the next refill; what is taken can't: the capacity
+            # bounds what there was before.
+            if tokens_back < 0:
+                counts.refill(quota, now)
+            counts.add(quota, tokens_back, requests_back, claim.day)
 
     def renew(self, leases: Iterable[tuple[str, str]]) -> None:
         now = self._clock()

@@ -17,7 +17,7 @@ LEASE_S = 15.0  # a parallel request's, unless its process renews it
 # A running request may end at any time.
 PARALLEL_WAIT_S = 1.0
 # Sums of fractions are not exact: rounding must not refuse a caller that has waited long enough.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 
 class LimitKind(StrEnum):
@@ -94,39 +94,6 @@ class LimitRefusal(NamedTuple):
     tokens: float  # needed by the request
 
 
-def refill(level: float, capacity: float, elapsed_s: float) -> float:
-    """Return a bucket's level after `elapsed_s`; a clock that went back adds nothing."""
-    if elapsed_s > 0:
-        level += elapsed_s * capacity / MINUTE_S
-    return _at_most(capacity, level)
-
-
-def is_within(quota: Quota, balance: Balance, tokens: float) -> bool:
-    """Tell whether one more request of `tokens` exceeds no limit."""
-    return (
-        (not quota.requests or balance.requests + _ROUNDING >= 1)
-        and (not quota.tokens or balance.tokens + _ROUNDING >= tokens)
-        and (not quota.day or balance.today + tokens <= quota.day + _ROUNDING)
-        and (not quota.parallel or balance.parallel < quota.parallel)
-    )
-
-
-def credited(quota: Quota, balance: Balance, tokens: float, requests: int) -> Balance:
-    """Return `balance` with tokens and requests added; negative ones are taken."""
-    left_requests, left_tokens, today, parallel = balance
-    return Balance(
-        _at_most(quota.requests, left_requests + requests) if quota.requests else 0.0,
-        _at_most(quota.tokens, left_tokens + tokens) if quota.tokens else 0.0,
-        (today - tokens if today > tokens else 0.0) if quota.day else 0.0,
-        parallel,
-    )
-
-
-def _at_most(capacity: float, level: float) -> float:
-    # `min` would take four times as long.
-    return level if level < capacity else capacity
-
-
 def refusal(
     quotas: Sequence[Quota], balances: Sequence[Balance], tokens: float, day_left_s: float
 ) -> LimitRefusal | None:
@@ -143,14 +110,14 @@ def _waits(
     quota: Quota, balance: Balance, tokens: float, day_left_s: float
 ) -> Iterator[tuple[LimitKind, float]]:
     """Yield the limits that refuse a request of `tokens`, and the seconds until they don't."""
-    if quota.requests and balance.requests + _ROUNDING < 1:
+    if quota.requests and balance.requests + ROUNDING < 1:
         yield LimitKind.REQUESTS, (1 - balance.requests) * MINUTE_S / quota.requests
-    if quota.tokens and balance.tokens + _ROUNDING < tokens:
-        fits_never = tokens > quota.tokens + _ROUNDING
+    if quota.tokens and balance.tokens + ROUNDING < tokens:
+        fits_never = tokens > quota.tokens + ROUNDING
         wait_s = (tokens - balance.tokens) * MINUTE_S / quota.tokens
         yield LimitKind.TOKENS, math.inf if fits_never else wait_s
-    if quota.day and balance.today + tokens > quota.day + _ROUNDING:
-        yield LimitKind.DAY, math.inf if tokens > quota.day + _ROUNDING else day_left_s
+    if quota.day and balance.today + tokens > quota.day + ROUNDING:
+        yield LimitKind.DAY, math.inf if tokens > quota.day + ROUNDING else day_left_s
     if quota.parallel and balance.parallel >= quota.parallel:
         yield LimitKind.PARALLEL, PARALLEL_WAIT_S
 
@@ -175,18 +142,25 @@ NO_STANDINGS = Standings()
 
 def standings(quotas: Sequence[Quota], balances: Sequence[Balance], day_left_s: float) -> Standings:
     """Return the tightest limits of requests and tokens: those with the smallest rest."""
-    requests = tokens = None
+    min_requests = min_tokens = math.inf
+    requests = tokens = 0
+    is_day = False
     for quota, (left_requests, left_tokens, today, _) in zip(quotas, balances, strict=True):
-        if quota.requests and (requests is None or left_requests < requests.remaining):
-            requests = _of_bucket(quota.requests, left_requests)
-        if quota.tokens and (tokens is None or left_tokens < tokens.remaining):
-            tokens = _of_bucket(quota.tokens, left_tokens)
-        if quota.day and (tokens is None or quota.day - today < tokens.remaining):
-            left = int(quota.day - today) if today < quota.day else 0
-            tokens = Standing(quota.day, left, day_left_s)
-    return Standings(requests, tokens)
+        if quota.requests and left_requests < min_requests:
+            min_requests, requests = left_requests, quota.requests
+        if quota.tokens and left_tokens < min_tokens:
+            min_tokens, tokens, is_day = left_tokens, quota.tokens, False
+        if quota.day and quota.day - today < min_tokens:
+            min_tokens, tokens, is_day = quota.day - today, quota.day, True
+    day_s = day_left_s if is_day else None
+    return Standings(
+        _standing(requests, min_requests) if requests else None,
+        _standing(tokens, min_tokens, day_s) if tokens else None,
+    )
 
 
-def _of_bucket(capacity: int, level: float) -> Standing:
-    reset_s = (capacity - level) * MINUTE_S / capacity
-    return Standing(capacity, int(level + _ROUNDING) if level > 0 else 0, reset_s)
+def _standing(limit: int, left: float, reset_s: float | None = None) -> Standing:
+    """Return the standing of a limit, of a bucket's where no `reset_s` is given."""
+    if reset_s is None:
+        reset_s = (limit - left) * MINUTE_S / limit
+    return Standing(limit, int(left + ROUNDING) if left > 0 else 0, reset_s)

@@ -121,6 +121,7 @@ class Pool(PoolSettings):
             "max_wait_s": scaling.max_wait_s,
             "quantile": scaling.quantile,
             "start_s": scaling.expected_start_s,
+            "request_s": scaling.expected_request_s,
             "file": str(scaling.goals_file or ""),
             "schedules": [item.model_dump(exclude_none=True) for item in scaling.schedules],
         }

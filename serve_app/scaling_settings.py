@@ -42,13 +42,16 @@ class Autoscaling(StrictModel):
         3, gt=0, description="`ahead`: seconds that a request may wait before its prompt is read."
     )
     quantile: float = Field(
-        0.995,
+        0.99,
         gt=0.5,
         lt=1,
         description="`ahead`: share of the work that is to find replicas ready.",
     )
     expected_start_s: float = Field(
         60, gt=0, description="`ahead`: seconds that a replica takes to start, until measured."
+    )
+    expected_request_s: float = Field(
+        10, gt=0, description="`ahead`: seconds that a request holds its slot, until measured."
     )
     schedules: tuple[ScheduleSettings, ...] = Field(
         (), description="`ahead`: minimum and maximum of replicas by the clock."
@@ -134,7 +137,10 @@ class Autoscaling(StrictModel):
 
 
 # Settings that Serve does not know, and those that are fixed where `ahead` decides.
-_OWN_SCALING = {"goals_file", "policy", "max_wait_s", "quantile", "expected_start_s", "schedules"}
+_OWN_SCALING = {
+    *("goals_file", "policy", "max_wait_s", "quantile", "schedules"),
+    *("expected_request_s", "expected_start_s"),
+}
 _DELAYS = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
 _AT_ONCE = {**dict.fromkeys(_DELAYS, 0.0), "upscaling_factor": 1.0, "downscaling_factor": 1.0}
 _REPORTS = ("look_back_period_s", "metrics_interval_s")

@@ -42,9 +42,9 @@ class Entrance(Protocol):
 class Meter(Protocol):
     """Measures the work of a replica for a policy that scales by work."""
 
-    def take(self, service: float) -> None: ...
+    def take(self, model: str, service: float) -> None: ...
 
-    def end(self, service: float, slot_s: float) -> None: ...
+    def end(self, model: str, service: float, slot_s: float) -> None: ...
 
 
 class LocalDispatcher:
@@ -69,7 +69,7 @@ class LocalDispatcher:
             return await self._bounded(call)
         entered = monotonic()
         if self._meter:
-            self._meter.take(_service(call))
+            self._meter.take(call.model, _service(call))
         try:
             leave = await self._admission.enter(call)
         except asyncio.CancelledError as exc:
@@ -92,7 +92,7 @@ class LocalDispatcher:
 
     def _note_end(self, call: Call, began: float) -> None:
         if self._meter:
-            self._meter.end(_service(call), monotonic() - began)
+            self._meter.end(call.model, _service(call), monotonic() - began)
 
     async def _bounded(self, call: Call) -> Answer:
         deadline = monotonic() + self._generation_timeout_s

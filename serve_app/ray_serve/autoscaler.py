@@ -53,6 +53,7 @@ class Autoscaler:
         max_wait_s: float,
         quantile: float,
         start_s: float,
+        request_s: float,
         schedules: Sequence[Mapping[str, Any]] = (),
         file: str = "",
         store: Mapping[str, str] | None = None,
@@ -71,7 +72,7 @@ class Autoscaler:
         self._now = now
         self._show = show or ScalingGauges().show
         self._memory = PolicyMemory()
-        self._reported = ReportedWork()
+        self._reported = ReportedWork(slot_s=request_s)
         self._next = -math.inf
         self._target: int | None = None
         self._explanation: Explanation | None = None
@@ -210,9 +211,9 @@ class ScalingGauges:
 def _latest(series: Mapping[str, Mapping[Any, Sequence[Any]]]) -> dict[str, dict[str, float]]:
     """Return the last number of each of the replicas' series, by replica and name."""
     reports: dict[str, dict[str, float]] = {}
-    for name, by_replica in series.items():
-        if name in NAMES:
-            for replica, points in by_replica.items():
-                if points:
-                    reports.setdefault(str(replica), {})[name] = points[-1].value
+    for name in NAMES & series.keys():
+        for replica, points in series[name].items():
+            if points:
+                # Hundreds of times a second: a replica's own hash and text take a while.
+                reports.setdefault(replica.unique_id, {})[name] = points[-1].value
     return reports

@@ -2,7 +2,7 @@
 
 pool:
   max_wait_s: 2
-  quantile: 0.995
+  quantile: 0.99
   schedules:
     - {name: office, start: 0 8 * * MON-FRI, end: 0 18 * * MON-FRI, time_zone: Europe/Berlin,
        min_replicas: 4}

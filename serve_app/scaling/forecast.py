@@ -35,6 +35,8 @@ _DOUBTED_BIN = 50
 # Every prediction has this margin, in units of `_spread`, even above the highest load of the past.
 _NOISE = 0.5
 _LEVEL_STEPS, _TREND_STEPS = 6, 30
+# The share of a trend that lasts over the horizon: trends end.
+_DAMPED = 0.5
 _COSTS = 3
 
 Loads = NDArray[np.float64]
@@ -151,13 +153,14 @@ def predictions(history: History, steps: int) -> list[float]:
 
     NaN where the history does not reach as far back.
     """
-    recent = history.recent(_TREND_STEPS)
+    # A trend over less time than the horizon would be mostly noise at its end.
+    recent = history.recent(max(_TREND_STEPS, steps))
     level = _mean(recent[-_LEVEL_STEPS:])
     half = len(recent) // 2
     slope = (_mean(recent[half:]) - _mean(recent[:half])) / half if half else 0.0
     return [
         level,
-        max(0.0, level + slope * steps),
+        max(0.0, level + _DAMPED * slope * steps),
         *(history.peak(int(seconds / STEP_S)) for seconds in PEAKS_S),
         *(history.season(int(seconds / STEP_S), steps) for seconds in SEASONS_S),
     ]

@@ -25,7 +25,7 @@ class Aim:
     """
 
     wait_s: float = 3.0
-    quantile: float = 0.995
+    quantile: float = 0.99
     half_life_s: float = 3 * 3600.0
     start_s: float = 60.0
     stop_s: float = 30.0
@@ -50,7 +50,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class PolicyMemory:
-    """The state of one pool's policy. `peak`: the highest load of the step that runs."""
+    """The state of one pool's policy.
+
+    `peak`: the highest load of the step that runs. `kept`: the latest bounds of `down`, for as long
+    as a stop and a start take; empty until `down` has been judged.
+    """
 
     at: float | None = None
     rate: float = 0.0
@@ -62,6 +66,7 @@ class PolicyMemory:
     history: History = field(default_factory=History)
     up: Forecast = field(default_factory=lambda: Forecast(1))
     down: Forecast = field(default_factory=lambda: Forecast(1))
+    kept: tuple[float, ...] = ()
     parts_left: int = 0  # of the forecasts since the last step
     reserve: Reserve = field(default_factory=Reserve)
     starts: Starts = field(default_factory=Starts)
@@ -87,6 +92,7 @@ def with_learned(memory: PolicyMemory, learned: PolicyMemory) -> PolicyMemory:
         history=learned.history,
         up=learned.up,
         down=learned.down,
+        kept=learned.kept,
         reserve=learned.reserve,
         parts_left=0,
         starts=starts,
@@ -148,13 +154,12 @@ def _stepped(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
     while memory.parts_left:
         memory = _forecast_on(memory, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    idle_s = memory.starts.quantile(0.5, aim.start_s) + aim.stop_s
     ahead = math.ceil(start_s / STEP_S) + 1
     return replace(
         memory,
         history=memory.history.after(memory.peak),
         up=memory.up.over(ahead),
-        down=memory.down.over(ahead + math.ceil(idle_s / STEP_S)),
+        down=memory.down.over(ahead + _restart_steps(memory, aim)),
         parts_left=_PARTS,
         reserve=memory.reserve.faded(2 ** (-STEP_S / aim.half_life_s)),
         peak=memory.load,
@@ -174,7 +179,19 @@ def _forecast_on(memory: PolicyMemory, aim: Aim) -> PolicyMemory:
         case 2:
             memory = replace(memory, down=memory.down.judged(*judging))
         case 1:
-            memory = replace(memory, down=memory.down.chosen(history))
+            memory = _with_down(memory, memory.down.chosen(history), aim)
         case _:
             return memory
     return replace(memory, parts_left=left - 1)
+
+
+def _with_down(memory: PolicyMemory, down: Forecast, aim: Aim) -> PolicyMemory:
+    if not (down.best and down.is_judged):
+        return replace(memory, down=down)
+    kept = (*memory.kept, down.best.load)[-_restart_steps(memory, aim) :]
+    return replace(memory, down=down, kept=kept)
+
+
+def _restart_steps(memory: PolicyMemory, aim: Aim) -> int:
+    """Return the steps that a stop and a start take."""
+    return math.ceil((memory.starts.quantile(0.5, aim.start_s) + aim.stop_s) / STEP_S)

@@ -3,8 +3,8 @@
 The load is the number of replicas that would be busy if no request waited: work arrives, and each
 second of it occupies a replica for a second, spread over the time that a request takes. The
 target is the larger of the present load and of the forecast over the start-up time of a replica. A
-replica is removed when the forecast over that time, plus the cost of a stop and a start, does not
-need it.
+replica is removed when the forecasts over that time, plus the time of a stop and a start, have not
+needed it for as long as a stop and a start take.
 """
 
 import math
@@ -44,8 +44,7 @@ def decide(
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
-    # A forecast that has not been judged yet removes no replica.
-    low = max(high, _replicas(down.load)) if down and memory.down.is_judged else observation.target
+    low = max(high, _kept(memory, observation.target))
     if high > observation.target:
         target, by = high, "load" if needed == high else "forecast"
     elif low < observation.target:
@@ -76,6 +75,17 @@ def _is_unneeded(memory: PolicyMemory, now: float, aim: Aim) -> bool:
         return False
     start_s, usual_s = (memory.starts.quantile(q, aim.start_s) for q in (aim.start_quantile, 0.5))
     return now - memory.worked_at > start_s + usual_s + aim.stop_s
+
+
+def _kept(memory: PolicyMemory, target: int) -> int:
+    """Return the replicas that the forecasts have needed within the time of a stop and a start.
+
+    A surplus replica goes when it has cost as much as its next start would. A forecast that has not
+    been judged yet removes none.
+    """
+    if not memory.kept:
+        return target
+    return _replicas(memory.reserve.above(max(memory.kept)))
 
 
 def _reserved(reserve: Reserve, bound: ForecastBound | None) -> ForecastBound | None:

@@ -5,50 +5,71 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, WAITING
+from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, UNMEASURED, WAITING
 
 _REMEMBERED = 1024  # replicas
+
+
+Reports = Mapping[str, Mapping[str, float]]  # by replica
+
+
+@dataclass(frozen=True, slots=True)
+class CounterGrowth:
+    """A counter of each replica, and its growth in all of them between two reports.
+
+    `by_replica`: since the start of the replica.
+    """
+
+    by_replica: Mapping[str, float] = field(default_factory=dict)
+    grown: float = 0.0
+
+    def after(self, reports: Reports, name: str) -> Self:
+        """Read the counters. One that fell is a new process, and counts from zero.
+
+        A number that is missing, negative or not finite counts as the last one of its replica.
+        """
+        known = self.by_replica
+        now = {
+            replica: _count(report.get(name), known.get(replica, 0.0))
+            for replica, report in reports.items()
+        }
+        # At first, the begin of the counters is unknown.
+        grown = sum(_growth(n, known.get(replica)) for replica, n in now.items()) if known else 0.0
+        # A replica whose report is late continues from its earlier figures.
+        return type(self)(dict(list({**known, **now}.items())[-_REMEMBERED:]), grown)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedWork:
     """The latest reports of running replicas, merged, in seconds of work.
 
-    `arrived_s`: work that arrived since the reports before; `waiting_s`: work that waits.
+    `arrived_s`: work that arrived since the reports before; `waiting_s`: work that waits. `slot_s`:
+    how long a request holds its slot, as expected until it was measured.
     """
 
-    arrived: Mapping[str, float] = field(default_factory=dict)  # by replica, since its start
+    measured: CounterGrowth = field(default_factory=CounterGrowth)
+    unmeasured: CounterGrowth = field(default_factory=CounterGrowth)
     queued_s: float = 0.0
     arrived_s: float = 0.0
     waiting_s: float = 0.0
     slot_s: float = 0.0
 
-    def after(self, reports: Mapping[str, Mapping[str, float]], queued: float) -> Self:
-        """Merge `reports` by replica, with `queued` requests in routers and gateways.
-
-        A number that is missing, negative or not finite counts as the last one of its replica; a
-        counter that fell is a new process, and counts from zero.
-        """
-        known = self.arrived
-        now = {name: _count(report, known.get(name)) for name, report in reports.items()}
-        # At first, the begin of the counters is unknown.
-        grown = sum(_growth(count, known.get(name)) for name, count in now.items()) if known else 0
-        # A replica whose report is late continues from its earlier figures.
-        arrived = dict(list({**known, **now}.items())[-_REMEMBERED:])
+    def after(self, reports: Reports, queued: float) -> Self:
+        """Merge `reports`, with `queued` requests in routers and gateways."""
+        measured = self.measured.after(reports, ARRIVED)
+        unmeasured = self.unmeasured.after(reports, UNMEASURED)
         slot_s = _mean(reports, SLOT) or self.slot_s
-        slots = _mean(reports, SLOTS) or 1.0
-        queued_s = max(0.0, queued) * slot_s / slots if math.isfinite(queued) else self.queued_s
-        in_replicas = sum(_number(report, WAITING) for report in reports.values())
+        mean_s = slot_s / (_mean(reports, SLOTS) or 1.0)
+        queued_s = max(0.0, queued) * mean_s if math.isfinite(queued) else self.queued_s
+        in_replicas = mean_s * sum(_number(report, WAITING) for report in reports.values())
         # A request that went from a gateway into a replica has arrived only once.
+        grown = measured.grown + unmeasured.grown * mean_s
         arrived_s = max(0.0, grown + queued_s - self.queued_s)
-        return type(self)(arrived, queued_s, arrived_s, queued_s + in_replicas, slot_s)
+        return type(self)(measured, unmeasured, queued_s, arrived_s, queued_s + in_replicas, slot_s)
 
 
-def _count(report: Mapping[str, float], last: float | None) -> float:
-    value = report.get(ARRIVED)
-    if value is None or not math.isfinite(value) or value < 0:
-        return last or 0.0
-    return value
+def _count(value: float | None, last: float) -> float:
+    return last if value is None or not math.isfinite(value) or value < 0 else value
 
 
 def _growth(count: float, last: float | None) -> float:

@@ -11,7 +11,7 @@ from serve_app.scaling.history import MAX_MINUTES, MAX_STEPS, History
 from serve_app.scaling.memory import PolicyMemory
 
 # One more for each change of a document's fields, or of their meaning.
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 1 << 20
 
 
@@ -50,7 +50,7 @@ def decode_memory(document: bytes) -> PolicyMemory:
 
 
 def _is_whole(memory: PolicyMemory) -> bool:
-    numbers = (memory.rate, memory.load, memory.peak, memory.step_ends, *memory.means)
+    numbers = (memory.rate, memory.load, memory.peak, memory.step_ends, *memory.means, *memory.kept)
     return (
         all(math.isfinite(number) and number >= 0 for number in numbers)
         and len(memory.means) == len(PolicyMemory().means)

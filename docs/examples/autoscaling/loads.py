@@ -26,6 +26,11 @@ LONG = ("lognormal:median=300s,p95=600s",)
 MONDAY = 4 * DAY
 
 
+def right(now: float) -> float:
+    """Return what a clock shows that is right."""
+    return now
+
+
 @dataclass(frozen=True, eq=False)
 class Load:
     """Requests to learn from in [0, `split_s`), to be judged by in [`split_s`, `end_s`)."""
@@ -35,12 +40,13 @@ class Load:
     end_s: float
     startups: tuple[str, ...] = LONG
     seeds: int = 3
-    control_s: float = 1.0
+    control_s: float = 1.0  # Serve's controller decides ten times a second
     trace: Path | None = None
     shape: Shape | None = None
     schedules: tuple[Schedule, ...] = ()
     search_s: float | None = None  # of the part to learn from, its end, for searches of settings
-    clock: Callable[[float], float] = lambda now: now  # of the controller
+    clock: Callable[[float], float] = right  # of the controller
+    same: str = ""  # a load with the same requests: policies without a clock have its results
 
     def requests(self, seed: int, begin_s: float, end_s: float) -> list[WorkloadRequest]:
         return list(window(_drawn(self, seed), begin_s, end_s))
@@ -148,12 +154,16 @@ def loads(data: Path) -> dict[str, Load]:
         Load("mooncake", HOUR / 2, 3537.0, SHORT, control_s=0.1, trace=mooncake),
         Load(
             *("wave", DAY, 2 * DAY),
+            seeds=2,
+            control_s=2.0,
             shape=wave(2),
             schedules=_floor("0 9 * * *", "0 17 * * *", 8),
             search_s=DAY,
         ),
         Load(
             *("steps", DAY, 2 * DAY),
+            seeds=2,
+            control_s=2.0,
             shape=repeated(_STEPS, DAY, 2),
             schedules=_floor("0 8 * * *", "0 18 * * *", 8),
             search_s=6 * HOUR + 12 * HOUR,
@@ -181,17 +191,38 @@ def loads(data: Path) -> dict[str, Load]:
                 )
             ),
         ),
-        Load("growth", 4 * DAY, 6 * DAY, shape=wave(6, 0.05, peak=4, low=0.5), search_s=DAY),
+        Load(
+            *("growth", 3 * DAY, 4 * DAY),
+            seeds=2,
+            control_s=2.0,
+            shape=wave(4, 0.05, peak=5, low=0.5),
+            search_s=DAY,
+        ),
         Load(
             *("week", 7 * DAY, 14 * DAY),
             seeds=2,
+            control_s=2.0,
             shape=week(2),
             schedules=_floor("0 9 * * MON-FRI", "0 17 * * MON-FRI", 5),
             search_s=3 * DAY,
         ),
         # Forecasts that are wrong on purpose
-        Load("shifted", 2 * DAY, 3.5 * DAY, shape=shifted(3), seeds=2, search_s=DAY),
+        Load(
+            *("shifted", 2 * DAY, 3.5 * DAY),
+            seeds=2,
+            control_s=2.0,
+            shape=shifted(3),
+            search_s=DAY,
+        ),
         Load("ceased", 6 * HOUR, 12 * HOUR, shape=ceased()),
-        Load("clock", DAY, 2 * DAY, shape=wave(2), seeds=2, search_s=DAY, clock=jumping),
+        Load(
+            *("clock", DAY, 2 * DAY),
+            seeds=2,
+            control_s=2.0,
+            shape=wave(2),
+            search_s=DAY,
+            clock=jumping,
+            same="wave",
+        ),
     )
     return {load.name: load for load in listed}

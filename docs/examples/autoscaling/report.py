@@ -1,6 +1,7 @@
 """Print tables and draw the plot of what prove.py has measured: `python report.py`."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -15,11 +16,15 @@ POLICIES = (
     *("static", "ray", "ray-tuned", "ahead", "ahead-scheduled", "ahead-tuned"),
     *("oracle", "oracle-instant"),
 )
+# Their forecasts are wrong on purpose.
+WRONG = ("ceased", "clock", "shifted")
 Figures = Mapping[str, tuple[float, float] | None]
 
 
 def figures(folder: Path, policy: str) -> tuple[float, float] | None:
     """Return the mean attainment and replica-hours over the seeds, if there are any."""
+    if folder.parent.name == "clock" and policy != "ahead":
+        folder = folder.parent.parent / "wave" / folder.name  # the same requests
     rows = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{policy}-[0-9].json"))]
     if not rows:
         return None
@@ -32,24 +37,48 @@ def row(name: str, known: Figures) -> str:
 
 
 def verdict(name: str, known: Figures) -> str:
-    """Return a row with `ahead` beside Ray tuned: attainment, then cost against the goal.
-
-    Where the oracle costs at most 0.9 of Ray tuned, half of the difference is to be saved; else the
-    cost may be 1.1 of Ray tuned's.
-    """
+    """Return a row with `ahead` beside Ray tuned: attainment, then cost against the goal."""
     ahead, tuned, oracle = (known[policy] for policy in ("ahead", "ray-tuned", "oracle"))
-    if not (ahead and tuned and oracle):
+    if not (ahead and tuned):
         return ""
-    points = 100 * (ahead[0] - tuned[0])
-    ratio, allowed = ahead[1] / tuned[1], 1.1
-    if oracle[1] <= 0.9 * tuned[1]:
-        allowed = (oracle[1] + tuned[1]) / 2 / tuned[1]
+    points, ratio = 100 * (ahead[0] - tuned[0]), ahead[1] / tuned[1]
+    allowed = _allowed(name, tuned, oracle)
     slo, cost = ("met" if is_met else "missed" for is_met in (points >= -0.2, ratio <= allowed))
     return f"| {name} | {points:+.2f} points, {slo} | {ratio:.2f} | {allowed:.2f} | {cost} |"
 
 
+def _allowed(name: str, tuned: tuple[float, float], oracle: tuple[float, float] | None) -> float:
+    """Return the allowed ratio of the cost to Ray tuned's.
+
+    Where the oracle costs at most 0.9 of Ray tuned, half of the difference is to be saved; else the
+    cost may be 1.1 of Ray tuned's, and 1.05 under loads that no forecast can know.
+    """
+    if name.split(",")[0] in WRONG:
+        return 1.05
+    if oracle and oracle[1] <= 0.9 * tuned[1]:
+        return (oracle[1] + tuned[1]) / 2 / tuned[1]
+    return 1.1
+
+
+def scheduled(name: str, known: Figures) -> str:
+    """Return a row with the cost of a schedule of working hours against the oracle's."""
+    ahead, oracle = known["ahead-scheduled"], known["oracle"]
+    if not (ahead and oracle):
+        return ""
+    ratio = ahead[1] / oracle[1]
+    cost = "met" if ratio <= 1.25 else "missed"
+    return f"| {name} | {100 * ahead[0]:.2f} % | {ratio:.2f} | {cost} |"
+
+
+def mean_ratio(cases: Mapping[str, Figures]) -> float:
+    """Return the mean of the cost of `ahead` over that of Ray tuned."""
+    pairs = [(known["ahead"], known["ray-tuned"]) for known in cases.values()]
+    ratios = [ahead[1] / tuned[1] for ahead, tuned in pairs if ahead and tuned]
+    return fmean(ratios) if ratios else math.nan
+
+
 def draw(cases: Mapping[str, Figures]) -> None:
-    figure, axes = plt.subplots(2, (len(cases) + 1) // 2, figsize=(14, 7), squeeze=False)
+    figure, axes = plt.subplots(3, (len(cases) + 2) // 3, figsize=(16, 10), squeeze=False)
     for (name, known), axis in zip(cases.items(), axes.flat, strict=False):
         for number, (policy, point) in enumerate(known.items()):
             if point:
@@ -75,6 +104,10 @@ def main() -> None:
     print("\n| Load | Within the SLO, against Ray tuned | Cost ratio | Goal | Cost |")
     print("| --- | --- | --- | --- | --- |")
     print("\n".join(filter(None, (verdict(name, known) for name, known in cases.items()))))
+    print(f"\nThe mean cost ratio: {mean_ratio(cases):.2f}\n")
+    print("| Load | Within the SLO | Cost of a schedule, against the oracle | Goal: 1.25 |")
+    print("| --- | --- | --- | --- |")
+    print("\n".join(filter(None, (scheduled(name, known) for name, known in cases.items()))))
     draw(cases)
 
 

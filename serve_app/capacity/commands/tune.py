@@ -106,7 +106,7 @@ def _search(
         search = Search(
             warm, load.requests, seeds, slo, load.seconds, enough=enough, done=lambda _: done()
         )
-        return search.run(), len(search.trials)
+        return search.run(), len(search.trials) + len(search.cut)
 
 
 def _judge(

@@ -73,9 +73,23 @@ def replicas(axis: Axes, data: RunData) -> None:
         clock, starting, draining, step="post", color=GREY, alpha=0.4, lw=0, label="draining"
     )
     axis.step(clock, [s.target for s in samples], where="post", color=RED, lw=1.5, label="desired")
-    axis.set(ylabel="replicas", ylim=(0, max([*draining, 1]) + 0.5))
+    loads = [*_of_policy(axis, data, "work", BLUE), *_of_policy(axis, data, "forecast", PURPLE)]
+    axis.set(ylabel="replicas", ylim=(0, max([*draining, *loads, 1]) + 0.5))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axis)
+
+
+def _of_policy(axis: Axes, data: RunData, name: str, colour: str) -> list[float]:
+    """Draw a figure of the policy `ahead`; return its values, none under Serve's policy."""
+    points = [
+        (at, value)
+        for at, sample in zip(data.clock, data.samples, strict=True)
+        if (value := getattr(sample, name)) is not None
+    ]
+    if points:
+        times, values = zip(*points, strict=True)
+        axis.step(times, values, where="post", color=colour, lw=1, label=name)
+    return [value for _, value in points]
 
 
 def ttft(axis: Axes, data: RunData, values: Series) -> None:

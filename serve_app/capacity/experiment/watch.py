@@ -28,8 +28,11 @@ ONGOING = "ray_serve_replica_processing_queries"
 QUEUED = "ray_serve_deployment_queued_queries"
 RESTARTS = "ray_llm_engine_restarts"
 CPU = "ray_node_cpu_utilization"
+WORK = "ray_llm_scaling_load"
+FORECAST = "ray_llm_scaling_forecast"
 
-_LINE = re.compile(rf"^({ONGOING}|{QUEUED}|{RESTARTS}|{CPU})\{{(.*)\}} (\S+)$", re.MULTILINE)
+_NAMES = "|".join((ONGOING, QUEUED, RESTARTS, CPU, WORK, FORECAST))
+_LINE = re.compile(rf"^({_NAMES})\{{(.*)\}} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 # Names of ray.serve.schema.ReplicaState. A replica in PENDING_MIGRATION still serves.
@@ -92,6 +95,8 @@ class Watch:
             queued=sum(value for _, value in self._series(QUEUED)),
             engine_starts=len(self._replicas) + round(sum(v for _, v in self._series(RESTARTS))),
             cpu_share=self._cpu_share(),
+            work=self._of_policy(WORK),
+            forecast=self._of_policy(FORECAST),
         )
 
     async def _details(self) -> Any:
@@ -132,6 +137,11 @@ class Watch:
         for labels, value in self._gauges[name]:
             if (labels["application"], labels["deployment"]) == self._name:
                 yield labels, value
+
+    def _of_policy(self, name: str) -> float | None:
+        """Return a gauge of the pool's policy, whose pool has the name of the deployment."""
+        values = (value for labels, value in self._gauges[name] if labels["pool"] == self._name[1])
+        return next(values, None)
 
     def _cpu_share(self) -> float | None:
         percents = [value for _, value in self._gauges[CPU]]

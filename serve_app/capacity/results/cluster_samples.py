@@ -19,7 +19,8 @@ class Sample:
 
     `target` is the number of replicas that the autoscaler wants. `ongoing` are requests in
     replicas, also those waiting there for a slot; `queued` wait outside for a replica.
-    `engine_starts` counts from the first sample. `cpu_share` is that of all nodes.
+    `engine_starts` counts from the first sample. `cpu_share` is that of all nodes. `work` and
+    `forecast`: the load and the bound of the policy `ahead`, in replicas; None under Serve's.
     """
 
     at: float
@@ -31,6 +32,8 @@ class Sample:
     queued: float = 0.0
     engine_starts: int = 0
     cpu_share: float | None = None
+    work: float | None = None
+    forecast: float | None = None
 
     @property
     def billed(self) -> int:

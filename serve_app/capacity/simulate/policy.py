@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from ray.serve.autoscaling_policy import default_autoscaling_policy
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from serve_app.ray_serve import private
 
 CONTROL_LOOP_S = private.CONTROL_LOOP_S
+Values = Sequence[float] | NDArray[np.float64]
 _ID = private.DeploymentID(name="pool", app_name="default")
 
 
@@ -93,9 +95,9 @@ class ReportWindow:
 EMPTY = ReportWindow(0.0, 0.0, 0.0, 0.0)
 
 
-def merged(series: Sequence[tuple[Sequence[float], Sequence[float]]]) -> ReportWindow:
+def merged(series: Sequence[tuple[Values, Values]]) -> ReportWindow:
     """Merge series of (times, values), each in order of time, into a window."""
-    nonempty = [(times, values) for times, values in series if times]
+    nonempty = [(times, values) for times, values in series if len(times)]
     if not nonempty:
         return EMPTY
     offsets = np.cumsum([0, *(len(times) for times, _ in nonempty)])

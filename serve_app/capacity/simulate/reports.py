@@ -13,6 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.fleet import SimulatedFleet
 from serve_app.capacity.simulate.policy import EMPTY, ReportWindow, merged
@@ -24,7 +27,7 @@ from serve_app.scaling_settings import Autoscaling
 _RECORD_FACTOR = 0.2
 _QUEUE = -1  # number of its series; other series have the numbers of replicas
 
-Points = tuple[list[float], list[float]]  # times, values
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # times, values
 
 
 class LoadReporter(Protocol):
@@ -119,7 +122,7 @@ class RouterReports:
             {
                 number: self._recorded[number].points()
                 if number in self._recorded
-                else ([now], [float(value)])
+                else (np.array([now]), np.array([float(value)]))
                 for number, value in self._values()
             }
         )
@@ -193,7 +196,7 @@ class RecordedSeries:
         return bool(self._times)
 
     def points(self) -> Points:
-        return list(self._times), list(self._values)
+        return np.array(self._times), np.array(self._values)
 
 
 def _record_s(scaling: Autoscaling) -> float:

@@ -55,6 +55,7 @@ class Result:
         self.seconds = 0.0
         self.replica_seconds = 0.0
         self.starts = 0
+        self.is_cut = False  # it ended early, see Cutoff
         self.samples: list[Sample] = []  # one a second; `at` counts from the beginning
         self.arrived: list[int] = []  # in the second before the sample
         self.completed: list[int] = []
@@ -124,12 +125,18 @@ class Result:
 
         A request's gaps between tokens are judged by their mean.
         """
-        if not self.requests:
-            return math.nan
+        return 1 - self.missed(slo) / self.requests if self.requests else math.nan
+
+    def missed(self, slo: Slo) -> int:
+        """Count the requests that missed a bound or were refused."""
         met = np.ones(len(self._ttft), dtype=bool)
         for bound in slo.bounds:
             met &= self._within(bound)
-        return float(met.sum()) / self.requests
+        return self.requests - int(met.sum())
+
+    def beyond(self, bound: Bound) -> int:
+        """Count the served requests above the limit of a bound on their times."""
+        return int((self.values(bound.quantity) > bound.limit).sum())
 
     def summary(self) -> dict[str, Any]:
         """Return the figures by name; durations in seconds."""

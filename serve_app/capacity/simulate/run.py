@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serve_app.capacity.results.cluster_samples import Sample
+from serve_app.capacity.simulate.cutoff import EVERY_S, Cutoff
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.fleet import Delays, SimulatedFleet
-from serve_app.capacity.simulate.policies import TargetPolicy
+from serve_app.capacity.simulate.policies import TargetPolicy, WorkTargetPolicy
 from serve_app.capacity.simulate.policy import CONTROL_LOOP_S
 from serve_app.capacity.simulate.replica import Gaps, Replica, ReplicaBounds
 from serve_app.capacity.simulate.reports import (
@@ -85,18 +86,26 @@ def simulate(
     policy: TargetPolicy,
     seed: int = 0,
     seconds: float | None = None,
+    cutoff: Cutoff | None = None,
 ) -> Result:
     """Simulate requests to the service under a policy.
 
     The fleet is billed for `seconds`, but at least until the last answer. Requests are read one by
     one; memory grows by a few numbers per request.
     """
-    return _Simulation(service, policy, random.Random(seed)).run(requests, seconds)
+    return _Simulation(service, policy, random.Random(seed), cutoff).run(requests, seconds)
 
 
 class _Simulation:
-    def __init__(self, service: SimulatedService, policy: TargetPolicy, rng: random.Random) -> None:
+    def __init__(
+        self,
+        service: SimulatedService,
+        policy: TargetPolicy,
+        rng: random.Random,
+        cutoff: Cutoff | None,
+    ) -> None:
         self._service = service
+        self._cutoff = cutoff
         self._policy = policy
         self._rng = rng
         self._events = EventQueue()
@@ -113,8 +122,8 @@ class _Simulation:
             self._load_report.running_changed,
             lambda: self._router.serving_changed(self._fleet.serving),
         )
-        self._reporter = self._new_reporter()
-        self._work = WorkReports(self._events, service, self._fleet, self._router, rng, policy)
+        self._work = self._new_work_reports(policy)
+        self._reporter = self._work or self._new_reporter()
         initial = service.scaling.initial_replicas
         self._fleet.begin_with(service.scaling.min_replicas if initial is None else initial)
 
@@ -143,20 +152,33 @@ class _Simulation:
             return ReplicaReports(*common)
         return RouterReports(*common, self._fleet, self._router)
 
+    def _new_work_reports(self, policy: TargetPolicy) -> WorkReports | None:
+        """Return the reports to a policy that counts work; None for another policy."""
+        if not isinstance(policy, WorkTargetPolicy):
+            return None
+        return WorkReports(
+            self._events, self._service, self._fleet, self._router, self._rng, policy
+        )
+
     def run(self, requests: Iterable[WorkloadRequest], seconds: float | None) -> Result:
         events = self._events
         events.at(self._rng.uniform(0, CONTROL_LOOP_S), self._decide)
         events.at(1.0, self._sample)
         for request in requests:
             events.run_until(request.at_s)
+            if self._result.is_cut:
+                return self._result
             self._arrive(SimulatedRequest(request))
         events.run_until(seconds or 0.0)
         while self._open:
             events.run_until(events.now + 0.1)
-        self._result.seconds = events.now
+        self._count_cost()
+        return self._result
+
+    def _count_cost(self) -> None:
+        self._result.seconds = self._events.now
         self._result.replica_seconds = self._fleet.replica_seconds
         self._result.starts = self._fleet.starts
-        return self._result
 
     def _replica(self, number: int) -> Replica:
         service = self._service
@@ -195,7 +217,8 @@ class _Simulation:
         self._open -= 1
         self._completed += 1
         self._result.served(job)
-        self._work.ended(job)
+        if self._work:
+            self._work.ended(job)
         self._router.freed(job, replica)
         self._fleet.ended(replica)
         job.forget_tickets()
@@ -242,4 +265,7 @@ class _Simulation:
         result.arrived.append(self._arrived)
         result.completed.append(self._completed)
         self._arrived = self._completed = 0
+        if self._cutoff and len(result.samples) % EVERY_S == 0:
+            self._count_cost()
+            result.is_cut = result.is_cut or self._cutoff.applies(result)
         self._events.at(self._events.now + 1.0, self._sample)

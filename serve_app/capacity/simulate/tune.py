@@ -14,12 +14,16 @@ from serve_app.capacity.simulate.compare import (
     Score,
     Workload,
     autoscaled,
-    evaluate,
+    score,
     with_scaling,
 )
-from serve_app.capacity.simulate.run import SimulatedService
+from serve_app.capacity.simulate.cutoff import Cutoff
+from serve_app.capacity.simulate.result import Result
+from serve_app.capacity.simulate.run import SimulatedService, simulate
 
 TunedSettings = Mapping[str, float]
+TrialKey = tuple[tuple[str, float], ...]
+TrialRank = tuple[float, float, float]
 
 # Seconds, and `target_ongoing_requests` as a share of the engine's slots.
 GRID: Mapping[str, Sequence[float]] = {
@@ -40,7 +44,7 @@ class Trial:
     score: Score
 
     @property
-    def rank(self) -> tuple[float, float, float]:
+    def rank(self) -> TrialRank:
         """Smaller is better: first the SLO in every seed, then the cost; without it, attainment."""
         missed = 1 - self.score.met
         attained = -self.score.attainment.mean if missed else 0.0
@@ -59,7 +63,9 @@ class Search:
     grid: Mapping[str, Sequence[float]] = field(default_factory=lambda: GRID)
     enough: int = 0  # replicas for the peak; 0: unknown
     done: Callable[[Trial], object] = lambda _: None
-    trials: dict[tuple[tuple[str, float], ...], Trial] = field(default_factory=dict)
+    trials: dict[TrialKey, Trial] = field(default_factory=dict)
+    # Trials that ended early, with the rank that they could not reach.
+    cut: dict[TrialKey, TrialRank] = field(default_factory=dict)
 
     def run(self) -> Trial:
         """Return the best settings, whether or not they meet the SLO."""
@@ -74,6 +80,7 @@ class Search:
 
     def _descend(self, start: TunedSettings) -> Trial:
         best = self._try(start)
+        assert best  # without another to compare with, it ran to its end
         for _ in range(ROUNDS):
             before = best
             for name in self.grid:
@@ -90,19 +97,52 @@ class Search:
 
     def _best_of(self, best: Trial, name: str) -> Trial:
         for value in self.grid[name]:
-            trial = self._try({**best.settings, name: value})
-            best = min(best, trial, key=lambda trial: trial.rank)
+            trial = self._try({**best.settings, name: value}, best)
+            best = min(best, trial or best, key=lambda trial: trial.rank)
         return best
 
-    def _try(self, settings: TunedSettings) -> Trial:
+    def _try(self, settings: TunedSettings, best: Trial | None = None) -> Trial | None:
+        """Return a trial, or None for one that ended early since `best` is better."""
         key = tuple(sorted(settings.items()))
-        if key not in self.trials:
-            score = evaluate(
-                candidate(self.service, settings), self.workload, self.seeds, self.slo, self.seconds
-            )
-            self.trials[key] = Trial(settings, score)
-            self.done(self.trials[key])
-        return self.trials[key]
+        if key in self.trials:
+            return self.trials[key]
+        if best and key in self.cut and best.rank <= self.cut[key]:
+            return None
+        results = self._results(candidate(self.service, settings), best)
+        if results is None:
+            assert best
+            self.cut[key] = best.rank
+            return None
+        trial = Trial(settings, score(candidate(self.service, settings), results, self.slo))
+        self.trials[key] = trial
+        self.done(trial)
+        return trial
+
+    def _results(self, tried: Candidate, best: Trial | None) -> list[Result] | None:
+        results: list[Result] = []
+        for seed in self.seeds:
+            requests = list(self.workload(seed))
+            cutoff = self._cutoff(tried, len(requests), results, best) if best else None
+            result = simulate(requests, tried.service, tried.policy(), seed, self.seconds, cutoff)
+            if result.is_cut:
+                return None
+            results.append(result)
+        return results
+
+    def _cutoff(
+        self, tried: Candidate, requests: int, before: Sequence[Result], best: Trial
+    ) -> Cutoff | None:
+        """Return the limits beyond which a simulation makes its trial worse than `best`."""
+        scored = best.score
+        floor = tried.service.scaling.min_replicas
+        if scored.met == 1:
+            spent_s = sum(result.replica_seconds for result in before)
+            most_s = 3600 * scored.replica_hours.mean * len(self.seeds) - spent_s
+            return Cutoff(self.slo, requests, self.seconds, floor, most_s)
+        if len(self.seeds) > 1:
+            return None
+        late = (1 - scored.attainment.mean) * requests
+        return Cutoff(self.slo, requests, self.seconds, floor, late=late)
 
 
 def candidate(service: SimulatedService, settings: TunedSettings, name: str = "tuned") -> Candidate:

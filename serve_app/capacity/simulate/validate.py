@@ -12,13 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 
+from serve_app.capacity.simulate.ahead import AheadPolicy
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
+from serve_app.capacity.simulate.policies import TargetPolicy
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError
+from serve_app.pool_settings import Pool
+from serve_app.scaling.memory import Aim
+from serve_app.scaling_settings import Autoscaling
 
 # Allowed error as a share of the live value; a larger spread of the live runs is allowed as well.
 ALLOWED = 0.15
@@ -68,18 +73,27 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     scenario = _scenario(folders[0])
     pool = scenario.pool
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
-    options = dict(pool.autoscaling.serve_options)
-    options["target_ongoing_requests"] = pool.target_ongoing_requests
     services = [_service(scenario, run) for run in runs]
     results = []
     for seed in seeds:
         # Requests and start-up times of the runs in turn
         run, service = runs[seed % len(runs)], services[seed % len(runs)]
         requests = run.requests(begin)
-        results.append(simulate(requests, service, RayPolicy(options), seed, end - begin))
+        policy = _policy(pool, service.scaling)
+        results.append(simulate(requests, service, policy, seed, end - begin))
         done()
     startups = tuple(str(service.startup) for service in services)
     return Validation(len(runs), len(results), startups, tuple(_figures(runs, results, begin, end)))
+
+
+def _policy(pool: Pool, scaling: Autoscaling) -> TargetPolicy:
+    """Return the policy that the live service had, from its beginning."""
+    if scaling.policy == "ahead":
+        aim = Aim(scaling.max_wait_s, scaling.quantile, start_s=scaling.expected_start_s)
+        return AheadPolicy(aim, scaling)
+    options = dict(scaling.serve_options)
+    options["target_ongoing_requests"] = pool.target_ongoing_requests
+    return RayPolicy(options)
 
 
 def _scenario(folder: Path) -> Scenario:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.fleet import SimulatedFleet
-from serve_app.capacity.simulate.policies import TargetPolicy, WorkReport, WorkTargetPolicy
+from serve_app.capacity.simulate.policies import WorkReport, WorkTargetPolicy
+from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.router import Router
 from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.scaling.work import SlotSpeed, WorkModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WorkReports:
-    """Reports to the policy, if it counts work."""
+    """Reports to a policy that counts work, in place of those of requests."""
 
     def __init__(
         self,
@@ -28,32 +29,38 @@ class WorkReports:
         fleet: SimulatedFleet,
         router: Router,
         rng: random.Random,
-        policy: TargetPolicy,
+        policy: WorkTargetPolicy,
     ) -> None:
         model = service.model
         pace = model.pace(service.slots)
         self._events = events
         self._fleet = fleet
         self._router = router
-        self._policy = policy if isinstance(policy, WorkTargetPolicy) else None
-        self._every_s = service.scaling.metrics_interval_s
+        self._policy = policy
+        self._every_s = service.scaling.serve_options["metrics_interval_s"]
         self._model = WorkModel(
             SlotSpeed(model.prefill_tokens_per_s, model.decode_tokens_per_s / pace), service.slots
         )
         self._taken_s = 0.0
         self._reported: dict[int, tuple[int, int]] = {}
-        if self._policy:
-            events.at(rng.uniform(0, self._every_s), self._report)
+        events.at(rng.uniform(0, self._every_s), self._repeat)
+
+    def started(self, replica: Replica) -> None:
+        """Do nothing: all replicas report at once."""
+
+    def woken(self) -> None:
+        """Report a request that waits without any replica at once, as gateways do."""
+        self._report()
 
     def ended(self, job: SimulatedRequest) -> None:
-        if self._policy:
-            request = job.request
-            self._model = self._model.after(
-                request.prompt_tokens, job.cached, request.output_tokens
-            )
+        request = job.request
+        self._model = self._model.after(request.prompt_tokens, job.cached, request.output_tokens)
 
-    def _report(self, _: None) -> None:
-        assert self._policy
+    def _repeat(self, _: None) -> None:
+        self._report()
+        self._events.at(self._events.now + self._every_s, self._repeat)
+
+    def _report(self) -> None:
         replicas = [*self._fleet.running, *self._fleet.draining]
         for replica in replicas:
             requests, tokens = self._reported.get(replica.number, (0, 0))
@@ -71,4 +78,3 @@ class WorkReports:
                 mean_s * self._model.slots,
             )
         )
-        self._events.at(self._events.now + self._every_s, self._report)

@@ -70,6 +70,21 @@ def processing(replica: str, value: float, **labels: Any) -> str:
     return line("ray_serve_replica_processing_queries", value, replica=replica, **labels)
 
 
+async def test_the_load_and_forecast_of_the_own_policy_are_read(ray: Ray, watch: Watch) -> None:
+    """Of the watched pool; there are none where Serve's policy decides."""
+    none = await watch.sample()
+    ray.metrics = "".join(
+        f'ray_llm_scaling_{name}{{pool="{pool}"}} {value}\n'
+        for name, pool, value in (
+            *(("load", "other", 9.0), ("load", "pool", 2.5)),
+            ("forecast", "pool", 3.25),
+        )
+    )
+    sample = await watch.sample()
+    assert (none.work, none.forecast) == (None, None)
+    assert (sample.work, sample.forecast) == (2.5, 3.25)
+
+
 async def test_replicas_are_counted_by_state(ray: Ray, watch: Watch) -> None:
     """Those that are to migrate still serve; those that stop still cost."""
     states = ("RUNNING", "PENDING_MIGRATION", "STARTING", "UPDATING", "STOPPING")

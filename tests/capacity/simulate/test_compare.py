@@ -123,6 +123,26 @@ def test_the_search_also_begins_with_enough_for_the_peak() -> None:
     assert best.rank == min(trial.rank for trial in tried)
 
 
+def test_a_search_that_ends_hopeless_trials_early_finds_the_same() -> None:
+    """Some trials end early, and none of them could have been the best."""
+
+    class Patient(Search):
+        def _cutoff(self, *_: object) -> None:
+            return None
+
+    shape = Shape.parse("points:0s=4,100s=4,120s=14,200s=14")
+    lengths = Independent(Fixed(1), Fixed(100))
+    grid = {"target_ongoing_requests": (0.4, 1.5), "min_replicas": (4.0, 6.0)}
+    searches = [
+        kind(SERVICE, lambda seed: Synthetic(shape, lengths, seed), (0,), SLO, 200.0, grid)
+        for kind in (Search, Patient)
+    ]
+    quick, patient = (search.run() for search in searches)
+    assert quick == patient
+    assert searches[0].cut
+    assert len(searches[1].trials) == len(searches[0].trials) + len(searches[0].cut)
+
+
 def test_settings_of_the_search_are_those_of_the_pool() -> None:
     """A target is a share of the slots, never above what a replica holds."""
     scaling = tuned_options(

@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.capacity.results.cluster_samples import SAMPLES, Sample
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run, write_run
+from serve_app.capacity.simulate.ahead import AheadPolicy
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.run import simulate
@@ -19,6 +20,7 @@ from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.shapes import Shape
+from serve_app.scaling.memory import Aim
 
 BEGAN = 1_700_000_000.0
 SERVICE: dict[str, Any] = {
@@ -40,13 +42,20 @@ LOAD = Synthetic(
 )
 
 
-def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> None:
+AHEAD: dict[str, Any] = {**SERVICE, "autoscaling": {"policy": "ahead", "max_replicas": 4}}
+
+
+def live(
+    folder: Path, seed: int, startup_s: float, stretch: float = 1.0, settings: Any = SERVICE
+) -> None:
     """A run as an experiment keeps it. Its service is the simulator, its answers `stretch`ed."""
-    scenario = Scenario(service=SERVICE)
+    scenario = Scenario(service=settings)
     service = service_of(scenario, startup=FixedStartup(startup_s))
-    options = scenario.pool.autoscaling.serve_options
+    scaling = scenario.pool.autoscaling
+    options = scaling.serve_options
     options["target_ongoing_requests"] = scenario.pool.target_ongoing_requests
-    result = simulate(LOAD, service, RayPolicy(options), seed, 150)
+    policy = AheadPolicy(Aim(), scaling) if settings is AHEAD else RayPolicy(options)
+    result = simulate(LOAD, service, policy, seed, 150)
     order = sorted(
         zip(*(result.values(name).tolist() for name in ("first", "ttft", "e2e")), strict=True),
         key=lambda row: row[0] - row[1],
@@ -66,7 +75,7 @@ def live(folder: Path, seed: int, startup_s: float, stretch: float = 1.0) -> Non
     write_run(folder, Run("reference", "", BEGAN, BEGAN + 150), records)
     samples = [replace(sample, at=BEGAN + sample.at).line() for sample in result.samples]
     (folder / SAMPLES).write_bytes(b"".join(samples))
-    scenario = {"service": SERVICE, "haproxy": True}
+    scenario = {"service": settings, "haproxy": True}
     (folder / "scenario.json").write_bytes(orjson.dumps(scenario))
 
 
@@ -87,6 +96,13 @@ def test_runs_that_behave_as_the_model_says_are_met(tmp_path: Path) -> None:
         "TTFT p99",
         "replica-seconds",
     }
+
+
+def test_runs_of_the_own_policy_are_replayed_with_it(tmp_path: Path) -> None:
+    """Its replicas follow the load as they did; Serve's policy would not have added them so."""
+    for seed in (7, 8, 9):
+        live(tmp_path / f"run-{seed - 6}", seed, startup_s=6, settings=AHEAD)
+    assert validate(tmp_path, range(3), nothing).holds
 
 
 def test_a_slower_service_is_told_apart(tmp_path: Path) -> None:

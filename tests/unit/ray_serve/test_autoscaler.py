@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.config import AutoscalingConfig
 
 from serve_app.ray_serve.autoscaler import Autoscaler
@@ -29,13 +30,14 @@ class Context:
     current_num_replicas: int = 1
     target_num_replicas: int = 1
     total_queued_requests: float = 0.0
-    raw_metrics: dict[str, dict[str, list[Point]]] = field(default_factory=dict)
+    raw_metrics: dict[str, dict[ReplicaID, list[Point]]] = field(default_factory=dict)
     capacity_adjusted_min_replicas: int = 1
     capacity_adjusted_max_replicas: int = 8
 
     def reporting(self, arrived: float) -> "Context":
         numbers = {ARRIVED: arrived, SLOT: 4.0, SLOTS: 4.0, "other": 1.0}
-        self.raw_metrics = {name: {"a": [Point(0.0), Point(n)]} for name, n in numbers.items()}
+        replica = ReplicaID("a", DeploymentID("pool"))
+        self.raw_metrics = {name: {replica: [Point(0.0), Point(n)]} for name, n in numbers.items()}
         return self
 
 
@@ -48,7 +50,7 @@ class Clock:
 
 def autoscaler(clock: Clock, shown: list[ScalingDecision], decides: bool = True) -> Autoscaler:
     return Autoscaler(
-        *("pool", decides, 3.0, 0.99, 30.0),
+        *("pool", decides, 3.0, 0.99, 30.0, 10.0),
         now=clock,
         show=lambda pool, decision, is_change: shown.append(decision),
         default=lambda context: 7.0,

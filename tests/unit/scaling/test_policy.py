@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from serve_app.scaling.forecast import NAMES, Forecast
+from serve_app.scaling.forecast import NAMES, Forecast, predictions
 from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import ScalingDecision, decide
@@ -73,6 +73,26 @@ def test_a_load_that_has_gone_lets_replicas_go() -> None:
     assert pool.after(3600, 0.0).target == 1
 
 
+def test_a_surplus_replica_stays_as_long_as_a_restart_takes() -> None:
+    """It goes once the forecasts have not needed it for a stop and a start, here 40 seconds."""
+    pool = Pool()
+    pool.after(3600, 1.0)
+    assert pool.target <= 2
+    pool.memory = replace(pool.memory, kept=(*pool.memory.kept[:-1], 4.5))
+    pool.running = pool.target = 5
+    assert pool.after(25, 1.0).target == 5
+    assert pool.after(25, 1.0).target <= 2
+
+
+def test_a_trend_is_taken_over_the_horizon_and_damped() -> None:
+    """A rise of ten steps within a long horizon is not extrapolated over all of it."""
+    history = History()
+    for load in (*(1.0,) * 110, *(1.0 + step / 10 for step in range(10))):
+        history = history.after(load)
+    level, trend = predictions(history, 60)[:2]
+    assert level < trend < level + 1.0
+
+
 def test_a_policy_that_knows_nothing_lets_no_replica_go() -> None:
     """In the first minutes, the replicas of the deployment stay."""
     assert Pool(running=5, target=5).after(300, 0.0).target == 5
@@ -106,6 +126,20 @@ def test_a_wave_that_comes_back_is_seen_coming() -> None:
     before = list(pool.play(int(1200 - (pool.now - 600) % 1200) - 5, work))
     assert pool.now % 1200 < 600
     assert before[-1].target >= 5
+
+
+def test_a_pool_at_zero_starts_before_a_load_that_comes_back() -> None:
+    """Serve would start one replica only when requests wait."""
+
+    def work(now: float) -> float:
+        return 4.0 if now % 1200 >= 1000 else 0.0
+
+    pool = Pool(aim=replace(AIM, start_s=60.0), start_s=60.0, bounds=TargetBounds(0, 20))
+    targets = {pool.now: decision.target for decision in pool.play(6 * 1200, work)}
+    last = max(at for at in targets if at % 1200 == 995)
+    idle = [targets[at] for at in targets if last - 400 < at <= last]
+    assert min(idle) == 0
+    assert idle[-1] >= 4
 
 
 def test_waiting_work_asks_for_replicas() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, WAITING, WorkMeter
+from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, UNMEASURED, WAITING, WorkMeter
 from serve_app.scaling.reports import ReportedWork
 
 
@@ -17,12 +17,12 @@ def test_a_meter_tells_long_requests_from_short_ones() -> None:
     meter = WorkMeter(slots=4)
     for _ in range(50):
         for service, slot_s in ((100.0, 1.0), (30_000.0, 9.0)):
-            meter.take(service)
-            meter.end(service, slot_s)
+            meter.take("m", service)
+            meter.end("m", service, slot_s)
     before = meter.report(0)[ARRIVED]
-    meter.take(100.0)
+    meter.take("m", 100.0)
     short = meter.report(0)[ARRIVED] - before
-    meter.take(30_000.0)
+    meter.take("m", 30_000.0)
     long = meter.report(0)[ARRIVED] - before - short
     assert short == pytest.approx(1 / 4, rel=0.2)
     assert long == pytest.approx(9 / 4, rel=0.2)
@@ -31,15 +31,63 @@ def test_a_meter_tells_long_requests_from_short_ones() -> None:
 def test_a_meter_knows_the_mean_where_all_are_alike() -> None:
     """The mean time in a slot, a fourth of a replica of four slots."""
     meter = WorkMeter(slots=4)
-    meter.end(10.0, 2.0)
-    meter.take(10.0)
+    meter.end("m", 10.0, 2.0)
+    meter.take("m", 10.0)
     assert meter.report(3) == {
         ARRIVED: 0.5,
-        "work_requests": 1.0,
-        WAITING: 1.5,
+        UNMEASURED: 0.0,
+        WAITING: 3.0,
         SLOT: 2.0,
         SLOTS: 4.0,
     }
+
+
+def taken_s(meter: WorkMeter, model: str, service: float) -> float:
+    """Return the work that a request adds."""
+    before = meter.report(0)[ARRIVED]
+    meter.take(model, service)
+    return meter.report(0)[ARRIVED] - before
+
+
+def test_a_meter_learns_the_times_of_each_model() -> None:
+    """Equal prompts of a small and of a large model are different work."""
+    meter = WorkMeter(slots=4)
+    for _ in range(20):
+        meter.end("small", 100.0, 1.0)
+        meter.end("large", 100.0, 9.0)
+    assert taken_s(meter, "small", 100.0) == pytest.approx(1 / 4)
+    assert taken_s(meter, "large", 100.0) == pytest.approx(9 / 4)
+    assert taken_s(meter, "new", 100.0) == pytest.approx(5 / 4, rel=0.1)
+
+
+def test_requests_of_a_new_replica_weigh_as_those_of_the_pool() -> None:
+    """It counts them until its first one has ended."""
+    meter = WorkMeter(slots=4)
+    reported = ReportedWork().after({"a": report(10), "b": meter.report(0)}, 0)
+    for _ in range(3):
+        meter.take("m", 100.0)
+    reported = reported.after({"a": report(10), "b": meter.report(2)}, 0)
+    assert (reported.arrived_s, reported.waiting_s) == (3.0, 2.0)
+    meter.end("m", 100.0, 8.0)
+    meter.take("m", 100.0)
+    reported = reported.after({"a": report(10), "b": meter.report(0)}, 0)
+    assert reported.arrived_s == 2.0
+
+
+def test_before_any_request_has_ended_the_declared_time_counts() -> None:
+    """The first requests of a pool are work as well."""
+    new = {UNMEASURED: 0.0, ARRIVED: 0.0, SLOTS: 4.0}
+    reported = ReportedWork(slot_s=12.0).after({"a": new}, 0)
+    reported = reported.after({"a": {**new, UNMEASURED: 2.0}}, 1)
+    assert (reported.arrived_s, reported.waiting_s) == (9.0, 3.0)
+
+
+def test_a_meter_remembers_a_bounded_number_of_models() -> None:
+    """Requests of further ones are the mean of all."""
+    meter = WorkMeter(slots=1)
+    for number in range(1000):
+        meter.end(f"model-{number}", 10.0, 2.0)
+    assert taken_s(meter, "model-999", 10.0) == pytest.approx(2.0)
 
 
 def test_work_that_arrived_is_what_counters_grew() -> None:

@@ -99,20 +99,21 @@ class Tracer:
         return SpanNotes(caller._replace(span_id=self._ids.generate_span_id()), caller.span_id)
 
     def end(self, trace: RequestTrace) -> None:
-        """Make the spans of a request that has ended."""
+        """Make the spans of a request that has ended, perhaps a moment ago."""
         notes = trace.span
         if notes is None:
             return
+        at = trace.ended or perf_counter()
         if trace.outcome is Outcome.CANCELLED:
-            notes.event("client disconnected")
+            notes.event("client disconnected", at=at)
         attributes = genai.request_attributes(trace, notes)
         if self._captures_content:
             attributes |= content_attributes(notes)
-        notes.end()
+        notes.end(at=at)
         notes.steps += _timed_by_engine(trace)
         notes.drop_content()
-        is_error = trace.outcome not in _CALLERS
-        self.emit(notes, genai.span_name(trace), attributes, SpanKind.SERVER, is_error=is_error)
+        kind, is_error = SpanKind.SERVER, trace.outcome not in _CALLERS
+        self.emit(notes, genai.span_name(trace), attributes, kind, is_error=is_error, at=at)
 
     def emit(
         self,
@@ -122,9 +123,11 @@ class Tracer:
         kind: SpanKind = SpanKind.INTERNAL,
         *,
         is_error: bool = False,
+        at: float | None = None,
     ) -> None:
-        """Send the span of these notes, which ends now, and one for each of its steps."""
-        notes.end()
+        """Send the span of these notes, which ends now or `at`, and those of its steps."""
+        at = at or perf_counter()
+        notes.end(at=at)
         own = self._context(notes, notes.context.span_id)
         parent = notes.parent_id and self._context(notes, notes.parent_id, is_remote=True)
         for step in notes.steps:
@@ -141,7 +144,7 @@ class Tracer:
                 kind=kind,
                 status=_ERROR if is_error else _UNSET,
                 start_time=notes.nanoseconds(notes.began),
-                end_time=notes.nanoseconds(perf_counter()),
+                end_time=notes.nanoseconds(at),
                 instrumentation_scope=self._scope,
             )
         )

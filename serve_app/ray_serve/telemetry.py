@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from serve_app.api.inference import RequestTracer
-from serve_app.api.request_trace import Observer, RequestTrace
+from serve_app.api.request_trace import Observer
 from serve_app.dispatch.worker import CallHandler
 from serve_app.errors import SettingsError
 from serve_app.ray_serve.metrics import RequestCounter
@@ -32,8 +32,7 @@ class Telemetry:
 
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """What is closed after the counters, which make the spans."""
-        return (_Closer(self._sender),) if self._sender else ()
+        return (self._sender,) if self._sender else ()
 
     def traced(self, handler: CallHandler, replica: str) -> CallHandler:
         """Return `handler` with spans for the calls that a gateway traces."""
@@ -48,25 +47,6 @@ class Telemetry:
             self._sender.close()
 
 
-class _Closer:
-    """Closes a sender with the process's observers. Implements `Observer`."""
-
-    def __init__(self, sender: "TelemetrySender") -> None:
-        self._sender = sender
-
-    def began(self, trace: RequestTrace) -> None:
-        """Do nothing: a span begins where the route is known, see api/inference.py."""
-
-    def ended(self, trace: RequestTrace) -> None:
-        """Do nothing: the sender gets requests in batches, as counters do."""
-
-    def note_keys_file(self, valid: bool) -> None:
-        """Do nothing: no span describes the file."""
-
-    def close(self) -> None:
-        self._sender.close()
-
-
 def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry:
     """Build the telemetry of this replica from its settings and environment.
 
@@ -77,10 +57,9 @@ def new_telemetry(settings: Settings, *, has_requests: bool = True) -> Telemetry
     if not has_requests:
         enabled = enabled._replace(metrics=False, ray_metrics=False)
     sender = _sender(settings, enabled) if enabled.spans or enabled.metrics else None
-    spans = (sender,) if sender and sender.tracer and has_requests else ()
     to_collector = (sender.metrics,) if sender and sender.metrics else ()
     through_ray = (_ray_metrics(),) if enabled.ray_metrics else ()
-    return Telemetry(sender, (*spans, *to_collector, *through_ray))
+    return Telemetry(sender, (*to_collector, *through_ray))
 
 
 def _sender(settings: Settings, enabled: Signals) -> "TelemetrySender":

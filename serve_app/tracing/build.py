@@ -1,6 +1,5 @@
 """Builds the telemetry of one process from settings and OpenTelemetry's environment."""
 
-import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -19,8 +18,6 @@ from serve_app.tracing.otlp import OtlpMetrics
 from serve_app.tracing.switch import Signals
 from serve_app.tracing.tracer import MIN_STEP_S, Tracer
 from serve_app.tracing_settings import TracingSettings
-
-logger = logging.getLogger("ray.serve")
 
 _PACKAGE = "scalable-llm-inference"
 
@@ -44,17 +41,6 @@ class TelemetrySender:
     def ended(self, trace: RequestTrace) -> None:
         if self.tracer:
             self.tracer.end(trace)
-
-    def count(self, trace: RequestTrace) -> None:
-        """Do the work of `ended` later, with that of other requests.
-
-        Where one of ten is traced, its code has left the processor's caches before the next one:
-        in batches it takes half the time. A failure is logged, as observers' are.
-        """
-        try:
-            self.ended(trace)
-        except Exception:
-            logger.exception("failed to make the spans of a request")
 
     def note_keys_file(self, valid: bool) -> None:
         """Do nothing: no span describes the file."""

@@ -72,19 +72,17 @@ class SpanNotes:
         """Begin to wait in a queue, in which `ahead` calls wait already."""
         self.begin(Step.QUEUE, {PRIORITY: str(priority), "serve_app.queue.position": ahead})
 
-    def end(self, attributes: Attributes | None = None, at: float | None = None) -> None:
-        """End the step that runs, if any, now or `at`; add attributes to its own."""
+    def end(self, attributes: Attributes | None = None) -> None:
+        """End the step that runs, if any; add attributes to its own."""
         if self._step and len(self.steps) < _MAX_NOTES:
             all_of_it = {**self._attributes, **(attributes or _NONE)}
-            self.steps.append(NotedStep(self._step, self._began, at or perf_counter(), all_of_it))
+            self.steps.append(NotedStep(self._step, self._began, perf_counter(), all_of_it))
         self._step = ""
 
-    def event(
-        self, name: str, attributes: Attributes | None = None, at: float | None = None
-    ) -> None:
-        """Note that something has happened, now or `at`."""
+    def event(self, name: str, attributes: Attributes | None = None) -> None:
+        """Note that something has happened."""
         if len(self.events) < _MAX_NOTES:
-            self.events.append(NotedEvent(name, at or perf_counter(), attributes or _NONE))
+            self.events.append(NotedEvent(name, perf_counter(), attributes or _NONE))
 
     def ask(self, payload: Mapping[str, Any], session: str) -> None:
         """Note the checked request, and the conversation that it belongs to."""

@@ -99,21 +99,20 @@ class Tracer:
         return SpanNotes(caller._replace(span_id=self._ids.generate_span_id()), caller.span_id)
 
     def end(self, trace: RequestTrace) -> None:
-        """Make the spans of a request that has ended, perhaps a moment ago."""
+        """Make the spans of a request that has ended."""
         notes = trace.span
         if notes is None:
             return
-        at = trace.ended or perf_counter()
         if trace.outcome is Outcome.CANCELLED:
-            notes.event("client disconnected", at=at)
+            notes.event("client disconnected")
         attributes = genai.request_attributes(trace, notes)
         if self._captures_content:
             attributes |= content_attributes(notes)
-        notes.end(at=at)
+        notes.end()
         notes.steps += _timed_by_engine(trace)
         notes.drop_content()
-        kind, is_error = SpanKind.SERVER, trace.outcome not in _CALLERS
-        self.emit(notes, genai.span_name(trace), attributes, kind, is_error=is_error, at=at)
+        is_error = trace.outcome not in _CALLERS
+        self.emit(notes, genai.span_name(trace), attributes, SpanKind.SERVER, is_error=is_error)
 
     def emit(
         self,
@@ -123,11 +122,9 @@ class Tracer:
         kind: SpanKind = SpanKind.INTERNAL,
         *,
         is_error: bool = False,
-        at: float | None = None,
     ) -> None:
-        """Send the span of these notes, which ends now or `at`, and those of its steps."""
-        at = at or perf_counter()
-        notes.end(at=at)
+        """Send the span of these notes, which ends now, and one for each of its steps."""
+        notes.end()
         own = self._context(notes, notes.context.span_id)
         parent = notes.parent_id and self._context(notes, notes.parent_id, is_remote=True)
         for step in notes.steps:
@@ -144,7 +141,7 @@ class Tracer:
                 kind=kind,
                 status=_ERROR if is_error else _UNSET,
                 start_time=notes.nanoseconds(notes.began),
-                end_time=notes.nanoseconds(at),
+                end_time=notes.nanoseconds(perf_counter()),
                 instrumentation_scope=self._scope,
             )
         )

@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 
-from serve_app.api.http import Request
-from serve_app.api.request_trace import RequestTrace
 from serve_app.errors import SettingsError
 from serve_app.ray_serve import telemetry
-from serve_app.ray_serve.telemetry import Telemetry, new_telemetry
+from serve_app.ray_serve.telemetry import new_telemetry
 from serve_app.settings import Settings
 from serve_app.tracing.replica import TracedCalls
-from tests.support.otlp import collector
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -48,47 +45,6 @@ def test_a_worker_traces_calls_and_counts_no_requests(monkeypatch: pytest.Monkey
     assert isinstance(made.traced(SimpleNamespace(send=answer), "r1"), TracedCalls)
     assert made.counters == ()
     made.close()
-
-
-@pytest.mark.usefixtures("replica")
-def test_spans_are_made_after_their_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With those of other requests, by the counters; their times are those of the request."""
-    with collector() as received:
-        monkeypatch.setenv(ENDPOINT, received.http)
-        made = new_telemetry(Settings())
-        trace = traced_request(made)
-        trace.ended = trace.started + 0.5
-        for counter in made.counters:
-            counter.count(trace)
-        for observer in made.observers:
-            observer.close()
-    (span,) = received.roots
-    assert span.ended - span.began == pytest.approx(0.5, abs=1e-3)
-
-
-@pytest.mark.usefixtures("replica")
-def test_spans_that_fail_are_no_loss_for_others(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The next requests of the batch are counted."""
-    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
-    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
-    made = new_telemetry(Settings())
-    trace = traced_request(made)
-    trace.path = "/unknown"
-    (spans,) = made.counters
-    spans.count(trace)
-    made.close()
-    assert caplog.messages == ["failed to make the spans of a request"]
-
-
-def traced_request(made: Telemetry) -> RequestTrace:
-    """Begin a request that is traced."""
-    trace = RequestTrace("POST", "/v1/chat/completions", "openai", "id")
-    scope = {"method": "POST", "path": trace.path, "headers": []}
-    assert made.tracer
-    made.tracer.begin(Request(scope, answer), trace)  # type: ignore[arg-type]
-    return trace
 
 
 @pytest.mark.usefixtures("replica")

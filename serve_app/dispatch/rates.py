@@ -62,7 +62,8 @@ class RecentMean:
         self._mean, self._at, self._value = self.at(now), now, value
 
     def at(self, now: float) -> float:
-        return self._value + (self._mean - self._value) * exp((self._at - now) / _RECENT_S)
+        share = exp(min(0.0, self._at - now) / _RECENT_S)
+        return self._value + (self._mean - self._value) * share
 
 
 class LearnedSpeeds:

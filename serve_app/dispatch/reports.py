@@ -124,6 +124,7 @@ class ReplicaReporter:
         self._newest_bytes = 0
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
 
     async def subscribe(self, host: str, port: int, token: bytes) -> None:
         """Connect to a gateway and report to it until it closes. Raises EngineLost."""
@@ -214,9 +215,10 @@ class ReplicaReporter:
         ]
 
     def changed(self) -> None:
-        """Report within INTERVAL_S. Called when models are loaded or unloaded, too."""
+        """Report at once, or INTERVAL_S after the last report. Called when models change, too."""
         if self._timer is None and self._subscribers:
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._report)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._next_at), self._report)
 
     def close(self) -> None:
         if self._timer:
@@ -225,7 +227,7 @@ class ReplicaReporter:
             subscriber.channel.close()
 
     def _report(self) -> None:
-        self._timer = None
+        self._timer, self._next_at = None, asyncio.get_running_loop().time() + INTERVAL_S
         load_s = self._load_s()
         ahead = sum(work.ahead for work in self._work.values())
         unread = sum(work.unread for work in self._work.values())

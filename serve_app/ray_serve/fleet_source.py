@@ -17,7 +17,7 @@ _EVERY_S = 0.9
 _WATCHED_S = 1.5
 # With several ingress replicas the first poll in a while finds an old document.
 _FRESH_S = 1.0
-_WAIT_S = 0.05
+_WAIT_S = 0.3
 _STALE_S = 10.0
 
 

@@ -4,8 +4,8 @@ Each predictor predicts the highest load of the next steps. A histogram keeps it
 the work that arrived meanwhile; old errors fade. The bound of a predictor is its prediction plus
 the quantile of its errors: so many replicas would have been enough for that share of the work. A
 margin raises no bound above the highest load of the past, which was never exceeded. The bound with
-the lowest mean cost is chosen: a predictor that was wrong gets a wide margin, and its bound becomes
-expensive.
+the lowest mean cost is chosen, of about equal ones the highest: a predictor that was wrong gets a
+wide margin, and its bound becomes expensive.
 """
 
 import math
@@ -38,6 +38,8 @@ _LEVEL_STEPS, _TREND_STEPS = 6, 30
 # The share of a trend that lasts over the horizon: trends end.
 _DAMPED = 0.5
 _COSTS = 3
+# Costs that differ by less than this share are equal.
+_TIE = 0.05
 
 Loads = NDArray[np.float64]
 
@@ -134,7 +136,7 @@ class Forecast:
         predicted = np.array(predictions(history, self.steps))
         bounds = self.errors.bounds(predicted, history.highest)
         costs = np.where(predicted == predicted, self.errors.mean_costs, np.inf)
-        index = int(costs.argmin())
+        index = _careful(costs, np.minimum(bounds, history.highest))
         best = ForecastBound(NAMES[index], float(predicted[index]), float(bounds[index]))
         row = predicted.tobytes() + bounds.tobytes()
         return replace(self, pending=(*self.pending, row)[-self.steps - _TREND_STEPS :], best=best)
@@ -146,6 +148,17 @@ class Forecast:
     @property
     def is_judged(self) -> bool:
         return self.errors.is_judged
+
+
+def _careful(costs: Loads, bounds: Loads) -> int:
+    """Return the predictor with the highest bound among those that are about as cheap as any.
+
+    Which of these is the cheapest is chance: rare bursts have judged them alike.
+    """
+    if not np.isfinite(costs.min()):
+        return 0  # none has been judged
+    bounds = np.where(costs <= (1 + _TIE) * costs.min(), bounds, -1.0)
+    return int(np.where(bounds == bounds.max(), costs, np.inf).argmin())
 
 
 def predictions(history: History, steps: int) -> list[float]:

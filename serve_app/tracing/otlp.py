@@ -1,14 +1,12 @@
 """Sends the conventions' metrics to a collector.
 
 The SDK's instruments take 8 us for each value, and a request has six. Here all six take 2 us, and a
-thread hands the sums to the SDK's exporter once a minute. Requests are counted in batches, because
-code that has just run is in the processor's cache.
+thread hands the sums to the SDK's exporter once a minute.
 """
 
 import os
 from bisect import bisect_left
-from collections import deque
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from time import time_ns
 
 from opentelemetry.sdk.environment_variables import OTEL_METRIC_EXPORT_INTERVAL
@@ -41,7 +39,6 @@ from serve_app.tracing.measures import (
 )
 
 _INTERVAL_MS = 60_000
-_BATCH = 32
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
@@ -79,25 +76,12 @@ class OtlpMetrics:
         self._losses = losses
         self._began = time_ns()
         self._values: dict[Labels, dict[str, MetricValues]] = {}  # by the name of the metric
-        self._ended: deque[RequestTrace] = deque()
-        self._adding = Lock()
         self._every_s = int(os.environ.get(OTEL_METRIC_EXPORT_INTERVAL, _INTERVAL_MS)) / 1000
         self._stopped = Event()
         self._thread = Thread(target=self._send_again_and_again, daemon=True)
         self._thread.start()
 
     def count(self, trace: RequestTrace) -> None:
-        self._ended.append(trace)
-        if len(self._ended) >= _BATCH:
-            self._add_ended()
-
-    def _add_ended(self) -> None:
-        """Add the requests that have ended. Both threads call it."""
-        with self._adding:
-            while self._ended:
-                self._add(self._ended.popleft())
-
-    def _add(self, trace: RequestTrace) -> None:
         labels = labels_of(trace)
         if labels is None:
             return
@@ -120,7 +104,6 @@ class OtlpMetrics:
         self._exporter.shutdown()
 
     def _send(self) -> None:
-        self._add_ended()
         metrics = [metric for one in INSTRUMENTS if (metric := self._metric(one))]
         if not metrics:
             return

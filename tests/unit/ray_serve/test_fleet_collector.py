@@ -203,7 +203,7 @@ async def heard(client: CollectorClient) -> Document:
 
 
 async def test_the_first_viewer_starts_the_collector(started: list[Collector]) -> None:
-    """The first answer is the empty document, at once."""
+    """It answers as soon as it has a document."""
     client = CollectorClient(SERVICE, "default")
     assert not started
     assert (await heard(client)).body == started[0].answer.body
@@ -246,6 +246,15 @@ async def test_nothing_is_asked_without_viewers(
     clock[0] = 4.0
     await client.latest()
     assert started[0].calls > calls[1]
+
+
+async def test_the_first_poll_of_a_replica_gets_the_document(
+    started: list[Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the collector runs, because other replicas have had polls before."""
+    monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
+    document = await CollectorClient(SERVICE, "default").latest()
+    assert document.body == started[0].answer.body
 
 
 async def test_an_old_document_is_fetched_before_the_answer(

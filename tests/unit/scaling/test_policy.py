@@ -135,7 +135,9 @@ def test_a_pool_at_zero_starts_before_a_load_that_comes_back() -> None:
         return 4.0 if now % 1200 >= 1000 else 0.0
 
     pool = Pool(aim=replace(AIM, start_s=60.0), start_s=60.0, bounds=TargetBounds(0, 20))
-    targets = {pool.now: decision.target for decision in pool.play(6 * 1200, work)}
+    targets = {}
+    for decision in pool.play(6 * 1200, work):
+        targets[pool.now] = decision.target
     last = max(at for at in targets if at % 1200 == 995)
     idle = [targets[at] for at in targets if last - 400 < at <= last]
     assert min(idle) == 0
@@ -192,6 +194,18 @@ def test_a_forecast_that_was_wrong_is_not_chosen() -> None:
     assert forecast.best is not None
     assert costs[forecast.best.name] == min(costs.values())
     assert costs["season of 10 min"] > costs[forecast.best.name]
+
+
+def test_a_longer_gap_than_before_does_not_end_the_care_for_bursts() -> None:
+    """Peaks of two hours and of eight have been equally good until then."""
+    forecast, history = Forecast(30), History()
+    for step in range(2700):
+        peak = 6.0 if step < 1900 and step % 600 >= 540 else 1.0
+        history = history.after(peak)
+        forecast = forecast.judged(peak, 0.99, 3 * 3600.0).chosen(history)
+    assert history.peak(720) == 1.0
+    assert forecast.best is not None
+    assert forecast.best.load >= 6.0
 
 
 def test_no_margin_goes_above_the_highest_load() -> None:

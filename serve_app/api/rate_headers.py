@@ -13,10 +13,8 @@ def rate_headers(dialect: str, standings: Standings) -> Pairs:
     """Return Anthropic's headers for its dialect, OpenAI's for every other."""
     write = _anthropic if dialect == "anthropic" else _openai
     requests, tokens = standings
-    return (
-        *(write(b"requests", requests) if requests else ()),
-        *(write(b"tokens", tokens) if tokens else ()),
-    )
+    pairs = write(b"requests", requests) if requests else ()
+    return pairs + write(b"tokens", tokens) if tokens else pairs
 
 
 _OPENAI = {

@@ -28,7 +28,8 @@ pool_placement     the placement of the calls of one pool
 fleet_view         a gateway's knowledge of a pool's replicas
 replica_state      its knowledge of one replica
 sent               one request on its way, and the engine's statistics of it
-prefixes           common beginnings of prompts, and their caches
+prefixes           common beginnings of prompts
+engine_cache       a model of the prompts that an engine keeps
 rates, learning    the learned speed of engines
 reports            a replica's reports to gateways
 replica_follower   a gateway's side of these reports

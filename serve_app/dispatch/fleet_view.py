@@ -5,35 +5,39 @@ It has no clock, event loop or connection, so that the fleet's simulator can run
 
 from collections.abc import Iterable, Mapping
 
+from serve_app.dispatch.engine_cache import EngineCache
 from serve_app.dispatch.learning import learn, new_hits
 from serve_app.dispatch.placement import Placement, ReplicaView, place
-from serve_app.dispatch.prefixes import BLOCK_BYTES, Chain, PrefixCache
+from serve_app.dispatch.prefixes import BLOCK_BYTES, Chain
 from serve_app.dispatch.rates import LearnedSpeeds, Speeds
-from serve_app.dispatch.replica_state import NO_REPORT, ReplicaReport, ReplicaState
+from serve_app.dispatch.replica_state import NO_REPORT, CallEvent, ReplicaReport, ReplicaState
 from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 
 class FleetView:
     """The replicas of one pool by name, with the work and the cache of each.
 
-    `cache_tokens`: those that a replica keeps in its slots and in RAM. `unreported`: stands for a
-    replica's report until the first one.
+    `ram_tokens`: those of the prompts that a replica keeps in RAM. `unreported`: stands for a
+    replica's report until the first one. `models`: loaded at the same time, each with `slots`.
     """
 
     def __init__(
         self,
         slots: int,
         context_tokens: int,
-        cache_tokens: int,
+        ram_tokens: int,
         declared: Speeds | None = None,
         unreported: ReplicaReport | None = None,
+        models: int = 1,
     ) -> None:
         self._slots = slots
         self._context_tokens = context_tokens
         self._declared = declared or Speeds()
         self._unreported = unreported or NO_REPORT
         self._block_tokens = BLOCK_BYTES / self._declared.bytes_per_token
-        self._max_blocks = max(1, round(cache_tokens / self._block_tokens))
+        self._slot_blocks = round(context_tokens / self._block_tokens)
+        self._cache_slots = slots * models
+        self._ram_blocks = round(ram_tokens / self._block_tokens)
         self._replicas: dict[str, ReplicaState] = {}
         self._hits = new_hits()  # cached tokens relative to the known ones
         self._rates: dict[str, LearnedSpeeds] = {}  # by model
@@ -50,7 +54,7 @@ class FleetView:
     def add(self, name: str) -> None:
         """Expect requests for a replica; a known one stays as it is."""
         if name not in self._replicas:
-            cache = PrefixCache(self._max_blocks)
+            cache = EngineCache(self._cache_slots, self._slot_blocks, self._ram_blocks)
             self._replicas[name] = ReplicaState(cache, others=self._unreported)
 
     def drop(self, name: str) -> None:
@@ -58,15 +62,14 @@ class FleetView:
 
     def ahead(self, name: str) -> int:
         """Return how many requests run or wait at a replica."""
-        replica = self._replicas[name]
-        return replica.ahead + replica.others.ahead
+        return self._replicas[name].ahead
 
     def own_work(self, name: str) -> ReplicaReport:
         """Return the work of a replica for this gateway's own requests."""
         replica = self._replicas.get(name)
         if not replica:
             return NO_REPORT
-        return ReplicaReport(replica.ahead, replica.pending_tokens, unread=replica.unread)
+        return ReplicaReport(replica.own, replica.pending_tokens, unread=len(replica.unread))
 
     def speeds(self, model: str) -> Speeds:
         return self._rates_of(model).speeds
@@ -94,13 +97,14 @@ class FleetView:
         return ReplicaView(
             name,
             self._slots,
-            replica.ahead + others.ahead,
+            replica.ahead,
             replica.to_read(speeds, now),
             self._hits.value * self._known_tokens(replica, prompt.chain, tokens),
             others.load_s.get(prompt.model, 0.0) if others.load_s else 0.0,
             replica.slowness,
             replica.recent_failures(now),
             connect_s,
+            replica.load.at(now),
         )
 
     def _known_tokens(self, replica: ReplicaState, chain: Chain, tokens: float) -> float:
@@ -114,9 +118,8 @@ class FleetView:
         """Note that a request goes to the chosen replica; `ended` must follow."""
         view, replica = placement.chosen, self._replicas[placement.chosen.name]
         tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
-        replica.ahead += 1
-        replica.expect(tokens - view.cached_tokens, now)
-        return SentRequest(
+        replica.count(1, now)
+        sent = SentRequest(
             view.name,
             prompt,
             tokens,
@@ -127,23 +130,24 @@ class FleetView:
             view.ahead < view.slots,
             view.pending_tokens,
             now,
+            replica.cache.begin(prompt.chain.blocks) if prompt.chain.text_bytes else None,
         )
+        replica.expect(sent)
+        return sent
 
     def read(self, sent: SentRequest, now: float) -> None:
         """Note the first token: the replica has read the prompt."""
         replica = self._replicas.get(sent.replica)
         sent.read_at = now
         if replica:
-            replica.has_read(sent.uncached_tokens, now)
-            self._use(replica, sent.prompt.chain.blocks)
+            replica.has_read(sent, now)
+            if sent.use:
+                sent.use.read()
 
-    def read_elsewhere(self, name: str, blocks: tuple[int, ...]) -> None:
-        """Note a prompt that a replica has read for another gateway."""
+    def note_event(self, name: str, event: CallEvent) -> None:
+        """Note a step of a call that another gateway has sent to a replica."""
         if replica := self._replicas.get(name):
-            self._use(replica, blocks)
-
-    def _use(self, replica: ReplicaState, blocks: Iterable[int]) -> None:
-        replica.cache.use(tuple(blocks)[: round(self._context_tokens / self._block_tokens)])
+            replica.note_event(event)
 
     def report(self, name: str, report: ReplicaReport, now: float) -> None:
         """Note a replica's report about its work for others."""
@@ -165,9 +169,11 @@ class FleetView:
         """
         replica = self._replicas.get(sent.replica)
         if replica:
-            replica.ahead = max(0, replica.ahead - 1)
+            replica.count(-1, now)
             if sent.read_at is None:
-                replica.has_read(sent.uncached_tokens, now)
+                replica.has_read(sent, now)
+            if sent.use:
+                sent.use.end()
         if stats and replica and sent.read_at is not None:
             rates = self._rates_of(sent.prompt.model)
             hit = learn(sent, stats, now, queued_s, replica, rates)

@@ -5,6 +5,9 @@
                    + prefill of the tokens that are not cached
                    + one step of each answer that runs
 
+A conversation will come back to its replica, where other requests then slow it down. So a share of
+the time of a request counts for each of those that were there in the mean of the last minute.
+
 A pure function of small values. Near-ties go by rendezvous hash of the conversation, so that equal
 replicas share conversations, and each conversation keeps to one of them. It leaves its replica when
 staying is predicted to take longer than reading its prompt anew elsewhere.
@@ -19,6 +22,8 @@ from serve_app.dispatch.rates import Speeds
 # Predictions as close as this, in seconds or as a share, are equal.
 NEAR_S = 0.01
 NEAR_SHARE = 0.05
+# Of the time that a request holds its slot: what each request beside it costs a conversation.
+LATER_SHARE = 0.05
 # A recent failure counts as so many seconds of waiting, which decays: see dispatch/fleet_view.py.
 FAILURE_S = 5.0
 
@@ -29,8 +34,9 @@ class ReplicaView(NamedTuple):
     `ahead`: requests that run or wait there. `pending_tokens`: tokens of these that are still to be
     read. `cached_tokens`: those of the request's prompt that need no reading. `load_s`: seconds
     until the model is loaded. `slowness`: its times relative to the pool's. `failures`: recent
-    ones, decayed. `connect_s`: seconds to open a connection. `wait_s`: the wait for a slot where it
-    is known; None: it is estimated.
+    ones, decayed. `connect_s`: seconds to open a connection. `mean_ahead`: requests there
+    in the mean of the last minute. `wait_s`: the wait for a slot where it is known; None: it is
+    estimated.
     """
 
     name: str
@@ -42,11 +48,12 @@ class ReplicaView(NamedTuple):
     slowness: float = 1.0
     failures: float = 0.0
     connect_s: float = 0.0
+    mean_ahead: float = 0.0
     wait_s: float | None = None
 
 
 class Placement(NamedTuple):
-    """The replicas, the chosen one first, then by their predictions in `seconds`."""
+    """The replicas, the best one first. `seconds`: their predicted times to the first token."""
 
     ranked: tuple[ReplicaView, ...]
     seconds: tuple[float, ...]
@@ -69,14 +76,16 @@ def place(
 
     `anchor`: equal for the requests of one conversation; b"": the request belongs to none.
     """
-    scored = sorted(
-        ((predicted_ttft(view, tokens, speeds), number) for number, view in enumerate(views))
-    )
+    predicted = [predicted_ttft(view, tokens, speeds) for view in views]
+    scored = list(zip(predicted, range(len(views)), strict=True))
+    if anchor:
+        later_s = LATER_SHARE * speeds.hold_s
+        scored = [(s + later_s * views[number].mean_ahead, number) for s, number in scored]
+    scored.sort()
     if anchor:
         _prefer(_favourite(scored, views, anchor), scored)
-    return Placement(
-        tuple([views[number] for _, number in scored]), tuple([seconds for seconds, _ in scored])
-    )
+    ranked = [number for _, number in scored]
+    return Placement(tuple([views[n] for n in ranked]), tuple([predicted[n] for n in ranked]))
 
 
 def predicted_ttft(view: ReplicaView, tokens: float, speeds: Speeds) -> float:

@@ -153,7 +153,6 @@ def new_placement(
 def fleet_view(pool: Pool) -> FleetView:
     """Return the view of a pool before its first request: its settings alone."""
     engine = pool.engine
-    in_slots = engine.slots * engine.context_length
     is_simulated = engine.kind == "simulated"  # which keeps nothing in RAM
     in_ram = 0 if is_simulated else engine.cache_ram_mib * 1024 / engine.cache_kib_per_token
     declared = engine.simulated.prefill_tokens_per_s if is_simulated else 0
@@ -161,8 +160,9 @@ def fleet_view(pool: Pool) -> FleetView:
     # Prefer replicas that have reported: another one may have none of the models.
     cold = map(short_name, pool.models) if pool.swaps_models else ()
     return FleetView(
-        *(engine.slots, engine.context_length, int(in_slots + in_ram), Speeds(rate)),
+        *(engine.slots, engine.context_length, int(in_ram), Speeds(rate)),
         ReplicaReport(load_s=dict.fromkeys(cold, UNKNOWN_LOAD_S)),
+        engine.max_loaded_models or len(pool.models),
     )
 
 

@@ -1,21 +1,23 @@
-"""The common beginnings of prompts, and the parts of them that each replica has cached.
+"""The common beginnings of prompts.
 
 A conversation is cut into blocks of BLOCK_BYTES in the order in which the engine reads it: system
 messages, tools, then the other messages with role and text. The hash of a block covers all blocks
-before it, so that equal hashes mean equal beginnings.
+before it, so that equal hashes mean equal beginnings. Whoever makes two prompts of equal hashes
+misleads the placement of these two alone, so a fast hash will do.
 """
 
-from collections import OrderedDict
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
+from xxhash import xxh3_64_intdigest
 
 BLOCK_BYTES = 512
 _HASH_BYTES = 8
-_SYSTEM = ("system", "developer")
+_SYSTEM = frozenset(("system", "developer"))
 # Characters to hash at the begin and at the end of a long value, such as an image.
 _SAMPLE = 2048
 
@@ -35,7 +37,7 @@ class Chain(NamedTuple):
     is_cut: bool = False
 
     def packed(self) -> bytes:
-        return b"".join([block.to_bytes(_HASH_BYTES, "big") for block in self.blocks])
+        return struct.pack(f">{len(self.blocks)}Q", *self.blocks)
 
 
 EMPTY = Chain((), b"", 0, 0)
@@ -43,8 +45,7 @@ EMPTY = Chain((), b"", 0, 0)
 
 def unpack(data: bytes) -> tuple[int, ...]:
     """Return the blocks in the output of `Chain.packed`."""
-    ends = range(_HASH_BYTES, len(data) + 1, _HASH_BYTES)
-    return tuple([int.from_bytes(data[end - _HASH_BYTES : end], "big") for end in ends])
+    return struct.unpack_from(f">{len(data) // _HASH_BYTES}Q", data)
 
 
 def hint_anchor(group: str, hint: str) -> bytes:
@@ -55,35 +56,32 @@ def hint_anchor(group: str, hint: str) -> bytes:
 
 def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
     """Return the chain of a checked request of any dialect; read at most `max_bytes` of text."""
-    text = bytearray()
-    system_bytes = first_user = 0
-    is_cut = False
+    pieces: list[bytes] = []
+    length = system_bytes = first_user = 0
     for role, piece in _pieces(payload, max_bytes):
-        text += piece
+        pieces.append(piece)
+        length += len(piece)
         if role in _SYSTEM:
-            system_bytes = len(text)
-        elif role == "user" and not first_user:
-            first_user = len(text)
-        if len(text) > max_bytes:
-            del text[max_bytes:]
-            is_cut = True
+            system_bytes = length
+        elif not first_user and role == "user":
+            first_user = length
+        if length > max_bytes:
             break
-    whole = bytes(text)
+    text = b"".join(pieces)[:max_bytes]
     return Chain(
-        _blocks(whole, model),
-        _hash(whole[: min(first_user or len(whole), max_bytes)], model.encode()),
+        _blocks(text, model),
+        _hash(text[: first_user or max_bytes], model.encode()),
         min(system_bytes, max_bytes) // BLOCK_BYTES,
         len(text),
-        is_cut,
+        length > max_bytes,
     )
 
 
 def _blocks(text: bytes, model: str) -> tuple[int, ...]:
-    blocks, view = [], memoryview(text)
-    running = blake2b(model.encode() + b"\0", digest_size=_HASH_BYTES)
-    for end in range(BLOCK_BYTES, len(text) + 1, BLOCK_BYTES):
-        running.update(view[end - BLOCK_BYTES : end])
-        blocks.append(int.from_bytes(running.copy().digest(), "big"))
+    blocks, running = [], xxh3_64_intdigest(model.encode())
+    for start in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        running = xxh3_64_intdigest(text[start : start + BLOCK_BYTES], running)
+        blocks.append(running)
     return tuple(blocks)
 
 
@@ -98,15 +96,15 @@ def _pieces(payload: Mapping[str, Any], max_bytes: int) -> Iterator[tuple[str, b
         if payload.get(name):
             yield "system", b"system\0" + _text(payload[name], max_bytes)
     leading = 0
-    while leading < len(messages) and _role(messages[leading]) in _SYSTEM:
-        yield "system", _message(messages[leading], max_bytes)
+    while leading < len(messages) and (role := _role(messages[leading])) in _SYSTEM:
+        yield "system", _message(messages[leading], role, max_bytes)
         leading += 1
     if payload.get("tools"):
         yield "system", _json(payload["tools"])
     for message in islice(messages, leading, None):
         role = _role(message)
         # A later system message is a part of the conversation.
-        yield "" if role in _SYSTEM else role, _message(message, max_bytes)
+        yield "" if role in _SYSTEM else role, _message(message, role, max_bytes)
 
 
 def _messages(payload: Mapping[str, Any]) -> Sequence[Any]:
@@ -118,14 +116,14 @@ def _messages(payload: Mapping[str, Any]) -> Sequence[Any]:
 
 def _role(message: Any) -> str:
     role = message.get("role") if isinstance(message, dict) else None
-    return role if isinstance(role, str) else ""
+    return role[:32] if isinstance(role, str) else ""
 
 
-def _message(message: Any, max_bytes: int) -> bytes:
+def _message(message: Any, role: str, max_bytes: int) -> bytes:
     """Return role and text, and all other input that the engine may read."""
     if not isinstance(message, dict):
         return _json(message) + b"\0"
-    role, content = _role(message)[:32], message.get("content")
+    content = message.get("content")
     if role and isinstance(content, str) and len(message) == 2:  # as most are
         return f"{role}\0{content[:max_bytes]}\0".encode("utf-8", "replace")
     rest = [message[name] for name in ("tool_calls", "images", "output") if message.get(name)]
@@ -164,43 +162,3 @@ def _sampled(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _sampled(item) for name, item in value.items()}
     return [_sampled(item) for item in value] if isinstance(value, list) else value
-
-
-class PrefixCache:
-    """The blocks that one replica is believed to have cached, at most `max_blocks`.
-
-    The least recently used block is dropped first, of one prompt the last block: the rest of a
-    prompt is always its beginning.
-    """
-
-    __slots__ = ("_blocks", "_max_blocks")
-
-    def __init__(self, max_blocks: int) -> None:
-        self._max_blocks = max_blocks
-        self._blocks: OrderedDict[int, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def known(self, blocks: Sequence[int]) -> int:
-        """Return the number of cached blocks at the beginning of a prompt."""
-        cached = self._blocks
-        if not blocks or blocks[0] not in cached:
-            return 0
-        low, high = 1, len(blocks)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if blocks[middle - 1] in cached:
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
-    def use(self, blocks: Sequence[int]) -> None:
-        """Note that the replica has read a prompt."""
-        cached = self._blocks
-        for block in reversed(blocks[: self._max_blocks]):
-            cached[block] = None
-            cached.move_to_end(block)
-        while len(cached) > self._max_blocks:
-            cached.popitem(last=False)

@@ -1,6 +1,7 @@
 """The speed of one pool's engines for one model: moving averages of their own timings."""
 
 from dataclasses import dataclass
+from math import exp
 
 # Share of the newest value in a mean.
 _NEWEST = 0.1
@@ -8,6 +9,9 @@ _NEWEST = 0.1
 _MIN_TOKENS = 64
 # Guesses that differ from the mean by more than this factor are limited to it.
 _MAX_GUESS = 1.25
+
+# Times of this age count e times less than the newest in a recent mean.
+_RECENT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,23 @@ class Mean:
         if is_guess and self.count * self._newest > 1:
             value = min(max(value, self.value / _MAX_GUESS), self.value * _MAX_GUESS)
         self.value += max(self._newest, 1 / self.count) * (value - self.value)
+
+
+class RecentMean:
+    """The mean of a value that changes, over the last minute: older times count less and less."""
+
+    __slots__ = ("_at", "_mean", "_value")
+
+    def __init__(self) -> None:
+        self._value = self._mean = self._at = 0.0
+
+    def note(self, value: float, now: float) -> None:
+        """Note the value from `now` on."""
+        self._mean, self._at, self._value = self.at(now), now, value
+
+    def at(self, now: float) -> float:
+        share = exp(min(0.0, self._at - now) / _RECENT_S)
+        return self._value + (self._mean - self._value) * share
 
 
 class LearnedSpeeds:

@@ -155,10 +155,10 @@ class ReplicaFollower:
             replica.channel.close()
 
     def _note(self, replica: _Followed, name: str, content: bytes) -> None:
-        work, prompts = decode_report(content)
+        work, events = decode_report(content)
+        for event in events:
+            self._view.note_event(name, event)
         self._view.report(name, work, monotonic())
-        for blocks in prompts:
-            self._view.read_elsewhere(name, blocks)
         held = self._models - work.load_s.keys()
         if self._models and held != replica.held:
             replica.held = held

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
-from serve_app.dispatch.prefixes import PrefixCache
-from serve_app.dispatch.rates import Mean, Speeds
+from serve_app.dispatch.engine_cache import CacheUse, EngineCache
+from serve_app.dispatch.rates import Mean, RecentMean, Speeds
+from serve_app.dispatch.sent import SentRequest
 
 # Seconds after which a failure counts half.
 _FAILURE_HALF_LIFE_S = 5.0
@@ -30,17 +32,34 @@ class ReplicaReport(NamedTuple):
 NO_REPORT = ReplicaReport()
 
 
+class CallStep(Enum):
+    BEGAN = 0
+    READ = 1
+    ENDED = 2
+
+
+class CallEvent(NamedTuple):
+    """A step of a call that another gateway has sent. `blocks`: of its prompt, where it began."""
+
+    number: int
+    step: CallStep
+    blocks: tuple[int, ...] = ()
+
+
 @dataclass(slots=True)
 class ReplicaState:
     """The work of one replica, its cache, its speed and its failures."""
 
-    cache: PrefixCache
-    speed: Mean = field(default_factory=lambda: Mean(1.0))  # its times relative to the pool's
-    ahead: int = 0
+    cache: EngineCache
+    # Its times relative to the pool's. One slow request, such as a first one, shows nothing.
+    speed: Mean = field(default_factory=lambda: Mean(1.0, weight=10))
+    own: int = 0  # requests of this gateway that run or wait there
+    load: RecentMean = field(default_factory=RecentMean)  # of all that run or wait there
     pending_tokens: float = 0.0
-    unread: int = 0  # prompts that are still to be read
+    unread: dict[SentRequest, None] = field(default_factory=dict)  # to be read, in this order
     reading_since: float = 0.0  # the first of these
     others: ReplicaReport = NO_REPORT
+    elsewhere: dict[int, CacheUse] = field(default_factory=dict)  # calls of other gateways
     failures: float = 0.0
     failed_at: float = 0.0
 
@@ -49,34 +68,62 @@ class ReplicaState:
         """The replica's times relative to the pool's; 1 where the difference may be noise."""
         return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
 
+    @property
+    def ahead(self) -> int:
+        """The requests that run or wait there."""
+        return self.own + self.others.ahead
+
+    def count(self, change: int, now: float) -> None:
+        """Note a request that was sent there, or has ended."""
+        self.own = max(0, self.own + change)
+        self.load.note(self.ahead, now)
+
     def to_read(self, speeds: Speeds, now: float) -> float:
         """Return the tokens still to be read, without those of the first prompt read so far."""
-        prompts = self.unread + self.others.unread
-        if not prompts:
+        unread, others = self.unread, self.others
+        if not unread and not others.unread:
             return 0.0
-        tokens = self.pending_tokens + self.others.pending_tokens
-        read = (now - self.reading_since) * speeds.prefill_tokens_per_s / self.slowness
-        return tokens - min(read, tokens / prompts)
+        tokens = self.pending_tokens + others.pending_tokens
+        seconds, rate = now - self.reading_since, speeds.prefill_tokens_per_s / self.slowness
+        if others.unread:  # perhaps the first prompt is one of these
+            return tokens - min(seconds * rate, tokens / (len(unread) + others.unread))
+        return tokens - min(seconds * rate, next(iter(unread)).uncached_tokens)
 
-    def expect(self, tokens: float, now: float) -> None:
-        """Note a new prompt with so many tokens to read."""
-        if not self.unread + self.others.unread:
-            self.reading_since = now
-        self.unread += 1
-        self.pending_tokens += tokens
+    def expect(self, sent: SentRequest) -> None:
+        """Note a new prompt to read."""
+        if not self.unread and not self.others.unread:
+            self.reading_since = sent.sent_at
+        self.unread[sent] = None
+        self.pending_tokens += sent.uncached_tokens
 
-    def has_read(self, tokens: float, now: float) -> None:
+    def has_read(self, sent: SentRequest, now: float) -> None:
         """Note that a prompt was read, or never will be."""
-        self.unread = max(0, self.unread - 1)
-        self.pending_tokens = max(0.0, self.pending_tokens - tokens) if self.unread else 0.0
+        if sent in self.unread:
+            del self.unread[sent]
+            self.pending_tokens -= sent.uncached_tokens
+        if not self.unread:
+            self.pending_tokens = 0.0  # removes rounding errors
         self.reading_since = now
 
     def note_report(self, report: ReplicaReport, now: float) -> None:
         """Note the work for others. Fewer pending tokens mean that a prompt was read just now."""
-        is_idle = not self.unread + self.others.unread
+        is_idle = not self.unread and not self.others.unread
         if is_idle or report.pending_tokens < self.others.pending_tokens:
             self.reading_since = now
         self.others = report
+        self.load.note(self.ahead, now)
+        while len(self.elsewhere) > report.ahead:  # some events were left out
+            self.elsewhere.pop(next(iter(self.elsewhere))).end()
+
+    def note_event(self, event: CallEvent) -> None:
+        """Note a step of a call of another gateway; it may be one whose start is not known."""
+        number, step, blocks = event
+        if step is CallStep.BEGAN and blocks:
+            self.elsewhere[number] = self.cache.begin(blocks)
+        elif step is CallStep.READ and number in self.elsewhere:
+            self.elsewhere[number].read()
+        elif number in self.elsewhere:
+            self.elsewhere.pop(number).end()
 
     def compare(self, seconds: float, expected_s: float) -> None:
         low, high = _SLOWNESS

@@ -1,59 +1,79 @@
 """Reports of a replica to every gateway about its work for the others, at most 100 ms late.
 
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
-replica, how much of their prompts is still to be read, and which prompts were read: these are in
-the cache. A report goes over a connection of its own, which is no request to Serve: the autoscaler
-does not count it, and it stays open while the replica has nothing to do. A gateway returns
-the list of the replica's models that others hold too.
+replica, how much of their prompts is still to be read, and when each begins, was read and ends:
+from this follows the content of the cache. A report goes over a connection of its own, which is no
+request to Serve: the autoscaler does not count it, and it stays open while the replica has nothing
+to do. A gateway returns the list of the replica's models that others hold too.
 """
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import orjson
 
 from serve_app.dispatch.frames import REPORT, SPARE, TOKEN, Channel, ChannelClosed, name_token
 from serve_app.dispatch.prefixes import unpack
-from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.replica_state import CallEvent, CallStep, ReplicaReport
 from serve_app.engines.base import Call
 from serve_app.errors import EngineLost
 
 # Half of the 100 ms; the other half is for the event loops on both sides.
 INTERVAL_S = 0.05
 _CONNECT_S = 5.0
-# Bytes of prefixes in one report, and of those kept for later gateways. Others are left out, which
-# costs cache hits and nothing else.
-_MAX_BYTES = 1 << 20
+# Bytes of prefixes and events in one report, and bytes kept for later gateways. Others are left
+# out, which costs cache hits and nothing else.
+_MAX_BYTES, _MAX_EVENTS = 1 << 20, 10_000
 _NEWEST_BYTES = 1 << 18
 
 GatewayAddress = tuple[str, int]  # host and port
 
 
+class PackedEvent(NamedTuple):
+    """A `CallEvent`, with the blocks as they came with the call."""
+
+    number: int
+    step: CallStep
+    blocks: bytes = b""
+
+
 class DecodedReport(NamedTuple):
-    """One report: the work for others, and the blocks of the prompts that were read for them."""
+    """One report: the work for others, and the steps of their calls since the last one."""
 
     work: ReplicaReport
-    prompts: tuple[tuple[int, ...], ...]
+    events: tuple[CallEvent, ...]
 
 
-def encode_report(work: ReplicaReport, prompts: list[bytes]) -> bytes:
-    """Return a line of JSON, then the packed blocks of each prompt, whose lengths are in it."""
-    lengths = [len(prompt) for prompt in prompts]
-    head = (work.ahead, work.pending_tokens, dict(work.load_s), lengths, work.unread)
-    return orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + b"".join(prompts)
+def encode_report(work: ReplicaReport, events: Sequence[PackedEvent]) -> bytes:
+    """Return a line of JSON, then the packed blocks of each event, whose lengths are in it."""
+    steps = [(event.number, event.step.value, len(event.blocks)) for event in events]
+    head = (work.ahead, work.pending_tokens, dict(work.load_s), steps, work.unread)
+    blocks = b"".join([event.blocks for event in events])
+    return orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + blocks
 
 
 def decode_report(data: bytes) -> DecodedReport:
     line, _, packed = data.partition(b"\n")
-    ahead, pending_tokens, load_s, lengths, unread = orjson.loads(line)
-    prompts, at = [], 0
-    for length in lengths:
-        prompts.append(unpack(packed[at : at + length]))
+    ahead, pending_tokens, load_s, steps, unread = orjson.loads(line)
+    events, at = [], 0
+    for number, step, length in steps:
+        events.append(CallEvent(number, CallStep(step), unpack(packed[at : at + length])))
         at += length
-    return DecodedReport(ReplicaReport(ahead, pending_tokens, load_s, unread), tuple(prompts))
+    return DecodedReport(ReplicaReport(ahead, pending_tokens, load_s, unread), tuple(events))
+
+
+@dataclass(slots=True, eq=False)
+class ReportedCall:
+    """One call that a replica answers. `number`: of all its calls."""
+
+    gateway: GatewayAddress
+    call: Call
+    number: int
+    was_read: bool = False
 
 
 @dataclass(slots=True)
@@ -67,14 +87,19 @@ class _Work:
 class _Subscriber:
     """A gateway that gets reports.
 
-    `prompts`: blocks for its next report. `spare`: models that it knows on other replicas too.
+    `events`: for its next report. `spare`: models that it knows on other replicas too.
     """
 
     channel: Channel
-    prompts: list[bytes]
+    events: list[PackedEvent]
+    block_bytes: int = 0  # of the events
     last: ReplicaReport | None = None
     spare: frozenset[str] = frozenset()
     listening: "asyncio.Task[None] | None" = None
+
+    @property
+    def has_room(self) -> bool:
+        return self.block_bytes < _MAX_BYTES and len(self.events) < _MAX_EVENTS
 
 
 class ReplicaReporter:
@@ -97,7 +122,9 @@ class ReplicaReporter:
         self._subscribers: dict[GatewayAddress, _Subscriber] = {}
         self._newest: deque[bytes] = deque()  # prompts, for later gateways
         self._newest_bytes = 0
+        self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
 
     async def subscribe(self, host: str, port: int, token: bytes) -> None:
         """Connect to a gateway and report to it until it closes. Raises EngineLost."""
@@ -111,7 +138,7 @@ class ReplicaReporter:
         except (OSError, TimeoutError) as exc:
             raise EngineLost(f"the gateway at {host}:{port} can't be reached") from exc
         channel.send((TOKEN, name_token(token, self._name)))
-        subscriber = self._subscribers[gateway] = _Subscriber(channel, list(self._newest))
+        subscriber = self._subscribers[gateway] = _Subscriber(channel, self._newest_events())
         subscriber.listening = asyncio.create_task(self._listen(gateway, subscriber))
         self.changed()
 
@@ -132,24 +159,45 @@ class ReplicaReporter:
         spares = [subscriber.spare for subscriber in self._subscribers.values()]
         self._note_spare(frozenset.intersection(*spares) if spares else frozenset())
 
-    def begin(self, gateway: GatewayAddress, call: Call) -> None:
-        """Note that a gateway has sent a call."""
+    def begin(self, gateway: GatewayAddress, call: Call) -> ReportedCall:
+        """Note that a gateway has sent a call; `end` must follow."""
         work = self._work[gateway]
         work.ahead += 1
         work.unread += 1
         work.pending_tokens += call.unread_tokens
-        self.changed()
+        reported = ReportedCall(gateway, call, next(self._numbers))
+        self._note(reported, CallStep.BEGAN)
+        return reported
 
-    def read(self, gateway: GatewayAddress, call: Call) -> None:
+    def read(self, reported: ReportedCall) -> None:
         """Note that the call's prompt has been read."""
-        work = self._work[gateway]
+        reported.was_read = True
+        self._has_read(reported)
+        if blocks := reported.call.blocks:
+            self._remember(blocks)
+        self._note(reported, CallStep.READ)
+
+    def end(self, reported: ReportedCall) -> None:
+        work = self._work[reported.gateway]
+        work.ahead -= 1
+        if not reported.was_read:
+            self._has_read(reported)
+        if not work.ahead:
+            del self._work[reported.gateway]  # with the rounding errors of its tokens
+        self._note(reported, CallStep.ENDED)
+
+    def _has_read(self, reported: ReportedCall) -> None:
+        work = self._work[reported.gateway]
         work.unread -= 1
-        work.pending_tokens -= call.unread_tokens
-        if call.blocks:
-            self._remember(call.blocks)
-            for other, subscriber in self._subscribers.items():
-                if other != gateway and sum(map(len, subscriber.prompts)) < _MAX_BYTES:
-                    subscriber.prompts.append(call.blocks)
+        work.pending_tokens -= reported.call.unread_tokens
+
+    def _note(self, reported: ReportedCall, step: CallStep) -> None:
+        """Tell the other gateways, unless one reads too slowly."""
+        blocks = reported.call.blocks if step is CallStep.BEGAN else b""
+        for gateway, subscriber in self._subscribers.items():
+            if gateway != reported.gateway and subscriber.has_room:
+                subscriber.events.append(PackedEvent(reported.number, step, blocks))
+                subscriber.block_bytes += len(blocks)
         self.changed()
 
     def _remember(self, blocks: bytes) -> None:
@@ -158,20 +206,19 @@ class ReplicaReporter:
         while self._newest_bytes > _NEWEST_BYTES:
             self._newest_bytes -= len(self._newest.popleft())
 
-    def end(self, gateway: GatewayAddress, call: Call, *, was_read: bool) -> None:
-        work = self._work[gateway]
-        work.ahead -= 1
-        if not was_read:
-            work.unread -= 1
-            work.pending_tokens -= call.unread_tokens
-        if not work.ahead:
-            del self._work[gateway]  # with the rounding errors of its tokens
-        self.changed()
+    def _newest_events(self) -> list[PackedEvent]:
+        """Return the steps of the calls with the newest prompts, for a new gateway."""
+        return [
+            PackedEvent(number, step, blocks if step is CallStep.BEGAN else b"")
+            for number, blocks in zip(self._numbers, self._newest, strict=False)
+            for step in CallStep
+        ]
 
     def changed(self) -> None:
-        """Report within INTERVAL_S. Called when models are loaded or unloaded, too."""
+        """Report at once, or INTERVAL_S after the last report. Called when models change, too."""
         if self._timer is None and self._subscribers:
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._report)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._next_at), self._report)
 
     def close(self) -> None:
         if self._timer:
@@ -180,7 +227,7 @@ class ReplicaReporter:
             subscriber.channel.close()
 
     def _report(self) -> None:
-        self._timer = None
+        self._timer, self._next_at = None, asyncio.get_running_loop().time() + INTERVAL_S
         load_s = self._load_s()
         ahead = sum(work.ahead for work in self._work.values())
         unread = sum(work.unread for work in self._work.values())
@@ -191,8 +238,8 @@ class ReplicaReporter:
                 *(ahead - own.ahead, pending_tokens - own.pending_tokens, load_s),
                 unread - own.unread,
             )
-            prompts = subscriber.prompts
-            if subscriber.channel.is_full or (not prompts and others == subscriber.last):
+            events = subscriber.events
+            if subscriber.channel.is_full or (not events and others == subscriber.last):
                 continue
-            subscriber.last, subscriber.prompts = others, []
-            subscriber.channel.send((REPORT, encode_report(others, prompts)))
+            subscriber.last, subscriber.events, subscriber.block_bytes = others, [], 0
+            subscriber.channel.send((REPORT, encode_report(others, events)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from serve_app.dispatch.engine_cache import CacheUse
 from serve_app.dispatch.prefixes import EMPTY, Chain
 
 
@@ -28,7 +29,7 @@ class EngineStats(NamedTuple):
     decode_s: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SentRequest:
     """One request that was sent to a replica, with the beliefs of that moment."""
 
@@ -42,6 +43,7 @@ class SentRequest:
     had_slot: bool  # it did not wait for a slot
     pending_before: float  # tokens that the replica had to read before
     sent_at: float
+    use: CacheUse | None  # of the replica's cache, by a conversation
     read_at: float | None = None  # when its first token came
 
     @property

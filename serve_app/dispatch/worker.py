@@ -105,18 +105,11 @@ class CallServer:
     async def _answer_and_report(
         self, call: Call, channel: Channel, gateway: GatewayAddress, reporter: ReplicaReporter
     ) -> None:
-        was_read = False
-
-        def note_read() -> None:
-            nonlocal was_read
-            was_read = True
-            reporter.read(gateway, call)
-
-        reporter.begin(gateway, call)
+        reported = reporter.begin(gateway, call)
         try:
-            await self._answer(call, channel, note_read)
+            await self._answer(call, channel, lambda: reporter.read(reported))
         finally:
-            reporter.end(gateway, call, was_read=was_read)
+            reporter.end(reported)
 
     async def _answer(
         self, call: Call, channel: Channel, began: Callable[[], None] = lambda: None

@@ -2,11 +2,12 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from serve_app.api.outcome import Outcome
 from serve_app.api.request_trace import RequestTrace
-from serve_app.fleet.rings import PERIOD_S, Ring, Rows, seconds_covered, summed
+from serve_app.fleet.rings import PERIOD_S, Ring, Rows, seconds_covered, split, summed
 
 PERIODS = 90
 # Upper bounds of the times to first token, in seconds: 5 ms to 5 min, each half as much again.
@@ -44,14 +45,16 @@ def count(ring: Ring, trace: RequestTrace, now: float) -> None:
 
 def series(histories: Sequence[Rows], now: float) -> dict[str, Any]:
     """Return the summed series of all processes, the oldest value first."""
-    rows = summed(history.until(now) for history in histories) or [[0] * _WIDTH] * PERIODS
+    rings = [history.until(now) for history in histories]
+    rows = split(summed(rings), _WIDTH) if rings else [[0] * _WIDTH] * PERIODS
+    p50_s, p95_s = zip(*(quantiles(row[_TTFT:], 0.5, 0.95) for row in rows), strict=True)
     return {
         "end": (int(now) // PERIOD_S + 1) * PERIOD_S,
         "step_s": PERIOD_S,
         "requests_per_s": _per_s([sum(row[:_PROMPT]) for row in rows], now),
         "tokens_per_s": _per_s([row[_GENERATED] for row in rows], now),
-        "ttft_p50_s": [quantile(row[_TTFT:], 0.5) for row in rows],
-        "ttft_p95_s": [quantile(row[_TTFT:], 0.95) for row in rows],
+        "ttft_p50_s": list(p50_s),
+        "ttft_p95_s": list(p95_s),
         "outcomes": {
             str(outcome): [row[column] for row in rows] for outcome, column in _COLUMN.items()
         },
@@ -62,17 +65,19 @@ def recent(histories: Sequence[Rows], now: float) -> dict[str, Any]:
     """Return the rates of the last 30 to 40 s."""
     total = _recent_sums(histories, now)
     seconds = seconds_covered(now, RECENT)
+    p50_s, p95_s = quantiles(total[_TTFT:], 0.5, 0.95)
     return {
         "requests_per_s": round(sum(total[:_PROMPT]) / seconds, 2),
         "tokens_per_s": round(total[_GENERATED] / seconds, 1),
-        "ttft_p50_s": quantile(total[_TTFT:], 0.5),
-        "ttft_p95_s": quantile(total[_TTFT:], 0.95),
+        "ttft_p50_s": p50_s,
+        "ttft_p95_s": p95_s,
         "cached_share": share(total[_CACHED], total[_CACHEABLE]),
     }
 
 
 def _recent_sums(histories: Iterable[Rows], now: float) -> list[int]:
-    rows = [row for history in histories for row in history.until(now)[-RECENT:]]
+    recent = (history.until(now)[-RECENT * _WIDTH :] for history in histories)
+    rows = [row for counts in recent for row in split(counts, _WIDTH)]
     return list(map(sum, zip(*rows, strict=True))) or [0] * _WIDTH
 
 
@@ -89,22 +94,23 @@ def share(part: int, whole: int) -> float | None:
     return round(part / whole, 3) if whole else None
 
 
-def quantile(counts: Sequence[int], q: float) -> float | None:
-    """Return the time below which a share `q` of the counted times lies; None without any.
+def quantiles(counts: Sequence[int], *shares: float) -> list[float | None]:
+    """Return the times below which these shares of the counted times lie; None without any.
 
     Times within a bin are assumed to be spread evenly.
     """
-    rank = q * sum(counts)
-    if not rank:
-        return None
-    below = 0
-    for bin_, number in enumerate(counts):
-        if below + number >= rank and number:
-            low = TTFT_BOUNDS[bin_ - 1] if bin_ else 0.0
-            high = TTFT_BOUNDS[min(bin_, len(TTFT_BOUNDS) - 1)]
-            return round(low + (high - low) * (rank - below) / number, 4)
-        below += number
-    return TTFT_BOUNDS[-1]
+    sums = [0, *accumulate(counts)]  # of the bins before each
+    if not sums[-1]:
+        return [None] * len(shares)
+    return [_time_at(share * sums[-1], sums) for share in shares]
+
+
+def _time_at(rank: float, sums: Sequence[int]) -> float:
+    """Return the time with this rank."""
+    bin_ = bisect_left(sums, rank) - 1
+    low = TTFT_BOUNDS[bin_ - 1] if bin_ else 0.0
+    high = TTFT_BOUNDS[min(bin_, len(TTFT_BOUNDS) - 1)]
+    return round(low + (high - low) * (rank - sums[bin_]) / (sums[bin_ + 1] - sums[bin_]), 4)
 
 
 def _per_s(numbers: list[int], now: float) -> list[float | None]:

@@ -129,5 +129,6 @@ def _error_note(trace: RequestTrace, now: float) -> ErrorNote:
 
 
 def _rates(ring: Ring, now: float) -> ReplicaRates:
-    generated, cacheable, cached = map(sum, zip(*ring.rows(now).rows, strict=True))
+    counts = ring.rows(now).counts
+    generated, cacheable, cached = (sum(counts[column :: ring.width]) for column in range(3))
     return ReplicaRates(generated / seconds_covered(now, ring.periods), cacheable, cached)

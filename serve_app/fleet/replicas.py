@@ -53,7 +53,7 @@ def _ready_in_s(
 def _engine(member: Member) -> dict[str, Any]:
     engine = member.report.engine if member.report else None
     if engine is None:
-        return {"engine": None, "models": []}
+        return {"engine": None}
     status = engine.status
     return {
         "engine": {
@@ -64,8 +64,7 @@ def _engine(member: Member) -> dict[str, Any]:
             "detail": status.detail[:300],
             "restarts": status.restarts,
             "start_phases_s": {name: round(s, 2) for name, s in status.phases},
-        },
-        "models": [card.name for card in status.models if card.loaded],
+        }
     }
 
 

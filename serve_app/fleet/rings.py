@@ -1,7 +1,7 @@
 """Counters of the last periods of time, in fixed memory and without a task."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 PERIOD_S = 10
@@ -40,30 +40,36 @@ class Ring:
 
     def rows(self, now: float) -> "Rows":
         """Return the counters of every period, the one of `now` last."""
-        self.row(now)
-        width, counts = self.width, self.counts
-        first = self._index - self.periods + 1
-        starts = [i % self.periods * width for i in range(first, self._index + 1)]
-        return Rows(self._index, tuple(counts[at : at + width] for at in starts))
+        oldest = self.row(now) + self.width
+        return Rows(self._index, self.width, self.counts[oldest:] + self.counts[:oldest])
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The counters of a ring, the oldest period first. `index`: of the newest, since 1970."""
+    """The counters of a ring, the oldest period first. `index`: of the newest, since 1970.
+
+    They are one array, because processes send them to each other every second.
+    """
 
     index: int
-    rows: tuple["array[int]", ...]
+    width: int
+    counts: "array[int]"
 
-    def until(self, now: float) -> tuple["array[int]", ...]:
-        """Return as many rows, the last one for the period of `now`."""
-        later = min(max(int(now) // PERIOD_S - self.index, 0), len(self.rows))
-        empty = array("I", bytes(4 * len(self.rows[0])))
-        return (*self.rows[later:], *[empty] * later)
+    def until(self, now: float) -> "array[int]":
+        """Return as many counters, the last row for the period of `now`."""
+        later = self.width * max(int(now) // PERIOD_S - self.index, 0)
+        later = min(later, len(self.counts))
+        return self.counts[later:] + array("I", bytes(4 * later)) if later else self.counts
 
 
-def summed(rings: Iterable[tuple["array[int]", ...]]) -> list[list[int]]:
-    """Return the sums, period by period, of the rows of rings with the same shape."""
-    return [list(map(sum, zip(*rows, strict=True))) for rows in zip(*rings, strict=True)]
+def summed(rings: Sequence["array[int]"]) -> Sequence[int]:
+    """Return the sums, counter by counter, of rings with the same shape."""
+    return rings[0] if len(rings) == 1 else list(map(sum, zip(*rings, strict=True)))
+
+
+def split(counts: Sequence[int], width: int) -> list[Sequence[int]]:
+    """Return the rows of a ring's counters."""
+    return [counts[at : at + width] for at in range(0, len(counts), width)]
 
 
 def seconds_covered(now: float, periods: int) -> float:

@@ -3,54 +3,75 @@
 import asyncio
 import math
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic, time
 from typing import Any
 
-import ray
 from ray.exceptions import RayError
 
 from serve_app.fleet.document import Document, ServiceSettings, collecting, encoded
 from serve_app.ray_serve import fleet_collector
-from serve_app.ray_serve.readiness import Remembered
 
-# How long a poll waits for a fresher document. It is short, because Serve counts held viewers.
-_WAIT_S = 0.004
-_FOR_S = 0.9
+_EVERY_S = 0.9
+# After the last poll of a viewer it fetches no more.
+_WATCHED_S = 1.5
+# With several ingress replicas the first poll in a while finds an old document.
+_FRESH_S = 1.0
+_WAIT_S = 0.3
 _STALE_S = 10.0
 
 
 class CollectorClient:
-    """Asks the application's collector, at most about once a second. Implements `FleetSource`."""
+    """Fetches the collector's document while there are viewers. Implements `FleetSource`.
+
+    Viewers are answered from memory, because Serve counts a poll that waits.
+    """
 
     def __init__(self, service: ServiceSettings, application: str) -> None:
         self._service = service
         self._application = application
         self._collector: Any = None
         self._latest = encoded(collecting(service, time()))
-        self._updated_at = monotonic()  # by the collector
-        self._fresh_until = -math.inf
-        self._fetch = Remembered(self._ask, _FOR_S)
+        self._updated_at = self._viewed_at = self._asked_at = -math.inf
+        self._asking: asyncio.Task[None] | None = None
 
     async def latest(self) -> Document:
-        if monotonic() < self._fresh_until:
-            return self._latest
-        try:
-            async with asyncio.timeout(_WAIT_S):
-                await self._fetch()
-        except (TimeoutError, RayError):
-            if monotonic() - self._updated_at > _STALE_S:  # another collector starts
-                self._latest = encoded(collecting(self._service, time()))
+        now = self._viewed_at = monotonic()
+        if now - self._updated_at > _FRESH_S:
+            self._refresh(now)
+            await self._wait_until(self._asked_at + _WAIT_S)
+        if now - self._updated_at > _STALE_S:  # there is no collector, or it hangs
+            self._latest = encoded(collecting(self._service, time()))
         return self._latest
 
-    async def _ask(self) -> Document:
+    def _refresh(self, now: float) -> None:
+        """Fetch the document unless that is under way, or has just failed."""
+        if (self._asking is None or self._asking.done()) and now - self._asked_at >= _EVERY_S:
+            self._asked_at = now
+            # In no viewer's context: it outlives the request.
+            self._asking = asyncio.create_task(self._ask(), context=Context())
+
+    async def _wait_until(self, at: float) -> None:
+        """Wait for the document that is being fetched."""
+        seconds = at - monotonic()
+        if self._asking and seconds > 0:
+            await asyncio.wait([self._asking], timeout=seconds)
+
+    async def _ask(self) -> None:
+        try:
+            self._latest = await self._fetch()
+            self._updated_at = monotonic()
+        except RayError:
+            self._collector = None  # the collector or the replica that started it has ended
+        asyncio.get_running_loop().call_later(_EVERY_S, self._again)
+
+    def _again(self) -> None:
+        now = monotonic()
+        if now - self._viewed_at < _WATCHED_S:
+            self._refresh(now)
+
+    async def _fetch(self) -> Document:
         if self._collector is None:
             start: Callable[..., Any] = fleet_collector.start
             self._collector = await asyncio.to_thread(start, self._service, self._application)
-        try:
-            document = Document(*await self._collector.latest.remote())
-        except ray.exceptions.RayActorError:
-            self._collector = None  # the collector or the replica that started it has ended
-            raise
-        self._latest, self._updated_at = document, monotonic()
-        self._fresh_until = self._updated_at + _FOR_S
-        return document
+        return Document(*await self._collector.latest.remote())

@@ -102,14 +102,12 @@ def span_exporter(endpoint: str | None) -> SpanExporter:
     Raises SettingsError for a protocol that does not exist or is not installed.
     """
     if _protocol("TRACES") == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-            OTLPSpanExporter as GrpcExporter,
-        )
+        from serve_app.tracing.grpc_exporter import GrpcSpanExporter
 
-        return GrpcExporter(endpoint)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        return GrpcSpanExporter(endpoint)
+    from serve_app.tracing.http_exporter import HttpSpanExporter
 
-    return OTLPSpanExporter(endpoint and f"{endpoint.rstrip('/')}/v1/traces")
+    return HttpSpanExporter(endpoint and f"{endpoint.rstrip('/')}/v1/traces")
 
 
 def metric_exporter(endpoint: str | None) -> MetricExporter:

@@ -88,6 +88,10 @@ class SpanNotes:
         """Note the checked request, and the conversation that it belongs to."""
         self.payload, self.session = payload, session
 
+    def drop_content(self) -> None:
+        """Free the memory of the request and the answer, which may be large."""
+        self.payload, self.answer = _NONE, b""
+
     def nanoseconds(self, at: float) -> int:
         """Convert a time of `perf_counter` to OpenTelemetry's: nanoseconds since 1970."""
         return int((self.epoch + at) * 1e9)

@@ -10,7 +10,12 @@ from time import perf_counter
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import (
+    Decision,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -59,6 +64,7 @@ class Tracer:
     ) -> None:
         self._min_step_s = min_step_s
         self._sampler = provider.sampler
+        self._ratio = _ratio_of_new_traces(provider.sampler)
         self._ids = provider.id_generator
         self._resource = provider.resource
         self._processor = processor
@@ -72,6 +78,8 @@ class Tracer:
             return
         caller = _caller(request)
         trace_id = caller.trace_id if caller else self._ids.generate_trace_id()
+        if self._ratio and not caller and not _is_sampled(trace_id, self._ratio):
+            return
         parent = _remote(caller) if caller else _NO_PARENT
         result = self._sampler.should_sample(parent, trace_id, operation, SpanKind.SERVER)
         if result.decision is Decision.RECORD_AND_SAMPLE:
@@ -102,6 +110,7 @@ class Tracer:
             attributes |= content_attributes(notes)
         notes.end()
         notes.steps += _timed_by_engine(trace)
+        notes.drop_content()
         is_error = trace.outcome not in _CALLERS
         self.emit(notes, genai.span_name(trace), attributes, SpanKind.SERVER, is_error=is_error)
 
@@ -153,6 +162,20 @@ class Tracer:
         trace_id, state = notes.context.trace_id, notes.context.state
         states = TraceState.from_header([state]) if state else None
         return SpanContext(trace_id, span_id, is_remote, _SAMPLED, states)
+
+
+def _ratio_of_new_traces(sampler: Sampler) -> TraceIdRatioBased | None:
+    """Return the sampler of requests without a caller's trace where it is the SDK's ratio.
+
+    To ask it for each request takes as long as all other work for one that is not traced.
+    """
+    root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else sampler
+    return root if type(root) is TraceIdRatioBased else None
+
+
+def _is_sampled(trace_id: int, ratio: TraceIdRatioBased) -> bool:
+    """Decide as the SDK does, and as every service that the trace goes through."""
+    return trace_id & ratio.TRACE_ID_LIMIT < ratio.bound
 
 
 def _caller(request: Request) -> TraceContext | None:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from statistics import quantiles
 from typing import Any
 
+from serve_app.dispatch.engine_cache import EngineCache
 from serve_app.dispatch.fleet_view import FleetView
-from serve_app.dispatch.prefixes import PrefixCache, chain_of
+from serve_app.dispatch.prefixes import chain_of
 from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.sent import EngineStats, PromptView
 
@@ -59,10 +60,12 @@ def decisions(replicas: int) -> Iterator[tuple[float, float]]:
 def block_bytes(blocks: int = 1_000_000) -> float:
     """Return the bytes that one known block takes."""
     rng = random.Random(0)
-    cache = PrefixCache(blocks)
+    cache = EngineCache(8, blocks, blocks)
     tracemalloc.start()
     for _ in range(blocks // 100):
-        cache.use(tuple([rng.getrandbits(64) for _ in range(100)]))
+        use = cache.begin(tuple([rng.getrandbits(64) for _ in range(100)]))
+        use.read()
+        use.end()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return size / len(cache)

@@ -1,6 +1,6 @@
 """What traces cost a replica in one process: microseconds of CPU for a streamed request.
 
-The notes, the request's span with those of two steps, its metrics, and the SDK's encoding, without
+The notes, the request's span with those of two steps, its metrics, and their encoding, without
 the collector. The least of several turns counts, because other work on the machine only adds.
 """
 
@@ -10,7 +10,6 @@ from time import process_time
 from typing import Any
 
 import click
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
@@ -19,6 +18,7 @@ from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Usage
 from serve_app.engines.span import Step
 from serve_app.tracing.build import process_resource
+from serve_app.tracing.encoder import SpanEncoder
 from serve_app.tracing.exporters import Losses
 from serve_app.tracing.notes import NotedStep
 from serve_app.tracing.otlp import OtlpMetrics
@@ -50,11 +50,12 @@ class Encoded(SpanProcessor):
 
     def __init__(self) -> None:
         self._spans: list[ReadableSpan] = []
+        self._encoder = SpanEncoder()
 
     def on_end(self, span: ReadableSpan) -> None:
         self._spans.append(span)
         if len(self._spans) == 512:
-            encode_spans(self._spans).SerializePartialToString()
+            self._encoder.encode(self._spans).SerializePartialToString()
             self._spans.clear()
 
 

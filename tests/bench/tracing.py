@@ -1,16 +1,17 @@
 """What traces cost: services without them, with a tenth of the requests, and with Ray's metrics.
 
-They run before one instant engine and get the same load in turn, round by round; the first one
-twice, which shows the noise. CPU is that of the replicas, where all of the work for traces is: of
-all processes of the service, with HAProxy and Ray's own, it is a smaller share.
+Each gets half of the load while the service without traces gets the other half, so that a change of
+the machine's speed touches both; a second service without them shows the noise. One instant engine
+answers all. CPU is that of the replicas and of HAProxy: Ray's own processes work in bursts.
 """
 
 import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from time import sleep
@@ -20,16 +21,20 @@ import click
 
 from serve_app.capacity.simulate.intervals import Interval, interval
 from tests.bench.measure import Measurement, Task, measure
-from tests.bench.systems import MODEL, SLOTS, System, cpu_s, processes, running
+from tests.bench.systems import MODEL, SLOTS, System, running
 from tests.support.otlp import collector
 
 OFF, ON, METRICS = "off", "a tenth traced", "a tenth traced, with Ray's metrics"
 AGAIN = "off again"
 MAX_RATIO = 1.03
-_TASK = Task("32 clients, 16 tokens", 32, 1.5, 16)
+_TASK = Task("16 clients, 16 tokens", 16, 2.0, 16)
 _WARM_UP = Task("warm-up", 8, 3, 16)
 _SETTLE_S = 0.3
 _SAMPLER = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+
+
+# Of the service without traces and of another one, at the same time.
+Pair = tuple[Measurement, Measurement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,11 @@ class Ratio:
         )
 
 
-class Replicas(System):
-    """A service, of whose processes the replicas alone are counted."""
+class RequestPath(System):
+    """A service, of whose processes those count that requests pass through."""
 
     def cpu_s(self) -> float:
-        lines = processes(self.process.pid).items()
-        return sum(cpu_s(pid) for pid, line in lines if line.startswith("ray::ServeReplica"))
+        return self.request_cpu_s()
 
 
 @click.command(help=__doc__)
@@ -63,41 +67,46 @@ class Replicas(System):
 def main(topology: str, rounds: int, out: Path) -> None:
     measured = list(run(topology, rounds))
     ratios = [ratio(name, measured) for name in (AGAIN, ON, METRICS)]
-    cpu = median(m.cpu_s_per_1000 for m in of(OFF, measured))
-    click.echo(f"{topology}, off: {cpu:.3f} s of the replicas' CPU for 1,000 requests")
+    cpu = median(off.cpu_s_per_1000 for off, _ in measured)
+    click.echo(f"{topology}, off: {cpu:.3f} s of CPU for 1,000 requests")
     for line in ratios:
         click.echo(line)
     out.mkdir(parents=True, exist_ok=True)
-    value = {"ratios": list(map(asdict, ratios)), "measurements": list(map(asdict, measured))}
+    value = {
+        "ratios": list(map(asdict, ratios)),
+        "pairs": [[*map(asdict, pair)] for pair in measured],
+    }
     (out / f"tracing-{topology}.json").write_text(json.dumps(value, indent=1) + "\n")
     sys.exit(0 if ratios[1].ratio.mean <= MAX_RATIO and not ratios[1].failed else 1)
 
 
-def run(topology: str, rounds: int) -> Iterator[Measurement]:
+def run(topology: str, rounds: int) -> Iterator[Pair]:
     os.environ |= _SAMPLER
     with ExitStack() as stack:
         engine = stack.enter_context(running("engine", "simulator", decode_tokens_per_s=0))
         to = {"endpoint": stack.enter_context(collector()).http}
-        traced = {OFF: {}, ON: to, METRICS: {**to, "metrics": True}}
+        traced = {OFF: {}, AGAIN: {}, ON: to, METRICS: {**to, "metrics": True}}
         systems = [
-            Replicas(**vars(stack.enter_context(running(name, "service", **settings))))
+            RequestPath(**vars(stack.enter_context(running(name, "service", **settings))))
             for name, tracing in traced.items()
             for settings in [_settings(topology, engine, tracing)]
         ]
         for system in systems:
             measure(system, _WARM_UP, 0)
         for number in range(rounds):
-            # In another order each time: none always runs on the warmer machine.
-            for place in range(len(systems)):
-                yield _alone(systems, systems[(place + number) % len(systems)], number)
-            yield replace(_alone(systems, systems[0], number), system=AGAIN)
+            for system in systems[1:]:
+                yield _together(systems, system, number)
 
 
-def _alone(systems: list[System], one: System, number: int) -> Measurement:
+def _together(systems: list[RequestPath], one: RequestPath, number: int) -> Pair:
+    """Load the first system and another one at the same time, while the others stand still."""
+    pair = (systems[0], one)
     for system in systems:
-        system.resume() if system is one else system.pause()
+        system.resume() if system in pair else system.pause()
     sleep(_SETTLE_S)
-    return measure(one, _TASK, number)
+    with ThreadPoolExecutor(2) as pool:
+        off, on = pool.map(lambda system: measure(system, _TASK, number), pair)
+    return off, on
 
 
 def _settings(topology: str, engine: System, tracing: dict[str, Any]) -> dict[str, Any]:
@@ -110,13 +119,9 @@ def _settings(topology: str, engine: System, tracing: dict[str, Any]) -> dict[st
     }
 
 
-def of(name: str, measured: list[Measurement]) -> list[Measurement]:
-    return sorted((m for m in measured if m.system == name), key=lambda m: m.round)
-
-
-def ratio(name: str, measured: list[Measurement]) -> Ratio:
-    """Compare with the service without traces in the same rounds."""
-    pairs = list(zip(of(name, measured), of(OFF, measured), strict=True))
+def ratio(name: str, measured: list[Pair]) -> Ratio:
+    """Compare with the service without traces at the same time."""
+    pairs = [(one, off) for off, one in measured if one.system == name]
     ratios = [one.cpu_s_per_1000 / off.cpu_s_per_1000 for one, off in pairs]
     added = [1000 * (one.cpu_s_per_1000 - off.cpu_s_per_1000) for one, off in pairs]
     failed = sum(one.failed + off.failed for one, off in pairs)

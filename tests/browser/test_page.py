@@ -91,7 +91,7 @@ async def test_nothing_is_wider_than_the_screen(
     def look() -> list[int]:
         driver = opened()
         resize(driver, size)
-        sees(driver, "asks for 32 replicas")
+        sees(driver, "asks for 33 replicas")
         widths = []
         for view in ("fleet", "playground", "models", "keys"):
             driver.execute_script(f"location.hash = '{view}'")

@@ -123,7 +123,7 @@ def sixty_four() -> dict[str, Any]:
     members = [
         member(
             f"{7919 * (i + 3) % 46656:04x}w{i:02d}q",
-            FleetReport(engine(busy=(i * 5 + 2) % 5 % 5), recorded(5, i, errors=i < 3).traffic()),
+            FleetReport(engine(busy=(7 * i + i // 5) % 5), recorded(5, i, errors=i < 3).traffic()),
             started_at=NOW - 300 * i - 60,
         )
         for i in range(64)

@@ -129,7 +129,18 @@ def test_a_planted_import_is_caught(tmp_path: Path, module: str, line: str, name
 
 
 # What only a process with a collector imports, where it is used.
-WITH_COLLECTOR = {"build", "exporters", "otlp", "replica", "tracer"}
+WITH_COLLECTOR = {
+    *(
+        "build",
+        "encoder",
+        "exporters",
+        "grpc_exporter",
+        "http_exporter",
+        "otlp",
+        "replica",
+        "tracer",
+    ),
+}
 
 
 def test_opentelemetry_costs_nothing_where_it_is_off() -> None:

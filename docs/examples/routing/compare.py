@@ -49,7 +49,7 @@ Rule = Callable[[EventQueue], RoutingRule]
 
 
 def view() -> FleetView:
-    return FleetView(SLOTS, CONTEXT, SLOTS * CONTEXT // 8 + RAM_TOKENS, DECLARED)
+    return FleetView(SLOTS, CONTEXT, RAM_TOKENS, DECLARED)
 
 
 RULES: dict[str, tuple[int, Rule | None]] = {
@@ -59,7 +59,7 @@ RULES: dict[str, tuple[int, Rule | None]] = {
     "affinity": (ADMITTED, lambda events: Affinity(events, view(), ADMITTED)),
     "affinity, 2 gateways": (ADMITTED, lambda events: Gateways(events, view, ADMITTED, 2)),
     "affinity, 4 gateways": (ADMITTED, lambda events: Gateways(events, view, ADMITTED, 4)),
-    "oracle": (ADMITTED, lambda events: Oracle(MODEL, SLOTS, ADMITTED)),
+    "oracle": (ADMITTED, lambda events: Oracle(events, MODEL, SLOTS, ADMITTED)),
 }
 
 

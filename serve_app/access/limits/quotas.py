@@ -142,18 +142,25 @@ NO_STANDINGS = Standings()
 
 def standings(quotas: Sequence[Quota], balances: Sequence[Balance], day_left_s: float) -> Standings:
     """Return the tightest limits of requests and tokens: those with the smallest rest."""
-    requests = tokens = None
+    min_requests = min_tokens = math.inf
+    requests = tokens = 0
+    is_day = False
     for quota, (left_requests, left_tokens, today, _) in zip(quotas, balances, strict=True):
-        if quota.requests and (requests is None or left_requests < requests.remaining):
-            requests = _of_bucket(quota.requests, left_requests)
-        if quota.tokens and (tokens is None or left_tokens < tokens.remaining):
-            tokens = _of_bucket(quota.tokens, left_tokens)
-        if quota.day and (tokens is None or quota.day - today < tokens.remaining):
-            left = int(quota.day - today) if today < quota.day else 0
-            tokens = Standing(quota.day, left, day_left_s)
-    return Standings(requests, tokens)
+        if quota.requests and left_requests < min_requests:
+            min_requests, requests = left_requests, quota.requests
+        if quota.tokens and left_tokens < min_tokens:
+            min_tokens, tokens, is_day = left_tokens, quota.tokens, False
+        if quota.day and quota.day - today < min_tokens:
+            min_tokens, tokens, is_day = quota.day - today, quota.day, True
+    day_s = day_left_s if is_day else None
+    return Standings(
+        _standing(requests, min_requests) if requests else None,
+        _standing(tokens, min_tokens, day_s) if tokens else None,
+    )
 
 
-def _of_bucket(capacity: int, level: float) -> Standing:
-    reset_s = (capacity - level) * MINUTE_S / capacity
-    return Standing(capacity, int(level + ROUNDING) if level > 0 else 0, reset_s)
+def _standing(limit: int, left: float, reset_s: float | None = None) -> Standing:
+    """Return the standing of a limit, of a bucket's where no `reset_s` is given."""
+    if reset_s is None:
+        reset_s = (limit - left) * MINUTE_S / limit
+    return Standing(limit, int(left + ROUNDING) if left > 0 else 0, reset_s)

@@ -9,7 +9,7 @@ from serve_app.capacity.simulate.placing import Affinity
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.dispatch.fleet_view import FleetView
-from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.replica_state import CallEvent, CallStep, ReplicaReport
 
 # From what happens at a replica until the other gateways know: the bound of dispatch/reports.py.
 REPORT_S = 0.1
@@ -34,8 +34,8 @@ class Gateways:
         self._rules = [Affinity(events, view, max_ongoing) for view in self._views]
         self._rng = random.Random(seed)
         self._gateways: dict[SimulatedRequest, int] = {}
-        # By replica: prompts that the others have no report of yet, with their gateway.
-        self._unreported: defaultdict[str, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
+        # By replica: events that the others have no report of yet, with their gateway.
+        self._unreported: defaultdict[str, list[tuple[int, CallEvent]]] = defaultdict(list)
         self._due: set[str] = set()
 
     def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
@@ -45,24 +45,25 @@ class Gateways:
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         gateway = self._gateways.setdefault(job, self._rng.randrange(len(self._rules)))
         self._rules[gateway].sent(job, replica)
-        self._changed(replica)
+        self._changed(replica, job, CallStep.BEGAN)
 
     def read(self, job: SimulatedRequest, replica: Replica) -> None:
-        gateway = self._gateways[job]
-        self._rules[gateway].read(job, replica)
-        self._unreported[str(replica.number)].append((gateway, job.request.blocks))
-        self._changed(replica)
+        self._rules[self._gateways[job]].read(job, replica)
+        self._changed(replica, job, CallStep.READ)
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None:
-        self._rules[self._gateways.pop(job)].ended(job, replica)
-        self._changed(replica)
+        self._rules[self._gateways[job]].ended(job, replica)
+        self._changed(replica, job, CallStep.ENDED)
+        del self._gateways[job]
 
     def serving_changed(self, serving: Sequence[Replica]) -> None:
         for rule in self._rules:
             rule.serving_changed(serving)
 
-    def _changed(self, replica: Replica) -> None:
-        name = str(replica.number)
+    def _changed(self, replica: Replica, job: SimulatedRequest, step: CallStep) -> None:
+        name, blocks = str(replica.number), job.request.blocks
+        event = CallEvent(id(job), step, blocks if step is CallStep.BEGAN else ())
+        self._unreported[name].append((self._gateways[job], event))
         if name not in self._due:
             self._due.add(name)
             self._events.at(self._events.now + REPORT_S, self._report, name)
@@ -70,8 +71,11 @@ class Gateways:
     def _report(self, name: str) -> None:
         self._due.discard(name)
         work = [view.own_work(name) for view in self._views]
-        prompts = self._unreported.pop(name, [])
+        events = self._unreported.pop(name, [])
         for number, view in enumerate(self._views):
+            for gateway, event in events:
+                if gateway != number:
+                    view.note_event(name, event)
             others = [own for other, own in enumerate(work) if other != number]
             report = ReplicaReport(
                 sum(own.ahead for own in others),
@@ -79,6 +83,3 @@ class Gateways:
                 unread=sum(own.unread for own in others),
             )
             view.report(name, report, self._events.now)
-            for gateway, blocks in prompts:
-                if gateway != number:
-                    view.read_elsewhere(name, blocks)

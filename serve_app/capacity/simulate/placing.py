@@ -5,6 +5,7 @@ fleet_view.py learns. `Oracle` is the same rule with knowledge that no gateway h
 replica has cached, and how long every answer will be. The others are those that peers use.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
@@ -16,7 +17,7 @@ from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.placement import Placement, ReplicaView, place
 from serve_app.dispatch.prefixes import Chain
-from serve_app.dispatch.rates import Speeds
+from serve_app.dispatch.rates import Mean, RecentMean, Speeds
 from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 _MODEL = "model"
@@ -134,13 +135,18 @@ class Affinity:
 class Oracle(_Rule):
     """The same rule with the true caches and lengths."""
 
-    def __init__(self, model: ServiceModel, slots: int, max_ongoing: int) -> None:
-        self._speeds = Speeds(model.prefill_tokens_per_s, model.token_s(slots), 0.0, 1.0)
+    def __init__(
+        self, events: EventQueue, model: ServiceModel, slots: int, max_ongoing: int
+    ) -> None:
+        self._events = events
+        self._prefill, self._token_s = model.prefill_tokens_per_s, model.token_s(slots)
+        self._hold_s = Mean(0.0)
+        self._loads: defaultdict[Replica, RecentMean] = defaultdict(RecentMean)
         self._slots = slots
         self.max_ongoing = max_ongoing
 
     def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
-        request = job.request
+        request, now = job.request, self._events.now
         by_name = {str(replica.number): replica for replica in _with_room(serving, self)}
         views = [
             ReplicaView(
@@ -149,11 +155,20 @@ class Oracle(_Rule):
                 ahead=replica.ongoing,
                 cached_tokens=replica.cached_tokens(request),
                 wait_s=replica.wait_s(),
+                mean_ahead=self._loads[replica].at(now),
             )
             for name, replica in by_name.items()
         ]
-        placement = place(views, request.prompt_tokens, self._speeds, anchor_of(request))
+        speeds = Speeds(self._prefill, self._token_s, self._hold_s.value, 1.0)
+        placement = place(views, request.prompt_tokens, speeds, anchor_of(request))
         return by_name[placement.chosen.name]
+
+    def sent(self, job: SimulatedRequest, replica: Replica) -> None:
+        self._loads[replica].note(replica.ongoing + 1, self._events.now)
+
+    def ended(self, job: SimulatedRequest, replica: Replica) -> None:
+        self._loads[replica].note(replica.ongoing, self._events.now)
+        self._hold_s.note(job.ended - job.begun)
 
 
 def _with_room(serving: Sequence[Replica], rule: "Affinity | Oracle") -> Sequence[Replica]:

@@ -56,11 +56,16 @@ class PromptCache:
         self._free.append(slot)
 
     def cached(self, request: WorkloadRequest) -> int:
-        """Return the cached tokens of a prompt, wherever they are."""
-        return max(
-            max((slot.cached(request) for slot in self._slots), default=0),
-            max((prompt.cached(request) for prompt in self._ram), default=0),
-        )
+        """Return the cached tokens that a prompt would find.
+
+        Those in slots that are in use count too, except where the engine would not look further.
+        """
+        if self._free:
+            slot = self._free[self._best(request)]
+            cached = slot.cached(request)
+            if cached >= slot.tokens / 2 > 0:
+                return cached
+        return max(prompt.cached(request) for prompt in (*self._slots, *self._ram))
 
     def take(self, request: WorkloadRequest) -> tuple[CachedPrompt, int]:
         """Take a free slot; return it with the number of cached tokens of the prompt."""
@@ -68,7 +73,7 @@ class PromptCache:
             slot = self._free.popleft()
             self._save(slot)
             return slot, 0
-        index = max(range(len(self._free)), key=lambda i: self._free[i].cached(request))
+        index = self._best(request)
         slot = self._free[index]
         del self._free[index]
         cached = slot.cached(request)
@@ -76,6 +81,10 @@ class PromptCache:
             self._save(slot)
             cached = self._restore(slot, request, cached)
         return slot, cached
+
+    def _best(self, request: WorkloadRequest) -> int:
+        """Return the index of the free slot with the longest common prefix."""
+        return max(range(len(self._free)), key=lambda i: self._free[i].cached(request))
 
     def _save(self, slot: CachedPrompt) -> None:
         if 0 < slot.tokens <= self._ram_tokens:

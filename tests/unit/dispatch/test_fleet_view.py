@@ -2,10 +2,11 @@
 
 import pytest
 
+from serve_app.dispatch.engine_cache import EngineCache
 from serve_app.dispatch.fleet_view import FleetView
-from serve_app.dispatch.prefixes import Chain, PrefixCache
+from serve_app.dispatch.prefixes import Chain
 from serve_app.dispatch.rates import Speeds
-from serve_app.dispatch.replica_state import ReplicaReport
+from serve_app.dispatch.replica_state import CallEvent, CallStep, ReplicaReport
 from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 BLOCK_TOKENS = 128  # of 512 bytes
@@ -37,6 +38,11 @@ def answer(
     view.read(sent, now + read_s)
     view.ended(sent, now + 1)
     return sent
+
+
+def read_elsewhere(view: FleetView, name: str, blocks: tuple[int, ...], number: int = 0) -> None:
+    for step in CallStep:
+        view.note_event(name, CallEvent(number, step, blocks))
 
 
 def where(view: FleetView, asked: PromptView, now: float = 10.0) -> str:
@@ -79,13 +85,25 @@ def test_of_one_request_no_more_than_a_context_is_learnt(view: FleetView) -> Non
     assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
 
 
+def test_requests_of_the_last_minute_count(view: FleetView) -> None:
+    """A conversation between two turns is load to come, whichever gateway sends them."""
+    talk = PromptView("m", Chain((), b"talk", 0, 0), 4096, b"talk")
+    sent = send(view, "a", prompt(0, 8), 0.0)
+    view.report("b", ReplicaReport(ahead=2), 0.0)
+    view.ended(sent, 60.0)
+    view.report("b", ReplicaReport(), 60.0)
+    a, b = view.choose(talk, 120.0, ALL).ranked
+    assert (a.name, b.name) == ("a", "b")
+    assert (a.mean_ahead, b.mean_ahead) == pytest.approx((0.233, 0.465), abs=0.001)
+
+
 def test_reports_of_other_gateways_count(view: FleetView) -> None:
     """Their work is load, and what they had read is cached."""
     view.report("a", ReplicaReport(ahead=9), 0.0)
     assert where(view, prompt(0, 8)) == "b"
     assert view.ahead("a") == 9
     view.report("a", ReplicaReport(), 0.0)
-    view.read_elsewhere("a", tuple(range(8)))
+    read_elsewhere(view, "a", tuple(range(8)))
     assert where(view, prompt(0, 8)) == "a"
 
 
@@ -103,6 +121,31 @@ def test_the_prompt_behind_the_one_that_is_read_is_waited_for(view: FleetView) -
     view.report("a", ReplicaReport(2, 2048.0, unread=2), 0.0)
     view.report("a", ReplicaReport(1, 1024.0, unread=1), 1.0)
     assert view.choose(prompt(100, 4), 1.5, {"a": 0.0}).seconds[0] == pytest.approx(0.524 + 0.512)
+
+
+def test_a_prompt_is_cached_for_another_gateway_when_it_was_read(view: FleetView) -> None:
+    """Not when it begins; and it takes a slot until it ends."""
+    talk = tuple(range(8))
+    for step, cached in ((CallStep.BEGAN, 0), (CallStep.READ, 8), (CallStep.ENDED, 8)):
+        view.note_event("a", CallEvent(1, step, talk if step is CallStep.BEGAN else ()))
+        chosen = view.choose(prompt(0, 8), 0.0, {"a": 0.0}).chosen
+        assert chosen.cached_tokens == cached * BLOCK_TOKENS
+
+
+def test_what_is_no_conversation_takes_no_slot(view: FleetView) -> None:
+    """Embeddings leave the engine's cache as it is."""
+    answer(view, "a", prompt(0, 8))
+    for _ in range(9):
+        answer(view, "a", PromptView("m", text_bytes=4096))
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
+
+
+def test_calls_of_other_gateways_whose_end_was_not_told_hold_no_slot(view: FleetView) -> None:
+    """A report has as many as run: the oldest ones beyond have ended."""
+    for number in range(6):
+        view.note_event("a", CallEvent(number, CallStep.BEGAN, tuple(range(8))))
+    view.report("a", ReplicaReport(ahead=1), 0.0)
+    assert list(view._replicas["a"].elsewhere) == [5]
 
 
 def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> None:
@@ -131,6 +174,15 @@ def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
     assert b.slowness > 1.3
 
 
+def test_one_slow_request_makes_no_replica_slow(view: FleetView) -> None:
+    """The first one of an engine often is; another gateway may have seen others."""
+    for name, seconds in (("a", 1.024), ("b", 4.0)):
+        sent = send(view, name, prompt(100, 8))
+        view.read(sent, seconds)
+        view.ended(sent, 5.0, stats=EngineStats(1024, 0, 16, seconds, None))
+    assert [found.slowness for found in view.choose(prompt(-9, 8), 1e6, ALL).ranked] == [1.0, 1.0]
+
+
 def test_the_speed_is_learnt_from_prompts_that_share_a_beginning(view: FleetView) -> None:
     """As conversations with one system prompt do: here the engine is twice as fast as declared."""
     for number in range(200):
@@ -149,8 +201,8 @@ def test_the_speed_is_learnt_from_later_turns(view: FleetView) -> None:
         sent = send(view, "a", prompt(0, 8), 10.0 * number)
         view.read(sent, 10.0 * number + 0.1)
         view.ended(sent, 10.0 * number + 5, stats=EngineStats(1024, None, 16, 256 / 4000, None))
-        view._replicas["a"].cache = PrefixCache(100)
-        view.read_elsewhere("a", tuple(range(6)))
+        view._replicas["a"].cache = EngineCache(4, 32, 0)
+        read_elsewhere(view, "a", tuple(range(6)))
     assert view.speeds("m").prefill_tokens_per_s > 3000
 
 

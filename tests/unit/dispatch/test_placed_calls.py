@@ -89,7 +89,6 @@ async def test_a_prompt_of_many_mebibytes_arrives_whole_and_flushes_nothing(
 
 
 async def test_many_messages_arrive_whole_and_flush_nothing(service: PlacedService) -> None:
-    """However many there are; a million are in test_prefixes.py."""
     messages = await keep(service, "bob")
     before = sum(service.blocks().values())
     many = [user("x") for _ in range(3000)]
@@ -97,6 +96,20 @@ async def test_many_messages_arrive_whole_and_flush_nothing(service: PlacedServi
     assert many in reached(service)
     assert sum(service.blocks().values()) - before <= 2048 * 4 // 512
     await assert_kept(service, "bob", messages)
+
+
+async def test_a_million_messages_are_refused_and_flush_nothing(service: PlacedService) -> None:
+    """The body has more values than any conversation: no engine gets it, and no index."""
+    messages = await keep(service, "dan")
+    before = service.blocks()
+    million = b",".join([b'{"role":"user","content":"x"}'] * 1_000_000)
+    body = b'{"model":"%s","messages":[%s]}' % (MODEL.encode(), million)
+    refused = await service.post(CHAT, content=body)
+    assert refused.status_code == 400
+    assert "more than 200000 JSON values" in refused.json()["error"]["message"]
+    assert len(reached(service)) == 1
+    assert service.blocks() == before
+    await assert_kept(service, "dan", messages)
 
 
 @pytest.mark.parametrize(

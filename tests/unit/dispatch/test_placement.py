@@ -72,6 +72,15 @@ def test_a_new_replica_takes_few_conversations_from_others() -> None:
     assert len(moved) < 130
 
 
+def test_a_new_conversation_avoids_replicas_that_others_come_back_to() -> None:
+    """Of requests without a conversation only the present counts; the prediction is the same."""
+    views = ReplicaView("a", 4, mean_ahead=3.0), ReplicaView("b", 4, pending_tokens=100)
+    assert chosen(*views) == "a"
+    placement = place(views, 1000, SPEEDS, b"talk")
+    assert placement.chosen.name == "b"
+    assert placement.seconds == pytest.approx((1.1, 1.0))
+
+
 def test_all_replicas_are_ranked() -> None:
     """The next best comes second, for when the first one refuses."""
     views = [ReplicaView("a", 4, ahead=9), ReplicaView("b", 4, ahead=5), ReplicaView("c", 4)]

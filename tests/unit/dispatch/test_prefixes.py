@@ -8,7 +8,6 @@ import pytest
 from serve_app.dispatch.prefixes import (
     BLOCK_BYTES,
     Chain,
-    PrefixCache,
     chain_of,
     hint_anchor,
     unpack,
@@ -148,26 +147,3 @@ def test_a_hint_is_bound_to_its_group() -> None:
 def test_blocks_cross_a_connection_packed() -> None:
     blocks = chat(*TALK).blocks
     assert unpack(chat(*TALK).packed()) == tuple(blocks)
-
-
-def test_a_prompt_is_known_as_far_as_it_was_read() -> None:
-    cache = PrefixCache(100)
-    cache.use((1, 2, 3, 4, 5))
-    assert [cache.known(blocks) for blocks in ((1, 2, 3, 9), (1, 2, 3, 4, 5), (9, 2), ())] == [
-        *(3, 5, 0, 0)
-    ]
-
-
-def test_the_end_of_the_oldest_prompt_goes_first() -> None:
-    """What is left of a prompt is always its beginning."""
-    cache = PrefixCache(6)
-    cache.use((1, 2, 3, 4))
-    cache.use((1, 2, 7, 8, 9))
-    assert len(cache) == 6
-    assert (cache.known((1, 2, 7, 8, 9)), cache.known((1, 2, 3, 4))) == (5, 3)
-
-
-def test_a_prompt_longer_than_the_cache_leaves_its_beginning() -> None:
-    cache = PrefixCache(3)
-    cache.use(tuple(range(10)))
-    assert cache.known(tuple(range(10))) == 3

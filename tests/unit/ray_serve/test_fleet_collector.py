@@ -15,7 +15,8 @@ from serve_app.ray_serve import fleet_collector, fleet_source, private
 from serve_app.ray_serve.fleet_collector import FleetCollector, Replicas
 from serve_app.ray_serve.fleet_source import CollectorClient
 from tests.support.fleets import engine, pool
-from tests.support.scenes import busy
+from tests.support.scenes import busy, empty
+from tests.support.waiting import eventually
 
 SERVICE = ServiceSettings("direct", "0.2.0", (pool(),))
 POOL = {
@@ -166,9 +167,11 @@ class Collector:
 
     def __init__(self) -> None:
         self.answer: Any = encoded(busy())
+        self.calls = 0
         self.latest = SimpleNamespace(remote=self._latest)
 
     async def _latest(self) -> Document:
+        self.calls += 1
         if self.answer is None:
             await asyncio.Event().wait()
         if isinstance(self.answer, Exception):
@@ -186,7 +189,7 @@ def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collect
         return collectors[-1]
 
     monkeypatch.setattr(fleet_collector, "start", start)
-    monkeypatch.setattr(fleet_source, "_FOR_S", 0.0)
+    monkeypatch.setattr(fleet_source, "_EVERY_S", 0.0)
     return collectors
 
 
@@ -194,12 +197,13 @@ async def heard(client: CollectorClient) -> Document:
     """The first document that is not the empty one."""
     document = await client.latest()
     while b'"collecting":true' in document.body:
+        await asyncio.sleep(0)
         document = await client.latest()
     return document
 
 
 async def test_the_first_viewer_starts_the_collector(started: list[Collector]) -> None:
-    """The first answer is the empty document, at once."""
+    """It answers as soon as it has a document."""
     client = CollectorClient(SERVICE, "default")
     assert not started
     assert (await heard(client)).body == started[0].answer.body
@@ -226,3 +230,48 @@ async def test_a_collector_that_has_ended_is_started_anew(started: list[Collecto
     started[0].answer = RayActorError()
     while len(started) < 2:
         await client.latest()
+        await asyncio.sleep(0)
+
+
+async def test_nothing_is_asked_without_viewers(
+    started: list[Collector], clock: list[float]
+) -> None:
+    """A second and a half after the last poll the ingress rests, until the next one."""
+    client = CollectorClient(SERVICE, "default")
+    await heard(client)
+    await eventually(lambda: started[0].calls > 2)
+    clock[0] = 1.5
+    calls = [await _calls_soon(started[0]) for _ in range(2)]
+    assert calls[0] == calls[1]
+    clock[0] = 4.0
+    await client.latest()
+    assert started[0].calls > calls[1]
+
+
+async def test_the_first_poll_of_a_replica_gets_the_document(
+    started: list[Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the collector runs, because other replicas have had polls before."""
+    monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
+    document = await CollectorClient(SERVICE, "default").latest()
+    assert document.body == started[0].answer.body
+
+
+async def test_an_old_document_is_fetched_before_the_answer(
+    started: list[Collector], clock: list[float]
+) -> None:
+    """The one viewer of many replicas comes to each of them now and then."""
+    client = CollectorClient(SERVICE, "default")
+    await heard(client)
+    clock[0] = 2.0
+    await _calls_soon(started[0])
+    clock[0] = 5.0
+    started[0].answer = encoded(empty())
+    assert (await client.latest()).body == started[0].answer.body
+
+
+async def _calls_soon(collector: Collector) -> int:
+    """Let everything run that is due; return the number of calls."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+    return collector.calls

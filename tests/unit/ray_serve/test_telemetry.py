@@ -53,6 +53,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, exporter, None)
+    monkeypatch.delitem(sys.modules, "serve_app.tracing.http_exporter", raising=False)
     with pytest.raises(SettingsError, match=r"trace_exporter, which is not installed: pip install"):
         new_telemetry(Settings())
 

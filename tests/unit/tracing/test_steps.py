@@ -11,7 +11,7 @@ from serve_app.tracing.context import TraceContext
 from serve_app.tracing.notes import SpanNotes
 from tests.support.in_process import simulated
 from tests.support.otlp import Collector, sender
-from tests.support.service import Service, Simulator, started
+from tests.support.service import Service, Simulator, serving, started
 from tests.support.traced import HELLO, MODEL, chat, root
 from tests.support.waiting import eventually
 
@@ -86,6 +86,25 @@ async def test_the_load_of_a_model_is_a_child(received: Collector) -> None:
     assert load.ended - load.began >= 0.02
     (second,) = received.named("chat b:latest")
     assert load.parent_id == second.span_id
+
+
+async def test_the_next_model_of_an_alias_is_an_event(
+    simulator: Simulator, received: Collector
+) -> None:
+    """With the failure of the model before it, and the model that answered."""
+    aliases = {"any": [MODEL, "other"]}
+    to = sender(received.http)
+    async with serving(simulator, sender=to, slots=1, aliases=aliases, alias_wait_s=0) as service:
+        simulator.fault(kind="stall", after_tokens=1, for_s=30)
+        stalled = asyncio.create_task(chat(service, stream=True))
+        await eventually(lambda: simulator.stats()["in_flight"] == 1)
+        asking = asyncio.create_task(chat(service, model="any"))
+        await eventually(lambda: waiting(service) == 1)
+        stalled.cancel()
+        assert (await asking).json()["model"] == "other:latest"
+    (span,) = received.named("chat any")
+    assert span.events == {"next model": {"error.type": "DeadlineExceeded"}}
+    assert span.attributes["gen_ai.response.model"] == "other:latest"
 
 
 def waiting(service: Service) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace as global_trace
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import RandomIdGenerator, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
@@ -75,6 +75,27 @@ def test_a_ratio_samples_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
     tracer, _ = own()
     assert 50 < sum(begun(tracer).span is not None for _ in range(1000)) < 170
+
+
+class LastId(RandomIdGenerator):
+    """Remembers the id of the last trace."""
+
+    def generate_trace_id(self) -> int:
+        self.trace_id = super().generate_trace_id()
+        return self.trace_id
+
+
+def test_a_ratio_decides_as_the_sdk_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the id, so that every service keeps or drops the same traces."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.3")
+    ids = LastId()
+    provider = TracerProvider(shutdown_on_exit=False, id_generator=ids)
+    tracer = Tracer(provider, SimpleSpanProcessor(InMemorySpanExporter()))
+    for _ in range(200):
+        is_traced = begun(tracer).span is not None
+        decision = provider.sampler.should_sample(None, ids.trace_id, "chat").decision
+        assert is_traced is decision.is_sampled()
 
 
 def test_steps_that_explain_nothing_have_no_span() -> None:

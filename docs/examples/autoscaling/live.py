@@ -7,14 +7,14 @@ Each run takes four to five minutes. Results are folders below `live`, which
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 SCENARIOS = {"one-to-six": "one-to-six", "waves": str(HERE.parent / "waves" / "waves.yaml")}
-AHEAD = {"policy": "ahead", "upscale_delay_s": 0, "downscale_delay_s": 0, "expected_start_s": 10}
-REQUEST_S = {"one-to-six": 4, "waves": 2}
+AHEAD = {"policy": "ahead", "upscale_delay_s": 0, "downscale_delay_s": 0}
 # As `python -m serve_app.capacity tune SCENARIO` found them, with starts of 8 to 10 s.
 TUNED = {
     "one-to-six": {
@@ -41,8 +41,7 @@ def run(scenario: str, policy: str, number: int) -> None:
     folder = HERE / "live" / f"{scenario}-{policy}" / f"run-{number}"
     if (folder / "summary.json").exists():
         return
-    ahead = {**AHEAD, "expected_request_s": REQUEST_S[scenario]}
-    settings = ahead if policy == "ahead" else TUNED[scenario]
+    settings = AHEAD if policy == "ahead" else TUNED[scenario]
     changes = [f"--set=service.autoscaling.{name}={value}" for name, value in settings.items()]
     words = ["experiment", SCENARIOS[scenario], "--tool=reference", "--force", f"--out={folder}"]
     command = [sys.executable, "-m", "serve_app.capacity", *words, *changes]

@@ -23,7 +23,7 @@ Figures = Mapping[str, tuple[float, float] | None]
 
 def figures(folder: Path, policy: str) -> tuple[float, float] | None:
     """Return the mean attainment and replica-hours over the seeds, if there are any."""
-    if folder.parent.name == "clock" and policy != "ahead":
+    if folder.parent.name == "clock" and not policy.startswith("ahead"):
         folder = folder.parent.parent / "wave" / folder.name  # the same requests
     rows = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{policy}-[0-9].json"))]
     if not rows:
@@ -86,6 +86,8 @@ def draw(cases: Mapping[str, Figures]) -> None:
         axis.axhline(99, color="grey", linewidth=0.7)
         axis.set(title=name, xlabel="replica-hours", ylabel="requests within the SLO, %")
         axis.legend(fontsize=6)
+    for axis in axes.flat[len(cases) :]:
+        axis.remove()
     figure.tight_layout()
     figure.savefig(HERE / "policies.png", dpi=80)
 

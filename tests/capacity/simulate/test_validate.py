@@ -105,6 +105,16 @@ def test_runs_of_the_own_policy_are_replayed_with_it(tmp_path: Path) -> None:
     assert validate(tmp_path, range(3), nothing).holds
 
 
+def test_a_run_that_begins_below_its_minimum_is_replayed(tmp_path: Path) -> None:
+    """Its first sample is of a service that still starts."""
+    settings = {**SERVICE, "autoscaling": {**SERVICE["autoscaling"], "min_replicas": 2}}
+    live(tmp_path, 7, startup_s=6, settings=settings)
+    first, *others = (tmp_path / SAMPLES).read_bytes().splitlines(keepends=True)
+    first = replace(Sample.read(first), running=1, starting=1).line()
+    (tmp_path / SAMPLES).write_bytes(b"".join((first, *others)))
+    assert validate(tmp_path, range(1), nothing).runs == 1
+
+
 def test_a_slower_service_is_told_apart(tmp_path: Path) -> None:
     """First tokens twice as late as modelled: no overhead explains the tail, the replicas hold."""
     for number in (1, 2, 3):

@@ -22,8 +22,10 @@ from serve_app.dispatch.rates import Speeds
 # Predictions as close as this, in seconds or as a share, are equal.
 NEAR_S = 0.01
 NEAR_SHARE = 0.05
-# Of the time that a request holds its slot: what each request beside it costs a conversation.
+# Of the time that a request holds its slot: what each request beside it costs a conversation. The
+# time is bounded, or a conversation of long answers would be driven away by its own requests.
 LATER_SHARE = 0.05
+MAX_HOLD_S = 10.0
 # A recent failure counts as so many seconds of waiting, which decays: see dispatch/fleet_view.py.
 FAILURE_S = 5.0
 
@@ -79,7 +81,7 @@ def place(
     predicted = [predicted_ttft(view, tokens, speeds) for view in views]
     scored = list(zip(predicted, range(len(views)), strict=True))
     if anchor:
-        later_s = LATER_SHARE * speeds.hold_s
+        later_s = LATER_SHARE * min(speeds.hold_s, MAX_HOLD_S)
         scored = [(s + later_s * views[number].mean_ahead, number) for s, number in scored]
     scored.sort()
     if anchor:

@@ -2,8 +2,8 @@
 
 A conversation is cut into blocks of BLOCK_BYTES in the order in which the engine reads it: system
 messages, tools, then the other messages with role and text. The hash of a block covers all blocks
-before it, so that equal hashes mean equal beginnings. Whoever makes two prompts of equal hashes
-misleads the placement of these two alone, so a fast hash will do.
+before it, so that equal hashes mean equal beginnings. Two prompts made to have equal hashes mislead
+the placement of these two alone, so a fast hash will do.
 """
 
 import struct

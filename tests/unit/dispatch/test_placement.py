@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -79,6 +80,13 @@ def test_a_new_conversation_avoids_replicas_that_others_come_back_to() -> None:
     placement = place(views, 1000, SPEEDS, b"talk")
     assert placement.chosen.name == "b"
     assert placement.seconds == pytest.approx((1.1, 1.0))
+
+
+def test_a_conversation_of_long_answers_stays_beside_itself() -> None:
+    """Its own requests are load too, which must not cost more than to read it elsewhere."""
+    slow = replace(SPEEDS, hold_s=60.0)
+    views = [ReplicaView("a", 4, cached_tokens=900, mean_ahead=1.0), ReplicaView("b", 4)]
+    assert place(views, 1000, slow, b"talk").chosen.name == "a"
 
 
 def test_all_replicas_are_ranked() -> None:

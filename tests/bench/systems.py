@@ -227,13 +227,14 @@ def olla(engine: str, binary: str) -> Iterator[str]:
         path = Path(folder, "olla.yaml")
         path.write_text(json.dumps(config))
         url = f"http://127.0.0.1:{port}/olla/ollama"
-        with _child([binary, "-c", str(path)], url, "/api/tags") as address:
+        command = [str(Path(binary).absolute()), "-c", str(path)]
+        with _child(command, url, "/api/tags", folder) as address:  # it writes logs where it runs
             yield address
 
 
 @contextmanager
-def _child(command: list[str], url: str, probe: str) -> Iterator[str]:
-    process = subprocess.Popen(command, stdout=sys.stderr)
+def _child(command: list[str], url: str, probe: str, folder: str | None = None) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=sys.stderr, cwd=folder)
     try:
         _wait(url + probe)
         yield url

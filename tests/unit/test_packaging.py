@@ -41,15 +41,29 @@ def test_the_cluster_client_needs_no_ray() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout")
+checkout = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout")
+TOP_LEVEL = {
+    *(".ci", "docs", "k6", "kuberay", "locustfiles", "serve_app", "tests"),
+    *(".dockerignore", ".gitattributes", ".gitignore", "Dockerfile", "Makefile"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"),
+    *("constraints.txt", "pyproject.toml"),
+}
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@checkout
+def test_no_output_of_a_run_is_committed() -> None:
+    """The top level holds what is written by hand."""
+    assert {path.partition("/")[0] for path in git("ls-files").splitlines()} == TOP_LEVEL
+
+
+@checkout
 def test_a_checkout_is_the_same_on_windows() -> None:
     """No file is a link, and text keeps its line ends whatever git is set to."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
-
     assert "\n120000 " not in "\n" + git("ls-files", "--stage")
     for path in ("kuberay/rayservice.yaml", "serve_app/access/limits/counts.lua", "Makefile"):
         assert git("check-attr", "eol", "--", path).endswith(": lf\n")

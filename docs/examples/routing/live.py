@@ -164,6 +164,7 @@ async def main() -> None:
     options = parser.parse_args()
     embedded = options.engine == "embedded"
     load = (EMBEDDED, 2, 10, 5) if embedded else (SIMULATED, REPLICAS, PEOPLE, TURNS)
+    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "live.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     for _ in range(options.runs):  # in turn, so that a machine that drifts drifts for all

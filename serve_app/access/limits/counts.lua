@@ -102,11 +102,11 @@ local function claim(needed, date, lease, quotas)
     local balance = balances[i]
     if granted then
       add(balance, requests, tokens, day, -1, -needed)
-      write(subject, balance, requests, tokens, day, date)
       if parallel > 0 then
         lend(subject, lease)
       end
     end
+    write(subject, balance, requests, tokens, day, date) -- refilled, also where it was refused
     for _, name in ipairs({'requests', 'tokens', 'today', 'parallel'}) do
       words[#words + 1] = exact(balance[name])
     end

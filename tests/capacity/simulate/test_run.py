@@ -1,5 +1,6 @@
 """What a simulated fleet does with its load: scaling, routing, refusing, draining, paying."""
 
+import gc
 import tracemalloc
 from collections.abc import Iterable
 
@@ -167,13 +168,13 @@ def test_attainment_counts_requests_that_met_every_bound() -> None:
 def test_memory_is_bounded_by_a_few_numbers_a_request() -> None:
     """Less than 64 bytes each: requests, jobs and events do not pile up."""
     service = SimulatedService(SECOND, scaling=scaling(min_replicas=8, max_replicas=8))
-    simulate(load("constant:level=1,hold=1"), service, Static(8))  # makes what is made once
     tracemalloc.start()
     result = simulate(load("constant:level=25,hold=160"), service, Static(8))
+    gc.collect()  # whether the last objects were collected depends on other tests
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     samples = len(result.samples)
-    assert held < 64 * result.requests + 600 * samples + 200_000
+    assert held < 64 * result.requests + 600 * samples + 150_000
 
 
 def test_a_service_without_load_costs_its_minimum() -> None:

@@ -142,7 +142,9 @@ def play_ahead(
     simulate(learned, service, policy, seed, load.split_s)
     service = with_scaling(service, initial_replicas=policy.last)
     policy = AheadPolicy(
-        aim, service.scaling, policy.memory, load.split_s, schedules, clock=load.clock
+        *(aim, service.scaling, policy.memory, load.split_s, schedules),
+        clock=load.clock,
+        slot_s=policy.slot_s,
     )
     return simulate(judged, service, policy, seed, load.end_s - load.split_s), policy
 

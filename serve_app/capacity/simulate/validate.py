@@ -112,8 +112,8 @@ def _service(scenario: Scenario, run: Live) -> SimulatedService:
     declared = service_of(scenario)
     starts = run.durations(lambda sample: sample.starting)
     drains = run.durations(lambda sample: sample.draining)
-    # The first sample may be of a service that still starts.
-    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.samples[0].running)}
+    # The policy may have decided before the first sample.
+    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.samples[0].target)}
     return replace(
         declared,
         model=replace(declared.model, overhead_s=_overhead(declared, run)),

@@ -39,8 +39,7 @@ def decide(
     """Return the target and the new memory."""
     memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    waiting = observation.waiting_s / max(aim.wait_s, start_s)
-    needed = _replicas(memory.load + waiting)
+    needed = _replicas(memory.load + _for_waiting(memory, observation, aim, start_s))
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
@@ -62,6 +61,19 @@ def decide(
         *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
     )
     return decision, memory
+
+
+def _for_waiting(
+    memory: PolicyMemory, observation: Observation, aim: Aim, start_s: float
+) -> float:
+    """Return the replicas that the waiting work needs besides those that arriving work keeps busy.
+
+    Until a forecast has been judged, nothing is known of how the load goes on: each waiting request
+    counts as a slot, as it does for Ray's policy.
+    """
+    if not memory.up.is_judged and observation.slot_s > 0:
+        return observation.waiting_s / min(observation.slot_s, max(aim.wait_s, start_s))
+    return observation.waiting_s / max(aim.wait_s, start_s)
 
 
 def _is_unneeded(memory: PolicyMemory, now: float, aim: Aim) -> bool:

@@ -36,10 +36,15 @@ class ScalingDecision:
 def decide(
     memory: PolicyMemory, observation: Observation, aim: Aim, limits: TargetBounds
 ) -> tuple[ScalingDecision, PolicyMemory]:
-    """Return the target and the new memory."""
+    """Return the target and the new memory. A memory begins with its first observation.
+
+    What waited until then has waited for the first replica, which has just come.
+    """
+    is_first = memory.at is None
     memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    needed = _replicas(memory.load + _for_waiting(memory, observation, aim, start_s))
+    waiting = 0.0 if is_first else _for_waiting(memory, observation, aim, start_s)
+    needed = _replicas(memory.load + waiting)
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
@@ -63,9 +68,7 @@ def decide(
     return decision, memory
 
 
-def _for_waiting(
-    memory: PolicyMemory, observation: Observation, aim: Aim, start_s: float
-) -> float:
+def _for_waiting(memory: PolicyMemory, observation: Observation, aim: Aim, start_s: float) -> float:
     """Return the replicas that the waiting work needs besides those that arriving work keeps busy.
 
     Until a forecast has been judged, nothing is known of how the load goes on: each waiting request

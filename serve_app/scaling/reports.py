@@ -62,8 +62,8 @@ class ReportedWork:
         mean_s = slot_s / (_mean(reports, SLOTS) or 1.0)
         queued_s = max(0.0, queued) * mean_s if math.isfinite(queued) else self.queued_s
         in_replicas = mean_s * sum(_number(report, WAITING) for report in reports.values())
-        # A request that went from a gateway into a replica has arrived only once.
         grown = measured.grown + unmeasured.grown * mean_s
+        # A request that went from a gateway into a replica has arrived only once.
         arrived_s = max(0.0, grown + queued_s - self.queued_s)
         return type(self)(measured, unmeasured, queued_s, arrived_s, queued_s + in_replicas, slot_s)
 

@@ -162,6 +162,15 @@ def test_before_a_forecast_is_judged_each_waiting_request_gets_a_slot() -> None:
     assert decision.target == 5
 
 
+def test_the_first_observation_asks_for_nothing() -> None:
+    """The requests in it have waited for the first replica, such as polls of its readiness."""
+    seen = Observation(1.0, 1, 1, 20.0, 20.0, 4.0)
+    decision, memory = decide(PolicyMemory(), seen, AIM, BOUNDS)
+    assert decision.target == 1
+    decision, _ = decide(memory, replace(seen, now=2.0), AIM, BOUNDS)
+    assert decision.target > 1
+
+
 def test_before_a_forecast_is_judged_the_highest_bound_counts() -> None:
     """The peak of two minutes, where the level is lower: nothing is known of either."""
     forecast, history = Forecast(3), History()

@@ -74,9 +74,10 @@ def _for_waiting(memory: PolicyMemory, observation: Observation, aim: Aim, start
     Until a forecast has been judged, nothing is known of how the load goes on: each waiting request
     counts as a slot, as it does for Ray's policy.
     """
-    if not memory.up.is_judged and observation.slot_s > 0:
-        return observation.waiting_s / min(observation.slot_s, max(aim.wait_s, start_s))
-    return observation.waiting_s / max(aim.wait_s, start_s)
+    within_s = max(aim.wait_s, start_s)
+    if observation.waiting_s and observation.slot_s and not memory.up.is_judged:
+        within_s = min(within_s, observation.slot_s)
+    return observation.waiting_s / within_s
 
 
 def _is_unneeded(memory: PolicyMemory, now: float, aim: Aim) -> bool:

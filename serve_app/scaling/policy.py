@@ -36,15 +36,10 @@ class ScalingDecision:
 def decide(
     memory: PolicyMemory, observation: Observation, aim: Aim, limits: TargetBounds
 ) -> tuple[ScalingDecision, PolicyMemory]:
-    """Return the target and the new memory. A memory begins with its first observation.
-
-    What waited until then has waited for the first replica, which has just come.
-    """
-    is_first = memory.at is None
+    """Return the target and the new memory."""
     memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    waiting = 0.0 if is_first else _for_waiting(memory, observation, aim, start_s)
-    needed = _replicas(memory.load + waiting)
+    needed = _replicas(memory.load + _for_waiting(memory, observation, aim, start_s))
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
@@ -72,8 +67,11 @@ def _for_waiting(memory: PolicyMemory, observation: Observation, aim: Aim, start
     """Return the replicas that the waiting work needs besides those that arriving work keeps busy.
 
     Until a forecast has been judged, nothing is known of how the load goes on: each waiting request
-    counts as a slot, as it does for Ray's policy.
+    counts as a slot, as it does for Ray's policy. What has waited for the first replica, which has
+    just come, asks for no further one yet.
     """
+    if not memory.starts.running:
+        return 0.0
     within_s = max(aim.wait_s, start_s)
     if observation.waiting_s and observation.slot_s and not memory.up.is_judged:
         within_s = min(within_s, observation.slot_s)

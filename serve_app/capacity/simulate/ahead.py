@@ -16,7 +16,7 @@ class AheadPolicy:
 
     `memory` has the learned state, and `slot_s` the learned time of a request in its slot, from
     which another run may begin. `begin_s`: the time at which that run begins. `clock`: converts a
-    time to the controller's clock.
+    time to the controller's clock. `slots`: of a replica, until one has reported.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class AheadPolicy:
         schedules: Sequence[Schedule] = (),
         clock: Callable[[float], float] = lambda now: now,
         slot_s: float | None = None,
+        slots: int = 1,
     ) -> None:
         self._aim = aim
         self._bounds = TargetBounds(scaling.min_replicas, scaling.max_replicas)
@@ -36,7 +37,7 @@ class AheadPolicy:
         self._clock = clock
         self._reports: Reports = {}
         self._queued = 0
-        self._reported = ReportedWork(slot_s=slot_s or scaling.expected_request_s)
+        self._reported = ReportedWork(slot_s=slot_s or scaling.expected_request_s, slots=slots)
         self._next = 0.0
         self.last: int | None = None  # target
         self.memory = memory or PolicyMemory()

@@ -12,6 +12,7 @@ from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import ScalingDecision, decide
 from serve_app.scaling.schedules import TargetBounds
+from serve_app.scaling.starts import Starts
 
 AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
 BOUNDS = TargetBounds(1, 20)
@@ -157,17 +158,20 @@ def test_waiting_work_asks_for_replicas() -> None:
 def test_before_a_forecast_is_judged_each_waiting_request_gets_a_slot() -> None:
     """Ten waiting requests of 4 seconds in replicas of two slots need five replicas at once."""
     seen = Observation(1.0, 1, 1, 0.0, 20.0, 4.0)
-    decision, memory = decide(PolicyMemory(at=0.0, step_ends=10.0), seen, AIM, BOUNDS)
+    begun = PolicyMemory(at=0.0, step_ends=10.0, starts=Starts(running=1))
+    decision, memory = decide(begun, seen, AIM, BOUNDS)
     assert not memory.up.is_judged
     assert decision.target == 5
 
 
-def test_the_first_observation_asks_for_nothing() -> None:
-    """The requests in it have waited for the first replica, such as polls of its readiness."""
-    seen = Observation(1.0, 1, 1, 20.0, 20.0, 4.0)
-    decision, memory = decide(PolicyMemory(), seen, AIM, BOUNDS)
+def test_what_waited_for_the_first_replica_asks_for_no_other_at_once() -> None:
+    """Such as polls of its readiness; what waits beside a running replica does."""
+    seen = Observation(1.0, 0, 1, 0.0, 0.0, 4.0)
+    _, memory = decide(PolicyMemory(), seen, AIM, BOUNDS)
+    seen = replace(seen, now=2.0, running=1, waiting_s=20.0)
+    decision, memory = decide(memory, seen, AIM, BOUNDS)
     assert decision.target == 1
-    decision, _ = decide(memory, replace(seen, now=2.0), AIM, BOUNDS)
+    decision, _ = decide(memory, replace(seen, now=3.0), AIM, BOUNDS)
     assert decision.target > 1
 
 

@@ -82,7 +82,7 @@ def field_names(text: str) -> frozenset[str]:
 
 
 def bound_tokens(payload: Payload, key: str, limit: int, also: str | None = None) -> None:
-    """Set `key` to the smallest of its own value, that of `also` and `limit`.
+    """Set `key` to the smallest of its value, the value of `also`, and `limit`.
 
     Values of 0 or less are no limit. Raises BadRequest unless they are whole numbers.
     """

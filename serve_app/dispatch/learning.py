@@ -1,7 +1,7 @@
 """Learns a pool's speeds and cache hits from requests that have ended.
 
 An engine may report the time of a prefill and the number of cached tokens. Where it reports the
-time alone, one of the two is inferred: the speed where little of the prompt was believed to be
+time alone, one of the two is inferred: the speed where little of the prompt was expected to be
 cached, the cached part elsewhere.
 """
 

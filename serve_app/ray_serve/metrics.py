@@ -12,7 +12,7 @@ from serve_app.engines.base import EngineStatus
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog
 
-# Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
+# Seconds: milliseconds to a first token from a cache, minutes to one behind a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
 GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
@@ -29,7 +29,7 @@ class ServeObserver:
     """Counts every trace and writes its log line, in batches of a tenth of a second.
 
     Ray gets counts as sums, since reporting one costs more than relaying a token. Observations of
-    histograms can't be summed, but in a row they cost a third of what they do one by one.
+    histograms can't be summed, but made in a row they take a third of the time.
     """
 
     def __init__(self, log: RequestLog | None, keys: KeyMetrics, *others: RequestCounter) -> None:

@@ -1,7 +1,7 @@
 """The id of a request: the caller's own, where it is one word, else a new one.
 
-Serve writes it at the head of the request's lines in the log, so that an id with spaces would look
-like a record of its own.
+Serve writes it at the head of the request's lines in the log, so an id with spaces would look like
+a separate record.
 """
 
 from random import getrandbits

@@ -52,5 +52,5 @@ class UvicornMiddleware:
         valid_id(scope, dict(scope["headers"]))
         # Serve watches each caller for a disconnect with two tasks and a queue, a tenth of what a
         # short request costs. The API does so without a task.
-        scope["headers"] = [*scope["headers"], (UNWATCHED, b"?1")]  # the last one counts
+        scope["headers"] = [*scope["headers"], (UNWATCHED, b"?1")]  # the last header counts
         return self._app(scope, receive, AnswerWriter.of(send) or send)

@@ -134,7 +134,9 @@ class RayServiceApi:
         check(_config(manifest["spec"]), _config(live["spec"]) if live else None)
         if live is None:
             return NONE
-        after = self.objects.apply(RAY_SERVICES, manifest, dry_run=True)  # with defaults, as `live`
+        after = self.objects.apply(
+            RAY_SERVICES, manifest, dry_run=True
+        )  # with defaults, as in `live`
         workers = partial(upgrades.workers_now, look(self.objects, name))
         return effects(live["spec"], after["spec"], workers)
 
@@ -193,7 +195,7 @@ class RayServiceApi:
         return live
 
     def _patch(self, proposal: Proposal) -> Object:
-        """Send the patch, again while only the status, which the operator writes, has changed.
+        """Send the patch; repeat it while only the status, which the operator writes, has changed.
 
         Raises Conflict if the spec has changed.
         """

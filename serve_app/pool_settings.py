@@ -11,7 +11,7 @@ from serve_app.model_names import full_name, short_name
 from serve_app.scaling_settings import POLICY, Autoscaling
 from serve_app.strict_model import Models, StrictModel, duplicate_models, refuse
 
-# An ingress gets this many requests more than it admits: its fair queue, which knows keys and
+# An ingress gets this many requests more than it admits. So its fair queue, which knows keys and
 # priorities, decides which wait and which are refused, and not Serve's queues before it.
 INGRESS_SURPLUS = 256
 Routing = Literal["least_loaded", "session", "affinity"]
@@ -66,11 +66,11 @@ class Pool(PoolSettings):
     def sent(self) -> int:
         """Maximum of requests that gateways send to one replica: its slots, and one that waits.
 
-        That one takes the first free slot at once. The others wait in the gateway, where the fair
-        queue still has all replicas to give: a request that waits there for a place, and then for a
-        slot, would wait twice. More are sent where the autoscaler's target needs it, with
-        `session` and `affinity`, where each goes to its replica, and where requests may wait for
-        their model while others run.
+        The waiting one takes the first free slot at once. The others wait in the gateway, where the
+        fair queue can still choose among all replicas: a request that waits there for a place, and
+        then for a slot, would wait twice. More are sent where the autoscaler's target needs it,
+        with `session` and `affinity`, where each goes to its replica, and where requests may wait
+        for their model while others run.
         """
         if self.routing != "least_loaded" or self.swaps_models:
             return self.admitted

@@ -197,7 +197,10 @@ class Settings(PoolSettings, BaseSettings):
             ),
             *((True, sentence) for sentence in alias_problems(self.aliases, self.model_names)),
             *((True, sentence) for sentence in cost_problems(self.limits.cost, self.model_names)),
-            *((True, f"pools names {n} twice") for n in duplicates(pool.name for pool in pools)),
+            *(
+                (True, f"pools names {name} twice")
+                for name in duplicates(pool.name for pool in pools)
+            ),
             *(
                 (True, f"models: {name} belongs to more than one pool")
                 for name in duplicate_models(tuple(name for pool in pools for name in pool.models))

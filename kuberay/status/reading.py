@@ -1,4 +1,4 @@
-"""Reads API objects of one RayService that are not out of date."""
+"""Reads the API objects of one RayService, except outdated ones."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def observe(
     events: Iterable[Object],
     jobs: Iterable[Object] = (),
 ) -> Observed:
-    """Read API objects; keep those of the RayService `name` that are not out of date.
+    """Read API objects; keep those of the RayService `name` that are not outdated.
 
     Pods belong by their cluster, those of Redis and of Jobs by their label `part-of`; events by
     their object, if they are not older than the present spec.

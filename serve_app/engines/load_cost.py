@@ -43,7 +43,7 @@ def load_cost(view: ModelsView, rules: Rules, model: str, now: float) -> LoadCos
     queue = view.waiting.keys() - {current, model}
     ready = left + sum(map(view.seconds_to_load, queue)) + view.seconds_to_load(model)
     if model in view.waiting:
-        return LoadCost(ready)  # the models are unloaded in any case
+        return LoadCost(ready)  # unloading these models costs the same in any case
     if not current and not queue and fits(view, rules, model, now):
         return LoadCost(ready)
     return _after_a_victim(view, rules, ready, now)

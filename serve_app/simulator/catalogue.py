@@ -61,7 +61,7 @@ class Model:
         return self.users > 0 or time.monotonic() < self.expires_at
 
     def begin(self) -> None:
-        """Note that it was loaded."""
+        """Note that the model was loaded."""
         self.loads += 1
         self.keep_alive_s = FOR_EVER_S
         self.begin_to_expire()

@@ -11,7 +11,7 @@ import orjson
 
 from serve_app.simulator.failures import ErrorAnswer
 
-# A prime number of words, so that every step width visits all words before a repetition.
+# The number of words is prime, so that every step width visits all words before it repeats one.
 _VOCABULARY = (
     "a one the sea sky sun and but for not all any few new old red blue cold dark deep easy fair "
     "fast fine full good gray half hard high kind late less like long lots main more most near "

@@ -69,7 +69,7 @@ def main_picture(data: RunData) -> Picture:
 
 
 def pressure_picture(data: RunData) -> Picture:
-    """Draw the autoscaler's input: requests in replicas and waiting, per replica; and CPU."""
+    """Draw the autoscaler's input: running and waiting requests, in all and per replica; CPU."""
     with rc_context(_STYLE):
         figure, axes = _panels(3, [1, 1, 0.8], 6.4)
         panels.requests(axes[0], data)

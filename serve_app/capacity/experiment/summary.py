@@ -103,7 +103,9 @@ def findings(
         load_began=run.began,
         load_seconds=run.seconds,
         watched_seconds=samples[-1].at - samples[0].at,
-        longest_gap_s=max((b.at - a.at for a, b in pairwise(samples)), default=0.0),
+        longest_gap_s=max(
+            (after.at - before.at for before, after in pairwise(samples)), default=0.0
+        ),
         latency=summarise(records, run.seconds),
         lost=sum(outcome in _LOST for outcome in outcomes),
         truncated=outcomes.count(ClientOutcome.TRUNCATED),

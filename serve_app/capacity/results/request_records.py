@@ -42,7 +42,7 @@ class ClientOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request as its client saw it.
+    """One request as its client observed it.
 
     `intended` is the time at which the arrival process scheduled it, `started` the time at which it
     was sent, `first` that of the first token with content, `ended` that of the last byte or the
@@ -84,7 +84,7 @@ class Record:
 
     @property
     def tpot(self) -> float | None:
-        """(E2E - TTFT) / (n - 1), for n > 1 tokens."""
+        """Time per output token: (E2E - TTFT) / (n - 1), for n > 1 tokens."""
         if self.first is None or self.ended is None or (self.output_tokens or 0) < 2:
             return None
         assert self.output_tokens is not None

@@ -83,7 +83,7 @@ class Slo:
         return [_judge(bound, records) for bound in self.bounds]
 
     def met_by(self, record: Record) -> bool:
-        """Tell whether one request meets every bound, taken as its own limits, as in goodput."""
+        """Tell whether a request meets every bound, each taken as a limit of one request."""
         return record.ok and all(_within(bound, record) for bound in self.bounds)
 
     def __str__(self) -> str:

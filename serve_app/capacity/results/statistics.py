@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-# The client's doing: they count neither as served nor as failed.
+# Ended by the client: they count neither as served nor as failed.
 _NOT_COUNTED = (ClientOutcome.CANCELLED,)
 
 

@@ -19,7 +19,7 @@ _MAX_LEFT = 0.05
 
 
 class StepKind(StrEnum):
-    CONCURRENCY = "concurrency"  # users that wait for the answer, then send again
+    CONCURRENCY = "concurrency"  # users: each waits for the answer, then sends again
     RATE = "rate"  # arrivals per second, whatever the service does
 
 

@@ -16,7 +16,7 @@ from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
 
 REPLAY = "trace"
-# A prompt is generated this long before it is due, so that its generation delays nothing.
+# A prompt is generated this long before it is due, so that generating it delays nothing.
 AHEAD_S = 0.1
 
 

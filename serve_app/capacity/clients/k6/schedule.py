@@ -1,7 +1,7 @@
 """The schedule of k6's arrival-rate executor. Pure functions.
 
-k6 starts or drops an iteration when the area under the rate reaches 1, 2, 3, …. It reports how many
-it dropped but not which: they are the due times without a start near them.
+k6 starts or drops an iteration when the area under the rate reaches 1, 2, 3, …. It reports the
+number of dropped iterations but not which: those are due times without a start nearby.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """Reads the metadata of a GGUF file without its weights.
 
-A replica reads it at its start: 0.2 s in a process of its own, import included, where PyPI's gguf
+A replica reads it at its start: 0.2 s in a new process, import included, where PyPI's gguf
 takes 7.6 s (`python -m tests.bench.gguf_readers`).
 
 Layout (little-endian, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): "GGUF", version
@@ -142,7 +142,7 @@ def _header(path: Path, reader: "_Reader") -> GgufHeader:
     metadata = {reader.string(): reader.value() for _ in range(pairs)}
     header = GgufHeader(path, metadata, tuple(reader.tensor() for _ in range(tensors)))
     for tensor in header.tensors:
-        if tensor.offset >= reader.left:  # the download broke off
+        if tensor.offset >= reader.left:  # perhaps the download broke off
             raise ValueError(f"it is cut short, tensor {tensor.name} is missing")
     return header
 

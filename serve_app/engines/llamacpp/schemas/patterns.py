@@ -136,7 +136,7 @@ class _Reader:
         if not match:
             return term
         self._at = match.end()
-        self._take("?")  # which match is tried first makes no other strings
+        self._take("?")  # greedy or not, the same strings match
         sign, low, rest, high = match.groups()
         if sign:
             bounds = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]

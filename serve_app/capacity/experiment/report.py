@@ -193,7 +193,7 @@ def _cost(findings: Findings, scenario: Scenario) -> Table:
     price = scenario.price_per_replica_hour / 3600
     rows: list[tuple[str, float | None]] = [
         ("used", used),
-        ("minimum that would have met the SLO, with foresight", hindsight.cheapest),
+        ("least that would have met the SLO, with foresight", hindsight.cheapest),
         ("work alone, every slot always busy", hindsight.work),
     ]
     return Table(

@@ -1,4 +1,4 @@
-"""One measurement: a load on a system, by a generator in a process of its own."""
+"""One measurement: a load on a system, by a generator in another process."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ class Task:
 
 
 def measure(system: System, task: Task, number: int) -> Measurement:
-    """Raises RuntimeError, with the generator's last words, when it fails."""
+    """Measure one load. Raises RuntimeError, with the generator's last words, when it fails."""
     before = system.cpu_s()
     result = generate(
         Load(

@@ -1,4 +1,4 @@
-"""What fifty viewers of the page cost: nothing of an idle service, little of a busy one.
+"""Measures the cost of fifty viewers of the page: none for an idle service, little for a busy one.
 
     python -m tests.bench.viewers idle     the target stays, no request is refused, p50 and p99
     python -m tests.bench.viewers drain    seconds until two of three replicas have left
@@ -8,7 +8,7 @@
 
 A viewer polls `GET /admin/fleet` once a second over one connection, as the page does. CPU is that
 of the service's own processes, the collector's included, without the engine's. Requests of a busy
-service take CPU from each other and from whatever else runs: the more rounds, the better.
+service take CPU from each other and from other processes, so more rounds are better.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _SHRINKING = {
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A mean ratio over rounds, and the bounds between which it lies with 95 %."""
+    """A mean ratio over rounds, with its 95 % interval."""
 
     mean: float
     low: float
@@ -113,17 +113,17 @@ def _show_cpu(without: Mapping[str, float], watched_cpu: Mapping[str, float]) ->
 @main.command()
 @click.option("--rounds", default=3, show_default=True)
 def drain(rounds: int) -> None:
-    """Let two of three replicas go, in turn without and with viewers."""
+    """Scale from three replicas to one, in turn without and with viewers."""
     seconds: dict[str, list[float]] = {"without": [], "with": []}
     refused = 0
     for _ in range(rounds):
-        for name, found in seconds.items():
+        for name, durations in seconds.items():
             number = VIEWERS if name == "with" else 0
             with service(**_SHRINKING) as system, viewers(system.url, number) as watching:
-                found.append(_left_s(system))
+                durations.append(_left_s(system))
                 views = watching.stop()
                 refused += views.refused
-            click.echo(f"{name} viewers: one replica is left after {found[-1]:.1f} s; {views}")
+            click.echo(f"{name} viewers: one replica is left after {durations[-1]:.1f} s; {views}")
     _end(mean(seconds["with"]) < mean(seconds["without"]) + 1 and not refused)
 
 
@@ -181,7 +181,7 @@ def busy(rounds: int, seconds: float, clients: int, out: Path) -> None:
 @main.command()
 @click.option("--polls", default=2000, show_default=True)
 def answer(polls: int) -> None:
-    """Ask a service of which the document has 64 replicas, without Ray."""
+    """Request the document of a service with 64 replicas, without Ray."""
     asyncio.run(_answer(polls))
 
 
@@ -232,7 +232,7 @@ def service(**scaling: Any) -> Iterator[System]:
 class RequestCost(System):
     """A service, without Ray's agent, whose work comes in bursts: it sends metrics every 10 s.
 
-    The collector counts where somebody watches: otherwise there would be none.
+    The collector counts while there are viewers: without them it does not run.
     """
 
     is_watched: bool = False
@@ -245,7 +245,7 @@ class RequestCost(System):
 
 @contextmanager
 def watched(system: RequestCost) -> Iterator[Watching]:
-    """Viewers who see the fleet. After them, until the collector rests."""
+    """Run viewers of the fleet; afterwards wait until the collector has stopped."""
     with viewers(system.url) as watching:
         fleet(system.url)
         system.is_watched = True
@@ -262,7 +262,7 @@ def fleet(url: str) -> dict[str, Any]:
         if not document["collecting"]:
             return document
         sleep(0.2)
-    raise TimeoutError("nobody gathers the state of the fleet")
+    raise TimeoutError("the state of the fleet is not gathered")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Deployment:
     """Opens connections to the first named replica with room, else to the least loaded.
 
     Implements `PoolHandle` and `ReplicaDirectory`. `max_running`: connections of one replica.
-    `fails`: the next look at the running replicas fails.
+    `fails`: the next list of running replicas fails.
     """
 
     def __init__(self, replicas: Mapping[str, Replica], max_running: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-# docs/examples has what commands wrote; MkDocs checks the links in it.
+# Commands have written the pages in docs/examples; MkDocs checks their links.
 PAGES = [*TOP, *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "examples" not in p.parts)]
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`]+)`")
@@ -60,7 +60,7 @@ def prose(page: Path) -> str:
 
 
 def inline(page: Path) -> list[str]:
-    """Return every `code` in the prose."""
+    """Return the texts between backticks in the prose."""
     return _INLINE.findall(prose(page))
 
 

@@ -133,48 +133,55 @@ class Pool(PoolSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        scaling, engine = self.autoscaling, self.engine
-        low, high = scaling.min_replicas, scaling.max_replicas
-        initial = low if scaling.initial_replicas is None else scaling.initial_replicas
         refuse(
-            (
-                self.target_ongoing_requests >= self.admitted,
-                f"autoscaling.target_ongoing_requests ({self.target_ongoing_requests:g}) must be "
-                f"below engine.slots + queue ({self.admitted}), the most that a replica holds "
-                "(max_ongoing_requests): it would never scale up",
-            ),
-            (
-                low > high,
-                f"autoscaling.min_replicas ({low}) is above autoscaling.max_replicas ({high})",
-            ),
-            (
-                not low <= initial <= high,
-                f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
-            ),
-            (
-                self.reserved_slots >= engine.slots,
-                f"reserved_slots ({self.reserved_slots}) must be below engine.slots "
-                f"({engine.slots}), or batch requests would never start",
-            ),
-            (engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"),
-            (
-                bool(engine.url) and engine.kind not in ("auto", "attach"),
-                f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
-            ),
-            (
-                engine.long_prompts == "refuse" and engine.kind not in ("auto", "llamacpp"),
-                f"engine.long_prompts refuse needs engine.kind llamacpp, not {engine.kind}, which "
-                "shortens prompts itself: set engine.long_prompts to shorten",
-            ),
-            (
-                engine.kind == "llamacpp" and len(self.models) > 1,
-                f"models names {len(self.models)}, but engine.kind llamacpp serves one",
-            ),
+            *self._scaling_rules(),
+            *self._engine_rules(),
             *((True, f"models names {name} twice") for name in duplicate_models(self.models)),
             *self._residency_rules(),
             gpu_rule(self.ray_actor_options),
         )
         return self
+
+    def _scaling_rules(self) -> Iterator[tuple[bool, str]]:
+        scaling, target = self.autoscaling, self.target_ongoing_requests
+        low, high = scaling.min_replicas, scaling.max_replicas
+        initial = low if scaling.initial_replicas is None else scaling.initial_replicas
+        yield (
+            target >= self.admitted,
+            f"autoscaling.target_ongoing_requests ({target:g}) must be below engine.slots + queue "
+            f"({self.admitted}), the most that a replica holds (max_ongoing_requests): it would "
+            "never scale up",
+        )
+        yield (
+            low > high,
+            f"autoscaling.min_replicas ({low}) is above autoscaling.max_replicas ({high})",
+        )
+        yield (
+            not low <= initial <= high,
+            f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
+        )
+
+    def _engine_rules(self) -> Iterator[tuple[bool, str]]:
+        engine = self.engine
+        yield (
+            self.reserved_slots >= engine.slots,
+            f"reserved_slots ({self.reserved_slots}) must be below engine.slots ({engine.slots}), "
+            "or batch requests would never start",
+        )
+        yield engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"
+        yield (
+            bool(engine.url) and engine.kind not in ("auto", "attach"),
+            f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
+        )
+        yield (
+            engine.long_prompts == "refuse" and engine.kind not in ("auto", "llamacpp"),
+            f"engine.long_prompts refuse needs engine.kind llamacpp, not {engine.kind}, which "
+            "shortens prompts itself: set engine.long_prompts to shorten",
+        )
+        yield (
+            engine.kind == "llamacpp" and len(self.models) > 1,
+            f"models names {len(self.models)}, but engine.kind llamacpp serves one",
+        )
 
     def _residency_rules(self) -> Iterator[tuple[bool, str]]:
         engine, known = self.engine, set(map(full_name, self.models))

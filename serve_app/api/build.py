@@ -111,7 +111,7 @@ def _usage_routes(
     pages = UsagePages(ledger, calendar, settings.limits.timezone, access, cost, problem)
     return [
         Route("GET", "/usage", pages.own, "The caller's use and limits"),
-        Route("GET", "/admin/usage", pages.everyone, "Who used what; needs an admin key"),
+        Route("GET", "/admin/usage", pages.everyone, "Everyone's use; needs an admin key"),
     ]
 
 

@@ -28,7 +28,7 @@ _MAX_HALF_LIVES = 500.0
 
 @dataclass(frozen=True, slots=True)
 class Fairness:
-    """`half_life_s`: of past service. `aging_s`: after this wait batch counts as interactive."""
+    """The half-life of past service, and the wait after which batch counts as interactive."""
 
     half_life_s: float = 60.0
     aging_s: float = float("inf")

@@ -2,8 +2,8 @@
 
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
 replica, how much of their prompts is still to be read, and when each begins, has been read and
-ends: the content of the cache follows from this. A report goes over a connection of its own, which
-is no request to Serve: the autoscaler does not count it, and it stays open while the replica has
+ends: the content of the cache follows from this. A report goes over a separate connection, which is
+no request to Serve: the autoscaler does not count it, and it stays open while the replica has
 nothing to do. A gateway returns the list of the replica's models that others hold too.
 """
 

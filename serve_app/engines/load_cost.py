@@ -16,7 +16,7 @@ from serve_app.engines.residency import (
 
 @dataclass(frozen=True, slots=True)
 class LoadCost:
-    """`ready_s`: until the model can serve. `harm_s`: later waits for models unloaded for it."""
+    """Seconds until the model can serve, and of later waits for models unloaded for it (harm)."""
 
     ready_s: float = 0.0
     harm_s: float = 0.0

@@ -29,7 +29,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`min_loaded_s`: a model stays loaded this long. `max_wait_s`: then room is made."""
+    """Rules of residency. `min_loaded_s`: minimum time loaded. `max_wait_s`: then room is made."""
 
     room: Room
     min_loaded_s: float = 10.0
@@ -39,7 +39,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`users`: its calls that run or wait for a slot. `since`, `idle_since`: on the clock."""
+    """A loaded model. `users`: calls that run or wait for a slot. `since`, `idle_since`: times."""
 
     bytes: int = 0
     users: int = 0

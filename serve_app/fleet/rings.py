@@ -8,7 +8,7 @@ PERIOD_S = 10
 
 
 class Ring:
-    """`width` counters for each of the last `periods` of 10 s, on a clock that is passed in.
+    """Counters of the last `periods` of 10 s, `width` for each, on a clock that is passed in.
 
     All processes use Unix time, so that their periods can be added.
     """

@@ -25,7 +25,7 @@ _DRAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`clients` closed loops for `seconds`; each request asks for `tokens` in a stream.
+    """A load of `clients` closed loops for `seconds`; each request streams `tokens`.
 
     `pause_s` passes between an answer and the next request of the same client.
     """

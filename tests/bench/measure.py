@@ -12,8 +12,10 @@ from tests.bench.systems import MODEL, System
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Times in milliseconds, rates per second; CPU seconds of the system's own processes per
-    1,000 requests, without the engine's; `generator_cpu`: share of one core."""
+    """The figures of one measurement: times in milliseconds, rates per second.
+
+    CPU seconds are those of the system's own processes per 1,000 requests, without the engine's;
+    `generator_cpu`: share of one core."""
 
     system: str
     load: str

@@ -216,7 +216,7 @@ def _end(is_met: bool) -> None:
 
 @contextmanager
 def service(**scaling: Any) -> Iterator[System]:
-    """A direct service of one replica before an instant engine, unless `scaling` says otherwise."""
+    """Run a direct service before an instant engine, with one replica unless `scaling` is given."""
     with running("engine", "simulator", decode_tokens_per_s=0) as engine:
         settings = {
             "topology": "direct",

@@ -1,4 +1,4 @@
-"""How replicas followed the load. Pure functions of samples, records and the load's shape."""
+"""The response of replicas to the load: pure functions of samples, records and the shape."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

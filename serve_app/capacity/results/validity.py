@@ -1,4 +1,4 @@
-"""Whether a load generator measured the server or itself. Pure functions.
+"""Checks whether a load generator measured the server or itself. Pure functions.
 
 An invalid run is not averaged, not used for plans and not shown without the reason. Behaviour of
 the server (it refuses, is slow, or keeps all virtual users busy) never makes a run invalid.

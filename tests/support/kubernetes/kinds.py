@@ -30,7 +30,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Address:
-    """`/apis/ray.io/v1/namespaces/default/rayservices/llm/log`, in parts."""
+    """A path in parts, such as `/apis/ray.io/v1/namespaces/default/rayservices/llm/log`."""
 
     version: str
     namespace: str

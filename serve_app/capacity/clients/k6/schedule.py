@@ -38,7 +38,7 @@ def head_start(due: Sequence[float], starts: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """`intended`: the due time of each start, in order. `missing`: due times without a start."""
+    """Due times. `intended`: that of each start, in order. `missing`: those without a start."""
 
     intended: list[float]
     missing: list[float]

@@ -33,7 +33,7 @@ _NAME = re.compile(r"\?:|\?P?<[A-Za-z_]\w*>")
 
 @dataclass(frozen=True)
 class _Term:
-    """`atom`, which matches `shortest` to `longest` characters, `low` to `high` times."""
+    """A repeated atom: `low` to `high` times, each of `shortest` to `longest` characters."""
 
     atom: str
     shortest: int

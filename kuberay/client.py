@@ -172,7 +172,7 @@ class RayServiceApi:
         return propose(live, upgrades.begun(spec, partial(upgrades.size_now, view)))
 
     def _filled(self, live: Object, proposal: Proposal) -> Proposal:
-        """Add the defaults of the API server, which are no changes, to the new spec."""
+        """Add the defaults of the API server, which are not changes, to the new spec."""
         if not proposal.changes_spec:
             return proposal
         patch = {"spec": proposal.patch["spec"]}

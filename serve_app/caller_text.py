@@ -3,8 +3,8 @@
 import re
 
 _MAX = 200
-# Keys begin with `sk-`, as those of many services. A word such as `task-…` is no key, but keys made
-# by `keys new` are recognised within a word, too.
+# Keys begin with `sk-`, as those of many services. A word such as `task-…` is not a key, but keys
+# made by `keys new` are recognised within a word, too.
 _KEY = re.compile(r"(?:(?<![A-Za-z])sk-|sk-llm-)[A-Za-z0-9_-]{8,}")
 _SEARCHED = 5 * _MAX  # masks a key that the cut at _MAX halves; long texts cost little
 

@@ -1,7 +1,7 @@
 """The collector: one small named actor that asks all replicas, while there are viewers.
 
 It asks Serve's controller for the deployments, and each replica's actor, past Serve's queues, for a
-report. Such a call is no request: no autoscaler counts it, and no drain waits for it.
+report. Such a call is not a request: no autoscaler counts it, and no drain waits for it.
 """
 
 import asyncio

@@ -43,7 +43,7 @@ _NO_PARENT = Context()
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 # Shorter steps explain nothing, and their spans would cost as much as those of long ones.
 MIN_STEP_S = 0.001
-# Mistakes and disconnects of callers are no errors of the server.
+# Mistakes and disconnects of callers are not errors of the server.
 _CALLERS = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
 
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 def _csv(answer: httpx.Response) -> str:
     """Return the lines of an answer. Raises ValueError where it is something else."""
     if not answer.headers.get("content-type", "").startswith("text/csv"):
-        raise ValueError("the answer is no CSV")
+        raise ValueError("the answer is not CSV")
     return answer.text.rstrip("\n")
 
 

@@ -110,10 +110,10 @@ def _bound(part: str) -> Bound:
     if match["share"]:
         share = float(match["share"]) / (100 if match["percent"] else 1)
         if share > 1:
-            raise SloError(f"{part!r}: an error rate is at most 100%, which is 1")
+            raise SloError(f"{part!r}: an error rate must be at most 100%")
         return Bound("error_rate", share)
     if not 0 < float(match["percentile"]) <= 100:
-        raise SloError(f"{part!r}: a percentile is above 0 and at most 100")
+        raise SloError(f"{part!r}: a percentile must be above 0 and at most 100")
     limit = float(match["number"]) / (1000 if match["unit"] == "ms" else 1)
     return Bound(match["name"], limit, float(match["percentile"]) / 100)
 

@@ -30,10 +30,10 @@ class Shape:
         times = [at for at, _ in self.points]
         if len(times) < 2 or times != sorted(times) or times[0] != 0 or times[-1] <= 0:
             raise WorkloadError(
-                "a shape needs at least two points in order of time, the first at 0 s"
+                f"{self}: a shape needs at least two points in order of time, the first at 0 s"
             )
         if min(level for _, level in self.points) < 0:
-            raise WorkloadError("a shape's level can't be negative")
+            raise WorkloadError(f"{self}: a level must be at least 0")
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -1,4 +1,4 @@
-"""Work of requests: the seconds for which a request would occupy a whole replica.
+"""Work of requests: the seconds for which one would occupy a whole replica.
 
 A request holds one of a replica's slots while its prompt is read and its answer is written, both at
 the speed of a full replica. Its work is that time divided by the number of slots, so that a replica
@@ -8,7 +8,7 @@ serves one second of work per second.
 from dataclasses import dataclass, replace
 from typing import Self
 
-# The number of requests that a moving mean covers, roughly.
+# A mean over about so many requests.
 _MEMORY = 200.0
 
 
@@ -51,14 +51,14 @@ class MeanLengths:
 
 @dataclass(frozen=True, slots=True)
 class WorkModel:
-    """Converts tokens to work in a replica with `slots`."""
+    """Converts tokens to work in a replica with so many slots."""
 
     rates: SlotSpeed
     slots: int
     lengths: MeanLengths = MeanLengths()
 
     def work_of(self, requests: float, prompt_tokens: float) -> float:
-        """Return the expected work of requests whose prompts have `prompt_tokens` together."""
+        """Return the expected work of requests whose prompts have so many tokens together."""
         lengths = self.lengths
         uncached = max(0.0, prompt_tokens) * lengths.uncached_share
         return self.rates.slot_s(uncached, requests * lengths.output_tokens) / self.slots

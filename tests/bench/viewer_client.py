@@ -1,4 +1,4 @@
-"""Viewers of the page in a separate process: each is a connection that polls once a second.
+"""Viewers of the page in a process of their own, as many connections that poll once a second.
 
 `python -m tests.bench.viewer_client URL NUMBER` polls until its standard input ends, and prints its
 results as one JSON object.

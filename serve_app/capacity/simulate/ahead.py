@@ -49,7 +49,7 @@ class AheadPolicy:
             return target if self.last is None else self.last
         self._next = now + _DECIDE_S
         if running == 0 and (ongoing > 0 or self._report.waiting_s > 0):
-            self.last = max(1, target)  # Serve does not call a policy in this state
+            self.last = max(1, target)  # Serve does not call a policy then
             return self.last
         decision = self._decide(self._clock(now + self._begin_s), running, target)
         self.last = decision.target

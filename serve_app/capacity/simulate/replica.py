@@ -66,7 +66,7 @@ class Replica:
         self.serving = False  # the router sends requests to it
         self.stopped = math.inf  # time of the order to stop
         self.gone = False
-        self.known = False  # whether the router has sent it a request
+        self.known = False  # the router has sent it a request
         self.taken = 0  # requests until now, and the tokens of their prompts
         self.taken_tokens = 0
         self._events = events

@@ -1,4 +1,4 @@
-"""Reports of work to a policy that counts it, as late as in a live service.
+"""Reports of work that reach a policy which counts it, as late as in a live service.
 
 Replicas report the work that they have accepted, routers the number of waiting requests; both every
 `metrics_interval_s`. The cost of a request is learned from those that have ended.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WorkReports:
-    """Reports work to a policy that counts it, in place of requests."""
+    """Reports to a policy that counts work, in place of those of requests."""
 
     def __init__(
         self,

@@ -84,7 +84,7 @@ def _think(value: Any) -> bool | None:
     raise ErrorAnswer(400, f'invalid think value: "{value}" (must be {levels}, true, or false)')
 
 
-class _Writer:
+class _OllamaWriter:
     """The common part of chat and generate: lines, with the counts in the last one."""
 
     stream_type = "application/x-ndjson"
@@ -144,7 +144,7 @@ class _Writer:
         raise NotImplementedError
 
 
-class OllamaChatWriter(_Writer):
+class OllamaChatWriter(_OllamaWriter):
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"message":{"role":"assistant","content":%b}' % encode(token.text)
@@ -163,7 +163,7 @@ class OllamaChatWriter(_Writer):
         return b'"message":' + encode(message)
 
 
-class GenerateWriter(_Writer):
+class GenerateWriter(_OllamaWriter):
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"response":' + encode(token.text)

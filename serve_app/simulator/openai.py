@@ -73,7 +73,7 @@ def _format(format_: Body) -> Any:
     return "json" if format_.get("type") == "json_object" else None
 
 
-class _Writer:
+class _OpenAIWriter:
     """The common part of both endpoints: events, and the last ones in one HTTP chunk."""
 
     stream_type = "text/event-stream"
@@ -137,7 +137,7 @@ class _Writer:
         raise NotImplementedError
 
 
-class OpenAIChatWriter(_Writer):
+class OpenAIChatWriter(_OpenAIWriter):
     # Only in the first delta.
     _role = b'"role":"assistant",'
 
@@ -191,7 +191,7 @@ class OpenAIChatWriter(_Writer):
         return logprobs(tokens, self._request.top_logprobs or 0)
 
 
-class CompletionWriter(_Writer):
+class CompletionWriter(_OpenAIWriter):
     def whole(self, stats: GenerationStats) -> bytes:
         text = self._output.text(TokenKind.TEXT)
         choice = {"text": text, "index": 0, "finish_reason": self._reason(stats)}

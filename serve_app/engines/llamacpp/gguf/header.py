@@ -94,7 +94,7 @@ def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(path, _Reader(data, arrays))
+            return _header(path, _HeaderReader(data, arrays))
     except OSError as exc:
         raise SettingsError(f"the model file {path} can't be read: {exc.strerror}") from exc
     except (ValueError, KeyError, OverflowError, struct.error) as exc:
@@ -133,7 +133,7 @@ def _utf8_length(text: str) -> int:
     return len(text.encode())
 
 
-def _header(path: Path, reader: "_Reader") -> GgufHeader:
+def _header(path: Path, reader: "_HeaderReader") -> GgufHeader:
     if reader.take(4) != b"GGUF":
         raise ValueError("it does not begin with GGUF")
     version, tensors, pairs = reader.unpack("IQQ")
@@ -147,7 +147,7 @@ def _header(path: Path, reader: "_Reader") -> GgufHeader:
     return header
 
 
-class _Reader:
+class _HeaderReader:
     def __init__(self, data: mmap.mmap, arrays: bool) -> None:
         self._data = data
         self._arrays = arrays

@@ -66,7 +66,7 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
     """
     if len(pattern) > MAX_LENGTH:
         raise UnsupportedPattern(f"more than {MAX_LENGTH} characters")
-    branches = _Reader(pattern).read()
+    branches = _PatternReader(pattern).read()
     if _weight(branches) > MAX_WEIGHT:
         raise UnsupportedPattern("too many nested repetitions")
     texts = ["".join(term.text() for term in _narrow(b, shortest, longest)) for b in branches]
@@ -102,7 +102,7 @@ def _sizes(branch: _Branch) -> tuple[int, int | None]:
     return sum(s for s, _ in sizes), sum(longest) if len(longest) == len(sizes) else None
 
 
-class _Reader:
+class _PatternReader:
     """Parses a regular expression of ECMA 262."""
 
     def __init__(self, text: str) -> None:

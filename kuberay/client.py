@@ -141,7 +141,7 @@ class RayServiceApi:
         return effects(live["spec"], after["spec"], workers)
 
     def propose_change(self, name: str, change: Change) -> Proposal:
-        """Compute what `change` would do, without doing it. Raises ChangeError, Invalid.
+        """Compute the effects of `change` without making it. Raises ChangeError, Invalid.
 
         A new cluster starts with as many replicas as the present one has.
         """

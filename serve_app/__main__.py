@@ -60,7 +60,7 @@ commands:
        [--now --redis-url URL --redis-password-file FILE]
   top [--url URL] [--json]                      show the live fleet as a table
   usage [--url URL] [--since DAY | --days N] [--until DAY] [--by FIELDS] [--csv]
-                                                show who used how many tokens
+                                                show the use of tokens by key
 """
 
 

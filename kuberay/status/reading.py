@@ -83,7 +83,7 @@ class _Subjects:
         self._redis = f"{redis}-" if redis else ""
 
     def __contains__(self, subject: tuple[str, str]) -> bool:
-        """Include replaced pods, because only their events explain what happened to them."""
+        """Include replaced pods, because only their events explain their end."""
         kind, name = subject
         is_own_pod = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
         is_redis = kind in ("ReplicaSet", "StatefulSet") and bool(self._redis)

@@ -1,7 +1,7 @@
 """Decides whether a call that failed before its answer's first byte is sent again, and where.
 
-The call itself may be what kills engines, so one bound holds for all replicas together: a call is
-given up when `Call.tries` engines were lost with it.
+The call itself may be the cause of lost engines, so one bound holds for all replicas together: a
+call is given up when `Call.tries` engines were lost with it.
 """
 
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ def _csv(answer: httpx.Response) -> str:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serve_app usage",
-        description="Show who used how many tokens of a running service.",
+        description="Show the use of a running service: requests and tokens by key.",
         epilog=f"The key comes from the variable {KEY_VARIABLE}; it must have `admin: true`.",
     )
     parser.add_argument(

@@ -1,8 +1,8 @@
 """Rules that send a request to the replica that knows its beginning, in virtual time.
 
 `Affinity` is the gateway's own: serve_app/dispatch/placement.py with what serve_app/dispatch/
-fleet_view.py learns. `Oracle` is the same rule with knowledge that no gateway has: what each
-replica has cached, and how long every answer will be. The other rules are those of similar
+fleet_view.py learns. `Oracle` is the same rule with knowledge that no gateway has: the cached
+prompts of each replica, and the length of every answer. The other rules are those of similar
 projects.
 """
 

@@ -20,7 +20,7 @@ _MAX_LEFT = 0.05
 
 class StepKind(StrEnum):
     CONCURRENCY = "concurrency"  # users: each waits for the answer, then sends again
-    RATE = "rate"  # arrivals per second, whatever the service does
+    RATE = "rate"  # arrivals per second, independent of the service
 
 
 @dataclass(frozen=True, slots=True)

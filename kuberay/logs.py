@@ -26,6 +26,8 @@ class LogSource:
 
 @dataclass(frozen=True)
 class Line:
+    """A line of a log, with its source."""
+
     source: LogSource
     text: str
 

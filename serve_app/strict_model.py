@@ -25,6 +25,8 @@ Models = Annotated[
 
 
 class StrictModel(BaseModel):
+    """A frozen model that refuses unknown fields."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
     )

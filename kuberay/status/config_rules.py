@@ -39,6 +39,7 @@ def configurations(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def volumes(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """Find pods whose volumes can't be set up."""
     events = [e for e in about(observed, pod) if e.reason in _VOLUMES]
     if not events or any(c.state in ("running", "terminated") for c in pod.containers):
         return

@@ -27,6 +27,8 @@ _CONSEQUENCES: Rules = (
 
 
 class State(StrEnum):
+    """The state of a RayService."""
+
     ABSENT = "absent"
     DELETING = "deleting"
     SUSPENDED = "suspended"

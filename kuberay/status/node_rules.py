@@ -80,6 +80,7 @@ def displaced(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def unscheduled(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """Find pods without a node."""
     if pod.unscheduled:
         reason = scheduler_reason(pod.unscheduled)
         advice, on_its_way = _room(pod, reason, observed)

@@ -34,6 +34,8 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Application:
+    """A Serve application with its deployments."""
+
     name: str
     status: str
     message: str

@@ -201,6 +201,8 @@ class ModelCard:
 
 
 class State(StrEnum):
+    """The state of an engine."""
+
     STARTING = "starting"
     READY = "ready"
     DOWN = "down"

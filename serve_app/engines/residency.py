@@ -109,6 +109,8 @@ class ModelsView:
 
 @dataclass(frozen=True, slots=True)
 class Load:
+    """Load a model."""
+
     model: str
 
 

@@ -42,6 +42,7 @@ class _StopSignals:
 
 
 def main() -> int:
+    """Run the command until it, or the parent, ends; return its exit code."""
     grace_s, number, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     parent, signals = os.getppid(), _StopSignals()
     signal.signal(signal.SIGTERM, signals)

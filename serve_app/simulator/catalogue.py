@@ -37,6 +37,8 @@ def parse_keep_alive(keep_alive: object) -> float | None:
 
 @dataclass(slots=True)
 class Model:
+    """One model, with its abilities and its load state."""
+
     name: str
     abilities: tuple[str, ...]
     digest: str
@@ -71,6 +73,8 @@ class Model:
 
 
 class Catalogue:
+    """The models of an engine by their full names."""
+
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
         self._models: dict[str, Model] = {}

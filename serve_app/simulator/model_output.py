@@ -39,6 +39,8 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
+    """A tool that a request offers."""
+
     name: str
     parameters: Mapping[str, Any]
 
@@ -52,6 +54,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
+    """The tokens of an answer, and the reason of its end."""
+
     tokens: Sequence[Token]
     reason: str  # Ollama's done_reason: stop, length, load, unload
     call: ToolCall | None = None

@@ -16,6 +16,7 @@ _LEVELS = ("high", "medium", "low", "max")
 
 
 def parse_chat(body: Body) -> GenerationRequest:
+    """Parse the body of /api/chat."""
     messages = body.get("messages") or []
     request = _request(
         body, [PromptMessage(turn.get("role", ""), split_words(turn)) for turn in messages]
@@ -26,6 +27,7 @@ def parse_chat(body: Body) -> GenerationRequest:
 
 
 def parse_generate(body: Body) -> GenerationRequest:
+    """Parse the body of /api/generate. Raises ErrorAnswer 400."""
     if body.get("raw") and any(body.get(key) for key in ("template", "system", "context")):
         raise ErrorAnswer(400, "raw mode does not support template, system, or context")
     prompt = body.get("prompt") or ""
@@ -145,6 +147,8 @@ class _OllamaWriter:
 
 
 class OllamaChatWriter(_OllamaWriter):
+    """Writes an answer of /api/chat."""
+
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"message":{"role":"assistant","content":%b}' % encode(token.text)
@@ -164,6 +168,8 @@ class OllamaChatWriter(_OllamaWriter):
 
 
 class GenerateWriter(_OllamaWriter):
+    """Writes an answer of /api/generate."""
+
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"response":' + encode(token.text)

@@ -18,6 +18,7 @@ from serve_app.simulator.wire import Headers
 
 
 def parse_chat(body: Body) -> GenerationRequest:
+    """Parse the body of /v1/chat/completions. Raises ErrorAnswer 400."""
     messages = body.get("messages") or []
     if not messages:
         raise ErrorAnswer(400, "[] is too short - 'messages'", early=True)
@@ -35,6 +36,7 @@ def parse_chat(body: Body) -> GenerationRequest:
 
 
 def parse_completion(body: Body) -> GenerationRequest:
+    """Parse the body of /v1/completions."""
     prompt = body.get("prompt") or ""
     request = _request(body, [PromptMessage("user", prompt.split() or [""])] if prompt else [])
     request.chat = False
@@ -138,6 +140,8 @@ class _OpenAIWriter:
 
 
 class OpenAIChatWriter(_OpenAIWriter):
+    """Writes an answer of /v1/chat/completions."""
+
     # Only in the first delta.
     _role = b'"role":"assistant",'
 
@@ -192,6 +196,8 @@ class OpenAIChatWriter(_OpenAIWriter):
 
 
 class CompletionWriter(_OpenAIWriter):
+    """Writes an answer of /v1/completions."""
+
     def whole(self, stats: GenerationStats) -> bytes:
         text = self._output.text(TokenKind.TEXT)
         choice = {"text": text, "index": 0, "finish_reason": self._reason(stats)}

@@ -22,6 +22,8 @@ EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("Connection", "keep-al
 
 @dataclass(slots=True)
 class HttpRequest:
+    """A request with its whole body."""
+
     method: str = ""
     target: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)

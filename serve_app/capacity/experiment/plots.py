@@ -107,6 +107,7 @@ def runs_picture(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Picture:
 
 
 def runs_figure(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Figure:
+    """Draw the runs of all groups, see `runs_picture`."""
     figure, axes = _panels(2, [1, 1], 5)
     for colour, (name, runs) in zip(cycle(_RUN_COLOURS), groups, strict=False):
         for number, data in enumerate(runs):

@@ -35,6 +35,8 @@ class Refused(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """The settings of a pool, with a reason for each."""
+
     application: str
     deployment: str
     recommendations: tuple[Recommendation, ...]

@@ -47,6 +47,7 @@ class Recommendation:
 def slot_recommendations(
     best: SweepReport, usable: Sequence[SweepReport], slots: int
 ) -> Iterator[Recommendation]:
+    """Recommend the number of slots, with the figures of the others that were tried."""
     others = [report for report in usable if report is not best and report.measured.slots]
     sentence = f"One replica made {best.max_tokens_per_s:.0f} tokens/s at most"
     if others:
@@ -61,6 +62,7 @@ def slot_recommendations(
 def request_recommendations(
     best: SweepReport, largest: SweepStep, slots: int, demand: PlannedDemand
 ) -> Iterator[Recommendation]:
+    """Recommend queue, bounds and target for the requests of a replica."""
     bound = _ttft_bound(best.slo)
     queue = max(1, math.floor(largest.completed_per_s * bound)) if bound else 2 * slots
     admitted = slots + queue
@@ -117,6 +119,7 @@ def _max_queued(per_s: float, largest: SweepStep, bound: float | None) -> Recomm
 
 
 def replica_recommendations(largest: SweepStep, demand: PlannedDemand) -> Iterator[Recommendation]:
+    """Recommend the minimum and maximum of replicas."""
     rate = _HEADROOM * largest.completed_per_s
     max_replicas = _replicas(largest, demand)
     capacity = f"one replica serves {rate:.3g} requests/s ({_HEADROOM:.0%} of what met the SLO)"

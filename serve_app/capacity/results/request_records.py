@@ -30,6 +30,8 @@ class RecordError(ServiceError):
 
 
 class ClientOutcome(StrEnum):
+    """The outcome of a request for its client."""
+
     OK = "ok"  # 2xx and complete: a stream with its final marker
     REJECTED = "rejected"  # 503 or 429
     ERROR = "error"  # any other status

@@ -22,6 +22,8 @@ class SloError(ServiceError):
 
 
 class Verdict(StrEnum):
+    """Whether records meet a bound."""
+
     MET = "met"
     MISSED = "missed"
     TOO_FEW = "too few requests to judge"
@@ -71,6 +73,8 @@ class BoundResult:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
+    """Service level objectives: bounds that must all be met."""
+
     bounds: tuple[Bound, ...]
 
     @classmethod

@@ -33,6 +33,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
+    """Compute the spread of pooled values."""
     pooled = sorted(values)
     mean = sum(pooled) / len(pooled) if pooled else math.nan
     return Spread(len(pooled), mean, {f"p{100 * q:g}": quantile(pooled, q) for q in QUANTILES})

@@ -94,6 +94,7 @@ def step_of(
     end: float,
     invalid: tuple[str, ...] = (),
 ) -> SweepStep:
+    """Make a step of the records that were intended within it."""
     return SweepStep(kind, level, begin, end, between(records, begin, end), records, invalid)
 
 

@@ -135,6 +135,7 @@ def step(low: float, high: float, before: float = 60, hold: float = 300) -> Poin
 def spike(
     base: float, peak: float, before: float = 60, hold: float = 15, after: float = 120
 ) -> Points:
+    """Return a base level with a sudden peak."""
     over = before + hold
     high = [(before, base), (before, peak), (over, peak), (over, base)]
     return [(0, base), *high, (over + after, base)]

@@ -201,8 +201,6 @@ class ModelCard:
 
 
 class State(StrEnum):
-    """The state of an engine."""
-
     STARTING = "starting"
     READY = "ready"
     DOWN = "down"

@@ -69,16 +69,14 @@ class Pool(PoolSettings):
 
         That one takes the first free slot at once. The others wait in the gateway, where the fair
         queue still has all replicas to give: a request that waits there for a place, and then for a
-        slot, would wait twice. With `affinity` as many wait as there are slots, since each is sent
-        to where its prompt is cached. More are sent where the autoscaler's target needs it, with
-        `session`, and where requests may wait for their model while others run.
+        slot, would wait twice. More are sent where the autoscaler's target needs it, with
+        `session` and `affinity`, where each goes to its replica and waits in the fair queue there,
+        and where requests may wait for their model while others run.
         """
-        if self.routing == "session" or self.swaps_models:
+        if self.routing != "least_loaded" or self.swaps_models:
             return self.admitted
-        slots = self.engine.slots
         above_target = math.floor(self.target_ongoing_requests) + 1
-        usual = 2 * slots if self.routing == "affinity" else slots + 1
-        return min(self.admitted, max(usual, above_target))
+        return min(self.admitted, max(self.engine.slots + 1, above_target))
 
     @property
     def batch_places(self) -> int:

@@ -16,6 +16,8 @@ from tests.support.pages import PAGES, ROOT
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=pages.name)
 WIDEST_CELL = 120
+# The index leads to the questions, and contributing.md to the guide.
+QUESTIONED = [p for p in PAGES[3:] if p.name not in ("index.md", "contributing.md")]
 
 
 def test_the_readme_is_short() -> None:
@@ -42,6 +44,12 @@ def _is_there(page: Path, link: str) -> bool:
     path, _, anchor = link.partition("#")
     target = Path(os.path.normpath(page.parent / path)) if path else page
     return target.is_file() and (not anchor or anchor in pages.anchors(target))
+
+
+@pytest.mark.parametrize("page", QUESTIONED, ids=pages.name)
+def test_a_page_names_its_question(page: Path) -> None:
+    """A reader knows from the first line which question the page answers."""
+    assert re.match(r"# .+\n\n\*[A-Z][^*]+\?\*", pages.text(page))
 
 
 def test_every_page_is_in_the_index() -> None:
@@ -100,7 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material", reason="needs the extra docs")
     folder = tmp_path_factory.mktemp("site")
     config = ROOT / "docs" / "site" / "mkdocs.yml"
-    command = [sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(config), "-d", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "-f", str(config), "-d", str(folder)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return folder

@@ -53,10 +53,12 @@ def test_a_page_names_its_question(page: Path) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    """A reader of the index finds each page."""
-    index = ROOT / "docs" / "index.md"
+    """A reader of the index, and of the list of examples, finds each page."""
+    index, examples = (ROOT / "docs" / name for name in ("index.md", "examples/README.md"))
     linked = {
-        os.path.normpath(index.parent / link.partition("#")[0]) for link in pages.links(index)
+        os.path.normpath(page.parent / link.partition("#")[0])
+        for page in (index, examples)
+        for link in pages.links(page)
     }
     others = {str(page) for page in PAGES} - {str(index), str(ROOT / "docs" / "contributing.md")}
     assert others - linked == set()

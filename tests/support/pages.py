@@ -9,8 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-# docs/examples has what commands wrote; MkDocs checks the links in it.
-PAGES = [*TOP, *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "examples" not in p.parts)]
+# Of docs/examples only what people wrote: commands wrote the reports, whose links MkDocs checks.
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*TOP, *(p for p in DOCS if "examples" not in p.parts or p.name == "README.md")]
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

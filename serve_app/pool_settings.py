@@ -14,7 +14,7 @@ from serve_app.strict_model import Models, StrictModel, duplicate_models, refuse
 # An ingress gets this many requests more than it admits. So its fair queue, which knows keys and
 # priorities, decides which wait and which are refused, and not Serve's queues before it.
 INGRESS_SURPLUS = 256
-Routing = Literal["least_loaded", "session", "affinity"]
+Routing = Literal["auto", "least_loaded", "session", "affinity"]
 
 
 class PoolSettings(StrictModel):
@@ -29,8 +29,9 @@ class PoolSettings(StrictModel):
         0, ge=0, description="Slots of a replica that batch requests leave free."
     )
     routing: Routing = Field(
-        "least_loaded",
-        description="Choice of a replica: `least_loaded`; `affinity` and `session` need a gateway.",
+        "auto",
+        description="Choice of a replica. `auto` is `affinity` behind a gateway, else "
+        "`least_loaded`; `session` needs a gateway, too.",
     )
     autoscaling: Autoscaling = Field(Autoscaling(), description="Limits and speed of scaling.")
     ray_actor_options: dict[str, Any] = Field(
@@ -69,8 +70,8 @@ class Pool(PoolSettings):
         The waiting one takes the first free slot at once. The others wait in the gateway, where the
         fair queue can still choose among all replicas: a request that waits there for a place, and
         then for a slot, would wait twice. More are sent where the autoscaler's target needs it,
-        with `session` and `affinity`, where each goes to its replica, and where requests may wait
-        for their model while others run.
+        with `session` and `affinity`, where each goes to its replica and waits in the fair queue
+        there, and where requests may wait for their model while others run.
         """
         if self.routing != "least_loaded" or self.swaps_models:
             return self.admitted

@@ -138,6 +138,15 @@ class Settings(PoolSettings, BaseSettings):
 
     @property
     def all_pools(self) -> tuple[Pool, ...]:
+        """The pools, each with the `routing` that `auto` stands for."""
+        usual = "affinity" if self.resolved_topology == "gateway" else "least_loaded"
+        return tuple(
+            pool.model_copy(update={"routing": usual}) if pool.routing == "auto" else pool
+            for pool in self._declared_pools
+        )
+
+    @property
+    def _declared_pools(self) -> tuple[Pool, ...]:
         return self.pools or (Pool(**{name: getattr(self, name) for name in SHORT_FORM}),)
 
     @property
@@ -172,11 +181,11 @@ class Settings(PoolSettings, BaseSettings):
 
     @property
     def resolved_topology(self) -> Literal["direct", "gateway"]:
-        """The topology; `auto` is direct for one least-loaded pool that keeps a replica."""
+        """The topology; `auto` is direct for one pool that keeps a replica and needs no gateway."""
         if self.topology != "auto":
             return self.topology
-        first, *others = self.all_pools
-        plain = first.autoscaling.min_replicas > 0 and first.routing == "least_loaded"
+        first, *others = self._declared_pools
+        plain = first.autoscaling.min_replicas > 0 and first.routing in ("auto", "least_loaded")
         return "direct" if plain and not others else "gateway"
 
     @property

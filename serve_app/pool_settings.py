@@ -213,3 +213,17 @@ def gpu_rule(options: dict[str, Any]) -> tuple[bool, str]:
     gpus = options.get("num_gpus")
     parts = isinstance(gpus, float) and gpus > 1 and not gpus.is_integer()
     return parts, f"ray_actor_options: num_gpus above 1 must be a whole number, not {gpus}"
+
+
+def direct_rules(pools: tuple[Pool, ...]) -> Iterator[tuple[bool, str]]:
+    """Yield the rules that the direct topology has for its pools."""
+    yield len(pools) > 1, f"topology direct serves one pool, but pools names {len(pools)}"
+    yield (
+        pools[0].autoscaling.min_replicas == 0,
+        "topology direct can't scale to zero: autoscaling.min_replicas must be at least 1",
+    )
+    yield (
+        pools[0].routing != "least_loaded",
+        f"topology direct can't route by {pools[0].routing}, as HAProxy takes the least loaded: "
+        "set topology to gateway",
+    )

@@ -4,7 +4,6 @@ Serve's own options (`autoscaling_config`, `ray_actor_options`, …) get their d
 Serve config file may override them, because Ray applies it after this package's builder.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -22,7 +21,7 @@ from serve_app.fairness_settings import FairnessSettings, PriorityName
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
 from serve_app.limit_settings import LimitSettings, cost_problems
-from serve_app.pool_settings import Pool, PoolSettings
+from serve_app.pool_settings import Pool, PoolSettings, direct_rules
 from serve_app.strict_model import (
     duplicate_models,
     duplicates,
@@ -215,7 +214,7 @@ class Settings(PoolSettings, BaseSettings):
                 (True, f"models: {name} belongs to more than one pool")
                 for name in duplicate_models(tuple(name for pool in pools for name in pool.models))
             ),
-            *(_direct_rules(pools) if self.topology == "direct" else ()),
+            *(direct_rules(pools) if self.topology == "direct" else ()),
             (
                 self.aging_s >= self.queue_timeouts_s["batch"],
                 f"fairness.aging_s ({self.aging_s:g}) must be below the queue_timeout_s of batch "
@@ -242,16 +241,3 @@ class Settings(PoolSettings, BaseSettings):
 
 
 SHORT_FORM = PoolSettings.model_fields.keys()
-
-
-def _direct_rules(pools: tuple[Pool, ...]) -> Iterator[tuple[bool, str]]:
-    yield len(pools) > 1, f"topology direct serves one pool, but pools names {len(pools)}"
-    yield (
-        pools[0].autoscaling.min_replicas == 0,
-        "topology direct can't scale to zero: autoscaling.min_replicas must be at least 1",
-    )
-    yield (
-        pools[0].routing != "least_loaded",
-        f"topology direct can't route by {pools[0].routing}, as HAProxy takes the least loaded: "
-        "set topology to gateway",
-    )

@@ -45,7 +45,7 @@ class Losses:
 
 
 class SpanQueue(SpanProcessor):
-    """Passes spans to a thread that sends them in batches. A full queue drops new ones."""
+    """Hands spans to a thread that sends them in batches. A full queue drops new ones."""
 
     def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
         self._losses = losses

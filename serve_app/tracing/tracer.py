@@ -1,8 +1,8 @@
 """Chooses the requests that are traced, and makes spans of the notes on them.
 
 The SDK's spans surround code and take 12 us each. Here all spans of a request are made at its end,
-from notes, as readable spans of the SDK: 1 us each. Sampling, identifiers, batches and export are
-the SDK's.
+from notes, as the SDK's readable spans, which takes 1 us each. Sampling, identifiers, batches and
+export are the SDK's.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ _NO_PARENT = Context()
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
 # Shorter steps explain nothing, and their spans would cost as much as those of long ones.
 MIN_STEP_S = 0.001
-# Mistakes and disconnects of callers are not errors of the server.
+# Mistakes and disconnects of callers are no errors of the server.
 _CALLERS = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
 
 
@@ -167,7 +167,7 @@ class Tracer:
 def _ratio_of_new_traces(sampler: Sampler) -> TraceIdRatioBased | None:
     """Return the sampler of requests without a caller's trace where it is the SDK's ratio.
 
-    Asking it for each request takes as long as all other work on an untraced request.
+    To ask it for each request takes as long as all other work for one that is not traced.
     """
     root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else sampler
     return root if type(root) is TraceIdRatioBased else None

@@ -8,7 +8,7 @@
 
 A viewer polls `GET /admin/fleet` once a second over one connection, as the page does. CPU is that
 of the service's own processes, the collector's included, without the engine's. Requests of a busy
-service take CPU from each other and from other processes, so more rounds are better.
+service take CPU from each other and from whatever else runs: the more rounds, the better.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _SHRINKING = {
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A mean ratio over rounds, with its 95 % interval."""
+    """A mean ratio over rounds, and the bounds between which it lies with 95 %."""
 
     mean: float
     low: float

@@ -245,7 +245,7 @@ class RequestCost(System):
 
 @contextmanager
 def watched(system: RequestCost) -> Iterator[Watching]:
-    """Run viewers of the fleet; afterwards wait until the collector has stopped."""
+    """Viewers who see the fleet. After them, until the collector rests."""
     with viewers(system.url) as watching:
         fleet(system.url)
         system.is_watched = True

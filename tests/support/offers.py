@@ -35,7 +35,7 @@ async def ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
     request with 5xx or closes the connection before it.
     """
     for _ in range(30):
-        *answers, (status, _) = await _ask(url, *packets)
+        *answers, (status, _) = await ask_once(url, *packets)
         if status < 500 and answers:
             break
         await asyncio.sleep(0.2)
@@ -43,7 +43,8 @@ async def ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
     return answers
 
 
-async def _ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
+async def ask_once(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
+    """Send a request in pieces, and a last one; return the status and the body of each answer."""
     at = urlsplit(url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     for packet in filter(None, packets):

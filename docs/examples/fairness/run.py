@@ -75,6 +75,7 @@ class Service:
         replicas = {"min_replicas": REPLICAS, "max_replicas": REPLICAS}
         service: dict[str, Any] = {
             "topology": self.topology,
+            "routing": "least_loaded",  # the requests share no prefix
             "engine": ENGINE,
             "queue": QUEUE,
             "reserved_slots": self.reserved_slots,

@@ -87,7 +87,7 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
 
 
 def _policy(pool: Pool, scaling: Autoscaling) -> TargetPolicy:
-    """Return the policy of the live service, from its beginning."""
+    """Return the policy that the live service had, from its beginning."""
     if scaling.policy == "ahead":
         aim = Aim(scaling.max_wait_s, scaling.quantile, start_s=scaling.expected_start_s)
         return AheadPolicy(aim, scaling)

@@ -6,7 +6,8 @@
 
     python -m tests.bench.viewers answer   time of one answer about 64 replicas
 
-A viewer polls `GET /admin/fleet` once a second over one connection, as the page does. CPU is that
+A viewer polls `GET /admin/fleet` over one connection when the last answer asks for it, as the page
+does. CPU is that
 of the service's own processes, the collector's included, without the engine's. Requests of a busy
 service take CPU from each other and from whatever else runs: the more rounds, the better.
 """

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace as global_trace
-from opentelemetry.sdk.trace import RandomIdGenerator, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import (
+    RandomIdGenerator,
+    ReadableSpan,
+    SpanProcessor,
+    TracerProvider,
+)
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
@@ -16,17 +21,19 @@ from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Step
 from serve_app.tracing.notes import NotedStep
+from serve_app.tracing.spans import SpanMaker
 from serve_app.tracing.tracer import Tracer
 
 PATH = "/v1/chat/completions"
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 
 
-def own(**options: Any) -> tuple[Tracer, InMemorySpanExporter]:
-    """A tracer with a provider of its own, and what it makes."""
-    made = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    return Tracer(provider, SimpleSpanProcessor(made), **options), made
+def own(provider: TracerProvider | None = None) -> tuple[Tracer, list[ReadableSpan]]:
+    """A tracer with a provider of its own, and the spans of its requests."""
+    spans: list[ReadableSpan] = []
+    provider = provider or TracerProvider(shutdown_on_exit=False)
+    maker = SpanMaker(provider.resource, provider.id_generator)
+    return Tracer(provider, lambda ended: spans.extend(maker.spans(ended))), spans
 
 
 def begun(tracer: Tracer, traceparent: str = "") -> RequestTrace:
@@ -66,7 +73,7 @@ def test_the_standard_environment_samples(
     if is_traced or flags:
         assert trace.span_headers[0][1].endswith("-01" if is_traced else "-00")
     tracer.end(trace)
-    assert bool(made.get_finished_spans()) is is_traced
+    assert bool(made) is is_traced
 
 
 def test_a_ratio_samples_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +98,7 @@ def test_a_ratio_decides_as_the_sdk_does(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.3")
     ids = LastId()
     provider = TracerProvider(shutdown_on_exit=False, id_generator=ids)
-    tracer = Tracer(provider, SimpleSpanProcessor(InMemorySpanExporter()))
+    tracer, _ = own(provider)
     for _ in range(200):
         is_traced = begun(tracer).span is not None
         decision = provider.sampler.should_sample(None, ids.trace_id, "chat").decision
@@ -106,8 +113,7 @@ def test_steps_that_explain_nothing_have_no_span() -> None:
     names = ((Step.QUEUE, 0.0005), (Step.PREFILL, 0.002), (Step.CHOOSE_REPLICA, 0.0001))
     trace.span.steps += [NotedStep(name, 1.0, 1.0 + seconds, {}) for name, seconds in names]
     tracer.end(trace)
-    spans = [span.name for span in made.get_finished_spans()]
-    assert spans == ["prefill", "choose replica", "chat"]
+    assert [span.name for span in made] == ["prefill", "choose replica", "chat"]
 
 
 SERVES = InMemorySpanExporter()
@@ -143,4 +149,4 @@ def test_serves_own_traces_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
         for trace in (dropped, kept):
             tracer.end(trace)
     assert [span.name for span in SERVES.get_finished_spans()] == ["replica"]
-    assert [span.name for span in made.get_finished_spans()] == ["chat"]
+    assert [span.name for span in made] == ["chat"]

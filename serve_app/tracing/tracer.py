@@ -57,7 +57,7 @@ class Tracer:
         captures_content: bool = False,
     ) -> None:
         self._sampler = provider.sampler
-        self._ratio = _ratio_of_new_traces(provider.sampler)
+        self._bound = _bound_of_new_traces(provider.sampler)
         self._ids = provider.id_generator
         self._send = send
         self._captures_content = captures_content
@@ -79,8 +79,8 @@ class Tracer:
             trace.span_headers = caller._replace(is_sampled=False).headers
 
     def _samples(self, caller: TraceContext | None, trace_id: int, operation: str) -> bool:
-        if self._ratio and not caller:
-            return _is_sampled(trace_id, self._ratio)
+        if self._bound is not None and caller is None:
+            return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
         parent = _remote(caller) if caller else _NO_PARENT
         result = self._sampler.should_sample(parent, trace_id, operation, SpanKind.SERVER)
         return result.decision is Decision.RECORD_AND_SAMPLE
@@ -128,18 +128,14 @@ class Tracer:
         self._send(EndedSpan(notes, name, perf_counter(), lambda: attributes, is_error=is_error))
 
 
-def _ratio_of_new_traces(sampler: Sampler) -> TraceIdRatioBased | None:
-    """Return the sampler of requests without a caller's trace where it is the SDK's ratio.
+def _bound_of_new_traces(sampler: Sampler) -> int | None:
+    """Return the bound of sampled ids without a caller's trace where the sampler is a ratio.
 
-    To ask it for each request takes as long as all other work for one that is not traced.
+    The decision is the SDK's, and that of every service that the trace goes through. To ask its
+    sampler for each request takes as long as all other work for one that is not traced.
     """
     root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else sampler
-    return root if type(root) is TraceIdRatioBased else None
-
-
-def _is_sampled(trace_id: int, ratio: TraceIdRatioBased) -> bool:
-    """Decide as the SDK does, and as every service that the trace goes through."""
-    return trace_id & ratio.TRACE_ID_LIMIT < ratio.bound
+    return root.bound if type(root) is TraceIdRatioBased else None
 
 
 def _caller(request: Request) -> TraceContext | None:

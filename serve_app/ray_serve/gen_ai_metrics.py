@@ -1,10 +1,7 @@
 """OpenTelemetry's metrics for generative AI through Ray, beside the service's own."""
 
-from typing import Any
-
-from ray.serve import metrics
-
 from serve_app.api.request_trace import RequestTrace
+from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram, SummedMetric
 from serve_app.tracing.measures import (
     INSTRUMENTS,
     LABELS,
@@ -13,7 +10,7 @@ from serve_app.tracing.measures import (
     measurements,
 )
 
-_NAMES: Any = tuple(name.replace(".", "_") for name in LABELS)  # Ray annotates a tuple of one
+_NAMES = tuple(name.replace(".", "_") for name in LABELS)
 
 
 class GenAiMetrics:
@@ -24,27 +21,28 @@ class GenAiMetrics:
         self._counters = {one: _counter(one) for one in INSTRUMENTS if not one.bounds}
 
     def count(self, trace: RequestTrace) -> None:
-        values = labels_of(trace)
-        if values is None:
+        labels = labels_of(trace)
+        if labels is None:
             return
-        labels = dict(zip(_NAMES, values, strict=True))
         for instrument, value in measurements(trace):
             if instrument.bounds:
-                self._histograms[instrument].observe(value, labels)
+                self._histograms[instrument].observe(value, *labels)
             else:
-                self._counters[instrument].inc(value, labels | _underscored(instrument.attributes))
+                self._counters[instrument].add(value, *labels, *instrument.attributes.values())
+
+    def report(self) -> None:
+        """Hand the sums to Ray."""
+        every: tuple[SummedMetric, ...] = (*self._histograms.values(), *self._counters.values())
+        for metric in every:
+            metric.report()
 
 
-def _histogram(instrument: Instrument) -> metrics.Histogram:
-    return metrics.Histogram(
-        instrument.prometheus_name, instrument.description, list(instrument.bounds), _NAMES
+def _histogram(instrument: Instrument) -> SummedHistogram:
+    return SummedHistogram(
+        instrument.prometheus_name, instrument.description, instrument.bounds, _NAMES
     )
 
 
-def _counter(instrument: Instrument) -> metrics.Counter:
-    names: Any = (*_NAMES, *_underscored(instrument.attributes))
-    return metrics.Counter(instrument.prometheus_name, instrument.description, names)
-
-
-def _underscored(attributes: dict[str, str]) -> dict[str, str]:
-    return {name.replace(".", "_"): value for name, value in attributes.items()}
+def _counter(instrument: Instrument) -> SummedCounter:
+    names = (*_NAMES, *(name.replace(".", "_") for name in instrument.attributes))
+    return SummedCounter(instrument.prometheus_name, instrument.description, names)

@@ -1,36 +1,13 @@
 """Metrics of keys: use, refusals, and whether the file of keys is valid."""
 
-from collections import defaultdict
-from typing import Any
-
 from ray.serve import metrics
 
 from serve_app.access.usage.totals import OTHERS
 from serve_app.api.request_trace import RequestTrace
+from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram
 
 # Seconds. A free slot takes none, and a full queue minutes.
 QUEUE_BUCKETS = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 600]
-
-
-class SummedCounter:
-    """Sums a counter by its labels: telling Ray of one request costs more than relaying a token."""
-
-    def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
-        keys: Any = labels  # Ray annotates a tuple of one
-        self._counter = metrics.Counter(name, description, keys)
-        self._labels = labels
-        self._sums: defaultdict[tuple[str, ...], float] = defaultdict(int)
-
-    def add(self, number: float, *values: str) -> None:
-        """Add to the sum of these values of the labels, which are in the labels' order."""
-        self._sums[values] += number
-
-    def report(self) -> None:
-        """Hand the sums to Ray."""
-        sums, self._sums = self._sums, defaultdict(int)
-        for values, number in sums.items():
-            if number:  # Ray takes no 0
-                self._counter.inc(number, dict(zip(self._labels, values, strict=True)))
 
 
 class KeyMetrics:
@@ -68,12 +45,11 @@ class KeyMetrics:
             "Tokens by key: prompt (with cached), cached, generated.",
             ("key", "group", "model", "kind"),
         )
-        priority: Any = ("priority",)
-        self._queued = metrics.Histogram(
+        self._queued = SummedHistogram(
             "llm_queue_seconds",
             "Time in queues of requests with a key that left them for an engine.",
             QUEUE_BUCKETS,
-            priority,
+            ("priority",),
         )
         # Two sums, from which the mean follows: a histogram for each key would be too many series.
         of_queue = ("key", "model", "priority")
@@ -102,7 +78,7 @@ class KeyMetrics:
         if trace.is_uncounted:
             self._uncounted.add(1)
         if trace.queued_s is not None:
-            self._queued.observe(trace.queued_s, {"priority": trace.priority})
+            self._queued.observe(trace.queued_s, trace.priority)
             self._queue_requests.add(1, key, model, trace.priority)
             self._queue_seconds.add(trace.queued_s, key, model, trace.priority)
         usage = trace.usage
@@ -112,11 +88,11 @@ class KeyMetrics:
 
     def report(self) -> None:
         """Hand the sums to Ray."""
-        for counter in (
+        for metric in (
             *(self._unauthorized, self._over_limit, self._uncounted, self._requests, self._tokens),
-            *(self._queue_seconds, self._queue_requests),
+            *(self._queued, self._queue_seconds, self._queue_requests),
         ):
-            counter.report()
+            metric.report()
 
     def _label(self, name: str) -> str:
         if name not in self._names:

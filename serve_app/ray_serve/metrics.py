@@ -1,9 +1,9 @@
 """Metrics, exported by Ray Serve, which adds deployment, replica and application."""
 
 import asyncio
-from collections import Counter
+import time
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Protocol
 
 from ray.serve import metrics
 
@@ -11,6 +11,7 @@ from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import EngineStatus
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog
+from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram
 
 # Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
@@ -18,64 +19,100 @@ GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 
 _REPORT_S = 0.1
-_LABELS: Any = ("model", "dialect")  # Ray annotates a tuple of one
+_SUMS_S = 1.0  # Ray exports each 10 s by default, and not more often than once a second
+_LABELS = ("model", "dialect")
+_ESTIMATED = "counted or, where the engine did not, estimated"
 
 
 class RequestCounter(Protocol):
     def count(self, trace: RequestTrace) -> None: ...
 
+    def report(self) -> None:
+        """Hand on what was counted, once a second."""
+
+
+class RequestMetrics:
+    """Counts requests by model and dialect."""
+
+    def __init__(self) -> None:
+        self._requests = SummedCounter(
+            "llm_requests_total", "Requests by outcome.", (*_LABELS, "outcome")
+        )
+        self._duration, self._ttft, self._gap, self._predicted = (
+            SummedHistogram(name, description, buckets, _LABELS)
+            for name, description, buckets in (
+                ("llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS),
+                ("llm_ttft_seconds", "Arrival to first byte of the answer.", TTFT_BUCKETS),
+                ("llm_inter_token_seconds", "Gaps between chunks (sampled).", GAP_BUCKETS),
+                (
+                    "llm_predicted_ttft_seconds",
+                    "Time to first token that a gateway predicted for the replica that it chose.",
+                    TTFT_BUCKETS,
+                ),
+            )
+        )
+        self._prompt, self._generated, self._cached, self._predicted_cached, self._moves = (
+            SummedCounter(name, description, _LABELS)
+            for name, description in (
+                ("llm_prompt_tokens_total", f"Prompt tokens, {_ESTIMATED}."),
+                ("llm_generated_tokens_total", f"Generated tokens, {_ESTIMATED}."),
+                (
+                    "llm_cached_tokens_total",
+                    f"Prompt tokens found in the prefix cache, {_ESTIMATED}.",
+                ),
+                (
+                    "llm_predicted_cached_tokens_total",
+                    "Prompt tokens that a gateway expected in the cache.",
+                ),
+                (
+                    "llm_placement_moves_total",
+                    "Requests sent to a replica that had less of them cached.",
+                ),
+            )
+        )
+
+    def count(self, trace: RequestTrace) -> None:
+        model, dialect = trace.model, trace.dialect
+        self._requests.add(1, model, dialect, trace.outcome)
+        if not model:
+            return  # nothing reached an engine
+        self._duration.observe(trace.seconds, model, dialect)
+        if trace.ttft is not None:
+            self._ttft.observe(trace.ttft, model, dialect)
+        for gap in trace.gaps:
+            self._gap.observe(gap, model, dialect)
+        if placed := trace.placed:
+            self._predicted.observe(placed.predicted_s, model, dialect)
+            self._predicted_cached.add(placed.cached_tokens, model, dialect)
+            self._moves.add(placed.moved, model, dialect)
+        usage = trace.usage
+        self._prompt.add(usage.prompt or 0, model, dialect)
+        self._generated.add(usage.generated or 0, model, dialect)
+        self._cached.add(usage.cached or 0, model, dialect)
+
+    def report(self) -> None:
+        """Hand the sums to Ray."""
+        for metric in (
+            *(self._requests, self._duration, self._ttft, self._gap, self._predicted),
+            *(self._prompt, self._generated, self._cached),
+            *(self._predicted_cached, self._moves),
+        ):
+            metric.report()
+
 
 class ServeObserver:
-    """Counts every trace and writes its log line, in batches of a tenth of a second.
-
-    Ray gets counts as sums, since reporting one costs more than relaying a token. Observations of
-    histograms can't be summed, but in a row they cost a third of what they do one by one.
-    """
+    """Counts every trace and writes its log line, in batches of a tenth of a second."""
 
     def __init__(self, log: RequestLog | None, keys: KeyMetrics, *others: RequestCounter) -> None:
         self._log = log
         self._keys = keys
-        self._others = others
-        outcome: Any = (*_LABELS, "outcome")
+        self._counters: tuple[RequestCounter, ...] = (RequestMetrics(), keys, *others)
         self._in_flight = metrics.Gauge("llm_requests_in_flight", "Requests being answered.")
-        self._ttft = metrics.Histogram(
-            "llm_ttft_seconds", "Arrival to first byte of the answer.", TTFT_BUCKETS, _LABELS
-        )
-        self._predicted = metrics.Histogram(
-            "llm_predicted_ttft_seconds",
-            "Time to first token that a gateway predicted for the replica that it chose.",
-            TTFT_BUCKETS,
-            _LABELS,
-        )
-        self._gap = metrics.Histogram(
-            "llm_inter_token_seconds", "Gaps between chunks (sampled).", GAP_BUCKETS, _LABELS
-        )
-        self._duration = metrics.Histogram(
-            "llm_request_seconds", "Arrival to last byte.", DURATION_BUCKETS, _LABELS
-        )
         self._tasks = metrics.Gauge("llm_event_loop_tasks", "Tasks of the replica's event loop.")
-        self._counters = {
-            "requests": metrics.Counter("llm_requests_total", "Requests by outcome.", outcome)
-        } | {
-            name: metrics.Counter(
-                f"llm_{name}_tokens_total",
-                f"{text}, counted or, where the engine did not, estimated.",
-                _LABELS,
-            )
-            for name, text in {
-                "prompt": "Prompt tokens",
-                "generated": "Generated tokens",
-                "cached": "Prompt tokens found in the prefix cache",
-            }.items()
-        }
-        for name, text in (
-            ("predicted_cached_tokens", "Prompt tokens that a gateway expected in the cache."),
-            ("placement_moves", "Requests sent to a replica that had less of them cached."),
-        ):
-            self._counters[name] = metrics.Counter(f"llm_{name}_total", text, _LABELS)
-        self._sums: Counter[tuple[str, str, str, str]] = Counter()
         self._ended: list[EndedRequest] = []
         self._running = 0
+        self._has_sums = False
+        self._next_sums_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -110,53 +147,25 @@ class ServeObserver:
         ended, self._ended = self._ended, []
         # Once more after the last request, so that the gauge falls to 0. Before anything below
         # can fail.
-        if (self._running or ended) and not self._closed:
+        if (self._running or ended or self._has_sums) and not self._closed:
             self._report_later()
         if self._log:
             self._log.write(ended)
         for request in ended:
-            self._count(request.trace)
-            self._keys.count(request.trace)
-            for other in self._others:
-                other.count(request.trace)
-        self._keys.report()
+            for counter in self._counters:
+                counter.count(request.trace)
+        self._has_sums |= bool(ended)
         self._report_sums()
         self._in_flight.set(self._running)
         self._tasks.set(len(asyncio.all_tasks()))
 
-    def _count(self, trace: RequestTrace) -> None:
-        model, dialect = trace.model, trace.dialect
-        self._sums["requests", model, dialect, trace.outcome] += 1
-        if not model:
-            return  # nothing reached an engine
-        labels = {"model": model, "dialect": dialect}
-        self._duration.observe(trace.seconds, labels)
-        if trace.ttft is not None:
-            self._ttft.observe(trace.ttft, labels)
-        for gap in trace.gaps:
-            self._gap.observe(gap, labels)
-        if placed := trace.placed:
-            self._predicted.observe(placed.predicted_s, labels)
-            self._sums["predicted_cached_tokens", model, dialect, ""] += placed.cached_tokens
-            self._sums["placement_moves", model, dialect, ""] += placed.moved
-        usage = trace.usage
-        for name, number in (
-            ("prompt", usage.prompt),
-            ("generated", usage.generated),
-            ("cached", usage.cached),
-        ):
-            if number and number > 0:
-                self._sums[name, model, dialect, ""] += number
-
     def _report_sums(self) -> None:
-        sums, self._sums = self._sums, Counter()
-        for (name, model, dialect, outcome), number in sums.items():
-            if not number:
-                continue  # Ray takes no 0
-            labels = {"model": model, "dialect": dialect}
-            if name == "requests":
-                labels["outcome"] = outcome
-            self._counters[name].inc(number, labels)
+        now = time.monotonic()
+        if not self._has_sums or (now < self._next_sums_at and not self._closed):
+            return
+        self._has_sums, self._next_sums_at = False, now + _SUMS_S
+        for counter in self._counters:
+            counter.report()
 
 
 class EngineGauges:

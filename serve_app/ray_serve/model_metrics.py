@@ -5,6 +5,8 @@ from typing import Any
 
 from ray.serve import metrics
 
+from serve_app.ray_serve.summed_metrics import SummedHistogram
+
 # Seconds. Small models load within one, large ones over a network within minutes.
 LOAD_BUCKETS = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600]
 WAIT_BUCKETS = [0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120]
@@ -26,13 +28,13 @@ class ModelMetrics:
             "Models that made room for another (swap) or that the engine dropped (engine).",
             reason,
         )
-        self._load_s = metrics.Histogram(
+        self._load_s = SummedHistogram(
             "llm_model_load_seconds", "Seconds of a load.", LOAD_BUCKETS, _MODEL
         )
-        self._unload_s = metrics.Histogram(
+        self._unload_s = SummedHistogram(
             "llm_model_unload_seconds", "Seconds of an unload.", LOAD_BUCKETS, _MODEL
         )
-        self._wait_s = metrics.Histogram(
+        self._wait_s = SummedHistogram(
             "llm_model_wait_seconds",
             "Seconds for which requests have waited for their model to be loaded.",
             WAIT_BUCKETS,
@@ -46,23 +48,29 @@ class ModelMetrics:
 
     def loaded(self, model: str, seconds: float) -> None:
         self._loads.inc(1, {"model": model, "outcome": "loaded"})
-        self._load_s.observe(seconds, {"model": model})
+        _observe(self._load_s, model, seconds)
 
     def load_failed(self, model: str) -> None:
         self._loads.inc(1, {"model": model, "outcome": "failed"})
 
     def unloaded(self, model: str, seconds: float) -> None:
         self._unloads.inc(1, {"model": model, "reason": "swap"})
-        self._unload_s.observe(seconds, {"model": model})
+        _observe(self._unload_s, model, seconds)
 
     def lost(self, model: str) -> None:
         self._unloads.inc(1, {"model": model, "reason": "engine"})
 
     def waited(self, model: str, seconds: float) -> None:
-        self._wait_s.observe(seconds, {"model": model})
+        _observe(self._wait_s, model, seconds)
 
     def changed(self, sizes: Mapping[str, int]) -> None:
         for model in self._shown | sizes.keys():
             self._loaded.set(float(model in sizes), {"model": model})
             self._bytes.set(sizes.get(model, 0), {"model": model})
         self._shown |= sizes.keys()
+
+
+def _observe(histogram: SummedHistogram, model: str, seconds: float) -> None:
+    """Count the seconds and report them at once: loads are rare."""
+    histogram.observe(seconds, model)
+    histogram.report()

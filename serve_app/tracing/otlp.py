@@ -108,6 +108,9 @@ class OtlpMetrics:
         for instrument, value in measurements(trace):
             values[instrument.name].add(value)
 
+    def report(self) -> None:
+        """Do nothing: a thread sends the sums."""
+
     def close(self) -> None:
         """Send the last sums, within a bound."""
         self._stopped.set()

@@ -9,7 +9,7 @@ from serve_app.access.caller import Caller
 from serve_app.api.relay import AnswerEnd
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Priority, Usage
-from serve_app.ray_serve import metrics
+from serve_app.ray_serve import metrics, summed_metrics
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import ServeObserver
 from tests.support.waiting import eventually, timers
@@ -50,7 +50,7 @@ async def test_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def counter(name: str, *_: Any) -> Counted:
         return made.setdefault(name, Counted(name))
 
-    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    monkeypatch.setattr(summed_metrics.metrics, "Counter", counter)
     observer = ServeObserver(None, KeyMetrics(9))
     for status, limit in ((429, "tokens_per_day"), (200, "max_parallel"), (200, "")):
         one = trace()
@@ -73,7 +73,7 @@ async def test_wrong_keys_are_one_sum_without_labels(monkeypatch: pytest.MonkeyP
     def counter(name: str, *_: Any) -> Counted:
         return made.setdefault(name, Counted(name))
 
-    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    monkeypatch.setattr(summed_metrics.metrics, "Counter", counter)
     observer = ServeObserver(None, KeyMetrics(9))
     for _ in range(10_000):
         one = trace()
@@ -92,7 +92,7 @@ async def test_use_is_counted_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def counter(name: str, *_: Any) -> Counted:
         return made.setdefault(name, Counted(name))
 
-    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    monkeypatch.setattr(summed_metrics.metrics, "Counter", counter)
     keys = KeyMetrics(1)
     for name in ("ada", "jwt:eve", "jwt:bob", "ada"):
         one = trace()
@@ -116,7 +116,7 @@ async def test_waits_are_summed_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def counter(name: str, *_: Any) -> Counted:
         return made.setdefault(name, Counted(name))
 
-    monkeypatch.setattr(metrics.metrics, "Counter", counter)
+    monkeypatch.setattr(summed_metrics.metrics, "Counter", counter)
     keys = KeyMetrics(9)
     for queued_s in (0.25, 0.5, None):
         one = trace()

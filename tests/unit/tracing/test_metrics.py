@@ -7,7 +7,7 @@ import pytest
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import Usage
 from serve_app.errors import EngineLost
-from serve_app.ray_serve import gen_ai_metrics
+from serve_app.ray_serve import summed_metrics
 from serve_app.ray_serve.gen_ai_metrics import GenAiMetrics
 from serve_app.tracing.measures import INSTRUMENTS, measurements
 from serve_app.tracing.switch import Signals
@@ -92,7 +92,7 @@ class Counted:
     def inc(self, number: float, labels: dict[str, str]) -> None:
         self.calls.append((number, labels))
 
-    observe = inc
+    set = inc
 
 
 def test_ray_exports_them_with_underscores_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,19 +102,25 @@ def test_ray_exports_them_with_underscores_and_units(monkeypatch: pytest.MonkeyP
     def metric(name: str, *_: Any) -> Counted:
         return made.setdefault(name, Counted(name))
 
-    monkeypatch.setattr(gen_ai_metrics.metrics, "Histogram", metric)
-    monkeypatch.setattr(gen_ai_metrics.metrics, "Counter", metric)
-    GenAiMetrics().count(streamed())
-    assert set(made) == {
+    monkeypatch.setattr(summed_metrics.metrics, "Gauge", metric)
+    monkeypatch.setattr(summed_metrics.metrics, "Counter", metric)
+    counted = GenAiMetrics()
+    counted.count(streamed())
+    counted.report()
+    histograms = {
         "gen_ai_server_request_duration_seconds",
         "gen_ai_server_time_to_first_token_seconds",
         "gen_ai_server_time_per_output_token_seconds",
+    }
+    counters = {
         "gen_ai_client_inference_usage_input_tokens_total",
         "gen_ai_client_inference_usage_cache_read_input_tokens_total",
         "gen_ai_client_inference_usage_output_tokens_total",
     }
+    assert len(histograms | counters) == len(INSTRUMENTS)
+    series = ("bucket", "sum", "count")
+    assert set(made) == counters | {f"{name}_{part}" for name in histograms for part in series}
     labels = {name.replace(".", "_"): value for name, value in LABELS.items()} | {"error_type": ""}
-    assert made["gen_ai_server_request_duration_seconds"].calls == [(1.0, labels)]
+    assert made["gen_ai_server_request_duration_seconds_sum"].calls == [(1.0, labels)]
     (tokens,) = made["gen_ai_client_inference_usage_output_tokens_total"].calls
     assert tokens == (11, labels | {"gen_ai_token_modality": "unknown"})
-    assert len(made) == len(INSTRUMENTS)

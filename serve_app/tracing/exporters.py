@@ -52,7 +52,8 @@ class Losses:
 class SpanQueue:
     """Hands ended spans to a thread that makes and sends them. A full queue drops new ones.
 
-    Must be closed. Its sizes and its delay are those of the SDK's own queue.
+    Must be closed. Its sizes and its delay are those of the SDK's own queue. Raises ValueError where
+    the environment has sizes that can't work.
     """
 
     def __init__(self, exporter: SpanExporter, maker: SpanMaker, losses: Losses) -> None:
@@ -61,6 +62,11 @@ class SpanQueue:
         self._losses = losses
         self._max = _number(OTEL_BSP_MAX_QUEUE_SIZE, _MAX_QUEUE)
         self._batch = _number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, _BATCH)
+        if self._batch > self._max:
+            raise ValueError(
+                f"{OTEL_BSP_MAX_EXPORT_BATCH_SIZE} ({self._batch}) must not be above "
+                f"{OTEL_BSP_MAX_QUEUE_SIZE} ({self._max})"
+            )
         self._delay_s = _number(OTEL_BSP_SCHEDULE_DELAY, _DELAY_MS) / 1000
         self._queue: deque[EndedSpan] = deque()
         self._added = self._taken = 0  # spans; each is written by one thread alone

@@ -52,8 +52,8 @@ class Losses:
 class SpanQueue:
     """Hands ended spans to a thread that makes and sends them. A full queue drops new ones.
 
-    Must be closed. Its sizes and its delay are those of the SDK's own queue. Raises ValueError where
-    the environment has sizes that can't work.
+    Must be closed. Its sizes and its delay are those of the SDK's own queue. Raises ValueError for
+    sizes in the environment that can't work.
     """
 
     def __init__(self, exporter: SpanExporter, maker: SpanMaker, losses: Losses) -> None:

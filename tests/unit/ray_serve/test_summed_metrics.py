@@ -60,8 +60,10 @@ def test_counts_go_on_after_a_report(values: Values) -> None:
     histogram.report()
     assert values["h_count"] == {("m",): 2}
     assert values["h_bucket"] == {
-        ("m", "1.0"): 1, ("m", "+Inf"): 2,
-        ("n", "1.0"): 0, ("n", "+Inf"): 1,
+        ("m", "1.0"): 1,
+        ("m", "+Inf"): 2,
+        ("n", "1.0"): 0,
+        ("n", "+Inf"): 1,
     }
 
 

@@ -1,5 +1,6 @@
 """Which requests are traced, and which of their steps get a span."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +21,9 @@ from ray.serve.schema import TracingConfig
 from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Step
+from serve_app.errors import EngineLost
 from serve_app.tracing.notes import NotedStep
-from serve_app.tracing.spans import SpanMaker
+from serve_app.tracing.spans import EndedSpan, SpanMaker
 from serve_app.tracing.tracer import Tracer
 
 PATH = "/v1/chat/completions"
@@ -114,6 +116,29 @@ def test_steps_that_explain_nothing_have_no_span() -> None:
     trace.span.steps += [NotedStep(name, 1.0, 1.0 + seconds, {}) for name, seconds in names]
     tracer.end(trace)
     assert [span.name for span in made] == ["prefill", "choose replica", "chat"]
+
+
+def test_a_request_is_not_kept_until_its_span_is_made() -> None:
+    """Neither its prompt, nor a large answer, nor the frames of its error."""
+    kept: list[EndedSpan] = []
+    tracer = Tracer(TracerProvider(shutdown_on_exit=False), kept.append)
+    large, failed = begun(tracer), begun(tracer)
+    for trace in (large, failed):
+        assert trace.span
+        trace.span.ask({"messages": ["x"], "options": {"num_predict": 7}}, "")
+        trace.span.answer = b'"finish_reason":"length"' + b" " * 100_000
+        trace.note_chunk()
+    failed.fail(EngineLost("gone"))
+    error = weakref.ref(failed.error)
+    for trace in (large, failed):
+        tracer.end(trace)
+    del trace, failed
+    assert error() is None
+    assert [(ended.notes.payload, ended.notes.answer) for ended in kept] == [({}, b"")] * 2
+    attributes = [ended.attributes() for ended in kept]
+    assert attributes[0]["gen_ai.response.finish_reasons"] == ["length"]
+    assert attributes[0]["gen_ai.request.max_tokens"] == 7
+    assert attributes[1]["error.type"] == "EngineLost"
 
 
 SERVES = InMemorySpanExporter()

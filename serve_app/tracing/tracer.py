@@ -67,23 +67,29 @@ class Tracer:
         operation = genai.OPERATIONS.get(request.path)
         if operation is None:
             return
+        if self._bound is not None and _TRACEPARENT not in request.headers:
+            trace_id = self._ids.generate_trace_id()
+            if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound:
+                self._start(trace, trace_id, None)
+        else:
+            self._begin_as_sampler(request, trace, operation)
+
+    def _begin_as_sampler(self, request: Request, trace: RequestTrace, operation: str) -> None:
         caller = _caller(request)
         trace_id = caller.trace_id if caller else self._ids.generate_trace_id()
-        if self._samples(caller, trace_id, operation):
-            state = caller.state if caller else ""
-            own = TraceContext(trace_id, self._ids.generate_span_id(), True, state)
-            trace.span = SpanNotes(own, caller.span_id if caller else None, trace.started)
-            trace.span.begin(Step.READ_BODY)
-            trace.span_headers = own.headers
+        parent = _remote(caller) if caller else _NO_PARENT
+        result = self._sampler.should_sample(parent, trace_id, operation, SpanKind.SERVER)
+        if result.decision is Decision.RECORD_AND_SAMPLE:
+            self._start(trace, trace_id, caller)
         elif caller:
             trace.span_headers = caller._replace(is_sampled=False).headers
 
-    def _samples(self, caller: TraceContext | None, trace_id: int, operation: str) -> bool:
-        if self._bound is not None and caller is None:
-            return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
-        parent = _remote(caller) if caller else _NO_PARENT
-        result = self._sampler.should_sample(parent, trace_id, operation, SpanKind.SERVER)
-        return result.decision is Decision.RECORD_AND_SAMPLE
+    def _start(self, trace: RequestTrace, trace_id: int, caller: TraceContext | None) -> None:
+        state = caller.state if caller else ""
+        own = TraceContext(trace_id, self._ids.generate_span_id(), True, state)
+        trace.span = SpanNotes(own, caller.span_id if caller else None, trace.started)
+        trace.span.begin(Step.READ_BODY)
+        trace.span_headers = own.headers
 
     def resume(self, headers: Mapping[str, str]) -> SpanNotes | None:
         """Begin the span of another process's call; None unless that process traces it."""

@@ -61,7 +61,7 @@ class AdminAccess:
 
     @property
     def is_open(self) -> bool:
-        """Whether every caller may see it: without keys, if only this machine can connect."""
+        """Whether every caller may see the fleet: no keys, and Serve listens on loopback."""
         return self._is_local and not self._authenticator.needs_key
 
     def check(self, caller: Caller) -> None:
@@ -146,7 +146,7 @@ class _File:
 
 
 async def _to_page(request: Request, send: Send, trace: RequestTrace) -> None:
-    """Redirect to the page, whose addresses are relative to one without a slash at the end."""
+    """Redirect to the page without a slash at its end, to which its links are relative."""
     trace.note_probe()
     trace.note_status(308)
     await _send_empty(send, 308, [(b"location", b"../ui")])

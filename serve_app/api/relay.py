@@ -130,7 +130,7 @@ async def relay_stream(
                     if hides_counts and USAGE in data:
                         data = without_counts(data)
                 if answer.is_last():
-                    last = data  # goes with the end, which saves a write
+                    last = data  # sent together with the end, which saves a write
                 elif data:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
     except TimeoutError:

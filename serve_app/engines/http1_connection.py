@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._response is None:
-            self._transport.abort()  # a second answer to one request
+            self._transport.abort()  # raises for a second answer to one request
         elif not self._response.status:
             self._response.headers.clear()  # 1xx: the answer is still to come
         else:

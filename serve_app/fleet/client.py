@@ -94,7 +94,7 @@ def _document(url: str, answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise Unavailable(f"{url} is not this service: its answer is no JSON object", True)
+        raise Unavailable(f"{url} is not this service: its answer is not a JSON object", True)
     return document
 
 

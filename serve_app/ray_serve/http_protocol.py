@@ -85,7 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
         return partial(self._forget, on_hang_up)
 
     def _forget(self, on_hang_up: Callable[[], object]) -> None:
-        if self._on_hang_up == on_hang_up:  # else it is the next request's
+        if self._on_hang_up == on_hang_up:  # otherwise it belongs to the next request
             self._on_hang_up = None
 
     def on_headers_complete(self) -> None:
@@ -119,7 +119,7 @@ def _whole_body(cycle: RequestResponseCycle) -> bytes | None:
         return None
     body = bytes(cycle.body)
     cycle.body = bytearray()
-    cycle.message_event.clear()  # what is received next is the loss of the connection
+    cycle.message_event.clear()  # the next message is the loss of the connection
     return body
 
 

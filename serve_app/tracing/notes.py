@@ -48,7 +48,7 @@ class SpanNotes:
         self.context = context
         self.parent_id = parent_id
         self.began = now if began is None else began
-        self.epoch = time() - now  # of that clock, in seconds since 1970
+        self.epoch = time() - now  # the zero of that clock, in seconds since 1970
         self.steps: list[NotedStep] = []
         self.events: list[NotedEvent] = []
         self.payload: Mapping[str, Any] = _NONE
@@ -74,7 +74,7 @@ class SpanNotes:
         self.begin(Step.QUEUE, {PRIORITY: str(priority), "serve_app.queue.position": ahead})
 
     def end(self, attributes: Attributes | None = None) -> None:
-        """End the step that runs, if any; add attributes to its own."""
+        """End the running step, if any, and add `attributes` to it."""
         if self._step and len(self.steps) < _MAX_NOTES:
             noted = {**self._attributes, **attributes} if attributes else self._attributes
             self.steps.append(NotedStep(self._step, self._began, perf_counter(), noted))

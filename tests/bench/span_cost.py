@@ -1,7 +1,8 @@
-"""What traces cost a replica in one process: microseconds of CPU for a streamed request.
+"""Measures the cost of traces in one process: microseconds of CPU for a streamed request.
 
-The notes, the request's span with those of two steps, its metrics, and their encoding, without
-the collector. The least of several turns counts, because other work on the machine only adds.
+It covers the notes, the request's span with those of two steps, its metrics, and their encoding,
+without the collector. The minimum of several turns counts, because other work on the machine only
+adds.
 """
 
 import os
@@ -34,11 +35,11 @@ _TAIL = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\ndata: [DO
 @click.option("--share", default=0.1, show_default=True, help="Of the requests that are traced.")
 @click.option("--whole-us", default=440.0, show_default=True, help="Of CPU that a request takes.")
 def main(share: float, whole_us: float) -> None:
-    bare = _least_us(lambda: request(None))
+    bare = _min_us(lambda: request(None))
     metrics = _metrics()
     ended = request(None)
-    counted = _least_us(lambda: metrics.count(ended))
-    untraced, traced = (_least_us(turn_of(ratio)) - bare for ratio in ("0", "1"))
+    counted = _min_us(lambda: metrics.count(ended))
+    untraced, traced = (_min_us(turn_of(ratio)) - bare for ratio in ("0", "1"))
     mean = (1 - share) * untraced + share * traced + counted
     click.echo(f"not traced {untraced:.1f} us, traced {traced:.1f} us, metrics {counted:.1f} us")
     click.echo(
@@ -116,7 +117,7 @@ async def _receive() -> dict[str, Any]:
 _ASKED = Request({"method": "POST", "path": _PATH, "headers": [(b"host", b"x")]}, _receive)
 
 
-def _least_us(once: Callable[[], object]) -> float:
+def _min_us(once: Callable[[], object]) -> float:
     turns = []
     for _ in range(_TURNS):
         began = process_time()

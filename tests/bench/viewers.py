@@ -1,4 +1,4 @@
-"""What fifty viewers of the page cost: nothing of an idle service, little of a busy one.
+"""Measures the cost of fifty viewers of the page: none for an idle service, little for a busy one.
 
     python -m tests.bench.viewers idle     the target stays, no request is refused, p50 and p99
     python -m tests.bench.viewers drain    seconds until two of three replicas have left
@@ -96,17 +96,17 @@ def _show_cpu(without: Mapping[str, float], watched_cpu: Mapping[str, float]) ->
 @main.command()
 @click.option("--rounds", default=3, show_default=True)
 def drain(rounds: int) -> None:
-    """Let two of three replicas go, in turn without and with viewers."""
+    """Scale from three replicas to one, in turn without and with viewers."""
     seconds: dict[str, list[float]] = {"without": [], "with": []}
     refused = 0
     for _ in range(rounds):
-        for name, found in seconds.items():
+        for name, durations in seconds.items():
             number = VIEWERS if name == "with" else 0
             with service(**_SHRINKING) as system, viewers(system.url, number) as watching:
-                found.append(_left_s(system))
+                durations.append(_left_s(system))
                 views = watching.stop()
                 refused += views.refused
-            click.echo(f"{name} viewers: one replica is left after {found[-1]:.1f} s; {views}")
+            click.echo(f"{name} viewers: one replica is left after {durations[-1]:.1f} s; {views}")
     _end(mean(seconds["with"]) < mean(seconds["without"]) + 1 and not refused)
 
 
@@ -192,7 +192,7 @@ def _windows(
 @main.command()
 @click.option("--polls", default=2000, show_default=True)
 def answer(polls: int) -> None:
-    """Ask a service of which the document has 64 replicas, without Ray."""
+    """Request the document of a service with 64 replicas, without Ray."""
     asyncio.run(_answer(polls))
 
 
@@ -227,7 +227,7 @@ def _end(is_met: bool) -> None:
 
 @contextmanager
 def service(**scaling: Any) -> Iterator[System]:
-    """A direct service of one replica before an instant engine, unless `scaling` says otherwise."""
+    """Run a direct service before an instant engine, with one replica unless `scaling` is given."""
     with running("engine", "simulator", decode_tokens_per_s=0) as engine:
         settings = {
             "topology": "direct",
@@ -243,7 +243,7 @@ def service(**scaling: Any) -> Iterator[System]:
 class RequestCost(System):
     """A service, without Ray's agent, whose work comes in bursts: it sends metrics every 10 s.
 
-    The collector counts where somebody watches: otherwise there would be none.
+    The collector counts while there are viewers: without them it does not run.
     """
 
     is_watched: bool = False
@@ -262,7 +262,7 @@ def fleet(url: str) -> dict[str, Any]:
         if not document["collecting"]:
             return document
         sleep(0.2)
-    raise TimeoutError("nobody gathers the state of the fleet")
+    raise TimeoutError("the state of the fleet is not gathered")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,24 @@ def test_what_one_hop_can_not_do_needs_the_gateway(arguments: dict[str, Any]) ->
     assert Settings.model_validate(arguments).resolved_topology == "gateway"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "routing"),
+    [
+        ({}, "least_loaded"),
+        ({"topology": "gateway"}, "affinity"),
+        ({"pools": [{"name": "a", "models": "x"}, {"name": "b", "models": "y"}]}, "affinity"),
+        ({"topology": "gateway", "routing": "least_loaded"}, "least_loaded"),
+        ({"routing": "session"}, "session"),
+    ],
+)
+def test_a_gateway_sends_calls_where_their_prompt_is_cached(
+    arguments: dict[str, Any], routing: str
+) -> None:
+    """Unless it is told otherwise; without one, HAProxy takes the least loaded replica."""
+    pools = Settings.model_validate(arguments).all_pools
+    assert {pool.routing for pool in pools} == {routing}
+
+
 def test_arguments_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Ray calls it: `model_validate` of what `serve run` was given."""
     monkeypatch.setenv("SERVE_APP_MODELS", "a, b:1")
@@ -251,6 +269,8 @@ def test_what_replicas_do_not_queue_waits_in_the_gateway() -> None:
     assert late.max_ongoing_requests(False) == 11
     (full,) = Settings.model_validate(pool | {"queue": 0, "reserved_slots": 1}).all_pools
     assert (full.batch_places, full.max_ongoing_requests(False)) == (3, 4)
+    (affine,) = Settings.model_validate(pool | {"routing": "affinity"}).all_pools
+    assert (affine.max_ongoing_requests(False), affine.max_waiting) == (20, 4 * 20)
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "-inf"])

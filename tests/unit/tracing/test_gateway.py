@@ -86,9 +86,17 @@ def gateway(
 
 
 async def both(received: Collector) -> tuple[Received, Received]:
-    """The spans of the request and of the call, when they have come."""
-    await eventually(lambda: received.roots and received.named("answer call"))
-    return received.roots[0], received.named("answer call")[0]
+    """The spans of the request and of the call, when they have come.
+
+    Others may come late, from a test before.
+    """
+
+    def pairs() -> list[tuple[Received, Received]]:
+        calls = {call.trace_id: call for call in received.named("answer call")}
+        return [(root, calls[root.trace_id]) for root in received.roots if root.trace_id in calls]
+
+    await eventually(pairs)
+    return pairs()[0]
 
 
 @pytest.mark.parametrize("stream", [True, False])

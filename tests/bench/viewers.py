@@ -156,21 +156,18 @@ def busy(rounds: int, seconds: float, out: Path) -> None:
             click.echo(
                 f"{mean(window.added_ms_per_s for window in windows):+.1f} ms of CPU a second"
             )
-    added = interval([mean(w.added_ms_per_s for w in windows) for windows in measured])
+    added = [mean(w.added_ms_per_s for w in windows) for windows in measured]
     cost = interval([mean(w.ratio for w in windows) for windows in measured])
     rate = mean(w.without.requests_per_s for windows in measured for w in windows)
-    full = 1 + added.mean / 1000
-    click.echo(
-        f"{VIEWERS} viewers take {added:.1f} ms of CPU a second: x {cost:.3f} of the CPU for"
-    )
-    click.echo(
-        f"{rate:.0f} requests/s, x {full:.3f} of a service that takes a core; at most {_MAX_RATIO}"
-    )
+    full = interval([1 + ms / 1000 for ms in added])
+    click.echo(f"{VIEWERS} viewers take {interval(added):.1f} ms of CPU a second")
+    click.echo(f"CPU per 1,000 requests: x {cost:.3f} at {rate:.0f} requests/s")
+    click.echo(f"x {full:.3f} of a service that takes a whole core, at most {_MAX_RATIO}")
     out.mkdir(parents=True, exist_ok=True)
     value = [[asdict(window) for window in windows] for windows in measured]
     (out / "viewers.json").write_text(json.dumps(value, indent=1) + "\n")
     failed = sum(w.without.failed + w.watched.failed for windows in measured for w in windows)
-    _end(full <= _MAX_RATIO and not failed)
+    _end(full.mean <= _MAX_RATIO and not failed)
 
 
 def _windows(

@@ -71,7 +71,7 @@ class Request:
             self._forget = self._watch(_current_task().cancel)
         elif self.headers.get(UNWATCHED) == b"?1":
             task = _current_task()
-            self._forget = asyncio.create_task(_cancel_at_hang_up(task, self.receive)).cancel
+            self._forget = asyncio.create_task(_cancel_at_disconnect(task, self.receive)).cancel
 
     def take_whole_body(self) -> bytes | None:
         """Return the body if all of it has come already, else None. Call it once."""
@@ -97,7 +97,7 @@ def _current_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _cancel_at_hang_up(task: asyncio.Task[Any], receive: Receive) -> None:
+async def _cancel_at_disconnect(task: asyncio.Task[Any], receive: Receive) -> None:
     with suppress(Exception):  # an error of `receive` means that the proxy is gone
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -32,13 +32,13 @@ class SpanNotes:
     """The span of one request in one process. Implements `engines.span.Span`.
 
     `parent_id`: of the calling process's span, None for the first one. `began`: on the clock of
-    `perf_counter`. `payload`, `session`: the checked request. `answer`: the last bytes of the
-    answer.
+    `perf_counter`. `payload`, `session`: the checked request. `max_tokens`: its bound, which is
+    read at the end. `answer`: the last bytes of the answer.
     """
 
     __slots__ = (
         *("_attributes", "_began", "_step", "answer", "began", "context", "epoch", "events"),
-        *("parent_id", "payload", "session", "steps"),
+        *("max_tokens", "parent_id", "payload", "session", "steps"),
     )
 
     def __init__(
@@ -53,6 +53,7 @@ class SpanNotes:
         self.events: list[NotedEvent] = []
         self.payload: Mapping[str, Any] = _NONE
         self.session = ""
+        self.max_tokens: int | None = None
         self.answer = b""
         self._step = ""
         self._began = 0.0
@@ -75,8 +76,8 @@ class SpanNotes:
     def end(self, attributes: Attributes | None = None) -> None:
         """End the running step, if any, and add `attributes` to it."""
         if self._step and len(self.steps) < _MAX_NOTES:
-            all_of_it = {**self._attributes, **(attributes or _NONE)}
-            self.steps.append(NotedStep(self._step, self._began, perf_counter(), all_of_it))
+            noted = {**self._attributes, **attributes} if attributes else self._attributes
+            self.steps.append(NotedStep(self._step, self._began, perf_counter(), noted))
         self._step = ""
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:

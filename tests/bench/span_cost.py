@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 from opentelemetry.sdk.metrics.export import MetricExportResult
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 
 from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
@@ -23,6 +23,7 @@ from serve_app.tracing.encoder import SpanEncoder
 from serve_app.tracing.exporters import Losses
 from serve_app.tracing.notes import NotedStep
 from serve_app.tracing.otlp import OtlpMetrics
+from serve_app.tracing.spans import EndedSpan, SpanMaker
 from serve_app.tracing.tracer import Tracer
 
 _PATH = "/v1/chat/completions"
@@ -46,18 +47,20 @@ def main(share: float, whole_us: float) -> None:
     )
 
 
-class Encoded(SpanProcessor):
-    """Encodes spans in batches, as the exporter does."""
+class Encoded:
+    """Makes and encodes spans in batches, as the thread that sends them does."""
 
-    def __init__(self) -> None:
-        self._spans: list[ReadableSpan] = []
+    def __init__(self, maker: SpanMaker) -> None:
+        self._maker = maker
+        self._ended: list[EndedSpan] = []
         self._encoder = SpanEncoder()
 
-    def on_end(self, span: ReadableSpan) -> None:
-        self._spans.append(span)
-        if len(self._spans) == 512:
-            self._encoder.encode(self._spans).SerializePartialToString()
-            self._spans.clear()
+    def add(self, ended: EndedSpan) -> None:
+        self._ended.append(ended)
+        if len(self._ended) == 170:
+            spans = [span for one in self._ended for span in self._maker.spans(one)]
+            self._encoder.encode(spans).SerializePartialToString()
+            self._ended.clear()
 
 
 class Nowhere:
@@ -78,7 +81,8 @@ def turn_of(ratio: str) -> Callable[[], RequestTrace]:
     """Return a request of a process that traces this share of them."""
     os.environ |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": ratio}
     provider = TracerProvider(resource=process_resource({}), shutdown_on_exit=False)
-    tracer = Tracer(provider, Encoded())
+    encoded = Encoded(SpanMaker(provider.resource, provider.id_generator))
+    tracer = Tracer(provider, encoded.add)
     return lambda: request(tracer)
 
 

@@ -1,4 +1,4 @@
-"""Viewers of the page in a process of their own, as many connections that poll once a second.
+"""Viewers of the page in a process of their own, as many connections, which poll as it does.
 
 `python -m tests.bench.viewer_client URL NUMBER` polls until its standard input ends, and prints its
 results as one JSON object.
@@ -113,7 +113,7 @@ async def _poll(url: str, counts: _Counts) -> None:
             etag = fields.get(b"etag", etag)
             if fields.get(b"connection") == b"close":
                 return
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(max(_EVERY_S, float(fields.get(b"poll-after", 0))))
     finally:
         writer.close()
 

@@ -128,7 +128,9 @@ async def test_the_choice_of_a_replica_has_its_scores(
     assert choice.attributes["serve_app.cached_tokens"] == [0]
 
 
-async def test_a_disconnect_ends_both_spans(gateway: httpx.AsyncClient, received: Collector) -> None:
+async def test_a_disconnect_ends_both_spans(
+    gateway: httpx.AsyncClient, received: Collector
+) -> None:
     """That of the replica, too, tells that its answer was not read to the end."""
     body = {**CHAT, "max_tokens": 4000, "stream": True}
     async with gateway.stream("POST", "/v1/chat/completions", json=body) as answer:

@@ -123,6 +123,7 @@ class Pool(PoolSettings):
             "quantile": scaling.quantile,
             "start_s": scaling.expected_start_s,
             "request_s": scaling.expected_request_s,
+            "slots": self.engine.slots,
             "file": str(scaling.goals_file or ""),
             "schedules": [item.model_dump(exclude_none=True) for item in scaling.schedules],
         }

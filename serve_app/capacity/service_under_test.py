@@ -26,6 +26,7 @@ _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _GRACE_S = 120.0
 _START_S = 180.0
 _POLL_S = 0.25
+_HELD_S = 30.0  # for an answer of a service without replicas
 
 
 class ServiceNotReady(ServiceError):
@@ -118,8 +119,10 @@ async def _is_ready(url: str, log: Path, process: asyncio.subprocess.Process) ->
 
 
 async def _answers(url: str) -> bool:
+    # A poll that gives up stays in the queue that the service scales by.
+    timeout = httpx.Timeout(2, read=_HELD_S)
     try:
-        async with httpx.AsyncClient(timeout=2, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=timeout, trust_env=False) as http:
             return (await http.get(f"{url}/readyz")).status_code == 200
     except httpx.HTTPError:
         return False

@@ -54,6 +54,7 @@ class Autoscaler:
         quantile: float,
         start_s: float,
         request_s: float,
+        slots: float,
         schedules: Sequence[Mapping[str, Any]] = (),
         file: str = "",
         store: Mapping[str, str] | None = None,
@@ -72,7 +73,7 @@ class Autoscaler:
         self._now = now
         self._show = show or ScalingGauges().show
         self._memory = PolicyMemory()
-        self._reported = ReportedWork(slot_s=request_s)
+        self._reported = ReportedWork(slot_s=request_s, slots=slots)
         self._next = -math.inf
         self._target: int | None = None
         self._explanation: Explanation | None = None

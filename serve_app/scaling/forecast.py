@@ -156,7 +156,7 @@ def _careful(costs: Loads, bounds: Loads) -> int:
     Which of these is the cheapest is chance: rare bursts have judged them alike.
     """
     if not np.isfinite(costs.min()):
-        return 0  # none has been judged
+        return int(np.nanargmax(bounds))  # none has been judged
     bounds = np.where(costs <= (1 + _TIE) * costs.min(), bounds, -1.0)
     return int(np.where(bounds == bounds.max(), costs, np.inf).argmin())
 

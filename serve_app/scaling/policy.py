@@ -39,8 +39,7 @@ def decide(
     """Return the target and the new memory."""
     memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
-    waiting = observation.waiting_s / max(aim.wait_s, start_s)
-    needed = _replicas(memory.load + waiting)
+    needed = _replicas(memory.load + _for_waiting(memory, observation, aim, start_s))
     up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
@@ -62,6 +61,21 @@ def decide(
         *(target, by, memory.load, needed, bound, aim.quantile, start_s, limits),
     )
     return decision, memory
+
+
+def _for_waiting(memory: PolicyMemory, observation: Observation, aim: Aim, start_s: float) -> float:
+    """Return the replicas that the waiting work needs besides those that arriving work keeps busy.
+
+    Until a forecast has been judged, nothing is known of how the load goes on: each waiting request
+    counts as a slot, as it does for Ray's policy. What has waited for the first replica, which has
+    just come, asks for no further one yet.
+    """
+    if not memory.starts.running:
+        return 0.0
+    within_s = max(aim.wait_s, start_s)
+    if observation.waiting_s and observation.slot_s and not memory.up.is_judged:
+        within_s = min(within_s, observation.slot_s)
+    return observation.waiting_s / within_s
 
 
 def _is_unneeded(memory: PolicyMemory, now: float, aim: Aim) -> bool:

@@ -44,7 +44,7 @@ class ReportedWork:
     """The latest reports of running replicas, merged, in seconds of work.
 
     `arrived_s`: work that arrived since the reports before; `waiting_s`: work that waits. `slot_s`:
-    how long a request holds its slot, as expected until it was measured.
+    how long a request holds its slot, as expected until it was measured. `slots`: of a replica.
     """
 
     measured: CounterGrowth = field(default_factory=CounterGrowth)
@@ -53,19 +53,22 @@ class ReportedWork:
     arrived_s: float = 0.0
     waiting_s: float = 0.0
     slot_s: float = 0.0
+    slots: float = 1.0
 
     def after(self, reports: Reports, queued: float) -> Self:
         """Merge `reports`, with `queued` requests in routers and gateways."""
         measured = self.measured.after(reports, ARRIVED)
         unmeasured = self.unmeasured.after(reports, UNMEASURED)
         slot_s = _mean(reports, SLOT) or self.slot_s
-        mean_s = slot_s / (_mean(reports, SLOTS) or 1.0)
+        slots = _mean(reports, SLOTS) or self.slots
+        mean_s = slot_s / slots
         queued_s = max(0.0, queued) * mean_s if math.isfinite(queued) else self.queued_s
         in_replicas = mean_s * sum(_number(report, WAITING) for report in reports.values())
-        # A request that went from a gateway into a replica has arrived only once.
         grown = measured.grown + unmeasured.grown * mean_s
+        # A request that went from a gateway into a replica has arrived only once.
         arrived_s = max(0.0, grown + queued_s - self.queued_s)
-        return type(self)(measured, unmeasured, queued_s, arrived_s, queued_s + in_replicas, slot_s)
+        waiting_s = queued_s + in_replicas
+        return type(self)(measured, unmeasured, queued_s, arrived_s, waiting_s, slot_s, slots)
 
 
 def _count(value: float | None, last: float) -> float:

@@ -98,8 +98,8 @@ def wave(days: int, growth: float = 0.0, peak: float = 7.0, low: float = 1.0) ->
 
 
 def week(weeks: int) -> Shape:
-    weekday = Shape.parse("diurnal:mean=2,peak=3.6").points
-    quiet = Shape.parse("diurnal:mean=0.5,peak=0.6").points
+    weekday = Shape.parse("diurnal:mean=1.4,peak=2.6").points
+    quiet = Shape.parse("diurnal:mean=0.4,peak=0.5").points
     days = [weekday] * 5 + [quiet] * 2
     return Shape(
         tuple((n * DAY + at, level) for n, day in enumerate(days * weeks) for at, level in day)
@@ -203,7 +203,7 @@ def loads(data: Path) -> dict[str, Load]:
             seeds=2,
             control_s=2.0,
             shape=week(2),
-            schedules=_floor("0 9 * * MON-FRI", "0 17 * * MON-FRI", 5),
+            schedules=_floor("0 9 * * MON-FRI", "0 17 * * MON-FRI", 4),
             search_s=3 * DAY,
         ),
         # Forecasts that are wrong on purpose

@@ -142,7 +142,9 @@ def play_ahead(
     simulate(learned, service, policy, seed, load.split_s)
     service = with_scaling(service, initial_replicas=policy.last)
     policy = AheadPolicy(
-        aim, service.scaling, policy.memory, load.split_s, schedules, clock=load.clock
+        *(aim, service.scaling, policy.memory, load.split_s, schedules),
+        clock=load.clock,
+        slot_s=policy.slot_s,
     )
     return simulate(judged, service, policy, seed, load.end_s - load.split_s), policy
 
@@ -218,8 +220,11 @@ def settings_of(case: Case, policy: str) -> dict[str, Any]:
         return {}
     file = case.folder / f"{policy}.json"
     if not file.exists():
-        write(file, SEARCHES[policy](case))
-    return dict(json.loads(file.read_text()))
+        begin = time.process_time()
+        found = SEARCHES[policy](case)
+        write(file, {"settings": found, "cpu_s": round(time.process_time() - begin, 1)})
+        print(case.load.name, case.folder.name, policy, "settings", found, flush=True)
+    return dict(json.loads(file.read_text())["settings"])
 
 
 def run(case: Case, policy: str, seeds: int) -> None:
@@ -230,7 +235,7 @@ def run(case: Case, policy: str, seeds: int) -> None:
 
 
 def run_seed(case: Case, policy: str, seed: int, settings: dict[str, Any]) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     result = judged(case, policy, seed, settings)
     waits = result.values("wait")
     row = {
@@ -240,7 +245,7 @@ def run_seed(case: Case, policy: str, seed: int, settings: dict[str, Any]) -> No
         "refused": result.refusals,
         "requests": result.requests,
         "mean_wait_s": round(float(waits.mean()), 4) if waits.size else None,
-        "seconds": round(time.monotonic() - begin, 1),
+        "cpu_s": round(time.process_time() - begin, 1),
     }
     write(case.folder / f"{policy}-{seed}.json", row)
     print(case.load.name, case.folder.name, policy, seed, row, flush=True)

@@ -43,8 +43,13 @@ def verdict(name: str, known: Figures) -> str:
         return ""
     points, ratio = 100 * (ahead[0] - tuned[0]), ahead[1] / tuned[1]
     allowed = _allowed(name, tuned, oracle)
-    slo, cost = ("met" if is_met else "missed" for is_met in (points >= -0.2, ratio <= allowed))
-    return f"| {name} | {points:+.2f} points, {slo} | {ratio:.2f} | {allowed:.2f} | {cost} |"
+    low = -5.0 * tuned[0] if _is_wrong(name) else -0.2
+    slo, cost = ("met" if is_met else "missed" for is_met in (points >= low, ratio <= allowed))
+    return f"| {name} | {points:+.2f} points, {slo} | {ratio:.3f} | {allowed:.3f} | {cost} |"
+
+
+def _is_wrong(name: str) -> bool:
+    return name.split(",")[0] in WRONG
 
 
 def _allowed(name: str, tuned: tuple[float, float], oracle: tuple[float, float] | None) -> float:
@@ -53,7 +58,7 @@ def _allowed(name: str, tuned: tuple[float, float], oracle: tuple[float, float] 
     Where the oracle costs at most 0.9 of Ray tuned, half of the difference is to be saved; else the
     cost may be 1.1 of Ray tuned's, and 1.05 under loads that no forecast can know.
     """
-    if name.split(",")[0] in WRONG:
+    if _is_wrong(name):
         return 1.05
     if oracle and oracle[1] <= 0.9 * tuned[1]:
         return (oracle[1] + tuned[1]) / 2 / tuned[1]
@@ -75,6 +80,12 @@ def mean_ratio(cases: Mapping[str, Figures]) -> float:
     pairs = [(known["ahead"], known["ray-tuned"]) for known in cases.values()]
     ratios = [ahead[1] / tuned[1] for ahead, tuned in pairs if ahead and tuned]
     return fmean(ratios) if ratios else math.nan
+
+
+def cpu_s(folder: Path) -> float:
+    """Return the seconds of one core that the searches and simulations in a folder took."""
+    rows = (json.loads(file.read_text()) for file in folder.rglob("*.json"))
+    return sum(float(row.get("cpu_s", 0.0)) for row in rows)
 
 
 def draw(cases: Mapping[str, Figures]) -> None:
@@ -110,6 +121,7 @@ def main() -> None:
     print("| Load | Within the SLO | Cost of a schedule, against the oracle | Goal: 1.25 |")
     print("| --- | --- | --- | --- |")
     print("\n".join(filter(None, (scheduled(name, known) for name, known in cases.items()))))
+    print(f"\nThe proof took {cpu_s(HERE / 'results') / 60:.0f} minutes of one core.")
     draw(cases)
 
 

@@ -7,18 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
-
-
-@dataclass(frozen=True, slots=True)
-class WorkReport:
-    """The work that replicas and routers have reported, in seconds of a replica.
-
-    `arrived_s` counts from the beginning; `slot_s`: how long a request holds its slot.
-    """
-
-    arrived_s: float
-    waiting_s: float
-    slot_s: float
+from serve_app.scaling.reports import Reports
 
 
 class TargetPolicy(Protocol):
@@ -30,8 +19,8 @@ class TargetPolicy(Protocol):
 class WorkTargetPolicy(TargetPolicy, Protocol):
     """A policy that counts work."""
 
-    def reported(self, report: WorkReport) -> None:
-        """Note a report, which stays until the next."""
+    def reported(self, reports: Reports, queued: int) -> None:
+        """Note the reports of replicas and of routers, which stay until the next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.dispatch.fair_queue import Fairness, FairQueue
+from serve_app.scaling.meter import WorkMeter
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class Replica:
         self.stopped = math.inf  # time of the order to stop
         self.gone = False
         self.known = False  # the router has sent it a request
-        self.taken = 0  # requests until now, and the tokens of their prompts
-        self.taken_tokens = 0
+        self.slots = slots
+        self.meter: WorkMeter | None = None  # where the policy counts work
         self._events = events
         self._model = model
         self._bounds = bounds
@@ -105,8 +106,8 @@ class Replica:
 
     def _take_in(self, job: SimulatedRequest) -> None:
         self.ongoing += 1
-        self.taken += 1
-        self.taken_tokens += job.request.prompt_tokens
+        if self.meter:
+            self.meter.take(job.request.model, job.request.prompt_tokens)
         job.replica = self
 
     def _surplus(self, job: SimulatedRequest) -> SimulatedRequest | None:
@@ -199,6 +200,8 @@ class Replica:
         self._plan_end()
         job.ended = self._events.now
         job.first = min(job.first, job.ended)
+        if self.meter:
+            self.meter.end(job.request.model, job.request.prompt_tokens, job.ended - job.begun)
         self._cache.release(slot)
         self.ongoing -= 1
         self._waiting.end(job.place)

@@ -122,8 +122,7 @@ class _Simulation:
             self._load_report.running_changed,
             lambda: self._router.serving_changed(self._fleet.serving),
         )
-        self._work = self._new_work_reports(policy)
-        self._reporter = self._work or self._new_reporter()
+        self._reporter = self._new_work_reports(policy) or self._new_reporter()
         initial = service.scaling.initial_replicas
         self._fleet.begin_with(service.scaling.min_replicas if initial is None else initial)
 
@@ -157,7 +156,9 @@ class _Simulation:
         if not isinstance(policy, WorkTargetPolicy):
             return None
         return WorkReports(
-            self._events, self._service, self._fleet, self._router, self._rng, policy
+            *(self._events, self._fleet, self._router, policy, self._rng),
+            self._service.scaling.serve_options["metrics_interval_s"],
+            sees_queue=self._service.routing != "haproxy",
         )
 
     def run(self, requests: Iterable[WorkloadRequest], seconds: float | None) -> Result:
@@ -217,8 +218,6 @@ class _Simulation:
         self._open -= 1
         self._completed += 1
         self._result.served(job)
-        if self._work:
-            self._work.ended(job)
         self._router.freed(job, replica)
         self._fleet.ended(replica)
         job.forget_tickets()

@@ -23,7 +23,6 @@ from serve_app.capacity.simulate.startup import ObservedStartup
 from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError
 from serve_app.pool_settings import Pool
 from serve_app.scaling.memory import Aim
-from serve_app.scaling_settings import Autoscaling
 
 # Allowed error as a share of the live value; a larger spread of the live runs is allowed as well.
 ALLOWED = 0.15
@@ -79,18 +78,19 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
         # Requests and start-up times of the runs in turn
         run, service = runs[seed % len(runs)], services[seed % len(runs)]
         requests = run.requests(begin)
-        policy = _policy(pool, service.scaling)
+        policy = _policy(pool, service)
         results.append(simulate(requests, service, policy, seed, end - begin))
         done()
     startups = tuple(str(service.startup) for service in services)
     return Validation(len(runs), len(results), startups, tuple(_figures(runs, results, begin, end)))
 
 
-def _policy(pool: Pool, scaling: Autoscaling) -> TargetPolicy:
+def _policy(pool: Pool, service: SimulatedService) -> TargetPolicy:
     """Return the policy that the live service had, from its beginning."""
+    scaling = service.scaling
     if scaling.policy == "ahead":
         aim = Aim(scaling.max_wait_s, scaling.quantile, start_s=scaling.expected_start_s)
-        return AheadPolicy(aim, scaling)
+        return AheadPolicy(aim, scaling, slots=service.slots)
     options = dict(scaling.serve_options)
     options["target_ongoing_requests"] = pool.target_ongoing_requests
     return RayPolicy(options)
@@ -112,8 +112,8 @@ def _service(scenario: Scenario, run: Live) -> SimulatedService:
     declared = service_of(scenario)
     starts = run.durations(lambda sample: sample.starting)
     drains = run.durations(lambda sample: sample.draining)
-    # The first sample may be of a service that still starts.
-    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.samples[0].running)}
+    # The policy may have decided before the first sample.
+    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.samples[0].target)}
     return replace(
         declared,
         model=replace(declared.model, overhead_s=_overhead(declared, run)),

@@ -50,7 +50,7 @@ class Clock:
 
 def autoscaler(clock: Clock, shown: list[ScalingDecision], decides: bool = True) -> Autoscaler:
     return Autoscaler(
-        *("pool", decides, 3.0, 0.99, 30.0, 10.0),
+        *("pool", decides, 3.0, 0.99, 30.0, 10.0, 4),
         now=clock,
         show=lambda pool, decision, is_change: shown.append(decision),
         default=lambda context: 7.0,

@@ -126,7 +126,7 @@ async def test_the_controllers_policy_keeps_and_finds_its_state(
     stored = PolicyMemory(at=NOW, history=History().after(7.0))
     ScalingStore(redis, "pool", lambda: (stored, 1.0), lambda: NOW).step()
     with caplog.at_level(logging.INFO, "ray.serve"):
-        scaler = Autoscaler("pool", True, 3.0, 0.99, 30.0, 10.0, store={"url": url}, now=Clock())
+        scaler = Autoscaler("pool", True, 3.0, 0.99, 30.0, 10.0, 4, store={"url": url}, now=Clock())
         store = scaler._store
         assert store
     # Its clock is the machine's: the steps since then are filled with the last one.

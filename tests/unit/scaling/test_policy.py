@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from serve_app.scaling.forecast import NAMES, Forecast, predictions
+from serve_app.scaling.forecast import NAMES, Errors, Forecast, predictions
 from serve_app.scaling.history import STEP_S, History
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory
 from serve_app.scaling.policy import ScalingDecision, decide
 from serve_app.scaling.schedules import TargetBounds
+from serve_app.scaling.starts import Starts
 
 AIM = Aim(wait_s=3.0, quantile=0.99, start_s=30.0, stop_s=10.0)
 BOUNDS = TargetBounds(1, 20)
@@ -146,10 +147,43 @@ def test_a_pool_at_zero_starts_before_a_load_that_comes_back() -> None:
 
 def test_waiting_work_asks_for_replicas() -> None:
     """Work that waits without any arriving needs replicas that do it in the time of a start."""
-    seen = Observation(1.0, 1, 1, 0.0, 300.0, 4.0)
-    decision, _ = decide(PolicyMemory(at=0.0, step_ends=10.0), seen, AIM, BOUNDS)
+    pool = Pool()
+    pool.after(600, 0.0)
+    seen = Observation(pool.now + 1, 1, 1, 0.0, 300.0, 4.0)
+    decision, _ = decide(pool.memory, seen, AIM, BOUNDS)
     assert decision.target == 10
     assert decision.by == "load"
+
+
+def test_before_a_forecast_is_judged_each_waiting_request_gets_a_slot() -> None:
+    """Ten waiting requests of 4 seconds in replicas of two slots need five replicas at once."""
+    seen = Observation(1.0, 1, 1, 0.0, 20.0, 4.0)
+    begun = PolicyMemory(at=0.0, step_ends=10.0, starts=Starts(running=1))
+    decision, memory = decide(begun, seen, AIM, BOUNDS)
+    assert not memory.up.is_judged
+    assert decision.target == 5
+
+
+def test_what_waited_for_the_first_replica_asks_for_no_other_at_once() -> None:
+    """Such as polls of its readiness; what waits beside a running replica does."""
+    seen = Observation(1.0, 0, 1, 0.0, 0.0, 4.0)
+    _, memory = decide(PolicyMemory(), seen, AIM, BOUNDS)
+    seen = replace(seen, now=2.0, running=1, waiting_s=20.0)
+    decision, memory = decide(memory, seen, AIM, BOUNDS)
+    assert decision.target == 1
+    decision, _ = decide(memory, replace(seen, now=3.0), AIM, BOUNDS)
+    assert decision.target > 1
+
+
+def test_before_a_forecast_is_judged_the_highest_bound_counts() -> None:
+    """The peak of two minutes, where the level is lower: nothing is known of either."""
+    forecast, history = Forecast(3), History()
+    for peak in (1.0, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+        history = history.after(peak)
+        forecast = forecast.chosen(history)
+    assert not forecast.is_judged
+    assert forecast.best is not None
+    assert forecast.best.predicted == 5.0
 
 
 @pytest.mark.parametrize(("load", "target", "by"), [(50.0, 20, "max_replicas"), (0.0, 3, "floor")])
@@ -196,16 +230,21 @@ def test_a_forecast_that_was_wrong_is_not_chosen() -> None:
     assert costs["season of 10 min"] > costs[forecast.best.name]
 
 
-def test_a_longer_gap_than_before_does_not_end_the_care_for_bursts() -> None:
-    """Peaks of two hours and of eight have been equally good until then."""
-    forecast, history = Forecast(30), History()
-    for step in range(2700):
-        peak = 6.0 if step < 1900 and step % 600 >= 540 else 1.0
-        history = history.after(peak)
-        forecast = forecast.judged(peak, 0.99, 3 * 3600.0).chosen(history)
-    assert history.peak(720) == 1.0
+@pytest.mark.parametrize(("cost", "name"), [(1.04, "peak of 480 min"), (1.06, "peak of 120 min")])
+def test_a_longer_gap_than_before_does_not_end_the_care_for_bursts(cost: float, name: str) -> None:
+    """Of a peak of two hours and one of eight, about equally cheap, the one with the burst counts.
+
+    `cost`: of the longer one, where the shorter one costs 1.
+    """
+    history = History()
+    for step in range(1500):
+        history = history.after(6.0 if step < 60 else 1.0)
+    costs = np.full((len(NAMES), 3), (1.0, 9.0, 1.0))
+    costs[NAMES.index("peak of 120 min"), 1] = 1.0
+    costs[NAMES.index("peak of 480 min"), 1] = cost
+    forecast = Forecast(30, errors=Errors(costs=costs.tobytes())).chosen(history)
     assert forecast.best is not None
-    assert forecast.best.load >= 6.0
+    assert forecast.best.name == name
 
 
 def test_no_margin_goes_above_the_highest_load() -> None:

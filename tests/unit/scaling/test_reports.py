@@ -82,6 +82,13 @@ def test_before_any_request_has_ended_the_declared_time_counts() -> None:
     assert (reported.arrived_s, reported.waiting_s) == (9.0, 3.0)
 
 
+def test_before_any_replica_has_reported_the_configured_slots_count() -> None:
+    """A request that waits for the first replica is no whole replica of work."""
+    reported = ReportedWork(slot_s=12.0, slots=4.0).after({}, 2)
+    assert (reported.arrived_s, reported.waiting_s) == (6.0, 6.0)
+    assert reported.after({}, 1).waiting_s == 3.0
+
+
 def test_a_meter_remembers_a_bounded_number_of_models() -> None:
     """Requests of further ones are the mean of all."""
     meter = WorkMeter(slots=1)

@@ -134,12 +134,14 @@ class RayServiceApi:
         check(_config(manifest["spec"]), _config(live["spec"]) if live else None)
         if live is None:
             return NONE
-        after = self.objects.apply(RAY_SERVICES, manifest, dry_run=True)  # with defaults, as `live`
+        after = self.objects.apply(
+            RAY_SERVICES, manifest, dry_run=True
+        )  # with defaults, as in `live`
         workers = partial(upgrades.workers_now, look(self.objects, name))
         return effects(live["spec"], after["spec"], workers)
 
     def propose_change(self, name: str, change: Change) -> Proposal:
-        """Compute what `change` would do, without doing it. Raises ChangeError, Invalid.
+        """Compute the effects of `change` without making it. Raises ChangeError, Invalid.
 
         A new cluster starts with as many replicas as the present one has.
         """
@@ -170,7 +172,7 @@ class RayServiceApi:
         return propose(live, upgrades.begun(spec, partial(upgrades.size_now, view)))
 
     def _filled(self, live: Object, proposal: Proposal) -> Proposal:
-        """Add the defaults of the API server, which are no changes, to the new spec."""
+        """Add the defaults of the API server, which are not changes, to the new spec."""
         if not proposal.changes_spec:
             return proposal
         patch = {"spec": proposal.patch["spec"]}
@@ -193,7 +195,7 @@ class RayServiceApi:
         return live
 
     def _patch(self, proposal: Proposal) -> Object:
-        """Send the patch, again while only the status, which the operator writes, has changed.
+        """Send the patch; repeat it while only the status, which the operator writes, has changed.
 
         Raises Conflict if the spec has changed.
         """

@@ -37,7 +37,7 @@ class ChangeError(KubeRayError):
 
 
 class ApiError(KubeRayError):
-    """The API server did not do what was requested.
+    """The API server rejected a request or did not answer.
 
     `status` is the HTTP status, 0 without an answer; `retry_after_s` is the server's Retry-After.
     """

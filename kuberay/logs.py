@@ -26,6 +26,8 @@ class LogSource:
 
 @dataclass(frozen=True)
 class Line:
+    """A line of a log, with its source."""
+
     source: LogSource
     text: str
 
@@ -123,7 +125,7 @@ class Follower:
 
 
 class _Tail:
-    """The log of one source; after a broken stream it continues behind the last line."""
+    """The log of one source, which continues after the last line when its stream breaks."""
 
     def __init__(
         self, objects: Objects, source: LogSource, queue: "Queue[Line]", options: Mapping[str, str]

@@ -178,7 +178,7 @@ class Controller:
             run = self.writer.close()
             logger.info("Wrote one record per request to %s", self.writer.folder)
             for reason in run.invalid:
-                logger.error("Invalid run: %s", reason)
+                logger.error("Recorded an invalid run: %s", reason)
                 self._environment.process_exit_code = 3
 
     def _show(self, **_: Any) -> None:

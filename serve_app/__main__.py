@@ -1,5 +1,4 @@
-"""Start the service on this machine; or, with a command, edit its keys, show its usage or
-the live fleet.
+"""Start the service on this machine, or run a command: edit its keys, show its usage or fleet.
 
 It runs Serve under `engines/supervisor.py`, so that no process is left when this one ends, however
 it ends. `--clean` stops an HAProxy that a killed run has left behind.
@@ -61,7 +60,7 @@ commands:
        [--now --redis-url URL --redis-password-file FILE]
   top [--url URL] [--json]                      show the live fleet as a table
   usage [--url URL] [--since DAY | --days N] [--until DAY] [--by FIELDS] [--csv]
-                                                show who used how many tokens
+                                                show the use of tokens by key
 """
 
 
@@ -78,7 +77,7 @@ def main() -> int:
     try:
         settings = Settings()
         _check_keys(settings)
-        proxy = local_proxy.choose_proxy(options.host, _haproxy_wish(options))
+        proxy = local_proxy.choose_proxy(options.host, _haproxy_preference(options))
         stopped = list(local_proxy.clean())
         print(*stopped, sep="\n", end="\n" if stopped else "")
         listen_address.check(options.host, options.port, 2.0 if stopped else 0.0)
@@ -127,12 +126,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _haproxy_wish(options: argparse.Namespace) -> bool | None:
+def _haproxy_preference(options: argparse.Namespace) -> bool | None:
     """Tell whether the user asks for HAProxy; None: no preference."""
-    wish: bool | None = options.haproxy
-    if wish is None and (variable := os.environ.get("RAY_SERVE_ENABLE_HA_PROXY")):
+    preference: bool | None = options.haproxy
+    if preference is None and (variable := os.environ.get("RAY_SERVE_ENABLE_HA_PROXY")):
         return variable == "1"
-    return wish
+    return preference
 
 
 def _run(options: argparse.Namespace, folder: Path, settings: Settings, proxy: Proxy) -> int:

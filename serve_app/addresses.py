@@ -53,7 +53,7 @@ def redis_url(url: str) -> str:
     parts = split_url(url, "redis", "rediss")
     if parts and re.fullmatch(r"(/\d*)?", parts.path):
         return url
-    raise ValueError(  # its password may stand anywhere
+    raise ValueError(  # a password may be anywhere in it
         "the address must be like redis://llm-limits:6379/0, with a host, or unix:///path; 0 is "
         "the number of a database"
     )
@@ -62,7 +62,7 @@ def redis_url(url: str) -> str:
 def key_set(source: str) -> str:
     """Return `source`, the address or the path of the keys of an identity provider."""
     parts = split_url(source, *_DEFAULT_PORTS)
-    # The log shows the address, so that it may have no password.
+    # The log shows the address, so it must not have a password.
     works = parts.username is None if parts else not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source)
     if works and source.isprintable() and " " not in source:
         return source
@@ -131,7 +131,7 @@ def is_loopback(host: str) -> bool:
 
 
 def needs_no_proxy(url: str) -> bool:
-    """Tell whether `url` is one of this machine, which no proxy must see."""
+    """Tell whether `url` is an address of this machine, which no proxy must get."""
     try:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:

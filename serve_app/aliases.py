@@ -1,4 +1,4 @@
-"""Names that callers know: each stands for a model, or for several by weight and in order."""
+"""Aliases: names that callers know, for one model, or for several by weight and in order."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any

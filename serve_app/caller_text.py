@@ -1,12 +1,12 @@
-"""Texts of callers, made fit for logs, traces and the page of the fleet."""
+"""Escapes texts of callers for logs, traces and the page of the fleet."""
 
 import re
 
 _MAX = 200
-# Keys begin with `sk-`, as many services' do. A word such as `task-…` is none, but those made by
-# `keys new` are found within a word too.
+# Keys begin with `sk-`, as those of many services. A word such as `task-…` is not a key, but keys
+# made by `keys new` are recognised within a word, too.
 _KEY = re.compile(r"(?:(?<![A-Za-z])sk-|sk-llm-)[A-Za-z0-9_-]{8,}")
-_SEARCHED = 5 * _MAX  # a key that the cut at _MAX halves is found, and long texts cost little
+_SEARCHED = 5 * _MAX  # masks a key that the cut at _MAX halves; long texts cost little
 
 
 def mask_keys(text: str) -> str:

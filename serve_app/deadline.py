@@ -35,7 +35,7 @@ class Deadline:
     def __enter__(self) -> None:
         if self._tick is None:
             return
-        loop = asyncio.get_running_loop()  # once: it asks the system for the process's id
+        loop = asyncio.get_running_loop()  # looked up once: it asks the system for the process's id
         task = asyncio.current_task(loop)
         assert task
         self._task, self._cancelling = task, task.cancelling()
@@ -85,7 +85,7 @@ class _Wheel:
 
     def _turn_later(self) -> None:
         self._turning = True
-        self.loop.call_later(_TICK_S, self._turn, context=Context())  # of no request
+        self.loop.call_later(_TICK_S, self._turn, context=Context())  # in no request's context
 
     def _turn(self) -> None:
         now = monotonic() / _TICK_S

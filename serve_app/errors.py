@@ -171,14 +171,14 @@ class StoreDown(ServiceError):
 
 
 class InternalError(ServiceError):
-    """Stands for an unexpected exception, whose text is for the log alone."""
+    """Represents an unexpected exception, whose text is for the log alone."""
 
     def __init__(self, message: str = "internal error: the service's log has its cause") -> None:
         super().__init__(message)
 
 
 class EngineError(ServiceError):
-    """`engines`: how many were lost with the request, one after the other."""
+    """A fault of the engine. `engines`: number of engines lost with the request so far."""
 
     status = 502
     engines = 0
@@ -212,7 +212,7 @@ class PoolDown(EngineDown):
 
 
 class EngineLost(EngineError):
-    """The engine broke off. `engines`: the number of engines lost with the request so far."""
+    """The engine broke off before its answer was complete."""
 
     engines = 1
 
@@ -244,9 +244,6 @@ class EngineStartError(EngineError):
 
 
 class CallerLeft(asyncio.CancelledError):
-    """Raised in a cancelled task whose call no engine has at this moment.
-
-    `engines`: how many were lost with the call before.
-    """
+    """Raised in a cancelled task whose call is at no engine, after `engines` were lost with it."""
 
     engines = 0

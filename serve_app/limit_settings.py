@@ -43,7 +43,7 @@ class Cost(StrictModel):
     generated: float = Field(1, ge=0, alias="out", description="Of the answer.")
 
     def of(self, prompt: float, generated: float, cached: float = 0) -> float:
-        """Weigh tokens. `prompt` includes `cached`."""
+        """Return the weighted tokens. `prompt` includes `cached`."""
         cheap = self.prompt if self.cached is None else self.cached
         return self.prompt * (prompt - cached) + cheap * cached + self.generated * generated
 
@@ -51,7 +51,7 @@ class Cost(StrictModel):
 def cost_problems(cost: Iterable[str], models: Iterable[str]) -> Iterator[str]:
     """Yield a sentence for every name in `limits.cost` that would have no effect beside `models`.
 
-    They are compared as they are spelled, because every request looks its model up.
+    Names are compared as they are spelled, because every request looks its model up.
     """
     known = set(map(short_name, models))
     for name in duplicates(map(short_name, cost)):

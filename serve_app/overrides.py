@@ -29,7 +29,7 @@ class InForce:
     graceful_shutdown_timeout_s: float
     target_ongoing_requests: float | None = None
     min_replicas: int | None = None
-    max_replicas: int = 1  # fixed or not
+    max_replicas: int = 1  # the number, or the minimum where it is not fixed
     scaling: ScalingInForce | None = None
 
 

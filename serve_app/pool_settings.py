@@ -11,7 +11,7 @@ from serve_app.model_names import full_name, short_name
 from serve_app.scaling_settings import POLICY, Autoscaling
 from serve_app.strict_model import Models, StrictModel, duplicate_models, refuse
 
-# An ingress gets this many requests more than it admits: its fair queue, which knows keys and
+# An ingress gets this many requests more than it admits. So its fair queue, which knows keys and
 # priorities, decides which wait and which are refused, and not Serve's queues before it.
 INGRESS_SURPLUS = 256
 Routing = Literal["auto", "least_loaded", "session", "affinity"]
@@ -67,18 +67,16 @@ class Pool(PoolSettings):
     def sent(self) -> int:
         """Maximum of requests that gateways send to one replica: its slots, and one that waits.
 
-        That one takes the first free slot at once. The others wait in the gateway, where the fair
-        queue still has all replicas to give: a request that waits there for a place, and then for a
-        slot, would wait twice. With `affinity` as many wait as there are slots, since each is sent
-        to where its prompt is cached. More are sent where the autoscaler's target needs it, with
-        `session`, and where requests may wait for their model while others run.
+        The waiting one takes the first free slot at once. The others wait in the gateway, where the
+        fair queue can still choose among all replicas: a request that waits there for a place, and
+        then for a slot, would wait twice. More are sent where the autoscaler's target needs it,
+        with `session` and `affinity`, where each goes to its replica and waits in the fair queue
+        there, and where requests may wait for their model while others run.
         """
-        if self.routing == "session" or self.swaps_models:
+        if self.routing != "least_loaded" or self.swaps_models:
             return self.admitted
-        slots = self.engine.slots
         above_target = math.floor(self.target_ongoing_requests) + 1
-        usual = 2 * slots if self.routing == "affinity" else slots + 1
-        return min(self.admitted, max(usual, above_target))
+        return min(self.admitted, max(self.engine.slots + 1, above_target))
 
     @property
     def batch_places(self) -> int:
@@ -137,48 +135,55 @@ class Pool(PoolSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        scaling, engine = self.autoscaling, self.engine
-        low, high = scaling.min_replicas, scaling.max_replicas
-        initial = low if scaling.initial_replicas is None else scaling.initial_replicas
         refuse(
-            (
-                self.target_ongoing_requests >= self.admitted,
-                f"autoscaling.target_ongoing_requests ({self.target_ongoing_requests:g}) must be "
-                f"below engine.slots + queue ({self.admitted}), the most that a replica holds "
-                "(max_ongoing_requests): it would never scale up",
-            ),
-            (
-                low > high,
-                f"autoscaling.min_replicas ({low}) is above autoscaling.max_replicas ({high})",
-            ),
-            (
-                not low <= initial <= high,
-                f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
-            ),
-            (
-                self.reserved_slots >= engine.slots,
-                f"reserved_slots ({self.reserved_slots}) must be below engine.slots "
-                f"({engine.slots}), or batch requests would never start",
-            ),
-            (engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"),
-            (
-                bool(engine.url) and engine.kind not in ("auto", "attach"),
-                f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
-            ),
-            (
-                engine.long_prompts == "refuse" and engine.kind not in ("auto", "llamacpp"),
-                f"engine.long_prompts refuse needs engine.kind llamacpp, not {engine.kind}, which "
-                "shortens prompts itself: set engine.long_prompts to shorten",
-            ),
-            (
-                engine.kind == "llamacpp" and len(self.models) > 1,
-                f"models names {len(self.models)}, but engine.kind llamacpp serves one",
-            ),
+            *self._scaling_rules(),
+            *self._engine_rules(),
             *((True, f"models names {name} twice") for name in duplicate_models(self.models)),
             *self._residency_rules(),
             gpu_rule(self.ray_actor_options),
         )
         return self
+
+    def _scaling_rules(self) -> Iterator[tuple[bool, str]]:
+        scaling, target = self.autoscaling, self.target_ongoing_requests
+        low, high = scaling.min_replicas, scaling.max_replicas
+        initial = low if scaling.initial_replicas is None else scaling.initial_replicas
+        yield (
+            target >= self.admitted,
+            f"autoscaling.target_ongoing_requests ({target:g}) must be below engine.slots + queue "
+            f"({self.admitted}), the most that a replica holds (max_ongoing_requests): it would "
+            "never scale up",
+        )
+        yield (
+            low > high,
+            f"autoscaling.min_replicas ({low}) is above autoscaling.max_replicas ({high})",
+        )
+        yield (
+            not low <= initial <= high,
+            f"autoscaling.initial_replicas ({initial}) is outside {low}..{high}",
+        )
+
+    def _engine_rules(self) -> Iterator[tuple[bool, str]]:
+        engine = self.engine
+        yield (
+            self.reserved_slots >= engine.slots,
+            f"reserved_slots ({self.reserved_slots}) must be below engine.slots ({engine.slots}), "
+            "or batch requests would never start",
+        )
+        yield engine.kind == "attach" and not engine.url, "engine.kind attach needs engine.url"
+        yield (
+            bool(engine.url) and engine.kind not in ("auto", "attach"),
+            f"engine.url is for engine.kind attach, but engine.kind is {engine.kind}",
+        )
+        yield (
+            engine.long_prompts == "refuse" and engine.kind not in ("auto", "llamacpp"),
+            f"engine.long_prompts refuse needs engine.kind llamacpp, not {engine.kind}, which "
+            "shortens prompts itself: set engine.long_prompts to shorten",
+        )
+        yield (
+            engine.kind == "llamacpp" and len(self.models) > 1,
+            f"models names {len(self.models)}, but engine.kind llamacpp serves one",
+        )
 
     def _residency_rules(self) -> Iterator[tuple[bool, str]]:
         engine, known = self.engine, set(map(full_name, self.models))
@@ -209,3 +214,17 @@ def gpu_rule(options: dict[str, Any]) -> tuple[bool, str]:
     gpus = options.get("num_gpus")
     parts = isinstance(gpus, float) and gpus > 1 and not gpus.is_integer()
     return parts, f"ray_actor_options: num_gpus above 1 must be a whole number, not {gpus}"
+
+
+def direct_rules(pools: tuple[Pool, ...]) -> Iterator[tuple[bool, str]]:
+    """Yield the rules that the direct topology has for its pools."""
+    yield len(pools) > 1, f"topology direct serves one pool, but pools names {len(pools)}"
+    yield (
+        pools[0].autoscaling.min_replicas == 0,
+        "topology direct can't scale to zero: autoscaling.min_replicas must be at least 1",
+    )
+    yield (
+        pools[0].routing != "least_loaded",
+        f"topology direct can't route by {pools[0].routing}, as HAProxy takes the least loaded: "
+        "set topology to gateway",
+    )

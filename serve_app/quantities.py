@@ -1,4 +1,4 @@
-"""Numbers with a unit behind them, as `90`, `1.5m` or `1h`."""
+"""Numbers with a unit, such as `90`, `1.5m` or `1h`."""
 
 import re
 from collections.abc import Mapping

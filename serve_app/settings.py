@@ -21,7 +21,7 @@ from serve_app.fairness_settings import FairnessSettings, PriorityName
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
 from serve_app.limit_settings import LimitSettings, cost_problems
-from serve_app.pool_settings import Pool, PoolSettings
+from serve_app.pool_settings import Pool, PoolSettings, direct_rules
 from serve_app.strict_model import (
     duplicate_models,
     duplicates,
@@ -206,24 +206,15 @@ class Settings(PoolSettings, BaseSettings):
             ),
             *((True, sentence) for sentence in alias_problems(self.aliases, self.model_names)),
             *((True, sentence) for sentence in cost_problems(self.limits.cost, self.model_names)),
-            *((True, f"pools names {n} twice") for n in duplicates(pool.name for pool in pools)),
+            *(
+                (True, f"pools names {name} twice")
+                for name in duplicates(pool.name for pool in pools)
+            ),
             *(
                 (True, f"models: {name} belongs to more than one pool")
                 for name in duplicate_models(tuple(name for pool in pools for name in pool.models))
             ),
-            (
-                self.topology == "direct" and len(pools) > 1,
-                f"topology direct serves one pool, but pools names {len(pools)}",
-            ),
-            (
-                self.topology == "direct" and pools[0].autoscaling.min_replicas == 0,
-                "topology direct can't scale to zero: autoscaling.min_replicas must be at least 1",
-            ),
-            (
-                self.topology == "direct" and pools[0].routing != "least_loaded",
-                f"topology direct can't route by {pools[0].routing}, as HAProxy takes the least "
-                "loaded: set topology to gateway",
-            ),
+            *(direct_rules(pools) if self.topology == "direct" else ()),
             (
                 self.aging_s >= self.queue_timeouts_s["batch"],
                 f"fairness.aging_s ({self.aging_s:g}) must be below the queue_timeout_s of batch "

@@ -21,7 +21,7 @@ _HEAD = "| Setting | Environment | Default | Meaning |\n| --- | --- | --- | --- 
 
 
 def tables() -> str:
-    """Return Markdown: a heading and a table for the service, then for every nested model."""
+    """Return Markdown: a heading and a table for the service, then for each nested model."""
     return "".join(_sections(Settings, ()))
 
 

@@ -1,4 +1,4 @@
-"""The base of all settings: a strict, frozen model, and the rules that its values keep."""
+"""The base of all settings: a strict, frozen model, and rules for its values."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from serve_app.model_names import full_name
 
 
 def split_list(value: Any) -> Any:
-    """Split a list as environment variables and command lines write it: `a,b`."""
+    """Split a list in the form of environment variables and command lines: `a,b`."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
@@ -25,6 +25,8 @@ Models = Annotated[
 
 
 class StrictModel(BaseModel):
+    """A frozen model that refuses unknown fields."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
     )

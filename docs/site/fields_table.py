@@ -16,7 +16,7 @@ _HEAD = "| Fields | Routes | Why |\n| --- | --- | --- |\n"
 
 
 def table() -> str:
-    """Markdown: a row for each reason and set of routes."""
+    """Return Markdown: a row for each reason and set of routes."""
     routes = defaultdict(list)
     for route, fields in IGNORED.items():
         for field, reason in fields.items():
@@ -38,7 +38,7 @@ def _codes(names: Iterable[str]) -> str:
 
 
 def fill_in(text: str) -> str:
-    """`text` with the table between its markers. Raises ValueError where they are missing."""
+    """Return `text` with the table between its markers. Raises ValueError without markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -2,7 +2,7 @@
 
 A page links to `../kuberay/rayservice.yaml` or `../../CHANGELOG.md` as it would on a code host. The
 site has no such files, so each is copied to `repository/<its path>`, and the links are rewritten.
-Markdown files become pages, and what they link to comes along.
+Markdown files become pages, and their link targets are copied, too.
 """
 
 import os
@@ -46,7 +46,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def rewrite(match: re.Match[str]) -> str:
         target = _resolve(source, match[2])
         if not target.is_relative_to(ROOT) or not target.exists():
-            return match[0]  # for MkDocs to complain about
+            return match[0]  # MkDocs will report it
         return match[1] + os.path.relpath(_site_uri(target), Path(uri).parent)
 
     return _LINK.sub(rewrite, markdown)

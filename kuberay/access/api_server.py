@@ -71,7 +71,7 @@ class Stream:
 
 
 class ApiServer:
-    """Sends requests; retries those that the server tells it to, and those safe to repeat."""
+    """Sends requests; retries those that the server asks to retry, and those safe to repeat."""
 
     def __init__(
         self,

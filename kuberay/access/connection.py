@@ -44,7 +44,7 @@ def connect(
 ) -> Connection:
     """Connect as kubectl does.
 
-    The first that exists counts: the `kubeconfig` given, KUBECONFIG, ~/.kube/config, or the
+    Uses the first that exists: the `kubeconfig` given, KUBECONFIG, ~/.kube/config, or the
     service account of the pod. Raises ConfigurationError if there is none, or it can't be read.
     """
     configuration = Configuration()

@@ -101,7 +101,7 @@ class Objects:
         )
 
     def apply(self, kind: ResourceKind, body: Object, dry_run: bool = False) -> Object:
-        """Apply on the server, which removes what this client alone owned and no longer names."""
+        """Apply on the server, which removes fields that only this client owned and now omits."""
         path = kind.path(self.namespace, body["metadata"]["name"])
         query = {**_writing(dry_run), "force": "true"}
         return self._server.call(

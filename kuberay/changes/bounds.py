@@ -78,9 +78,9 @@ def _operations(path: str, live: Object, changed: Object) -> Iterator[Object]:
 
 
 def makes_new_cluster(before: Object, after: Object) -> bool:
-    """Decide as the operator does (`shouldPrepareNewCluster`, v1.7.0).
+    """Tell whether the operator will make a new cluster (`shouldPrepareNewCluster`, v1.7.0).
 
-    Appended groups and fields outside of its hash are no reason for a new cluster.
+    Appended groups and fields outside of its hash cause no new cluster.
     """
     if (after.get("upgradeStrategy") or {}).get("type") == "None":
         return False

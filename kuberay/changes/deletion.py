@@ -14,8 +14,8 @@ from kuberay.status import leftovers
 from kuberay.status.observed import Pod
 from kuberay.status.watching import clusters_of, pods_left
 
-# Never deleted, because others may depend on them, or because they hold data (models, Redis's
-# state) that no manifest restores.
+# Kinds that are never deleted: others may depend on them, or they hold data (models, Redis's state)
+# that no manifest restores.
 _NEVER = {
     "Namespace",
     "CustomResourceDefinition",

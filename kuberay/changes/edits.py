@@ -23,8 +23,8 @@ Change = Callable[[Object], Object]
 class Proposal:
     """A change of one RayService before it is sent; `patch` is a JSON merge patch.
 
-    `clusters` are the running clusters whose bounds change too; `effects` describe what happens to
-    the running replicas.
+    `clusters` are the running clusters whose bounds change too; `effects` describe the consequences
+    for running replicas.
     """
 
     name: str

@@ -18,7 +18,7 @@ _NEW_CLUSTER = (
 
 @dataclass(frozen=True)
 class Effects:
-    """The effects as sentences; `replaces` if Serve replaces replicas in the running cluster."""
+    """The effects as sentences. `replaces`: Serve replaces replicas in the running cluster."""
 
     sentences: tuple[str, ...] = ()
     replaces: bool = False

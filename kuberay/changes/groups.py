@@ -14,6 +14,7 @@ def of(spec: Object) -> list[Object]:
 
 
 def named(groups: list[Object], name: str) -> Object:
+    """Return the worker group of this name. Raises ChangeError if there is none."""
     matches = [group for group in groups if group["groupName"] == name]
     if not matches:
         known = [group["groupName"] for group in groups]
@@ -49,6 +50,7 @@ def fit(groups: list[Object], pools: Mapping[str, DeploymentScaling]) -> None:
 
 
 def bound(group: Object, low: int, high: int) -> None:
+    """Set the bounds of a group, and its number of pods within them."""
     group["minReplicas"], group["maxReplicas"] = low, high
     if "replicas" in group:
         group["replicas"] = min(max(group["replicas"], low), high)

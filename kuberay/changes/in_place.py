@@ -30,7 +30,7 @@ def _application(present: Config, planned: Config) -> Config:
     try:
         before, built, then = *map(builder.options, (present, planned)), deployments(planned)
     except ChangeError:
-        return planned  # the later check explains it, or it repairs the present config
+        return planned  # a later check explains the error, or the change repairs the present config
     rewritten = copy.deepcopy(planned)
     for name in _overridden(present) & built.keys() & before.keys():
         if _may_sleep(before[name]) == _may_sleep(built[name]):

@@ -38,7 +38,7 @@ def dump(config: Config) -> str:
 def merge(config: Config, partial: Config) -> Config:
     """Merge `partial` into `config`; applications, deployments and `args.pools` match by name.
 
-    The import path and route of an application stay, which a plan has only to be complete. Raises
+    The import path and route of an application stay; a plan names them only to be complete. Raises
     ChangeError for an application that `config` does not have.
     """
     merged = _over(config, {k: v for k, v in partial.items() if k != "applications"})
@@ -146,7 +146,7 @@ def _application(config: Config, change: Config) -> Config:
     for override in changes:
         name = override["name"]
         before = overrides.get(name, {"name": name})
-        # Serve replaces an autoscaling_config as a whole: begin with the builder's values.
+        # Serve replaces an autoscaling_config as a whole, so begin with the builder's values.
         if "autoscaling_config" in override and not before.get("autoscaling_config"):
             scaling = built.get(name, {}).get("autoscaling_config", {})
             before = {**before, "autoscaling_config": scaling}
@@ -155,7 +155,7 @@ def _application(config: Config, change: Config) -> Config:
 
 
 def _with_policy(options: Config, built: Config) -> Config:
-    """Carry the policy along: an override without it would give the pool back to Ray's own."""
+    """Keep the policy: an override without it would return the pool to Ray's own."""
     policy = built.get("autoscaling_config", {}).get("policy")
     scaling = options.get("autoscaling_config")
     if not policy or not scaling or scaling.get("policy"):

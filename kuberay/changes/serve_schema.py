@@ -48,7 +48,7 @@ def _sentence(config: Config, error: Any) -> str:
 
 
 def _errors_of_ray(config: Config) -> Iterator[str]:
-    """Yield what Ray's validators reject, for example num_replicas beside autoscaling_config."""
+    """Yield errors of Ray's validators, for example num_replicas beside autoscaling_config."""
     if find_spec("ray") is None:
         return
     from ray.serve.schema import ServeDeploySchema

@@ -67,7 +67,7 @@ def restored(previous: Object) -> Change:
 
 
 def begun(spec: Object, size: Size) -> Change:
-    """Change to `spec`, with a new cluster as large as the one that serves.
+    """Change to `spec`, with a new cluster as large as the serving one.
 
     The operator switches as soon as the new cluster's applications run, which needs their
     `initial_replicas`, by default the minimum: too few under load. The serving cluster gets no new
@@ -101,8 +101,8 @@ def _counts(spec: Object, config: Config, size: Size) -> dict[str, tuple[int, Ob
 def size_now(view: Observed, group: str) -> int | None:
     """Count the replicas of a worker group in the active cluster by its ready workers.
 
-    The RayService's status has no number of replicas. Returns None without an active cluster, and
-    if there are pods but none is ready, which does not show the load.
+    The RayService's status does not tell the number of replicas. Returns None without an active
+    cluster, and if there are pods but none is ready, which does not show the load.
     """
     active = view.service.active.cluster if view.service else ""
     pods = [p for p in view.pods if p.cluster == active and p.group == group and not p.is_deleting]
@@ -127,7 +127,7 @@ def keeps_active(view: Observed, spec: Object) -> bool:
 
 
 def _stock(spec: Object, group: Object, count: int) -> None:
-    """Request pods for the replicas at once; without an autoscaler the user sets their number."""
+    """Request pods for the replicas at once; without an autoscaler, the user sets their number."""
     if spec["rayClusterConfig"].get("enableInTreeAutoscaling"):
         group["replicas"] = min(max(count, group["minReplicas"]), group["maxReplicas"])
 

@@ -98,7 +98,7 @@ def _of_application(name: str, before: Config, after: Config) -> Iterator[Replac
 
 
 def _code(application: Config) -> Config:
-    """Return what Serve hashes into the application's code version."""
+    """Return the values that Serve hashes into the application's code version."""
     listed = application.get("deployments") or []
     fields = {
         key: application.get(key) or None

@@ -81,7 +81,7 @@ def timeout_option(default: str = "30m") -> Callable[[Command], Command]:
 
 @dataclass(frozen=True)
 class Sending:
-    """How to send a change: as a dry run or not, with confirmation or not."""
+    """The way to send a change: as a dry run or not, with confirmation or not."""
 
     dry_run: bool
     yes: bool

@@ -1,2 +1,2 @@
-# Login shells begin with a PATH of their own.
+# Login shells begin with their own PATH.
 PATH=/opt/shim:/opt/venv/bin:$PATH

@@ -51,7 +51,7 @@ def container_kind(pod: Pod, container: Container) -> str:
 
 
 def more_memory(observed: Observed, pod: Pod, container: Container) -> str:
-    """Advise after OOMKilled: the limit to raise, and what reduces memory."""
+    """Advise after OOMKilled: the limit to raise, and ways to reduce memory."""
     deploy = command(observed, "upgrade -f MANIFEST")
     if container.is_sidecar:
         return (

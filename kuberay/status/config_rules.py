@@ -39,6 +39,7 @@ def configurations(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def volumes(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """Find pods whose volumes can't be set up."""
     events = [e for e in about(observed, pod) if e.reason in _VOLUMES]
     if not events or any(c.state in ("running", "terminated") for c in pod.containers):
         return
@@ -52,7 +53,7 @@ def volumes(pod: Pod, observed: Observed) -> Iterator[Finding]:
     yield Finding("volume", pod.name, cause, advice)
 
 
-def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str, bool] | None:
+def _made_by_a_job(subject: str, message: str, observed: Observed) -> tuple[str, str, bool] | None:
     """Explain the absence of a Secret that a Job creates: cause, advice, whether it will pass."""
     missing = _MISSING.search(message)
     if not missing or missing[1] != "secret":
@@ -60,8 +61,8 @@ def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str
     name = missing[2]
     job = next((job for job in observed.jobs if name in job.makes), None)
     if job is None:
-        return _made_by_a_pod(who, name, observed)
-    start, log = f"{who} waits for secret {name}, which Job {job.name}", _log(job, observed)
+        return _made_by_a_pod(subject, name, observed)
+    start, log = f"{subject} waits for secret {name}, which Job {job.name}", _log(job, observed)
     again = f"{kubectl(observed, f'delete job {job.name}')}; then {deploy(observed)}"
     if job.failure:
         return (
@@ -83,8 +84,8 @@ def _made_by_a_job(who: str, message: str, observed: Observed) -> tuple[str, str
     )
 
 
-def _made_by_a_pod(who: str, name: str, observed: Observed) -> tuple[str, str, bool] | None:
-    """Explain the same by the Job's pod, for users who may not read Jobs."""
+def _made_by_a_pod(subject: str, name: str, observed: Observed) -> tuple[str, str, bool] | None:
+    """Explain the absence by the Job's pod, for users who may not read Jobs."""
     role = LIMITS_PASSWORD if name.endswith("limits") else PASSWORD
     job_pods = [
         pod for pod in observed.pods if pod.role == role and pod.phase in ("Pending", "Running")
@@ -93,7 +94,7 @@ def _made_by_a_pod(who: str, name: str, observed: Observed) -> tuple[str, str, b
         return None
     seconds = int((observed.at - job_pods[0].created_at).total_seconds())
     creator = f"pod {job_pods[0].name} has been creating for {seconds} s"
-    cause = f"{who} waits for secret {name}, which {creator}"
+    cause = f"{subject} waits for secret {name}, which {creator}"
     log = kubectl(observed, f"logs {job_pods[0].name}")
     return cause, f"wait: it takes a few seconds; its log: {log}", True
 

@@ -27,6 +27,8 @@ _CONSEQUENCES: Rules = (
 
 
 class State(StrEnum):
+    """The state of a RayService."""
+
     ABSENT = "absent"
     DELETING = "deleting"
     SUSPENDED = "suspended"
@@ -78,7 +80,7 @@ def diagnose(observed: Observed) -> Diagnosis:
 
 
 def _is_aside(finding: Finding, observed: Observed) -> bool:
-    """Return whether a finding is about a cluster that the present spec does not wait for."""
+    """Tell whether a finding is about a cluster for which the present spec does not wait."""
     awaited = observed.current[:1]
     return bool(finding.cluster and awaited) and finding.cluster not in awaited
 

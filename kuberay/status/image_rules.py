@@ -49,6 +49,7 @@ _OTHER = "check the image's name and tag, the registry and imagePullSecrets"
 
 
 def images(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """Find images that can't be pulled."""
     for container in pod.containers:
         if container.reason not in _PULL:
             continue

@@ -80,6 +80,7 @@ def displaced(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def unscheduled(pod: Pod, observed: Observed) -> Iterator[Finding]:
+    """Find pods without a node."""
     if pod.unscheduled:
         reason = scheduler_reason(pod.unscheduled)
         advice, on_its_way = _room(pod, reason, observed)
@@ -88,7 +89,7 @@ def unscheduled(pod: Pod, observed: Observed) -> Iterator[Finding]:
 
 
 def _room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
-    """Advise how to make room, and tell whether room is already coming."""
+    """Advise how to make room, and tell whether the problem will pass by itself."""
     scale_ups = [e for e in about(observed, pod) if e.reason == "TriggeredScaleUp"]
     if scale_ups:
         return (
@@ -114,10 +115,10 @@ def _gpu_room(pod: Pod, reason: str, observed: Observed) -> tuple[str, bool]:
             f"add a GPU node, or undo the change: {command(observed, 'rollback')}",
             False,
         )
-    return f"{_ADD_GPU}{_content_with_fewer(pod, observed)}", False
+    return f"{_ADD_GPU}{_fewer_replicas(pod, observed)}", False
 
 
-def _content_with_fewer(pod: Pod, observed: Observed) -> str:
+def _fewer_replicas(pod: Pod, observed: Observed) -> str:
     """Advise to scale to the replicas that have a GPU, if the pool has the usual name."""
     group_pods = [p for p in observed.pods if p.group == pod.group and p.role == WORKER]
     ready = sum(other.is_ready and not other.is_deleting for other in group_pods)

@@ -9,7 +9,7 @@ WORKER = "worker"
 CLEANUP = "redis-cleanup"  # the operator's Job that empties Redis after a cluster
 REDIS = "redis"
 PASSWORD = "redis-password"  # the Job that makes the Secret of Redis
-LIMITS_PASSWORD = "limits-password"  # that of the Redis of components/limits
+LIMITS_PASSWORD = "limits-password"  # the Job for the Redis of components/limits
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Application:
+    """A Serve application with its deployments."""
+
     name: str
     status: str
     message: str
@@ -127,8 +129,8 @@ class Pod:
     """A pod.
 
     `unscheduled` is the scheduler's message, empty once the pod has a node; `disruption` and
-    `disrupted` are reason and message of the condition DisruptionTarget. A pod that terminates does
-    so since `deleting_since`, and is killed at `ends_by`.
+    `disrupted` are reason and message of the condition DisruptionTarget. A pod has been terminating
+    since `deleting_since`, and is killed at `ends_by`.
     """
 
     name: str

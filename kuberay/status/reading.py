@@ -1,4 +1,4 @@
-"""Reads API objects of one RayService that are not out of date."""
+"""Reads the API objects of one RayService, except outdated ones."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def observe(
     events: Iterable[Object],
     jobs: Iterable[Object] = (),
 ) -> Observed:
-    """Read API objects; keep those of the RayService `name` that are not out of date.
+    """Read API objects; keep those of the RayService `name` that are not outdated.
 
     Pods belong by their cluster, those of Redis and of Jobs by their label `part-of`; events by
     their object, if they are not older than the present spec.
@@ -83,7 +83,7 @@ class _Subjects:
         self._redis = f"{redis}-" if redis else ""
 
     def __contains__(self, subject: tuple[str, str]) -> bool:
-        """Include replaced pods, because only their events explain what happened to them."""
+        """Include replaced pods, because only their events explain their end."""
         kind, name = subject
         is_own_pod = kind == "Pod" and bool(self._clusters) and name.startswith(self._clusters)
         is_redis = kind in ("ReplicaSet", "StatefulSet") and bool(self._redis)

@@ -17,6 +17,7 @@ _DELETED = {"DeletedWorkerPod", "DeletedHeadPod"}
 
 
 def replaced_pods(observed: Observed) -> Iterator[Finding]:
+    """Find lost pods by their events, until their successors are ready."""
     current_pods = [p for p in observed.pods if p.cluster in observed.current]
     is_complete = all(c.ready >= c.desired for c in observed.clusters if c.name in observed.current)
     if is_complete and all(pod.is_ready for pod in current_pods):

@@ -44,6 +44,7 @@ def invalid_spec(observed: Observed) -> Iterator[Finding]:
 
 
 def suspended(observed: Observed) -> Iterator[Finding]:
+    """Find a RayService that is suspended."""
     if observed.service and observed.service.is_suspended:
         advice = "set spec.suspend to false and deploy again"
         yield Finding(

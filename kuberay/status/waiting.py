@@ -14,8 +14,9 @@ class WaitLimits:
     """Limits in seconds.
 
     `patience_s` limits one problem (a pod without a node, an image that is being pulled, a model
-    that loads), `timeout_s` the whole wait. After a change of the spec the operator once writes the
-    new generation beside the old state of applications, so a state counts only after `settle_s`.
+    that loads), `timeout_s` the whole wait. After a change of the spec, the operator first writes
+    the new generation beside the old state of applications, so a state counts only after
+    `settle_s`.
     """
 
     patience_s: float = 300.0

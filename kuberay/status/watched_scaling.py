@@ -27,7 +27,7 @@ def read_scaling(
                 return scaling
             pause(_PAUSE_S)
     except ApiError as exc:
-        return Scaling(problem=f"the service does not tell its scaling: {exc}")
+        return Scaling(problem=f"the service does not report its scaling: {exc}")
     except (ValueError, KeyError, TypeError):
         return Scaling(problem="the service's answer on its scaling can't be read")
-    return Scaling(problem="the service gathers no state of its scaling yet")
+    return Scaling(problem="the service has not gathered the state of its scaling yet")

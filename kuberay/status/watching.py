@@ -180,7 +180,7 @@ class _Reflector:
         self._stopped.set()
         if watch := self._watch:
             watch.interrupt()
-        self._thread.join(_LEAVE_S)  # it may wait for a server that does not answer
+        self._thread.join(_LEAVE_S)  # the thread may wait for a server that does not answer
 
     def items(self) -> list[Object]:
         with self._lock:

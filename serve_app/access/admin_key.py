@@ -15,7 +15,7 @@ def admin_key(environ: Mapping[str, str]) -> str:
     key = environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise SettingsError(
-            f"{KEY_VARIABLE} is no key, it has characters that no header can carry: set it to the "
-            "key alone"
+            f"{KEY_VARIABLE} is not a key: no header can carry its characters; set it to the key "
+            "alone"
         )
     return key

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NEEDED = "a valid API key is needed: Authorization: Bearer, or x-api-key"
 REVOKED_EVERY_S = 1.0
-_START_S = 5.0  # for the first key set: a slow provider delays a replica no longer
+_START_S = 5.0  # how long a slow provider may delay a replica's start
 
 
 class Authenticator:

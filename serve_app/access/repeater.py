@@ -8,7 +8,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class Repeater:
-    """Calls `step` every `every_s` seconds in a thread of its own, until it is stopped.
+    """Calls `step` every `every_s` seconds in a thread, until it is stopped.
 
     `first_s`: seconds until the first call; default: `every_s`.
     """

@@ -23,8 +23,8 @@ logger = logging.getLogger("ray.serve")
 
 EVERY_S = 1.0
 _CALL_S = 1.0
-# Keys in one entry, those with the most service; entries in a stream; seconds that an idle one
-# stays.
+# The maximum of keys in one entry, the most served ones; of entries in a stream; and of seconds
+# that an idle stream stays.
 MAX_KEYS = 64
 MAX_ENTRIES = 256
 _KEEP_S = 600

@@ -1,4 +1,4 @@
-"""HTTP in three dialects: turns a caller's bytes into a Call, and an Answer into bytes.
+"""HTTP in three dialects: a caller's bytes become a Call, and an Answer becomes bytes.
 
 app         the ASGI application: routes, a guard before them, errors in the caller's dialect
 build       puts the API together from settings and a dispatcher

@@ -127,7 +127,7 @@ class Api:
             trace.note_probe()
             await route.handler(request, send, trace)
         elif (headers := self._guard.preflight(request)) is not None:
-            trace.note_probe()  # browsers send no key with it
+            trace.note_probe()  # browsers send no key with a preflight
             trace.note_status(204)
             await send({"type": "http.response.start", "status": 204, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
@@ -190,7 +190,7 @@ def dialect_of(path: str) -> Dialect:
 async def _fail(
     exc: ServiceError, sender: _Sender, dialect: Dialect, request: Request, trace: RequestTrace
 ) -> None:
-    """Answer with `exc`, or raise it where an answer has begun, for the server to break it off."""
+    """Answer with `exc`, or raise it if an answer has begun, so that the server breaks it off."""
     if sender.begun:
         raise exc
     trace.note_status(exc.status)

@@ -1,4 +1,4 @@
-"""Reads request bodies: few of one key at once, so that slow uploads delay no other key."""
+"""Reads request bodies, few of one key at once, so that slow uploads delay no other key."""
 
 import asyncio
 from collections import deque
@@ -53,7 +53,7 @@ class Bodies:
             raise
 
     def _withdraw(self, name: str, turn: asyncio.Future[None]) -> None:
-        """Take back a turn for which no request waits any more."""
+        """Remove a turn for which no request waits any more."""
         waiting = self._waiting.get(name, ())
         if turn in waiting:
             self._waiting[name].remove(turn)
@@ -63,7 +63,7 @@ class Bodies:
             self._leave(name)
 
     def _leave(self, name: str) -> None:
-        """Hand the turn over to the request of the key that waits longest."""
+        """Give the turn to the request of this key that has waited longest."""
         waiting = self._waiting.get(name)
         while waiting:
             turn = waiting.popleft()

@@ -44,7 +44,7 @@ def read_object(body: bytes, keys: frozenset[str], empty: str = "EOF") -> dict[s
 
 def _has_few_values(body: bytes) -> bool:
     """Tell, without decoding the body, whether it surely has at most MAX_VALUES values."""
-    if _values(body) <= MAX_VALUES:  # as of a long text: those within it are counted, too
+    if _values(body) <= MAX_VALUES:  # a long text, perhaps: marks within it are counted, too
         return True
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     if text.count(b'"') > 4 * MAX_VALUES:  # a value has a name and a text at most

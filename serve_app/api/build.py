@@ -39,7 +39,7 @@ def build_api(
 ) -> Api:
     """Build the ASGI application, in its event loop. Raises SettingsError without readable keys.
 
-    `max_replicas`: of the ingress, where Serve's options differ from the settings.
+    `max_replicas`: the ingress's, where Serve's options differ from the settings.
     `fleet`: the document of `/ui`; None: there is no such page. `http_host`: Serve's address.
     """
     names = ModelNames(settings.model_names, settings.aliases)
@@ -111,7 +111,7 @@ def _usage_routes(
     pages = UsagePages(ledger, calendar, settings.limits.timezone, access, cost, problem)
     return [
         Route("GET", "/usage", pages.own, "The caller's use and limits"),
-        Route("GET", "/admin/usage", pages.everyone, "Who used what; needs an admin key"),
+        Route("GET", "/admin/usage", pages.everyone, "Everyone's use; needs an admin key"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The price of one request: reserved before an engine has it, settled when its answer ends."""
+"""Charges callers for requests: reserves before the engine, settles when the answer ends."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ class Charge:
         return cost.of(self._estimate.prompt, _OUTPUT_WEIGHT * self._estimate.answer)
 
     def use(self, model: str) -> None:
-        """Weigh the tokens as this model's, which takes the place of the first one."""
+        """Weigh the tokens by this model's cost, in place of the first model's."""
         self._estimate = self._estimate._replace(model=model)
 
     def fail(self, exc: BaseException) -> None:
@@ -139,7 +139,7 @@ class Charge:
 
 
 def _is_free(exc: BaseException) -> bool:
-    """Tell whether no engine has worked on a call that failed so."""
+    """Tell whether no engine has worked on a call that failed with this error."""
     if isinstance(exc, EngineDown | EngineStartError | CallerLeft):
         return exc.engines == 0
     return isinstance(exc, Overloaded | DeadlineExceeded)

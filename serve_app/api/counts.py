@@ -1,7 +1,7 @@
 """Asks engines to count the tokens of OpenAI's streams, and takes the count out for callers.
 
-Ollama counts only on request (`stream_options.include_usage`), in an event of its own before the
-last one.
+Ollama counts only on request (`stream_options.include_usage`), in a separate event before the last
+one.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def lacks_counts(payload: Payload) -> bool:
 
 
 def _wish(options: Payload) -> Any:
-    # As Go's decoder reads it: in any case, and the last one wins.
+    # Go's decoder matches the key in any case, and the last one wins.
     return next((options[key] for key in reversed(options) if key.lower() == _WISH), None)
 
 
@@ -38,7 +38,7 @@ def with_counts(payload: Payload) -> Payload:
 
 
 def without_counts(events: bytes) -> bytes:
-    """Return complete events without the one that holds the counts alone."""
+    """Return complete events without the event that holds only the counts."""
     end_mark = b"\n\n" if b"\n\n" in events else b"\n\r\n"
     at = events.find(USAGE)
     while at >= 0:

@@ -20,7 +20,7 @@ _INCOMPLETE = b"event: response.incomplete\n"
 def admit_cut(answer: Answer, payload: Payload, bounds: RequestBounds) -> None:
     """Mark a response as `incomplete` if its tokens reach the service's own bound.
 
-    An answer to a request with a lower limit of its own passes unchanged.
+    An answer to a request with a lower limit passes unchanged.
     """
     limit = payload["max_output_tokens"]
     if answer.status != 200 or limit < bounds.max_tokens:

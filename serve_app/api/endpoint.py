@@ -82,9 +82,9 @@ def field_names(text: str) -> frozenset[str]:
 
 
 def bound_tokens(payload: Payload, key: str, limit: int, also: str | None = None) -> None:
-    """Set `key` to the smallest of its own value, that of `also` and `limit`.
+    """Set `key` to the smallest of its value, the value of `also`, and `limit`.
 
-    Values of 0 or less are no limit. Raises BadRequest unless they are whole numbers.
+    Values of 0 or less mean no limit. Raises BadRequest unless they are whole numbers.
     """
     for name in (key, also) if also else (key,):
         wish = token_count(payload.pop(name, None), name)

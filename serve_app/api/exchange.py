@@ -169,7 +169,7 @@ class Exchange:
 
 
 def _cache_key(payload: Payload) -> str:
-    """Take OpenAI's hint out of the payload: no engine here knows it."""
+    """Remove OpenAI's hint from the payload and return it: no engine here knows it."""
     key = payload.pop("prompt_cache_key", None) if "prompt_cache_key" in payload else None
     return key if isinstance(key, str) else ""
 

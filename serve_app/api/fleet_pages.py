@@ -16,6 +16,7 @@ from serve_app.api.request_trace import RequestTrace
 from serve_app.errors import Forbidden
 from serve_app.fleet.advice import NEEDS_ADMIN_KEY, NO_ADMIN_KEY
 from serve_app.fleet.document import Document
+from serve_app.fleet.pace import PollPace
 
 _FOLDER = Path(__file__).parents[1] / "fleet" / "page"
 _KINDS = {
@@ -60,7 +61,7 @@ class AdminAccess:
 
     @property
     def is_open(self) -> bool:
-        """Whether every caller may see it: without keys, if only this machine can connect."""
+        """Whether every caller may see the fleet: no keys, and Serve listens on loopback."""
         return self._is_local and not self._authenticator.needs_key
 
     def check(self, caller: Caller) -> None:
@@ -81,6 +82,7 @@ class FleetPages:
     def __init__(self, source: FleetSource, access: AdminAccess) -> None:
         self._source = source
         self._access = access
+        self._pace = PollPace()
 
     def routes(self) -> Iterator[Route]:
         yield Route("GET", "/admin/fleet", self.fleet, "The live fleet; needs an admin key")
@@ -97,8 +99,13 @@ class FleetPages:
         trace.note_probe()  # a viewer asks every second: no lines in the log
         document = await self._source.latest()
         # An unchanged document may be out of date: its age shows when it was gathered.
-        age = str(max(0, int(time() - document.at))).encode()
-        headers = [(b"etag", document.etag), (b"age", age), (b"cache-control", b"no-store")]
+        age = max(0, int(time() - document.at))
+        headers = [
+            (b"etag", document.etag),
+            (b"age", b"%d" % age),
+            (b"cache-control", b"no-store"),
+            (b"poll-after", b"%.2f" % self._pace.next_s()),
+        ]
         if request.headers.get(b"if-none-match") == document.etag:
             trace.note_status(304)
             await _send_empty(send, 304, headers)
@@ -139,7 +146,7 @@ class _File:
 
 
 async def _to_page(request: Request, send: Send, trace: RequestTrace) -> None:
-    """Redirect to the page, whose addresses are relative to one without a slash at the end."""
+    """Redirect to the page without a slash at its end, to which its links are relative."""
     trace.note_probe()
     trace.note_status(308)
     await _send_empty(send, 308, [(b"location", b"../ui")])

@@ -103,7 +103,7 @@ def _split(origin: str) -> SplitResult:
     try:
         return urlsplit(origin)
     except ValueError:
-        return urlsplit("")  # without scheme and host it is allowed nowhere
+        return urlsplit("")  # an origin without scheme and host is never allowed
 
 
 def _without_port(host: str) -> str:

@@ -19,9 +19,9 @@ Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json; charset=utf-8"
 
 # A server's function in a request's scope: calls a given function once the caller disconnects, and
-# returns one that ends this.
+# returns a function that stops the watch.
 WATCH = "serve_app.watch"
-# A server's function in a request's scope: takes the body if all of it has come, else returns None.
+# A server's function in a request's scope: returns the body if all of it has come, else None.
 WHOLE_BODY = "serve_app.whole_body"
 # A caller that sets it to `?1` tells Serve not to watch for its disconnect.
 UNWATCHED = b"x-request-disconnect-disabled"
@@ -32,7 +32,7 @@ class ClientGone(Exception):
 
 
 class Request:
-    """One HTTP request. Of headers with the same name the last one counts."""
+    """One HTTP request. Among headers with the same name, the last one counts."""
 
     __slots__ = (
         "_forget",
@@ -71,7 +71,7 @@ class Request:
             self._forget = self._watch(_current_task().cancel)
         elif self.headers.get(UNWATCHED) == b"?1":
             task = _current_task()
-            self._forget = asyncio.create_task(_cancel_at_hang_up(task, self.receive)).cancel
+            self._forget = asyncio.create_task(_cancel_at_disconnect(task, self.receive)).cancel
 
     def take_whole_body(self) -> bytes | None:
         """Return the body if all of it has come already, else None. Call it once."""
@@ -97,8 +97,8 @@ def _current_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _cancel_at_hang_up(task: asyncio.Task[Any], receive: Receive) -> None:
-    with suppress(Exception):  # a proxy that can't be received from is gone as well
+async def _cancel_at_disconnect(task: asyncio.Task[Any], receive: Receive) -> None:
+    with suppress(Exception):  # an error of `receive` means that the proxy is gone
         while (await receive())["type"] != "http.disconnect":
             pass
     task.cancel()

@@ -151,7 +151,7 @@ class Inference:
         exchange.use(route.model if route else name)
         if route:
             self._skip_small(route, exchange)
-        # Also without a key: engines' counts of prompts show which context can hold the next one.
+        # Also without a key: counted prompts show which context can hold the next prompt.
         if (trace.caller.name or route) and self.endpoint.takes_slot:
             exchange.charge = await self._charges.begin(
                 self.endpoint, exchange.payload, len(exchange.body), trace

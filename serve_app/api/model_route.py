@@ -25,7 +25,7 @@ _REASONS: dict[type[ServiceError], str] = {
     EngineDown: "down",
     EngineLost: "down",
     Overloaded: "full",
-    DeadlineExceeded: "full",  # after `wait_s`; after the caller's own deadline, for every model
+    DeadlineExceeded: "full",  # after `wait_s`, or for every model after the caller's own deadline
     ContextLengthExceeded: "context",
 }
 
@@ -34,7 +34,7 @@ class ModelRoute:
     """The way of one call to an alias.
 
     `session`: its calls begin at the same model. `wait_s`: seconds that the call may wait for a
-    model while there is another one. `model`: the one to try.
+    model while there is another one. `model`: the model to try.
     """
 
     def __init__(

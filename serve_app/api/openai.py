@@ -177,7 +177,7 @@ def _response_stream_end(tail: bytes) -> AnswerEnd:
 
 def _response_end(body: Payload) -> AnswerEnd:
     used = usage(body)
-    # Ollama calls an answer that it cut "completed", but counts no tokens of it.
+    # Ollama calls an answer that it has cut "completed", but does not count its tokens.
     return AnswerEnd(bool(used.generated) or not body.get("output"), usage=used)
 
 

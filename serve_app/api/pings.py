@@ -1,4 +1,4 @@
-"""Pings in a stream whose engine has not begun, so that no proxy or client takes it for dead."""
+"""Sends pings until the engine begins, so that no proxy or client thinks the stream dead."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,8 +21,8 @@ _HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cac
 class Pings:
     """A `send` that pings while an answer is awaited.
 
-    The first ping is the status line 200, with more `headers` than those of every stream. What then
-    comes is part of this stream: of an answer that is no stream, `event` makes one event.
+    The first ping is the status line 200, with more `headers` than those of every stream.
+    Everything after it is part of this stream: `event` turns an unstreamed answer into one event.
     """
 
     def __init__(

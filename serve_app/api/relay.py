@@ -118,8 +118,29 @@ async def relay_stream(
             "headers": list(answer.headers),
         }
     )
-    events, last = EventSplitter(kind), b""
-    error: ServiceError | None = None
+    events = EventSplitter(kind)
+    last, error = await _pass_on(answer, send, events, on_chunk, tail, hides_counts)
+    if events.held:
+        tail.add(events.held)
+    end, error = _proof(stream_end, tail.join(), error)
+    last += error_event(error, tail.join()) if error else events.rest()
+    await send({"type": "http.response.body", "body": last, "more_body": False})
+    return end, error
+
+
+async def _pass_on(
+    answer: Answer,
+    send: Send,
+    events: EventSplitter,
+    on_chunk: Callable[[], None],
+    tail: Tail,
+    hides_counts: bool,
+) -> tuple[bytes, ServiceError | None]:
+    """Send complete events until the body ends or breaks off.
+
+    Returns the last events, which go with the end of the answer, and the error.
+    """
+    last = b""
     try:
         with Deadline(answer.deadline):
             async for chunk in answer.body:
@@ -130,22 +151,17 @@ async def relay_stream(
                     if hides_counts and USAGE in data:
                         data = without_counts(data)
                 if answer.is_last():
-                    last = data  # goes with the end, which saves a write
+                    last = data  # one write for both
                 elif data:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
     except TimeoutError:
-        error = EngineSlow("the generation took longer than the service allows")
         answer.close()  # the client may never read the end
+        return last, EngineSlow("the generation took longer than the service allows")
     except ServiceError as exc:
-        error = exc
+        return last, exc
     except Exception as exc:
-        error = _unexpected(exc)
-    if events.held:
-        tail.add(events.held)
-    end, error = _proof(stream_end, tail.join(), error)
-    last += error_event(error, tail.join()) if error else events.rest()
-    await send({"type": "http.response.body", "body": last, "more_body": False})
-    return end, error
+        return last, _unexpected(exc)
+    return last, None
 
 
 def _proof(

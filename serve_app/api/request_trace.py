@@ -62,21 +62,21 @@ class RequestTrace:
         self.caller = ANONYMOUS
         self.priority = Priority.STANDARD
         self.queued_s: float | None = None  # None: the request has not left the queue, or had none
-        self.replica = ""  # that has answered, where it is another process
+        self.replica = ""  # the replica that has answered, if it is another process
         self.user = ""  # the caller's own customer, as the caller names it; labels no metric
         self.model = ""  # canonical; "" until it is known, because it labels metrics
         self.requested = ""  # the model or alias that the caller named, canonical
         self.stream = False
         self.status = 0
         self.outcome = Outcome.OK
-        self.error: BaseException | None = None  # that has ended the request
+        self.error: BaseException | None = None  # the error that has ended the request
         self.usage = Usage()
-        self.estimated = False  # whether `usage` is no engine's count
-        self.limit = ""  # that refuses the request, or would if limits were enforced
+        self.estimated = False  # whether `usage` is an estimate, not an engine's count
+        self.limit = ""  # the limit that refuses the request, or would if limits were enforced
         self.is_uncounted = False  # whether its limits could not be checked, served or refused
         self.placed: Placed | None = None  # None: its replica was not predicted
         self.span: SpanNotes | None = None  # None: the request is not traced
-        self.span_headers: tuple[tuple[str, str], ...] = ()  # by which its trace goes on
+        self.span_headers: tuple[tuple[str, str], ...] = ()  # for other processes
         self.started = perf_counter()
         self.chunks = 0
         self.first_chunk_at = 0.0  # 0 before the first chunk of the body
@@ -152,7 +152,7 @@ class RequestTrace:
             self.outcome = Outcome.UPSTREAM_ERROR
 
     def refuse(self, status: int) -> None:
-        """Note that the engine answered with an error of its own."""
+        """Note that the engine itself answered with an error."""
         self.outcome = Outcome.CLIENT_ERROR if status < 500 else Outcome.UPSTREAM_ERROR
 
     def cancel(self) -> None:
@@ -197,7 +197,7 @@ class RequestTrace:
 
     @property
     def trace_id(self) -> str:
-        """The id of the request's trace, "" where it is not traced."""
+        """The id of the request's trace, "" if it is not traced."""
         return self.span.trace_id if self.span else ""
 
     def fields(self) -> dict[str, object]:

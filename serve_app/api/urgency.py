@@ -11,7 +11,7 @@ from serve_app.errors import BadRequest
 
 PRIORITY = b"x-priority"
 TIMEOUT_MS = b"x-request-timeout-ms"
-# Seconds that the official clients wait for the next byte: the Python ones, those in TypeScript.
+# Seconds that official clients wait for the next byte: those in Python, those in TypeScript.
 _CLIENTS_TIMEOUTS_S = (b"x-stainless-read-timeout", b"x-stainless-timeout")
 _ORDER = list(Priority)
 
@@ -34,7 +34,7 @@ def flow_of(request: Request, flow: Flow) -> Flow:
 def deadline_of(request: Request, started: float) -> float | None:
     """Return the deadline of the first byte, on the event loop's clock.
 
-    `started`: when the request came, as `perf_counter` has it. Raises BadRequest.
+    `started`: arrival of the request, on the clock of `perf_counter`. Raises BadRequest.
     """
     seconds = _timeout_s(request)
     if seconds is None:

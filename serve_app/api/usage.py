@@ -31,7 +31,7 @@ logger = logging.getLogger("ray.serve")
 _CSV = [(b"content-type", b"text/csv; charset=utf-8")]
 _FIELDS = ("key", "group", "model", "day")
 _MAX_DAYS = 366
-_FIRST_DAY = date(1000, 1, 1)  # there are days before it, to count back to
+_FIRST_DAY = date(1000, 1, 1)  # a day that has others before it
 _DEFAULT_DAYS = 30
 _PARAMETERS = {"since", "until", "days", "by", "format"}
 

@@ -74,9 +74,7 @@ async def started(
 async def attached(service: ServiceUnderTest) -> ServiceUnderTest:
     """Return a running service. Raises ServiceNotReady if it does not answer."""
     if not await _answers(service.url):
-        raise ServiceNotReady(
-            f"{service.url}/readyz does not answer with 200; is the service running?"
-        )
+        raise ServiceNotReady(f"{service.url}/readyz does not answer with 200: start the service")
     return service
 
 

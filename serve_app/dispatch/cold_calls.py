@@ -25,8 +25,8 @@ class _Line:
 class ColdCalls:
     """A line of at most `queue` calls for each model.
 
-    `timeouts_s`: seconds that a call may wait, by priority. `take_back`: gets the model of a call
-    that was granted in the moment in which it left.
+    `timeouts_s`: seconds that a call may wait, by priority. `take_back`: called with the model of a
+    call that left at the moment it was granted.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ColdCalls:
             await line.wait(place, timeout_s, call.deadline)
         except TimeoutError as exc:
             raise line.overloaded(f"{call.model} was not loaded within {timeout_s:g} s") from exc
-        line.end(place, 0.0)  # its service is counted where it takes a slot
+        line.end(place, 0.0)  # its service is counted when it takes a slot
 
     def remove(self, call: Call, place: Place[None]) -> None:
         """Forget a call that was granted, has failed or has left."""

@@ -37,9 +37,9 @@ class PoolHandle(Protocol):
     ) -> Any:
         """Let a replica connect to (host, port) and send `token`.
 
-        `session`: the replica is the one that serves this session. `targets`: it is the first of
-        these, by name, that takes the request.
-        Returns an awaitable with a `cancel`, done when the connection is over.
+        `session`: asks for the replica that serves this session. `targets`: names of the replicas
+        to try, in this order. Returns an awaitable with a `cancel`, done when the connection is
+        over.
         """
 
     def service_error(self, exc: Exception) -> ServiceError:
@@ -108,8 +108,8 @@ class ReplicaConnection:
 
     def _failed(self, content: bytes) -> ServiceError:
         error = decode_failure(content)
-        # A replica without its engine fails fast and would be free first, again and again: so
-        # Serve chooses another one for the next call.
+        # A replica without its engine fails fast and would be free first again and again, so Serve
+        # chooses another one for the next call.
         self._state = (
             ConnectionState.SPENT if isinstance(error, EngineError) else ConnectionState.IDLE
         )
@@ -140,7 +140,7 @@ class ReplicaConnection:
         )
 
     def close(self) -> None:
-        """Let the replica go; in the middle of an answer it stops generating."""
+        """Close the connection; a replica in the middle of an answer stops generating."""
         if self.is_open:
             self._channel.close()
 
@@ -152,7 +152,10 @@ async def open_connection(
     session: str | None = None,
     targets: tuple[str, ...] = (),
 ) -> ReplicaConnection:
-    """Return when a replica has connected. Raises the errors of `handle` for a refusal."""
+    """Request a connection and return it once a replica has connected.
+
+    Raises the errors of `handle` for a refusal.
+    """
     with listener.expect() as (token, arrival):
         request = _request_replica(listener, handle, token, session, targets)
         ended = asyncio.ensure_future(_end(request))

@@ -1,7 +1,7 @@
 """A gateway's model of the prompts that one engine keeps: in its slots, and in RAM.
 
 It follows llama.cpp's server, which Ollama runs too. A request gets the free slot whose prompt has
-the longest common beginning with its own, else the one that is free for longest. The engine then
+the longest common beginning with its own, else the slot that has been free longest. The engine then
 looks no further, unless less than half of that slot's prompt is used again. In this case it saves
 the prompt to RAM, where the oldest ones make room, and continues one from there if that is longer.
 
@@ -48,7 +48,7 @@ class CacheUse:
 class EngineCache:
     """The blocks that one engine is believed to keep.
 
-    `slot_blocks`: those of one context. `ram_blocks`: those of all prompts in RAM.
+    `slot_blocks`: blocks in one context. `ram_blocks`: blocks of all prompts in RAM together.
     """
 
     __slots__ = ("_extra", "_free", "_holders", "_ram", "_ram_blocks", "_ram_used", "_slot_blocks")
@@ -56,7 +56,7 @@ class EngineCache:
     def __init__(self, slots: int, slot_blocks: int, ram_blocks: int) -> None:
         self._slot_blocks = slot_blocks
         self._ram_blocks = ram_blocks
-        self._free = [EngineSlot() for _ in range(slots)]  # the one that is free for longest first
+        self._free = [EngineSlot() for _ in range(slots)]  # those free longest come first
         self._extra = 0  # slots beyond those of the engine
         self._ram: OrderedDict[int, Blocks] = OrderedDict()  # by the last block, the oldest first
         self._ram_used = 0
@@ -86,7 +86,10 @@ class EngineCache:
         return low
 
     def begin(self, blocks: Blocks) -> CacheUse:
-        """Note that the engine gets a request. Its prompt is not cached before it was read."""
+        """Note that the engine receives a request.
+
+        Its prompt is not cached before it has been read.
+        """
         return CacheUse(self, blocks)
 
     def take(self, blocks: Blocks) -> EngineSlot | None:

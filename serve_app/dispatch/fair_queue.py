@@ -1,10 +1,10 @@
 """The order of every queue: a policy without a clock or an event loop.
 
-Requests wait in bands by priority. Next is the group of a band with the least service per weight,
-within it the key with the least, and of a key the oldest request. A key without a group is a group
-of its own. Service is prompt tokens + 2 x generated tokens, as llm-d counts it: reserved at the
-start, corrected at the end, halved every `half_life_s`. The ratio of used to expected service of a
-key corrects the reservations of its later requests.
+Requests wait in bands by priority. The next request comes from the group of a band with the least
+service per weight, from the key with the least in it, and is that key's oldest. A key without a
+group counts as a group. Service is prompt tokens + 2 x generated tokens, as llm-d counts it:
+reserved at the start, corrected at the end, halved every `half_life_s`. The ratio of used to
+expected service of a key corrects the reservations of its later requests.
 
 Instead of halving past service, new service doubles: at time t it counts 2 ** ((t - origin) /
 half_life_s) times. So the order of the waiting requests changes only with events.
@@ -22,13 +22,13 @@ from serve_app.settings import Settings
 
 T = TypeVar("T")
 
-# Half-lives after which all service is written in a new unit, below the range of a float.
+# Half-lives after which all service is converted to a new unit, before a float overflows.
 _MAX_HALF_LIVES = 500.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fairness:
-    """`half_life_s`: of past service. `aging_s`: after this wait batch counts as interactive."""
+    """The half-life of past service, and the wait after which batch counts as interactive."""
 
     half_life_s: float = 60.0
     aging_s: float = float("inf")
@@ -47,8 +47,8 @@ class FairQueue(Generic[T]):
     def __init__(self, fairness: Fairness | None = None) -> None:
         self._fairness = fairness or Fairness()
         self._bands: tuple[Band[Ticket[T]], ...] = tuple(Band() for _ in Priority)
-        self._batch: OrderedDict[Ticket[T], None] = OrderedDict()  # waits, in order of arrival
-        self._by_key: dict[tuple[str, str], OrderedDict[Ticket[T], None]] = {}  # waits
+        self._batch: OrderedDict[Ticket[T], None] = OrderedDict()  # those that wait, by arrival
+        self._by_key: dict[tuple[str, str], OrderedDict[Ticket[T], None]] = {}  # those that wait
         self._waiting = 0
         self._origin = 0.0
         self._served: dict[tuple[int, Flow], float] | None = None  # since the last take
@@ -152,8 +152,9 @@ class FairQueue(Generic[T]):
     def surplus(self, flow: Flow | None = None) -> Ticket[T] | None:
         """Return the request to refuse when one of `flow` arrives at a full queue.
 
-        It is the newest request, in the least urgent band, of the key with most waiting requests;
-        None: the arriving one. Of equal keys the one with the least urgent request loses.
+        It is the newest request, in the least urgent band, of the key with the most waiting
+        requests; None: the arriving one. Between equal keys, the one with the least urgent request
+        loses.
         """
         tickets = max(self._by_key.values(), key=_claim, default=None)
         if tickets is None or flow is None:

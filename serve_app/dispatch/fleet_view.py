@@ -17,8 +17,9 @@ from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 class FleetView:
     """The replicas of one pool by name, with the work and the cache of each.
 
-    `ram_tokens`: those of the prompts that a replica keeps in RAM. `unreported`: stands for a
-    replica's report until the first one. `models`: loaded at the same time, each with `slots`.
+    `ram_tokens`: tokens of the prompts that a replica keeps in RAM. `unreported`: the report
+    assumed of a replica before its first one. `models`: number loaded at the same time, each with
+    `slots`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class FleetView:
         return self._replicas.keys()
 
     def add(self, name: str) -> None:
-        """Expect requests for a replica; a known one stays as it is."""
+        """Add a replica; a known one stays as it is."""
         if name not in self._replicas:
             cache = EngineCache(self._cache_slots, self._slot_blocks, self._ram_blocks)
             self._replicas[name] = ReplicaState(cache, others=self._unreported)
@@ -75,9 +76,9 @@ class FleetView:
         return self._rates_of(model).speeds
 
     def choose(self, prompt: PromptView, now: float, among: Mapping[str, float]) -> Placement:
-        """Rank the replicas `among`, of which there is at least one.
+        """Rank the replicas `among`, at least one.
 
-        Its values are the seconds to connect to them.
+        `among`: the seconds to connect to each replica, by name.
         """
         speeds = self._rates_of(prompt.model).speeds
         tokens = prompt.text_bytes / speeds.bytes_per_token

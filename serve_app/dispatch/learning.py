@@ -1,7 +1,7 @@
 """Learns a pool's speeds and cache hits from requests that have ended.
 
 An engine may report the time of a prefill and the number of cached tokens. Where it reports the
-time alone, one of the two is inferred: the speed where little of the prompt was believed to be
+time alone, one of the two is inferred: the speed where little of the prompt was expected to be
 cached, the cached part elsewhere.
 """
 
@@ -84,7 +84,7 @@ def _note_speed(
 def new_hits() -> Mean:
     """Return the mean of the shares of known tokens that were cached.
 
-    One mean serves the whole pool: a replica with a low mean of its own would get no more requests
-    that could raise it.
+    One mean serves the whole pool: with a mean for each replica, a low one would get no more
+    requests that could raise it.
     """
     return Mean(1.0, weight=10, newest=0.02)

@@ -99,7 +99,7 @@ def new_gate(
             await engine.ready()
 
     def url() -> str:
-        if engine.status.state is not State.READY:  # it loads its models itself
+        if engine.status.state is not State.READY:  # a starting engine loads its models itself
             raise EngineDown(f"the engine is {engine.status.state}")
         return engine.status.url
 

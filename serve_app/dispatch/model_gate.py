@@ -1,7 +1,7 @@
 """Lets a call pass when its model is loaded.
 
-Calls for a loaded model pass at once. Those for a cold one wait in a line of their own until the
-loader has loaded it.
+Calls for a loaded model pass at once. Those for a cold one wait in a separate line until the loader
+has loaded it.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class ModelGate:
         return {name: round(min(MAX_COST_S, cost), 1) for name, cost in costs.items() if cost}
 
     def note_spare(self, models: frozenset[str]) -> None:
-        """Note models that other replicas keep loaded: nobody waits for them here."""
+        """Note models that other replicas keep loaded, which are cheaper to unload here."""
         self._state.spare = models
         self._changed.set()
         self.on_change()

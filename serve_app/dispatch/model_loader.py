@@ -114,7 +114,7 @@ class ModelLoader:
             await self._learn()
 
     def _close_model(self, model: str) -> None:
-        """Hold back new calls of a model, in place of the one before."""
+        """Hold back new calls of this model, and no longer those of the previous one."""
         before, self._state.closing = self._state.closing, model
         if before == model:
             return
@@ -161,7 +161,7 @@ class ModelLoader:
         self._calls.fail_all(lambda: LoadFailed(str(exc), retry_after_s), model)
 
     async def _await_engine(self, exc: EngineDown) -> None:
-        """Let calls wait on while the engine restarts, and fail them when it does not."""
+        """Keep calls waiting while the engine restarts, and fail them if it does not."""
         logger.warning("waiting for the engine to load models: %s", exc)
         try:
             await asyncio.sleep(0.1)  # until its life cycle has noticed

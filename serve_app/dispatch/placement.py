@@ -5,8 +5,8 @@
                    + prefill of the tokens that are not cached
                    + one step of each answer that runs
 
-A conversation will come back to its replica, where other requests then slow it down. So a share of
-the time of a request counts for each of those that were there in the mean of the last minute.
+A conversation returns to its replica, where other requests slow it down. So each request there,
+averaged over the last minute, adds a share of a request's time.
 
 A pure function of small values. Near-ties go by rendezvous hash of the conversation, so that equal
 replicas share conversations, and each conversation keeps to one of them. It leaves its replica when
@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from serve_app.dispatch.rates import Speeds
 
-# Predictions as close as this, in seconds or as a share, are equal.
+# Predictions that differ by less than this, in seconds or as a share, count as equal.
 NEAR_S = 0.01
 NEAR_SHARE = 0.05
-# Of the time that a request holds its slot: what each request beside it costs a conversation. The
-# time is bounded, or a conversation of long answers would be driven away by its own requests.
+# Each other request on a replica costs a conversation this share of a request's time in its slot.
+# That time is bounded, or the long answers of a conversation would drive it from its own replica.
 LATER_SHARE = 0.05
 MAX_HOLD_S = 10.0
-# A recent failure counts as so many seconds of waiting, which decays: see dispatch/fleet_view.py.
+# A recent failure counts as this many seconds of waiting; they decay, see dispatch/fleet_view.py.
 FAILURE_S = 5.0
 
 
@@ -34,10 +34,10 @@ class ReplicaView(NamedTuple):
     """A gateway's knowledge of one replica, for one request.
 
     `ahead`: requests that run or wait there. `pending_tokens`: tokens of these that are still to be
-    read. `cached_tokens`: those of the request's prompt that need no reading. `load_s`: seconds
-    until the model is loaded. `slowness`: its times relative to the pool's. `failures`: recent
-    ones, decayed. `connect_s`: seconds to open a connection. `mean_ahead`: requests there
-    in the mean of the last minute. `wait_s`: the wait for a slot where it is known; None: it is
+    read. `cached_tokens`: tokens of the request's prompt that need no reading. `load_s`: seconds
+    until the model is loaded. `slowness`: the replica's times relative to the pool's. `failures`:
+    recent ones, decayed. `connect_s`: seconds to open a connection. `mean_ahead`: requests there,
+    averaged over the last minute. `wait_s`: the wait for a slot where it is known; None: it is
     estimated.
     """
 
@@ -74,7 +74,7 @@ class Placement(NamedTuple):
 def place(
     views: Sequence[ReplicaView], tokens: float, speeds: Speeds, anchor: bytes = b""
 ) -> Placement:
-    """Choose a replica, of which there is at least one, for a prompt of so many tokens.
+    """Choose a replica, of which there is at least one, for a prompt of `tokens`.
 
     `anchor`: equal for the requests of one conversation; b"": the request belongs to none.
     """
@@ -91,7 +91,7 @@ def place(
 
 
 def predicted_ttft(view: ReplicaView, tokens: float, speeds: Speeds) -> float:
-    """Return the seconds until the first token of a prompt of so many tokens."""
+    """Return the seconds until the first token of a prompt of `tokens`."""
     rate = speeds.prefill_tokens_per_s
     wait_s = max(_slot_wait_s(view, speeds), view.pending_tokens / rate)
     prefill_s = max(1.0, tokens - view.cached_tokens) / rate

@@ -124,7 +124,7 @@ def _message(message: Any, role: str, max_bytes: int) -> bytes:
     if not isinstance(message, dict):
         return _json(message) + b"\0"
     content = message.get("content")
-    if role and isinstance(content, str) and len(message) == 2:  # as most are
+    if role and isinstance(content, str) and len(message) == 2:  # the usual message
         return f"{role}\0{content[:max_bytes]}\0".encode("utf-8", "replace")
     rest = [message[name] for name in ("tool_calls", "images", "output") if message.get(name)]
     parts = [_text(content, max_bytes), *map(_json, rest)]

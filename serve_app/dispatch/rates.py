@@ -29,7 +29,7 @@ class Speeds:
 
 
 class Mean:
-    """A moving average, which begins with `expected`, as if of `weight` values."""
+    """A moving average that begins as if `weight` values had averaged `expected`."""
 
     __slots__ = ("_newest", "count", "value")
 

@@ -97,8 +97,7 @@ class ReplicaFollower:
 
     async def _watch(self) -> None:
         """Drop replicas that have gone and request reports of new ones, every LOOK_S."""
-        if not self.has_reports:
-            await self._introduce()  # Serve lists no replica before the first request
+        await self._introduce()  # Serve lists no replica before the first request
         while True:
             try:
                 await self._follow_running()

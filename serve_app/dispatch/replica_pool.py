@@ -1,8 +1,8 @@
 """The gateway's connections to the replicas of one pool: acquired for a call, then released.
 
-To open one costs a request to Serve, 2 ms and more; a call over an open one costs a write and a
-read. So a released connection serves the next call, or stays open for a moment.
-A call is bound to a replica only when it is sent.
+Opening one takes a request to Serve, 2 ms and more; a call over an open one takes a write and a
+read. So a released connection serves the next call, or stays open for a moment. A call is bound to
+a replica only when it is sent.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from serve_app.engines.base import Answer, Call, Priority
 from serve_app.engines.span import Step
 from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, Loading, Overloaded, PoolDown
 
-# Connections are closed at this age or, at random, from half of it on, so that those of one burst
+# Connections are closed at a random age between half of this and this, so that those of one burst
 # do not expire together. Serve then chooses anew: a replica that is about to stop gets no more
 # calls.
 MAX_AGE_S = 5.0
@@ -47,7 +47,7 @@ class ReplicaPool:
     """Sends calls to the replicas of one pool; at most `max_waiting` calls wait for one.
 
     `by_session`: Serve chooses a replica for each session. `placement`: chooses the replica of
-    every call, unless calls wait. `watch`: of a pool that may have no replica.
+    every call, unless calls wait. `watch`: for a pool that may have no replica.
     """
 
     def __init__(

@@ -17,10 +17,10 @@ _AS_SLOW_AS_OTHERS = 1.3
 
 
 class ReplicaReport(NamedTuple):
-    """A replica's work for other gateways than the one that gets the report.
+    """A replica's work for all gateways but the receiver of the report.
 
-    `load_s`: seconds until each model that is not loaded could be. `unread`: prompts that are still
-    to be read, of `pending_tokens` together.
+    `load_s`: seconds until each unloaded model could be loaded. `unread`: number of prompts
+    that are still to be read, with `pending_tokens` in all.
     """
 
     ahead: int = 0
@@ -54,10 +54,10 @@ class ReplicaState:
     # Its times relative to the pool's. One slow request, such as a first one, shows nothing.
     speed: Mean = field(default_factory=lambda: Mean(1.0, weight=10))
     own: int = 0  # requests of this gateway that run or wait there
-    load: RecentMean = field(default_factory=RecentMean)  # of all that run or wait there
+    load: RecentMean = field(default_factory=RecentMean)  # all requests that run or wait there
     pending_tokens: float = 0.0
     unread: dict[SentRequest, None] = field(default_factory=dict)  # to be read, in this order
-    reading_since: float = 0.0  # the first of these
+    reading_since: float = 0.0  # when the first of these began
     others: ReplicaReport = NO_REPORT
     elsewhere: dict[int, CacheUse] = field(default_factory=dict)  # calls of other gateways
     failures: float = 0.0
@@ -116,7 +116,7 @@ class ReplicaState:
             self.elsewhere.pop(next(iter(self.elsewhere))).end()
 
     def note_event(self, event: CallEvent) -> None:
-        """Note a step of a call of another gateway; it may be one whose start is not known."""
+        """Note a step of a call of another gateway; the start of that call may be unknown."""
         number, step, blocks = event
         if step is CallStep.BEGAN and blocks:
             self.elsewhere[number] = self.cache.begin(blocks)

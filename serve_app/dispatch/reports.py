@@ -1,10 +1,10 @@
 """Reports of a replica to every gateway about its work for the others, at most 100 ms late.
 
 A gateway knows its own calls. Of those of other gateways it must know how many run or wait at a
-replica, how much of their prompts is still to be read, and when each begins, was read and ends:
-from this follows the content of the cache. A report goes over a connection of its own, which is no
-request to Serve: the autoscaler does not count it, and it stays open while the replica has nothing
-to do. A gateway returns the list of the replica's models that others hold too.
+replica, how much of their prompts is still to be read, and when each begins, has been read and
+ends: the content of the cache follows from this. A report goes over a separate connection, which is
+no request to Serve: the autoscaler does not count it, and it stays open while the replica has
+nothing to do. A gateway returns the list of the replica's models that others hold too.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class _Work:
 class _Subscriber:
     """A gateway that gets reports.
 
-    `events`: for its next report. `spare`: models that it knows on other replicas too.
+    `events`: steps for its next report. `spare`: models that it knows on other replicas too.
     """
 
     channel: Channel
@@ -103,9 +103,9 @@ class _Subscriber:
 
 
 class ReplicaReporter:
-    """Counts the calls of every gateway, and reports those of the others to each.
+    """Counts the calls of every gateway, and reports to each gateway those of the others.
 
-    `name`: of the replica. `load_s`: returns the seconds until each model is loaded that is not.
+    `name`: the replica's. `load_s`: returns the seconds until each unloaded model could be loaded.
     `note_spare`: gets the models that other replicas keep loaded too, according to all gateways.
     """
 

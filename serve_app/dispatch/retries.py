@@ -1,7 +1,7 @@
-"""Whether a call that failed before the first byte of its answer is sent again, and where.
+"""Decides whether a call that failed before its answer's first byte is sent again, and where.
 
-The call itself may be what kills engines, so one bound holds for all replicas together: a call is
-given up when `Call.tries` engines were lost with it.
+The call itself may be the cause of lost engines, so one bound holds for all replicas together: a
+call is given up when `Call.tries` engines were lost with it.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class RetryTarget(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Where a call is sent again, `pause_s` later; with `needs_engine` once the engine is ready."""
+    """A retry at `target`, `pause_s` later; with `needs_engine`, once the engine is ready."""
 
     target: RetryTarget
     needs_engine: bool = False  # waits for it, at most engine_wait_s
@@ -37,7 +37,7 @@ class Retry:
     once: bool = False  # this failure is final when it happens again
 
 
-# Where the call is sent again after each failure, and when; None: it is given up.
+# The retry after each failure; None: the call is given up.
 RETRIES: dict[Failure, Retry | None] = {
     Failure.ENGINE_DOWN: Retry(RetryTarget.SAME_ENGINE, needs_engine=True),
     # A killed engine may take calls until the kernel has closed its listener.

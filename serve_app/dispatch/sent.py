@@ -1,4 +1,4 @@
-"""One request on its way to a replica: the gateway's beliefs, and the engine's statistics."""
+"""One request on its way to a replica: the gateway's estimates, and the engine's statistics."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,12 +31,12 @@ class EngineStats(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class SentRequest:
-    """One request that was sent to a replica, with the beliefs of that moment."""
+    """One request that was sent to a replica, with the gateway's estimates at that moment."""
 
     replica: str
     prompt: PromptView
     tokens: float  # of the prompt, estimated
-    known_tokens: float  # of these, in blocks that the replica is believed to have
+    known_tokens: float  # of these, in blocks that the replica probably has cached
     cached_tokens: float  # of these, corrected by earlier hits
     predicted_s: float
     moved: bool  # another replica had more of it cached

@@ -18,7 +18,7 @@ Place = Ticket[asyncio.Future[T]]
 class WaitingLine(Generic[T]):
     """A fair queue of at most `max_waiting` calls that wait for a `T` each.
 
-    `give_back` takes back the grant of a call that left in the same moment.
+    `give_back` takes back the grant of a call that left at the same moment.
     """
 
     def __init__(

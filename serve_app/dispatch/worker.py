@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 from serve_app.deadline import Deadline
+from serve_app.dispatch.coalescer import Coalescer
 from serve_app.dispatch.frames import (
     CALL,
     DATA,
@@ -20,7 +21,6 @@ from serve_app.dispatch.frames import (
     TOKEN,
     Channel,
     ChannelClosed,
-    Coalescer,
     Head,
     decode_call,
     encode_failure,

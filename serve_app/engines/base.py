@@ -70,16 +70,16 @@ class Call:
     model: str
     body: bytes
     stream: bool
-    takes_slot: bool = True  # False: a lookup, which neither generates nor embeds
+    takes_slot: bool = True  # False for a lookup, which neither generates nor embeds
     request_id: str = ""
     affinity: str | None = None  # calls with the same value share a prompt prefix
     headers: tuple[tuple[str, str], ...] = ()  # headers with a meaning to the engine
     tries: int = MAX_TRIES  # engines that may still be lost with it
     flow: Flow = Flow()  # its place in queues
     service: float = 0.0  # expected: prompt tokens + 2 x generated tokens
-    deadline: float | None = None  # for its first byte, on the event loop's clock
-    # For the placement, see dispatch/pool_placement.py: the payload of a conversation, which goes
-    # no further, the blocks of its prompt, and the tokens that its replica is expected to read.
+    deadline: float | None = None  # deadline of its first byte, on the event loop's clock
+    # For the placement, see dispatch/pool_placement.py: the payload of a conversation, which no
+    # replica gets, the blocks of its prompt, and the tokens that its replica is expected to read.
     conversation: Mapping[str, Any] | None = None
     blocks: bytes = b""
     unread_tokens: float = 0.0
@@ -87,10 +87,7 @@ class Call:
 
 
 class Placed(NamedTuple):
-    """The replica that got a call, and the prediction for it.
-
-    `moved`: another replica was believed to have more of its prompt cached.
-    """
+    """A call's replica, as predicted. `moved`: another one probably had more of it cached."""
 
     replica: str
     predicted_s: float
@@ -148,8 +145,8 @@ class Answer:
         self.headers = headers  # lower-case names; only content-type and cache-control
         self.body = body
         self.is_last = is_last  # tells whether the chunk just read is known to be the last
-        self.deadline: float | None = None  # for its end, on the event loop's clock
-        self.queued_s = 0.0  # that its call has waited in queues
+        self.deadline: float | None = None  # deadline of its end, on the event loop's clock
+        self.queued_s = 0.0  # time for which its call has waited in queues
         self.replica = ""  # the id of the replica, where that is another process
         self.served: float | None = None  # as Call.service, once the engine has counted
         self.usage: Usage | None = None  # once the engine has counted

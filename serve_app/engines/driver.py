@@ -1,4 +1,4 @@
-"""The part that differs between engines: how one is launched, prepared, probed and called."""
+"""The part that differs between engines: how to launch, prepare, probe and call one."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

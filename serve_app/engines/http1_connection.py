@@ -93,7 +93,7 @@ class Response:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def came(self, data: bytes) -> bool:
+    def receive(self, data: bytes) -> bool:
         """Store a piece; tell whether the reader is far behind."""
         self._pieces.append(data)
         self._buffered += len(data)
@@ -186,13 +186,13 @@ class Connection(asyncio.Protocol):
             self._response.begun(status)
 
     def on_body(self, data: bytes) -> None:
-        if self._response and self._response.came(data) and not self._paused:
+        if self._response and self._response.receive(data) and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
         if self._response is None:
-            self._transport.abort()  # a second answer to one request
+            self._transport.abort()  # raises for a second answer to one request
         elif not self._response.status:
             self._response.headers.clear()  # 1xx: the answer is still to come
         else:

@@ -54,7 +54,7 @@ class Lifecycle:
         await asyncio.shield(self._is_ready)
 
     async def stop(self) -> None:
-        self._state = State.STOPPED  # on purpose, without a warning or a restart
+        self._state = State.STOPPED  # intended, so without a warning or a restart
         if self._life is not None:
             await _cancel(self._life)
         self._fail(EngineDown("the engine was stopped"))
@@ -97,7 +97,7 @@ class Lifecycle:
             try:
                 await self._one_life()
                 failures = 0
-            except Exception as exc:  # of any kind, because the next start may succeed
+            except Exception as exc:  # any error: the next start may succeed
                 failures += 1
                 self._note_failure(exc)
                 final = isinstance(exc, SettingsError) or failures >= START_ATTEMPTS

@@ -16,7 +16,7 @@ from serve_app.engines.residency import (
 
 @dataclass(frozen=True, slots=True)
 class LoadCost:
-    """`ready_s`: until the model can serve. `harm_s`: later waits for models unloaded for it."""
+    """Seconds until the model can serve, and of later waits for models unloaded for it (harm)."""
 
     ready_s: float = 0.0
     harm_s: float = 0.0
@@ -43,7 +43,7 @@ def load_cost(view: ModelsView, rules: Rules, model: str, now: float) -> LoadCos
     queue = view.waiting.keys() - {current, model}
     ready = left + sum(map(view.seconds_to_load, queue)) + view.seconds_to_load(model)
     if model in view.waiting:
-        return LoadCost(ready)  # the models are unloaded in any case
+        return LoadCost(ready)  # unloading these models costs the same in any case
     if not current and not queue and fits(view, rules, model, now):
         return LoadCost(ready)
     return _after_a_victim(view, rules, ready, now)

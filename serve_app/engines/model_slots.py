@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from serve_app.engines.base import ModelCard
 from serve_app.model_names import full_name
 
-# Families that Ollama 0.33 runs with one slot, whatever OLLAMA_NUM_PARALLEL is (server/sched.go).
+# Families that Ollama 0.33 runs with one slot at any OLLAMA_NUM_PARALLEL (server/sched.go).
 ONE_SLOT_FAMILIES = frozenset(
     {
         *("lfm2", "lfm2moe", "mllama", "nemotron_h", "nemotron_h_moe", "nemotron_h_omni"),

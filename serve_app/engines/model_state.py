@@ -33,7 +33,7 @@ class ModelState:
         self._users: Counter[str] = Counter()
         self._idle_since: dict[str, float] = {}
         self._lost: set[str] = set()
-        self._gone: set[str] = set()  # unloaded for the next load
+        self._gone: set[str] = set()  # models unloaded for the next load
         self._known_sizes: dict[str, int] = {}
         self._load_s: dict[str, float] = {}
         self._failures: Counter[str] = Counter()

@@ -18,7 +18,7 @@ class Attach:
     """Waits for an Ollama and its models; loads them again after its restart."""
 
     name = "attached Ollama"
-    patience_s = 0.0  # its owner restarts it, so it may be back at once
+    patience_s = 0.0  # its owner restarts it, and it may be back at once
 
     def __init__(
         self, pool: Pool, http: HttpClient, first_token_timeout_s: float, preload: Preload

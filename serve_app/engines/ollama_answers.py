@@ -32,7 +32,7 @@ def json_value(text: bytes | str) -> Any:
 
 
 def unlike_ollama(answer: httpx.Response) -> EngineError:
-    """Return the error about an answer that Ollama would not give."""
+    """Return the error for an answer that is not Ollama's."""
     request, kind = answer.request, answer.headers.get("content-type", "without a type")
     return EngineError(
         f"{request.method} {request.url} answered status {answer.status_code}, {kind}, "

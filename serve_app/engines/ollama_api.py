@@ -46,7 +46,10 @@ async def load_model(http: httpx.AsyncClient, name: str) -> None:
 
 
 async def _ask(http: httpx.AsyncClient, path: str, body: Json, proof: str = "") -> Json:
-    """Return the answer, which must have `proof`. Raises EngineError with Ollama's own words."""
+    """Return the answer, which must have the field `proof`.
+
+    Raises EngineError with Ollama's own words.
+    """
     answer = await http.post(path, json=body, timeout=None)
     value = json_value(answer.content)
     if answer.status_code != 200 and isinstance(value, dict) and "error" in value:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 class Pieces(AsyncIterator[bytes]):
     """Iterates over the results of `receive` until it returns b"". `first`: comes before them.
 
-    An asynchronous generator costs twice as much, because the event loop keeps it to close it.
+    An asynchronous generator costs twice as much, because the event loop registers it for closing.
     """
 
     __slots__ = ("_first", "_receive")

@@ -63,10 +63,10 @@ def preload_set(
 ) -> tuple[str, ...]:
     """Return the models that a replica loads at its start, in this order.
 
-    `replicas`: the number that starts together; the sets of later replicas add to theirs. Pinned
+    `replicas`: the number that starts together; the sets of later replicas add to those. Pinned
     models are in every set. Every other model is in one before any is in two; a further copy goes
     to the model with most demand per copy. Where room is counted in bytes the set ends with the
-    other replicas' models, of which an engine loads those that fit.
+    other replicas' models; an engine loads those that fit.
     """
     pinned = [name for name in models if name in rules.pinned]
     others = sorted(set(models) - set(pinned), key=lambda name: (-demand.get(name, 0.0), name))

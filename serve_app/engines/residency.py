@@ -5,7 +5,8 @@ or wait.
 
 A cold model is loaded at once where there is room. Where there is none, the cheapest idle model is
 unloaded once the calls for the cold one have waited, together, for as long as the unload will cost.
-After `max_wait_s` it is unloaded in any case: if none is idle, one model's new calls are held back.
+After `max_wait_s` a model is unloaded in any case: if none is idle, new calls of one model are held
+back.
 """
 
 import math
@@ -28,7 +29,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`min_loaded_s`: a model stays loaded this long. `max_wait_s`: then room is made."""
+    """Rules of residency. `min_loaded_s`: minimum time loaded. `max_wait_s`: then room is made."""
 
     room: Room
     min_loaded_s: float = 10.0
@@ -38,7 +39,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`users`: its calls that run or wait for a slot. `since`, `idle_since`: on the clock."""
+    """A loaded model. `users`: calls that run or wait for a slot. `since`, `idle_since`: times."""
 
     bytes: int = 0
     users: int = 0
@@ -61,7 +62,7 @@ class WaitingCalls:
 
 @dataclass(frozen=True, slots=True)
 class FailedLoad:
-    """A failed load of `model` beside `others`, of so many `bytes`; it counts until a time."""
+    """A failed load of `model` beside `others` with `bytes` together; it counts until a time."""
 
     model: str
     others: frozenset[str]
@@ -108,6 +109,8 @@ class ModelsView:
 
 @dataclass(frozen=True, slots=True)
 class Load:
+    """Load a model."""
+
     model: str
 
 
@@ -147,7 +150,7 @@ def next_decision(view: ModelsView, rules: Rules, now: float) -> ModelDecision:
     """Return a replica's next step with its models. One load runs at a time."""
     if view.loading:
         return Wait()
-    cold = view.waiting.keys() - view.loaded.keys()  # calls for the closing model wait too
+    cold = view.waiting.keys() - view.loaded.keys()  # calls for the closing model wait, too
     waiting = sorted(cold, key=lambda model: view.waiting[model].oldest)
     for model in waiting:
         if until := refused_until(view, model, now):
@@ -211,7 +214,7 @@ def _cost_and_use(view: ModelsView, rules: Rules, name: str) -> tuple[float, flo
 
 
 def _least_used(view: ModelsView, victims: Sequence[str]) -> str:
-    """Return the model to close: the one that is closing, else the one with the fewest calls."""
+    """Return the model to close: the model that is closing, else that with the fewest calls."""
     if view.closing in victims:
         return view.closing
     return min(victims, key=lambda name: view.loaded[name].users)
@@ -225,8 +228,8 @@ def eviction_cost(view: ModelsView, rules: Rules, name: str) -> float:
     """Return the seconds that callers of a model are expected to wait for its next load.
 
     Its next caller comes within `min_loaded_s` with some probability, and waits for a whole load;
-    callers that come during that load wait for half of it on average. Callers of a spare one go
-    elsewhere.
+    callers that come during that load wait for half of it on average. Callers of a spare model go
+    to another replica.
     """
     if name in view.spare:
         return 0.0

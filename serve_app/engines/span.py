@@ -9,7 +9,7 @@ Attributes = Mapping[str, AttributeValue]
 
 
 class Step(StrEnum):
-    """A part of a call's time; each becomes a span of its own."""
+    """A part of a call's time, which becomes a span."""
 
     READ_BODY = "read body"
     CHOOSE_REPLICA = "choose replica"
@@ -30,7 +30,7 @@ class Span(Protocol):
         """Begin to wait in a queue, in which `ahead` calls wait already."""
 
     def end(self, attributes: Attributes | None = None) -> None:
-        """End the step that runs, if any; add attributes to its own."""
+        """End the running step, if any, and add `attributes` to it."""
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
         """Note that something has happened."""

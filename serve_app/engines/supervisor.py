@@ -6,8 +6,8 @@ An engine may have children of its own (`ollama serve` has llama-server, which o
 `ollama serve`), and the parent of the engine may be killed. This small process between them gets a
 signal from the kernel when its parent dies, and adopts orphans of the command. It then sends SIGNAL
 (TERM, INT) to the command and, after GRACE_S seconds, SIGKILL to every descendant; a second signal
-skips the wait. It stays in its parent's process group, so that killing the group kills it too. With
-the standard library only it starts in 20 ms.
+skips the wait. It stays in its parent's process group, so that killing the group kills it too. It
+uses the standard library alone, and so starts in 20 ms.
 
 Exits with the command's code, or 128 + the signal that ended the command.
 """
@@ -42,6 +42,7 @@ class _StopSignals:
 
 
 def main() -> int:
+    """Run the command until it, or the parent, ends; return its exit code."""
     grace_s, number, command = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     parent, signals = os.getppid(), _StopSignals()
     signal.signal(signal.SIGTERM, signals)
@@ -49,7 +50,7 @@ def main() -> int:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = subprocess.Popen(command, preexec_fn=_in_child)
-    # The parent is compared for systems without prctl, and in case it died before that call.
+    # The parent's id is compared on systems without prctl, and in case it died before that call.
     if not _has_ended(child, lambda: signals.count or os.getppid() != parent):
         child.send_signal(signal.Signals[f"SIG{number}"])
         deadline = time.monotonic() + grace_s

@@ -82,7 +82,7 @@ NO_ADMIN_KEY = (
 )
 NEEDS_ADMIN_KEY = "this needs a key with `admin: true`"
 
-# By words of Serve's messages about a deployment.
+# By phrases in Serve's messages about a deployment.
 _BY_MESSAGE = (
     ("to be scheduled", NEEDS_WORKER),
     ("to initialize", SLOW_START),

@@ -11,6 +11,7 @@ from serve_app.addresses import needs_no_proxy
 VERSION = 1
 _TIMEOUT_S = 5.0
 _FIRST_S = 15.0  # the collector starts with the first viewer
+_EVERY_S, _MAX_S = 1.0, 60.0
 
 
 class Unavailable(Exception):
@@ -22,7 +23,10 @@ class Unavailable(Exception):
 
 
 class FleetClient:
-    """Fetches a service's document over one connection."""
+    """Fetches a service's document over one connection.
+
+    `poll_after_s`: the pause before the next poll, for which the service asks.
+    """
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
@@ -38,6 +42,7 @@ class FleetClient:
             raise Unavailable(f"{url} is not an address: {exc}", True) from exc
         self._etag = ""
         self._last: dict[str, Any] = {}
+        self.poll_after_s = _EVERY_S
 
     def __enter__(self) -> "FleetClient":
         return self
@@ -53,10 +58,11 @@ class FleetClient:
         except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
             sentence = f"{self._url} does not answer: {exc or type(exc).__name__}"
             raise Unavailable(sentence, not isinstance(exc, httpx.TransportError)) from exc
+        if answer.status_code not in (200, 304):
+            raise _refused(self._url, answer)
+        self.poll_after_s = _poll_after_s(answer)
         if answer.status_code == 304:
             return self._last
-        if answer.status_code != 200:
-            raise _refused(self._url, answer)
         self._last, self._etag = _document(self._url, answer), answer.headers.get("etag", "")
         if (shown := self._last.get("version")) != VERSION:
             raise Unavailable(f"{self._url} has document version {shown}, not {VERSION}", True)
@@ -72,6 +78,15 @@ class FleetClient:
         return document
 
 
+def _poll_after_s(answer: httpx.Response) -> float:
+    """Return the pause for which the answer asks, within bounds; a second where it names none."""
+    try:
+        seconds = float(answer.headers["poll-after"])
+    except (KeyError, ValueError):
+        return _EVERY_S
+    return min(seconds, _MAX_S) if seconds > _EVERY_S else _EVERY_S
+
+
 def _document(url: str, answer: httpx.Response) -> dict[str, Any]:
     """Return the JSON object of an answer. Raises Unavailable where something else answers."""
     try:
@@ -79,7 +94,7 @@ def _document(url: str, answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise Unavailable(f"{url} is not this service: its answer is no JSON object", True)
+        raise Unavailable(f"{url} is not this service: its answer is not a JSON object", True)
     return document
 
 

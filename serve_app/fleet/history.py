@@ -99,7 +99,7 @@ def quantiles(counts: Sequence[int], *shares: float) -> list[float | None]:
 
     Times within a bin are assumed to be spread evenly.
     """
-    sums = [0, *accumulate(counts)]  # of the bins before each
+    sums = [0, *accumulate(counts)]  # counts of the bins before each bin
     if not sums[-1]:
         return [None] * len(shares)
     return [_time_at(share * sums[-1], sums) for share in shares]

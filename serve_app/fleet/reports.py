@@ -30,8 +30,8 @@ def waiting_flows(by_flow: Mapping[tuple[Priority, str, str], int]) -> tuple[Wai
 class Swaps:
     """The models of a replica that has room for some of them.
 
-    `loading`: the one that is being loaded, or "". `calls`: that run or wait for a slot, by model.
-    `waiting`: calls that wait for a model to be loaded, by model.
+    `loading`: the model that is being loaded, or "". `calls`: that run or wait for a slot, by
+    model. `waiting`: calls that wait for a model to be loaded, by model.
     """
 
     loading: str

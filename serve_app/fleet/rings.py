@@ -8,7 +8,7 @@ PERIOD_S = 10
 
 
 class Ring:
-    """`width` counters for each of the last `periods` of 10 s, on a clock that is passed in.
+    """Counters of the last `periods` of 10 s, `width` for each, on a clock that is passed in.
 
     All processes use Unix time, so that their periods can be added.
     """
@@ -19,7 +19,7 @@ class Ring:
         self.width = width
         self.periods = periods
         self.counts = array("I", bytes(4 * width * periods))
-        self._index = 0  # of the newest period, since 1970
+        self._index = 0  # the number of the newest period since 1970
 
     def row(self, now: float) -> int:
         """Return the index in `counts` of the period of `now`, in seconds since 1970.

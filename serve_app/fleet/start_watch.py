@@ -10,7 +10,7 @@ from serve_app.fleet.members import FleetMemory, Member, MemberState, state_of
 
 logger = logging.getLogger("ray.serve")
 
-# Shorter waits are waits for a slot, or end before a caller could read of them.
+# Shorter waits are for a slot, or end before a caller could read about them.
 PATIENCE_S = 1.0
 _EVERY_S = 1.0
 _STARTED = (MemberState.READY, MemberState.ENGINE_AWAY)

@@ -109,7 +109,7 @@ def _note(replica: Mapping[str, Any]) -> str:
 
 
 def _memory(replica: Mapping[str, Any]) -> str:
-    """Return the loaded models of a replica that swaps, and the one that is being loaded."""
+    """Return the loaded models of a replica that swaps, and the model that is being loaded."""
     swapped = [model["name"] for model in replica["loaded"] or () if model["calls"] is not None]
     loading = replica.get("loading")
     return ", ".join([*swapped, *([f"loading {loading['name']}"] if loading else [])])

@@ -12,8 +12,6 @@ from serve_app.errors import SettingsError
 from serve_app.fleet.client import FleetClient, Unavailable
 from serve_app.fleet.terminal import render
 
-_EVERY_S = 1.0
-
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Show the fleet until Ctrl-C, once without a terminal, or as JSON; return the exit code."""
@@ -58,7 +56,7 @@ def _show(fleet: FleetClient) -> int:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(render(document, problem), refresh=True)
-            sleep(_EVERY_S)
+            sleep(fleet.poll_after_s)
             try:
                 document, problem = fleet.document(), ""
                 if document["collecting"]:

@@ -10,7 +10,7 @@ from serve_app.errors import SettingsError
 def check(host: str, port: int, within_s: float) -> None:
     """Raise SettingsError unless the port is free, because two runs of Serve would share it.
 
-    `within_s`: the seconds that a process which was just stopped has to give it back.
+    `within_s`: seconds within which a process that was just stopped must release it.
     """
     if not 0 < port <= 65535:
         raise SettingsError(f"PORT={port} is not a port: choose one from 1024 to 65535")

@@ -1,4 +1,4 @@
-"""The proxy before a service on this machine: HAProxy where it can run, else Serve's own."""
+"""The proxy in front of a service on this machine: HAProxy where it can run, else Serve's own."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _HAPROXY = {
     "RAY_SERVE_HAPROXY_NBTHREAD": str(haproxy.threads(os.cpu_count() or 1)),
     # Prints the log line by line, as Serve's own proxy does.
     "RAY_SERVE_LOG_TO_STDERR": "1",
-    # HAProxy alone routes to this machine and notices at once, so that half a minute is too long.
+    # Only HAProxy routes to this machine, and it notices at once: half a minute would be too long.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
 }
 # Ports beside the service's own: Ray's defaults where they are free.
@@ -55,17 +55,17 @@ class Proxy:
         return "HAProxy" if self.binary else f"Serve's own proxy ({self.reason})"
 
 
-def choose_proxy(host: str, wish: bool | None) -> Proxy:
-    """Choose HAProxy unless it can't run for `host` or `wish` is False.
+def choose_proxy(host: str, preference: bool | None) -> Proxy:
+    """Choose HAProxy unless it can't run for `host` or `preference` is False.
 
-    Raises SettingsError where it can't run and `wish` is True.
+    Raises SettingsError where it can't run and `preference` is True.
     """
-    if wish is False:
+    if preference is False:
         return Proxy(reason="as HAPROXY=0 asks")
     try:
         return Proxy(_binary(host))
     except SettingsError as exc:
-        if wish:
+        if preference:
             raise SettingsError(f"HAPROXY=1 is not possible: {exc}") from exc
         return Proxy(reason=str(exc))
 

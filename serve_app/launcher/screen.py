@@ -20,7 +20,7 @@ _LAST_LINES = 40
 
 
 class Screen:
-    """Passes the service's own log lines and remembers what explains a failure."""
+    """Passes the service's own log lines and remembers lines that explain a failure."""
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose

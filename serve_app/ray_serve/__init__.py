@@ -9,7 +9,7 @@ pool_handle          connections to a pool's replicas by its Serve handle
 readiness            the pools' state, from Serve's controller
 request_router       the replica that opens a gateway's next connection
 uvicorn_middleware   ASGI middleware in a replica that HAProxy connects to
-direct_ingress       the short way from uvicorn to the API, past what Serve prepares
+direct_ingress       the short way from uvicorn to the API, past Serve's own
 http_protocol        uvicorn's protocol without Upgrade
 haproxy              Ray's environment flags for HAProxy
 metrics              metrics through Ray

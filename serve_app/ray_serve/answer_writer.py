@@ -2,8 +2,8 @@
 
 The head goes out together with the first piece of the body. The API sends them one after the other,
 and uvicorn writes each by itself: two system calls here, and HAProxy and the caller wake twice. A
-send that need not wait is no coroutine, and a header is checked once. All that makes a twelfth of
-what a short request costs its replica.
+send that need not wait is not a coroutine, and a header is checked once. Together this saves a
+twelfth of the CPU time of a short request in its replica.
 """
 
 from collections.abc import Awaitable, Generator, Sequence

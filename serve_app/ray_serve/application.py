@@ -26,7 +26,7 @@ def app(args: Settings) -> Application:
     for a file of keys that can't.
     """
     if args.api_keys_file and args.api_keys_file.exists():
-        authenticator(args)  # where it can be read already, it is checked already
+        authenticator(args)  # checked here already, if the file can be read here
     if args.resolved_topology == "direct":
         (pool,) = args.all_pools
         return DirectPool.options(**direct_options(args, pool)).bind(args)

@@ -77,7 +77,7 @@ class Autoscaler:
         self._next = -math.inf
         self._target: int | None = None
         self._explanation: Explanation | None = None
-        self._arrived_s = 0.0  # since the store was written
+        self._arrived_s = 0.0  # work since the store was written
         self._store = self._new_store(store) if store else None
 
     def _new_store(self, options: Mapping[str, str]) -> "ScalingStore":

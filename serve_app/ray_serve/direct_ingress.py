@@ -20,7 +20,7 @@ from serve_app.ray_serve.request_id import ID, valid_id
 
 logger = logging.getLogger(private.SERVE_LOGGER)
 
-# Serve answers these paths itself, and cancels a request that has this header in time.
+# Serve itself answers these paths, and cancels requests with this header after a time-out.
 _SERVES_PATHS = "/-/"
 _TIMEOUT = b"x-request-timeout-seconds"
 
@@ -33,7 +33,7 @@ class DirectIngress:
 
     @classmethod
     def behind(cls, app: ASGIApp) -> Self | None:
-        """Return the short way past Serve's application `app`, None where only Serve's leads on."""
+        """Return the short way past Serve's application `app`, None where it has no such way."""
         replica = private.direct_replica(app)
         return cls(replica) if replica else None
 
@@ -45,8 +45,8 @@ class DirectIngress:
             await self._serve(cycle, valid_id(scope, headers))
             if not cycle.response_complete and not cycle.disconnected:
                 await _break_off(cycle)
-            # Otherwise the cycle, its scope and its connection hold each other, and collecting what
-            # requests leave takes a tenth of a short request's CPU time.
+            # Otherwise the cycle, its scope and its connection refer to each other, and collecting
+            # this garbage takes a tenth of a short request's CPU time.
             cycle.on_response = _nothing
             scope.clear()
         else:

@@ -1,7 +1,7 @@
 """The collector: one small named actor that asks all replicas, while there are viewers.
 
 It asks Serve's controller for the deployments, and each replica's actor, past Serve's queues, for a
-report. Such a call is no request: no autoscaler counts it, and no drain waits for it.
+report. Such a call is not a request: no autoscaler counts it, and no drain waits for it.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _REPORT_S = 0.5
 
 
 def name_of(service: ServiceSettings, application: str) -> str:
-    """Return the name of a collector: another one for other settings, as during an update."""
+    """Return the name of a collector, which differs for other settings, as during an update."""
     return f"fleet-collector:{application}:{sha256(repr(service).encode()).hexdigest()[:8]}"
 
 
@@ -70,7 +70,7 @@ class FleetCollector:
 
     async def latest(self) -> tuple[bytes, bytes, float]:
         now = monotonic()
-        if now - self._viewed_at >= WATCHED_S:  # the latest document is as old
+        if now - self._viewed_at >= WATCHED_S:  # of the last poll: the latest document is as old
             self._latest = encoded(collecting(self._service, time()))
         self._viewed_at = now
         return self._latest
@@ -169,7 +169,7 @@ class Replicas:
     def _take(self, name: str, task: asyncio.Task[FleetReport | None]) -> None:
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error:
-            self._handles.pop(name, None)  # it starts, or it has gone
+            self._handles.pop(name, None)  # the replica is starting, or it has gone
             self._complain(name, error)
         else:
             self._reports[name] = task.result()

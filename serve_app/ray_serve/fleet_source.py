@@ -15,7 +15,7 @@ from serve_app.ray_serve import fleet_collector
 _EVERY_S = 0.9
 # After the last poll of a viewer it fetches no more.
 _WATCHED_S = 1.5
-# With several ingress replicas the first poll in a while finds an old document.
+# With several ingress replicas, the first poll after a while gets an old document.
 _FRESH_S = 1.0
 _WAIT_S = 0.3
 _STALE_S = 10.0

@@ -3,11 +3,11 @@
 from pathlib import Path
 from shlex import quote
 
-# Ray writes this value as it stands into HAProxy's section of defaults, so it can carry lines that
-# Ray has no setting for.
+# Ray copies this value into HAProxy's section of defaults, so it can add lines for which Ray has no
+# setting.
 _RETRY_ON = "\n    ".join(
     [
-        # A replica was killed or has ended before the first byte: another one gets the request.
+        # If a replica was killed or has ended before the first byte, another one gets the request.
         # Generating again costs time and changes nothing.
         "conn-failure empty-response",
         # HAProxy sends again only requests that it holds completely, and most clients send the
@@ -48,8 +48,9 @@ FLAGS = {
     # After a reload the old process ends after 120 s by default, with all of its streams. This is
     # above the longest answer and the longest wait for a pool's first replica (600 and 300 s).
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "960",
-    # With metrics a Python process of Ray reads a line of each request, a tenth of what a short
-    # request costs. HAProxy's own exporter counts by server, and the service's metrics by model.
+    # With metrics, a Python process of Ray reads a line for each request: a tenth of the CPU time
+    # of a short request. HAProxy's own exporter counts by server, and the service's metrics by
+    # model.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # Under the throughput flags Ray holds back a thousand lines of a replica's log, warnings too,
     # however long that takes. The request log writes in batches by itself, see `request_log.py`.

@@ -45,7 +45,7 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     parser: "_Parser"
-    _on_hang_up: Callable[[], object] | None = None
+    _on_disconnect: Callable[[], object] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,8 +62,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._on_hang_up:
-            self._on_hang_up()
+        if self._on_disconnect:
+            self._on_disconnect()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
@@ -77,16 +77,16 @@ class HttpProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def _watch(self, on_hang_up: Callable[[], object]) -> Callable[[], None]:
-        self._on_hang_up = on_hang_up
+    def _watch(self, on_disconnect: Callable[[], object]) -> Callable[[], None]:
+        self._on_disconnect = on_disconnect
         self.flow.resume_reading()  # paused after a large body: no loss would be noticed
         if self.transport.is_closing():
-            on_hang_up()
-        return partial(self._forget, on_hang_up)
+            on_disconnect()
+        return partial(self._forget, on_disconnect)
 
-    def _forget(self, on_hang_up: Callable[[], object]) -> None:
-        if self._on_hang_up == on_hang_up:  # else it is the next request's
-            self._on_hang_up = None
+    def _forget(self, on_disconnect: Callable[[], object]) -> None:
+        if self._on_disconnect == on_disconnect:  # otherwise it belongs to the next request
+            self._on_disconnect = None
 
     def on_headers_complete(self) -> None:
         if not self.parser.has_offer:
@@ -119,7 +119,7 @@ def _whole_body(cycle: RequestResponseCycle) -> bytes | None:
         return None
     body = bytes(cycle.body)
     cycle.body = bytearray()
-    cycle.message_event.clear()  # what is received next is the loss of the connection
+    cycle.message_event.clear()  # the next message is the loss of the connection
     return body
 
 

@@ -6,14 +6,14 @@ from serve_app.access.usage.totals import OTHERS
 from serve_app.api.request_trace import RequestTrace
 from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram
 
-# Seconds. A free slot takes none, and a full queue minutes.
+# Seconds: none for a free slot, minutes in a full queue.
 QUEUE_BUCKETS = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 600]
 
 
 class KeyMetrics:
     """Counts by the name of the key, in sums that `report` hands to Ray.
 
-    `max_names`: names that get a label of their own; all others share one, so that no caller of an
+    `max_names`: names that get a separate label; all others share one, so that no caller of an
     identity provider makes the metrics grow.
     """
 

@@ -13,7 +13,7 @@ from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog
 from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram
 
-# Seconds. First tokens come within milliseconds from a cache and minutes from a long queue.
+# Seconds: milliseconds to a first token from a cache, minutes to one behind a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
 GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]

@@ -7,7 +7,7 @@ from ray.serve import metrics
 
 from serve_app.ray_serve.summed_metrics import SummedHistogram
 
-# Seconds. Small models load within one, large ones over a network within minutes.
+# Seconds: small models load within one, large ones over a network within minutes.
 LOAD_BUCKETS = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600]
 WAIT_BUCKETS = [0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120]
 

@@ -1,7 +1,6 @@
-"""The one place that touches Ray's private names. Pinned to Ray 2.60.
+"""The one place that touches Ray's private names, as they are in Ray 2.60.
 
-tests/unit/ray_serve/test_private.py has a test for each name: what breaks with a new Ray is found
-there first.
+tests/unit/ray_serve/test_private.py has a test for each name, so it fails first with another Ray.
 """
 
 import logging
@@ -21,7 +20,7 @@ REQUEST_ID: str = constants.SERVE_LOG_REQUEST_ID
 ROUTE: str = constants.SERVE_LOG_ROUTE
 APPLICATION: str = constants.SERVE_LOG_APPLICATION
 
-# Whether an application's event loop is another than the one that serves its HTTP connections.
+# Whether an application runs in another event loop than its HTTP connections.
 HAS_OWN_LOOP: bool = constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
 
 SERVE_NAMESPACE: str = constants.SERVE_NAMESPACE
@@ -33,7 +32,7 @@ DeploymentID = common.DeploymentID
 _HELD_BACK: str = constants.SERVE_AUTOSCALING_DECISION_COUNTERS_KEY
 _HELD_BACK_SINCE: str = constants.SERVE_AUTOSCALING_DECISION_TIMESTAMP_KEY
 
-# Steps of the autoscaler: replicas to begin with, the wish times its factors, the wish held back.
+# Steps of the autoscaler: initial replicas, the wish times its factors, the delay of the wish.
 cold_start_replicas = autoscaling_policy._get_cold_start_scale_up_replicas
 apply_scaling_factors = autoscaling_policy._apply_scaling_factors
 apply_delay_logic = autoscaling_policy._apply_delay_logic
@@ -87,7 +86,7 @@ async def deployments(controller: Any, application: str) -> dict[str, dict[str, 
 
     shown = _SHOWN
 
-    # Defined here, it is sent as it is: the controller need not import this module.
+    # A function defined here is sent by value: the controller need not import this module.
     def read(controller: Any) -> dict[str, dict[str, Any]]:
         manager = controller.application_state_manager
         scaled = controller.autoscaling_state_manager._app_autoscaling_states.get(application)

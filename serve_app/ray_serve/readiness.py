@@ -1,4 +1,4 @@
-"""Whether a gateway's pools can answer, by the state that Serve's controller reports."""
+"""Reports whether a gateway's pools can answer, by the state from Serve's controller."""
 
 import asyncio
 import math

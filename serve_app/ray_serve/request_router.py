@@ -8,7 +8,7 @@ from typing import Any
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 _CHOICES = 8
-# A request that is not sent within this never will be: its caller has left.
+# A request that is not sent within these seconds never will be: its caller has left.
 _SENT_WITHIN_S = 0.2
 # A replica that does not report its queue length within this may be dead.
 _REPORTS_WITHIN_S = 0.02
@@ -34,7 +34,7 @@ class PowerOfEight(RequestRouter):
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         """Return the least loaded replica first, the others as alternatives."""
-        if pending_request:  # or Ray would ask full replicas again without a pause
+        if pending_request:  # otherwise Ray would ask full replicas again without a pause
             pending_request.routing_context.should_backoff = True
         sample = random.sample(candidate_replicas, min(_CHOICES, len(candidate_replicas)))
         if not sample:
@@ -86,7 +86,7 @@ class Targeted(PowerOfEight):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return each named replica as a rank of its own, then the others."""
+        """Return each named replica as a separate rank, then the others."""
         ranks = await super().choose_replicas(candidate_replicas, pending_request)
         targets = pending_request.args[-1] if pending_request and pending_request.args else ()
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}

@@ -65,8 +65,8 @@ class ScalingFile:
     def __init__(self, path: Path, pool: str) -> None:
         self._path = path
         self._pool = pool
-        self.bounds = TargetBounds(0, 1 << 30)  # of the pool; those in force come later
-        self._version: tuple[int, ...] | None = ()  # unlike any file's, and unlike None: no file
+        self.bounds = TargetBounds(0, 1 << 30)  # the pool's bounds; those in force come later
+        self._version: tuple[int, ...] | None = ()  # neither a file's nor None
         self.goals = NO_GOALS
 
     def check(self) -> None:

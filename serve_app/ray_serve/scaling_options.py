@@ -8,7 +8,7 @@ from serve_app.settings import Settings
 
 
 def autoscaling_options(settings: Settings, pool: Pool) -> dict[str, Any]:
-    """Return the options; what `ahead` learns is kept in the Redis of the limits, if any."""
+    """Return the options; `ahead` keeps its memory in the Redis of the limits, if there is one."""
     options, limits = pool.autoscaling_options, settings.limits
     if "policy" in options and limits.redis_url:
         url = limits.redis_url.get_secret_value()

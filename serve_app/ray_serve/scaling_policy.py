@@ -1,7 +1,7 @@
 """The class that Serve's controller makes for a pool with `autoscaling.policy` ahead or shadow.
 
-Serve pickles this module by value, so it only loads the service's own code. It never
-raises: one policy that does stops the autoscaling of all applications.
+Serve pickles this module by value, so it only loads the service's own code. It never raises: an
+exception of one policy stops the autoscaling of all applications.
 """
 
 import logging
@@ -33,7 +33,7 @@ class WorkPolicy:
         try:
             return self._autoscaler.target(context), self._autoscaler.state
         except Exception:
-            self._complain("failed to decide how many replicas, the target stays")
+            self._complain("failed to decide the number of replicas, the target stays")
             return context.target_num_replicas, {}
 
     def _complain(self, sentence: str) -> None:

@@ -24,7 +24,7 @@ def main() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if ray.is_initialized():  # else `delete` would start a Ray
+    if ray.is_initialized():  # otherwise `delete` would start a new Ray
         with suppress(Exception):  # there may be no application yet
             serve.delete("default")
     raise KeyboardInterrupt

@@ -6,7 +6,7 @@ forecast    predictors of the load, judged by their own errors
 reserve     replicas above the forecast, learned from waits
 starts      start-up times of replicas, learned from each start
 schedules   floors and ceilings of operators by the clock
-memory      the load of a pool, what was learned from it, and its forecasts
+memory      the load of a pool, values learned from it, and its forecasts
 policy      one decision: observation and state in, target, state and explanation out
 explanation why a pool has its target, as a record
 state       the policy's memory as a versioned document

@@ -1,4 +1,4 @@
-"""Decides which of several clusters writes the state of a pool: the one that serves."""
+"""Decides which of several clusters writes the state of a pool: the cluster that serves."""
 
 from dataclasses import dataclass
 

@@ -2,10 +2,10 @@
 
 Each predictor predicts the highest load of the next steps. A histogram keeps its errors, weighed by
 the work that arrived meanwhile; old errors fade. The bound of a predictor is its prediction plus
-the quantile of its errors: so many replicas would have been enough for that share of the work. A
+the quantile of its errors: as many replicas would have been enough for that share of the work. A
 margin raises no bound above the highest load of the past, which was never exceeded. The bound with
-the lowest mean cost is chosen, of about equal ones the highest: a predictor that was wrong gets a
-wide margin, and its bound becomes expensive.
+the lowest mean cost is chosen; among about equal ones, the highest. A predictor that was wrong gets
+a wide margin, so its bound becomes expensive.
 """
 
 import math
@@ -29,7 +29,7 @@ NAMES = (
 ROWS = len(NAMES)
 # Errors in units of `_spread`, in bins of a tenth from -4 to 8.
 _BIN, _LOWEST, BINS = 0.1, -4.0, 120
-# A predictor begins as if it had been wrong by this, in so many steps.
+# A predictor begins as if it had been wrong by this error, in this many steps.
 _DOUBT, _DOUBTED = 1.0, 2.0
 _DOUBTED_BIN = 50
 # Every prediction has this margin, in units of `_spread`, even above the highest load of the past.

@@ -35,7 +35,7 @@ class History:
         return type(self)(steps, _appended(self.minutes, max(minute), MAX_MINUTES))
 
     def filled(self, steps: int) -> Self:
-        """Return the history after so many unobserved steps, with the loads of the day before.
+        """Return the history after `steps` unobserved steps, with the loads of the day before.
 
         Where the history is shorter than a day, the last step is repeated.
         """

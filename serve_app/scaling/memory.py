@@ -52,7 +52,7 @@ class Observation:
 class PolicyMemory:
     """The state of one pool's policy.
 
-    `peak`: the highest load of the step that runs. `kept`: the latest bounds of `down`, for as long
+    `peak`: the highest load of the current step. `kept`: the latest bounds of `down`, for as long
     as a stop and a start take; empty until `down` has been judged.
     """
 
@@ -85,7 +85,7 @@ def caught_up(memory: PolicyMemory, now: float) -> PolicyMemory:
 
 
 def with_learned(memory: PolicyMemory, learned: PolicyMemory) -> PolicyMemory:
-    """Return a memory with its own present load and the learned values of another one."""
+    """Return `memory` with its present load and the learned values of another memory."""
     starts = replace(memory.starts, seconds=learned.starts.seconds)
     return replace(
         memory,

@@ -1,4 +1,4 @@
-"""A replica's report of its work, as flat numbers that only grow or are means.
+"""A replica's report of its work, as numbers that are either growing counters or means.
 
 Service is the expected use of an engine by a request at its arrival, in tokens. How many seconds of
 a slot it takes is learned for each model from the requests that have ended.
@@ -14,7 +14,7 @@ NAMES = frozenset((ARRIVED, UNMEASURED, WAITING, SLOT, SLOTS))
 _NEWEST = 0.01
 
 
-# Models with times of their own; the requests of further ones count as the mean of all.
+# The maximum of models with separate times; requests of further models count as the mean of all.
 _MAX_MODELS = 64
 
 
@@ -54,7 +54,7 @@ class SlotTime:
 
 
 class WorkMeter:
-    """Measures the work of a replica with so many slots. Costs about a microsecond a request.
+    """Measures the work of a replica with `slots`. Costs about a microsecond a request.
 
     Requests that arrive before the first one has ended are counted; the policy weighs them with
     the mean of the pool.

@@ -16,7 +16,7 @@ _SETTLES_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """`arrived_s`, `late_s`: work so far, and the part of it that waited too long; both fade."""
+    """A reserve. `arrived_s`, `late_s`: work, and its part that waited too long; both fade."""
 
     level: float = 0.0
     raised_at: float = 0.0

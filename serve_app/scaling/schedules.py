@@ -1,8 +1,8 @@
 """Floors and ceilings of replicas, set by operators for times of the day or week.
 
 A schedule holds from each time of its cron expression `start` until the next of `end`, in its own
-time zone. Where summer time skips an hour, a time within it comes at its end; where an hour comes
-twice, the first counts.
+time zone. A time in an hour that summer time skips comes at that hour's end; of a repeated hour,
+the first counts.
 """
 
 from collections.abc import Iterator, Sequence

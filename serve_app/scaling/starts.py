@@ -15,7 +15,10 @@ class Starts:
     running: int = 0
 
     def after(self, now: float, running: int, target: int) -> Self:
-        """Return the starts at `now`. A replica that runs is the one that was started first."""
+        """Return the starts at `now`.
+
+        A replica that begins to run is assumed to be the one started first.
+        """
         began = max(0, running - self.running) if self.wanted_at else 0
         took = tuple(now - at for at in self.wanted_at[:began])
         wanted_at = self.wanted_at[began:]

@@ -26,6 +26,7 @@ _DELTAS = {
 
 
 def parse_message(body: Body) -> GenerationRequest:
+    """Parse the body of /v1/messages. Raises ErrorAnswer 400."""
     if not body.get("model"):
         raise ErrorAnswer(400, "model is required", early=True)
     if (body.get("max_tokens") or 0) <= 0:
@@ -64,6 +65,8 @@ def _has_tool_result(content: Any) -> bool:
 
 
 class AnthropicMessageWriter:
+    """Writes an answer of /v1/messages."""
+
     stream_type = "text/event-stream"
     stream_headers = EVENT_HEADERS
     whole_type = "application/json"

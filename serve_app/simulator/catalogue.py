@@ -37,6 +37,8 @@ def parse_keep_alive(keep_alive: object) -> float | None:
 
 @dataclass(slots=True)
 class Model:
+    """One model, with its abilities and its load state."""
+
     name: str
     abilities: tuple[str, ...]
     digest: str
@@ -61,7 +63,7 @@ class Model:
         return self.users > 0 or time.monotonic() < self.expires_at
 
     def begin(self) -> None:
-        """Note that it was loaded."""
+        """Note that the model was loaded."""
         self.loads += 1
         self.keep_alive_s = FOR_EVER_S
         self.begin_to_expire()
@@ -71,6 +73,8 @@ class Model:
 
 
 class Catalogue:
+    """The models of an engine by their full names."""
+
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
         self._models: dict[str, Model] = {}

@@ -22,7 +22,7 @@ class Counters:
     aborts: int = 0
     completed: int = 0
     loads: int = 0
-    evictions: int = 0  # by the engine itself, to make room
+    evictions: int = 0  # unloads by the engine itself, to make room
 
     def clear(self) -> None:
         # In place: the engine counts into this same object.

@@ -23,6 +23,8 @@ _FORMATS = ("", "float", "base64")
 
 
 class EmbeddingRoutes:
+    """Answers the routes of embeddings."""
+
     def __init__(
         self, settings: SimulatorSettings, catalogue: Catalogue, engine: SimulatedEngine
     ) -> None:

@@ -1,4 +1,4 @@
-"""Made-up log probabilities in the shape that both dialects share."""
+"""Invented log probabilities in the form that both dialects share."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -11,7 +11,7 @@ import orjson
 
 from serve_app.simulator.failures import ErrorAnswer
 
-# A prime number of words, so that every step width visits all words before a repetition.
+# The number of words is prime, so that every step width visits all words before it repeats one.
 _VOCABULARY = (
     "a one the sea sky sun and but for not all any few new old red blue cold dark deep easy fair "
     "fast fine full good gray half hard high kind late less like long lots main more most near "
@@ -39,6 +39,8 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
+    """A tool that a request offers."""
+
     name: str
     parameters: Mapping[str, Any]
 
@@ -52,6 +54,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
+    """The tokens of an answer, and the reason of its end."""
+
     tokens: Sequence[Token]
     reason: str  # Ollama's done_reason: stop, length, load, unload
     call: ToolCall | None = None

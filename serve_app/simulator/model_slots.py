@@ -8,7 +8,7 @@ from serve_app.simulator.speed import CacheSlot, SlotPool
 
 
 class ModelSlots:
-    """`slots` for each model, and one for each that only embeds, as Ollama does."""
+    """The slots of each model: `slots`, or one for a model that only embeds, as in Ollama."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots

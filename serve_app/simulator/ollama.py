@@ -16,6 +16,7 @@ _LEVELS = ("high", "medium", "low", "max")
 
 
 def parse_chat(body: Body) -> GenerationRequest:
+    """Parse the body of /api/chat."""
     messages = body.get("messages") or []
     request = _request(
         body, [PromptMessage(turn.get("role", ""), split_words(turn)) for turn in messages]
@@ -26,6 +27,7 @@ def parse_chat(body: Body) -> GenerationRequest:
 
 
 def parse_generate(body: Body) -> GenerationRequest:
+    """Parse the body of /api/generate. Raises ErrorAnswer 400."""
     if body.get("raw") and any(body.get(key) for key in ("template", "system", "context")):
         raise ErrorAnswer(400, "raw mode does not support template, system, or context")
     prompt = body.get("prompt") or ""
@@ -84,7 +86,7 @@ def _think(value: Any) -> bool | None:
     raise ErrorAnswer(400, f'invalid think value: "{value}" (must be {levels}, true, or false)')
 
 
-class _Writer:
+class _OllamaWriter:
     """The common part of chat and generate: lines, with the counts in the last one."""
 
     stream_type = "application/x-ndjson"
@@ -144,7 +146,9 @@ class _Writer:
         raise NotImplementedError
 
 
-class OllamaChatWriter(_Writer):
+class OllamaChatWriter(_OllamaWriter):
+    """Writes an answer of /api/chat."""
+
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"message":{"role":"assistant","content":%b}' % encode(token.text)
@@ -163,7 +167,9 @@ class OllamaChatWriter(_Writer):
         return b'"message":' + encode(message)
 
 
-class GenerateWriter(_Writer):
+class GenerateWriter(_OllamaWriter):
+    """Writes an answer of /api/generate."""
+
     def _token(self, token: Token) -> bytes:
         if token.kind is TokenKind.TEXT:
             return b'"response":' + encode(token.text)

@@ -18,6 +18,7 @@ from serve_app.simulator.wire import Headers
 
 
 def parse_chat(body: Body) -> GenerationRequest:
+    """Parse the body of /v1/chat/completions. Raises ErrorAnswer 400."""
     messages = body.get("messages") or []
     if not messages:
         raise ErrorAnswer(400, "[] is too short - 'messages'", early=True)
@@ -35,6 +36,7 @@ def parse_chat(body: Body) -> GenerationRequest:
 
 
 def parse_completion(body: Body) -> GenerationRequest:
+    """Parse the body of /v1/completions."""
     prompt = body.get("prompt") or ""
     request = _request(body, [PromptMessage("user", prompt.split() or [""])] if prompt else [])
     request.chat = False
@@ -73,7 +75,7 @@ def _format(format_: Body) -> Any:
     return "json" if format_.get("type") == "json_object" else None
 
 
-class _Writer:
+class _OpenAIWriter:
     """The common part of both endpoints: events, and the last ones in one HTTP chunk."""
 
     stream_type = "text/event-stream"
@@ -137,7 +139,9 @@ class _Writer:
         raise NotImplementedError
 
 
-class OpenAIChatWriter(_Writer):
+class OpenAIChatWriter(_OpenAIWriter):
+    """Writes an answer of /v1/chat/completions."""
+
     # Only in the first delta.
     _role = b'"role":"assistant",'
 
@@ -191,7 +195,9 @@ class OpenAIChatWriter(_Writer):
         return logprobs(tokens, self._request.top_logprobs or 0)
 
 
-class CompletionWriter(_Writer):
+class CompletionWriter(_OpenAIWriter):
+    """Writes an answer of /v1/completions."""
+
     def whole(self, stats: GenerationStats) -> bytes:
         text = self._output.text(TokenKind.TEXT)
         choice = {"text": text, "index": 0, "finish_reason": self._reason(stats)}

@@ -13,6 +13,7 @@ from serve_app.simulator.wire import EVENT_HEADERS
 
 
 def parse_response(body: Body) -> GenerationRequest:
+    """Parse the body of /v1/responses."""
     prompt = body.get("input") or []
     items = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages = [PromptMessage(item.get("role", ""), split_words(item)) for item in items]
@@ -42,6 +43,8 @@ def _format(format_: Body) -> Any:
 
 
 class OpenAIResponseWriter:
+    """Writes an answer of /v1/responses."""
+
     stream_type = "text/event-stream"
     stream_headers = EVENT_HEADERS
     whole_type = "application/json"

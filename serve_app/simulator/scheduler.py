@@ -1,8 +1,8 @@
 """Loads and unloads models as Ollama's scheduler does (its server/sched.go).
 
 A request for a loaded model runs at once. The others wait in one FIFO, whose head blocks it: where
-there is no room, Ollama unloads the idle model of shortest keep-alive, then by path; with none
-idle it waits for the first of these, whose own requests keep overtaking the head.
+there is no room, Ollama unloads the idle model of shortest keep-alive, then by path; with none idle
+it waits for the first of these, whose requests meanwhile keep overtaking the head.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Scheduler:
         self._settings = settings
         self._catalogue = catalogue
         self._counters = counters
-        self._turn = asyncio.Lock()  # hands itself on in the order of arrival
+        self._turn = asyncio.Lock()  # granted in the order of arrival
         self._idle = asyncio.Event()  # set when a model becomes idle
 
     @asynccontextmanager
@@ -44,7 +44,7 @@ class Scheduler:
             self._expire(model)
 
     def unload(self, model: Model) -> None:
-        """Let the model go as soon as no request uses it."""
+        """Unload the model as soon as no request uses it."""
         model.keep_alive_s = 0.0
         self._expire(model)
 
@@ -55,7 +55,7 @@ class Scheduler:
 
     async def _load(self, model: Model) -> None:
         async with self._turn:
-            if model.loaded:  # by a request before it
+            if model.loaded:  # an earlier request has loaded it
                 return
             await self._make_room(model)
             await asyncio.sleep(self._seconds(model))  # a disconnect aborts the load

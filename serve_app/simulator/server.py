@@ -25,7 +25,7 @@ _V1_MODEL = "/v1/models/"
 
 @dataclass(frozen=True, slots=True)
 class SimulatorRoute:
-    """`generates`: the route generates or embeds, so its callers' disconnects count as aborts."""
+    """A route. `generates`: it generates or embeds, so disconnects of callers count as aborts."""
 
     run: Callable[[HttpRequest, HttpResponse], Awaitable[None]]
     generates: bool = False

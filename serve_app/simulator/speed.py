@@ -29,7 +29,8 @@ class CacheSlot:
 class SlotPool:
     """The slots and their FIFO.
 
-    A request takes the free slot with the longest common prefix, else the one that is free longest.
+    A request takes the free slot with the longest common prefix, else the slot that has been free
+    longest.
     """
 
     def __init__(self, size: int) -> None:

@@ -26,6 +26,8 @@ from serve_app.simulator.settings import SimulatorSettings
 
 @dataclass(slots=True)
 class PromptMessage:
+    """A message of a conversation, as words."""
+
     role: str
     words: list[str]
 
@@ -56,6 +58,8 @@ class GenerationRequest:
 
 @dataclass(slots=True)
 class GenerationTask:
+    """A generation for the engine."""
+
     model: Model
     words: list[str]
     output: ModelOutput

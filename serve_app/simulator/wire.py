@@ -22,6 +22,8 @@ EVENT_HEADERS: Headers = (("Cache-Control", "no-cache"), ("Connection", "keep-al
 
 @dataclass(slots=True)
 class HttpRequest:
+    """A request with its whole body."""
+
     method: str = ""
     target: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -70,7 +72,7 @@ class HttpResponse:
     def _headline(
         self, status: int, content_type: str, headers: Headers, framing: tuple[str, str]
     ) -> bytes:
-        # Go's order: the handler's headers by name, then its own.
+        # Go's order: the handler's headers by name, then those of the server.
         named = [*headers, ("Content-Type", content_type)] if content_type else [*headers]
         lines = [*sorted(named), ("Date", _date(int(time.time()))), framing]
         if not self._request.keep_alive:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 
 from serve_app.api.request_trace import RequestTrace
 from serve_app.tracing.exporters import (
@@ -15,8 +15,9 @@ from serve_app.tracing.exporters import (
     span_exporter,
 )
 from serve_app.tracing.otlp import OtlpMetrics
+from serve_app.tracing.spans import MIN_STEP_S, SpanMaker
 from serve_app.tracing.switch import Signals
-from serve_app.tracing.tracer import MIN_STEP_S, Tracer
+from serve_app.tracing.tracer import Tracer
 from serve_app.tracing_settings import TracingSettings
 
 _PACKAGE = "scalable-llm-inference"
@@ -28,12 +29,12 @@ class TelemetrySender:
     def __init__(
         self,
         tracer: Tracer | None = None,
-        processor: SpanProcessor | None = None,
+        queue: SpanQueue | None = None,
         metrics: OtlpMetrics | None = None,
     ) -> None:
         self.tracer = tracer
         self.metrics = metrics
-        self._processor = processor
+        self._queue = queue
 
     def began(self, trace: RequestTrace) -> None:
         """Do nothing: a span begins where the route is known, see api/inference.py."""
@@ -47,8 +48,8 @@ class TelemetrySender:
 
     def close(self) -> None:
         """Send the remaining spans and metrics, within seconds."""
-        if self._processor:
-            self._processor.shutdown()
+        if self._queue:
+            self._queue.close()
         if self.metrics:
             self.metrics.close()
 
@@ -66,8 +67,9 @@ def build(
     if signals.spans:
         # The global provider is Serve's, whose spans go elsewhere.
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        queue = SpanQueue(span_exporter(settings.endpoint), Losses("spans"))
-        tracer = Tracer(provider, queue, settings.content, min_step_s)
+        maker = SpanMaker(resource, provider.id_generator, min_step_s)
+        queue = SpanQueue(span_exporter(settings.endpoint), maker, Losses("spans"))
+        tracer = Tracer(provider, queue.add, settings.content)
         sender = TelemetrySender(tracer, queue)
     if signals.metrics:
         exporter = metric_exporter(settings.endpoint)

@@ -2,25 +2,30 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from threading import Thread
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from threading import Event, Thread
 from time import monotonic
 
 from opentelemetry.sdk.environment_variables import (
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
     OTEL_BSP_MAX_QUEUE_SIZE,
+    OTEL_BSP_SCHEDULE_DELAY,
     OTEL_EXPORTER_OTLP_PROTOCOL,
 )
 from opentelemetry.sdk.metrics.export import MetricExporter
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from serve_app.errors import SettingsError
+from serve_app.tracing.spans import EndedSpan, SpanMaker
 
 logger = logging.getLogger("ray.serve")
 
 _SDK_LOGGERS = ("opentelemetry.exporter.otlp", "opentelemetry.sdk._shared_internal")
 _SAY_EVERY_S = 60.0
-_MAX_QUEUE = 2048
+_MAX_QUEUE, _BATCH, _DELAY_MS = 2048, 512, 5000
 _STOP_S = 2.0
 _PROTOCOLS = ("http/protobuf", "grpc")
 
@@ -44,50 +49,83 @@ class Losses:
             self._lost, self._quiet_until = 0, now + _SAY_EVERY_S
 
 
-class SpanQueue(SpanProcessor):
-    """Hands spans to a thread that sends them in batches. A full queue drops new ones."""
+class SpanQueue:
+    """Hands ended spans to a thread that makes and sends them. A full queue drops new ones.
 
-    def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
-        self._losses = losses
-        self._max = int(os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, _MAX_QUEUE))
-        self._queued = 0
-        self._sender = _Sender(exporter, losses)
-        self._batches = BatchSpanProcessor(self._sender, max_queue_size=self._max)
+    Must be closed. Its sizes and its delay are those of the SDK's own queue. Raises ValueError for
+    sizes in the environment that can't work.
+    """
 
-    def on_end(self, span: ReadableSpan) -> None:
-        if self._queued - self._sender.taken >= self._max:
-            self._losses.add(1)
-            return
-        self._queued += 1
-        self._batches.on_end(span)
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._batches.force_flush(timeout_millis)
-
-    def shutdown(self) -> None:
-        """Send the queued spans, within a bound: the collector may be away."""
-        thread = Thread(target=self._batches.shutdown, daemon=True)
-        thread.start()
-        thread.join(_STOP_S)
-
-
-class _Sender(SpanExporter):
-    """Sends batches, and notes those that were lost. `taken`: spans that have left the queue."""
-
-    def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
+    def __init__(self, exporter: SpanExporter, maker: SpanMaker, losses: Losses) -> None:
         self._exporter = exporter
+        self._maker = maker
         self._losses = losses
-        self.taken = 0
+        self._max = _number(OTEL_BSP_MAX_QUEUE_SIZE, _MAX_QUEUE)
+        self._batch = _number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, _BATCH)
+        if self._batch > self._max:
+            raise ValueError(
+                f"{OTEL_BSP_MAX_EXPORT_BATCH_SIZE} ({self._batch}) must not be above "
+                f"{OTEL_BSP_MAX_QUEUE_SIZE} ({self._max})"
+            )
+        self._delay_s = _number(OTEL_BSP_SCHEDULE_DELAY, _DELAY_MS) / 1000
+        self._queue: deque[EndedSpan] = deque()
+        self._added = self._taken = 0  # spans; each is written by one thread alone
+        self._is_closed = False
+        self._awake = Event()
+        self._thread = Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.taken += len(spans)
-        result = self._exporter.export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            self._losses.add(len(spans))
-        return result
+    def add(self, ended: EndedSpan) -> None:
+        """Take a span and its steps, or count them as lost."""
+        size, waiting = ended.size, self._added - self._taken
+        if (waiting and waiting + size > self._max) or self._is_closed:
+            self._losses.add(size)
+            return
+        self._added += size
+        self._queue.append(ended)
+        if waiting + size >= self._batch and not self._awake.is_set():
+            self._awake.set()
 
-    def shutdown(self) -> None:
+    def close(self) -> None:
+        """Send the queued spans, within a bound: the collector may be away."""
+        self._is_closed = True
+        self._awake.set()
+        self._thread.join(_STOP_S)
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._awake.wait(self._delay_s)
+            self._awake.clear()
+            self._send_all()
+        self._send_all()
         self._exporter.shutdown()
+
+    def _send_all(self) -> None:
+        while self._queue:
+            before, is_sent = self._taken, False
+            # An exception of any kind costs these spans alone, as in the SDK's own queue.
+            with suppress(Exception):
+                sent = self._exporter.export(list(self._made()))
+                is_sent = sent is SpanExportResult.SUCCESS
+            if not is_sent:
+                self._losses.add(self._taken - before)
+
+    def _made(self) -> Iterator[ReadableSpan]:
+        """Take a batch from the queue; yield its spans."""
+        size = 0
+        while self._queue and (not size or size + self._queue[0].size <= self._batch):
+            ended = self._queue.popleft()
+            size += ended.size
+            self._taken += ended.size
+            yield from self._maker.spans(ended)
+
+
+def _number(variable: str, default: int) -> int:
+    """Return the value of a variable. Raises ValueError unless it is a positive number."""
+    value = int(os.environ.get(variable) or default)
+    if value <= 0:
+        raise ValueError(f"{variable} ({value}) must be positive")
+    return value
 
 
 def quieten_sdk() -> None:

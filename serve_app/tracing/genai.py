@@ -63,7 +63,7 @@ def _of_request(trace: RequestTrace, notes: SpanNotes) -> dict[str, AttributeVal
         PROVIDER_NAME: PROVIDER,
         REQUEST_MODEL: trace.requested or None,
         "gen_ai.request.stream": trace.stream or None,  # left out where the answer is not streamed
-        "gen_ai.request.max_tokens": _max_tokens(notes.payload),
+        "gen_ai.request.max_tokens": notes.max_tokens,
         "gen_ai.conversation.id": mask_keys(notes.session)[:_MAX_SESSION] or None,
     }
 
@@ -92,13 +92,13 @@ def _finish_reasons(trace: RequestTrace, notes: SpanNotes) -> list[str] | None:
     return [reason] if reason else None
 
 
-def _max_tokens(payload: Mapping[str, Any]) -> int | None:
+def max_tokens(payload: Mapping[str, Any]) -> int | None:
     """Return the engine's bound of tokens."""
     options = payload.get("options")
-    fields = {**payload, **options} if isinstance(options, dict) else payload
-    for name in ("max_tokens", "max_output_tokens", "num_predict"):
-        if isinstance(bound := fields.get(name), int):
-            return bound
+    for fields in (options, payload) if isinstance(options, dict) else (payload,):
+        for name in ("max_tokens", "max_output_tokens", "num_predict"):
+            if isinstance(bound := fields.get(name), int):
+                return bound
     return None
 
 

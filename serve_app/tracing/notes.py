@@ -32,13 +32,13 @@ class SpanNotes:
     """The span of one request in one process. Implements `engines.span.Span`.
 
     `parent_id`: of the calling process's span, None for the first one. `began`: on the clock of
-    `perf_counter`. `payload`, `session`: the checked request. `answer`: the last bytes of the
-    answer.
+    `perf_counter`. `payload`, `session`: the checked request. `max_tokens`: its bound, which is
+    read at the end. `answer`: the last bytes of the answer.
     """
 
     __slots__ = (
         *("_attributes", "_began", "_step", "answer", "began", "context", "epoch", "events"),
-        *("parent_id", "payload", "session", "steps"),
+        *("max_tokens", "parent_id", "payload", "session", "steps"),
     )
 
     def __init__(
@@ -48,11 +48,12 @@ class SpanNotes:
         self.context = context
         self.parent_id = parent_id
         self.began = now if began is None else began
-        self.epoch = time() - now  # of that clock, in seconds since 1970
+        self.epoch = time() - now  # the zero of that clock, in seconds since 1970
         self.steps: list[NotedStep] = []
         self.events: list[NotedEvent] = []
         self.payload: Mapping[str, Any] = _NONE
         self.session = ""
+        self.max_tokens: int | None = None
         self.answer = b""
         self._step = ""
         self._began = 0.0
@@ -73,10 +74,10 @@ class SpanNotes:
         self.begin(Step.QUEUE, {PRIORITY: str(priority), "serve_app.queue.position": ahead})
 
     def end(self, attributes: Attributes | None = None) -> None:
-        """End the step that runs, if any; add attributes to its own."""
+        """End the running step, if any, and add `attributes` to it."""
         if self._step and len(self.steps) < _MAX_NOTES:
-            all_of_it = {**self._attributes, **(attributes or _NONE)}
-            self.steps.append(NotedStep(self._step, self._began, perf_counter(), all_of_it))
+            noted = {**self._attributes, **attributes} if attributes else self._attributes
+            self.steps.append(NotedStep(self._step, self._began, perf_counter(), noted))
         self._step = ""
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:

@@ -43,4 +43,4 @@ class TracedCalls:
             "serve_app.model": call.model,
             **({"error.type": error} if error else {}),
         }
-        self._tracer.emit(span, _NAME, attributes, is_error=bool(error))
+        self._tracer.end_call(span, _NAME, attributes, is_error=bool(error))

@@ -9,7 +9,7 @@ _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 class Signals(NamedTuple):
-    """`spans`, `metrics`: sent to a collector. `ray_metrics`: exported by Ray as well."""
+    """Signals of a process. `spans`, `metrics`: to a collector. `ray_metrics`: through Ray, too."""
 
     spans: bool
     metrics: bool

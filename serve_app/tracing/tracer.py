@@ -1,31 +1,27 @@
-"""Chooses the requests that are traced, and makes spans of the notes on them.
+"""Chooses the requests that are traced, and hands the notes on them to the thread that sends spans.
 
-The SDK's spans surround code and take 12 us each. Here all spans of a request are made at its end,
-from notes, as the SDK's readable spans, which takes 1 us each. Sampling, identifiers, batches and
-export are the SDK's.
+Sampling, identifiers and export are the SDK's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import (
     Decision,
     ParentBased,
     Sampler,
     TraceIdRatioBased,
 )
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
     SpanKind,
     TraceFlags,
-    TraceState,
     set_span_in_context,
 )
-from opentelemetry.trace.status import Status, StatusCode
 
 from serve_app.api.http import Request
 from serve_app.api.outcome import Outcome
@@ -35,14 +31,14 @@ from serve_app.tracing import genai
 from serve_app.tracing.content import content_attributes
 from serve_app.tracing.context import TRACEPARENT, TRACESTATE, TraceContext, parse_context
 from serve_app.tracing.notes import NotedStep, SpanNotes
+from serve_app.tracing.spans import EndedSpan
 
 _TRACEPARENT, _TRACESTATE = TRACEPARENT.encode(), TRACESTATE.encode()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 # The running code's context may hold a span of Serve's own tracing.
 _NO_PARENT = Context()
-_UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
-# Shorter steps explain nothing, and their spans would cost as much as those of long ones.
-MIN_STEP_S = 0.001
+# The maximum of an answer that is kept until its span is made.
+_MAX_KEPT = 16_384
 # Mistakes and disconnects of callers are no errors of the server.
 _CALLERS = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
 
@@ -50,46 +46,50 @@ _CALLERS = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.CANCELLED)
 class Tracer:
     """Begins and ends the spans of one process.
 
-    `provider`: has the sampler; never the global one. `processor`: gets the spans.
-    `captures_content`: whether prompts and answers become attributes. `min_step_s`: shorter steps
-    get no span, except the choice of a replica.
+    `provider`: has the sampler; never the global one. `send`: gets the spans that have ended; must
+    be quick. `captures_content`: whether prompts and answers become attributes.
     """
 
     def __init__(
         self,
         provider: TracerProvider,
-        processor: SpanProcessor,
+        send: Callable[[EndedSpan], object],
         captures_content: bool = False,
-        min_step_s: float = MIN_STEP_S,
     ) -> None:
-        self._min_step_s = min_step_s
         self._sampler = provider.sampler
-        self._ratio = _ratio_of_new_traces(provider.sampler)
+        self._bound = _bound_of_new_traces(provider.sampler)
         self._ids = provider.id_generator
-        self._resource = provider.resource
-        self._processor = processor
+        self._send = send
         self._captures_content = captures_content
-        self._scope = InstrumentationScope(genai.SCOPE)
 
     def begin(self, request: Request, trace: RequestTrace) -> None:
         """Begin a request's span if it is sampled; the caller's trace goes on in any case."""
         operation = genai.OPERATIONS.get(request.path)
         if operation is None:
             return
+        if self._bound is not None and _TRACEPARENT not in request.headers:
+            trace_id = self._ids.generate_trace_id()
+            if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound:
+                self._start(trace, trace_id, None)
+        else:
+            self._begin_as_sampler(request, trace, operation)
+
+    def _begin_as_sampler(self, request: Request, trace: RequestTrace, operation: str) -> None:
         caller = _caller(request)
         trace_id = caller.trace_id if caller else self._ids.generate_trace_id()
-        if self._ratio and not caller and not _is_sampled(trace_id, self._ratio):
-            return
         parent = _remote(caller) if caller else _NO_PARENT
         result = self._sampler.should_sample(parent, trace_id, operation, SpanKind.SERVER)
         if result.decision is Decision.RECORD_AND_SAMPLE:
-            state = caller.state if caller else ""
-            own = TraceContext(trace_id, self._ids.generate_span_id(), True, state)
-            trace.span = SpanNotes(own, caller.span_id if caller else None, trace.started)
-            trace.span.begin(Step.READ_BODY)
-            trace.span_headers = own.headers
+            self._start(trace, trace_id, caller)
         elif caller:
             trace.span_headers = caller._replace(is_sampled=False).headers
+
+    def _start(self, trace: RequestTrace, trace_id: int, caller: TraceContext | None) -> None:
+        state = caller.state if caller else ""
+        own = TraceContext(trace_id, self._ids.generate_span_id(), True, state)
+        trace.span = SpanNotes(own, caller.span_id if caller else None, trace.started)
+        trace.span.begin(Step.READ_BODY)
+        trace.span_headers = own.headers
 
     def resume(self, headers: Mapping[str, str]) -> SpanNotes | None:
         """Begin the span of another process's call; None unless that process traces it."""
@@ -99,83 +99,49 @@ class Tracer:
         return SpanNotes(caller._replace(span_id=self._ids.generate_span_id()), caller.span_id)
 
     def end(self, trace: RequestTrace) -> None:
-        """Make the spans of a request that has ended."""
+        """Hand on the notes on a request that has ended."""
         notes = trace.span
         if notes is None:
             return
         if trace.outcome is Outcome.CANCELLED:
             notes.event("client disconnected")
+        notes.end()
+        notes.steps += _timed_by_engine(trace)
+        attributes = self._attributes(trace, notes)
+        is_error = trace.outcome not in _CALLERS
+        name = genai.span_name(trace)
+        ended = EndedSpan(notes, name, perf_counter(), attributes, SpanKind.SERVER, is_error)
+        self._send(ended)
+
+    def _attributes(self, trace: RequestTrace, notes: SpanNotes) -> Callable[[], Attributes]:
+        """Return the attributes, or a way to them that keeps no large content and no frames."""
+        notes.max_tokens = genai.max_tokens(notes.payload)
+        is_kept = trace.error is None and len(notes.answer) <= _MAX_KEPT
+        if is_kept and not self._captures_content:
+            notes.payload = {}
+            return partial(genai.request_attributes, trace, notes)
         attributes = genai.request_attributes(trace, notes)
         if self._captures_content:
             attributes |= content_attributes(notes)
-        notes.end()
-        notes.steps += _timed_by_engine(trace)
         notes.drop_content()
-        is_error = trace.outcome not in _CALLERS
-        self.emit(notes, genai.span_name(trace), attributes, SpanKind.SERVER, is_error=is_error)
+        return lambda: attributes
 
-    def emit(
-        self,
-        notes: SpanNotes,
-        name: str,
-        attributes: Attributes,
-        kind: SpanKind = SpanKind.INTERNAL,
-        *,
-        is_error: bool = False,
+    def end_call(
+        self, notes: SpanNotes, name: str, attributes: Attributes, *, is_error: bool = False
     ) -> None:
-        """Send the span of these notes, which ends now, and one for each of its steps."""
+        """Hand on the notes on another process's call, which ends now."""
         notes.end()
-        own = self._context(notes, notes.context.span_id)
-        parent = notes.parent_id and self._context(notes, notes.parent_id, is_remote=True)
-        for step in notes.steps:
-            if step.ended - step.began >= self._min_step_s or step.name == Step.CHOOSE_REPLICA:
-                self._processor.on_end(self._step(notes, step, own))
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                own,
-                parent or None,
-                self._resource,
-                attributes,
-                [Event(name, of, notes.nanoseconds(at)) for name, at, of in notes.events],
-                kind=kind,
-                status=_ERROR if is_error else _UNSET,
-                start_time=notes.nanoseconds(notes.began),
-                end_time=notes.nanoseconds(perf_counter()),
-                instrumentation_scope=self._scope,
-            )
-        )
-
-    def _step(self, notes: SpanNotes, step: NotedStep, parent: SpanContext) -> ReadableSpan:
-        return ReadableSpan(
-            step.name,
-            self._context(notes, self._ids.generate_span_id()),
-            parent,
-            self._resource,
-            step.attributes,
-            start_time=notes.nanoseconds(step.began),
-            end_time=notes.nanoseconds(step.ended),
-            instrumentation_scope=self._scope,
-        )
-
-    def _context(self, notes: SpanNotes, span_id: int, *, is_remote: bool = False) -> SpanContext:
-        trace_id, state = notes.context.trace_id, notes.context.state
-        states = TraceState.from_header([state]) if state else None
-        return SpanContext(trace_id, span_id, is_remote, _SAMPLED, states)
+        self._send(EndedSpan(notes, name, perf_counter(), lambda: attributes, is_error=is_error))
 
 
-def _ratio_of_new_traces(sampler: Sampler) -> TraceIdRatioBased | None:
-    """Return the sampler of requests without a caller's trace where it is the SDK's ratio.
+def _bound_of_new_traces(sampler: Sampler) -> int | None:
+    """Return the bound of sampled ids without a caller's trace where the sampler is a ratio.
 
-    To ask it for each request takes as long as all other work for one that is not traced.
+    The decision is the SDK's, and that of every service that the trace goes through. To ask its
+    sampler for each request takes as long as all other work for one that is not traced.
     """
     root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else sampler
-    return root if type(root) is TraceIdRatioBased else None
-
-
-def _is_sampled(trace_id: int, ratio: TraceIdRatioBased) -> bool:
-    """Decide as the SDK does, and as every service that the trace goes through."""
-    return trace_id & ratio.TRACE_ID_LIMIT < ratio.bound
+    return root.bound if type(root) is TraceIdRatioBased else None
 
 
 def _caller(request: Request) -> TraceContext | None:

@@ -51,13 +51,13 @@ _TASKS = {
     "instant": [
         Task(ONE, 1, 2, 16),
         Task(MANY, 32, 3, 16),
-        Task(PAUSED, 1, 5, 16, pause_s=0.05),  # last: a replica that was idle takes a while
+        Task(PAUSED, 1, 5, 16, pause_s=0.05),  # last, because a replica that was idle takes a while
     ],
     "paced": [Task(PACED, 64, 8, 64)],
     "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 15, 64)],
 }
 _SYSTEMS = ",".join([DIRECT, GATEWAY, STOCK, LITELLM, OLLA])
-_SETTLE_S = 1.0  # what was paused catches up with its timers
+_SETTLE_S = 1.0  # paused processes catch up with their timers
 _PACE = 100.0  # tokens per second of one stream
 
 
@@ -99,7 +99,7 @@ def run(
 
 @contextmanager
 def _alone(system: System, systems: Sequence[System]) -> Iterator[None]:
-    """Nothing else runs but the engine, and beside the engine alone one Ray."""
+    """Pause all systems but this one and its engine; beside the engine alone, one Ray runs."""
     engine, *others = systems
     runs = others[:1] if system is engine else [system]
     for other in others:
@@ -163,8 +163,8 @@ def _olla_version() -> str:
     if not binary:
         return ""
     done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
-    found = re.search(r"Olla (v\S+)", done.stdout + done.stderr)
-    return found[1] if found else "unknown"
+    match = re.search(r"Olla (v\S+)", done.stdout + done.stderr)
+    return match[1] if match else "unknown"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""How long a replica takes from its start to ready, beside an Ollama that is ready: our part of a
-cold start on Kubernetes. One local Ray, HAProxy and the simulated engine; alone on its machine.
+"""Measures a replica's start beside an Ollama that is ready: the service's part of a cold start.
+
+One local Ray, HAProxy and the simulated engine; alone on its machine.
 
     python -m tests.bench.cold_start
 """
@@ -32,7 +33,7 @@ from serve_app.settings import Settings
 from tests.support.service import Simulator, start_simulator
 
 STARTS = 8
-# What Serve's controller says of each start: since it asked for the process; of it the constructor.
+# Serve's controller logs each start: seconds since it requested the process, and the constructor's.
 _STARTED = re.compile(r"started successfully .* after ([\d.]+)s .* took ([\d.]+)s")
 
 

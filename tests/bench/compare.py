@@ -1,4 +1,4 @@
-"""What the measurements come to: medians over rounds, ratios within each round. Pure functions."""
+"""Evaluates the measurements: medians over rounds, ratios within each round. Pure functions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ ENGINE, DIRECT, GATEWAY = "engine", "direct", "gateway"
 STOCK, LITELLM, OLLA = "stock", "litellm", "olla"
 AFFINITY = "affinity"  # the gateway with `routing: affinity`
 ONE, MANY, PACED, EMBEDDED = "instant, 1", "instant, 32", "paced, 64", "embedded, 4"
-# A person, or an agent that thinks: everything between caller and engine has gone to sleep.
+# As by a person, or a thinking agent: all processes between caller and engine are idle by then.
 PAUSED = "instant, 1, with pauses"
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """`field`: of a row. `floor` must be reached, `target` is aimed at.
+    """A goal for one `field` of a row: `floor` must be reached, `target` should be.
 
-    Where `floor` is above `target`, a smaller value is better.
+    If `floor` is above `target`, a smaller value is better.
     """
 
     system: str
@@ -90,7 +90,7 @@ class Rounds:
         self._by_key = {(m.system, m.load, m.round): m for m in measurements}
 
     def median(self, system: str, load: str, value: Callable[[Measurement], float]) -> float | None:
-        """None: never measured."""
+        """Return the median over the rounds, None without a measurement."""
         values = [
             value(m) for (s, kind, _), m in self._by_key.items() if (s, kind) == (system, load)
         ]
@@ -103,7 +103,7 @@ class Rounds:
         load: str,
         compared: Callable[[Measurement, Measurement], float],
     ) -> float | None:
-        """Median over the rounds of one system compared with another in the same round."""
+        """Return the median over rounds of one system, compared with another in the same round."""
         pairs = [
             compared(m, self._by_key[other, load, number])
             for (s, kind, number), m in self._by_key.items()
@@ -198,7 +198,7 @@ class Verdict:
 
 
 def verdicts(table: Sequence[Row]) -> Iterator[Verdict]:
-    """Each goal that was measured."""
+    """Return a verdict for each goal that was measured."""
     by_system = {row.system: row for row in table}
     for goal in GOALS:
         row = by_system.get(goal.system)

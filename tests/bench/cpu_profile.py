@@ -1,4 +1,4 @@
-"""Where the CPU time of a request goes, by process and by part of the code.
+"""Attributes the CPU time of a request to processes and parts of the code.
 
 `PY_SPY=path/to/py-spy python -m tests.bench.cpu_profile` runs one topology before an instant engine
 with 32 clients, as `make bench` does, and prints a table in Markdown. Shares of a process are those
@@ -22,7 +22,7 @@ from tests.bench.systems import OTHERS, SLOTS, System, cpu_s, part_of, processes
 _WARM_UP = Task("warm-up", 8, 2, 16)
 _LOAD = Task("32 clients, 16 tokens", 32, 8, 16)
 _SAMPLES_PER_S = 400
-# The first part whose pattern is found in a frame's file, from the innermost frame outwards.
+# A sample counts for the first part whose pattern matches a frame's file, innermost frame first.
 _PARTS = {
     "HTTP server": r"uvicorn|http_protocol|answer_writer|uvicorn_middleware",
     "Serve": r"/ray/serve/|direct_ingress|ray_serve/private",

@@ -1,8 +1,8 @@
-"""CPU of the fair queue for one request, in this process: a micro-benchmark.
+"""Measures the CPU time of the fair queue for one request, in this process.
 
 `python -m tests.bench.fair_queue` compares a request that finds a free slot with a plain count of
 slots, without keys and with 10,000 keys in turn; and measures a request that waits, with one and
-with 100,000 keys that wait. Each figure is the least of several rounds.
+with 100,000 keys that wait. Each figure is the minimum of several rounds.
 """
 
 import asyncio
@@ -39,17 +39,17 @@ class PlainSlots:
 async def main() -> None:
     keyed = [replace(ANONYMOUS, flow=Flow(f"k{n:05d}"), service=500.0) for n in range(10_000)]
     admission = Admission(4, 8, dict.fromkeys(Priority, 60.0))
-    plain_us = await least(lambda: free_slot(PlainSlots(4).enter, cycle([ANONYMOUS])))
+    plain_us = await min_us(lambda: free_slot(PlainSlots(4).enter, cycle([ANONYMOUS])))
     for name, calls in (("without keys", [ANONYMOUS]), ("with 10,000 keys", keyed)):
-        us = await least(lambda calls=calls: free_slot(admission.enter, cycle(calls)))
+        us = await min_us(lambda calls=calls: free_slot(admission.enter, cycle(calls)))
         print(f"free slot, {name:22} {us - plain_us:5.1f} us more than a count of slots")
     for keys in (1, 100_000):
         queue = flooded(keys)
-        us = await least(lambda queue=queue, keys=keys: asyncio.to_thread(waits, queue, keys))
+        us = await min_us(lambda queue=queue, keys=keys: asyncio.to_thread(waits, queue, keys))
         print(f"waits, beside {keys:7,} {'key' if keys == 1 else 'keys':11} {us:5.1f} us")
 
 
-async def least(measure: Callable[[], Awaitable[float]]) -> float:
+async def min_us(measure: Callable[[], Awaitable[float]]) -> float:
     return min([await measure() for _ in range(ROUNDS)])
 
 
@@ -71,7 +71,7 @@ def flooded(keys: int) -> FairQueue[None]:
 
 
 def waits(queue: FairQueue[None], keys: int) -> float:
-    """Return microseconds of CPU for a request that comes, waits, is next and ends."""
+    """Return microseconds of CPU for a request that arrives, waits, starts and ends."""
     began = process_time()
     for number in range(REQUESTS):
         queue.push(Ticket(None, Flow(f"k{7919 * number % keys}"), 500.0), number / 1000)

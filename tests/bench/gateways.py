@@ -1,4 +1,4 @@
-"""What several gateways cost in cached tokens: `python -m tests.bench.gateways`.
+"""Measures the cached tokens lost to several gateways: `python -m tests.bench.gateways`.
 
 The load of docs/examples/routing/live.py without Ray: 12 people talk in six turns, each turn over
 any of one, two or four gateways, before four replicas with simulated engines of four slots and
@@ -43,7 +43,7 @@ class AnyGateway:
 
 
 async def measure(number: int, seed: int) -> tuple[float, float]:
-    """Return the cached share and the mean TTFT of later turns with so many gateways."""
+    """Return the cached share and the mean TTFT of later turns with this number of gateways."""
     async with AsyncExitStack() as stack:
         settings = Settings.model_validate(
             {

@@ -1,4 +1,4 @@
-"""How far apart Locust, k6 and the reference client are: `python -m tests.bench.generators`.
+"""Compares Locust and k6 with the reference client: `python -m tests.bench.generators`.
 
 All three send the same even arrivals to one paced simulated engine, one after the other. Their
 TTFT at p50 must lie within 5 ms of the reference client's; exit code 1 where it does not.
@@ -19,12 +19,12 @@ from tests.support.service import start_simulator
 
 LIMIT_S = 0.005
 RATE, SECONDS, PROMPT, ANSWER = 10, 20, 100, 20
-# A little more than 20 s, too little for another: none is due at the very end.
+# A little more than 20 s, but too little for another arrival: none is due at the very end.
 SHAPE = f"points:0s={RATE},{SECONDS}s={RATE},{SECONDS}s=1,{SECONDS + 0.4}s=1"
 
 
 def compare(url: str) -> dict[str, Any]:
-    """Seconds by generator, and how far each is from the reference client."""
+    """Return seconds by generator, and the distance of each from the reference client."""
     target = RequestTarget(url, timeout_s=30)
     spec = LoadSpec(shape=SHAPE, burstiness=0, prompt_tokens=str(PROMPT), answer_tokens=str(ANSWER))
     settings = {"SHAPE": SHAPE, "PROMPT_TOKENS": PROMPT, "ANSWER_TOKENS": ANSWER}
@@ -47,7 +47,7 @@ def figures(summary: Summary) -> dict[str, Any]:
         "outcomes": summary.outcomes,
         "ttft_p50_s": summary.ttft.quantiles["p50"],
         "ttft_p99_s": summary.ttft.quantiles["p99"],
-        "gap_mean_s": summary.itl.mean if summary.itl.count else None,  # k6 sees none
+        "gap_mean_s": summary.itl.mean if summary.itl.count else None,  # k6 does not measure them
         "e2e_p50_s": summary.e2e.quantiles["p50"],
     }
 
@@ -58,7 +58,7 @@ def apart(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def main() -> int:
-    # Each stream has a slot of its own, so that nothing waits and prompts stay in no cache
+    # There is a slot for each stream, so that nothing waits and no prompt stays in a cache
     speed = ("--prefill-tokens-per-s", "1000", "--decode-tokens-per-s", "50", "--slots", "64")
     engine = start_simulator(*speed)
     try:

@@ -1,8 +1,8 @@
-"""Time to read the metadata of a GGUF file: `engines/llamacpp/gguf` beside PyPI's gguf.
+"""Compares the time to read a GGUF file's metadata: `engines/llamacpp/gguf` and PyPI's gguf.
 
     pip install gguf && python -m tests.bench.gguf_readers
 
-Each reading is a process of its own, import included, as at the start of a replica. Seconds: the
+Each reading is a new process, import included, as at the start of a replica. Seconds: the
 median of the rounds, in alternation.
 """
 

@@ -1,8 +1,8 @@
-"""CPU of one streamed request by HTTP client: `engines/http1.py` beside aiohttp and httpx.
+"""Compares the CPU time of a streamed request: `engines/http1.py`, aiohttp and httpx.
 
     python -m tests.bench.http_clients
 
-The clients take turns against one simulated engine in a process of its own; only this process's CPU
+The clients take turns against one simulated engine in another process; only this process's CPU
 counts. Milliseconds a request: the median of the rounds, and the ratio to http1.
 """
 
@@ -57,7 +57,7 @@ async def measure(url: str) -> dict[str, list[float]]:
 
 
 async def one_round(ask: Ask) -> float:
-    await ask()  # the connection is there
+    await ask()  # opens the connection
     began = time.process_time()
     for _ in range(REQUESTS):
         await ask()

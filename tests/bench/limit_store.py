@@ -1,4 +1,4 @@
-"""CPU of a reservation and its settlement, in this process, by store: a micro-benchmark.
+"""Measures the CPU time of a reservation and its settlement, in this process, by store.
 
 `python -m tests.bench.limit_store` uses 10,000 keys in turn, each with limits of requests and
 tokens a minute and tokens a day. CPU of Redis itself is not counted.
@@ -27,7 +27,7 @@ LIMITS = Limits(requests_per_minute=10**6, tokens_per_minute=10**9, tokens_per_d
 async def main() -> None:
     callers = cycle([Caller(f"k{number:05d}", limits=LIMITS) for number in range(KEYS)])
     limiter = build_limiter(LimitSettings())
-    await measure(limiter, callers, 1, KEYS)  # every key has its counts
+    await measure(limiter, callers, 1, KEYS)  # makes the counts of every key
     print(f"memory              {await measure(limiter, callers, 1, 20_000):6.1f} us")
     with TemporaryDirectory() as folder, redis_server(Path(folder)) as url:
         settings = LimitSettings.model_validate({"store": "redis", "redis_url": url})

@@ -1,9 +1,9 @@
-"""What limits cost: keys with limits beside keys without, in the same service.
+"""Measures the cost of limits: keys with limits beside keys without, in the same service.
 
 For each store of counts one service runs before one instant engine, with 10,000 keys, half of each
-kind. They get the same load in turns: two services of equal settings differ by more than limits
-cost. CPU is that of HAProxy and the replica: Ray's other processes take a fifth of a core whatever
-comes.
+kind. Both kinds get the same load in turns: two services with equal settings would differ by more
+than limits cost. Only the CPU time of HAProxy and the replica counts: Ray's other processes take a
+fifth of a core at any load.
 """
 
 import json
@@ -48,7 +48,7 @@ GOALS = {MEMORY: Goal(25, 0.95), REDIS: Goal(140, 0.75)}
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Against keys without limits, the median of differences and ratios within each turn."""
+    """The cost against keys without limits: medians of differences and ratios within each turn."""
 
     system: str
     added_us: float

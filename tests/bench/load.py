@@ -1,7 +1,7 @@
 """The load generator of the benchmark: one closed loop per connection, as little work as possible.
 
-It runs as a process of its own (`python -m tests.bench.load '{"url": …}'`) and prints one JSON
-object. Every system gets the same bytes from it.
+It runs as a separate process (`python -m tests.bench.load '{"url": …}'`) and prints one JSON
+object. Every system receives the same bytes from it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _DRAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`clients` closed loops for `seconds`; each request asks for `tokens` in a stream.
+    """A load of `clients` closed loops for `seconds`; each request streams `tokens`.
 
     `pause_s` passes between an answer and the next request of the same client.
     """
@@ -37,7 +37,7 @@ class Load:
     tokens: int
     key: str = ""
     pause_s: float = 0.0
-    keys: int = 0  # so many keys take turns: `key` and a number of five digits
+    keys: int = 0  # number of keys that take turns: `key` and five digits
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._ask()
 
     def _ask(self) -> None:
-        if self._transport.is_closing():  # in the pause; another connection takes over
+        if self._transport.is_closing():  # closed in the pause; another connection takes over
             return
         self._answer.clear()
         self._asking, self._first = True, 0.0
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
 
 
 async def run(load: Load) -> Result:
-    """Raises OSError when nothing listens, TimeoutError when answers do not end."""
+    """Send the load. Raises OSError when nothing listens, TimeoutError when answers do not end."""
     result = Result()
     keys = [f"{load.key}{number:05d}" for number in range(load.keys)] or [load.key]
     next_request = cycle([_request(load, key) for key in keys]).__next__

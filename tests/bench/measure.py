@@ -1,4 +1,4 @@
-"""One measurement: a load on a system, by a generator in a process of its own."""
+"""One measurement: a load on a system, by a generator in another process."""
 
 import json
 import subprocess
@@ -12,8 +12,10 @@ from tests.bench.systems import MODEL, System
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Times in milliseconds, rates per second; CPU seconds of the system's own processes per
-    1,000 requests, without the engine's; `generator_cpu`: share of one core."""
+    """The figures of one measurement: times in milliseconds, rates per second.
+
+    CPU seconds are those of the system's own processes per 1,000 requests, without the engine's;
+    `generator_cpu`: share of one core."""
 
     system: str
     load: str
@@ -42,7 +44,7 @@ class Task:
 
 
 def measure(system: System, task: Task, number: int) -> Measurement:
-    """Raises RuntimeError, with the generator's last words, when it fails."""
+    """Measure one load. Raises RuntimeError, with the generator's last words, when it fails."""
     before = system.cpu_s()
     result = generate(
         Load(

@@ -1,6 +1,6 @@
-"""`make overload`: five times what the slots can do, for a minute, between two quiet loads.
+"""`make overload`: five times the capacity of the slots, for a minute, between two quiet loads.
 
-Those who are admitted keep their speed, the rest are refused at once, memory stays flat, and
+Admitted requests keep their speed, the others are refused at once, memory stays flat, and
 afterwards the service is as fast as before.
 """
 
@@ -33,7 +33,7 @@ _ENGINE = {
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one load; times in milliseconds."""
+    """The figures of one load; times in milliseconds."""
 
     served: int
     refused: int
@@ -126,7 +126,7 @@ def claims(before: Figures, during: Figures, after: Figures, memory: list[float]
 
 
 def _memory_mib(system: System) -> float:
-    """Resident memory of the service's replicas."""
+    """Return the resident memory of the service's replicas."""
     pages = 0
     for pid, command in processes(system.process.pid).items():
         if command.startswith("ray::ServeReplica"):

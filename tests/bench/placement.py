@@ -1,9 +1,9 @@
-"""How long a placement takes: `python -m tests.bench.placement`.
+"""Measures the time of a placement: `python -m tests.bench.placement`.
 
-CPU time of one process, garbage collection frozen as in a gateway. Prompts of 16 KB in 20 messages,
-of conversations that some replica knows; every decision hashes the prompt, asks the rule, and notes
-where the call goes; afterwards, when it is read and when it ends. Also: the memory of a million
-known blocks.
+CPU time of one process, garbage collection frozen as in a gateway. Prompts have 16 KB in 20
+messages, of conversations that some replica knows. Each decision hashes the prompt, applies the
+rule and notes the replica of the call; later notes are made when the prompt is read and when the
+call ends. Also: the memory of a million known blocks.
 """
 
 import gc
@@ -35,7 +35,7 @@ def _payload(rng: random.Random) -> dict[str, Any]:
 
 
 def decisions(replicas: int) -> Iterator[tuple[float, float]]:
-    """Yield the seconds of the decision, and of all that is noted later, for one call each."""
+    """Yield for each call the seconds of its decision, and those of all later notes."""
     rng = random.Random(0)
     view = FleetView(8, 8192, 8 * 8192, Speeds(1000.0))
     among = {f"pool#{n:08x}": 0.003 for n in range(replicas)}
@@ -58,7 +58,7 @@ def decisions(replicas: int) -> Iterator[tuple[float, float]]:
 
 
 def block_bytes(blocks: int = 1_000_000) -> float:
-    """Return the bytes that one known block takes."""
+    """Return the bytes of memory for one known block."""
     rng = random.Random(0)
     cache = EngineCache(8, blocks, blocks)
     tracemalloc.start()

@@ -46,7 +46,7 @@ _LINES = (
 
 
 def show(console: Console, table: Sequence[Row]) -> None:
-    """The table and what became of the goals."""
+    """Print the table and the verdicts on the goals."""
     shown = Table(title="Medians over rounds; ratios and differences within each round")
     shown.add_column("")
     for row in table:
@@ -75,7 +75,7 @@ def markdown(table: Sequence[Row]) -> str:
 def write(
     folder: Path, about: dict[str, Any], table: Sequence[Row], measured: Sequence[Measurement]
 ) -> None:
-    """`bench.json`, `bench.md` and `bench.png`."""
+    """Write `bench.json`, `bench.md` and `bench.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     value = {
         "about": about,
@@ -114,7 +114,7 @@ def plot(path: Path, table: Sequence[Row]) -> None:
 
 
 def _lines(table: Sequence[Row]) -> list[list[str]]:
-    """A line for each figure, with a cell for each system."""
+    """Return a line for each figure, with a cell for each system."""
     return [[name, *(_cell(row, names, form) for row in table)] for name, names, form in _LINES]
 
 

@@ -1,4 +1,4 @@
-"""What a decision of `ahead` costs: the pure function, and Serve's own metric with 64 replicas.
+"""Measures a decision of `ahead`: the pure function, and Serve's own metric with 64 replicas.
 
     python -m tests.bench.scaling_policy
 
@@ -53,15 +53,15 @@ def decisions(count: int = 4000) -> tuple[PolicyMemory, list[float]]:
     """Return the seconds of each decision, one a second, with a start-up time of 500 s."""
     rng, state, took = random.Random(2), memory(), []
     for second in range(count):
-        seen = Observation(1e9 + second, 4, 4, rng.expovariate(1 / 3), 0.0, 25.0)
+        observed = Observation(1e9 + second, 4, 4, rng.expovariate(1 / 3), 0.0, 25.0)
         begin = time.perf_counter()
-        _, state = decide(state, seen, Aim(start_s=500.0), TargetBounds(1, REPLICAS))
+        _, state = decide(state, observed, Aim(start_s=500.0), TargetBounds(1, REPLICAS))
         took.append(time.perf_counter() - begin)
     return state, took[count // 4 :]
 
 
 class Recorded(DeploymentAutoscalingState):
-    """Serve's state of one deployment, which also keeps what it would export."""
+    """Serve's state of one deployment, which also keeps the values that it would export."""
 
     def __init__(self, name: DeploymentID) -> None:
         super().__init__(name)
@@ -74,7 +74,7 @@ class Recorded(DeploymentAutoscalingState):
         self.took_ms.append(took_ms)
 
     def measure_cpu(self) -> None:
-        """Note the CPU of each call as well, which no other process on this machine adds to."""
+        """Note the CPU time of each call, too, to which other processes add nothing."""
         policy = self._policy
 
         def measured(context: object) -> object:
@@ -101,14 +101,14 @@ def in_serve(decided: int = 2000) -> tuple[list[float], list[float]]:
     state.update_running_replica_ids(replicas)
     for second in range(decided):
         report(state, replicas, second)
-        policy._autoscaler._next = 0.0  # it decides at this call
+        policy._autoscaler._next = 0.0  # the policy decides at this call
         policy._autoscaler._now = lambda at=1e9 + second: at
         state.get_decision_num_replicas(REPLICAS)
     return state.took_ms[decided // 4 :], state.cpu_ms[decided // 4 :]
 
 
 def report(state: Recorded, replicas: Sequence[ReplicaID], second: int) -> None:
-    """Let every replica report, as it does once a second, two points of each number."""
+    """Let every replica report two points of each number, as it does once a second."""
     now = time.time()
     for replica in replicas:
         metrics = {
@@ -125,7 +125,7 @@ def quantile(values: Sequence[float], q: float) -> float:
 def main() -> None:
     state, took = decisions()
     serve_ms, cpu_ms = in_serve()
-    # The seconds that end a step cost most: each tenth, and the four after it.
+    # Seconds that end a step cost most: every tenth, and the four after it.
     result = {
         "decide_p50_us": round(1e6 * quantile(took, 0.5), 1),
         "decide_p95_us": round(1e6 * quantile(took, 0.95), 1),

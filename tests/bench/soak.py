@@ -1,6 +1,6 @@
-"""`make soak`: ten minutes of hang-ups, killed engines and killed replicas under load.
+"""`make soak`: ten minutes of disconnects, killed engines and killed replicas under load.
 
-Every answer is whole, an explicit error, or refused; and when it is over nothing has leaked: no
+Every answer is complete, an explicit error, or refused, and nothing has leaked at the end: no
 slots, file descriptors, tasks or processes.
 """
 
@@ -41,7 +41,7 @@ _ENGINE_COMMAND = "-m serve_app.simulator"
 
 @dataclass
 class Tally:
-    """What became of the requests; `lost` are neither whole, nor an explicit error, nor refused."""
+    """Counts of outcomes; `lost`: neither complete, nor an explicit error, nor refused."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
@@ -54,9 +54,10 @@ class Tally:
 
 
 def is_lost(record: Record) -> bool:
-    """A connection that closed in the middle is an error; a stream that ended well is complete.
+    """Tell whether an answer is incomplete without an error, or timed out.
 
-    The engine gives as many tokens as are asked for.
+    A connection that breaks is an explicit error. The engine generates as many tokens as are
+    requested.
     """
     if record.ok:
         return record.output_tokens != record.asked_output_tokens
@@ -66,9 +67,9 @@ def is_lost(record: Record) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What could leak: processes by kind, the most descriptors and tasks of any replica.
+    """Resources that could leak: processes by kind, descriptors and tasks of the worst replica.
 
-    No `tasks`: Ray, which takes some seconds, has not yet exported what a replica counts.
+    No `tasks`: Ray, which takes some seconds, has not exported a replica's counts yet.
     """
 
     processes: Counter[str]
@@ -89,7 +90,7 @@ def main(topology: str, minutes: float, seed: int) -> None:
         problems = asyncio.run(_run(system, 60 * minutes, random.Random(seed), console))
     for problem in problems:
         console.print(f"[red]LEAK OR LOSS[/red] {problem}")
-    console.print("nothing was lost in silence, nothing has leaked" if not problems else "")
+    console.print("nothing was lost silently, nothing has leaked" if not problems else "")
     sys.exit(1 if problems else 0)
 
 
@@ -113,18 +114,20 @@ async def _run(system: System, seconds: float, rng: random.Random, console: Cons
 
 
 async def _slots(system: System) -> list[str]:
-    """Fill all of them once more: a slot that was not given back is missing."""
+    """Fill all slots once more; return a problem if a slot was not released."""
     engines = [_stats_url(system, pid) for pid in _engines(system)]
-    tally, most = Tally(), _ENGINE["slots"] * _REPLICAS
+    tally, all_slots = Tally(), _ENGINE["slots"] * _REPLICAS
     async with httpx.AsyncClient(trust_env=False) as http:
         for url in engines:
             await http.post(f"{url}/_sim/reset")
         async with AsyncioClient(RequestTarget(system.url), tally.keep) as client:
             prompt = Prompt([{"role": "user", "content": "tell me"}], 5, 100)
-            await asyncio.gather(*(client.ask(prompt) for _ in range(most + _REPLICAS)))
+            await asyncio.gather(*(client.ask(prompt) for _ in range(all_slots + _REPLICAS)))
         stats = [(await http.get(f"{url}/_sim/stats")).json() for url in engines]
     used = sum(stat["max_in_flight"] for stat in stats)
-    return [] if used == most else [f"{most - used} of {most} slots were not to be had"]
+    return (
+        [] if used == all_slots else [f"{all_slots - used} of {all_slots} slots were not available"]
+    )
 
 
 def _stats_url(system: System, pid: int) -> str:
@@ -157,7 +160,7 @@ async def _user(client: AsyncioClient, goes_on: Callable[[], bool], rng: random.
         asking = asyncio.create_task(client.ask(prompt))
         if rng.random() < 0.2:
             await asyncio.wait({asking}, timeout=rng.random() * 2)
-            asking.cancel()  # a hang-up, waiting or running
+            asking.cancel()  # a disconnect, while waiting or running
         with suppress(asyncio.CancelledError):
             request = await asking
             if not request.record().ok:

@@ -1,7 +1,8 @@
-"""What traces cost a replica in one process: microseconds of CPU for a streamed request.
+"""Measures the cost of traces in one process: microseconds of CPU for a streamed request.
 
-The notes, the request's span with those of two steps, its metrics, and their encoding, without
-the collector. The least of several turns counts, because other work on the machine only adds.
+It covers the notes, the request's span with those of two steps, its metrics, and their encoding,
+without the collector. The minimum of several turns counts, because other work on the machine only
+adds.
 """
 
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 from opentelemetry.sdk.metrics.export import MetricExportResult
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 
 from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
@@ -22,6 +23,7 @@ from serve_app.tracing.encoder import SpanEncoder
 from serve_app.tracing.exporters import Losses
 from serve_app.tracing.notes import NotedStep
 from serve_app.tracing.otlp import OtlpMetrics
+from serve_app.tracing.spans import EndedSpan, SpanMaker
 from serve_app.tracing.tracer import Tracer
 
 _PATH = "/v1/chat/completions"
@@ -33,11 +35,11 @@ _TAIL = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\ndata: [DO
 @click.option("--share", default=0.1, show_default=True, help="Of the requests that are traced.")
 @click.option("--whole-us", default=440.0, show_default=True, help="Of CPU that a request takes.")
 def main(share: float, whole_us: float) -> None:
-    bare = _least_us(lambda: request(None))
+    bare = _min_us(lambda: request(None))
     metrics = _metrics()
     ended = request(None)
-    counted = _least_us(lambda: metrics.count(ended))
-    untraced, traced = (_least_us(turn_of(ratio)) - bare for ratio in ("0", "1"))
+    counted = _min_us(lambda: metrics.count(ended))
+    untraced, traced = (_min_us(turn_of(ratio)) - bare for ratio in ("0", "1"))
     mean = (1 - share) * untraced + share * traced + counted
     click.echo(f"not traced {untraced:.1f} us, traced {traced:.1f} us, metrics {counted:.1f} us")
     click.echo(
@@ -45,18 +47,20 @@ def main(share: float, whole_us: float) -> None:
     )
 
 
-class Encoded(SpanProcessor):
-    """Encodes spans in batches, as the exporter does."""
+class Encoded:
+    """Makes and encodes spans in batches, as the thread that sends them does."""
 
-    def __init__(self) -> None:
-        self._spans: list[ReadableSpan] = []
+    def __init__(self, maker: SpanMaker) -> None:
+        self._maker = maker
+        self._ended: list[EndedSpan] = []
         self._encoder = SpanEncoder()
 
-    def on_end(self, span: ReadableSpan) -> None:
-        self._spans.append(span)
-        if len(self._spans) == 512:
-            self._encoder.encode(self._spans).SerializePartialToString()
-            self._spans.clear()
+    def add(self, ended: EndedSpan) -> None:
+        self._ended.append(ended)
+        if len(self._ended) == 170:
+            spans = [span for one in self._ended for span in self._maker.spans(one)]
+            self._encoder.encode(spans).SerializePartialToString()
+            self._ended.clear()
 
 
 class Nowhere:
@@ -77,7 +81,8 @@ def turn_of(ratio: str) -> Callable[[], RequestTrace]:
     """Return a request of a process that traces this share of them."""
     os.environ |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": ratio}
     provider = TracerProvider(resource=process_resource({}), shutdown_on_exit=False)
-    tracer = Tracer(provider, Encoded())
+    encoded = Encoded(SpanMaker(provider.resource, provider.id_generator))
+    tracer = Tracer(provider, encoded.add)
     return lambda: request(tracer)
 
 
@@ -112,7 +117,7 @@ async def _receive() -> dict[str, Any]:
 _ASKED = Request({"method": "POST", "path": _PATH, "headers": [(b"host", b"x")]}, _receive)
 
 
-def _least_us(once: Callable[[], object]) -> float:
+def _min_us(once: Callable[[], object]) -> float:
     turns = []
     for _ in range(_TURNS):
         began = process_time()

@@ -1,4 +1,4 @@
-"""The stock way: what one writes first with FastAPI, httpx and Ray Serve, on default flags."""
+"""The stock way: a first version with FastAPI, httpx and Ray Serve, on default flags."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The systems that are compared, each a process of its own that says where it listens.
+"""The compared systems, each a separate process that prints its address.
 
 `python -m tests.bench.systems KIND '{"engine": URL, …}'` prints its address when it is ready and
 ends, with all that it started, when its standard input does.
@@ -32,7 +32,7 @@ _RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "MALLOC_ARENA_MAX": "2",  # as `make run` and the image set it
-    # Whatever proxy the environment names: nothing here is reached through one.
+    # Nothing here is reached through a proxy, even if the environment names one.
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
     "grpc_proxy": "",
@@ -45,7 +45,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class System:
-    """A running system; `engine` is true for the one that the others stand before."""
+    """A running system; `engine`: whether the others call it."""
 
     name: str
     url: str
@@ -54,23 +54,23 @@ class System:
     metrics_url: str = ""  # Ray's, for Prometheus; "" where there is no Ray
 
     def cpu_s(self) -> float:
-        """CPU seconds that its processes have used so far."""
+        """Return the CPU seconds of its processes so far."""
         return sum(map(cpu_s, _tree(self.process.pid)))
 
     def cpu_by_process(self) -> dict[str, float]:
-        """CPU seconds so far, by the first two words of the process's command line."""
+        """Return the CPU seconds so far, by the first two words of a process's command line."""
         used: Counter[str] = Counter()
         for pid, line in processes(self.process.pid).items():
             used[" ".join(Path(word).name for word in line.split()[:2])[:40]] += cpu_s(pid)
         return used
 
     def request_cpu_s(self) -> float:
-        """CPU seconds so far of the processes that requests pass through."""
+        """Return the CPU seconds so far of the processes on the path of a request."""
         lines = processes(self.process.pid).items()
         return sum(cpu_s(pid) for pid, line in lines if part_of(line) != OTHERS)
 
     def pause(self) -> None:
-        """A Ray that idles takes a fifth of a core: nothing of it runs until `resume`."""
+        """Stop its processes until `resume`, because an idle Ray takes a fifth of a core."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -113,7 +113,7 @@ def _addresses(lines: Any, kind: str) -> tuple[str, str]:
 
 
 def processes(pid: int) -> dict[int, str]:
-    """The process and all below it, with their command lines."""
+    """Return the process and its descendants, with their command lines."""
     return {member: line for member in _tree(pid) if (line := command_line(member))}
 
 
@@ -167,7 +167,7 @@ def llamacpp(slots: int) -> Iterator[str]:
 def litellm(engine: str, python: str, master_key: str) -> Iterator[str]:
     port = free_port()
     config = {
-        "general_settings": {"master_key": master_key},  # it does not start without one
+        "general_settings": {"master_key": master_key},  # required at its start
         "model_list": [
             {
                 "model_name": MODEL,
@@ -182,7 +182,7 @@ def litellm(engine: str, python: str, master_key: str) -> Iterator[str]:
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"litellm-{port}.yaml"
     path.write_text(json.dumps(config))
     command = [str(Path(python).with_name("litellm")), "--config", str(path)]
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # nothing is fetched from elsewhere
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it fetches nothing from other servers
     try:
         with _child(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
@@ -196,7 +196,7 @@ def litellm(engine: str, python: str, master_key: str) -> Iterator[str]:
 
 @contextmanager
 def olla(engine: str, binary: str) -> Iterator[str]:
-    """The Go proxy: streams as they come, no limits of requests, no line of log for each."""
+    """Run the Go proxy: it passes streams on at once, limits no requests and logs none."""
     port = free_port()
     endpoint = {"url": engine, "name": "engine", "type": "ollama", "priority": 100}
     config = {
@@ -228,7 +228,7 @@ def olla(engine: str, binary: str) -> Iterator[str]:
         path.write_text(json.dumps(config))
         url = f"http://127.0.0.1:{port}/olla/ollama"
         command = [str(Path(binary).absolute()), "-c", str(path)]
-        with _child(command, url, "/api/tags", folder) as address:  # it writes logs where it runs
+        with _child(command, url, "/api/tags", folder) as address:  # it logs into its folder
             yield address
 
 
@@ -244,7 +244,7 @@ def _child(command: list[str], url: str, probe: str, folder: str | None = None) 
 
 
 def _wait(url: str) -> None:
-    """Raises httpx.HTTPError when nothing answers in time."""
+    """Wait until a server answers. Raises httpx.HTTPError when none does in time."""
     import httpx
 
     deadline = monotonic() + _START_S
@@ -260,7 +260,7 @@ def _wait(url: str) -> None:
 
 @contextmanager
 def service(topology: str, haproxy: bool = True, **settings: Any) -> Iterator[str]:
-    """Ours, on HAProxy and the throughput flags as on a cluster."""
+    """Run this service with HAProxy and the throughput flags, as on a cluster."""
     if haproxy:
         os.environ |= {
             **FLAGS,

@@ -1,8 +1,9 @@
-"""What traces cost: services without them, with a tenth of the requests, and with Ray's metrics.
+"""Measures the cost of traces: services without, with a tenth traced, and with Ray's metrics.
 
 Each gets half of the load while the service without traces gets the other half, so that a change of
 the machine's speed touches both; a second service without them shows the noise. One instant engine
-answers all. CPU is that of the replicas and of HAProxy: Ray's own processes work in bursts.
+answers all. Only the CPU time of the replicas and of HAProxy counts: Ray's own processes work in
+bursts.
 """
 
 import json
@@ -33,13 +34,13 @@ _SETTLE_S = 0.3
 _SAMPLER = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
 
 
-# Of the service without traces and of another one, at the same time.
+# Measurements of the service without traces and of another one, at the same time.
 Pair = tuple[Measurement, Measurement]
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """CPU per request against the service without traces: means of rounds, 95 % intervals."""
+    """CPU per request relative to the service without traces: means of rounds, 95 % intervals."""
 
     system: str
     ratio: Interval
@@ -54,7 +55,7 @@ class Ratio:
 
 
 class RequestPath(System):
-    """A service, of whose processes those count that requests pass through."""
+    """A service of which only processes on the path of a request count."""
 
     def cpu_s(self) -> float:
         return self.request_cpu_s()
@@ -120,7 +121,7 @@ def _settings(topology: str, engine: System, tracing: dict[str, Any]) -> dict[st
 
 
 def ratio(name: str, measured: list[Pair]) -> Ratio:
-    """Compare with the service without traces at the same time."""
+    """Compare with the service without traces, measured at the same time."""
     pairs = [(one, off) for off, one in measured if one.system == name]
     ratios = [one.cpu_s_per_1000 / off.cpu_s_per_1000 for one, off in pairs]
     added = [1000 * (one.cpu_s_per_1000 - off.cpu_s_per_1000) for one, off in pairs]

@@ -1,4 +1,4 @@
-"""`make soak`: 10,000 requests with hang-ups, killed engines and killed replicas, and their use.
+"""`make soak`: the use of 10,000 requests with disconnects, killed engines and replicas.
 
 The totals of `/admin/usage` equal the engines' own counts: exactly for whole answers, within the
 events under way for others. A killed replica that is the ingress takes its last records with it.
@@ -57,7 +57,7 @@ def _run(topology: str, requests: int, rng: random.Random, folder: Path) -> list
         }
         with running(topology, "service", **options) as system:
             result, kills = asyncio.run(_measure(system, requests, rng, journal, console))
-    # A replica's requests, and those of the last half second.
+    # The running requests of a replica, and those of the last half second.
     bound = kills["replica"] * (_SLOTS + _QUEUE + 100) if topology == "direct" else 0
     if result.unrecorded > bound:
         result.problems.append(f"{result.unrecorded} requests have no record, at most {bound} may")
@@ -65,7 +65,7 @@ def _run(topology: str, requests: int, rng: random.Random, folder: Path) -> list
         console.print(f"[red]DIFFERENCE[/red] {problem}")
     figures = {name: value for name, value in asdict(result).items() if name != "problems"}
     console.print(topology, "kills", dict(kills), figures, f"prompts {result.prompt_error:+.2%}")
-    console.print("" if result.problems else "the use is what the engines have counted")
+    console.print("" if result.problems else "the recorded use equals the engines' counts")
     return result.problems
 
 

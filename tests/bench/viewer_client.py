@@ -1,7 +1,7 @@
-"""Viewers of the page in a process of their own, as many connections that poll once a second.
+"""Viewers of the page in a process of their own, as many connections, which poll as it does.
 
-`python -m tests.bench.viewer_client URL NUMBER` polls until its standard input ends, and prints
-what it saw as one JSON object.
+`python -m tests.bench.viewer_client URL NUMBER` polls until its standard input ends, and prints its
+results as one JSON object.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Views:
 
     @property
     def refused(self) -> int:
-        """Polls that got neither the document nor the answer that it has not changed."""
+        """The polls that got neither the document nor 304."""
         return self.broken + sum(n for s, n in self.statuses.items() if s not in ("200", "304"))
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Watching:
         self._process = process
 
     def stop(self) -> Views:
-        """Let the viewers leave; return what they saw."""
+        """Stop the viewers; return their results."""
         if self._process is None:
             return Views({}, 0, 0.0, 0.0)
         out, _ = self._process.communicate("")
@@ -58,7 +58,7 @@ class Watching:
 
 @contextmanager
 def viewers(url: str, number: int = VIEWERS) -> Iterator[Watching]:
-    """Let so many viewers poll until they are stopped, at the latest at the end of the block."""
+    """Let `number` viewers poll until they are stopped, at the latest at the end of the block."""
     if not number:
         yield Watching(None)
         return
@@ -72,7 +72,7 @@ def viewers(url: str, number: int = VIEWERS) -> Iterator[Watching]:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Counts:
     statuses: dict[str, int] = field(default_factory=dict)
     broken: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -82,17 +82,17 @@ class _Seen:
         return Views(self.statuses, self.broken, p50, p99)
 
 
-async def _view(url: str, delay_s: float, seen: _Seen) -> None:
+async def _view(url: str, delay_s: float, counts: _Counts) -> None:
     await asyncio.sleep(delay_s)
     while True:
         try:
-            await _poll(url, seen)
+            await _poll(url, counts)
         except (OSError, asyncio.IncompleteReadError):
-            seen.broken += 1
+            counts.broken += 1
             await asyncio.sleep(_EVERY_S)
 
 
-async def _poll(url: str, seen: _Seen) -> None:
+async def _poll(url: str, counts: _Counts) -> None:
     """Poll over one connection until the service closes it."""
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
@@ -107,26 +107,26 @@ async def _poll(url: str, seen: _Seen) -> None:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
             await reader.readexactly(int(fields.get(b"content-length", b"0")))
-            seen.seconds.append(perf_counter() - began)
+            counts.seconds.append(perf_counter() - began)
             status = head.split(b" ", 2)[1].decode()
-            seen.statuses[status] = seen.statuses.get(status, 0) + 1
+            counts.statuses[status] = counts.statuses.get(status, 0) + 1
             etag = fields.get(b"etag", etag)
             if fields.get(b"connection") == b"close":
                 return
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(max(_EVERY_S, float(fields.get(b"poll-after", 0))))
     finally:
         writer.close()
 
 
 async def _main(url: str, number: int) -> Views:
-    seen = _Seen()
-    tasks = [asyncio.create_task(_view(url, i * _EVERY_S / number, seen)) for i in range(number)]
+    counts = _Counts()
+    tasks = [asyncio.create_task(_view(url, i * _EVERY_S / number, counts)) for i in range(number)]
     await asyncio.to_thread(sys.stdin.read)
     for task in tasks:
         task.cancel()
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks, return_exceptions=True)
-    return seen.views()
+    return counts.views()
 
 
 if __name__ == "__main__":

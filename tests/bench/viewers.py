@@ -1,4 +1,4 @@
-"""What fifty viewers of the page cost: nothing of an idle service, little of a busy one.
+"""Measures the cost of fifty viewers of the page: none for an idle service, little for a busy one.
 
     python -m tests.bench.viewers idle     the target stays, no request is refused, p50 and p99
     python -m tests.bench.viewers drain    seconds until two of three replicas have left
@@ -6,19 +6,20 @@
 
     python -m tests.bench.viewers answer   time of one answer about 64 replicas
 
-A viewer polls `GET /admin/fleet` once a second over one connection, as the page does. CPU is that
-of the service's own processes, the collector's included, without the engine's. Requests of a busy
-service take CPU from each other and from whatever else runs: the more rounds, the better.
+A viewer polls `GET /admin/fleet` over one connection when the last answer asks for it, as the page
+does. CPU is that
+of the service's own processes, the collector's included, without the engine's. A change of the
+machine's speed touches both services of `busy`.
 """
 
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
 from statistics import mean
 from time import monotonic, perf_counter, sleep
 from typing import Any
@@ -27,10 +28,11 @@ import click
 import httpx
 
 from serve_app.capacity.results.statistics import quantile
+from serve_app.capacity.simulate.intervals import interval
 from serve_app.ray_serve.fleet_collector import WATCHED_S
 from tests.bench.measure import Measurement, Task, measure
 from tests.bench.systems import MODEL, SLOTS, System, cpu_s, part_of, processes, running
-from tests.bench.viewer_client import VIEWERS, Views, Watching, viewers
+from tests.bench.viewer_client import VIEWERS, viewers
 from tests.support.fleets import Stage
 from tests.support.scenes import sixty_four
 from tests.support.service import Service, serving, start_simulator
@@ -38,8 +40,8 @@ from tests.support.service import Service, serving, start_simulator
 _WARM_UP = Task("warm-up", 8, 3, 16)
 _SETTLE_S = 5.0
 _MAX_RATIO = 1.02
+_WINDOWS = 3
 _MAX_ANSWER_MS = 5.0
-_SEED = 19
 _SHRINKING = {
     "initial_replicas": 3,
     "max_replicas": 3,
@@ -47,25 +49,6 @@ _SHRINKING = {
     "look_back_period_s": 2,
     "metrics_interval_s": 0.5,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """A mean ratio over rounds, and the bounds between which it lies with 95 %."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"x {self.mean:.4f} ({self.low:.4f} to {self.high:.4f})"
-
-
-def ratio(values: Sequence[float]) -> Ratio:
-    """Return the mean with its interval, by resampling the rounds."""
-    random = Random(_SEED)
-    means = sorted(mean(random.choices(values, k=len(values))) for _ in range(10_000))
-    return Ratio(mean(values), means[250], means[-251])
 
 
 @click.group(help=__doc__)
@@ -113,17 +96,17 @@ def _show_cpu(without: Mapping[str, float], watched_cpu: Mapping[str, float]) ->
 @main.command()
 @click.option("--rounds", default=3, show_default=True)
 def drain(rounds: int) -> None:
-    """Let two of three replicas go, in turn without and with viewers."""
+    """Scale from three replicas to one, in turn without and with viewers."""
     seconds: dict[str, list[float]] = {"without": [], "with": []}
     refused = 0
     for _ in range(rounds):
-        for name, found in seconds.items():
+        for name, durations in seconds.items():
             number = VIEWERS if name == "with" else 0
             with service(**_SHRINKING) as system, viewers(system.url, number) as watching:
-                found.append(_left_s(system))
+                durations.append(_left_s(system))
                 views = watching.stop()
                 refused += views.refused
-            click.echo(f"{name} viewers: one replica is left after {found[-1]:.1f} s; {views}")
+            click.echo(f"{name} viewers: one replica is left after {durations[-1]:.1f} s; {views}")
     _end(mean(seconds["with"]) < mean(seconds["without"]) + 1 and not refused)
 
 
@@ -138,50 +121,75 @@ def _left_s(system: System) -> float:
     raise TimeoutError("the replicas have not ended")
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Two services under the same load at the same time, of which one has viewers."""
+
+    without: Measurement
+    watched: Measurement
+
+    @property
+    def ratio(self) -> float:
+        return self.watched.cpu_s_per_1000 / self.without.cpu_s_per_1000
+
+    @property
+    def added_ms_per_s(self) -> float:
+        more = self.watched.cpu_s_per_1000 - self.without.cpu_s_per_1000
+        return more * self.watched.requests_per_s
+
+
 @main.command()
-@click.option("--rounds", default=8, show_default=True)
-@click.option("--seconds", default=8.0, show_default=True, help="Of each load.")
-@click.option("--clients", default=32, show_default=True)
+@click.option("--rounds", default=9, show_default=True, type=click.IntRange(2))
+@click.option("--seconds", default=4.0, show_default=True, help="Of each load.")
 @click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
-def busy(rounds: int, seconds: float, clients: int, out: Path) -> None:
-    """Load a service in turn without and with viewers."""
-    task = Task(f"{clients} clients, 16 tokens", clients, seconds, 16)
-    pairs: list[tuple[Measurement, Measurement]] = []
-    polls: list[Views] = []
-    with service() as running_service:
-        system = RequestCost(**vars(running_service))
-        measure(system, _WARM_UP, 0)
-        with watched(system):  # the collector starts
-            sleep(_SETTLE_S)
+def busy(rounds: int, seconds: float, out: Path) -> None:
+    """Load two services at the same time, of which one and then the other has viewers."""
+    task = Task("16 clients, 16 tokens", 16, seconds, 16)
+    measured: list[list[Window]] = []
+    with ExitStack() as stack:
+        systems = [RequestCost(**vars(stack.enter_context(service()))) for _ in range(2)]
+        for system in systems:
+            measure(system, _WARM_UP, 0)
         for number in range(rounds):
-            off = measure(system, task, number)
-            with watched(system) as watching:
-                on = measure(system, task, number)
-                polls.append(watching.stop())
-            pairs.append((off, on))
+            windows = [w for one in (0, 1) for w in _windows(systems, one, task, number)]
+            measured.append(windows)
             click.echo(
-                f"{1000 * off.cpu_s_per_1000:.0f} us of CPU a request, "
-                f"{1000 * on.cpu_s_per_1000:.0f} with viewers; {polls[-1]}"
+                f"{mean(window.added_ms_per_s for window in windows):+.1f} ms of CPU a second"
             )
-    cost = ratio([on.cpu_s_per_1000 / off.cpu_s_per_1000 for off, on in pairs])
-    speed = ratio([on.requests_per_s / off.requests_per_s for off, on in pairs])
-    click.echo(f"CPU per 1,000 requests: {cost}, at most {_MAX_RATIO}; requests/s: {speed}")
+    added = [mean(w.added_ms_per_s for w in windows) for windows in measured]
+    cost = interval([mean(w.ratio for w in windows) for windows in measured])
+    rate = mean(w.without.requests_per_s for windows in measured for w in windows)
+    full = interval([1 + ms / 1000 for ms in added])
+    click.echo(f"{VIEWERS} viewers take {interval(added):.1f} ms of CPU a second")
+    click.echo(f"CPU per 1,000 requests: x {cost:.3f} at {rate:.0f} requests/s")
+    click.echo(f"x {full:.3f} of a service that takes a whole core, at most {_MAX_RATIO}")
     out.mkdir(parents=True, exist_ok=True)
-    value = {
-        "cpu": asdict(cost),
-        "speed": asdict(speed),
-        "polls": list(map(asdict, polls)),
-        "rounds": [[asdict(off), asdict(on)] for off, on in pairs],
-    }
+    value = [[asdict(window) for window in windows] for windows in measured]
     (out / "viewers.json").write_text(json.dumps(value, indent=1) + "\n")
-    refused = sum(views.refused for views in polls) + sum(m.failed for pair in pairs for m in pair)
-    _end(cost.mean <= _MAX_RATIO and not refused)
+    failed = sum(w.without.failed + w.watched.failed for windows in measured for w in windows)
+    _end(full.mean <= _MAX_RATIO and not failed)
+
+
+def _windows(
+    systems: "list[RequestCost]", watched: int, task: Task, number: int
+) -> Iterator[Window]:
+    """Measure while one of the services has viewers and the collector of the other one rests."""
+    on, off = systems[watched], systems[1 - watched]
+    with viewers(on.url) as watching, ThreadPoolExecutor(2) as pool:
+        fleet(on.url)
+        sleep(WATCHED_S + 1)
+        on.is_watched = True
+        for _ in range(_WINDOWS):
+            yield Window(*pool.map(lambda system: measure(system, task, number), (off, on)))
+        on.is_watched = False
+        if refused := watching.stop().refused:
+            raise RuntimeError(f"{refused} polls were refused")
 
 
 @main.command()
 @click.option("--polls", default=2000, show_default=True)
 def answer(polls: int) -> None:
-    """Ask a service of which the document has 64 replicas, without Ray."""
+    """Request the document of a service with 64 replicas, without Ray."""
     asyncio.run(_answer(polls))
 
 
@@ -216,7 +224,7 @@ def _end(is_met: bool) -> None:
 
 @contextmanager
 def service(**scaling: Any) -> Iterator[System]:
-    """A direct service of one replica before an instant engine, unless `scaling` says otherwise."""
+    """Run a direct service before an instant engine, with one replica unless `scaling` is given."""
     with running("engine", "simulator", decode_tokens_per_s=0) as engine:
         settings = {
             "topology": "direct",
@@ -232,7 +240,7 @@ def service(**scaling: Any) -> Iterator[System]:
 class RequestCost(System):
     """A service, without Ray's agent, whose work comes in bursts: it sends metrics every 10 s.
 
-    The collector counts where somebody watches: otherwise there would be none.
+    The collector counts while there are viewers: without them it does not run.
     """
 
     is_watched: bool = False
@@ -243,17 +251,6 @@ class RequestCost(System):
         return sum(cpu_s(pid) for pid, line in lines if not line.startswith(others))
 
 
-@contextmanager
-def watched(system: RequestCost) -> Iterator[Watching]:
-    """Viewers who see the fleet. After them, until the collector rests."""
-    with viewers(system.url) as watching:
-        fleet(system.url)
-        system.is_watched = True
-        yield watching
-    system.is_watched = False
-    sleep(WATCHED_S + 1)
-
-
 def fleet(url: str) -> dict[str, Any]:
     """Return the first document of the collector. Raises TimeoutError."""
     deadline = monotonic() + 30
@@ -262,7 +259,7 @@ def fleet(url: str) -> dict[str, Any]:
         if not document["collecting"]:
             return document
         sleep(0.2)
-    raise TimeoutError("nobody gathers the state of the fleet")
+    raise TimeoutError("the state of the fleet is not gathered")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The page in a real Chromium: what a person sees, and what a hostile model can't do."""
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
@@ -179,6 +181,56 @@ async def test_it_says_when_the_service_is_away_and_recovers(driver: Any) -> Non
         running.stage.show(engine_killed())
         await asyncio.to_thread(until_seen("engine away", "live"))
         assert "does not answer" not in await asyncio.to_thread(text, driver)
+
+
+async def test_a_crowd_polls_seldom_and_ages_go_on(opened: Any, shared_site: Site) -> None:
+    """The page asks again when the service has said, and counts the seconds by itself."""
+    shared_site.stage.show(engine_killed())
+    async with httpx.AsyncClient(base_url=shared_site.url, trust_env=False) as crowd:
+        await asyncio.gather(*(crowd.get("/admin/fleet") for _ in range(60)))
+
+    def look() -> None:
+        driver = opened()
+        sees(driver, "engine away")
+        began = text(driver)
+        until(driver, f"return document.querySelector('main').innerText !== {json.dumps(began)}")
+        assert len(_polls(driver)) == 1
+
+    await asyncio.to_thread(look)
+
+
+async def test_a_hidden_tab_asks_nothing(opened: Any, shared_site: Site) -> None:
+    """Until it is looked at."""
+
+    def look() -> None:
+        driver = opened()
+        driver.execute_cdp_cmd("Page.enable", {})
+        added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": HIDDEN})
+        try:
+            driver.refresh()
+            _polls(driver)  # of the page before
+            sees(driver, "Gathering the state of the fleet")
+            assert _polls(driver) == []
+            driver.execute_script("show()")
+            sees(driver, "at the minimum")
+            assert _polls(driver)
+        finally:
+            driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+    await asyncio.to_thread(look)
+
+
+# What a browser does with a tab behind another one.
+HIDDEN = """
+let hidden = true;
+Object.defineProperty(document, "hidden", { get: () => hidden });
+window.show = () => { hidden = false; document.dispatchEvent(new Event("visibilitychange")); };
+"""
+
+
+def _polls(driver: Any) -> list[str]:
+    """Return the polls since the last call."""
+    return [url for url in requested(driver) if url.endswith("/admin/fleet")]
 
 
 async def test_it_says_when_nobody_gathers(opened: Any, shared_site: Site) -> None:

@@ -188,8 +188,8 @@ def test_a_plan_to_zero_needs_a_gateway(sweep: str) -> None:
         ({"--base": "11"}, "--base (11/s) is above --peak (10/s)"),
         ({"--window": "0"}, "--window must be above 0"),
         ({"--slo": ","}, "--slo names no objective"),
-        ({"--slo": "error_rate=500%"}, "an error rate is at most 100%"),
-        ({"--slo": "ttft_p999=1s"}, "a percentile is above 0 and at most 100"),
+        ({"--slo": "error_rate=500%"}, "an error rate must be at most 100%"),
+        ({"--slo": "ttft_p999=1s"}, "a percentile must be above 0 and at most 100"),
     ],
 )
 def test_an_impossible_demand_is_refused(

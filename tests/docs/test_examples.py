@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from serve_app.access.keys import commands as key_commands
 from serve_app.access.keys import file as key_file
 from serve_app.capacity.workload.scenario import Scenario
 from serve_app.settings import Settings
@@ -179,6 +180,31 @@ def test_paths_in_commands_exist() -> None:
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
+def test_scripts_in_commands_take_their_options() -> None:
+    """`python docs/…py` names a script that is there, and options that it has."""
+    scripts = [words[1:] for _, words in COMMANDS if words[0] == "python" and words[1] != "-m"]
+    assert scripts
+    for script, *arguments in scripts:
+        text = (ROOT / script).read_text()
+        assert [option for option in options(arguments) if f'"{option}"' not in text] == [], script
+
+
+def test_commands_for_keys_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of the page about keys work, one after the other."""
+    monkeypatch.setenv("SERVE_APP_API_KEYS_FILE", str(tmp_path / "keys"))
+    monkeypatch.chdir(tmp_path)
+    shown = {}
+    for example, (_, *arguments) in PYTHON:
+        if example.page == "docs/keys.md" and arguments[0] == "keys" and "--now" not in arguments:
+            assert key_commands.main(arguments[1:]) == 0, arguments
+            shown[arguments[1]] = capsys.readouterr().out
+    assert shown.keys() == {"new", "list", "rotate", "revoke"}
+    assert re.fullmatch(r"sk-llm-[0-9a-f]{40}\n", shown["new"])
+    assert "alice" in shown["list"]
+
+
 def test_options_of_locust_exist() -> None:
     """Options of the load file, in examples and in tables, are its own or Locust's."""
     named = options([word for _, words in COMMANDS if words[0] == "locust" for word in words])
@@ -197,6 +223,17 @@ def load_options() -> set[str]:
     command = [str(locust), "-f", "locustfiles/chat.py", "--chat-help"]
     shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     return set(re.findall(r"--[a-z-]+", shown.stdout))
+
+
+def test_the_kept_sweep_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example that prints the records of a sweep prints its conclusions."""
+    page = "docs/examples/modelled-gpu/README.md"
+    (example,) = (example for example in pages.examples("python") if example.page == page)
+    monkeypatch.chdir(ROOT)
+    exec(example.text, {})
+    assert "Saturated at" in capsys.readouterr().out
 
 
 def test_python_examples_are_python() -> None:

@@ -16,6 +16,8 @@ from tests.support.pages import PAGES, ROOT
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=pages.name)
 WIDEST_CELL = 120
+# The index leads to the questions, and contributing.md to the guide.
+QUESTIONED = [p for p in PAGES[3:] if p.name not in ("index.md", "contributing.md")]
 
 
 def test_the_readme_is_short() -> None:
@@ -44,11 +46,19 @@ def _is_there(page: Path, link: str) -> bool:
     return target.is_file() and (not anchor or anchor in pages.anchors(target))
 
 
+@pytest.mark.parametrize("page", QUESTIONED, ids=pages.name)
+def test_a_page_names_its_question(page: Path) -> None:
+    """A reader knows from the first line which question the page answers."""
+    assert re.match(r"# .+\n\n\*[A-Z][^*]+\?\*", pages.text(page))
+
+
 def test_every_page_is_in_the_index() -> None:
-    """A reader of the index finds each page."""
-    index = ROOT / "docs" / "index.md"
+    """A reader of the index, and of the list of examples, finds each page."""
+    index, examples = (ROOT / "docs" / name for name in ("index.md", "examples/README.md"))
     linked = {
-        os.path.normpath(index.parent / link.partition("#")[0]) for link in pages.links(index)
+        os.path.normpath(page.parent / link.partition("#")[0])
+        for page in (index, examples)
+        for link in pages.links(page)
     }
     others = {str(page) for page in PAGES} - {str(index), str(ROOT / "docs" / "contributing.md")}
     assert others - linked == set()
@@ -100,7 +110,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material", reason="needs the extra docs")
     folder = tmp_path_factory.mktemp("site")
     config = ROOT / "docs" / "site" / "mkdocs.yml"
-    command = [sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(config), "-d", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "-f", str(config), "-d", str(folder)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return folder

@@ -436,7 +436,7 @@ async def test_no_path_is_shown(rig: Rig, gguf: Path) -> None:
         assert bool(body["model_info"]["tokenizer.ggml.tokens"]) is verbose
 
 
-async def test_a_hang_up_stops_the_generation(rig: Rig) -> None:
+async def test_a_disconnect_stops_the_generation(rig: Rig) -> None:
     """Closing an answer, or cancelling one that is waited for, frees the slot at once."""
     body = json.dumps({"model": MODEL, **ENDLESS}).encode()
     answer = await rig.send("/api/chat", body, MODEL, True)

@@ -136,7 +136,7 @@ class TestResponses:
         answer = await skilled_gpt.responses.create(**request, input=items, tool_choice="none")
         assert answer.output_text
 
-    async def test_a_hang_up_stops_the_generation(self, chatty: Service) -> None:
+    async def test_a_disconnect_stops_the_generation(self, chatty: Service) -> None:
         """Closing a stream frees the engine's slot."""
         body = {"model": MODEL, "input": "Tell me a long story.", "stream": True}
         async with chatty.stream("POST", "/v1/responses", json=body) as answer:

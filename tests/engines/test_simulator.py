@@ -162,7 +162,7 @@ async def test_one_fifo_over_all_dialects() -> None:
         assert (stats["max_in_flight"], stats["max_queued"], stats["completed"]) == (1, 2, 3)
 
 
-async def test_hang_up_frees_the_slot() -> None:
+async def test_disconnect_frees_the_slot() -> None:
     """A client that closes while it waits or runs is skipped at once, and counted."""
     async with simulator("--slots=1", "--decode-tokens-per-s=10") as sim:
         running = await sim.open("/api/chat", messages=[user("x")], stream=False)

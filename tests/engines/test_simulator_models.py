@@ -78,7 +78,7 @@ async def test_a_model_that_can_never_fit_is_an_error() -> None:
         assert await loaded(sim) == {"a"}
 
 
-async def test_a_hang_up_aborts_the_load() -> None:
+async def test_a_disconnect_aborts_the_load() -> None:
     """The load of a caller that has left does not go on."""
     async with simulator("--load-s=30") as sim:
         caller = await sim.open("/api/chat", model="a", messages=[user("x")])

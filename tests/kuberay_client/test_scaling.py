@@ -59,7 +59,7 @@ def test_a_service_that_can_not_be_asked_is_named(serving_run: Run, cluster: Clu
     cluster.faults.append(Fault(503, path="/proxy/", times=9))
     result = serving_run("status", "llm")
     assert result.exit_code == 0
-    assert "the service does not tell its scaling" in result.output
+    assert "the service does not report its scaling" in result.output
     assert cluster.faults[0].times == 8
 
 

@@ -100,7 +100,7 @@ async def in_two_packets(body: bytes) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("apart", [True, False])
-async def test_a_hang_up_reaches_the_engine(
+async def test_a_disconnect_reaches_the_engine(
     client: httpx.AsyncClient, simulator: Simulator, stream: bool, apart: bool
 ) -> None:
     """Whoever leaves takes the engine's work along, streamed or not."""

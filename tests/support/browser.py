@@ -33,7 +33,7 @@ def browser(dark: bool = False) -> Iterator[webdriver.Chrome]:
         "--hide-scrollbars",
         "--disable-background-networking",
         "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # the network is cut
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # cuts off the network
         "--no-proxy-server",
     ):
         options.add_argument(flag)
@@ -48,7 +48,7 @@ def browser(dark: bool = False) -> Iterator[webdriver.Chrome]:
 
 
 def resize(driver: webdriver.Chrome, size: tuple[int, int]) -> None:
-    """Give the page this size, as a phone or a window has it."""
+    """Resize the page, as to a phone or a window."""
     width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

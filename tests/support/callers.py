@@ -12,7 +12,7 @@ from serve_app.api.http import Headers, Request
 
 
 class NamedCallers:
-    """A guard that admits the caller whose name is the request's key; others have no name."""
+    """A guard that admits a known name as the request's key; other callers get no name."""
 
     def __init__(self, callers: Mapping[str, Caller]) -> None:
         self.callers = dict(callers)
@@ -31,7 +31,7 @@ class NamedCallers:
 
 
 def admit(patch: pytest.MonkeyPatch, *callers: Caller) -> NamedCallers:
-    """Let every service that is built from now on know `callers`."""
+    """Let every service that is built from now on recognise `callers`."""
     guard = NamedCallers({caller.name: caller for caller in callers})
 
     patch.setattr(build, "Guard", lambda *_: guard)

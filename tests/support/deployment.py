@@ -20,13 +20,15 @@ class Replica(Protocol):
 class Deployment:
     """Opens connections to the first named replica with room, else to the least loaded.
 
-    Implements `PoolHandle` and `ReplicaDirectory`. `max_running`: connections of one replica.
-    `fails`: the next look at the running replicas fails.
+    Implements `PoolHandle` and `ReplicaDirectory`. Like Serve, it lists no replica before the first
+    request. `max_running`: connections of one replica. `fails`: the next list of running replicas
+    fails.
     """
 
     def __init__(self, replicas: Mapping[str, Replica], max_running: int) -> None:
         self.opened = 0
         self.fails = False
+        self._has_router = False
         self._replicas = replicas
         self._max_running = max_running
 
@@ -34,6 +36,7 @@ class Deployment:
         self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
     ) -> "asyncio.Task[None]":
         self.opened += 1
+        self._has_router = True
         if not self._replicas:
             return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
         named = [self._replicas[name] for name in targets if name in self._replicas]
@@ -48,9 +51,10 @@ class Deployment:
         if self.fails:
             self.fails = False
             raise LookupError("planted")
-        return frozenset(self._replicas)
+        return frozenset(self._replicas if self._has_router else ())
 
     async def introduce(self, host: str, port: int, token: bytes) -> None:
+        self._has_router = True
         if not self._replicas:
             raise PoolDown("no replica")
         for replica in self._replicas.values():

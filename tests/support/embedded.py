@@ -25,7 +25,7 @@ from tests.support.service import Noted, Service, listening
 MODEL, CONTEXT, LONG_CONTEXT = "smollm2:135m", 512, 2048
 Process = subprocess.Popen[str]
 
-# Tools and thoughts, which SmolLM2's own template has not.
+# With tools and thoughts, which SmolLM2's own template lacks.
 TEMPLATE = """\
 {%- if tools %}<|im_start|>system
 You may call functions. Tools:
@@ -67,7 +67,7 @@ def llama_server(gguf: Path, *options: str) -> Iterator[tuple[str, Process]]:
 
 
 def _start(gguf: Path, options: tuple[str, ...]) -> tuple[Process, int]:
-    """Start a server. Another process may take its port while it loads the model: then anew."""
+    """Start a server; repeat it if another process has taken its port meanwhile."""
     lines: list[str] = []
     for _ in range(3):
         port = free_port()
@@ -85,7 +85,7 @@ def _start(gguf: Path, options: tuple[str, ...]) -> tuple[Process, int]:
 
 
 class _Running:
-    """An engine whose process somebody else starts and stops."""
+    """An engine whose process a fixture starts and stops."""
 
     def __init__(self, client: Any, info: EngineInfo) -> None:
         self._client = client

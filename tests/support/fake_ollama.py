@@ -1,6 +1,6 @@
-"""Behaves as `ollama serve` does, with the simulated engine inside.
+"""Behaves like `ollama serve`, with the simulated engine inside.
 
-A child process stands for llama-server: SIGTERM ends it, SIGKILL leaves it behind. FAKE_OLLAMA
+A child process represents llama-server: SIGTERM ends it, SIGKILL leaves it behind. FAKE_OLLAMA
 makes it misbehave: `exit` (exits at once), `hang` (never listens), `slow` (listens late).
 FAKE_OLLAMA_MODELS lists its models; FAKE_OLLAMA_SEEN is a file into which it writes its
 environment.

@@ -1,7 +1,7 @@
-"""The commands of `ollama` that our scripts use, before the simulated engine.
+"""The commands of `ollama` that the project's scripts use, before the simulated engine.
 
 It keeps its models as files in OLLAMA_MODELS, and a line for each download in `pulled` there. While
-there is a file `full`, no model can be loaded.
+a file `full` exists, no model can be loaded.
 """
 
 import os

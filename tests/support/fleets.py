@@ -1,4 +1,4 @@
-"""Fleets of a test: documents by the code that makes real ones, from reports made here."""
+"""Fleets for tests: documents made by the service's own code from reports made here."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,11 +38,11 @@ class Stage:
         self.show(value)
 
     def show(self, value: dict[str, Any], age_s: float = 0.0) -> None:
-        """Show a document as if it had been gathered `age_s` ago."""
+        """Show a document as if it were gathered `age_s` ago."""
         self._document = encoded(moved(value, time() - age_s - value["at"]))
 
     def fail(self) -> None:
-        """Answer no viewer any more."""
+        """Answer no viewer from now on."""
         self._document = None
 
     async def latest(self) -> Document:

@@ -1,4 +1,4 @@
-"""The proxy before the replicas in a run of the Serve tests."""
+"""The proxy in front of the replicas in a run of the Serve tests."""
 
 import atexit
 import os

@@ -51,7 +51,7 @@ def run_k6(
 
 
 def plain_k6(script: str, **env: Any) -> "subprocess.CompletedProcess[str]":
-    """k6 by itself."""
+    """Return the command of k6 by itself."""
     return _ended(_start([_beside("k6"), "run", "-q", f"k6/{script}.js"], env))
 
 
@@ -62,7 +62,7 @@ def _ended(started: Started) -> "subprocess.CompletedProcess[str]":
 
 
 def start_k6(target: RequestTarget, folder: Path, script: str = "soak", **env: Any) -> Started:
-    """Start k6 in a process group of its own, as a terminal does."""
+    """Start k6 in a new process group, as a terminal does."""
     settings = {
         "BASE_URL": target.base_url,
         "MODEL": target.model,

@@ -52,7 +52,7 @@ class Engine:
 
 @asynccontextmanager
 async def simulated(*options: str) -> AsyncIterator[Engine]:
-    """Run a simulator on a free port, with options of its command line."""
+    """Run a simulator on a free port, with `options` as on its command line."""
     connections: set[ClientConnection] = set()
     server = OllamaServer(parse_as(OllamaSettings, options), connections)
     loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ NAME = "https://login.example"
 
 
 class Issuer:
-    """Signs with RS256. `fetches` counts requests for its keys; `status` is their answer's."""
+    """Signs with RS256. `fetches`: requests for its keys; `status`: of their answers."""
 
     file: Path  # where a test has written the keys
 

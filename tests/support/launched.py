@@ -22,14 +22,14 @@ _PORTS = ("HAPROXY_STATS", "HAPROXY_METRICS", "FALLBACK_PROXY_HTTP")
 
 
 def _ports() -> dict[str, str]:
-    """Ports of its own: two launchers that start at the same moment would choose the same."""
+    """Choose ports: two launchers that start at the same moment would choose the same."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     replicas = {"RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(30000 + 240 * worker)}
     return {f"RAY_SERVE_{name}_PORT": str(own_port()) for name in _PORTS} | replicas
 
 
 class Launcher:
-    """One run of it, with its screen so far."""
+    """One run of the launcher, with its screen so far."""
 
     def __init__(self, folder: Path, *options: str, host: str = "127.0.0.1", **env: str) -> None:
         self.port = own_port()
@@ -53,7 +53,7 @@ class Launcher:
 
     @property
     def lines(self) -> list[str]:
-        """Its lines, without those about what killed runs have left behind."""
+        """The lines of the screen, without those about leftovers of killed runs."""
         leftovers = "removed ", "stopped haproxy "
         return [line for line in self.screen.splitlines() if not line.startswith(leftovers)]
 
@@ -69,7 +69,7 @@ class Launcher:
         return self.process.wait(100)
 
     def insist(self, number: signal.Signals) -> None:
-        """Send it again and again until it ends."""
+        """Send the signal repeatedly until the launcher ends."""
         while self.process.poll() is None:
             self.process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):

@@ -29,7 +29,7 @@ from serve_app.limit_settings import LimitSettings
 
 FIRST_TOKEN_S, TOKENS_PER_S = 0.2, 33.0
 BYTES_PER_TOKEN, SPREAD = 4.0, 0.15
-MAX_TOKENS = 1500  # as many as the trace's longest answer, about
+MAX_TOKENS = 1500  # about as many as the trace's longest answer has
 MODEL = "m:latest"
 
 
@@ -45,7 +45,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Result:
-    """Overruns as shares of a minute's tokens, one a second; requests and weighed tokens."""
+    """Overruns as shares of a minute's tokens, one a second; requests and weighted tokens."""
 
     limit: int
     overruns: list[float] = field(default_factory=list)
@@ -81,7 +81,7 @@ def arrivals(path: Path, seed: int = 0) -> list[Arrival]:
 
 
 def replay(requests: list[Arrival], settings: LimitSettings, per_minute: int) -> Result:
-    """Let one key with a limit of `per_minute` weighed tokens ask all `requests`."""
+    """Let one key with a limit of `per_minute` weighted tokens send all `requests`."""
     return _Replay(settings, per_minute).run(requests)
 
 
@@ -104,7 +104,7 @@ class _Replay:
         return self._result
 
     def _pass(self, until_s: float) -> None:
-        """End the answers until then, and look at the bucket once a second."""
+        """End the answers until then, and sample the bucket once a second."""
         while self._ends and self._ends[0][0] <= until_s:
             end_s = self._ends[0][0]
             self._sample(end_s)
@@ -151,7 +151,7 @@ def _run(coroutine: Coroutine[Any, Any, Reservation]) -> Reservation:
 
 
 def mean_requests(requests: list[Arrival], number: int, cost: Any) -> int:
-    """Return the weighed tokens of `number` mean requests."""
+    """Return the weighted tokens of `number` mean requests."""
     return round(number * sum(cost.of(r.prompt, r.generated) for r in requests) / len(requests))
 
 
@@ -164,7 +164,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def results(path: Path, number: int = 20) -> Iterator[tuple[str, Result]]:
-    """Yield the result of every case, with a limit of `number` mean requests a minute."""
+    """Yield the result of each case, with a limit of `number` mean requests a minute."""
     requests = arrivals(path)
     for name, case in CASES.items():
         settings = LimitSettings.model_validate(case)

@@ -1,4 +1,4 @@
-"""The manifests as a cluster would get them: files as they are, folders rendered by kubectl."""
+"""The manifests as applied to a cluster: files as they are, folders rendered by kubectl."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def rendered(folder: Path) -> tuple[Object, ...]:
 
 @lru_cache
 def with_components(folder: Path, *components: Path) -> tuple[Object, ...]:
-    """`folder` with components on top, as somebody's own overlay would be."""
+    """Return an overlay of `folder` with components, as an operator may write one."""
     with TemporaryDirectory() as scratch:
         content = {
             "resources": [os.path.relpath(FOLDER / folder, scratch)],

@@ -1,4 +1,4 @@
-"""What our alerts and our dashboard ask Prometheus."""
+"""The queries of the project's alerts and dashboard to Prometheus."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.manifests import FOLDER, Object, read
 
-# Named here for want of them in a test: kube-state-metrics and NVIDIA's DCGM exporter.
+# Listed here because no test runs their exporters: kube-state-metrics and NVIDIA's DCGM exporter.
 OF_OTHERS = {
     "kube_pod_status_phase",
     "kube_pod_status_ready",
@@ -19,7 +19,7 @@ OF_OTHERS = {
     "DCGM_FI_DEV_FB_USED",
     "DCGM_FI_DEV_GPU_UTIL",
 }
-# Exported where a gateway places calls, that is with `routing: affinity`.
+# Exported where a gateway places calls: with `routing: affinity`.
 OF_PLACEMENT = {
     "ray_llm_placement_moves_total",
     "ray_llm_predicted_cached_tokens_total",
@@ -35,7 +35,7 @@ _VARIABLES = {"$__rate_interval": "1m", "$namespace": "default", "$model": ".*",
 
 
 def rules() -> Object:
-    """Our alerts as Prometheus itself reads them."""
+    """Return the project's rules of alerts as Prometheus reads them."""
     (manifest,) = read(Path("monitoring/alerts.yaml"))
     return manifest["spec"]
 

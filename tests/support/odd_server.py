@@ -1,4 +1,4 @@
-"""A small HTTP server with one answer for each path: an Ollama's, or anything else's."""
+"""A small HTTP server with one answer for each path: an Ollama's, or that of another server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ def ollama() -> dict[str, bytes]:
     }
 
 
-# What may be at an address in place of an Ollama, or before it.
+# Answers of servers that may be at an address in place of an Ollama, or before it.
 ODD: dict[str, bytes] = {
     "a login page": answer(b"<html>Please log in</html>", "text/html"),
     "a way to a login page": answer(b"", status=302, more="Location: http://127.0.0.1:9/login\r\n"),
@@ -43,7 +43,7 @@ ODD: dict[str, bytes] = {
     "no HTTP": b"\x15\x03\x03\x00\x02\x02\x16",
     "a closed connection": b"",
 }
-# Of these only where a listing is expected.
+# These are wrong only where a listing is expected.
 ODD_LISTINGS: dict[str, bytes] = {
     "no listing": answer(b"{}"),
     "a listing that is a number": answer(b'{"models":5}'),
@@ -55,7 +55,7 @@ ODD_LISTINGS: dict[str, bytes] = {
 
 @asynccontextmanager
 async def odd_server(answers: dict[str, bytes | Callable[[], bytes]]) -> AsyncIterator[str]:
-    """Gives its address; `answers` may change while it runs."""
+    """Run the server and yield its address; `answers` may change meanwhile."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):

@@ -31,11 +31,11 @@ def offering(offer: str, method: str, path: str, body: Any = None) -> tuple[byte
 async def ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
     """Send a request in pieces; return the status and the body of each answer to it.
 
-    Sent again for a while where the proxy reloads under the connection: it answers the last request
-    with 5xx then, or closes the connection before it.
+    Repeats the request for a while if the proxy reloads under the connection, and answers the last
+    request with 5xx or closes the connection before it.
     """
     for _ in range(30):
-        *answers, (status, _) = await _ask(url, *packets)
+        *answers, (status, _) = await ask_once(url, *packets)
         if status < 500 and answers:
             break
         await asyncio.sleep(0.2)
@@ -43,13 +43,14 @@ async def ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
     return answers
 
 
-async def _ask(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
+async def ask_once(url: str, *packets: bytes) -> list[tuple[int, bytes]]:
+    """Send a request in pieces, and a last one; return the status and the body of each answer."""
     at = urlsplit(url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     for packet in filter(None, packets):
         writer.write(packet)
-        await asyncio.sleep(0.05)  # so that the next one is a packet of its own
-    writer.write(_LAST)  # its answer ends the connection, so nothing can come after
+        await asyncio.sleep(0.05)  # so that the next one travels in a separate packet
+    writer.write(_LAST)  # its answer ends the connection, so nothing follows
     async with asyncio.timeout(20):
         answers = _answers(await reader.read())
     writer.close()

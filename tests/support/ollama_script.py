@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def write_ollama(path: Path, *options: str) -> Path:
-    """Write the executable at `path`; `options`: more of the simulator's."""
+    """Write the executable at `path`. `options`: further options of the simulator."""
     path.write_text(
         "#!/bin/sh\n"
         f"cd {shlex.quote(str(ROOT))} && exec {sys.executable} -m tests.support.ollama_simulator "

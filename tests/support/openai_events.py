@@ -1,4 +1,4 @@
-"""What OpenAI's Responses API requires of its events, written down by hand, and read by its SDK."""
+"""The events of OpenAI's Responses API: required fields, listed by hand, and parsing by its SDK."""
 
 from typing import Any, get_args
 

@@ -1,4 +1,4 @@
-"""A real OpenTelemetry collector as far as a test needs one: OTLP over HTTP and over gRPC."""
+"""A small OpenTelemetry collector for tests: OTLP over HTTP and over gRPC."""
 
 import gzip
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Received:
 
 
 class Collector:
-    """Everything that was sent, and the addresses to send it to.
+    """Everything that was sent, and the addresses to send to.
 
     `refuses`: answers 503. `holds`: answers nothing until `go_on` is set.
     """
@@ -190,7 +190,7 @@ def _grpc(receiver: Collector) -> Iterator[str]:
 def sender(
     to: str, content: bool = False, signals: Signals = _SPANS, **variables: str
 ) -> TelemetrySender:
-    """Send all steps to an address at once, with `variables` of OpenTelemetry's environment."""
+    """Build a sender of all steps, at once, to an address, with `variables` in the environment."""
     settings = TracingSettings(endpoint=to, content=content)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"OTEL_BSP_SCHEDULE_DELAY": "5", **variables}.items():

@@ -55,7 +55,7 @@ class PlacedService(httpx.AsyncClient):
         return {name: r.engine.whole_bodies(path) for name, r in self.replicas.items()}
 
     def blocks(self) -> dict[str, int]:
-        """Return how many blocks each replica is believed to have cached."""
+        """Return how many blocks each replica has cached, according to the gateway."""
         return {name: len(replica.cache) for name, replica in self.view._replicas.items()}
 
 
@@ -63,7 +63,7 @@ class PlacedService(httpx.AsyncClient):
 async def placed(
     options: tuple[str, ...] = (), replicas: int = 3, wait: bool = True, **settings: Any
 ) -> AsyncIterator[PlacedService]:
-    """Run a gateway before so many engines with `options`; `wait`: until it knows all replicas."""
+    """Run a gateway and `replicas` engines with `options`; `wait`: until it knows all of them."""
     engine_settings = settings.pop("engine", {})
     async with AsyncExitStack() as stack:
         built = Settings.model_validate(

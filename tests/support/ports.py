@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import cycle
 
-# Below those that Linux gives to outgoing connections, above those of Ray's workers.
+# Below the ports that Linux gives to outgoing connections, above those of Ray's workers.
 _FIRST, _LAST = 20_000, 30_000
 _WORKERS = 16
 

@@ -1,4 +1,4 @@
-"""Processes as the kernel sees them."""
+"""Processes as the kernel lists them."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,7 +33,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Neither gone nor waiting to be reaped."""
+    """Tell whether a process is neither gone nor waiting to be reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

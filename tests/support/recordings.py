@@ -78,9 +78,9 @@ def _parts(file: Path) -> dict[str, Any]:
 
 
 class Player:
-    """A raw server that plays `playing` to every POST; to the rest it is an Ollama with a model.
+    """A raw server that plays `playing` to every POST, and is an Ollama with a model otherwise.
 
-    It runs on a thread of its own, so that tests and Ray may block.
+    It runs on its own thread, so that tests and Ray may block.
     """
 
     def __init__(self, model: str) -> None:

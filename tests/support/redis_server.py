@@ -1,4 +1,4 @@
-"""A real Redis in a folder of its own, and a socket before it that stalls on demand."""
+"""A real Redis in a folder, and a socket before it that stalls on demand."""
 
 import asyncio
 import shutil
@@ -43,7 +43,7 @@ def _wait(process: "subprocess.Popen[str]", deadline: float) -> None:
 
 
 class StallingProxy:
-    """A Unix socket before another. While `stalls`, nothing comes back."""
+    """A Unix socket that forwards to another. While `stalls` is set, it returns nothing."""
 
     def __init__(self, path: Path, target: str) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Fleets worth a picture, by name."""
+"""Fleets for pictures and tests of the page, by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +101,7 @@ SIZE = 40_000_000_000
 
 
 def swapping() -> dict[str, Any]:
-    """Two replicas with room for two of four models each; a third is about to be wanted."""
+    """Two replicas with room for two of four models each; a third model will be needed soon."""
     names = ("llama3.3:70b", "qwen3:32b", "gemma3:27b", "deepseek-r2:14b")
     of = pool("large", names, max_replicas=4, upscale_delay_s=30)
 

@@ -1,4 +1,4 @@
-"""Strict validation: by the API schemas of Kubernetes, and by the CRDs that are at hand."""
+"""Strict validation by the API schemas of Kubernetes, and by available CRDs."""
 
 import json
 import os
@@ -17,8 +17,8 @@ KUBERNETES = "1.34"
 _NAME = "ray.io_rayservices.yaml"
 _NAMED = Path(os.environ.get("RAYSERVICE_CRD", ""))  # one exported from a cluster
 _CRD = next((path for path in (_NAMED, FOLDER / _NAME) if path.is_file()), None)
-# CRDs of others that no package has: Gateway API, Prometheus operator. What we use of them is
-# written down here; a folder of files with the whole of them goes before.
+# CRDs that no package has: Gateway API, Prometheus operator. The fields in use are written down
+# here; a folder with the complete files takes precedence.
 _REDUCED = Path(__file__).with_name("reduced_crds.yaml")
 _EXTRA = os.environ.get("EXTRA_CRDS")
 
@@ -30,7 +30,7 @@ needs_crd = pytest.mark.skipif(
 
 
 class NoSchema(Exception):
-    """Of this kind there is none at hand."""
+    """There is no schema of this kind."""
 
 
 def validate(manifest: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ def validate(manifest: dict[str, Any]) -> None:
 
 @lru_cache(None)
 def _validate(text: str) -> None:
-    """Once for each: most objects are the same in every shape."""
+    """Validate once: most objects are the same in all overlays."""
     manifest = json.loads(text)
     group = manifest["apiVersion"].partition("/")[0]
     if validator := _validators().get((manifest["apiVersion"], manifest["kind"])):

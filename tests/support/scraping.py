@@ -1,4 +1,4 @@
-"""What Ray's node exports for Prometheus."""
+"""Reads the metrics that Ray's node exports for Prometheus."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A raw socket that answers anything as a llama.cpp server might, byte by byte."""
+"""A raw socket with scripted answers, byte by byte, in place of a llama.cpp server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -29,13 +29,13 @@ FAILURE = b'data: {"error":{"code":500,"message":"no memory"}}\n\n'
 
 
 def stream_of(*events: bytes, end: bool = True) -> Sequence[bytes]:
-    """Raw bytes: the head, each event as an HTTP chunk, and the clean end of the body."""
+    """Return raw bytes: the head, each event as an HTTP chunk, and the clean end of the body."""
     chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in events]
     return [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, *([b"0\r\n\r\n"] if end else [])]
 
 
 class Scripted:
-    """`llama`: a client of the server. `bodies`: those that it was sent."""
+    """A running server. `llama`: its client. `bodies`: the received ones."""
 
     def __init__(self, llama: LlamaServer) -> None:
         self.llama = llama

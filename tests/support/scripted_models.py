@@ -15,7 +15,7 @@ HUGE_MIB = 10
 
 
 class ScriptedModels:
-    """A dispatcher whose models are scripts: what each streams is a list of deltas."""
+    """A dispatcher whose models are scripts: each streams a list of deltas."""
 
     def __init__(self, scripts: dict[str, Iterable[dict[str, Any]]]) -> None:
         self._scripts = scripts

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = "smollm2:135m,other"
 
 
-# Paths that the lifecycle requests at any time.
+# Paths that the life cycle of an engine requests at any time.
 PROBES = {"/api/ps", "/api/version", "/api/tags"}
 
 
@@ -213,7 +213,7 @@ class CancellingServer:
 
 @asynccontextmanager
 async def listening(api: Any, port: int = 0) -> AsyncIterator[str]:
-    """`api` behind uvicorn, as in a replica, on a free port or this one."""
+    """Serve `api` by uvicorn, as in a replica, on `port` or a free one."""
     config = uvicorn.Config(CancellingServer(api), log_level="warning", lifespan="on")
     async with bound(config, port) as url:
         yield url

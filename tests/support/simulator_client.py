@@ -57,7 +57,7 @@ class Simulator:
             return stats
 
     async def open(self, path: str, **body: Any) -> asyncio.StreamWriter:
-        """Send a request over a connection of its own and don't read the answer."""
+        """Send a request over a new connection and don't read the answer."""
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         data = json.dumps({"model": MODEL, **body}).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -71,7 +71,7 @@ def user(text: str) -> JSON:
 
 @contextmanager
 def started(module: str, *options: str) -> Iterator[Simulator]:
-    """Run a simulator: `module` is that which ships or the one of the tests."""
+    """Run a simulator. `module`: the shipped one or that of the tests."""
     command = [sys.executable, "-m", module, *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout

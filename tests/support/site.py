@@ -28,7 +28,7 @@ async def site(port: int = 0, **settings: Any) -> AsyncIterator[Site]:
     built = Settings(models=tuple(scripts()), engine={"kind": "simulated"}, **settings)
 
     async def stop() -> None:
-        """Nothing runs."""
+        """Do nothing: nothing runs."""
 
     api = build_api(built, models, Noted(), stop, fleet=stage)
     async with listening(api, port) as url:

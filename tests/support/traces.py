@@ -1,4 +1,4 @@
-"""Two public traces, where they are at hand: they are no part of this repository."""
+"""Two public traces, if they are available: they are not part of this repository."""
 
 import os
 from pathlib import Path

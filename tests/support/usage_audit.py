@@ -1,7 +1,7 @@
-"""Compares the use that a service has recorded with what its engines have counted themselves.
+"""Compares the use that a service has recorded with its engines' own counts.
 
-Every request has a key of its own, which is also the first word of its prompt. So `/admin/usage`
-has one record for each request, and the engines' journal has its name.
+Every request has a separate key, which is also the first word of its prompt. So `/admin/usage` has
+one record for each request, and the engines' journal has its name.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _MAX_TOKENS = 40
 _MAX_REPEATS = 20
 # Events of a stream that carry no token: the head of a message, and the end of its text.
 _FRAMES = 4
-# By which the estimates of prompts may miss the engines' counts, over all of them together.
+# The maximum by which the estimates of all prompts together may miss the engines' counts.
 _PROMPTS = 0.05
 
 
@@ -88,13 +88,13 @@ async def _user(
                 asking.cancel()
             with suppress(asyncio.CancelledError):
                 await asking
-        if kept:  # else it was cancelled before it began
+        if kept:  # otherwise it was cancelled before it began
             records[own] = kept[0]
         on_sent()
 
 
 async def used(url: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return what the service has recorded, by request. Raises aiohttp.ClientError."""
+    """Return the use recorded by the service, by request. Raises aiohttp.ClientError."""
     headers = {"authorization": f"Bearer {ADMIN}"}
     async with aiohttp.ClientSession(raise_for_status=True) as http:
         page = await (await http.get(f"{url}/admin/usage", headers=headers)).json()
@@ -102,7 +102,7 @@ async def used(url: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 async def settled(read: Callable[[], Awaitable[Any]], pause_s: float = 0.1) -> Any:
-    """Return what `read` returns as soon as it does so twice in a row."""
+    """Return the value of `read` as soon as two calls in a row return the same."""
     before, now = None, await read()
     while before != now:
         await asyncio.sleep(pause_s)
@@ -114,14 +114,14 @@ async def settled(read: Callable[[], Awaitable[Any]], pause_s: float = 0.1) -> A
 class Audit:
     """Sums of a comparison, and a sentence for each difference.
 
-    `unrecorded`: requests that engines have worked on, and no record.
+    `unrecorded`: requests without a record that engines have worked on.
     """
 
     whole: int = 0
     estimated: int = 0
     unrecorded: int = 0
-    without_engine: int = 0  # estimated, sent to an engine that has not begun with them
-    missed_events: int = 0  # generated, and not passed on
+    without_engine: int = 0  # estimated prompts, sent to an engine that has not begun with them
+    missed_events: int = 0  # tokens generated but not passed on
     estimated_prompts: int = 0
     real_prompts: int = 0
     problems: list[str] = field(default_factory=list)

@@ -16,6 +16,6 @@ async def eventually(condition: Callable[[], object], within_s: float = 10) -> N
 
 
 def timers() -> list[Any]:
-    """The timers of the running event loop: one of its own, or it shows those of other tests."""
+    """Return the timers of the running event loop; a shared loop has those of other tests, too."""
     loop: Any = asyncio.get_running_loop()
     return [timer for timer in loop._scheduled if not timer.cancelled()]

@@ -36,7 +36,7 @@ class Wire(asyncio.Transport):
 
 
 class App:
-    """Sends the given messages, after it has read the body if it `reads`."""
+    """Sends the given messages; `reads`: reads the body first."""
 
     def __init__(self, messages: list[Message], reads: bool = False) -> None:
         self._messages = messages

@@ -138,6 +138,7 @@ WITH_COLLECTOR = {
         "http_exporter",
         "otlp",
         "replica",
+        "spans",
         "tracer",
     ),
 }

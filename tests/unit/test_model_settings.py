@@ -13,7 +13,9 @@ MODELS = ("a", "b", "c")
 
 
 def pool(**engine: Any) -> Pool:
-    return Pool(models=MODELS, engine=EngineSettings(kind="ollama", **engine))
+    return Pool(
+        models=MODELS, routing="least_loaded", engine=EngineSettings(kind="ollama", **engine)
+    )
 
 
 @pytest.mark.parametrize(

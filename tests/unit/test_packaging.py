@@ -67,3 +67,13 @@ def test_a_checkout_is_the_same_on_windows() -> None:
     assert "\n120000 " not in "\n" + git("ls-files", "--stage")
     for path in ("kuberay/rayservice.yaml", "serve_app/access/limits/counts.lua", "Makefile"):
         assert git("check-attr", "eol", "--", path).endswith(": lf\n")
+
+
+@checkout
+def test_every_file_name_is_valid_on_windows() -> None:
+    """Names have no forbidden character, no reserved word, and differ by more than case."""
+    forbidden = r'[<>:"|?*\\\x00-\x1f]|[. ](/|$)|(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)'
+    paths = git("ls-files", "-z").split("\0")[:-1]
+    assert [path for path in paths if re.search(forbidden, path, re.IGNORECASE)] == []
+    assert len({path.lower() for path in paths}) == len(paths)
+    assert max(map(len, paths)) < 180  # Windows allows 260 with the folder of the checkout

@@ -270,7 +270,7 @@ def test_what_replicas_do_not_queue_waits_in_the_gateway() -> None:
     (full,) = Settings.model_validate(pool | {"queue": 0, "reserved_slots": 1}).all_pools
     assert (full.batch_places, full.max_ongoing_requests(False)) == (3, 4)
     (affine,) = Settings.model_validate(pool | {"routing": "affinity"}).all_pools
-    assert affine.max_ongoing_requests(False) == 8
+    assert (affine.max_ongoing_requests(False), affine.max_waiting) == (20, 4 * 20)
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "-inf"])

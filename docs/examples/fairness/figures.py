@@ -17,7 +17,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 Rows = list[dict[str, Any]]
-# The requests that come before a queue has formed start at once, whatever their key's weight.
+# Requests that arrive before a queue has formed start at once, regardless of their key's weight.
 START_S = 20.0
 # One answer in a full replica, see ENGINE in run.py.
 SLOT_S = 0.2 + 1.3 * 32 / 25
@@ -78,7 +78,7 @@ def figures(path: Path) -> dict[str, Any]:
 
 
 def verdicts(by_load: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """Compare the figures of one topology with what is promised."""
+    """Compare the figures of one topology with the promises."""
     lines = []
 
     def add(name: str, value: float, bound: float, *, at_least: bool = False) -> None:
@@ -122,13 +122,13 @@ def table(topology: str, by_load: dict[str, Any]) -> str:
 
 
 def plot_ttft(folder: Path, by_load: dict[str, Any], out: Path) -> None:
-    """Draw which part of the light key's requests had its first token by when."""
+    """Draw the part of the light key's requests that had its first token, over time."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for load in by_load:
         rows = read(folder / f"{load}.jsonl").get("light", [])
         times = sorted(row["ttft"] for row in rows if row["ok"])
         if times:
-            parts = np.arange(1, len(times) + 1) / len(rows)  # refused ones never get there
+            parts = np.arange(1, len(times) + 1) / len(rows)  # refused requests have none
             axis.step(times, parts, where="post", label=load)
     axis.set(xscale="log", xlabel="TTFT, s", ylabel="part of the light key's requests", ylim=(0, 1))
     axis.xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""The loads of the example: who sends what, and the records of every request."""
+"""The loads of the example: their senders, and the records of every request."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from serve_app.capacity.workload.prompts import random_words
 from serve_app.capacity.workload.requests import Prompt
 
 PROMPT_TOKENS, ANSWER_TOKENS = 400, 32
-# A client that is refused comes again after this, whatever Retry-After says: a flood is rude.
+# A refused client repeats its request after this time and ignores Retry-After, as a flood does.
 _AGAIN_S = 0.2
 
 
@@ -47,7 +47,7 @@ class PriorityTarget(RequestTarget):
 async def run(
     url: str, senders: Iterable[Sender], keys: dict[str, str], seconds: float
 ) -> dict[str, list[Record]]:
-    """Send the loads side by side for so long; return the records of each sender by its name."""
+    """Send the loads side by side for `seconds`; return the records of each sender by its name."""
     records: dict[str, list[Record]] = {sender.name: [] for sender in senders}
     async with asyncio.TaskGroup() as tasks:
         for sender in senders:

@@ -66,6 +66,7 @@ class Service:
     topology: str
     reserved_slots: int
     scenarios: dict[str, tuple[Sender, ...]]
+    routing: str
 
     @property
     def name(self) -> str:
@@ -75,6 +76,7 @@ class Service:
         replicas = {"min_replicas": REPLICAS, "max_replicas": REPLICAS}
         service: dict[str, Any] = {
             "topology": self.topology,
+            "routing": self.routing,
             "engine": ENGINE,
             "queue": QUEUE,
             "reserved_slots": self.reserved_slots,
@@ -89,9 +91,9 @@ class Service:
         return Scenario(service=service)
 
 
-def services(topologies: Iterable[str]) -> list[Service]:
+def services(topologies: Iterable[str], routing: str) -> list[Service]:
     return [
-        Service(topology, *rest)
+        Service(topology, *rest, routing if topology == "gateway" else "least_loaded")
         for topology in topologies
         for rest in ((0, SCENARIOS), (1, RESERVED))
     ]
@@ -155,6 +157,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240.0, help="length of each load")
     parser.add_argument("--topology", choices=("direct", "gateway"), help="default: both")
     parser.add_argument(
+        "--routing",
+        choices=("least_loaded", "affinity"),
+        default="least_loaded",
+        help="choice of a replica behind the gateway (default: %(default)s)",
+    )
+    parser.add_argument(
         "--only",
         action="append",
         choices=(*SCENARIOS, *RESERVED),
@@ -165,7 +173,7 @@ def main() -> None:
     options = parser.parse_args()
     topologies = [options.topology] if options.topology else ["direct", "gateway"]
     options.out.mkdir(parents=True, exist_ok=True)
-    for service in services(topologies):
+    for service in services(topologies, options.routing):
         asyncio.run(measure(service, set(options.only), options.seconds, options.out))
     senders = {name: [asdict(s) for s in v] for name, v in (SCENARIOS | RESERVED).items()}
     setup = {"engine": ENGINE, "queue": QUEUE, "replicas": REPLICAS, "gateways": GATEWAYS}

@@ -9,7 +9,7 @@ from serve_app.capacity.workload.requests import WorkloadRequest
 # Names in the order of Ollama's choice of a victim, which is that of their digests; seconds of a
 # load by size, at 2 GiB/s.
 MIB = {"f": 6000, "d": 9000, "b": 12000, "e": 16000, "a": 8000, "c": 20000}
-# Three more, so that not all of them have a place.
+# Three more, so that there is no room for all.
 MORE_MIB = {**MIB, "g": 7000, "h": 10000, "i": 5000}
 
 

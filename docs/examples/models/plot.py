@@ -1,4 +1,4 @@
-"""Draws what simulate.py wrote to a folder: `python docs/examples/models/plot.py FOLDER`."""
+"""Draws the figures of simulate.py in a folder: `python docs/examples/models/plot.py FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -57,7 +57,10 @@ class Fleet:
         return ServiceKeeper(events, RULES, self.load_s, preload, opened, counts)
 
     def ollama(self, number: int, *args: Any) -> OllamaKeeper:
-        """Return Ollama's own. Every replica has loaded all models in turn: the last ones stay."""
+        """Return Ollama's own keeper.
+
+        Every replica has loaded all models in turn: the last ones stay.
+        """
         events, opened, counts = args
         last = tuple(sorted(self.mib)[-ROOM:])
         return OllamaKeeper(events, ROOM, self.load_s, last, opened, counts)

@@ -36,7 +36,7 @@ class Callers:
     def of_token(self, name: str, claimed_groups: Iterable[str]) -> Caller:
         """Return the caller of a token: never an admin, in any group.
 
-        Of several claimed groups the first one in the file counts.
+        Among several claimed groups, the first one in the file counts.
         """
         claimed = set(claimed_groups)
         group = next((group for group in self.groups if group in claimed), "")

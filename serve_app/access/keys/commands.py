@@ -69,7 +69,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     revoke.add_argument(
         "--now",
         action="store_true",
-        help="tell running replicas by way of the Redis of the limits, ahead of the file",
+        help="tell running replicas through the Redis of the limits, ahead of the file",
     )
     revoke.add_argument(
         "--redis-url", default=os.environ.get(_REDIS), help=f"that Redis (default: {_REDIS})"

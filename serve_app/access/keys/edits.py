@@ -9,7 +9,7 @@ from serve_app.access.keys.file import GROUPS, RESERVED, parse_keys, plain_keys
 from serve_app.access.keys.insertion import key_and_hash, with_hash
 from serve_app.errors import SettingsError
 
-# Keeps a file without a mapping in the YAML form, and a file without a key valid.
+# Keeps a file in the YAML form when no mapping is left, and valid when no key is left.
 _NO_GROUPS = f"{GROUPS}:\n"
 
 

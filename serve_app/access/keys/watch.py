@@ -21,12 +21,11 @@ Version = tuple[int, ...]
 class KeyWatch:
     """Holds the table of callers and replaces it when the file changes.
 
-    A file that disappears or breaks leaves the table unchanged: no accident opens the service. One
-    that was never valid admits no caller.
-    `show_valid` is called with whether the file could be read, at first and after each change.
-    `accept` may raise SettingsError for a table that can't work here; the file is invalid then.
-    `pause` waits for a number of seconds.
-    Raises SettingsError at first when the file can't be read, unless it is `optional` and absent.
+    A file that disappears or breaks leaves the table unchanged: no accident opens the service. A
+    file that was never valid admits no caller. `show_valid` is called with whether the file could
+    be read, at first and after each change. `accept` raises SettingsError for a table that can't
+    work here, which makes the file invalid. `pause` waits for a number of seconds. Raises
+    SettingsError at first when the file can't be read, unless it is `optional` and absent.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class KeyWatch:
             self._read(self.path)
         except SettingsError as exc:
             logger.error("failed to reload the keys, keeping the old ones: %s", exc)
-            self.needs_key = True  # the file is to be an end of serving everybody
+            self.needs_key = True  # such a file is meant to stop serving everybody
             self._show_valid(False)
         else:
             logger.info("reloaded the keys in %s", self.path)

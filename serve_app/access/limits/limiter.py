@@ -49,7 +49,7 @@ class Estimate(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """The outcome of `Limiter.reserve`. A request without a claim leaves no counts.
+    """The outcome of `Limiter.reserve`. A request without a claim is not counted.
 
     `refusal`: the limit that refuses the request, or would if limits were enforced.
     """

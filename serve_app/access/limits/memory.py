@@ -15,7 +15,7 @@ _SWEEP_ABOVE = 20_000
 
 @dataclass(slots=True)
 class _Counts:
-    """The counts of one subject, changed in place: values in their stead cost twice the time.
+    """The counts of one subject, changed in place: frozen values would take twice the time.
 
     `requests`, `tokens`: levels of the buckets at the time `at`, infinite where none was bounded.
     """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from serve_app.access.policies import Limits
 
 MINUTE_S = 60.0
-LEASE_S = 15.0  # a parallel request's, unless its process renews it
+LEASE_S = 15.0  # when a parallel request's lease expires, unless renewed
 # A running request may end at any time.
 PARALLEL_WAIT_S = 1.0
 # Sums of fractions are not exact: rounding must not refuse a caller that has waited long enough.
@@ -64,7 +64,7 @@ class Quota:
 
     @property
     def owner(self) -> str:
-        """The key or group, for a sentence to the caller."""
+        """The key or group in words, for a message to the caller."""
         kind, _, name = self.subject.partition(":")
         return f"the group {name}" if kind == "g" else f"the key {name}"
 

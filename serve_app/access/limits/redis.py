@@ -21,7 +21,7 @@ from serve_app.access.limits.store import QuotaClaim, StoreAway
 logger = logging.getLogger("ray.serve")
 
 WAIT_S = 0.05  # for a decision
-REST_S = 1.0  # after a failure, in which nothing is sent
+REST_S = 1.0  # after a failure, without sending
 JOIN_S = 0.1  # for settlements
 _TURNS = 3  # of the event loop, from bytes in a socket to a decision
 # A call may take longer than its requests wait: the first one connects.
@@ -92,7 +92,7 @@ class RedisStore:
             timer.cancel()
 
     def _take_back(self, claim: QuotaClaim, future: "asyncio.Future[Grant]") -> None:
-        """Return what was granted in the moment in which the caller left."""
+        """Return a grant whose caller left at the moment it was made."""
         if not future.cancelled() and not future.exception() and future.result().granted:
             self.settle(claim, claim.tokens, 1)
 
@@ -179,7 +179,7 @@ class RedisStore:
         for (claim, future), grant in zip(batch.waiters, grants, strict=True):
             if not future.done():
                 future.set_result(grant)
-            elif grant.granted:  # too late: the caller has left or did not wait
+            elif grant.granted:  # too late: the caller has left, or did not wait
                 self.settle(claim, claim.tokens, 1)
 
     def _expire(self, future: "asyncio.Future[Grant]", turns: int = _TURNS) -> None:

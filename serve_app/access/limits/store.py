@@ -13,8 +13,8 @@ class StoreAway(Exception):
 class QuotaClaim(NamedTuple):
     """One request's claim on the quotas of its caller, all or none.
 
-    `tokens`: reserved. `lease`: identifies the request among those of all processes, "" where none
-    of the quotas bounds parallel requests. `day`: the calendar day that the request counts for.
+    `tokens`: reserved. `lease`: identifies the request among all processes, "" if no quota bounds
+    parallel requests. `day`: the calendar day that the request counts for.
     """
 
     quotas: tuple[Quota, ...]

@@ -89,7 +89,7 @@ class KeySet:
         return pause >= MIN_PAUSE_S and (self._is_wanted or is_old)
 
     def _note(self, problem: str) -> None:
-        """Log a problem when it begins and when it is over."""
+        """Log a problem when it begins and when it ends."""
         if problem and problem != self._problem:
             logger.error("failed to fetch the key set %s: %s", self._source, problem)
         elif self._problem and not problem:
@@ -123,7 +123,7 @@ def _key(jwk: dict[str, Any], algorithm: str) -> PyJWK | None:
     try:
         return PyJWK(jwk, algorithm)
     except PyJWTError:
-        return None  # of another kind, or damaged
+        return None  # a key of another kind, or a damaged one
 
 
 def _read(source: str) -> bytes:

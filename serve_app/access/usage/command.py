@@ -49,14 +49,14 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 def _csv(answer: httpx.Response) -> str:
     """Return the lines of an answer. Raises ValueError where it is something else."""
     if not answer.headers.get("content-type", "").startswith("text/csv"):
-        raise ValueError("the answer is no CSV")
+        raise ValueError("the answer is not CSV")
     return answer.text.rstrip("\n")
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serve_app usage",
-        description="Show who used how many tokens of a running service.",
+        description="Show the use of a running service: requests and tokens by key.",
         epilog=f"The key comes from the variable {KEY_VARIABLE}; it must have `admin: true`.",
     )
     parser.add_argument(

@@ -58,7 +58,7 @@ class RedisLedger:
             for field, number in values.items():
                 *names, counter = orjson.loads(field)
                 if counter not in COUNTERS:
-                    continue  # of a later version, in the other cluster of an upgrade
+                    continue  # written by a later version, in the other cluster of an upgrade
                 use = totals.setdefault(Row(day, *names), Use())
                 setattr(use, counter, int(number))
         return totals
@@ -97,7 +97,7 @@ class RedisLedger:
         totals = await written.read(written.days)
         try:
             await self._send(totals)
-        except Exception as exc:  # of any kind, because nothing would be written after it
+        except Exception as exc:  # any error: otherwise nothing more would be written
             self._keep(totals, exc)
         else:
             self._note_back()

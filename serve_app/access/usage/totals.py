@@ -1,4 +1,4 @@
-"""Totals of use: the row that each belongs to, their sums, and how rows are grouped."""
+"""Totals of use: their rows, their sums, and the groups of rows."""
 
 import csv
 from collections import defaultdict

@@ -78,7 +78,7 @@ class AsyncioClient:
             request.end()
 
     async def visit(self, visit: Visit, intended: float | None = None) -> None:
-        """Send every turn of a visit. Between an answer and the next turn lies a pause."""
+        """Send every turn of a visit. A pause follows each answer."""
         while prompt := visit.next_prompt():
             await self.sleep_until(intended)
             request = await self.ask(prompt, intended)
@@ -105,7 +105,7 @@ async def open_load(client: AsyncioClient, spec: LoadSpec) -> None:
 
 
 async def closed_load(client: AsyncioClient, spec: LoadSpec) -> None:
-    """Run as many users as the level of `spec`: a user sends, waits, pauses and sends again."""
+    """Run as many users as the level of `spec`; each sends, waits, pauses and sends again."""
     shape, lengths, queue = spec.level(), spec.lengths(), spec.queue()
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(shape.peak)):

@@ -80,7 +80,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChatDialect:
-    """`event` parses the JSON of one line, `body` the JSON of an answer that is not streamed."""
+    """A dialect: `event` parses the JSON of a streamed line, `body` that of a whole answer."""
 
     path: str
     limits: Callable[[int, bool], dict[str, Any]]

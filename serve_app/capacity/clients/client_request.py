@@ -1,4 +1,4 @@
-"""One request as its client sees it, from the intended start to the record."""
+"""One request as its client observes it, from the intended start to the record."""
 
 import time
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class UnixClock:
 class ClientRequest:
     """Times and parses one request: call `send`, `line` or `body`, `end` or `fail`, then `record`.
 
-    Chunks that arrive in one packet have gaps of 0 between them, as their client sees them.
+    Chunks that arrive in one packet have gaps of 0 between them, as for their client.
     """
 
     target: RequestTarget
@@ -35,7 +35,7 @@ class ClientRequest:
     ended: float | None = None
     status: int = 0
     first: float | None = None
-    outcome: ClientOutcome | None = None  # None: it follows from the status and the marker
+    outcome: ClientOutcome | None = None  # None: derived from the status and the marker
     error: str = ""
     _last: float = 0.0
     _gaps: list[float] = field(default_factory=list)

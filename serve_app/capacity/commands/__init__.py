@@ -32,6 +32,8 @@ _COMMANDS = {
 
 
 class Lazy(click.Group):
+    """A group of commands that imports the module of a command when it is called."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 

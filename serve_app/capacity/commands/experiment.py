@@ -103,7 +103,7 @@ def experiment(
     scenario = Scenario.read(scenario_name, dict(changes))
     TOOLS[tool].command(
         LoadOptions(scenario.load, scenario.slo, ""), Path()
-    )  # before anything starts
+    )  # fails before anything starts
     work = Experiment(
         scenario=scenario,
         tool=tool,

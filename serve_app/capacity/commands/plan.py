@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from serve_app.capacity.commands.common import FOLDER, NO, QUANTITY, as_json, reports_errors
-from serve_app.capacity.planning.plan import Refused
-from serve_app.capacity.planning.plan import make_plan as make_plan
+from serve_app.capacity.planning.plan import Plan, Refused, make_plan
 from serve_app.capacity.planning.recommendations import PlannedDemand
 from serve_app.capacity.results.slo import Slo
 from serve_app.capacity.sweep import measured
@@ -107,17 +106,7 @@ def plan(
     except Refused as exc:
         as_json({"refused": exc.reasons}) if json else _refuse(exc)
         sys.exit(NO)
-    if out:
-        out.write_text(result.yaml())
-    if json:
-        as_json(
-            {
-                "config": result.config(),
-                "choices": [asdict(setting) for setting in result.recommendations],
-            }
-        )
-    elif not out:
-        click.echo(result.yaml(), nl=False)
+    _write(result, out, json)
 
 
 def _refuse_impossible(*rules: tuple[bool, str]) -> None:
@@ -131,6 +120,16 @@ def _measured(folders: Sequence[Path], slots: int | None, window: float) -> Sequ
     if len(folders) == 1 and (folders[0] / SWEEP).exists():
         return measured.read(folders[0]).measured
     return [measured.read_runs(folders, slots, window)]
+
+
+def _write(result: Plan, out: Path | None, json: bool) -> None:
+    if out:
+        out.write_text(result.yaml())
+    if json:
+        choices = [asdict(setting) for setting in result.recommendations]
+        as_json({"config": result.config(), "choices": choices})
+    elif not out:
+        click.echo(result.yaml(), nl=False)
 
 
 def _refuse(exc: Refused) -> None:

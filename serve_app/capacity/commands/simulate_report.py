@@ -34,6 +34,7 @@ def show(scores: Sequence[Score], slo: Slo, load: SimulatedLoad, price: float, j
 
 
 def row(score: Score, price: float) -> tuple[str, ...]:
+    """Return the cells of one candidate."""
     attainment = score.attainment
     half = 100 * (attainment.high - attainment.mean)
     return (

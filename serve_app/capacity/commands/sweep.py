@@ -135,7 +135,7 @@ def sweep(
         results = asyncio.run(_sweep(plan, finished, values, url, api_key, done))
     reports = [report(measurement, results.slo) for measurement in results.measured]
     sweep_report.show(reports, json)
-    sys.exit(0 if all(one.conclusive for one in reports) else NO)
+    sys.exit(0 if all(report.conclusive for report in reports) else NO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ _COLUMNS = ("step", "requests/s", "tokens/s", "ongoing", "TTFT p50", "p99", "TPO
 def show(reports: list[SweepReport], json: bool) -> None:
     """Print the reports, of at least one measurement, to stdout."""
     if json:
-        as_json({"slo": str(reports[0].slo), "measured": [_figures(one) for one in reports]})
+        as_json({"slo": str(reports[0].slo), "measured": [_figures(report) for report in reports]})
         return
     for report in reports:
         measured = report.measured

@@ -3,7 +3,7 @@
 experiment    start or attach to a service, run the load, write the results
   generators  Locust, k6 or the asyncio client, as child processes
   run         the load generator and the watch side by side, until replicas have settled
-  watch       samples of what Ray Serve runs
+  watch       samples of the state of Ray Serve
 recording     one finished run, and its folder
 summary       the figures of a run: pure functions
 scaling       time to each replica, time until the SLO is met again, flaps

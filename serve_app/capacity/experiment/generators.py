@@ -167,7 +167,7 @@ class GeneratorRun:
                 cwd=_PROJECT,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # `stop` passes Ctrl-C on, once
+                start_new_session=True,  # `stop` passes Ctrl-C on, once only
             )
         return cls(process, folder)
 
@@ -178,7 +178,7 @@ class GeneratorRun:
         """End the generator early, and let it write its records."""
         if self._process.returncode is not None:
             return
-        os.killpg(self._process.pid, signal.SIGINT)  # k6 gets the signal only by its group
+        os.killpg(self._process.pid, signal.SIGINT)  # k6 gets the signal only through its group
         try:
             await asyncio.wait_for(self._process.wait(), _GRACE_S)
         except TimeoutError:

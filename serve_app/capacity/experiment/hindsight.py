@@ -23,7 +23,7 @@ _HEADROOM = (0.0, 0.1, 0.25, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class SlotUse:
-    """The slot of one request: its arrival, and the seconds that it holds the slot.
+    """One request's use of a slot: its arrival, and the seconds for which it holds the slot.
 
     The first token comes after `first_s` of them.
     """
@@ -117,7 +117,7 @@ def _bridged(plan: Sequence[int], window: int) -> list[int]:
 
 
 def waits(jobs: Sequence[SlotUse], slots: int, plan: Sequence[int]) -> Iterator[float]:
-    """Yield the seconds that requests wait for a slot, in FIFO order; inf if they get none.
+    """Yield the seconds for which requests wait for a slot, in FIFO order; inf if they get none.
 
     Replicas leave when their requests are done, as Ray drains them.
     """
@@ -130,8 +130,8 @@ def waits(jobs: Sequence[SlotUse], slots: int, plan: Sequence[int]) -> Iterator[
                 heapq.heappop(running)
             if len(running) < slots * plan[int(now)]:
                 break
-            soonest = running[0] if running else math.inf
-            now = min(soonest, math.floor(now) + 1)
+            next_end = running[0] if running else math.inf
+            now = min(next_end, math.floor(now) + 1)
         if now >= len(plan):
             yield math.inf
             continue

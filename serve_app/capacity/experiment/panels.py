@@ -49,6 +49,7 @@ class RunData:
 
 
 def load(axis: Axes, data: RunData, values: Series) -> None:
+    """Draw arrivals and complete answers per second."""
     middles = moved(values.bins.middles, data)
     if data.shape:
         times = [at for at, _ in data.shape.points]
@@ -61,6 +62,7 @@ def load(axis: Axes, data: RunData, values: Series) -> None:
 
 
 def replicas(axis: Axes, data: RunData) -> None:
+    """Draw replicas that start, run and drain, and the target."""
     clock, samples = data.clock, data.samples
     running = [float(s.running) for s in samples]
     starting = [running[i] + s.starting for i, s in enumerate(samples)]
@@ -93,6 +95,7 @@ def _of_policy(axis: Axes, data: RunData, name: str, colour: str) -> list[float]
 
 
 def ttft(axis: Axes, data: RunData, values: Series) -> None:
+    """Draw quantiles of the time to first token."""
     middles = moved(values.bins.middles, data)
     axis.plot(middles, values.ttft["p50"], ".-", ms=3, color=BLUE, label="p50")
     axis.plot(middles, values.ttft["p99"], ".-", ms=3, color=RED, label="p99")
@@ -105,6 +108,7 @@ def ttft(axis: Axes, data: RunData, values: Series) -> None:
 
 
 def errors(axis: Axes, data: RunData, values: Series) -> None:
+    """Draw failed requests by outcome."""
     middles, width = moved(values.bins.middles, data), values.bins.width
     below = [0] * values.bins.count
     for colour, (outcome, counts) in zip(COLOURS, sorted(values.failures.items()), strict=False):
@@ -120,6 +124,7 @@ def errors(axis: Axes, data: RunData, values: Series) -> None:
 
 
 def requests(axis: Axes, data: RunData) -> None:
+    """Draw requests in replicas and waiting, and the slots."""
     clock = data.clock
     in_replicas = [sample.ongoing for sample in data.samples]
     waiting = [sample.ongoing + sample.queued for sample in data.samples]
@@ -146,6 +151,7 @@ def requests(axis: Axes, data: RunData) -> None:
 
 
 def per_replica(axis: Axes, data: RunData) -> None:
+    """Draw the requests of a replica."""
     shares = [
         (s.ongoing + s.queued) / s.running if s.running else float("nan") for s in data.samples
     ]
@@ -157,6 +163,7 @@ def per_replica(axis: Axes, data: RunData) -> None:
 
 
 def cpu(axis: Axes, data: RunData) -> None:
+    """Draw the share of used CPU."""
     shares = [100 * s.cpu_share if s.cpu_share is not None else float("nan") for s in data.samples]
     axis.step(data.clock, shares, where="post", color=GREY, label="CPU of all nodes")
     axis.set(ylabel="CPU, %", ylim=(0, 100))
@@ -164,6 +171,7 @@ def cpu(axis: Axes, data: RunData) -> None:
 
 
 def shares(axis: Axes, values: Sequence[float | None], label: str, colour: str) -> None:
+    """Draw the cumulative distribution of values."""
     ordered = sorted(value for value in values if value is not None)
     if ordered:
         shares = [(i + 1) / len(ordered) for i in range(len(ordered))]

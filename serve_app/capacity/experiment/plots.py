@@ -69,7 +69,7 @@ def main_picture(data: RunData) -> Picture:
 
 
 def pressure_picture(data: RunData) -> Picture:
-    """Draw the autoscaler's input: requests in replicas and waiting, per replica; and CPU."""
+    """Draw the autoscaler's input: running and waiting requests, in all and per replica; CPU."""
     with rc_context(_STYLE):
         figure, axes = _panels(3, [1, 1, 0.8], 6.4)
         panels.requests(axes[0], data)
@@ -107,6 +107,7 @@ def runs_picture(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Picture:
 
 
 def runs_figure(groups: Sequence[tuple[str, Sequence[RunData]]]) -> Figure:
+    """Draw the runs of all groups, see `runs_picture`."""
     figure, axes = _panels(2, [1, 1], 5)
     for colour, (name, runs) in zip(cycle(_RUN_COLOURS), groups, strict=False):
         for number, data in enumerate(runs):

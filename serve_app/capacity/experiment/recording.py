@@ -18,6 +18,8 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, slots=True)
 class Recording:
+    """A finished run: its folder, data and figures."""
+
     folder: Path
     scenario: Scenario
     data: RunData

@@ -22,6 +22,7 @@ from serve_app.capacity.results.request_records import (
 
 
 def main(options: str, folder: Path) -> None:
+    """Send a load and write its records."""
     folder.mkdir(parents=True)
     with (folder / REQUESTS).open("w", buffering=1) as file:
         run = asyncio.run(

@@ -50,6 +50,7 @@ def write(done: Recording, command: str) -> None:
 
 
 def save(folder: Path, title: str, blocks: Sequence[Block], pictures: Sequence[Picture]) -> None:
+    """Write a document as Markdown and HTML, with its pictures."""
     for picture in pictures:
         (folder / f"{picture.name}.svg").write_bytes(picture.svg)
         (folder / f"{picture.name}.png").write_bytes(picture.png)
@@ -94,6 +95,7 @@ _MAIN = (
 
 
 def appendix(scenario: Scenario, command: str) -> Iterator[Block]:
+    """Yield the command and the scenario."""
     yield Heading("How it was made")
     yield Code(command)
     yield Paragraph(
@@ -119,6 +121,7 @@ def headline(run: Findings) -> str:
 
 
 def warnings(findings: Findings) -> Iterator[Block]:
+    """Yield the reasons to distrust the figures."""
     if findings.interrupted:
         yield Paragraph("**Interrupted**: the report ends with the interruption.", warning=True)
     if findings.longest_gap_s > _LONG_GAP_S:

@@ -21,7 +21,7 @@ from serve_app.capacity.workload.scenario import Scenario
 _EVERY_S = 1.0
 _SHOW_EVERY_S = 0.5
 _FIRST_ATTEMPTS = 5
-# Replicas have settled when their number was the initial one for so long.
+# Replicas have settled when their number has been the initial one for this long.
 _QUIET_S = 5.0
 
 
@@ -94,7 +94,7 @@ class Sampler:
         while True:
             due = max(due + _EVERY_S, monotonic())
             await asyncio.sleep(due - monotonic())
-            with suppress(WatchError):  # without this sample the last one holds
+            with suppress(WatchError):  # without this sample, the last one holds
                 await self._take()
 
     async def _take(self) -> None:

@@ -1,4 +1,4 @@
-"""How replicas followed the load. Pure functions of samples, records and the load's shape."""
+"""The response of replicas to the load: pure functions of samples, records and the shape."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class ReplicaStep:
 class ScalingResponse:
     """The reaction to one rise of the load, in seconds from its begin.
 
-    `slo_lost_s`: the SLO was first missed, None if never. `slo_met_s`: it was met again and until
-    the next rise, None if not.
+    `slo_lost_s`: when the SLO was first missed, None if never. `slo_met_s`: when it was met again
+    until the next rise, None if never.
     """
 
     rise: Rise
@@ -98,8 +98,8 @@ def _slo(
 def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
     """Yield the whole seconds whose window misses the SLO.
 
-    The window holds the requests intended in the `WINDOW_S` before the second's end. It misses if a
-    smaller share of them met every bound than the SLO's lowest percentile requires.
+    The window holds the requests intended in the `WINDOW_S` before the second's end. It misses the
+    SLO if fewer of them met every bound than its lowest percentile requires.
     """
     counted = sorted(counted_records(records), key=lambda record: record.intended)
     if not counted:
@@ -122,9 +122,9 @@ def missed_windows(records: Sequence[Record], slo: Slo) -> Iterator[float]:
 def changes(samples: Sequence[Sample]) -> list[tuple[float, int]]:
     """Return the times and amounts of changes of the target."""
     return [
-        (after.at, after.target - this.target)
-        for this, after in pairwise(samples)
-        if after.target != this.target
+        (after.at, after.target - before.target)
+        for before, after in pairwise(samples)
+        if after.target != before.target
     ]
 
 
@@ -141,4 +141,4 @@ def flaps(samples: Sequence[Sample], shape: Shape | None) -> int:
 
 
 def _reversals(steps: Sequence[float]) -> int:
-    return sum((this > 0) != (after > 0) for this, after in pairwise(steps))
+    return sum((before > 0) != (after > 0) for before, after in pairwise(steps))

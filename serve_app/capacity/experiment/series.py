@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 from serve_app.capacity.results.statistics import quantile
 
-# At most so many bins over a run, with at least so many requests in a bin on average.
+# The maximum of bins over a run, and the minimum of requests in a bin on average.
 _MAX_BINS = 120
 _MIN_REQUESTS = 2
 _WIDTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)

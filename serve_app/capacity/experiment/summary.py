@@ -103,7 +103,7 @@ def findings(
         load_began=run.began,
         load_seconds=run.seconds,
         watched_seconds=samples[-1].at - samples[0].at,
-        longest_gap_s=max((b.at - a.at for a, b in pairwise(samples)), default=0.0),
+        longest_gap_s=_longest_gap_s(samples),
         latency=summarise(records, run.seconds),
         lost=sum(outcome in _LOST for outcome in outcomes),
         truncated=outcomes.count(ClientOutcome.TRUNCATED),
@@ -124,6 +124,10 @@ def findings(
         cost=used * price,
         min_cost=None if hindsight.cheapest is None else hindsight.cheapest * price,
     )
+
+
+def _longest_gap_s(samples: Sequence[Sample]) -> float:
+    return max((after.at - before.at for before, after in pairwise(samples)), default=0.0)
 
 
 def shape_of(scenario: Scenario) -> Shape | None:

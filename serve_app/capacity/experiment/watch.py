@@ -1,6 +1,6 @@
 """Samples of a running Ray Serve: its replicas and requests.
 
-All data comes over HTTP, so that it works on this machine and on a cluster:
+All data comes over HTTP, so that sampling works on this machine and on a cluster:
 
     GET /api/serve/applications/   Ray's dashboard   target, replicas and their states
     GET /api/prometheus/sd         Ray's dashboard   where the nodes' metrics are

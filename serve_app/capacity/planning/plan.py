@@ -35,6 +35,8 @@ class Refused(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """The settings of a pool, with a reason for each."""
+
     application: str
     deployment: str
     recommendations: tuple[Recommendation, ...]
@@ -59,8 +61,11 @@ class Plan:
 
     def yaml(self) -> str:
         """Render the config as YAML, with the reasons as comments at its head."""
-        reasons = "".join(f"# {c.name}: {c.value:g}. {c.because}\n" for c in self.recommendations)
-        return reasons + yaml.safe_dump(self.config(), sort_keys=False)
+        reasons = [
+            f"# {setting.name}: {setting.value:g}. {setting.because}\n"
+            for setting in self.recommendations
+        ]
+        return "".join(reasons) + yaml.safe_dump(self.config(), sort_keys=False)
 
 
 def make_plan(measured: Sequence[Measured], slo: Slo, demand: PlannedDemand) -> Plan:

@@ -47,6 +47,7 @@ class Recommendation:
 def slot_recommendations(
     best: SweepReport, usable: Sequence[SweepReport], slots: int
 ) -> Iterator[Recommendation]:
+    """Recommend the number of slots, with the figures of the others that were tried."""
     others = [report for report in usable if report is not best and report.measured.slots]
     sentence = f"One replica made {best.max_tokens_per_s:.0f} tokens/s at most"
     if others:
@@ -61,41 +62,15 @@ def slot_recommendations(
 def request_recommendations(
     best: SweepReport, largest: SweepStep, slots: int, demand: PlannedDemand
 ) -> Iterator[Recommendation]:
+    """Recommend queue, bounds and target for the requests of a replica."""
     bound = _ttft_bound(best.slo)
     queue = max(1, math.floor(largest.completed_per_s * bound)) if bound else 2 * slots
     admitted = slots + queue
     rate = _HEADROOM * largest.completed_per_s
     target = min(ongoing_at(best.measured.steps, rate), admitted - 0.5)
-    sent = min(admitted, max(slots + 1, math.floor(target) + 1))
-    yield Recommendation(
-        "args",
-        "queue",
-        queue,
-        (
-            f"One replica completes {largest.completed_per_s:.3g} requests/s: requests beyond this "
-            f"queue would wait longer than the SLO's {bound:g} s."
-            if bound
-            else f"Twice the {slots} slots, as the SLO does not bound the wait."
-        ),
-    )
-    yield Recommendation(
-        "deployment",
-        "max_ongoing_requests",
-        admitted + INGRESS_SURPLUS if demand.direct else sent,
-        f"Slots and queue, {admitted}, and {INGRESS_SURPLUS} more, so that the service's own queue "
-        "says who waits and who gets 503."
-        if demand.direct
-        else f"The {slots} slots and one request that waits, or as many as the target needs; the "
-        "others wait in the gateway for any replica.",
-    )
-    yield Recommendation(
-        "deployment",
-        "max_queued_requests",
-        max(1, math.ceil(_replicas(largest, demand) * rate * (bound or largest.e2e_s))),
-        "Requests that all replicas at the peak begin within "
-        + (f"the SLO's {bound:g} s" if bound else "one answer's time")
-        + "; later ones are refused at once.",
-    )
+    yield _queue(queue, largest, slots, bound)
+    yield _max_ongoing(admitted, slots, target, demand)
+    yield _max_queued(_replicas(largest, demand) * rate, largest, bound)
     yield Recommendation(
         "deployment",
         "autoscaling_config.target_ongoing_requests",
@@ -106,7 +81,45 @@ def request_recommendations(
     )
 
 
+def _queue(queue: int, largest: SweepStep, slots: int, bound: float | None) -> Recommendation:
+    reason = (
+        f"One replica completes {largest.completed_per_s:.3g} requests/s: requests beyond this "
+        f"queue would wait longer than the SLO's {bound:g} s."
+        if bound
+        else f"Twice the {slots} slots, as the SLO does not bound the wait."
+    )
+    return Recommendation("args", "queue", queue, reason)
+
+
+def _max_ongoing(admitted: int, slots: int, target: float, demand: PlannedDemand) -> Recommendation:
+    if demand.direct:
+        maximum = admitted + INGRESS_SURPLUS
+        reason = (
+            f"Slots and queue, {admitted}, and {INGRESS_SURPLUS} more, so that the service's own "
+            "queue decides which requests wait and which get 503."
+        )
+    else:
+        maximum = min(admitted, max(slots + 1, math.floor(target) + 1))
+        reason = (
+            f"The {slots} slots and one request that waits, or as many as the target needs; the "
+            "others wait in the gateway for any replica."
+        )
+    return Recommendation("deployment", "max_ongoing_requests", maximum, reason)
+
+
+def _max_queued(per_s: float, largest: SweepStep, bound: float | None) -> Recommendation:
+    """Recommend the router's queue for replicas that complete `per_s` requests together."""
+    maximum = max(1, math.ceil(per_s * (bound or largest.e2e_s)))
+    wait = f"the SLO's {bound:g} s" if bound else "one answer's time"
+    reason = (
+        f"Requests that all replicas at the peak begin within {wait}; later ones are refused at "
+        "once."
+    )
+    return Recommendation("deployment", "max_queued_requests", maximum, reason)
+
+
 def replica_recommendations(largest: SweepStep, demand: PlannedDemand) -> Iterator[Recommendation]:
+    """Recommend the minimum and maximum of replicas."""
     rate = _HEADROOM * largest.completed_per_s
     max_replicas = _replicas(largest, demand)
     capacity = f"one replica serves {rate:.3g} requests/s ({_HEADROOM:.0%} of what met the SLO)"

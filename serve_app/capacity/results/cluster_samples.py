@@ -67,4 +67,4 @@ def read_samples(folder: Path) -> list[Sample]:
 
 def replica_seconds(samples: Sequence[Sample]) -> float:
     """Sum the billed seconds from the first sample to the last; a sample holds until the next."""
-    return sum(this.billed * (after.at - this.at) for this, after in pairwise(samples))
+    return sum(before.billed * (after.at - before.at) for before, after in pairwise(samples))

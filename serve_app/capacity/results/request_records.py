@@ -30,6 +30,8 @@ class RecordError(ServiceError):
 
 
 class ClientOutcome(StrEnum):
+    """The outcome of a request for its client."""
+
     OK = "ok"  # 2xx and complete: a stream with its final marker
     REJECTED = "rejected"  # 503 or 429
     ERROR = "error"  # any other status
@@ -42,7 +44,7 @@ class ClientOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request as its client saw it.
+    """One request as its client observed it.
 
     `intended` is the time at which the arrival process scheduled it, `started` the time at which it
     was sent, `first` that of the first token with content, `ended` that of the last byte or the
@@ -84,7 +86,7 @@ class Record:
 
     @property
     def tpot(self) -> float | None:
-        """(E2E - TTFT) / (n - 1), for n > 1 tokens."""
+        """Time per output token: (E2E - TTFT) / (n - 1), for n > 1 tokens."""
         if self.first is None or self.ended is None or (self.output_tokens or 0) < 2:
             return None
         assert self.output_tokens is not None

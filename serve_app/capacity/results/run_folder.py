@@ -4,7 +4,7 @@ from pathlib import Path
 
 from serve_app.errors import ServiceError
 
-# A folder with any of these holds a run of some command or tool.
+# Any of these in a folder shows that it holds a run of a command or a tool.
 _MARKS = (
     *("run.json", "requests.jsonl*", "samples.jsonl", "sweep.json", "k6.jsonl"),
     *("run-[0-9]*", "slots-[0-9]*"),

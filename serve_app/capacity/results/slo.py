@@ -22,6 +22,8 @@ class SloError(ServiceError):
 
 
 class Verdict(StrEnum):
+    """Whether records meet a bound."""
+
     MET = "met"
     MISSED = "missed"
     TOO_FEW = "too few requests to judge"
@@ -71,6 +73,8 @@ class BoundResult:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
+    """Service level objectives: bounds that must all be met."""
+
     bounds: tuple[Bound, ...]
 
     @classmethod
@@ -83,7 +87,7 @@ class Slo:
         return [_judge(bound, records) for bound in self.bounds]
 
     def met_by(self, record: Record) -> bool:
-        """Tell whether one request meets every bound, taken as its own limits, as in goodput."""
+        """Tell whether a request meets every bound, each taken as a limit of one request."""
         return record.ok and all(_within(bound, record) for bound in self.bounds)
 
     def __str__(self) -> str:
@@ -110,10 +114,10 @@ def _bound(part: str) -> Bound:
     if match["share"]:
         share = float(match["share"]) / (100 if match["percent"] else 1)
         if share > 1:
-            raise SloError(f"{part!r}: an error rate is at most 100%, which is 1")
+            raise SloError(f"{part!r}: an error rate must be at most 100%")
         return Bound("error_rate", share)
     if not 0 < float(match["percentile"]) <= 100:
-        raise SloError(f"{part!r}: a percentile is above 0 and at most 100")
+        raise SloError(f"{part!r}: a percentile must be above 0 and at most 100")
     limit = float(match["number"]) / (1000 if match["unit"] == "ms" else 1)
     return Bound(match["name"], limit, float(match["percentile"]) / 100)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serve_app.capacity.results.request_records import ClientOutcome, Record
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-# The client's doing: they count neither as served nor as failed.
+# Ended by the client: they count neither as served nor as failed.
 _NOT_COUNTED = (ClientOutcome.CANCELLED,)
 
 
@@ -33,6 +33,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
+    """Compute the spread of pooled values."""
     pooled = sorted(values)
     mean = sum(pooled) / len(pooled) if pooled else math.nan
     return Spread(len(pooled), mean, {f"p{100 * q:g}": quantile(pooled, q) for q in QUANTILES})

@@ -1,4 +1,4 @@
-"""Whether a load generator measured the server or itself. Pure functions.
+"""Checks whether a load generator measured the server or itself. Pure functions.
 
 An invalid run is not averaged, not used for plans and not shown without the reason. Behaviour of
 the server (it refuses, is slow, or keeps all virtual users busy) never makes a run invalid.
@@ -74,6 +74,6 @@ def _short_of_users(run: Run, records: Sequence[Record]) -> Iterator[str]:
 
 
 def busiest(records: Sequence[Record], seconds: float) -> int:
-    """Return the maximum number of arrivals in any window of so many seconds."""
+    """Return the maximum number of arrivals in any window of `seconds`."""
     times = sorted(record.intended for record in records)
     return max((bisect_left(times, at + seconds) - i for i, at in enumerate(times)), default=0)

@@ -3,8 +3,8 @@
 events      virtual time
 replica     one engine: slots, a fair queue and the speed of prefill and decode
 simulated_request   one request in the service
-fleet       replicas that start, serve, drain; what they cost
-router      which replica takes a request: Serve's, the gateway's, HAProxy's choice
+fleet       replicas that start, serve and drain, and their cost
+router      the choice of a request's replica: Serve's, the gateway's, HAProxy's
 reports     metrics that reach Ray's controller, with their delays
 run         one simulation: requests in, `Result` out
 policies    static and oracle baselines beside Ray's own policy

@@ -13,7 +13,7 @@ from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.scaling_settings import Autoscaling
 
-# From a seed to requests. Equal seeds give equal requests.
+# Makes requests from a seed; equal seeds give equal requests.
 Workload = Callable[[int], Iterable[WorkloadRequest]]
 # Defaults of Ray 2.60 (ray.serve.config.AutoscalingConfig).
 RAY_DEFAULTS = {

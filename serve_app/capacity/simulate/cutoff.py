@@ -1,4 +1,4 @@
-"""Ends a simulation early whose result can't be better than a known one.
+"""Ends a simulation early if its result can't be better than a known one.
 
 Every test here is certain: a search with cutoffs ends with the same settings as one without.
 """
@@ -17,7 +17,7 @@ class Cutoff:
     """Limits of a simulation of `requests` requests in `seconds`, which has `floor` replicas.
 
     `replica_seconds`: None where the cost does not matter. `late`: the number of requests that may
-    miss the SLO once it is certainly missed.
+    miss a bound once the SLO is certainly missed.
     """
 
     slo: Slo
@@ -28,7 +28,7 @@ class Cutoff:
     late: float = 0.0
 
     def applies(self, result: Result) -> bool:
-        """Tell whether a simulation that has come so far must end outside the limits."""
+        """Tell whether a simulation with this interim result must end outside the limits."""
         return self._is_too_dear(result) or self._is_too_late(result)
 
     def _is_too_dear(self, result: Result) -> bool:
@@ -44,7 +44,7 @@ class Cutoff:
         return result.missed(self.slo) > self.late
 
     def _is_missed(self, bound: Bound, result: Result) -> bool:
-        """Tell whether so many requests are beyond the limit that no later ones can outweigh it."""
+        """Tell whether too many requests exceed the limit for later ones to outweigh them."""
         if bound.quantity == "error_rate":
             return result.refusals > bound.limit * self.requests
         if bound.quantity == "itl":  # a quantile over tokens, whose number is not known yet

@@ -9,7 +9,7 @@ from serve_app.capacity.simulate.events import EventQueue
 from serve_app.capacity.simulate.replica import Replica
 from serve_app.capacity.simulate.startup import Startup
 
-# Serve polls a draining replica in this interval (graceful_shutdown_wait_loop_s).
+# Serve polls a draining replica at this interval (graceful_shutdown_wait_loop_s).
 _POLL_S = 1.0
 
 

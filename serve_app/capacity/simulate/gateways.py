@@ -1,4 +1,4 @@
-"""Several gateways before one pool, in virtual time: each sees its own requests, and reports."""
+"""Several gateways before one pool, in virtual time: each knows its own requests, and reports."""
 
 import random
 from collections import defaultdict
@@ -11,12 +11,12 @@ from serve_app.capacity.simulate.simulated_request import SimulatedRequest
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.replica_state import CallEvent, CallStep, ReplicaReport
 
-# From what happens at a replica until the other gateways know: the bound of dispatch/reports.py.
+# The delay until other gateways know a replica's events: the bound of dispatch/reports.py.
 REPORT_S = 0.1
 
 
 class Gateways:
-    """Requests arrive at any of `number` gateways; all of a request happens at one of them.
+    """Requests arrive at any of `number` gateways; each request stays at one of them.
 
     `seed`: of the choice of the gateway.
     """

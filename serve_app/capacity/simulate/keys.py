@@ -1,4 +1,4 @@
-"""The keys that send a simulated load: each request is one of theirs, drawn by their shares."""
+"""The keys that send a simulated load: the key of each request is drawn by their shares."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -56,7 +56,7 @@ def _positive(text: str, value: str) -> float:
 def sent_by(
     senders: tuple[KeyShare, ...], requests: Iterable[WorkloadRequest], seed: int
 ) -> Iterator[WorkloadRequest]:
-    """Yield the requests, each with the key that sends it; arrivals and lengths stay."""
+    """Yield the requests, each with its sender; arrivals and lengths stay as they are."""
     rng = random.Random(f"{seed} keys")
     flows, shares = [s.flow for s in senders], [s.share for s in senders]
     for request in requests:

@@ -52,7 +52,7 @@ class Live:
         return (before or self.samples[:1])[-1].running
 
     def durations(self, state: Callable[[Sample], int]) -> list[float]:
-        """Return how long replicas stayed in a state that they left, first in, first out.
+        """Return the times that replicas spent in a state that they have left, first in, first out.
 
         `state` counts the replicas in it. The net change of a second counts as all its changes.
         """
@@ -66,7 +66,7 @@ class Live:
         return durations
 
     def unhindered(self, slots: int) -> list[Record]:
-        """Return answers whose requests met fewer than `slots` others, and so did not wait."""
+        """Return answers to requests that did not wait, because fewer than `slots` others ran."""
         departures: list[float] = []  # of the requests in the service
         answers = []
         for record in self.records:

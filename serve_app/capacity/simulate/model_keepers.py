@@ -1,4 +1,4 @@
-"""Deciders of the models that a simulated replica loads: the service, or Ollama itself."""
+"""Decide which models a simulated replica loads: as the service does, or as Ollama does."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -130,8 +130,8 @@ class ServiceKeeper:
 class OllamaKeeper:
     """Ollama's own scheduler, as serve_app/simulator/scheduler.py has it.
 
-    `room`: the number of models. All are kept for ever, so that their paths decide, here the order
-    in `load_s`.
+    `room`: the number of models. All are kept for ever, so that the order of their paths decides,
+    here that of `load_s`.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class OllamaKeeper:
         self._load_s = load_s
         self._opened = opened
         self._counts = counts
-        self._users = dict.fromkeys(preload, 0)  # of the loaded models
+        self._users = dict.fromkeys(preload, 0)  # by loaded model
         self._queue: deque[str] = deque()
         self._expiring = self._loading = ""
 

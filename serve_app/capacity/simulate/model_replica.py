@@ -37,7 +37,7 @@ class ModelReplica(Replica):
         self._slots = slots
         self._lines: dict[str, deque[SimulatedRequest]] = {}
         self.cold = 0  # requests that wait for their models
-        self.cold_waits_s: list[float] = []  # of those that have waited
+        self.cold_waits_s: list[float] = []  # waits of the requests that have waited
         self.keeper = new_keeper(number, events, self._opened, counts)
 
     def admit(self, job: SimulatedRequest) -> bool:

@@ -1,8 +1,9 @@
 """Rules that send a request to the replica that knows its beginning, in virtual time.
 
 `Affinity` is the gateway's own: serve_app/dispatch/placement.py with what serve_app/dispatch/
-fleet_view.py learns. `Oracle` is the same rule with knowledge that no gateway has: what each
-replica has cached, and how long every answer will be. The others are those that peers use.
+fleet_view.py learns. `Oracle` is the same rule with knowledge that no gateway has: the cached
+prompts of each replica, and the length of every answer. The other rules are those of similar
+projects.
 """
 
 from collections import defaultdict
@@ -26,7 +27,7 @@ _MODEL = "model"
 def anchor_of(request: WorkloadRequest) -> bytes:
     """Return the common text of one conversation's requests; b"" for a single request.
 
-    In recorded prompts that is their second block: all of Mooncake's share the first one.
+    In recorded prompts it is the second block: all of Mooncake's share the first one.
     """
     if request.session:
         return request.session.encode()
@@ -110,7 +111,7 @@ class Affinity:
         self.errors.append((job.belief.predicted_s, self._events.now - job.intended))
 
     def ended(self, job: SimulatedRequest, replica: Replica) -> None:
-        """Learn from the end as from an Ollama, which reports no cached tokens."""
+        """Learn from the end of a request, as from an Ollama: it reports no cached tokens."""
         sent, request = job.belief, job.request
         assert isinstance(sent, SentRequest)
         stats = EngineStats(

@@ -33,7 +33,7 @@ class Static:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSchedule:
-    """`replicas[i]` from i * `step_s` on; the last number stays."""
+    """A schedule: `replicas[i]` from i * `step_s` on; the last number stays."""
 
     step_s: float
     replicas: tuple[int, ...]

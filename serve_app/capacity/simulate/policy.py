@@ -87,7 +87,7 @@ class ReportWindow:
 
     def mean(self, now: float) -> float:
         """Average the total of all series from the window's beginning to now."""
-        # Ray's own floor of the last piece's length
+        # Ray's own minimum of the last piece's length
         tail = max(1e-3, now - self.last)
         return (self.area + self.value * tail) / (self.last - self.begin + tail)
 

@@ -1,8 +1,9 @@
 """An engine's cache: the last prompt of each slot, and in RAM prompts that left their slots.
 
-As llama.cpp's server does it: a request takes the free slot with the longest common prefix, else
-the one that is free longest. A prompt of which less than half is used again is saved to RAM, which
-forgets the oldest one; a prompt in RAM with a longer common prefix takes its place in the slot.
+It works like llama.cpp's server: a request takes the free slot with the longest common prefix, else
+the slot that has been free longest. A prompt of which less than half is used again is saved to RAM,
+where the oldest one makes room; a prompt in RAM with a longer common prefix takes its place in the
+slot.
 """
 
 from collections import deque
@@ -58,7 +59,7 @@ class PromptCache:
     def cached(self, request: WorkloadRequest) -> int:
         """Return the cached tokens that a prompt would find.
 
-        Those in slots that are in use count too, except where the engine would not look further.
+        Prompts in busy slots count too, except where the engine would not look further.
         """
         if self._free:
             slot = self._free[self._best(request)]

@@ -111,7 +111,7 @@ class Replica:
         job.replica = self
 
     def _surplus(self, job: SimulatedRequest) -> SimulatedRequest | None:
-        """Return which request the queue has no place for, if any."""
+        """Return the request that must leave the full queue, if any."""
         if len(self._waiting) < self._bounds.queue:
             return None
         surplus = self._waiting.surplus(job.request.flow)
@@ -145,7 +145,7 @@ class Replica:
         return self._cache.cached(request)
 
     def wait_s(self) -> float:
-        """Return the seconds until a request that comes now would be read, at the current pace."""
+        """Return the seconds until a request that arrives now is read, at the current pace."""
         now, token_s = self._events.now, self._model.token_s(self._bounds.slots)
         self._advance()
         pace = self._model.pace(len(self._writing))

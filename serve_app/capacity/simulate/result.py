@@ -55,9 +55,9 @@ class Result:
         self.seconds = 0.0
         self.replica_seconds = 0.0
         self.starts = 0
-        self.is_cut = False  # it ended early, see Cutoff
+        self.is_cut = False  # whether it ended early, see Cutoff
         self.samples: list[Sample] = []  # one a second; `at` counts from the beginning
-        self.arrived: list[int] = []  # in the second before the sample
+        self.arrived: list[int] = []  # arrivals in the second before the sample
         self.completed: list[int] = []
 
     def served(self, job: SimulatedRequest) -> None:

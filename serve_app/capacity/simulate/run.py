@@ -30,8 +30,8 @@ from serve_app.scaling_settings import Autoscaling
 
 SimulatedRouting = Literal["serve", "gateway", "haproxy"]
 _POWER_OF = {"serve": 2, "gateway": 8}
-# From the readiness of a replica to its first request: a broadcast, and under HAProxy its restart
-# (0.6 to 1.2 s in live runs on two cores).
+# Seconds from a replica's readiness to its first request: a broadcast, and under HAProxy its
+# restart (0.6 to 1.2 s in live runs on two cores).
 _JOIN_S: dict[SimulatedRouting, float] = {"serve": 0.1, "gateway": 0.1, "haproxy": 0.8}
 
 

@@ -67,7 +67,7 @@ class SimulatedLoad:
 
     @cached_property
     def seconds(self) -> float:
-        """Seconds from the begin of the span to its end, or to the last arrival of a trace."""
+        """Seconds from the beginning of the span to its end, or to the last arrival of a trace."""
         if self.spec.shape == "trace":
             return max((request.at_s for request in self.requests(0)), default=0.0)
         return min(self.spec.level().seconds, self.span.end_s) - self.span.begin_s

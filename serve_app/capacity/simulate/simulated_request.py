@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class SimulatedRequest:
     """A request in the service; `intended`, `begun`, `read`, `first` and `ended` are virtual times.
 
-    `belief`: the router's belief when it sent the request.
+    `belief`: the router's estimate when it sent the request.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class SimulatedRequest:
         self.place = self.ticket(request.flow)  # in that of the replica
 
     def forget_tickets(self) -> None:
-        """Drop the tickets, which refer to the request: it is no more in any queue."""
+        """Drop the tickets, which refer to the request: it is no longer in any queue."""
         del self.sent, self.place
 
     def ticket(self, flow: Flow) -> "Ticket[SimulatedRequest]":

@@ -80,7 +80,7 @@ class Search:
 
     def _descend(self, start: TunedSettings) -> Trial:
         best = self._try(start)
-        assert best  # without another to compare with, it ran to its end
+        assert best  # a start has no competitor, so it ran to its end
         for _ in range(ROUNDS):
             before = best
             for name in self.grid:
@@ -102,7 +102,7 @@ class Search:
         return best
 
     def _try(self, settings: TunedSettings, best: Trial | None = None) -> Trial | None:
-        """Return a trial, or None for one that ended early since `best` is better."""
+        """Return a trial, or None if it ended early because `best` is better."""
         key = tuple(sorted(settings.items()))
         if key in self.trials:
             return self.trials[key]

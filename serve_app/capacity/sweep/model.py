@@ -38,15 +38,15 @@ class ServiceModel:
         return 1.0 + self.decode_slowdown * max(0.0, streams - 1)
 
     def token_s(self, streams: float = 1) -> float:
-        """Return the time between two tokens of an answer among so many."""
+        """Return the time between two tokens of one of `streams` answers."""
         return self.pace(streams) / self.decode_tokens_per_s if self.decode_tokens_per_s else 0.0
 
     def tokens_per_s(self, streams: float) -> float:
-        """Return the throughput of so many answers together."""
+        """Return the throughput of `streams` answers together."""
         return streams / self.token_s(streams) if self.decode_tokens_per_s else math.inf
 
     def service_s(self, prompt_tokens: float, output_tokens: float, streams: float) -> float:
-        """Return the time that a request holds its slot while so many slots are busy."""
+        """Return the time for which a request holds its slot while `streams` slots are busy."""
         return self.prefill_s(prompt_tokens) + output_tokens * self.token_s(streams)
 
 

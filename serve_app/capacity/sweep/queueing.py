@@ -1,4 +1,4 @@
-"""Closed forms of queues, to compare simulations and sweeps with.
+"""Closed forms of queues, for comparison with simulations and sweeps.
 
 `offered` is the load in Erlang: arrivals per second times seconds of service. All waits are means,
 in the unit of the service time, and infinite where the load is not below the capacity.

@@ -86,7 +86,7 @@ def fit_model(measured: Measured) -> Fit:
 def slot_wait(step: SweepStep, slots: int | None, model: ServiceModel) -> SlotWait | None:
     """Compare the wait for a slot in an open step with theory; None without slots or answers.
 
-    Service times follow from the model at the concurrency that the step's answers had.
+    Service times follow from the model at the concurrency of the step's answers.
     """
     if not slots or not step.records:
         return None

@@ -19,8 +19,8 @@ _MAX_LEFT = 0.05
 
 
 class StepKind(StrEnum):
-    CONCURRENCY = "concurrency"  # users that wait for the answer, then send again
-    RATE = "rate"  # arrivals per second, whatever the service does
+    CONCURRENCY = "concurrency"  # users: each waits for the answer, then sends again
+    RATE = "rate"  # arrivals per second, independent of the service
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ def step_of(
     end: float,
     invalid: tuple[str, ...] = (),
 ) -> SweepStep:
+    """Make a step of the records that were intended within it."""
     return SweepStep(kind, level, begin, end, between(records, begin, end), records, invalid)
 
 

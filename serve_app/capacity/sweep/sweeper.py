@@ -87,7 +87,10 @@ class Sweeper:
             share = (met + missed) / 2
 
     def _misses(self, step: SweepStep) -> bool:
-        """Use the observed values even of too few requests: the search needs a direction."""
+        """Tell whether a step misses the SLO, by observed values even of too few requests.
+
+        The search needs a direction.
+        """
         over = any(result.value > result.bound.limit for result in self.slo.judge(step.records))
         return over or saturation([step]) is not None
 
@@ -115,7 +118,7 @@ class Sweeper:
     ) -> tuple[Run, list[Record]]:
         self.show(f"{kind} {level:g} for {self.budget.warm_up_s + seconds:.0f} s")
         run, records = await self.generator(self.target, self._spec(kind, level, seconds))
-        claim(self.folder / place, force=True)  # the files of a step that was not finished
+        claim(self.folder / place, force=True)  # the files of an unfinished step
         write_run(self.folder / place, run, records)
         return run, records
 

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def set_dotted(mapping: dict[str, Any], name: str, value: Any) -> None:
-    """Set a value in place; mappings that are missing on the way to it are added."""
+    """Set a value in place, and add missing mappings on the path to it."""
     *path, key = name.split(".")
     for part in path:
         mapping = mapping.setdefault(part, {})

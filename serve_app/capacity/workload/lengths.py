@@ -13,17 +13,23 @@ _Z95 = 1.6448536269514722  # the standard normal's 95th percentile
 
 
 class Distribution(Protocol):
+    """A distribution of numbers of tokens."""
+
     def draw(self, rng: random.Random) -> int:
         """Draw a number of tokens, at least 1."""
 
 
 class Lengths(Protocol):
+    """A distribution of lengths of prompts and answers."""
+
     def draw(self, rng: random.Random) -> tuple[int, int]:
         """Draw the tokens of a prompt and of its answer, both at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
+    """Equal numbers of tokens."""
+
     tokens: int
 
     def draw(self, rng: random.Random) -> int:

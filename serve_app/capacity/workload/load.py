@@ -16,7 +16,7 @@ from serve_app.capacity.workload.text import WorkloadError
 from serve_app.capacity.workload.traces import Trace
 
 REPLAY = "trace"
-# A prompt is generated this long before it is due, so that its generation delays nothing.
+# A prompt is generated this long before it is due, so that generating it delays nothing.
 AHEAD_S = 0.1
 
 
@@ -71,9 +71,11 @@ class LoadSpec:
         if self.load not in ("open", "closed"):
             raise WorkloadError(f"load must be open or closed, not {self.load!r}")
         if self.shape == REPLAY and not (self.trace and self.is_open and self.turns == 1):
-            raise WorkloadError("shape trace needs a trace, load open and turns 1")
+            raise WorkloadError("shape trace needs a trace, load open and turns 1: set them")
         if self.turns < 1 or self.think_s < 0:
-            raise WorkloadError("turns must be at least 1 and think_s at least 0")
+            raise WorkloadError(
+                f"turns ({self.turns}) must be at least 1, think_s ({self.think_s:g}) at least 0"
+            )
         if self.shape != REPLAY:
             self.level()
         if not self.trace:

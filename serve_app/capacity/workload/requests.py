@@ -26,8 +26,8 @@ class WorkloadRequest:
     session: str = ""
     turn: int = 0
     blocks: tuple[int, ...] = ()
-    flow: Flow = NO_KEY  # of the key that sends it, in a simulation
-    model: str = ""  # in a simulation of replicas with several
+    flow: Flow = NO_KEY  # the key that sends it, in a simulation
+    model: str = ""  # its model, in a simulation of replicas with several
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def window(
 def limited(
     requests: Iterable[WorkloadRequest], prompt: int, output: int
 ) -> Iterator[WorkloadRequest]:
-    """Shorten prompts and answers to so many tokens, for small contexts and short runs."""
+    """Shorten prompts and answers to these numbers of tokens, for small contexts and short runs."""
     for request in requests:
         yield replace(
             request,

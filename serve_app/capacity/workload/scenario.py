@@ -18,7 +18,7 @@ from serve_app.settings import Settings
 SCENARIO = "scenario.json"
 
 _RAY_FLAGS = {
-    # Instead of 30 s: no other proxy routes to the replicas.
+    # Ray's default is 30 s, but no other proxy routes to these replicas.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     # The load generator has priority on the shared cores: starting replicas must not delay it.
     "RAY_worker_niceness": "5",

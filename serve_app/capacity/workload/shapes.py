@@ -30,10 +30,10 @@ class Shape:
         times = [at for at, _ in self.points]
         if len(times) < 2 or times != sorted(times) or times[0] != 0 or times[-1] <= 0:
             raise WorkloadError(
-                "a shape needs at least two points in order of time, the first at 0 s"
+                f"{self}: a shape needs at least two points in order of time, the first at 0 s"
             )
         if min(level for _, level in self.points) < 0:
-            raise WorkloadError("a shape's level can't be negative")
+            raise WorkloadError(f"{self}: a level must be at least 0")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -135,6 +135,7 @@ def step(low: float, high: float, before: float = 60, hold: float = 300) -> Poin
 def spike(
     base: float, peak: float, before: float = 60, hold: float = 15, after: float = 120
 ) -> Points:
+    """Return a base level with a sudden peak."""
     over = before + hold
     high = [(before, base), (before, peak), (over, peak), (over, base)]
     return [(0, base), *high, (over + after, base)]

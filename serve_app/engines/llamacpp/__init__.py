@@ -1,12 +1,12 @@
 """The embedded engine: llama.cpp's own server in a child process, with SmolLM2 or any GGUF file.
 
-engine       the driver: what to launch, when it is ready, which routes serve a call
+engine       the driver: the launch, readiness, and the routes of a call
 server       the child process
 client       requests to it; refusals translates its refusals
 turn         one generation: requested, read (events) and written (answers)
 embeddings   texts of any length as vectors
 options      Ollama's options, formats and levels of thinking in llama.cpp's terms
-abilities    refusals of what a model can't do; checked reads values of a caller's JSON
+abilities    refusals of requests beyond a model; checked reads values of a caller's JSON
 strict_tools arguments of tools with `strict: true`
 translated   the routes of responses/ and messages/
 native/      Ollama's routes

@@ -12,7 +12,7 @@ from serve_app.engines.llamacpp.events import GenerationEnd, Piece
 from serve_app.go_json import encode
 
 _JSON = b"application/json; charset=utf-8"
-_JSON_AFTER_STREAM = b"application/json"  # Ollama's type of an error in place of a stream
+_JSON_AFTER_STREAM = b"application/json"  # Ollama's content type of an error in place of a stream
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -1,10 +1,10 @@
 """Embeds any number of texts, as long as the context, by requests of limited size to llama.cpp.
 
 llama.cpp embeds at most the tokens of one batch. A longer text is embedded in pieces, whose vectors
-are averaged, weighted by their tokens. The result differs from the model's own mean over all tokens
-only in what a piece misses of the pieces before it: the cosine was 0.999 for texts of 1,500 tokens.
-A batch as long as the context would block other requests (45 s for 4,000 tokens on one core) and
-need 1.4 GB.
+are averaged, weighted by their tokens. The result is almost the model's own mean over all tokens,
+although no piece knows the pieces before it: the cosine was 0.999 for texts of 1,500 tokens. A
+batch as long as the context would block other requests (45 s for 4,000 tokens on one core) and need
+1.4 GB.
 
 llama.cpp notices a disconnect only after a second without a finished input. It would embed a
 thousand short texts to the end, while other requests wait, so they are sent in parts.

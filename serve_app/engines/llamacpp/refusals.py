@@ -53,8 +53,8 @@ def in_our_words(message: str) -> str:
 
 
 def _types(match: re.Match[str]) -> str:
-    must, actual = map(_with_article, match.groups())
-    return f"a value must be {must}, not {actual}"
+    expected, actual = map(_with_article, match.groups())
+    return f"a value must be {expected}, not {actual}"
 
 
 def _with_article(kind: str) -> str:

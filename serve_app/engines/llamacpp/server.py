@@ -18,7 +18,7 @@ from serve_app.engines.llamacpp.gguf.header import GgufHeader, read_header
 from serve_app.engines.llamacpp.options import OPEN_ENDED_CONTEXTS
 from serve_app.errors import ServiceError, SettingsError
 
-# A random port is no secret: the key keeps web pages and other processes out.
+# A random port is not a secret, so the key keeps web pages and other processes out.
 KEY_VARIABLE = "LLAMACPP_ENGINE_KEY"
 BATCH_SIZE = 512  # during a batch all requests wait, and no disconnect is noticed
 _CONTEXT_STEP = 256

@@ -1,7 +1,7 @@
 """Keeps the arguments of tools with `strict: true` to their schemas.
 
-llama.cpp drops what it can't obey from a tool's schema, as from any other. Without `strict` a tool
-goes to it as it is: no dialect promises anything of its arguments.
+llama.cpp drops keywords that it can't obey from a tool's schema, as from any other. A tool without
+`strict` is passed on unchanged: no dialect promises anything about its arguments.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,9 @@ from typing import Any
 
 from serve_app.engines.llamacpp import checked
 from serve_app.engines.llamacpp.client import Json, Refusal
+from serve_app.engines.llamacpp.schemas.budget import WorkBudget
 from serve_app.engines.llamacpp.schemas.merging import UnsupportedSchema
-from serve_app.engines.llamacpp.schemas.rewriting import MAX_WORK, Budget, obeyed
+from serve_app.engines.llamacpp.schemas.rewriting import obeyed
 
 
 def kept(tools: Iterable[Json]) -> list[Json]:
@@ -18,11 +19,11 @@ def kept(tools: Iterable[Json]) -> list[Json]:
 
     Raises Refusal 400, which names the tool, for a schema that can't be obeyed.
     """
-    budget = Budget(MAX_WORK)  # one for all, because a request may have thousands of tools
+    budget = WorkBudget()  # one for all, because a request may have thousands of tools
     return [_kept(tool, f"tools[{number}]", budget) for number, tool in enumerate(tools)]
 
 
-def _kept(tool: Json, path: str, budget: Budget) -> Json:
+def _kept(tool: Json, path: str, budget: WorkBudget) -> Json:
     function = dict(tool["function"])
     strict = checked.flag(function.pop("strict", None) or False, f"{path}.strict")
     schema = function.get("parameters")

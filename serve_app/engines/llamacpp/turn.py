@@ -85,7 +85,7 @@ class Turn:
         return self._writer.complete(answer, await self._done(answer.text, reader, request))
 
     async def _done(self, text: str, reader: Reader, request: Json) -> Done:
-        assert reader.end is not None  # or `pieces` would have raised
+        assert reader.end is not None  # otherwise `pieces` would have raised
         try:
             context = await self.tokens(request, text) if self.tokens else []
         except Refusal as exc:

@@ -1,4 +1,4 @@
-// The frame: which view, which key, and the document, requested once a second.
+// The frame: which view, which key, and the document, requested once a second or as the service asks.
 import { html, render, useEffect, useRef, useState } from "./preact.js";
 import { duration, time } from "./format.js";
 import { Fleet } from "./fleet.js";
@@ -21,23 +21,30 @@ async function sentence(answer) {
   }
 }
 
+// With many viewers the service asks for a longer pause before the next poll.
+const pause = (answer) => Math.min(60_000, 1000 * Number(answer.headers.get("poll-after")) || 0);
+
 // Asks for the document until the page is closed; asks nothing while it is hidden.
 function useDocument(key) {
   const [state, setState] = useState({ doc: null, problem: "", refused: "", age: 0 });
   const last = useRef({ doc: null, etag: "" });
   useEffect(() => {
-    let timer, stopped = false;
+    let timer, asking = false, stopped = false;
     last.current = { doc: null, etag: "" };
     const ask = async () => {
-      if (document.hidden) return later();
+      if (document.hidden || asking) return;
+      let next = EVERY_MS * (0.9 + 0.2 * Math.random()); // no two in step
+      asking = true;
       try {
         const requestHeaders = { ...headers(key), ...(last.current.etag ? { "if-none-match": last.current.etag } : {}) };
         const answer = await fetch("admin/fleet", { headers: requestHeaders, cache: "no-store", signal: AbortSignal.timeout(5000) });
+        next = Math.max(next, pause(answer));
         await take(answer);
       } catch {
         if (!stopped) setState((was) => ({ ...was, problem: "The service does not answer" }));
       }
-      later();
+      asking = false;
+      later(next);
     };
     const take = async (answer) => {
       if (stopped) return;
@@ -60,8 +67,15 @@ function useDocument(key) {
     };
     // A new collector begins: what was last known stays on the page.
     const restart = () => setState((was) => ({ ...was, problem: "", age: (Date.now() - was.seenAt) / 1000 }));
-    const later = () => { if (!stopped) timer = setTimeout(ask, EVERY_MS * (0.9 + 0.2 * Math.random())); }; // no two in step
-    const awake = () => { if (!document.hidden) { clearTimeout(timer); ask(); } };
+    // During a long pause ages go on.
+    const later = (ms) => {
+      if (stopped) return;
+      timer = ms < 1.5 * EVERY_MS ? setTimeout(ask, ms) : setTimeout(() => {
+        setState((was) => ({ ...was }));
+        later(ms - EVERY_MS);
+      }, EVERY_MS);
+    };
+    const awake = () => { clearTimeout(timer); ask(); };
     document.addEventListener("visibilitychange", awake);
     ask();
     return () => { stopped = true; clearTimeout(timer); document.removeEventListener("visibilitychange", awake); };

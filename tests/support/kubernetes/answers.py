@@ -64,7 +64,7 @@ def write(store: Store, target: Address, request: Request, content_type: str) ->
 
 
 def changes(store: Store, target: Address, query: dict[str, str]) -> Iterator[Object]:
-    """Yield the lines of a watch until its time is over."""
+    """Yield the lines of a watch until it times out."""
     until = time.monotonic() + float(query.get("timeoutSeconds") or 3600)
     after = int(query.get("resourceVersion") or 0)
     if after > store.version:
@@ -106,7 +106,7 @@ def refuse_log(pod: Object, container: str) -> None:
 
 
 def log_lines(lines: list[str], query: dict[str, str], is_first: bool) -> Iterator[str]:
-    """Stored lines begin with their time."""
+    """Select the lines of a log, each of which is stored behind its time."""
     if is_first and "tailLines" in query:
         lines = lines[len(lines) - int(query["tailLines"]) :] if int(query["tailLines"]) else []
     for line in lines:

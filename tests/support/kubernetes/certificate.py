@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make(folder: Path) -> Path:
-    """Certificate and key in one PEM file, which is also its own authority."""
+    """Write certificate and key into one PEM file, which is also its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
     now = datetime.now(UTC)

@@ -11,8 +11,8 @@ from tests.support.kubernetes.store import Store
 class Fault:
     """A fault in place of the answer to the next `times` matching requests.
 
-    `status` 0 closes the connection without a word; `hang_s` holds the answer back; `text` comes
-    in place of JSON.
+    `status` 0 closes the connection without an answer; `hang_s` delays the answer; `text` replaces
+    its JSON.
     """
 
     status: int = 0
@@ -38,8 +38,10 @@ class Request:
 
 @dataclass
 class Cluster:
-    """The stand-in's state, and what tests set and read. `forbidden` has plurals, or one verb of
-    them: `secrets`, `patch rayclusters`."""
+    """The stand-in's state, which tests set and read.
+
+    `forbidden` has plurals, or one verb of them: `secrets`, `patch rayclusters`.
+    """
 
     store: Store
     token: str = "token-of-the-tests"
@@ -53,7 +55,7 @@ class Cluster:
 
     @property
     def writes(self) -> list[Request]:
-        """Requests that change something, in their order."""
+        """The requests that change something, in their order."""
         return [r for r in self.requests if r.method != "GET" and not is_rehearsal(r)]
 
 

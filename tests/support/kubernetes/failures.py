@@ -1,4 +1,4 @@
-"""Refusals in the words and the shape of a Kubernetes API server."""
+"""Refusals in the words and the form of a Kubernetes API server."""
 
 from typing import Any
 

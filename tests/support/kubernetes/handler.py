@@ -1,4 +1,4 @@
-"""HTTP: a request in, an answer, a stream or a fault out."""
+"""Answers HTTP requests with an answer, a stream or a fault."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ from tests.support.kubernetes.store import Object
 
 
 class StandIn(Protocol):
-    """The server that a handler belongs to."""
+    """The server of a handler."""
 
     cluster: Cluster
 
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PATCH = do_DELETE = do_PUT = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests look at `Cluster.requests` instead."""
+        """Log nothing: tests read `Cluster.requests`."""
 
     def _answer(self) -> None:
         url = urlsplit(self.path)
@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
             self._begin_stream("text/plain")
             sent = 0
             while True:
-                # A copy: a line that comes while the others are sent is for the next turn.
+                # A copy, because lines may be added while these are sent; the next turn sends them.
                 lines = list(logs.get((target.name, query["container"]), []))
                 for line in answers.log_lines(lines[sent:], query, sent == 0):
                     self._chunk(line.encode() + b"\n")

@@ -9,8 +9,7 @@ Object = dict[str, Any]
 
 
 def patched(document: Object, operations: list[Object]) -> Object:
-    """Apply all operations or, where one is impossible, none: the server's own 422, without a word
-    on which."""
+    """Apply all operations or none. Raises the server's own 422, which names no operation."""
     document = copy.deepcopy(document)
     try:
         for operation in operations:

@@ -30,7 +30,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Address:
-    """`/apis/ray.io/v1/namespaces/default/rayservices/llm/log`, in parts."""
+    """A path in parts, such as `/apis/ray.io/v1/namespaces/default/rayservices/llm/log`."""
 
     version: str
     namespace: str
@@ -61,7 +61,7 @@ def groups() -> list[dict[str, object]]:
 
 
 def address(path: str) -> Address | None:
-    """None for a path of no kind that is served."""
+    """Return the parts of a path, None for a kind that is not served."""
     parts = path.strip("/").split("/")
     version = "/".join(parts[1:2] if parts[0] == "api" else parts[1:3])
     rest = parts[2:] if parts[0] == "api" else parts[3:]

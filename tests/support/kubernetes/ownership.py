@@ -1,7 +1,7 @@
 """Owners of fields: server-side apply and its managed fields.
 
-Lists are taken as a whole, as the definition has it for worker groups; a real server merges some
-lists of a pod template by name.
+Lists are replaced as a whole, as the definition demands for worker groups; a real server merges
+some lists of a pod template by name.
 """
 
 import copy
@@ -63,7 +63,7 @@ class Ownership:
     def note(
         self, before: Object, after: Object, me: tuple[str, str], body: Object, now: str
     ) -> None:
-        """After a write: what changed is the writer's; an applier has all that it names."""
+        """Note a write: the writer owns what changed, an applier all fields that it names."""
         old, new = owned(before), owned(after)
         changed = {path for path in new if path not in old or old[path] != new[path]}
         gone = old.keys() - new.keys()

@@ -56,8 +56,10 @@ class Line:
 
 
 class Recording:
-    """The changes in their order, with what the recording left out and a client reads: the times
-    of some events, and which container is the sidecar."""
+    """The changes in their order, completed by fields that a client reads.
+
+    The recording left out the times of some events, and which container is the sidecar.
+    """
 
     def __init__(self, name: str) -> None:
         text = (FOLDER / f"{name}.jsonl").read_text()

@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class Replay:
-    """Shift the times in objects to the replay's."""
+    """Plays a recording with the times in its objects shifted to the replay's."""
 
     def __init__(self, recording: Recording, store: Store, spec: Object | None = None) -> None:
         self._recording = recording
@@ -42,7 +42,7 @@ class Replay:
         self._play(t)
 
     def run(self, speed: float, stop: threading.Event) -> None:
-        """Play all of it, `speed` times as fast as it was."""
+        """Play the whole recording, `speed` times as fast as it was made."""
         self._speed, self._now = speed, datetime.now(UTC)
         began = time.monotonic()
         while self._next and not stop.wait(0.02):

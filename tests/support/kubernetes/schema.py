@@ -79,7 +79,7 @@ def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:
 
 
 def _plain(schema: Any) -> Any:
-    """OpenAPI's dialect as JSON Schema: int-or-string, nullable, no formats."""
+    """Convert OpenAPI's dialect to JSON Schema: int-or-string, nullable, no formats."""
     if isinstance(schema, list):
         return [_plain(part) for part in schema]
     if not isinstance(schema, dict):

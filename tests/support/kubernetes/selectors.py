@@ -14,7 +14,7 @@ def matches(candidate: Object, query: dict[str, str]) -> bool:
 
 
 def _terms(selector: str | None) -> list[str]:
-    """Commas within `key in (a,b)` do not separate."""
+    """Split a selector at its commas, except those within `key in (a,b)`."""
     return re.split(r",(?![^(]*\))", selector) if selector else []
 
 

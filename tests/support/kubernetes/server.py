@@ -30,7 +30,7 @@ class _Http(ThreadingHTTPServer):
 
 
 class ApiServer:
-    """`cluster` behind a socket on loopback; a context manager."""
+    """A server of `cluster` on loopback; a context manager."""
 
     def __init__(self, folder: Path, schema: Schema | None) -> None:
         self.cluster = Cluster(Store({"rayservices": schema} if schema else {}))

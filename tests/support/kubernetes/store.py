@@ -213,7 +213,7 @@ class Store:
         self._collect(live)
 
     def _collect(self, owner: Object) -> None:
-        """Kubernetes' garbage collector."""
+        """Delete the dependants of an object, as Kubernetes' garbage collector does."""
         uid = owner["metadata"].get("uid")
         for plural, objects in list(self._objects.items()):
             for candidate in list(objects.values()):
@@ -223,7 +223,7 @@ class Store:
 
 
 def _merged(below: Any, patch: Any) -> Any:
-    """RFC 7386."""
+    """Merge a patch by RFC 7386."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(below) if isinstance(below, dict) else {}

@@ -1,1 +1,1 @@
-"""The simulator made as faithful to Ollama as tests need it: faults, pulls, Go's complaints."""
+"""The simulator with details of Ollama that tests need: faults, pulls, Go's error texts."""

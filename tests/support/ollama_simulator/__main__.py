@@ -1,4 +1,4 @@
-"""`python -m tests.support.ollama_simulator`: takes the simulator's options, and some more."""
+"""`python -m tests.support.ollama_simulator`: takes the simulator's options and a few others."""
 
 from collections.abc import Sequence
 

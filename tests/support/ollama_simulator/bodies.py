@@ -1,4 +1,4 @@
-"""Request bodies read as Go reads them, with Go's complaints."""
+"""Reads request bodies as Go does, with Go's error texts."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _BEGINNINGS = {
 
 @dataclass(frozen=True, slots=True)
 class GoStruct:
-    """A Go type that a body is read into; `fields` are the types of those that are checked."""
+    """A Go type for a body; `fields`: the types of the checked fields."""
 
     name: str
     fields: dict[str, tuple[type, str]] = field(default_factory=dict)
@@ -93,10 +93,10 @@ def _value_with_bad_text(data: bytes) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise ErrorAnswer(400, _complaint(text, exc), early=True) from exc
+        raise ErrorAnswer(400, _error_text(text, exc), early=True) from exc
 
 
-def _complaint(text: str, exc: json.JSONDecodeError) -> str:
+def _error_text(text: str, exc: json.JSONDecodeError) -> str:
     if exc.pos >= len(text):
         return "unexpected EOF"
     where = _BEGINNINGS.get(exc.msg)

@@ -1,4 +1,4 @@
-"""Generations that a journal notes and faults break."""
+"""Generations that are written to a journal, and that faults break."""
 
 import asyncio
 
@@ -124,7 +124,7 @@ def _last_words(writer: DialectWriter) -> list[bytes]:
         case ollama.OllamaChatWriter() | ollama.GenerateWriter():
             return [native(_UNEXPECTED_EOF) + b"\n"]
         case openai.OpenAIChatWriter() | openai.CompletionWriter():
-            # One event more, with an empty text and without the name of the model.
+            # One more event, with an empty text and without the name of the model.
             (event,) = writer.chunks([Token(TokenKind.TEXT, "")])
             named = b'"model":' + encode(writer.model)
             return [event.replace(named, b'"model":""', 1)]

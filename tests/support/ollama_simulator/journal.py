@@ -1,7 +1,7 @@
 """An engine's counts by request, in a file that outlives a killed engine.
 
-A line has the first word of a prompt, which names the request, the engine's process, and what has
-happened. Lines are appended at once, so that several engines may share a file.
+A line has the first word of a prompt, which names the request, the engine's process, and an event.
+Lines are appended at once, so that several engines may share a file.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The simulator's server with pulls, faults and Go's complaints about bodies."""
+"""The simulator's server with pulls, faults and Go's error texts about bodies."""
 
 from serve_app.simulator.bodies import Body
 from serve_app.simulator.server import Methods, SimulatorRoute, SimulatorServer

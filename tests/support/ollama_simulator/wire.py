@@ -1,4 +1,4 @@
-"""Responses as Go frames them, and what faults need of a connection."""
+"""Responses as Go frames them, and operations on a connection that faults need."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ _GO_BUFFER = 2048
 
 
 class OllamaResponse(HttpResponse):
-    """A response that chunks long bodies, and the fault that it is to suffer."""
+    """A response that chunks long bodies, with the fault that will break it."""
 
     __slots__ = ("fault",)
 

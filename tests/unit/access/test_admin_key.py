@@ -25,5 +25,5 @@ def test_what_no_header_can_carry_is_refused_and_not_shown(
     """By every command, in a sentence that names the variable."""
     assert command(["--url", "http://127.0.0.1:1"], {"LLM_ADMIN_KEY": key}) == 1
     shown = capsys.readouterr()
-    assert "LLM_ADMIN_KEY is no key" in shown.err
+    assert "LLM_ADMIN_KEY is not a key" in shown.err
     assert "sk-r" not in shown.err + shown.out

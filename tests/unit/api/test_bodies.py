@@ -65,7 +65,7 @@ async def test_a_turn_to_upload_has_a_bound(simulator: Simulator) -> None:
         assert (await ask(service, "slow")).status_code == 200
 
 
-async def test_a_hang_up_before_the_turn_leaves_nothing(simulator: Simulator) -> None:
+async def test_a_disconnect_before_the_turn_leaves_nothing(simulator: Simulator) -> None:
     """The key may send as many bodies at once as before."""
     async with serving(simulator, slots=1, queue=0, api_keys=KEYS) as service:
         (upload,) = await uploading(service, 1)

@@ -166,7 +166,7 @@ async def idle(simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("unwatched", ["?1", "?0"])
-async def test_a_hang_up_reaches_the_engine(
+async def test_a_disconnect_reaches_the_engine(
     service: Service, simulator: Simulator, stream: bool, unwatched: str
 ) -> None:
     """A caller who leaves takes the engine's work along, be it Serve that watches or the API."""

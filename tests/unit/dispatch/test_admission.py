@@ -94,7 +94,7 @@ async def test_too_many_get_503_in_their_dialect(simulator: Simulator, path: str
 
 
 @pytest.mark.parametrize("ticks", range(4))
-async def test_a_hang_up_while_a_slot_is_handed_over_gives_it_back(ticks: int) -> None:
+async def test_a_disconnect_while_a_slot_is_handed_over_gives_it_back(ticks: int) -> None:
     """In whichever tick of the event loop the hang-up is noticed."""
     admission = new_admission(1, 5, 60)
     leave = await admission.enter(CALL)

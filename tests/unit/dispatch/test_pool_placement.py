@@ -107,6 +107,7 @@ class Fleet:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_connections, "LINGER_S", 0.02)
     monkeypatch.setattr(idle_connections, "LAST_LINGER_S", 0.03)
 
 

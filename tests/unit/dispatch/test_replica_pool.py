@@ -199,7 +199,7 @@ async def test_a_released_connection_goes_to_a_waiting_call(
     assert await read(await second) == b"ab"
 
 
-async def test_a_hang_up_ends_the_work(new_pool: Callable[..., Pool], engine: Engine) -> None:
+async def test_a_disconnect_ends_the_work(new_pool: Callable[..., Pool], engine: Engine) -> None:
     """In the middle of an answer: the engine's is closed, and the connection with it."""
     pool, serve = new_pool()
     engine.goes_on.clear()

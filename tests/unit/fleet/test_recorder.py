@@ -60,7 +60,7 @@ def test_a_key_in_the_wrong_place_is_not_shown() -> None:
     assert (note.sentence, note.request_id) == ("not 'sk-***'", "sk-***")
 
 
-def test_a_hang_up_is_no_error() -> None:
+def test_a_disconnect_is_no_error() -> None:
     """It counts, but there is nothing to advise."""
     seen = recorder()
     seen.ended(trace(outcome=Outcome.CANCELLED))

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from serve_app.fleet.document import collecting
 from serve_app.fleet.terminal import render
 from serve_app.fleet.top import main
 from tests.support.fleets import NOW, Stage, pool
-from tests.support.odd_server import ODD, odd_server
+from tests.support.odd_server import ODD, answer, odd_server
 from tests.support.scenes import SCENES, asleep, busy, engine_killed, growing, swapping
 from tests.support.service import Simulator, serving
 from tests.support.waiting import eventually
@@ -139,6 +140,18 @@ async def test_no_proxy_sees_this_machines_requests(simulator: Simulator) -> Non
     async with serving(simulator, fleet=Stage(busy())) as service:
         with FleetClient(str(service.base_url), "") as fleet:
             assert await asyncio.to_thread(fleet.document)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [("4.20", 4.2), ("0", 1), ("-1", 1), ("nan", 1), ("soon", 1), ("1e9", 60)]
+)
+async def test_it_polls_when_the_service_asks(asked: str, seconds: float) -> None:
+    """Within bounds; a second later where the answer can't be read."""
+    body = answer(orjson.dumps(busy()), more=f"Poll-After: {asked}\r\n")
+    async with odd_server({"/admin/fleet": body}) as url:
+        with FleetClient(url, "") as fleet:
+            await asyncio.to_thread(fleet.document)
+            assert fleet.poll_after_s == seconds
 
 
 async def test_another_version_is_refused(simulator: Simulator) -> None:

@@ -19,15 +19,15 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no HAProxy,
 
 @linux
 def test_haproxy_is_taken_where_it_can_run() -> None:
-    assert str(choose_proxy("127.0.0.1", wish=None)) == "HAProxy"
+    assert str(choose_proxy("127.0.0.1", preference=None)) == "HAProxy"
 
 
 @pytest.mark.parametrize(
-    ("host", "wish", "reason"),
+    ("host", "preference", "reason"),
     [("127.0.0.1", False, "as HAPROXY=0 asks"), ("::1", None, "over IPv4, not at ::1")],
 )
-def test_serves_own_proxy_has_a_reason(host: str, wish: bool | None, reason: str) -> None:
-    proxy = choose_proxy(host, wish)
+def test_serves_own_proxy_has_a_reason(host: str, preference: bool | None, reason: str) -> None:
+    proxy = choose_proxy(host, preference)
     assert not proxy.binary
     assert reason in str(proxy)
 
@@ -37,12 +37,12 @@ def test_insisting_where_it_cannot_run_is_refused() -> None:
         SettingsError,
         match=r"HAPROXY=1 is not possible: .* over IPv4",
     ):
-        choose_proxy("::1", wish=True)
+        choose_proxy("::1", preference=True)
 
 
 def test_both_proxies_ignore_offers_of_other_protocols() -> None:
-    for wish in (None, False):
-        settings = defaults(choose_proxy("127.0.0.1", wish), {})
+    for preference in (None, False):
+        settings = defaults(choose_proxy("127.0.0.1", preference), {})
         assert settings["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 
 

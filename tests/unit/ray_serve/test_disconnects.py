@@ -72,7 +72,9 @@ async def post(port: int, path: str, body: bytes) -> asyncio.StreamWriter:
 
 @pytest.mark.parametrize("path", ["/", "/late"])
 @pytest.mark.parametrize("body", [b"x", LARGE], ids=["small", "large"])
-async def test_a_hang_up_cancels_the_request(port: int, app: App, path: str, body: bytes) -> None:
+async def test_a_disconnect_cancels_the_request(
+    port: int, app: App, path: str, body: bytes
+) -> None:
     """Whether it comes before the API watches or after, and whatever the size of the body."""
     writer = await post(port, path, body)
     async with asyncio.timeout(5):

@@ -193,7 +193,7 @@ def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collect
     return collectors
 
 
-async def heard(client: CollectorClient) -> Document:
+async def first_document(client: CollectorClient) -> Document:
     """The first document that is not the empty one."""
     document = await client.latest()
     while b'"collecting":true' in document.body:
@@ -206,7 +206,7 @@ async def test_the_first_viewer_starts_the_collector(started: list[Collector]) -
     """It answers as soon as it has a document."""
     client = CollectorClient(SERVICE, "default")
     assert not started
-    assert (await heard(client)).body == started[0].answer.body
+    assert (await first_document(client)).body == started[0].answer.body
     assert len(started) == 1
 
 
@@ -215,7 +215,7 @@ async def test_a_collector_that_hangs_holds_no_viewer(
 ) -> None:
     """The last document is answered for ten seconds, then the empty one."""
     client = CollectorClient(SERVICE, "default")
-    known = await heard(client)
+    known = await first_document(client)
     started[0].answer = None
     clock[0] = 9.0
     assert await client.latest() == known
@@ -226,7 +226,7 @@ async def test_a_collector_that_hangs_holds_no_viewer(
 async def test_a_collector_that_has_ended_is_started_anew(started: list[Collector]) -> None:
     """By the next viewer."""
     client = CollectorClient(SERVICE, "default")
-    await heard(client)
+    await first_document(client)
     started[0].answer = RayActorError()
     async with asyncio.timeout(10):
         while len(started) < 2:
@@ -239,7 +239,7 @@ async def test_nothing_is_asked_without_viewers(
 ) -> None:
     """A second and a half after the last poll the ingress rests, until the next one."""
     client = CollectorClient(SERVICE, "default")
-    await heard(client)
+    await first_document(client)
     await eventually(lambda: started[0].calls > 2)
     clock[0] = 1.5
     calls = [await _calls_soon(started[0]) for _ in range(2)]
@@ -263,7 +263,7 @@ async def test_an_old_document_is_fetched_before_the_answer(
 ) -> None:
     """The one viewer of many replicas comes to each of them now and then."""
     client = CollectorClient(SERVICE, "default")
-    await heard(client)
+    await first_document(client)
     clock[0] = 2.0
     await _calls_soon(started[0])
     clock[0] = 5.0

@@ -7,7 +7,7 @@ import uvicorn
 
 from serve_app.api.http import Receive, Scope, Send
 from serve_app.ray_serve.http_protocol import HttpProtocol
-from tests.support.offers import OFFERS, ask, offering
+from tests.support.offers import OFFERS, ask, ask_once, offering
 from tests.support.service import bound
 
 
@@ -66,7 +66,8 @@ async def test_offers_may_follow_each_other(url: str) -> None:
 async def test_a_caller_that_asks_for_the_end_gets_it(url: str) -> None:
     """`close` beside `Upgrade`: the request is answered, and the connection ends."""
     head, body = offering("h2c", "POST", "/last", 1)
-    assert await ask(url, head.replace(b"Upgrade, HTTP2", b"close, Upgrade, HTTP2") + body) == []
+    closing = head.replace(b"Upgrade, HTTP2", b"close, Upgrade, HTTP2")
+    assert await ask_once(url, closing + body) == [(404, b"POST /last 1")]
 
 
 async def test_a_continue_is_sent_before_the_body(url: str) -> None:

@@ -1,5 +1,6 @@
 """Metrics in the names of OpenTelemetry's conventions, over OTLP and through Ray."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -54,6 +55,23 @@ def test_a_failure_adds_its_duration_and_what_was_counted() -> None:
     assert {"gen_ai.server.request.duration", "gen_ai.client.inference.usage.output_tokens"} < names
     failed.note_estimate(Usage(30, 2))
     assert set(measured(failed)) == {"gen_ai.server.request.duration"}
+
+
+def test_requests_are_kept_for_a_while_but_no_error(received: Collector) -> None:
+    """Its frames may hold a large request."""
+    send = sender(received.http, signals=Signals(False, True, False))
+    assert send.metrics
+    broken = trace()
+    broken.fail(EngineLost("gone"))
+    error = weakref.ref(broken.error)
+    send.metrics.count(broken)
+    del broken
+    assert error() is None
+    for _ in range(1000):
+        send.metrics.count(trace())
+    send.close()
+    points = received.metric("gen_ai.server.request.duration").histogram.data_points
+    assert [point.count for point in points] == [1, 1000]
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

@@ -122,7 +122,7 @@ async def test_a_retry_is_an_event(
     assert span.status == "UNSET"
 
 
-async def test_a_hang_up_is_an_event(
+async def test_a_disconnect_is_an_event(
     traced: Service, simulator: Simulator, received: Collector
 ) -> None:
     """No error of the service's."""

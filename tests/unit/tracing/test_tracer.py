@@ -1,11 +1,17 @@
 """Which requests are traced, and which of their steps get a span."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from opentelemetry import trace as global_trace
-from opentelemetry.sdk.trace import RandomIdGenerator, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import (
+    RandomIdGenerator,
+    ReadableSpan,
+    SpanProcessor,
+    TracerProvider,
+)
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
@@ -15,18 +21,21 @@ from ray.serve.schema import TracingConfig
 from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Step
+from serve_app.errors import EngineLost
 from serve_app.tracing.notes import NotedStep
+from serve_app.tracing.spans import EndedSpan, SpanMaker
 from serve_app.tracing.tracer import Tracer
 
 PATH = "/v1/chat/completions"
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 
 
-def own(**options: Any) -> tuple[Tracer, InMemorySpanExporter]:
-    """A tracer with a provider of its own, and what it makes."""
-    made = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    return Tracer(provider, SimpleSpanProcessor(made), **options), made
+def own(provider: TracerProvider | None = None) -> tuple[Tracer, list[ReadableSpan]]:
+    """A tracer with a provider of its own, and the spans of its requests."""
+    spans: list[ReadableSpan] = []
+    provider = provider or TracerProvider(shutdown_on_exit=False)
+    maker = SpanMaker(provider.resource, provider.id_generator)
+    return Tracer(provider, lambda ended: spans.extend(maker.spans(ended))), spans
 
 
 def begun(tracer: Tracer, traceparent: str = "") -> RequestTrace:
@@ -66,7 +75,7 @@ def test_the_standard_environment_samples(
     if is_traced or flags:
         assert trace.span_headers[0][1].endswith("-01" if is_traced else "-00")
     tracer.end(trace)
-    assert bool(made.get_finished_spans()) is is_traced
+    assert bool(made) is is_traced
 
 
 def test_a_ratio_samples_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +100,7 @@ def test_a_ratio_decides_as_the_sdk_does(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.3")
     ids = LastId()
     provider = TracerProvider(shutdown_on_exit=False, id_generator=ids)
-    tracer = Tracer(provider, SimpleSpanProcessor(InMemorySpanExporter()))
+    tracer, _ = own(provider)
     for _ in range(200):
         is_traced = begun(tracer).span is not None
         decision = provider.sampler.should_sample(None, ids.trace_id, "chat").decision
@@ -106,8 +115,30 @@ def test_steps_that_explain_nothing_have_no_span() -> None:
     names = ((Step.QUEUE, 0.0005), (Step.PREFILL, 0.002), (Step.CHOOSE_REPLICA, 0.0001))
     trace.span.steps += [NotedStep(name, 1.0, 1.0 + seconds, {}) for name, seconds in names]
     tracer.end(trace)
-    spans = [span.name for span in made.get_finished_spans()]
-    assert spans == ["prefill", "choose replica", "chat"]
+    assert [span.name for span in made] == ["prefill", "choose replica", "chat"]
+
+
+def test_a_request_is_not_kept_until_its_span_is_made() -> None:
+    """Neither its prompt, nor a large answer, nor the frames of its error."""
+    kept: list[EndedSpan] = []
+    tracer = Tracer(TracerProvider(shutdown_on_exit=False), kept.append)
+    large, failed = begun(tracer), begun(tracer)
+    for trace in (large, failed):
+        assert trace.span
+        trace.span.ask({"messages": ["x"], "options": {"num_predict": 7}}, "")
+        trace.span.answer = b'"finish_reason":"length"' + b" " * 100_000
+        trace.note_chunk()
+    failed.fail(EngineLost("gone"))
+    error = weakref.ref(failed.error)
+    for trace in (large, failed):
+        tracer.end(trace)
+    del trace, failed
+    assert error() is None
+    assert [(ended.notes.payload, ended.notes.answer) for ended in kept] == [({}, b"")] * 2
+    attributes = [ended.attributes() for ended in kept]
+    assert attributes[0]["gen_ai.response.finish_reasons"] == ["length"]
+    assert attributes[0]["gen_ai.request.max_tokens"] == 7
+    assert attributes[1]["error.type"] == "EngineLost"
 
 
 SERVES = InMemorySpanExporter()
@@ -143,4 +174,4 @@ def test_serves_own_traces_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
         for trace in (dropped, kept):
             tracer.end(trace)
     assert [span.name for span in SERVES.get_finished_spans()] == ["replica"]
-    assert [span.name for span in made.get_finished_spans()] == ["chat"]
+    assert [span.name for span in made] == ["chat"]

@@ -78,7 +78,7 @@ def _never_sent(zero: float, matched: Matched, dropped: int, seconds: float) -> 
     """Yield unsent requests: k6 dropped the first `dropped`, and its end cancelled the others."""
     missing = matched.missing
     if len(missing) > dropped and missing[-1] > seconds - 0.01:
-        missing = missing[:-1]  # due at the very end, where rounding decides
+        missing = missing[:-1]  # due at the very end, within rounding
     for number, at in enumerate(missing):
         outcome = ClientOutcome.DROPPED if number < dropped else ClientOutcome.CANCELLED
         yield Record(zero + at, outcome)

@@ -1,7 +1,7 @@
 """The schedule of k6's arrival-rate executor. Pure functions.
 
-k6 starts or drops an iteration when the area under the rate reaches 1, 2, 3, …. It reports how many
-it dropped but not which: they are the due times without a start near them.
+k6 starts or drops an iteration when the area under the rate reaches 1, 2, 3, …. It reports the
+number of dropped iterations but not which: those are due times without a start nearby.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ def head_start(due: Sequence[float], starts: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """`intended`: the due time of each start, in order. `missing`: due times without a start."""
+    """Due times. `intended`: that of each start, in order. `missing`: those without a start."""
 
     intended: list[float]
     missing: list[float]

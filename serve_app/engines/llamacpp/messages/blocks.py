@@ -14,16 +14,16 @@ _TEXT_ONLY = "the model reads text only"
 
 def conversation(body: Json) -> list[Json]:
     """Return the conversation of `system` and `messages`. Raises Refusal 400."""
-    talk = ConversationBuilder()
+    builder = ConversationBuilder()
     if (system := body.get("system")) is not None:
-        talk.say("system", _text(system, "system"))
+        builder.add_text("system", _text(system, "system"))
     for number, value in enumerate(checked.entries(body.get("messages"), "messages")):
         path = f"messages[{number}]"
         message = checked.fields(value, path)
         role = checked.one_of(message.get("role"), f"{path}.role", _ROLES)
         add = _add_assistant if role == "assistant" else _add_other
-        add(talk, role, _blocks(message.get("content"), f"{path}.content"))
-    return talk.messages
+        add(builder, role, _blocks(message.get("content"), f"{path}.content"))
+    return builder.messages
 
 
 def _blocks(content: Any, path: str) -> list[tuple[Json, str]]:
@@ -34,7 +34,7 @@ def _blocks(content: Any, path: str) -> list[tuple[Json, str]]:
     return [(checked.fields(block, name), name) for block, name in zip(content, names, strict=True)]
 
 
-def _add_assistant(talk: ConversationBuilder, role: str, blocks: list[tuple[Json, str]]) -> None:
+def _add_assistant(builder: ConversationBuilder, role: str, blocks: list[tuple[Json, str]]) -> None:
     """Add a message of the assistant: its texts as one text, its thoughts and its calls."""
     texts: list[str] = []
     calls: list[tuple[str, str, str]] = []
@@ -43,14 +43,14 @@ def _add_assistant(talk: ConversationBuilder, role: str, blocks: list[tuple[Json
         if kind == "text":
             texts.append(checked.text(block.get("text"), f"{path}.text"))
         elif kind == "thinking":
-            talk.think(checked.text(block.get("thinking"), f"{path}.thinking"))
+            builder.add_thoughts(checked.text(block.get("thinking"), f"{path}.thinking"))
         elif kind == "tool_use":
             calls.append(_call(block, path))
         elif kind != "redacted_thinking":  # encrypted by Anthropic
             raise checked.unsupported(path, kind, _TEXT_ONLY)
-    talk.say(role, "".join(texts))
+    builder.add_text(role, "".join(texts))
     for call in calls:
-        talk.call(*call)
+        builder.add_call(*call)
 
 
 def _call(block: Json, path: str) -> tuple[str, str, str]:
@@ -60,23 +60,23 @@ def _call(block: Json, path: str) -> tuple[str, str, str]:
     return call_id, name, orjson.dumps(value).decode()
 
 
-def _add_other(talk: ConversationBuilder, role: str, blocks: list[tuple[Json, str]]) -> None:
-    """Add another message; results of tools become messages of their own before its text."""
+def _add_other(builder: ConversationBuilder, role: str, blocks: list[tuple[Json, str]]) -> None:
+    """Add another message; results of tools become separate messages before its text."""
     texts: list[str] = []
     for block, path in blocks:
         if block.get("type") == "tool_result":
-            _add_result(talk, block, path)
+            _add_result(builder, block, path)
         else:
             texts.append(_block_text(block, path))
     if texts:
-        talk.say(role, "\n".join(texts))
+        builder.add_text(role, "\n".join(texts))
 
 
-def _add_result(talk: ConversationBuilder, block: Json, path: str) -> None:
+def _add_result(builder: ConversationBuilder, block: Json, path: str) -> None:
     call_id = checked.text(block.get("tool_use_id"), f"{path}.tool_use_id")
     content = block.get("content")
     result = "" if content is None else _text(content, f"{path}.content")
-    talk.result(call_id, f"Error: {result}" if block.get("is_error") else result)
+    builder.add_result(call_id, f"Error: {result}" if block.get("is_error") else result)
 
 
 def _text(content: Any, path: str) -> str:

@@ -18,6 +18,8 @@ class Voice(Protocol):
 
 
 class ChatVoice:
+    """Builds the objects of /api/chat."""
+
     def __init__(self, model: str) -> None:
         self._model = model
 
@@ -35,6 +37,8 @@ class ChatVoice:
 
 
 class GenerateVoice:
+    """Builds the objects of /api/generate."""
+
     def __init__(self, model: str) -> None:
         self._model = model
 

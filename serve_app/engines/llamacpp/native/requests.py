@@ -202,7 +202,7 @@ def _message(message: Any) -> Json:
 
 
 def _tool(tool: Any) -> Json:
-    """Check a tool and complete it, because llama.cpp requires what Ollama leaves out."""
+    """Check a tool and complete it: llama.cpp requires fields that Ollama leaves out."""
     if not isinstance(tool, dict):
         raise _mismatch("ChatRequest", "tools", tool, "api.Tool")
     check_types(tool, "Tool", _TOOL)
@@ -228,7 +228,7 @@ def _tool_call(call: Any) -> Json:
 
 
 def _refuse_images(images: list[Any] | None) -> None:
-    """Refuse images, because the engine reads text only; an invalid one for being that."""
+    """Refuse images, because the engine reads text only; an invalid one as invalid."""
     for image in images or ():
         if not isinstance(image, str):
             raise _mismatch("ChatRequest", "messages.images", image, "[]uint8")

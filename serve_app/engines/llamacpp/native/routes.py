@@ -65,7 +65,7 @@ class NativeRoutes:
         try:
             return await self._routes[call.path](call, RequestTimer())
         except Refusal as refusal:
-            if refusal.by_engine and refusal.status >= 500:  # for it some mistakes are its own
+            if refusal.by_engine and refusal.status >= 500:  # some are mistakes of a caller
                 raise meaning(refusal) from refusal
             return refusal_answer(refusal, call.stream)
 
@@ -107,7 +107,7 @@ class NativeRoutes:
 
     async def _load(self, body: Json, voice: Voice) -> Answer:
         """Answer a request without text; the model is loaded and stays for other callers."""
-        await self._llama.tokenize("")  # fails while the engine is down
+        await self._llama.tokenize("")  # raises while the engine is down
         reason = "unload" if unloads(body.get("keep_alive")) else "load"
         return json_answer(voice.last(Piece(), reason, {}, ()))
 

@@ -28,7 +28,7 @@ def tools(body: Json) -> Json:
 
 
 def _tool(value: Any, path: str) -> Json:
-    """Check a tool as far as llama.cpp does not."""
+    """Check the parts of a tool that llama.cpp does not check."""
     tool = checked.fields(value, path)
     if tool.get("type") != "function":
         instead = "only tools of type function are"

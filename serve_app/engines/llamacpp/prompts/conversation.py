@@ -15,24 +15,24 @@ class ConversationBuilder:
         self._thoughts: list[str] = []  # of the assistant's next message
         self._names: dict[str, str] = {}  # names of called functions, by the call's id
 
-    def say(self, role: str, content: str) -> None:
+    def add_text(self, role: str, content: str) -> None:
         if role == "assistant":
             message = self._assistant()
             message["content"] = "\n".join(filter(None, (message["content"], content)))
         else:
             self._append({"role": role, "content": content})
 
-    def think(self, thoughts: str) -> None:
+    def add_thoughts(self, thoughts: str) -> None:
         self._thoughts += [thoughts] if thoughts else []
 
-    def call(self, call_id: str, name: str, arguments: str) -> None:
+    def add_call(self, call_id: str, name: str, arguments: str) -> None:
         """Add a call. `arguments`: the text of a JSON object."""
         self._names[call_id] = name
         function = {"name": name, "arguments": arguments}
         calls = self._assistant().setdefault("tool_calls", [])
         calls.append({"id": call_id, "type": "function", "function": function})
 
-    def result(self, call_id: str, content: str) -> None:
+    def add_result(self, call_id: str, content: str) -> None:
         name = self._names.get(call_id)
         message = {"role": "tool", "content": content, "tool_call_id": call_id}
         self._append(message | ({"name": name} if name else {}))

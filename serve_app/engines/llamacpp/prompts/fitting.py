@@ -49,7 +49,7 @@ def can_shorten(request: Json) -> bool:
 
 
 def text_of(message: Json) -> str | None:
-    """Return a message's text, None where a part is no text."""
+    """Return a message's text, None if a part is not text."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content

@@ -54,8 +54,9 @@ class ContextWindow(NamedTuple):
 
     def _size_of(self, request: Json) -> int:
         texts = [request.get(name) for name in ("prompt", "instructions", "system", "tools")]
-        talk = request.get("messages") or request.get("input")
-        return text_bytes(texts) + self.bytes_of(talk if isinstance(talk, list) else [talk])
+        messages = request.get("messages") or request.get("input")
+        listed = messages if isinstance(messages, list) else [messages]
+        return text_bytes(texts) + self.bytes_of(listed)
 
     def _sentence(self, size: int) -> str:
         return (

@@ -15,24 +15,24 @@ _TEXT_ONLY = "the model reads text only"
 
 def conversation(body: Json) -> list[Json]:
     """Return the conversation of `instructions` and `input`. Raises Refusal 400."""
-    talk = ConversationBuilder()
+    builder = ConversationBuilder()
     if (instructions := body.get("instructions")) is not None:
-        talk.say("system", checked.text(instructions, "instructions"))
+        builder.add_text("system", checked.text(instructions, "instructions"))
     value = body.get("input")
     if not value:
         raise Refusal(400, "input is required: a string or a list of items")
     if isinstance(value, str):
-        talk.say("user", value)
-        return talk.messages
+        builder.add_text("user", value)
+        return builder.messages
     for number, item in enumerate(checked.entries(value, "input")):
         path = f"input[{number}]"
-        _add(talk, checked.fields(item, path), path)
-    if not talk.messages:
+        _add(builder, checked.fields(item, path), path)
+    if not builder.messages:
         raise Refusal(400, "input has no message")
-    return talk.messages
+    return builder.messages
 
 
-def _add(talk: ConversationBuilder, item: Json, path: str) -> None:
+def _add(builder: ConversationBuilder, item: Json, path: str) -> None:
     kind = item.get("type") or "message"
     add = _ITEMS.get(kind) if isinstance(kind, str) else None
     if kind == "item_reference":
@@ -41,36 +41,36 @@ def _add(talk: ConversationBuilder, item: Json, path: str) -> None:
         )
     if add is None:
         raise checked.unsupported(path, kind, f"use one of {', '.join(_ITEMS)}")
-    add(talk, item, path)
+    add(builder, item, path)
 
 
-def _message(talk: ConversationBuilder, item: Json, path: str) -> None:
+def _message(builder: ConversationBuilder, item: Json, path: str) -> None:
     role = checked.one_of(item.get("role"), f"{path}.role", _ROLES)
     # The parts of an answer are one text; the parts of a question may be anything.
     between = "" if role == "assistant" else "\n"
     content = _text(item.get("content"), f"{path}.content", between)
-    talk.say("system" if role == "developer" else role, content)
+    builder.add_text("system" if role == "developer" else role, content)
 
 
-def _reasoning(talk: ConversationBuilder, item: Json, path: str) -> None:
+def _reasoning(builder: ConversationBuilder, item: Json, path: str) -> None:
     """Add thoughts: their text if there is one, else the summary; never encrypted content."""
     for name in ("content", "summary"):
         parts = checked.entries(item.get(name) or [], f"{path}.{name}")
         texts = [checked.fields(part, f"{path}.{name}").get("text") for part in parts]
         if thoughts := "\n".join(text for text in texts if isinstance(text, str)):
-            talk.think(thoughts)
+            builder.add_thoughts(thoughts)
             break
 
 
-def _call(talk: ConversationBuilder, item: Json, path: str) -> None:
+def _call(builder: ConversationBuilder, item: Json, path: str) -> None:
     call_id = checked.text(item.get("call_id"), f"{path}.call_id")
     name = checked.text(item.get("name"), f"{path}.name")
-    talk.call(call_id, name, arguments(item.get("arguments"), f"{path}.arguments"))
+    builder.add_call(call_id, name, arguments(item.get("arguments"), f"{path}.arguments"))
 
 
-def _result(talk: ConversationBuilder, item: Json, path: str) -> None:
+def _result(builder: ConversationBuilder, item: Json, path: str) -> None:
     call_id = checked.text(item.get("call_id"), f"{path}.call_id")
-    talk.result(call_id, _text(item.get("output"), f"{path}.output", "\n"))
+    builder.add_result(call_id, _text(item.get("output"), f"{path}.output", "\n"))
 
 
 _ITEMS: dict[str, Callable[[ConversationBuilder, Json, str], None]] = {

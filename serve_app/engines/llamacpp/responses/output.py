@@ -24,6 +24,8 @@ class Item(Protocol):
 
 
 class MessageItem:
+    """A message with one part of text."""
+
     def __init__(self, index: int) -> None:
         self.index = index
         self._texts: list[str] = []

@@ -16,7 +16,7 @@ LINE_ENDS: Ranges = [(10, 10), (13, 13), (0x2028, 0x2029)]
 
 
 class UnsupportedPattern(Exception):
-    """`str(error)` names the construct that llama.cpp can't obey."""
+    """A pattern that llama.cpp can't obey; `str(error)` names the construct."""
 
 
 def outside(ranges: Ranges) -> Ranges:

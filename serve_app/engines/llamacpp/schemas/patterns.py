@@ -33,7 +33,7 @@ _NAME = re.compile(r"\?:|\?P?<[A-Za-z_]\w*>")
 
 @dataclass(frozen=True)
 class _Term:
-    """`atom`, which matches `shortest` to `longest` characters, `low` to `high` times."""
+    """A repeated atom: `low` to `high` times, each of `shortest` to `longest` characters."""
 
     atom: str
     shortest: int
@@ -66,7 +66,7 @@ def rewrite(pattern: str, shortest: int = 0, longest: int | None = None) -> str:
     """
     if len(pattern) > MAX_LENGTH:
         raise UnsupportedPattern(f"more than {MAX_LENGTH} characters")
-    branches = _Reader(pattern).read()
+    branches = _PatternReader(pattern).read()
     if _weight(branches) > MAX_WEIGHT:
         raise UnsupportedPattern("too many nested repetitions")
     texts = ["".join(term.text() for term in _narrow(b, shortest, longest)) for b in branches]
@@ -102,7 +102,7 @@ def _sizes(branch: _Branch) -> tuple[int, int | None]:
     return sum(s for s, _ in sizes), sum(longest) if len(longest) == len(sizes) else None
 
 
-class _Reader:
+class _PatternReader:
     """Parses a regular expression of ECMA 262."""
 
     def __init__(self, text: str) -> None:
@@ -136,7 +136,7 @@ class _Reader:
         if not match:
             return term
         self._at = match.end()
-        self._take("?")  # which match is tried first makes no other strings
+        self._take("?")  # greedy or not, the same strings match
         sign, low, rest, high = match.groups()
         if sign:
             bounds = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]

@@ -10,11 +10,11 @@ schema allows, but sometimes fewer: for example no undeclared properties.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 from serve_app.engines.llamacpp.client import Json
+from serve_app.engines.llamacpp.schemas.budget import WorkBudget
 from serve_app.engines.llamacpp.schemas.keywords import assertions, only_reference, types_of
 from serve_app.engines.llamacpp.schemas.merging import (
     CHOICES,
@@ -32,10 +32,9 @@ from serve_app.engines.llamacpp.schemas.scalars import (
     valid_values,
 )
 
-# A unit of work takes some 10 µs: a schema that takes longer keeps others waiting.
-MAX_DEPTH, MAX_WORK, _WORK_OF_A_STEP = 50, 25_000, 5
+_MAX_DEPTH, _WORK_OF_A_STEP = 50, 5
 
-_ANY: Json = {"description": "any value"}  # {} would be an object to it
+_ANY: Json = {"description": "any value"}  # llama.cpp reads {} as an object
 
 _UNMET = {
     "object": (
@@ -45,22 +44,15 @@ _UNMET = {
     "array": ("contains", "unevaluatedItems"),
 }
 _SIZED = (str, list, dict)
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .$@:/]+")  # llama.cpp errs on others beside open ones
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_ .$@:/]+")  # llama.cpp misreads others beside undeclared ones
 
 
-@dataclass(slots=True)
-class Budget:
-    """The work that the schemas of one request may take."""
-
-    left: int
-
-
-def obeyed(schema: Json, budget: Budget | None = None) -> Json:
+def obeyed(schema: Json, budget: WorkBudget | None = None) -> Json:
     """Return a schema that llama.cpp obeys; its values are valid against `schema`.
 
-    `budget`: the work for it; None means MAX_WORK. Raises UnsupportedSchema, a Refusal with 400.
+    `budget`: default: a new one. Raises UnsupportedSchema, a Refusal with 400.
     """
-    rewriter = _Rewriter(schema, budget or Budget(MAX_WORK))
+    rewriter = _Rewriter(schema, budget or WorkBudget())
     rewritten = rewriter.rewrite(schema, "#", ())
     if rewritten == _ANY:
         rewritten = {"type": "object"}
@@ -68,7 +60,7 @@ def obeyed(schema: Json, budget: Budget | None = None) -> Json:
 
 
 class _Rewriter:
-    def __init__(self, root: Json, budget: Budget) -> None:
+    def __init__(self, root: Json, budget: WorkBudget) -> None:
         self._root = root
         self._budget = budget
         self._names: dict[str, str] = {}
@@ -86,18 +78,13 @@ class _Rewriter:
     @contextmanager
     def _step(self, path: str) -> Iterator[None]:
         self._depth += 1
-        self._spend(_WORK_OF_A_STEP, path)
-        if self._depth > MAX_DEPTH:
-            raise UnsupportedSchema("part", path, f"is nested deeper than {MAX_DEPTH} levels")
+        self._budget.spend(_WORK_OF_A_STEP, path)
+        if self._depth > _MAX_DEPTH:
+            raise UnsupportedSchema("part", path, f"is nested deeper than {_MAX_DEPTH} levels")
         try:
             yield
         finally:
             self._depth -= 1
-
-    def _spend(self, work: int, path: str) -> None:
-        self._budget.left -= work
-        if self._budget.left < 0:
-            raise UnsupportedSchema("part", path, "is too large after its references are followed")
 
     def _reference(self, pointer: str, path: str, chain: tuple[str, ...]) -> Json:
         target = self._follow(pointer, path, chain)
@@ -118,7 +105,7 @@ class _Rewriter:
     def _flat(self, schema: Any, path: str, chain: tuple[str, ...]) -> Json:
         with self._step(path):
             flat = assertions(schema, path)
-            self._spend(sum(len(v) for v in flat.values() if isinstance(v, _SIZED)), path)
+            self._budget.spend(sum(len(v) for v in flat.values() if isinstance(v, _SIZED)), path)
             parts = [(part, f"{path}/allOf/{i}") for i, part in enumerate(flat.pop("allOf", ()))]
             flats = [flat]
             if (pointer := flat.pop("$ref", None)) is not None:

@@ -81,6 +81,7 @@ def _within(value: float, flat: Json, path: str) -> bool:
 
 
 def number_schema(kind: str, flat: Json, path: str) -> Json:
+    """Return the schema of a number or an integer. Raises UnsupportedSchema, NothingFits."""
     bounds = [word for word in _BOUNDS if word in flat]
     if flat.get("multipleOf", 1) != 1 or (kind == "number" and "multipleOf" in flat):
         raise UnsupportedSchema("multipleOf", path)
@@ -107,6 +108,7 @@ def number_schema(kind: str, flat: Json, path: str) -> Json:
 
 
 def string(flat: Json, path: str) -> Json:
+    """Return the schema of a string. Raises UnsupportedSchema, NothingFits."""
     low, high = flat.get("minLength", 0), flat.get("maxLength")
     if high is not None and high < low:
         raise NothingFits("maxLength", path)

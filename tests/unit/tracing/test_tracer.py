@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def own(provider: TracerProvider | None = None) -> tuple[Tracer, list[ReadableSp
     """A tracer with a provider of its own, and the spans of its requests."""
     spans: list[ReadableSpan] = []
     provider = provider or TracerProvider(shutdown_on_exit=False)
-    maker = SpanMaker(provider.resource, provider.id_generator)
+    maker = SpanMaker(provider.resource, provider.id_generator, min_step_s=inf)
     return Tracer(provider, lambda ended: spans.extend(maker.spans(ended))), spans
 
 

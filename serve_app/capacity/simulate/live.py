@@ -33,6 +33,12 @@ class Live:
     def end_s(self) -> float:
         return self.samples[-1].at - self.load_start
 
+    @property
+    def target_at_load(self) -> int:
+        """The target when the load began; polls of readiness may have raised it before."""
+        before = [sample for sample in self.samples if sample.at <= self.load_start]
+        return (before or self.samples[:1])[-1].target
+
     def ttft(self, q: float) -> float:
         return quantile([r.ttft for r in self.records if r.ok and r.ttft is not None], q)
 

@@ -112,8 +112,7 @@ def _service(scenario: Scenario, run: Live) -> SimulatedService:
     declared = service_of(scenario)
     starts = run.durations(lambda sample: sample.starting)
     drains = run.durations(lambda sample: sample.draining)
-    # The policy may have decided before the first sample.
-    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.samples[0].target)}
+    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.target_at_load)}
     return replace(
         declared,
         model=replace(declared.model, overhead_s=_overhead(declared, run)),

@@ -151,6 +151,13 @@ def test_durations_are_read_first_in_first_out() -> None:
     assert run.durations(lambda sample: sample.starting) == [3.0, 5.0]
 
 
+def test_a_replay_begins_with_the_target_at_the_begin_of_the_load() -> None:
+    """Polls of readiness, which are not recorded, may have raised it before."""
+    samples = [Sample(at, target, running=1) for at, target in ((-2.0, 1), (-1.0, 2), (1.0, 5))]
+    assert Live((), tuple(samples), 0.0).target_at_load == 2
+    assert Live((), tuple(samples), -9.0).target_at_load == 1
+
+
 def test_who_cannot_have_waited_is_known() -> None:
     """With one slot: the first, and the one that comes when the others have gone."""
     spans = [(0.0, 5.0), (1.0, 6.0), (7.0, 9.0)]

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import pytest
@@ -23,18 +24,20 @@ from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Step
 from serve_app.errors import EngineLost
 from serve_app.tracing.notes import NotedStep
-from serve_app.tracing.spans import EndedSpan, SpanMaker
+from serve_app.tracing.spans import MIN_STEP_S, EndedSpan, SpanMaker
 from serve_app.tracing.tracer import Tracer
 
 PATH = "/v1/chat/completions"
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 
 
-def own(provider: TracerProvider | None = None) -> tuple[Tracer, list[ReadableSpan]]:
-    """A tracer with a provider of its own, and the spans of its requests."""
+def own(
+    provider: TracerProvider | None = None, min_step_s: float = inf
+) -> tuple[Tracer, list[ReadableSpan]]:
+    """A tracer with a provider of its own, and the spans of its requests, without their steps."""
     spans: list[ReadableSpan] = []
     provider = provider or TracerProvider(shutdown_on_exit=False)
-    maker = SpanMaker(provider.resource, provider.id_generator)
+    maker = SpanMaker(provider.resource, provider.id_generator, min_step_s)
     return Tracer(provider, lambda ended: spans.extend(maker.spans(ended))), spans
 
 
@@ -109,7 +112,7 @@ def test_a_ratio_decides_as_the_sdk_does(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_steps_that_explain_nothing_have_no_span() -> None:
     """Below a millisecond; the choice of a replica is told however quick it was."""
-    tracer, made = own()
+    tracer, made = own(min_step_s=MIN_STEP_S)
     trace = begun(tracer)
     assert trace.span
     names = ((Step.QUEUE, 0.0005), (Step.PREFILL, 0.002), (Step.CHOOSE_REPLICA, 0.0001))

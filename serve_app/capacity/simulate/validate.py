@@ -3,7 +3,8 @@
 A folder of an experiment holds one run, or several of the same load as `run-1`, `run-2`, …; each
 has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. Inputs of the simulation are
 the settings, the recorded arrivals and lengths, the target at the begin of the load, and the times
-of replicas to start and stop, which depend on the machine. The compared figures are not: replicas over time, TTFT, replica-seconds.
+of replicas to start and stop, which depend on the machine. The compared figures are not: replicas
+over time, TTFT, replica-seconds.
 """
 
 import math

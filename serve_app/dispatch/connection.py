@@ -1,4 +1,9 @@
-"""A gateway's connection to one replica, opened by a request to the pool; one call at a time."""
+"""A gateway's connection to one replica, opened by a request to the pool; one call at a time.
+
+The replica connects to the gateway. The other way round, with the replica's address as the first
+item of a stream of Serve, an opening took 3.0 ms in place of 2.3, and 4.0 ms of the gateway's CPU
+time in place of 2.4 (medians of three rounds of 160).
+"""
 
 import asyncio
 from collections.abc import Awaitable

@@ -85,7 +85,7 @@ def place(
         scored = [(s + later_s * views[number].mean_ahead, number) for s, number in scored]
     scored.sort()
     if anchor:
-        _prefer(_favourite(scored, views, anchor), scored)
+        _prefer(_favourite(scored, views, speeds, anchor), scored)
     ranked = [number for _, number in scored]
     return Placement(tuple([views[n] for n in ranked]), tuple([predicted[n] for n in ranked]))
 
@@ -113,15 +113,22 @@ def _slot_wait_s(view: ReplicaView, speeds: Speeds) -> float:
 
 
 def _favourite(
-    scored: Sequence[tuple[float, int]], views: Sequence[ReplicaView], anchor: bytes
+    scored: Sequence[tuple[float, int]],
+    views: Sequence[ReplicaView],
+    speeds: Speeds,
+    anchor: bytes,
 ) -> int:
-    """Return the place in `scored` of the near-tie with the highest hash."""
+    """Return the place in `scored` of the near-tie with the highest hash.
+
+    Of near-ties a replica with a free slot comes first: a wait is a guess, a free slot is none.
+    """
     best = scored[0][0]
     near = best + max(NEAR_S, NEAR_SHARE * best)
     tied = [place for place, (seconds, _) in enumerate(scored) if seconds <= near]
     if len(tied) == 1:
         return tied[0]
-    return max(tied, key=lambda place: _rendezvous(anchor, views[scored[place][1]].name))
+    free = [place for place in tied if not _slot_wait_s(views[scored[place][1]], speeds)]
+    return max(free or tied, key=lambda place: _rendezvous(anchor, views[scored[place][1]].name))
 
 
 def _rendezvous(anchor: bytes, name: str) -> bytes:

@@ -139,6 +139,8 @@ def workers() -> list[int]:
 
 
 TWO = {"min_replicas": 2, "max_replicas": 2}
+# So that calls of one conversation come to both replicas.
+SPREAD = {"routing": "least_loaded"}
 
 
 async def test_a_burst_takes_every_slot(
@@ -157,7 +159,7 @@ async def test_a_killed_replica_costs_only_the_streams_in_progress(
     client: httpx.AsyncClient, deploy, settings: dict[str, Any]
 ) -> None:
     """They break off or say so; what has no byte yet is asked of another replica."""
-    await asyncio.to_thread(deploy, **settings, autoscaling=TWO)
+    await asyncio.to_thread(deploy, **settings, **SPREAD, autoscaling=TWO)
     await all_asked(client)
     streams = [await begun(client, 500) for _ in range(2)]
     whole = [asyncio.create_task(client.post(PATH, json=chat(100))) for _ in range(6)]
@@ -193,7 +195,7 @@ async def test_scaling_down_truncates_nothing(
     """A replica that must go finishes its streams first."""
     await asyncio.to_thread(serve.delete, "default")  # initial_replicas are for a new one
     enough = {**settings, "engine": {**SLOW, "slots": 4}}
-    await asyncio.to_thread(deploy, **enough, autoscaling=FEWER)
+    await asyncio.to_thread(deploy, **enough, **SPREAD, autoscaling=FEWER)
     await all_asked(client)
     streams = [await begun(client, 1300)]
     while not all(map(in_flight, engines())):  # which replica is the router's choice

@@ -64,6 +64,14 @@ def test_near_ties_spread_conversations_and_keep_each() -> None:
     assert min(Counter(first).values()) > 60
 
 
+def test_a_near_tie_waits_for_no_slot_while_another_is_free() -> None:
+    """However short the wait is thought to be: the answers so far were short, the next may not."""
+    short = replace(SPEEDS, hold_s=0.01, token_s=0.0)
+    full, free = ReplicaView("a", 2, ahead=2), ReplicaView("b", 2, connect_s=0.003)
+    for number in range(50):
+        assert place([full, free], 10, short, b"%d" % number).chosen.name == "b"
+
+
 def test_a_new_replica_takes_few_conversations_from_others() -> None:
     """Rendezvous hashing: only those that prefer the new one, a fifth, move to it."""
     views = [ReplicaView(str(number), 4) for number in range(5)]

@@ -35,8 +35,10 @@ def learn(
         if rates.speeds.token_s:
             replica.compare(stats.decode_s / stats.generated, rates.speeds.token_s)
         rates.note_decode(stats.generated, stats.decode_s)
-    if stats.prompt:
-        rates.note_prompt(sent.prompt.text_bytes, stats.prompt)
+    chain = sent.prompt.chain
+    if stats.prompt and chain.text_bytes and not chain.is_cut:
+        # Of any other prompt the bytes of its text are not known: it may be an image.
+        rates.note_prompt(chain.text_bytes, stats.prompt)
     if not sent.had_slot:
         return None
     prefill_s = stats.prefill_s or sent.read_at - sent.sent_at - queued_s

@@ -7,6 +7,8 @@ from math import exp
 _NEWEST = 0.1
 # Times of fewer tokens measure the overhead of a request rather than the engine.
 _MIN_TOKENS = 64
+# No text has more; what does has lost a part on its way, or is an image.
+_MAX_BYTES_PER_TOKEN = 16.0
 # Guesses that differ from the mean by more than this factor are limited to it.
 _MAX_GUESS = 1.25
 
@@ -107,4 +109,4 @@ class LearnedSpeeds:
     def note_prompt(self, text_bytes: float, tokens: float) -> None:
         """Note the number of tokens that the engine counts in a prompt's text."""
         if tokens >= _MIN_TOKENS:
-            self._bytes_per_token.note(text_bytes / tokens)
+            self._bytes_per_token.note(min(text_bytes / tokens, _MAX_BYTES_PER_TOKEN))

@@ -110,6 +110,8 @@ class ReplicaFollower:
         running = self._directory.running()
         for name in set(self._view.names) - running if running else ():
             self._view.drop(name)
+        for name in running & self._replicas.keys():
+            self._view.add(name)  # Serve may leave a replica out of its list for a moment
         silent = running - self._replicas.keys()
         # A replica that can't reach this gateway gets a new request every 5 s only.
         is_due = monotonic() > self._requested_at + _INTRODUCTION_S

@@ -153,8 +153,9 @@ class ReplicaPool:
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._idle.take(place.is_batch, targets[0])
         if connection is None:
-            connection = await self._open_alone(wait_s, None, _lifetime_s(), targets)
+            connection = await self._open_alone(call, wait_s, None, _lifetime_s(), targets)
         if place.is_batch and not connection.takes_batch:
+            placed.cancel()  # it is no work of that replica while it waits
             self._offer(connection)
             return await self._wait(place, call, wait_s)
         self.line.start(place)
@@ -166,7 +167,7 @@ class ReplicaPool:
         """Return a connection, for this call alone if it is `fresh` or belongs to a session."""
         session = call.affinity if self._by_session and not fresh else None
         if session or fresh:
-            connection = await self._open_alone(wait_s, session)
+            connection = await self._open_alone(call, wait_s, session)
         else:
             idle = self._idle.take(place.is_batch)
             if idle is None:
@@ -187,18 +188,24 @@ class ReplicaPool:
 
     async def _open_alone(
         self,
+        call: Call,
         wait_s: float,
         session: str | None,
         lifetime_s: float = 0.0,
         targets: tuple[str, ...] = (),
     ) -> ReplicaConnection:
+        """Open a connection for this call. Raises PoolDown, DeadlineExceeded."""
         where = self._listener, self._handle
         if self._watch:
             self._watch.expect()
+        until = monotonic() + wait_s
+        deadline = until if call.deadline is None else call.deadline
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout_at(min(until, deadline)):
                 return await open_connection(*where, lifetime_s, session, targets)
         except TimeoutError as exc:
+            if deadline < until:
+                raise DeadlineExceeded from exc
             raise self._no_replica(wait_s) from exc
 
     def _no_replica(self, wait_s: float) -> PoolDown:

@@ -27,7 +27,7 @@ class Deployment:
 
     def __init__(self, replicas: Mapping[str, Replica], max_running: int) -> None:
         self.opened = 0
-        self.fails = False
+        self.fails = self.hangs = False
         self._has_router = False
         self._replicas = replicas
         self._max_running = max_running
@@ -37,7 +37,7 @@ class Deployment:
     ) -> "asyncio.Task[None]":
         self.opened += 1
         self._has_router = True
-        if not self._replicas:
+        if self.hangs or not self._replicas:
             return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
         named = [self._replicas[name] for name in targets if name in self._replicas]
         rest = sorted(self._replicas.values(), key=lambda replica: replica.running)

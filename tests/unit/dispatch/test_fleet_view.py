@@ -216,6 +216,14 @@ def test_an_engine_that_has_lost_prompts_is_believed_less(view: FleetView) -> No
     assert view.choose(prompt(0, 8), 1e6, {"a": 0.0}).chosen.cached_tokens < 300
 
 
+def test_a_prompt_that_is_no_text_changes_no_estimate(view: FleetView) -> None:
+    """An image of a megabyte has a few hundred tokens."""
+    image = send(view, "a", PromptView("m", text_bytes=1_400_000))
+    view.read(image, 0.1)
+    view.ended(image, 1.0, 0.0, EngineStats(prompt=600, generated=5))
+    assert send(view, "b", prompt(1, 8)).tokens == 8 * BLOCK_TOKENS
+
+
 def test_a_dropped_replica_is_forgotten(view: FleetView) -> None:
     """What it had cached is gone, and its running requests may still end."""
     sent = send(view, "a", prompt(0, 8))

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,8 +20,8 @@ from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.dispatch.sent import PromptView
 from serve_app.dispatch.worker import CallServer
 from serve_app.engine_settings import EngineSettings
-from serve_app.engines.base import Answer, Call, Flow, Usage
-from serve_app.errors import EngineDown, PoolDown, ServiceError
+from serve_app.engines.base import Answer, Call, Flow, Priority, Usage
+from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, PoolDown, ServiceError
 from serve_app.pool_settings import Pool
 from tests.support.deployment import Deployment
 from tests.support.waiting import eventually
@@ -305,6 +307,39 @@ async def test_a_new_replica_is_found_after_any_failure(
     fleet.replicas["d"] = Replica("d", fleet.answers)
     await eventually(lambda: "d" in fleet.views[0].names)
     assert "LookupError" in caplog.text
+
+
+async def test_a_replica_that_serve_left_out_for_a_moment_is_known_again(fleet: Fleet) -> None:
+    """Its reports go on, so that nothing introduces it anew."""
+    await fleet.gateway()
+    names = fleet.views[0].names
+    left_out = fleet.replicas.pop("a")
+    await eventually(lambda: "a" not in fleet.views[0].names)
+    fleet.replicas["a"] = left_out
+    await eventually(lambda: set(fleet.views[0].names) == set(names) | {"a"})
+
+
+async def test_a_deadline_ends_the_wait_for_a_connection(fleet: Fleet) -> None:
+    """It is over long before the pool would be given up."""
+    pool = await fleet.gateway()
+    fleet.deployment.hangs = True
+    call = Call("/v1/completions", "m", b"p", False, deadline=monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded):
+        await ask(pool, call)
+
+
+async def test_a_batch_call_that_waits_is_no_replicas_work(fleet: Fleet) -> None:
+    """It had chosen one, whose free place is reserved for others."""
+    for name, replica in fleet.replicas.items():
+        replica.server = CallServer(replica, 0, batch_places=0, name=name)
+    pool, view = await fleet.gateway(), fleet.views[0]
+    batch = Call("/v1/completions", "m", b"p", False, flow=Flow(priority=Priority.BATCH))
+    waiting = asyncio.create_task(ask(pool, batch))
+    await eventually(lambda: len(pool.line) == 1)
+    assert [view.ahead(name) for name in view.names] == [0] * len(view.names)
+    waiting.cancel()
+    with suppress(CallerLeft):
+        await waiting
 
 
 async def test_a_hint_keeps_calls_together(fleet: Fleet) -> None:

@@ -75,6 +75,10 @@ class FairQueue(Generic[T]):
                 counts[ticket.flow.priority, group, key] += 1
         return counts
 
+    def waits_before(self, priority: Priority) -> bool:
+        """Tell whether a request of this priority would have to wait for others."""
+        return any(band.next() for band in self._bands[: BANDS[priority] + 1])
+
     def start(self, ticket: Ticket[T], now: float) -> None:
         """Charge a request that starts without a wait."""
         ticket.arrived = now

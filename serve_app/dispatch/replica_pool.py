@@ -145,7 +145,8 @@ class ReplicaPool:
         if not placement.follower.has_reports:
             await placement.follower.first_reports()
         idle = () if fresh else self._idle.replicas()
-        targets = () if self.line else placement.choose(placed, idle)
+        must_wait = self.line.waits_before(call.flow.priority)
+        targets = () if must_wait else placement.choose(placed, idle)
         if call.span:
             call.span.end(placed.scores())
             call.span.wait(call.flow.priority, len(self.line))

@@ -39,6 +39,9 @@ class WaitingLine(Generic[T]):
         """Return how many calls wait, by (priority, group, key). May run in any thread."""
         return self._queue.waiting_by_flow()
 
+    def waits_before(self, priority: Priority) -> bool:
+        return self._queue.waits_before(priority)
+
     def place(self, call: Call) -> Place[T]:
         owner: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         return Ticket(owner, call.flow, call.service)

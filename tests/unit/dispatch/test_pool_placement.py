@@ -319,6 +319,25 @@ async def test_a_replica_that_serve_left_out_for_a_moment_is_known_again(fleet: 
     await eventually(lambda: set(fleet.views[0].names) == set(names) | {"a"})
 
 
+async def test_a_conversation_keeps_its_replica_while_batch_waits(fleet: Fleet) -> None:
+    """Batch waits for places that are not reserved; there is room for others."""
+    pool = await fleet.gateway()
+    await ask(pool, turn("talk", 0))
+    home = fleet.where("talk turn 0")
+    for name, replica in fleet.replicas.items():
+        replica.server = CallServer(replica, 0, 0, name, replica.reporter)
+    await eventually(lambda: not any(r.running for r in fleet.replicas.values()))
+    batch = Call("/v1/completions", "m", b"p", False, flow=Flow(priority=Priority.BATCH))
+    waiting = asyncio.create_task(ask(pool, batch))
+    await eventually(lambda: len(pool.line) == 1)
+    for number in range(1, 6):
+        await ask(pool, turn("talk", number))
+        assert fleet.where(f"talk turn {number}") == home
+    waiting.cancel()
+    with suppress(CallerLeft):
+        await waiting
+
+
 async def test_a_deadline_ends_the_wait_for_a_connection(fleet: Fleet) -> None:
     """It is over long before the pool would be given up."""
     pool = await fleet.gateway()

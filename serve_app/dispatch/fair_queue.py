@@ -77,6 +77,8 @@ class FairQueue(Generic[T]):
 
     def waits_before(self, priority: Priority) -> bool:
         """Tell whether a request of this priority would have to wait for others."""
+        if not self._waiting:
+            return False  # the usual case, before every call of a gateway
         return any(band.next() for band in self._bands[: BANDS[priority] + 1])
 
     def start(self, ticket: Ticket[T], now: float) -> None:

@@ -148,11 +148,33 @@ async def test_a_burst_takes_every_slot(
 ) -> None:
     """Nobody waits at one replica while another one has a free slot."""
     await asyncio.to_thread(deploy, **settings, autoscaling=TWO)
-    await all_asked(client)
-    streams = await asyncio.gather(*(begun(client, 500) for _ in range(4)))
-    assert [in_flight(pid) for pid in engines()] == [2, 2]
-    for stream in streams:
-        stream.cancel()
+    assert await burst_through_one_proxy(str(client.base_url)) == [2, 2]
+
+
+async def burst_through_one_proxy(url: str) -> list[int]:
+    """Return the streams in progress at each engine after a burst of four.
+
+    Serve starts a new HAProxy for each change of the replicas, and old connections stay with the
+    old one. Each balances its own requests only, so a burst shared by two is tried again.
+    """
+    fresh = httpx.Limits(max_keepalive_connections=0)
+    while True:
+        proxies = haproxies()
+        assert proxies
+        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=fresh) as c:
+            await all_asked(c)
+            streams = await asyncio.gather(*(begun(c, 500) for _ in range(4)))
+            spread = [in_flight(engine) for engine in engines()]
+            for stream in streams:
+                stream.cancel()
+            await asyncio.wait(streams)
+        if haproxies() == proxies:
+            return spread
+
+
+def haproxies() -> set[int]:
+    pids = processes.descendants(os.getpid())
+    return {pid for pid in pids if "haproxy -db -f" in processes.own_command(pid)}
 
 
 async def test_a_killed_replica_costs_only_the_streams_in_progress(

@@ -13,6 +13,7 @@ from serve_app.engines.base import Answer, Call, Engine, ModelCard, Priority, Se
 from serve_app.engines.span import Step
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
 from serve_app.ollama_version import OLLAMA_VERSION
+from serve_app.scaling.meter import SlotStart
 
 # Ollama's errors for a runner that died before its first token.
 _RUNNER_DEATHS = (
@@ -44,7 +45,18 @@ class Meter(Protocol):
 
     def take(self, model: str, service: float) -> None: ...
 
-    def end(self, model: str, service: float, slot_s: float) -> None: ...
+    def begin(self, now: float) -> SlotStart: ...
+
+    def leave(self, now: float) -> None: ...
+
+    def end(
+        self,
+        start: SlotStart,
+        model: str,
+        service: float,
+        now: float,
+        tokens: tuple[int, int] | None,
+    ) -> None: ...
 
 
 class LocalDispatcher:
@@ -74,25 +86,24 @@ class LocalDispatcher:
             leave = await self._admission.enter(call)
         except asyncio.CancelledError as exc:
             raise CallerLeft from exc
-        queued_s = monotonic() - entered
+        began = monotonic()
+        start = self._meter.begin(began) if self._meter else None
         if call.span:
             call.span.begin(Step.PREFILL if call.stream else Step.GENERATE)
         try:
             answer = await self._bounded(call)
         except BaseException:
             leave(None)
+            if self._meter:
+                self._meter.leave(monotonic())
             raise
-        answer.queued_s = queued_s
+        answer.queued_s = began - entered
         if call.span and call.stream:
             call.span.begin(Step.DECODE)
         answer.on_close(lambda: leave(answer.served))
-        if self._meter:
-            answer.on_close(partial(self._note_end, call, entered + queued_s))
+        if self._meter and start:
+            answer.on_close(partial(_note_end, self._meter, start, call, answer))
         return answer
-
-    def _note_end(self, call: Call, began: float) -> None:
-        if self._meter:
-            self._meter.end(call.model, _service(call), monotonic() - began)
 
     async def _bounded(self, call: Call) -> Answer:
         deadline = monotonic() + self._generation_timeout_s
@@ -195,6 +206,13 @@ def _answer_or_raise(exc: EngineError) -> Answer:
 def _service(call: Call) -> float:
     """Return the expected service; without a key, nothing is known but the length of the body."""
     return call.service or len(call.body) / 4
+
+
+def _note_end(meter: Meter, start: SlotStart, call: Call, answer: Answer) -> None:
+    usage, tokens = answer.usage, None
+    if usage and usage.generated is not None:
+        tokens = max(0, (usage.prompt or 0) - (usage.cached or 0)), usage.generated
+    meter.end(start, call.model, _service(call), monotonic(), tokens)
 
 
 async def _read(answer: Answer) -> bytes:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from serve_app.scaling.forecast import ForecastBound
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory, noted
-from serve_app.scaling.reserve import Reserve
 from serve_app.scaling.schedules import TargetBounds
 
 # A predicted load up to this counts as none.
@@ -40,7 +39,7 @@ def decide(
     memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     needed = _replicas(memory.load + _for_waiting(memory, observation, aim, start_s))
-    up, down = (_reserved(memory.reserve, f.best) for f in (memory.up, memory.down))
+    up, down = (_reserved(memory, f.best) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
     low = max(high, _kept(memory, observation.target))
@@ -99,11 +98,13 @@ def _kept(memory: PolicyMemory, target: int) -> int:
     """
     if not memory.kept:
         return target
-    return _replicas(memory.reserve.above(max(memory.kept)))
+    return _replicas(memory.reserve.above(max(memory.kept), memory.history.highest))
 
 
-def _reserved(reserve: Reserve, bound: ForecastBound | None) -> ForecastBound | None:
-    return replace(bound, load=reserve.above(bound.load)) if bound else None
+def _reserved(memory: PolicyMemory, bound: ForecastBound | None) -> ForecastBound | None:
+    if bound is None:
+        return None
+    return replace(bound, load=memory.reserve.above(bound.load, memory.history.highest))
 
 
 def _replicas(load: float) -> int:

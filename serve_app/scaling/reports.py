@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, UNMEASURED, WAITING
+from serve_app.scaling.meter import ARRIVED, SLOT, SLOTS, SLOWDOWN, UNMEASURED, WAITING
 
 _REMEMBERED = 1024  # replicas
 
@@ -41,10 +41,11 @@ class CounterGrowth:
 
 @dataclass(frozen=True, slots=True)
 class ReportedWork:
-    """The latest reports of running replicas, merged, in seconds of work.
+    """The latest reports of running replicas, merged, in seconds of work of a full replica.
 
     `arrived_s`: work that arrived since the reports before; `waiting_s`: work that waits. `slot_s`:
     how long a request holds its slot, as expected until it was measured. `slots`: of a replica.
+    `slowdown`: the time of a request in a full replica, in that in replicas as busy as lately.
     """
 
     measured: CounterGrowth = field(default_factory=CounterGrowth)
@@ -54,21 +55,26 @@ class ReportedWork:
     waiting_s: float = 0.0
     slot_s: float = 0.0
     slots: float = 1.0
+    slowdown: float = 1.0
 
     def after(self, reports: Reports, queued: float) -> Self:
         """Merge `reports`, with `queued` requests in routers and gateways."""
         measured = self.measured.after(reports, ARRIVED)
         unmeasured = self.unmeasured.after(reports, UNMEASURED)
-        slot_s = _mean(reports, SLOT) or self.slot_s
+        # Some replicas do not know it: all of a pool are about as busy.
+        slowdown = _mean(reports, SLOWDOWN) or self.slowdown
+        slot_s = _mean(reports, SLOT) * slowdown or self.slot_s
         slots = _mean(reports, SLOTS) or self.slots
         mean_s = slot_s / slots
         queued_s = max(0.0, queued) * mean_s if math.isfinite(queued) else self.queued_s
         in_replicas = mean_s * sum(_number(report, WAITING) for report in reports.values())
-        grown = measured.grown + unmeasured.grown * mean_s
+        grown = measured.grown * slowdown + unmeasured.grown * mean_s
         # A request that went from a gateway into a replica has arrived only once.
         arrived_s = max(0.0, grown + queued_s - self.queued_s)
         waiting_s = queued_s + in_replicas
-        return type(self)(measured, unmeasured, queued_s, arrived_s, waiting_s, slot_s, slots)
+        return type(self)(
+            *(measured, unmeasured, queued_s, arrived_s, waiting_s, slot_s, slots, slowdown)
+        )
 
 
 def _count(value: float | None, last: float) -> float:

@@ -45,9 +45,14 @@ class Reserve:
             late_s=self.late_s * kept,
         )
 
-    def above(self, load: float) -> float:
-        """Return a load with the reserve above it."""
-        return load + self.level * math.sqrt(load + 0.5)
+    def above(self, load: float, highest: float) -> float:
+        """Return a load with the reserve above it.
+
+        A load above the highest one of the past has a margin of its own for what the reserve is
+        for: it gets only the reserve above the highest, where that is more.
+        """
+        above = min(load, highest)
+        return max(load, above + self.level * math.sqrt(above + 0.5))
 
     @property
     def is_whole(self) -> bool:

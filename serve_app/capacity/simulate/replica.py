@@ -132,6 +132,8 @@ class Replica:
     def _begin(self, job: SimulatedRequest) -> None:
         job.is_running = True
         job.begun = now = self._events.now
+        if self.meter:
+            job.start = self.meter.begin(now)
         slot, job.cached = self._cache.take(job.request)
         slot.keep(job.request)
         start = max(now, self._reading_until) if self._bounds.shares_prefill else now
@@ -200,8 +202,10 @@ class Replica:
         self._plan_end()
         job.ended = self._events.now
         job.first = min(job.first, job.ended)
-        if self.meter:
-            self.meter.end(job.request.model, job.request.prompt_tokens, job.ended - job.begun)
+        if self.meter and job.start:
+            request = job.request
+            tokens = request.prompt_tokens - job.cached, request.output_tokens
+            self.meter.end(job.start, request.model, request.prompt_tokens, job.ended, tokens)
         self._cache.release(slot)
         self.ongoing -= 1
         self._waiting.end(job.place)

@@ -8,6 +8,7 @@ from serve_app.engines.base import Flow
 
 if TYPE_CHECKING:
     from serve_app.capacity.simulate.replica import Replica
+    from serve_app.scaling.meter import SlotStart
 
 
 class SimulatedRequest:
@@ -31,6 +32,7 @@ class SimulatedRequest:
         "replica",
         "request",
         "sent",
+        "start",
     )
 
     def __init__(self, request: WorkloadRequest) -> None:
@@ -45,6 +47,7 @@ class SimulatedRequest:
         self.belief: object = None
         self.life = 0  # number of the HAProxy process that sent it
         self.replica: Replica | None = None
+        self.start: SlotStart | None = None  # where the replica counts work
         self.sent = self.ticket(request.flow)  # in the queue of the router
         self.place = self.ticket(request.flow)  # in that of the replica
 

@@ -7,8 +7,17 @@ import pytest
 
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.local import LocalDispatcher
-from serve_app.engines.base import MAX_TRIES, Answer, Call, EngineStatus, Priority, State
+from serve_app.engines.base import (
+    MAX_TRIES,
+    Answer,
+    Call,
+    EngineStatus,
+    Priority,
+    State,
+    Usage,
+)
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost
+from serve_app.scaling.meter import SlotStart, WorkMeter
 from tests.support.waiting import eventually
 
 
@@ -106,3 +115,33 @@ async def test_a_caller_that_leaves_the_queue_is_told_from_others() -> None:
     with pytest.raises(CallerLeft):
         await task
     leave(None)
+
+
+class RecordingMeter(WorkMeter):
+    """Keeps the tokens of ended requests."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=1)
+        self.ended: list[tuple[int, int] | None] = []
+
+    def end(
+        self,
+        start: SlotStart,
+        model: str,
+        service: float,
+        now: float,
+        tokens: tuple[int, int] | None,
+    ) -> None:
+        self.ended.append(tokens)
+
+
+async def test_the_meter_gets_the_tokens_that_the_engine_worked_on() -> None:
+    """Those of the prompt without the cached ones; nothing where the engine counted nothing."""
+    meter = RecordingMeter()
+    admission = Admission(1, 0, dict.fromkeys(Priority, 9))
+    dispatcher = LocalDispatcher(FailingEngine(), admission, 9, 9, meter)
+    for usage in (Usage(prompt=100, generated=20, cached=60), None):
+        answer = await dispatcher.send(Call("/api/chat", "m", b"{}", stream=False))
+        answer.usage = usage
+        answer.close()
+    assert meter.ended == [(40, 20), None]

@@ -33,7 +33,14 @@ def test_it_fades_and_has_a_bound() -> None:
         reserve = seen(reserve, 1, late=True, begin=1000 * number)
     assert reserve.level == 2.0
     assert reserve.faded(0.5).level == 1.0
-    assert reserve.above(3.5) == 3.5 + 2.0 * 2
+    assert reserve.above(3.5, highest=5.0) == 3.5 + 2.0 * 2
+
+
+def test_a_margin_above_the_highest_load_is_no_second_one() -> None:
+    """Of the two, the larger one counts."""
+    reserve = seen(Reserve(), 1, late=True)
+    assert reserve.above(9.5, highest=8.5) == 9.5
+    assert reserve.above(8.6, highest=8.5) == 8.5 + 0.15 * 3
 
 
 def test_a_clock_that_goes_back_does_not_hold_it_back() -> None:

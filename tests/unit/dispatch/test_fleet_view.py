@@ -1,5 +1,7 @@
 """What a gateway learns of its replicas, with the time passed in."""
 
+from collections import Counter
+
 import pytest
 
 from serve_app.dispatch.engine_cache import EngineCache
@@ -95,6 +97,21 @@ def test_requests_of_the_last_minute_count(view: FleetView) -> None:
     a, b = view.choose(talk, 120.0, ALL).ranked
     assert (a.name, b.name) == ("a", "b")
     assert (a.mean_ahead, b.mean_ahead) == pytest.approx((0.233, 0.465), abs=0.001)
+
+
+def test_single_prompts_spread_over_an_idle_pool() -> None:
+    """One after the other, all ended before the next: none is work of any replica."""
+    view, among = FleetView(4, 4096, 16384, SPEEDS), dict.fromkeys("abc", 0.0)
+    for name in among:
+        view.add(name)
+    used = Counter[str]()
+    for number in range(12):
+        single = PromptView("m", text_bytes=2048)
+        sent = view.sent(single, view.choose(single, 5.0 * number, among), 5.0 * number)
+        used[sent.replica] += 1
+        view.read(sent, 5.0 * number + 0.5)
+        view.ended(sent, 5.0 * number + 1)
+    assert used == {"a": 4, "b": 4, "c": 4}
 
 
 def test_reports_of_other_gateways_count(view: FleetView) -> None:

@@ -60,6 +60,7 @@ class ReplicaState:
     reading_since: float = 0.0  # when the first of these began
     others: ReplicaReport = NO_REPORT
     elsewhere: dict[int, CacheUse] = field(default_factory=dict)  # calls of other gateways
+    reports: bool = False  # although it was dropped
     failures: float = 0.0
     failed_at: float = 0.0
 

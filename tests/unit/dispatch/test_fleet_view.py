@@ -241,6 +241,43 @@ def test_a_prompt_that_is_no_text_changes_no_estimate(view: FleetView) -> None:
     assert send(view, "b", prompt(1, 8)).tokens == 8 * BLOCK_TOKENS
 
 
+def test_a_replica_that_comes_back_still_has_its_calls(view: FleetView) -> None:
+    """Serve, or a lost connection, left it out for a moment: they and its cache go on."""
+    answer(view, "a", prompt(0, 8))
+    running = [send(view, "a", prompt(1000 * n, 4), 2.0) for n in range(1, 4)]
+    view.drop("a")
+    view.report("a", ReplicaReport(ahead=2), 2.5)
+    view.ended(running.pop(), 3.0)
+    view.add("a")
+    assert view.ahead("a") == 2 + 2
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
+    for sent in running:
+        view.ended(sent, 4.0)
+    view.report("a", ReplicaReport(), 4.0)
+    assert view.ahead("a") == 0
+
+
+def test_a_replica_that_still_reports_comes_back_as_it_was(view: FleetView) -> None:
+    """Without calls too: otherwise its models would be unknown until they change."""
+    answer(view, "a", prompt(0, 8))
+    view.drop("a", reports=True)
+    view.report("a", ReplicaReport(load_s={"n": 3.0}), 2.0)
+    view.add("a")
+    chosen = view.choose(prompt(0, 8)._replace(model="n"), 10.0, {"a": 0.0}).chosen
+    assert (chosen.cached_tokens, chosen.load_s) == (8 * BLOCK_TOKENS, 3.0)
+
+
+def test_nothing_is_kept_of_replicas_that_are_gone(view: FleetView) -> None:
+    """Neither after their last call, nor after their last report."""
+    sent = send(view, "a", prompt(0, 8))
+    view.drop("a", reports=True)
+    view.drop("a")
+    view.ended(sent, 1.0)
+    view.drop("b", reports=True)
+    view.drop("b")
+    assert not view._dropped
+
+
 def test_a_dropped_replica_is_forgotten(view: FleetView) -> None:
     """What it had cached is gone, and its running requests may still end."""
     sent = send(view, "a", prompt(0, 8))

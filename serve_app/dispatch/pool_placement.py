@@ -172,7 +172,8 @@ def fleet_view(pool: Pool) -> FleetView:
     # Prefer replicas that have reported: another one may have none of the models.
     cold = map(short_name, pool.models) if pool.swaps_models else ()
     return FleetView(
-        *(engine.slots, engine.context_length, int(in_ram), Speeds(rate)),
+        *(engine.slots, engine.context_length, int(in_ram)),
+        Speeds(rate, hold_s=pool.autoscaling.expected_request_s),
         ReplicaReport(load_s=dict.fromkeys(cold, UNKNOWN_LOAD_S)),
         engine.max_loaded_models or len(pool.models),
     )

@@ -351,13 +351,14 @@ async def test_a_new_replica_is_found_after_any_failure(
 
 
 async def test_a_replica_that_serve_left_out_for_a_moment_is_known_again(fleet: Fleet) -> None:
-    """Its reports go on, so that nothing introduces it anew."""
+    """Its reports go on, so that nothing introduces it anew, and its state is still true."""
     await fleet.gateway()
-    names = fleet.views[0].names
+    names, state = fleet.views[0].names, fleet.views[0]._replicas["a"]
     left_out = fleet.replicas.pop("a")
     await eventually(lambda: "a" not in fleet.views[0].names)
     fleet.replicas["a"] = left_out
     await eventually(lambda: set(fleet.views[0].names) == set(names) | {"a"})
+    assert fleet.views[0]._replicas["a"] is state
 
 
 async def test_a_conversation_keeps_its_replica_while_batch_waits(fleet: Fleet) -> None:

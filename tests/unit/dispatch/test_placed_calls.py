@@ -163,6 +163,17 @@ async def test_a_long_session_id_keeps_its_calls_together_and_goes_nowhere(
     assert "sss" not in str(service.bodies())
 
 
+async def test_a_cache_key_of_openai_keeps_its_calls_together_and_goes_nowhere(
+    service: PlacedService,
+) -> None:
+    """It is a hint as the session is: the engine does not get it."""
+    for number in range(6):
+        body = {"model": MODEL, "messages": [user(f"call {number}")], "max_tokens": 1}
+        await service.post(CHAT, json=body | {"prompt_cache_key": "talk of ann"})
+    assert sorted(map(len, service.bodies().values())) == [0, 0, 6]
+    assert "talk of ann" not in str(service.bodies())
+
+
 async def test_a_refused_request_teaches_nothing(service: PlacedService) -> None:
     """Neither one without a model of ours, nor one that the engine refuses."""
     before = service.blocks()

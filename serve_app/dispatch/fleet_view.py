@@ -169,9 +169,13 @@ class FleetView:
         if replica := self._state(name):
             replica.note_report(report, now)
 
-    def failed(self, name: str, now: float) -> None:
-        """Note that a replica has failed a request; it counts as load for a while."""
-        if replica := self._state(name):
+    def failed(self, sent: SentRequest, now: float) -> None:
+        """Note that its replica has failed a request; it counts as load for a while.
+
+        A crash breaks all requests that run: those sent before the last failure are part of it.
+        """
+        replica = self._state(sent.replica)
+        if replica and sent.sent_at >= replica.failed_at:
             replica.failures = replica.recent_failures(now) + 1
             replica.failed_at = now
 

@@ -121,7 +121,7 @@ class PlacedCall:
     def failed(self, exc: BaseException) -> None:
         """Note that the replica gave no answer."""
         if self._sent and isinstance(exc, EngineError) and not isinstance(exc, PoolDown):
-            self._view.failed(self._sent.replica, monotonic())
+            self._view.failed(self._sent, monotonic())
         self.cancel()
 
     def began(self, answer: Answer) -> None:
@@ -132,7 +132,7 @@ class PlacedCall:
         sent = self._sent
         assert sent
         if answer.status >= 500:
-            self._view.failed(sent.replica, monotonic())
+            self._view.failed(sent, monotonic())
         if answer.status == 200:
             self._view.read(sent, monotonic())
         cached = round(sent.cached_tokens)
@@ -144,7 +144,7 @@ class PlacedCall:
         usage = answer.usage
         stats = None
         if answer.broke_off:
-            self._view.failed(sent.replica, monotonic())
+            self._view.failed(sent, monotonic())
         elif usage and usage.generated:
             stats = EngineStats(
                 usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import NamedTuple
 
 from serve_app.dispatch.engine_cache import CacheUse, EngineCache
@@ -62,7 +63,7 @@ class ReplicaState:
     elsewhere: dict[int, CacheUse] = field(default_factory=dict)  # calls of other gateways
     reports: bool = False  # although it was dropped
     failures: float = 0.0
-    failed_at: float = 0.0
+    failed_at: float = -inf
 
     @property
     def slowness(self) -> float:

@@ -172,10 +172,20 @@ def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> N
 
 def test_failures_count_for_a_while(view: FleetView) -> None:
     """Then the replica gets requests again, the sooner the busier the others are."""
-    view.failed("a", 0.0)
+    view.failed(send(view, "a", prompt(0, 8)), 0.0)
     answer(view, "a", prompt(0, 8))
     assert where(view, prompt(0, 8), now=1.0) == "b"
     assert where(view, prompt(0, 8), now=60.0) == "a"
+
+
+def test_one_crash_is_one_failure_however_many_calls_it_breaks(view: FleetView) -> None:
+    """Those that were sent before it; each call that fails after it counts."""
+    running = [send(view, "a", prompt(0, 8), float(second)) for second in range(4)]
+    for sent in running:
+        view.failed(sent, 5.0)
+    assert view.choose(prompt(0, 8), 5.0, {"a": 0.0}).chosen.failures == 1.0
+    view.failed(send(view, "a", prompt(0, 8), 6.0), 10.0)
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.failures == 1.5
 
 
 def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
@@ -284,7 +294,7 @@ def test_a_dropped_replica_is_forgotten(view: FleetView) -> None:
     view.drop("a")
     view.read(sent, 1.0)
     view.ended(sent, 2.0)
-    view.failed("a", 2.0)
+    view.failed(sent, 2.0)
     view.add("a")
     assert view.ahead("a") == 0
     assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 0

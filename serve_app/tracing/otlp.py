@@ -41,7 +41,7 @@ from serve_app.tracing.measures import (
 
 _INTERVAL_MS = 60_000
 # Code that runs now and then, between other requests, takes several times as long.
-_TOGETHER = 32
+_TOGETHER = 128
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 

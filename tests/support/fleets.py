@@ -45,7 +45,7 @@ class Stage:
         """Answer no viewer from now on."""
         self._document = None
 
-    async def latest(self) -> Document:
+    async def latest(self, every_s: float = 1.0) -> Document:
         if self._document is None:
             await asyncio.Event().wait()
         return self._document

@@ -33,7 +33,8 @@ class NewTraces:
             return None
         self._left = self._passed_over()
         high = self._random.getrandbits(_ID_BITS) or 1  # an id of zero is invalid
-        return high << _ID_BITS | self._random.randrange(self._bound)
+        low = self._random.getrandbits(_ID_BITS) * self._bound >> _ID_BITS
+        return high << _ID_BITS | low
 
     def _passed_over(self) -> int:
         share = self._bound / 2**_ID_BITS

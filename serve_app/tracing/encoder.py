@@ -8,13 +8,12 @@ form is kept. To merge it into a span is to append it, as protobuf defines for r
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import starmap
 from time import perf_counter, time
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -33,6 +32,8 @@ MIN_STEP_S = 0.001
 _VALUES = {bool: "bool_value", str: "string_value", int: "int_value", float: "double_value"}
 _MAX_KEPT = 1024
 _MAX_KEPT_LENGTH = 64
+_UNIQUE = genai.REQUEST_ID
+_ALWAYS_SHOWN = str(Step.CHOOSE_REPLICA)
 _INTERNAL = trace_pb2.Span.SPAN_KIND_INTERNAL
 _ERROR = trace_pb2.Status.STATUS_CODE_ERROR
 _HAS_IS_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
@@ -77,7 +78,7 @@ class SpanEncoder:
         notes = ended.notes
         trace_id, own_id = _ids(ended)
         for name, began, done, attributes in notes.steps:
-            if done - began < self._min_step_s and name != Step.CHOOSE_REPLICA:
+            if done - began < self._min_step_s and name != _ALWAYS_SHOWN:
                 continue
             encoded = spans.add(
                 trace_id=trace_id,
@@ -113,15 +114,21 @@ class SpanEncoder:
             encoded.status.code = _ERROR
 
     def _add_attributes(self, encoded: trace_pb2.Span, attributes: Attributes) -> None:
-        if attributes:
-            encoded.MergeFromString(b"".join(starmap(self._encoded, attributes.items())))
+        kept = []
+        for key, value in attributes.items():
+            if _is_kept(key, value):
+                kept.append(self._kept(key, value))
+            else:
+                _set(encoded.attributes.add(key=key).value, value)
+        if kept:
+            encoded.MergeFromString(b"".join(kept))
 
-    def _encoded(self, key: str, value: AttributeValue) -> bytes:
-        """Return a span with this attribute alone, encoded."""
-        is_short = isinstance(value, int) or (
-            isinstance(value, str) and len(value) <= _MAX_KEPT_LENGTH
-        )
-        return self._kept(key, value) if is_short else _attribute(key, value)
+
+def _is_kept(key: str, value: AttributeValue) -> bool:
+    """Whether the encoded form of an attribute is kept: values of other types seldom come again."""
+    if isinstance(value, str):
+        return len(value) <= _MAX_KEPT_LENGTH and key != _UNIQUE
+    return isinstance(value, int)
 
 
 def _empty_request(resource: Resource) -> ExportTraceServiceRequest:
@@ -141,22 +148,23 @@ def _ids(ended: EndedSpan) -> tuple[bytes, bytes]:
 
 def _event(event: NotedEvent, epoch: float) -> trace_pb2.Span.Event:
     name, at, attributes = event
-    pairs = [_pair(key, value) for key, value in attributes.items()]
-    at_ns = int((epoch + at) * 1e9)
-    return trace_pb2.Span.Event(name=name, time_unix_nano=at_ns, attributes=pairs)
-
-
-def _attribute(key: str, value: AttributeValue) -> bytes:
-    encoded: bytes = trace_pb2.Span(attributes=[_pair(key, value)]).SerializeToString()
+    encoded = trace_pb2.Span.Event(name=name, time_unix_nano=int((epoch + at) * 1e9))
+    for key, value in attributes.items():
+        _set(encoded.attributes.add(key=key).value, value)
     return encoded
 
 
-def _pair(key: str, value: Any) -> KeyValue:
-    return KeyValue(key=key, value=_value(value))
+def _attribute(key: str, value: AttributeValue) -> bytes:
+    """Return a span with this attribute alone, encoded."""
+    span = trace_pb2.Span()
+    _set(span.attributes.add(key=key).value, value)
+    encoded: bytes = span.SerializeToString()
+    return encoded
 
 
-def _value(value: Any) -> Any:
-    """Return the fields of protobuf's `AnyValue`."""
+def _set(encoded: AnyValue, value: Any) -> None:
     if isinstance(value, list | tuple):
-        return {"array_value": {"values": [_value(item) for item in value]}}
-    return {_VALUES[type(value)]: value}
+        for item in value:
+            _set(encoded.array_value.values.add(), item)
+    else:
+        setattr(encoded, _VALUES[type(value)], value)

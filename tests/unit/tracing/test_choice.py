@@ -49,10 +49,10 @@ def test_none_and_all() -> None:
 
 def test_ids_are_valid_and_sampled_everywhere() -> None:
     """Each is new, has 128 bits, and is below the bound of the SDK's sampler."""
-    ids = [id_ for id_ in chosen(0.5, 2000) if id_ is not None]
+    ids = [id_ for id_ in chosen(0.3, 4000) if id_ is not None]
     assert len(set(ids)) == len(ids)
     assert {0} != {id_ >> 120 for id_ in ids}
-    sampler = TraceIdRatioBased(0.5)
+    sampler = TraceIdRatioBased(0.3)
     assert all(0 < id_ < 2**128 for id_ in ids)
     assert all(sampler.should_sample(None, id_, "chat").decision.is_sampled() for id_ in ids)
 

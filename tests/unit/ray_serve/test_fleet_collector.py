@@ -326,6 +326,7 @@ async def test_a_document_for_many_viewers_may_be_older(
     """By a second, where each of them polls every few seconds."""
     client = CollectorClient(SERVICE, "default")
     monkeypatch.setattr(fleet_source, "_SHARE", 0.9)
+    monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
     await client.latest(every_s)
     clock[0] = age_s
     await client.latest(every_s)

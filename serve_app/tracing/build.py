@@ -40,7 +40,7 @@ class TelemetrySender:
         """Do nothing: a span begins where the route is known, see api/inference.py."""
 
     def ended(self, trace: RequestTrace) -> None:
-        if self.tracer:
+        if self.tracer and trace.span:
             self.tracer.end(trace)
 
     def note_keys_file(self, valid: bool) -> None:

@@ -60,14 +60,11 @@ class Tracer:
 
     def begin(self, request: Request, trace: RequestTrace) -> None:
         """Begin a request's span if it is sampled; the caller's trace goes on in any case."""
-        operation = genai.OPERATIONS.get(request.path)
-        if operation is None:
-            return
         if self._new_traces and _TRACEPARENT not in request.headers:
             trace_id = self._new_traces.next_id()
-            if trace_id is not None:
+            if trace_id is not None and request.path in genai.OPERATIONS:
                 self._start(trace, trace_id, None)
-        else:
+        elif operation := genai.OPERATIONS.get(request.path):
             self._begin_as_sampler(request, trace, operation)
 
     def _begin_as_sampler(self, request: Request, trace: RequestTrace, operation: str) -> None:

@@ -25,6 +25,7 @@ from ray.serve.context import ReplicaContext
 from ray.serve.schema import DeploymentDetails, DeploymentSchema, ReplicaDetails
 
 from serve_app.ray_serve import private, private_replica
+from tests.support.actors import Method
 from tests.support.imports import imported_modules
 
 PACKAGE = Path(private.__file__).parents[1]
@@ -361,7 +362,7 @@ async def test_the_controller_tells_its_deployments() -> None:
     async def remote(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(controller, *arguments)
 
-    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=remote))
+    actor = SimpleNamespace(__ray_call__=Method(remote))
     (details,) = (await private.deployments(actor, "app")).values()
     assert details["policy_state"] == {"a": 1}
     assert details["deployment_config"]["autoscaling_config"]["max_replicas"] == 6

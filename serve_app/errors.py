@@ -178,10 +178,14 @@ class InternalError(ServiceError):
 
 
 class EngineError(ServiceError):
-    """A fault of the engine. `engines`: number of engines lost with the request so far."""
+    """A fault of the engine. `engines`: number of engines lost with the request so far.
+
+    `replica`: the one that has failed it, where a gateway knows.
+    """
 
     status = 502
     engines = 0
+    replica = ""
 
 
 class EngineDown(EngineError):

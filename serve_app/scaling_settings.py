@@ -51,7 +51,9 @@ class Autoscaling(StrictModel):
         60, gt=0, description="`ahead`: seconds that a replica takes to start, until measured."
     )
     expected_request_s: float = Field(
-        10, gt=0, description="`ahead`: seconds that a request holds its slot, until measured."
+        10,
+        gt=0,
+        description="`ahead`, `affinity`: seconds that a request holds its slot, until measured.",
     )
     schedules: tuple[ScheduleSettings, ...] = Field(
         (), description="`ahead`: minimum and maximum of replicas by the clock."

@@ -111,6 +111,9 @@ class Exchange:
                 await self._relay_stream(answer)
             else:
                 await self._relay_body(answer)
+        except EngineLost:
+            answer.broke_off = True
+            raise
         finally:
             self.close(answer)
 
@@ -132,6 +135,8 @@ class Exchange:
             self._tail,
             self.hides_counts,
         )
+        # A stream that took too long is left out: its caller may have read it too slowly.
+        answer.broke_off = isinstance(error, EngineLost) or (end.error_sent and not end.complete)
         self.trace.finish(end, error)
         if self.trace.span:
             self.trace.span.answer = self._tail.join()

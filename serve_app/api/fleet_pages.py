@@ -44,8 +44,11 @@ _SECURITY: Headers = [
 
 
 class FleetSource(Protocol):
-    async def latest(self) -> Document:
-        """Return the last document at once, even an old one."""
+    async def latest(self, every_s: float) -> Document:
+        """Return the last document at once, even an old one.
+
+        `every_s`: the seconds between two polls of the viewer.
+        """
 
 
 class AdminAccess:
@@ -97,14 +100,15 @@ class FleetPages:
         """Answer with the document, or with 304 where the caller has it already."""
         self._access.check(trace.caller)
         trace.note_probe()  # a viewer asks every second: no lines in the log
-        document = await self._source.latest()
+        next_s = self._pace.next_s()
+        document = await self._source.latest(next_s)
         # An unchanged document may be out of date: its age shows when it was gathered.
         age = max(0, int(time() - document.at))
         headers = [
             (b"etag", document.etag),
             (b"age", b"%d" % age),
             (b"cache-control", b"no-store"),
-            (b"poll-after", b"%.2f" % self._pace.next_s()),
+            (b"poll-after", b"%.2f" % next_s),
         ]
         if request.headers.get(b"if-none-match") == document.etag:
             trace.note_status(304)

@@ -40,6 +40,7 @@ class FleetView:
         self._cache_slots = slots * models
         self._ram_blocks = round(ram_tokens / self._block_tokens)
         self._replicas: dict[str, ReplicaState] = {}
+        self._dropped: dict[str, ReplicaState] = {}  # which may come back
         self._hits = new_hits()  # cached tokens relative to the known ones
         self._rates: dict[str, LearnedSpeeds] = {}  # by model
 
@@ -55,11 +56,24 @@ class FleetView:
     def add(self, name: str) -> None:
         """Add a replica; a known one stays as it is."""
         if name not in self._replicas:
-            cache = EngineCache(self._cache_slots, self._slot_blocks, self._ram_blocks)
-            self._replicas[name] = ReplicaState(cache, others=self._unreported)
+            self._replicas[name] = self._state(name) or self._new_state()
+            self._dropped.pop(name, None)
 
-    def drop(self, name: str) -> None:
+    def _new_state(self) -> ReplicaState:
+        cache = EngineCache(self._cache_slots, self._slot_blocks, self._ram_blocks)
+        return ReplicaState(cache, others=self._unreported)
+
+    def drop(self, name: str, *, reports: bool = False) -> None:
+        """Remove a replica; it may come back while calls run there, or if it still `reports`."""
+        replica = self._state(name)
         self._replicas.pop(name, None)
+        self._dropped.pop(name, None)
+        if replica and (replica.own or reports):
+            replica.reports = reports
+            self._dropped[name] = replica
+
+    def _state(self, name: str) -> ReplicaState | None:
+        return self._replicas.get(name) or self._dropped.get(name)
 
     def ahead(self, name: str) -> int:
         """Return how many requests run or wait at a replica."""
@@ -138,7 +152,7 @@ class FleetView:
 
     def read(self, sent: SentRequest, now: float) -> None:
         """Note the first token: the replica has read the prompt."""
-        replica = self._replicas.get(sent.replica)
+        replica = self._state(sent.replica)
         sent.read_at = now
         if replica:
             replica.has_read(sent, now)
@@ -147,17 +161,21 @@ class FleetView:
 
     def note_event(self, name: str, event: CallEvent) -> None:
         """Note a step of a call that another gateway has sent to a replica."""
-        if replica := self._replicas.get(name):
+        if replica := self._state(name):
             replica.note_event(event)
 
     def report(self, name: str, report: ReplicaReport, now: float) -> None:
         """Note a replica's report about its work for others."""
-        if replica := self._replicas.get(name):
+        if replica := self._state(name):
             replica.note_report(report, now)
 
-    def failed(self, name: str, now: float) -> None:
-        """Note that a replica has failed a request; it counts as load for a while."""
-        if replica := self._replicas.get(name):
+    def failed(self, sent: SentRequest, now: float) -> None:
+        """Note that its replica has failed a request; it counts as load for a while.
+
+        A crash breaks all requests that run: those sent before the last failure are part of it.
+        """
+        replica = self._state(sent.replica)
+        if replica and sent.sent_at >= replica.failed_at:
             replica.failures = replica.recent_failures(now) + 1
             replica.failed_at = now
 
@@ -168,9 +186,11 @@ class FleetView:
 
         `stats`: the engine's, of a complete answer. `queued_s`: the wait for a slot.
         """
-        replica = self._replicas.get(sent.replica)
+        replica = self._state(sent.replica)
         if replica:
             replica.count(-1, now)
+            if sent.replica in self._dropped:
+                self.drop(sent.replica, reports=replica.reports)
             if sent.read_at is None:
                 replica.has_read(sent, now)
             if sent.use:

@@ -101,16 +101,17 @@ class GatewayDispatcher:
 
     async def _send_with_retries(self, pool: ReplicaPool, call: Call, hold_s: float) -> Answer:
         """Send the call to one replica after another until retries.py gives it up."""
-        attempts, fresh = Attempts(call.tries), False
+        attempts, fresh, failed = Attempts(call.tries), False, frozenset[str]()
         while True:
             shared = replace(call, tries=attempts.share)
             try:
-                return await pool.call(shared, hold_s, fresh=fresh)
+                return await pool.call(shared, hold_s, fresh=fresh, failed=failed)
             except (EngineDown, EngineLost) as exc:
                 attempts, retry = attempts.after(replica_failure(exc), exc.engines)
                 if retry is None:
                     raise
                 fresh = retry.target is RetryTarget.OTHER_REPLICA
+                failed |= {exc.replica}
                 if call.span:
                     call.span.event("retry", {"error.type": type(exc).__name__})
             except CallerLeft as exc:

@@ -10,7 +10,8 @@ averaged over the last minute, adds a share of a request's time.
 
 A pure function of small values. Near-ties go by rendezvous hash of the conversation, so that equal
 replicas share conversations, and each conversation keeps to one of them. It leaves its replica when
-staying is predicted to take longer than reading its prompt anew elsewhere.
+staying is predicted to take longer than reading its prompt anew elsewhere. Of equal replicas a
+request without a conversation gets the one that was used least in the last minute.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ LATER_SHARE = 0.05
 MAX_HOLD_S = 10.0
 # A recent failure counts as this many seconds of waiting; they decay, see dispatch/fleet_view.py.
 FAILURE_S = 5.0
+
+_Scored = tuple[float, float, int]  # cost, mean of the requests there, number of the replica
 
 
 class ReplicaView(NamedTuple):
@@ -79,14 +82,15 @@ def place(
     `anchor`: equal for the requests of one conversation; b"": the request belongs to none.
     """
     predicted = [predicted_ttft(view, tokens, speeds) for view in views]
-    scored = list(zip(predicted, range(len(views)), strict=True))
-    if anchor:
-        later_s = LATER_SHARE * min(speeds.hold_s, MAX_HOLD_S)
-        scored = [(s + later_s * views[number].mean_ahead, number) for s, number in scored]
+    later_s = LATER_SHARE * min(speeds.hold_s, MAX_HOLD_S) if anchor else 0.0
+    scored = [
+        (seconds + later_s * view.mean_ahead, view.mean_ahead, number)
+        for number, (seconds, view) in enumerate(zip(predicted, views, strict=True))
+    ]
     scored.sort()
     if anchor:
         _prefer(_favourite(scored, views, speeds, anchor), scored)
-    ranked = [number for _, number in scored]
+    ranked = [number for _, _, number in scored]
     return Placement(tuple([views[n] for n in ranked]), tuple([predicted[n] for n in ranked]))
 
 
@@ -113,7 +117,7 @@ def _slot_wait_s(view: ReplicaView, speeds: Speeds) -> float:
 
 
 def _favourite(
-    scored: Sequence[tuple[float, int]],
+    scored: Sequence[_Scored],
     views: Sequence[ReplicaView],
     speeds: Speeds,
     anchor: bytes,
@@ -124,16 +128,16 @@ def _favourite(
     """
     best = scored[0][0]
     near = best + max(NEAR_S, NEAR_SHARE * best)
-    tied = [place for place, (seconds, _) in enumerate(scored) if seconds <= near]
+    tied = [place for place, (seconds, _, _) in enumerate(scored) if seconds <= near]
     if len(tied) == 1:
         return tied[0]
-    free = [place for place in tied if not _slot_wait_s(views[scored[place][1]], speeds)]
-    return max(free or tied, key=lambda place: _rendezvous(anchor, views[scored[place][1]].name))
+    free = [place for place in tied if not _slot_wait_s(views[scored[place][2]], speeds)]
+    return max(free or tied, key=lambda place: _rendezvous(anchor, views[scored[place][2]].name))
 
 
 def _rendezvous(anchor: bytes, name: str) -> bytes:
     return blake2b(anchor + name.encode(), digest_size=8).digest()
 
 
-def _prefer(place: int, scored: list[tuple[float, int]]) -> None:
+def _prefer(place: int, scored: list[_Scored]) -> None:
     scored.insert(0, scored.pop(place))

@@ -44,8 +44,9 @@ class PoolPlacement:
         self._max_sent = max_sent
         self._reports_blocks = reports_blocks
 
-    def call(self, call: Call) -> "PlacedCall":
-        return PlacedCall(self._view, call, _prompt(call, self._view.max_text_bytes))
+    def call(self, call: Call, failed: frozenset[str] = frozenset()) -> "PlacedCall":
+        """Return a call to place. `failed`: replicas that have failed it, which come last."""
+        return PlacedCall(self._view, call, _prompt(call, self._view.max_text_bytes), failed)
 
     def choose(self, placed: "PlacedCall", idle: Collection[str]) -> tuple[str, ...]:
         """Return the names of the replicas with room, the best first; the call counts as its work.
@@ -58,6 +59,9 @@ class PoolPlacement:
             for name in view.names
             if view.ahead(name) < self._max_sent
         }
+        if placed.failed_at:
+            others = {name: s for name, s in among.items() if name not in placed.failed_at}
+            among = others or among
         if not among:
             return ()
         return placed.choose(among)
@@ -69,14 +73,17 @@ class PoolPlacement:
 
 
 class PlacedCall:
-    """One call on its way to a replica and back."""
+    """One call on its way to a replica and back. `failed_at`: replicas that have failed it."""
 
-    __slots__ = ("_call", "_placement", "_prompt", "_sent", "_view")
+    __slots__ = ("_call", "_placement", "_prompt", "_sent", "_view", "failed_at")
 
-    def __init__(self, view: FleetView, call: Call, prompt: PromptView) -> None:
+    def __init__(
+        self, view: FleetView, call: Call, prompt: PromptView, failed_at: frozenset[str]
+    ) -> None:
         self._view = view
         self._call = call
         self._prompt = prompt
+        self.failed_at = failed_at
         self._placement: Placement | None = None
         self._sent: SentRequest | None = None
 
@@ -114,15 +121,18 @@ class PlacedCall:
     def failed(self, exc: BaseException) -> None:
         """Note that the replica gave no answer."""
         if self._sent and isinstance(exc, EngineError) and not isinstance(exc, PoolDown):
-            self._view.failed(self._sent.replica, monotonic())
+            self._view.failed(self._sent, monotonic())
         self.cancel()
 
     def began(self, answer: Answer) -> None:
-        """Note that the answer has begun; its end is noted when it is closed."""
+        """Note that the answer has begun; its end is noted when it is closed.
+
+        If the engine breaks it off, the replica has failed; not if the caller disconnects.
+        """
         sent = self._sent
         assert sent
         if answer.status >= 500:
-            self._view.failed(sent.replica, monotonic())
+            self._view.failed(sent, monotonic())
         if answer.status == 200:
             self._view.read(sent, monotonic())
         cached = round(sent.cached_tokens)
@@ -133,7 +143,9 @@ class PlacedCall:
     def _ended(self, answer: Answer, sent: SentRequest, queued_s: float) -> None:
         usage = answer.usage
         stats = None
-        if usage and usage.generated:
+        if answer.broke_off:
+            self._view.failed(sent, monotonic())
+        elif usage and usage.generated:
             stats = EngineStats(
                 usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s
             )
@@ -160,7 +172,8 @@ def fleet_view(pool: Pool) -> FleetView:
     # Prefer replicas that have reported: another one may have none of the models.
     cold = map(short_name, pool.models) if pool.swaps_models else ()
     return FleetView(
-        *(engine.slots, engine.context_length, int(in_ram), Speeds(rate)),
+        *(engine.slots, engine.context_length, int(in_ram)),
+        Speeds(rate, hold_s=pool.autoscaling.expected_request_s),
         ReplicaReport(load_s=dict.fromkeys(cold, UNKNOWN_LOAD_S)),
         engine.max_loaded_models or len(pool.models),
     )

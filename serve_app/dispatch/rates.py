@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import exp
+from statistics import median
 
 # Share of the newest value in a mean.
 _NEWEST = 0.1
@@ -9,8 +10,14 @@ _NEWEST = 0.1
 _MIN_TOKENS = 64
 # No text has more; what does has lost a part on its way, or is an image.
 _MAX_BYTES_PER_TOKEN = 16.0
-# Guesses that differ from the mean by more than this factor are limited to it.
+# Values that differ from the mean by more than this factor are limited to it: a request that met a
+# paused process or a model's load shows nothing about the next one, yet in a plain mean one time
+# that is a hundredfold too long outweighs all others. A lasting change still arrives, in tens of
+# values: the mean grows by up to 30 % with each. Guesses are limited to less.
+_MAX_TIMING = 4.0
 _MAX_GUESS = 1.25
+# The first values, which have no mean to be compared with, count by their median.
+_FIRST = 5
 
 # Times of this age count e times less than the newest in a recent mean.
 _RECENT_S = 60.0
@@ -40,15 +47,33 @@ class Mean:
         self.count = weight
         self._newest = newest
 
-    def note(self, value: float, *, is_guess: bool = False) -> None:
-        """Add a value: the first ones count as in a plain mean.
-
-        `is_guess`: the value may be far off; after the first ones it moves the mean a little only.
-        """
+    def note(self, value: float) -> None:
+        """Add a value: the first ones count as in a plain mean."""
         self.count += 1
-        if is_guess and self.count * self._newest > 1:
-            value = min(max(value, self.value / _MAX_GUESS), self.value * _MAX_GUESS)
         self.value += max(self._newest, 1 / self.count) * (value - self.value)
+
+
+class RobustMean:
+    """A moving average of times above 0 that a single outlier moves a little only.
+
+    It begins at `expected`, which the first value replaces.
+    """
+
+    __slots__ = ("_first", "value")
+
+    def __init__(self, expected: float) -> None:
+        self.value = expected
+        self._first: list[float] = []
+
+    def note(self, value: float, *, is_guess: bool = False) -> None:
+        """Add a value. `is_guess`: it may be far off, and counts even less then."""
+        if len(self._first) < _FIRST:
+            self._first.append(value)
+            self.value = median(self._first)
+            return
+        factor = _MAX_GUESS if is_guess else _MAX_TIMING
+        limited = min(max(value, self.value / factor), self.value * factor)
+        self.value += _NEWEST * (limited - self.value)
 
 
 class RecentMean:
@@ -75,10 +100,10 @@ class LearnedSpeeds:
 
     def __init__(self, declared: Speeds | None = None) -> None:
         declared = declared or Speeds()
-        self._prefill = Mean(1 / declared.prefill_tokens_per_s)  # seconds per token
-        self._token_s = Mean(declared.token_s)
-        self._hold_s = Mean(declared.hold_s)
-        self._bytes_per_token = Mean(declared.bytes_per_token)
+        self._prefill = RobustMean(1 / declared.prefill_tokens_per_s)  # seconds per token
+        self._token_s = RobustMean(declared.token_s)
+        self._hold_s = RobustMean(declared.hold_s)
+        self._bytes_per_token = RobustMean(declared.bytes_per_token)
 
     @property
     def speeds(self) -> Speeds:
@@ -104,9 +129,10 @@ class LearnedSpeeds:
 
     def note_hold(self, seconds: float) -> None:
         """Note how long a request has held its slot."""
-        self._hold_s.note(seconds)
+        if seconds > 0:
+            self._hold_s.note(seconds)
 
     def note_prompt(self, text_bytes: float, tokens: float) -> None:
         """Note the number of tokens that the engine counts in a prompt's text."""
-        if tokens >= _MIN_TOKENS:
+        if tokens >= _MIN_TOKENS and text_bytes > 0:
             self._bytes_per_token.note(min(text_bytes / tokens, _MAX_BYTES_PER_TOKEN))

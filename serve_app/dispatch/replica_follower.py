@@ -39,7 +39,7 @@ class ReplicaDirectory(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Followed:
-    """One replica. `held`: its loaded models; None before its first report."""
+    """One replica. `held`: those of the swapped models that it has loaded; None: no report yet."""
 
     channel: Channel
     task: "asyncio.Task[None] | None" = None
@@ -72,8 +72,7 @@ class ReplicaFollower:
         self._requested_at = 0.0
         self._introduced = asyncio.Event()
         self._changed = asyncio.Event()  # a replica has reported other models than before
-        # Whether calls need not wait for the first reports.
-        self.has_reports = not self._models
+        self.has_reports = False  # calls wait for the first ones
 
     def start(self) -> None:
         self._watching = asyncio.create_task(self._watch())
@@ -84,7 +83,10 @@ class ReplicaFollower:
                 task.cancel()
 
     async def first_reports(self) -> None:
-        """Wait until every replica has reported its models, at most FIRST_REPORTS_S."""
+        """Wait until every replica has reported, at most FIRST_REPORTS_S.
+
+        Until then nothing is known of their caches, work and models.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_REPORTS_S):
                 await self._introduced.wait()
@@ -97,9 +99,10 @@ class ReplicaFollower:
 
     async def _watch(self) -> None:
         """Drop replicas that have gone and request reports of new ones, every LOOK_S."""
-        await self._introduce()  # Serve lists no replica before the first request
         while True:
             try:
+                if not self._introduced.is_set():  # Serve lists no replica before the first request
+                    await self._introduce()
                 await self._follow_running()
             except Exception:  # of any kind, because no replica would be found after it
                 logger.exception("failed to look for replicas, trying again")
@@ -109,7 +112,7 @@ class ReplicaFollower:
     async def _follow_running(self) -> None:
         running = self._directory.running()
         for name in set(self._view.names) - running if running else ():
-            self._view.drop(name)
+            self._view.drop(name, reports=name in self._replicas)
         for name in running & self._replicas.keys():
             self._view.add(name)  # Serve may leave a replica out of its list for a moment
         silent = running - self._replicas.keys()
@@ -128,7 +131,8 @@ class ReplicaFollower:
             pass  # the pool has no replica
         except (TimeoutError, ServiceError) as exc:
             logger.warning("failed to request reports from replicas, trying again: %s", exc)
-        self._introduced.set()
+        finally:
+            self._introduced.set()
 
     def _follow(self, channel: Channel, name: str) -> None:
         """Read the reports of a replica until it closes the connection."""
@@ -161,7 +165,7 @@ class ReplicaFollower:
             self._view.note_event(name, event)
         self._view.report(name, work, monotonic())
         held = self._models - work.load_s.keys()
-        if self._models and held != replica.held:
+        if held != replica.held:
             replica.held = held
             self._send_spare()
             self._changed.set()

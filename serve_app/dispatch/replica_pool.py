@@ -19,7 +19,15 @@ from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call, Priority
 from serve_app.engines.span import Step
-from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, Loading, Overloaded, PoolDown
+from serve_app.errors import (
+    CallerLeft,
+    DeadlineExceeded,
+    EngineDown,
+    EngineError,
+    Loading,
+    Overloaded,
+    PoolDown,
+)
 
 # Connections are closed at a random age between half of this and this, so that those of one burst
 # do not expire together. Serve then chooses anew: a replica that is about to stop gets no more
@@ -74,14 +82,22 @@ class ReplicaPool:
     def waiting_by_flow(self) -> dict[tuple[Priority, str, str], int]:
         return self.line.waiting_by_flow()
 
-    async def call(self, call: Call, wait_s: float, *, fresh: bool = False) -> Answer:
+    async def call(
+        self,
+        call: Call,
+        wait_s: float,
+        *,
+        fresh: bool = False,
+        failed: frozenset[str] = frozenset(),
+    ) -> Answer:
         """Return a replica's answer. `fresh`: over a connection that no earlier call has used.
 
-        Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
-        the replica's own errors.
+        `failed`: replicas that have failed the call, which the placement tries last. Raises
+        PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and the
+        replica's own errors.
         """
         if self._placement:
-            return await self._call_placed(self._placement, call, wait_s, fresh)
+            return await self._call_placed(self._placement, call, wait_s, fresh, failed)
         place, arrived = self.line.place(call), monotonic()
         if call.span:
             call.span.wait(call.flow.priority, len(self.line))
@@ -102,12 +118,17 @@ class ReplicaPool:
         return answer
 
     async def _call_placed(
-        self, placement: PoolPlacement, call: Call, wait_s: float, fresh: bool
+        self,
+        placement: PoolPlacement,
+        call: Call,
+        wait_s: float,
+        fresh: bool,
+        failed: frozenset[str],
     ) -> Answer:
         """Return the answer of the replica with the lowest predicted time to first token."""
         if call.span:
             call.span.begin(Step.CHOOSE_REPLICA)
-        place, arrived, placed = self.line.place(call), monotonic(), placement.call(call)
+        place, arrived, placed = self.line.place(call), monotonic(), placement.call(call, failed)
         try:
             connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
         except BaseException as exc:
@@ -122,6 +143,8 @@ class ReplicaPool:
             answer = await connection.send(placement.bind(placed, connection.replica))
         except BaseException as exc:
             placed.failed(exc)
+            if isinstance(exc, EngineError):
+                exc.replica = connection.replica
             self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)
             raise
         answer.on_close(lambda: self._release(place, connection, answer.served))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import NamedTuple
 
 from serve_app.dispatch.engine_cache import CacheUse, EngineCache
@@ -60,8 +61,9 @@ class ReplicaState:
     reading_since: float = 0.0  # when the first of these began
     others: ReplicaReport = NO_REPORT
     elsewhere: dict[int, CacheUse] = field(default_factory=dict)  # calls of other gateways
+    reports: bool = False  # although it was dropped
     failures: float = 0.0
-    failed_at: float = 0.0
+    failed_at: float = -inf
 
     @property
     def slowness(self) -> float:

@@ -232,6 +232,7 @@ class ReplicaReporter:
         ahead = sum(work.ahead for work in self._work.values())
         unread = sum(work.unread for work in self._work.values())
         pending_tokens = sum(work.pending_tokens for work in self._work.values())
+        is_late = False
         for gateway, subscriber in self._subscribers.items():
             own = self._work.get(gateway, _Work())
             others = ReplicaReport(
@@ -239,7 +240,12 @@ class ReplicaReporter:
                 unread - own.unread,
             )
             events = subscriber.events
-            if subscriber.channel.is_full or (not events and others == subscriber.last):
+            if not events and others == subscriber.last:
+                continue
+            if subscriber.channel.is_full:
+                is_late = True
                 continue
             subscriber.last, subscriber.events, subscriber.block_bytes = others, [], 0
             subscriber.channel.send((REPORT, encode_report(others, events)))
+        if is_late:  # perhaps nothing changes before there is room again
+            self.changed()

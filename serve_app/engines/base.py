@@ -122,6 +122,7 @@ class Answer:
     __slots__ = (
         "_closers",
         "body",
+        "broke_off",
         "deadline",
         "headers",
         "is_last",
@@ -148,6 +149,7 @@ class Answer:
         self.deadline: float | None = None  # deadline of its end, on the event loop's clock
         self.queued_s = 0.0  # time for which its call has waited in queues
         self.replica = ""  # the id of the replica, where that is another process
+        self.broke_off = False  # the engine ended it incomplete, as its owner has found
         self.served: float | None = None  # as Call.service, once the engine has counted
         self.usage: Usage | None = None  # once the engine has counted
         self.placed: Placed | None = None  # None: without a prediction

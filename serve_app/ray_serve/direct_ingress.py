@@ -16,7 +16,9 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serve_app.ray_serve import private
 from serve_app.ray_serve.answer_writer import AnswerWriter
+from serve_app.ray_serve.private_replica import DirectReplica, direct_replica
 from serve_app.ray_serve.request_id import ID, valid_id
+from serve_app.ray_serve.serve_metrics import ServeMetrics
 
 logger = logging.getLogger(private.SERVE_LOGGER)
 
@@ -28,14 +30,15 @@ _TIMEOUT = b"x-request-timeout-seconds"
 class DirectIngress:
     """Passes ordinary requests to the application of this replica."""
 
-    def __init__(self, replica: private.DirectReplica) -> None:
+    def __init__(self, replica: DirectReplica, metrics: ServeMetrics) -> None:
         self._replica = replica
+        self._metrics = metrics
 
     @classmethod
     def behind(cls, app: ASGIApp) -> Self | None:
         """Return the short way past Serve's application `app`, None where it has no such way."""
-        replica = private.direct_replica(app)
-        return cls(replica) if replica else None
+        replica = direct_replica(app)
+        return cls(replica, ServeMetrics(replica.metrics)) if replica else None
 
     async def answer(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer the request, or let uvicorn pass it on to `app`."""
@@ -64,19 +67,20 @@ class DirectIngress:
         """Let the application answer. Its exceptions are logged."""
         replica = self._replica
         writer = AnswerWriter(cycle, [(ID, request_id)])
-        error: BaseException | None = None
+        exception = ""
         started = perf_counter()
         replica.enter(request_id.decode("latin-1"))
         try:
             await replica.app(cycle.scope, cycle.receive, writer)
         except asyncio.CancelledError as exc:
-            error = exc
+            exception = type(exc).__name__
         except Exception as exc:
-            error = exc
+            exception = type(exc).__name__
             logger.exception("failed to complete a request")
         finally:
             replica.leave()
-        replica.record(cycle.scope["method"], writer.status, perf_counter() - started, error)
+        seconds = perf_counter() - started
+        self._metrics.record(cycle.scope["method"], writer.status, seconds, exception)
 
 
 async def _break_off(cycle: RequestResponseCycle) -> None:

@@ -6,6 +6,7 @@ report. Such a call is not a request: no autoscaler counts it, and no drain wait
 
 import asyncio
 import logging
+import math
 from asyncio import sleep
 from collections.abc import Mapping
 from hashlib import sha256
@@ -24,9 +25,11 @@ from serve_app.scaling.explanation import read_explanation
 
 logger = logging.getLogger("ray.serve")
 
-EVERY_S = 1.0
-# After the last request of a viewer it stops gathering, and later it ends.
-WATCHED_S = 5.0
+# The document is gathered when an ingress replica asks for it, unless it is younger than this.
+_YOUNG_S = 0.8
+# An answer waits this long for the gathering, then the previous document is sent.
+_WAIT_S = 2.0
+# After the last question it ends.
 _LINGER_S = 60.0
 # A replica that takes longer, because it starts or hangs, is shown with its last report.
 _REPORT_S = 0.5
@@ -44,6 +47,7 @@ def start(service: ServiceSettings, application: str) -> Any:
         namespace=private.SERVE_NAMESPACE,
         get_if_exists=True,
         num_cpus=0,
+        enable_task_events=False,
     ).remote(service, application)
     collector.run.remote()
     return collector
@@ -56,7 +60,7 @@ def read_report(actor: Any) -> FleetReport | None:
 
 
 class FleetCollector:
-    """Gathers the document every second while there are viewers; ends a minute after the last."""
+    """Gathers the document for ingress replicas that have viewers; ends a minute after the last."""
 
     def __init__(self, service: ServiceSettings, application: str) -> None:
         self._service = service
@@ -64,27 +68,32 @@ class FleetCollector:
         self._memory = FleetMemory()
         self._replicas = Replicas()
         self._latest = encoded(collecting(service, time()))
-        self._viewed_at = monotonic()
+        self._asked_at = monotonic()
+        self._gathering: asyncio.Task[None] | None = None
+        self._began_at = -math.inf  # of the last gathering
         self._is_running = False
         self._controller: Any = None
 
     async def latest(self) -> tuple[bytes, bytes, float]:
-        now = monotonic()
-        if now - self._viewed_at >= WATCHED_S:  # of the last poll: the latest document is as old
-            self._latest = encoded(collecting(self._service, time()))
-        self._viewed_at = now
+        """Return the present document; all that ask at the same time share one gathering."""
+        now = self._asked_at = monotonic()
+        is_gathering = self._gathering is not None and not self._gathering.done()
+        if not is_gathering and now - self._began_at >= _YOUNG_S:
+            self._began_at = now
+            self._gathering = asyncio.create_task(self._refresh())
+        if self._gathering:
+            await asyncio.wait([self._gathering], timeout=_WAIT_S)
         return self._latest
 
     async def run(self) -> None:
-        """Gather while there are viewers, then end this process."""
+        """End this process when nobody has asked for a minute."""
         if self._is_running:
             return
         self._is_running = True
-        while (unviewed_s := monotonic() - self._viewed_at) < _LINGER_S:
-            began = monotonic()
-            if unviewed_s < WATCHED_S:
-                await self._refresh()
-            await sleep(max(0.1, EVERY_S - (monotonic() - began)))
+        rest_s = _LINGER_S
+        while rest_s > 0:
+            await sleep(rest_s)
+            rest_s = self._asked_at + _LINGER_S - monotonic()
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def _refresh(self) -> None:
@@ -184,7 +193,7 @@ class Replicas:
     async def _ask(self, name: str) -> FleetReport | None:
         if name not in self._handles:
             self._handles[name] = await asyncio.to_thread(private.serve_actor, name)
-        report: FleetReport | None = await self._handles[name].__ray_call__.remote(read_report)
+        report: FleetReport | None = await private.ask_actor(self._handles[name], read_report)
         return report
 
     def _forget(self, present: set[str]) -> None:

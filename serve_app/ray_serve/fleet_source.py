@@ -12,11 +12,14 @@ from ray.exceptions import RayError
 from serve_app.fleet.document import Document, ServiceSettings, collecting, encoded
 from serve_app.ray_serve import fleet_collector
 
-_EVERY_S = 0.9
+# Two fetches are as far apart as two polls of a viewer, nearly, and at most this far.
+_SHARE = 0.9
+_MAX_APART_S = 2.0
 # After the last poll of a viewer it fetches no more.
 _WATCHED_S = 1.5
-# With several ingress replicas, the first poll after a while gets an old document.
-_FRESH_S = 1.0
+# With several ingress replicas, the first poll after a while gets an old document: one that is
+# later than this. A replica that starts or hangs delays each document by half a second.
+_LATE_S = 0.8
 _WAIT_S = 0.3
 _STALE_S = 10.0
 
@@ -33,11 +36,13 @@ class CollectorClient:
         self._collector: Any = None
         self._latest = encoded(collecting(service, time()))
         self._updated_at = self._viewed_at = self._asked_at = -math.inf
+        self._apart_s = 0.0
         self._asking: asyncio.Task[None] | None = None
 
-    async def latest(self) -> Document:
+    async def latest(self, every_s: float) -> Document:
         now = self._viewed_at = monotonic()
-        if now - self._updated_at > _FRESH_S:
+        self._apart_s = min(_SHARE * every_s, _MAX_APART_S)
+        if now - self._updated_at > self._apart_s + _LATE_S:
             self._refresh(now)
             await self._wait_until(self._asked_at + _WAIT_S)
         if now - self._updated_at > _STALE_S:  # there is no collector, or it hangs
@@ -46,7 +51,7 @@ class CollectorClient:
 
     def _refresh(self, now: float) -> None:
         """Fetch the document unless that is under way, or has just failed."""
-        if (self._asking is None or self._asking.done()) and now - self._asked_at >= _EVERY_S:
+        if (self._asking is None or self._asking.done()) and now - self._asked_at >= self._apart_s:
             self._asked_at = now
             # In no viewer's context: it outlives the request.
             self._asking = asyncio.create_task(self._ask(), context=Context())
@@ -63,7 +68,7 @@ class CollectorClient:
             self._updated_at = monotonic()
         except RayError:
             self._collector = None  # the collector or the replica that started it has ended
-        asyncio.get_running_loop().call_later(_EVERY_S, self._again)
+        asyncio.get_running_loop().call_later(self._apart_s, self._again)
 
     def _again(self) -> None:
         now = monotonic()

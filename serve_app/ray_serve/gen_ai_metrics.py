@@ -1,5 +1,7 @@
 """OpenTelemetry's metrics for generative AI through Ray, beside the service's own."""
 
+from collections.abc import Callable
+
 from serve_app.api.request_trace import RequestTrace
 from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram, SummedMetric
 from serve_app.tracing.measures import (
@@ -17,23 +19,30 @@ class GenAiMetrics:
     """Counts requests in the conventions' names, with underscores and units."""
 
     def __init__(self) -> None:
-        self._histograms = {one: _histogram(one) for one in INSTRUMENTS if one.bounds}
-        self._counters = {one: _counter(one) for one in INSTRUMENTS if not one.bounds}
+        # Of every metric: how to add a value, and its constant labels.
+        self._metrics: list[SummedMetric] = []
+        self._adds: list[tuple[Callable[..., None], tuple[str, ...]]] = []
+        for one in INSTRUMENTS:
+            if one.bounds:
+                histogram = _histogram(one)
+                self._metrics.append(histogram)
+                self._adds.append((histogram.observe, ()))
+            else:
+                counter = _counter(one)
+                self._metrics.append(counter)
+                self._adds.append((counter.add, tuple(one.attributes.values())))
 
     def count(self, trace: RequestTrace) -> None:
         labels = labels_of(trace)
         if labels is None:
             return
-        for instrument, value in measurements(trace):
-            if instrument.bounds:
-                self._histograms[instrument].observe(value, *labels)
-            else:
-                self._counters[instrument].add(value, *labels, *instrument.attributes.values())
+        for (add, constant), value in zip(self._adds, measurements(trace), strict=True):
+            if value is not None:
+                add(value, *labels, *constant)
 
     def report(self) -> None:
         """Hand the sums to Ray."""
-        every: tuple[SummedMetric, ...] = (*self._histograms.values(), *self._counters.values())
-        for metric in every:
+        for metric in self._metrics:
             metric.report()
 
 

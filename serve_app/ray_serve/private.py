@@ -1,17 +1,17 @@
-"""The one place that touches Ray's private names, as they are in Ray 2.60.
+"""Ray's private names, as they are in Ray 2.60. No other module but private_replica.py uses any.
 
 tests/unit/ray_serve/test_private.py has a test for each name, so it fails first with another Ray.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray import serve
 from ray._private import log
 from ray.serve import autoscaling_policy, context
-from ray.serve._private import autoscaling_metrics_merge, common, constants, tracing_utils
+from ray.serve._private import autoscaling_metrics_merge, common, constants
 
 # The keys of a log record's extra fields, and the logger whose handlers write the replica's file.
 SERVE_LOGGER: str = constants.SERVE_LOGGER_NAME
@@ -98,8 +98,16 @@ async def deployments(controller: Any, application: str) -> dict[str, dict[str, 
             for name, details in manager.list_deployment_details(application).items()
         }
 
-    by_name: dict[str, dict[str, Any]] = await controller.__ray_call__.remote(read)
+    by_name: dict[str, dict[str, Any]] = await ask_actor(controller, read)
     return by_name
+
+
+def ask_actor(actor: Any, read: Callable[[Any], Any]) -> Any:
+    """Call `read` in an actor's process, with its object; return what to await.
+
+    Ray keeps no record of the call, because each would be sent to its GCS.
+    """
+    return actor.__ray_call__.options(enable_task_events=False).remote(read)
 
 
 def held_back(policy_state: Mapping[str, Any]) -> tuple[bool, float] | None:
@@ -124,93 +132,6 @@ def set_replica_logger(logger: logging.Logger) -> None:
     from ray.serve._private import replica  # the service's half of Serve: not for the simulator
 
     replica.logger = logger
-
-
-class DirectReplica:
-    """Serve's replica of this process, as the short way of a request uses it.
-
-    `app`: the ASGI application that it serves.
-    """
-
-    def __init__(self, replica: Any) -> None:
-        self.app: Any = replica._user_callable_asgi_app
-        self._replica = replica
-        self._slots = replica._semaphore
-        self._metrics = replica._metrics_manager
-        self._route = replica._route_prefix
-        self._deployment = replica._deployment_id
-        # Serve's counts distinguish requests by protocol alone.
-        self._request = common.RequestMetadata(
-            request_id="",
-            internal_request_id="",
-            _request_protocol=common.RequestProtocol.HTTP,
-            is_direct_ingress=True,
-        )
-
-    def has_room(self) -> bool:
-        """Tell whether Serve would let a request run at once."""
-        slots = self._slots
-        is_free = not slots._waiters and slots._value < slots.get_max_value()
-        return is_free and self._replica._can_accept_request(self._request)
-
-    def enter(self, request_id: str) -> None:
-        """Count a request that begins, after `has_room` and without waiting in between."""
-        context._serve_request_context.set(
-            context._RequestContext(  # type: ignore[arg-type]
-                self._route, request_id, app_name=self._deployment.app_name
-            )
-        )
-        self._slots._value += 1
-        self._metrics.inc_num_ongoing_requests(self._request)
-
-    def leave(self) -> None:
-        """Count the end of a request."""
-        self._metrics.dec_num_ongoing_requests(self._request)
-        self._slots.release()
-
-    def record(self, method: str, status: int, seconds: float, error: BaseException | None) -> None:
-        """Put a request into Serve's metrics; `status` 0: its answer never began."""
-        latency_ms = 1000 * seconds
-        self._metrics.record_request_metrics(
-            route=self._route,
-            latency_ms=latency_ms,
-            is_error=error is not None,
-            exception_type=type(error).__name__ if error else None,
-        )
-        if status:
-            self._metrics.record_ingress_request_metrics(
-                protocol=common.RequestProtocol.HTTP,
-                method=method,
-                route=self._route,
-                app_name=self._deployment.app_name,
-                deployment_name=self._deployment.name,
-                latency_ms=latency_ms,
-                is_error=status >= 400,
-                status_code=str(status),
-            )
-
-
-def direct_replica(app: Any) -> DirectReplica | None:
-    """Return the replica behind the application that Serve gives to a middleware.
-
-    None where there is none, and where a request needs more than the short way does: a prefix of
-    the route, a time-out for all requests, traces.
-    """
-    from ray.serve._private import replica
-
-    handler = getattr(app, "_app", None)  # within Serve's RequestIdMiddleware
-    owner: Any = getattr(handler, "__self__", None)
-    if not isinstance(owner, replica.Replica) or owner._user_callable_asgi_app is None:
-        return None
-    options = owner._http_options
-    needs_more = (
-        owner._route_prefix != "/"
-        or options is None
-        or options.root_path
-        or options.request_timeout_s is not None
-        or tracing_utils.is_tracing_enabled()
-    )
-    return None if needs_more else DirectReplica(owner)
 
 
 def running_replicas(handle: Any) -> frozenset[str]:

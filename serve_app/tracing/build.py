@@ -7,6 +7,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from serve_app.api.request_trace import RequestTrace
+from serve_app.tracing.encoder import MIN_STEP_S, SpanEncoder
 from serve_app.tracing.exporters import (
     Losses,
     SpanQueue,
@@ -15,7 +16,6 @@ from serve_app.tracing.exporters import (
     span_exporter,
 )
 from serve_app.tracing.otlp import OtlpMetrics
-from serve_app.tracing.spans import MIN_STEP_S, SpanMaker
 from serve_app.tracing.switch import Signals
 from serve_app.tracing.tracer import Tracer
 from serve_app.tracing_settings import TracingSettings
@@ -40,7 +40,7 @@ class TelemetrySender:
         """Do nothing: a span begins where the route is known, see api/inference.py."""
 
     def ended(self, trace: RequestTrace) -> None:
-        if self.tracer:
+        if self.tracer and trace.span:
             self.tracer.end(trace)
 
     def note_keys_file(self, valid: bool) -> None:
@@ -67,8 +67,8 @@ def build(
     if signals.spans:
         # The global provider is Serve's, whose spans go elsewhere.
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        maker = SpanMaker(resource, provider.id_generator, min_step_s)
-        queue = SpanQueue(span_exporter(settings.endpoint), maker, Losses("spans"))
+        encoder = SpanEncoder(resource, min_step_s)
+        queue = SpanQueue(span_exporter(settings.endpoint), encoder, Losses("spans"))
         tracer = Tracer(provider, queue.add, settings.content)
         sender = TelemetrySender(tracer, queue)
     if signals.metrics:
@@ -80,11 +80,4 @@ def build(
 def process_resource(attributes: Mapping[str, str]) -> Resource:
     """Describe the process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
     own = {"service.name": _PACKAGE, "service.version": version(_PACKAGE), **attributes}
-    merged = Resource.create(own).merge(OTELResourceDetector().detect())
-    return _OnlyResource(dict(merged.attributes), merged.schema_url)
-
-
-class _OnlyResource(Resource):
-    """Hashes by identity: the exporter looks it up for every span, and the SDK hashes JSON."""
-
-    __hash__ = object.__hash__
+    return Resource.create(own).merge(OTELResourceDetector().detect())

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event, Thread
 from time import monotonic
+from typing import Protocol
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.environment_variables import (
     OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
     OTEL_BSP_MAX_QUEUE_SIZE,
@@ -15,11 +17,10 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_EXPORTER_OTLP_PROTOCOL,
 )
 from opentelemetry.sdk.metrics.export import MetricExporter
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from serve_app.errors import SettingsError
-from serve_app.tracing.spans import EndedSpan, SpanMaker
+from serve_app.tracing.encoder import SpanEncoder
+from serve_app.tracing.spans import EndedSpan
 
 logger = logging.getLogger("ray.serve")
 
@@ -49,16 +50,25 @@ class Losses:
             self._lost, self._quiet_until = 0, now + _SAY_EVERY_S
 
 
+class SpanExporter(Protocol):
+    """Sends encoded spans to a collector."""
+
+    def send(self, request: ExportTraceServiceRequest) -> bool:
+        """Send spans, several times if need be; tell whether the collector has taken them."""
+
+    def shutdown(self) -> None: ...
+
+
 class SpanQueue:
-    """Hands ended spans to a thread that makes and sends them. A full queue drops new ones.
+    """Hands ended spans to a thread that encodes and sends them. A full queue drops new ones.
 
     Must be closed. Its sizes and its delay are those of the SDK's own queue. Raises ValueError for
     sizes in the environment that can't work.
     """
 
-    def __init__(self, exporter: SpanExporter, maker: SpanMaker, losses: Losses) -> None:
+    def __init__(self, exporter: SpanExporter, encoder: SpanEncoder, losses: Losses) -> None:
         self._exporter = exporter
-        self._maker = maker
+        self._encoder = encoder
         self._losses = losses
         self._max = _number(OTEL_BSP_MAX_QUEUE_SIZE, _MAX_QUEUE)
         self._batch = _number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, _BATCH)
@@ -105,19 +115,18 @@ class SpanQueue:
             before, is_sent = self._taken, False
             # An exception of any kind costs these spans alone, as in the SDK's own queue.
             with suppress(Exception):
-                sent = self._exporter.export(list(self._made()))
-                is_sent = sent is SpanExportResult.SUCCESS
+                is_sent = self._exporter.send(self._encoder.encode(self._batch_of_queue()))
             if not is_sent:
                 self._losses.add(self._taken - before)
 
-    def _made(self) -> Iterator[ReadableSpan]:
-        """Take a batch from the queue; yield its spans."""
+    def _batch_of_queue(self) -> Iterator[EndedSpan]:
+        """Take a batch from the queue."""
         size = 0
         while self._queue and (not size or size + self._queue[0].size <= self._batch):
             ended = self._queue.popleft()
             size += ended.size
             self._taken += ended.size
-            yield from self._maker.spans(ended)
+            yield ended
 
 
 def _number(variable: str, default: int) -> int:

@@ -20,6 +20,7 @@ PROVIDER = "ollama"  # every engine speaks its API; the conventions have no name
 OPERATION_NAME, PROVIDER_NAME = "gen_ai.operation.name", "gen_ai.provider.name"
 REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
 ERROR_TYPE = "error.type"
+REQUEST_ID = "serve_app.request.id"
 
 CHAT, COMPLETION, EMBEDDINGS = "chat", "text_completion", "embeddings"
 # The routes that are traced, with their operations.
@@ -51,7 +52,7 @@ def request_attributes(trace: RequestTrace, notes: SpanNotes) -> Attributes:
         **_of_answer(trace, notes),
         ERROR_TYPE: error_type(trace),
         "http.response.status_code": trace.status or None,
-        "serve_app.request.id": mask_keys(trace.request_id)[:64] or None,
+        REQUEST_ID: mask_keys(trace.request_id)[:64] or None,
         PRIORITY: None if trace.priority is Priority.STANDARD else str(trace.priority),
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -1,6 +1,5 @@
 """The metrics of OpenTelemetry's conventions for generative AI, and the values of one request."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from serve_app.api.outcome import Outcome
@@ -78,23 +77,22 @@ def labels_of(trace: RequestTrace) -> Labels | None:
     return (operation, genai.PROVIDER, trace.requested, trace.model, error)
 
 
-def measurements(trace: RequestTrace) -> Iterator[tuple[Instrument, float]]:
-    """Yield the values that a request adds; tokens only where an engine has counted them."""
-    yield DURATION, trace.seconds
+def measurements(trace: RequestTrace) -> tuple[float | None, ...]:
+    """Return what a request adds to INSTRUMENTS, in their order; None where it adds nothing.
+
+    Tokens count only where an engine has counted them.
+    """
     usage = trace.usage
+    first_s = per_token_s = None
     if trace.outcome is Outcome.OK:
-        if trace.stream and trace.ttft is not None:
-            yield FIRST_TOKEN, trace.ttft
+        if trace.stream:
+            first_s = trace.ttft
         if usage.generated and usage.generated > 1 and (decode_s := _decode_s(trace)):
-            yield PER_TOKEN, decode_s / (usage.generated - 1)
-    if not trace.estimated:
-        for instrument, number in (
-            (INPUT_TOKENS, usage.prompt),
-            (CACHED_TOKENS, usage.cached),
-            (GENERATED_TOKENS, usage.generated),
-        ):
-            if number:
-                yield instrument, number
+            per_token_s = decode_s / (usage.generated - 1)
+    if trace.estimated:
+        return (trace.seconds, first_s, per_token_s, None, None, None)
+    tokens = (usage.prompt or None, usage.cached or None, usage.generated or None)
+    return (trace.seconds, first_s, per_token_s, *tokens)
 
 
 def _decode_s(trace: RequestTrace) -> float | None:

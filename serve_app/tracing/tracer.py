@@ -9,12 +9,7 @@ from time import perf_counter
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import (
-    Decision,
-    ParentBased,
-    Sampler,
-    TraceIdRatioBased,
-)
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -28,6 +23,7 @@ from serve_app.api.outcome import Outcome
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Attributes, Step
 from serve_app.tracing import genai
+from serve_app.tracing.choice import new_traces
 from serve_app.tracing.content import content_attributes
 from serve_app.tracing.context import TRACEPARENT, TRACESTATE, TraceContext, parse_context
 from serve_app.tracing.notes import NotedStep, SpanNotes
@@ -57,21 +53,18 @@ class Tracer:
         captures_content: bool = False,
     ) -> None:
         self._sampler = provider.sampler
-        self._bound = _bound_of_new_traces(provider.sampler)
+        self._new_traces = new_traces(provider.sampler)
         self._ids = provider.id_generator
         self._send = send
         self._captures_content = captures_content
 
     def begin(self, request: Request, trace: RequestTrace) -> None:
         """Begin a request's span if it is sampled; the caller's trace goes on in any case."""
-        operation = genai.OPERATIONS.get(request.path)
-        if operation is None:
-            return
-        if self._bound is not None and _TRACEPARENT not in request.headers:
-            trace_id = self._ids.generate_trace_id()
-            if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound:
+        if self._new_traces and _TRACEPARENT not in request.headers:
+            trace_id = self._new_traces.next_id()
+            if trace_id is not None and request.path in genai.OPERATIONS:
                 self._start(trace, trace_id, None)
-        else:
+        elif operation := genai.OPERATIONS.get(request.path):
             self._begin_as_sampler(request, trace, operation)
 
     def _begin_as_sampler(self, request: Request, trace: RequestTrace, operation: str) -> None:
@@ -134,16 +127,6 @@ class Tracer:
         self._send(EndedSpan(notes, name, perf_counter(), lambda: attributes, is_error=is_error))
 
 
-def _bound_of_new_traces(sampler: Sampler) -> int | None:
-    """Return the bound of sampled ids without a caller's trace where the sampler is a ratio.
-
-    The decision is the SDK's, and that of every service that the trace goes through. To ask its
-    sampler for each request takes as long as all other work for one that is not traced.
-    """
-    root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else sampler
-    return root.bound if type(root) is TraceIdRatioBased else None
-
-
 def _caller(request: Request) -> TraceContext | None:
     """Return the span of the caller that made the request, if it names one."""
     headers = request.headers
@@ -167,6 +150,6 @@ def _timed_by_engine(trace: RequestTrace) -> list[NotedStep]:
         return []
     middle = trace.first_chunk_at - decode_s
     return [
-        NotedStep(Step.PREFILL, middle - prefill_s, middle, {}),
-        NotedStep(Step.DECODE, middle, trace.first_chunk_at, {}),
+        (Step.PREFILL, middle - prefill_s, middle, {}),
+        (Step.DECODE, middle, trace.first_chunk_at, {}),
     ]

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import sleep
 from typing import Any
 
@@ -26,11 +27,13 @@ from rich.progress import Progress
 
 from tests.bench import report
 from tests.bench.compare import (
-    AFFINITY,
     DIRECT,
     EMBEDDED,
     ENGINE,
+    FULL_DIRECT,
+    FULL_GATEWAY,
     GATEWAY,
+    LEAST_LOADED,
     LITELLM,
     MANY,
     OLLA,
@@ -57,6 +60,7 @@ _TASKS = {
     "embedded": [Task(EMBEDDED, _EMBEDDED_CLIENTS, 15, 64)],
 }
 _SYSTEMS = ",".join([DIRECT, GATEWAY, STOCK, LITELLM, OLLA])
+_KEY = "bench-0f9b3a1c2d4e5f60718293a4b5c6d7e8"
 _SETTLE_S = 1.0  # paused processes catch up with their timers
 _PACE = 100.0  # tokens per second of one stream
 
@@ -64,9 +68,7 @@ _PACE = 100.0  # tokens per second of one stream
 @click.command(help=__doc__)
 @click.option("--rounds", default=5, show_default=True, help="Alternations of each load.")
 @click.option("--phases", default="instant,paced,embedded", show_default=True)
-@click.option(
-    "--systems", default=",".join([DIRECT, GATEWAY, STOCK, LITELLM, OLLA]), show_default=True
-)
+@click.option("--systems", default=_SYSTEMS, show_default=True)
 @click.option("--out", type=Path, default=Path("results/bench"), show_default=True)
 def main(rounds: int, phases: str, systems: str, out: Path) -> None:
     console = Console()
@@ -112,11 +114,17 @@ def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[Sy
     engine = stack.enter_context(_engine(phase))
     yield engine
     settings = _settings(phase, engine)
-    kinds = {DIRECT: {"topology": DIRECT}, GATEWAY: {"topology": GATEWAY}}
-    kinds[AFFINITY] = kinds[GATEWAY] | {"routing": "affinity"}
+    full = {"api_keys_file": _keys_file(stack), "limits": {"store": "memory"}}
+    kinds = {
+        DIRECT: {"topology": DIRECT},
+        GATEWAY: {"topology": GATEWAY},
+        LEAST_LOADED: {"topology": GATEWAY, "routing": "least_loaded"},
+        FULL_DIRECT: {"topology": DIRECT, **full},
+        FULL_GATEWAY: {"topology": GATEWAY, **full},
+    }
     for name, kind in kinds.items():
         if name in wanted:
-            yield stack.enter_context(running(name, "service", **kind, **settings))
+            yield stack.enter_context(running(name, "service", key=_KEY, **kind, **settings))
     if phase == "embedded":
         return  # the engine is the bottleneck of every system
     if STOCK in wanted:
@@ -125,6 +133,14 @@ def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[Sy
         yield stack.enter_context(_litellm(engine))
     if OLLA in wanted and (binary := os.environ.get("OLLA")):
         yield stack.enter_context(running(OLLA, "olla", engine=engine.url, binary=binary))
+
+
+def _keys_file(stack: ExitStack) -> str:
+    """Write a key with limits that the load does not reach. Returns the path of the file."""
+    file = Path(stack.enter_context(TemporaryDirectory())) / "keys.yaml"
+    limits = "requests_per_minute: 1000000, tokens_per_minute: 1000000000, max_parallel: 1000"
+    file.write_text(f"bench: {{key: {_KEY}, group: benches, {limits}}}\n")
+    return str(file)
 
 
 def _litellm(engine: System) -> Any:

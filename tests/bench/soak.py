@@ -34,7 +34,7 @@ _ENGINE = {
     "slots": 4,
     "simulated": {"decode_tokens_per_s": 50, "answer_tokens": 200},
 }
-_REPLICAS = 2
+_REPLICAS, _QUEUE = 2, 4
 _DIALECTS = ("openai", "ollama", "anthropic")
 _ENGINE_COMMAND = "-m serve_app.simulator"
 
@@ -85,7 +85,7 @@ class State:
 def main(topology: str, minutes: float, seed: int) -> None:
     console = Console()
     scaling = {"min_replicas": _REPLICAS, "max_replicas": _REPLICAS}
-    options = {"topology": topology, "queue": 4, "engine": _ENGINE, "autoscaling": scaling}
+    options = {"topology": topology, "queue": _QUEUE, "engine": _ENGINE, "autoscaling": scaling}
     with running(topology, "service", **options) as system:
         problems = asyncio.run(_run(system, 60 * minutes, random.Random(seed), console))
     for problem in problems:
@@ -114,7 +114,10 @@ async def _run(system: System, seconds: float, rng: random.Random, console: Cons
 
 
 async def _slots(system: System) -> list[str]:
-    """Fill all slots once more; return a problem if a slot was not released."""
+    """Fill all slots once more; return a problem if a slot was not released.
+
+    By more requests than replicas take, or a replica that has just failed would get too few.
+    """
     engines = [_stats_url(system, pid) for pid in _engines(system)]
     tally, all_slots = Tally(), _ENGINE["slots"] * _REPLICAS
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -122,7 +125,8 @@ async def _slots(system: System) -> list[str]:
             await http.post(f"{url}/_sim/reset")
         async with AsyncioClient(RequestTarget(system.url), tally.keep) as client:
             prompt = Prompt([{"role": "user", "content": "tell me"}], 5, 100)
-            await asyncio.gather(*(client.ask(prompt) for _ in range(all_slots + _REPLICAS)))
+            places = all_slots + _QUEUE * _REPLICAS
+            await asyncio.gather(*(client.ask(prompt) for _ in range(places + _REPLICAS)))
         stats = [(await http.get(f"{url}/_sim/stats")).json() for url in engines]
     used = sum(stat["max_in_flight"] for stat in stats)
     return (

@@ -21,9 +21,8 @@ from serve_app.engines.span import Step
 from serve_app.tracing.build import process_resource
 from serve_app.tracing.encoder import SpanEncoder
 from serve_app.tracing.exporters import Losses
-from serve_app.tracing.notes import NotedStep
 from serve_app.tracing.otlp import OtlpMetrics
-from serve_app.tracing.spans import EndedSpan, SpanMaker
+from serve_app.tracing.spans import EndedSpan
 from serve_app.tracing.tracer import Tracer
 
 _PATH = "/v1/chat/completions"
@@ -48,18 +47,16 @@ def main(share: float, whole_us: float) -> None:
 
 
 class Encoded:
-    """Makes and encodes spans in batches, as the thread that sends them does."""
+    """Encodes spans in batches, as the thread that sends them does."""
 
-    def __init__(self, maker: SpanMaker) -> None:
-        self._maker = maker
+    def __init__(self, encoder: SpanEncoder) -> None:
         self._ended: list[EndedSpan] = []
-        self._encoder = SpanEncoder()
+        self._encoder = encoder
 
     def add(self, ended: EndedSpan) -> None:
         self._ended.append(ended)
         if len(self._ended) == 170:
-            spans = [span for one in self._ended for span in self._maker.spans(one)]
-            self._encoder.encode(spans).SerializePartialToString()
+            self._encoder.encode(self._ended).SerializePartialToString()
             self._ended.clear()
 
 
@@ -81,7 +78,7 @@ def turn_of(ratio: str) -> Callable[[], RequestTrace]:
     """Return a request of a process that traces this share of them."""
     os.environ |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": ratio}
     provider = TracerProvider(resource=process_resource({}), shutdown_on_exit=False)
-    encoded = Encoded(SpanMaker(provider.resource, provider.id_generator))
+    encoded = Encoded(SpanEncoder(provider.resource))
     tracer = Tracer(provider, encoded.add)
     return lambda: request(tracer)
 
@@ -101,8 +98,8 @@ def request(tracer: Tracer | None) -> RequestTrace:
         span.ask({"max_tokens": 16}, "")
         span.wait("standard", 0)
         span.end()
-        span.steps.append(NotedStep(Step.PREFILL, trace.started, trace.first_chunk_at, {}))
-        span.steps.append(NotedStep(Step.DECODE, trace.first_chunk_at, trace.last_chunk_at, {}))
+        span.steps.append((Step.PREFILL, trace.started, trace.first_chunk_at, {}))
+        span.steps.append((Step.DECODE, trace.first_chunk_at, trace.last_chunk_at, {}))
         span.answer = _TAIL
     trace.end()
     if tracer:

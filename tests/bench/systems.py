@@ -36,6 +36,8 @@ _RAY = {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
     "grpc_proxy": "",
+    "REQUESTS_CA_BUNDLE": "",  # the sender of spans would look for the file before each batch
+    "CURL_CA_BUNDLE": "",
 }
 _START_S = 120.0
 _REPLICA = re.compile(r"ray::ServeReplica:default:(\w+)")

@@ -29,7 +29,6 @@ import httpx
 
 from serve_app.capacity.results.statistics import quantile
 from serve_app.capacity.simulate.intervals import interval
-from serve_app.ray_serve.fleet_collector import WATCHED_S
 from tests.bench.measure import Measurement, Task, measure
 from tests.bench.systems import MODEL, SLOTS, System, cpu_s, part_of, processes, running
 from tests.bench.viewer_client import VIEWERS, viewers
@@ -39,6 +38,7 @@ from tests.support.service import Service, serving, start_simulator
 
 _WARM_UP = Task("warm-up", 8, 3, 16)
 _SETTLE_S = 5.0
+_RESTS_S = 3.0  # after this without a poll nothing is gathered
 _MAX_RATIO = 1.02
 _WINDOWS = 3
 _MAX_ANSWER_MS = 5.0
@@ -177,7 +177,7 @@ def _windows(
     on, off = systems[watched], systems[1 - watched]
     with viewers(on.url) as watching, ThreadPoolExecutor(2) as pool:
         fleet(on.url)
-        sleep(WATCHED_S + 1)
+        sleep(_RESTS_S)
         on.is_watched = True
         for _ in range(_WINDOWS):
             yield Window(*pool.map(lambda system: measure(system, task, number), (off, on)))

@@ -255,6 +255,17 @@ async def test_aliases_can_be_asked_and_are_explained(opened: Any, shared_site: 
     await asyncio.to_thread(look)
 
 
+async def test_without_keys_nobodys_use_is_asked_for(opened: Any, shared_site: Site) -> None:
+    """The refusal would stand among the last errors of the fleet."""
+
+    def look() -> list[str]:
+        driver = opened("keys")
+        sees(driver, "Use is counted by key, and this service has no keys")
+        return requested(driver)
+
+    assert not [url for url in await asyncio.to_thread(look) if "/admin/usage" in url]
+
+
 def hostile(value: Any) -> Any:
     """The document with markup in every text that a caller, an engine or an operator writes."""
     if isinstance(value, dict):

@@ -93,6 +93,8 @@ async def test_requests_are_in_serves_metrics(client: httpx.Client) -> None:
             r'ray_serve_num_http_requests_total\{.*route="/".*status_code="200"',
             r'ray_serve_num_http_error_requests_total\{.*error_code="404"',
             r'ray_serve_deployment_request_counter_total\{.*route="/"',
+            r'ray_serve_deployment_processing_latency_ms_bucket\{.*le="1000.0".*route="/"',
+            r'ray_serve_http_request_latency_ms_count\{.*application="default".*status_code="404"',
         ]
     )
     assert missing == set()

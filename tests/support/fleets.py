@@ -32,7 +32,12 @@ CARD = ModelCard(
 
 
 class Stage:
-    """A source whose document a test sets. Implements `FleetSource`."""
+    """A source whose document a test sets. Implements `FleetSource`.
+
+    `every_s`: the pause between polls that the last viewer was asked for.
+    """
+
+    every_s = 0.0
 
     def __init__(self, value: dict[str, Any]) -> None:
         self.show(value)
@@ -45,7 +50,8 @@ class Stage:
         """Answer no viewer from now on."""
         self._document = None
 
-    async def latest(self) -> Document:
+    async def latest(self, every_s: float = 1.0) -> Document:
+        self.every_s = every_s
         if self._document is None:
             await asyncio.Event().wait()
         return self._document

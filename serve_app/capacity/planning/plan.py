@@ -15,6 +15,7 @@ from serve_app.capacity.planning.recommendations import (
     replica_recommendations,
     request_recommendations,
     slot_recommendations,
+    speed_recommendations,
     time_recommendations,
 )
 from serve_app.capacity.results.slo import Slo
@@ -84,6 +85,7 @@ def make_plan(measured: Sequence[Measured], slo: Slo, demand: PlannedDemand) -> 
     recommendations = [
         *slot_recommendations(best, usable, slots),
         *request_recommendations(best, best.largest, slots, demand),
+        *speed_recommendations(best, best.largest, demand),
         *replica_recommendations(best.largest, demand),
         *time_recommendations(best.largest, demand),
     ]

@@ -81,6 +81,30 @@ def request_recommendations(
     )
 
 
+def speed_recommendations(
+    best: SweepReport, largest: SweepStep, demand: PlannedDemand
+) -> Iterator[Recommendation]:
+    """Recommend the speeds to expect until the service has measured its own."""
+    rate = best.fit.model.prefill_tokens_per_s if best.fit else 0.0
+    if rate and not demand.direct:
+        yield Recommendation(
+            "args",
+            "engine.expected_prefill_tokens_per_s",
+            round(rate),
+            f"One replica read prompts at {rate:.0f} tokens/s: the routing `affinity` assumes this "
+            "until it has measured a prompt.",
+        )
+    waited_s = best.wait.measured_s if best.wait else 0.0
+    held_s = max(0.01, largest.e2e_s - waited_s)
+    yield Recommendation(
+        "args",
+        "autoscaling.expected_request_s",
+        round(held_s, 2),
+        f"A request held its slot for {held_s:.3g} s: the routing `affinity` and the scaling "
+        "policy `ahead` assume this until one has ended.",
+    )
+
+
 def _queue(queue: int, largest: SweepStep, slots: int, bound: float | None) -> Recommendation:
     reason = (
         f"One replica completes {largest.completed_per_s:.3g} requests/s: requests beyond this "

@@ -16,8 +16,9 @@ class Collected {
   text(piece) {
     if (!piece) return;
     this.begin();
-    if (this.size < MAX_SHOWN) this.parts.push(String(piece).slice(0, MAX_SHOWN - this.size));
-    this.size += piece.length;
+    const text = String(piece);
+    if (this.size < MAX_SHOWN) this.parts.push(text.slice(0, MAX_SHOWN - this.size));
+    this.size += text.length;
   }
   think(piece) {
     if (!piece) return;

@@ -38,7 +38,9 @@ const DAYS = { 1: "today", 7: "7 days", 30: "30 days" };
 export function Keys({ headers }) {
   const [days, setDays] = useState(7);
   const [page, setPage] = useState({ data: null, problem: "" });
+  const hasKeys = Boolean(headers.authorization); // else nobody's use is counted
   useEffect(() => {
+    if (!hasKeys) return;
     let stopped = false;
     fetch(`admin/usage?by=key,group,model&days=${days}`, { headers, cache: "no-store" })
       .then(async (answer) => {
@@ -53,7 +55,8 @@ export function Keys({ headers }) {
       <div class="pool-head"><h2>Use by key and model</h2>
         <label class="row why">Since <select value=${days} onChange=${(event) => setDays(Number(event.target.value))}>
           ${Object.entries(DAYS).map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label></div>
-      ${page.problem ? html`<p class="empty">${page.problem}</p>`
+      ${!hasKeys ? html`<p class="empty">Use is counted by key, and this service has no keys.</p>`
+        : page.problem ? html`<p class="empty">${page.problem}</p>`
         : !page.data ? html`<p class="empty">Loading …</p>`
         : page.data.length === 0 ? html`<p class="empty">No key has used a model in this time.</p>`
         : html`<${Use} rows=${page.data} />`}

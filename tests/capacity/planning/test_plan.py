@@ -22,6 +22,7 @@ from serve_app.capacity.sweep.steps import StepKind, SweepStep, step_of
 from serve_app.capacity.workload.lengths import Fixed, Independent, parse_lengths
 from serve_app.capacity.workload.requests import Synthetic
 from serve_app.capacity.workload.shapes import Shape
+from serve_app.dispatch.pool_placement import fleet_view
 from serve_app.settings import Settings
 
 SLO = Slo.parse("ttft_p99=2s,error_rate=1%")
@@ -62,6 +63,7 @@ def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
         "max_ongoing_requests": 16 + 256,
         "max_queued_requests": 102,  # 10 replicas x 5.1 requests/s x 2 s
         "target_ongoing_requests": 5.1,
+        "expected_request_s": 1.0,
         "max_replicas": 10,
         "min_replicas": 2,
         "initial_replicas": 2,
@@ -72,6 +74,16 @@ def test_a_plan_follows_from_the_largest_load_within_the_slo() -> None:
     }
     assert all(choice.because.endswith(".") for choice in choices.values())
     assert "At 5.1 requests/s" in choices["target_ongoing_requests"].because
+
+
+def test_a_pool_behind_a_gateway_expects_the_speeds_of_the_sweep() -> None:
+    """The service starts with them: its routing reads the prompts' speed, both the held time."""
+    made = make_plan([GOOD], SLO, PlannedDemand(peak=50, direct=False))
+    args = made.config()["applications"][0]["args"]
+    (pool,) = Settings.model_validate(args).all_pools
+    speeds = fleet_view(pool).speeds("m")
+    rate = fit_model(GOOD).model.prefill_tokens_per_s
+    assert (round(speeds.prefill_tokens_per_s), speeds.hold_s) == (round(rate), 1.0)
 
 
 def test_requests_at_once_are_read_between_the_steps() -> None:

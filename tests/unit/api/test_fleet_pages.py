@@ -155,7 +155,7 @@ async def test_a_document_that_has_not_changed_is_not_sent_again(
 
 
 async def test_every_answer_says_when_to_poll_next(simulator: Simulator, stage: Stage) -> None:
-    """After a second for one viewer, later for a crowd; a 304 says so too."""
+    """After a second for one viewer, later for a crowd; a 304 says so too. The source knows it."""
     async with serving(simulator, fleet=stage) as service:
         first = await service.get("/admin/fleet")
         assert first.headers["poll-after"] == "1.00"
@@ -164,6 +164,7 @@ async def test_every_answer_says_when_to_poll_next(simulator: Simulator, stage: 
             answer = await service.get("/admin/fleet", headers=tag)
     assert answer.status_code == 304
     assert float(answer.headers["poll-after"]) == pytest.approx(5, abs=0.5)
+    assert stage.every_s == pytest.approx(float(answer.headers["poll-after"]), abs=0.01)
 
 
 async def test_files_are_packed_and_remembered(open_service: Service) -> None:

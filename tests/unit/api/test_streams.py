@@ -172,11 +172,11 @@ async def test_a_disconnect_reaches_the_engine(
     """A caller who leaves takes the engine's work along, be it Serve that watches or the API."""
     headers = {"x-request-disconnect-disabled": unwatched}
     long = {**body("/api/chat", stream), "options": {"num_predict": 4000}}
+    simulator.fault(kind="stall", after_tokens=1, for_s=30)
     if stream:
         async with service.stream("POST", "/api/chat", json=long, headers=headers) as answer:
             await anext(answer.aiter_bytes())
     else:
-        simulator.fault(kind="stall", after_tokens=1, for_s=30)
         asking = asyncio.create_task(service.post("/api/chat", json=long, headers=headers))
         await eventually(lambda: simulator.stats()["in_flight"] == 1)
         asking.cancel()

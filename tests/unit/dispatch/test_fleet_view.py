@@ -1,5 +1,7 @@
 """What a gateway learns of its replicas, with the time passed in."""
 
+from collections import Counter
+
 import pytest
 
 from serve_app.dispatch.engine_cache import EngineCache
@@ -97,6 +99,21 @@ def test_requests_of_the_last_minute_count(view: FleetView) -> None:
     assert (a.mean_ahead, b.mean_ahead) == pytest.approx((0.233, 0.465), abs=0.001)
 
 
+def test_single_prompts_spread_over_an_idle_pool() -> None:
+    """One after the other, all ended before the next: none is work of any replica."""
+    view, among = FleetView(4, 4096, 16384, SPEEDS), dict.fromkeys("abc", 0.0)
+    for name in among:
+        view.add(name)
+    used = Counter[str]()
+    for number in range(12):
+        single = PromptView("m", text_bytes=2048)
+        sent = view.sent(single, view.choose(single, 5.0 * number, among), 5.0 * number)
+        used[sent.replica] += 1
+        view.read(sent, 5.0 * number + 0.5)
+        view.ended(sent, 5.0 * number + 1)
+    assert used == {"a": 4, "b": 4, "c": 4}
+
+
 def test_reports_of_other_gateways_count(view: FleetView) -> None:
     """Their work is load, and what they had read is cached."""
     view.report("a", ReplicaReport(ahead=9), 0.0)
@@ -155,10 +172,20 @@ def test_a_model_that_is_not_loaded_is_asked_for_elsewhere(view: FleetView) -> N
 
 def test_failures_count_for_a_while(view: FleetView) -> None:
     """Then the replica gets requests again, the sooner the busier the others are."""
-    view.failed("a", 0.0)
+    view.failed(send(view, "a", prompt(0, 8)), 0.0)
     answer(view, "a", prompt(0, 8))
     assert where(view, prompt(0, 8), now=1.0) == "b"
     assert where(view, prompt(0, 8), now=60.0) == "a"
+
+
+def test_one_crash_is_one_failure_however_many_calls_it_breaks(view: FleetView) -> None:
+    """Those that were sent before it; each call that fails after it counts."""
+    running = [send(view, "a", prompt(0, 8), float(second)) for second in range(4)]
+    for sent in running:
+        view.failed(sent, 5.0)
+    assert view.choose(prompt(0, 8), 5.0, {"a": 0.0}).chosen.failures == 1.0
+    view.failed(send(view, "a", prompt(0, 8), 6.0), 10.0)
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.failures == 1.5
 
 
 def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
@@ -224,13 +251,50 @@ def test_a_prompt_that_is_no_text_changes_no_estimate(view: FleetView) -> None:
     assert send(view, "b", prompt(1, 8)).tokens == 8 * BLOCK_TOKENS
 
 
+def test_a_replica_that_comes_back_still_has_its_calls(view: FleetView) -> None:
+    """Serve, or a lost connection, left it out for a moment: they and its cache go on."""
+    answer(view, "a", prompt(0, 8))
+    running = [send(view, "a", prompt(1000 * n, 4), 2.0) for n in range(1, 4)]
+    view.drop("a")
+    view.report("a", ReplicaReport(ahead=2), 2.5)
+    view.ended(running.pop(), 3.0)
+    view.add("a")
+    assert view.ahead("a") == 2 + 2
+    assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 8 * BLOCK_TOKENS
+    for sent in running:
+        view.ended(sent, 4.0)
+    view.report("a", ReplicaReport(), 4.0)
+    assert view.ahead("a") == 0
+
+
+def test_a_replica_that_still_reports_comes_back_as_it_was(view: FleetView) -> None:
+    """Without calls too: otherwise its models would be unknown until they change."""
+    answer(view, "a", prompt(0, 8))
+    view.drop("a", reports=True)
+    view.report("a", ReplicaReport(load_s={"n": 3.0}), 2.0)
+    view.add("a")
+    chosen = view.choose(prompt(0, 8)._replace(model="n"), 10.0, {"a": 0.0}).chosen
+    assert (chosen.cached_tokens, chosen.load_s) == (8 * BLOCK_TOKENS, 3.0)
+
+
+def test_nothing_is_kept_of_replicas_that_are_gone(view: FleetView) -> None:
+    """Neither after their last call, nor after their last report."""
+    sent = send(view, "a", prompt(0, 8))
+    view.drop("a", reports=True)
+    view.drop("a")
+    view.ended(sent, 1.0)
+    view.drop("b", reports=True)
+    view.drop("b")
+    assert not view._dropped
+
+
 def test_a_dropped_replica_is_forgotten(view: FleetView) -> None:
     """What it had cached is gone, and its running requests may still end."""
     sent = send(view, "a", prompt(0, 8))
     view.drop("a")
     view.read(sent, 1.0)
     view.ended(sent, 2.0)
-    view.failed("a", 2.0)
+    view.failed(sent, 2.0)
     view.add("a")
     assert view.ahead("a") == 0
     assert view.choose(prompt(0, 8), 10.0, {"a": 0.0}).chosen.cached_tokens == 0

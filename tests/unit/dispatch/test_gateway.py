@@ -49,7 +49,10 @@ async def _body() -> AsyncIterator[bytes]:
 
 
 class Handle:
-    """Opens connections to `replicas` in turn, as Serve's router might; then there are none."""
+    """Opens connections to `replicas` in turn, as Serve's router might; then there are none.
+
+    It lists none of them, so that the placement does not know them.
+    """
 
     def __init__(self, *replicas: CallHandler) -> None:
         self.replicas = list(replicas)
@@ -65,6 +68,12 @@ class Handle:
 
     def service_error(self, exc: Exception) -> ServiceError:
         return PoolDown("the pool is not available") if isinstance(exc, LookupError) else LOST
+
+    def running(self) -> frozenset[str]:
+        return frozenset()
+
+    async def introduce(self, host: str, port: int, token: bytes) -> None:
+        raise PoolDown("no replica")
 
 
 async def no_problem() -> str:
@@ -192,17 +201,17 @@ async def test_an_unforeseen_fault_is_not_tried_again() -> None:
     assert second.calls == 0
 
 
-class Unreachable:
+class Unreachable(Handle):
     """A handle whose replicas never connect, but for the first."""
 
     def __init__(self, *replicas: CallHandler) -> None:
-        self._replicas = Handle(*replicas)
+        super().__init__(*replicas)
         self.opened = 0
 
     def open(self, *where: Any) -> "asyncio.Task[None]":
         self.opened += 1
-        if self._replicas.replicas:
-            return self._replicas.open(*where)
+        if self.replicas:
+            return super().open(*where)
         return asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
 
     def service_error(self, exc: Exception) -> ServiceError:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.placed import PlacedService, placed
+from tests.support.waiting import eventually
 
 CHAT = "/v1/chat/completions"
 MODEL = "smollm2:135m"
@@ -162,6 +163,17 @@ async def test_a_long_session_id_keeps_its_calls_together_and_goes_nowhere(
     assert "sss" not in str(service.bodies())
 
 
+async def test_a_cache_key_of_openai_keeps_its_calls_together_and_goes_nowhere(
+    service: PlacedService,
+) -> None:
+    """It is a hint as the session is: the engine does not get it."""
+    for number in range(6):
+        body = {"model": MODEL, "messages": [user(f"call {number}")], "max_tokens": 1}
+        await service.post(CHAT, json=body | {"prompt_cache_key": "talk of ann"})
+    assert sorted(map(len, service.bodies().values())) == [0, 0, 6]
+    assert "talk of ann" not in str(service.bodies())
+
+
 async def test_a_refused_request_teaches_nothing(service: PlacedService) -> None:
     """Neither one without a model of ours, nor one that the engine refuses."""
     before = service.blocks()
@@ -202,6 +214,48 @@ async def test_an_engine_that_fails_fast_attracts_no_requests() -> None:
             statuses[(await ask(service, [user(f"talk {number}")])).status_code] += 1
         assert len(failing.bodies(CHAT)) <= 2
         assert statuses[200] >= 22
+
+
+async def read_stream(service: PlacedService, text: str, path: str = CHAT) -> str:
+    """Return the whole stream of an answer of eight tokens, broken or not."""
+    body = {"model": MODEL, "messages": [user(text)], "stream": True, "max_tokens": 8}
+    return (await service.post(path, json=body)).text
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [("cut", CHAT), ("end", CHAT), ("error_line", "/api/chat")]
+)
+async def test_an_engine_that_breaks_streams_attracts_no_requests(kind: str, path: str) -> None:
+    """However it ends them after their first token: broken off, unfinished, or with its error."""
+    async with placed(engine={"slots": 4}) as service:
+        failing = service.replicas["replica-1"].engine
+        await failing.fault(kind=kind, times=1000)
+        answers = [await read_stream(service, f"talk {n}", path) for n in range(12)]
+        assert 1 <= len(failing.bodies(path)) <= 2
+        assert sum("error" in answer for answer in answers) == len(failing.bodies(path))
+
+
+async def test_an_engine_that_cuts_whole_answers_attracts_no_requests() -> None:
+    """An answer without its end is a failure too, although its status was 200."""
+    async with placed(engine={"slots": 4}) as service:
+        failing = service.replicas["replica-1"].engine
+        await failing.fault(kind="unfinished", times=1000)
+        asked = [await ask(service, [user(f"talk {number}")]) for number in range(12)]
+        statuses = Counter([answer.status_code for answer in asked])
+        assert 1 <= len(failing.bodies(CHAT)) <= 2
+        assert statuses[502] == len(failing.bodies(CHAT))
+
+
+async def test_a_caller_that_hangs_up_is_no_failure_of_the_replica() -> None:
+    """Before or in the middle of its stream, as often as it likes."""
+    options = ("--decode-tokens-per-s=20",)
+    async with placed(options, engine={"slots": 4}) as service:
+        body = {"model": MODEL, "messages": [user("long")], "stream": True, "max_tokens": 400}
+        for _ in range(4):
+            async with service.stream("POST", CHAT, json=body) as answer:
+                await anext(answer.aiter_bytes())
+        await eventually(lambda: not any(service.view.ahead(name) for name in service.replicas))
+        assert [state.failures for state in service.view._replicas.values()] == [0.0] * 3
 
 
 async def test_the_first_burst_of_a_gateway_swaps_no_models() -> None:

@@ -97,6 +97,12 @@ def test_a_conversation_of_long_answers_stays_beside_itself() -> None:
     assert place(views, 1000, slow, b"talk").chosen.name == "a"
 
 
+def test_equal_replicas_take_turns_at_requests_without_a_conversation() -> None:
+    """The one that was used least of late comes first, not the one that is known for longest."""
+    views = [ReplicaView("a", 4, mean_ahead=0.2), ReplicaView("b", 4), ReplicaView("c", 4)]
+    assert [view.name for view in place(views, 100, SPEEDS).ranked] == ["b", "c", "a"]
+
+
 def test_all_replicas_are_ranked() -> None:
     """The next best comes second, for when the first one refuses."""
     views = [ReplicaView("a", 4, ahead=9), ReplicaView("b", 4, ahead=5), ReplicaView("c", 4)]

@@ -216,6 +216,47 @@ async def test_a_call_wakes_a_pool_without_replicas_at_once(
     fleet.stop()
 
 
+async def test_the_first_burst_of_a_gateway_finds_what_others_had_read(fleet: Fleet) -> None:
+    """It waits for the replicas to report, also where every replica has every model."""
+    one, homes = await fleet.gateway(), dict[str, str]()
+    for number in range(30):  # until each replica has a conversation
+        await ask(one, turn(f"talk{number}", 0))
+        homes.setdefault(fleet.where(f"talk{number} turn 0"), f"talk{number}")
+    assert len(homes) == 3
+    later = await fleet.gateway(wait=False)
+    await asyncio.gather(*(ask(later, turn(name, 1)) for name in homes.values()))
+    assert {fleet.where(f"{name} turn 1"): name for name in homes.values()} == homes
+
+
+async def test_a_retry_goes_to_another_replica(fleet: Fleet) -> None:
+    """However busy that one is: the replica that has just failed the call is the last resort."""
+    pool = await fleet.gateway()
+    await ask(pool, turn("y", 0))  # now all replicas have reported
+    for name in ("a", "b"):
+        fleet.replicas[name].failure = EngineDown("it is away")
+    for name, tokens in (("b", 30_000.0), ("c", 60_000.0)):  # which are read in a minute
+        fleet.views[0].report(name, ReplicaReport(5, tokens, unread=5), monotonic())
+    failed = frozenset[str]()
+    for expected in ("a", "b"):
+        with pytest.raises(EngineDown) as raised:
+            await pool.call(turn("x", 0), 5, fresh=True, failed=failed)
+        assert raised.value.replica == expected
+        failed |= {expected}
+    answer = await pool.call(turn("x", 0), 5, fresh=True, failed=failed)
+    answer.close()
+    assert fleet.where("x turn 0") == "c"
+
+
+async def test_a_retry_returns_where_no_other_replica_has_room(fleet: Fleet) -> None:
+    pool = await fleet.gateway()
+    await ask(pool, turn("y", 0))  # now all replicas have reported
+    for name in ("b", "c"):
+        fleet.views[0].report(name, ReplicaReport(ROOM), monotonic())
+    answer = await pool.call(turn("x", 0), 5, fresh=True, failed=frozenset("a"))
+    answer.close()
+    assert fleet.where("x turn 0") == "a"
+
+
 async def test_a_replica_that_has_not_reported_may_have_no_model(fleet: Fleet) -> None:
     """One that is known to have it is preferred, even if it is busy."""
     fleet.models = ("m", "n")
@@ -310,13 +351,14 @@ async def test_a_new_replica_is_found_after_any_failure(
 
 
 async def test_a_replica_that_serve_left_out_for_a_moment_is_known_again(fleet: Fleet) -> None:
-    """Its reports go on, so that nothing introduces it anew."""
+    """Its reports go on, so that nothing introduces it anew, and its state is still true."""
     await fleet.gateway()
-    names = fleet.views[0].names
+    names, state = fleet.views[0].names, fleet.views[0]._replicas["a"]
     left_out = fleet.replicas.pop("a")
     await eventually(lambda: "a" not in fleet.views[0].names)
     fleet.replicas["a"] = left_out
     await eventually(lambda: set(fleet.views[0].names) == set(names) | {"a"})
+    assert fleet.views[0]._replicas["a"] is state
 
 
 async def test_a_conversation_keeps_its_replica_while_batch_waits(fleet: Fleet) -> None:

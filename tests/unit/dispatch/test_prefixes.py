@@ -12,6 +12,7 @@ from serve_app.dispatch.prefixes import (
     hint_anchor,
     unpack,
 )
+from serve_app.dispatch.prompt_text import MAX_VALUES
 
 LONG = "a long system prompt " * 60
 MAX = 1 << 16
@@ -118,24 +119,97 @@ def test_the_work_on_a_long_prompt_is_bounded() -> None:
     assert peak < 8 * MAX
 
 
-def test_the_work_on_many_messages_is_bounded() -> None:
-    """Of a million messages only the first ones are looked at."""
+class Counter:
+    """Counts the values that were looked at, in all lists and objects made with it."""
 
-    class Messages(list[Any]):
-        seen = 0
+    def __init__(self) -> None:
+        self.seen = 0
 
-        def __getitem__(self, index: Any) -> Any:
-            Messages.seen += 1
-            return super().__getitem__(index)
+    def list(self, items: Any) -> list[Any]:
+        counter = self
 
-        def __iter__(self) -> Any:
-            for item in super().__iter__():
-                Messages.seen += 1
-                yield item
+        class Counted(list[Any]):
+            def __getitem__(self, index: Any) -> Any:
+                counter.seen += 1
+                return super().__getitem__(index)
 
-    chain = chain_of({"messages": Messages([message("x")] * 1_000_000)}, "m", MAX)
+            def __iter__(self) -> Any:
+                for item in super().__iter__():
+                    counter.seen += 1
+                    yield item
+
+        return Counted(items)
+
+    def object(self, **items: Any) -> dict[str, Any]:
+        counter = self
+
+        class Counted(dict[str, Any]):
+            def items(self) -> Any:
+                for item in super().items():
+                    counter.seen += 1
+                    yield item
+
+        return Counted(items)
+
+
+MANY = 1_000_000
+HUGE = {
+    "messages": lambda c: {"messages": c.list([message("x")] * MANY)},
+    "empty messages": lambda c: {"messages": c.list([message("")] * MANY)},
+    "messages that are none": lambda c: {"messages": c.list([[]] * MANY)},
+    "system messages": lambda c: {"messages": c.list([message("", "system")] * MANY)},
+    "parts": lambda c: {"messages": [message(c.list([{"type": "text", "text": "x"}] * MANY))]},
+    "empty parts": lambda c: {"messages": [message(c.list([{"type": "text", "text": ""}] * MANY))]},
+    "parts without text": lambda c: {"messages": [message(c.list([{"type": "file"}] * MANY))]},
+    "parts of a system prompt": lambda c: {"system": c.list([{"text": ""}] * MANY)},
+    "images": lambda c: {"messages": [message("x", images=c.list(["aGk="] * MANY))]},
+    "calls of tools": lambda c: {
+        "messages": [message("", tool_calls=c.list([c.object(a=1)] * MANY))]
+    },
+    "small tools": lambda c: {"tools": c.list([c.object(name="f", strict=True)] * MANY)},
+    "one tool": lambda c: {"tools": [c.object(**{f"p{n}": {} for n in range(200_000)})]},
+    "tools of many MiB": lambda c: {"tools": c.list([c.object(description="d" * 4000)] * 8000)},
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_the_work_on_a_prompt_of_many_values_is_bounded(kind: str) -> None:
+    """Of a million messages, parts or tools only the first ones are looked at."""
+    counter = Counter()
+    chain = chain_of(HUGE[kind](counter), "m", MAX)
     assert chain.is_cut
-    assert Messages.seen < MAX
+    assert 0 < counter.seen <= MAX_VALUES + 2
+    assert len(chain.blocks) <= MAX // BLOCK_BYTES
+
+
+def test_the_bytes_of_tools_are_bounded() -> None:
+    """Of 32 MiB no more is looked at than belongs to one context; long names are text too."""
+    counter = Counter()
+    tools = counter.list([counter.object(description="d" * 4000)] * 8000)
+    assert chain_of({"tools": tools}, "m", MAX).is_cut
+    assert counter.seen <= 2 * MAX // 4000 + 4
+    named = counter.list([counter.object(**{"n" * 4000: 1})] * 8000)
+    assert chain_of({"tools": named}, "m", MAX).is_cut
+    assert counter.seen <= 4 * (MAX // 4000 + 2)
+
+
+def test_tools_beyond_the_bound_are_no_part_of_the_known_beginning() -> None:
+    """Prompts that differ before it have less in common; where they differ behind it, all of it."""
+    tools = [{"name": f"tool {number}"} for number in range(MAX_VALUES)]
+    whole = chat(*TALK, tools=tools)
+    assert whole.is_cut
+    assert chat(*TALK, tools=tools[:9000]) == whole
+    early = chat(*TALK, tools=[*tools[:100], {"name": "other"}, *tools[101:]])
+    assert 0 < common(early, whole) < 10
+    assert not chat(*TALK, tools=tools[:500]).is_cut
+
+
+def test_parts_beyond_the_bound_are_no_part_of_the_known_beginning() -> None:
+    parts = [{"type": "text", "text": "part"} for _ in range(3 * MAX_VALUES)]
+    whole = chat(message(parts))
+    assert whole.is_cut
+    assert whole == chat(message([*parts[: 2 * MAX_VALUES], {"text": "other"}]), *TALK)
+    assert 0 < whole.text_bytes <= len("part") * MAX_VALUES
 
 
 def test_a_hint_is_bound_to_its_group() -> None:

@@ -35,3 +35,55 @@ def test_short_prompts_tell_nothing_of_the_speed() -> None:
     rates.note_prompt(40, 1)
     rates.note_decode(1, 3.0)
     assert rates.speeds == Speeds()
+
+
+def learned(values: int = 0) -> LearnedSpeeds:
+    """Return speeds after some answers of 2 s, whose prompts were read at 1000 tokens/s."""
+    rates = LearnedSpeeds()
+    for _ in range(values):
+        rates.note_hold(2.0)
+        rates.note_prefill(1000, 1.0)
+        rates.note_decode(100, 2.0)
+    return rates
+
+
+def test_one_outlier_moves_no_learned_time_far() -> None:
+    """A single answer that was a thousand times slower, or faster, is not the engine's speed."""
+    for factor in (1000.0, 0.001):
+        rates = learned(20)
+        rates.note_hold(2.0 * factor)
+        rates.note_prefill(1000, 1.0 * factor)
+        rates.note_decode(100, 2.0 * factor)
+        assert rates.speeds.hold_s == pytest.approx(2.0, rel=0.31)
+        assert rates.speeds.prefill_tokens_per_s == pytest.approx(1000, rel=0.31)
+        assert rates.speeds.token_s == pytest.approx(0.02, rel=0.31)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 4])
+def test_an_outlier_among_the_first_values_is_outvoted(before: int) -> None:
+    """The first request of an engine is often slow; two more show its speed."""
+    rates = learned(before)
+    rates.note_hold(600.0)
+    rates.note_prefill(64, 60.0)
+    for _ in range(2):
+        rates.note_hold(2.0)
+        rates.note_prefill(1000, 1.0)
+    assert rates.speeds.hold_s == pytest.approx(2.0)
+    assert rates.speeds.prefill_tokens_per_s == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.1])
+def test_a_lasting_change_is_learned(factor: float) -> None:
+    """An engine that is ten times slower or faster from now on is known within 50 answers."""
+    rates = learned(20)
+    for _ in range(50):
+        rates.note_hold(2.0 * factor)
+    assert rates.speeds.hold_s == pytest.approx(2.0 * factor, rel=0.1)
+
+
+def test_a_time_of_nothing_is_not_learned() -> None:
+    """A clock that steps back would leave an average from which no factor leads away."""
+    rates = LearnedSpeeds()
+    for _ in range(5):
+        rates.note_hold(0.0)
+    assert rates.speeds == Speeds()

@@ -14,6 +14,7 @@ from serve_app.fleet.reports import FleetReport
 from serve_app.ray_serve import fleet_collector, fleet_source, private
 from serve_app.ray_serve.fleet_collector import FleetCollector, Replicas
 from serve_app.ray_serve.fleet_source import CollectorClient
+from tests.support.actors import Method
 from tests.support.fleets import engine, pool
 from tests.support.scenes import busy, empty
 from tests.support.waiting import eventually
@@ -47,7 +48,7 @@ class Actor:
     def __init__(self, *reports: FleetReport) -> None:
         self.reports = list(reports)
         self.calls = 0
-        self.__ray_call__ = SimpleNamespace(remote=self._call)
+        self.__ray_call__ = Method(self._call)
 
     async def _call(self, read: Callable[..., Any]) -> FleetReport:
         self.calls += 1
@@ -67,7 +68,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
-    """One replica of one pool; each gathering takes a second."""
+    """One replica of one pool."""
     actor = Actor(*[FleetReport(engine(busy=3))] * 100)
 
     async def deployments(controller: Any, application: str) -> Any:
@@ -86,38 +87,78 @@ def cluster(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> Actor:
     return actor
 
 
-async def test_it_ends_a_minute_after_the_last_viewer(cluster: Actor, clock: list[float]) -> None:
-    """It gathers once a second for five seconds, and then no more."""
+async def test_it_ends_a_minute_after_the_last_question(cluster: Actor, clock: list[float]) -> None:
+    """It gathers nothing by itself."""
     collector = FleetCollector(SERVICE, "default")
     with pytest.raises(Ended):
         await collector.run()
     assert clock[0] == pytest.approx(60)
-    assert cluster.calls == 5
+    assert cluster.calls == 0
 
 
-async def test_a_viewer_keeps_it(
+async def test_a_question_keeps_it(
     cluster: Actor, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A question is answered from memory; one that comes late, as nothing is known any more."""
-    collector, answers = FleetCollector(SERVICE, "default"), {}
+    """For one more minute."""
+    collector = FleetCollector(SERVICE, "default")
     sleep = fleet_collector.sleep
 
-    async def look(seconds: float) -> None:
+    async def ask(seconds: float) -> None:
+        if clock[0] == 0:
+            clock[0] = 40
+            await collector.latest()
         await sleep(seconds)
-        if round(clock[0]) in (3, 40, 42):
-            answers[round(clock[0])] = (await collector.latest())[0]
 
-    monkeypatch.setattr(fleet_collector, "sleep", look)
+    monkeypatch.setattr(fleet_collector, "sleep", ask)
     with pytest.raises(Ended):
         await collector.run()
-    assert clock[0] == pytest.approx(102)
-    assert b'"busy":3' in answers[3]
-    assert b'"collecting":true' in answers[40]
-    assert b'"busy":3' in answers[42]
+    assert clock[0] == pytest.approx(100)
+
+
+async def test_each_question_gets_the_present_document(cluster: Actor, clock: list[float]) -> None:
+    """However long nobody has asked before."""
+    collector, answers = FleetCollector(SERVICE, "default"), []
+    for number, clock[0] in enumerate((0.0, 0.9, 55.0)):
+        cluster.reports = [FleetReport(engine(busy=number))]
+        answers.append((await collector.latest())[0])
+    assert [b'"busy":%d' % number in answers[number] for number in range(3)] == [True] * 3
+
+
+async def test_several_ingress_replicas_share_a_gathering(
+    cluster: Actor, clock: list[float]
+) -> None:
+    """At the same time, and within most of a second."""
+    collector = FleetCollector(SERVICE, "default")
+    first, second = await asyncio.gather(collector.latest(), collector.latest())
+    clock[0] = 0.7
+    assert await collector.latest() == second == first
+    assert b'"busy":3' in first[0]
+    assert cluster.calls == 1
+
+
+async def test_a_gathering_that_hangs_holds_no_question(
+    cluster: Actor, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The previous document is the answer, and the next question begins no second gathering."""
+    collector = FleetCollector(SERVICE, "default")
+    known, began = await collector.latest(), []
+
+    async def hang(controller: Any, application: str) -> Any:
+        began.append(application)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(private, "deployments", hang)
+    monkeypatch.setattr(fleet_collector, "_WAIT_S", 0.001)
+    for clock[0] in (5.0, 10.0):
+        assert await collector.latest() == known
+    assert began == ["default"]
 
 
 async def test_a_gathering_that_fails_keeps_the_document(
-    cluster: Actor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Actor,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With a line in the log; the next one may succeed."""
 
@@ -125,10 +166,10 @@ async def test_a_gathering_that_fails_keeps_the_document(
         raise RayActorError
 
     collector = FleetCollector(SERVICE, "default")
+    known = await collector.latest()
     monkeypatch.setattr(private, "deployments", fail)
-    with pytest.raises(Ended):
-        await collector.run()
-    assert b'"collecting":true' in (await collector.latest())[0]
+    clock[0] = 1.0
+    assert await collector.latest() == known
     assert "failed to gather the state of the fleet" in caplog.messages
 
 
@@ -154,7 +195,7 @@ async def test_a_report_that_fails_is_logged_once(
     def fail(read: Any) -> Any:
         raise RayTaskError("fleet_report", "its traceback", ValueError("no"))
 
-    actor, replicas = SimpleNamespace(__ray_call__=SimpleNamespace(remote=fail)), Replicas()
+    actor, replicas = SimpleNamespace(__ray_call__=Method(fail)), Replicas()
     monkeypatch.setattr(private, "serve_actor", lambda name: actor)
     for _ in range(3):
         await replicas.ask([POOL["replicas"][0]], 5)
@@ -189,16 +230,16 @@ def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collect
         return collectors[-1]
 
     monkeypatch.setattr(fleet_collector, "start", start)
-    monkeypatch.setattr(fleet_source, "_EVERY_S", 0.0)
+    monkeypatch.setattr(fleet_source, "_SHARE", 0.0)
     return collectors
 
 
 async def first_document(client: CollectorClient) -> Document:
     """The first document that is not the empty one."""
-    document = await client.latest()
+    document = await client.latest(1.0)
     while b'"collecting":true' in document.body:
         await asyncio.sleep(0)
-        document = await client.latest()
+        document = await client.latest(1.0)
     return document
 
 
@@ -218,9 +259,9 @@ async def test_a_collector_that_hangs_holds_no_viewer(
     known = await first_document(client)
     started[0].answer = None
     clock[0] = 9.0
-    assert await client.latest() == known
+    assert await client.latest(1.0) == known
     clock[0] = 11.0
-    assert b'"collecting":true' in (await client.latest()).body
+    assert b'"collecting":true' in (await client.latest(1.0)).body
 
 
 async def test_a_collector_that_has_ended_is_started_anew(started: list[Collector]) -> None:
@@ -230,7 +271,7 @@ async def test_a_collector_that_has_ended_is_started_anew(started: list[Collecto
     started[0].answer = RayActorError()
     async with asyncio.timeout(10):
         while len(started) < 2:
-            await client.latest()
+            await client.latest(1.0)
             await asyncio.sleep(0.005)
 
 
@@ -245,7 +286,7 @@ async def test_nothing_is_asked_without_viewers(
     calls = [await _calls_soon(started[0]) for _ in range(2)]
     assert calls[0] == calls[1]
     clock[0] = 4.0
-    await client.latest()
+    await client.latest(1.0)
     assert started[0].calls > calls[1]
 
 
@@ -254,7 +295,7 @@ async def test_the_first_poll_of_a_replica_gets_the_document(
 ) -> None:
     """Where the collector runs, because other replicas have had polls before."""
     monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
-    document = await CollectorClient(SERVICE, "default").latest()
+    document = await CollectorClient(SERVICE, "default").latest(1.0)
     assert document.body == started[0].answer.body
 
 
@@ -268,7 +309,28 @@ async def test_an_old_document_is_fetched_before_the_answer(
     await _calls_soon(started[0])
     clock[0] = 5.0
     started[0].answer = encoded(empty())
-    assert (await client.latest()).body == started[0].answer.body
+    assert (await client.latest(1.0)).body == started[0].answer.body
+
+
+@pytest.mark.parametrize(
+    ("every_s", "age_s", "calls"), [(1.0, 1.6, 1), (1.0, 1.8, 2), (5.0, 2.7, 1), (5.0, 2.9, 2)]
+)
+async def test_a_document_for_many_viewers_may_be_older(
+    started: list[Collector],
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    every_s: float,
+    age_s: float,
+    calls: int,
+) -> None:
+    """By a second, where each of them polls every few seconds."""
+    client = CollectorClient(SERVICE, "default")
+    monkeypatch.setattr(fleet_source, "_SHARE", 0.9)
+    monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
+    await client.latest(every_s)
+    clock[0] = age_s
+    await client.latest(every_s)
+    assert await _calls_soon(started[0]) == calls
 
 
 async def _calls_soon(collector: Collector) -> int:

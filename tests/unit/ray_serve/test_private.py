@@ -5,10 +5,10 @@ import inspect
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from ray.serve._private import common, replica
 from ray.serve._private import router as serve_router
 from ray.serve._private import utils as serve_utils
 from ray.serve._private.config import DeploymentConfig
+from ray.serve._private.request_ingress_metrics import RequestIngressMetrics
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import ReplicaContext
 from ray.serve.schema import DeploymentDetails, DeploymentSchema, ReplicaDetails
 
-from serve_app.ray_serve import private
+from serve_app.ray_serve import private, private_replica
+from tests.support.actors import Method
 from tests.support.imports import imported_modules
 
 PACKAGE = Path(private.__file__).parents[1]
@@ -135,17 +137,6 @@ def test_deployment_config_has_the_options_in_force(monkeypatch: pytest.MonkeyPa
         (replica.Replica._can_accept_request, ["request_metadata"]),
         (replica.ReplicaMetricsManager.inc_num_ongoing_requests, ["request_metadata"]),
         (replica.ReplicaMetricsManager.dec_num_ongoing_requests, ["request_metadata"]),
-        (
-            replica.ReplicaMetricsManager.record_request_metrics,
-            ["route", "latency_ms", "is_error", "exception_type"],
-        ),
-        (
-            replica.ReplicaMetricsManager.record_ingress_request_metrics,
-            [
-                *("protocol", "method", "route", "app_name", "deployment_name"),
-                *("latency_ms", "is_error", "status_code"),
-            ],
-        ),
     ],
 )
 def test_counts_of_a_replica(method: Callable[..., Any], parameters: list[str]) -> None:
@@ -181,7 +172,7 @@ def test_places_of_a_replica() -> None:
         _deployment_id=common.DeploymentID("pool"),
         _can_accept_request=lambda _: True,
     )
-    direct = private.DirectReplica(owner)
+    direct = private_replica.DirectReplica(owner)
     for _ in range(2):
         assert direct.has_room()
         Context().run(direct.enter, "id")
@@ -193,9 +184,98 @@ def test_places_of_a_replica() -> None:
     assert counts == [1, 1, -1]
 
 
+class _Metric:
+    """A counter or histogram of Ray, or a window of Serve, that keeps the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, tuple[tuple[str, str], ...]]] = []
+
+    def inc(self, value: float = 1, tags: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.calls.append((value, tuple(sorted(tags.items()))))
+
+    observe = add = inc
+
+
+def _manager() -> Any:
+    """Return Serve's manager of a replica's metrics with as much as recording a request takes."""
+    ingress: Any = object.__new__(RequestIngressMetrics)
+    ingress.request_counter, ingress.request_error_counter = _Metric(), _Metric()
+    ingress.deployment_request_error_counter = _Metric()
+    ingress.processing_latency_tracker = _Metric()
+    manager: Any = object.__new__(replica.ReplicaMetricsManager)
+    manager._cached_metrics_enabled, manager._ingress = False, True
+    manager._request_counter, manager._error_counter = _Metric(), _Metric()
+    manager._processing_latency_tracker = _Metric()
+    manager._user_code_time_accumulator = _Metric()
+    manager._max_processing_latency_trackers = {"/": _Metric()}
+    manager._ingress_metrics = {common.RequestProtocol.HTTP: ingress}
+    return manager
+
+
+def _calls(manager: Any) -> dict[str, Any]:
+    """Return the calls of every counter and window, by its name."""
+    (ingress,) = manager._ingress_metrics.values()
+    metrics = vars(manager) | vars(ingress) | {"max": manager._max_processing_latency_trackers["/"]}
+    return {
+        name: metric.calls
+        for name, metric in metrics.items()
+        if isinstance(metric, _Metric) and "latency_tracker" not in name
+    }
+
+
+@pytest.mark.parametrize("exception", ["", "KeyError"])
+@pytest.mark.parametrize("status", [0, 200, 429])
+def test_requests_are_counted_as_serve_counts_them(
+    monkeypatch: pytest.MonkeyPatch, exception: str, status: int
+) -> None:
+    """With the same values and labels as by Serve's own methods."""
+    monkeypatch.setattr(replica, "RAY_SERVE_ENABLE_DIRECT_INGRESS", True)
+    monkeypatch.setattr(replica, "RAY_SERVE_HAPROXY_METRICS_ENABLED", False)
+    serves, ours = _manager(), _manager()
+    serves.record_request_metrics(
+        route="/", latency_ms=5.0, is_error=bool(exception), exception_type=exception
+    )
+    if status:
+        serves.record_ingress_request_metrics(
+            protocol=common.RequestProtocol.HTTP,
+            method="POST",
+            route="/",
+            app_name="app",
+            deployment_name="pool",
+            latency_ms=5.0,
+            is_error=status >= 400,
+            status_code=str(status),
+        )
+    metrics = private_replica.ReplicaMetrics(
+        SimpleNamespace(
+            _route_prefix="/",
+            _deployment_id=common.DeploymentID("pool", "app"),
+            _metrics_manager=ours,
+        )
+    )
+    metrics.note_latencies(5.0, 5.0)
+    metrics.count_processed(1, exception)
+    if status:
+        metrics.count_answered(1, "POST", status)
+    assert _calls(ours) == _calls(serves)
+
+
+def test_serves_histograms() -> None:
+    """The short way's gauges have their names and labels."""
+    source = inspect.getsource(replica.ReplicaMetricsManager.__init__)
+    assert '"serve_deployment_processing_latency_ms"' in source
+    source = inspect.getsource(RequestIngressMetrics.__init__)
+    assert 'f"serve_{protocol_name}_request_latency_ms"' in source
+    labels = RequestIngressMetrics.request_tags(
+        route="", method="", application="", status_code=""
+    ).keys()
+    assert labels == {"method", "route", "application", "status_code"}
+    assert sorted(private_replica.LATENCY_BUCKETS_MS) == private_replica.LATENCY_BUCKETS_MS
+
+
 def test_only_serves_own_application_has_a_replica() -> None:
     """A middleware of another server has no short way."""
-    assert private.direct_replica(lambda: None) is None
+    assert private_replica.direct_replica(lambda: None) is None
 
 
 def test_running_replicas() -> None:
@@ -282,7 +362,7 @@ async def test_the_controller_tells_its_deployments() -> None:
     async def remote(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(controller, *arguments)
 
-    actor = SimpleNamespace(__ray_call__=SimpleNamespace(remote=remote))
+    actor = SimpleNamespace(__ray_call__=Method(remote))
     (details,) = (await private.deployments(actor, "app")).values()
     assert details["policy_state"] == {"a": 1}
     assert details["deployment_config"]["autoscaling_config"]["max_replicas"] == 6
@@ -320,7 +400,8 @@ def test_replica_logger() -> None:
 def test_private_names_are_touched_here_alone() -> None:
     """No other module imports Ray's private modules, or names these attributes of public ones."""
     names = ("_get_global_client", "_deployment_config", "_get_serve_request_context")
-    for path in set(PACKAGE.rglob("*.py")) - {Path(private.__file__)}:
+    private_names = {Path(private.__file__), Path(private_replica.__file__)}
+    for path in set(PACKAGE.rglob("*.py")) - private_names:
         imported = [name.split(".") for name in imported_modules(path)]
         assert not [parts for parts in imported if parts[0] == "ray" and "_private" in parts], path
         assert not [name for name in names if name in path.read_text()], path

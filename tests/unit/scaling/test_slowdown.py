@@ -25,7 +25,13 @@ def test_it_is_learned_from_times_of_busy_and_idle_replicas() -> None:
 
 @pytest.mark.parametrize(
     "slowdown",
-    [learned(1.0), learned(1.2), learned(4.0, count=20), learned(4.0, count=40, noise=0.9), Slowdown()],
+    [
+        learned(1.0),
+        learned(1.2),
+        learned(4.0, count=20),
+        learned(4.0, count=40, noise=0.9),
+        Slowdown(),
+    ],
 )
 def test_what_was_never_seen_stays_unknown(slowdown: Slowdown) -> None:
     """Requests that were alone, few of them, or times that say nothing."""

@@ -139,7 +139,8 @@ def _keys_file(stack: ExitStack) -> str:
     """Write a key with limits that the load does not reach. Returns the path of the file."""
     file = Path(stack.enter_context(TemporaryDirectory())) / "keys.yaml"
     limits = "requests_per_minute: 1000000, tokens_per_minute: 1000000000, max_parallel: 1000"
-    file.write_text(f"bench: {{key: {_KEY}, group: benches, {limits}}}\n")
+    groups = f"groups:\n  benches: {{{limits}}}\n"
+    file.write_text(f"{groups}bench: {{key: {_KEY}, group: benches, {limits}}}\n")
     return str(file)
 
 

@@ -115,12 +115,13 @@ def _started(phase: str, wanted: Sequence[str], stack: ExitStack) -> Iterator[Sy
     yield engine
     settings = _settings(phase, engine)
     full = {"api_keys_file": _keys_file(stack), "limits": {"store": "memory"}}
+    one = {"min_replicas": 1, "max_replicas": 1}  # of the ingress, as limits in memory need it
     kinds = {
         DIRECT: {"topology": DIRECT},
         GATEWAY: {"topology": GATEWAY},
         LEAST_LOADED: {"topology": GATEWAY, "routing": "least_loaded"},
-        FULL_DIRECT: {"topology": DIRECT, **full},
-        FULL_GATEWAY: {"topology": GATEWAY, **full},
+        FULL_DIRECT: {"topology": DIRECT, "autoscaling": one, **full},
+        FULL_GATEWAY: {"topology": GATEWAY, "gateway": one, **full},
     }
     for name, kind in kinds.items():
         if name in wanted:

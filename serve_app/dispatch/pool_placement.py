@@ -119,8 +119,9 @@ class PlacedCall:
             self._sent = None
 
     def failed(self, exc: BaseException) -> None:
-        """Note that the replica gave no answer."""
+        """Note that the replica gave no answer, or no connection; put its name into the error."""
         if self._sent and isinstance(exc, EngineError) and not isinstance(exc, PoolDown):
+            exc.replica = self._sent.replica
             self._view.failed(self._sent, monotonic())
         self.cancel()
 

@@ -82,19 +82,23 @@ class ReplicaFollower:
             if task:
                 task.cancel()
 
-    async def first_reports(self) -> None:
-        """Wait until every replica has reported, at most FIRST_REPORTS_S.
+    async def first_reports(self, deadline: float | None = None) -> None:
+        """Wait until every replica has reported, at most FIRST_REPORTS_S and until the deadline.
 
         Until then nothing is known of their caches, work and models.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_REPORTS_S):
+        left_s = FIRST_REPORTS_S if deadline is None else deadline - monotonic()
+        try:
+            async with asyncio.timeout(min(FIRST_REPORTS_S, left_s)):
                 await self._introduced.wait()
                 if not self._directory.running():
                     return  # a connection must wake the pool
                 while self._directory.running() - self._have_reported:
                     self._changed.clear()
                     await self._changed.wait()
+        except TimeoutError:
+            if left_s < FIRST_REPORTS_S:
+                return  # calls with more time may still wait
         self.has_reports = True
 
     async def _watch(self) -> None:

@@ -23,7 +23,6 @@ from serve_app.errors import (
     CallerLeft,
     DeadlineExceeded,
     EngineDown,
-    EngineError,
     Loading,
     Overloaded,
     PoolDown,
@@ -132,7 +131,7 @@ class ReplicaPool:
         try:
             connection = await self._acquire_placed(placement, placed, place, call, wait_s, fresh)
         except BaseException as exc:
-            placed.cancel()
+            placed.failed(exc)
             if isinstance(exc, asyncio.CancelledError):
                 raise CallerLeft from exc
             raise
@@ -143,8 +142,6 @@ class ReplicaPool:
             answer = await connection.send(placement.bind(placed, connection.replica))
         except BaseException as exc:
             placed.failed(exc)
-            if isinstance(exc, EngineError):
-                exc.replica = connection.replica
             self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)
             raise
         answer.on_close(lambda: self._release(place, connection, answer.served))
@@ -166,7 +163,7 @@ class ReplicaPool:
         Where no known replica has room, the call waits for a connection to any replica.
         """
         if not placement.follower.has_reports:
-            await placement.follower.first_reports()
+            await placement.follower.first_reports(call.deadline)
         idle = () if fresh else self._idle.replicas()
         must_wait = self.line.waits_before(call.flow.priority)
         targets = () if must_wait else placement.choose(placed, idle)

@@ -28,7 +28,7 @@ _CONNECT_S = 5.0
 # Bytes of prefixes and events in one report, and bytes kept for later gateways. Others are left
 # out, which costs cache hits and nothing else.
 _MAX_BYTES, _MAX_EVENTS = 1 << 20, 10_000
-_NEWEST_BYTES = 1 << 18
+_NEWEST_BYTES, _NEWEST_PROMPTS = 1 << 18, 1000
 
 GatewayAddress = tuple[str, int]  # host and port
 
@@ -203,7 +203,7 @@ class ReplicaReporter:
     def _remember(self, blocks: bytes) -> None:
         self._newest.append(blocks)
         self._newest_bytes += len(blocks)
-        while self._newest_bytes > _NEWEST_BYTES:
+        while self._newest_bytes > _NEWEST_BYTES or len(self._newest) > _NEWEST_PROMPTS:
             self._newest_bytes -= len(self._newest.popleft())
 
     def _newest_events(self) -> list[PackedEvent]:

@@ -21,7 +21,14 @@ from serve_app.dispatch.sent import PromptView
 from serve_app.dispatch.worker import CallServer
 from serve_app.engine_settings import EngineSettings
 from serve_app.engines.base import Answer, Call, Flow, Priority, Usage
-from serve_app.errors import CallerLeft, DeadlineExceeded, EngineDown, PoolDown, ServiceError
+from serve_app.errors import (
+    CallerLeft,
+    DeadlineExceeded,
+    EngineDown,
+    EngineLost,
+    PoolDown,
+    ServiceError,
+)
 from serve_app.pool_settings import Pool
 from tests.support.deployment import Deployment
 from tests.support.waiting import eventually
@@ -38,6 +45,7 @@ class Replica:
         self.spare: frozenset[str] = frozenset()
         self.calls: list[Call] = []
         self.failure: ServiceError | None = None
+        self.reaches_gateways = True
         self.running = 0
         self._answers = answers
         self.reporter = ReplicaReporter(name, lambda: dict(self.cold), self._note_spare)
@@ -57,6 +65,8 @@ class Replica:
         yield b"whole"
 
     async def serve(self, *where: Any) -> None:
+        if not self.reaches_gateways:
+            raise EngineLost("the gateway can't be reached")
         self.running += 1
         try:
             await self.server.serve_calls(*where)
@@ -190,6 +200,20 @@ async def test_a_call_waits_for_the_first_reports_where_models_are_swapped(fleet
     assert [len(replica.calls) for replica in fleet.replicas.values()] == [0, 4, 0]
 
 
+async def test_the_wait_for_reports_ends_with_the_deadline(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replicas may yet report to a call with more time."""
+    monkeypatch.setattr(replica_follower, "FIRST_REPORTS_S", 60.0)
+    fleet.deployment.hangs = True
+    monkeypatch.setattr(fleet.deployment, "introduce", lambda *_: asyncio.Event().wait())
+    pool = await fleet.gateway(wait=False)
+    with pytest.raises(DeadlineExceeded):
+        await pool.call(turn("x", 0, deadline=monotonic() + 0.02), 5)
+    assert pool._placement
+    assert not pool._placement.follower.has_reports
+
+
 async def test_the_first_call_waits_for_a_replica_that_has_just_come(fleet: Fleet) -> None:
     """The others have reported before, and hold other models."""
     fleet.models = ("m", "n")
@@ -245,6 +269,22 @@ async def test_a_retry_goes_to_another_replica(fleet: Fleet) -> None:
     answer = await pool.call(turn("x", 0), 5, fresh=True, failed=failed)
     answer.close()
     assert fleet.where("x turn 0") == "c"
+
+
+async def test_a_replica_without_a_connection_to_the_gateway_has_failed(fleet: Fleet) -> None:
+    """Its reports arrive, and it looks idle: the retry and the next call go elsewhere."""
+    pool = await fleet.gateway()
+    await ask(pool, turn("y", 0))  # now all replicas have reported
+    fleet.replicas["a"].reaches_gateways = False
+    for name in ("b", "c"):
+        fleet.views[0].report(name, ReplicaReport(5, 30_000.0, unread=5), monotonic())
+    with pytest.raises(EngineLost) as raised:
+        await pool.call(turn("x", 0), 5, fresh=True)
+    assert raised.value.replica == "a"
+    answer = await pool.call(turn("x", 0), 5, fresh=True, failed=frozenset("a"))
+    answer.close()
+    assert fleet.where("x turn 0") in ("b", "c")
+    assert fleet.views[0].choose(PromptView("m"), monotonic(), {"a": 0.0}).chosen.failures > 0.9
 
 
 async def test_a_retry_returns_where_no_other_replica_has_room(fleet: Fleet) -> None:

@@ -80,3 +80,16 @@ async def _newest(gateway: Channel) -> int:
     """Return the number of running calls in the next report."""
     kind, content = await gateway.receive()
     return decode_report(content).work.ahead if kind == REPORT else 0
+
+
+async def test_a_later_gateway_gets_a_bounded_number_of_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However short they are: each is three events, which it reads at once."""
+    monkeypatch.setattr(reports, "_NEWEST_PROMPTS", 5)
+    reporter = ReplicaReporter("a")
+    for _ in range(9):
+        call = Call("/p", "m", b"", False, blocks=bytes(8))
+        reporter.read(reporter.begin(("127.0.0.2", 1), call))
+    assert len(reporter._newest_events()) == 5 * len(CallStep)
+    reporter.close()

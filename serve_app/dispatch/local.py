@@ -13,7 +13,7 @@ from serve_app.engines.base import Answer, Call, Engine, ModelCard, Priority, Se
 from serve_app.engines.span import Step
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost, EngineSlow
 from serve_app.ollama_version import OLLAMA_VERSION
-from serve_app.scaling.meter import SlotStart
+from serve_app.scaling.meter import SlotStart, WorkMeter
 
 # Ollama's errors for a runner that died before its first token.
 _RUNNER_DEATHS = (
@@ -40,25 +40,6 @@ class Entrance(Protocol):
         """Return how many calls wait, by priority, group and key."""
 
 
-class Meter(Protocol):
-    """Measures the work of a replica for a policy that scales by work."""
-
-    def take(self, model: str, service: float) -> None: ...
-
-    def begin(self, now: float) -> SlotStart: ...
-
-    def leave(self, now: float) -> None: ...
-
-    def end(
-        self,
-        start: SlotStart,
-        model: str,
-        service: float,
-        now: float,
-        tokens: tuple[int, int] | None,
-    ) -> None: ...
-
-
 class LocalDispatcher:
     """Sends calls to the engine beside this replica."""
 
@@ -68,7 +49,7 @@ class LocalDispatcher:
         admission: Entrance,
         generation_timeout_s: float,
         wait_s: float,
-        meter: Meter | None = None,
+        meter: WorkMeter | None = None,
     ) -> None:
         self._engine = engine
         self._admission = admission
@@ -208,7 +189,7 @@ def _service(call: Call) -> float:
     return call.service or len(call.body) / 4
 
 
-def _note_end(meter: Meter, start: SlotStart, call: Call, answer: Answer) -> None:
+def _note_end(meter: WorkMeter, start: SlotStart, call: Call, answer: Answer) -> None:
     usage, tokens = answer.usage, None
     if usage and usage.generated is not None:
         tokens = max(0, (usage.prompt or 0) - (usage.cached or 0)), usage.generated

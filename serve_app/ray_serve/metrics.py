@@ -11,7 +11,7 @@ from serve_app.api.request_trace import RequestTrace
 from serve_app.engines.base import EngineStatus
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.request_log import EndedRequest, RequestLog
-from serve_app.ray_serve.summed_metrics import SummedCounter, SummedHistogram
+from serve_app.ray_serve.summed_metrics import SUMS_S, SummedCounter, SummedHistogram
 
 # Seconds: milliseconds to a first token from a cache, minutes to one behind a long queue.
 TTFT_BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120]
@@ -19,7 +19,6 @@ GAP_BUCKETS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 DURATION_BUCKETS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
 
 _REPORT_S = 0.1
-_SUMS_S = 1.0  # Ray exports each 10 s by default, and not more often than once a second
 _LABELS = ("model", "dialect")
 _ESTIMATED = "counted or, where the engine did not, estimated"
 
@@ -163,7 +162,7 @@ class ServeObserver:
         now = time.monotonic()
         if not self._has_sums or (now < self._next_sums_at and not self._closed):
             return
-        self._has_sums, self._next_sums_at = False, now + _SUMS_S
+        self._has_sums, self._next_sums_at = False, now + SUMS_S
         for counter in self._counters:
             counter.report()
 

@@ -9,9 +9,7 @@ from collections import defaultdict
 from contextvars import Context
 
 from serve_app.ray_serve.private_replica import LATENCY_BUCKETS_MS, ReplicaMetrics
-from serve_app.ray_serve.summed_metrics import SummedHistogram
-
-_REPORT_S = 1.0  # Ray exports each 10 s by default, and not more often than once a second
+from serve_app.ray_serve.summed_metrics import SUMS_S, SummedHistogram
 
 
 class ServeMetrics:
@@ -39,7 +37,7 @@ class ServeMetrics:
         if not self._latencies_ms:
             # In no caller's context: Serve would write the caller's id into every line.
             loop = asyncio.get_running_loop()
-            loop.call_later(_REPORT_S, self.report, context=Context())
+            loop.call_later(SUMS_S, self.report, context=Context())
         self._latencies_ms[method, status, exception].append(1000 * seconds)
 
     def report(self) -> None:

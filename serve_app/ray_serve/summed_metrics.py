@@ -11,6 +11,9 @@ from typing import Any
 
 from ray.serve import metrics
 
+# Between reports: Ray exports each 10 s by default, and not more often than once a second.
+SUMS_S = 1.0
+
 LabelValues = tuple[str, ...]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from serve_app.engines.base import (
     Usage,
 )
 from serve_app.errors import CallerLeft, EngineDown, EngineError, EngineLost
-from serve_app.scaling.meter import SlotStart, WorkMeter
+from serve_app.scaling.meter import WorkMeter
 from tests.support.waiting import eventually
 
 
@@ -124,15 +125,8 @@ class RecordingMeter(WorkMeter):
         super().__init__(slots=1)
         self.ended: list[tuple[int, int] | None] = []
 
-    def end(
-        self,
-        start: SlotStart,
-        model: str,
-        service: float,
-        now: float,
-        tokens: tuple[int, int] | None,
-    ) -> None:
-        self.ended.append(tokens)
+    def end(self, *request: Any) -> None:
+        self.ended.append(request[-1])
 
 
 async def test_the_meter_gets_the_tokens_that_the_engine_worked_on() -> None:

@@ -6,12 +6,12 @@ time in place of 2.4 (medians of three rounds of 160).
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from contextvars import Context
 from enum import Enum, auto
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from serve_app.dispatch.frames import (
     CALL,
@@ -29,6 +29,20 @@ from serve_app.engines.pieces import Pieces
 from serve_app.errors import EngineError, EngineLost, ServiceError
 
 
+class Preference(NamedTuple):
+    """The replicas of a pool, by name, that a connection should lead to, or should not.
+
+    `targets`: to try first, in this order. `avoided`: those that have failed, each with the time
+    (of `monotonic`) until which it gets no connection, and one at a time then.
+    """
+
+    targets: tuple[str, ...] = ()
+    avoided: Mapping[str, float] = {}
+
+
+ANY = Preference()
+
+
 class PoolHandle(Protocol):
     """Asks one pool for replicas."""
 
@@ -38,13 +52,12 @@ class PoolHandle(Protocol):
         port: int,
         token: bytes,
         session: str | None = None,
-        targets: tuple[str, ...] = (),
+        preference: Preference = ANY,
     ) -> Any:
         """Let a replica connect to (host, port) and send `token`.
 
-        `session`: asks for the replica that serves this session. `targets`: names of the replicas
-        to try, in this order. Returns an awaitable with a `cancel`, done when the connection is
-        over.
+        `session`: asks for the replica that serves this session. Returns an awaitable with a
+        `cancel`, done when the connection is over.
         """
 
     def service_error(self, exc: Exception) -> ServiceError:
@@ -155,14 +168,14 @@ async def open_connection(
     handle: PoolHandle,
     lifetime_s: float,
     session: str | None = None,
-    targets: tuple[str, ...] = (),
+    preference: Preference = ANY,
 ) -> ReplicaConnection:
     """Request a connection and return it once a replica has connected.
 
     Raises the errors of `handle` for a refusal.
     """
     with listener.expect() as (token, arrival):
-        request = _request_replica(listener, handle, token, session, targets)
+        request = _request_replica(listener, handle, token, session, preference)
         ended = asyncio.ensure_future(_end(request))
         either: set[asyncio.Future[Any]] = {arrival, ended}
         try:
@@ -182,13 +195,14 @@ def _request_replica(
     handle: PoolHandle,
     token: bytes,
     session: str | None,
-    targets: tuple[str, ...],
+    preference: Preference,
 ) -> Any:
     # In a context of its own: when a caller's request is cancelled, Serve cancels the requests made
     # in it, and the connection may serve another call by then; and Serve's router knows a request
     # by its id, which two tries of one caller would share.
+    where = listener.host, listener.port
     try:
-        return Context().run(handle.open, listener.host, listener.port, token, session, targets)
+        return Context().run(handle.open, *where, token, session, preference)
     except Exception as exc:
         raise handle.service_error(exc) from exc
 

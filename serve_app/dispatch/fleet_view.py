@@ -10,7 +10,13 @@ from serve_app.dispatch.learning import learn, new_hits
 from serve_app.dispatch.placement import Placement, ReplicaView, place
 from serve_app.dispatch.prefixes import BLOCK_BYTES, Chain
 from serve_app.dispatch.rates import LearnedSpeeds, Speeds
-from serve_app.dispatch.replica_state import NO_REPORT, CallEvent, ReplicaReport, ReplicaState
+from serve_app.dispatch.replica_state import (
+    NO_REPORT,
+    TRUSTED,
+    CallEvent,
+    ReplicaReport,
+    ReplicaState,
+)
 from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
 
 
@@ -176,8 +182,24 @@ class FleetView:
         """
         replica = self._state(sent.replica)
         if replica and sent.sent_at >= replica.failed_at:
-            replica.failures = replica.recent_failures(now) + 1
-            replica.failed_at = now
+            replica.fail(now)
+
+    def succeeded(self, sent: SentRequest) -> None:
+        """Note a whole answer of its replica, whose failures count less then."""
+        if replica := self._state(sent.replica):
+            replica.succeed()
+
+    def avoided(self, now: float) -> dict[str, float]:
+        """Return the replicas with recent failures, and the time until which each gets no request.
+
+        After that time one request at a time may try it. None is avoided if all have failed.
+        """
+        failing = {
+            name: replica.failing_until
+            for name, replica in self._replicas.items()
+            if replica.failures and replica.recent_failures(now) >= TRUSTED
+        }
+        return failing if len(failing) < len(self._replicas) else {}
 
     def ended(
         self, sent: SentRequest, now: float, queued_s: float = 0.0, stats: EngineStats | None = None

@@ -53,11 +53,12 @@ class PoolPlacement:
 
         `idle`: the replicas with an open connection.
         """
-        view = self._view
+        now = monotonic()
+        avoided = self._view.avoided(now)
         among = {
             name: 0.0 if name in idle else CONNECT_S
-            for name in view.names
-            if view.ahead(name) < self._max_sent
+            for name in self._view.names
+            if self._has_room(name, avoided.get(name), now)
         }
         if placed.failed_at:
             others = {name: s for name, s in among.items() if name not in placed.failed_at}
@@ -65,6 +66,16 @@ class PoolPlacement:
         if not among:
             return ()
         return placed.choose(among)
+
+    def _has_room(self, name: str, avoided_until: float | None, now: float) -> bool:
+        ahead = self._view.ahead(name)
+        if avoided_until is None:
+            return ahead < self._max_sent
+        return not ahead and now >= avoided_until
+
+    def avoided(self) -> Mapping[str, float]:
+        """Return the replicas that have failed recently, see FleetView.avoided."""
+        return self._view.avoided(monotonic())
 
     def bind(self, placed: "PlacedCall", name: str) -> Call:
         """Note the replica that gets the call, chosen or not; return the call to send."""
@@ -146,7 +157,9 @@ class PlacedCall:
         stats = None
         if answer.broke_off:
             self._view.failed(sent, monotonic())
-        elif usage and usage.generated:
+        elif answer.status < 500 and answer.is_last():
+            self._view.succeeded(sent)
+        if usage and usage.generated and not answer.broke_off:
             stats = EngineStats(
                 usage.prompt, usage.cached, usage.generated, usage.prefill_s, usage.decode_s
             )

@@ -10,7 +10,13 @@ from random import uniform
 from time import monotonic
 from typing import Protocol
 
-from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_connection
+from serve_app.dispatch.connection import (
+    ANY,
+    PoolHandle,
+    Preference,
+    ReplicaConnection,
+    open_connection,
+)
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.idle_connections import IdleConnections
 from serve_app.dispatch.listener import Listener
@@ -174,7 +180,8 @@ class ReplicaPool:
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._idle.take(place.is_batch, targets[0])
         if connection is None:
-            connection = await self._open_alone(call, wait_s, None, _lifetime_s(), targets)
+            preference = Preference(targets, placement.avoided())
+            connection = await self._open_alone(call, wait_s, None, _lifetime_s(), preference)
         if place.is_batch and not connection.takes_batch:
             placed.cancel()  # it is no work of that replica while it waits
             self._offer(connection)
@@ -213,7 +220,7 @@ class ReplicaPool:
         wait_s: float,
         session: str | None,
         lifetime_s: float = 0.0,
-        targets: tuple[str, ...] = (),
+        preference: Preference = ANY,
     ) -> ReplicaConnection:
         """Open a connection for this call. Raises PoolDown, DeadlineExceeded."""
         where = self._listener, self._handle
@@ -223,7 +230,7 @@ class ReplicaPool:
         deadline = until if call.deadline is None else call.deadline
         try:
             async with asyncio.timeout_at(min(until, deadline)):
-                return await open_connection(*where, lifetime_s, session, targets)
+                return await open_connection(*where, lifetime_s, session, preference)
         except TimeoutError as exc:
             if deadline < until:
                 raise DeadlineExceeded from exc
@@ -251,11 +258,19 @@ class ReplicaPool:
             self._openings.cancel_surplus(oldest=is_late)
 
     async def _new_connection(self) -> ReplicaConnection:
-        return await open_connection(self._listener, self._handle, _lifetime_s())
+        preference = Preference(avoided=self._placement.avoided()) if self._placement else ANY
+        where = self._listener, self._handle
+        return await open_connection(*where, _lifetime_s(), preference=preference)
+
+    def _is_failing(self, replica: str) -> bool:
+        avoided = self._placement.avoided() if self._placement else {}
+        return avoided.get(replica, 0.0) > monotonic()
 
     def _offer(self, connection: ReplicaConnection) -> None:
         """Hand the connection to the next call, else keep it for a moment."""
-        if self.line.grant(connection, batch=connection.takes_batch):
+        if self.line and self._is_failing(connection.replica):
+            connection.close()  # it was opened before the replica failed
+        elif self.line.grant(connection, batch=connection.takes_batch):
             self._openings.cancel_surplus()
         elif self.line:  # only batch requests wait, which may not use the reserved place
             connection.close()

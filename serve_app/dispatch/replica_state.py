@@ -3,15 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from math import inf
+from math import inf, log2
 from typing import NamedTuple
 
 from serve_app.dispatch.engine_cache import CacheUse, EngineCache
 from serve_app.dispatch.rates import Mean, RecentMean, Speeds
 from serve_app.dispatch.sent import SentRequest
 
-# Seconds after which a failure counts half.
+# Seconds after which a failure counts half. A whole answer halves it too.
 _FAILURE_HALF_LIFE_S = 5.0
+# The maximum of failures: a replica that has failed all day gets a request 15 s after the others
+# have recovered.
+_MAX_FAILURES = 4.0
+# A replica with this many recent failures gets no request, see FleetView.avoided.
+_FAILING = 0.5
+# One with fewer than this gets its share; in between it gets one request at a time.
+TRUSTED = 0.25
 # Bounds of the slowness that one request can show.
 _SLOWNESS = (0.5, 4.0)
 _AS_SLOW_AS_OTHERS = 1.3
@@ -135,3 +142,15 @@ class ReplicaState:
         if not self.failures:
             return 0.0
         return float(self.failures * 2.0 ** ((self.failed_at - now) / _FAILURE_HALF_LIFE_S))
+
+    def fail(self, now: float) -> None:
+        self.failures = min(_MAX_FAILURES, self.recent_failures(now) + 1)
+        self.failed_at = now
+
+    def succeed(self) -> None:
+        self.failures /= 2
+
+    @property
+    def failing_until(self) -> float:
+        """The time when its failures, of which there are some, will have faded enough to try it."""
+        return self.failed_at + _FAILURE_HALF_LIFE_S * log2(self.failures / _FAILING)

@@ -14,6 +14,7 @@ from serve_app.api.app import Api
 from serve_app.api.build import build_api
 from serve_app.api.request_trace import Observer
 from serve_app.api.usage import Observers
+from serve_app.dispatch.connection import ANY, Preference
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.worker import CallServer
 from serve_app.fleet.document import ServiceSettings
@@ -107,11 +108,11 @@ class WorkerPool:
         _prepare_process()
 
     async def serve_calls(
-        self, host: str, port: int, token: bytes, targets: tuple[str, ...] = ()
+        self, host: str, port: int, token: bytes, preference: Preference = ANY
     ) -> None:
         """Answer the calls of the gateway at (host, port), see dispatch/worker.py.
 
-        `targets`: for the router.
+        `preference`: for the router.
         """
         await self._call_server.serve_calls(host, port, token)
 

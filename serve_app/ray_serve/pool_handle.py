@@ -5,6 +5,7 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.dispatch.connection import ANY, Preference
 from serve_app.errors import EngineLost, Overloaded, PoolDown, ServiceError
 from serve_app.ray_serve import private
 
@@ -25,11 +26,11 @@ class ServePoolHandle:
         port: int,
         token: bytes,
         session: str | None = None,
-        targets: tuple[str, ...] = (),
+        preference: Preference = ANY,
     ) -> Any:
         """Let a replica connect to (host, port); return Serve's request, which can be cancelled."""
         handle = self._handle.options(session_id=session) if session else self._handle
-        return handle.serve_calls.remote(host, port, token, targets)
+        return handle.serve_calls.remote(host, port, token, preference)
 
     def running(self) -> frozenset[str]:
         """Return the replicas that Serve's router knows; none before the first request."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from serve_app.dispatch.connection import ANY, Preference
+
 _CHOICES = 8
 # A request that is not sent within these seconds never will be: its caller has left.
 _SENT_WITHIN_S = 0.2
@@ -76,9 +78,10 @@ class PowerOfEight(RequestRouter):
 
 
 class Targeted(PowerOfEight):
-    """Takes the replicas that the request names, in their order; without names the least loaded.
+    """Takes the replicas that the request prefers, in their order, then the least loaded.
 
-    The names are the last argument of a request to open a connection, see ray_serve/pool_handle.py.
+    Its `Preference` is the last argument of a request to open a connection, see
+    ray_serve/pool_handle.py.
     """
 
     async def choose_replicas(
@@ -86,9 +89,19 @@ class Targeted(PowerOfEight):
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return each named replica as a separate rank, then the others."""
-        ranks = await super().choose_replicas(candidate_replicas, pending_request)
-        targets = pending_request.args[-1] if pending_request and pending_request.args else ()
-        by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        named = [by_name[name] for name in targets if name in by_name]
+        """Return each target as a separate rank, then the others."""
+        args = pending_request.args if pending_request else ()
+        preference = args[-1] if args and isinstance(args[-1], Preference) else ANY
+        allowed = [r for r in candidate_replicas if self._is_allowed(r, preference)]
+        allowed = allowed or candidate_replicas  # better a failing replica than none
+        ranks = await super().choose_replicas(allowed, pending_request)
+        by_name = {replica.replica_id.unique_id: replica for replica in allowed}
+        named = [by_name[name] for name in preference.targets if name in by_name]
         return [*([replica] for replica in named), *ranks]
+
+    def _is_allowed(self, replica: RunningReplica, preference: Preference) -> bool:
+        until = preference.avoided.get(replica.replica_id.unique_id)
+        if until is None:
+            return True
+        is_tried = self._load(replica)[1] > 0
+        return monotonic() >= until and not is_tried

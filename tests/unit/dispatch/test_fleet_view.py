@@ -178,6 +178,34 @@ def test_failures_count_for_a_while(view: FleetView) -> None:
     assert where(view, prompt(0, 8), now=60.0) == "a"
 
 
+def test_a_replica_that_has_failed_is_avoided_for_a_while(view: FleetView) -> None:
+    """Until half of its failure has faded, then until it is trusted, or has answered."""
+    sent = send(view, "a", prompt(0, 8))
+    view.failed(sent, 0.0)
+    assert view.avoided(4.0) == view.avoided(9.9) == {"a": 5.0}
+    assert view.avoided(10.1) == {}
+    view.succeeded(sent)
+    assert view.avoided(4.0) == {"a": 0.0}
+    view.succeeded(sent)
+    assert view.avoided(4.0) == {}
+
+
+def test_no_replica_is_avoided_where_all_fail(view: FleetView) -> None:
+    """Nor the only one of a pool."""
+    for name in ("a", "b"):
+        view.failed(send(view, name, prompt(0, 8)), 0.0)
+    assert view.avoided(1.0) == {}
+    view.drop("b")
+    assert view.avoided(1.0) == {}
+
+
+def test_failures_are_bounded(view: FleetView) -> None:
+    """A replica that has failed a thousand times is tried as soon as others recover."""
+    for number in range(1000):
+        view.failed(send(view, "a", prompt(0, 8), 0.01 * number), 0.01 * number)
+    assert view.avoided(10.0)["a"] < 10.0 + 15.1
+
+
 def test_one_crash_is_one_failure_however_many_calls_it_breaks(view: FleetView) -> None:
     """Those that were sent before it; each call that fails after it counts."""
     running = [send(view, "a", prompt(0, 8), float(second)) for second in range(4)]

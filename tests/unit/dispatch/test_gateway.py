@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.connection import Preference
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.local import LocalDispatcher
 from serve_app.dispatch.worker import CallHandler, CallServer
@@ -58,7 +59,7 @@ class Handle:
         self.replicas = list(replicas)
 
     def open(
-        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
+        self, host: str, port: int, token: bytes, session: str | None, preference: Preference
     ) -> "asyncio.Task[None]":
         if not self.replicas:
             raise LookupError("there is no replica")

@@ -1,6 +1,7 @@
 """A gateway sends each call to the replica that knows its conversation, over real connections."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -45,6 +46,7 @@ class Replica:
         self.spare: frozenset[str] = frozenset()
         self.calls: list[Call] = []
         self.failure: ServiceError | None = None
+        self.status = 200
         self.reaches_gateways = True
         self.running = 0
         self._answers = answers
@@ -55,8 +57,9 @@ class Replica:
         self.calls.append(call)
         if self.failure:
             raise self.failure
-        await self._answers.wait()
-        return Answer(200, ((b"content-type", b"x"),), self._body())
+        if self.status == 200:
+            await self._answers.wait()
+        return Answer(self.status, ((b"content-type", b"x"),), self._body())
 
     def _note_spare(self, models: frozenset[str]) -> None:
         self.spare = models
@@ -355,6 +358,51 @@ async def test_a_replica_that_fails_gets_no_more_for_a_while(fleet: Fleet) -> No
         except EngineDown:
             failures += 1
     assert failures == len(fleet.replicas["a"].calls) <= 1
+
+
+async def test_calls_wait_rather_than_overflow_to_a_replica_that_fails(fleet: Fleet) -> None:
+    """It has room because it fails; the others answer all calls, one after the other."""
+    pool = await fleet.gateway()
+    fleet.replicas["a"].status = 500
+    while not fleet.replicas["a"].calls:
+        await ask(pool, turn(f"first {len(fleet.replicas['b'].calls)}", 0))
+    fleet.answers.clear()
+    calls = [asyncio.create_task(ask(pool, turn(f"t{n}", 0))) for n in range(5 * ROOM)]
+    await eventually(lambda: len(pool.line) == 3 * ROOM)
+    assert "a" in fleet.deployment.preference.avoided
+    fleet.answers.set()
+    answers = await asyncio.gather(*calls)
+    assert Counter(answer.status for answer in answers) == {200: 5 * ROOM}
+
+
+async def test_a_replica_that_has_failed_is_tried_by_one_call(fleet: Fleet) -> None:
+    """When its failures have half faded, while the others are full and calls wait."""
+    pool = await fleet.gateway()
+    failing = fleet.replicas["a"]
+    failing.status = 500
+    while not failing.calls:
+        await ask(pool, turn(f"first {len(fleet.replicas['b'].calls)}", 0))
+    fleet.answers.clear()
+    calls = [asyncio.create_task(ask(pool, turn(f"t{n}", 0))) for n in range(5 * ROOM)]
+    await eventually(lambda: len(pool.line) == 3 * ROOM)
+    state = fleet.views[0]._replicas["a"]
+    state.failed_at = monotonic() - 5.01
+    tried = asyncio.create_task(ask(pool, turn("another", 0)))
+    await eventually(lambda: len(failing.calls) == 2)
+    await eventually(lambda: state.failures > 1.4)
+    assert len(failing.calls) == 2
+    fleet.answers.set()
+    answers = await asyncio.gather(*calls, tried)
+    assert sum(answer.status == 500 for answer in answers) == 1
+
+
+async def test_a_pool_whose_replicas_all_fail_is_asked_as_before(fleet: Fleet) -> None:
+    """Nothing better is known: the caller gets the engine's own error at once."""
+    pool = await fleet.gateway()
+    for replica in fleet.replicas.values():
+        replica.status = 500
+    statuses = [(await ask(pool, turn(f"talk{number}", 0))).status for number in range(9)]
+    assert statuses == [500] * 9
 
 
 async def test_a_replica_that_is_gone_is_forgotten(fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from serve_app.dispatch import idle_connections, openings, replica_pool, worker
+from serve_app.dispatch.connection import Preference
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.worker import CallServer
@@ -112,7 +113,7 @@ class Handle:
         self.sessions: list[str | None] = []
 
     def open(
-        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
+        self, host: str, port: int, token: bytes, session: str | None, preference: Preference
     ) -> Any:
         self.sessions.append(session)
         return self._open(host, port, token)

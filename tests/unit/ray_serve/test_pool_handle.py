@@ -11,6 +11,7 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 
+from serve_app.dispatch.connection import ANY
 from serve_app.errors import EngineLost, Overloaded, PoolDown
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 
@@ -49,5 +50,5 @@ def test_a_session_is_named_to_the_router() -> None:
     handle: Any = Handle()
     for session in (None, "talk"):
         ServePoolHandle(handle).open("127.0.0.1", 1, b"token", session)
-    where = ("127.0.0.1", 1, b"token", ())
+    where = ("127.0.0.1", 1, b"token", ANY)
     assert handle.requests == [(None, where), ("talk", where)]

@@ -16,6 +16,7 @@ from ray.serve._private.common import (
 )
 from ray.serve._private.request_router.common import PendingRequest
 
+from serve_app.dispatch.connection import ANY, Preference
 from serve_app.ray_serve.request_router import PowerOfEight, Targeted
 from tests.support.waiting import eventually
 
@@ -184,8 +185,8 @@ async def test_a_request_goes_to_the_replica_that_it_names(pair: tuple[Replica, 
     router, (a, b) = Router(list(pair), Targeted), pair
     for _ in range(3):
         router.router.on_send_request(b.replica_id)
-    assert await router.choose(*WHERE, ("b", "a")) is b
-    assert await router.choose(*WHERE, ()) is a
+    assert await router.choose(*WHERE, Preference(("b", "a"))) is b
+    assert await router.choose(*WHERE, ANY) is a
 
 
 async def test_the_next_best_takes_what_the_named_one_refuses() -> None:
@@ -194,4 +195,32 @@ async def test_the_next_best_takes_what_the_named_one_refuses() -> None:
     full.says = 2
     router = Router([full, next_best, idle], Targeted)
     router.router.on_new_queue_len_info(full.replica_id, 2)
-    assert await router.choose(*WHERE, ("a", "gone", "b", "c")) is next_best
+    assert await router.choose(*WHERE, Preference(("a", "gone", "b", "c"))) is next_best
+
+
+async def test_a_replica_that_fails_gets_no_connection_until_its_time(
+    pair: tuple[Replica, Replica],
+) -> None:
+    """The full one is waited for; then one connection at a time leads to the one that failed."""
+    failing, full = pair
+    router = Router(list(pair), Targeted)
+    full.says = full.max_ongoing_requests
+    router.router.on_new_queue_len_info(full.replica_id, full.says)
+    now = monotonic()
+    waiting = asyncio.create_task(router.choose(*WHERE, Preference(("a",), {"a": now + 60})))
+    await eventually(lambda: router.router.num_routing_tasks_in_backoff == 1)
+    later = Preference(avoided={"a": now})
+    assert await router.choose(*WHERE, later) is failing
+    router.router.on_send_request(failing.replica_id)
+    second = asyncio.create_task(router.choose(*WHERE, later))
+    await eventually(lambda: router.router.num_routing_tasks_in_backoff == 2)
+    router.over(failing)
+    assert await second is failing
+    full.says = 0
+    assert await waiting is full
+
+
+async def test_where_all_others_have_gone_a_failing_replica_is_tried() -> None:
+    failing = Replica("a")
+    router = Router([failing], Targeted)
+    assert await router.choose(*WHERE, Preference(avoided={"a": monotonic() + 60})) is failing

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from serve_app.api.build import build_api
+from serve_app.dispatch.connection import Preference
 from serve_app.dispatch.gateway import GatewayDispatcher
 from serve_app.dispatch.reports import ReplicaReporter
 from serve_app.dispatch.worker import CallServer
@@ -31,7 +32,7 @@ class Handle:
         self._reporter = reporter
 
     def open(
-        self, host: str, port: int, token: bytes, session: str | None, targets: tuple[str, ...]
+        self, host: str, port: int, token: bytes, session: str | None, preference: Preference
     ) -> "asyncio.Task[None]":
         return asyncio.create_task(self._server.serve_calls(host, port, token))
 

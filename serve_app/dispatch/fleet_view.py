@@ -122,7 +122,7 @@ class FleetView:
             replica.to_read(speeds, now),
             self._hits.value * self._known_tokens(replica, prompt.chain, tokens),
             others.load_s.get(prompt.model, 0.0) if others.load_s else 0.0,
-            replica.slowness,
+            replica.slowness(now),
             replica.recent_failures(now),
             connect_s,
             replica.load.at(now),

@@ -33,7 +33,8 @@ def learn(
     rates.note_hold(ended_at - sent.sent_at - queued_s)
     if stats.generated and stats.decode_s:
         if rates.speeds.token_s:
-            replica.compare(stats.decode_s / stats.generated, rates.speeds.token_s)
+            token_s = stats.decode_s / stats.generated
+            replica.compare(token_s, rates.speeds.token_s, ended_at)
         rates.note_decode(stats.generated, stats.decode_s)
     chain = sent.prompt.chain
     if stats.prompt and chain.text_bytes and not chain.is_cut:
@@ -45,10 +46,11 @@ def learn(
     tokens = stats.prompt or sent.tokens
     is_known = sent.known_tokens > _MIN_KNOWN_SHARE * tokens
     if stats.cached is None and is_known:
-        uncached = _inferred(sent, tokens, prefill_s, replica, rates)
+        rate = rates.speeds.prefill_tokens_per_s / replica.slowness(ended_at)
+        uncached = _inferred(sent, tokens, prefill_s, rate, rates)
     else:
         uncached = tokens - (sent.cached_tokens if stats.cached is None else stats.cached)
-        _note_speed(sent, uncached, prefill_s, stats, replica, rates)
+        _note_speed(sent, uncached, prefill_s, stats, ended_at, replica, rates)
     is_exact = stats.cached is not None or sent.pending_before < _EXACT_SHARE * sent.known_tokens
     if not (is_known and is_exact):
         return None
@@ -56,10 +58,9 @@ def learn(
 
 
 def _inferred(
-    sent: SentRequest, tokens: float, prefill_s: float, replica: ReplicaState, rates: LearnedSpeeds
+    sent: SentRequest, tokens: float, prefill_s: float, rate: float, rates: LearnedSpeeds
 ) -> float:
-    """Return the tokens read in `prefill_s` at the learned speed."""
-    rate = rates.speeds.prefill_tokens_per_s / replica.slowness
+    """Return the tokens read in `prefill_s` at `rate`, the replica's learned speed."""
     uncached = prefill_s * rate - sent.pending_before
     unknown_tokens = tokens - sent.known_tokens
     if not sent.pending_before and 2 * uncached < unknown_tokens:
@@ -73,13 +74,14 @@ def _note_speed(
     uncached: float,
     prefill_s: float,
     stats: EngineStats,
+    ended_at: float,
     replica: ReplicaState,
     rates: LearnedSpeeds,
 ) -> None:
     """Note the time of one prompt, in which those before it were read too."""
     tokens, rate = sent.pending_before + uncached, rates.speeds.prefill_tokens_per_s
     if tokens > _MIN_MEASURED_S * rate:
-        replica.compare(prefill_s, tokens / rate)
+        replica.compare(prefill_s, tokens / rate, ended_at)
     rates.note_prefill(tokens, prefill_s, is_guess=stats.cached is None)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import exp
-from statistics import median
+from statistics import median_low
 
 # Share of the newest value in a mean.
 _NEWEST = 0.1
@@ -16,7 +16,10 @@ _MAX_BYTES_PER_TOKEN = 16.0
 # values: the mean grows by up to 30 % with each. Guesses are limited to less.
 _MAX_TIMING = 4.0
 _MAX_GUESS = 1.25
-# The first values, which have no mean to be compared with, count by their median.
+# Answers of one model differ in length by more than an engine in speed.
+_MAX_HOLD = 20.0
+# The first values, which have no mean to be compared with, count by the median of them and of the
+# expected one.
 _FIRST = 5
 
 # Times of this age count e times less than the newest in a recent mean.
@@ -56,24 +59,35 @@ class Mean:
 class RobustMean:
     """A moving average of times above 0 that a single outlier moves a little only.
 
-    It begins at `expected`, which the first value replaces.
+    It begins at `expected`, 0 if nothing is known. `limit`: values count as at most this factor
+    more or less than the mean.
     """
 
-    __slots__ = ("_first", "value")
+    __slots__ = ("_expected", "_first", "_limit", "value")
 
-    def __init__(self, expected: float) -> None:
-        self.value = expected
-        self._first: list[float] = []
+    def __init__(self, expected: float, limit: float = _MAX_TIMING) -> None:
+        self.value = self._expected = expected
+        self._limit = limit
+        self._first = [expected] if expected else []
 
     def note(self, value: float, *, is_guess: bool = False) -> None:
         """Add a value. `is_guess`: it may be far off, and counts even less then."""
-        if len(self._first) < _FIRST:
+        limit = _MAX_GUESS if is_guess else self._limit
+        if len(self._first) <= _FIRST:
             self._first.append(value)
-            self.value = median(self._first)
-            return
-        factor = _MAX_GUESS if is_guess else _MAX_TIMING
-        limited = min(max(value, self.value / factor), self.value * factor)
-        self.value += _NEWEST * (limited - self.value)
+            self.value = self._begin(value)
+        else:
+            self.value += _NEWEST * (_limited(value, self.value, limit) - self.value)
+
+    def _begin(self, value: float) -> float:
+        """Return the mean of few values, of which one may be an outlier."""
+        if self._expected and len(self._first) == 2:
+            return _limited(value, self._expected, self._limit)
+        return median_low(self._first)
+
+
+def _limited(value: float, mean: float, limit: float) -> float:
+    return min(max(value, mean / limit), mean * limit)
 
 
 class RecentMean:
@@ -102,7 +116,7 @@ class LearnedSpeeds:
         declared = declared or Speeds()
         self._prefill = RobustMean(1 / declared.prefill_tokens_per_s)  # seconds per token
         self._token_s = RobustMean(declared.token_s)
-        self._hold_s = RobustMean(declared.hold_s)
+        self._hold_s = RobustMean(declared.hold_s, _MAX_HOLD)
         self._bytes_per_token = RobustMean(declared.bytes_per_token)
 
     @property

@@ -19,6 +19,10 @@ _MAX_FAILURES = 4.0
 _FAILING = 0.5
 # One with fewer than this gets its share; in between it gets one request at a time.
 TRUSTED = 0.25
+# Seconds without a timed request after which slowness fades, then until half of it is left: a
+# replica that has recovered gets a request again, which shows it.
+_SLOWNESS_KNOWN_S = 30.0
+_SLOWNESS_HALF_LIFE_S = 60.0
 # Bounds of the slowness that one request can show.
 _SLOWNESS = (0.5, 4.0)
 _AS_SLOW_AS_OTHERS = 1.3
@@ -61,6 +65,7 @@ class ReplicaState:
     cache: EngineCache
     # Its times relative to the pool's. One slow request, such as a first one, shows nothing.
     speed: Mean = field(default_factory=lambda: Mean(1.0, weight=10))
+    compared_at: float = 0.0  # when one of its requests has last shown it
     own: int = 0  # requests of this gateway that run or wait there
     load: RecentMean = field(default_factory=RecentMean)  # all requests that run or wait there
     pending_tokens: float = 0.0
@@ -72,10 +77,16 @@ class ReplicaState:
     failures: float = 0.0
     failed_at: float = -inf
 
-    @property
-    def slowness(self) -> float:
-        """The replica's times relative to the pool's; 1 where the difference may be noise."""
-        return self.speed.value if self.speed.value > _AS_SLOW_AS_OTHERS else 1.0
+    def slowness(self, now: float) -> float:
+        """Return its times relative to the pool's; 1 where the difference may be noise."""
+        if self.speed.value <= _AS_SLOW_AS_OTHERS:
+            return 1.0
+        slowness = self._faded_speed(now)
+        return slowness if slowness > _AS_SLOW_AS_OTHERS else 1.0
+
+    def _faded_speed(self, now: float) -> float:
+        age_s = max(0.0, now - self.compared_at - _SLOWNESS_KNOWN_S)
+        return float(1.0 + (self.speed.value - 1.0) * 2.0 ** (-age_s / _SLOWNESS_HALF_LIFE_S))
 
     @property
     def ahead(self) -> int:
@@ -93,7 +104,7 @@ class ReplicaState:
         if not unread and not others.unread:
             return 0.0
         tokens = self.pending_tokens + others.pending_tokens
-        seconds, rate = now - self.reading_since, speeds.prefill_tokens_per_s / self.slowness
+        seconds, rate = now - self.reading_since, speeds.prefill_tokens_per_s / self.slowness(now)
         if others.unread:  # perhaps the first prompt is one of these
             return tokens - min(seconds * rate, tokens / (len(unread) + others.unread))
         return tokens - min(seconds * rate, next(iter(unread)).uncached_tokens)
@@ -134,8 +145,10 @@ class ReplicaState:
         elif number in self.elsewhere:
             self.elsewhere.pop(number).end()
 
-    def compare(self, seconds: float, expected_s: float) -> None:
+    def compare(self, seconds: float, expected_s: float, now: float) -> None:
+        """Note the time of one request beside the pool's."""
         low, high = _SLOWNESS
+        self.speed.value, self.compared_at = self._faded_speed(now), now
         self.speed.note(min(high, max(low, seconds / expected_s)))
 
     def recent_failures(self, now: float) -> float:

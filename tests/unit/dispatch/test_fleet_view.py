@@ -224,9 +224,26 @@ def test_a_slow_replica_is_recognised_by_its_prompts(view: FleetView) -> None:
             view.read(sent, 10.0 * number + seconds)
             stats = EngineStats(1024, 0, 16, seconds, None)
             view.ended(sent, 10.0 * number + 5, stats=stats)
-    a, b = view.choose(prompt(-9, 8), 1e6, ALL).ranked
+    a, b = view.choose(prompt(-9, 8), 400.0, ALL).ranked
     assert (a.name, a.slowness) == ("a", 1.0)
     assert b.slowness > 1.3
+
+
+def test_a_slow_replica_without_requests_is_tried_again(view: FleetView) -> None:
+    """It may have recovered, and only a request can show that."""
+    for number in range(40):
+        sent = send(view, "b", prompt(1000 * number, 8), float(number))
+        view.read(sent, number + 1.024)
+        view._replicas["b"].compare(3.0, 1.0, float(number))
+        view.ended(sent, number + 1.5)
+    at_once, later, last = (
+        view.choose(prompt(-9, 8), now, {"b": 0.0}).chosen.slowness for now in (60.0, 129.0, 400.0)
+    )
+    assert at_once > 2.9
+    assert later == pytest.approx((at_once + 1) / 2)
+    assert last == 1.0
+    view._replicas["b"].compare(1.0, 1.0, 400.0)
+    assert view._replicas["b"].speed.value == pytest.approx(1.0, abs=0.05)
 
 
 def test_one_slow_request_makes_no_replica_slow(view: FleetView) -> None:
@@ -235,7 +252,7 @@ def test_one_slow_request_makes_no_replica_slow(view: FleetView) -> None:
         sent = send(view, name, prompt(100, 8))
         view.read(sent, seconds)
         view.ended(sent, 5.0, stats=EngineStats(1024, 0, 16, seconds, None))
-    assert [found.slowness for found in view.choose(prompt(-9, 8), 1e6, ALL).ranked] == [1.0, 1.0]
+    assert [found.slowness for found in view.choose(prompt(-9, 8), 6.0, ALL).ranked] == [1.0, 1.0]
 
 
 def test_the_speed_is_learnt_from_prompts_that_share_a_beginning(view: FleetView) -> None:

@@ -8,6 +8,7 @@ bodies      reads request bodies, few of one key at once
 body        one JSON object of a request body
 endpoint    the description of an inference route
 urgency     a request's priority and deadline, by its headers
+affinity    a caller's hint which requests belong together
 inference   the one handler of every inference route
 relay       relays an engine's bytes and proves that an answer is complete
 cut         marks answers that the service's own bound has cut

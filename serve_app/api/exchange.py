@@ -2,6 +2,7 @@
 
 import orjson
 
+from serve_app.api.affinity import take_affinity
 from serve_app.api.body import encode_body
 from serve_app.api.charge import Charge
 from serve_app.api.counts import lacks_counts, with_counts
@@ -13,7 +14,6 @@ from serve_app.api.urgency import deadline_of, flow_of
 from serve_app.engines.base import Answer, Call
 from serve_app.errors import BadRequest, EngineLost, ServiceError
 
-SESSION = b"x-session-id"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 _MAX_HEADER = 1024
@@ -28,10 +28,10 @@ class Exchange:
 
     __slots__ = (
         *(
+            "_affinity",
             "_deadline",
             "_flow",
             "_headers",
-            "_hint",
             "_tail",
             "body",
             "charge",
@@ -60,8 +60,8 @@ class Exchange:
         self.charge: Charge | None = None
         self.hides_counts = endpoint.counts_on_request and trace.stream and lacks_counts(payload)
         self.body = b""
-        self._hint = _cache_key(payload)
         self._flow = flow_of(request, trace.caller.flow)
+        self._affinity = take_affinity(request, payload, self._flow)
         self._deadline = deadline_of(request, trace.started)
         self._headers = _passed_headers(request)
         trace.note_priority(self._flow.priority)
@@ -77,7 +77,7 @@ class Exchange:
 
     def call(self) -> Call:
         """Return the call to an engine."""
-        trace, request = self.trace, self.request
+        trace = self.trace
         return Call(
             path=self.endpoint.path,
             model=trace.model,
@@ -85,7 +85,7 @@ class Exchange:
             stream=trace.stream,
             takes_slot=self.endpoint.takes_slot,
             request_id=trace.request_id,
-            affinity=request.header(SESSION) or self._hint or None,
+            affinity=self._affinity,
             headers=self._headers + trace.span_headers,
             flow=self._flow,
             deadline=self._deadline,
@@ -171,12 +171,6 @@ class Exchange:
         if not end.complete:
             raise EngineLost("the engine ended the answer before it was complete")
         self.trace.finish(end)
-
-
-def _cache_key(payload: Payload) -> str:
-    """Remove OpenAI's hint from the payload and return it: no engine here knows it."""
-    key = payload.pop("prompt_cache_key", None) if "prompt_cache_key" in payload else None
-    return key if isinstance(key, str) else ""
 
 
 def _passed_headers(request: Request) -> tuple[tuple[str, str], ...]:

@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Protocol
 
 from serve_app.aliases import AliasTarget
+from serve_app.api.affinity import SESSION
 from serve_app.api.bodies import Bodies
 from serve_app.api.body import model_of, read_object, stream_of
 from serve_app.api.charge import Charges
 from serve_app.api.endpoint import Endpoint, Payload, RequestBounds
-from serve_app.api.exchange import SESSION, Exchange
+from serve_app.api.exchange import Exchange
 from serve_app.api.http import Request, Send, send_json
 from serve_app.api.model_route import ModelRoute
 from serve_app.api.pings import Pings

@@ -7,7 +7,7 @@ from time import monotonic
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.placement import Placement
-from serve_app.dispatch.prefixes import EMPTY, chain_of, hint_anchor
+from serve_app.dispatch.prefixes import EMPTY, chain_of
 from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.replica_follower import ReplicaDirectory, ReplicaFollower
 from serve_app.dispatch.replica_state import ReplicaReport
@@ -199,6 +199,5 @@ def _prompt(call: Call, max_bytes: int) -> PromptView:
     if call.conversation is not None:
         chain = chain_of(call.conversation, call.model, max_bytes)
     known = chain.text_bytes and not chain.is_cut
-    flow = call.flow
-    anchor = hint_anchor(flow.group or flow.key, call.affinity) if call.affinity else chain.anchor
+    anchor = call.affinity.encode() if call.affinity else chain.anchor
     return PromptView(call.model, chain, chain.text_bytes if known else len(call.body), anchor)

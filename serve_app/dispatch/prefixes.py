@@ -45,12 +45,6 @@ def unpack(data: bytes) -> tuple[int, ...]:
     return struct.unpack_from(f">{len(data) // _HASH_BYTES}Q", data)
 
 
-def hint_anchor(group: str, hint: str) -> bytes:
-    """Return the anchor of a caller's hint, which means nothing in another group."""
-    text = f"{group}\0{hint}".encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=_HASH_BYTES).digest()
-
-
 def chain_of(payload: Mapping[str, Any], model: str, max_bytes: int) -> Chain:
     """Return the chain of a checked request of any dialect; read at most `max_bytes` of text.
 

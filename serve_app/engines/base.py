@@ -72,7 +72,7 @@ class Call:
     stream: bool
     takes_slot: bool = True  # False for a lookup, which neither generates nor embeds
     request_id: str = ""
-    affinity: str | None = None  # calls with the same value share a prompt prefix
+    affinity: str | None = None  # the hash of a hint: calls with the same one share a beginning
     headers: tuple[tuple[str, str], ...] = ()  # headers with a meaning to the engine
     tries: int = MAX_TRIES  # engines that may still be lost with it
     flow: Flow = Flow()  # its place in queues

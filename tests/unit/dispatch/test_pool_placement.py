@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -449,6 +448,19 @@ async def test_a_replica_that_serve_left_out_for_a_moment_is_known_again(fleet: 
     assert fleet.views[0]._replicas["a"] is state
 
 
+async def test_a_replica_that_serve_leaves_out_for_long_is_forgotten(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection of a lost node stays open; one that was not lost comes back."""
+    await fleet.gateway()
+    view = fleet.views[0]
+    monkeypatch.setattr(replica_follower, "ABSENT_S", 0.0)
+    left_out = fleet.replicas.pop("a")
+    await eventually(lambda: "a" not in view.names and not view._dropped)
+    fleet.replicas["a"] = left_out
+    await eventually(lambda: "a" in view.names)
+
+
 async def test_a_conversation_keeps_its_replica_while_batch_waits(fleet: Fleet) -> None:
     """Batch waits for places that are not reserved; there is room for others."""
     pool = await fleet.gateway()
@@ -492,18 +504,12 @@ async def test_a_batch_call_that_waits_is_no_replicas_work(fleet: Fleet) -> None
 
 
 async def test_a_hint_keeps_calls_together(fleet: Fleet) -> None:
-    """Of equal replicas; and one of another group says nothing."""
+    """Of equal replicas they get one."""
     pool = await fleet.gateway()
-    for group in ("g", "h"):
-        for number in range(6):
-            flow = Flow(group=group)
-            call = Call("/v1/completions", "m", b"p%s%d" % (group.encode(), number), False)
-            await ask(pool, replace(call, affinity="hint", flow=flow))
-    of_group = {
-        name: {call.flow.group for call in replica.calls}
-        for name, replica in fleet.replicas.items()
-    }
-    assert sum("g" in groups for groups in of_group.values()) == 1
+    for number in range(6):
+        call = Call("/v1/completions", "m", b"p%d" % number, False, affinity="hash of a hint")
+        await ask(pool, call)
+    assert sum(bool(replica.calls) for replica in fleet.replicas.values()) == 1
 
 
 async def test_calls_wait_where_every_replica_is_full(fleet: Fleet) -> None:

@@ -9,7 +9,6 @@ from serve_app.dispatch.prefixes import (
     BLOCK_BYTES,
     Chain,
     chain_of,
-    hint_anchor,
     unpack,
 )
 from serve_app.dispatch.prompt_text import MAX_VALUES
@@ -210,12 +209,6 @@ def test_parts_beyond_the_bound_are_no_part_of_the_known_beginning() -> None:
     assert whole.is_cut
     assert whole == chat(message([*parts[: 2 * MAX_VALUES], {"text": "other"}]), *TALK)
     assert 0 < whole.text_bytes <= len("part") * MAX_VALUES
-
-
-def test_a_hint_is_bound_to_its_group() -> None:
-    """Equal hints of two groups have nothing in common, and a long one costs as little as any."""
-    assert hint_anchor("g", "talk") != hint_anchor("h", "talk")
-    assert len(hint_anchor("g", "x" * 65536)) == len(hint_anchor("g", "\ud800")) == 8
 
 
 def test_blocks_cross_a_connection_packed() -> None:

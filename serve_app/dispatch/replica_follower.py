@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
@@ -25,6 +25,8 @@ PAUSE_S = 5.0  # after a failure
 # How long the first calls of a gateway wait for the reports of all replicas.
 FIRST_REPORTS_S = 1.0
 _INTRODUCTION_S = 5.0
+# A replica that Serve has not listed for this long is gone, even if its connection never ends.
+ABSENT_S = 60.0
 
 
 class ReplicaDirectory(Protocol):
@@ -45,6 +47,7 @@ class _Followed:
     task: "asyncio.Task[None] | None" = None
     held: frozenset[str] | None = None
     spare: frozenset[str] = frozenset()
+    listed_at: float = field(default_factory=monotonic)  # by Serve, the last time
 
 
 class ReplicaFollower:
@@ -119,12 +122,23 @@ class ReplicaFollower:
             self._view.drop(name, reports=name in self._replicas)
         for name in running & self._replicas.keys():
             self._view.add(name)  # Serve may leave a replica out of its list for a moment
+        if running:
+            self._leave_absent(running)
         silent = running - self._replicas.keys()
         # A replica that can't reach this gateway gets a new request every 5 s only.
         is_due = monotonic() > self._requested_at + _INTRODUCTION_S
         if silent and (silent != self._requested or is_due):
             self._requested, self._requested_at = silent, monotonic()
             await self._introduce()
+
+    def _leave_absent(self, running: frozenset[str]) -> None:
+        """Close the connections of replicas that are gone; a lost node does not close them."""
+        now = monotonic()
+        for name, replica in self._replicas.items():
+            if name in running:
+                replica.listed_at = now
+            elif now > replica.listed_at + ABSENT_S:
+                replica.channel.close()
 
     async def _introduce(self) -> None:
         try:

@@ -10,7 +10,7 @@ nothing to do. A gateway returns the list of the replica's models that others ho
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ from serve_app.errors import EngineLost
 # Half of the 100 ms; the other half is for the event loops on both sides.
 INTERVAL_S = 0.05
 _CONNECT_S = 5.0
-# Bytes of prefixes and events in one report, and bytes kept for later gateways. Others are left
-# out, which costs cache hits and nothing else.
+# Bytes of prefixes and events in one report, and bytes kept for later gateways. Other calls are
+# left out, which costs cache hits and nothing else.
 _MAX_BYTES, _MAX_EVENTS = 1 << 20, 10_000
 _NEWEST_BYTES, _NEWEST_PROMPTS = 1 << 18, 1000
 
@@ -87,19 +87,33 @@ class _Work:
 class _Subscriber:
     """A gateway that gets reports.
 
-    `events`: steps for its next report. `spare`: models that it knows on other replicas too.
+    `events`: steps for its next report. `told`: calls of which it gets the start and not yet the
+    end. `spare`: models that it knows on other replicas too.
     """
 
     channel: Channel
     events: list[PackedEvent]
+    told: set[int] = field(default_factory=set)
     block_bytes: int = 0  # of the events
     last: ReplicaReport | None = None
     spare: frozenset[str] = frozenset()
     listening: "asyncio.Task[None] | None" = None
 
-    @property
-    def has_room(self) -> bool:
-        return self.block_bytes < _MAX_BYTES and len(self.events) < _MAX_EVENTS
+    def note(self, event: PackedEvent) -> None:
+        """Note a step, unless the gateway reads too slowly to get the start of that call.
+
+        The later steps of a call that it knows of always follow: it would count as running.
+        """
+        if event.step is CallStep.BEGAN:
+            if self.block_bytes >= _MAX_BYTES or len(self.events) >= _MAX_EVENTS:
+                return
+            self.told.add(event.number)
+        elif event.number not in self.told:
+            return
+        elif event.step is CallStep.ENDED:
+            self.told.remove(event.number)
+        self.events.append(event)
+        self.block_bytes += len(event.blocks)
 
 
 class ReplicaReporter:
@@ -192,12 +206,12 @@ class ReplicaReporter:
         work.pending_tokens -= reported.call.unread_tokens
 
     def _note(self, reported: ReportedCall, step: CallStep) -> None:
-        """Tell the other gateways, unless one reads too slowly."""
+        """Tell the other gateways."""
         blocks = reported.call.blocks if step is CallStep.BEGAN else b""
+        event = PackedEvent(reported.number, step, blocks)
         for gateway, subscriber in self._subscribers.items():
-            if gateway != reported.gateway and subscriber.has_room:
-                subscriber.events.append(PackedEvent(reported.number, step, blocks))
-                subscriber.block_bytes += len(blocks)
+            if gateway != reported.gateway:
+                subscriber.note(event)
         self.changed()
 
     def _remember(self, blocks: bytes) -> None:

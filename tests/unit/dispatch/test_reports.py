@@ -1,6 +1,7 @@
 """A replica's reports to gateways."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,21 @@ async def _newest(gateway: Channel) -> int:
     """Return the number of running calls in the next report."""
     kind, content = await gateway.receive()
     return decode_report(content).work.ahead if kind == REPORT else 0
+
+
+async def test_the_end_of_a_call_is_told_however_slowly_a_gateway_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If its start was told: otherwise it would hold a slot there for ever."""
+    monkeypatch.setattr(reports, "_MAX_EVENTS", 3)
+    unread: Any = None  # nothing is sent before the end
+    subscriber = reports._Subscriber(unread, [])
+    for step in CallStep:
+        for number in range(5):
+            subscriber.note(PackedEvent(number, step))
+    told = [(event.step, event.number) for event in subscriber.events]
+    assert told == [(step, number) for step in CallStep for number in range(3)]
+    assert not subscriber.told
 
 
 async def test_a_later_gateway_gets_a_bounded_number_of_prompts(

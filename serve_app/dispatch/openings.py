@@ -34,6 +34,10 @@ class Openings:
         self._tasks: list[asyncio.Task[None]] = []  # the oldest first
         self._pause: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        """Return how many connections are being opened."""
+        return len(self._tasks)
+
     @property
     def is_paused(self) -> bool:
         """Whether only batch requests wait, for which the replicas have no room at the moment."""

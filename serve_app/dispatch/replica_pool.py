@@ -165,12 +165,14 @@ class ReplicaPool:
         if not placement.follower.has_reports:
             await placement.follower.first_reports(call.deadline)
         idle = () if fresh else self._idle.replicas()
-        must_wait = self.line.waits_before(call.flow.priority)
+        # Behind openings for less urgent calls, Serve would let the call wait in order of arrival.
+        must_wait = self.line.waits_before(call.flow.priority) or len(self._openings) > 1
         targets = () if must_wait else placement.choose(placed, idle)
         if call.span:
             call.span.end(placed.scores())
             call.span.wait(call.flow.priority, len(self.line))
         if not targets:
+            place.homes = placed.homes()
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._idle.take(place.is_batch, targets[0])
         if connection is None:

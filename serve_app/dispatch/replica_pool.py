@@ -180,6 +180,7 @@ class ReplicaPool:
         if place.is_batch and not connection.takes_batch:
             placed.cancel()  # it is no work of that replica while it waits
             self._offer(connection)
+            place.homes = placed.homes()
             return await self._wait(place, call, wait_s)
         self.line.start(place)
         return connection
@@ -257,7 +258,8 @@ class ReplicaPool:
 
     def _offer(self, connection: ReplicaConnection) -> None:
         """Hand the connection to the next call, else keep it for a moment."""
-        if self.line.grant(connection, batch=connection.takes_batch):
+        takes_batch, replica = connection.takes_batch, connection.replica
+        if self.line.grant(connection, batch=takes_batch, replica=replica):
             self._openings.cancel_surplus()
         elif self.line:  # only batch requests wait, which may not use the reserved place
             connection.close()

@@ -102,7 +102,7 @@ class PlacedCall:
 
     def homes(self) -> frozenset[str]:
         """Return the replicas that have most of its prompt cached; none: it makes no difference."""
-        return self._view.homes(self._prompt)
+        return self._view.homes(self._prompt) - self.failed_at
 
     def scores(self) -> Attributes:
         """Return the predictions for the best replicas, for a trace."""

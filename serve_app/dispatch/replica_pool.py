@@ -8,13 +8,12 @@ a replica only when it is sent.
 import asyncio
 from random import uniform
 from time import monotonic
-from typing import Protocol
 
 from serve_app.dispatch.connection import PoolHandle, ReplicaConnection, open_connection
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.idle_connections import IdleConnections
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.openings import Openings
+from serve_app.dispatch.openings import Openings, PoolStartWatch
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call, Priority
@@ -23,7 +22,6 @@ from serve_app.errors import (
     CallerLeft,
     DeadlineExceeded,
     EngineDown,
-    Loading,
     Overloaded,
     PoolDown,
 )
@@ -32,22 +30,12 @@ from serve_app.errors import (
 # do not expire together. Serve then chooses anew: a replica that is about to stop gets no more
 # calls.
 MAX_AGE_S = 5.0
+# A connection to a replica with room opens in a few ms. Where none does within this, others have
+# taken the room, and the call waits in the fair queue: Serve's knows only the order of arrival.
+OPENS_WITHIN_S = 0.5
 
 # Errors after which the replica's engine has not worked on the call.
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
-
-
-class PoolStartWatch(Protocol):
-    """Watches the start of a pool's first replica, while calls wait for it."""
-
-    def expect(self) -> None:
-        """Note that a call waits. Called often: it must cost a microsecond."""
-
-    @property
-    def loading(self) -> Loading | None:
-        """The start in progress, if any."""
-
-    def stop(self) -> None: ...
 
 
 class ReplicaPool:
@@ -176,14 +164,27 @@ class ReplicaPool:
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._idle.take(place.is_batch, targets[0])
         if connection is None:
-            connection = await self._open_alone(call, wait_s, None, _lifetime_s(), targets)
-        if place.is_batch and not connection.takes_batch:
-            placed.cancel()  # it is no work of that replica while it waits
+            connection = await self._open_to(targets, call, wait_s, fresh)
+        if connection and (connection.takes_batch or not place.is_batch):
+            self.line.start(place)
+            return connection
+        placed.cancel()  # it is no work of that replica while it waits
+        if connection:
             self._offer(connection)
-            place.homes = placed.homes()
-            return await self._wait(place, call, wait_s)
-        self.line.start(place)
-        return connection
+        place.homes = placed.homes()
+        return await self._wait(place, call, wait_s)
+
+    async def _open_to(
+        self, targets: tuple[str, ...], call: Call, wait_s: float, fresh: bool
+    ) -> ReplicaConnection | None:
+        """Open a connection to one of the replicas; None: they have no room after all."""
+        try:
+            seconds = wait_s if fresh else min(wait_s, OPENS_WITHIN_S)
+            return await self._open_alone(call, seconds, None, _lifetime_s(), targets)
+        except PoolDown:
+            if fresh:
+                raise
+            return None
 
     async def _acquire(
         self, place: Place[ReplicaConnection], call: Call, wait_s: float, fresh: bool

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.dispatch import idle_connections, replica_follower
+from serve_app.dispatch import idle_connections, replica_follower, replica_pool
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
@@ -420,8 +420,11 @@ async def test_a_conversation_keeps_its_replica_while_batch_waits(fleet: Fleet) 
         await waiting
 
 
-async def test_calls_that_wait_go_where_their_prompts_are_cached(fleet: Fleet) -> None:
+async def test_calls_that_wait_go_where_their_prompts_are_cached(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not in order of arrival, when the replicas' places become free."""
+    monkeypatch.setattr(replica_pool, "OPENS_WITHIN_S", 60.0)
     pool = await fleet.gateway()
     homes = dict[str, str]()
     while len(homes) < 3:  # until each replica has one

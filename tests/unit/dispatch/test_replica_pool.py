@@ -558,6 +558,29 @@ async def test_an_urgent_call_does_not_queue_behind_openings_for_batch(
         await read(await task)
 
 
+async def test_calls_for_which_there_was_no_room_after_all_wait_in_fair_order(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another gateway has taken it: Serve would let them wait in order of arrival."""
+    monkeypatch.setattr(replica_pool, "OPENS_WITHIN_S", 0.01)
+    serve, view = Serve(engine, room=1), FleetView(4, 4096, 0)
+    view.add("")
+    follower: Any = SimpleNamespace(has_reports=True)
+    placement = PoolPlacement(follower, view, max_sent=9)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls), placement=placement)
+    engine.goes_on.clear()
+    first = await pool.call(of("flood"), 5)
+    flood = [asyncio.create_task(pool.call(of("flood"), 5)) for _ in range(2)]
+    light = asyncio.create_task(pool.call(of("light"), 5))
+    await eventually(lambda: len(pool.line) == 3)
+    engine.goes_on.set()
+    await read(first)
+    await read(await light)
+    assert not any(task.done() for task in flood)
+    for task in flood:
+        await read(await task)
+
+
 async def test_batch_goes_on_when_its_connection_is_too_old(
     listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,8 @@ ENGINE = {
 GATEWAYS = 2
 # Requests to warm up connections and estimates, which are not counted.
 WARM_UP_S = 5.0
+# Before each load, so that no gateway begins with the open connections of the last one.
+PAUSE_S = 2.0
 
 LIGHT = Sender("light", per_s=1.0)
 FLOOD = Sender("flood", clients=64)
@@ -129,6 +131,7 @@ async def measure(service: Service, only: set[str], seconds: float, out: Path) -
             await run(running.url, [FLOOD], keys, WARM_UP_S)
             for name, senders in chosen.items():
                 print(f"{service.name} {name}: {seconds:g} s", flush=True)
+                await asyncio.sleep(PAUSE_S)
                 records = await run(running.url, senders, keys, seconds)
                 write_records(folder / f"{name}.jsonl", records)
     finally:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from serve_app.engine_settings import EngineSettings
 from serve_app.model_names import full_name, short_name
@@ -43,6 +43,14 @@ class Pool(PoolSettings):
     """One kind of worker: identical replicas, each with one engine that serves `models`."""
 
     name: str = Field("pool", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the deployment.")
+    _has_callers: bool = PrivateAttr(default=False)
+
+    def resolved(self, usual: Routing, has_callers: bool) -> Self:
+        """Return the pool with `usual` in place of `auto`. `has_callers`: requests need keys."""
+        routing = usual if self.routing == "auto" else self.routing
+        pool = self.model_copy(update={"routing": routing})
+        pool._has_callers = has_callers
+        return pool
 
     def configured(self, name: str) -> str:
         """Return the model of this pool that `name` spells, with its tag."""
@@ -70,10 +78,13 @@ class Pool(PoolSettings):
         The waiting one takes the first free slot at once. The others wait in the gateway, where the
         fair queue can still choose among all replicas: a request that waits there for a place, and
         then for a slot, would wait twice. More are sent where the autoscaler's target needs it,
-        with `session` and `affinity`, where each goes to its replica and waits in the fair queue
-        there, and where requests may wait for their model while others run.
+        with `session`, where each goes to its replica and waits in the fair queue there, and where
+        requests may wait for their model while others run. With `affinity` and without keys they
+        wait where their prompts are cached, as there is nobody to be fair to.
         """
-        if self.routing != "least_loaded" or self.swaps_models:
+        if self.routing == "session" or self.swaps_models:
+            return self.admitted
+        if self.routing == "affinity" and not self._has_callers:
             return self.admitted
         above_target = math.floor(self.target_ongoing_requests) + 1
         return min(self.admitted, max(self.engine.slots + 1, above_target))

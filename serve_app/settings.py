@@ -21,7 +21,7 @@ from serve_app.fairness_settings import FairnessSettings, PriorityName
 from serve_app.gateway_settings import GatewaySettings
 from serve_app.jwt_settings import JwtSettings
 from serve_app.limit_settings import LimitSettings, cost_problems
-from serve_app.pool_settings import Pool, PoolSettings, direct_rules
+from serve_app.pool_settings import Pool, PoolSettings, Routing, direct_rules
 from serve_app.strict_model import (
     duplicate_models,
     duplicates,
@@ -138,11 +138,8 @@ class Settings(PoolSettings, BaseSettings):
     @property
     def all_pools(self) -> tuple[Pool, ...]:
         """The pools, each with the `routing` that `auto` stands for."""
-        usual = "affinity" if self.resolved_topology == "gateway" else "least_loaded"
-        return tuple(
-            pool.model_copy(update={"routing": usual}) if pool.routing == "auto" else pool
-            for pool in self._declared_pools
-        )
+        usual: Routing = "affinity" if self.resolved_topology == "gateway" else "least_loaded"
+        return tuple(pool.resolved(usual, self.has_callers) for pool in self._declared_pools)
 
     @property
     def _declared_pools(self) -> tuple[Pool, ...]:

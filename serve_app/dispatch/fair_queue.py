@@ -2,9 +2,10 @@
 
 Requests wait in bands by priority. The next request comes from the group of a band with the least
 service per weight, from the key with the least in it, and is that key's oldest. A key without a
-group counts as a group. Service is prompt tokens + 2 x generated tokens, as llm-d counts it:
-reserved at the start, corrected at the end, halved every `half_life_s`. The ratio of used to
-expected service of a key corrects the reservations of its later requests.
+group counts as a group. If the place is at a replica, the key's oldest request whose prompt is
+cached there goes before its other requests. Service is prompt tokens + 2 x generated tokens, as
+llm-d counts it: reserved at the start, corrected at the end, halved every `half_life_s`. The ratio
+of used to expected service of a key corrects the reservations of its later requests.
 
 Instead of halving past service, new service doubles: at time t it counts 2 ** ((t - origin) /
 half_life_s) times. So the order of the waiting requests changes only with events.
@@ -13,6 +14,7 @@ half_life_s) times. So the order of the waiting requests changes only with event
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, Self, TypeVar
 
 from serve_app.dispatch.shares import Band, Share
@@ -24,6 +26,10 @@ T = TypeVar("T")
 
 # Half-lives after which all service is converted to a new unit, before a float overflows.
 _MAX_HALF_LIVES = 500.0
+# The oldest requests of a key among which a replica's place finds one with its prompt there.
+LOOK = 64
+# How often a key's later requests may go before its oldest.
+MAX_PASSED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +104,11 @@ class FairQueue(Generic[T]):
             self._batch[ticket] = None
         self._enter_band(ticket)
 
-    def pop(self, now: float, *, batch: bool = True) -> Ticket[T] | None:
+    def pop(self, now: float, *, batch: bool = True, replica: str = "") -> Ticket[T] | None:
         """Start the request that is next, and return it; None where none waits.
 
-        `batch`: whether it may be a batch request that has not waited for `aging_s`.
+        `batch`: whether it may be a batch request that has not waited for `aging_s`. `replica`: the
+        one that has a place for it.
         """
         if not self._waiting:
             return None
@@ -109,6 +116,7 @@ class FairQueue(Generic[T]):
         ticket = self._next()
         if ticket is None or (ticket.is_batch and not batch):
             return None
+        ticket = _suited(ticket, replica)
         self._charge(ticket, self._remove(ticket), now)
         return ticket
 
@@ -236,6 +244,18 @@ class FairQueue(Generic[T]):
 
 def _key(flow: Flow) -> tuple[str, str]:
     return flow.group, flow.key
+
+
+def _suited(oldest: Ticket[T], replica: str) -> Ticket[T]:
+    """Return the key's oldest request with its prompt cached at the replica, else the oldest."""
+    if oldest.is_at_home(replica) or oldest.passed >= MAX_PASSED:
+        return oldest
+    assert oldest.share  # a request that waits has one
+    for ticket in islice(oldest.share.tickets, 1, LOOK):
+        if ticket.is_at_home(replica):
+            oldest.passed += 1
+            return ticket
+    return oldest
 
 
 def _newest(tickets: OrderedDict[Ticket[T], None]) -> Ticket[T]:

@@ -105,6 +105,17 @@ class FleetView:
         views = [self._view(prompt, name, now, tokens, speeds, among[name]) for name in among]
         return place(views, tokens, speeds, prompt.anchor)
 
+    def homes(self, prompt: PromptView) -> frozenset[str]:
+        """Return the replicas that have most of a prompt cached; none: it makes no difference."""
+        tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
+        known = {
+            name: self._known_tokens(replica, prompt.chain, tokens)
+            for name, replica in self._replicas.items()
+        }
+        most = max(known.values(), default=0.0)
+        homes = frozenset([name for name, its in known.items() if its == most])
+        return homes if len(homes) < len(known) else frozenset()
+
     def _view(
         self,
         prompt: PromptView,

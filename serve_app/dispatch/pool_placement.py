@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from time import monotonic
 
+from serve_app.dispatch.connection import Preference
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.placement import Placement
@@ -12,7 +13,7 @@ from serve_app.dispatch.rates import Speeds
 from serve_app.dispatch.replica_follower import ReplicaDirectory, ReplicaFollower
 from serve_app.dispatch.replica_state import ReplicaReport
 from serve_app.dispatch.sent import EngineStats, PromptView, SentRequest
-from serve_app.engines.base import Answer, Call, Placed
+from serve_app.engines.base import Answer, Call, Placed, Priority
 from serve_app.engines.residency import UNKNOWN_LOAD_S
 from serve_app.engines.span import Attributes
 from serve_app.errors import EngineError, PoolDown
@@ -29,7 +30,7 @@ class PoolPlacement:
     """The placement of one pool's calls in one gateway.
 
     `max_sent`: calls that one replica takes. `reports_blocks`: whether other gateways need to know
-    which prompts a replica has read.
+    which prompts a replica has read. `reserved`: further calls that it takes, not of batch.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class PoolPlacement:
         view: FleetView,
         max_sent: int,
         reports_blocks: bool = False,
+        reserved: int = 0,
     ) -> None:
         self.follower = follower
         self._view = view
         self._max_sent = max_sent
         self._reports_blocks = reports_blocks
+        self._reserved = reserved
 
     def call(self, call: Call, failed: frozenset[str] = frozenset()) -> "PlacedCall":
         """Return a call to place. `failed`: replicas that have failed it, which come last."""
@@ -55,10 +58,11 @@ class PoolPlacement:
         """
         now = monotonic()
         avoided = self._view.avoided(now)
+        room = self._max_sent + (0 if placed.is_batch else self._reserved)
         among = {
             name: 0.0 if name in idle else CONNECT_S
             for name in self._view.names
-            if self._has_room(name, avoided.get(name), now)
+            if self._has_room(name, room, avoided.get(name), now)
         }
         if placed.failed_at:
             others = {name: s for name, s in among.items() if name not in placed.failed_at}
@@ -67,15 +71,20 @@ class PoolPlacement:
             return ()
         return placed.choose(among)
 
-    def _has_room(self, name: str, avoided_until: float | None, now: float) -> bool:
+    def _has_room(self, name: str, room: int, avoided_until: float | None, now: float) -> bool:
         ahead = self._view.ahead(name)
         if avoided_until is None:
-            return ahead < self._max_sent
+            return ahead < room
         return not ahead and now >= avoided_until
 
-    def avoided(self) -> Mapping[str, float]:
-        """Return the replicas that have failed recently, see FleetView.avoided."""
-        return self._view.avoided(monotonic())
+    def preference(self, targets: tuple[str, ...] = ()) -> Preference:
+        """Return the replicas that a new connection should lead to, and those to avoid."""
+        return Preference(targets, self._view.avoided(monotonic()))
+
+    def is_failing(self, name: str) -> bool:
+        """Tell whether a replica has just failed, and others have not."""
+        now = monotonic()
+        return self._view.avoided(now).get(name, now) > now
 
     def bind(self, placed: "PlacedCall", name: str) -> Call:
         """Note the replica that gets the call, chosen or not; return the call to send."""
@@ -98,11 +107,19 @@ class PlacedCall:
         self._placement: Placement | None = None
         self._sent: SentRequest | None = None
 
+    @property
+    def is_batch(self) -> bool:
+        return self._call.flow.priority is Priority.BATCH
+
     def choose(self, among: Mapping[str, float]) -> tuple[str, ...]:
         self.cancel()
         placement = self._placement = self._view.choose(self._prompt, monotonic(), among)
         self._sent = self._view.sent(self._prompt, placement, monotonic())
         return tuple([view.name for view in placement.ranked])
+
+    def homes(self) -> frozenset[str]:
+        """Return the replicas that have most of its prompt cached; none: it makes no difference."""
+        return self._view.homes(self._prompt) - self.failed_at
 
     def scores(self) -> Attributes:
         """Return the predictions for the best replicas, for a trace."""
@@ -173,7 +190,8 @@ def new_placement(
     """Return the placement of a pool, whose follower must be started."""
     view, models = fleet_view(pool), map(short_name, pool.models)
     follower = ReplicaFollower(listener, directory, view, models if pool.swaps_models else ())
-    return PoolPlacement(follower, view, pool.sent, reports_blocks)
+    places = pool.batch_places
+    return PoolPlacement(follower, view, places, reports_blocks, pool.reserved_slots)
 
 
 def fleet_view(pool: Pool) -> FleetView:

@@ -8,7 +8,6 @@ a replica only when it is sent.
 import asyncio
 from random import uniform
 from time import monotonic
-from typing import Protocol
 
 from serve_app.dispatch.connection import (
     ANY,
@@ -20,7 +19,7 @@ from serve_app.dispatch.connection import (
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.idle_connections import IdleConnections
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.openings import Openings
+from serve_app.dispatch.openings import Openings, PoolStartWatch
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call, Priority
@@ -29,7 +28,6 @@ from serve_app.errors import (
     CallerLeft,
     DeadlineExceeded,
     EngineDown,
-    Loading,
     Overloaded,
     PoolDown,
 )
@@ -38,22 +36,12 @@ from serve_app.errors import (
 # do not expire together. Serve then chooses anew: a replica that is about to stop gets no more
 # calls.
 MAX_AGE_S = 5.0
+# A connection to a replica with room opens in a few ms. Where none does within this, others have
+# taken the room, and the call waits in the fair queue: Serve's knows only the order of arrival.
+OPENS_WITHIN_S = 0.5
 
 # Errors after which the replica's engine has not worked on the call.
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
-
-
-class PoolStartWatch(Protocol):
-    """Watches the start of a pool's first replica, while calls wait for it."""
-
-    def expect(self) -> None:
-        """Note that a call waits. Called often: it must cost a microsecond."""
-
-    @property
-    def loading(self) -> Loading | None:
-        """The start in progress, if any."""
-
-    def stop(self) -> None: ...
 
 
 class ReplicaPool:
@@ -171,23 +159,39 @@ class ReplicaPool:
         if not placement.follower.has_reports:
             await placement.follower.first_reports(call.deadline)
         idle = () if fresh else self._idle.replicas()
-        must_wait = self.line.waits_before(call.flow.priority)
+        # Behind openings for less urgent calls, Serve would let the call wait in order of arrival.
+        must_wait = self.line.waits_before(call.flow.priority) or len(self._openings) > 1
         targets = () if must_wait else placement.choose(placed, idle)
         if call.span:
             call.span.end(placed.scores())
             call.span.wait(call.flow.priority, len(self.line))
         if not targets:
+            place.homes = placed.homes()
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._idle.take(place.is_batch, targets[0])
         if connection is None:
-            preference = Preference(targets, placement.avoided())
-            connection = await self._open_alone(call, wait_s, None, _lifetime_s(), preference)
-        if place.is_batch and not connection.takes_batch:
-            placed.cancel()  # it is no work of that replica while it waits
+            preference = placement.preference(targets)
+            connection = await self._open_to(preference, call, wait_s, fresh)
+        if connection and (connection.takes_batch or not place.is_batch):
+            self.line.start(place)
+            return connection
+        placed.cancel()  # it is no work of that replica while it waits
+        if connection:
             self._offer(connection)
-            return await self._wait(place, call, wait_s)
-        self.line.start(place)
-        return connection
+        place.homes = placed.homes()
+        return await self._wait(place, call, wait_s)
+
+    async def _open_to(
+        self, preference: Preference, call: Call, wait_s: float, fresh: bool
+    ) -> ReplicaConnection | None:
+        """Open a connection to a preferred replica; None: they have no room after all."""
+        try:
+            seconds = wait_s if fresh else min(wait_s, OPENS_WITHIN_S)
+            return await self._open_alone(call, seconds, None, _lifetime_s(), preference)
+        except PoolDown:
+            if fresh:
+                raise
+            return None
 
     async def _acquire(
         self, place: Place[ReplicaConnection], call: Call, wait_s: float, fresh: bool
@@ -258,19 +262,16 @@ class ReplicaPool:
             self._openings.cancel_surplus(oldest=is_late)
 
     async def _new_connection(self) -> ReplicaConnection:
-        preference = Preference(avoided=self._placement.avoided()) if self._placement else ANY
+        preference = self._placement.preference() if self._placement else ANY
         where = self._listener, self._handle
         return await open_connection(*where, _lifetime_s(), preference=preference)
 
-    def _is_failing(self, replica: str) -> bool:
-        avoided = self._placement.avoided() if self._placement else {}
-        return avoided.get(replica, 0.0) > monotonic()
-
     def _offer(self, connection: ReplicaConnection) -> None:
         """Hand the connection to the next call, else keep it for a moment."""
-        if self.line and self._is_failing(connection.replica):
+        takes_batch, replica = connection.takes_batch, connection.replica
+        if self.line and self._placement and self._placement.is_failing(replica):
             connection.close()  # it was opened before the replica failed
-        elif self.line.grant(connection, batch=connection.takes_batch):
+        elif self.line.grant(connection, batch=takes_batch, replica=replica):
             self._openings.cancel_surplus()
         elif self.line:  # only batch requests wait, which may not use the reserved place
             connection.close()

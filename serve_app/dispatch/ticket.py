@@ -14,13 +14,19 @@ _BATCH = BANDS[Priority.BATCH]
 
 
 class Ticket(Generic[T]):
-    """One request in a queue. `owner`: the value that its user gets back when it is next."""
+    """One request in a queue. `owner`: the value that its user gets back when it is next.
+
+    `homes`: the replicas that have most of its prompt cached; none: it has no preference. `passed`:
+    how often a later request of its key went first.
+    """
 
     __slots__ = (
         "arrived",
         "band",
         "flow",
+        "homes",
         "owner",
+        "passed",
         "reserved",
         "service",
         "share",
@@ -35,12 +41,18 @@ class Ticket(Generic[T]):
         self.band = BANDS[flow.priority]
         self.arrived = self.started = self.reserved = 0.0
         self.waits = False
+        self.homes: frozenset[str] = frozenset()
+        self.passed = 0
         self.share: Share[Ticket[T]] | None = None  # None: without a key, and it did not wait
 
     @property
     def weights(self) -> tuple[float, ...]:
         flow = self.flow
         return (flow.weight, flow.group_weight) if flow.group else (flow.weight,)
+
+    def is_at_home(self, replica: str) -> bool:
+        """Whether no replica has more of its prompt cached."""
+        return not self.homes or not replica or replica in self.homes
 
     @property
     def is_batch(self) -> bool:

@@ -77,12 +77,12 @@ class WaitingLine(Generic[T]):
             self._abandon(place)
             raise
 
-    def grant(self, thing: T, *, batch: bool = True) -> bool:
+    def grant(self, thing: T, *, batch: bool = True, replica: str = "") -> bool:
         """Give `thing` to the call that is next. Returns False if there is none.
 
-        `batch`: whether it may be a batch request.
+        `batch`: whether it may be a batch request. `replica`: the one that `thing` belongs to.
         """
-        while place := self._queue.pop(monotonic(), batch=batch):
+        while place := self._queue.pop(monotonic(), batch=batch, replica=replica):
             if not place.owner.done():
                 place.owner.set_result(thing)
                 return True

@@ -273,6 +273,18 @@ def test_what_replicas_do_not_queue_waits_in_the_gateway() -> None:
     assert (affine.max_ongoing_requests(False), affine.max_waiting) == (20, 4 * 20)
 
 
+@pytest.mark.parametrize(
+    "keys", [{"api_keys": {"a": "k" * 32}}, {"api_keys_file": "keys.yaml"}], ids=["keys", "file"]
+)
+def test_with_keys_a_replica_queues_one(keys: dict[str, Any]) -> None:
+    """The fair queue of the gateway orders the others, although prompts are cached somewhere."""
+    pool = {"engine": {"slots": 4}, "topology": "gateway", "routing": "affinity"}
+    (affine,) = Settings.model_validate(pool | keys).all_pools
+    assert affine.max_ongoing_requests(False) == 5
+    (sticky,) = Settings.model_validate(pool | keys | {"routing": "session"}).all_pools
+    assert sticky.max_ongoing_requests(False) == sticky.admitted
+
+
 @pytest.mark.parametrize("number", ["inf", "nan", "-inf"])
 @pytest.mark.parametrize("name", QUANTITIES)
 def test_a_quantity_is_a_number(name: str, number: str) -> None:

@@ -164,18 +164,22 @@ def plot_shares(folder: Path, by_load: dict[str, Any], out: Path) -> None:
 
 
 def write(out: Path) -> str:
-    """Write figures, table and plots of all records below `out`; return the table."""
-    tables, everything = [], {}
+    """Write figures, table and plots of all records below `out`; return the table.
+
+    Figures of services without records stay as they are.
+    """
+    path = out / "figures.json"
+    everything = json.loads(path.read_text()) if path.exists() else {}
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
         by_load = {path.stem: figures(path) for path in sorted(folder.glob("*.jsonl"))}
         if by_load:
             everything[folder.name] = by_load
-            tables.append(table(folder.name, by_load))
             plot_ttft(folder, by_load, out / f"ttft-{folder.name}.png")
             plot_shares(folder, by_load, out / f"shares-{folder.name}.png")
-    (out / "figures.json").write_text(json.dumps(everything, indent=2) + "\n")
-    (out / "table.md").write_text("\n".join(tables))
-    return "\n".join(tables)
+    path.write_text(json.dumps(everything, indent=2) + "\n")
+    tables = "\n".join(table(name, by_load) for name, by_load in sorted(everything.items()))
+    (out / "table.md").write_text(tables)
+    return tables
 
 
 if __name__ == "__main__":

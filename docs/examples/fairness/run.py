@@ -39,6 +39,8 @@ ENGINE = {
 GATEWAYS = 2
 # Requests to warm up connections and estimates, which are not counted.
 WARM_UP_S = 5.0
+# Before each load, so that no gateway begins with the open connections of the last one.
+PAUSE_S = 2.0
 
 LIGHT = Sender("light", per_s=1.0)
 FLOOD = Sender("flood", clients=64)
@@ -70,7 +72,7 @@ class Service:
 
     @property
     def name(self) -> str:
-        return self.topology
+        return self.topology if self.routing == "least_loaded" else f"gateway-{self.routing}"
 
     def scenario(self, keys_file: Path) -> Scenario:
         replicas = {"min_replicas": REPLICAS, "max_replicas": REPLICAS}
@@ -129,6 +131,7 @@ async def measure(service: Service, only: set[str], seconds: float, out: Path) -
             await run(running.url, [FLOOD], keys, WARM_UP_S)
             for name, senders in chosen.items():
                 print(f"{service.name} {name}: {seconds:g} s", flush=True)
+                await asyncio.sleep(PAUSE_S)
                 records = await run(running.url, senders, keys, seconds)
                 write_records(folder / f"{name}.jsonl", records)
     finally:
@@ -152,6 +155,16 @@ def write_records(path: Path, records: dict[str, list[Record]]) -> None:
                 file.write(orjson.dumps(line) + b"\n")
 
 
+def write_configuration(out: Path, seconds: dict[str, float]) -> None:
+    """Write the configuration, with the length of each load by service; others' lengths stay."""
+    path = out / "configuration.json"
+    known = json.loads(path.read_text())["seconds"] if path.exists() else {}
+    senders = {name: [asdict(s) for s in v] for name, v in (SCENARIOS | RESERVED).items()}
+    setup = {"engine": ENGINE, "queue": QUEUE, "replicas": REPLICAS, "gateways": GATEWAYS}
+    configuration = {"seconds": known | seconds, **setup, "loads": senders}
+    path.write_text(json.dumps(configuration, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=240.0, help="length of each load")
@@ -173,12 +186,10 @@ def main() -> None:
     options = parser.parse_args()
     topologies = [options.topology] if options.topology else ["direct", "gateway"]
     options.out.mkdir(parents=True, exist_ok=True)
-    for service in services(topologies, options.routing):
+    measured = services(topologies, options.routing)
+    for service in measured:
         asyncio.run(measure(service, set(options.only), options.seconds, options.out))
-    senders = {name: [asdict(s) for s in v] for name, v in (SCENARIOS | RESERVED).items()}
-    setup = {"engine": ENGINE, "queue": QUEUE, "replicas": REPLICAS, "gateways": GATEWAYS}
-    configuration = {"seconds": options.seconds, **setup, "loads": senders}
-    (options.out / "configuration.json").write_text(json.dumps(configuration, indent=2) + "\n")
+    write_configuration(options.out, dict.fromkeys((s.name for s in measured), options.seconds))
     print(figures.write(options.out))
 
 

@@ -38,7 +38,7 @@ from serve_app.scaling_settings import Autoscaling
 # constant. A token in RAM takes 64 KiB (a cache of 8 bits), so these are 64 GiB.
 MODEL = ServiceModel(8000.0, 60.0, 0.05)
 SLOTS, QUEUE, CONTEXT, RAM_TOKENS = 8, 64, 131_072, 1_048_576
-ADMITTED = SLOTS + QUEUE
+ADMITTED, WITH_KEYS = SLOTS + QUEUE, SLOTS + 1
 # The goals are for a load of 0.8: the others show the trend, with one seed.
 LOADS = {0.5: 1, 0.8: 5, 1.0: 1}
 TUNING, JUDGING = (0, 1), (10, 11, 12, 13, 14)
@@ -59,6 +59,12 @@ RULES: dict[str, tuple[int, Rule | None]] = {
     "affinity": (ADMITTED, lambda events: Affinity(events, view(), ADMITTED)),
     "affinity, 2 gateways": (ADMITTED, lambda events: Gateways(events, view, ADMITTED, 2)),
     "affinity, 4 gateways": (ADMITTED, lambda events: Gateways(events, view, ADMITTED, 4)),
+    # With keys a replica queues one, and the fair queue finds prompts for its places.
+    "affinity with keys": (WITH_KEYS, lambda events: Affinity(events, view(), WITH_KEYS)),
+    "affinity with keys, 2 gateways": (
+        WITH_KEYS,
+        lambda events: Gateways(events, view, WITH_KEYS, 2),
+    ),
     "oracle": (ADMITTED, lambda events: Oracle(events, MODEL, SLOTS, ADMITTED)),
 }
 

@@ -110,7 +110,7 @@ def simulate(
     if out:
         claim(out, instead="give another --out")
     scenario = scenario_of(scenario_name, dict(changes), trace)
-    service, load = scene(scenario, sweep, start, span)
+    service, load = scene(scenario, sweep, start, span, bool(keys))
     if keys:
         _by_key(service, load, senders.parse_key_shares(keys), seeds, json)
         return
@@ -126,11 +126,16 @@ def simulate(
 
 
 def scene(
-    scenario: Scenario, sweep: Path | None, start: str | None, span: str | None
+    scenario: Scenario,
+    sweep: Path | None,
+    start: str | None,
+    span: str | None,
+    has_callers: bool = False,
 ) -> tuple[SimulatedService, SimulatedLoad]:
     """Build the service and its load. The fleet starts as large as the first minute needs."""
     model = best_model(sweep) if sweep else None
-    service = service_of(scenario, model, startup.parse_startup(start) if start else None)
+    starts = startup.parse_startup(start) if start else None
+    service = service_of(scenario, model, starts, has_callers)
     load = load_of(scenario, LoadSpan.parse(span) if span else None)
     return started_for(service, load.needs(service)), load
 

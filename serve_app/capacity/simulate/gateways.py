@@ -42,6 +42,10 @@ class Gateways:
         gateway = self._gateways.setdefault(job, self._rng.randrange(len(self._rules)))
         return self._rules[gateway].choose(job, serving)
 
+    def homes(self, job: SimulatedRequest) -> frozenset[str]:
+        gateway = self._gateways.setdefault(job, self._rng.randrange(len(self._rules)))
+        return self._rules[gateway].homes(job)
+
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         gateway = self._gateways.setdefault(job, self._rng.randrange(len(self._rules)))
         self._rules[gateway].sent(job, replica)

@@ -44,6 +44,9 @@ def prompt_of(request: WorkloadRequest) -> PromptView:
 class _Rule:
     """The parts that most rules do not need."""
 
+    def homes(self, job: SimulatedRequest) -> frozenset[str]:
+        return frozenset()
+
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         """Do nothing: the rule has no memory."""
 
@@ -89,6 +92,9 @@ class Affinity:
         placement = self._place(job, by_name.values())
         job.belief = placement
         return by_name[placement.chosen.name]
+
+    def homes(self, job: SimulatedRequest) -> frozenset[str]:
+        return self._view.homes(prompt_of(job.request))
 
     @property
     def max_ongoing(self) -> int:

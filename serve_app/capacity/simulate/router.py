@@ -16,6 +16,9 @@ class RoutingRule(Protocol):
     def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
         """Choose one of the serving replicas, of which there is at least one."""
 
+    def homes(self, job: SimulatedRequest) -> frozenset[str]:
+        """Return the replicas that have most of its prompt cached, as Ticket.homes."""
+
     def sent(self, job: SimulatedRequest, replica: Replica) -> None: ...
 
     def read(self, job: SimulatedRequest, replica: Replica) -> None:
@@ -39,6 +42,9 @@ class PowerOf:
     def choose(self, job: SimulatedRequest, serving: Sequence[Replica]) -> Replica:
         some = self._rng.sample(serving, min(self._choices, len(serving)))
         return min(some, key=lambda replica: replica.ongoing)
+
+    def homes(self, job: SimulatedRequest) -> frozenset[str]:
+        return frozenset()
 
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         """Do nothing: the rule has no memory."""
@@ -69,6 +75,9 @@ class LeastLoaded:
             if self._latest[replica] == (connections, turn):
                 return replica
             heapq.heappop(self._heap)
+
+    def homes(self, job: SimulatedRequest) -> frozenset[str]:
+        return frozenset()
 
     def sent(self, job: SimulatedRequest, replica: Replica) -> None:
         job.life = self._life
@@ -127,7 +136,9 @@ class Router:
         if replica is not None:
             self.pending.start(job.sent, self._events.now)
             self._give(job, replica)
-        elif 0 <= self._max_queued <= len(self.pending):
+            return
+        job.sent.homes = self._rule.homes(job)
+        if 0 <= self._max_queued <= len(self.pending):
             self._displace(job)
         else:
             self.pending.push(job.sent, self._events.now)
@@ -160,7 +171,7 @@ class Router:
 
     def _fill(self, replica: Replica) -> None:
         while replica.ongoing < self._max_ongoing:
-            ticket = self.pending.pop(self._events.now)
+            ticket = self.pending.pop(self._events.now, replica=str(replica.number))
             if ticket is None:
                 return
             self._give(ticket.owner, replica)

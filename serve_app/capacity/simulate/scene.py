@@ -85,15 +85,19 @@ def load_of(scenario: Scenario, span: LoadSpan | None = None) -> SimulatedLoad:
 
 
 def service_of(
-    scenario: Scenario, model: ServiceModel | None = None, startup: Startup | None = None
+    scenario: Scenario,
+    model: ServiceModel | None = None,
+    startup: Startup | None = None,
+    has_callers: bool = False,
 ) -> SimulatedService:
     """Build the simulated service of a scenario.
 
-    `model` and `startup` default to the settings of the simulated engine. Raises SceneError if
-    there are none.
+    `model` and `startup` default to the settings of the simulated engine. `has_callers`: its
+    requests have keys, though the scenario names none. Raises SceneError if the speed is unknown.
     """
     settings = Settings.model_validate(scenario.service)
     pool, declared = settings.all_pools[0], settings.all_pools[0].engine.simulated
+    pool = pool.resolved(pool.routing, has_callers or settings.has_callers)
     direct = settings.resolved_topology == "direct"
     model = model or ServiceModel(
         declared.prefill_tokens_per_s, declared.decode_tokens_per_s, declared.decode_slowdown

@@ -9,8 +9,10 @@ from serve_app.capacity.simulate.keys import parse_key_shares, sent_by
 from serve_app.capacity.simulate.policies import Static
 from serve_app.capacity.simulate.result import KeyResult
 from serve_app.capacity.simulate.run import SimulatedRouting, SimulatedService, simulate
+from serve_app.capacity.simulate.scene import service_of
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.requests import WorkloadRequest
+from serve_app.capacity.workload.scenario import Scenario
 from serve_app.capacity.workload.text import WorkloadError
 from serve_app.dispatch.fair_queue import Fairness
 
@@ -67,3 +69,11 @@ def test_reserved_slots_stay_free_of_batch() -> None:
 def test_keys_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(WorkloadError):
         parse_key_shares(text)
+
+
+def test_a_service_with_keys_has_the_bounds_of_one() -> None:
+    """Whether its scenario names any or not: behind a gateway its replicas queue one request."""
+    engine = {"kind": "simulated", "slots": 4, "simulated": {"decode_tokens_per_s": 25}}
+    scenario = Scenario(service={"topology": "gateway", "engine": engine})
+    assert service_of(scenario).max_ongoing == 4 + 16
+    assert service_of(scenario, has_callers=True).max_ongoing == 5

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.dispatch import shares
+from serve_app.dispatch import fair_queue, shares
 from serve_app.dispatch.fair_queue import Fairness, FairQueue
 from serve_app.dispatch.ticket import Ticket
 from serve_app.engines.base import Flow, Priority, Served
@@ -81,6 +81,34 @@ def test_the_keys_of_a_group_share_its_part() -> None:
 def test_a_group_has_a_weight() -> None:
     served = floods({A: 100.0, Flow("c", "team", group_weight=3.0): 100.0}, seconds=600)
     assert served["c"] / served["a"] == pytest.approx(3, rel=0.05)
+
+
+def test_a_place_goes_to_the_request_whose_prompt_is_cached_there() -> None:
+    """Within the key that is next: another key's request never goes before it."""
+    queue: FairQueue[str] = FairQueue()
+    other, first, second = push(queue, B), push(queue, A), push(queue, A)
+    first.homes, second.homes, other.homes = map(frozenset, ("x", "y", "y"))
+    assert queue.pop(0.0, replica="y") is other  # it came first, and both have had nothing
+    assert queue.pop(0.0, replica="y") is second
+    assert queue.pop(0.0, replica="y") is first
+
+
+def test_a_prompt_that_is_cached_nowhere_fits_every_place() -> None:
+    queue: FairQueue[str] = FairQueue()
+    first, second = push(queue, A), push(queue, A)
+    second.homes = frozenset("x")
+    assert queue.pop(0.0, replica="x") is first
+
+
+def test_a_request_is_not_passed_over_for_ever() -> None:
+    """Its replica may be gone."""
+    queue: FairQueue[str] = FairQueue()
+    oldest = push(queue, A)
+    oldest.homes = frozenset(["gone"])
+    for _ in range(fair_queue.MAX_PASSED + 1):
+        push(queue, A)
+    order = [queue.pop(0.0, replica="x") for _ in range(len(queue))]
+    assert order.index(oldest) == fair_queue.MAX_PASSED
 
 
 def test_requests_of_a_key_keep_their_order() -> None:

@@ -51,6 +51,15 @@ def where(view: FleetView, asked: PromptView, now: float = 10.0) -> str:
     return view.choose(asked, now, ALL).chosen.name
 
 
+def test_the_homes_of_a_prompt_have_most_of_it_cached(view: FleetView) -> None:
+    """No replica is one where all are equal."""
+    assert view.homes(prompt(0, 8)) == frozenset()
+    answer(view, "b", prompt(0, 8))
+    assert view.homes(prompt(0, 10)) == {"b"}
+    answer(view, "a", prompt(0, 8))
+    assert view.homes(prompt(0, 10)) == frozenset()
+
+
 def test_a_conversation_returns_to_the_replica_that_read_it(view: FleetView) -> None:
     answer(view, "b", prompt(0, 8))
     placement = view.choose(prompt(0, 10), 10.0, ALL)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.dispatch import idle_connections, replica_follower
+from serve_app.dispatch import idle_connections, replica_follower, replica_pool
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.pool_placement import PoolPlacement, fleet_view
@@ -478,6 +478,46 @@ async def test_a_conversation_keeps_its_replica_while_batch_waits(fleet: Fleet) 
     waiting.cancel()
     with suppress(CallerLeft):
         await waiting
+
+
+async def test_calls_that_wait_go_where_their_prompts_are_cached(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in order of arrival, when the replicas' places become free."""
+    monkeypatch.setattr(replica_pool, "OPENS_WITHIN_S", 60.0)
+    pool = await fleet.gateway()
+    homes = dict[str, str]()
+    while len(homes) < 3:  # until each replica has one
+        name = f"talk{sum(len(replica.calls) for replica in fleet.replicas.values())}"
+        await ask(pool, turn(name, 0))
+        homes[fleet.where(f"{name} turn 0")] = name
+    fleet.answers.clear()
+    plain = Call("/v1/completions", "m", b"p", False)
+    busy = [asyncio.create_task(ask(pool, plain)) for _ in range(3 * ROOM)]
+    await eventually(lambda: all(fleet.views[0].ahead(name) == ROOM for name in homes))
+    fleet.deployment.hangs = True  # it has no room for another connection
+    later = []
+    for name in homes.values():
+        later.append(asyncio.create_task(ask(pool, turn(name, 1))))
+        await eventually(lambda: len(pool.line) == len(later))
+    fleet.answers.set()
+    await asyncio.gather(*busy, *later)
+    assert {fleet.where(f"{name} turn 1"): name for name in homes.values()} == homes
+
+
+async def test_places_that_batch_does_not_get_are_room_for_others(fleet: Fleet) -> None:
+    """A conversation returns to its replica, where batch takes all places that it may."""
+    pool = await fleet.gateway()
+    assert pool._placement
+    await ask(pool, turn("talk", 0))
+    home = fleet.where("talk turn 0")
+    pool._placement._max_sent, pool._placement._reserved = 2, 1
+    fleet.views[0].report(home, ReplicaReport(ahead=2), monotonic())
+    batch = turn("talk", 1, flow=Flow(priority=Priority.BATCH))
+    await ask(pool, batch)
+    assert fleet.where("talk turn 1") != home
+    await ask(pool, turn("talk", 2))
+    assert fleet.where("talk turn 2") == home
 
 
 async def test_a_deadline_ends_the_wait_for_a_connection(fleet: Fleet) -> None:

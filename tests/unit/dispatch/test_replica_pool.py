@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from serve_app.dispatch import idle_connections, openings, replica_pool, worker
 from serve_app.dispatch.connection import Preference
+from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.pool_placement import PoolPlacement
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.worker import CallServer
 from serve_app.engines.base import Answer, Call, Flow, Priority
@@ -530,6 +533,53 @@ async def test_a_reserved_place_is_never_batchs(
     for task in waiting:
         assert await read(await task) == b"ab"
     await eventually(lambda: serve.running == 0)
+
+
+async def test_an_urgent_call_does_not_queue_behind_openings_for_batch(
+    listener: Listener, engine: Engine
+) -> None:
+    """The view has not heard that the replica is full; Serve knows no priorities."""
+    serve, view = Serve(engine, room=1), FleetView(4, 4096, 0)
+    view.add("")
+    follower: Any = SimpleNamespace(has_reports=True)
+    placement = PoolPlacement(follower, view, max_sent=1)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls), placement=placement)
+    engine.goes_on.clear()
+    first = await pool.call(batch(), 5)
+    waiting = [asyncio.create_task(pool.call(batch(), 5)) for _ in range(2)]
+    await eventually(lambda: len(serve.requests) == 3)
+    placement._max_sent = 2
+    urgent = asyncio.create_task(pool.call(of("day"), 5))
+    await eventually(lambda: len(serve.requests) == 4)
+    engine.goes_on.set()
+    await read(first)
+    await read(await urgent)
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        await read(await task)
+
+
+async def test_calls_for_which_there_was_no_room_after_all_wait_in_fair_order(
+    listener: Listener, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another gateway has taken it: Serve would let them wait in order of arrival."""
+    monkeypatch.setattr(replica_pool, "OPENS_WITHIN_S", 0.01)
+    serve, view = Serve(engine, room=1), FleetView(4, 4096, 0)
+    view.add("")
+    follower: Any = SimpleNamespace(has_reports=True)
+    placement = PoolPlacement(follower, view, max_sent=9)
+    pool = ReplicaPool(listener, Handle(serve.serve_calls), placement=placement)
+    engine.goes_on.clear()
+    first = await pool.call(of("flood"), 5)
+    flood = [asyncio.create_task(pool.call(of("flood"), 5)) for _ in range(2)]
+    light = asyncio.create_task(pool.call(of("light"), 5))
+    await eventually(lambda: len(pool.line) == 3)
+    engine.goes_on.set()
+    await read(first)
+    await read(await light)
+    assert not any(task.done() for task in flood)
+    for task in flood:
+        await read(await task)
 
 
 async def test_batch_goes_on_when_its_connection_is_too_old(

@@ -9,9 +9,10 @@ from serve_app.deadline import Deadline
 from serve_app.dispatch.connection import PoolHandle
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.listener import Listener
+from serve_app.dispatch.openings import PoolStartWatch
 from serve_app.dispatch.pool_placement import new_placement
 from serve_app.dispatch.replica_follower import ReplicaDirectory
-from serve_app.dispatch.replica_pool import PoolStartWatch, ReplicaPool
+from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.retries import Attempts, RetryTarget, replica_failure
 from serve_app.engines.base import Answer, Call, ModelCard, Priority, ServiceQueue
 from serve_app.errors import CallerLeft, EngineDown, EngineLost, EngineSlow

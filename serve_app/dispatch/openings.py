@@ -6,12 +6,27 @@ queue decides which call gets the connection.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from serve_app.dispatch.connection import ReplicaConnection
 from serve_app.dispatch.waiting_line import WaitingLine
+from serve_app.errors import Loading
 
 # After a connection that batch requests may not use, none is opened for them for this long.
 PAUSE_S = 0.25
+
+
+class PoolStartWatch(Protocol):
+    """Watches the start of a pool's first replica, while calls wait for it."""
+
+    def expect(self) -> None:
+        """Note that a call waits. Called often: it must cost a microsecond."""
+
+    @property
+    def loading(self) -> Loading | None:
+        """The start in progress, if any."""
+
+    def stop(self) -> None: ...
 
 
 class Openings:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from time import monotonic
 
+from serve_app.dispatch.connection import Preference
 from serve_app.dispatch.fleet_view import FleetView
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.placement import Placement
@@ -73,9 +74,14 @@ class PoolPlacement:
             return ahead < self._max_sent
         return not ahead and now >= avoided_until
 
-    def avoided(self) -> Mapping[str, float]:
-        """Return the replicas that have failed recently, see FleetView.avoided."""
-        return self._view.avoided(monotonic())
+    def preference(self, targets: tuple[str, ...] = ()) -> Preference:
+        """Return the replicas that a new connection should lead to, and those to avoid."""
+        return Preference(targets, self._view.avoided(monotonic()))
+
+    def is_failing(self, name: str) -> bool:
+        """Tell whether a replica has just failed, and others have not."""
+        now = monotonic()
+        return self._view.avoided(now).get(name, now) > now
 
     def bind(self, placed: "PlacedCall", name: str) -> Call:
         """Note the replica that gets the call, chosen or not; return the call to send."""

@@ -8,7 +8,6 @@ a replica only when it is sent.
 import asyncio
 from random import uniform
 from time import monotonic
-from typing import Protocol
 
 from serve_app.dispatch.connection import (
     ANY,
@@ -20,7 +19,7 @@ from serve_app.dispatch.connection import (
 from serve_app.dispatch.fair_queue import Fairness
 from serve_app.dispatch.idle_connections import IdleConnections
 from serve_app.dispatch.listener import Listener
-from serve_app.dispatch.openings import Openings
+from serve_app.dispatch.openings import Openings, PoolStartWatch
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
 from serve_app.engines.base import Answer, Call, Priority
@@ -29,7 +28,6 @@ from serve_app.errors import (
     CallerLeft,
     DeadlineExceeded,
     EngineDown,
-    Loading,
     Overloaded,
     PoolDown,
 )
@@ -41,19 +39,6 @@ MAX_AGE_S = 5.0
 
 # Errors after which the replica's engine has not worked on the call.
 _UNSERVED = (Overloaded, EngineDown, DeadlineExceeded)
-
-
-class PoolStartWatch(Protocol):
-    """Watches the start of a pool's first replica, while calls wait for it."""
-
-    def expect(self) -> None:
-        """Note that a call waits. Called often: it must cost a microsecond."""
-
-    @property
-    def loading(self) -> Loading | None:
-        """The start in progress, if any."""
-
-    def stop(self) -> None: ...
 
 
 class ReplicaPool:
@@ -180,7 +165,7 @@ class ReplicaPool:
             return await self._wait(place, call, wait_s)
         connection = None if fresh else self._idle.take(place.is_batch, targets[0])
         if connection is None:
-            preference = Preference(targets, placement.avoided())
+            preference = placement.preference(targets)
             connection = await self._open_alone(call, wait_s, None, _lifetime_s(), preference)
         if place.is_batch and not connection.takes_batch:
             placed.cancel()  # it is no work of that replica while it waits
@@ -258,17 +243,13 @@ class ReplicaPool:
             self._openings.cancel_surplus(oldest=is_late)
 
     async def _new_connection(self) -> ReplicaConnection:
-        preference = Preference(avoided=self._placement.avoided()) if self._placement else ANY
+        preference = self._placement.preference() if self._placement else ANY
         where = self._listener, self._handle
         return await open_connection(*where, _lifetime_s(), preference=preference)
 
-    def _is_failing(self, replica: str) -> bool:
-        avoided = self._placement.avoided() if self._placement else {}
-        return avoided.get(replica, 0.0) > monotonic()
-
     def _offer(self, connection: ReplicaConnection) -> None:
         """Hand the connection to the next call, else keep it for a moment."""
-        if self.line and self._is_failing(connection.replica):
+        if self.line and self._placement and self._placement.is_failing(connection.replica):
             connection.close()  # it was opened before the replica failed
         elif self.line.grant(connection, batch=connection.takes_batch):
             self._openings.cancel_surplus()

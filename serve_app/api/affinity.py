@@ -16,7 +16,7 @@ def take_affinity(request: Request, payload: Payload, flow: Flow) -> str | None:
 
     Removes OpenAI's hint from the payload: no engine here knows it.
     """
-    key = payload.pop("prompt_cache_key", None) if "prompt_cache_key" in payload else None
+    key = payload.pop("prompt_cache_key", None)
     hint = request.header(SESSION) or key
     return _hash(flow, hint[:_MAX_HINT]) if hint and isinstance(hint, str) else None
 

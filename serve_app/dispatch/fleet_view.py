@@ -107,6 +107,8 @@ class FleetView:
 
     def homes(self, prompt: PromptView) -> frozenset[str]:
         """Return the replicas that have most of a prompt cached; none: it makes no difference."""
+        if not prompt.chain.blocks:
+            return frozenset()
         tokens = prompt.text_bytes / self._rates_of(prompt.model).speeds.bytes_per_token
         known = {
             name: self._known_tokens(replica, prompt.chain, tokens)

@@ -535,14 +535,19 @@ async def test_a_reserved_place_is_never_batchs(
     await eventually(lambda: serve.running == 0)
 
 
+def placement_of_one(max_sent: int) -> PoolPlacement:
+    """Return a placement that knows one replica, and does not hear of its work for others."""
+    view = FleetView(4, 4096, 0)
+    view.add("")
+    follower: Any = SimpleNamespace(has_reports=True)
+    return PoolPlacement(follower, view, max_sent)
+
+
 async def test_an_urgent_call_does_not_queue_behind_openings_for_batch(
     listener: Listener, engine: Engine
 ) -> None:
     """The view has not heard that the replica is full; Serve knows no priorities."""
-    serve, view = Serve(engine, room=1), FleetView(4, 4096, 0)
-    view.add("")
-    follower: Any = SimpleNamespace(has_reports=True)
-    placement = PoolPlacement(follower, view, max_sent=1)
+    serve, placement = Serve(engine, room=1), placement_of_one(max_sent=1)
     pool = ReplicaPool(listener, Handle(serve.serve_calls), placement=placement)
     engine.goes_on.clear()
     first = await pool.call(batch(), 5)
@@ -564,10 +569,7 @@ async def test_calls_for_which_there_was_no_room_after_all_wait_in_fair_order(
 ) -> None:
     """Another gateway has taken it: Serve would let them wait in order of arrival."""
     monkeypatch.setattr(replica_pool, "OPENS_WITHIN_S", 0.01)
-    serve, view = Serve(engine, room=1), FleetView(4, 4096, 0)
-    view.add("")
-    follower: Any = SimpleNamespace(has_reports=True)
-    placement = PoolPlacement(follower, view, max_sent=9)
+    serve, placement = Serve(engine, room=1), placement_of_one(max_sent=9)
     pool = ReplicaPool(listener, Handle(serve.serve_calls), placement=placement)
     engine.goes_on.clear()
     first = await pool.call(of("flood"), 5)

@@ -1,10 +1,11 @@
 """A run of a live experiment as input of a simulation: requests, start-up times, samples."""
 
 import heapq
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 from serve_app.capacity.results.cluster_samples import Sample, read_samples, replica_seconds
 from serve_app.capacity.results.request_records import ClientOutcome, Record, RecordError, read_run
@@ -51,18 +52,26 @@ class Live:
         before = [sample for sample in self.samples if sample.at - self.load_start <= at_s]
         return (before or self.samples[:1])[-1].running
 
-    def durations(self, state: Callable[[Sample], int]) -> list[float]:
-        """Return the times that replicas spent in a state that they have left, first in, first out.
-
-        `state` counts the replicas in it. The net change of a second counts as all its changes.
-        """
-        waiting: list[float] = []
+    def start_times(self) -> list[float]:
+        """Return the seconds from each replica's start until it ran, in the order of the starts."""
+        begun: deque[float] = deque()
         durations = []
         for before, after in pairwise(self.samples):
-            change = state(after) - state(before)
-            waiting.extend([after.at] * change)
-            for _ in range(min(-change, len(waiting))):
-                durations.append(after.at - waiting.pop(0))
+            change = _Change.between(before, after)
+            begun.extend([after.at] * change.begun)
+            durations += _ages(begun, after.at, change.started)
+            for _ in range(min(change.cancelled, len(begun))):
+                begun.pop()  # Serve stops the newest first
+        return durations
+
+    def drain_times(self) -> list[float]:
+        """Return the seconds that replicas drained, first in, first out."""
+        stopped: deque[float] = deque()
+        durations = []
+        for before, after in pairwise(self.samples):
+            change = _Change.between(before, after)
+            stopped.extend([after.at] * change.stopped)
+            durations += _ages(stopped, after.at, change.gone)
         return durations
 
     def unhindered(self, slots: int) -> list[Record]:
@@ -84,6 +93,34 @@ class Live:
             for record in self.records
             if record.outcome is not ClientOutcome.CANCELLED
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Replicas that changed their state between two samples; the fewest that explain them."""
+
+    begun: int
+    started: int
+    cancelled: int
+    stopped: int
+    gone: int
+
+    @classmethod
+    def between(cls, before: Sample, after: Sample) -> Self:
+        running = after.running - before.running
+        started = max(0, running)
+        # A start that begins and one that ends in the same second leave the count as it was.
+        starting = after.starting - before.starting + started
+        cancelled = max(0, -starting)
+        stopped = max(0, -running) + cancelled
+        gone = stopped - (after.draining - before.draining)
+        stopped += max(0, -gone)
+        return cls(max(0, starting), started, cancelled, stopped, max(0, gone))
+
+
+def _ages(since: deque[float], now: float, count: int) -> list[float]:
+    """Take the `count` oldest moments and return the seconds since each."""
+    return [now - since.popleft() for _ in range(min(count, len(since)))]
 
 
 def read_live(folder: Path) -> Live:

@@ -65,18 +65,26 @@ class LognormalStartup:
         return f"{self.median:g} s, 1 in 20 above {self.p95:g} s"
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedStartup:
-    """Draws from observed times with equal probability."""
+@dataclass(slots=True)
+class ReplayedStartup:
+    """Repeats observed times in their order, once; draws from them after the last.
+
+    The first starts decide how long the first wave waits, so their order counts. Each simulation
+    needs an own instance.
+    """
 
     seconds: tuple[float, ...]
+    _drawn: int = 0
 
     @property
     def usual(self) -> float:
         return max(self.seconds)
 
     def draw(self, rng: random.Random) -> float:
-        return rng.choice(self.seconds)
+        if self._drawn == len(self.seconds):
+            return rng.choice(self.seconds)
+        self._drawn += 1
+        return self.seconds[self._drawn - 1]
 
     def __str__(self) -> str:
         return f"{min(self.seconds):.1f} to {max(self.seconds):.1f} s, as observed"

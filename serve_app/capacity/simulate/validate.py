@@ -20,7 +20,7 @@ from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import SimulatedService, simulate
 from serve_app.capacity.simulate.scene import service_of
-from serve_app.capacity.simulate.startup import ObservedStartup
+from serve_app.capacity.simulate.startup import ReplayedStartup
 from serve_app.capacity.workload.scenario import SCENARIO, Scenario, ScenarioError
 from serve_app.pool_settings import Pool
 from serve_app.scaling.memory import Aim
@@ -73,16 +73,15 @@ def validate(folder: Path, seeds: Sequence[int], done: Callable[[], object]) -> 
     scenario = _scenario(folders[0])
     pool = scenario.pool
     begin, end = max(run.begin_s for run in runs), min(run.end_s for run in runs)
-    services = [_service(scenario, run) for run in runs]
     results = []
     for seed in seeds:
         # Requests and start-up times of the runs in turn
-        run, service = runs[seed % len(runs)], services[seed % len(runs)]
-        requests = run.requests(begin)
+        run = runs[seed % len(runs)]
+        requests, service = run.requests(begin), _service(scenario, run)
         policy = _policy(pool, service)
         results.append(simulate(requests, service, policy, seed, end - begin))
         done()
-    startups = tuple(str(service.startup) for service in services)
+    startups = tuple(str(_service(scenario, run).startup) for run in runs)
     return Validation(len(runs), len(results), startups, tuple(_figures(runs, results, begin, end)))
 
 
@@ -111,14 +110,13 @@ def _service(scenario: Scenario, run: Live) -> SimulatedService:
             "validate with runs of the simulated engine"
         )
     declared = service_of(scenario)
-    starts = run.durations(lambda sample: sample.starting)
-    drains = run.durations(lambda sample: sample.draining)
+    starts, drains = run.start_times(), run.drain_times()
     initial = {"initial_replicas": max(declared.scaling.min_replicas, run.target_at_load)}
     return replace(
         declared,
         model=replace(declared.model, overhead_s=_overhead(declared, run)),
         scaling=declared.scaling.model_copy(update=initial),
-        startup=ObservedStartup(tuple(starts)) if starts else declared.startup,
+        startup=ReplayedStartup(tuple(starts)) if starts else declared.startup,
         drain_s=min(drains, default=declared.drain_s),
     )
 

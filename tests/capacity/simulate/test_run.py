@@ -11,7 +11,7 @@ from serve_app.capacity.simulate.policies import Demand, ReplicaSchedule, Static
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.result import Result
 from serve_app.capacity.simulate.run import SimulatedRouting, SimulatedService, simulate
-from serve_app.capacity.simulate.startup import FixedStartup, ObservedStartup
+from serve_app.capacity.simulate.startup import FixedStartup, UniformStartup
 from serve_app.capacity.sweep.model import ServiceModel
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic, WorkloadRequest
@@ -76,7 +76,7 @@ def test_a_pool_wakes_from_zero_and_sleeps_again() -> None:
 def test_one_seed_gives_one_result() -> None:
     """Another seed another one, on the same arrivals."""
     service = SimulatedService(
-        SECOND, scaling=scaling(max_replicas=4), startup=ObservedStartup((3, 9))
+        SECOND, scaling=scaling(max_replicas=4), startup=UniformStartup(3, 9)
     )
     one, same, other = (run(load("ramp:to=9"), service, seed=seed) for seed in (1, 1, 2))
     assert one.summary() == same.summary() != other.summary()

@@ -1,5 +1,6 @@
 """Replaying live experiments: what is read from their folders, and how errors are counted."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from serve_app.capacity.simulate.live import Live, ValidationError, read_live
 from serve_app.capacity.simulate.policy import RayPolicy
 from serve_app.capacity.simulate.run import simulate
 from serve_app.capacity.simulate.scene import service_of
-from serve_app.capacity.simulate.startup import FixedStartup
+from serve_app.capacity.simulate.startup import FixedStartup, ReplayedStartup
 from serve_app.capacity.simulate.validate import ComparedFigure, validate
 from serve_app.capacity.workload.lengths import Fixed, Independent
 from serve_app.capacity.workload.requests import Synthetic
@@ -143,12 +144,43 @@ def test_an_error_is_allowed_up_to_the_runs_own_spread(
     assert ComparedFigure("TTFT p50", "s", 1.0, 1.0, error, spread).holds is holds
 
 
-def test_durations_are_read_first_in_first_out() -> None:
-    """Two replicas start, one is there after 3 s, the other after 5."""
+def sampled(*states: tuple[int, int, int]) -> Live:
+    """A run with one sample a second: replicas running, starting, draining."""
+    return Live((), tuple(Sample(float(at), 1, *state) for at, state in enumerate(states)), 0.0)
+
+
+def test_start_times_are_read_first_in_first_out() -> None:
+    """Two replicas start; the first runs after 3 s, the second after 5."""
     starting = [0, 2, 2, 2, 1, 1, 0]
-    samples = [Sample(float(at), 1, 1, count) for at, count in enumerate(starting)]
-    run = Live((), tuple(samples), 0.0)
-    assert run.durations(lambda sample: sample.starting) == [3.0, 5.0]
+    run = sampled(*((2 - count if at else 0, count, 0) for at, count in enumerate(starting)))
+    assert run.start_times() == [3.0, 5.0]
+
+
+def test_a_start_in_the_second_in_which_another_ends_counts() -> None:
+    """The number of starting replicas stays the same in that second."""
+    run = sampled((1, 0, 0), (1, 1, 0), (1, 1, 0), (2, 1, 0), (2, 1, 0), (2, 1, 0), (3, 0, 0))
+    assert run.start_times() == [2.0, 3.0]
+
+
+def test_a_start_that_was_cancelled_has_no_time() -> None:
+    """Serve stops the newest first; it drains like a running one."""
+    run = sampled((1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 1, 1), (2, 0, 1), (2, 0, 0))
+    assert run.start_times() == [3.0]
+    assert run.drain_times() == [2.0]
+
+
+def test_drain_times_are_read_first_in_first_out() -> None:
+    """One replica ends in the second in which another begins to drain."""
+    run = sampled((3, 0, 0), (2, 0, 1), (2, 0, 1), (1, 0, 1), (1, 0, 1), (1, 0, 0))
+    assert run.drain_times() == [2.0, 2.0]
+
+
+def test_start_times_are_replayed_in_their_order() -> None:
+    """And drawn from after the last, whatever the seed."""
+    startup = ReplayedStartup((7.0, 12.0, 9.0))
+    rng = random.Random(1)
+    assert [startup.draw(rng) for _ in range(3)] == [7.0, 12.0, 9.0]
+    assert {startup.draw(rng) for _ in range(50)} == {7.0, 12.0, 9.0}
 
 
 def test_a_replay_begins_with_the_target_at_the_begin_of_the_load() -> None:

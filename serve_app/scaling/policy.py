@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from serve_app.scaling.forecast import ForecastBound
 from serve_app.scaling.memory import Aim, Observation, PolicyMemory, noted
+from serve_app.scaling.reserve import Reserve
 from serve_app.scaling.schedules import TargetBounds
 
 # A predicted load up to this counts as none.
@@ -39,10 +40,11 @@ def decide(
     memory = noted(memory, observation, aim)
     start_s = memory.starts.quantile(aim.start_quantile, aim.start_s)
     needed = _replicas(memory.load + _for_waiting(memory, observation, aim, start_s))
-    up, down = (_reserved(memory, f.best) for f in (memory.up, memory.down))
+    highest = memory.history.highest
+    up, down = (_reserved(memory.reserve, f.best, highest) for f in (memory.up, memory.down))
     target, by, bound = observation.target, "held", up
     high = max(needed, _replicas(up.load) if up else 0)
-    low = max(high, _kept(memory, observation.target))
+    low = max(high, _kept(memory, observation.target, highest))
     if high > observation.target:
         target, by = high, "load" if needed == high else "forecast"
     elif low < observation.target:
@@ -90,7 +92,7 @@ def _is_unneeded(memory: PolicyMemory, now: float, aim: Aim) -> bool:
     return now - memory.worked_at > start_s + usual_s + aim.stop_s
 
 
-def _kept(memory: PolicyMemory, target: int) -> int:
+def _kept(memory: PolicyMemory, target: int, highest: float) -> int:
     """Return the replicas that the forecasts have needed within the time of a stop and a start.
 
     A surplus replica goes when it has cost as much as its next start would. A forecast that has not
@@ -98,13 +100,13 @@ def _kept(memory: PolicyMemory, target: int) -> int:
     """
     if not memory.kept:
         return target
-    return _replicas(memory.reserve.above(max(memory.kept), memory.history.highest))
+    return _replicas(memory.reserve.above(max(memory.kept), highest))
 
 
-def _reserved(memory: PolicyMemory, bound: ForecastBound | None) -> ForecastBound | None:
-    if bound is None:
-        return None
-    return replace(bound, load=memory.reserve.above(bound.load, memory.history.highest))
+def _reserved(
+    reserve: Reserve, bound: ForecastBound | None, highest: float
+) -> ForecastBound | None:
+    return replace(bound, load=reserve.above(bound.load, highest)) if bound else None
 
 
 def _replicas(load: float) -> int:

@@ -122,6 +122,17 @@ def ceased() -> Shape:
     return Shape((*points, (12 * HOUR, 1.0)))
 
 
+def on_off(times: int) -> Shape:
+    """Return ten minutes without a load and ten at five replicas, in turn."""
+    return repeated([(0, 0.0), (600, 0.0), (600, 5.0), (1200, 5.0)], 1200, times)
+
+
+def unlike() -> Shape:
+    """Return 6 hours at two replicas, then three waves of two hours."""
+    waves = Shape.parse("diurnal:mean=4,peak=7,period=2h,periods=3").points
+    return Shape((*levels((6, 2)), *((6 * HOUR + at, level) for at, level in waves)))
+
+
 def jumping(now: float) -> float:
     """Return what a clock shows that jumps by an hour, and back by a day."""
     since = now - DAY
@@ -173,23 +184,13 @@ def loads(data: Path) -> dict[str, Load]:
             "on-off",
             2 * HOUR,
             6 * HOUR,
-            shape=repeated([(0, 0.0), (600, 0.0), (600, 5.0), (1200, 5.0)], 1200, 18),
+            shape=on_off(18),
         ),
         Load(
             "unlike",
             6 * HOUR,
             12 * HOUR,
-            shape=Shape(
-                (
-                    *levels((6, 2)),
-                    *(
-                        (6 * HOUR + at, level)
-                        for at, level in Shape.parse(
-                            "diurnal:mean=4,peak=7,period=2h,periods=3"
-                        ).points
-                    ),
-                )
-            ),
+            shape=unlike(),
         ),
         Load(
             *("growth", 3 * DAY, 4 * DAY),

@@ -87,7 +87,7 @@ class ReplayedStartup:
         return self.seconds[self._drawn - 1]
 
     def __str__(self) -> str:
-        return f"{min(self.seconds):.1f} to {max(self.seconds):.1f} s, as observed"
+        return f"{min(self.seconds):.1f} to {max(self.seconds):.1f} s"
 
 
 def parse_startup(text: str) -> Startup:

@@ -60,7 +60,7 @@ async def odd_server(answers: dict[str, bytes | Callable[[], bytes]]) -> AsyncIt
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
-            reply = answers[head.split()[1].decode()]
+            reply = answers[head.split()[1].decode().partition("?")[0]]
             writer.write(reply() if callable(reply) else reply)
         writer.close()
 

@@ -13,6 +13,9 @@ from serve_app.capacity.results.statistics import quantile
 from serve_app.capacity.workload.requests import WorkloadRequest
 from serve_app.errors import ServiceError
 
+# Requests of the last two seconds tell whether all wait: their first token comes a second late.
+_RECENT_S, _WAITED_S = 2.0, 1.0
+
 
 class ValidationError(ServiceError):
     """A folder that can't be replayed."""
@@ -74,6 +77,21 @@ class Live:
             durations += _ages(stopped, after.at, change.gone)
         return durations
 
+    def join_time(self) -> float | None:
+        """Return the seconds from the first replica that relieves the others to its first request.
+
+        None where requests did not all wait when it ran.
+        """
+        for before, after in pairwise(self.samples):
+            if after.running > before.running and self._all_wait_before(after.at):
+                served = (r for r in self.records if r.intended >= after.at and not _waited(r))
+                return next((record.intended - after.at for record in served), None)
+        return None
+
+    def _all_wait_before(self, at: float) -> bool:
+        recent = [r for r in self.records if at - _RECENT_S <= r.intended < at]
+        return bool(recent) and all(map(_waited, recent))
+
     def unhindered(self, slots: int) -> list[Record]:
         """Return answers to requests that did not wait, because fewer than `slots` others ran."""
         departures: list[float] = []  # of the requests in the service
@@ -116,6 +134,10 @@ class _Change:
         gone = stopped - (after.draining - before.draining)
         stopped += max(0, -gone)
         return cls(max(0, starting), started, cancelled, stopped, max(0, gone))
+
+
+def _waited(record: Record) -> bool:
+    return record.ttft is None or record.ttft > _WAITED_S
 
 
 def _ages(since: deque[float], now: float, count: int) -> list[float]:

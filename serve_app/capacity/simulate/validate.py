@@ -3,8 +3,8 @@
 A folder of an experiment holds one run, or several of the same load as `run-1`, `run-2`, …; each
 has `scenario.json`, `run.json`, `requests.jsonl` and `samples.jsonl`. Inputs of the simulation are
 the settings, the recorded arrivals and lengths, the target at the begin of the load, and the times
-of replicas to start and stop, which depend on the machine. The compared figures are not: replicas
-over time, TTFT, replica-seconds.
+of replicas to start, to get their first request, and to stop, which depend on the machine. The
+compared figures are not: replicas over time, TTFT, replica-seconds.
 """
 
 import math
@@ -110,14 +110,17 @@ def _service(scenario: Scenario, run: Live) -> SimulatedService:
             "validate with runs of the simulated engine"
         )
     declared = service_of(scenario)
-    starts, drains = run.start_times(), run.drain_times()
-    initial = {"initial_replicas": max(declared.scaling.min_replicas, run.target_at_load)}
+    initial = max(declared.scaling.min_replicas, run.target_at_load)
+    first, drains, join_s = run.samples[0], run.drain_times(), run.join_time()
+    # The simulation begins when these replicas run.
+    starts = run.start_times()[max(0, initial - first.running - first.starting) :]
     return replace(
         declared,
         model=replace(declared.model, overhead_s=_overhead(declared, run)),
-        scaling=declared.scaling.model_copy(update=initial),
+        scaling=declared.scaling.model_copy(update={"initial_replicas": initial}),
         startup=ReplayedStartup(tuple(starts)) if starts else declared.startup,
         drain_s=min(drains, default=declared.drain_s),
+        join_s=declared.joins_s if join_s is None else max(join_s, declared.joins_s),
     )
 
 

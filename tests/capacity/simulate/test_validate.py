@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from serve_app.capacity.results.cluster_samples import SAMPLES, Sample
+from serve_app.capacity.results.cluster_samples import SAMPLES, Sample, read_samples
 from serve_app.capacity.results.request_records import ClientOutcome, Record, Run, write_run
 from serve_app.capacity.simulate.ahead import AheadPolicy
 from serve_app.capacity.simulate.live import Live, ValidationError, read_live
@@ -116,6 +116,20 @@ def test_a_run_that_begins_below_its_minimum_is_replayed(tmp_path: Path) -> None
     assert validate(tmp_path, range(1), nothing).runs == 1
 
 
+def test_starts_before_the_replay_begins_are_left_out(tmp_path: Path) -> None:
+    """It begins with two replicas; the second has taken 25 s to start, later ones 6."""
+    live(tmp_path, 7, startup_s=6)
+    before = [
+        Sample(BEGAN - 40, 2, 1),
+        Sample(BEGAN - 35, 2, 1, starting=1),
+        Sample(BEGAN - 10, 2, 2),
+    ]
+    samples = [*before, *(replace(s, running=max(2, s.running)) for s in read_samples(tmp_path))]
+    (tmp_path / SAMPLES).write_bytes(b"".join(sample.line() for sample in samples))
+    (startup,) = validate(tmp_path, range(1), nothing).startups
+    assert "25" not in startup
+
+
 def test_a_slower_service_is_told_apart(tmp_path: Path) -> None:
     """First tokens twice as late as modelled: no overhead explains the tail, the replicas hold."""
     for number in (1, 2, 3):
@@ -173,6 +187,24 @@ def test_drain_times_are_read_first_in_first_out() -> None:
     """One replica ends in the second in which another begins to drain."""
     run = sampled((3, 0, 0), (2, 0, 1), (2, 0, 1), (1, 0, 1), (1, 0, 1), (1, 0, 0))
     assert run.drain_times() == [2.0, 2.0]
+
+
+def answered(intended: float, ttft: float) -> Record:
+    return Record(intended, ClientOutcome.OK, first=intended + ttft, ended=intended + ttft)
+
+
+def test_the_time_to_join_ends_with_the_first_request_that_need_not_wait() -> None:
+    """All waited when the second replica ran, 3.5 s before a request reached it."""
+    records = (answered(3.0, 9.0), answered(5.0, 8.0), answered(7.5, 0.1), answered(8.0, 4.0))
+    run = replace(sampled((1, 1, 0), *[(1, 1, 0)] * 3, (2, 0, 0), (3, 0, 0)), records=records)
+    assert run.join_time() == 3.5
+
+
+def test_the_time_to_join_is_unknown_where_nobody_waited() -> None:
+    """One of the last requests did not, or there was none."""
+    run = sampled((1, 1, 0), *[(1, 1, 0)] * 3, (2, 0, 0))
+    assert run.join_time() is None
+    assert replace(run, records=(answered(2.5, 9.0), answered(3.0, 0.1))).join_time() is None
 
 
 def test_start_times_are_replayed_in_their_order() -> None:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
 import orjson
 
 from serve_app import errors
-from serve_app.engines.base import Call, Flow, Priority
+from serve_app.engines.base import MAX_TRIES, Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
@@ -67,6 +67,14 @@ def _texts(headers: tuple[tuple[bytes, bytes], ...]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
+class Hop(NamedTuple):
+    """The part of a call that depends on the replica that gets it: see the fields of Call."""
+
+    tries: int = MAX_TRIES
+    blocks: bytes = b""
+    unread_tokens: float = 0.0
+
+
 def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:
     """Return a replica's first message: the gateway's token, a mark, its own name."""
     mark = TAKES_BATCH if takes_batch else NOT_FOR_BATCH
@@ -89,16 +97,16 @@ def decode_failure(data: bytes) -> ServiceError:
     return error
 
 
-def encode_call(call: Call) -> bytes:
+def encode_call(call: Call, hop: Hop) -> bytes:
     """Return one line of JSON with most fields, then the blocks and the body unchanged."""
     flow = call.flow
     rest = (
         *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
-        *(call.affinity, call.headers, call.tries, call.service, _seconds_left(call.deadline)),
+        *(call.affinity, call.headers, hop.tries, call.service, _seconds_left(call.deadline)),
         (flow.key, flow.group, flow.weight, flow.group_weight, flow.priority),
-        *(call.unread_tokens, len(call.blocks)),
+        *(hop.unread_tokens, len(hop.blocks)),
     )
-    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.blocks + call.body
+    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + hop.blocks + call.body
 
 
 def decode_call(data: bytes) -> Call:

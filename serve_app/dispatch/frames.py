@@ -10,6 +10,7 @@ A frame is its kind (one byte), the length of its content (four, big-endian), an
 """
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ REPORT, SPARE = b"R", b"S"
 # Behind the token: the connection has one of the places that a replica reserves.
 NOT_FOR_BATCH = b"R"
 TAKES_BATCH = b"A"
-HEADER_BYTES = 5
+_HEADER = struct.Struct(">cI")
+HEADER_BYTES = _HEADER.size
 MAX_NAME_BYTES = 64
 _MAX_BUFFERED = 1 << 18
 
@@ -186,9 +188,10 @@ class Channel(asyncio.Protocol):
         """Send in one write. On a closed connection this does nothing: `receive` raises."""
         if self.closed:
             return  # uvloop's transport would raise
-        self._transport.write(
-            b"".join(part for kind, content in frames for part in (_header(kind, content), content))
-        )
+        parts: list[bytes] = []
+        for kind, content in frames:
+            parts += _HEADER.pack(kind, len(content)), content
+        self._transport.write(b"".join(parts))
 
     @property
     def is_full(self) -> bool:
@@ -209,26 +212,29 @@ class Channel(asyncio.Protocol):
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self._rest += data
-        if self.max_bytes is not None and len(self._rest) > self.max_bytes:
+        if self.max_bytes is not None and len(self._rest) + len(data) > self.max_bytes:
             self.close()
             return
-        del self._rest[: self._cut_frames(self._rest)]
+        if self._rest:
+            self._rest += data
+            del self._rest[: self._cut_frames(self._rest)]
+        elif (end := self._cut_frames(data)) < len(data):
+            self._rest += data[end:]
         if self._buffered > _MAX_BUFFERED and self._reading:
             self._reading = False
             self._transport.pause_reading()
         self._wake()
 
-    def _cut_frames(self, data: bytearray) -> int:
+    def _cut_frames(self, data: bytes | bytearray) -> int:
         """Queue the complete frames at the beginning of `data`; return where they end."""
-        at = 0
-        while len(data) - at >= HEADER_BYTES:
-            begin = at + HEADER_BYTES
-            end = begin + int.from_bytes(data[at + 1 : begin], "big")
-            if len(data) < end:
+        at, length = 0, len(data)
+        while length - at >= HEADER_BYTES:
+            kind, size = _HEADER.unpack_from(data, at)
+            begin, end = at + HEADER_BYTES, at + HEADER_BYTES + size
+            if length < end:
                 break
-            self._frames.append((bytes(data[at : at + 1]), bytes(data[begin:end])))
-            self._buffered += end - begin
+            self._frames.append((kind, bytes(data[begin:end])))
+            self._buffered += size
             at = end
         return at
 
@@ -249,7 +255,3 @@ class Channel(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _header(kind: bytes, content: bytes) -> bytes:
-    return kind + len(content).to_bytes(4, "big")

@@ -20,6 +20,7 @@ from serve_app.dispatch.frames import (
     FAILURE,
     Channel,
     Head,
+    Hop,
     decode_failure,
     encode_call,
 )
@@ -84,13 +85,13 @@ class ReplicaConnection:
         self._request = request
         request.add_done_callback(lambda _: self.close())
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: Call, hop: Hop) -> Answer:
         """Return when the answer has begun.
 
         Raises the replica's own error, ChannelClosed when the replica is lost.
         """
         self._state = ConnectionState.BUSY
-        self._channel.send((CALL, encode_call(call)))
+        self._channel.send((CALL, encode_call(call, hop)))
         await self._channel.drain()
         kind, content = await self._channel.receive()
         if kind == FAILURE:

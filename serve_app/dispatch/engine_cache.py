@@ -104,7 +104,7 @@ class EngineCache:
     def _best(self, blocks: Blocks) -> tuple[int, int]:
         """Return the index of the free slot that a prompt gets, and the blocks in common."""
         best, longest = 0, 0
-        for index, slot in enumerate(self._free):
+        for index, slot in enumerate(self._free if blocks else ()):
             if (common := _common(slot.blocks, blocks)) > longest:
                 best, longest = index, common
         return best, longest
@@ -112,6 +112,8 @@ class EngineCache:
     def read(self, slot: EngineSlot, blocks: Blocks) -> None:
         """Note that the engine has read a prompt in the slot."""
         old, slot.blocks = slot.blocks, blocks[: self._slot_blocks]
+        if not (old or blocks):
+            return  # both prompts are shorter than a block
         common = _common(old, slot.blocks)
         if _is_saved(old, common):
             self._hold(slot.blocks)

@@ -142,6 +142,8 @@ class FleetView:
         )
 
     def _known_tokens(self, replica: ReplicaState, chain: Chain, tokens: float) -> float:
+        if not chain.blocks:
+            return 0.0
         known = replica.cache.known(chain.blocks)
         if tokens > self._context_tokens:
             # Ollama drops the oldest messages silently; only the system part stays in place.

@@ -10,17 +10,18 @@ A frame is its kind (one byte), the length of its content (four, big-endian), an
 """
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
 import orjson
 
 from serve_app import errors
-from serve_app.engines.base import Call, Flow, Priority
+from serve_app.engines.base import MAX_TRIES, Call, Flow, Priority
 from serve_app.errors import EngineError, EngineLost, Overloaded, ServiceError
 
 CALL, HEAD, DATA, END, FAILURE, TOKEN = b"C", b"H", b"D", b"E", b"F", b"T"
@@ -29,7 +30,8 @@ REPORT, SPARE = b"R", b"S"
 # Behind the token: the connection has one of the places that a replica reserves.
 NOT_FOR_BATCH = b"R"
 TAKES_BATCH = b"A"
-HEADER_BYTES = 5
+_HEADER = struct.Struct(">cI")
+HEADER_BYTES = _HEADER.size
 MAX_NAME_BYTES = 64
 _MAX_BUFFERED = 1 << 18
 
@@ -67,6 +69,14 @@ def _texts(headers: tuple[tuple[bytes, bytes], ...]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
+class Hop(NamedTuple):
+    """The part of a call that depends on the replica that gets it: see the fields of Call."""
+
+    tries: int = MAX_TRIES
+    blocks: bytes = b""
+    unread_tokens: float = 0.0
+
+
 def name_token(token: bytes, replica: str, *, takes_batch: bool = True) -> bytes:
     """Return a replica's first message: the gateway's token, a mark, its own name."""
     mark = TAKES_BATCH if takes_batch else NOT_FOR_BATCH
@@ -89,16 +99,16 @@ def decode_failure(data: bytes) -> ServiceError:
     return error
 
 
-def encode_call(call: Call) -> bytes:
+def encode_call(call: Call, hop: Hop) -> bytes:
     """Return one line of JSON with most fields, then the blocks and the body unchanged."""
     flow = call.flow
     rest = (
         *(call.path, call.model, call.stream, call.takes_slot, call.request_id),
-        *(call.affinity, call.headers, call.tries, call.service, _seconds_left(call.deadline)),
+        *(call.affinity, call.headers, hop.tries, call.service, _seconds_left(call.deadline)),
         (flow.key, flow.group, flow.weight, flow.group_weight, flow.priority),
-        *(call.unread_tokens, len(call.blocks)),
+        *(hop.unread_tokens, len(hop.blocks)),
     )
-    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + call.blocks + call.body
+    return orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE) + hop.blocks + call.body
 
 
 def decode_call(data: bytes) -> Call:
@@ -178,9 +188,10 @@ class Channel(asyncio.Protocol):
         """Send in one write. On a closed connection this does nothing: `receive` raises."""
         if self.closed:
             return  # uvloop's transport would raise
-        self._transport.write(
-            b"".join(part for kind, content in frames for part in (_header(kind, content), content))
-        )
+        parts: list[bytes] = []
+        for kind, content in frames:
+            parts += _HEADER.pack(kind, len(content)), content
+        self._transport.write(b"".join(parts))
 
     @property
     def is_full(self) -> bool:
@@ -201,26 +212,29 @@ class Channel(asyncio.Protocol):
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self._rest += data
-        if self.max_bytes is not None and len(self._rest) > self.max_bytes:
+        if self.max_bytes is not None and len(self._rest) + len(data) > self.max_bytes:
             self.close()
             return
-        del self._rest[: self._cut_frames(self._rest)]
+        if self._rest:
+            self._rest += data
+            del self._rest[: self._cut_frames(self._rest)]
+        elif (end := self._cut_frames(data)) < len(data):
+            self._rest += data[end:]
         if self._buffered > _MAX_BUFFERED and self._reading:
             self._reading = False
             self._transport.pause_reading()
         self._wake()
 
-    def _cut_frames(self, data: bytearray) -> int:
+    def _cut_frames(self, data: bytes | bytearray) -> int:
         """Queue the complete frames at the beginning of `data`; return where they end."""
-        at = 0
-        while len(data) - at >= HEADER_BYTES:
-            begin = at + HEADER_BYTES
-            end = begin + int.from_bytes(data[at + 1 : begin], "big")
-            if len(data) < end:
+        at, length = 0, len(data)
+        while length - at >= HEADER_BYTES:
+            kind, size = _HEADER.unpack_from(data, at)
+            begin, end = at + HEADER_BYTES, at + HEADER_BYTES + size
+            if length < end:
                 break
-            self._frames.append((bytes(data[at : at + 1]), bytes(data[begin:end])))
-            self._buffered += end - begin
+            self._frames.append((kind, bytes(data[begin:end])))
+            self._buffered += size
             at = end
         return at
 
@@ -241,7 +255,3 @@ class Channel(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _header(kind: bytes, content: bytes) -> bytes:
-    return kind + len(content).to_bytes(4, "big")

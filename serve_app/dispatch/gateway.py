@@ -1,7 +1,6 @@
 """Sends each call from the gateway to the pool that serves its model."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -104,9 +103,8 @@ class GatewayDispatcher:
         """Send the call to one replica after another until retries.py gives it up."""
         attempts, fresh, failed = Attempts(call.tries), False, frozenset[str]()
         while True:
-            shared = replace(call, tries=attempts.share)
             try:
-                return await pool.call(shared, hold_s, fresh=fresh, failed=failed)
+                return await pool.call(call, hold_s, attempts.share, fresh=fresh, failed=failed)
             except (EngineDown, EngineLost) as exc:
                 attempts, retry = attempts.after(replica_failure(exc), exc.engines)
                 if retry is None:

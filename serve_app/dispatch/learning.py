@@ -32,9 +32,8 @@ def learn(
     assert sent.read_at is not None
     rates.note_hold(ended_at - sent.sent_at - queued_s)
     if stats.generated and stats.decode_s:
-        if rates.speeds.token_s:
-            token_s = stats.decode_s / stats.generated
-            replica.compare(token_s, rates.speeds.token_s, ended_at)
+        if expected_s := rates.speeds.token_s:
+            replica.compare(stats.decode_s / stats.generated, expected_s, ended_at)
         rates.note_decode(stats.generated, stats.decode_s)
     chain = sent.prompt.chain
     if stats.prompt and chain.text_bytes and not chain.is_cut:

@@ -82,6 +82,8 @@ def place(
     `anchor`: equal for the requests of one conversation; b"": the request belongs to none.
     """
     predicted = [predicted_ttft(view, tokens, speeds) for view in views]
+    if len(views) == 1:
+        return Placement(tuple(views), tuple(predicted))
     later_s = LATER_SHARE * min(speeds.hold_s, MAX_HOLD_S) if anchor else 0.0
     scored = [
         (seconds + later_s * view.mean_ahead, view.mean_ahead, number)

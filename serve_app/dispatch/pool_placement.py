@@ -1,11 +1,11 @@
 """Places the calls of one pool by the rule of placement, and learns from their answers."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from time import monotonic
 
 from serve_app.dispatch.connection import Preference
 from serve_app.dispatch.fleet_view import FleetView
+from serve_app.dispatch.frames import Hop
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.placement import Placement
 from serve_app.dispatch.prefixes import EMPTY, chain_of
@@ -86,10 +86,10 @@ class PoolPlacement:
         now = monotonic()
         return self._view.avoided(now).get(name, now) > now
 
-    def bind(self, placed: "PlacedCall", name: str) -> Call:
-        """Note the replica that gets the call, chosen or not; return the call to send."""
+    def bind(self, placed: "PlacedCall", name: str, tries: int) -> Hop:
+        """Note the replica that gets the call, chosen or not; return what it gets besides."""
         self._view.add(name)
-        return placed.bind(name, self._reports_blocks)
+        return placed.bind(name, tries, self._reports_blocks)
 
 
 class PlacedCall:
@@ -113,8 +113,9 @@ class PlacedCall:
 
     def choose(self, among: Mapping[str, float]) -> tuple[str, ...]:
         self.cancel()
-        placement = self._placement = self._view.choose(self._prompt, monotonic(), among)
-        self._sent = self._view.sent(self._prompt, placement, monotonic())
+        now = monotonic()
+        placement = self._placement = self._view.choose(self._prompt, now, among)
+        self._sent = self._view.sent(self._prompt, placement, now)
         return tuple([view.name for view in placement.ranked])
 
     def homes(self) -> frozenset[str]:
@@ -132,13 +133,12 @@ class PlacedCall:
             "serve_app.cached_tokens": [view.cached_tokens for view, _ in best],
         }
 
-    def bind(self, name: str, reports_blocks: bool) -> Call:
+    def bind(self, name: str, tries: int, reports_blocks: bool) -> Hop:
         if self._sent is None or self._sent.replica != name:
             self.choose({name: 0.0})
         assert self._sent
-        unread = self._sent.tokens - self._sent.cached_tokens
         blocks = self._prompt.chain.packed() if reports_blocks else b""
-        return replace(self._call, blocks=blocks, unread_tokens=unread)
+        return Hop(tries, blocks, self._sent.uncached_tokens)
 
     def cancel(self) -> None:
         """Withdraw the choice: nothing was sent."""

@@ -1,8 +1,8 @@
 """The speed of one pool's engines for one model: moving averages of their own timings."""
 
-from dataclasses import dataclass
 from math import exp
 from statistics import median_low
+from typing import NamedTuple
 
 # Share of the newest value in a mean.
 _NEWEST = 0.1
@@ -26,8 +26,7 @@ _FIRST = 5
 _RECENT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Speeds:
+class Speeds(NamedTuple):
     """The expected times of one replica.
 
     `token_s`: seconds between two tokens of one answer. `hold_s`: seconds that a request holds its
@@ -110,7 +109,7 @@ class RecentMean:
 class LearnedSpeeds:
     """The speeds of one model in one pool: declared ones at first, then measured ones."""
 
-    __slots__ = ("_bytes_per_token", "_hold_s", "_prefill", "_token_s")
+    __slots__ = ("_bytes_per_token", "_hold_s", "_prefill", "_speeds", "_token_s")
 
     def __init__(self, declared: Speeds | None = None) -> None:
         declared = declared or Speeds()
@@ -118,15 +117,22 @@ class LearnedSpeeds:
         self._token_s = RobustMean(declared.token_s)
         self._hold_s = RobustMean(declared.hold_s, _MAX_HOLD)
         self._bytes_per_token = RobustMean(declared.bytes_per_token)
+        self._speeds: Speeds | None = None  # until the next change: a request reads them often
 
     @property
     def speeds(self) -> Speeds:
-        return Speeds(
-            1 / self._prefill.value,
-            self._token_s.value,
-            self._hold_s.value,
-            self._bytes_per_token.value,
-        )
+        if self._speeds is None:
+            self._speeds = Speeds(
+                1 / self._prefill.value,
+                self._token_s.value,
+                self._hold_s.value,
+                self._bytes_per_token.value,
+            )
+        return self._speeds
+
+    def _note(self, mean: RobustMean, value: float, *, is_guess: bool = False) -> None:
+        mean.note(value, is_guess=is_guess)
+        self._speeds = None
 
     def note_prefill(self, tokens: float, seconds: float, *, is_guess: bool = False) -> None:
         """Note how long the engine took to read the tokens that it had not cached.
@@ -134,19 +140,19 @@ class LearnedSpeeds:
         `is_guess`: some of them may have been cached, and the engine may be slower.
         """
         if tokens >= _MIN_TOKENS and seconds > 0:
-            self._prefill.note(seconds / tokens, is_guess=is_guess)
+            self._note(self._prefill, seconds / tokens, is_guess=is_guess)
 
     def note_decode(self, tokens: float, seconds: float) -> None:
         """Note how long the engine took to generate an answer."""
         if tokens > 1 and seconds > 0:
-            self._token_s.note(seconds / tokens)
+            self._note(self._token_s, seconds / tokens)
 
     def note_hold(self, seconds: float) -> None:
         """Note how long a request has held its slot."""
         if seconds > 0:
-            self._hold_s.note(seconds)
+            self._note(self._hold_s, seconds)
 
     def note_prompt(self, text_bytes: float, tokens: float) -> None:
         """Note the number of tokens that the engine counts in a prompt's text."""
         if tokens >= _MIN_TOKENS and text_bytes > 0:
-            self._bytes_per_token.note(min(text_bytes / tokens, _MAX_BYTES_PER_TOKEN))
+            self._note(self._bytes_per_token, min(text_bytes / tokens, _MAX_BYTES_PER_TOKEN))

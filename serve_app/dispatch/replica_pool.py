@@ -17,12 +17,13 @@ from serve_app.dispatch.connection import (
     open_connection,
 )
 from serve_app.dispatch.fair_queue import Fairness
+from serve_app.dispatch.frames import Hop
 from serve_app.dispatch.idle_connections import IdleConnections
 from serve_app.dispatch.listener import Listener
 from serve_app.dispatch.openings import Openings, PoolStartWatch
 from serve_app.dispatch.pool_placement import PlacedCall, PoolPlacement
 from serve_app.dispatch.waiting_line import Place, WaitingLine
-from serve_app.engines.base import Answer, Call, Priority
+from serve_app.engines.base import MAX_TRIES, Answer, Call, Priority
 from serve_app.engines.span import Step
 from serve_app.errors import (
     CallerLeft,
@@ -79,18 +80,20 @@ class ReplicaPool:
         self,
         call: Call,
         wait_s: float,
+        tries: int = MAX_TRIES,
         *,
         fresh: bool = False,
         failed: frozenset[str] = frozenset(),
     ) -> Answer:
-        """Return a replica's answer. `fresh`: over a connection that no earlier call has used.
+        """Return a replica's answer.
 
-        `failed`: replicas that have failed the call, which the placement tries last. Raises
-        PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and the
-        replica's own errors.
+        `tries`: engines that it may lose with the call. `fresh`: over a connection that no earlier
+        call has used. `failed`: replicas that have failed it, which the placement tries last.
+        Raises PoolDown when no replica is ready within `wait_s`, Overloaded, DeadlineExceeded, and
+        the replica's own errors.
         """
         if self._placement:
-            return await self._call_placed(self._placement, call, wait_s, fresh, failed)
+            return await self._call_placed(self._placement, call, wait_s, tries, fresh, failed)
         place, arrived = self.line.place(call), monotonic()
         if call.span:
             call.span.wait(call.flow.priority, len(self.line))
@@ -102,7 +105,7 @@ class ReplicaPool:
         if call.span:
             call.span.end()
         try:
-            answer = await connection.send(call)
+            answer = await connection.send(call, Hop(tries))
         except BaseException as exc:
             self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)
             raise
@@ -115,6 +118,7 @@ class ReplicaPool:
         placement: PoolPlacement,
         call: Call,
         wait_s: float,
+        tries: int,
         fresh: bool,
         failed: frozenset[str],
     ) -> Answer:
@@ -133,7 +137,8 @@ class ReplicaPool:
         if call.span:
             call.span.end()
         try:
-            answer = await connection.send(placement.bind(placed, connection.replica))
+            hop = placement.bind(placed, connection.replica, tries)
+            answer = await connection.send(call, hop)
         except BaseException as exc:
             placed.failed(exc)
             self._release(place, connection, 0.0 if isinstance(exc, _UNSERVED) else None)

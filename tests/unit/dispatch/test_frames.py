@@ -12,6 +12,7 @@ from serve_app.dispatch.frames import (
     Channel,
     ChannelClosed,
     Head,
+    Hop,
     decode_call,
     decode_failure,
     encode_call,
@@ -93,12 +94,19 @@ async def test_a_closed_channel_ends_after_its_last_frame(ends: Ends) -> None:
 async def test_a_call_crosses_as_it_was() -> None:
     """Its body is untouched, line ends and all."""
     call = Call("/x", "m", b'{"a": "\\n"}\n\x00', True, False, "id", "key", (("h", "v"),))
-    assert decode_call(encode_call(call)) == call
+    assert decode_call(encode_call(call, Hop())) == call
     flow = Flow("ada", "science", 2, 0.5, Priority.BATCH)
     call = replace(call, flow=flow, service=12.5, deadline=asyncio.get_running_loop().time() + 1)
-    crossed = decode_call(encode_call(call))
+    crossed = decode_call(encode_call(call, Hop()))
     assert crossed.deadline == pytest.approx(call.deadline, abs=0.5)
     assert replace(crossed, deadline=call.deadline) == call
+
+
+def test_a_call_crosses_with_what_its_replica_gets() -> None:
+    """The blocks stand before the body, which may begin with any byte."""
+    call = Call("/x", "m", b"\n{}", stream=True)
+    crossed = decode_call(encode_call(call, Hop(2, b"\n" * 16, 12.5)))
+    assert crossed == replace(call, tries=2, blocks=b"\n" * 16, unread_tokens=12.5)
 
 
 def test_a_head_crosses_as_it_was() -> None:

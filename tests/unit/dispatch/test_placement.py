@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -66,7 +65,7 @@ def test_near_ties_spread_conversations_and_keep_each() -> None:
 
 def test_a_near_tie_waits_for_no_slot_while_another_is_free() -> None:
     """However short the wait is thought to be: the answers so far were short, the next may not."""
-    short = replace(SPEEDS, hold_s=0.01, token_s=0.0)
+    short = SPEEDS._replace(hold_s=0.01, token_s=0.0)
     full, free = ReplicaView("a", 2, ahead=2), ReplicaView("b", 2, connect_s=0.003)
     for number in range(50):
         assert place([full, free], 10, short, b"%d" % number).chosen.name == "b"
@@ -92,7 +91,7 @@ def test_a_new_conversation_avoids_replicas_that_others_come_back_to() -> None:
 
 def test_a_conversation_of_long_answers_stays_beside_itself() -> None:
     """Its own requests are load too, which must not cost more than to read it elsewhere."""
-    slow = replace(SPEEDS, hold_s=60.0)
+    slow = SPEEDS._replace(hold_s=60.0)
     views = [ReplicaView("a", 4, cached_tokens=900, mean_ahead=1.0), ReplicaView("b", 4)]
     assert place(views, 1000, slow, b"talk").chosen.name == "a"
 

@@ -24,7 +24,7 @@ from serve_app.overrides import direct_problems, gateway_problems, worker_proble
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import private
 from serve_app.ray_serve.engine_host import EngineHost
-from serve_app.ray_serve.fleet_source import CollectorClient
+from serve_app.ray_serve.fleet_source import LiveFleet
 from serve_app.ray_serve.key_metrics import KeyMetrics
 from serve_app.ray_serve.metrics import EngineGauges, ServeObserver
 from serve_app.ray_serve.model_metrics import ModelMetrics
@@ -200,7 +200,7 @@ def _observer(settings: Settings, recorder: Recorder, telemetry: Telemetry) -> O
     return Observers(*observers) if len(observers) > 1 else observer
 
 
-def _fleet(settings: Settings) -> CollectorClient | None:
+def _fleet(settings: Settings) -> LiveFleet | None:
     """Return the source of the page of the live fleet, where it is on."""
     if not settings.ui:
         return None
@@ -209,4 +209,5 @@ def _fleet(settings: Settings) -> CollectorClient | None:
         *(settings.resolved_topology, version("scalable-llm-inference"), settings.all_pools),
         tuple(aliases.items()),
     )
-    return CollectorClient(service, serve.get_replica_context().app_name)
+    context = serve.get_replica_context()
+    return LiveFleet(service, context.app_name, context.deployment)

@@ -6,7 +6,7 @@ from serve_app.fleet.members import Member
 from serve_app.fleet.start_watch import StartWatch
 from serve_app.pool_settings import Pool
 from serve_app.ray_serve import private
-from serve_app.ray_serve.fleet_collector import Replicas
+from serve_app.ray_serve.fleet_gatherer import Replicas
 from serve_app.ray_serve.pool_handle import ServePoolHandle
 
 _REPORT_S = 0.5

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from time import time
 from typing import Any
 
@@ -73,11 +74,24 @@ def is_engine(pid: int) -> bool:
     return command(pid).split()[1:3] == ["-m", "serve_app.simulator"]
 
 
-def collector() -> Any:
-    """The handle of the one collector that runs."""
+def collectors() -> list[Any]:
+    """The handles of the collectors that run, at most one."""
     named = ray.util.list_named_actors(all_namespaces=True)
-    (name,) = [a["name"] for a in named if a["name"].startswith("fleet-collector:default")]
-    return ray.get_actor(name, namespace=private.SERVE_NAMESPACE)
+    names = [a["name"] for a in named if a["name"].startswith("fleet-collector:default")]
+    return [ray.get_actor(name, namespace=private.SERVE_NAMESPACE) for name in names]
+
+
+@asynccontextmanager
+async def loaded(client: httpx.AsyncClient) -> AsyncIterator[None]:
+    """Ask for more than one replica takes."""
+    body = {**CHAT, "max_tokens": 1000, "stream": True}
+    asking = [asyncio.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(8)]
+    try:
+        yield
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
 
 def states(document: Any) -> list[str]:
@@ -136,19 +150,13 @@ async def test_a_killed_engine_is_away_and_comes_back(client: httpx.AsyncClient)
 async def test_replicas_that_start_are_seen(client: httpx.AsyncClient) -> None:
     """Load above the target makes more, with an estimate of when they are ready."""
     await until(client, lambda d: states(d) == ["ready"])
-    body = {**CHAT, "max_tokens": 1000, "stream": True}
-    asking = [asyncio.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(8)]
-    try:
+    async with loaded(client):
         loading = await until(client, lambda d: "engine loading" in states(d))
-        (pool,) = loading["pools"]
-        assert len(pool["replicas"]) > 1
-        assert pool["start_s"] > 0
-        starting = [r for r in pool["replicas"] if r["state"] == "engine loading"]
-        assert starting[0]["ready_in_s"] is not None
-    finally:
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+    (pool,) = loading["pools"]
+    assert len(pool["replicas"]) > 1
+    assert pool["start_s"] > 0
+    starting = [r for r in pool["replicas"] if r["state"] == "engine loading"]
+    assert starting[0]["ready_in_s"] is not None
 
 
 async def test_the_shadow_explains_itself(client: httpx.AsyncClient, topology: str) -> None:
@@ -161,11 +169,18 @@ async def test_the_shadow_explains_itself(client: httpx.AsyncClient, topology: s
     assert not await not_exported(rf'{name}\{{.*pool="{topology}-pool"' for name in names)
 
 
-async def test_a_killed_collector_is_started_anew(client: httpx.AsyncClient) -> None:
-    """By the next viewer: one named actor again, without Ray's dashboard."""
-    await until(client, lambda d: True)
-    killed = collector()
+async def test_only_several_ingress_replicas_have_a_collector(
+    client: httpx.AsyncClient, topology: str
+) -> None:
+    """Killed, it is started anew by the next viewer; the only gateway needs none."""
+    async with loaded(client):
+        await until(client, lambda d: states(d)[:2] == ["ready", "ready"])
+    if topology == "gateway":
+        assert not collectors()
+        return
+    await until(client, lambda d: bool(collectors()))
+    (killed,) = collectors()
     await asyncio.to_thread(ray.kill, killed)
+    await until(client, lambda d: collectors() not in ([], [killed]))
     at = time()
     await until(client, lambda d: d["at"] > at)
-    assert collector() != killed

@@ -11,9 +11,10 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from serve_app.fleet.document import Document, ServiceSettings, encoded
 from serve_app.fleet.reports import FleetReport
-from serve_app.ray_serve import fleet_collector, fleet_source, private
-from serve_app.ray_serve.fleet_collector import FleetCollector, Replicas
-from serve_app.ray_serve.fleet_source import CollectorClient
+from serve_app.ray_serve import fleet_collector, fleet_gatherer, fleet_source, private
+from serve_app.ray_serve.fleet_collector import FleetCollector
+from serve_app.ray_serve.fleet_gatherer import FleetGatherer, Gathered, Replicas
+from serve_app.ray_serve.fleet_source import LiveFleet
 from tests.support.actors import Method
 from tests.support.fleets import engine, pool
 from tests.support.scenes import busy, empty
@@ -61,8 +62,8 @@ class Actor:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets, in place of the collector's and the ingress's."""
     now = [0.0]
-    monkeypatch.setattr(fleet_collector, "monotonic", lambda: now[0])
-    monkeypatch.setattr(fleet_source, "monotonic", lambda: now[0])
+    for module in (fleet_collector, fleet_gatherer, fleet_source):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     return now
 
 
@@ -117,10 +118,10 @@ async def test_a_question_keeps_it(
 
 async def test_each_question_gets_the_present_document(cluster: Actor, clock: list[float]) -> None:
     """However long nobody has asked before."""
-    collector, answers = FleetCollector(SERVICE, "default"), []
+    gatherer, answers = FleetGatherer(SERVICE, "default"), []
     for number, clock[0] in enumerate((0.0, 0.9, 55.0)):
         cluster.reports = [FleetReport(engine(busy=number))]
-        answers.append((await collector.latest())[0])
+        answers.append((await gatherer.latest()).document.body)
     assert [b'"busy":%d' % number in answers[number] for number in range(3)] == [True] * 3
 
 
@@ -128,11 +129,11 @@ async def test_several_ingress_replicas_share_a_gathering(
     cluster: Actor, clock: list[float]
 ) -> None:
     """At the same time, and within most of a second."""
-    collector = FleetCollector(SERVICE, "default")
-    first, second = await asyncio.gather(collector.latest(), collector.latest())
+    gatherer = FleetGatherer(SERVICE, "default")
+    first, second = await asyncio.gather(gatherer.latest(), gatherer.latest())
     clock[0] = 0.7
-    assert await collector.latest() == second == first
-    assert b'"busy":3' in first[0]
+    assert await gatherer.latest() == second == first
+    assert b'"busy":3' in first.document.body
     assert cluster.calls == 1
 
 
@@ -140,17 +141,17 @@ async def test_a_gathering_that_hangs_holds_no_question(
     cluster: Actor, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The previous document is the answer, and the next question begins no second gathering."""
-    collector = FleetCollector(SERVICE, "default")
-    known, began = await collector.latest(), []
+    gatherer = FleetGatherer(SERVICE, "default")
+    known, began = await gatherer.latest(), []
 
     async def hang(controller: Any, application: str) -> Any:
         began.append(application)
         await asyncio.Event().wait()
 
     monkeypatch.setattr(private, "deployments", hang)
-    monkeypatch.setattr(fleet_collector, "_WAIT_S", 0.001)
+    monkeypatch.setattr(fleet_gatherer, "_WAIT_S", 0.001)
     for clock[0] in (5.0, 10.0):
-        assert await collector.latest() == known
+        assert await gatherer.latest() == known
     assert began == ["default"]
 
 
@@ -165,11 +166,11 @@ async def test_a_gathering_that_fails_keeps_the_document(
     async def fail(controller: Any, application: str) -> Any:
         raise RayActorError
 
-    collector = FleetCollector(SERVICE, "default")
-    known = await collector.latest()
+    gatherer = FleetGatherer(SERVICE, "default")
+    known = await gatherer.latest()
     monkeypatch.setattr(private, "deployments", fail)
     clock[0] = 1.0
-    assert await collector.latest() == known
+    assert await gatherer.latest() == known
     assert "failed to gather the state of the fleet" in caplog.messages
 
 
@@ -203,21 +204,25 @@ async def test_a_report_that_fails_is_logged_once(
     assert caplog.messages == ["failed to read the state of SERVE_REPLICA::a"]
 
 
+SEVERAL = {"gateway": 2, "pool": 3}
+
+
 class Collector:
     """The collector's actor, which answers, hangs, or has ended."""
 
     def __init__(self) -> None:
         self.answer: Any = encoded(busy())
+        self.replicas: dict[str, int] = SEVERAL
         self.calls = 0
         self.latest = SimpleNamespace(remote=self._latest)
 
-    async def _latest(self) -> Document:
+    async def _latest(self) -> Gathered:
         self.calls += 1
         if self.answer is None:
             await asyncio.Event().wait()
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return Gathered(self.answer, self.replicas)
 
 
 @pytest.fixture
@@ -234,7 +239,14 @@ def started(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> list[Collect
     return collectors
 
 
-async def first_document(client: CollectorClient) -> Document:
+def one_of_several() -> LiveFleet:
+    """An ingress replica that knows that there are others."""
+    client = LiveFleet(SERVICE, "default", "gateway")
+    client._has_collector = True
+    return client
+
+
+async def first_document(client: LiveFleet) -> Document:
     """The first document that is not the empty one."""
     document = await client.latest(1.0)
     while b'"collecting":true' in document.body:
@@ -243,9 +255,53 @@ async def first_document(client: CollectorClient) -> Document:
     return document
 
 
+async def test_the_only_ingress_replica_gathers_by_itself(
+    cluster: Actor, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts no actor."""
+    monkeypatch.setattr(fleet_collector, "start", None)
+    document = await first_document(LiveFleet(SERVICE, "default", "pool"))
+    assert b'"busy":3' in document.body
+
+
+@pytest.mark.parametrize("replicas", [{"gateway": 2, "pool": 1}, {"gateway": 1, "pool": 8}])
+async def test_several_ingress_replicas_or_a_large_fleet_have_a_collector(
+    started: list[Collector], monkeypatch: pytest.MonkeyPatch, replicas: dict[str, int]
+) -> None:
+    """Which is left again once there is one, and the fleet is small."""
+    answer = Gathered(encoded(empty()), replicas)
+
+    async def latest(self: FleetGatherer) -> Gathered:
+        return answer
+
+    monkeypatch.setattr(FleetGatherer, "latest", latest)
+    client = LiveFleet(SERVICE, "default", "gateway")
+    await client.latest(1.0)
+    await eventually(lambda: bool(started))
+    started[0].replicas = {"gateway": 1, "pool": 7}
+    answer = Gathered(encoded(busy()), started[0].replicas)
+    await eventually(lambda: client._collector is None)
+    calls = started[0].calls
+    assert await _calls_soon(started[0]) == calls
+
+
+async def test_it_forgets_after_a_minute_without_viewers(
+    cluster: Actor, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a collector does: what it knows of replicas that have gone would be old."""
+    monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
+    client = LiveFleet(SERVICE, "default", "pool")
+    known = []
+    for clock[0] in (0.0, 59.0, 120.0):
+        await client.latest(1.0)
+        known.append(client._gatherer)
+    assert known[0] is known[1]
+    assert known[1] is not known[2]
+
+
 async def test_the_first_viewer_starts_the_collector(started: list[Collector]) -> None:
     """It answers as soon as it has a document."""
-    client = CollectorClient(SERVICE, "default")
+    client = one_of_several()
     assert not started
     assert (await first_document(client)).body == started[0].answer.body
     assert len(started) == 1
@@ -255,7 +311,7 @@ async def test_a_collector_that_hangs_holds_no_viewer(
     started: list[Collector], clock: list[float]
 ) -> None:
     """The last document is answered for ten seconds, then the empty one."""
-    client = CollectorClient(SERVICE, "default")
+    client = one_of_several()
     known = await first_document(client)
     started[0].answer = None
     clock[0] = 9.0
@@ -266,7 +322,7 @@ async def test_a_collector_that_hangs_holds_no_viewer(
 
 async def test_a_collector_that_has_ended_is_started_anew(started: list[Collector]) -> None:
     """By the next viewer."""
-    client = CollectorClient(SERVICE, "default")
+    client = one_of_several()
     await first_document(client)
     started[0].answer = RayActorError()
     async with asyncio.timeout(10):
@@ -279,7 +335,7 @@ async def test_nothing_is_asked_without_viewers(
     started: list[Collector], clock: list[float]
 ) -> None:
     """A second and a half after the last poll the ingress rests, until the next one."""
-    client = CollectorClient(SERVICE, "default")
+    client = one_of_several()
     await first_document(client)
     await eventually(lambda: started[0].calls > 2)
     clock[0] = 1.5
@@ -295,7 +351,7 @@ async def test_the_first_poll_of_a_replica_gets_the_document(
 ) -> None:
     """Where the collector runs, because other replicas have had polls before."""
     monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
-    document = await CollectorClient(SERVICE, "default").latest(1.0)
+    document = await one_of_several().latest(1.0)
     assert document.body == started[0].answer.body
 
 
@@ -303,7 +359,7 @@ async def test_an_old_document_is_fetched_before_the_answer(
     started: list[Collector], clock: list[float]
 ) -> None:
     """The one viewer of many replicas comes to each of them now and then."""
-    client = CollectorClient(SERVICE, "default")
+    client = one_of_several()
     await first_document(client)
     clock[0] = 2.0
     await _calls_soon(started[0])
@@ -324,7 +380,7 @@ async def test_a_document_for_many_viewers_may_be_older(
     calls: int,
 ) -> None:
     """By a second, where each of them polls every few seconds."""
-    client = CollectorClient(SERVICE, "default")
+    client = one_of_several()
     monkeypatch.setattr(fleet_source, "_SHARE", 0.9)
     monkeypatch.setattr(fleet_source, "_WAIT_S", 10.0)
     await client.latest(every_s)

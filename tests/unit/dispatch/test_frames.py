@@ -1,6 +1,7 @@
 """Calls and answers across a connection: frames whole and in order, failures as themselves."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -59,6 +60,17 @@ async def test_a_frame_arrives_whole(ends: Ends, size: int) -> None:
     ends.near.send((DATA, b"x" * size), (END, b""))
     assert await ends.far.receive() == (DATA, b"x" * size)
     assert await ends.far.receive() == (END, b"")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 11, 100])
+async def test_frames_are_read_wherever_reads_end(size: int) -> None:
+    """Within a header, within the content, or behind a whole frame."""
+    frames = [(DATA, b"one"), (END, b""), (DATA, b"x" * 9), (END, b"")]
+    data = b"".join(struct.pack(">cI", kind, len(it)) + it for kind, it in frames)
+    channel = Channel()
+    for at in range(0, len(data), size):
+        channel.data_received(data[at : at + size])
+    assert [await channel.receive() for _ in frames] == frames
 
 
 async def test_a_slow_reader_holds_the_writer_back(ends: Ends) -> None:

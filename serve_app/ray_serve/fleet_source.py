@@ -1,7 +1,7 @@
 """The ingress's side of the live fleet: it answers viewers with the document of the fleet.
 
-The only ingress replica of a small fleet gathers it itself: that takes half the CPU time of an
-actor of its own. Several share a collector; and a large fleet's document would hold up streams.
+The only ingress replica of a small fleet gathers it itself, which spares an actor. Several share a
+collector, and a large fleet has one: its document would hold up streams.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from serve_app.ray_serve import fleet_collector
 from serve_app.ray_serve.fleet_collector import LINGER_S
 from serve_app.ray_serve.fleet_gatherer import FleetGatherer, Gathered
 
-# Up to this many replicas are gathered in the ingress: about a millisecond of its event loop.
+# Up to this many replicas are gathered in the ingress. The document of 6 takes 2 ms of its event
+# loop, that of 64 takes 10 ms.
 _SMALL_FLEET = 8
 
 # Two fetches are as far apart as two polls of a viewer, nearly, and at most this far.
